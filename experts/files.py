@@ -1,0 +1,170 @@
+"""Folders on disk that are whole or absent: atomic writing, safetensors, and a manifest of hashes.
+
+What a folder means (an expert, a mixture) is told by the modules that use this; nothing here knows of models.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from experts.errors import Fault
+
+MANIFEST = "manifest.json"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file.
+
+    Raises:
+        Fault: when the file is missing, unreadable or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
+        raise Fault(f"a readable JSON file at {path}", reason, "write the folder again or name another") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole: a temporary name beside it, then a rename.
+
+    Raises:
+        Fault: when the folder cannot be written.
+    """
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole, indented, in the given key order."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn an operating-system refusal to write below `folder` into a Fault."""
+    try:
+        yield
+    except OSError as error:
+        raise Fault(
+            f"a folder that can be written at {folder}",
+            error.strerror or str(error),
+            "name another folder, or mend its rights or the disk's space",
+        ) from error
+
+
+@contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `folder`; on success add the manifest and rename it into place.
+
+    Raises:
+        Fault: when `folder` exists and `overwrite` is false, or when it cannot be written.
+    """
+    refuse_existing(folder, overwrite)
+    with writable(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        with writable(folder.parent):
+            temporary.chmod(0o755)
+            write_manifest(temporary)
+            _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raise a Fault when a finished folder would be overwritten unasked."""
+    if folder.exists() and not overwrite:
+        raise Fault(
+            f"no finished step at {folder}", "one that is there already", "pass --overwrite to do it again, or use it"
+        )
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json`: the SHA-256 of every other file below the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    write_json(folder / MANIFEST, {"sha256": hashes})
+
+
+def check_manifest(folder: Path, kind: str) -> None:
+    """Hold every file of a folder against its manifest.
+
+    Raises:
+        Fault: when the folder or its manifest is missing, or a file is missing or has another hash.
+    """
+    if not folder.is_dir():
+        raise Fault(f"{kind} folder at {folder}", "no such folder", "train or merge it first, or name another")
+    if not (folder / MANIFEST).is_file():
+        raise Fault(
+            f"{kind} folder with a {MANIFEST} at {folder}",
+            "none: the folder is half-written or of another kind",
+            "write it again or name another",
+        )
+    for name, expected in read_json(folder / MANIFEST).get("sha256", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise Fault(f"{name} in {folder}", "no such file", "copy the whole folder again or write it again")
+        if (found := sha256_of(path)) != expected:
+            raise Fault(
+                f"{path} with sha256 {expected[:12]}…",
+                f"{found[:12]}…",
+                "the file was changed or cut: copy the whole folder again or write it again",
+            )
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Save tensors as safetensors, on the CPU and contiguous."""
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata or {"format": "pt"}
+    )
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Load a safetensors file.
+
+    Raises:
+        Fault: when it is missing or is no whole safetensors file.
+    """
+    if not path.is_file():
+        raise Fault(f"a safetensors file at {path}", "no such file", "write the folder again or name another")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"a whole safetensors file at {path}", str(error), "copy it again or write it again") from error
