@@ -2,3 +2,22 @@
 
 It knows nothing of experts or backbones: gates travel as one plain tensor (B, E).
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from router.dao import DAO, DAOSettings
+    from router.gate import Gate, GateSettings
+    from router.usage import Usage
+
+__all__ = ["DAO", "DAOSettings", "Gate", "GateSettings", "Usage"]
+
+_HOMES = {"DAO": "dao", "DAOSettings": "dao", "Gate": "gate", "GateSettings": "gate", "Usage": "usage"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that importing the package stays cheap."""
+    if name in _HOMES:
+        return getattr(import_module(f"router.{_HOMES[name]}"), name)
+    raise AttributeError(name)

@@ -1,0 +1,317 @@
+"""The front desk: what people type, told to `moe`, and faults told back in one line.
+
+Only this module catches faults. Everything heavy is imported inside a command, so that `--help` answers at once.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moe.model import Mixture
+    from moe.predict import Predictor
+    from moe.workspace import Workspace
+
+app = typer.Typer(
+    name="moe",
+    help="FinMoE: a mixture of domain experts for financial text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A YAML file; configs/demo.yaml by default.", show_default=False)
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The run folder; runs/NAME of the config by default.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Lay one setting over the config, e.g. stages.joint.lr=1e-4.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Do finished steps again.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; keep finished steps.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
+RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
+
+
+def _workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
+    from moe.config import find_config, load_run
+    from moe.workspace import Workspace
+
+    run = load_run(config, sets or ())
+    return Workspace(run, out or Path("runs") / find_config(config).stem)
+
+
+@app.command("train-expert")
+def train_expert(
+    domain: Annotated[
+        str | None, typer.Option("--domain", "-d", help="The domain to train.", show_default=False)
+    ] = None,
+    all_domains: Annotated[bool, typer.Option("--all", help="Every domain, after the shared expert if any.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="The shared expert, on all domains pooled.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+) -> None:
+    """Train one LoRA expert (or `--all`) on its domain → `experts/NAME/`, in PEFT's format."""
+    from moe.errors import Fault
+
+    if sum((domain is not None, all_domains, shared)) != 1:
+        raise Fault("one of --domain NAME, --all, --shared", "none or several", "name one, e.g. --domain news")
+    from moe.steps import train_domain, train_shared
+
+    work = _workspace(config, out, sets)
+    if shared or (all_domains and work.run.shared):
+        train_shared(work, overwrite, resume)
+    for name in [domain] if domain else list(work.run.domains) if all_domains else []:
+        train_domain(work, name, overwrite, resume)
+
+
+@app.command()
+def merge(
+    experts: Annotated[
+        list[Path] | None, typer.Argument(help="Expert folders; all of the run by default.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Lay experts beside one backbone with a fresh router → `moe-init/`."""
+    from moe.steps import merge_experts
+
+    typer.echo(str(merge_experts(_workspace(config, out, sets), experts or (), overwrite)))
+
+
+@app.command("train-router")
+def train_router_(
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+) -> None:
+    """Warm-start the router with frozen experts → `router-warmup/`, then train jointly → `moe-joint/`."""
+    from moe.steps import train_router
+
+    typer.echo(train_router(_workspace(config, out, sets), overwrite, resume))
+
+
+@app.command("run")
+def run_(
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """All steps: train every expert, merge, train the router, compare on the test rows."""
+    from moe.pipeline import run_all, summary_view
+
+    _show(run_all(_workspace(config, out, sets), overwrite, resume), summary_view, json_)
+
+
+@app.command()
+def infer(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A mixture or expert folder; the run's best by default.")
+    ] = None,
+    data_type: Annotated[
+        str | None, typer.Option("--data-type", help="Pin the texts to this domain's experts; else the router decides.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task to answer, where there are several.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the answers; else the run folder."),
+    ] = None,
+    routing: RoutingOption = "soft",
+    windows: Annotated[bool, typer.Option("--windows", help="Average long texts over windows, not cut them.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one pass.")] = 64,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Answer texts: label, probabilities, polarity, confidence, expert shares."""
+    from moe.answer import Request, answer_all
+
+    request = Request(
+        texts=tuple(texts or ()),
+        file=file,
+        text_column=text_column,
+        out=out if out is not None and out.suffix else None,
+        domain=data_type,
+        task=task,
+        batch_size=batch_size,
+        plain=json_ or not sys.stdout.isatty(),
+    )
+    request.check()
+    _check_routing(routing)
+    answer_all(request, _predictor(model, routing, windows, config, None if request.out else out, sets))
+
+
+def _check_routing(routing: str) -> None:
+    from moe.errors import Fault
+
+    if routing not in ("soft", "hard"):
+        raise Fault("--routing soft or hard", repr(routing), "name one of them")
+
+
+def _predictor(
+    model: Path | None, routing: Any, windows: bool, config: Path | None, out: Path | None, sets: list[str] | None
+) -> "Predictor":
+    from moe.predict import Predictor
+
+    mixture, template, max_length = _model(model, config, out, sets)
+    return Predictor(mixture, template, max_length, routing, windows)
+
+
+def _model(
+    model: Path | None, config: Path | None, out: Path | None, sets: list[str] | None
+) -> "tuple[Mixture, str, int]":
+    from moe.opening import open_model
+
+    return open_model(model or _workspace(config, out, sets).best_model(), sets or ())
+
+
+@app.command("evaluate")
+def evaluate_(
+    model: Annotated[
+        Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
+    ] = None,
+    routing: RoutingOption = "soft",
+    pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
+    _check_routing(routing)
+    from moe.evaluate import evaluate, write_evaluation
+    from moe.opening import open_model, test_rows
+    from moe.progress import say
+    from moe.report import evaluation_view
+
+    work = _workspace(config, out, sets)
+    folder = model or work.best_model()
+    mixture, template, max_length = open_model(folder, sets or ())
+    rows = test_rows(work, mixture, data, domain)
+    report, judged = evaluate(mixture, rows, template, max_length, routing, pin, quiet=False)  # type: ignore[arg-type]
+    target = work.out / "evaluation" / folder.name
+    write_evaluation(target, report, judged)
+    _show(report, evaluation_view, json_)
+    say(f"written to {target}")
+
+
+def _show(content: Any, view: Any, plain: bool) -> None:
+    import json
+
+    from rich.console import Console
+
+    if plain or not sys.stdout.isatty():
+        typer.echo(json.dumps(content, ensure_ascii=False))
+    else:
+        Console().print(view(content))
+
+
+@app.command()
+def check(
+    config: Annotated[Path, typer.Argument(help="The config to check.")],
+    sets: SetOption = None,
+) -> None:
+    """Tell every fault of a config at once; no weight is loaded."""
+    from moe.config import check_config
+
+    typer.echo(check_config(config, sets or ()))
+
+
+@data_app.command("inspect")
+def inspect_(
+    file: Annotated[Path, typer.Argument(help="csv, jsonl, parquet or a datasets folder.")],
+    domain: Annotated[str | None, typer.Option("--domain", "-d", help="Read it by this domain's settings.")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Count a file's rows, labels, scores, lengths, duplicates and rejects."""
+    from moe.data.inspect import inspect_file, render
+
+    settings = None
+    if domain:
+        from moe.config import load_run
+
+        settings = load_run(config, sets or ()).domain_settings(domain)
+    report = inspect_file(file, settings)
+    if json_ or not sys.stdout.isatty():
+        return _show(report, None, True)
+    from rich.console import Console
+
+    return render(report, Console())
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
+    rows: Annotated[int, typer.Option("--rows", help="Texts a domain.")] = 2400,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other texts.")] = 13,
+) -> None:
+    """Write the made-up sample: for seeing the pipeline run, never for quoting accuracy."""
+    from moe.sample import DOMAINS, write_sample
+
+    for path in write_sample(out, rows=rows, seed=seed, domains=DOMAINS):
+        typer.echo(str(path))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"finmoe {version('finmoe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """FinMoE: a mixture of domain experts for financial text."""
+
+
+def main() -> None:
+    """Run a command; a fault is one line and exit code 2, Ctrl-C is 130."""
+    try:
+        app()
+    except Exception as error:
+        from moe.errors import Fault, Interrupted
+
+        if isinstance(error, Fault):
+            typer.echo(f"moe: {error}", err=True)
+            sys.exit(2)
+        if isinstance(error, Interrupted):
+            again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
+            typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again} --resume", err=True)
+            sys.exit(130)
+        raise
+
+
+if __name__ == "__main__":
+    main()

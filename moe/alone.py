@@ -1,0 +1,87 @@
+"""One expert by itself: the mixture with a constant route, fresh for training or read from its folder.
+
+It is what a stage with a fixed route trains, and the baseline that a mixture is compared with.
+"""
+
+from pathlib import Path
+
+import torch
+
+from experts.bank import ExpertBank
+from experts.domain import Domain
+from experts.errors import Fault
+from experts.folder import CONFIG, ExpertFolder, read_expert
+from experts.lora import lora_config
+from moe.backbone import load_backbone
+from moe.config import RunSettings, parse_run, read_yaml
+from moe.folder import load_strictly, refuse_other_backbone
+from moe.heads import Heads
+from moe.model import Mixture
+
+SHARED_NAME = "shared"
+
+
+def expert_model(
+    run: RunSettings,
+    name: str,
+    polarity: bool,
+    seed: int,
+    shared: ExpertFolder | None = None,
+    always_on: bool = False,
+) -> Mixture:
+    """The mixture with one fresh expert and a constant route.
+
+    Args:
+        polarity: whether there are scores to learn from.
+        seed: of the adapter's start; heads start from the run's seed, alike for all experts.
+        shared: the shared expert to lie beside it, frozen; heads go on from its heads.
+        always_on: whether the fresh expert is itself the shared one.
+    """
+    backbone = load_backbone(run.backbone)
+    bank = ExpertBank(backbone.model, run.backbone.trunk_depth)
+    settings = run.shared if always_on and run.shared else run.lora
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bank.attach(name, lora_config(bank.layers, settings, run.backbone.trunk_depth), always_on)
+    labels = run.label_space()
+    heads = Heads(backbone.model.config.hidden_size, labels.heads, run.heads, polarity, seed=run.seed)
+    if shared:
+        bank.attach(shared.name, shared.config, always_on=True)
+        bank.load(shared.name, shared.weights)
+        start = heads.state_dict()
+        heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in start.items()})
+    bank.set_dropout(settings.dropout)
+    domains = [Domain(one.name, one.tasks, one.role, 1, (name,)) for one in run.domain_list()]
+    return _placed(Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling), name)
+
+
+def _placed(model: Mixture, name: str) -> Mixture:
+    model.only = name
+    device = model.backbone.device
+    model.heads.to(device)
+    model.special, model.owners = model.special.to(device), model.owners.to(device)
+    return model
+
+
+def read_alone(folder: Path) -> tuple[Mixture, RunSettings]:
+    """One expert's folder as a model that answers, on top of its shared expert where it has one.
+
+    Raises:
+        Fault: when the folder is broken, a plain PEFT adapter without heads, or made for another backbone.
+    """
+    expert = read_expert(folder)
+    if expert.card is None:
+        raise Fault(f"an expert with heads at {folder}", "a plain PEFT adapter", "merge it into a mixture first")
+    run = parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG))
+    shared = read_expert(folder.parent / SHARED_NAME) if expert.card.shared else None
+    if shared and shared.digest != expert.card.shared:
+        raise Fault(
+            f"the shared expert {str(expert.card.shared)[:12]}… at {shared.path}",
+            f"{shared.digest[:12]}…",
+            "put the one that it was trained with beside it",
+        )
+    model = expert_model(run, expert.name, expert.card.polarity, expert.card.seed, shared, expert.card.always_on)
+    refuse_other_backbone(expert.card.backbone, model.source.id, str(folder))
+    model.bank.load(expert.name, expert.weights)
+    load_strictly(model.heads, expert.heads, folder)
+    return model.eval(), run

@@ -1,0 +1,153 @@
+"""What `moe infer` is asked: where texts come from, where answers go, on a terminal, in a pipe, in a file.
+
+The answers themselves are `moe.infer`'s.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.prompt import Prompt
+
+from experts.errors import Fault
+from moe.data.read import texts
+from moe.data.schema import Columns
+from moe.data.write import open_writer, refuse_ending
+from moe.infer import answer_rows
+from moe.predict import Predictor, check_task
+from moe.progress import bar
+from moe.report import answers_table
+
+SCREEN = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `moe infer`.
+
+    Args:
+        texts: from the command line; none and no file means standard input or a prompt.
+        out: a file for the answers; none means standard output.
+        domain: pins the texts to a domain's experts.
+        plain: JSON lines instead of a table.
+    """
+
+    texts: tuple[str, ...]
+    file: Path | None
+    text_column: str
+    out: Path | None
+    domain: str | None
+    task: str | None
+    batch_size: int
+    plain: bool
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything heavy is loaded.
+
+        Raises:
+            Fault: for texts beside a file, an empty text, a file that cannot be read, an unknown ending.
+        """
+        if self.texts and self.file:
+            raise Fault("texts or --file", "both", "give one of them")
+        if any(not text.strip() for text in self.texts):
+            raise Fault("a text with words in it", "an empty one", "quote the text after moe infer")
+        if self.out:
+            refuse_ending(self.out)
+        if self.file:
+            texts(self.file, self.columns)
+
+    @property
+    def columns(self) -> Columns:
+        """How the file's columns are called."""
+        return Columns(text=self.text_column)
+
+
+def answer_all(request: Request, predictor: Predictor) -> None:
+    """Answer what was asked, to a file, as JSON lines, as a table, or at a prompt.
+
+    Raises:
+        Fault: when domain or task are unknown, or the file cannot be written.
+    """
+    check_task(predictor.model, request.task, request.domain)
+    if not request.texts and not request.file and sys.stdin.isatty():
+        return _prompt(request, predictor)
+    total = _count(request)
+    with bar("infer", total, "text") as meter:
+        answers = _moving(
+            answer_rows(_rows(request), predictor, request.domain, request.task, request.batch_size), meter
+        )
+        if request.out:
+            return _to_file(answers, request.out)
+        return _as_lines(answers) if request.plain else _as_tables(answers)
+
+
+def _moving(answers: Iterator[dict[str, Any]], meter: Any) -> Iterator[dict[str, Any]]:
+    for answer in answers:
+        meter.advance(1)
+        yield answer
+
+
+def _count(request: Request) -> int | None:
+    """Rows to come, counted only where somebody watches the bar."""
+    if request.file is None or not sys.stderr.isatty():
+        return len(request.texts) or None
+    return sum(1 for _ in texts(request.file, request.columns))
+
+
+def _rows(request: Request) -> Iterator[dict[str, Any]]:
+    if request.file:
+        for record in texts(request.file, request.columns):
+            row = {"id": record.values.get("id"), "line": record.line, "text": record.values.get("text")}
+            yield row | ({"error": record.error} if record.error else {})
+    elif request.texts:
+        yield from ({"text": text} for text in request.texts)
+    else:
+        yield from _standard_input()
+
+
+def _standard_input() -> Iterator[dict[str, Any]]:
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield {"line": number, "text": None, "error": f"broken encoding: {error.reason}"}
+            continue
+        yield {"line": number, "text": text} | ({} if text.strip() else {"error": "missing text"})
+
+
+def _to_file(answers: Iterable[dict[str, Any]], path: Path) -> None:
+    with open_writer(path) as writer:
+        for answer in answers:
+            writer.write(answer)
+
+
+def _as_lines(answers: Iterable[dict[str, Any]]) -> None:
+    for answer in answers:
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def _as_tables(answers: Iterator[dict[str, Any]]) -> None:
+    console = Console()
+    while screen := list(islice(answers, SCREEN)):
+        console.print(answers_table(screen))
+
+
+def _prompt(request: Request, predictor: Predictor) -> None:
+    """Texts typed one by one, until an empty line or the end of input."""
+    console = Console()
+    console.print("Type a text; an empty line ends.", style="dim")
+    while True:
+        try:
+            text = Prompt.ask("text", console=console, default="", show_default=False)
+        except EOFError:
+            return
+        if not text.strip():
+            return
+        rows = answer_rows([{"text": text}], predictor, request.domain, request.task)
+        console.print(answers_table(rows))

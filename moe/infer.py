@@ -1,0 +1,73 @@
+"""Texts in, answers out, one row each in its place: batches over a stream of any length.
+
+Answers are `moe.predict`'s; files are `moe.data`'s; how a person sees them is `moe.report`'s.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from moe.predict import Answer, Predictor
+
+BATCH = 64
+WINDOW = 16
+
+
+def answer_rows(
+    rows: Iterable[dict[str, Any]],
+    predictor: Predictor,
+    domain: str | None = None,
+    task: str | None = None,
+    batch_size: int = BATCH,
+) -> Iterator[dict[str, Any]]:
+    """Answer a stream of rows in order.
+
+    Args:
+        rows: each with `text`, and what else should be kept (`id`, `line`); a row with `error` is passed through.
+        domain: pins every text to this domain's experts.
+        task: the task to answer; by default that of the pinned or most probable domain.
+
+    Yields:
+        `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated`, or the row's `error`.
+    """
+    stream = iter(rows)
+    while window := list(islice(stream, batch_size * WINDOW)):
+        yield from _answer_window(window, predictor, domain, task, batch_size)
+
+
+def _answer_window(
+    window: list[dict[str, Any]], predictor: Predictor, domain: str | None, task: str | None, size: int
+) -> list[dict[str, Any]]:
+    """Texts of like length share a batch, whatever their place in the window."""
+    good = sorted((i for i, row in enumerate(window) if "error" not in row), key=lambda i: len(window[i]["text"]))
+    done = list(window)
+    for start in range(0, len(good), size):
+        chosen = good[start : start + size]
+        answers = answer_texts([window[i]["text"] for i in chosen], predictor, domain, task)
+        for i, answer in zip(chosen, answers, strict=True):
+            done[i] = window[i] | as_row(answer, predictor.model.bank.names)
+    return done
+
+
+def answer_texts(
+    texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
+) -> list[Answer]:
+    """Answer a batch of texts (B)."""
+    scores = predictor.score(texts, [domain] * len(texts) if domain else None)
+    if task is None and domain is not None:
+        task = predictor.model.labels.tasks_of(domain)[0]
+    return predictor.answers(scores, [task] * len(texts) if task else predictor.routed_tasks(scores))
+
+
+def as_row(answer: Answer, experts: Sequence[str]) -> dict[str, Any]:
+    """An answer as plain JSON values."""
+    return {
+        "label": answer.label,
+        "probabilities": {k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
+        "polarity": None if answer.polarity is None else round(answer.polarity, 6),
+        "confidence": round(answer.confidence, 6),
+        "experts": {name: round(float(s), 6) for name, s in zip(experts, answer.shares, strict=True)},
+        "routing_entropy": round(answer.entropy, 6),
+        "truncated": answer.truncated,
+        "task": answer.task,
+    }

@@ -1,0 +1,174 @@
+"""The mixture: trunk → gates → gated layers → heads, in one pass of the backbone. The heart of FinMoE.
+
+Training an expert is this with a constant route. Losses are `moe.objective`'s, files `moe.folder`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from router.gate import Gate, Mixed, pin, summarise
+from torch import Tensor, nn
+
+from experts.bank import ExpertBank
+from experts.domain import Domain, LabelSpace
+from experts.lora import layer_list
+from moe.backbone import Backbone
+from moe.heads import Heads, MixedHeads, pool
+
+
+@dataclass
+class Routed:
+    """What the router said in one pass.
+
+    Args:
+        gates: (B, E), what the experts were blended by.
+        dense: (B, E), soft probabilities, for the routing losses and for reports.
+        logits: (B, G + E), where the domain and balance losses meet.
+        branch: the same values on the sentiment loss's own path, so that its gradient can be told apart.
+    """
+
+    gates: Tensor
+    dense: Tensor
+    logits: Tensor
+    branch: Tensor
+
+
+@dataclass
+class Output:
+    """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned."""
+
+    pooled: Tensor
+    logits: dict[str, Tensor]
+    polarity: Tensor | None
+    routed: Routed | None
+
+
+@dataclass
+class _Pass:
+    own: Tensor
+    allowed: Tensor | None
+    hard: bool
+    routed: Routed | None = None
+
+
+class Mixture(nn.Module):
+    """N experts beside one frozen backbone, blended by the router or fixed to one of them.
+
+    Args:
+        backbone: loaded and frozen.
+        bank: its experts.
+        gate: the router; None for a constant route.
+        heads: class and polarity heads.
+        domains: the domains, whose experts are columns of the gates.
+        labels: which task reads which head.
+        pooling: `mean` or `last`.
+    """
+
+    special: Tensor
+    owners: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: ExpertBank,
+        gate: Gate | None,
+        heads: Heads | MixedHeads,
+        domains: Sequence[Domain],
+        labels: LabelSpace,
+        pooling: str,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.gate, self.heads = backbone.model, gate, heads
+        self.bank, self.domains, self.labels, self.pooling = bank, tuple(domains), labels, pooling
+        self.source = backbone
+        self.only: str | None = None
+        self.detach_gates = False
+        self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
+        self.register_buffer("owners", owners_of(bank.names, domains), persistent=False)
+        self._pass: _Pass | None = None
+        layer_list(self.backbone)[1][bank.trunk_depth].register_forward_pre_hook(self._route, with_kwargs=True)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        allowed: Tensor | None = None,
+        hard: bool = False,
+        **_: Any,
+    ) -> Output:
+        """One pass over token ids (B, T).
+
+        Args:
+            allowed: (B, E) bool, pins each text's gates to these experts.
+            hard: each text goes to its one most probable expert.
+        """
+        own = attention_mask.bool() & ~torch.isin(input_ids, self.special)  # (B, T)
+        own = torch.where(own.any(1, keepdim=True), own, attention_mask.bool())  # (B, T)
+        self._pass = _Pass(own, allowed, hard)
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, D)
+        routed, self._pass = self._pass.routed, None
+        pooled = pool(states, attention_mask, self.pooling)  # (B, D)
+        if self.training and not pooled.requires_grad:
+            pooled.requires_grad_()  # DAO measures there even when all below is frozen
+        gates = routed.gates if routed else self.bank.route_state.gates
+        out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
+        return Output(pooled, out.logits, out.polarity, routed)
+
+    def _route(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs once, as the trunk's state enters the first layer with experts."""
+        now = self._pass
+        if now is None:
+            return
+        if self.only:
+            self.bank.constant(self.only)
+            return
+        assert self.gate is not None
+        states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
+        logits = self.gate.logits(summarise(states, now.own))  # (B, G + E)
+        branch = logits.detach() if self.detach_gates else logits.view_as(logits)  # (B, G + E)
+        blended, dense = self._mix(branch, now), self.gate.mix(logits).dense  # (B, E)
+        self.bank.route(blended.gates)
+        now.routed = Routed(blended.gates, dense, logits, branch)
+
+    def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
+        assert self.gate is not None
+        mixed = self.gate.mix(logits, hard=now.hard)
+        return mixed if now.allowed is None else pin(mixed, now.allowed)
+
+    def expert_parameters(self) -> dict[str, nn.Parameter]:
+        """All experts' parameters, by expert and PEFT key."""
+        return {f"{n}/{k}": p for n in self.bank.attached for k, p in self.bank.parameters_of(n).items()}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything but the backbone: what a checkpoint holds."""
+        state: dict[str, Tensor] = {f"experts/{k}": p for k, p in self.expert_parameters().items()}
+        state |= {f"heads/{k}": v for k, v in self.heads.state_dict().items()}
+        if self.gate is not None:
+            state |= {f"router/{k}": v for k, v in self.gate.state_dict().items()}
+        return state
+
+    @torch.no_grad()
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Fill from `trained_state`, strictly."""
+        mine = self.trained_state()
+        assert mine.keys() == state.keys(), sorted(mine.keys() ^ state.keys())[:3]
+        for key, tensor in mine.items():
+            tensor.copy_(state[key])
+
+    def domain_index(self, name: str | None) -> int:
+        """A domain's row in `owners`; −1 where it is none of ours."""
+        names = [domain.name for domain in self.domains]
+        return names.index(name) if name in names else -1
+
+
+def owners_of(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
+    """(domains, E) bool: which experts belong to each domain."""
+    rows = [[name in domain.expert_names for name in experts] for domain in domains]
+    return torch.tensor(rows, dtype=torch.bool).reshape(len(domains), len(experts))
+
+
+def allowed_experts(owners: Tensor, domain: Tensor) -> Tensor:
+    """(B, E) bool from domain indices (B,); a row of False where the domain is unknown (−1)."""
+    return owners[domain.clamp(min=0)] & (domain >= 0)[:, None]

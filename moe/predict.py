@@ -1,0 +1,178 @@
+"""Texts through a mixture: raw scores, and the answer that a user reads. Evaluation and inference both stand on it.
+
+Files, tables and metrics are `moe.infer`'s and `moe.evaluate`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experts.domain import Labels
+from experts.errors import Fault
+from moe.metrics import share_entropy
+from moe.model import Mixture, Output, allowed_experts
+
+Routing = Literal["soft", "hard"]
+SIGNS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says of texts, before a task is chosen.
+
+    Args:
+        logits: (B, K) by head.
+        polarity: (B,), or None without a polarity head.
+        shares: (B, E), soft routing shares.
+        truncated: (B,), whether a text was longer than the backbone reads.
+    """
+
+    logits: dict[str, np.ndarray]
+    polarity: np.ndarray | None
+    shares: np.ndarray
+    truncated: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One text's answer: its task's probabilities, polarity in [-1, 1] (None where labels have no sign), shares."""
+
+    task: str
+    labels: Labels
+    probabilities: np.ndarray
+    polarity: float | None
+    shares: np.ndarray
+    entropy: float
+    truncated: bool
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def confidence(self) -> float:
+        """Its probability."""
+        return float(self.probabilities.max())
+
+
+class Predictor:
+    """Scores and answers from one mixture.
+
+    Args:
+        model: put into evaluation mode.
+        template: the one that it was trained with.
+        max_length: tokens a text is cut to.
+        routing: `soft` blends, `hard` gives each text to its most probable expert.
+        windows: average a long text over windows instead of cutting it.
+    """
+
+    def __init__(
+        self, model: Mixture, template: str, max_length: int, routing: Routing = "soft", windows: bool = False
+    ) -> None:
+        self.model, self.template, self.max_length = model, template, max_length
+        self.hard, self.windows = routing == "hard", windows
+        self.tokenizer = model.source.tokenizer
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+        """Score a batch of texts (B).
+
+        Args:
+            pin: a domain a text, whose experts alone answer; None leaves that text to the router.
+        """
+        self.model.eval()
+        device = self.model.owners.device
+        ids, mask, owner = self._tokens(texts)
+        allowed = self._allowed(pin, owner) if pin else None
+        out = self.model(ids.to(device), mask.to(device), allowed=allowed, hard=self.hard)
+        counts = np.bincount(owner, minlength=len(texts))  # (B,)
+        return self._scores(out, owner, counts)
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Ids and mask (W, T), and the text that each window belongs to (W,)."""
+        filled = [self.template.replace("{text}", text) for text in texts]
+        out = self.tokenizer(
+            filled,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_overflowing_tokens=True,
+            return_tensors="pt",
+        )
+        return out["input_ids"], out["attention_mask"], out["overflow_to_sample_mapping"].numpy()
+
+    def _allowed(self, pin: Sequence[str | None], owner: np.ndarray) -> Tensor:
+        index = torch.tensor([self.model.domain_index(pin[i]) for i in owner], device=self.model.owners.device)
+        allowed = allowed_experts(self.model.owners, index)  # (W, E)
+        return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
+
+    def _scores(self, out: Output, owner: np.ndarray, counts: np.ndarray) -> Scores:
+        kept = slice(None) if self.windows else np.unique(owner, return_index=True)[1]
+
+        def gather(values: Tensor) -> np.ndarray:
+            rows = values.float().cpu().numpy()
+            if not self.windows:
+                return rows[kept]
+            total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
+            np.add.at(total, owner, rows)
+            return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+
+        gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
+        assert gates is not None
+        shares = gates[..., : len(self.model.bank.names)].expand(len(owner), -1)  # (W, E)
+        return Scores(
+            {head: gather(logits) for head, logits in out.logits.items()},
+            None if out.polarity is None else gather(out.polarity).clip(-1.0, 1.0),
+            gather(shares),
+            counts > 1 if not self.windows else np.zeros(len(counts), dtype=bool),
+        )
+
+    def routed_tasks(self, scores: Scores) -> list[str]:
+        """The task of each text's most probable domain: its first one, if it has several."""
+        owners = self.model.owners.cpu().numpy()  # (domains, E)
+        best = (scores.shares @ owners.T).argmax(1)  # (B,)
+        first = [self.model.labels.tasks_of(domain.name) for domain in self.model.domains]
+        return [first[i][0] if first[i] else next(iter(self.model.labels.tasks)) for i in best]
+
+    def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Answer]:
+        """Read the scores as answers to these tasks (B)."""
+        entropy = share_entropy(scores.shares)
+        return [self._answer(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
+
+    def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Answer:
+        space = self.model.labels
+        mask = np.array(space.mask(task))  # (K,)
+        labels = tuple(label for label, own in zip(space.heads[space.head_of[task]], mask, strict=True) if own)
+        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64)  # (K,)
+        probabilities = np.exp(logits - logits.max())  # (K,)
+        probabilities /= probabilities.sum()
+        polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
+        return Answer(task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+
+
+def sign_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:
+    """p(positive) − p(negative), where the labels have a sign."""
+    for low, high in SIGNS:
+        if low in labels and high in labels:
+            return float(probabilities[labels.index(high)] - probabilities[labels.index(low)])
+    return None
+
+
+def check_task(model: Mixture, task: str | None, domain: str | None) -> None:
+    """Refuse a task or domain that the model does not know.
+
+    Raises:
+        Fault: naming the known ones.
+    """
+    domains = [one.name for one in model.domains]
+    if domain is not None and domain not in domains:
+        raise Fault(
+            f"one of the domains {', '.join(domains)}", repr(domain), "name one of them, or let the router decide"
+        )
+    if task is not None and task not in model.labels.tasks:
+        raise Fault(f"one of the tasks {', '.join(model.labels.tasks)}", repr(task), "name one of them")

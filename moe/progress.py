@@ -1,0 +1,58 @@
+"""What a person sees while work runs: a rich bar with rate and time left on a terminal, plain lines in a pipe.
+
+It knows of no model; the loops that use it tell it where they are.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True)
+
+
+class RateColumn(ProgressColumn):
+    """Finished units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate, once there is one."""
+        return Text(f"{task.speed:.1f} {self.unit}/s" if task.speed else f"… {self.unit}/s", style="cyan")
+
+
+@contextmanager
+def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterator["Meter"]:
+    """A progress bar for the time of the block; nothing is drawn off a terminal or when quiet."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit)]
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        yield Meter(progress, title, total)
+
+
+class Meter:
+    """Moves one bar."""
+
+    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
+        self.progress, self.task = progress, progress.add_task(title, total=total, note="")
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Move on by `count` units."""
+        self.progress.update(self.task, advance=count)
+        if note is not None:
+            self.progress.update(self.task, note=note)
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error."""
+    console.print(text, highlight=False)

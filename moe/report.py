@@ -1,0 +1,121 @@
+"""What a person sees at the end: tables of figures, routing and predictions, drawn with rich.
+
+The figures themselves are `moe.evaluate`'s and `moe.infer`'s.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
+
+
+def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], best: bool = True) -> Table:
+    """One row a model, one pair of columns (accuracy, macro-F1) a task, the mean last.
+
+    Args:
+        rows: by model, by task: `accuracy` and `macro_f1` in [0, 1].
+        best: set the highest figure of each column in bold.
+    """
+    tasks = list(dict.fromkeys(task for figures in rows.values() for task in figures))
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("model")
+    for task in tasks:
+        table.add_column(f"{task}\naccuracy", justify="right")
+        table.add_column(f"{task}\nmacro-F1", justify="right")
+    keys = [(task, name) for task in tasks for name in ("accuracy", "macro_f1")]
+    highest = {key: max((f.get(key[0], {}).get(key[1], -1.0) for f in rows.values()), default=-1.0) for key in keys}
+    for model, figures in rows.items():
+        values = {(task, name): figures.get(task, {}).get(name) for task, name in keys}
+        table.add_row(model, *[_figure(values[key], best and values[key] == highest[key]) for key in keys])
+    return table
+
+
+def _figure(value: float | None, bold: bool = False) -> Text:
+    return Text("–" if value is None else f"{value:.3f}", style="bold" if bold else "")
+
+
+def routing_table(report: Mapping[str, Any]) -> RenderableType:
+    """Domain × expert mean soft shares, and how often the right domain was chosen."""
+    experts = list(dict.fromkeys(name for shares in report["table"].values() for name in shares))
+    table = Table(title="routing: mean share of each expert", title_justify="left", header_style="bold")
+    table.add_column("texts of")
+    for name in experts:
+        table.add_column(name, justify="right")
+    for domain, shares in report["table"].items():
+        table.add_row(domain, *[_share(shares.get(name, 0.0)) for name in experts])
+    line = f"right domain for {report['accuracy']:.1%} of texts, mean routing entropy {report['entropy']:.3f}"
+    return Group(table, Text(line))
+
+
+def _share(value: float) -> Text:
+    return Text(f"{value:.1%}", style="bold cyan" if value >= 0.5 else "dim" if value < 0.05 else "")
+
+
+def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
+    """One row a text: label, probability, polarity, expert shares; or its error."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("text", ratio=1, overflow="fold")
+    for name in ("label", "probability", "polarity", "experts"):
+        table.add_column(name, justify="left" if name in ("label", "experts") else "right", no_wrap=True)
+    for row in rows:
+        if "error" in row:
+            table.add_row(str(row.get("text") or ""), Text("error", style="red"), "", "", str(row["error"]))
+        else:
+            table.add_row(*_answer_cells(row))
+    return table
+
+
+def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
+    shares = sorted(row["experts"].items(), key=lambda item: -item[1])
+    told = " ".join(f"{name} {share:.0%}" for name, share in shares[:3])
+    polarity = "–" if row["polarity"] is None else f"{row['polarity']:+.2f}"
+    text = str(row["text"]) + (" ✂" if row["truncated"] else "")
+    return [
+        text,
+        Text(row["label"], style=STYLES.get(row["label"], "yellow")),
+        f"{row['confidence']:.3f}",
+        polarity,
+        told,
+    ]
+
+
+def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
+    """All that `moe evaluate` prints."""
+    rows = {
+        "labels of the true domain given": report["tasks"] | {"mean": report["mean"]},
+        "labels of the routed domain": report["tasks_routed"],
+    }
+    parts: list[RenderableType] = [
+        comparison_table(f"{report['rows']} texts, {report['routing_mode']}", rows, best=False)
+    ]
+    parts += [_class_table(task, one) for task, one in report["tasks"].items()]
+    parts += [Text(_scores_line(task, one)) for task, one in report["scores"].items()]
+    return Group(*parts, routing_table(report["routing"]))
+
+
+def _scores_line(task: str, figures: Mapping[str, float]) -> str:
+    return f"{task} polarity: " + ", ".join(f"{name.upper()} {value:.4f}" for name, value in figures.items())
+
+
+def _class_table(task: str, report: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{task}: by class, and what its rows were called", title_justify="left", header_style="bold")
+    names: Sequence[str] = report["confusion"]["labels"]
+    for name in ("label", "precision", "recall", "F1", "rows"):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    for name in names:
+        table.add_column(f"→ {name}", justify="right")
+    for i, name in enumerate(names):
+        one = report["per_class"][name]
+        counts = [str(count) for count in report["confusion"]["rows"][i][: len(names)]]
+        figures = [_figure(one[key]) for key in ("precision", "recall", "f1")]
+        table.add_row(name, *figures, str(int(one["support"])), *counts)
+    return table
+
+
+def out_console() -> Console:
+    """Where results go: standard output."""
+    return Console()

@@ -1,0 +1,98 @@
+"""The stages as data: who learns, by which route, from which losses, with what numbers.
+
+A stage is a row here, not a script; `moe.train` runs every row with one loop.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Part = Literal["experts", "router", "heads"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table in method 5.
+
+    Args:
+        name: also the key of its numbers in the config.
+        learned: whether the router decides, or one expert is fixed.
+        learns: the parts that get gradients.
+        outer: the losses that the outer level weighs.
+        folder: what it writes below the run folder.
+    """
+
+    name: str
+    learned: bool
+    learns: tuple[Part, ...]
+    outer: tuple[str, ...]
+    folder: str
+
+
+SHARED = Stage("shared", False, ("experts", "heads"), (), "experts/shared")
+EXPERT = Stage("expert", False, ("experts", "heads"), (), "experts")
+WARMUP = Stage("warmup", True, ("router", "heads"), ("domain", "balance"), "router-warmup")
+JOINT = Stage("joint", True, ("experts", "router", "heads"), ("sentiment", "domain", "balance"), "moe-joint")
+MERGED = "moe-init"
+STAGES = {stage.name: stage for stage in (SHARED, EXPERT, WARMUP, JOINT)}
+
+
+class StageSettings(BaseModel):
+    """The numbers of one stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(3.0, gt=0, description="passes over the training rows; not used where steps is given")
+    steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
+    batch_size: int = Field(16, ge=1, description="texts a step on each device")
+    accumulate: int = Field(1, ge=1, description="batches summed into one optimizer step; saves memory")
+    lr: float = Field(1e-3, gt=0, description="AdamW rate of the experts")
+    router_lr: float = Field(1e-3, gt=0, description="AdamW rate of the router")
+    head_lr: float = Field(1e-3, gt=0, description="AdamW rate of the heads")
+    warmup: float = Field(0.06, ge=0, description="steps of rising rate; below 1 a share of all steps")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("cosine", description="rate after warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's; more pulls weights to zero")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    evals: int = Field(4, ge=1, description="evaluations over the stage; the best one is kept")
+    patience: int = Field(3, ge=1, description="evaluations without gain after which the stage stops")
+    keep: int = Field(2, ge=1, description="checkpoints kept while the stage runs")
+    sampling_temperature: float = Field(
+        2.0, ge=1, description="rows a domain ∝ size^(1/temperature): 1 as they are, more evens domains out"
+    )
+
+
+class StagesSettings(BaseModel):
+    """The numbers of every stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shared: StageSettings = StageSettings()
+    expert: StageSettings = StageSettings()
+    warmup: StageSettings = StageSettings(steps=500, evals=1)
+    joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
+
+
+class LossSettings(BaseModel):
+    """How losses are formed and weighed (method 3 and 4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: Literal["cross_entropy", "dao"] = Field(
+        "dao", description="plain cross-entropy, or DAO's imbalance loss (eq. 12 to 14)"
+    )
+    inner: Literal["dao", "constant"] = Field("dao", description="classes against polarity")
+    outer: Literal["dao", "constant"] = Field("dao", description="sentiment, domain, balance")
+    constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
+        {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},
+        description="weights where a level is constant; those not named keep these",
+    )
+    balance: Literal["kl", "usage", "text"] = Field(
+        "kl", description="KL to the domains' shares, 1 - H(mean gates), or FinTeamExperts' per-text entropy"
+    )
+
+    @model_validator(mode="after")
+    def _fill(self) -> "LossSettings":
+        full = {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05} | self.constants
+        object.__setattr__(self, "constants", full)
+        return self

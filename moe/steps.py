@@ -1,0 +1,262 @@
+"""What the commands do, in order: train an expert, merge, train the router, judge the three mixtures.
+
+Each step is a row of `moe.stages` run by `moe.train`; folders are whole or absent.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from experts.domain import Domain
+from experts.errors import Fault
+from experts.files import refuse_existing
+from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
+from moe.alone import SHARED_NAME, expert_model
+from moe.backbone import identify, load_backbone
+from moe.data.batches import Collator
+from moe.evaluate import validate
+from moe.folder import read_mixture, write_mixture
+from moe.merge import merge
+from moe.model import Mixture
+from moe.objective import Objective
+from moe.progress import say
+from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
+from moe.train import Fitted, fit
+from moe.workspace import CANDIDATES, Workspace, versions
+
+
+def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    """Train every expert of a domain, each from its own seed, and write their folders.
+
+    Raises:
+        Fault: when the domain is unknown, its data bad, or a finished expert would be overwritten.
+    """
+    declared = work.domains()
+    if domain not in declared:
+        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), "name one of them, or declare it")
+    if work.shared_folder and not work.shared_folder.is_dir():
+        raise Fault(
+            f"the shared expert at {work.shared_folder}, on top of which experts learn",
+            "none",
+            "train it first: moe train-expert --shared, or train --all",
+        )
+    folders = []
+    for k, name in enumerate(declared[domain].expert_names):
+        folder = work.expert_folder(name)
+        if resume and folder.is_dir():
+            say(f"{name}: finished before, kept")
+        else:
+            _train_one(work, EXPERT, declared[domain], name, work.run.seed + k, overwrite, resume)
+        folders.append(folder)
+    return folders
+
+
+def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
+    """Train the shared expert on all domains pooled.
+
+    Raises:
+        Fault: when the config has none, or a finished one would be overwritten.
+    """
+    if not work.run.shared or not work.shared_folder:
+        raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
+    pooled = Domain(SHARED_NAME, work.run.label_space().tasks)
+    if not (resume and work.shared_folder.is_dir()):
+        _train_one(work, SHARED, pooled, SHARED_NAME, work.run.seed, overwrite, resume)
+    return work.shared_folder
+
+
+def _train_one(
+    work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
+) -> None:
+    folder = work.expert_folder(name)
+    refuse_existing(folder, overwrite)
+    pooled = stage is SHARED
+    domains = list(work.run.domains) if pooled else [domain.name]
+    train, held_out = work.rows("train", domains), work.rows("validation", domains)
+    polarity = any(score is not None for score in train["score"])
+    shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
+    model = expert_model(work.run, name, polarity, seed, shared, always_on=pooled)
+    fitted = _fit(work, model, stage, train, held_out, seed, name, resume, learner=name)
+    write_expert(
+        folder,
+        _expert_card(work, domain, name, polarity, seed, fitted, shared, domains),
+        model.bank.attached[name].config,
+        model.bank.parameters_of(name),
+        model.heads.state_dict(),
+        work.run.as_yaml(),
+        {"best": fitted.best, "history": fitted.history, "steps": fitted.steps},
+        overwrite,
+    )
+    shutil.rmtree(work.checkpoints(name), ignore_errors=True)
+    say(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
+
+
+def _fit(
+    work: Workspace,
+    model: Mixture,
+    stage: Stage,
+    train: Dataset,
+    held_out: Dataset,
+    seed: int,
+    step: str,
+    resume: bool,
+    learner: str | None = None,
+) -> Fitted:
+    run = work.run
+    settings = getattr(run.stages, stage.name)
+    names = [domain.name for domain in model.domains]
+    if not resume:
+        shutil.rmtree(work.checkpoints(step), ignore_errors=True)
+        shutil.rmtree(work.logs(step), ignore_errors=True)
+    _count(model, stage, learner)
+    return fit(
+        model,
+        stage,
+        settings,
+        Objective(stage, run.losses, run.dao, model.labels, model.owners, seed, settings.accumulate),
+        train,
+        Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names),
+        lambda: validate(model, held_out, run.template, run.backbone.max_length),
+        work.checkpoints(step),
+        work.logs(step),
+        seed,
+        resume,
+        step,
+        learner,
+    )
+
+
+def _count(model: Mixture, stage: Stage, learner: str | None) -> None:
+    names = [learner] if learner else list(model.bank.names)
+    counts = {
+        "experts": sum(p.numel() for n in names for p in model.bank.parameters_of(n).values()),
+        "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
+        "heads": sum(p.numel() for p in model.heads.parameters()),
+    }
+    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
+    frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
+    say(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
+
+
+def _expert_card(
+    work: Workspace,
+    domain: Domain,
+    name: str,
+    polarity: bool,
+    seed: int,
+    fitted: Fitted,
+    shared: ExpertFolder | None,
+    domains: Sequence[str],
+) -> ExpertCard:
+    run, space = work.run, work.run.label_space()
+    heads = dict.fromkeys(space.head_of[task] for task in domain.tasks)
+    return ExpertCard(
+        name=name,
+        domain=domain.name,
+        role=domain.group,
+        backbone=identify(run.backbone),
+        trunk_depth=run.backbone.trunk_depth,
+        pooling=run.backbone.pooling,
+        template=run.template,
+        max_length=run.backbone.max_length,
+        tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
+        heads={head: space.heads[head] for head in heads},
+        head_kind=run.heads.kind,
+        polarity=polarity,
+        shared=shared.digest if shared else None,
+        always_on=name == SHARED_NAME,
+        data_sha256=work.data_hashes(domains),
+        seed=seed,
+        steps=fitted.steps,
+        metrics={key: value for key, value in fitted.best.items() if key not in ("epoch", "step")},
+        versions=versions(),
+    )
+
+
+def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False) -> Path:
+    """Merge experts into `moe-init/`: those named, else all of the run.
+
+    Raises:
+        Fault: when there is nothing to merge, or parts do not fit.
+    """
+    target = work.out / MERGED
+    refuse_existing(target, overwrite)
+    chosen = list(folders) or _own_experts(work)
+    say("merging " + (", ".join(str(folder) for folder in chosen) or "nothing"))
+    experts = [read_expert(folder) for folder in chosen]
+    if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in chosen:
+        experts.append(read_expert(work.shared_folder))
+    model, card = merge(work.run, experts, load_backbone(work.run.backbone))
+    write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite)
+    return target
+
+
+def _own_experts(work: Workspace) -> list[Path]:
+    names = [name for domain in work.run.domain_list() for name in domain.expert_names]
+    return [work.expert_folder(name) for name in names if work.expert_folder(name).is_dir()]
+
+
+def train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
+    """Warm start, then joint; judge the three mixtures by validation and name the best in `result.json`.
+
+    Returns:
+        the verdict, a sentence.
+
+    Raises:
+        Fault: when nothing was merged yet, or finished steps would be overwritten.
+    """
+    start = work.out / MERGED
+    if not start.is_dir():
+        raise Fault(f"a merged mixture at {start}", "none", "run moe merge first")
+    if not resume:
+        for stage in (WARMUP, JOINT):
+            refuse_existing(work.out / stage.folder, overwrite)
+    for stage, before in ((WARMUP, start), (JOINT, work.out / WARMUP.folder)):
+        if resume and (work.out / stage.folder).is_dir():
+            say(f"{stage.folder}: finished before, kept")
+        else:
+            _train_stage(work, stage, before, overwrite, resume)
+    return judge_candidates(work)
+
+
+def _train_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool, resume: bool) -> None:
+    model, card = read_mixture(before)
+    names = [domain.name for domain in model.domains]
+    train, held_out = work.rows("train", names), work.rows("validation", names)
+    torch.manual_seed(work.run.seed)
+    fitted = _fit(work, model, stage, train, held_out, work.run.seed, stage.folder, resume)
+    metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
+    card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
+    everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
+    write_mixture(work.out / stage.folder, model.eval(), card, work.run.as_yaml(), everything, overwrite)
+    shutil.rmtree(work.checkpoints(stage.folder), ignore_errors=True)
+    say(f"{stage.folder}: {fitted.steps} steps, validation macro-F1 {metrics.get('macro_f1', 0.0):.3f}")
+
+
+def judge_candidates(work: Workspace) -> str:
+    """Compare moe-init, router-warmup and moe-joint by validation macro-F1 and write `result.json`."""
+    scores: dict[str, dict[str, float]] = {}
+    for name in CANDIDATES:
+        scores[name] = _validation_of(work, work.out / name)
+    best = max(scores, key=lambda name: scores[name]["macro_f1"])
+    verdict = _verdict(scores, best)
+    work.write_result(scores, best, verdict)
+    return verdict
+
+
+def _validation_of(work: Workspace, folder: Path) -> dict[str, float]:
+    model, card = read_mixture(folder)
+    if card.metrics:
+        return card.metrics
+    rows = work.rows("validation", [domain.name for domain in model.domains])
+    return validate(model, rows, card.template, card.backbone_settings.max_length)
+
+
+def _verdict(scores: Mapping[str, Mapping[str, float]], best: str) -> str:
+    figures = ", ".join(f"{name} {score['macro_f1']:.3f}" for name, score in scores.items())
+    worse = scores[JOINT.folder]["macro_f1"] < scores[WARMUP.folder]["macro_f1"]
+    told = "; the joint phase made it worse than the warm start" if worse else ""
+    return f"best by validation macro-F1: {best} ({figures}){told}"

@@ -1,0 +1,357 @@
+"""One training loop for every stage, on transformers' Trainer: optimizer groups, domain batches, best checkpoint, logs.
+
+What is trained and by which losses is told by `moe.stages` and `moe.objective`; what is written by `moe.steps`.
+"""
+
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from experts.files import load_tensors, save_tensors
+from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
+from moe.errors import Fault, Interrupted
+from moe.model import Mixture
+from moe.objective import Objective
+from moe.progress import Meter, bar
+from moe.stages import Stage, StageSettings
+
+TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
+Evaluate = Callable[[], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished stage: optimizer steps taken, the best validation metrics and every evaluation on the way."""
+
+    steps: int
+    best: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def fit(
+    model: Mixture,
+    stage: Stage,
+    settings: StageSettings,
+    objective: Objective,
+    rows: Dataset,
+    collator: Collator,
+    evaluate: Evaluate,
+    checkpoints: Path,
+    logs: Path,
+    seed: int,
+    resume: bool = False,
+    title: str = "",
+    learner: str | None = None,
+) -> Fitted:
+    """Train one stage and leave its best weights in the model.
+
+    Args:
+        rows: training rows.
+        evaluate: gives validation metrics, `macro_f1` among them, of the model as it is.
+        checkpoints: folder for transformers' checkpoints while the stage runs.
+        logs: folder for TensorBoard's and our JSONL log.
+        resume: go on from the last checkpoint there.
+        learner: the one expert that learns, in stages with a fixed route.
+
+    Raises:
+        Fault: when there are no rows, or the loss stops being finite.
+        Interrupted: on Ctrl-C, after a checkpoint.
+    """
+    if len(rows) == 0:
+        raise Fault(f"training rows for {title or stage.name}", "none", "look at rejected.csv and the split settings")
+    model.train()
+    choose_learners(model, stage, learner)
+    trainer = _Loop(model, stage, settings, objective, rows, collator, evaluate, checkpoints, logs, seed, title)
+    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    with _calm_interrupt(trainer.stopper), bar(title or stage.name, trainer.total, "step") as meter:
+        trainer.meter = meter
+        trainer.train(resume_from_checkpoint=last)
+    if trainer.stopper.asked:
+        raise Interrupted
+    return Fitted(trainer.state.global_step, trainer.best_metrics(), trainer.history())
+
+
+def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
+    """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
+    names = (learner,) if learner else model.bank.names
+    model.bank.train_only(*(names if "experts" in stage.learns else ()))
+    model.only = None if stage.learned else learner
+    model.heads.requires_grad_("heads" in stage.learns)
+    if model.gate is not None:
+        model.gate.requires_grad_("router" in stage.learns)
+    one_expert_each = all(domain.experts == 1 for domain in model.domains)
+    model.detach_gates = stage.learned and "experts" not in stage.learns and one_expert_each
+
+
+def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
+    """AdamW's groups: experts, router, heads, each with its own rate."""
+    parts: dict[str, tuple[float, Iterator[nn.Parameter]]] = {
+        "experts": (settings.lr, iter(model.expert_parameters().values())),
+        "router": (settings.router_lr, iter(()) if model.gate is None else model.gate.parameters()),
+        "heads": (settings.head_lr, model.heads.parameters()),
+    }
+    groups = [
+        {"params": [p for p in parameters if p.requires_grad], "lr": rate, "name": name}
+        for name, (rate, parameters) in parts.items()
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class _Loop(Trainer):
+    """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
+
+    def __init__(
+        self,
+        model: Mixture,
+        stage: Stage,
+        settings: StageSettings,
+        objective: Objective,
+        rows: Dataset,
+        collator: Collator,
+        evaluate: Evaluate,
+        checkpoints: Path,
+        logs: Path,
+        seed: int,
+        title: str,
+    ) -> None:
+        self.settings, self.measure = settings, evaluate
+        self.objective: Objective = objective
+        self.meter: Meter | None = None
+        domains = np.asarray(rows.data.column("domain").combine_chunks().dictionary_encode().indices)
+        self.batches = DomainBatches(
+            domains, text_lengths(rows), settings.batch_size, settings.sampling_temperature, seed
+        )
+        per_epoch = math.ceil(len(self.batches) / settings.accumulate)
+        self.total = settings.steps or max(1, round(settings.epochs * per_epoch))
+        self.stopper = _Stopper()
+        super().__init__(
+            model=model,
+            args=_arguments(model, settings, self.total, checkpoints, seed),
+            train_dataset=rows,
+            data_collator=collator,
+            callbacks=[
+                self.stopper,
+                EarlyStoppingCallback(settings.patience),
+                _Watcher(self),
+                _JsonLog(logs / "log.jsonl"),
+                TensorBoardCallback(_writer(logs)),
+            ],
+        )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches by domain and length, moved and sharded by accelerate."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a rate for each part."""
+        if self.optimizer is None:
+            assert isinstance(self.model, Mixture)
+            groups = parameter_groups(self.model, self.settings)
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Our objective on the mixture's output."""
+        out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        loss = self.objective(out, inputs)
+        if not torch.isfinite(loss):
+            raise Fault(
+                "a finite loss",
+                f"{loss.item()} at step {self.state.global_step}",
+                "lower the stage's lr, and look for odd scores in the data",
+            )
+        return (loss, out) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """One backward; an expert without weight in this step gets no decay either (method 2)."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        assert isinstance(self.model, Mixture)
+        for name in self.model.bank.unused():
+            for parameter in self.model.bank.parameters_of(name).values():
+                parameter.grad = None
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validation metrics by our own predictor."""
+        metrics = {f"eval_{name}": value for name, value in self.measure().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Every loss, weight and gate share goes beside the Trainer's own figures."""
+        own = {} if any(key.startswith(("eval_", "train_")) for key in logs) else self.objective.logs
+        super().log(logs | own, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        assert isinstance(self.model, Mixture)
+        save_tensors(folder / TRAINED, self.model.trained_state())
+        save_tensors(folder / OBJECTIVE, self.objective.state())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_weights(Path(resume_from_checkpoint))
+        self.objective.restore(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
+
+    def _load_best_model(self) -> None:
+        if not self.stopper.asked:
+            self._load_weights(Path(str(self.state.best_model_checkpoint)))
+
+    def _load_weights(self, folder: Path) -> None:
+        assert isinstance(self.model, Mixture)
+        self.model.load_trained_state(load_tensors(folder / TRAINED))
+
+    def history(self) -> list[dict[str, float]]:
+        """Every evaluation, its step included."""
+        found = [entry for entry in self.state.log_history if "eval_macro_f1" in entry]
+        return [{key.removeprefix("eval_"): float(value) for key, value in entry.items()} for entry in found]
+
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics of the evaluation whose weights were kept."""
+        return max(self.history(), key=lambda entry: entry["macro_f1"], default={})
+
+
+def _arguments(model: Mixture, settings: StageSettings, total: int, checkpoints: Path, seed: int) -> TrainingArguments:
+    every = max(1, math.ceil(total / settings.evals))
+    device = next(model.backbone.parameters()).device
+    half = next(model.backbone.parameters()).dtype == torch.bfloat16 or hasattr(model.backbone, "hf_quantizer")
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup * total) if settings.warmup < 1 else int(settings.warmup),
+        max_grad_norm=settings.max_grad_norm,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=settings.keep,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_macro_f1",
+        greater_is_better=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        bf16=half,
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=device.type != "cpu",
+    )
+
+
+def _writer(logs: Path) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter  # heavy, and only training writes it
+
+    return SummaryWriter(str(logs))
+
+
+class _Stopper(TrainerCallback):
+    """Turns Ctrl-C into: finish the step, save, stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+        return control
+
+
+class _Watcher(TrainerCallback):
+    """Moves the progress bar, and has the last step measured too."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self.loop = loop
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.loop.meter:
+            self.loop.meter.advance(1, f"loss {self.loop.objective.logs.get('loss', math.nan):.3f}")
+        if state.global_step >= state.max_steps and not self.loop.stopper.asked:
+            control.should_evaluate = control.should_save = True
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+    ) -> None:
+        if self.loop.meter and metrics:
+            self.loop.meter.advance(0, f"macro-F1 {metrics['eval_macro_f1']:.3f}")
+
+
+class _JsonLog(TrainerCallback):
+    """One JSON object a logged step, for whoever reads logs with programs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+@contextmanager
+def _calm_interrupt(stopper: _Stopper) -> Iterator[None]:
+    """The first Ctrl-C asks the loop to save and stop, the second one stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopper.asked:
+            raise KeyboardInterrupt
+        stopper.asked = True
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread, where signals cannot be caught
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,128 @@
+"""One run's folder: where each step writes, the rows it reads, and which model is its best.
+
+The steps themselves are `moe.steps`'.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+
+from experts.domain import Domain
+from experts.errors import Fault
+from experts.files import read_json, write_json
+from moe.config import RunSettings
+from moe.data.prepare import Prepared, prepare_task, summary
+from moe.data.schema import TaskSettings
+from moe.progress import say
+from moe.sample import write_sample
+from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP
+
+RESULT = "result.json"
+CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
+
+
+@dataclass
+class Workspace:
+    """A config and the folder that its steps write to."""
+
+    run: RunSettings
+    out: Path
+
+    def expert_folder(self, name: str) -> Path:
+        """Where an expert is written."""
+        return self.out / EXPERT.folder / name
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """Where the shared expert is written, if the run has one."""
+        return self.out / SHARED.folder if self.run.shared else None
+
+    def checkpoints(self, step: str) -> Path:
+        """Where a running step keeps transformers' checkpoints."""
+        return self.out / "checkpoints" / step
+
+    def logs(self, step: str) -> Path:
+        """Where a step's TensorBoard and JSONL logs are."""
+        return self.out / "logs" / step
+
+    def domains(self) -> dict[str, Domain]:
+        """The config's domains by name."""
+        return {domain.name: domain for domain in self.run.domain_list()}
+
+    def rows(self, split: str, domains: Iterable[str] | None = None) -> Dataset:
+        """The rows of one split, of all domains or some, tasks together."""
+        names = list(domains) if domains is not None else list(self.run.domains)
+        parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
+        return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+    def prepared(self, domain: str) -> dict[str, Prepared]:
+        """A domain's tasks, read, checked and split; kept on disk for the steps that follow.
+
+        Raises:
+            Fault: when its file is missing or too much of it is bad.
+        """
+        if domain not in self._prepared:
+            self._prepared[domain] = {
+                task: self._prepare(domain, task, settings) for task, settings in self.run.tasks_of(domain).items()
+            }
+        return self._prepared[domain]
+
+    @cached_property
+    def _prepared(self) -> dict[str, dict[str, Prepared]]:
+        return {}
+
+    def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
+        path = self.file_of(domain, task, settings)
+        prepared = prepare_task(path, settings, self.run.data, domain, task, self.out / "data" / domain / task)
+        say(summary(prepared.report))
+        return prepared
+
+    def file_of(self, domain: str, task: str, settings: TaskSettings) -> Path:
+        """The file of a task; the shipped sample is written where the config asks for it and names no file.
+
+        Raises:
+            Fault: when the config names no file and asks for no sample.
+        """
+        if settings.file is not None:
+            return self.run.data.path(settings.file)
+        sample = self.run.sample
+        if sample is None:
+            raise Fault(f"a file for task {task} of domain {domain}", "none named", f"set domains.{domain}.file")
+        path = self.out / "sample" / f"{domain}.csv"
+        if not path.is_file():
+            write_sample(self.out / "sample", rows=sample.rows, seed=sample.seed, domains=[domain])
+        return path
+
+    def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of each task's file."""
+        return {task: one.report["sha256"] for domain in domains for task, one in self.prepared(domain).items()}
+
+    def best_model(self) -> Path:
+        """The mixture that `result.json` names, else the last one written.
+
+        Raises:
+            Fault: when there is none yet.
+        """
+        if (self.out / RESULT).is_file():
+            return self.out / str(read_json(self.out / RESULT)["best"])
+        for name in reversed(CANDIDATES):
+            if (self.out / name).is_dir():
+                return self.out / name
+        raise Fault(
+            f"a mixture in {self.out}",
+            "none",
+            "run moe train-expert --all, moe merge and moe train-router first, or name a model folder",
+        )
+
+    def write_result(self, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:
+        """Name the best of the three mixtures by validation."""
+        write_json(self.out / RESULT, {"best": best, "verdict": verdict, "validation": scores})
+
+
+def versions() -> dict[str, str]:
+    """The versions that weights and figures depend on."""
+    return {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}

@@ -1,0 +1,187 @@
+"""Trunk summary (B, D) → gates (B, E): soft, hard (straight-through), team, top-k, fixed; learned temperature.
+
+It knows experts by their role names only; what the gates are applied to is not its concern.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GateSettings(BaseModel):
+    """How the router decides (FinTeamExperts eq. 1 to 4, FinSA-MoE's router)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["soft", "hard", "team", "fixed"] = Field(
+        "soft", description="each expert its own group, all in one, groups by role, or constant gates"
+    )
+    hidden: int = Field(64, ge=0, description="width of the hidden layer; 0 is the papers' single matrix")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of the hidden layer dropped in training")
+    top_k: int | None = Field(None, ge=1, description="keep this many experts a text and renormalise; none keeps all")
+    temperature: float = Field(1.0, gt=0, description="starting temperature; more blends experts more evenly")
+    min_temperature: float = Field(0.1, gt=0, description="the learned temperature never falls below this")
+    init_std: float = Field(0.02, gt=0, description="spread of the fresh expert rows of the last layer")
+    fixed: tuple[float, ...] | None = Field(
+        None, description="weights of kind `fixed`, one an expert, scaled to sum 1; none means alike"
+    )
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What the experts are blended by, and the soft probabilities behind it; (B, E) or (B, T, E), each row sums to 1.
+
+    Args:
+        gates: straight-through: forward hard inside a group, backward soft.
+        dense: soft throughout, for losses and reports.
+    """
+
+    gates: Tensor
+    dense: Tensor
+
+
+def summarise(states: Tensor, mask: Tensor) -> Tensor:
+    """Normalise trunk states (B, T, D) token by token and average those of the mask (B, T): (B, D) in fp32.
+
+    A text without a token in its mask gives zeros.
+    """
+    normal = F.layer_norm(states.float(), states.shape[-1:])  # (B, T, D)
+    weights = mask[..., None].float()  # (B, T, 1)
+    return (normal * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, D)
+
+
+def groups_of(kind: str, roles: Sequence[str]) -> Tensor:
+    """Each expert's group (E,): its own for soft, one for all for hard, its role's for team."""
+    if kind == "hard":
+        return torch.zeros(len(roles), dtype=torch.long)
+    if kind == "team":
+        names = list(dict.fromkeys(roles))
+        return torch.tensor([names.index(role) for role in roles])
+    return torch.arange(len(roles))
+
+
+class Gate(nn.Module):
+    """The router network and the gates made of its logits (method 2).
+
+    Args:
+        dim: width of the trunk's state (D).
+        roles: the role of each expert, in the order of the gates' columns.
+        settings: kind, width, temperature.
+    """
+
+    group: Tensor
+
+    def __init__(self, dim: int, roles: Sequence[str], settings: GateSettings = GateSettings()) -> None:
+        super().__init__()
+        assert roles
+        assert settings.fixed is None or len(settings.fixed) == len(roles)
+        self.settings, self.experts = settings, len(roles)
+        self.register_buffer("group", groups_of(settings.kind, roles), persistent=False)
+        self.groups = int(self.group.max()) + 1
+        self.log_temperature = nn.Parameter(torch.tensor(settings.temperature).log())
+        self.net = _network(dim, self.groups + self.experts, settings)
+        if settings.kind == "fixed":
+            self.requires_grad_(False)
+        self._start()
+
+    def _start(self) -> None:
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        nn.init.normal_(last.weight[self.groups :], std=self.settings.init_std)
+
+    @property
+    def temperature(self) -> Tensor:
+        """τ, learned, never below its floor."""
+        return self.log_temperature.exp().clamp(min=self.settings.min_temperature)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Gate":
+        """A fixed gate learns nothing, whatever is asked."""
+        return super().requires_grad_(requires_grad and self.settings.kind != "fixed")
+
+    def logits(self, summary: Tensor) -> Tensor:
+        """Role and expert logits (B, G + E) of a trunk summary (B, D), or (B, T, ·) of (B, T, D); always fp32."""
+        with torch.autocast(summary.device.type, enabled=False):
+            return self.net(summary.float())
+
+    def mix(self, logits: Tensor, hard: bool = False) -> Mixed:
+        """Gates of logits (B, G + E).
+
+        Args:
+            hard: one-hot on the most probable expert of all (FinSA-MoE's rule at inference).
+        """
+        if self.settings.kind == "fixed":
+            dense = self._constant(logits)  # (B, E)
+            return Mixed(_one_hot(dense) if hard else dense, dense)
+        scaled = logits.float() / self.temperature  # (B, G + E)
+        weight = scaled[..., : self.groups].softmax(-1)[..., self.group]  # (B, E)
+        inside = self._inside(scaled[..., self.groups :])  # (B, E)
+        dense = weight * inside  # (B, E)
+        if hard:
+            return Mixed(_one_hot(dense), dense)
+        gates = weight * (self._winners(inside) + inside - inside.detach())  # (B, E)
+        return Mixed(self._keep_largest(gates), dense)
+
+    def _constant(self, logits: Tensor) -> Tensor:
+        weights = logits.new_tensor(self.settings.fixed or (1.0,) * self.experts, dtype=torch.float32)  # (E,)
+        return (weights / weights.sum()).expand(*logits.shape[:-1], -1)  # (B, E)
+
+    def _members(self) -> Tensor:
+        return self.group[None] == torch.arange(self.groups, device=self.group.device)[:, None]  # (G, E)
+
+    def _inside(self, logits: Tensor) -> Tensor:
+        """Softmax over the experts of each group, (B, E)."""
+        by_group = logits[..., None, :].masked_fill(~self._members(), float("-inf")).softmax(-1)  # (B, G, E)
+        return by_group.sum(-2)  # (B, E)
+
+    def _winners(self, inside: Tensor) -> Tensor:
+        """One-hot on the most probable expert inside each group, without gradient, (B, E)."""
+        by_group = inside.detach()[..., None, :].masked_fill(~self._members(), -1.0)  # (B, G, E)
+        return _one_hot(by_group).sum(-2)  # (B, E)
+
+    def _keep_largest(self, gates: Tensor) -> Tensor:
+        top = self.settings.top_k
+        if top is None or top >= self.experts:
+            return gates
+        chosen = gates.topk(top, dim=-1).indices  # (B, k)
+        kept = gates * torch.zeros_like(gates).scatter(-1, chosen, 1.0)  # (B, E)
+        return kept / kept.sum(-1, keepdim=True)  # (B, E)
+
+
+def _network(dim: int, outputs: int, settings: GateSettings) -> nn.Sequential:
+    if settings.hidden == 0:
+        return nn.Sequential(nn.Linear(dim, outputs))
+    return nn.Sequential(
+        nn.Linear(dim, settings.hidden),
+        nn.LayerNorm(settings.hidden),
+        nn.ReLU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.hidden, outputs),
+    )
+
+
+def _one_hot(scores: Tensor) -> Tensor:
+    """1 at the largest of the last dimension, 0 elsewhere, without gradient."""
+    return F.one_hot(scores.detach().argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+
+def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
+    """Hold each text to the experts it is allowed (B, E) bool, at least one each, and renormalise.
+
+    Where the gates gave the allowed ones nothing, the soft probabilities decide; where those gave nothing, all alike.
+    """
+    dense = _renormalised(mixed.dense, allowed, allowed.float())  # (B, E)
+    return Mixed(_renormalised(mixed.gates, allowed, dense), dense)
+
+
+def _renormalised(shares: Tensor, allowed: Tensor, instead: Tensor) -> Tensor:
+    kept = shares * allowed  # (B, E)
+    total = kept.sum(-1, keepdim=True)  # (B, 1)
+    fallback = instead / instead.sum(-1, keepdim=True)  # (B, E)
+    return torch.where(total > 1e-6, kept / total.clamp(min=1e-6), fallback)  # (B, E)
