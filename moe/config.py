@@ -10,8 +10,6 @@ from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from router.dao import DAOSettings
-from router.gate import GateSettings
 from torch import nn
 
 from experts.domain import Domain, LabelSpace
@@ -21,6 +19,8 @@ from moe.backbone import BackboneSettings, read_config
 from moe.data.schema import DataSettings, TaskSettings
 from moe.heads import HeadSettings
 from moe.stages import LossSettings, StagesSettings
+from router.dao import DAOSettings
+from router.gate import GateSettings
 
 PACKAGED = Path(__file__).parent / "configs"
 IN_CLONE = Path(__file__).parent.parent / "configs"

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from router.gate import Gate, GateSettings
 from torch import Tensor, nn
 
 from experts.bank import ExpertBank
@@ -21,6 +20,7 @@ from experts.folder import BackboneId, read_adapter, write_adapter
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
 from moe.heads import Heads, HeadSettings, MixedHeads
 from moe.model import Mixture
+from router.gate import Gate, GateSettings
 
 CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
     "mixture.json",

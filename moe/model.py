@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from router.gate import Gate, Mixed, pin, summarise
 from torch import Tensor, nn
 
 from experts.bank import ExpertBank
@@ -16,6 +15,7 @@ from experts.domain import Domain, LabelSpace
 from experts.lora import layer_list
 from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, pool
+from router.gate import Gate, Mixed, pin, summarise
 
 
 @dataclass

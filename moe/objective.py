@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from router.dao import DAO, Constant, DAOSettings, make_weighting
-from router.losses import BALANCE, domain_loss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +14,8 @@ from experts.domain import LabelSpace
 from moe.data.batches import Batch
 from moe.model import Output, Routed, allowed_experts
 from moe.stages import LossSettings, Stage
+from router.dao import DAO, Constant, DAOSettings, make_weighting
+from router.losses import BALANCE, domain_loss
 
 SENTIMENT = ("classes", "polarity")
 

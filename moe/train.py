@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from experts.files import load_tensors, save_tensors
@@ -150,6 +151,7 @@ class _Loop(Trainer):
             model=model,
             args=_arguments(model, settings, self.total, checkpoints, seed),
             train_dataset=rows,
+            eval_dataset=rows.select([]),  # what is measured is told by `evaluate`
             data_collator=collator,
             callbacks=[
                 self.stopper,
@@ -159,6 +161,7 @@ class _Loop(Trainer):
                 TensorBoardCallback(_writer(logs)),
             ],
         )
+        self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches by domain and length, moved and sharded by accelerate."""
