@@ -20,12 +20,14 @@ class Domain:
         role: the group its experts share in team gates (FinTeamExperts eq. 3); its own name by default.
         experts: how many experts it has (K).
         tasks: label names by task; a domain with one task calls it by its own name.
+        members: its experts' names, where they are not the usual ones.
     """
 
     name: str
     tasks: Mapping[str, Labels] = field(default_factory=dict)
     role: str = ""
     experts: int = 1
+    members: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -35,6 +37,8 @@ class Domain:
     @property
     def expert_names(self) -> tuple[str, ...]:
         """`news`, or `news-1`, `news-2` … where the domain has several."""
+        if self.members:
+            return self.members
         return (self.name,) if self.experts == 1 else tuple(f"{self.name}-{k + 1}" for k in range(self.experts))
 
 

@@ -162,7 +162,7 @@ def _domain_means(tasks: Mapping[str, Mapping[str, Any]], space: LabelSpace) -> 
 def routing_report(judged: Sequence[Judged], model: Mixture) -> dict[str, Any]:
     """Domain × expert mean soft shares, mean entropy, and how often the most probable domain is the true one."""
     usage = Usage(model.bank.names, [one.name for one in model.domains])
-    if judged:
+    if judged and model.bank.names:
         shares = torch.tensor(np.stack([one.masked.shares for one in judged]))  # (N, E)
         domain = torch.tensor([model.domain_index(one.row["domain"]) for one in judged])  # (N,)
         usage.add(shares, domain, model.owners)

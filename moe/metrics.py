@@ -63,9 +63,9 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def share_entropy(shares: np.ndarray) -> np.ndarray:
-    """Entropy of each text's expert shares (N, E), from 0 (one expert) to 1 (all alike); 0 if E = 1. Gives (N,)."""
+    """Entropy of each text's expert shares (N, E), from 0 (one expert) to 1 (all alike); 0 if E ≤ 1. Gives (N,)."""
     experts = shares.shape[-1]
-    if experts == 1:
+    if experts <= 1:
         return np.zeros(shares.shape[:-1])
     safe = np.clip(shares, 1e-12, 1.0)
     return np.clip(-(safe * np.log(safe)).sum(-1) / np.log(experts), 0.0, 1.0)
