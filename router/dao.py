@@ -1,16 +1,19 @@
 """DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum.
 
-It is handed losses and where to measure their gradients; which losses there are is the caller's.
+It is handed losses; which losses there are is the caller's, where they are measured and summed `router.weighting`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-At = Tensor | Sequence[nn.Parameter]
+from router.imbalance import class_shares, imbalance_loss, imbalance_sum
+from router.weighting import At, measure, usable, weighed_sum
+from router.weighting import Constant as Constant
 
 
 class DAOSettings(BaseModel):
@@ -34,6 +37,13 @@ class DAOSettings(BaseModel):
         (0.02, 2.0), description="bounds of the routing losses' weights, sentiment's being 1"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.relative_bounds
+        if not 0 <= low <= high < math.inf:
+            raise ValueError("relative_bounds must rise, from 0 or more")
+        return self
+
 
 def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
     """λ (n,) of gradient norms (n,): ñ_i⁻¹ / Σ ñ_j⁻¹ with ñ_i = max(n_i, floor · max n); 1/n if all are zero.
@@ -43,50 +53,26 @@ def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
     largest = norms.max()
     if largest <= 0:
         return torch.full_like(norms, 1.0 / len(norms))
-    raised = torch.maximum(norms, floor * largest).clamp(min=torch.finfo(norms.dtype).tiny)  # (n,)
-    inverse = largest / raised  # (n,)
+    inverse = 1.0 / (norms / largest).clamp(min=max(floor, 1e-12))  # (n,)
     return inverse / inverse.sum()
-
-
-def imbalance_loss(
-    per_row: Tensor, labels: Tensor, alpha: Tensor | float, beta: Tensor | float, classes: int
-) -> Tensor:
-    """DAO's imbalance loss (eq. 12 to 14) of one batch, over the classes present in it.
-
-    `Σ_k p_k^(−β) (p_k L_k − α log p_k) / Σ_k p_k^(1−β)`; the divisor keeps the number of classes out of its scale.
-
-    Args:
-        per_row: loss of each row (B,).
-        labels: class of each row (B,), 0 … K − 1.
-        alpha: α; it moves no gradient of the model.
-        beta: β.
-        classes: K.
-    """
-    share, mean = class_shares(per_row, labels, classes)
-    return imbalance_sum(share, mean, alpha, beta) / share.pow(1.0 - beta).sum()
-
-
-def class_shares(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Share p_k of the batch (eq. 13) and mean loss L_k of each class present, (K',) each."""
-    counts = torch.bincount(labels, minlength=classes)  # (K,)
-    sums = per_row.new_zeros(classes).index_add(0, labels, per_row)  # (K,)
-    here = counts > 0
-    return counts[here].to(per_row.dtype) / len(labels), sums[here] / counts[here]
-
-
-def imbalance_sum(share: Tensor, mean: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
-    """`Σ_k v_k (p_k L_k − α log p_k)` with `v_k = p_k^(−β)` (eq. 12, 14), not divided."""
-    return (share.pow(-beta) * (share * mean - alpha * share.log())).sum()
 
 
 class WeightNet(nn.Module):
     """FC1 – ReLU – FC2 – softmax over the weighed losses (eq. 18 to 21), with a floor under every weight."""
 
-    def __init__(self, losses: int, hidden: int, floor: float) -> None:
+    def __init__(self, losses: int, hidden: int, floor: float, seed: int) -> None:
         super().__init__()
-        assert 0 <= floor * losses <= 1, "the floors may not exceed the whole"
+        assert 0 <= floor * losses <= 1 + 1e-9, "the floors may not exceed the whole"
         self.floor = floor
-        self.first, self.second = nn.Linear(losses, hidden), nn.Linear(hidden, losses)
+        # A generator of its own: somebody else's loop keeps its random numbers, on every device.
+        own = torch.Generator().manual_seed(seed)
+        bound = losses**-0.5
+        self.first = nn.utils.skip_init(nn.Linear, losses, hidden)
+        nn.init.uniform_(self.first.weight, -bound, bound, generator=own)
+        nn.init.uniform_(self.first.bias, -bound, bound, generator=own)
+        self.second = nn.utils.skip_init(nn.Linear, hidden, losses)
+        nn.init.zeros_(self.second.weight)  # zeros, so that DAO starts from w = 1/n whatever the losses' scale
+        nn.init.zeros_(self.second.bias)
 
     def forward(self, weighed: Tensor, present: Tensor) -> Tensor:
         """w (n,) of [λ_i L_i] (n,); a loss that is not present gets 0 and the others share the whole."""
@@ -101,6 +87,7 @@ class DAO:
 
     `dao = DAO(("classes", "polarity"))` once, then each step
     `total = dao.combine({"classes": a, "polarity": b}, at=h)` and `total.backward()`.
+    Under `torch.no_grad()` it weighs as it stands and learns nothing. It lives on the CPU whatever the losses' device.
 
     Args:
         names: of the losses.
@@ -112,18 +99,21 @@ class DAO:
         assert len(set(names)) == len(names) > 0
         self.names, self.settings = tuple(names), settings
         n = len(names)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            floor = settings.weight_floor
-            self.net = WeightNet(n, settings.hidden, 0.5 / n if floor is None else min(floor, 1.0 / n))
+        floor = settings.weight_floor
+        self.net = WeightNet(n, settings.hidden, 0.5 / n if floor is None else min(floor, 1.0 / n), seed)
         self.alpha = nn.Parameter(torch.tensor(settings.alpha), requires_grad=settings.imbalance != "fixed")
         self.beta = nn.Parameter(torch.tensor(settings.beta), requires_grad=settings.imbalance != "fixed")
         self.optimizer = torch.optim.Adam([*self.net.parameters(), self.alpha, self.beta], lr=settings.lr)
         self.average, self.seen = torch.zeros(n), torch.zeros(n)
+        self._waiting: list[tuple[str, int, Tensor]] = []
         self._last: dict[str, float] = {}
 
     def combine(
-        self, losses: Mapping[str, Tensor | None], at: At | None = None, rows: Mapping[str, int] | None = None
+        self,
+        losses: Mapping[str, Tensor | None],
+        at: At | None = None,
+        rows: Mapping[str, int] | None = None,
+        norms: Mapping[str, Tensor | float] | None = None,
     ) -> Tensor:
         """`n² Σ λ_i w_i L_i` (eq. 9) over the losses that are present and finite; one alone is used as it is.
 
@@ -131,16 +121,15 @@ class DAO:
             losses: scalars by name; None or not there means absent.
             at: the shared state (B, D) where gradients are measured, or the shared parameters (the paper's measure).
             rows: B_i, the rows that carry each loss; B by default.
+            norms: gradient norms measured elsewhere, instead of `at`.
         """
         present = usable(losses)
-        if not present:
-            return torch.zeros(())
-        norms = None if at is None else measure(present, at, rows or {})
-        weights = self.weights(present, norms)
-        return torch.stack([weights[name].to(loss.device) * loss for name, loss in present.items()]).sum()
+        if at is not None and torch.is_grad_enabled():
+            norms = measure(present, at, rows or {})
+        return weighed_sum(losses, self.weights(present, norms))
 
     def weights(
-        self, losses: Mapping[str, Tensor | None], norms: Mapping[str, Tensor] | None = None
+        self, losses: Mapping[str, Tensor | None], norms: Mapping[str, Tensor | float] | None = None
     ) -> dict[str, Tensor]:
         """`c_i = n² λ_i w_i` of the losses present, detached; the weight net takes one step on the way.
 
@@ -150,25 +139,27 @@ class DAO:
         """
         present = usable(losses)
         for name, norm in (norms or {}).items():
-            if name in present:
+            if name in present and torch.is_grad_enabled():
                 self.observe(name, norm)
         if not present:
+            self._waiting.clear()
             return {}
         here = torch.tensor([name in present for name in self.names])  # (n,)
         values = torch.tensor([float(present[n].detach()) if n in present else 0.0 for n in self.names])  # (n,)
         lam = self._difficulty(here)  # (n,)
         weighed = lam * values  # (n,)
-        w = self.net(weighed, here)  # (n,)
-        self._learn((w * weighed).sum())
-        self._note(lam, w.detach())
-        count = int(here.sum())
-        whole = count**2 * lam * w.detach()  # (n,)
+        with torch.autocast("cpu", enabled=False):
+            w = self.net(weighed, here)  # (n,)
+        if torch.is_grad_enabled():
+            self._learn((w * weighed).sum(), len(present), lam * w.detach())
+        whole = len(present) ** 2 * lam * w.detach()  # (n,)
+        self._note(here, {"lambda": lam, "w": w.detach(), "c": whole})
         return {name: whole[i] for i, name in enumerate(self.names) if name in present}
 
     def observe(self, name: str, norm: Tensor | float) -> None:
         """Take a gradient norm into its average; one that is not finite is passed over."""
         value = float(norm)
-        if not torch.isfinite(torch.tensor(value)):
+        if not math.isfinite(value):
             return
         i = self.names.index(name)
         self.average[i] = self.settings.ema * self.average[i] + (1.0 - self.settings.ema) * value
@@ -185,9 +176,14 @@ class DAO:
         lam[here] = difficulty(corrected[here], self.settings.norm_floor)
         return lam
 
-    def _learn(self, objective: Tensor) -> None:
-        """One Adam step: the weight net lowers the weighed sum, α and β what `imbalance` left for them."""
-        objective.backward()
+    def _learn(self, objective: Tensor, present: int, scale: Tensor) -> None:
+        """One Adam step: the weight net lowers the weighed sum, α and β what `imbalance` left for them.
+
+        A loss on its own has w = 1 whatever the net says; without a gradient Adam leaves the net alone.
+        """
+        if present > 1:
+            objective.backward()
+        self._take_waiting(scale)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.settings.imbalance != "fixed":
@@ -195,21 +191,37 @@ class DAO:
                 self.alpha.clamp_(min=0.0)
                 self.beta.clamp_(0.0, 1.0)
 
-    def imbalance(self, per_row: Tensor, labels: Tensor, classes: int) -> Tensor:
-        """`imbalance_loss` under the α and β in force; where they learn, their gradients wait for the next step."""
-        if self.settings.imbalance == "fixed":
-            return imbalance_loss(per_row, labels, self.settings.alpha, self.settings.beta, classes)
-        self._imbalance_gradients(per_row.detach().cpu(), labels.cpu(), classes)
-        return imbalance_loss(per_row, labels, float(self.alpha), float(self.beta), classes)
+    def imbalance(self, per_row: Tensor, labels: Tensor, classes: int, name: str = "classes") -> Tensor:
+        """`imbalance_loss` under the α and β in force; where they learn, their gradients wait for the next `weights`.
 
-    def _imbalance_gradients(self, per_row: Tensor, labels: Tensor, classes: int) -> None:
-        """True gradients of the undivided sum; `paper` turns β's round, as eq. 17 is printed."""
+        Args:
+            per_row: loss of each row (B,).
+            labels: class of each row (B,), 0 … K − 1.
+            classes: K.
+            name: the loss that this is a part of; heads are averaged by rows.
+        """
+        if self.settings.imbalance != "fixed" and torch.is_grad_enabled():
+            gradient = self._imbalance_gradient(per_row.detach().cpu(), labels.cpu(), classes)  # (2,)
+            self._waiting.append((name, len(labels), gradient))
+        return imbalance_loss(per_row, labels, self.alpha.item(), self.beta.item(), classes)
+
+    def _imbalance_gradient(self, per_row: Tensor, labels: Tensor, classes: int) -> Tensor:
+        """True gradient of the undivided sum to (α, β); `paper` turns β's round, as eq. 17 is printed."""
         share, mean = class_shares(per_row, labels, classes)
-        with torch.enable_grad():
-            grads = torch.autograd.grad(imbalance_sum(share, mean, self.alpha, self.beta), (self.alpha, self.beta))
-        sign = -1.0 if self.settings.imbalance == "paper" else 1.0
-        for parameter, grad in zip((self.alpha, self.beta), (grads[0], sign * grads[1]), strict=True):
-            parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+        grads = torch.autograd.grad(imbalance_sum(share, mean, self.alpha, self.beta), (self.alpha, self.beta))
+        return torch.stack([grads[0], -grads[1] if self.settings.imbalance == "paper" else grads[1]])
+
+    def _take_waiting(self, scale: Tensor) -> None:
+        """Hand α and β their gradients times λ w (n,) of their loss (eq. 16, 17); a skipped loss leaves none."""
+        parts = [
+            (rows, scale[self.names.index(name)] * gradient)
+            for name, rows, gradient in self._waiting
+            if name in self.names and gradient.isfinite().all()
+        ]
+        self._waiting.clear()
+        if parts:
+            mean = torch.stack([rows * part for rows, part in parts]).sum(0) / sum(rows for rows, _ in parts)  # (2,)
+            self.alpha.grad, self.beta.grad = mean[0].clone(), mean[1].clone()
 
     def relative(self, weights: Mapping[str, Tensor], to: str) -> dict[str, Tensor]:
         """Weights in units of one loss's own, c_i / c_to, the others held within `relative_bounds`."""
@@ -217,13 +229,17 @@ class DAO:
         unit = weights[to].clamp(min=1e-12)
         return {name: c / unit if name == to else (c / unit).clamp(low, high) for name, c in weights.items()}
 
-    def _note(self, lam: Tensor, w: Tensor) -> None:
-        pairs = zip(self.names, lam.tolist(), w.tolist(), strict=True)
-        self._last = {f"{letter}_{name}": value for name, a, b in pairs for letter, value in (("lambda", a), ("w", b))}
+    def _note(self, here: Tensor, found: Mapping[str, Tensor]) -> None:
+        self._last = {
+            f"{letter}_{name}": float(values[i])
+            for letter, values in found.items()
+            for i, name in enumerate(self.names)
+            if here[i]
+        }
 
     def trajectory(self) -> dict[str, float]:
-        """λ and w of the last step, and α and β, for logs."""
-        return self._last | {"alpha": float(self.alpha), "beta": float(self.beta)}
+        """`lambda_NAME`, `w_NAME`, `c_NAME` of the losses of the last step, and `alpha`, `beta`, for logs."""
+        return self._last | {"alpha": self.alpha.item(), "beta": self.beta.item()}
 
     def state(self) -> dict[str, Tensor]:
         """All that a resumed run needs, as tensors by name."""
@@ -250,46 +266,6 @@ class DAO:
         self.optimizer.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
 
 
-class Constant:
-    """Constant weights behind DAO's own surface, so that no training loop has to ask which of the two it has.
-
-    Args:
-        weights: by loss (eq. 8).
-    """
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self.constants = dict(weights)
-
-    def combine(
-        self, losses: Mapping[str, Tensor | None], at: At | None = None, rows: Mapping[str, int] | None = None
-    ) -> Tensor:
-        """`Σ w_i L_i` over the losses that are present and finite."""
-        present = usable(losses)
-        if not present:
-            return torch.zeros(())
-        return torch.stack([self.constants[name] * loss for name, loss in present.items()]).sum()
-
-    def weights(
-        self, losses: Mapping[str, Tensor | None], norms: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """The constants of the losses present."""
-        return {name: torch.tensor(self.constants[name]) for name in usable(losses)}
-
-    def observe(self, name: str, norm: Tensor | float) -> None:
-        """Constants measure nothing."""
-
-    def trajectory(self) -> dict[str, float]:
-        """The constants, for logs."""
-        return {f"w_{name}": value for name, value in self.constants.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing to keep."""
-        return {}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to restore."""
-
-
 def make_weighting(
     kind: Literal["dao", "constant"],
     names: Sequence[str],
@@ -299,28 +275,3 @@ def make_weighting(
 ) -> DAO | Constant:
     """DAO or constants over these losses."""
     return DAO(names, settings, seed) if kind == "dao" else Constant({name: constants[name] for name in names})
-
-
-def usable(losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """The losses that are there and finite."""
-    return {name: loss for name, loss in losses.items() if loss is not None and bool(torch.isfinite(loss.detach()))}
-
-
-def measure(losses: Mapping[str, Tensor], at: At, rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Gradient norm of each loss where they all meet (eq. 10).
-
-    At a state (B, D): `√B_i · ‖∂L_i/∂h‖_F`, so that a loss on few rows is not taken for an easy one.
-    At parameters: the L2 norm over all of them, the paper's measure.
-    """
-    if isinstance(at, Tensor):
-        return {name: _norm(loss, [at]) * rows.get(name, len(at)) ** 0.5 for name, loss in losses.items()}
-    return {name: _norm(loss, list(at)) for name, loss in losses.items()}
-
-
-def _norm(loss: Tensor, at: Iterable[Tensor]) -> Tensor:
-    places = [one for one in at if one.requires_grad]
-    if not loss.requires_grad or not places:
-        return loss.new_zeros(())
-    grads = torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
-    norms = [grad.norm() for grad in grads if grad is not None]
-    return torch.stack(norms).norm() if norms else loss.new_zeros(())

@@ -3,12 +3,13 @@
 It knows experts by their role names only; what the gates are applied to is not its concern.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +32,16 @@ class GateSettings(BaseModel):
         None, description="weights of kind `fixed`, one an expert, scaled to sum 1; none means alike"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.temperature < self.min_temperature:
+            raise ValueError("temperature starts below min_temperature: raise it")
+        if self.fixed is not None and self.kind != "fixed":
+            raise ValueError(f"fixed weights are read by kind `fixed` only, not by `{self.kind}`: drop them")
+        if self.fixed is not None and not (min(self.fixed, default=0.0) >= 0 < sum(self.fixed) < math.inf):
+            raise ValueError("fixed weights must be 0 or more, and not all 0")
+        return self
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -48,11 +59,16 @@ class Mixed:
 def summarise(states: Tensor, mask: Tensor) -> Tensor:
     """Normalise trunk states (B, T, D) token by token and average those of the mask (B, T): (B, D) in fp32.
 
-    A text without a token in its mask gives zeros.
+    A text without a token in its mask gives zeros. What stands outside the mask is never read, not even a NaN.
     """
-    normal = F.layer_norm(states.float(), states.shape[-1:])  # (B, T, D)
-    weights = mask[..., None].float()  # (B, T, 1)
-    return (normal * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, D)
+    own = mask.bool()[..., None]  # (B, T, 1)
+    normal = normalise(states.float().masked_fill(~own, 0.0))  # (B, T, D), zeros outside the mask
+    return normal.sum(1) / own.sum(1).clamp(min=1)  # (B, D)
+
+
+def normalise(states: Tensor) -> Tensor:
+    """Each token's state to mean 0 and variance 1, in fp32; a router that gates single tokens reads this (B, T, D)."""
+    return F.layer_norm(states.float(), states.shape[-1:])
 
 
 def groups_of(kind: str, roles: Sequence[str]) -> Tensor:
@@ -98,8 +114,9 @@ class Gate(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """τ, learned, never below its floor."""
-        return self.log_temperature.exp().clamp(min=self.settings.min_temperature)
+        """τ, learned, never below its floor; the floor lets the gradient through, so that τ can rise from it again."""
+        free = self.log_temperature.exp()
+        return free + (self.settings.min_temperature - free.detach()).clamp(min=0.0)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Gate":
         """A fixed gate learns nothing, whatever is asked."""
@@ -120,13 +137,13 @@ class Gate(nn.Module):
             dense = self._constant(logits)  # (B, E)
             return Mixed(_one_hot(dense) if hard else dense, dense)
         scaled = logits.float() / self.temperature  # (B, G + E)
-        weight = scaled[..., : self.groups].softmax(-1)[..., self.group]  # (B, E)
+        roles = scaled[..., : self.groups].softmax(-1)  # (B, G)
         inside = self._inside(scaled[..., self.groups :])  # (B, E)
-        dense = weight * inside  # (B, E)
+        dense = roles[..., self.group] * inside  # (B, E)
         if hard:
             return Mixed(_one_hot(dense), dense)
-        gates = weight * (self._winners(inside) + inside - inside.detach())  # (B, E)
-        return Mixed(self._keep_largest(gates), dense)
+        winners = self._winners(inside) + (inside - inside.detach())  # (B, E)
+        return Mixed(self._keep_largest(roles)[..., self.group] * winners, dense)
 
     def _constant(self, logits: Tensor) -> Tensor:
         weights = logits.new_tensor(self.settings.fixed or (1.0,) * self.experts, dtype=torch.float32)  # (E,)
@@ -145,13 +162,14 @@ class Gate(nn.Module):
         by_group = inside.detach()[..., None, :].masked_fill(~self._members(), -1.0)  # (B, G, E)
         return _one_hot(by_group).sum(-2)  # (B, E)
 
-    def _keep_largest(self, gates: Tensor) -> Tensor:
+    def _keep_largest(self, roles: Tensor) -> Tensor:
+        """The k largest groups (B, G): one expert a group is on, and the others of it keep their gradient."""
         top = self.settings.top_k
-        if top is None or top >= self.experts:
-            return gates
-        chosen = gates.topk(top, dim=-1).indices  # (B, k)
-        kept = gates * torch.zeros_like(gates).scatter(-1, chosen, 1.0)  # (B, E)
-        return kept / kept.sum(-1, keepdim=True)  # (B, E)
+        if top is None or top >= self.groups:
+            return roles
+        chosen = roles.topk(top, dim=-1).indices  # (B, k)
+        kept = roles * torch.zeros_like(roles).scatter(-1, chosen, 1.0)  # (B, G)
+        return kept / kept.sum(-1, keepdim=True)  # (B, G)
 
 
 def _network(dim: int, outputs: int, settings: GateSettings) -> nn.Sequential:
@@ -172,10 +190,13 @@ def _one_hot(scores: Tensor) -> Tensor:
 
 
 def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
-    """Hold each text to the experts it is allowed (B, E) bool, at least one each, and renormalise.
+    """Hold each text, and all its tokens, to the experts it is allowed (B, E) bool, and renormalise.
 
     Where the gates gave the allowed ones nothing, the soft probabilities decide; where those gave nothing, all alike.
+    A text that is allowed none is left to the router.
     """
+    allowed = allowed | ~allowed.any(-1, keepdim=True)  # (B, E)
+    allowed = allowed.reshape(len(allowed), *(1,) * (mixed.dense.dim() - 2), -1)  # (B, E) or (B, 1, E)
     dense = _renormalised(mixed.dense, allowed, allowed.float())  # (B, E)
     return Mixed(_renormalised(mixed.gates, allowed, dense), dense)
 

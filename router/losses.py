@@ -45,7 +45,7 @@ def balance_loss(dense: Tensor, allowed: Tensor) -> Tensor:
         allowed: (B, E) bool, the experts of each text's domain.
     """
     experts = dense.shape[-1]
-    if experts == 1:
+    if _idle(dense):
         return dense.sum() * 0.0
     target, used = target_shares(dense, allowed), dense.mean(0)  # (E,) each
     used = used + (SMALLEST - used.detach()).clamp(min=0.0)  # (E,)
@@ -55,13 +55,18 @@ def balance_loss(dense: Tensor, allowed: Tensor) -> Tensor:
 def usage_entropy_loss(dense: Tensor, allowed: Tensor) -> Tensor:
     """1 − H(mean_b q) / log E: experts used alike over the batch; its gradient fades for a dying expert."""
     experts = dense.shape[-1]
-    return dense.sum() * 0.0 if experts == 1 else 1.0 - _entropy(dense.mean(0)) / math.log(experts)
+    return dense.sum() * 0.0 if _idle(dense) else 1.0 - _entropy(dense.mean(0)) / math.log(experts)
 
 
 def text_entropy_loss(dense: Tensor, allowed: Tensor) -> Tensor:
     """mean_b H(q_b) / log E, the paper's entropy a text (FinTeamExperts eq. 5): low when each text is decided."""
     experts = dense.shape[-1]
-    return dense.sum() * 0.0 if experts == 1 else _entropy(dense).mean() / math.log(experts)
+    return dense.sum() * 0.0 if _idle(dense) else _entropy(dense).mean() / math.log(experts)
+
+
+def _idle(dense: Tensor) -> bool:
+    """Nothing to balance: one expert only, or no text."""
+    return dense.shape[-1] == 1 or not len(dense)
 
 
 def _entropy(shares: Tensor) -> Tensor:

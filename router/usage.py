@@ -65,7 +65,9 @@ class Usage:
         return self.right / max(1, self.known)
 
     def collapsed(self, threshold: float = 0.02) -> tuple[str, ...]:
-        """Experts whose share of all texts is below the threshold."""
+        """Experts whose share of all texts is below the threshold; none before the first text."""
+        if not self.texts:
+            return ()
         return tuple(name for name, share in self.share().items() if share < threshold)
 
 
