@@ -222,6 +222,10 @@ def disagreements(run: RunSettings) -> list[str]:
     experts = sum(domain.experts for domain in run.domains.values())
     if run.gate.top_k is not None and run.gate.top_k > experts:
         faults.append(f"gate.top_k is {run.gate.top_k}, but there are {experts} experts: lower it")
+    if run.gate.fixed is not None and len(run.gate.fixed) != experts:
+        faults.append(f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one an expert")
+    if run.losses.inner == "constant" and run.losses.classes == "dao" and run.dao.imbalance != "fixed":
+        faults.append(f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: set one to dao or fixed")
     for domain in run.domains:
         if domain in run.template.lower().split():
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")

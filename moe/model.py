@@ -127,10 +127,11 @@ class Mixture(nn.Module):
         assert self.gate is not None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         logits = self.gate.logits(summarise(states, now.own))  # (B, G + E)
-        branch = logits.detach() if self.detach_gates else logits.view_as(logits)  # (B, G + E)
-        blended, dense = self._mix(branch, now), self.gate.mix(logits).dense  # (B, E)
-        self.bank.route(blended.gates)
-        now.routed = Routed(blended.gates, dense, logits, branch)
+        branch = logits.view_as(logits)  # (B, G + E)
+        gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
+        gates = gates.detach() if self.detach_gates else gates  # (B, E)
+        self.bank.route(gates)
+        now.routed = Routed(gates, dense, logits, branch)
 
     def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
         assert self.gate is not None

@@ -149,7 +149,7 @@ class Objective:
         return dict(weights)
 
     def _watch(self, branch: Tensor) -> None:
-        """Measure sentiment's gradient at the gate logits in the backward that is run anyway."""
+        """Measure sentiment's gradient at the gate logits in the backward that is run anyway; its own weight is 1."""
         if branch.requires_grad:
             outer, scale = self.outer, self.accumulate
             assert outer is not None

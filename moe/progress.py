@@ -55,4 +55,4 @@ class Meter:
 
 def say(text: str) -> None:
     """One line for people, on standard error."""
-    console.print(text, highlight=False)
+    console.print(text, highlight=False, soft_wrap=True)

@@ -1,13 +1,25 @@
 """Shared fixtures: one tiny random backbone of every supported family, and a word-level tokenizer."""
 
+import csv
 import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from moe.config import RunSettings, parse_run
+from moe.workspace import Workspace
 
 _COMMON = {
     "hidden_size": 32,
@@ -56,3 +68,110 @@ def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
 def family(request: pytest.FixtureRequest) -> str:
     """Each supported family in turn."""
     return request.param
+
+
+GOOD, BAD, FLAT = ("rose", "gained", "beat"), ("fell", "lost", "missed"), ("held", "stayed", "kept")
+NOUNS = {
+    "news": ("profit", "sales", "bank", "shares", "orders", "margin"),
+    "forum": ("moon", "bags", "calls", "puts", "chart", "dip"),
+    "macro": ("rates", "yields", "jobs", "prices", "exports", "growth"),
+}
+LABELS = ("negative", "neutral", "positive")
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "the", "today", "again", "and", "of", "with", *GOOD, *BAD, *FLAT]
+WORDS += [noun for nouns in NOUNS.values() for noun in nouns]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, [CLS] and [SEP] around."""
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    core.pre_tokenizer = Whitespace()
+    core.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
+
+
+def save_backbone(folder: Path, family: str = "bert", seed: int = 0) -> Path:
+    """A tiny backbone with its tokenizer, as a folder that transformers loads."""
+    tiny_backbone(family, seed).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT on disk."""
+    return save_backbone(tmp_path_factory.mktemp("bert"))
+
+
+def made_up_rows(domain: str, count: int = 90, seed: int = 0) -> list[dict[str, Any]]:
+    """Sentences whose verb decides the label; unlike each other, so that none is a near duplicate."""
+    source = random.Random(f"{domain}{seed}")
+    rows = []
+    for i in range(count):
+        label = i % 3
+        words = [*source.sample(NOUNS[domain], 4), *source.sample(["the", "today", "again", "and", "of", "with"], 4)]
+        words.append(source.choice((BAD, FLAT, GOOD)[label]))
+        source.shuffle(words)
+        split = "test" if i % 10 > 7 else "validation" if i % 10 > 5 else "train"
+        row = {"id": f"{domain}{i}", "text": " ".join(words), "label": LABELS[label], "score": 0.8 * (label - 1)}
+        rows.append(row | {"split": split})
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Rows as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def merged_settings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, `over` winning."""
+    both = dict(base)
+    for key, value in over.items():
+        known = both.get(key)
+        both[key] = merged_settings(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return both
+
+
+def tiny_settings(folder: Path, data: Path, **over: Any) -> dict[str, Any]:
+    """A run on the tiny backbone: news and forum, a few steps a stage."""
+    few = {"batch_size": 8, "evals": 1}
+    base = {
+        "seed": 7,
+        "backbone": {"name": str(folder), "trunk_depth": 1, "max_length": 16},
+        "data": {"folder": str(data), "near_duplicates": None},
+        "domains": {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum")},
+        "lora": {"r": 4, "alpha": 8},
+        "stages": {
+            "shared": few | {"steps": 6, "lr": 0.01},
+            "expert": few | {"steps": 6, "lr": 0.01},
+            "warmup": few | {"steps": 6},
+            "joint": few | {"steps": 6},
+        },
+    }
+    return merged_settings(base, over)
+
+
+Make = Callable[..., Workspace]
+
+
+@pytest.fixture
+def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
+    """Workspaces on the tiny backbone; keywords are laid over the settings."""
+    for domain in NOUNS:
+        write_csv(tmp_path / "data" / f"{domain}.csv", made_up_rows(domain))
+
+    def make(out: str = "run", **over: Any) -> Workspace:
+        return Workspace(tiny_run(tiny_folder, tmp_path / "data", **over), tmp_path / out)
+
+    return make
+
+
+def tiny_run(folder: Path, data: Path, **over: Any) -> RunSettings:
+    """The tiny settings, checked."""
+    return parse_run(tiny_settings(folder, data, **over), "test")

@@ -1,0 +1,47 @@
+"""A mixture of random experts on a tiny backbone, for tests of what a mixture does."""
+
+import torch
+
+from experts.lora import LayerMap, LoraSettings, lora_config
+from moe.backbone import Backbone
+from moe.folder import DomainCard, MixtureCard, build_mixture
+from moe.heads import HeadSettings
+from moe.model import Mixture
+from moe.workspace import Workspace, versions
+from router.gate import GateSettings
+
+
+def mixture(
+    backbone: Backbone, work: Workspace, gate: str = "soft", heads: str = "per_expert", experts: int = 1
+) -> Mixture:
+    """A mixture of random, trained-looking experts beside this backbone."""
+    domains = [
+        DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
+        for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
+    ]
+    card = MixtureCard(
+        stage="test",
+        backbone=backbone.id,
+        backbone_settings=work.run.backbone,
+        template="{text}",
+        domains=tuple(domains),
+        shared=(),
+        gate=GateSettings(kind=gate),
+        heads=HeadSettings(merge=heads),
+        polarity=True,
+        seed=1,
+        versions=versions(),
+    )
+    layers = LayerMap.of(backbone.model)
+    depth = work.run.backbone.trunk_depth
+    ranks = dict(zip(card.routed, (4, 2, 3), strict=False))
+    configs = {name: lora_config(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
+    model = build_mixture(card, backbone, configs)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in model.expert_parameters().items():
+            if "lora_B" in key:
+                parameter.normal_(std=0.3)
+        for head in model.heads.parameters():
+            head.add_(torch.randn_like(head) * 0.1)
+    return model.eval()

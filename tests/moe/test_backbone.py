@@ -1,0 +1,54 @@
+"""Claims about the backbone: the shipped one is what it says, others are found or refused in one sentence."""
+
+from pathlib import Path
+
+import pytest
+from conftest import save_backbone
+
+from experts.errors import Fault
+from moe import backbone
+from moe.backbone import BackboneSettings, identify, load_backbone, shipped_folder
+
+
+def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> None:
+    import sys
+
+    assert identify(BackboneSettings()).sha256 == backbone.SHIPPED_SHA256
+    assert backbone.SHIPPED_PACKAGE not in sys.modules
+    assert (shipped_folder() / "model.safetensors").is_file()
+
+
+def test_a_shipped_file_with_another_hash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "SHIPPED_SHA256", "0" * 64)
+    with pytest.raises(Fault, match="shipped backbone with sha256 000000000000"):
+        identify(BackboneSettings())
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "not a name", "/no/such/folder"])
+def test_a_backbone_that_is_not_there_is_one_sentence(name: str) -> None:
+    with pytest.raises(Fault, match="on the hub or in its cache") as caught:
+        load_backbone(BackboneSettings(name=name))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "b")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(Fault, match="safetensors"):
+        load_backbone(BackboneSettings(name=str(folder)))
+
+
+def test_several_weight_files_have_one_hash_that_tells_each_change(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "b")
+    (folder / "more.safetensors").write_bytes(b"one")
+    first = identify(BackboneSettings(name=str(folder))).sha256
+    (folder / "more.safetensors").write_bytes(b"two")
+    backbone._digest.cache_clear()
+    assert identify(BackboneSettings(name=str(folder))).sha256 != first
+
+
+def test_bfloat16_is_a_setting(tmp_path: Path) -> None:
+    import torch
+
+    folder = save_backbone(tmp_path / "b")
+    assert load_backbone(BackboneSettings(name=str(folder), dtype="bfloat16")).model.dtype == torch.bfloat16

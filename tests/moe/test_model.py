@@ -1,0 +1,150 @@
+"""Claims about the mixture: one pass, equal to its experts where it should be, gradients where they should be."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
+from mixtures import mixture
+from peft import PeftModel
+
+from experts.domain import Domain, LabelSpace
+from experts.folder import write_adapter
+from moe.backbone import load_backbone
+from moe.data.batches import Batch, Collator
+from moe.model import Mixture
+from moe.objective import LabelTables, Objective, mask_logits
+from moe.stages import JOINT, WARMUP, LossSettings
+from moe.train import choose_learners
+from moe.workspace import Workspace
+from router.dao import DAOSettings
+
+TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
+
+
+def tokens(model: Mixture) -> dict[str, torch.Tensor]:
+    out = model.source.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
+
+
+def batch_of(model: Mixture, work: Workspace) -> Batch:
+    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    rows = work.rows("train")
+    return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
+
+
+def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
+    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.owners, seed=0)
+
+
+def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone", family)
+    write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
+    work = Workspace(tiny_run(folder, tmp_path / "data"), tmp_path)
+    model = mixture(load_backbone(work.run.backbone), work)
+    forum = torch.tensor([[False, True]] * 3)
+    with torch.no_grad():
+        pinned = model(**tokens(model), allowed=forum)
+        states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still laid
+    write_adapter(tmp_path / "forum", model.bank.attached["forum"].config, model.bank.parameters_of("forum"))
+    alone = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
+    with torch.no_grad():
+        expected = alone(**tokens(model)).last_hidden_state
+    mask = tokens(model)["attention_mask"][..., None]
+    torch.testing.assert_close(states * mask, expected * mask, atol=1e-5, rtol=1e-5)
+    own = model.heads.experts["forum"](pinned.pooled)
+    for head, logits in pinned.logits.items():
+        torch.testing.assert_close(logits, own.logits[head], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pinned.polarity, own.polarity, atol=1e-5, rtol=1e-5)
+
+
+def test_the_backbone_runs_once_a_text(make_work: Make) -> None:
+    work = make_work()
+    model, calls = mixture(load_backbone(work.run.backbone), work), []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    model(**tokens(model))
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("heads", ["averaged", "per_expert"])
+def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: Make, heads: str) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, heads=heads)
+    choose_learners(model, JOINT, None)
+    model.train()
+    batch = batch_of(model, work)
+    objective(model)(model(**batch), batch).backward()
+    for name in model.bank.names:
+        assert all(p.grad is not None and p.grad.any() for p in model.bank.parameters_of(name).values()), name
+    assert model.gate.net[-1].weight.grad.any()
+    assert all(p.grad is not None and p.grad.any() for p in model.heads.parameters())
+    assert all(p.grad is None for n, p in model.backbone.named_parameters() if "lora_" not in n)
+
+
+def test_hard_gates_over_two_experts_a_role_still_teach_the_router(make_work: Make) -> None:
+    work = make_work(domains={"forum": {"experts": 2}})
+    model = mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
+    choose_learners(model, JOINT, None)
+    model.train()
+    batch = batch_of(model, work)
+    out = model(**batch)
+    inside = out.routed.gates[:, 1:]
+    assert ((inside > 0).sum(1) == 1).all(), "one expert of the role is on"
+    torch.testing.assert_close(out.routed.gates.sum(1), torch.ones(len(inside)))
+    objective(model)(out, batch).backward()
+    assert model.gate.net[-1].weight.grad.any()
+    assert not model.detach_gates
+
+
+def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    choose_learners(model, WARMUP, None)
+    assert model.detach_gates
+    model.train()
+    batch = batch_of(model, work)
+    out = model(**batch)
+    loss = objective(model, WARMUP)
+    losses, _ = loss._sentiment_losses(out, batch)
+    losses["classes"].backward()
+    assert all(p.grad is None for p in model.gate.parameters())
+    assert any(p.grad is not None for p in model.heads.parameters())
+
+
+def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work).eval()
+    choose_learners(model, JOINT, None)
+    batch = batch_of(model, work)
+    loss = objective(model, JOINT, inner="constant", classes="cross_entropy")
+    out = model(**batch)
+    losses, _ = loss._sentiment_losses(out, batch)
+    (grad,) = torch.autograd.grad(sum(losses.values()), out.routed.branch, retain_graph=True)
+    expected = float(grad.norm() * len(grad) ** 0.5)
+    seen: list[float] = []
+    loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
+    loss(out, batch).backward()
+    assert seen[-1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    seen = []
+    model.gate.logits = lambda summary, inner=model.gate.logits: seen.append(summary) or inner(summary)
+    with torch.no_grad():
+        model(**tokens(model))
+        short = model.source.tokenizer(TEXTS[:1], return_tensors="pt")
+        model(input_ids=short["input_ids"], attention_mask=short["attention_mask"])
+    torch.testing.assert_close(seen[0][:1], seen[1], atol=1e-5, rtol=1e-5)
+
+
+def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
+    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+    assert space.head_of["news"] == space.head_of["forum"]
+    mask = LabelTables.of(space).masks["a-b-c"][[1]]
+    logits = torch.zeros(1, 3, requires_grad=True)
+    torch.nn.functional.cross_entropy(mask_logits(logits, mask), torch.tensor([2])).backward()
+    assert mask.tolist() == [[True, False, True]]
+    assert logits.grad[0, 1] == 0
+    assert logits.grad[0, 0] != 0

@@ -1,0 +1,263 @@
+"""Claims about the commands as typed: what they print, and what bad input gets: one sentence, exit code 2."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
+
+import cli
+
+Result = tuple[int, str, str]
+
+
+class Desk:
+    """Types commands in a folder of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.patch, self.capsys = folder, monkeypatch, capsys
+
+    def __call__(self, *words: str) -> Result:
+        """Type `moe words…` and give exit code, output, errors."""
+        self.capsys.readouterr()
+        with self.patch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["moe", *words])
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as leaving:
+                code = int(leaving.code or 0)
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+    def refused(self, *words: str) -> str:
+        """Type a command that must be refused; give its one sentence."""
+        code, out, err = self(*words)
+        told = [line for line in err.splitlines() if line.startswith("moe: ")]
+        assert code == 2, (code, out, err)
+        assert "Traceback" not in err
+        assert len(told) == 1, err
+        return told[0]
+
+
+@pytest.fixture(scope="module")
+def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a config, where the tests type."""
+    folder = tmp_path_factory.mktemp("desk")
+    for domain in NOUNS:
+        write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings(tiny_folder, folder / "data"), sort_keys=False))
+    return folder
+
+
+@pytest.fixture
+def moe(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    """Types commands in `place`."""
+    return Desk(place, monkeypatch, capsys)
+
+
+@pytest.fixture
+def trained(moe: Desk, place: Path) -> Desk:
+    """The same, once all steps ran."""
+    if not (place / "runs" / "tiny" / "result.json").exists():
+        code, _, err = moe("run", "-c", "tiny.yaml")
+        assert code == 0, err
+    return moe
+
+
+def test_the_four_commands_one_after_the_other(moe: Desk, place: Path) -> None:
+    typed = ("-c", "tiny.yaml", "-o", "four")
+    assert moe("train-expert", "--domain", "news", *typed)[0] == 0
+    assert moe("train-expert", "--domain", "forum", *typed)[0] == 0
+    code, out, err = moe("merge", *typed)
+    assert (code, out.strip()) == (0, "four/moe-init")
+    assert "four/experts/news, four/experts/forum" in err
+    code, out, _ = moe("train-router", *typed)
+    assert code == 0
+    assert out.startswith("best by validation macro-F1: ")
+    code, out, _ = moe("infer", "profit rose", "--data-type", "forum", "--out", "four")
+    assert code == 0
+    assert json.loads(out)["task"] == "forum"
+    assert "Go on" not in out
+
+
+def test_run_ends_with_figures_routing_and_three_predictions(trained: Desk, place: Path) -> None:
+    summary = json.loads((place / "runs" / "tiny" / "summary.json").read_text())
+    models = {"majority", "tfidf", "own expert", "moe-init", "router-warmup", "moe-joint"}
+    assert models == summary["figures"].keys()
+    assert all(
+        {"accuracy", "macro_f1"} == one.keys() for figures in summary["figures"].values() for one in figures.values()
+    )
+    assert len(summary["predictions"]) == 3
+    assert summary["routing"]["table"].keys() == {"news", "forum"}
+    for model in ("moe-init", "moe-joint"):
+        names = {path.name for path in (place / "runs" / "tiny" / "evaluation" / model).iterdir()}
+        assert names == {"metrics.json", "right.csv", "wrong.csv"}
+
+
+def test_infer_writes_a_json_object_a_line_into_a_pipe(trained: Desk) -> None:
+    code, out, _ = trained("infer", "profit rose", "bags fell", "-c", "tiny.yaml")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["text"] for row in rows] == ["profit rose", "bags fell"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_infer_keeps_bad_rows_in_their_place_in_every_kind_of_file(trained: Desk, place: Path, ending: str) -> None:
+    (place / "texts.csv").write_text('id,text\na,profit rose\nb,\nc,"bags fell"\n')
+    code, _, err = trained("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--out", f"out/answers.{ending}")
+    assert code == 0, err
+    from moe.data.read import records
+
+    rows = [record.values for record in records(place / "out" / f"answers.{ending}")]
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert [bool(row.get("error")) for row in rows] == [False, True, False]
+    assert not list((place / "out").glob(".*"))
+
+
+def test_infer_reads_standard_input(trained: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"profit rose\n\nbags \xff fell\n")
+    with (tmp_path / "in").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        code, out, _ = trained("infer", "-c", "tiny.yaml")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert ["error" in row for row in rows] == [False, True, True]
+
+
+def test_evaluate_a_file_a_domain_an_expert_and_a_setting(trained: Desk, place: Path) -> None:
+    code, out, _ = trained("evaluate", "-c", "tiny.yaml", "--domain", "news")
+    assert code == 0
+    assert json.loads(out)["tasks"].keys() == {"news"}
+    code, out, _ = trained("evaluate", "runs/tiny/experts/news", "-c", "tiny.yaml")
+    assert json.loads(out)["tasks"].keys() == {"news"}
+    code, out, _ = trained("evaluate", "-c", "tiny.yaml", "--data", "data/macro.csv", "--domain", "forum", "--pin")
+    report = json.loads(out)
+    assert report["rows"] == 90
+    assert report["routing_mode"] == "pinned"
+    code, out, _ = trained("evaluate", "-c", "tiny.yaml", "--routing", "hard", "--set", "backbone.dtype=bfloat16")
+    assert code == 0
+
+
+def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: Desk, place: Path) -> None:
+    assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
+    sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")
+    code, _, err = moe("check", "tiny.yaml", *sets)
+    assert code == 2
+    assert "lora.rank: unknown key" in err
+    assert "stages.joint.lr: Input should be greater than 0, found -1" in err
+    assert "sead: unknown key, did you mean seed?" in err
+    assert "no file at" in moe.refused("check", "tiny.yaml", "--set", "domains.news.file=none.csv")
+    assert "the backbone has 2 layers" in moe.refused("check", "tiny.yaml", "--set", "backbone.trunk_depth=2")
+
+
+def test_inspect_counts_a_file(moe: Desk) -> None:
+    code, out, _ = moe("data", "inspect", "data/news.csv")
+    assert code == 0
+    assert json.loads(out)["rows"] == 90
+
+
+def test_sample_writes_a_file_a_domain(moe: Desk, place: Path) -> None:
+    code, out, _ = moe("sample", "--out", "made-up", "--rows", "60")
+    assert code == 0
+    assert {Path(line).stem for line in out.splitlines()} >= {"news", "forum", "macro", "micro", "quant"}
+
+
+def test_missing_and_mistaken_names_are_told(trained: Desk, place: Path) -> None:
+    assert "no such file" in trained.refused("train-expert", "--all", "-c", "missing.yaml")
+    assert "one of the domains news, forum" in trained.refused("train-expert", "-c", "tiny.yaml", "--domain", "sport")
+    assert "--domain NAME, --all" in trained.refused("train-expert", "-c", "tiny.yaml")
+    assert "did you mean joint?" in trained.refused("merge", "-c", "tiny.yaml", "--set", "stages.joined.lr=1")
+    assert "--set key=value" in trained.refused("merge", "-c", "tiny.yaml", "--set", "seed")
+    assert "no such folder" in trained.refused("infer", "x", "--model", "nowhere")
+    assert "one of the domains" in trained.refused("infer", "x", "-c", "tiny.yaml", "--data-type", "sport")
+    assert "one of the tasks" in trained.refused("infer", "x", "-c", "tiny.yaml", "--task", "sport")
+    assert "soft or hard" in trained.refused("infer", "x", "-c", "tiny.yaml", "--routing", "odd")
+    assert "nothing there" in trained.refused("infer", "-c", "tiny.yaml", "--file", "none.csv")
+    assert "texts or --file" in trained.refused("infer", "x", "-c", "tiny.yaml", "--file", "texts.csv")
+    assert "ending" in trained.refused("infer", "x", "-c", "tiny.yaml", "--out", "a.xlsx")
+
+
+def test_an_empty_text_is_refused_before_anything_is_loaded(moe: Desk) -> None:
+    assert "an empty one" in moe.refused("infer", " ", "-c", "tiny.yaml")
+
+
+def test_binary_files_and_files_without_text_are_refused(trained: Desk, place: Path) -> None:
+    (place / "binary.csv").write_bytes(os.urandom(4000))
+    (place / "untexted.csv").write_text("body,label\nprofit rose,positive\n")
+    for words in (("infer", "-c", "tiny.yaml", "--file", "binary.csv"), ("data", "inspect", "binary.csv")):
+        assert "binary.csv" in trained.refused(*words)
+    assert "body" in trained.refused("infer", "-c", "tiny.yaml", "--file", "untexted.csv")
+    assert "body" in trained.refused("evaluate", "-c", "tiny.yaml", "--data", "untexted.csv", "--domain", "news")
+
+
+def test_labels_that_fit_no_map_stop_training_and_leave_no_folder(moe: Desk, place: Path) -> None:
+    rows = [row | {"label": "up"} for row in made_up_rows("news")]
+    write_csv(place / "data" / "strange.csv", rows)
+    typed = ("-c", "tiny.yaml", "-o", "strange", "--domain", "news", "--set", "domains.news.file=strange.csv")
+    told = moe.refused("train-expert", *typed)
+    assert "'up'" in told
+    assert "label_map" in told
+    assert not (place / "strange" / "experts").exists()
+
+
+def test_a_checkpoint_that_is_broken_is_refused_by_name(trained: Desk, place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    source = place / "runs" / "tiny" / "moe-joint"
+    for name, change in {
+        "router.safetensors": lambda path: path.unlink(),
+        "heads.safetensors": lambda path: path.write_bytes(path.read_bytes()[:-8]),
+        "mixture.json": lambda path: path.write_text("{"),
+        "manifest.json": lambda path: path.unlink(),
+        "experts/news/adapter_model.safetensors": lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]),
+    }.items():
+        broken = shutil.copytree(source, tmp_path / name.replace("/", "-"))
+        change(broken / name)
+        assert name.split("/")[-1] in trained.refused("infer", "x", "--model", str(broken))
+
+
+def test_a_newer_format_and_a_lone_expert_as_mixture_are_named(trained: Desk, place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from experts.files import write_manifest
+
+    newer = shutil.copytree(place / "runs" / "tiny" / "moe-joint", tmp_path / "newer")
+    content = json.loads((newer / "mixture.json").read_text())
+    (newer / "mixture.json").write_text(json.dumps(content | {"format": 99}))
+    write_manifest(newer)
+    assert "format" in trained.refused("infer", "x", "--model", str(newer))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(moe: Desk, place: Path) -> None:
+    (place / "in-the-way").write_text("a file")
+    assert "in-the-way" in moe.refused("sample", "--out", "in-the-way/deeper", "--rows", "60")
+    assert "in-the-way" in moe.refused("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "in-the-way/run")
+
+
+def test_ctrl_c_exits_130_and_prints_the_command_to_go_on(
+    moe: Desk, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from moe.train import _Loop
+
+    plain = _Loop.training_step
+
+    def pressed(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, *args, **kwargs)
+
+    typed = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(_Loop, "training_step", pressed)
+        code, _, err = moe(*typed)
+    assert code == 130
+    assert f"moe {' '.join(typed)} --resume" in err
+    assert moe(*typed, "--resume")[0] == 0
+    assert (place / "stopped" / "experts" / "news" / "adapter_model.safetensors").is_file()
