@@ -170,7 +170,7 @@ class _Loop(Trainer):
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a rate for each part."""

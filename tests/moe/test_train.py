@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from moe.errors import Fault, Interrupted
 from moe.objective import Objective
-from moe.steps import train_domain
 from moe.stages import EXPERT
+from moe.steps import train_domain
 from moe.train import _Loop, fit
 
 
