@@ -77,7 +77,8 @@ def answer_all(request: Request, predictor: Predictor) -> None:
     if not request.texts and not request.file and sys.stdin.isatty():
         return _prompt(request, predictor)
     total = _count(request)
-    with bar("infer", total, "text") as meter:
+    quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
+    with bar("infer", total, "text", quiet) as meter:
         answers = _moving(
             answer_rows(_rows(request), predictor, request.domain, request.task, request.batch_size), meter
         )

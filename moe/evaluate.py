@@ -76,8 +76,7 @@ def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> d
     """Validation figures: accuracy and macro-F1 by task and averaged over tasks; routing accuracy if routed."""
     judged = judge(Predictor(model, template, max_length), rows)
     figures: dict[str, float] = {}
-    by_task = _by(judged, "task")
-    for task, some in by_task.items():
+    for task, some in _by_task(judged, model.labels).items():
         one = _labels_report([j for j in some if j.true is not None], model.labels.tasks[task])
         figures |= {f"{task}_{name}": one[name] for name in ("accuracy", "macro_f1") if name in one}
     for name in ("accuracy", "macro_f1"):
@@ -105,11 +104,9 @@ def evaluate(
     """
     judged = judge(Predictor(model, template, max_length, routing), rows, pin, "evaluate", quiet)
     labelled = [one for one in judged if one.true is not None]
-    tasks = {task: _labels_report(some, model.labels.tasks[task]) for task, some in _by(labelled, "task").items()}
-    routed = {
-        task: _labels_report(some, model.labels.tasks[task], routed=True)
-        for task, some in _by(labelled, "task").items()
-    }
+    groups = _by_task(labelled, model.labels)
+    tasks = {task: _labels_report(some, model.labels.tasks[task]) for task, some in groups.items()}
+    routed = {task: _labels_report(some, model.labels.tasks[task], routed=True) for task, some in groups.items()}
     report = {
         "rows": len(judged),
         "routing_mode": "pinned" if pin else routing,
@@ -117,17 +114,18 @@ def evaluate(
         "tasks_routed": routed,
         "domains": _domain_means(tasks, model.labels),
         "mean": _mean_figures(tasks),
-        "scores": {task: report for task, some in _by(judged, "task").items() if (report := _scores_report(some))},
+        "scores": {t: one for t, some in _by_task(judged, model.labels).items() if (one := _scores_report(some))},
         "routing": routing_report(judged, model),
     }
     return report, judged
 
 
-def _by(judged: Sequence[Judged], key: str) -> dict[str, list[Judged]]:
-    groups: dict[str, list[Judged]] = {}
+def _by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, list[Judged]]:
+    """The rows of each task that has some, in the label space's order."""
+    groups: dict[str, list[Judged]] = {task: [] for task in space.tasks}
     for one in judged:
-        groups.setdefault(one.row[key], []).append(one)
-    return groups
+        groups[one.row["task"]].append(one)
+    return {task: some for task, some in groups.items() if some}
 
 
 def _labels_report(judged: Sequence[Judged], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
