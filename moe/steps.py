@@ -24,7 +24,7 @@ from moe.model import Mixture
 from moe.objective import Objective
 from moe.progress import say
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.train import Fitted, fit
+from moe.train import Fitted, Job, fit
 from moe.workspace import CANDIDATES, Workspace, versions
 
 
@@ -112,8 +112,7 @@ def _fit(
         shutil.rmtree(work.checkpoints(step), ignore_errors=True)
         shutil.rmtree(work.logs(step), ignore_errors=True)
     _count(model, stage, learner)
-    return fit(
-        model,
+    job = Job(
         stage,
         settings,
         Objective(stage, run.losses, run.dao, model.labels, model.owners, seed, settings.accumulate),
@@ -123,10 +122,11 @@ def _fit(
         work.checkpoints(step),
         work.logs(step),
         seed,
-        resume,
         step,
         learner,
+        resume,
     )
+    return fit(model, job)
 
 
 def _count(model: Mixture, stage: Stage, learner: str | None) -> None:

@@ -3,14 +3,10 @@
 What is trained and by which losses is told by `moe.stages` and `moe.objective`; what is written by `moe.steps`.
 """
 
-import json
 import math
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,9 +17,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -31,11 +24,12 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from experts.files import load_tensors, save_tensors
+from moe.callbacks import JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
 from moe.errors import Fault, Interrupted
 from moe.model import Mixture
 from moe.objective import Objective
-from moe.progress import Meter, bar
+from moe.progress import bar
 from moe.stages import Stage, StageSettings
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
@@ -51,47 +45,57 @@ class Fitted:
     history: list[dict[str, float]]
 
 
-def fit(
-    model: Mixture,
-    stage: Stage,
-    settings: StageSettings,
-    objective: Objective,
-    rows: Dataset,
-    collator: Collator,
-    evaluate: Evaluate,
-    checkpoints: Path,
-    logs: Path,
-    seed: int,
-    resume: bool = False,
-    title: str = "",
-    learner: str | None = None,
-) -> Fitted:
-    """Train one stage and leave its best weights in the model.
+@dataclass(frozen=True)
+class Job:
+    """One stage to train.
 
     Args:
+        stage: its row of the table.
+        settings: its numbers.
+        objective: its loss.
         rows: training rows.
+        collator: makes batches of them.
         evaluate: gives validation metrics, `macro_f1` among them, of the model as it is.
         checkpoints: folder for transformers' checkpoints while the stage runs.
         logs: folder for TensorBoard's and our JSONL log.
-        resume: go on from the last checkpoint there.
+        title: shown to people.
         learner: the one expert that learns, in stages with a fixed route.
+        resume: go on from the last checkpoint.
+    """
+
+    stage: Stage
+    settings: StageSettings
+    objective: Objective
+    rows: Dataset
+    collator: Collator
+    evaluate: Evaluate
+    checkpoints: Path
+    logs: Path
+    seed: int
+    title: str
+    learner: str | None = None
+    resume: bool = False
+
+
+def fit(model: Mixture, job: Job) -> Fitted:
+    """Train one stage and leave its best weights in the model.
 
     Raises:
         Fault: when there are no rows, or the loss stops being finite.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if len(rows) == 0:
-        raise Fault(f"training rows for {title or stage.name}", "none", "look at rejected.csv and the split settings")
+    if len(job.rows) == 0:
+        raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
     model.train()
-    choose_learners(model, stage, learner)
-    trainer = _Loop(model, stage, settings, objective, rows, collator, evaluate, checkpoints, logs, seed, title)
-    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
-    with _calm_interrupt(trainer.stopper), bar(title or stage.name, trainer.total, "step") as meter:
-        trainer.meter = meter
-        trainer.train(resume_from_checkpoint=last)
-    if trainer.stopper.asked:
+    choose_learners(model, job.stage, job.learner)
+    loop = _Loop(model, job)
+    last = get_last_checkpoint(str(job.checkpoints)) if job.resume and job.checkpoints.is_dir() else None
+    with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter:
+        loop.add_callback(Watcher(meter, loop.stopper, lambda: job.objective.logs.get("loss", math.nan)))
+        loop.train(resume_from_checkpoint=last)
+    if loop.stopper.asked:
         raise Interrupted
-    return Fitted(trainer.state.global_step, trainer.best_metrics(), trainer.history())
+    return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
 
 
 def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
@@ -123,42 +127,24 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
 class _Loop(Trainer):
     """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
 
-    def __init__(
-        self,
-        model: Mixture,
-        stage: Stage,
-        settings: StageSettings,
-        objective: Objective,
-        rows: Dataset,
-        collator: Collator,
-        evaluate: Evaluate,
-        checkpoints: Path,
-        logs: Path,
-        seed: int,
-        title: str,
-    ) -> None:
-        self.settings, self.measure = settings, evaluate
-        self.objective: Objective = objective
-        self.meter: Meter | None = None
-        domains = np.asarray(rows.data.column("domain").combine_chunks().dictionary_encode().indices)
-        self.batches = DomainBatches(
-            domains, text_lengths(rows), settings.batch_size, settings.sampling_temperature, seed
-        )
-        per_epoch = math.ceil(len(self.batches) / settings.accumulate)
-        self.total = settings.steps or max(1, round(settings.epochs * per_epoch))
-        self.stopper = _Stopper()
+    def __init__(self, model: Mixture, job: Job) -> None:
+        self.settings, self.measure = job.settings, job.evaluate
+        self.objective: Objective = job.objective
+        self.stopper = Stopper()
+        self.batches = _batches(job)
+        per_epoch = math.ceil(len(self.batches) / job.settings.accumulate)
+        self.total = job.settings.steps or max(1, round(job.settings.epochs * per_epoch))
         super().__init__(
             model=model,
-            args=_arguments(model, settings, self.total, checkpoints, seed),
-            train_dataset=rows,
-            eval_dataset=rows.select([]),  # what is measured is told by `evaluate`
-            data_collator=collator,
+            args=_arguments(model, job, self.total),
+            train_dataset=job.rows,
+            eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
+            data_collator=job.collator,
             callbacks=[
                 self.stopper,
-                EarlyStoppingCallback(settings.patience),
-                _Watcher(self),
-                _JsonLog(logs / "log.jsonl"),
-                TensorBoardCallback(_writer(logs)),
+                EarlyStoppingCallback(job.settings.patience),
+                JsonLog(job.logs / "log.jsonl"),
+                TensorBoardCallback(_writer(job.logs)),
             ],
         )
         self.remove_callback(PrinterCallback)
@@ -244,7 +230,14 @@ class _Loop(Trainer):
         return max(self.history(), key=lambda entry: entry["macro_f1"], default={})
 
 
-def _arguments(model: Mixture, settings: StageSettings, total: int, checkpoints: Path, seed: int) -> TrainingArguments:
+def _batches(job: Job) -> DomainBatches:
+    domains = np.asarray(job.rows.data.column("domain").combine_chunks().dictionary_encode().indices)
+    one = job.settings
+    return DomainBatches(domains, text_lengths(job.rows), one.batch_size, one.sampling_temperature, job.seed)
+
+
+def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
+    settings, checkpoints, seed = job.settings, job.checkpoints, job.seed
     every = max(1, math.ceil(total / settings.evals))
     device = next(model.backbone.parameters()).device
     half = next(model.backbone.parameters()).dtype == torch.bfloat16 or hasattr(model.backbone, "hf_quantizer")
@@ -282,79 +275,3 @@ def _writer(logs: Path) -> Any:
     from torch.utils.tensorboard.writer import SummaryWriter  # heavy, and only training writes it
 
     return SummaryWriter(str(logs))
-
-
-class _Stopper(TrainerCallback):
-    """Turns Ctrl-C into: finish the step, save, stop."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        if self.asked:
-            control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
-        return control
-
-
-class _Watcher(TrainerCallback):
-    """Moves the progress bar, and has the last step measured too."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self.loop = loop
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        if self.loop.meter:
-            self.loop.meter.advance(1, f"loss {self.loop.objective.logs.get('loss', math.nan):.3f}")
-        if state.global_step >= state.max_steps and not self.loop.stopper.asked:
-            control.should_evaluate = control.should_save = True
-        return control
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
-    ) -> None:
-        if self.loop.meter and metrics:
-            self.loop.meter.advance(0, f"macro-F1 {metrics['eval_macro_f1']:.3f}")
-
-
-class _JsonLog(TrainerCallback):
-    """One JSON object a logged step, for whoever reads logs with programs."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
-
-
-@contextmanager
-def _calm_interrupt(stopper: _Stopper) -> Iterator[None]:
-    """The first Ctrl-C asks the loop to save and stop, the second one stops at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stopper.asked:
-            raise KeyboardInterrupt
-        stopper.asked = True
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread, where signals cannot be caught
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -14,7 +14,7 @@ from moe.errors import Fault, Interrupted
 from moe.objective import Objective
 from moe.stages import EXPERT
 from moe.steps import train_domain
-from moe.train import _Loop, fit
+from moe.train import Job, _Loop, fit
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -79,4 +79,4 @@ def test_a_domain_without_training_rows_says_so(make_work: Make, tmp_path: Path)
     assert len(rows) == 90
     empty = rows.select([])
     with pytest.raises(Fault, match="training rows"):
-        fit(None, EXPERT, None, None, empty, None, None, tmp_path, tmp_path, 0)  # type: ignore[arg-type]
+        fit(None, Job(EXPERT, None, None, empty, None, None, tmp_path, tmp_path, 0, "news"))

@@ -1,0 +1,37 @@
+"""Claims about the shipped sample and the demo: word counts fail on it, one expert does not, the router tells domains."""
+
+from pathlib import Path
+
+import pytest
+
+from moe.alone import read_alone
+from moe.baselines import baseline_reports
+from moe.config import load_run
+from moe.evaluate import evaluate
+from moe.pipeline import run_all
+from moe.sample import DOMAINS
+from moe.steps import train_domain
+from moe.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("domain", [name for name in DOMAINS if name not in ("news", "forum")])
+def test_one_expert_learns_what_word_counts_cannot(domain: str, tmp_path: Path) -> None:
+    work = Workspace(load_run(None, [f"domains=[{domain}]"]), tmp_path)
+    counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
+    assert counts[domain]["accuracy"] <= 0.75
+    train_domain(work, domain)
+    model, run = read_alone(work.expert_folder(domain))
+    report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
+    assert report["tasks"][domain]["accuracy"] >= 0.85
+
+
+def test_the_demo_s_experts_learn_and_its_router_tells_the_domains(tmp_path: Path) -> None:
+    summary = run_all(Workspace(load_run(), tmp_path))
+    for domain in ("news", "forum"):
+        assert summary["figures"]["tfidf"][domain]["accuracy"] <= 0.75
+        assert summary["figures"]["own expert"][domain]["accuracy"] >= 0.85
+        assert summary["figures"][summary["best"]][domain]["accuracy"] >= 0.83
+    assert summary["routing"]["accuracy"] >= 0.97
+    assert len(summary["predictions"]) == 3
