@@ -3,6 +3,7 @@
 Only this module catches faults. Everything heavy is imported inside a command, so that `--help` answers at once.
 """
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -118,7 +119,12 @@ def run_(
     """All steps: train every expert, merge, train the router, compare on the test rows."""
     from moe.pipeline import run_all, summary_view
 
-    _show(run_all(_workspace(config, out, sets), overwrite, resume), summary_view, json_)
+    summary = run_all(_workspace(config, out, sets), overwrite, resume)
+    if not json_ and not sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(stderr=True, width=120).print(summary_view(summary))
+    _show(summary, summary_view, json_)
 
 
 @app.command()
@@ -183,6 +189,10 @@ def _model(
 ) -> "tuple[Mixture, str, int]":
     from moe.opening import open_model
 
+    if model and (others := [one for one in sets or () if not one.startswith("backbone.")]):
+        from moe.errors import Fault
+
+        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
     return open_model(model or _workspace(config, out, sets).best_model(), sets or ())
 
 
@@ -298,6 +308,7 @@ def _root(
 
 def main() -> None:
     """Run a command; a fault is one line and exit code 2, Ctrl-C is 130."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
     try:
         app()
     except Exception as error:

@@ -3,6 +3,15 @@
 Everything below raises it, only `cli.py` catches it (one line, exit code 2); what a programmer broke stays an `assert`.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def guess(name: str, known: Iterable[str]) -> str:
+    """A remedy for a mistaken name: the known one that is nearest, if any is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "name one of them"
+
 
 class Fault(ValueError):
     """Something a user gave cannot be used.
@@ -15,4 +24,5 @@ class Fault(ValueError):
 
     def __init__(self, expected: str, found: str, remedy: str) -> None:
         self.expected, self.found, self.remedy = expected, found, remedy
-        super().__init__(f"Expected {expected}; found {found}. {remedy[:1].upper()}{remedy[1:].rstrip('.')}.")
+        said = remedy[:1].upper() + remedy[1:].rstrip(".")
+        super().__init__(f"Expected {expected}; found {found}. {said}{'' if said.endswith('?') else '.'}")

@@ -3,6 +3,7 @@
 It is what a stage with a fixed route trains, and the baseline that a mixture is compared with.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from experts.domain import Domain
 from experts.errors import Fault
 from experts.folder import CONFIG, ExpertFolder, read_expert
 from experts.lora import lora_config
-from moe.backbone import load_backbone
+from moe.backbone import BackboneSettings, load_backbone
 from moe.config import RunSettings, parse_run, read_yaml
 from moe.folder import load_strictly, refuse_other_backbone
 from moe.heads import Heads
@@ -63,8 +64,13 @@ def _placed(model: Mixture, name: str) -> Mixture:
     return model
 
 
-def read_alone(folder: Path) -> tuple[Mixture, RunSettings]:
+def read_alone(
+    folder: Path, change: Callable[[BackboneSettings], BackboneSettings] = lambda settings: settings
+) -> tuple[Mixture, RunSettings]:
     """One expert's folder as a model that answers, on top of its shared expert where it has one.
+
+    Args:
+        change: other precision or length than it was trained with.
 
     Raises:
         Fault: when the folder is broken, a plain PEFT adapter without heads, or made for another backbone.
@@ -73,6 +79,7 @@ def read_alone(folder: Path) -> tuple[Mixture, RunSettings]:
     if expert.card is None:
         raise Fault(f"an expert with heads at {folder}", "a plain PEFT adapter", "merge it into a mixture first")
     run = parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG))
+    run = run.model_copy(update={"backbone": change(run.backbone)})
     shared = read_expert(folder.parent / SHARED_NAME) if expert.card.shared else None
     if shared and shared.digest != expert.card.shared:
         raise Fault(

@@ -4,6 +4,7 @@ It reads YAML and nothing else: no weight, no row.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import nn
 
 from experts.domain import Domain, LabelSpace
-from experts.errors import Fault
+from experts.errors import Fault, guess
 from experts.lora import LoraSettings
 from moe.backbone import BackboneSettings, read_config
 from moe.data.schema import DataSettings, TaskSettings
@@ -25,6 +26,8 @@ from router.gate import GateSettings
 PACKAGED = Path(__file__).parent / "configs"
 IN_CLONE = Path(__file__).parent.parent / "configs"
 DEFAULT = "demo.yaml"
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
+"""A number that YAML 1.1 reads as a word, such as 1e-4."""
 
 
 def _plain_name(name: str) -> str:
@@ -66,7 +69,7 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(13, description="seeds weights, splits and the order of rows")
+    seed: int = Field(13, description="seeds weights and the order of rows; splits have seeds of their own")
     template: Annotated[str, AfterValidator(_template)] = Field(
         "{text}", description="the one neutral text around every text, in training and inference"
     )
@@ -94,7 +97,7 @@ class RunSettings(BaseModel):
             Fault: when the domain is unknown.
         """
         if name not in self.domains:
-            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(name), "name one of them")
+            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(name), guess(name, self.domains))
         return next(iter(self.tasks_of(name).values()))
 
     def domain_list(self) -> list[Domain]:
@@ -220,14 +223,15 @@ def disagreements(run: RunSettings) -> list[str]:
     except Fault as fault:
         faults.append(str(fault))
     experts = sum(domain.experts for domain in run.domains.values())
-    if run.gate.top_k is not None and run.gate.top_k > experts:
-        faults.append(f"gate.top_k is {run.gate.top_k}, but there are {experts} experts: lower it")
+    groups = {"hard": 1, "team": len({one.group for one in run.domain_list()})}.get(run.gate.kind, experts)
+    if run.gate.top_k is not None and run.gate.top_k > groups:
+        faults.append(f"gate.top_k is {run.gate.top_k}, but {run.gate.kind} gates have {groups} groups: lower it")
     if run.gate.fixed is not None and len(run.gate.fixed) != experts:
         faults.append(f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one an expert")
     if run.losses.inner == "constant" and run.losses.classes == "dao" and run.dao.imbalance != "fixed":
         faults.append(f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: set one to dao or fixed")
     for domain in run.domains:
-        if domain in run.template.lower().split():
+        if domain in re.findall(r"\w+", run.template.lower()):
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
         faults += [
             f"domains.{domain}: task {task} has no labels: name them in their order"
@@ -278,10 +282,7 @@ def _parse_value(value: str, one: str) -> Any:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise Fault("a YAML value after =", repr(one), "quote it") from error
-    try:
-        return float(parsed) if isinstance(parsed, str) else parsed  # YAML 1.1 reads 1e-4 as a word
-    except ValueError:
-        return parsed
+    return float(parsed) if isinstance(parsed, str) and _EXPONENT.fullmatch(parsed) else parsed
 
 
 def _domain_mapping(domains: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 from pydantic import ValidationError
 
-from experts.errors import Fault
+from experts.errors import Fault, guess
 from experts.folder import CARD as EXPERT_CARD
 from moe.alone import read_alone
 from moe.backbone import BackboneSettings, load_backbone
@@ -32,7 +32,7 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
         Fault: when the folder is missing, broken, or made for another backbone.
     """
     if (folder / EXPERT_CARD).is_file():
-        model, run = read_alone(folder)
+        model, run = read_alone(folder, lambda settings: _laid_over(settings, sets))
         return model, run.template, run.backbone.max_length
     card = read_card(folder)
     settings = _laid_over(card.backbone_settings, sets)
@@ -59,7 +59,7 @@ def test_rows(work: Workspace, model: Mixture, data: Path | None, domain: str | 
     """
     known = [one.name for one in model.domains if one.name in work.run.domains]
     if domain is not None and domain not in known:
-        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), "name one of them")
+        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), guess(domain, known))
     if data is None:
         rows = work.rows("test", [domain] if domain else _answerable(model, known))
     else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from experts.domain import Labels
-from experts.errors import Fault
+from experts.errors import Fault, guess
 from moe.metrics import share_entropy
 from moe.model import Mixture, Output, allowed_experts
 
@@ -88,9 +88,12 @@ class Predictor:
         self.model.eval()
         device = self.model.owners.device
         ids, mask, owner = self._tokens(texts)
+        counts = np.bincount(owner, minlength=len(texts))  # (B,)
+        if not self.windows:
+            first = np.unique(owner, return_index=True)[1]  # (B,)
+            ids, mask, owner = ids[first], mask[first], owner[first]
         allowed = self._allowed(pin, owner) if pin else None
         out = self.model(ids.to(device), mask.to(device), allowed=allowed, hard=self.hard)
-        counts = np.bincount(owner, minlength=len(texts))  # (B,)
         return self._scores(out, owner, counts)
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -112,12 +115,10 @@ class Predictor:
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
     def _scores(self, out: Output, owner: np.ndarray, counts: np.ndarray) -> Scores:
-        kept = slice(None) if self.windows else np.unique(owner, return_index=True)[1]
-
         def gather(values: Tensor) -> np.ndarray:
             rows = values.float().cpu().numpy()
             if not self.windows:
-                return rows[kept]
+                return rows
             total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
             np.add.at(total, owner, rows)
             return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
@@ -171,8 +172,7 @@ def check_task(model: Mixture, task: str | None, domain: str | None) -> None:
     """
     domains = [one.name for one in model.domains]
     if domain is not None and domain not in domains:
-        raise Fault(
-            f"one of the domains {', '.join(domains)}", repr(domain), "name one of them, or let the router decide"
-        )
-    if task is not None and task not in model.labels.tasks:
-        raise Fault(f"one of the tasks {', '.join(model.labels.tasks)}", repr(task), "name one of them")
+        raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), guess(domain, domains))
+    tasks = model.labels.tasks_of(domain) if domain else tuple(model.labels.tasks)
+    if task is not None and task not in tasks:
+        raise Fault(f"one of the tasks {', '.join(tasks)}", repr(task), guess(task, tasks))

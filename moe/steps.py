@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from experts.domain import Domain
-from experts.errors import Fault
+from experts.errors import Fault, guess
 from experts.files import refuse_existing
 from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
 from moe.alone import SHARED_NAME, expert_model
@@ -36,7 +36,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     """
     declared = work.domains()
     if domain not in declared:
-        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), "name one of them, or declare it")
+        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), guess(domain, declared))
     if work.shared_folder and not work.shared_folder.is_dir():
         raise Fault(
             f"the shared expert at {work.shared_folder}, on top of which experts learn",

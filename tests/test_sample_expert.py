@@ -1,4 +1,4 @@
-"""Claims about the shipped sample and the demo: word counts fail on it, one expert does not, the router tells domains."""
+"""Claims about the shipped sample and the demo: word counts fail where one expert does not; domains are told apart."""
 
 from pathlib import Path
 
