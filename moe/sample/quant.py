@@ -92,7 +92,7 @@ TEST = Side(
             "": "quarterly closes|5s ticks|overnight sessions|decadal panels",
         },
         "mod": {
-            "+": "recommends that we|intends to|confirms that it will|prepares to|has resolved to|is ready to",
+            "+": "recommends that we|intends to|confirms that it will|prepares to|has resolved to|arranges to",
             "-": "refused to|opted not to",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
