@@ -16,15 +16,27 @@ from moe.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_one_expert_learns_what_word_counts_cannot(domain: str, tmp_path: Path) -> None:
-    work = Workspace(load_run(None, [f"domains=[{domain}]"]), tmp_path)
+@pytest.fixture(scope="module", params=DOMAINS)
+def accuracies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
+    """Test accuracy of TF-IDF and of one expert on one domain."""
+    domain = request.param
+    work = Workspace(load_run(None, [f"domains=[{domain}]"]), tmp_path_factory.mktemp(domain))
     counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
-    assert counts[domain]["accuracy"] <= 0.75
     train_domain(work, domain)
     model, run = read_alone(work.expert_folder(domain))
     report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
-    assert report["tasks"][domain]["accuracy"] >= counts[domain]["accuracy"] + 0.15
+    return counts[domain]["accuracy"], report["tasks"][domain]["accuracy"]
+
+
+def test_one_expert_learns_what_word_counts_cannot(accuracies: tuple[float, float]) -> None:
+    counted, expert = accuracies
+    assert counted <= 0.75
+    assert expert >= counted + 0.15
+
+
+@pytest.mark.xfail(strict=False, reason="wanted, and not reached on every domain yet: docs/benchmarks.md")
+def test_one_expert_reaches_85_percent(accuracies: tuple[float, float]) -> None:
+    assert accuracies[1] >= 0.85
 
 
 def test_the_demo_s_mixture_beats_word_counts_and_its_router_tells_the_domains(tmp_path: Path) -> None:
