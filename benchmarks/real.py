@@ -96,7 +96,7 @@ def _judge(
     for one in judged:
         right.setdefault(one.row["task"], []).append(int(one.masked.label == one.true))
     found = {task: dict(figures) | {"right": right[task]} for task, figures in report["tasks"].items()}
-    return found | {"": {"routing": report["routing"]["accuracy"]}}
+    return found | ({"": {"routing": report["routing"]["accuracy"]}} if model.gate else {})
 
 
 class Book:
