@@ -6,7 +6,7 @@ The figures themselves are `moe.evaluate`'s and `moe.infer`'s.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -114,8 +114,3 @@ def _class_table(task: str, report: Mapping[str, Any]) -> Table:
         figures = [_figure(one[key]) for key in ("precision", "recall", "f1")]
         table.add_row(name, *figures, str(int(one["support"])), *counts)
     return table
-
-
-def out_console() -> Console:
-    """Where results go: standard output."""
-    return Console()

@@ -30,7 +30,7 @@ FEWEST, MOST = 30, 10_000
 README = """# A made-up sample
 
 Every text in this folder is made up. A program put words into templates; the firms, tickers, lands and figures do not
-exist, and nothing here is news, an opinion or advice.
+exist, and nothing here is news, an opinion or advice. The words of test were chosen while looking at test errors.
 
 It is for seeing the pipeline run. Never quote an accuracy measured on it: it says nothing of real financial text.
 
