@@ -107,10 +107,23 @@ class GatedLinear(nn.Module):
         inputs = x.to(a.dtype)
         if x.dim() == 2 and scale.numel() > scale.shape[-1]:
             inputs = inputs.view(scale.shape[0], -1, x.shape[-1])  # (B, T, D_in)
-        low = F.linear(F.dropout(inputs, self.dropout, self.training), a)  # (B, T, R)
+        low = F.linear(drop(inputs, self.dropout if self.training else 0.0), a)  # (B, T, R)
         if x.dim() == 2:
             low = low.view(scale.shape[0], -1, low.shape[-1]) if scale.numel() > scale.shape[-1] else low[None]
         return F.linear(low * scale.to(low.dtype), b).view(*x.shape[:-1], -1)  # (B, T, D_out)
+
+
+def drop(x: Tensor, share: float) -> Tensor:
+    """Dropout: a share of the entries of x (any shape) becomes zero, the others grow by 1 / (1 − share).
+
+    On a CPU torch draws one number an entry, which costs as much as an expert; 64 random bits serve four entries here,
+    so the share is rounded to 1/65536.
+    """
+    if x.device.type != "cpu" or share == 0.0:
+        return F.dropout(x, share)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # each of −2¹⁵ … 2¹⁵ − 1 alike
+    return x * (draws >= round(share * 2**16) - 2**15) / (1.0 - share)
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,7 @@ class ExpertBank:
         self.layers = LayerMap.of(backbone)
         check_trunk(self.layers, trunk_depth)
         self.backbone, self.trunk_depth = backbone, trunk_depth
+        self.training = False
         self.route_state = Route()
         self.attached: dict[str, Attached] = {}
         self._gated: dict[str, GatedLinear] = {}
@@ -185,7 +199,7 @@ class ExpertBank:
             parent, _, child = path.rpartition(".")
             owner = self.backbone.get_submodule(parent)
             self._gated[path] = GatedLinear(getattr(owner, child), self.route_state)
-            self._gated[path].train(self.backbone.training)
+            self._gated[path].train(self.training)
             setattr(owner, child, self._gated[path])
         return self._gated[path]
 
@@ -204,7 +218,7 @@ class ExpertBank:
         self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *self.shared))
 
     def _used(self, gates: Tensor) -> list[int]:
-        if gates.requires_grad or self.backbone.training:
+        if gates.requires_grad or self.training:
             return list(range(gates.shape[-1]))
         return gates.flatten(0, -2).ne(0).any(0).nonzero().flatten().tolist()
 
@@ -215,6 +229,12 @@ class ExpertBank:
         gates = torch.zeros(1, len(self.names), device=self.backbone.device)  # (1, E)
         gates[0, self.names.index(name)] = 1.0
         return self.route(gates, only=name)
+
+    def train(self, mode: bool = True) -> None:
+        """Let the experts' dropout act, or not. The frozen backbone's own never does: nothing in it is fitted."""
+        self.training = mode
+        for layer in self._gated.values():
+            layer.train(mode)
 
     def set_dropout(self, share: float) -> None:
         """Drop this share of the experts' inputs in training, one mask for all experts of a layer."""

@@ -116,6 +116,13 @@ class Mixture(nn.Module):
         out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
         return Output(pooled, out.logits, out.polarity, routed)
 
+    def train(self, mode: bool = True) -> "Mixture":
+        """Training or evaluation of all but the backbone, whose trunk shows the router the same state in both."""
+        super().train(mode)
+        self.backbone.eval()
+        self.bank.train(mode)
+        return self
+
     def _route(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs once, as the trunk's state enters the first layer with experts."""
         now = self._pass

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experts.bank import ExpertBank, GatedLinear
+from experts.bank import ExpertBank, GatedLinear, drop
 from experts.errors import Fault
 from experts.lora import LayerMap, LoraSettings, lora_config
 
@@ -105,7 +105,7 @@ def test_gates_per_token_equal_gates_per_text_where_constant(family: str) -> Non
 def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
     bank, _ = two_experts(family)
     bank.train_only("e0", "e1")
-    bank.backbone.train()
+    bank.train()
     gates = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5]], requires_grad=True)
     bank.route(gates)
     states(bank.backbone).square().sum().backward()
@@ -113,6 +113,31 @@ def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bank.parameters_of(name).values())
     assert gates.grad is not None
     assert (gates.grad.abs() > 0).all()
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(301, 333)
+    for share in (0.05, 0.5):
+        out = drop(x, share)
+        assert abs(float((out == 0).double().mean()) - share) < 0.005
+        torch.testing.assert_close(out.unique(), torch.tensor([0.0, 1 / (1 - share)]))
+        assert abs(float(out.mean()) - 1.0) < 0.02
+    assert not torch.equal(drop(x, 0.5), drop(x, 0.5))
+    assert torch.equal(drop(x, 0.0), x)
+
+
+def test_the_experts_dropout_acts_in_training_alone() -> None:
+    bank, _ = two_experts("bert")
+    bank.set_dropout(0.5)
+    bank.constant("e0")
+    with torch.no_grad():
+        still = states(bank.backbone)
+        assert torch.equal(states(bank.backbone), still)
+        bank.train()
+        assert not torch.equal(states(bank.backbone), still)
+        bank.train(False)
+        assert torch.equal(states(bank.backbone), still)
 
 
 def test_a_shared_expert_is_always_on() -> None:

@@ -66,6 +66,17 @@ def test_the_backbone_runs_once_a_text(make_work: Make) -> None:
     assert calls == [1]
 
 
+def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    batch = tokens(model)
+    with torch.no_grad():
+        before = model.eval()(**batch).routed.logits
+        after = model.train()(**batch).routed.logits
+    torch.testing.assert_close(after, before)
+
+
 @pytest.mark.parametrize("heads", ["averaged", "per_expert"])
 def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: Make, heads: str) -> None:
     work = make_work()
