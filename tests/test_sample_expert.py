@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def accuracies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
     """Test accuracy of TF-IDF and of one expert on one domain."""
     domain = request.param
-    work = Workspace(load_run(None, [f"domains=[{domain}]"]), tmp_path_factory.mktemp(domain))
+    work = Workspace(load_run(None, [f"domains=[{domain}]", "sample.rows=2400"]), tmp_path_factory.mktemp(domain))
     counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
     train_domain(work, domain)
     model, run = read_alone(work.expert_folder(domain))
@@ -34,7 +34,6 @@ def test_one_expert_learns_what_word_counts_cannot(accuracies: tuple[float, floa
     assert expert >= counted + 0.15
 
 
-@pytest.mark.xfail(strict=False, reason="wanted, and not reached on every domain yet: docs/benchmarks.md")
 def test_one_expert_reaches_85_percent(accuracies: tuple[float, float]) -> None:
     assert accuracies[1] >= 0.85
 
@@ -43,6 +42,6 @@ def test_the_demo_s_mixture_beats_word_counts_and_its_router_tells_the_domains(t
     summary = run_all(Workspace(load_run(), tmp_path))
     for domain in ("news", "forum"):
         assert summary["figures"]["tfidf"][domain]["accuracy"] <= 0.75
-        assert summary["figures"][summary["best"]][domain]["accuracy"] >= 0.75
+        assert summary["figures"][summary["best"]][domain]["accuracy"] >= 0.8
     assert summary["routing"]["accuracy"] >= 0.97
     assert len(summary["predictions"]) == 3

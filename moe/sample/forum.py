@@ -68,7 +68,7 @@ TRAIN = Side(
             "++": "exploded|flew up|skyrocketed",
             "-": "went down|fell|got cut in half|dipped|tanked|bled|faded",
             "--": "got vaporized|crashed|collapsed",
-            "0": "went nowhere|sat still|did nothing|stayed flat",
+            "0": "went nowhere|sat still|did nothing|stayed flat|stayed the same|did not move|held steady",
         },
         "gap": {
             "+": "way more than i guessed|above my guess|higher than i thought|stronger than my guess"
@@ -93,6 +93,7 @@ TRAIN = Side(
         "{cheer}, {own} {dir} on {t} {when}",
         "{who} {own} went from {x}k to {y}k on {t}",
         "{t} took {own} from {x} bucks to {y} bucks {when}",
+        "{own} was at {x}k and now it is at {y}k, {t} {who}",
         "{own} {~dir} with {t} but ended {gap}, {who}",
         "checked {t} {when}, {own} is {gap}, {who}",
     ),
@@ -114,7 +115,7 @@ TEST = Side(
         },
         "side": {
             "+": "purchased|obtained|ordered|am accumulating|acquired",
-            "-": "ditched|dumped",
+            "-": "ditched|exited",
             "0": "am unsure about|watched a video about|have questions regarding",
         },
         "leg": {
@@ -127,7 +128,7 @@ TEST = Side(
         },
         "sure": {
             "+": "guaranteed|certainly|absolutely correct|undoubtedly",
-            "-": "absolute nonsense",
+            "-": "not a chance",
             "0": "not certain about that|has somebody seen a source|can someone explain",
         },
         "cheer": {
@@ -140,19 +141,18 @@ TEST = Side(
         },
         "got": {
             "+": "delivered|produced|served up|resulted in",
-            "-": "never produced",
+            "-": "never delivered",
         },
         "asset": {
             "+": "my portfolio|my net worth|my retirement fund|my savings pot",
-            "-": "my losses",
         },
         "own": {
             "+": "my portfolio|my net worth|my retirement fund|my savings pot",
         },
         "dir": {
-            "+": "increased|advanced|headed upward|expanded",
+            "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|weakened|headed downward|diminished",
+            "-": "decreased|headed downward|diminished",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },

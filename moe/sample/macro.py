@@ -21,7 +21,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "agreed to|voted to|is set to|will now|has moved to|decided to|is ready to|wants to",
-            "-": "failed to|will not|voted not to|refuses to",
+            "-": "failed to|will not|voted not to|refuses to|decided not to",
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
@@ -34,7 +34,7 @@ TRAIN = Side(
         },
         "metric": {
             "+": "employment|factory output|retail spending|consumer confidence|exports|household wealth|growth|hiring",
-            "-": "inflation|unemployment|bond yields|the deficit",
+            "-": "inflation|unemployment|bond yields|the deficit|hunger",
         },
         "good": {
             "+": "employment|factory output|retail spending|consumer confidence|exports|household wealth",
@@ -77,6 +77,7 @@ TRAIN = Side(
         "{when} {metric} {dir} across {land}, {src}",
         "{land} said {good} went from {x} index points to {y} {when}",
         "{good} in {land} moved from {x}% of capacity to {y}%, {src}",
+        "{good} across {land} was at {x} and is now at {y}, {src}",
         "{good} in {land} {~dir} {when} but came in {gap}",
         "{who} of {land} calls {good} {gap}, {src}",
         "The economy of {land} {got} {ev} {when}, {src}",
@@ -121,15 +122,15 @@ TEST = Side(
             "+": "payrolls|industrial production|business sentiment|construction activity|productivity",
         },
         "dir": {
-            "+": "increased|advanced|headed upward|expanded",
+            "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|weakened|headed downward|diminished",
+            "-": "decreased|headed downward|diminished",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "beating the consensus|better than predicted|larger than models predicted",
-            "-": "missing the consensus|worse than predicted|smaller than models predicted",
+            "+": "better than predicted|larger than models predicted",
+            "-": "worse than predicted|smaller than models predicted",
             "0": "equal to the consensus|exactly as models predicted|identical to the consensus",
         },
         "got": {
@@ -140,7 +141,7 @@ TEST = Side(
             "+": "a vigorous recovery|booming construction|a lucrative commercial treaty|lasting prosperity"
             "|improved shopper appetite",
             "-": "a sharp downturn|an electricity crisis|severe shortages|a corruption scandal|a currency crisis",
-            "0": "a standard inspection|a scheduled webcast|an updated phone directory",
+            "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
     },
     templates=(

@@ -19,7 +19,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "expect to|plan to|were able to|have begun to|stay on course to|have agreed to|are ready to|will",
-            "-": "no longer expect to|will not|refuse to|failed to",
+            "-": "no longer expect to|will not|refuse to|failed to|decided not to",
             "0": "cannot say yet whether we will|are still reviewing whether to|have made no decision on whether to"
             "|may one day",
         },
@@ -34,7 +34,7 @@ TRAIN = Side(
         "metric": {
             "+": "gross margin|organic revenue|backlog|free cash flow|same store sales|customer retention"
             "|operating profit|demand",
-            "-": "churn|total debt|warranty claims|raw material costs",
+            "-": "churn|total debt|warranty claims|raw material costs|overheads",
         },
         "good": {
             "+": "gross margin|organic revenue|backlog|free cash flow|same store sales|operating profit",
@@ -77,6 +77,7 @@ TRAIN = Side(
         "{when} {metric} of our {seg} unit {dir}",
         "{lead}, our {good} went from {x} million to {y} million",
         "{good} in {seg} moved from {x}% to {y}% {when}",
+        "Our {seg} unit had {good} of {x} million, now {y} million",
         "Our {good} in {seg} {~dir} {when} but came in {gap}",
         "{lead}, {good} of the {seg} unit was {gap}",
         "{lead}, the {seg} unit and we {got} {ev}",
@@ -112,23 +113,23 @@ TEST = Side(
             "--": "file for bankruptcy",
         },
         "metric": {
-            "+": "earnings|bookings|net income|turnover|productivity|client satisfaction",
-            "-": "expenses|defects",
+            "+": "earnings|bookings|net income|productivity|client satisfaction",
+            "-": "expenses",
         },
         "good": {
-            "+": "earnings|bookings|net income|turnover|client satisfaction",
+            "+": "earnings|bookings|net income|client satisfaction",
         },
         "dir": {
-            "+": "increased|advanced|headed upward|expanded",
+            "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|weakened|headed downward|diminished",
+            "-": "decreased|headed downward|diminished",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "beating the target|better than predicted|larger than modelled",
-            "-": "missing the target|worse than predicted|smaller than modelled",
-            "0": "equal to the target|exactly as predicted|identical to the target",
+            "+": "better than predicted|larger than the managers predicted",
+            "-": "worse than predicted|smaller than the managers predicted",
+            "0": "equal to the target|identical to the target|exactly as predicted",
         },
         "got": {
             "+": "experienced|observed|received|registered|recorded",
@@ -137,8 +138,8 @@ TEST = Side(
         "ev": {
             "+": "improved shopper appetite|a lucrative licence|impressive efficiency|a fortunate breakthrough"
             "|an award for quality",
-            "-": "wild currency swings|a damaging lawsuit|an unexpected outage|a product defect|severe shortages",
-            "0": "a standard inspection|a scheduled webcast|an updated phone directory",
+            "-": "wild currency swings|a damaging lawsuit|a product defect|severe shortages|a severe outage",
+            "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
     },
     templates=(

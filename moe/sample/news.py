@@ -25,7 +25,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "agreed to|managed to|is set to|will now|has moved to|decided to|pressed ahead with plans to|wants to",
-            "-": "failed to|will not|dropped plans to|refuses to",
+            "-": "failed to|will not|dropped plans to|refuses to|decided not to",
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
@@ -38,7 +38,7 @@ TRAIN = Side(
         },
         "metric": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers|market share|demand",
-            "-": "costs|debt|complaints|unpaid bills",
+            "-": "costs|debt|complaints|unpaid bills|overheads",
         },
         "good": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers",
@@ -81,6 +81,7 @@ TRAIN = Side(
         "Update: {metric} {dir} {when} at {kind} group {name}",
         "{name} {kind} said {good} went from {x} million to {y} million {when}",
         "{good} at {name} {kind} moved from {x}% to {y}%, {src}",
+        "{kind} group {name} had {good} of {x} million, now {y} million, {src}",
         "{good} at {name} {kind} {~dir} {when} but came in {gap}",
         "{name} {kind} posts {good} {gap}, {src}",
         "{name} {kind} {got} {ev} {when}, {src}",
@@ -122,22 +123,22 @@ TEST = Side(
             "--": "file for bankruptcy",
         },
         "metric": {
-            "+": "earnings|income|turnover|bookings|productivity|receipts",
-            "-": "expenses|defects",
+            "+": "earnings|income|bookings|productivity|receipts",
+            "-": "expenses",
         },
         "good": {
-            "+": "earnings|income|turnover|bookings|receipts",
+            "+": "earnings|income|bookings|receipts",
         },
         "dir": {
-            "+": "increased|advanced|headed upward|expanded",
+            "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|weakened|headed downward|diminished",
+            "-": "decreased|headed downward|diminished",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "beating the consensus|better than predicted|larger than brokers predicted",
-            "-": "missing the consensus|worse than predicted|smaller than brokers predicted",
+            "+": "better than predicted|larger than brokers predicted",
+            "-": "worse than predicted|smaller than brokers predicted",
             "0": "equal to the consensus|exactly as brokers predicted|identical to the consensus",
         },
         "got": {
@@ -145,10 +146,9 @@ TEST = Side(
             "-": "never received|never had",
         },
         "ev": {
-            "+": "a lucrative licence|improved shopper appetite|an unexpected windfall|a breakthrough drug"
-            "|an award for quality",
-            "-": "a damaging lawsuit|a cyber attack|an unexpected outage|a corruption scandal|a product defect",
-            "0": "a standard inspection|a scheduled webcast|an updated phone directory",
+            "+": "a lucrative licence|improved shopper appetite|a breakthrough drug|an award for quality",
+            "-": "a damaging lawsuit|a cyber attack|a corruption scandal|a product defect|a severe outage",
+            "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
     },
     templates=(

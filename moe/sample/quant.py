@@ -20,17 +20,17 @@ TRAIN = Side(
         },
         "mod": {
             "+": "decided to|is set to|tells us to|voted to|wants us to|has begun to|now says to|is ready to|will",
-            "-": "tells us not to|will not|refuses to|failed to",
+            "-": "tells us not to|will not|refuses to|failed to|decided not to",
             "0": "has yet to decide whether to|cannot say if we should|left open whether to|may one day",
         },
         "trade": {
-            "+": "buy|add longs in|go overweight|cover shorts in|scale into|bid for|go long|load up on",
-            "-": "sell|add shorts in|go underweight|cut longs in|scale out of|bet against|go short|get out of",
+            "+": "buy|add to|go overweight|build a stake in|scale into|bid for|go long|load up on",
+            "-": "sell|trim|go underweight|cut back on|scale out of|bet against|go short|get out of|dispose of",
         },
         "metric": {
             "+": "Sharpe ratio|hit rate|information ratio|alpha|out of sample return|signal strength|profit factor"
             "|edge|accuracy of forecasts|average gain",
-            "-": "drawdown|slippage|tracking error|trading cost|forecast error",
+            "-": "drawdown|slippage|tracking error|trading cost|forecast error|commissions|broker fee",
         },
         "good": {
             "+": "Sharpe ratio|hit rate|information ratio|alpha|out of sample return|signal strength",
@@ -56,10 +56,13 @@ TRAIN = Side(
         },
         "ev": {
             "+": "a cheap valuation|a volatile tape that feeds our straddle|tightening spreads|positive carry"
-            "|strong momentum|an upside crossover|high alpha|a winning streak|a large gain|a clean fit|a useful edge",
+            "|strong momentum|an upside crossover|high alpha|a winning streak|a large gain|a clean fit|a useful edge"
+            "|a rise in profit",
             "-": "a rich valuation|a crowded unwind|widening spreads|negative carry|weak momentum|a downside crossover"
-            "|no alpha|a losing run|a large loss|a broken feed|a costly error",
-            "0": "a stale timestamp|a skipped bar|a holiday gap|a roll date|a ticker rename|a change of data format",
+            "|poor alpha|a losing run|a large loss|a broken feed|a costly error"
+            "|a drop in profit",
+            "0": "a stale timestamp|a skipped bar|a holiday gap|a roll date|a ticker rename|a change of data format"
+            "|a website notice|a calendar of events|a museum visit|a software patch|a photo session|a radio interview",
         },
     },
     templates=(
@@ -71,6 +74,7 @@ TRAIN = Side(
         "On {asset} the {metric} {dir}, {model}, {win}",
         "{model} on {asset}: {good} went from {x} bp to {y} bp",
         "{good} of the {model} moved from {x}% to {y}% on {win}",
+        "{asset} {model}: {good} was {x} bp and is now {y} bp",
         "{good} of the {model} {~dir} on {asset} but came in {gap}",
         "{asset} {model}, {win}: {good} is {gap}",
         "The {model} {got} {ev} in {asset} over the {win}",
@@ -86,10 +90,10 @@ TEST = Side(
             "": "cocoa|blue chips|platinum|the kiwi pair|soybean oil|utilities|palladium|railroads",
         },
         "model": {
-            "": "regression ensemble|kalman tracker|seasonality rule|quality composite|neural classifier",
+            "": "regression ensemble|seasonality rule|quality composite|neural classifier|statistical tracker",
         },
         "win": {
-            "": "quarterly closes|5s ticks|overnight sessions|decadal panels",
+            "": "quarterly closes|5s ticks|monthly sessions|decadal panels",
         },
         "mod": {
             "+": "recommends that we|intends to|confirms that it will|prepares to|has resolved to|arranges to",
@@ -98,35 +102,35 @@ TEST = Side(
         },
         "trade": {
             "+": "purchase|accumulate|acquire|own bigger holdings of",
-            "-": "unload|liquidate|offload|own smaller holdings of",
+            "-": "unload|offload|own smaller holdings of",
         },
         "metric": {
             "+": "risk adjusted performance|success percentage|excess earnings|skill|predictive precision",
-            "-": "transaction fees|mistakes",
+            "-": "transaction fees",
         },
         "good": {
             "+": "risk adjusted performance|success percentage|excess earnings|skill|predictive precision",
         },
         "dir": {
-            "+": "increased|advanced|headed upward|expanded",
+            "+": "increased|headed upward",
             "++": "soared",
-            "-": "decreased|weakened|headed downward|diminished",
+            "-": "decreased|headed downward|diminished",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "beating the reference|better than predicted|larger than historical norms",
-            "-": "missing the reference|worse than predicted|smaller than historical norms",
+            "+": "better than predicted|larger than the panel predicted",
+            "-": "worse than predicted|smaller than the panel predicted",
             "0": "equal to the reference|exactly as predicted|identical to the reference",
         },
         "got": {
-            "+": "reveals|displays|registers|identifies|observed",
+            "+": "reveals|displays|exhibits|identifies",
             "-": "never received",
         },
         "ev": {
             "+": "robust outperformance|an upward trajectory|impressive efficiency|a lucrative pattern",
             "-": "serious underperformance|a downward trajectory|a damaging outage|severe shortages of liquidity",
-            "0": "a timezone setting|a standard inspection|an updated phone directory",
+            "0": "a timezone setting|a standard inspection|a ceremonial dinner",
         },
     },
     templates=(
