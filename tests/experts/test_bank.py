@@ -7,8 +7,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experts.bank import ExpertBank, GatedLinear, drop
+from experts.bank import ExpertBank
 from experts.errors import Fault
+from experts.gated import GatedLinear, drop
 from experts.lora import LayerMap, LoraSettings, lora_config
 
 IDS = torch.randint(3, 99, (3, 7), generator=torch.Generator().manual_seed(1))
