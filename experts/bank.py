@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
-from experts.gated import GatedLinear, Route, gate_position_biases
+from experts.gated import SAME_INPUT, GatedLinear, Route, gate_position_biases
 from experts.lora import LayerMap, Touch, check_trunk, touched_layers
 
 PREFIX = "base_model.model."
@@ -94,7 +94,15 @@ class ExpertBank:
             self._gated[path] = GatedLinear(getattr(owner, child), self.route_state)
             self._gated[path].train(self.training)
             setattr(owner, child, self._gated[path])
+            self._join_readers(owner)
         return self._gated[path]
+
+    def _join_readers(self, owner: nn.Module) -> None:
+        for names in SAME_INPUT:
+            found = [getattr(owner, name, None) for name in names]
+            layers = [one for one in found if isinstance(one, GatedLinear)]
+            if len(layers) > 1:
+                self.route_state.readers[layers[0]] = layers[1:]
 
     def route(self, gates: Tensor | None, only: str | None = None) -> None:
         """Blend by these gates from now on.

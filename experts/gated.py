@@ -14,33 +14,61 @@ from transformers.pytorch_utils import Conv1D
 
 from experts.lora import Touch
 
+Touches = tuple[tuple[str, Touch], ...]
+SAME_INPUT = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("gate_proj", "up_proj"))
+
 
 class Route:
-    """The gates of the texts now in the backbone, shared by all gated layers of one bank."""
+    """The gates of the texts now in the backbone, shared by all gated layers of one bank.
+
+    Layers that read the very same tensor, as q, k and v do, have it multiplied by all their A at once, by their first.
+    """
 
     def __init__(self) -> None:
         self.gates: Tensor | None = None  # (B, E) or (B, T, E); B = 1 holds for every text
         self.columns: dict[str, int] = {}
         self.active: tuple[str, ...] = ()
-        self._scales: dict[tuple[tuple[str, Touch], ...], Tensor] = {}
+        self._scales: dict[Touches, Tensor] = {}
+        self.readers: dict[GatedLinear, list[GatedLinear]] = {}
+        self._waiting: dict[GatedLinear, tuple[Tensor, Tensor]] = {}
 
     def set(self, gates: Tensor | None, columns: dict[str, int], active: tuple[str, ...]) -> None:
         """Lay the gates for the passes that follow; None switches every expert off."""
         self.gates, self.columns, self.active = gates, columns, active
-        self._scales = {}
+        self._scales, self._waiting = {}, {}
 
     @contextmanager
     def text(self, row: int) -> Iterator[None]:
         """Narrow the route to one text, for layers that see no batch dimension."""
-        whole, scales = self.gates, self._scales
-        assert whole is not None
-        self.gates, self._scales = whole[row : row + 1], {}
+        kept = self.gates, self._scales, self._waiting
+        assert self.gates is not None
+        self.gates, self._scales, self._waiting = self.gates[row : row + 1], {}, {}
         try:
             yield
         finally:
-            self.gates, self._scales = whole, scales
+            self.gates, self._scales, self._waiting = kept
 
-    def scale(self, touches: tuple[tuple[str, Touch], ...]) -> Tensor:
+    def low(self, layer: "GatedLinear", x: Tensor) -> Tensor:
+        """`g · s · A x` of a layer, (…, R), made together with that of the other readers of x."""
+        source, low = self._waiting.pop(layer, (None, None))
+        if low is not None and source is x:
+            return low
+        layers = [layer, *(one for one in self.readers.get(layer, ()) if one.here)]
+        lows = self._product(layers, x).split([one.rank for one in layers], dim=-1)  # each (…, R)
+        self._waiting |= {one: (x, low) for one, low in zip(layers[1:], lows[1:], strict=True)}
+        return lows[0]
+
+    def _product(self, layers: list["GatedLinear"], x: Tensor) -> Tensor:
+        a = _together([one.stacked_a(x.dtype) for one in layers], dim=0)  # (R, D_in)
+        scale = _together([self.scale(one.here) for one in layers], dim=-1)  # (B, 1, R)
+        x = drop(x, layers[0].dropout if layers[0].training else 0.0)
+        if x.dim() == 3:
+            low = F.linear(x, a)  # (B, T, R)
+            return low * scale.to(low.dtype)
+        low = F.linear(x, a).view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
+        return (low * scale.to(low.dtype)).view(-1, a.shape[0])  # (B·T, R)
+
+    def scale(self, touches: Touches) -> Tensor:
         """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token.
 
         Kept for the pass, since most layers of a backbone ask for the same columns.
@@ -67,6 +95,7 @@ class GatedLinear(nn.Module):
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
+        self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
 
     @property
     def weight(self) -> Tensor:
@@ -77,6 +106,16 @@ class GatedLinear(nn.Module):
     def bias(self) -> Tensor | None:
         """The frozen bias."""
         return self.base.bias  # type: ignore[return-value]
+
+    @property
+    def here(self) -> Touches:
+        """The active experts that touch this layer."""
+        return tuple((name, self.touches[name]) for name in self.route.active if name in self.touches)
+
+    @property
+    def rank(self) -> int:
+        """Their ranks' sum (R)."""
+        return sum(touch.rank for _, touch in self.here)
 
     def add(self, name: str, touch: Touch) -> None:
         """Lay a fresh adapter beside the weight: A as PEFT initialises it, B zero."""
@@ -90,22 +129,34 @@ class GatedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D_in), or the same flattened to (B·T, D_in), to the same with D_out."""
         y = self.base(x)
-        here = tuple((name, self.touches[name]) for name in self.route.active if name in self.touches)
-        if self.route.gates is None or not here:
+        if self.route.gates is None or not self.here:
             return y
-        return y + self._delta(x, here).to(y.dtype)
+        low, b = self.route.low(self, x), self.stacked_b(y.dtype)
+        if torch.is_grad_enabled() or not y.is_contiguous():
+            return y + F.linear(low, b).to(y.dtype)
+        y.view(-1, y.shape[-1]).addmm_(low.reshape(-1, low.shape[-1]).to(y.dtype), b.T)
+        return y
 
-    def _delta(self, x: Tensor, here: tuple[tuple[str, Touch], ...]) -> Tensor:
-        a = torch.cat([self.lora_A[name] for name, _ in here])  # (R, D_in)
-        b = torch.cat([self.lora_B[name] for name, _ in here], dim=1)  # (D_out, R)
-        scale = self.route.scale(here)  # (B, 1, R)
-        inputs = x.to(a.dtype)
-        if x.dim() == 2 and scale.numel() > scale.shape[-1]:
-            inputs = inputs.view(scale.shape[0], -1, x.shape[-1])  # (B, T, D_in)
-        low = F.linear(drop(inputs, self.dropout if self.training else 0.0), a)  # (B, T, R)
-        if x.dim() == 2:
-            low = low.view(scale.shape[0], -1, low.shape[-1]) if scale.numel() > scale.shape[-1] else low[None]
-        return F.linear(low * scale.to(low.dtype), b).view(*x.shape[:-1], -1)  # (B, T, D_out)
+    def stacked_a(self, dtype: torch.dtype) -> Tensor:
+        """The active experts' A, (R, D_in)."""
+        return self._stacked("A", [self.lora_A[name] for name, _ in self.here], 0, dtype)
+
+    def stacked_b(self, dtype: torch.dtype) -> Tensor:
+        """The active experts' B, (D_out, R)."""
+        return self._stacked("B", [self.lora_B[name] for name, _ in self.here], 1, dtype)
+
+    def _stacked(self, kind: str, parts: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
+        """Parts side by side; kept from pass to pass while nothing learns and no part has changed."""
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            return _together(list(parts), dim).to(dtype)
+        key = (dtype, *((part.data_ptr(), part._version) for part in parts))
+        if kind not in self._kept or self._kept[kind][0] != key:
+            self._kept[kind] = key, _together([part.detach() for part in parts], dim).to(dtype)
+        return self._kept[kind][1]
+
+
+def _together(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def drop(x: Tensor, share: float) -> Tensor:
