@@ -145,7 +145,9 @@ def infer(
     ] = None,
     routing: RoutingOption = "soft",
     windows: Annotated[bool, typer.Option("--windows", help="Average long texts over windows, not cut them.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one pass.")] = 64,
+    tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Tokens in one pass; by default what suits the machine.")
+    ] = None,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -160,12 +162,11 @@ def infer(
         out=out if out is not None and out.suffix else None,
         domain=data_type,
         task=task,
-        batch_size=batch_size,
         plain=json_ or not sys.stdout.isatty(),
     )
     request.check()
     _check_routing(routing)
-    answer_all(request, _predictor(model, routing, windows, config, None if request.out else out, sets))
+    answer_all(request, _predictor(model, routing, windows, config, None if request.out else out, sets, tokens))
 
 
 def _check_routing(routing: str) -> None:
@@ -176,12 +177,18 @@ def _check_routing(routing: str) -> None:
 
 
 def _predictor(
-    model: Path | None, routing: Any, windows: bool, config: Path | None, out: Path | None, sets: list[str] | None
+    model: Path | None,
+    routing: Any,
+    windows: bool,
+    config: Path | None,
+    out: Path | None,
+    sets: list[str] | None,
+    tokens: int | None = None,
 ) -> "Predictor":
     from moe.predict import Predictor
 
     mixture, template, max_length = _model(model, config, out, sets)
-    return Predictor(mixture, template, max_length, routing, windows)
+    return Predictor(mixture, template, max_length, routing, windows, tokens)
 
 
 def _model(

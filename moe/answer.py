@@ -43,7 +43,6 @@ class Request:
     out: Path | None
     domain: str | None
     task: str | None
-    batch_size: int
     plain: bool
 
     def check(self) -> None:
@@ -79,9 +78,7 @@ def answer_all(request: Request, predictor: Predictor) -> None:
     total = _count(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
     with bar("infer", total, "text", quiet) as meter:
-        answers = _moving(
-            answer_rows(_rows(request), predictor, request.domain, request.task, request.batch_size), meter
-        )
+        answers = _moving(answer_rows(_rows(request), predictor, request.domain, request.task), meter)
         if request.out:
             return _to_file(answers, request.out)
         return _as_lines(answers) if request.plain else _as_tables(answers)

@@ -21,8 +21,6 @@ from moe.predict import Answer, Predictor, Routing
 from moe.progress import bar
 from router.usage import Usage
 
-BATCH = 64
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -41,11 +39,9 @@ class Judged:
     routed: Answer
 
 
-def in_batches(rows: Dataset, size: int = BATCH) -> Iterator[list[dict[str, Any]]]:
-    """Rows as lists of dicts, texts of like length together."""
-    order = np.argsort([len(text) for text in rows["text"]], kind="stable")
-    for start in range(0, len(order), size):
-        columns = rows[order[start : start + size].tolist()]
+def in_windows(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows as lists of dicts, in order."""
+    for columns in rows.iter(size):
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -58,7 +54,7 @@ def judge(predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "
     space = predictor.model.labels
     found: list[Judged] = []
     with bar(title, len(rows), "text", quiet) as meter:
-        for batch in in_batches(rows):
+        for batch in in_windows(rows, predictor.window):
             scores = predictor.score([row["text"] for row in batch], [r["domain"] for r in batch] if pin else None)
             masked = predictor.answers(scores, [row["task"] for row in batch])
             routed = predictor.answers(scores, predictor.routed_tasks(scores))

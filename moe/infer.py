@@ -1,4 +1,4 @@
-"""Texts in, answers out, one row each in its place: batches over a stream of any length.
+"""Texts in, answers out, one row each in its place: a bounded window over a stream of any length.
 
 Answers are `moe.predict`'s; files are `moe.data`'s; how a person sees them is `moe.report`'s.
 """
@@ -9,16 +9,12 @@ from typing import Any
 
 from moe.predict import Answer, Predictor
 
-BATCH = 64
-WINDOW = 16
-
 
 def answer_rows(
     rows: Iterable[dict[str, Any]],
     predictor: Predictor,
     domain: str | None = None,
     task: str | None = None,
-    batch_size: int = BATCH,
 ) -> Iterator[dict[str, Any]]:
     """Answer a stream of rows in order.
 
@@ -31,28 +27,23 @@ def answer_rows(
         `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated`, or the row's `error`.
     """
     stream = iter(rows)
-    while window := list(islice(stream, batch_size * WINDOW)):
-        yield from _answer_window(window, predictor, domain, task, batch_size)
+    while window := list(islice(stream, predictor.window)):
+        yield from _answer_window(window, predictor, domain, task)
 
 
 def _answer_window(
-    window: list[dict[str, Any]], predictor: Predictor, domain: str | None, task: str | None, size: int
-) -> list[dict[str, Any]]:
-    """Texts of like length share a batch, whatever their place in the window."""
-    good = sorted((i for i, row in enumerate(window) if "error" not in row), key=lambda i: len(window[i]["text"]))
-    done = list(window)
-    for start in range(0, len(good), size):
-        chosen = good[start : start + size]
-        answers = answer_texts([window[i]["text"] for i in chosen], predictor, domain, task)
-        for i, answer in zip(chosen, answers, strict=True):
-            done[i] = window[i] | as_row(answer, predictor.model.bank.names)
-    return done
+    window: list[dict[str, Any]], predictor: Predictor, domain: str | None, task: str | None
+) -> Iterator[dict[str, Any]]:
+    good = [row["text"] for row in window if "error" not in row]
+    answers = iter(answer_texts(good, predictor, domain, task) if good else ())
+    for row in window:
+        yield row if "error" in row else row | as_row(next(answers), predictor.model.bank.names)
 
 
 def answer_texts(
     texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
 ) -> list[Answer]:
-    """Answer a batch of texts (B)."""
+    """Answer texts (B), in their order."""
     scores = predictor.score(texts, [domain] * len(texts) if domain else None)
     if task is None and domain is not None:
         task = predictor.model.labels.tasks_of(domain)[0]

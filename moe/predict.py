@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from experts.domain import Labels
 from experts.errors import Fault, guess
+from moe.data.batches import by_budget
 from moe.metrics import share_entropy
-from moe.model import Mixture, Output, allowed_experts
+from moe.model import Mixture, allowed_experts
 
 Routing = Literal["soft", "hard"]
 SIGNS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
@@ -69,67 +71,94 @@ class Predictor:
         max_length: tokens a text is cut to.
         routing: `soft` blends, `hard` gives each text to its most probable expert.
         windows: average a long text over windows instead of cutting it.
+        tokens: how many a batch may hold, padding included; by default what suits device and precision.
     """
 
     def __init__(
-        self, model: Mixture, template: str, max_length: int, routing: Routing = "soft", windows: bool = False
+        self,
+        model: Mixture,
+        template: str,
+        max_length: int,
+        routing: Routing = "soft",
+        windows: bool = False,
+        tokens: int | None = None,
     ) -> None:
         self.model, self.template, self.max_length = model, template, max_length
         self.hard, self.windows = routing == "hard", windows
         self.tokenizer = model.source.tokenizer
+        self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
+
+    @property
+    def window(self) -> int:
+        """How many texts are looked at together, so that those of like length share a batch."""
+        return max(1, self.tokens // 2)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
-        """Score a batch of texts (B).
+        """Score texts (B) in batches of like length; the scores come in the texts' order.
 
         Args:
             pin: a domain a text, whose experts alone answer; None leaves that text to the router.
         """
         self.model.eval()
-        device = self.model.owners.device
-        ids, mask, owner = self._tokens(texts)
+        ids, owner = self._tokens(texts)
         counts = np.bincount(owner, minlength=len(texts))  # (B,)
         if not self.windows:
             first = np.unique(owner, return_index=True)[1]  # (B,)
-            ids, mask, owner = ids[first], mask[first], owner[first]
-        allowed = self._allowed(pin, owner) if pin else None
-        out = self.model(ids.to(device), mask.to(device), allowed=allowed, hard=self.hard)
-        return self._scores(out, owner, counts)
+            ids, owner = [ids[i] for i in first], owner[first]
+        allowed = self._allowed(pin, owner) if pin else None  # (W, E)
+        batches = by_budget([len(one) for one in ids], self.tokens)
+        raw = [self._run(ids, batch, allowed) for batch in batches]
+        back = np.argsort(np.concatenate(batches))  # (W,)
+        whole = {name: np.concatenate([one[name] for one in raw])[back] for name in raw[0]}
+        return self._scores(whole, owner, counts)
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Ids and mask (W, T), and the text that each window belongs to (W,)."""
+    def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+        """Ids of each window (W), and the text that it belongs to (W,)."""
         filled = [self.template.replace("{text}", text) for text in texts]
         out = self.tokenizer(
             filled,
             truncation=True,
             max_length=self.max_length,
-            padding=True,
             return_overflowing_tokens=True,
-            return_tensors="pt",
+            return_attention_mask=False,
         )
-        return out["input_ids"], out["attention_mask"], out["overflow_to_sample_mapping"].numpy()
+        return out["input_ids"], np.asarray(out["overflow_to_sample_mapping"])
+
+    def _run(self, ids: Sequence[list[int]], batch: np.ndarray, allowed: Tensor | None) -> dict[str, np.ndarray]:
+        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`."""
+        device = self.model.owners.device
+        chosen = [torch.tensor(ids[i]) for i in batch]
+        padded = pad_sequence(chosen, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
+        mask = pad_sequence([torch.ones_like(one) for one in chosen], batch_first=True)  # (W, T)
+        own = None if allowed is None else allowed[torch.as_tensor(batch, device=device)]  # (W, E)
+        out = self.model(padded.to(device), mask.to(device), allowed=own, hard=self.hard)
+        gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
+        assert gates is not None
+        found = {f"head/{name}": logits for name, logits in out.logits.items()}
+        found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(batch), -1)  # (W, E)
+        if out.polarity is not None:
+            found["polarity"] = out.polarity
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def _allowed(self, pin: Sequence[str | None], owner: np.ndarray) -> Tensor:
         index = torch.tensor([self.model.domain_index(pin[i]) for i in owner], device=self.model.owners.device)
         allowed = allowed_experts(self.model.owners, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
-    def _scores(self, out: Output, owner: np.ndarray, counts: np.ndarray) -> Scores:
-        def gather(values: Tensor) -> np.ndarray:
-            rows = values.float().cpu().numpy()
+    def _scores(self, whole: dict[str, np.ndarray], owner: np.ndarray, counts: np.ndarray) -> Scores:
+        def gather(rows: np.ndarray) -> np.ndarray:
             if not self.windows:
                 return rows
             total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
             np.add.at(total, owner, rows)
             return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
-        gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
-        assert gates is not None
-        shares = gates[..., : len(self.model.bank.names)].expand(len(owner), -1)  # (W, E)
+        joined = {name: gather(rows) for name, rows in whole.items()}
         return Scores(
-            {head: gather(logits) for head, logits in out.logits.items()},
-            None if out.polarity is None else gather(out.polarity).clip(-1.0, 1.0),
-            gather(shares),
+            {name.removeprefix("head/"): rows for name, rows in joined.items() if name.startswith("head/")},
+            joined["polarity"].clip(-1.0, 1.0) if "polarity" in joined else None,
+            joined["shares"],
             counts > 1 if not self.windows else np.zeros(len(counts), dtype=bool),
         )
 
@@ -154,6 +183,13 @@ class Predictor:
         probabilities /= probabilities.sum()
         polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
         return Answer(task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+
+
+def token_budget(device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens a batch: what still fits a CPU's caches, or keeps a GPU busy."""
+    if device.type != "cpu":
+        return 16384
+    return 1024 if dtype == torch.float32 else 4096
 
 
 def sign_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:

@@ -69,6 +69,20 @@ class Collator:
         return self.in_head[row["task"]][row["label"]] if row["label"] >= 0 else -1
 
 
+def by_budget(lengths: Sequence[int], tokens: int) -> list[np.ndarray]:
+    """Row numbers in batches of like length, none of which holds more tokens than this with its padding.
+
+    A row longer than the budget has a batch of its own.
+    """
+    order = np.argsort(lengths, kind="stable")  # (N,)
+    cuts, start = [], 0
+    for place, row in enumerate(order):
+        if place > start and (place - start + 1) * lengths[row] > tokens:
+            cuts.append(place)
+            start = place
+    return np.split(order, cuts)
+
+
 def text_lengths(rows: Dataset) -> np.ndarray:
     """Characters of each text (N,), which sort nearly as tokens do."""
     return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks())) if len(rows) else np.zeros(0, int)

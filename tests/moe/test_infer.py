@@ -1,5 +1,6 @@
 """Claims about answers: in order, whatever the batch; pinned, hard and windowed as asked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,26 @@ TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls o
 
 def test_answers_keep_their_place_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
-    whole, single = list(answer_rows(rows, predictor)), list(answer_rows(rows, predictor, batch_size=1))
+    whole = list(answer_rows(rows, predictor))
+    predictor.tokens = 1
+    single = list(answer_rows(rows, predictor))
     assert [row["id"] for row in whole] == list(range(len(TEXTS)))
     for a, b in zip(whole, single, strict=True):
         assert a["label"] == b["label"]
         assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
+
+
+def test_a_stream_is_read_a_window_at_a_time(predictor: Predictor) -> None:
+    predictor.tokens, taken = 8, 0
+
+    def stream() -> Iterator[dict[str, str]]:
+        nonlocal taken
+        for text in TEXTS:
+            taken += 1
+            yield {"text": text}
+
+    next(answer_rows(stream(), predictor))
+    assert taken == predictor.window == 4
 
 
 def test_a_bad_row_keeps_its_place_and_the_others_go_on(predictor: Predictor) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experts.domain import Domain, LabelSpace
-from moe.data.batches import Collator, DomainBatches
+from moe.data.batches import Collator, DomainBatches, by_budget
 
 
 def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: int = 0) -> DomainBatches:
@@ -24,6 +24,17 @@ def test_at_temperature_one_an_epoch_holds_every_row_once(counts: list[int], siz
     rows = [row for batch in sampler for row in batch]
     assert sorted(rows) == list(range(sum(counts)))
     assert len(list(sampler)) == len(sampler)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 120))
+@settings(max_examples=60, deadline=None)
+def test_batches_by_budget_hold_every_row_once_and_no_more_than_it(lengths: list[int], tokens: int) -> None:
+    found = by_budget(lengths, tokens)
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
+    tops = [max(lengths[i] for i in batch) for batch in found]
+    assert tops == sorted(tops), "texts of like length together"
 
 
 def test_a_higher_temperature_evens_domains_out() -> None:
