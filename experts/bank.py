@@ -4,7 +4,8 @@ It is handed gates as one tensor and does not know who made them; what a layer c
 `experts.folder`'s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -136,6 +137,22 @@ class ExpertBank:
         self.training = mode
         for layer in self._gated.values():
             layer.train(mode)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """The constant route of one expert, for inference: folded into a copy of the weights while it lasts.
+
+        Quantised weights stay as they are, with the expert beside them: to fold would round its update away.
+        """
+        self.constant(name)
+        layers = [layer for layer in self._gated.values() if layer.here and layer.foldable]
+        try:
+            for layer in layers:
+                layer.fold()
+            yield
+        finally:
+            for layer in layers:
+                layer.unfold()
 
     def set_dropout(self, share: float) -> None:
         """Drop this share of the experts' inputs in training, one mask for all experts of a layer."""

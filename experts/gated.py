@@ -95,6 +95,7 @@ class GatedLinear(nn.Module):
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
+        self.folded: Tensor | None = None  # (D_out, D_in)
         self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
 
     @property
@@ -128,6 +129,8 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D_in), or the same flattened to (B·T, D_in), to the same with D_out."""
+        if self.folded is not None:
+            return F.linear(x, self.folded, self.bias)
         y = self.base(x)
         if self.route.gates is None or not self.here:
             return y
@@ -136,6 +139,24 @@ class GatedLinear(nn.Module):
             return y + F.linear(low, b).to(y.dtype)
         y.view(-1, y.shape[-1]).addmm_(low.reshape(-1, low.shape[-1]).to(y.dtype), b.T)
         return y
+
+    @property
+    def foldable(self) -> bool:
+        """Whether an update can be added to the weight itself: not to a quantised one, which would round it away."""
+        return type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Compute with `W + Σ_e s_e B_e A_e` of the active experts, a copy, until `unfold`; gates are then not read."""
+        assert self.foldable
+        a, b = self.stacked_a(torch.float32), self.stacked_b(torch.float32)  # (R, D_in), (D_out, R)
+        scaling = torch.cat([a.new_full((touch.rank,), touch.scaling) for _, touch in self.here])  # (R,)
+        weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
+        self.folded = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
+
+    def unfold(self) -> None:
+        """Compute with the frozen weight again."""
+        self.folded = None
 
     def stacked_a(self, dtype: torch.dtype) -> Tensor:
         """The active experts' A, (R, D_in)."""

@@ -3,7 +3,8 @@
 Training an expert is this with a constant route. Losses are `moe.objective`'s, files `moe.folder`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
-from experts.lora import layer_list
 from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, pool
-from router.gate import Gate, Mixed, pin, summarise
+from moe.trunk import Reached, Trunk
+from router.gate import Gate, Mixed, harden, pin, summarise
 
 
 @dataclass
@@ -50,6 +51,8 @@ class _Pass:
     own: Tensor
     allowed: Tensor | None
     hard: bool
+    trunk: Tensor | None = None
+    stop: bool = False
     routed: Routed | None = None
 
 
@@ -88,7 +91,8 @@ class Mixture(nn.Module):
         self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
         self.register_buffer("owners", owners_of(bank.names, domains), persistent=False)
         self._pass: _Pass | None = None
-        layer_list(self.backbone)[1][bank.trunk_depth].register_forward_pre_hook(self._route, with_kwargs=True)
+        self.trunk = Trunk(self.backbone, bank.trunk_depth)
+        self.trunk.next.register_forward_pre_hook(self._enter, with_kwargs=True)
 
     def forward(
         self,
@@ -96,6 +100,7 @@ class Mixture(nn.Module):
         attention_mask: Tensor,
         allowed: Tensor | None = None,
         hard: bool = False,
+        trunk: Tensor | None = None,
         **_: Any,
     ) -> Output:
         """One pass over token ids (B, T).
@@ -103,18 +108,52 @@ class Mixture(nn.Module):
         Args:
             allowed: (B, E) bool, pins each text's gates to these experts.
             hard: each text goes to its one most probable expert.
+            trunk: (B, T, D), what `look` gave for these ids; the first layers are then not run again.
         """
-        own = attention_mask.bool() & ~torch.isin(input_ids, self.special)  # (B, T)
-        own = torch.where(own.any(1, keepdim=True), own, attention_mask.bool())  # (B, T)
-        self._pass = _Pass(own, allowed, hard)
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, D)
-        routed, self._pass = self._pass.routed, None
+        now = _Pass(self._own(input_ids, attention_mask), allowed, hard, trunk)
+        states, routed = self._run(now, input_ids, attention_mask)
         pooled = pool(states, attention_mask, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures there even when all below is frozen
         gates = routed.gates if routed else self.bank.route_state.gates
         out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
         return Output(pooled, out.logits, out.polarity, routed)
+
+    @torch.no_grad()
+    def look(
+        self, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None = None, hard: bool = False
+    ) -> tuple[Tensor, Routed | None]:
+        """The trunk alone: its states (B, T, D), and what the router makes of them."""
+        now = _Pass(self._own(input_ids, attention_mask), allowed, hard, stop=True)
+        return self._run(now, input_ids, attention_mask)
+
+    def _own(self, ids: Tensor, mask: Tensor) -> Tensor:
+        own = mask.bool() & ~torch.isin(ids, self.special)  # (B, T)
+        return torch.where(own.any(1, keepdim=True), own, mask.bool())  # (B, T)
+
+    def _run(self, now: _Pass, ids: Tensor, mask: Tensor) -> tuple[Tensor, Routed | None]:
+        """The backbone's states (B, T, D) where this pass ends, and the routing on the way."""
+        if now.trunk is not None and not self.trunk.known:
+            self.look(ids[:1, :2], mask[:1, :2])
+        self._pass = now
+        try:
+            with self.trunk.skipped() if now.trunk is not None else nullcontext():
+                states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+        except Reached as reached:
+            states = reached.states  # (B, T, D)
+        finally:
+            self._pass = None
+        return states, now.routed
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Answer by this expert and no router while it lasts; see `ExpertBank.alone`."""
+        before, self.only = self.only, name
+        try:
+            with self.bank.alone(name):
+                yield
+        finally:
+            self.only = before
 
     def train(self, mode: bool = True) -> "Mixture":
         """Training or evaluation of all but the backbone, whose trunk shows the router the same state in both."""
@@ -123,16 +162,23 @@ class Mixture(nn.Module):
         self.bank.train(mode)
         return self
 
-    def _route(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs once, as the trunk's state enters the first layer with experts."""
         now = self._pass
         if now is None:
-            return
+            return None
+        states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
+        states = states if now.trunk is None else now.trunk.to(states.dtype)  # (B, T, D)
+        self._route(states, now)
+        if now.stop:
+            raise Reached(states)
+        return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+
+    def _route(self, states: Tensor, now: _Pass) -> None:
         if self.only:
             self.bank.constant(self.only)
             return
         assert self.gate is not None
-        states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         logits = self.gate.logits(summarise(states, now.own))  # (B, G + E)
         branch = logits.view_as(logits)  # (B, G + E)
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
@@ -142,8 +188,9 @@ class Mixture(nn.Module):
 
     def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
         assert self.gate is not None
-        mixed = self.gate.mix(logits, hard=now.hard)
-        return mixed if now.allowed is None else pin(mixed, now.allowed)
+        mixed = self.gate.mix(logits)
+        mixed = mixed if now.allowed is None else pin(mixed, now.allowed)
+        return harden(mixed) if now.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """All experts' parameters, by expert and PEFT key."""

@@ -108,7 +108,10 @@ class Predictor:
             ids, owner = [ids[i] for i in first], owner[first]
         allowed = self._allowed(pin, owner) if pin else None  # (W, E)
         batches = by_budget([len(one) for one in ids], self.tokens)
-        raw = [self._run(ids, batch, allowed) for batch in batches]
+        if self.hard and self.model.gate is not None and self.model.only is None:
+            batches, raw = self._in_two_phases(ids, batches, allowed)
+        else:
+            raw = [self._raw(*self._pad(ids, batch), allowed=_rows(allowed, batch)) for batch in batches]
         back = np.argsort(np.concatenate(batches))  # (W,)
         whole = {name: np.concatenate([one[name] for one in raw])[back] for name in raw[0]}
         return self._scores(whole, owner, counts)
@@ -125,18 +128,48 @@ class Predictor:
         )
         return out["input_ids"], np.asarray(out["overflow_to_sample_mapping"])
 
-    def _run(self, ids: Sequence[list[int]], batch: np.ndarray, allowed: Tensor | None) -> dict[str, np.ndarray]:
-        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`."""
+    def _in_two_phases(
+        self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
+    ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+        """Hard routing: the trunk for all, then the other layers expert by expert, in batches that are full again."""
+        lengths = np.array([len(one) for one in ids])  # (W,)
+        states: dict[int, Tensor] = {}
+        expert = np.zeros(len(ids), dtype=int)  # (W,)
+        dense = np.zeros((len(ids), len(self.model.bank.names)), dtype=np.float32)  # (W, E)
+        for batch in batches:
+            trunk, routed = self.model.look(*self._pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
+            assert routed is not None
+            states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
+            expert[batch] = routed.gates.argmax(1).cpu().numpy()
+            dense[batch] = routed.dense.cpu().numpy()
+        done, raw = [], []
+        for one in np.unique(expert):
+            with self.model.alone(self.model.bank.names[one]):
+                mine = np.flatnonzero(expert == one)
+                for part in by_budget(lengths[mine], self.tokens):
+                    batch = mine[part]
+                    trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
+                    raw.append(self._raw(*self._pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
+                    done.append(batch)
+        return done, raw
+
+    def _pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Ids and mask of some windows, (W, T) each, on the model's device."""
         device = self.model.owners.device
         chosen = [torch.tensor(ids[i]) for i in batch]
         padded = pad_sequence(chosen, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
         mask = pad_sequence([torch.ones_like(one) for one in chosen], batch_first=True)  # (W, T)
-        own = None if allowed is None else allowed[torch.as_tensor(batch, device=device)]  # (W, E)
-        out = self.model(padded.to(device), mask.to(device), allowed=own, hard=self.hard)
+        return padded.to(device), mask.to(device)
+
+    def _raw(
+        self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
+    ) -> dict[str, np.ndarray]:
+        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`."""
+        out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
         gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
         assert gates is not None
         found = {f"head/{name}": logits for name, logits in out.logits.items()}
-        found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(batch), -1)  # (W, E)
+        found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
             found["polarity"] = out.polarity
         return {name: values.float().cpu().numpy() for name, values in found.items()}
@@ -183,6 +216,10 @@ class Predictor:
         probabilities /= probabilities.sum()
         polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
         return Answer(task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+
+
+def _rows(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
+    return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
 
 
 def token_budget(device: torch.device, dtype: torch.dtype) -> int:

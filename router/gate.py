@@ -135,13 +135,13 @@ class Gate(nn.Module):
         """
         if self.settings.kind == "fixed":
             dense = self._constant(logits)  # (B, E)
-            return Mixed(_one_hot(dense) if hard else dense, dense)
+            return harden(Mixed(dense, dense)) if hard else Mixed(dense, dense)
         scaled = logits.float() / self.temperature  # (B, G + E)
         roles = scaled[..., : self.groups].softmax(-1)  # (B, G)
         inside = self._inside(scaled[..., self.groups :])  # (B, E)
         dense = roles[..., self.group] * inside  # (B, E)
         if hard:
-            return Mixed(_one_hot(dense), dense)
+            return harden(Mixed(dense, dense))
         winners = self._winners(inside) + (inside - inside.detach())  # (B, E)
         return Mixed(self._keep_largest(roles)[..., self.group] * winners, dense)
 
@@ -187,6 +187,11 @@ def _network(dim: int, outputs: int, settings: GateSettings) -> nn.Sequential:
 def _one_hot(scores: Tensor) -> Tensor:
     """1 at the largest of the last dimension, 0 elsewhere, without gradient."""
     return F.one_hot(scores.detach().argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+
+def harden(mixed: Mixed) -> Mixed:
+    """All weight of each text on its one most probable expert (FinSA-MoE's rule at inference)."""
+    return Mixed(_one_hot(mixed.dense), mixed.dense)
 
 
 def pin(mixed: Mixed, allowed: Tensor) -> Mixed:

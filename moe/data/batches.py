@@ -69,7 +69,7 @@ class Collator:
         return self.in_head[row["task"]][row["label"]] if row["label"] >= 0 else -1
 
 
-def by_budget(lengths: Sequence[int], tokens: int) -> list[np.ndarray]:
+def by_budget(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
     """Row numbers in batches of like length, none of which holds more tokens than this with its padding.
 
     A row longer than the budget has a batch of its own.
