@@ -132,6 +132,13 @@ def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dty
     return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
 
 
+def token_budget(device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens a batch: what still fits a CPU's caches, or keeps a GPU busy."""
+    if device.type != "cpu":
+        return 16384
+    return 1024 if dtype == torch.float32 else 4096
+
+
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
     if settings.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)

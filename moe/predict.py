@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experts.domain import Labels
 from experts.errors import Fault, guess
+from moe.backbone import token_budget
 from moe.data.batches import by_budget
 from moe.metrics import share_entropy
 from moe.model import Mixture, allowed_experts
@@ -220,13 +221,6 @@ class Predictor:
 
 def _rows(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
     return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
-
-
-def token_budget(device: torch.device, dtype: torch.dtype) -> int:
-    """Tokens a batch: what still fits a CPU's caches, or keeps a GPU busy."""
-    if device.type != "cpu":
-        return 16384
-    return 1024 if dtype == torch.float32 else 4096
 
 
 def sign_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:

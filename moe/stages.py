@@ -70,6 +70,9 @@ class StagesSettings(BaseModel):
     shared: StageSettings = StageSettings()
     expert: StageSettings = StageSettings()
     warmup: StageSettings = StageSettings(steps=500, evals=1)
+    cache_trunk: bool = Field(
+        False, description="keep the trunk's states of training rows on disk, so that no stage runs it again; much disk"
+    )
     joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
 
 

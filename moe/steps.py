@@ -16,6 +16,7 @@ from experts.files import refuse_existing
 from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
 from moe.alone import SHARED_NAME, expert_model
 from moe.backbone import identify, load_backbone
+from moe.cache import TrunkCache
 from moe.data.batches import Collator
 from moe.evaluate import validate
 from moe.folder import read_mixture, write_mixture
@@ -112,12 +113,16 @@ def _fit(
         shutil.rmtree(work.checkpoints(step), ignore_errors=True)
         shutil.rmtree(work.logs(step), ignore_errors=True)
     _count(model, stage, learner)
+    collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    if run.stages.cache_trunk and run.backbone.trunk_depth:
+        collator.trunk = TrunkCache(model, collator, work.out / "cache")
+        collator.trunk.fill(train)
     job = Job(
         stage,
         settings,
         Objective(stage, run.losses, run.dao, model.labels, model.owners, seed, settings.accumulate),
         train,
-        Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names),
+        collator,
         lambda: validate(model, held_out, run.template, run.backbone.max_length),
         work.checkpoints(step),
         work.logs(step),

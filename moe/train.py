@@ -170,7 +170,7 @@ class _Loop(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Our objective on the mixture's output."""
-        out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        out = model(inputs["input_ids"], inputs["attention_mask"], trunk=inputs.get("trunk"))
         loss = self.objective(out, inputs)
         if not torch.isfinite(loss):
             raise Fault(

@@ -256,6 +256,8 @@ def _stage_rows() -> Iterator[str]:
         others = {stage: getattr(getattr(stages, stage), name) for stage in STAGES}
         told = ", ".join(f"{stage} {_shown(value)}" for stage, value in others.items() if value != usual)
         yield _row(f"stages.STAGE.{name}", _shown(usual) + (f"; {told}" if told else ""), field)
+    for name in StagesSettings.model_fields.keys() - STAGES.keys():
+        yield _row(f"stages.{name}", _shown(getattr(stages, name)), StagesSettings.model_fields[name])
 
 
 def _row(key: str, default: str, field: Any) -> str:

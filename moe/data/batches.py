@@ -4,7 +4,7 @@ Rows come prepared from `moe.data.prepare`; nothing here reads a file.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Collator:
     """Makes a batch of prepared rows.
 
     A batch holds `input_ids`, `attention_mask` (B, T); `label` (B,), the index in its task's head or −1;
-    `task`, `domain` (B,), indices or −1; `score` (B,), NaN where a row has none.
+    `task`, `domain` (B,), indices or −1; `score` (B,), NaN where a row has none; `trunk` (B, T, D), where they are
+    known already.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Collator:
         max_length: int,
         labels: LabelSpace,
         domains: Sequence[str],
+        trunk: Callable[[Sequence[Mapping[str, Any]]], Tensor] | None = None,
     ) -> None:
+        self.trunk = trunk
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
         self.tasks = {task: i for i, task in enumerate(labels.tasks)}
         self.domains = {domain: i for i, domain in enumerate(domains)}
@@ -54,7 +57,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Collate rows with text, label (index in the task's own labels, −1 for none), score, task, domain."""
-        ids, mask = tokenize([row["text"] for row in rows], self.tokenizer, self.template, self.max_length)
+        ids, mask = self.tokens([row["text"] for row in rows])
         scores = [math.nan if row["score"] is None else float(row["score"]) for row in rows]
         return {
             "input_ids": ids,
@@ -63,7 +66,17 @@ class Collator:
             "task": torch.tensor([self.tasks.get(row["task"], -1) for row in rows]),
             "domain": torch.tensor([self.domains.get(row["domain"], -1) for row in rows]),
             "score": torch.tensor(scores, dtype=torch.float32),
-        }
+        } | ({"trunk": self.trunk(rows)} if self.trunk else {})
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of texts, (B, T) each."""
+        return tokenize(texts, self.tokenizer, self.template, self.max_length)
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each text (N,)."""
+        filled = [self.template.replace("{text}", text) for text in texts]
+        ids = self.tokenizer(filled, truncation=True, max_length=self.max_length, return_attention_mask=False)
+        return np.array([len(one) for one in ids["input_ids"]])
 
     def _label(self, row: Mapping[str, Any]) -> int:
         return self.in_head[row["task"]][row["label"]] if row["label"] >= 0 else -1
