@@ -43,7 +43,7 @@ class BackboneSettings(BaseModel):
     name: str = Field(SHIPPED, description="hub name or folder; `default` is the shipped all-MiniLM-L6-v2")
     revision: str | None = Field(None, description="hub branch, tag or commit; none means main")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="precision of the frozen weights; auto is bfloat16 on a GPU that has it, else float32"
+        "auto", description="precision of the frozen weights; auto is bfloat16 where it is fast, else float32"
     )
     quantization: Literal["none", "nf4", "int8"] = Field(
         "none", description="bitsandbytes weights; nf4 is a quarter of bfloat16's memory and a little less exact"
@@ -128,8 +128,15 @@ def default_device() -> torch.device:
 def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dtype:
     """The precision to compute in on this device."""
     if settings.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether it multiplies bfloat16 faster than fp32: most GPUs; CPUs with AMX or AVX-512-BF16. Others crawl in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def token_budget(device: torch.device, dtype: torch.dtype) -> int:

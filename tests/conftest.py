@@ -143,7 +143,7 @@ def tiny_settings(folder: Path, data: Path, **over: Any) -> dict[str, Any]:
     few = {"batch_size": 8, "evals": 1}
     base = {
         "seed": 7,
-        "backbone": {"name": str(folder), "trunk_depth": 1, "max_length": 16},
+        "backbone": {"name": str(folder), "trunk_depth": 1, "max_length": 16, "dtype": "float32"},
         "data": {"folder": str(data), "near_duplicates": None},
         "domains": {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum")},
         "lora": {"r": 4, "alpha": 8},

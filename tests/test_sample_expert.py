@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 def accuracies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
     """Test accuracy of TF-IDF and of one expert on one domain."""
     domain = request.param
-    work = Workspace(load_run(None, [f"domains=[{domain}]", "sample.rows=2400"]), tmp_path_factory.mktemp(domain))
+    sets = [f"domains=[{domain}]", "sample.rows=2400", "backbone.dtype=float32"]
+    work = Workspace(load_run(None, sets), tmp_path_factory.mktemp(domain))
     counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
     train_domain(work, domain)
     model, run = read_alone(work.expert_folder(domain))

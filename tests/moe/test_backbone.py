@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import save_backbone
 
 from experts.errors import Fault
 from moe import backbone
-from moe.backbone import BackboneSettings, identify, load_backbone, shipped_folder
+from moe.backbone import BackboneSettings, compute_dtype, identify, load_backbone, shipped_folder
 
 
 def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> None:
@@ -52,3 +53,15 @@ def test_bfloat16_is_a_setting(tmp_path: Path) -> None:
 
     folder = save_backbone(tmp_path / "b")
     assert load_backbone(BackboneSettings(name=str(folder), dtype="bfloat16")).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("amx", "avx512_bf16"), [(False, False), (True, False), (False, True)])
+def test_auto_is_bfloat16_only_on_a_cpu_that_is_fast_in_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    cpu = torch.device("cpu")
+    assert compute_dtype(BackboneSettings(), cpu) == (torch.bfloat16 if amx or avx512_bf16 else torch.float32)
+    assert compute_dtype(BackboneSettings(dtype="float32"), cpu) == torch.float32
+    assert compute_dtype(BackboneSettings(dtype="bfloat16"), cpu) == torch.bfloat16
