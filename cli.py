@@ -263,6 +263,7 @@ def check(
 def inspect_(
     file: Annotated[Path, typer.Argument(help="csv, jsonl, parquet or a datasets folder.")],
     domain: Annotated[str | None, typer.Option("--domain", "-d", help="Read it by this domain's settings.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="One of the domain's tasks; its first by default.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
@@ -274,7 +275,7 @@ def inspect_(
     if domain:
         from moe.config import load_run
 
-        settings = load_run(config, sets or ()).domain_settings(domain)
+        settings = load_run(config, sets or ()).task_settings(domain, task)
     report = inspect_file(file, settings)
     if json_ or not sys.stdout.isatty():
         return _show(report, None, True)

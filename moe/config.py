@@ -90,15 +90,18 @@ class RunSettings(BaseModel):
         settings = self.domains[domain]
         return dict(settings.tasks) or {domain: settings}
 
-    def domain_settings(self, name: str) -> TaskSettings:
-        """The settings by which a domain's file is read, those of its first task.
+    def task_settings(self, domain: str, task: str | None = None) -> TaskSettings:
+        """The settings by which a task's file is read; without a task, those of the domain's first.
 
         Raises:
-            Fault: when the domain is unknown.
+            Fault: when the domain or the task is unknown.
         """
-        if name not in self.domains:
-            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(name), guess(name, self.domains))
-        return next(iter(self.tasks_of(name).values()))
+        if domain not in self.domains:
+            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(domain), guess(domain, self.domains))
+        tasks = self.tasks_of(domain)
+        if task is not None and task not in tasks:
+            raise Fault(f"one of {domain}'s tasks {', '.join(tasks)}", repr(task), guess(task, tasks))
+        return tasks[task] if task is not None else next(iter(tasks.values()))
 
     def domain_list(self) -> list[Domain]:
         """The domains as the experts know them."""

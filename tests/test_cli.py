@@ -161,6 +161,17 @@ def test_inspect_counts_a_file(moe: Desk) -> None:
     assert json.loads(out)["rows"] == 90
 
 
+def test_inspect_holds_a_file_against_one_task_of_a_domain(moe: Desk) -> None:
+    files = ({"file": "news.csv", "labels": labels} for labels in (["negative", "neutral", "positive"], ["up", "down"]))
+    tasks = "domains.news.tasks=" + json.dumps(dict(zip(("tone", "move"), files, strict=True)))
+    alone = ("domains.news.file=null", "domains.news.labels=[]")
+    sets = [word for one in (*alone, tasks) for word in ("--set", one)]
+    words = ("data", "inspect", "data/news.csv", "-c", "tiny.yaml", "--domain", "news", *sets)
+    assert json.loads(moe(*words)[1])["rejected"]["rows"] == 0
+    assert json.loads(moe(*words, "--task", "move")[1])["rejected"]["rows"] == 90
+    assert "one of news's tasks tone, move" in moe.refused(*words, "--task", "mood")
+
+
 def test_sample_writes_a_file_a_domain(moe: Desk, place: Path) -> None:
     code, out, _ = moe("sample", "--out", "made-up", "--rows", "60")
     assert code == 0
