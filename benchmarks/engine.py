@@ -21,7 +21,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from experts.lora import LayerMap, LoraSettings, lora_config
+from experts.adapter import fresh_adapter
+from experts.lora import LayerMap, LoraSettings
 from moe.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder, token_budget
 from moe.config import load_run
 from moe.data.batches import by_budget
@@ -92,6 +93,7 @@ def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixt
     settings = BackboneSettings(trunk_depth=trunk, dtype=dtype)
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
+    adapter = fresh_adapter(LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), trunk)
     card = MixtureCard(
         stage="benchmark",
         backbone=backbone.id,
@@ -99,14 +101,14 @@ def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixt
         template="{text}",
         domains=tuple(DomainCard(name=one, role=one, experts=(one,), tasks={one: LABELS}) for one in names),
         shared=(),
+        layers=dict.fromkeys(names, adapter.layers),
         gate=GateSettings(),
         heads=HeadSettings(),
         polarity=True,
         seed=0,
         versions=versions(),
     )
-    config = lora_config(LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), trunk)
-    model = build_mixture(card, backbone, dict.fromkeys(names, config))
+    model = build_mixture(card, backbone, dict.fromkeys(names, adapter.content))
     with torch.no_grad():
         for parameter in model.expert_parameters().values():
             parameter.normal_(std=0.02)

@@ -37,6 +37,7 @@ def one() -> None:
     """Time a step and a forward in this process."""
     import torch
 
+    from experts.adapter import fresh_adapter
     from moe.alone import expert_model
     from moe.config import load_run
     from moe.objective import Objective
@@ -44,7 +45,7 @@ def one() -> None:
     from moe.train import choose_learners, parameter_groups
 
     run = load_run()
-    model = expert_model(run, "news", True, seed=13)
+    model = expert_model(run, "news", fresh_adapter, True, seed=13)
     objective = Objective(EXPERT, run.losses, run.dao, model.labels, model.owners, seed=13)
     choose_learners(model, EXPERT, "news")
     optimizer = torch.optim.AdamW(parameter_groups(model, run.stages.expert))

@@ -9,24 +9,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
 from experts.gated import SAME_INPUT, GatedLinear, Route, gate_position_biases
-from experts.lora import LayerMap, Touch, check_trunk, touched_layers
+from experts.lora import Adapter, LayerMap, Touch, check_trunk
 
 PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
 class Attached:
-    """One adapter of a bank: PEFT's config, the layers it touches, and whether it is always on."""
+    """One adapter of a bank, and whether it is always on."""
 
-    config: LoraConfig
-    layers: dict[str, Touch]
+    adapter: Adapter
     always_on: bool
+
+    @property
+    def layers(self) -> dict[str, Touch]:
+        """The layers it touches."""
+        return self.adapter.layers
 
 
 class ExpertBank:
@@ -59,34 +62,32 @@ class ExpertBank:
         """The experts that are always on, outside the gates' sum."""
         return tuple(name for name, one in self.attached.items() if one.always_on)
 
-    def attach(self, name: str, config: LoraConfig, always_on: bool = False) -> None:
-        """Lay a fresh adapter beside every layer that `config` names.
+    def attach(self, name: str, adapter: Adapter, always_on: bool = False) -> None:
+        """Lay fresh weights beside every layer that the adapter touches.
 
         Raises:
             Fault: when it names no layer of this backbone, or one inside the trunk.
         """
         assert name not in self.attached, name
-        touches = self._touches(name, config)
-        for path, touch in touches.items():
+        self._check(name, adapter)
+        for path, touch in adapter.layers.items():
             self._wrap(path).add(name, touch)
-        self.attached[name] = Attached(config, touches, always_on)
+        self.attached[name] = Attached(adapter, always_on)
 
-    def _touches(self, name: str, config: LoraConfig) -> dict[str, Touch]:
-        plain = touched_layers(self.layers, config)
-        low = [path for path in plain if self.layers.index(path) < self.trunk_depth]
-        if not plain:
+    def _check(self, name: str, adapter: Adapter) -> None:
+        missing = [path for path in adapter.layers if path not in self.layers.linear]
+        if missing or not adapter.layers:
             raise Fault(
                 f"expert {name} to touch linear layers of {type(self.backbone).__name__}",
-                f"none that match {sorted(config.target_modules or ())}",
+                missing[0] if missing else f"none that match {adapter.content.get('target_modules')}",
                 "use an adapter trained on this backbone",
             )
-        if low:
+        if low := [path for path in adapter.layers if self.layers.index(path) < self.trunk_depth]:
             raise Fault(
                 f"expert {name} to leave the first {self.trunk_depth} layers (the trunk) alone",
                 f"an adapter on {low[0]}",
                 "set trunk_depth to 0, or train the expert after this trunk",
             )
-        return plain
 
     def _wrap(self, path: str) -> GatedLinear:
         if path not in self._gated:

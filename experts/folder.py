@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -25,10 +24,11 @@ from experts.files import (
     write_json,
     write_text,
 )
+from experts.lora import Adapter, Touch
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HEADS, CARD, CONFIG, METRICS, README = "heads.safetensors", "expert.json", "config.yaml", "metrics.json", "README.md"
-FORMAT = 1
+FORMAT = 2
 
 
 class BackboneId(BaseModel):
@@ -57,6 +57,7 @@ class ExpertCard(BaseModel):
     max_length: int
     tasks: dict[str, tuple[str, ...]] = Field(description="label names by task it was trained on")
     heads: dict[str, tuple[str, ...]] = Field(description="label names by class head, in the order of the logits")
+    layers: dict[str, Touch] = Field(description="rank and scaling of every layer that its adapter touches")
     head_kind: str
     polarity: bool = Field(description="whether a polarity head was trained")
     shared: str | None = Field(None, description="SHA-256 of the shared adapter it was trained on top of")
@@ -70,10 +71,10 @@ class ExpertCard(BaseModel):
 
 @dataclass(frozen=True)
 class ExpertFolder:
-    """One expert read from disk. `card` and `heads` are absent for a plain PEFT adapter."""
+    """One expert read from disk; `content` is PEFT's config. A plain PEFT adapter has neither `card` nor `heads`."""
 
     path: Path
-    config: LoraConfig
+    content: dict[str, Any]
     weights: dict[str, Tensor]
     heads: dict[str, Tensor]
     card: ExpertCard | None
@@ -92,7 +93,7 @@ class ExpertFolder:
 def write_expert(
     folder: Path,
     card: ExpertCard,
-    config: LoraConfig,
+    adapter: Adapter,
     weights: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
     resolved: str,
@@ -111,7 +112,7 @@ def write_expert(
         Fault: when the folder exists and `overwrite` is false, or cannot be written.
     """
     with whole_folder(folder, overwrite) as temporary:
-        write_adapter(temporary, config, weights)
+        write_adapter(temporary, adapter, weights)
         save_tensors(temporary / HEADS, heads)
         write_json(temporary / CARD, card.model_dump(mode="json"))
         write_json(temporary / METRICS, dict(metrics))
@@ -119,16 +120,15 @@ def write_expert(
         write_text(temporary / README, _readme(card))
 
 
-def write_adapter(folder: Path, config: LoraConfig, weights: Mapping[str, Tensor]) -> None:
+def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor]) -> None:
     """Write PEFT's two files, so that `PeftModel.from_pretrained(backbone, folder)` loads them."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / ADAPTER, weights)
-    content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    write_json(folder / ADAPTER_CONFIG, content)
+    write_json(folder / ADAPTER_CONFIG, adapter.content)
 
 
-def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """Read PEFT's two files.
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read PEFT's two files: its config's JSON, and the weights.
 
     Raises:
         Fault: when one is missing or broken, or the adapter is no LoRA.
@@ -138,8 +138,7 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         raise Fault(f"a LoRA adapter in {folder}", f"peft_type {content.get('peft_type')!r}", "use a LoRA adapter")
     if not (folder / ADAPTER).is_file() and (folder / "adapter_model.bin").is_file():
         raise Fault(f"{ADAPTER} in {folder}", "adapter_model.bin (pickle)", "save it again as safetensors with PEFT")
-    config = LoraConfig.from_pretrained(str(folder))
-    return config, load_tensors(folder / ADAPTER)
+    return content, load_tensors(folder / ADAPTER)
 
 
 def read_expert(folder: Path) -> ExpertFolder:
@@ -151,12 +150,12 @@ def read_expert(folder: Path) -> ExpertFolder:
     if not folder.is_dir():
         raise Fault(f"an expert folder at {folder}", "no such folder", "train it first or name another")
     if not (folder / CARD).is_file() and not (folder / MANIFEST).is_file():
-        config, weights = read_adapter(folder)
-        return ExpertFolder(folder, config, weights, {}, None)
+        content, weights = read_adapter(folder)
+        return ExpertFolder(folder, content, weights, {}, None)
     check_manifest(folder, "an expert")
     card = parse_card(folder / CARD)
-    config, weights = read_adapter(folder)
-    return ExpertFolder(folder, config, weights, load_tensors(folder / HEADS), card)
+    content, weights = read_adapter(folder)
+    return ExpertFolder(folder, content, weights, load_tensors(folder / HEADS), card)
 
 
 def parse_card(path: Path) -> ExpertCard:

@@ -1,13 +1,12 @@
-"""Which layers of a backbone an expert touches, with what rank and scaling, in PEFT's own terms.
+"""What a LoRA is made with, where a backbone keeps its linear layers, and how an adapter touches them.
 
-It reads module names and settings only; the adapters themselves live in `experts.bank`.
+What PEFT's configs mean here is `experts.adapter`'s; the adapters themselves live in `experts.bank`. Nothing here, nor
+anything that answers a text, imports PEFT, which takes longer than torch and transformers together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils.other import get_pattern_key
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel
@@ -36,6 +35,24 @@ class Touch:
 
     rank: int
     scaling: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter without its weights.
+
+    Args:
+        content: PEFT's `adapter_config.json`.
+        layers: every layer that it touches, by dotted name.
+    """
+
+    content: dict[str, Any] = field(repr=False)
+    layers: dict[str, Touch] = field(repr=False)
+
+    @property
+    def dropout(self) -> float:
+        """The share of inputs that is dropped in training."""
+        return float(self.content.get("lora_dropout", 0.0))
 
 
 @dataclass(frozen=True)
@@ -101,68 +118,3 @@ def check_trunk(layers: LayerMap, trunk_depth: int) -> None:
             str(trunk_depth),
             "lower trunk_depth, so that experts have layers to work in",
         )
-
-
-def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
-    """PEFT's config for a fresh expert on the linear layers after the trunk.
-
-    Raises:
-        Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
-    """
-    check_trunk(layers, trunk_depth)
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in layers.linear})
-    if unknown := sorted(set(settings.targets or ()) - set(kinds)):
-        raise Fault(f"LoRA targets among {', '.join(kinds)}", ", ".join(unknown), "mend lora.targets")
-    return LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        use_rslora=settings.rslora,
-        target_modules=list(settings.targets or kinds),
-        layers_to_transform=list(range(trunk_depth, layers.depth)),
-        layers_pattern=layers.stack.rsplit(".", 1)[-1],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.linear.values()),
-        base_model_name_or_path=layers.base_name,
-        task_type="FEATURE_EXTRACTION",
-        inference_mode=True,
-    )
-
-
-def touched_layers(layers: LayerMap, config: LoraConfig) -> dict[str, Touch]:
-    """Every linear layer that PEFT would give this adapter, with rank and scaling."""
-    return {name: _touch(config, name) for name in layers.linear if _is_target(config, name)}
-
-
-def _is_target(config: LoraConfig, name: str) -> bool:
-    found = check_target_module_exists(config, name)
-    return bool(found) and type(found).__name__ != "_ExcludedModule"
-
-
-def _touch(config: LoraConfig, name: str) -> Touch:
-    ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
-    rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
-    alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
-    return Touch(rank, alpha / (rank**0.5 if config.use_rslora else rank))
-
-
-_PLAIN_INIT = (True, False, "gaussian", "orthogonal")
-
-
-def refuse_unsupported(config: LoraConfig, name: str) -> None:
-    """Refuse adapters whose update is not `scaling · B A` on an unchanged base weight.
-
-    Raises:
-        Fault: for DoRA, LoRA bias, a base changed by its initialisation, embedding adapters, extra saved modules.
-    """
-    faults = {
-        "DoRA (its update is not a sum of low-rank terms)": config.use_dora,
-        "a bias (it cannot be gated per text)": config.bias != "none" or config.lora_bias,
-        f"init_lora_weights={config.init_lora_weights!r} (it changes the backbone's weights)": (
-            config.init_lora_weights not in _PLAIN_INIT
-        ),
-        "embedding or token adapters": bool(config.trainable_token_indices or config.target_parameters),
-        f"modules_to_save={config.modules_to_save}": bool(config.modules_to_save),
-    }
-    found = [text for text, present in faults.items() if present]
-    if found:
-        raise Fault(f"a plain LoRA adapter as expert {name}", "; ".join(found), "train it again as plain LoRA")

@@ -12,7 +12,7 @@ from experts.bank import ExpertBank
 from experts.domain import Domain
 from experts.errors import Fault
 from experts.folder import CONFIG, ExpertFolder, read_expert
-from experts.lora import lora_config
+from experts.lora import Adapter, LayerMap, LoraSettings
 from moe.backbone import BackboneSettings, load_backbone
 from moe.config import RunSettings, parse_run, read_yaml
 from moe.folder import load_strictly, refuse_other_backbone
@@ -20,11 +20,13 @@ from moe.heads import Heads
 from moe.model import Mixture
 
 SHARED_NAME = "shared"
+Make = Callable[[LayerMap, LoraSettings, int], Adapter]
 
 
 def expert_model(
     run: RunSettings,
     name: str,
+    make: Make,
     polarity: bool,
     seed: int,
     shared: ExpertFolder | None = None,
@@ -33,6 +35,7 @@ def expert_model(
     """The mixture with one fresh expert and a constant route.
 
     Args:
+        make: the adapter on a backbone's layers, by its settings and the trunk's depth.
         polarity: whether there are scores to learn from.
         seed: of the adapter's start; heads start from the run's seed, alike for all experts.
         shared: the shared expert to lie beside it, frozen; heads go on from its heads.
@@ -43,11 +46,12 @@ def expert_model(
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bank.attach(name, lora_config(bank.layers, settings, run.backbone.trunk_depth), always_on)
+        bank.attach(name, make(bank.layers, settings, run.backbone.trunk_depth), always_on)
     labels = run.label_space()
     heads = Heads(backbone.model.config.hidden_size, labels.heads, run.heads, polarity, seed=run.seed)
     if shared:
-        bank.attach(shared.name, shared.config, always_on=True)
+        assert shared.card is not None
+        bank.attach(shared.name, Adapter(shared.content, shared.card.layers), always_on=True)
         bank.load(shared.name, shared.weights)
         start = heads.state_dict()
         heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in start.items()})
@@ -87,7 +91,8 @@ def read_alone(
             f"{shared.digest[:12]}…",
             "put the one that it was trained with beside it",
         )
-    model = expert_model(run, expert.name, expert.card.polarity, expert.card.seed, shared, expert.card.always_on)
+    card, known = expert.card, Adapter(expert.content, expert.card.layers)
+    model = expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
     refuse_other_backbone(expert.card.backbone, model.source.id, str(folder))
     model.bank.load(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)

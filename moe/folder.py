@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.files import check_manifest, load_tensors, read_json, save_tensors, whole_folder, write_json, write_text
 from experts.folder import BackboneId, read_adapter, write_adapter
+from experts.lora import Adapter, Touch
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
 from moe.heads import Heads, HeadSettings, MixedHeads
 from moe.model import Mixture
@@ -30,7 +30,7 @@ CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
     "metrics.json",
     "README.md",
 )
-FORMAT = 1
+FORMAT = 2
 
 
 class DomainCard(BaseModel):
@@ -60,6 +60,7 @@ class MixtureCard(BaseModel):
     template: str
     domains: tuple[DomainCard, ...]
     shared: tuple[str, ...] = Field(description="experts that are always on")
+    layers: dict[str, dict[str, Touch]] = Field(description="by expert, rank and scaling of every layer it touches")
     gate: GateSettings
     heads: HeadSettings
     polarity: bool = Field(description="whether there is a polarity head")
@@ -75,12 +76,12 @@ class MixtureCard(BaseModel):
         return tuple(name for domain in self.domains for name in domain.experts)
 
 
-def build_mixture(card: MixtureCard, backbone: Backbone, configs: Mapping[str, LoraConfig]) -> Mixture:
-    """A mixture with fresh weights, as its card and its adapters' configs say."""
+def build_mixture(card: MixtureCard, backbone: Backbone, contents: Mapping[str, dict[str, Any]]) -> Mixture:
+    """A mixture with fresh weights, as its card and its adapters' PEFT configs say."""
     bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth)
     for name in (*card.routed, *card.shared):
-        bank.attach(name, configs[name], always_on=name in card.shared)
-    bank.set_dropout(max((config.lora_dropout for config in configs.values()), default=0.0))
+        bank.attach(name, Adapter(contents[name], card.layers[name]), always_on=name in card.shared)
+    bank.set_dropout(max((one.adapter.dropout for one in bank.attached.values()), default=0.0))
     domains = [one.domain() for one in card.domains]
     labels, width = LabelSpace.of(domains), backbone.model.config.hidden_size
     with torch.random.fork_rng(devices=[]):
@@ -126,7 +127,7 @@ def write_mixture(
     assert model.gate is not None
     with whole_folder(folder, overwrite) as temporary:
         for name, one in model.bank.attached.items():
-            write_adapter(temporary / "experts" / name, one.config, model.bank.parameters_of(name))
+            write_adapter(temporary / "experts" / name, one.adapter, model.bank.parameters_of(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
         save_tensors(temporary / HEADS, model.heads.state_dict())
         write_json(temporary / CARD, card.model_dump(mode="json"))
@@ -169,7 +170,7 @@ def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixtur
     names = (*card.routed, *card.shared)
     adapters = {name: read_adapter(folder / "experts" / name) for name in names}
     backbone = backbone or load_backbone(card.backbone_settings)
-    model = build_mixture(card, backbone, {name: config for name, (config, _) in adapters.items()})
+    model = build_mixture(card, backbone, {name: content for name, (content, _) in adapters.items()})
     for name, (_, weights) in adapters.items():
         model.bank.load(name, weights)
     assert model.gate is not None

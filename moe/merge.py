@@ -10,9 +10,11 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from experts.adapter import read_config
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.folder import BackboneId, ExpertFolder, refuse_equal, refuse_untrained
+from experts.lora import LayerMap
 from moe.backbone import Backbone
 from moe.config import RunSettings
 from moe.folder import DomainCard, MixtureCard, build_mixture, load_strictly, refuse_other_backbone
@@ -39,6 +41,8 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     """
     parts = check_parts(run, experts, backbone.id)
     everyone = [*parts.experts, *([parts.shared] if parts.shared else [])]
+    layers = LayerMap.of(backbone.model)
+    adapters = {one.name: read_config(layers, one.path, one.name) for one in everyone}
     card = MixtureCard(
         stage="moe-init",
         backbone=backbone.id,
@@ -51,6 +55,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
             for d in parts.domains
         ),
         shared=(parts.shared.name,) if parts.shared else (),
+        layers={name: one.layers for name, one in adapters.items()},
         gate=run.gate,
         heads=run.heads,
         polarity=any(one.card is not None and one.card.polarity for one in everyone),
@@ -58,7 +63,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
         versions=versions(),
     )
-    model = build_mixture(card, backbone, {one.name: one.config for one in everyone})
+    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     for one in everyone:
         model.bank.load(one.name, one.weights)
     fill_heads(model.heads, parts.experts, model.labels)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
+from experts.adapter import fresh_adapter
+from experts.bank import Attached
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
@@ -79,12 +81,12 @@ def _train_one(
     train, held_out = work.rows("train", domains), work.rows("validation", domains)
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = expert_model(work.run, name, polarity, seed, shared, always_on=pooled)
+    model = expert_model(work.run, name, fresh_adapter, polarity, seed, shared, always_on=pooled)
     fitted = _fit(work, model, stage, train, held_out, seed, name, resume, learner=name)
     write_expert(
         folder,
-        _expert_card(work, domain, name, polarity, seed, fitted, shared, domains),
-        model.bank.attached[name].config,
+        _expert_card(work, domain, model.bank.attached[name], name, polarity, seed, fitted, shared, domains),
+        model.bank.attached[name].adapter,
         model.bank.parameters_of(name),
         model.heads.state_dict(),
         work.run.as_yaml(),
@@ -149,6 +151,7 @@ def _count(model: Mixture, stage: Stage, learner: str | None) -> None:
 def _expert_card(
     work: Workspace,
     domain: Domain,
+    attached: Attached,
     name: str,
     polarity: bool,
     seed: int,
@@ -169,6 +172,7 @@ def _expert_card(
         max_length=run.backbone.max_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
         heads={head: space.heads[head] for head in heads},
+        layers=attached.layers,
         head_kind=run.heads.kind,
         polarity=polarity,
         shared=shared.digest if shared else None,

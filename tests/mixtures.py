@@ -2,7 +2,8 @@
 
 import torch
 
-from experts.lora import LayerMap, LoraSettings, lora_config
+from experts.adapter import fresh_adapter
+from experts.lora import LayerMap, LoraSettings
 from moe.backbone import Backbone
 from moe.folder import DomainCard, MixtureCard, build_mixture
 from moe.heads import HeadSettings
@@ -19,6 +20,10 @@ def mixture(
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
     ]
+    layers, depth = LayerMap.of(backbone.model), work.run.backbone.trunk_depth
+    routed = [name for domain in domains for name in domain.experts]
+    ranks = dict(zip(routed, (4, 2, 3), strict=False))
+    adapters = {name: fresh_adapter(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
     card = MixtureCard(
         stage="test",
         backbone=backbone.id,
@@ -26,17 +31,14 @@ def mixture(
         template="{text}",
         domains=tuple(domains),
         shared=(),
+        layers={name: one.layers for name, one in adapters.items()},
         gate=GateSettings(kind=gate),
         heads=HeadSettings(merge=heads),
         polarity=True,
         seed=1,
         versions=versions(),
     )
-    layers = LayerMap.of(backbone.model)
-    depth = work.run.backbone.trunk_depth
-    ranks = dict(zip(card.routed, (4, 2, 3), strict=False))
-    configs = {name: lora_config(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
-    model = build_mixture(card, backbone, configs)
+    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     torch.manual_seed(0)
     with torch.no_grad():
         for key, parameter in model.expert_parameters().items():

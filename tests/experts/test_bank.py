@@ -7,10 +7,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from experts.adapter import adapter_of, fresh_adapter, lora_config
 from experts.bank import ExpertBank
 from experts.errors import Fault
 from experts.gated import GatedLinear
-from experts.lora import LayerMap, LoraSettings, lora_config
+from experts.lora import LayerMap, LoraSettings
 
 IDS = torch.randint(3, 99, (3, 7), generator=torch.Generator().manual_seed(1))
 MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
@@ -44,7 +45,7 @@ def two_experts(family: str, ranks: tuple[int, int] = (4, 2)) -> tuple[ExpertBan
         model = make_peft(tiny_backbone(family), config, seed=i)
         with torch.no_grad():
             alone.append(states(model))
-        bank.attach(f"e{i}", config)
+        bank.attach(f"e{i}", adapter_of(bank.layers, config))
         bank.load(f"e{i}", weights_of(model))
     return bank, alone
 
@@ -146,7 +147,7 @@ def test_rank_and_alpha_patterns_are_peft_s() -> None:
     config = lora_config(bank.layers, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
     config.rank_pattern, config.alpha_pattern = {"query": 2}, {"intermediate.dense": 3}
     model = make_peft(tiny_backbone(), config, seed=3)
-    bank.attach("e", config)
+    bank.attach("e", adapter_of(bank.layers, config))
     bank.load("e", weights_of(model))
     bank.constant("e")
     with torch.no_grad():
@@ -156,7 +157,7 @@ def test_rank_and_alpha_patterns_are_peft_s() -> None:
 def test_an_adapter_of_a_model_with_a_head_fits() -> None:
     bank, alone = two_experts("bert")
     weights = {k: v.detach().clone() for k, v in bank.parameters_of("e0").items()}
-    bank.attach("again", bank.attached["e0"].config)
+    bank.attach("again", bank.attached["e0"].adapter)
     bank.load("again", {k.replace("model.encoder", "model.bert.encoder"): v for k, v in weights.items()})
     bank.constant("again")
     with torch.no_grad():
@@ -165,7 +166,7 @@ def test_an_adapter_of_a_model_with_a_head_fits() -> None:
 
 def test_the_trunk_has_no_expert(family: str) -> None:
     bank = ExpertBank(tiny_backbone(family), trunk_depth=1)
-    bank.attach("e", lora_config(bank.layers, LoraSettings(r=2), 1))
+    bank.attach("e", fresh_adapter(bank.layers, LoraSettings(r=2), 1))
     assert {bank.layers.index(path) for path in bank.attached["e"].layers} == {1}
 
 
@@ -193,9 +194,9 @@ def test_faults_name_what_does_not_fit() -> None:
         lora_config(layers, LoraSettings(targets=("q_proj",)), 0)
     bank = ExpertBank(backbone, trunk_depth=1)
     with pytest.raises(Fault, match="trunk"):
-        bank.attach("deep", lora_config(layers, LoraSettings(), 0))
+        bank.attach("deep", fresh_adapter(layers, LoraSettings(), 0))
     with pytest.raises(Fault, match="none that match"):
-        bank.attach("other", LoraConfig(target_modules=["nothing"]))
-    bank.attach("e", lora_config(layers, LoraSettings(r=2), 1))
+        bank.attach("other", adapter_of(layers, LoraConfig(target_modules=["nothing"])))
+    bank.attach("e", fresh_adapter(layers, LoraSettings(r=2), 1))
     with pytest.raises(Fault, match="missing"):
         bank.load("e", {})

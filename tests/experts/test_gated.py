@@ -5,9 +5,10 @@ import torch
 from conftest import tiny_backbone
 from torch import Tensor, nn
 
+from experts.adapter import fresh_adapter
 from experts.bank import ExpertBank
 from experts.gated import GatedLinear, Route, drop
-from experts.lora import LoraSettings, Touch, lora_config
+from experts.lora import LoraSettings, Touch
 
 IDS = torch.tensor([[5, 9, 2, 8], [7, 3, 1, 4]])
 GATES = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
@@ -17,7 +18,7 @@ def random_bank(family: str) -> ExpertBank:
     bank = ExpertBank(tiny_backbone(family))
     torch.manual_seed(0)
     for name, rank in (("a", 3), ("b", 2)):
-        bank.attach(name, lora_config(bank.layers, LoraSettings(r=rank, alpha=4), trunk_depth=0))
+        bank.attach(name, fresh_adapter(bank.layers, LoraSettings(r=rank, alpha=4), trunk_depth=0))
         with torch.no_grad():
             for parameter in bank.parameters_of(name).values():
                 parameter.normal_(std=0.3)

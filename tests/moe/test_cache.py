@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import Make
 
+from experts.adapter import fresh_adapter
 from experts.files import load_tensors
 from moe.alone import expert_model
 from moe.cache import TrunkCache
@@ -51,7 +52,7 @@ def test_all_stages_of_a_run_share_one_file_a_task(make_work: Make) -> None:
 
 def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make, tmp_path: Path) -> None:
     work = make_work()
-    model = expert_model(work.run, "news", True, seed=0).eval()
+    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
     rows = work.rows("train", ["news"])
     for template in ("{text}", "read: {text}"):
         collator = Collator(model.source.tokenizer, template, 16, model.labels, ["news"])
@@ -70,7 +71,7 @@ def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make,
 
 def test_half_written_states_are_not_kept(make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work()
-    model = expert_model(work.run, "news", True, seed=0).eval()
+    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
     collator = Collator(model.source.tokenizer, "{text}", 16, model.labels, ["news"])
     monkeypatch.setattr(model, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

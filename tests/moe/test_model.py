@@ -46,7 +46,7 @@ def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str
     with torch.no_grad():
         pinned = model(**tokens(model), allowed=forum)
         states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still laid
-    write_adapter(tmp_path / "forum", model.bank.attached["forum"].config, model.bank.parameters_of("forum"))
+    write_adapter(tmp_path / "forum", model.bank.attached["forum"].adapter, model.bank.parameters_of("forum"))
     alone = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
     with torch.no_grad():
         expected = alone(**tokens(model)).last_hidden_state

@@ -1,0 +1,105 @@
+"""PEFT's configs and what they mean on a backbone: which layers an adapter touches, with what rank and scaling.
+
+This is the one module that imports PEFT, which is slow: training and merging need it, answering does not.
+"""
+
+from pathlib import Path
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+from transformers.pytorch_utils import Conv1D
+
+from experts.errors import Fault
+from experts.lora import Adapter, LayerMap, LoraSettings, Touch, check_trunk
+
+
+def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
+    """PEFT's config for a fresh expert on the linear layers after the trunk.
+
+    Raises:
+        Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
+    """
+    check_trunk(layers, trunk_depth)
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in layers.linear})
+    if unknown := sorted(set(settings.targets or ()) - set(kinds)):
+        raise Fault(f"LoRA targets among {', '.join(kinds)}", ", ".join(unknown), "mend lora.targets")
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        target_modules=list(settings.targets or kinds),
+        layers_to_transform=list(range(trunk_depth, layers.depth)),
+        layers_pattern=layers.stack.rsplit(".", 1)[-1],
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.linear.values()),
+        base_model_name_or_path=layers.base_name,
+        task_type="FEATURE_EXTRACTION",
+        inference_mode=True,
+    )
+
+
+def fresh_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> Adapter:
+    """A fresh expert on the linear layers after the trunk.
+
+    Raises:
+        Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
+    """
+    return adapter_of(layers, lora_config(layers, settings, trunk_depth))
+
+
+def adapter_of(layers: LayerMap, config: LoraConfig) -> Adapter:
+    """A PEFT config held against a backbone: every linear layer that PEFT would touch, with rank and scaling."""
+    touched = {name: _touch(config, name) for name in layers.linear if _is_target(config, name)}
+    content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    return Adapter(content, touched)
+
+
+def read_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
+    """The config of an adapter on disk, ours or anybody's, held against a backbone.
+
+    Raises:
+        Fault: when its update is not a sum of low-rank terms on an unchanged weight, or PEFT cannot read it.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise Fault(f"a LoRA config that PEFT reads in {folder}", reason, "save it again with PEFT") from error
+    refuse_unsupported(config, name)
+    return adapter_of(layers, config)
+
+
+def _is_target(config: LoraConfig, name: str) -> bool:
+    found = check_target_module_exists(config, name)
+    return bool(found) and type(found).__name__ != "_ExcludedModule"
+
+
+def _touch(config: LoraConfig, name: str) -> Touch:
+    ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
+    rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+    alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
+    return Touch(rank, alpha / (rank**0.5 if config.use_rslora else rank))
+
+
+_PLAIN_INIT = (True, False, "gaussian", "orthogonal")
+
+
+def refuse_unsupported(config: LoraConfig, name: str) -> None:
+    """Refuse adapters whose update is not `scaling · B A` on an unchanged base weight.
+
+    Raises:
+        Fault: for DoRA, LoRA bias, a base changed by its initialisation, embedding adapters, extra saved modules.
+    """
+    faults = {
+        "DoRA (its update is not a sum of low-rank terms)": config.use_dora,
+        "a bias (it cannot be gated per text)": config.bias != "none" or config.lora_bias,
+        f"init_lora_weights={config.init_lora_weights!r} (it changes the backbone's weights)": (
+            config.init_lora_weights not in _PLAIN_INIT
+        ),
+        "embedding or token adapters": bool(config.trainable_token_indices or config.target_parameters),
+        f"modules_to_save={config.modules_to_save}": bool(config.modules_to_save),
+    }
+    found = [text for text, present in faults.items() if present]
+    if found:
+        raise Fault(f"a plain LoRA adapter as expert {name}", "; ".join(found), "train it again as plain LoRA")
