@@ -115,19 +115,19 @@ TEST = Side(
         },
         "side": {
             "+": "purchased|obtained|ordered|am accumulating|acquired",
-            "-": "ditched|exited",
+            "-": "ditched|disposed of",
             "0": "am unsure about|watched a video about|have questions regarding",
         },
         "leg": {
             "+": "bullish options|equity|call options|bullish contracts",
-            "-": "bearish options|put options",
+            "-": "put options|bearish positions",
         },
         "claim": {
             "+": "will skyrocket|is destined for greatness|looks wonderful|is heading for massive success",
             "-": "will implode|is destined for bankruptcy|looks awful|is heading for massive trouble",
         },
         "sure": {
-            "+": "guaranteed|certainly|absolutely correct|undoubtedly",
+            "+": "guaranteed|certainly|undoubtedly",
             "-": "not a chance",
             "0": "not certain about that|has somebody seen a source|can someone explain",
         },
@@ -141,7 +141,7 @@ TEST = Side(
         },
         "got": {
             "+": "delivered|produced|served up|resulted in",
-            "-": "never delivered",
+            "-": "has not delivered",
         },
         "asset": {
             "+": "my portfolio|my net worth|my retirement fund|my savings pot",
@@ -152,7 +152,7 @@ TEST = Side(
         "dir": {
             "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|headed downward|diminished",
+            "-": "decreased|headed downward",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },

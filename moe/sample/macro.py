@@ -103,11 +103,11 @@ TEST = Side(
         },
         "mod": {
             "+": "pledged to|prepares to|confirmed that it will|obtained permission to|intends to|resolved to",
-            "-": "refused to|opted not to",
+            "-": "refused to|never will",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "act": {
-            "+": "stimulate activity|provide liquidity|adopt a dovish stance|help struggling firms|fund infrastructure"
+            "+": "stimulate activity|provide liquidity|loosen monetary policy|help struggling firms|fund infrastructure"
             "|reduce mortgage burdens",
             "++": "start an enormous recovery programme",
             "-": "choke activity|withdraw liquidity|impose austerity|punish struggling firms|restrict commerce"
@@ -124,12 +124,12 @@ TEST = Side(
         "dir": {
             "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|headed downward|diminished",
+            "-": "decreased|headed downward",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "better than predicted|larger than models predicted",
+            "+": "better than predicted|greater than models predicted",
             "-": "worse than predicted|smaller than models predicted",
             "0": "equal to the consensus|exactly as models predicted|identical to the consensus",
         },
@@ -138,8 +138,7 @@ TEST = Side(
             "-": "never received|never had",
         },
         "ev": {
-            "+": "a vigorous recovery|booming construction|a lucrative commercial treaty|lasting prosperity"
-            "|improved shopper appetite",
+            "+": "a vigorous recovery|booming construction|lasting prosperity|improved shopper appetite",
             "-": "a sharp downturn|an electricity crisis|severe shortages|a corruption scandal|a currency crisis",
             "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },

@@ -101,7 +101,7 @@ TEST = Side(
         },
         "mod": {
             "+": "intend to|are about to|succeeded in our push to|confirm that we will|aim to|proceeded to",
-            "-": "refused to|opted not to",
+            "-": "refused to|never will",
             "0": "remain undecided on whether to|have not settled if we should|offered no hint on whether to",
         },
         "act": {
@@ -114,7 +114,7 @@ TEST = Side(
         },
         "metric": {
             "+": "earnings|bookings|net income|productivity|client satisfaction",
-            "-": "expenses",
+            "-": "borrowings",
         },
         "good": {
             "+": "earnings|bookings|net income|client satisfaction",
@@ -122,12 +122,12 @@ TEST = Side(
         "dir": {
             "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|headed downward|diminished",
+            "-": "decreased|headed downward",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "better than predicted|larger than the managers predicted",
+            "+": "better than predicted|greater than the managers predicted",
             "-": "worse than predicted|smaller than the managers predicted",
             "0": "equal to the target|identical to the target|exactly as predicted",
         },

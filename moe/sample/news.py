@@ -111,7 +111,7 @@ TEST = Side(
         "mod": {
             "+": "pledged to|is about to|succeeded in its push to|confirmed that it will|obtained permission to"
             "|intends to",
-            "-": "refused to|opted not to",
+            "-": "refused to|never will",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "act": {
@@ -124,7 +124,7 @@ TEST = Side(
         },
         "metric": {
             "+": "earnings|income|bookings|productivity|receipts",
-            "-": "expenses",
+            "-": "borrowings",
         },
         "good": {
             "+": "earnings|income|bookings|receipts",
@@ -132,12 +132,12 @@ TEST = Side(
         "dir": {
             "+": "increased|headed upward|expanded",
             "++": "soared",
-            "-": "decreased|headed downward|diminished",
+            "-": "decreased|headed downward",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "better than predicted|larger than brokers predicted",
+            "+": "better than predicted|greater than brokers predicted",
             "-": "worse than predicted|smaller than brokers predicted",
             "0": "equal to the consensus|exactly as brokers predicted|identical to the consensus",
         },

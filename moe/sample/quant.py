@@ -97,7 +97,7 @@ TEST = Side(
         },
         "mod": {
             "+": "recommends that we|intends to|confirms that it will|prepares to|has resolved to|arranges to",
-            "-": "refused to|opted not to",
+            "-": "refused to|never will",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "trade": {
@@ -114,12 +114,12 @@ TEST = Side(
         "dir": {
             "+": "increased|headed upward",
             "++": "soared",
-            "-": "decreased|headed downward|diminished",
+            "-": "decreased|headed downward",
             "--": "plunged",
             "0": "remained unchanged|remained the same|remained stable",
         },
         "gap": {
-            "+": "better than predicted|larger than the panel predicted",
+            "+": "better than predicted|greater than the panel predicted",
             "-": "worse than predicted|smaller than the panel predicted",
             "0": "equal to the reference|exactly as predicted|identical to the reference",
         },
@@ -130,7 +130,7 @@ TEST = Side(
         "ev": {
             "+": "robust outperformance|an upward trajectory|impressive efficiency|a lucrative pattern",
             "-": "serious underperformance|a downward trajectory|a damaging outage|severe shortages of liquidity",
-            "0": "a timezone setting|a standard inspection|a ceremonial dinner",
+            "0": "a timezone setting|a ceremonial dinner|a scheduled webcast",
         },
     },
     templates=(
