@@ -16,27 +16,31 @@ from moe.workspace import Workspace
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=DOMAINS)
-def accuracies(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
-    """Test accuracy of TF-IDF and of one expert on one domain."""
-    domain = request.param
-    sets = [f"domains=[{domain}]", "sample.rows=2400", "backbone.dtype=float32"]
-    work = Workspace(load_run(None, sets), tmp_path_factory.mktemp(domain))
-    counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
-    train_domain(work, domain)
-    model, run = read_alone(work.expert_folder(domain))
-    report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
-    return counts[domain]["accuracy"], report["tasks"][domain]["accuracy"]
+@pytest.fixture(scope="module")
+def accuracies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, float]]:
+    """Test accuracy of TF-IDF and of one expert on each domain."""
+    found = {}
+    for domain in DOMAINS:
+        sets = [f"domains=[{domain}]", "sample.rows=2400", "backbone.dtype=float32"]
+        work = Workspace(load_run(None, sets), tmp_path_factory.mktemp(domain))
+        counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
+        train_domain(work, domain)
+        model, run = read_alone(work.expert_folder(domain))
+        report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
+        found[domain] = counts[domain]["accuracy"], report["tasks"][domain]["accuracy"]
+    print(found)
+    return found
 
 
-def test_one_expert_learns_what_word_counts_cannot(accuracies: tuple[float, float]) -> None:
-    counted, expert = accuracies
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_one_expert_learns_what_word_counts_cannot(accuracies: dict[str, tuple[float, float]], domain: str) -> None:
+    counted, expert = accuracies[domain]
     assert counted <= 0.75
-    assert expert >= counted + 0.15
+    assert expert >= max(0.8, counted + 0.15)
 
 
-def test_one_expert_reaches_85_percent(accuracies: tuple[float, float]) -> None:
-    assert accuracies[1] >= 0.85
+def test_one_expert_reaches_85_percent_over_the_domains(accuracies: dict[str, tuple[float, float]]) -> None:
+    assert sum(expert for _, expert in accuracies.values()) / len(accuracies) >= 0.85
 
 
 def test_the_demo_s_mixture_beats_word_counts_and_its_router_tells_the_domains(tmp_path: Path) -> None:

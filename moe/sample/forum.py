@@ -120,11 +120,11 @@ TEST = Side(
         },
         "leg": {
             "+": "bullish options|equity|call options|bullish contracts",
-            "-": "put options|bearish positions",
+            "-": "put options|put contracts",
         },
         "claim": {
             "+": "will skyrocket|is destined for greatness|looks wonderful|is heading for massive success",
-            "-": "will implode|is destined for bankruptcy|looks awful|is heading for massive trouble",
+            "-": "will implode|will go bankrupt|looks awful|is heading for massive trouble",
         },
         "sure": {
             "+": "guaranteed|certainly|undoubtedly",

@@ -121,7 +121,7 @@ TEST = Side(
         "gap": {
             "+": "better than predicted|greater than the panel predicted",
             "-": "worse than predicted|smaller than the panel predicted",
-            "0": "equal to the reference|exactly as predicted|identical to the reference",
+            "0": "exactly as predicted|identical to the reference",
         },
         "got": {
             "+": "reveals|displays|exhibits|identifies",
