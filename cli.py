@@ -200,7 +200,13 @@ def _model(
         from moe.errors import Fault
 
         raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
-    return open_model(model or _workspace(config, out, sets).best_model(), sets or ())
+    if model is None:
+        from moe.config import find_config, load_run
+        from moe.result import best_model
+
+        load_run(config, sets or ())
+        model = best_model(out or Path("runs") / find_config(config).stem)
+    return open_model(model, sets or ())
 
 
 @app.command("evaluate")
@@ -222,12 +228,14 @@ def evaluate_(
     """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
     _check_routing(routing)
     from moe.evaluate import evaluate, write_evaluation
-    from moe.opening import open_model, test_rows
+    from moe.judging import test_rows
+    from moe.opening import open_model
     from moe.progress import say
     from moe.report import evaluation_view
+    from moe.result import best_model
 
     work = _workspace(config, out, sets)
-    folder = model or work.best_model()
+    folder = model or best_model(work.out)
     mixture, template, max_length = open_model(folder, sets or ())
     rows = test_rows(work, mixture, data, domain)
     report, judged = evaluate(mixture, rows, template, max_length, routing, pin, quiet=False)  # type: ignore[arg-type]

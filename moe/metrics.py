@@ -60,12 +60,3 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     mse = float(mean_squared_error(true, predicted))
     figures = {"mse": mse, "mae": float(mean_absolute_error(true, predicted)), "rmse": mse**0.5}
     return figures | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
-
-
-def share_entropy(shares: np.ndarray) -> np.ndarray:
-    """Entropy of each text's expert shares (N, E), from 0 (one expert) to 1 (all alike); 0 if E ≤ 1. Gives (N,)."""
-    experts = shares.shape[-1]
-    if experts <= 1:
-        return np.zeros(shares.shape[:-1])
-    safe = np.clip(shares, 1e-12, 1.0)
-    return np.clip(-(safe * np.log(safe)).sum(-1) / np.log(experts), 0.0, 1.0)

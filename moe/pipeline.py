@@ -19,9 +19,10 @@ from moe.infer import answer_rows
 from moe.predict import Predictor
 from moe.progress import say
 from moe.report import answers_table, comparison_table, routing_table
+from moe.result import CANDIDATES, best_model
 from moe.stages import MERGED
 from moe.steps import merge_experts, train_domain, train_router, train_shared
-from moe.workspace import CANDIDATES, Workspace
+from moe.workspace import Workspace
 
 SUMMARY = "summary.json"
 Figures = dict[str, dict[str, dict[str, float]]]
@@ -55,7 +56,7 @@ def compare(work: Workspace) -> dict[str, Any]:
         report, judged = evaluate(model, test, card.template, card.backbone_settings.max_length)
         figures[name] = _short(report["tasks"])
         write_evaluation(work.out / "evaluation" / name, report, judged)
-        if work.out / name == work.best_model():
+        if work.out / name == best_model(work.out):
             predictor = Predictor(model, card.template, card.backbone_settings.max_length)
             chosen = {"best": name, "routing": report["routing"], "predictions": predictions(work, predictor)}
     return {"figures": figures} | chosen

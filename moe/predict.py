@@ -16,8 +16,8 @@ from experts.domain import Labels
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
 from moe.data.batches import by_budget
-from moe.metrics import share_entropy
 from moe.model import Mixture, allowed_experts
+from router.usage import text_entropy
 
 Routing = Literal["soft", "hard"]
 SIGNS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
@@ -205,7 +205,7 @@ class Predictor:
 
     def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Answer]:
         """Read the scores as answers to these tasks (B)."""
-        entropy = share_entropy(scores.shares)
+        entropy = text_entropy(torch.from_numpy(scores.shares)).clamp(0.0, 1.0)  # (B,)
         return [self._answer(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
     def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Answer:

@@ -26,9 +26,10 @@ from moe.merge import merge
 from moe.model import Mixture
 from moe.objective import Objective
 from moe.progress import say
+from moe.result import CANDIDATES, write_result
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
 from moe.train import Fitted, Job, fit
-from moe.workspace import CANDIDATES, Workspace, versions
+from moe.workspace import Workspace, versions
 
 
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -252,7 +253,7 @@ def judge_candidates(work: Workspace) -> str:
         scores[name] = _validation_of(work, work.out / name)
     best = max(scores, key=lambda name: scores[name]["macro_f1"])
     verdict = _verdict(scores, best)
-    work.write_result(scores, best, verdict)
+    write_result(work.out, scores, best, verdict)
     return verdict
 
 

@@ -1,4 +1,4 @@
-"""One run's folder: where each step writes, the rows it reads, and which model is its best.
+"""One run's folder: where each step writes, and the rows it reads.
 
 The steps themselves are `moe.steps`'.
 """
@@ -13,16 +13,12 @@ from datasets import Dataset, concatenate_datasets
 
 from experts.domain import Domain
 from experts.errors import Fault
-from experts.files import read_json, write_json
 from moe.config import RunSettings
 from moe.data.prepare import Prepared, prepare_task, summary
 from moe.data.schema import TaskSettings
 from moe.progress import say
 from moe.sample import write_sample
-from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP
-
-RESULT = "result.json"
-CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
+from moe.stages import EXPERT, SHARED
 
 
 @dataclass
@@ -100,27 +96,6 @@ class Workspace:
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
         """SHA-256 of each task's file."""
         return {task: one.report["sha256"] for domain in domains for task, one in self.prepared(domain).items()}
-
-    def best_model(self) -> Path:
-        """The mixture that `result.json` names, else the last one written.
-
-        Raises:
-            Fault: when there is none yet.
-        """
-        if (self.out / RESULT).is_file():
-            return self.out / str(read_json(self.out / RESULT)["best"])
-        for name in reversed(CANDIDATES):
-            if (self.out / name).is_dir():
-                return self.out / name
-        raise Fault(
-            f"a mixture in {self.out}",
-            "none",
-            "run moe train-expert --all, moe merge and moe train-router first, or name a model folder",
-        )
-
-    def write_result(self, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:
-        """Name the best of the three mixtures by validation."""
-        write_json(self.out / RESULT, {"best": best, "verdict": verdict, "validation": scores})
 
 
 def versions() -> dict[str, str]:

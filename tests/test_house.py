@@ -1,6 +1,7 @@
 """Claims about the house: which way imports point, and what no module of ours does."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,3 +150,16 @@ def test_no_module_trusts_remote_code() -> None:
     ]
     assert words, "nothing is looked at: the search is broken"
     assert not [name for name, value in words if not (isinstance(value, ast.Constant) and value.value is False)]
+
+
+@pytest.mark.parametrize(
+    ("modules", "needless"),
+    [
+        ("moe.opening, moe.result, moe.answer", {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"}),
+        ("moe.judging, moe.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
+    ],
+)
+def test_a_command_imports_no_library_that_it_does_not_need(modules: str, needless: set[str]) -> None:
+    code = f"import sys, {modules}; print(*sorted({needless} & sys.modules.keys()))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not out.stdout.split()

@@ -5,17 +5,19 @@ Rows come prepared from `moe.data.prepare`; nothing here reads a file.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Batch = dict[str, Tensor]
 
@@ -96,7 +98,7 @@ def by_budget(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarr
     return np.split(order, cuts)
 
 
-def text_lengths(rows: Dataset) -> np.ndarray:
+def text_lengths(rows: "Dataset") -> np.ndarray:
     """Characters of each text (N,), which sort nearly as tokens do."""
     return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks())) if len(rows) else np.zeros(0, int)
 

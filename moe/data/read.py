@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, load_from_disk
 
 from experts.errors import Fault
 from moe.data.lines import csv_header, csv_rows, lines, refuse_binary
+from moe.data.saved import Part, saved_parts
 from moe.data.schema import Columns, Record
 
 _BATCH = 1024
@@ -176,33 +176,20 @@ def _open_parquet(path: Path) -> _File:
 
 
 def _open_folder(path: Path) -> _File:
-    try:
-        whole = load_from_disk(str(path), keep_in_memory=False)
-    except (OSError, ValueError) as error:
-        raise Fault(f"a folder of `Dataset.save_to_disk` at {path}", str(error), "name a file instead") from error
-    parts = whole if isinstance(whole, DatasetDict) else DatasetDict({"": whole})
-    names = list(dict.fromkeys(name for part in parts.values() for name in part.column_names))
-    return _File([*names, *(["split"] if "" not in parts and "split" not in names else [])], _parts(parts, path))
+    parts = saved_parts(path)
+    names = list(dict.fromkeys(name for part in parts for name in part.columns))
+    added = ["split"] if "split" not in names and any(part.split for part in parts) else []
+    return _File([*names, *added], _parts(parts, path))
 
 
-def _parts(parts: DatasetDict, path: Path) -> Iterator[Raw]:
+def _parts(parts: Iterable[Part], path: Path) -> Iterator[Raw]:
     """The rows of every part, numbered on; the part's name is the split of a row that names none."""
     start = 1
-    for name, part in parts.items():
-        own = {"split": name} if name and "split" not in part.column_names else {}
-        classes = {column: kind for column, kind in part.features.items() if isinstance(kind, ClassLabel)}
-        for number, row, error in _rows(_tables(part), path, start):
-            named = {column: _class_name(kind, row[column]) for column, kind in classes.items() if column in row}
-            yield number, own | row | named, error
-        start += len(part)
-
-
-def _tables(part: Dataset) -> Iterator[pa.Table]:
-    return part.with_format("arrow").iter(_BATCH)
-
-
-def _class_name(kind: ClassLabel, value: int | None) -> str | None:
-    return None if value is None or value < 0 else kind.int2str(value)
+    for part in parts:
+        own = {"split": part.split} if part.split and "split" not in part.columns else {}
+        for number, row, error in _rows(part.tables, path, start):
+            yield number, own | part.named(row), error
+        start += part.rows
 
 
 def _rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[Raw]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.metrics import classification, regression, share_entropy
+from moe.metrics import classification, regression
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -37,8 +37,3 @@ def test_scores_by_hand() -> None:
     report = regression(np.array([0.0, 1.0]), np.array([0.5, 1.0]))
     assert report == pytest.approx({"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5})
     assert "r2" not in regression(np.array([0.0]), np.array([0.5]))
-
-
-def test_share_entropy_goes_from_one_expert_to_all_alike() -> None:
-    assert share_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx([0.0, 1.0], abs=1e-9)
-    assert share_entropy(np.ones((2, 1))).tolist() == [0.0, 0.0]

@@ -19,6 +19,7 @@ from moe.evaluate import evaluate
 from moe.folder import read_mixture
 from moe.infer import answer_texts
 from moe.predict import Predictor
+from moe.result import best_model
 from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
@@ -120,7 +121,7 @@ def test_result_names_the_best_by_validation(run: Workspace) -> None:
     result = json.loads((run.out / "result.json").read_text())
     scores = {name: one["macro_f1"] for name, one in result["validation"].items()}
     assert scores[result["best"]] == max(scores.values())
-    assert run.best_model() == run.out / result["best"]
+    assert best_model(run.out) == run.out / result["best"]
     worse = scores["moe-joint"] < scores["router-warmup"]
     assert ("made it worse" in result["verdict"]) is worse
 

@@ -1,0 +1,36 @@
+"""Which mixture of a run is its best: `result.json`, and the folders that it may name.
+
+Who is the best is decided in `moe.steps`; nothing heavy is imported here, since every answer asks.
+"""
+
+from pathlib import Path
+
+from experts.errors import Fault
+from experts.files import read_json, write_json
+from moe.stages import JOINT, MERGED, WARMUP
+
+RESULT = "result.json"
+CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
+
+
+def best_model(run: Path) -> Path:
+    """The mixture of a run folder that `result.json` names, else the last one written.
+
+    Raises:
+        Fault: when there is none yet.
+    """
+    if (run / RESULT).is_file():
+        return run / str(read_json(run / RESULT)["best"])
+    for name in reversed(CANDIDATES):
+        if (run / name).is_dir():
+            return run / name
+    raise Fault(
+        f"a mixture in {run}",
+        "none",
+        "run moe train-expert --all, moe merge and moe train-router first, or name a model folder",
+    )
+
+
+def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:
+    """Name the best of the three mixtures by validation."""
+    write_json(run / RESULT, {"best": best, "verdict": verdict, "validation": scores})
