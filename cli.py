@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from moe.model import Mixture
-    from moe.predict import Predictor
     from moe.workspace import Workspace
 
 app = typer.Typer(
@@ -148,12 +146,17 @@ def infer(
     tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Tokens in one pass; by default what suits the machine.")
     ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the texts; for many.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Cores of each process; by default all, shared out.")
+    ] = None,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
     """Answer texts: label, probabilities, polarity, confidence, expert shares."""
     from moe.answer import Request, answer_all
+    from moe.opening import Opening
 
     request = Request(
         texts=tuple(texts or ()),
@@ -163,10 +166,13 @@ def infer(
         domain=data_type,
         task=task,
         plain=json_ or not sys.stdout.isatty(),
+        workers=workers,
+        threads=threads,
     )
-    request.check()
     _check_routing(routing)
-    answer_all(request, _predictor(model, routing, windows, config, None if request.out else out, sets, tokens))
+    request.check()
+    folder = _folder(model, config, None if request.out else out, sets)
+    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens))  # type: ignore[arg-type]
 
 
 def _check_routing(routing: str) -> None:
@@ -176,37 +182,18 @@ def _check_routing(routing: str) -> None:
         raise Fault("--routing soft or hard", repr(routing), "name one of them")
 
 
-def _predictor(
-    model: Path | None,
-    routing: Any,
-    windows: bool,
-    config: Path | None,
-    out: Path | None,
-    sets: list[str] | None,
-    tokens: int | None = None,
-) -> "Predictor":
-    from moe.predict import Predictor
+def _folder(model: Path | None, config: Path | None, out: Path | None, sets: list[str] | None) -> Path:
+    """The model folder that is named, else the best of the run."""
+    from moe.config import find_config, load_run
+    from moe.errors import Fault
+    from moe.result import best_model
 
-    mixture, template, max_length = _model(model, config, out, sets)
-    return Predictor(mixture, template, max_length, routing, windows, tokens)
-
-
-def _model(
-    model: Path | None, config: Path | None, out: Path | None, sets: list[str] | None
-) -> "tuple[Mixture, str, int]":
-    from moe.opening import open_model
-
-    if model and (others := [one for one in sets or () if not one.startswith("backbone.")]):
-        from moe.errors import Fault
-
-        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
     if model is None:
-        from moe.config import find_config, load_run
-        from moe.result import best_model
-
         load_run(config, sets or ())
-        model = best_model(out or Path("runs") / find_config(config).stem)
-    return open_model(model, sets or ())
+        return best_model(out or Path("runs") / find_config(config).stem)
+    if others := [one for one in sets or () if not one.startswith("backbone.")]:
+        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
+    return model
 
 
 @app.command("evaluate")

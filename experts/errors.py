@@ -5,6 +5,7 @@ Everything below raises it, only `cli.py` catches it (one line, exit code 2); wh
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def guess(name: str, known: Iterable[str]) -> str:
@@ -26,3 +27,13 @@ class Fault(ValueError):
         self.expected, self.found, self.remedy = expected, found, remedy
         said = remedy[:1].upper() + remedy[1:].rstrip(".")
         super().__init__(f"Expected {expected}; found {found}. {said}{'' if said.endswith('?') else '.'}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As another process sends it: with its sentence, whatever made it."""
+        return (_again, (type(self), self.args, self.__dict__))
+
+
+def _again(kind: type[Fault], args: tuple[Any, ...], state: dict[str, Any]) -> Fault:
+    fault = kind.__new__(kind, *args)
+    fault.__dict__.update(state)
+    return fault

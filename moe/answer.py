@@ -5,12 +5,14 @@ The answers themselves are `moe.infer`'s.
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.prompt import Prompt
 
@@ -19,9 +21,11 @@ from moe.data.read import texts
 from moe.data.schema import Columns
 from moe.data.write import open_writer, refuse_ending
 from moe.infer import answer_rows
+from moe.opening import Opening
 from moe.predict import Predictor, check_task
 from moe.progress import bar
 from moe.report import answers_table
+from moe.workers import answer_in_processes, threads_each
 
 SCREEN = 20
 
@@ -35,6 +39,8 @@ class Request:
         out: a file for the answers; none means standard output.
         domain: pins the texts to a domain's experts.
         plain: JSON lines instead of a table.
+        workers: processes that answer.
+        threads: of each; None shares the cores out.
     """
 
     texts: tuple[str, ...]
@@ -44,13 +50,17 @@ class Request:
     domain: str | None
     task: str | None
     plain: bool
+    workers: int = 1
+    threads: int | None = None
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
 
         Raises:
-            Fault: for texts beside a file, an empty text, a file that cannot be read, an unknown ending.
+            Fault: for texts beside a file, an empty text, a file that cannot be read, an unknown ending, more workers
+                than cores.
         """
+        threads_each(self.workers, self.threads)
         if self.texts and self.file:
             raise Fault("texts or --file", "both", "give one of them")
         if any(not text.strip() for text in self.texts):
@@ -66,22 +76,44 @@ class Request:
         return Columns(text=self.text_column)
 
 
-def answer_all(request: Request, predictor: Predictor) -> None:
+def answer_all(request: Request, opening: Opening) -> None:
     """Answer what was asked, to a file, as JSON lines, as a table, or at a prompt.
 
     Raises:
         Fault: when domain or task are unknown, or the file cannot be written.
     """
-    check_task(predictor.model, request.task, request.domain)
     if not request.texts and not request.file and sys.stdin.isatty():
-        return _prompt(request, predictor)
+        return _prompt(request, _predictor(request, opening))
+    answer = _answerer(request, opening)
     total = _count(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
     with bar("infer", total, "text", quiet) as meter:
-        answers = _moving(answer_rows(_rows(request), predictor, request.domain, request.task), meter)
+        answers = _moving(answer(_rows(request)), meter)
         if request.out:
             return _to_file(answers, request.out)
         return _as_lines(answers) if request.plain else _as_tables(answers)
+
+
+def _predictor(request: Request, opening: Opening) -> Predictor:
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    predictor = opening.open()
+    check_task(predictor.model, request.task, request.domain)
+    return predictor
+
+
+def _answerer(request: Request, opening: Opening) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
+    domain, task = request.domain, request.task
+    if request.workers == 1:
+        return partial(answer_rows, predictor=_predictor(request, opening), domain=domain, task=task)
+    return partial(
+        answer_in_processes,
+        opening=opening,
+        domain=domain,
+        task=task,
+        workers=request.workers,
+        threads=request.threads,
+    )
 
 
 def _moving(answers: Iterator[dict[str, Any]], meter: Any) -> Iterator[dict[str, Any]]:

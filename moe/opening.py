@@ -4,6 +4,7 @@ What it is asked is `moe.answer`'s and `moe.evaluate`'s.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +15,38 @@ from moe.backbone import BackboneSettings, load_backbone
 from moe.config import ConfigFault, overlay, sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
+from moe.predict import Predictor, Routing
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a model is opened to answer texts; small, so that every process can be told it.
+
+    Args:
+        folder: of a mixture or an expert.
+        sets: laid over its card, see `open_model`.
+        routing, windows, tokens: the predictor's, see there.
+    """
+
+    folder: Path
+    sets: tuple[str, ...] = ()
+    routing: Routing = "soft"
+    windows: bool = False
+    tokens: int | None = None
+
+    @property
+    def window(self) -> int:
+        """Texts that are handed over at once."""
+        return max(1, self.tokens // 2) if self.tokens else 512
+
+    def open(self) -> Predictor:
+        """The model, ready to answer.
+
+        Raises:
+            Fault: as `open_model`.
+        """
+        mixture, template, max_length = open_model(self.folder, self.sets)
+        return Predictor(mixture, template, max_length, self.routing, self.windows, self.tokens)
 
 
 def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:

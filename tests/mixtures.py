@@ -1,11 +1,13 @@
 """A mixture of random experts on a tiny backbone, for tests of what a mixture does."""
 
+from pathlib import Path
+
 import torch
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.backbone import Backbone
-from moe.folder import DomainCard, MixtureCard, build_mixture
+from moe.folder import DomainCard, MixtureCard, build_mixture, write_mixture
 from moe.heads import HeadSettings
 from moe.model import Mixture
 from moe.workspace import Workspace, versions
@@ -16,6 +18,17 @@ def mixture(
     backbone: Backbone, work: Workspace, gate: str = "soft", heads: str = "per_expert", experts: int = 1
 ) -> Mixture:
     """A mixture of random, trained-looking experts beside this backbone."""
+    return _made(backbone, work, gate, heads, experts)[0]
+
+
+def written(folder: Path, backbone: Backbone, work: Workspace) -> Path:
+    """The folder of such a mixture."""
+    model, card = _made(backbone, work, "soft", "per_expert", 1)
+    write_mixture(folder, model, card, "", {})
+    return folder
+
+
+def _made(backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int) -> tuple[Mixture, MixtureCard]:
     domains = [
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
@@ -46,4 +59,4 @@ def mixture(
                 parameter.normal_(std=0.3)
         for head in model.heads.parameters():
             head.add_(torch.randn_like(head) * 0.1)
-    return model.eval()
+    return model.eval(), card
