@@ -120,8 +120,14 @@ class ExpertBank:
         active = (only,) if only else tuple(self.names[i] for i in self._used(gates))
         self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *self.shared))
 
+    @property
+    def on_host(self) -> bool:
+        """Whether tensors lie in the host's own memory."""
+        return self.backbone.device.type == "cpu"
+
     def _used(self, gates: Tensor) -> list[int]:
-        if gates.requires_grad or self.training:
+        """Experts with any weight; to look at the gates would make a GPU's host wait, so there it is all of them."""
+        if gates.requires_grad or self.training or not self.on_host:
             return list(range(gates.shape[-1]))
         return gates.flatten(0, -2).ne(0).any(0).nonzero().flatten().tolist()
 

@@ -29,6 +29,7 @@ class Route:
         self.columns: dict[str, int] = {}
         self.active: tuple[str, ...] = ()
         self._scales: dict[Touches, Tensor] = {}
+        self._spreads: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.readers: dict[GatedLinear, list[GatedLinear]] = {}
         self._waiting: dict[GatedLinear, tuple[Tensor, Tensor]] = {}
 
@@ -75,13 +76,22 @@ class Route:
         """
         if touches not in self._scales:
             assert self.gates is not None
-            order = [self.columns[name] for name, _ in touches]
-            factors = self.gates.new_tensor([touch.scaling for _, touch in touches], dtype=torch.float32)  # (E,)
-            ranks = torch.tensor([touch.rank for _, touch in touches], device=self.gates.device)  # (E,)
-            scaled = self.gates[..., order].float() * factors  # (B, E) or (B, T, E)
-            wide = scaled.repeat_interleave(ranks, dim=-1)  # (B, R) or (B, T, R)
+            column, scaling = self._spread(touches, self.gates.device)
+            wide = self.gates.index_select(-1, column).float() * scaling  # (B, R) or (B, T, R)
             self._scales[touches] = wide if wide.dim() == 3 else wide[:, None]  # (B, 1, R)
         return self._scales[touches]
+
+    def _spread(self, touches: Touches, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which column of the gates each rank has, and its scaling, (R,) each.
+
+        Kept for good: to send them to a GPU in every pass would stop the host each time.
+        """
+        key = (tuple(self.columns[name] for name, _ in touches), touches, device)
+        if key not in self._spreads:
+            column = [place for place, (_, touch) in zip(key[0], touches, strict=True) for _ in range(touch.rank)]
+            scaling = [touch.scaling for _, touch in touches for _ in range(touch.rank)]
+            self._spreads[key] = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
+        return self._spreads[key]
 
 
 class GatedLinear(nn.Module):

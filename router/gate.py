@@ -91,6 +91,7 @@ class Gate(nn.Module):
     """
 
     group: Tensor
+    shares: Tensor
 
     def __init__(self, dim: int, roles: Sequence[str], settings: GateSettings = GateSettings()) -> None:
         super().__init__()
@@ -99,6 +100,8 @@ class Gate(nn.Module):
         self.settings, self.experts = settings, len(roles)
         self.register_buffer("group", groups_of(settings.kind, roles), persistent=False)
         self.groups = int(self.group.max()) + 1
+        shares = torch.tensor(settings.fixed or (1.0,) * len(roles), dtype=torch.float32)  # (E,)
+        self.register_buffer("shares", shares / shares.sum(), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(settings.temperature).log())
         self.net = _network(dim, self.groups + self.experts, settings)
         if settings.kind == "fixed":
@@ -146,8 +149,7 @@ class Gate(nn.Module):
         return Mixed(self._keep_largest(roles)[..., self.group] * winners, dense)
 
     def _constant(self, logits: Tensor) -> Tensor:
-        weights = logits.new_tensor(self.settings.fixed or (1.0,) * self.experts, dtype=torch.float32)  # (E,)
-        return (weights / weights.sum()).expand(*logits.shape[:-1], -1)  # (B, E)
+        return self.shares.expand(*logits.shape[:-1], -1)  # (B, E)
 
     def _members(self) -> Tensor:
         return self.group[None] == torch.arange(self.groups, device=self.group.device)[:, None]  # (G, E)
@@ -186,7 +188,8 @@ def _network(dim: int, outputs: int, settings: GateSettings) -> nn.Sequential:
 
 def _one_hot(scores: Tensor) -> Tensor:
     """1 at the largest of the last dimension, 0 elsewhere, without gradient."""
-    return F.one_hot(scores.detach().argmax(-1), scores.shape[-1]).to(scores.dtype)
+    best = scores.detach().argmax(-1, keepdim=True)  # (…, 1)
+    return torch.zeros_like(scores, requires_grad=False).scatter(-1, best, 1.0)  # torch's own one_hot asks the host
 
 
 def harden(mixed: Mixed) -> Mixed:

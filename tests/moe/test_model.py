@@ -1,12 +1,15 @@
 """Claims about the mixture: one pass, equal to its experts where it should be, gradients where they should be."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import mixture
 from peft import PeftModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experts.domain import Domain, LabelSpace
 from experts.folder import write_adapter
@@ -75,6 +78,40 @@ def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_wor
         before = model.eval()(**batch).routed.logits
         after = model.train()(**batch).routed.logits
     torch.testing.assert_close(after, before)
+
+
+class Asking(TorchDispatchMode):
+    """Counts what makes a GPU's host wait: numbers read back, sizes that depend on values, constants sent over."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "repeat_interleave", "bincount")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.WAITS:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gate", ["soft", "hard", "team", "fixed"])
+def test_a_pass_never_waits_for_the_host_where_the_bare_backbone_does_not(
+    make_work: Make, gate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work()
+    model, bare = mixture(load_backbone(work.run.backbone), work, gate), load_backbone(work.run.backbone).model
+    given = tokens(model)
+    pinned = torch.tensor([[True, False], [False, True], [True, True]])
+    monkeypatch.setattr(type(model.bank), "on_host", False)
+    with torch.no_grad(), Asking() as wanted:
+        bare(**given)
+    for options in ({}, {"allowed": pinned}, {"hard": True}):
+        model(**given, **options)
+        with torch.no_grad(), Asking() as found:
+            model(**given, **options)
+        assert found.found == wanted.found
 
 
 @pytest.mark.parametrize("heads", ["averaged", "per_expert"])
