@@ -118,7 +118,7 @@ class ExpertBank:
         always = gates.new_ones(*gates.shape[:-1], len(self.shared))  # (B, S)
         columns = {name: i for i, name in enumerate((*self.names, *self.shared))}
         active = (only,) if only else tuple(self.names[i] for i in self._used(gates))
-        self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *self.shared))
+        self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *self.shared), self._gated.values())
 
     @property
     def on_host(self) -> bool:

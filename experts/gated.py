@@ -3,7 +3,7 @@
 Which layers are gated, and which adapters learn, is `experts.bank`'s.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -33,17 +33,24 @@ class Route:
         self.readers: dict[GatedLinear, list[GatedLinear]] = {}
         self._waiting: dict[GatedLinear, tuple[Tensor, Tensor]] = {}
 
-    def set(self, gates: Tensor | None, columns: dict[str, int], active: tuple[str, ...]) -> None:
-        """Lay the gates for the passes that follow; None switches every expert off."""
-        self.gates, self.columns, self.active = gates, columns, active
-        self._scales, self._waiting = {}, {}
+    def set(
+        self, gates: Tensor, columns: dict[str, int], active: tuple[str, ...], layers: "Iterable[GatedLinear]"
+    ) -> None:
+        """Lay the gates for the passes that follow through these layers.
+
+        Scales are made here, for all layers that ask for the same columns at once, so that a layer only reads.
+        """
+        self.gates, self.columns, self.active, self._waiting = gates, columns, active, {}
+        used = dict.fromkeys(one.here for one in layers if one.here)
+        self._scales = {touches: self._scale(touches) for touches in used}
 
     @contextmanager
     def text(self, row: int) -> Iterator[None]:
         """Narrow the route to one text, for layers that see no batch dimension."""
         kept = self.gates, self._scales, self._waiting
         assert self.gates is not None
-        self.gates, self._scales, self._waiting = self.gates[row : row + 1], {}, {}
+        own = {touches: scale[row : row + 1] for touches, scale in self._scales.items()}
+        self.gates, self._scales, self._waiting = self.gates[row : row + 1], own, {}
         try:
             yield
         finally:
@@ -70,16 +77,14 @@ class Route:
         return (low * scale.to(low.dtype)).view(-1, a.shape[0])  # (B·T, R)
 
     def scale(self, touches: Touches) -> Tensor:
-        """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token.
-
-        Kept for the pass, since most layers of a backbone ask for the same columns.
-        """
-        if touches not in self._scales:
-            assert self.gates is not None
-            column, scaling = self._spread(touches, self.gates.device)
-            wide = self.gates.index_select(-1, column).float() * scaling  # (B, R) or (B, T, R)
-            self._scales[touches] = wide if wide.dim() == 3 else wide[:, None]  # (B, 1, R)
+        """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token."""
         return self._scales[touches]
+
+    def _scale(self, touches: Touches) -> Tensor:
+        assert self.gates is not None
+        column, scaling = self._spread(touches, self.gates.device)
+        wide = self.gates.index_select(-1, column).float() * scaling  # (B, R) or (B, T, R)
+        return wide if wide.dim() == 3 else wide[:, None]  # (B, 1, R)
 
     def _spread(self, touches: Touches, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which column of the gates each rank has, and its scaling, (R,) each.
@@ -90,7 +95,8 @@ class Route:
         if key not in self._spreads:
             column = [place for place, (_, touch) in zip(key[0], touches, strict=True) for _ in range(touch.rank)]
             scaling = [touch.scaling for _, touch in touches for _ in range(touch.rank)]
-            self._spreads[key] = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
+            with torch.inference_mode(False):  # what is kept may be read in training
+                self._spreads[key] = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
         return self._spreads[key]
 
 
@@ -178,11 +184,12 @@ class GatedLinear(nn.Module):
 
     def _stacked(self, kind: str, parts: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
         """Parts side by side; kept from pass to pass while nothing learns and no part has changed."""
-        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(part.requires_grad for part in parts)):
             return _together(list(parts), dim).to(dtype)
         key = (dtype, *((part.data_ptr(), part._version) for part in parts))
         if kind not in self._kept or self._kept[kind][0] != key:
-            self._kept[kind] = key, _together([part.detach() for part in parts], dim).to(dtype)
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may be read in training
+                self._kept[kind] = key, _together([part.detach() for part in parts], dim).to(dtype)
         return self._kept[kind][1]
 
 

@@ -53,7 +53,8 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
     """A mixture, or one expert alone, ready to answer; with its template and the tokens it reads.
 
     Args:
-        sets: `backbone.dtype=…`, `backbone.quantization=…`, `backbone.max_length=…` are laid over the card's.
+        sets: `backbone.dtype=…`, `backbone.quantization=…`, `backbone.max_length=…` are laid over the card's;
+            layers are compiled only where `backbone.compile=true` is among them.
 
     Raises:
         Fault: when the folder is missing, broken, or made for another backbone.
@@ -68,7 +69,7 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
 
 
 def _laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:
-    raw: dict[str, object] = {"backbone": settings.model_dump()}
+    raw: dict[str, object] = {"backbone": settings.model_dump() | {"compile": False}}
     for one in sets:
         if one.startswith("backbone."):
             overlay(raw, one)

@@ -32,7 +32,7 @@ def lone_layer(dtype: torch.dtype = torch.float32) -> tuple[GatedLinear, Route]:
     for name, rank in (("a", 3), ("b", 2)):
         layer.add(name, Touch(rank, 2.0))
         nn.init.normal_(layer.lora_B[name])
-    route.set(GATES, {"a": 0, "b": 1}, ("a", "b"))
+    route.set(GATES, {"a": 0, "b": 1}, ("a", "b"), [layer])
     return layer, route
 
 
@@ -93,7 +93,7 @@ def test_stacks_follow_the_weights() -> None:
         layer._kept.clear()
         torch.testing.assert_close(after, layer(x))
         assert not torch.allclose(before, after)
-        route.set(GATES, {"a": 0, "b": 1}, ("b",))
+        route.set(GATES, {"a": 0, "b": 1}, ("b",), [layer])
         alone = layer(x)
     expected = layer.base(x) + GATES[:, 1, None, None] * 2.0 * (x @ layer.lora_A["b"].T @ layer.lora_B["b"].T)
     torch.testing.assert_close(alone, expected.detach())

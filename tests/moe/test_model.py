@@ -196,3 +196,40 @@ def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
     assert mask.tolist() == [[True, False, True]]
     assert logits.grad[0, 1] == 0
     assert logits.grad[0, 0] != 0
+
+
+def test_frozen_experts_pass_gradients_to_the_router_after_an_answer(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    with torch.inference_mode():
+        model(**tokens(model))
+    model.bank.train_only()
+    model(**tokens(model)).pooled.sum().backward()
+    assert all(parameter.grad is None for parameter in model.expert_parameters().values())
+    assert next(model.gate.parameters()).grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
+    work = Workspace(tiny_run(save_backbone(tmp_path / "backbone", family), tmp_path / "data"), tmp_path)
+    eager = mixture(load_backbone(work.run.backbone), work)
+    compiled = mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
+    compiled.load_trained_state(eager.trained_state())
+    found = []
+    for model in (eager, compiled):
+        with torch.inference_mode():
+            quiet = model(**tokens(model)).logits
+        model.train()
+        model.gate.eval()
+        model.heads.eval()
+        out = model(**tokens(model))
+        sum(one.square().sum() for one in out.logits.values()).backward()
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        assert any("lora_A" in name for name in gradients)
+        found.append((quiet, out.logits, gradients))
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-4)
