@@ -72,8 +72,8 @@ class Usage:
 
 
 def text_entropy(shares: Tensor) -> Tensor:
-    """Entropy of each text's shares (B, E), from 0 to 1; 0 if E = 1. Gives (B,)."""
+    """Entropy of each text's shares (B, E), from 0 to 1; 0 if E ≤ 1. Gives (B,)."""
     experts = shares.shape[-1]
-    if experts == 1:
+    if experts <= 1:
         return shares.new_zeros(shares.shape[:-1])
     return -(shares * shares.clamp(min=1e-12).log()).sum(-1) / math.log(experts)

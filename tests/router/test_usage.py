@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from router.usage import Usage
+from router.usage import Usage, text_entropy
 
 OWNERS = torch.tensor([[True, False, False], [False, True, True]])
 
@@ -70,3 +70,7 @@ def test_gates_are_counted_without_their_graph_and_in_any_precision() -> None:
     usage.add(dense, torch.tensor([0]), torch.ones(1, 2, dtype=torch.bool))
     assert not usage.sums.requires_grad
     assert usage.share() == {"a": 0.5, "b": 0.5}
+
+
+def test_one_expert_or_none_has_no_entropy() -> None:
+    assert text_entropy(torch.ones(2, 1)).tolist() == text_entropy(torch.ones(2, 0)).tolist() == [0.0, 0.0]
