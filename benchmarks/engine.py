@@ -90,6 +90,11 @@ def texts(count: int) -> list[str]:
 
 def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixture:
     """A mixture of experts that were never trained, B drawn at random, on the shipped backbone."""
+    return described(experts, rank, trunk, dtype)[0]
+
+
+def described(experts: int, rank: int, trunk: int, dtype: str = "float32") -> tuple[Mixture, MixtureCard]:
+    """The same with its card."""
     settings = BackboneSettings(trunk_depth=trunk, dtype=dtype)
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
@@ -113,7 +118,7 @@ def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixt
         for parameter in model.expert_parameters().values():
             parameter.normal_(std=0.02)
         model.gate.net[-1].weight.normal_(std=1.0)  # type: ignore[union-attr]
-    return model.eval()
+    return model.eval(), card
 
 
 def batches(backbone: Backbone, some: Sequence[str]) -> list[Batch]:
