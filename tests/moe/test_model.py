@@ -80,6 +80,19 @@ def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_wor
     torch.testing.assert_close(after, before)
 
 
+def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(make_work: Make) -> None:
+    work = make_work(backbone={"dropout": 0.5, "trunk_depth": 1})
+    model = mixture(load_backbone(work.run.backbone), work)
+    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    batch = tokens(model)
+    with torch.no_grad():
+        quiet, again = model.eval()(**batch), model(**batch)
+        first, second = model.train()(**batch), model(**batch)
+    torch.testing.assert_close(again.pooled, quiet.pooled)
+    torch.testing.assert_close(first.routed.logits, quiet.routed.logits)
+    assert not torch.allclose(first.pooled, second.pooled, atol=1e-3)
+
+
 class Asking(TorchDispatchMode):
     """Counts what makes a GPU's host wait: numbers read back, sizes that depend on values, constants sent over."""
 
