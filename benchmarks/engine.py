@@ -248,6 +248,10 @@ def training(rounds: int) -> Iterator[Ratio]:
     )
     constant = Step(mixture(5, 16, 1), JOINT, some, inner="constant", outer="constant")
     yield compare("joint step, DAO in two levels: constants", joint, constant, "≤ 1.02", rounds)
+    everywhere = Step(mixture(5, 16, 1), JOINT, some, measured="parameters")
+    yield compare(
+        "joint step, DAO, inner norms over all experts' weights: constants", everywhere, constant, "–", rounds
+    )
     warm = Step(mixture(5, 16, 1), WARMUP, some)
     yield compare("warm-start step: joint step", warm, joint, "≤ 0.6", rounds)
 
@@ -260,7 +264,12 @@ class Step:
     ) -> None:
         run = load_run()
         settings = run.losses.model_copy(update=losses)
-        self.model, self.objective = model, Objective(stage, settings, run.dao, model.labels, model.owners, seed=0)
+        self.model, self.objective = (
+            model,
+            Objective(
+                stage, settings, run.dao, model.labels, model.owners, 0, experts=model.expert_parameters().values
+            ),
+        )
         choose_learners(model.train(), stage, None)
         self.some = [self.batch(ids, mask, cached) for ids, mask in some]
 

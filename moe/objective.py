@@ -3,7 +3,7 @@
 Formulas of the routing losses and of DAO are `router`'s; who learns is `moe.stages`'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,7 @@ class Objective:
         labels: the label space.
         owners: (domains, E) bool, the experts of each domain.
         accumulate: batches a step, over which the loop divides the loss.
+        experts: gives the experts' parameters, where the inner level measures at them.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Objective:
         owners: Tensor,
         seed: int,
         accumulate: int = 1,
+        experts: Callable[[], Iterable[Tensor]] = tuple,
     ) -> None:
         self.stage, self.settings, self.owners, self.accumulate = stage, settings, owners, accumulate
+        self.experts = experts
         self.tables = LabelTables.of(labels)
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
         self.inner = make_weighting(settings.inner, SENTIMENT, dao, constants, seed=seed)
@@ -93,7 +96,8 @@ class Objective:
     def __call__(self, out: Output, batch: Batch) -> Tensor:
         """The scalar to go back from; what it was made of is left in `logs`."""
         losses, rows = self._sentiment_losses(out, batch)
-        total = self.inner.combine(losses, at=out.pooled, rows=rows) if losses else out.pooled.sum() * 0.0
+        at = out.pooled if self.settings.measured == "state" else self.experts()
+        total = self.inner.combine(losses, at=at, rows=rows) if losses else out.pooled.sum() * 0.0
         self.logs = {name: float(value.detach()) for name, value in losses.items()}
         self.logs |= {"sentiment": float(total.detach())} | _named("inner", self.inner.trajectory())
         if out.routed is not None and self.outer is not None:

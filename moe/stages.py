@@ -85,6 +85,11 @@ class LossSettings(BaseModel):
         "dao", description="plain cross-entropy, or DAO's imbalance loss (eq. 12 to 14)"
     )
     inner: Literal["dao", "constant"] = Field("dao", description="classes against polarity")
+    measured: Literal["state", "parameters"] = Field(
+        "state",
+        description="where inner DAO takes gradient norms: at the pooled state, or over all experts' weights as the paper "
+        "does, which costs a backward a loss",
+    )
     outer: Literal["dao", "constant"] = Field("dao", description="sentiment, domain, balance")
     constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
         {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},

@@ -123,7 +123,16 @@ def _fit(
     job = Job(
         stage,
         settings,
-        Objective(stage, run.losses, run.dao, model.labels, model.owners, seed, settings.accumulate),
+        Objective(
+            stage,
+            run.losses,
+            run.dao,
+            model.labels,
+            model.owners,
+            seed,
+            settings.accumulate,
+            model.expert_parameters().values,
+        ),
         train,
         collator,
         lambda: validate(model, held_out, run.template, run.backbone.max_length),

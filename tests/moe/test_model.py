@@ -188,6 +188,27 @@ def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
     assert seen[-1] == pytest.approx(expected, rel=1e-5)
 
 
+def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work).eval()
+    choose_learners(model, JOINT, None)
+    batch = batch_of(model, work)
+    settings = LossSettings(measured="parameters", classes="cross_entropy")
+    experts = model.expert_parameters().values
+    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, experts=experts)
+    out = model(**batch)
+    losses, _ = loss._sentiment_losses(out, batch)
+    expected = {}
+    for name, one in losses.items():
+        gradients = torch.autograd.grad(one, list(experts()), retain_graph=True, allow_unused=True)
+        expected[name] = float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
+    seen: dict[str, float] = {}
+    loss.inner.observe = lambda name, norm: seen.update({name: float(norm)})
+    loss(out, batch).backward()
+    assert set(seen) == {"classes", "polarity"}
+    assert seen == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
