@@ -87,8 +87,7 @@ class LossSettings(BaseModel):
     inner: Literal["dao", "constant"] = Field("dao", description="classes against polarity")
     measured: Literal["state", "parameters"] = Field(
         "state",
-        description="where inner DAO takes gradient norms: at the pooled state, or over all experts' weights as the paper "
-        "does, which costs a backward a loss",
+        description="where inner DAO takes norms: the pooled state, or all experts' weights, the paper's; dearer",
     )
     outer: Literal["dao", "constant"] = Field("dao", description="sentiment, domain, balance")
     constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
