@@ -6,6 +6,7 @@ in turns in one process (A B A B …), a ratio is of medians, and each comes wit
 
 import argparse
 import json
+import platform
 import statistics
 import time
 import tracemalloc
@@ -29,6 +30,7 @@ from moe.data.batches import by_budget
 from moe.folder import DomainCard, MixtureCard, build_mixture
 from moe.heads import HeadSettings
 from moe.infer import answer_rows
+from moe.layers import compile_layers
 from moe.model import Mixture
 from moe.objective import Objective
 from moe.predict import Predictor
@@ -159,10 +161,20 @@ def inference(dtype: str, rounds: int) -> Iterator[Ratio]:
         ours = through(mixture(experts, rank, trunk, dtype), some)
         name = f"soft, E = {experts}, r = {rank}, m = {trunk}, {dtype}: bare backbone"
         yield compare(name, ours, plain, f"≤ {target}", rounds, floor(experts, rank, trunk))
+    yield compiled(some, dtype, rounds)
     yield hard(bare, dtype, rounds)
     yield three_passes(bare, dtype, rounds)
     yield peft_rows(some, dtype, rounds)
     yield from pipelines(rounds)
+
+
+def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
+    """The same mixture with its layers compiled, once that is done, beside itself uncompiled."""
+    model, eager = mixture(5, 16, 1, dtype), mixture(5, 16, 1, dtype)
+    compile_layers(model.backbone)
+    return compare(
+        f"soft, E = 5, m = 1, {dtype}, compiled: not compiled", through(model, some), through(eager, some), "–", rounds
+    )
 
 
 def hard(bare: Backbone, dtype: str, rounds: int) -> Ratio:
@@ -333,6 +345,18 @@ def growth() -> Iterator[Ratio]:
     yield Ratio("peak memory of Python, 100 k texts: 10 k texts", large, small, 1.0, "≤ 1.1")
 
 
+def machine() -> dict[str, Any]:
+    """What the figures were seen on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "cpu": model or platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    } | versions()
+
+
 def show(ratios: Iterable[Ratio], console: Console) -> list[Ratio]:
     """Print ratios as they come."""
     found = []
@@ -372,9 +396,8 @@ def main() -> None:
         )
     console.print(table)
     if args.json:
-        args.json.write_text(
-            json.dumps([asdict(one) | {"ratio": one.ratio} for one in found], indent=2), encoding="utf-8"
-        )
+        told = {"machine": machine(), "ratios": [asdict(one) | {"ratio": one.ratio} for one in found]}
+        args.json.write_text(json.dumps(told, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":
