@@ -70,11 +70,10 @@ class Route:
         a = _together([one.stacked_a(x.dtype) for one in layers], dim=0)  # (R, D_in)
         scale = _together([self.scale(one.here) for one in layers], dim=-1)  # (B, 1, R)
         x = drop(x, layers[0].dropout if layers[0].training else 0.0)
-        if x.dim() == 3:
-            low = F.linear(x, a)  # (B, T, R)
-            return low * scale.to(low.dtype)
-        low = F.linear(x, a).view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
-        return (low * scale.to(low.dtype)).view(-1, a.shape[0])  # (B·T, R)
+        low = F.linear(x, a)  # (B, T, R) or (B·T, R)
+        whole = low if x.dim() == 3 else low.view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
+        scaled = whole * scale.to(low.dtype) if torch.is_grad_enabled() else whole.mul_(scale.to(low.dtype))
+        return scaled.view(low.shape)  # (B, T, R) or (B·T, R)
 
     def scale(self, touches: Touches) -> Tensor:
         """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token."""

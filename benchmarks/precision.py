@@ -1,0 +1,73 @@
+"""How often bfloat16 gives the label that fp32 gives, on real texts, soft and hard.
+
+Run: `python benchmarks/precision.py --model FOLDER --data FILE [FILE …] [--rows 2000] [--json FILE]`.
+"""
+
+import argparse
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from moe.data.read import texts
+from moe.data.schema import Columns
+from moe.infer import answer_texts
+from moe.opening import Opening
+from moe.predict import Answer, Routing
+
+
+def some_texts(files: list[Path], rows: int) -> list[str]:
+    """The first texts of each file, as many of each, empty ones left out."""
+    each = -(-rows // len(files))
+    found = []
+    for path in files:
+        good = (one.values["text"] for one in texts(path, Columns()) if not one.error)
+        found += [str(text) for text in islice(good, each)]
+    return found[:rows]
+
+
+def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Answer]:
+    """Answers of one precision."""
+    return answer_texts(some, Opening(model, (f"backbone.dtype={dtype}",), routing).open())
+
+
+def agreement(model: Path, routing: Routing, some: list[str]) -> dict[str, Any]:
+    """Share of equal labels, of equal tasks, and the largest difference of a probability where the task is one."""
+    pairs = list(zip(*(answers(model, dtype, routing, some) for dtype in ("float32", "bfloat16")), strict=True))
+    same_task = [(a, b) for a, b in pairs if a.task == b.task]
+    return {
+        "routing": routing,
+        "texts": len(pairs),
+        "labels": float(np.mean([a.label == b.label for a, b in pairs])),
+        "tasks": len(same_task) / len(pairs),
+        "difference": max(float(np.abs(a.probabilities - b.probabilities).max()) for a, b in same_task),
+    }
+
+
+def main() -> None:
+    """Measure both routings and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    some = some_texts(args.data, args.rows)
+    routings: tuple[Routing, ...] = ("soft", "hard")
+    found = [agreement(args.model, routing, some) for routing in routings]
+    table = Table("routing", "texts", "equal labels", "equal tasks", "largest difference of a probability")
+    for one in found:
+        table.add_row(
+            one["routing"], str(one["texts"]), f"{one['labels']:.4f}", f"{one['tasks']:.4f}", f"{one['difference']:.3f}"
+        )
+    Console(width=100).print(table)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
