@@ -119,6 +119,18 @@ def test_infer_keeps_bad_rows_in_their_place_in_every_kind_of_file(trained: Desk
     assert not list((place / "out").glob(".*"))
 
 
+def test_infer_shares_a_file_among_processes(trained: Desk, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moe.workers.cores", lambda: 2)
+    (place / "texts.csv").write_text("text\n" + "profit rose\nbags fell\n" * 5)
+    typed = ("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--batch-tokens", "8")
+    alone, shared = (trained(*typed, *more) for more in ((), ("--workers", "2")))
+    assert alone[0] == shared[0] == 0, shared[2]
+    assert alone[1] == shared[1]
+    code, _, err = trained(*typed, "--workers", "3")
+    assert code == 2
+    assert "at most the 2 cores of this machine; found 3 workers" in err
+
+
 def test_infer_reads_standard_input(trained: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"profit rose\n\nbags \xff fell\n")
     with (tmp_path / "in").open() as stream:
