@@ -51,7 +51,7 @@ def wall(command: list[str]) -> float:
 
 def untrained(folder: Path) -> Path:
     """The folder of a mixture of two experts that were never trained."""
-    from engine import described  # beside this file; heavy
+    from pairs import described  # beside this file; heavy
 
     from moe.folder import write_mixture
 

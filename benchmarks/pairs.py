@@ -1,0 +1,171 @@
+"""What the engine's benchmarks share: pairs timed in turns, texts, batches, and mixtures that were never trained.
+
+What is compared with what is told by `inference.py` and `training.py`.
+"""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from rich.console import Console
+from torch import Tensor
+
+from experts.adapter import fresh_adapter
+from experts.lora import LayerMap, LoraSettings
+from moe.backbone import Backbone, BackboneSettings, load_backbone, token_budget
+from moe.data.batches import by_budget
+from moe.folder import DomainCard, MixtureCard, build_mixture
+from moe.heads import HeadSettings
+from moe.model import Mixture
+from moe.sample import DOMAINS, generate
+from moe.workspace import versions
+from router.gate import GateSettings
+
+LABELS = ("negative", "neutral", "positive")
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours against something else: medians in seconds, their ratio, the control, and what is asked of it."""
+
+    name: str
+    ours: float
+    other: float
+    control: float
+    target: str
+    floor: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Ours by the other's; below 1 ours is faster."""
+        return self.ours / self.other
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare(
+    name: str,
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    target: str,
+    rounds: int,
+    floor: float | None = None,
+) -> Ratio:
+    """Time two things in turns, after one call of each."""
+    ours(), other()
+    pairs = [(timed(other), timed(ours), timed(other)) for _ in range(rounds)]
+    first, mine, second = ([row[i] for row in pairs] for i in range(3))
+    control = statistics.median(first) / statistics.median(second)
+    return Ratio(name, statistics.median(mine), statistics.median([*first, *second]), control, target, floor)
+
+
+def texts(count: int) -> list[str]:
+    """Texts of the shipped sample, all domains in turn."""
+    rows = [generate(domain, max(30, -(-count // len(DOMAINS)))) for domain in DOMAINS]
+    return [row["text"] for some in zip(*rows, strict=True) for row in some][:count]
+
+
+def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixture:
+    """A mixture of experts that were never trained, B drawn at random, on the shipped backbone."""
+    return described(experts, rank, trunk, dtype)[0]
+
+
+def described(experts: int, rank: int, trunk: int, dtype: str = "float32") -> tuple[Mixture, MixtureCard]:
+    """The same with its card."""
+    settings = BackboneSettings(trunk_depth=trunk, dtype=dtype)
+    backbone: Backbone = load_backbone(settings)
+    names = [f"expert{i}" for i in range(experts)]
+    adapter = fresh_adapter(LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), trunk)
+    card = MixtureCard(
+        stage="benchmark",
+        backbone=backbone.id,
+        backbone_settings=settings,
+        template="{text}",
+        domains=tuple(DomainCard(name=one, role=one, experts=(one,), tasks={one: LABELS}) for one in names),
+        shared=(),
+        layers=dict.fromkeys(names, adapter.layers),
+        gate=GateSettings(),
+        heads=HeadSettings(),
+        polarity=True,
+        seed=0,
+        versions=versions(),
+    )
+    model = build_mixture(card, backbone, dict.fromkeys(names, adapter.content))
+    with torch.no_grad():
+        for parameter in model.expert_parameters().values():
+            parameter.normal_(std=0.02)
+        model.gate.net[-1].weight.normal_(std=1.0)  # type: ignore[union-attr]
+    return model.eval(), card
+
+
+def batches(backbone: Backbone, some: Sequence[str]) -> list[Batch]:
+    """Token ids and masks by budget."""
+    ids = backbone.tokenizer(list(some), truncation=True, max_length=128)["input_ids"]
+    budget = token_budget(backbone.model.device, backbone.model.dtype)
+    found = [
+        backbone.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
+        for batch in by_budget([len(one) for one in ids], budget)
+    ]
+    return [(one["input_ids"], one["attention_mask"]) for one in found]
+
+
+def through(model: Callable[..., object], some: Sequence[Batch]) -> Callable[[], None]:
+    """All batches through a model, without gradients."""
+
+    @torch.inference_mode()
+    def run() -> None:
+        for ids, mask in some:
+            model(input_ids=ids, attention_mask=mask)
+
+    return run
+
+
+def floor(experts: int, rank: int, trunk: int) -> float:
+    """Multiplications of the mixture by those of the bare backbone's linear layers: six layers, 384 wide."""
+    return 1 + 0.0625 * experts * rank / 16 * (6 - trunk) / 6
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were seen on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "cpu": model or platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    } | versions()
+
+
+def show(ratios: Iterable[Ratio], console: Console) -> list[Ratio]:
+    """Print ratios as they come."""
+    found = []
+    for one in ratios:
+        found.append(one)
+        told = f"floor {one.floor:.3f}" if one.floor else ""
+        console.print(
+            f"{one.name}: {one.ratio:.3f} (wanted {one.target}) {told} A/A {one.control:.3f}", highlight=False
+        )
+    return found
+
+
+def peft_config(rank: int = 16) -> LoraConfig:
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=["query", "key", "value", "dense"],
+        layers_pattern="layer",
+        layers_to_transform=list(range(6)),
+    )
