@@ -1,4 +1,4 @@
-"""Folders on disk that are whole or absent: atomic writing, safetensors, and a manifest of hashes.
+"""Folders on disk that are whole or absent: atomic writing, and a manifest of hashes.
 
 What a folder means (an expert, a mixture) is told by the modules that use this; nothing here knows of models.
 """
@@ -8,14 +8,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from experts.errors import Fault
 
@@ -147,24 +143,3 @@ def check_manifest(folder: Path, kind: str) -> None:
                 f"{found[:12]}…",
                 "the file was changed or cut: copy the whole folder again or write it again",
             )
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Save tensors as safetensors, on the CPU and contiguous."""
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata or {"format": "pt"}
-    )
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Load a safetensors file.
-
-    Raises:
-        Fault: when it is missing or is no whole safetensors file.
-    """
-    if not path.is_file():
-        raise Fault(f"a safetensors file at {path}", "no such file", "write the folder again or name another")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise Fault(f"a whole safetensors file at {path}", str(error), "copy it again or write it again") from error

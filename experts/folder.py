@@ -13,18 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from experts.errors import Fault
-from experts.files import (
-    MANIFEST,
-    check_manifest,
-    load_tensors,
-    read_json,
-    save_tensors,
-    sha256_of,
-    whole_folder,
-    write_json,
-    write_text,
-)
+from experts.files import MANIFEST, check_manifest, read_json, sha256_of, whole_folder, write_json, write_text
 from experts.lora import Adapter, Touch
+from experts.tensors import load_tensors, save_tensors
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HEADS, CARD, CONFIG, METRICS, README = "heads.safetensors", "expert.json", "config.yaml", "metrics.json", "README.md"

@@ -15,7 +15,8 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from experts.files import load_tensors, save_tensors, whole_folder
+from experts.files import whole_folder
+from experts.tensors import load_tensors, save_tensors
 from moe.backbone import token_budget
 from moe.data.batches import Collator, by_budget
 from moe.model import Mixture

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from experts.files import check_manifest, load_tensors, read_json, save_tensors, whole_folder, write_json, write_text
+from experts.files import check_manifest, read_json, whole_folder, write_json, write_text
 from experts.folder import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter, Touch
+from experts.tensors import load_tensors, save_tensors
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
 from moe.heads import Heads, HeadSettings, MixedHeads
 from moe.model import Mixture

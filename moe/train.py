@@ -23,7 +23,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from experts.files import load_tensors, save_tensors
+from experts.tensors import load_tensors, save_tensors
 from moe.callbacks import JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
 from moe.errors import Fault, Interrupted

@@ -156,6 +156,7 @@ def test_no_module_trusts_remote_code() -> None:
     ("modules", "needless"),
     [
         ("moe.opening, moe.result, moe.answer", {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"}),
+        ("moe.sample, moe.data.inspect", {"torch", "transformers", "datasets", "sklearn"}),
         ("moe.judging, moe.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from conftest import Make
 
 from experts.adapter import fresh_adapter
-from experts.files import load_tensors
+from experts.tensors import load_tensors
 from moe.alone import expert_model
 from moe.cache import TrunkCache
 from moe.data.batches import Collator

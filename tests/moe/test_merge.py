@@ -8,8 +8,9 @@ from conftest import Make, save_backbone
 from safetensors.torch import load_file
 
 from experts.errors import Fault
-from experts.files import save_tensors, write_json, write_manifest
+from experts.files import write_json, write_manifest
 from experts.folder import ADAPTER, CARD, read_expert
+from experts.tensors import save_tensors
 from moe.backbone import load_backbone
 from moe.folder import read_mixture
 from moe.merge import check_parts, merge
