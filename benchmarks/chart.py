@@ -16,7 +16,7 @@ OURS, WANTED, FLOOR = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told a
 
 
 def wanted(text: str) -> float | None:
-    """The number in `≤ 1.17`, `≤ 1/5` or `≤ 1.17 / 1.14` (fp32 first)."""
+    """The number in `≤ 1.17` or `≤ 1/5`."""
     found = re.search(r"≤ ([0-9.]+)(?:/([0-9.]+))?", text)
     return float(found[1]) / float(found[2] or 1) if found else None
 
@@ -31,7 +31,8 @@ def draw(ratios: list[dict[str, Any]], target: Path) -> None:
     axis.axvline(1.0, color=WANTED, lw=2, label="wanted: at most this")
     axis.scatter(met, places, color=OURS, s=46, zorder=3, label="measured")
     floors = [(one["floor"] / limit, place) for place, (one, limit) in zip(places, rows, strict=True) if one["floor"]]
-    axis.scatter(*zip(*floors, strict=True), color=FLOOR, marker="x", s=36, zorder=4, label="floor by FLOPs")
+    if floors:
+        axis.scatter(*zip(*floors, strict=True), color=FLOOR, marker="x", s=36, zorder=4, label="floor by FLOPs")
     for place, (one, limit) in zip(places, rows, strict=True):
         axis.text(
             1.01,

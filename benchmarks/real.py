@@ -30,18 +30,24 @@ Result = dict[str, Any]
 
 def main() -> None:
     """Measure what is missing, then print everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the four files")
-    parser.add_argument("--out", type=Path, default=Path("runs/real"))
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser = options(__doc__, Path("runs/real"))
     parser.add_argument("--pooled", type=int, nargs="*", default=POOLED, help="ranks of the pooled LoRA")
-    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
-    parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     for seed in [] if args.print_only else args.seeds:
         measure(args, seed)
     show(args.out)
+
+
+def options(about: str | None, out: Path) -> argparse.ArgumentParser:
+    """What every measurement on the real files is asked."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four files")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
+    parser.add_argument("--print-only", action="store_true")
+    return parser
 
 
 def measure(args: argparse.Namespace, seed: int) -> None:

@@ -7,7 +7,7 @@ import argparse
 import time
 from pathlib import Path
 
-from real import CONFIG, SEEDS, Book, judged_alone, show
+from real import Book, judged_alone, options, show
 
 from moe.config import load_run
 from moe.steps import train_shared
@@ -18,14 +18,8 @@ DEPTHS = (0, 1, 2, 3, 4)
 
 def main() -> None:
     """Measure what is missing, then print everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the four files")
-    parser.add_argument("--out", type=Path, default=Path("runs/trunk"))
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser = options(__doc__, Path("runs/trunk"))
     parser.add_argument("--depths", type=int, nargs="*", default=DEPTHS)
-    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
-    parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     for seed in [] if args.print_only else args.seeds:
         for depth in args.depths:

@@ -251,6 +251,7 @@ def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_pat
     eager = mixture(load_backbone(work.run.backbone), work)
     compiled = mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
     compiled.load_trained_state(eager.trained_state())
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     found = []
     for model in (eager, compiled):
         with torch.inference_mode():
@@ -263,6 +264,7 @@ def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_pat
         gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
         assert any("lora_A" in name for name in gradients)
         found.append((quiet, out.logits, gradients))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
     for one, other in zip(*found, strict=True):
         assert one.keys() == other.keys()
         for name, tensor in one.items():
