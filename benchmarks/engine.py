@@ -1,26 +1,46 @@
 """The mixture beside its bare backbone, beside other ways to do the same, and a training step beside PEFT's.
 
-Run: `python benchmarks/engine.py [--only inference training growth] [--threads N] [--json FILE]`. Every pair is timed
-in turns in one process (A B A B …), a ratio is of medians, and each comes with an A/A control.
+Run: `python benchmarks/engine.py [--only inference pipeline training growth workers] [--texts FILE …] [--threads N]
+[--json FILE]`. Every pair is timed in turns (A B A B …), a ratio is of medians, and each comes with an A/A control.
 """
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from inference import growth, inference
-from pairs import Ratio, machine, show
+from inference import inference, pipelines
+from pairs import Ratio, machine, show, texts
 from rich.console import Console
 from rich.table import Table
+from streams import growth, workers
 from training import training
+
+PARTS = ("inference", "pipeline", "training", "growth", "workers")
+
+
+def asked(args: argparse.Namespace, some: Sequence[str]) -> Iterator[Iterator[Ratio]]:
+    """The measurements, each when its turn comes."""
+    for dtype in args.dtypes:
+        if "inference" in args.only:
+            yield inference(some, dtype, args.rounds)
+        if "training" in args.only:
+            yield training(some[:200], dtype, args.rounds)
+    if "pipeline" in args.only:
+        yield pipelines(some[:300], args.rounds)
+    if "growth" in args.only:
+        yield growth(some)
+    if "workers" in args.only:
+        yield workers(some)
 
 
 def main() -> None:
     """Measure what was asked for and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=["inference", "training", "growth"])
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--texts", type=Path, nargs="*", default=(), help="files with a text column; else the sample's")
     parser.add_argument("--dtypes", nargs="*", default=["float32"], help="float32 bfloat16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; by default its own choice")
@@ -28,14 +48,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    console = Console(width=160)
+    console, some = Console(width=160), texts(1000, args.texts)
     found: list[Ratio] = []
-    for dtype in args.dtypes if "inference" in args.only else ():
-        found += show(inference(dtype, args.rounds), console)
-    if "training" in args.only:
-        found += show(training(args.rounds), console)
-    if "growth" in args.only:
-        found += show(growth(), console)
+    for ratios in asked(args, some):
+        found += show(ratios, console)
     table = Table("ours: other", "ratio", "wanted", "floor", "ours s", "other s", "A/A")
     for one in found:
         told = f"{one.floor:.3f}" if one.floor else "–"
@@ -44,8 +60,12 @@ def main() -> None:
         )
     console.print(table)
     if args.json:
-        told = {"machine": machine(), "ratios": [asdict(one) | {"ratio": one.ratio} for one in found]}
-        args.json.write_text(json.dumps(told, indent=2), encoding="utf-8")
+        whole = {
+            "machine": machine(),
+            "texts": [path.name for path in args.texts] or "sample",
+            "ratios": [asdict(one) | {"ratio": one.ratio} for one in found],
+        }
+        args.json.write_text(json.dumps(whole, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

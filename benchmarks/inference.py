@@ -1,24 +1,22 @@
-"""Answers: the mixture beside its bare backbone, PEFT, a pipeline and three passes a text; and ten times the texts."""
+"""Answers: the mixture beside its bare backbone, PEFT, a pipeline and three passes a text."""
 
-import tracemalloc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pairs import Batch, Ratio, batches, compare, floor, mixture, peft_config, texts, through, timed
+from pairs import Batch, Ratio, batches, compare, floor, mixture, peft_config, through
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from moe.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder, token_budget
-from moe.infer import answer_rows
 from moe.layers import compile_layers
 from moe.predict import Predictor
 
 
-def inference(dtype: str, rounds: int) -> Iterator[Ratio]:
+def inference(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
     """Soft and hard answers beside the bare backbone, PEFT, a pipeline, and three passes a text."""
     bare = load_backbone(BackboneSettings(dtype=dtype))
-    some = batches(bare, texts(500))
+    some = batches(bare, texts[:500])
     plain = through(bare.model, some)
     limits = ("1.25", "1.17", "1.11") if dtype == "float32" else ("1.20", "1.14", "1.06")
     soft = {(5, 16, trunk): limit for trunk, limit in zip((0, 1, 3), limits, strict=True)} | {(5, 8, 3): "1.07"}
@@ -28,10 +26,9 @@ def inference(dtype: str, rounds: int) -> Iterator[Ratio]:
         name = f"soft, E = {experts}, r = {rank}, m = {trunk}, {dtype}: bare backbone"
         yield compare(name, ours, plain, f"≤ {target}", rounds, floor(experts, rank, trunk))
     yield compiled(some, dtype, rounds)
-    yield hard(bare, dtype, rounds)
-    yield three_passes(bare, dtype, rounds)
+    yield hard(bare, texts[:1000], dtype, rounds)
+    yield three_passes(bare, texts[:200], dtype)
     yield peft_rows(some, dtype, rounds)
-    yield from pipelines(rounds)
 
 
 def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
@@ -43,9 +40,8 @@ def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
     )
 
 
-def hard(bare: Backbone, dtype: str, rounds: int) -> Ratio:
+def hard(bare: Backbone, some: Sequence[str], dtype: str, rounds: int) -> Ratio:
     """Hard answers, tokens included, beside the bare backbone, tokens included."""
-    some = texts(1000)
     predictor = Predictor(
         mixture(5, 16, 3, dtype), "{text}", 128, "hard", tokens=token_budget(bare.model.device, bare.model.dtype)
     )
@@ -58,11 +54,15 @@ def hard(bare: Backbone, dtype: str, rounds: int) -> Ratio:
     )
 
 
-def three_passes(bare: Backbone, dtype: str, rounds: int) -> Ratio:
+def three_passes(bare: Backbone, some: Sequence[str], dtype: str) -> Ratio:
     """FinSA-MoE's way: two experts' passes and the router's, every text padded to 512, one at a time."""
-    some = texts(200)
     predictor = Predictor(mixture(2, 16, 1, dtype), "{text}", 128)
-    few = [bare.tokenizer(text, padding="max_length", max_length=512, return_tensors="pt") for text in some[::50]]
+    few = [
+        bare.tokenizer(text, padding="max_length", max_length=512, truncation=True, return_tensors="pt").to(
+            bare.model.device
+        )
+        for text in some[::50]
+    ]
     slow = through(bare.model, [(one["input_ids"], one["attention_mask"]) for one in few for _ in range(3)])
     once = compare(f"soft, E = 2, {dtype}: three passes padded to 512", lambda: predictor.score(some), slow, "", 2)
     scaled = once.other * len(some) / len(few)
@@ -85,35 +85,16 @@ def peft_rows(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
     return compare(f"soft, E = 5, m = 0, {dtype}: PEFT adapter_names", ours, rows, "≤ 1/1.4", rounds)
 
 
-def pipelines(rounds: int) -> Iterator[Ratio]:
-    """transformers' own pipeline on one folded expert, with its defaults and in batches of 32."""
+def pipelines(some: Sequence[str], rounds: int) -> Iterator[Ratio]:
+    """transformers' own pipeline on one folded expert, its defaults and batches of 32; ours in its own precision."""
     base = AutoModelForSequenceClassification.from_pretrained(shipped_folder(), num_labels=3)
     folded: Any = get_peft_model(base, peft_config()).merge_and_unload()
-    tokenizer = load_backbone(BackboneSettings()).tokenizer
-    classify = pipeline("text-classification", model=folded, tokenizer=tokenizer)
-    predictor, some = Predictor(mixture(5, 16, 1), "{text}", 128), texts(300)
+    predictor = Predictor(mixture(5, 16, 1, "auto"), "{text}", 128)
+    classify = pipeline(
+        "text-classification", model=folded, tokenizer=predictor.tokenizer, device=predictor.model.backbone.device
+    )
     for size, target in ((1, "≤ 1/5"), (32, "≤ 1/3")):
         name = f"soft, E = 5, m = 1: transformers' pipeline, batch_size = {size}"
         yield compare(
             name, lambda: predictor.score(some), lambda size=size: classify(some, batch_size=size), target, rounds
         )
-
-
-def growth() -> Iterator[Ratio]:
-    """Ten times the texts: time, and the peak of what Python allocates."""
-    predictor, some = Predictor(mixture(2, 8, 3), "{text}", 16), [text[:24] for text in texts(1000)]
-
-    def stream(count: int) -> Iterable[dict[str, Any]]:
-        return ({"text": some[i % len(some)]} for i in range(count))
-
-    def once(count: int) -> tuple[float, float]:
-        tracemalloc.start()
-        seconds = timed(lambda: sum(1 for _ in answer_rows(stream(count), predictor)))
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return seconds, peak
-
-    once(1000)
-    (short, small), (long, large) = once(10_000), once(100_000)
-    yield Ratio("time, 100 k texts: 10 k texts", long, short, 1.0, "≤ 10.3")
-    yield Ratio("peak memory of Python, 100 k texts: 10 k texts", large, small, 1.0, "≤ 1.1")

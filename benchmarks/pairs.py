@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.backbone import Backbone, BackboneSettings, load_backbone, token_budget
 from moe.data.batches import by_budget
+from moe.data.read import texts as read_texts
+from moe.data.schema import Columns
 from moe.folder import DomainCard, MixtureCard, build_mixture
 from moe.heads import HeadSettings
 from moe.model import Mixture
@@ -49,9 +52,11 @@ class Ratio:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Seconds of one call, a GPU's queue included."""
     start = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -71,23 +76,33 @@ def compare(
     return Ratio(name, statistics.median(mine), statistics.median([*first, *second]), control, target, floor)
 
 
-def texts(count: int) -> list[str]:
-    """Texts of the shipped sample, all domains in turn."""
-    rows = [generate(domain, max(30, -(-count // len(DOMAINS)))) for domain in DOMAINS]
-    return [row["text"] for some in zip(*rows, strict=True) for row in some][:count]
+def texts(count: int, files: Sequence[Path] = ()) -> list[str]:
+    """Texts of the shipped sample, all domains in turn; or of files, as many of each, in turn."""
+    each = -(-count // len(files or DOMAINS))
+    if files:
+        columns = [_read(path, each) for path in files]
+    else:
+        columns = [[row["text"] for row in generate(domain, max(30, each))] for domain in DOMAINS]
+    return [text for some in zip_longest(*columns) for text in some if text is not None][:count]
+
+
+def _read(path: Path, count: int) -> list[str]:
+    good = (one.values["text"] for one in read_texts(path, Columns()) if not one.error)
+    return [str(text) for text in islice(good, count)]
 
 
 def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixture:
     """A mixture of experts that were never trained, B drawn at random, on the shipped backbone."""
-    return described(experts, rank, trunk, dtype)[0]
+    return described(experts, rank, BackboneSettings(trunk_depth=trunk, dtype=dtype))[0]
 
 
-def described(experts: int, rank: int, trunk: int, dtype: str = "float32") -> tuple[Mixture, MixtureCard]:
-    """The same with its card."""
-    settings = BackboneSettings(trunk_depth=trunk, dtype=dtype)
+def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixture, MixtureCard]:
+    """The same on any backbone, with its card."""
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
-    adapter = fresh_adapter(LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), trunk)
+    adapter = fresh_adapter(
+        LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), settings.trunk_depth
+    )
     card = MixtureCard(
         stage="benchmark",
         backbone=backbone.id,
@@ -118,7 +133,8 @@ def batches(backbone: Backbone, some: Sequence[str]) -> list[Batch]:
         backbone.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
         for batch in by_budget([len(one) for one in ids], budget)
     ]
-    return [(one["input_ids"], one["attention_mask"]) for one in found]
+    device = backbone.model.device
+    return [(one["input_ids"].to(device), one["attention_mask"].to(device)) for one in found]
 
 
 def through(model: Callable[..., object], some: Sequence[Batch]) -> Callable[[], None]:

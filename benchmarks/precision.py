@@ -5,29 +5,17 @@ Run: `python benchmarks/precision.py --model FOLDER --data FILE [FILE …] [--ro
 
 import argparse
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pairs import texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.data.read import texts
-from moe.data.schema import Columns
 from moe.infer import answer_texts
 from moe.opening import Opening
 from moe.predict import Answer, Routing
-
-
-def some_texts(files: list[Path], rows: int) -> list[str]:
-    """The first texts of each file, as many of each, empty ones left out."""
-    each = -(-rows // len(files))
-    found = []
-    for path in files:
-        good = (one.values["text"] for one in texts(path, Columns()) if not one.error)
-        found += [str(text) for text in islice(good, each)]
-    return found[:rows]
 
 
 def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Answer]:
@@ -56,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    some = some_texts(args.data, args.rows)
+    some = texts(args.rows, args.data)
     routings: tuple[Routing, ...] = ("soft", "hard")
     found = [agreement(args.model, routing, some) for routing in routings]
     table = Table("routing", "texts", "equal labels", "equal tasks", "largest difference of a probability")

@@ -53,9 +53,10 @@ def untrained(folder: Path) -> Path:
     """The folder of a mixture of two experts that were never trained."""
     from pairs import described  # beside this file; heavy
 
+    from moe.backbone import BackboneSettings
     from moe.folder import write_mixture
 
-    model, card = described(2, 16, 1)
+    model, card = described(2, 16, BackboneSettings(trunk_depth=1, dtype="float32"))
     write_mixture(folder / "moe", model, card, "", {})
     return folder / "moe"
 

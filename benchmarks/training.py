@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pairs import Batch, Ratio, batches, compare, mixture, peft_config, texts
+from pairs import Batch, Ratio, batches, compare, mixture, peft_config
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -15,28 +15,48 @@ from moe.objective import Objective
 from moe.stages import JOINT, WARMUP, Stage
 from moe.train import choose_learners
 
+LIMITS = {("bfloat16", 1): "≤ 0.9", ("bfloat16", 3): "≤ 0.6", ("float32", 3): "≤ 0.5"}
 
-def training(rounds: int) -> Iterator[Ratio]:
-    """A joint step beside PEFT's single LoRA, one pass an expert, constant weights; a warm-start step beside it."""
-    some = batches(load_backbone(BackboneSettings()), texts(200))
-    single = PeftStep(some)
-    for trunk, target in ((1, "≤ 0.9"), (3, "≤ 0.5")):
-        ours = Step(mixture(5, 16, trunk), JOINT, some)
-        yield compare(f"joint step, E = 5, m = {trunk}: PEFT single LoRA, fp32", ours, single, target, rounds)
-        known = Step(mixture(5, 16, trunk), JOINT, some, cached=True)
-        yield compare(
-            f"joint step, cached trunk, E = 5, m = {trunk}: PEFT single LoRA, fp32", known, single, target, rounds
-        )
-    joint = Step(mixture(5, 16, 1), JOINT, some)
+
+def training(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
+    """A joint step beside PEFT's single LoRA, one pass an expert, constant weights; a warm-start step beside it.
+
+    Args:
+        dtype: of our frozen backbone; with bfloat16, PEFT is measured under autocast and in fp32.
+    """
+    some = batches(load_backbone(BackboneSettings()), texts)
+    for theirs in dict.fromkeys((dtype, "float32")):
+        yield from beside_peft(some, dtype, theirs, rounds)
+    joint = Step(mixture(5, 16, 1, dtype), JOINT, some)
+    single = PeftStep(some, dtype)
     yield compare(
-        "joint step, E = 5, m = 1: one pass an expert", joint, lambda: [single() for _ in range(5)], "≤ 0.2", rounds
+        f"joint step, E = 5, m = 1, {dtype}: one pass an expert",
+        joint,
+        lambda: [single() for _ in range(5)],
+        "≤ 0.2",
+        rounds,
     )
-    constant = Step(mixture(5, 16, 1), JOINT, some, inner="constant", outer="constant")
-    yield compare("joint step, DAO in two levels: constants", joint, constant, "≤ 1.02", rounds)
-    everywhere = Step(mixture(5, 16, 1), JOINT, some, measured="parameters")
-    yield compare("joint step, DAO measured at all experts' weights: constants", everywhere, constant, "–", rounds)
-    warm = Step(mixture(5, 16, 1), WARMUP, some)
-    yield compare("warm-start step: joint step", warm, joint, "≤ 0.6", rounds)
+    constant = Step(mixture(5, 16, 1, dtype), JOINT, some, inner="constant", outer="constant")
+    yield compare(f"joint step, {dtype}, DAO in two levels: constants", joint, constant, "≤ 1.02", rounds)
+    everywhere = Step(mixture(5, 16, 1, dtype), JOINT, some, measured="parameters")
+    yield compare(
+        f"joint step, {dtype}, DAO measured at all experts' weights: constants", everywhere, constant, "–", rounds
+    )
+    warm = Step(mixture(5, 16, 1, dtype), WARMUP, some)
+    yield compare(f"warm-start step, {dtype}: joint step", warm, joint, "≤ 0.6", rounds)
+
+
+def beside_peft(some: Sequence[Batch], dtype: str, theirs: str, rounds: int) -> Iterator[Ratio]:
+    """Our joint step at its best settings, and without known trunk states, beside PEFT's in one precision."""
+    single = PeftStep(some, theirs)
+    said = "fp32" if theirs == "float32" else "bf16 autocast"
+    for trunk in (1, 3):
+        for cached in (True, False):
+            ours = Step(mixture(5, 16, trunk, dtype), JOINT, some, cached=cached)
+            limit = LIMITS.get((theirs, trunk), "–") if cached else "–"
+            states = "known" if cached else "computed"
+            name = f"joint step, E = 5, m = {trunk}, {dtype}, trunk states {states}: PEFT single LoRA, {said}"
+            yield compare(name, ours, single, limit, rounds)
 
 
 class Step:
@@ -69,6 +89,7 @@ class Step:
             "label": label,
             "score": label - 1.0,
         }
+        found = {key: value.to(ids.device) for key, value in found.items()}
         return found | ({"trunk": self.model.look(ids, mask)[0]} if cached else {})
 
     def __call__(self) -> None:
@@ -80,19 +101,23 @@ class Step:
 
 
 class PeftStep:
-    """The same of PEFT's single LoRA with a linear head."""
+    """The same of PEFT's single LoRA with a linear head, in fp32 or under autocast."""
 
-    def __init__(self, some: Sequence[Batch]) -> None:
-        self.model: PeftModel = get_peft_model(load_backbone(BackboneSettings()).model, peft_config())
+    def __init__(self, some: Sequence[Batch], dtype: str) -> None:
+        base = load_backbone(BackboneSettings(dtype="float32")).model
+        self.model: PeftModel = get_peft_model(base, peft_config())
         self.model.train()
-        self.head, self.some = nn.Linear(384, 3), some
+        self.device, self.mixed = base.device, dtype == "bfloat16"
+        self.head, self.some = nn.Linear(384, 3).to(self.device), some
 
     def __call__(self) -> None:
         """All batches, forward and backward."""
         for ids, mask in self.some:
-            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
-            shown = mask[..., None].float()  # (B, T, 1)
-            logits = self.head((states * shown).sum(1) / shown.sum(1))  # (B, K)
-            nn.functional.cross_entropy(logits, torch.arange(len(ids)) % 3).backward()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+                shown = mask[..., None].float()  # (B, T, 1)
+                logits = self.head((states.float() * shown).sum(1) / shown.sum(1))  # (B, K)
+            labels = torch.arange(len(ids), device=self.device) % 3  # (B,)
+            nn.functional.cross_entropy(logits.float(), labels).backward()
             self.model.zero_grad()
             self.head.zero_grad()

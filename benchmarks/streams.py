@@ -1,0 +1,86 @@
+"""Long streams: ten times the texts in time and memory; several processes of one thread beside one of several."""
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from pairs import Ratio, described, mixture
+
+from moe.backbone import BackboneSettings
+from moe.folder import write_mixture
+from moe.infer import answer_rows
+from moe.opening import Opening
+from moe.predict import Predictor
+from moe.workers import answer_in_processes, cores
+
+
+def growth(some: Sequence[str], short: int = 10_000) -> Iterator[Ratio]:
+    """Ten times the texts, each stream in a fresh process: time, and the most memory that the process ever held."""
+    few, many = (_alone(_answer_stream, [text[:24] for text in some], count) for count in (short, 10 * short))
+    yield Ratio(f"time, {10 * short:,} texts: {short:,} texts", many[0], few[0], 1.0, "≤ 10.3")
+    yield Ratio(f"peak memory, {10 * short:,} texts: {short:,} texts, GiB", many[1], few[1], 1.0, "≤ 1.1")
+
+
+def _alone(work: Any, *args: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *args).result()
+
+
+def _answer_stream(some: Sequence[str], count: int) -> tuple[float, float]:
+    """Seconds of a stream of texts after a first window, and GiB at the process's peak."""
+    predictor = Predictor(mixture(2, 8, 3), "{text}", 16)
+    _exhaust(answer_rows(_rows(some, predictor.window), predictor))
+    start = time.perf_counter()
+    _exhaust(answer_rows(_rows(some, count), predictor))
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _rows(some: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
+    return ({"text": some[i % len(some)]} for i in range(count))
+
+
+def _exhaust(rows: Iterable[Any]) -> None:
+    for _ in rows:
+        pass
+
+
+def workers(some: Sequence[str], count: int = 6_000) -> Iterator[Ratio]:
+    """As many processes of one thread as there are cores, beside one process of as many threads; models loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, card = described(5, 16, BackboneSettings(trunk_depth=1))
+        write_mixture(Path(folder) / "moe", model, card, "", {})
+        opening = Opening(Path(folder) / "moe")
+        times = [(_one_process(opening, some, count), _many(opening, some, count)) for _ in range(2)]
+    (first, ours), (second, again) = times
+    name = f"infer, {cores()} processes of 1 thread: 1 process of {cores()} threads"
+    yield Ratio(name, (ours + again) / 2, (first + second) / 2, first / second, "–")
+
+
+def _many(opening: Opening, some: Sequence[str], count: int) -> float:
+    """Seconds a text, after every process has answered its first window."""
+    skip = cores() * opening.window
+    answers = answer_in_processes(_rows(some, skip + count), opening, None, None, cores(), 1)
+    for _ in range(skip):
+        next(answers)
+    start = time.perf_counter()
+    _exhaust(answers)
+    return (time.perf_counter() - start) / count
+
+
+def _one_process(opening: Opening, some: Sequence[str], count: int) -> float:
+    return _alone(_threads, opening, some, count)
+
+
+def _threads(opening: Opening, some: Sequence[str], count: int) -> float:
+    torch.set_num_threads(cores())
+    predictor = opening.open()
+    _exhaust(answer_rows(_rows(some, predictor.window), predictor))
+    start = time.perf_counter()
+    _exhaust(answer_rows(_rows(some, count), predictor))
+    return (time.perf_counter() - start) / count
