@@ -7,11 +7,32 @@ import torch
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.backbone import Backbone
+from moe.data.batches import Batch, Collator
 from moe.folder import DomainCard, MixtureCard, build_mixture, write_mixture
 from moe.heads import HeadSettings
 from moe.model import Mixture
+from moe.objective import Objective
+from moe.stages import JOINT, LossSettings
 from moe.workspace import Workspace, versions
+from router.dao import DAOSettings
 from router.gate import GateSettings
+
+TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
+
+
+def tokens(model: Mixture) -> dict[str, torch.Tensor]:
+    out = model.source.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
+
+
+def batch_of(model: Mixture, work: Workspace) -> Batch:
+    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    rows = work.rows("train")
+    return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
+
+
+def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
+    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.owners, seed=0)
 
 
 def mixture(

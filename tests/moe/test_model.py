@@ -1,43 +1,21 @@
 """Claims about the mixture: one pass, equal to its experts where it should be, gradients where they should be."""
 
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
-from mixtures import mixture
+from mixtures import TEXTS, batch_of, mixture, objective, tokens
 from peft import PeftModel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from experts.domain import Domain, LabelSpace
 from experts.folder import write_adapter
 from moe.backbone import load_backbone
-from moe.data.batches import Batch, Collator
-from moe.model import Mixture
 from moe.objective import LabelTables, Objective, mask_logits
 from moe.stages import JOINT, WARMUP, LossSettings
 from moe.train import choose_learners
 from moe.workspace import Workspace
 from router.dao import DAOSettings
-
-TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
-
-
-def tokens(model: Mixture) -> dict[str, torch.Tensor]:
-    out = model.source.tokenizer(TEXTS, padding=True, return_tensors="pt")
-    return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
-
-
-def batch_of(model: Mixture, work: Workspace) -> Batch:
-    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
-    rows = work.rows("train")
-    return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
-
-
-def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
-    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.owners, seed=0)
 
 
 def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str, tmp_path: Path) -> None:
@@ -91,40 +69,6 @@ def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(ma
     torch.testing.assert_close(again.pooled, quiet.pooled)
     torch.testing.assert_close(first.routed.logits, quiet.routed.logits)
     assert not torch.allclose(first.pooled, second.pooled, atol=1e-3)
-
-
-class Asking(TorchDispatchMode):
-    """Counts what makes a GPU's host wait: numbers read back, sizes that depend on values, constants sent over."""
-
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "repeat_interleave", "bincount")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in self.WAITS:
-            self.found[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("gate", ["soft", "hard", "team", "fixed"])
-def test_a_pass_never_waits_for_the_host_where_the_bare_backbone_does_not(
-    make_work: Make, gate: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = make_work()
-    model, bare = mixture(load_backbone(work.run.backbone), work, gate), load_backbone(work.run.backbone).model
-    given = tokens(model)
-    pinned = torch.tensor([[True, False], [False, True], [True, True]])
-    monkeypatch.setattr(type(model.bank), "on_host", False)
-    with torch.no_grad(), Asking() as wanted:
-        bare(**given)
-    for options in ({}, {"allowed": pinned}, {"hard": True}):
-        model(**given, **options)
-        with torch.no_grad(), Asking() as found:
-            model(**given, **options)
-        assert found.found == wanted.found
 
 
 @pytest.mark.parametrize("heads", ["averaged", "per_expert"])
