@@ -5,11 +5,12 @@ Run: `python benchmarks/real.py --data FOLDER`; it goes on where it stopped, and
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from intervals import accuracy, difference
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from moe.workspace import Workspace
 
 CONFIG = Path(__file__).parent.parent / "configs" / "real" / "four_domains.yaml"
 SEEDS = (13, 42, 87)
+OURS = f"{JOINT.folder}, soft"
 POOLED = (60,)  # the mixture's total rank; that of one expert is the shared expert by itself
 Result = dict[str, Any]
 
@@ -36,6 +38,7 @@ def main() -> None:
     for seed in [] if args.print_only else args.seeds:
         measure(args, seed)
     show(args.out)
+    show_differences(args.out)
 
 
 def options(about: str | None, out: Path) -> argparse.ArgumentParser:
@@ -132,24 +135,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def interval(rows: Sequence[dict[str, Any]], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean accuracy over tasks, resampling test rows inside tasks and seeds."""
-    random = np.random.default_rng(0)
-    means = np.zeros(draws)
-    parts = list(_parts(rows))
-    for right in parts:
-        means += random.binomial(len(right), right.mean(), size=draws) / len(right) / len(parts)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _parts(rows: Sequence[dict[str, Any]]) -> Iterator[np.ndarray]:
-    for row in rows:
-        for figures in row["tasks"].values():
-            if "right" in figures:
-                yield np.array(figures["right"])
-
-
 def show(out: Path) -> None:
     """Mean over seeds, by task and over tasks, with intervals."""
     rows = [one for path in sorted(out.glob("results-*.jsonl")) for one in read(path)]
@@ -160,7 +145,9 @@ def show(out: Path) -> None:
         table.add_column(name)
     for model in models:
         mine = [row for row in rows if row["model"] == model]
-        table.add_row(model, str(len(mine)), *[_pair(mine, [task]) for task in tasks], _pair(mine, tasks), *_ends(mine))
+        table.add_row(
+            model, str(len(mine)), *[_pair(mine, [task]) for task in tasks], _pair(mine, tasks), *_ends(mine, tasks)
+        )
     Console(width=180).print(table)
 
 
@@ -171,11 +158,31 @@ def _pair(rows: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
     return " / ".join(f"{np.mean(one):.3f}" for one in figures)
 
 
-def _ends(rows: Sequence[dict[str, Any]]) -> list[str]:
-    has = [row for row in rows if any("right" in one for one in row["tasks"].values())]
-    low, high = interval(has) if has else (np.nan, np.nan)
+def _ends(rows: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
+    told = "–"
+    if all("right" in row["tasks"][task] for row in rows for task in tasks):
+        _, low, high = accuracy(rows, tasks)
+        told = f"{low:.3f} to {high:.3f}"
     routing = [row["routing"] for row in rows if row["routing"] is not None]
-    return [f"{low:.3f} to {high:.3f}" if has else "–", f"{np.mean(routing):.3f}" if routing else "–"]
+    return [told, f"{np.mean(routing):.3f}" if routing else "–"]
+
+
+def show_differences(out: Path) -> None:
+    """The joint mixture's accuracy less each other model's, on the seeds that both have."""
+    rows = [one for path in sorted(out.glob("results-*.jsonl")) for one in read(path)]
+    ours = [row for row in rows if row["model"] == OURS]
+    tasks = list(dict.fromkeys(task for row in ours for task in row["tasks"]))
+    table = Table(title=f"accuracy of {OURS} less that of another, points, 95 % interval", title_justify="left")
+    for name in ("less that of", "seeds", *tasks, "mean"):
+        table.add_column(name)
+    for model in dict.fromkeys(row["model"] for row in rows):
+        theirs = [row for row in rows if row["model"] == model and "right" in row["tasks"][tasks[0]]] if ours else []
+        both = {row["seed"] for row in theirs} & {row["seed"] for row in ours}
+        if both and model != OURS:
+            parts = [difference(ours, theirs, some) for some in (*[[task] for task in tasks], tasks)]
+            told = [f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for mean, low, high in parts]
+            table.add_row(model, str(len(both)), *told)
+    Console(width=180).print(table)
 
 
 if __name__ == "__main__":
