@@ -26,6 +26,11 @@ def yaml_blocks(readme: str) -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
 
 
+def python_blocks(readme: str) -> list[str]:
+    """The Python blocks of a README that stand on their own; DAO's needs a loop of the reader's."""
+    return [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "dao.combine" not in code]
+
+
 def lay_out(place: Path) -> None:
     """The files that the README speaks of as the reader's own."""
     shutil.copytree(ROOT / "configs", place / "configs")
@@ -62,3 +67,8 @@ def test_the_readme_s_commands_work_in_order(tmp_path: Path) -> None:
     answers = (tmp_path / "answers.jsonl").read_text().splitlines()
     assert len(answers) == 1
     assert (tmp_path / "answers.parquet").is_file()
+    for code in python_blocks((ROOT / "README.md").read_text(encoding="utf-8")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
