@@ -10,8 +10,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
-
 OURS, WANTED, FLOOR = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told apart by the colour-blind
 
 
@@ -23,6 +21,8 @@ def wanted(text: str) -> float | None:
 
 def draw(ratios: list[dict[str, Any]], target: Path) -> None:
     """One row a ratio, as a multiple of what is wanted: our dot, the floor's cross, and the ratio itself in words."""
+    from matplotlib import pyplot as plt
+
     rows = [(one, limit) for one in ratios if (limit := wanted(one["target"]))][::-1]
     plt.switch_backend("Agg")
     figure, axis = plt.subplots(figsize=(10, 0.32 * len(rows) + 1.2))

@@ -1,30 +1,57 @@
 """How deep the trunk may be: accuracy and time of one expert on all domains, layers from m up, m = 0 … 4, seed by seed.
 
-Run: `python benchmarks/trunk.py --data FOLDER`; it goes on where it stopped, and prints the table of what is there.
+Run: `python benchmarks/trunk.py --data FOLDER [--speed] [--chart docs/trunk.png]`; it goes on where it stopped, and
+prints the tables of what is there. The chart needs `pip install matplotlib`.
 """
 
 import argparse
+import json
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from real import Book, judged_alone, options, show
+import numpy as np
+from chart import FLOOR, OURS, WANTED
+from pairs import Ratio, batches, compare, mixture, texts, through
+from pairs import show as show_ratios
+from real import Book, judged_alone, options, read, show
+from rich.console import Console
+from rich.table import Table
+from training import Step
 
+from moe.backbone import BackboneSettings, load_backbone
 from moe.config import load_run
+from moe.stages import JOINT
 from moe.steps import train_shared
 from moe.workspace import Workspace
 
 DEPTHS = (0, 1, 2, 3, 4)
+MAY_COST = 0.3  # points of mean macro-F1 that a deeper trunk may cost to become the default
+SPEED = "speed.json"
+NAME = "trunk of "
+ANSWERS, STEP = "answers, soft, E = 5", "joint step, E = 5"
 
 
 def main() -> None:
     """Measure what is missing, then print everything."""
     parser = options(__doc__, Path("runs/trunk"))
     parser.add_argument("--depths", type=int, nargs="*", default=DEPTHS)
+    parser.add_argument("--speed", action="store_true", help="time answers and joint steps at each depth, in turns")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
     for seed in [] if args.print_only else args.seeds:
         for depth in args.depths:
             measure(args, seed, depth)
     show(args.out)
+    show_cost(args.out)
+    if args.speed:
+        ratios = show_ratios(speed(args.depths, args.rounds), Console(width=160))
+        kept = [asdict(one) | {"ratio": one.ratio} for one in ratios]
+        (args.out / SPEED).write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    if args.chart:
+        draw(args.out, args.chart)
 
 
 def measure(args: argparse.Namespace, seed: int, depth: int) -> None:
@@ -36,9 +63,78 @@ def measure(args: argparse.Namespace, seed: int, depth: int) -> None:
     train_shared(work, resume=True)
     spent = time.monotonic() - started
     book = Book(args.out / f"results-{seed}.jsonl", seed)
-    book.once(f"trunk of {depth}", lambda: [judged_alone(work, "shared")])
+    book.once(f"{NAME}{depth}", lambda: [judged_alone(work, "shared")])
     if spent > 1:
         print(f"seed {seed}, trunk of {depth}: {spent:.0f} s of training", flush=True)
+
+
+def macro_f1(out: Path) -> dict[int, dict[int, float]]:
+    """Macro-F1 in points, mean over the tasks: by depth, then by seed."""
+    found: dict[int, dict[int, float]] = {}
+    for path in sorted(out.glob("results-*.jsonl")):
+        for row in read(path):
+            points = 100 * float(np.mean([task["macro_f1"] for task in row["tasks"].values()]))
+            found.setdefault(int(row["model"].removeprefix(NAME)), {})[row["seed"]] = points
+    return dict(sorted(found.items()))
+
+
+def show_cost(out: Path) -> None:
+    """Mean macro-F1 less that without a trunk, seed by seed, on the seeds that both have."""
+    found = macro_f1(out)
+    bare = found.get(0, {})
+    table = Table(title="mean macro-F1 less that of m = 0, points", title_justify="left")
+    for name in ("m", *(f"seed {seed}" for seed in bare), "mean"):
+        table.add_column(name)
+    for depth, points in found.items():
+        costs = {seed: points[seed] - bare[seed] for seed in bare if seed in points}
+        told = [f"{costs[seed]:+.2f}" if seed in costs else "–" for seed in bare]
+        table.add_row(str(depth), *told, f"{np.mean(list(costs.values())):+.2f}" if costs else "–")
+    Console(width=120).print(table)
+
+
+def speed(depths: Sequence[int], rounds: int) -> Iterator[Ratio]:
+    """Answers, and joint steps with the trunk's states known, beside those without a trunk."""
+    some = batches(load_backbone(BackboneSettings()), texts(300))
+    answers, step = through(mixture(5, 16, 0), some), Step(mixture(5, 16, 0), JOINT, some, cached=True)
+    for depth in depths:
+        model = mixture(5, 16, depth)
+        yield compare(f"{ANSWERS}, m = {depth}: m = 0", through(model, some), answers, "–", rounds)
+        ours = Step(mixture(5, 16, depth), JOINT, some, cached=True)
+        yield compare(f"{STEP}, m = {depth}: m = 0", ours, step, "–", rounds)
+
+
+def draw(out: Path, target: Path) -> None:
+    """Macro-F1 by depth, each seed and the mean, beside the time of answers and of steps where that was measured."""
+    from matplotlib import pyplot as plt
+
+    plt.switch_backend("Agg")
+    found = macro_f1(out)
+    times = json.loads((out / SPEED).read_text(encoding="utf-8")) if (out / SPEED).is_file() else []
+    figure, axes = plt.subplots(1, 2 if times else 1, figsize=(10 if times else 5, 3.6), squeeze=False)
+    axis, depths = axes[0][0], list(found)
+    for mark, seed in zip("os^vD", sorted({seed for one in found.values() for seed in one}), strict=False):
+        shown = [depth for depth in depths if seed in found[depth]]
+        axis.plot(shown, [found[depth][seed] for depth in shown], mark, color=OURS, alpha=0.45, label=f"seed {seed}")
+    means = [float(np.mean(list(one.values()))) for one in found.values()]
+    axis.plot(depths, means, color=OURS, lw=2, label="mean")
+    axis.axhline(means[0] - MAY_COST, color=WANTED, lw=1.2, ls="--", label=f"{MAY_COST} below m = {depths[0]}")
+    axis.set_ylabel("macro-F1 on test rows, mean of the tasks")
+    if times:
+        for kind, color, mark in ((ANSWERS, OURS, "o"), (STEP, FLOOR, "s")):
+            mine = [
+                (int(one["name"].split("m = ")[1][0]), one["ratio"]) for one in times if one["name"].startswith(kind)
+            ]
+            axes[0][1].plot(*zip(*mine, strict=True), f"{mark}-", color=color, label=kind)
+        axes[0][1].set_ylabel("time, as a share of that at m = 0")
+        axes[0][1].set_ylim(0, 1.1)
+    for one in axes[0]:
+        one.set_xlabel("trunk depth m (of 6 layers)")
+        one.set_xticks(depths)
+        one.grid(color="0.92")
+        one.legend(frameon=False, fontsize=8)
+        one.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(target, dpi=130, bbox_inches="tight")
 
 
 if __name__ == "__main__":
