@@ -28,7 +28,7 @@ def inference(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
     yield compiled(some, dtype, rounds)
     yield hard(bare, texts[:1000], dtype, rounds)
     yield three_passes(bare, texts[:200], dtype)
-    yield peft_rows(some, dtype, rounds)
+    yield from peft_rows(bare, texts[:500], dtype, rounds)
 
 
 def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
@@ -71,20 +71,25 @@ def three_passes(bare: Backbone, some: Sequence[str], dtype: str) -> Ratio:
     return Ratio(once.name, once.ours, scaled, once.control, "≤ 1/75" if dtype == "float32" else "≤ 1/150")
 
 
-def peft_rows(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
-    """PEFT's row-wise adapters, hard by nature, beside our soft mixture on the same batches."""
+def peft_rows(bare: Backbone, texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
+    """PEFT's row-wise adapters beside our soft mixture on the same batches; beside our hard one, tokens included."""
     model = get_peft_model(load_backbone(BackboneSettings(dtype=dtype)).model, peft_config(), adapter_name="0")
     for i in range(1, 5):
         model.add_adapter(str(i), peft_config())
     model.eval()
 
     @torch.no_grad()
-    def rows() -> None:
+    def rows(some: Sequence[Batch]) -> None:
         for ids, mask in some:
             model(input_ids=ids, attention_mask=mask, adapter_names=[str(i % 5) for i in range(len(ids))])
 
-    ours = through(mixture(5, 16, 0, dtype), some)
-    return compare(f"soft, E = 5, m = 0, {dtype}: PEFT adapter_names", ours, rows, "≤ 1/1.4", rounds)
+    some, ours = batches(bare, texts), mixture(5, 16, 0, dtype)
+    name = f"E = 5, m = 0, {dtype}: PEFT adapter_names"
+    yield compare(f"soft, {name}", through(ours, some), lambda: rows(some), "≤ 1/1.4", rounds)
+    predictor = Predictor(ours, "{text}", 128, "hard")
+    yield compare(
+        f"hard, {name}", lambda: predictor.score(texts), lambda: rows(batches(bare, texts)), "≤ 1/1.4", rounds
+    )
 
 
 def pipelines(some: Sequence[str], rounds: int) -> Iterator[Ratio]:
