@@ -16,7 +16,7 @@ from moe.predict import Predictor
 def inference(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
     """Soft and hard answers beside the bare backbone, PEFT, a pipeline, and three passes a text."""
     bare = load_backbone(BackboneSettings(dtype=dtype))
-    some = batches(bare, texts[:500])
+    some = batches(bare, texts[:160])
     plain = through(bare.model, some)
     limits = ("1.25", "1.17", "1.11") if dtype == "float32" else ("1.20", "1.14", "1.06")
     soft = {(5, 16, trunk): limit for trunk, limit in zip((0, 1, 3), limits, strict=True)} | {(5, 8, 3): "1.07"}
@@ -26,9 +26,9 @@ def inference(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
         name = f"soft, E = {experts}, r = {rank}, m = {trunk}, {dtype}: bare backbone"
         yield compare(name, ours, plain, f"≤ {target}", rounds, floor(experts, rank, trunk))
     yield compiled(some, dtype, rounds)
-    yield hard(bare, texts[:1000], dtype, rounds)
+    yield hard(bare, texts[:500], dtype, -(-rounds // 3))
     yield three_passes(bare, texts[:200], dtype)
-    yield from peft_rows(bare, texts[:500], dtype, rounds)
+    yield from peft_rows(bare, texts[:500], dtype, -(-rounds // 3))
 
 
 def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:

@@ -1,7 +1,7 @@
 """How deep the trunk may be: accuracy and time of one expert on all domains, layers from m up, m = 0 … 4, seed by seed.
 
-Run: `python benchmarks/trunk.py --data FOLDER [--speed] [--chart docs/trunk.png]`; it goes on where it stopped, and
-prints the tables of what is there. The chart needs `pip install matplotlib`.
+Run: `python benchmarks/trunk.py --data FOLDER [--speed] [--routing] [--chart docs/trunk.png]`; it goes on where it
+stopped, and prints the tables of what is there. The chart needs `pip install matplotlib`.
 """
 
 import argparse
@@ -18,13 +18,19 @@ from pairs import show as show_ratios
 from real import Book, judged_alone, options, read, show
 from rich.console import Console
 from rich.table import Table
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from training import Step
 
 from moe.backbone import BackboneSettings, load_backbone
 from moe.config import load_run
+from moe.data.batches import tokenize
+from moe.model import Mixture
 from moe.stages import JOINT
 from moe.steps import train_shared
 from moe.workspace import Workspace
+from router.gate import summarise
 
 DEPTHS = (0, 1, 2, 3, 4)
 MAY_COST = 0.3  # points of mean macro-F1 that a deeper trunk may cost to become the default
@@ -38,7 +44,10 @@ def main() -> None:
     parser = options(__doc__, Path("runs/trunk"))
     parser.add_argument("--depths", type=int, nargs="*", default=DEPTHS)
     parser.add_argument("--speed", action="store_true", help="time answers and joint steps at each depth, in turns")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--routing", action="store_true", help="how well a linear router tells the domains at each depth"
+    )
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
     for seed in [] if args.print_only else args.seeds:
@@ -50,6 +59,8 @@ def main() -> None:
         ratios = show_ratios(speed(args.depths, args.rounds), Console(width=160))
         kept = [asdict(one) | {"ratio": one.ratio} for one in ratios]
         (args.out / SPEED).write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    if args.routing:
+        show_routing(args)
     if args.chart:
         draw(args.out, args.chart)
 
@@ -94,13 +105,38 @@ def show_cost(out: Path) -> None:
 
 def speed(depths: Sequence[int], rounds: int) -> Iterator[Ratio]:
     """Answers, and joint steps with the trunk's states known, beside those without a trunk."""
-    some = batches(load_backbone(BackboneSettings()), texts(300))
+    some = batches(load_backbone(BackboneSettings()), texts(96))
     answers, step = through(mixture(5, 16, 0), some), Step(mixture(5, 16, 0), JOINT, some, cached=True)
     for depth in depths:
         model = mixture(5, 16, depth)
         yield compare(f"{ANSWERS}, m = {depth}: m = 0", through(model, some), answers, "–", rounds)
         ours = Step(mixture(5, 16, depth), JOINT, some, cached=True)
         yield compare(f"{STEP}, m = {depth}: m = 0", ours, step, "–", rounds)
+
+
+def show_routing(args: argparse.Namespace) -> None:
+    """Right domain for held-out texts, by logistic regression on what the router reads at each depth."""
+    sets = [f"data.folder={args.data}", f"seed={args.seeds[0]}", *args.sets]
+    work = Workspace(load_run(args.config, sets), args.out / "routing")
+    parts = [work.rows(name) for name in ("train", "test")]
+    some = [rows.select(range(0, len(rows), max(1, len(rows) // 4000))) for rows in parts]
+    table = Table("m", "right domain", title=f"{len(some[0]):,} texts to learn from, {len(some[1]):,} to judge by")
+    for depth in args.depths:
+        model = mixture(2, 8, depth)
+        (known, names), (seen, true) = [(summaries(model, rows["text"]), rows["domain"]) for rows in some]
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(known, names)
+        table.add_row(str(depth), f"{probe.score(seen, true):.3f}")
+    Console(width=120).print(table)
+
+
+def summaries(model: Mixture, some: Sequence[str]) -> np.ndarray:
+    """What the router reads of texts, (N, D): their own trunk states, normalised and averaged."""
+    found = np.zeros((len(some), model.backbone.config.hidden_size), dtype=np.float32)  # (N, D)
+    order = np.argsort([len(text) for text in some])  # (N,)
+    for batch in np.array_split(order, -(-len(order) // 32)):
+        ids, mask = tokenize([some[i] for i in batch], model.source.tokenizer, "{text}", 128)
+        found[batch] = summarise(model.look(ids, mask)[0], mask).numpy()
+    return found
 
 
 def draw(out: Path, target: Path) -> None:
