@@ -115,7 +115,7 @@ def speed(depths: Sequence[int], rounds: int) -> Iterator[Ratio]:
 
 
 def show_routing(args: argparse.Namespace) -> None:
-    """Right domain for held-out texts, by logistic regression on what the router reads at each depth."""
+    """Right domain for held-out texts, by logistic regression on a summary of the trunk's states at each depth."""
     sets = [f"data.folder={args.data}", f"seed={args.seeds[0]}", *args.sets]
     work = Workspace(load_run(args.config, sets), args.out / "routing")
     parts = [work.rows(name) for name in ("train", "test")]
@@ -130,7 +130,7 @@ def show_routing(args: argparse.Namespace) -> None:
 
 
 def summaries(model: Mixture, some: Sequence[str]) -> np.ndarray:
-    """What the router reads of texts, (N, D): their own trunk states, normalised and averaged."""
+    """Nearly what the router reads of texts, (N, D): trunk states, special tokens' too, normalised and averaged."""
     found = np.zeros((len(some), model.backbone.config.hidden_size), dtype=np.float32)  # (N, D)
     order = np.argsort([len(text) for text in some])  # (N,)
     for batch in np.array_split(order, -(-len(order) // 32)):
