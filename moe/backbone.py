@@ -54,7 +54,9 @@ class BackboneSettings(BaseModel):
         False,
         description="torch.compile its layers: faster over many texts, slower to start; needs a C++ compiler",
     )
-    trunk_depth: int = Field(0, ge=0, description="first layers without expert; more is cheaper and routes better, but fits less")
+    trunk_depth: int = Field(
+        0, ge=0, description="first layers without expert; more is cheaper and routes better, but fits less"
+    )
     dropout: float = Field(
         0.0,
         ge=0,
