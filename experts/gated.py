@@ -45,6 +45,16 @@ class Route:
         self._scales = {touches: self._scale(touches) for touches in used}
 
     @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the route back as it is now at the end, around a pass on the side."""
+        before = self.gates, self.columns, self.active, self._scales
+        try:
+            yield
+        finally:
+            self.gates, self.columns, self.active, self._scales = before
+            self._waiting = {}
+
+    @contextmanager
     def text(self, row: int) -> Iterator[None]:
         """Narrow the route to one text, for layers that see no batch dimension."""
         kept = self.gates, self._scales, self._waiting

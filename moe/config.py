@@ -22,6 +22,7 @@ from moe.heads import HeadSettings
 from moe.stages import LossSettings, StagesSettings
 from router.dao import DAOSettings
 from router.gate import GateSettings
+from router.weighting import ComparatorSettings
 
 PACKAGED = Path(__file__).parent / "configs"
 IN_CLONE = Path(__file__).parent.parent / "configs"
@@ -83,6 +84,7 @@ class RunSettings(BaseModel):
     gate: GateSettings = GateSettings()
     losses: LossSettings = LossSettings()
     dao: DAOSettings = DAOSettings()
+    comparators: ComparatorSettings = ComparatorSettings()
     stages: StagesSettings = StagesSettings()
 
     def tasks_of(self, domain: str) -> dict[str, TaskSettings]:

@@ -200,6 +200,20 @@ class Mixture(nn.Module):
         """All experts' parameters, by expert and PEFT key."""
         return {f"{n}/{k}": p for n in self.bank.attached for k, p in self.bank.parameters_of(n).items()}
 
+    def last_expert_parameters(self) -> list[nn.Parameter]:
+        """The experts' parameters in the last layer that has any: the cheapest weights that all losses share."""
+        depth = {
+            name: max(self.bank.layers.index(path) for path in one.adapter.layers)
+            for name, one in self.bank.attached.items()
+        }
+        last = max(depth.values(), default=-1)
+        return [
+            parameter
+            for name in self.bank.attached
+            for key, parameter in self.bank.parameters_of(name).items()
+            if self.bank.layer_of(key) == last
+        ]
+
     def trained_state(self) -> dict[str, Tensor]:
         """Everything but the backbone: what a checkpoint holds."""
         state: dict[str, Tensor] = {f"experts/{k}": p for k, p in self.expert_parameters().items()}

@@ -3,7 +3,7 @@
 Formulas of the routing losses and of DAO are `router`'s; who learns is `moe.stages`'.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,14 @@ from torch.nn import functional as F
 
 from experts.domain import LabelSpace
 from moe.data.batches import Batch
-from moe.model import Output, Routed, allowed_experts
+from moe.model import Mixture, Output, Routed, allowed_experts
 from moe.stages import LossSettings, Stage
-from router.dao import DAO, Constant, DAOSettings, make_weighting
+from router.comparators import make_weighting
+from router.dao import DAO, DAOSettings
+from router.imbalance import effective_weights, imbalance_loss, row_losses
+from router.lookahead import LookAhead
 from router.losses import BALANCE, domain_loss
+from router.weighting import ComparatorSettings, Weighting, gradients, measure, relative
 
 SENTIMENT = ("classes", "polarity")
 
@@ -57,6 +61,35 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
 
 
+Parameters = Callable[[], Sequence[Tensor]]
+
+
+@dataclass
+class Shared:
+    """What the losses share, for the measures that go to weights.
+
+    Args:
+        experts: gives the experts' parameters, where the inner level may measure norms.
+        last: those of the last layer alone, where the inner level takes its virtual step.
+        router: gives the router's parameters, where the outer level takes its own.
+        held_out: the model's output on another training batch, and that batch; None where nobody asks for it.
+    """
+
+    experts: Parameters = tuple
+    last: Parameters = tuple
+    router: Parameters = tuple
+    held_out: Callable[[], tuple[Output, Batch]] | None = None
+
+    @classmethod
+    def of(cls, model: Mixture) -> "Shared":
+        """The weights of a model; who learns is looked up when they are asked for."""
+        return cls(
+            experts=lambda: list(model.expert_parameters().values()),
+            last=model.last_expert_parameters,
+            router=lambda: [] if model.gate is None else list(model.gate.parameters()),
+        )
+
+
 class Objective:
     """The loss of one batch.
 
@@ -66,7 +99,9 @@ class Objective:
         labels: the label space.
         owners: (domains, E) bool, the experts of each domain.
         accumulate: batches a step, over which the loop divides the loss.
-        experts: gives the experts' parameters, where the inner level measures at them.
+        shared: weights that the losses share, and held-out batches.
+        comparators: rates of the methods other than DAO.
+        counts: training rows of each task's labels, (K,) in the order of the task's head; for effective numbers.
     """
 
     def __init__(
@@ -78,26 +113,46 @@ class Objective:
         owners: Tensor,
         seed: int,
         accumulate: int = 1,
-        experts: Callable[[], Iterable[Tensor]] = tuple,
+        shared: Shared | None = None,
+        comparators: ComparatorSettings = ComparatorSettings(),
+        counts: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.stage, self.settings, self.owners, self.accumulate = stage, settings, owners, accumulate
-        self.experts = experts
+        self.shared = shared or Shared()
         self.tables = LabelTables.of(labels)
+        self.class_weights = self._class_weights(labels, counts or {})
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
-        self.inner = make_weighting(settings.inner, SENTIMENT, dao, constants, seed=seed)
+        self.inner = make_weighting(settings.inner, SENTIMENT, dao, constants, seed, comparators)
         self.imbalance = self.inner if isinstance(self.inner, DAO) else DAO(SENTIMENT, dao, seed=seed)
         self.outer = (
-            make_weighting(settings.outer, stage.outer, dao, constants | {"sentiment": 1.0}, seed=seed + 1)
+            make_weighting(settings.outer, stage.outer, dao, constants | {"sentiment": 1.0}, seed + 1, comparators)
             if stage.outer
             else None
         )
+        self.bounds = dao.relative_bounds
         self.logs: dict[str, float] = {}
+
+    def _class_weights(self, labels: LabelSpace, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """By head (tasks, K): the weight of each label of each task."""
+        if self.settings.classes != "effective":
+            return {}
+        beta = self.settings.effective_beta
+        return {
+            head: torch.stack(
+                [
+                    effective_weights(counts[t], beta) if labels.head_of[t] == head else torch.zeros(len(names))
+                    for t in labels.tasks
+                ]
+            )
+            for head, names in labels.heads.items()
+        }
 
     def __call__(self, out: Output, batch: Batch) -> Tensor:
         """The scalar to go back from; what it was made of is left in `logs`."""
         losses, rows = self._sentiment_losses(out, batch)
-        at = out.pooled if self.settings.measured == "state" else self.experts()
-        total = self.inner.combine(losses, at=at, rows=rows) if losses else out.pooled.sum() * 0.0
+        at = out.pooled if self.settings.measured == "state" else self.shared.experts()
+        look = self._look(self.inner, self.shared.last)
+        total = self.inner.combine(losses, at=at, rows=rows, look=look) if losses else out.pooled.sum() * 0.0
         self.logs = {name: float(value.detach()) for name, value in losses.items()}
         self.logs |= {"sentiment": float(total.detach())} | _named("inner", self.inner.trajectory())
         if out.routed is not None and self.outer is not None:
@@ -105,13 +160,34 @@ class Objective:
         self.logs["loss"] = float(total.detach())
         return total
 
-    def _sentiment_losses(self, out: Output, batch: Batch) -> tuple[dict[str, Tensor], dict[str, int]]:
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether any level asks for held-out batches."""
+        return any(isinstance(one, DAO) and one.settings.objective == "validation" for one in self._levels().values())
+
+    def _look(self, level: Weighting, parameters: Parameters) -> LookAhead | None:
+        if self.shared.held_out is None or not level.due:
+            return None
+        return LookAhead(parameters(), self._held_out_loss)
+
+    def _held_out_loss(self) -> Tensor:
+        """Σ log L_i of another batch: one percent off either sentiment loss counts alike, whatever their scale."""
+        assert self.shared.held_out is not None
+        losses, _ = self._sentiment_losses(*self.shared.held_out(), learn=False)
+        values = [value.clamp(min=1e-12).log() for value in losses.values()]
+        return torch.stack(values).sum() if values else torch.zeros(())
+
+    def _sentiment_losses(
+        self, out: Output, batch: Batch, learn: bool = True
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
         losses: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
         labelled = [(head, self.tables.rows(head, batch)) for head in self.tables.heads]
         count = sum(int(has.sum()) for _, has in labelled)
         if count:
-            parts = [int(has.sum()) * self._classes(out, batch, head, has) for head, has in labelled if has.any()]
+            parts = [
+                int(has.sum()) * self._classes(out, batch, head, has, learn) for head, has in labelled if has.any()
+            ]
             losses["classes"], rows["classes"] = torch.stack(parts).sum() / count, count
         scored = ~batch["score"].isnan()  # (B,)
         if out.polarity is not None and scored.any():
@@ -119,14 +195,20 @@ class Objective:
             rows["polarity"] = int(scored.sum())
         return losses, rows
 
-    def _classes(self, out: Output, batch: Batch, head: str, has: Tensor) -> Tensor:
-        mask = self.tables.masks[head].to(has.device)[batch["task"][has]]  # (B_h, K)
+    def _classes(self, out: Output, batch: Batch, head: str, has: Tensor, learn: bool) -> Tensor:
+        task, labels, settings = batch["task"][has], batch["label"][has], self.settings  # (B_h,) each
+        mask = self.tables.masks[head].to(has.device)[task]  # (B_h, K)
         logits = mask_logits(out.logits[head][has].float(), mask)  # (B_h, K)
-        labels = batch["label"][has]  # (B_h,)
-        each = F.cross_entropy(logits, labels, reduction="none")  # (B_h,)
-        if self.settings.classes == "cross_entropy":
+        each = row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
+        if settings.classes == "cross_entropy":
             return each.mean()
-        return self.imbalance.imbalance(each, labels, logits.shape[1])
+        if settings.classes == "effective":
+            weights = self.class_weights[head].to(has.device)[task, labels]  # (B_h,)
+            return (weights * each).sum() / weights.sum().clamp(min=1e-12)
+        if learn:
+            return self.imbalance.imbalance(each, labels, logits.shape[1])
+        alpha, beta = self.imbalance.alpha.item(), self.imbalance.beta.item()
+        return imbalance_loss(each, labels, alpha, beta, logits.shape[1])
 
     def _routing(self, routed: Routed, batch: Batch, sentiment: Tensor | None) -> Tensor:
         """The weighed routing losses, sentiment's own weight being 1 (method 4, outer level)."""
@@ -137,23 +219,40 @@ class Objective:
             "balance": BALANCE[self.settings.balance](routed.dense, allowed),
         }
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
-        norms = {name: _norm(value, routed.logits) for name, value in losses.items()}
         everything: dict[str, Tensor] = dict(losses)
-        if "sentiment" in self.stage.outer and sentiment is not None:
+        watched = "sentiment" in self.stage.outer and sentiment is not None
+        if watched:
+            assert sentiment is not None
             everything["sentiment"] = sentiment
+        due, look = self.outer.due, self._look(self.outer, self.shared.router)
+        norms = measure(losses, routed.logits, {}) if due and self.outer.reads == "norms" else None
+        grads = self._gradients(everything, routed) if self.outer.reads == "gradients" else None
+        weights = self._relative(self.outer.weights(everything, norms, grads, look))
+        if watched and due:
             self._watch(routed.branch)
-        weights = self._relative(self.outer.weights(everything, norms=norms))
         self.logs |= _named("outer", self.outer.trajectory()) | _named("weight", weights)
         self.logs |= {f"share_{i}": float(s) for i, s in enumerate(routed.dense.detach().mean(0))}
-        return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        return torch.stack([weights[name] * value for name, value in losses.items() if name in weights]).sum()
+
+    def _gradients(self, losses: Mapping[str, Tensor], routed: Routed) -> dict[str, Tensor]:
+        """Each loss's gradient at the gate logits; sentiment's own costs a backward through the layers with experts."""
+        return {
+            name: gradients({name: loss}, routed.branch if name == "sentiment" else routed.logits)[name]
+            for name, loss in losses.items()
+        }
 
     def _relative(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if "sentiment" in weights and isinstance(self.outer, DAO):
-            return self.outer.relative(weights, to="sentiment")
-        return dict(weights)
+        """Weights in units of sentiment's; constants that a person chose are held by no bounds."""
+        assert self.outer is not None
+        if "sentiment" not in weights:
+            return dict(weights)
+        return relative(weights, "sentiment", self.bounds if self.outer.bounded else (-torch.inf, torch.inf))
 
     def _watch(self, branch: Tensor) -> None:
-        """Measure sentiment's gradient at the gate logits in the backward that is run anyway; its own weight is 1."""
+        """Measure sentiment's gradient at the gate logits in the backward that is run anyway; its own weight is 1.
+
+        Laid last: a virtual step goes back through the same place, and is not to be counted.
+        """
         if branch.requires_grad:
             outer, scale = self.outer, self.accumulate
             assert outer is not None
@@ -170,17 +269,9 @@ class Objective:
         for key, level in self._levels().items():
             level.restore({n.removeprefix(f"{key}/"): t for n, t in state.items() if n.startswith(f"{key}/")})
 
-    def _levels(self) -> dict[str, DAO | Constant]:
+    def _levels(self) -> dict[str, Weighting]:
         levels = {"inner": self.inner, "outer": self.outer}
         return {key: level for key, level in levels.items() if level is not None}
-
-
-def _norm(loss: Tensor, at: Tensor) -> Tensor:
-    """√B · ‖∂L/∂at‖ (method 4); zero where the loss does not reach."""
-    if not (loss.requires_grad and at.requires_grad):
-        return at.new_zeros(())
-    (grad,) = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)
-    return at.new_zeros(()) if grad is None else grad.norm() * len(at) ** 0.5
 
 
 def _named(prefix: str, values: Mapping[str, float | Tensor]) -> dict[str, float]:

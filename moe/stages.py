@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from router.weighting import Kind
+
 Part = Literal["experts", "router", "heads"]
 
 
@@ -81,15 +83,21 @@ class LossSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: Literal["cross_entropy", "dao"] = Field(
-        "dao", description="plain cross-entropy, or DAO's imbalance loss (eq. 12 to 14)"
+    classes: Literal["cross_entropy", "dao", "effective"] = Field(
+        "dao",
+        description="how classes are weighted: not at all, by DAO's imbalance loss (eq. 12 to 14), by effective number",
     )
-    inner: Literal["dao", "constant"] = Field("dao", description="classes against polarity")
+    effective_beta: float = Field(
+        0.9999, ge=0, lt=1, description="β of effective numbers: 0 weighs classes alike, toward 1 by 1 / rows"
+    )
+    focal: float = Field(0.0, ge=0, description="γ of the focal factor (1 - p_true)^γ; more looks away from easy rows")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target spread over its task's labels")
+    inner: Kind = Field("dao", description="how classes and polarity are balanced")
     measured: Literal["state", "parameters"] = Field(
         "state",
         description="where inner DAO takes norms: the pooled state, or all experts' weights, the paper's; dearer",
     )
-    outer: Literal["dao", "constant"] = Field("dao", description="sentiment, domain, balance")
+    outer: Kind = Field("dao", description="how sentiment, domain and balance losses are balanced")
     constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
         {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},
         description="weights where a level is constant; those not named keep these",

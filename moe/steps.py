@@ -19,12 +19,13 @@ from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
 from moe.alone import SHARED_NAME, expert_model
 from moe.backbone import identify, load_backbone
 from moe.cache import TrunkCache
+from moe.counts import label_counts, tell_idle_weights
 from moe.data.batches import Collator
 from moe.evaluate import validate
 from moe.folder import read_mixture, write_mixture
 from moe.merge import merge
 from moe.model import Mixture
-from moe.objective import Objective
+from moe.objective import Objective, Shared
 from moe.progress import say
 from moe.result import CANDIDATES, write_result
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
@@ -116,6 +117,8 @@ def _fit(
         shutil.rmtree(work.checkpoints(step), ignore_errors=True)
         shutil.rmtree(work.logs(step), ignore_errors=True)
     _count(model, stage, learner)
+    counts = label_counts(train, model.labels)
+    tell_idle_weights(run.losses, counts)
     collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         collator.trunk = TrunkCache(model, collator, work.out / "cache")
@@ -131,7 +134,9 @@ def _fit(
             model.owners,
             seed,
             settings.accumulate,
-            model.expert_parameters().values,
+            Shared.of(model),
+            run.comparators,
+            counts,
         ),
         train,
         collator,

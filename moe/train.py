@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from experts.tensors import load_tensors, save_tensors
+from moe.ahead import HeldOut
 from moe.callbacks import JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
 from moe.errors import Fault, Interrupted
@@ -132,6 +133,8 @@ class _Loop(Trainer):
         self.objective: Objective = job.objective
         self.stopper = Stopper()
         self.batches = _batches(job)
+        if job.objective.looks_ahead:
+            job.objective.shared.held_out = HeldOut(model, job.rows, _batches(job, ahead=True), job.collator)
         per_epoch = math.ceil(len(self.batches) / job.settings.accumulate)
         self.total = job.settings.steps or max(1, round(job.settings.epochs * per_epoch))
         super().__init__(
@@ -230,10 +233,12 @@ class _Loop(Trainer):
         return max(self.history(), key=lambda entry: entry["macro_f1"], default={})
 
 
-def _batches(job: Job) -> DomainBatches:
+def _batches(job: Job, ahead: bool = False) -> DomainBatches:
+    """The stage's batches; `ahead`, smaller ones in another order."""
     domains = np.asarray(job.rows.data.column("domain").combine_chunks().dictionary_encode().indices)
     one = job.settings
-    return DomainBatches(domains, text_lengths(job.rows), one.batch_size, one.sampling_temperature, job.seed)
+    size, seed = (max(1, one.batch_size // 2), job.seed + 1) if ahead else (one.batch_size, job.seed)
+    return DomainBatches(domains, text_lengths(job.rows), size, one.sampling_temperature, seed)
 
 
 def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from router.dao import DAO, DAOSettings
     from router.gate import Gate, GateSettings
+    from router.lookahead import LookAhead
     from router.usage import Usage
 
-__all__ = ["DAO", "DAOSettings", "Gate", "GateSettings", "Usage"]
+__all__ = ["DAO", "DAOSettings", "Gate", "GateSettings", "LookAhead", "Usage"]
 
-_HOMES = {"DAO": "dao", "DAOSettings": "dao", "Gate": "gate", "GateSettings": "gate", "Usage": "usage"}
+_HOMES = {
+    "DAO": "dao",
+    "DAOSettings": "dao",
+    "Gate": "gate",
+    "GateSettings": "gate",
+    "LookAhead": "lookahead",
+    "Usage": "usage",
+}
 
 
 def __getattr__(name: str) -> Any:

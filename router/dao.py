@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from router.imbalance import class_shares, imbalance_loss, imbalance_sum
-from router.weighting import At, measure, usable, weighed_sum
-from router.weighting import Constant as Constant
+from router.lookahead import LookAhead
+from router.weighting import Weighting, optimizer_state, restore_optimizer, usable
+from router.weightnet import WeightNet
 
 
 class DAOSettings(BaseModel):
@@ -28,6 +29,16 @@ class DAOSettings(BaseModel):
     )
     hidden: int = Field(16, ge=1, description="width of the weight net (eq. 19)")
     lr: float = Field(1e-3, gt=0, description="Adam rate of the weight net, and of learned α and β")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="steps from one measurement to the next; none given is 1, for `validation` 10",
+    )
+    objective: Literal["sum", "validation"] = Field(
+        "sum",
+        description="the weight net lowers the weighed sum (the paper's), or a held-out loss after a virtual step",
+    )
+    virtual_lr: float = Field(1e-3, gt=0, description="length of that virtual step, as of an Adam's rate")
     imbalance: Literal["fixed", "learn", "paper"] = Field(
         "fixed", description="α and β stay, follow their true gradients, or eq. 16 and 17 as printed; all bounded"
     )
@@ -57,36 +68,13 @@ def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
     return inverse / inverse.sum()
 
 
-class WeightNet(nn.Module):
-    """FC1 – ReLU – FC2 – softmax over the weighed losses (eq. 18 to 21), with a floor under every weight."""
-
-    def __init__(self, losses: int, hidden: int, floor: float, seed: int) -> None:
-        super().__init__()
-        assert 0 <= floor * losses <= 1 + 1e-9, "the floors may not exceed the whole"
-        self.floor = floor
-        # A generator of its own: somebody else's loop keeps its random numbers, on every device.
-        own = torch.Generator().manual_seed(seed)
-        bound = losses**-0.5
-        self.first = nn.utils.skip_init(nn.Linear, losses, hidden)
-        nn.init.uniform_(self.first.weight, -bound, bound, generator=own)
-        nn.init.uniform_(self.first.bias, -bound, bound, generator=own)
-        self.second = nn.utils.skip_init(nn.Linear, hidden, losses)
-        nn.init.zeros_(self.second.weight)  # zeros, so that DAO starts from w = 1/n whatever the losses' scale
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, weighed: Tensor, present: Tensor) -> Tensor:
-        """w (n,) of [λ_i L_i] (n,); a loss that is not present gets 0 and the others share the whole."""
-        logits = self.second(torch.relu(self.first(weighed)))  # (n,)
-        free = logits.masked_fill(~present, float("-inf")).softmax(-1)  # (n,)
-        count = int(present.sum())
-        return present * self.floor + (1.0 - self.floor * count) * free  # (n,)
-
-
-class DAO:
+class DAO(Weighting):
     """Balance n losses by DAO in any training loop.
 
     `dao = DAO(("classes", "polarity"))` once, then each step
-    `total = dao.combine({"classes": a, "polarity": b}, at=h)` and `total.backward()`.
+    `total = dao.combine({"classes": a, "polarity": b}, at=h)` and `total.backward()`; the sum is
+    `n² Σ λ_i w_i L_i` (eq. 9), one loss alone is used as it is. With `DAOSettings(objective="validation")` it is also
+    told `look=LookAhead(shared_parameters, held_out)`.
     Under `torch.no_grad()` it weighs as it stands and learns nothing. It lives on the CPU whatever the losses' device.
 
     Args:
@@ -94,6 +82,8 @@ class DAO:
         settings: bounds and rates.
         seed: of the weight net's start.
     """
+
+    reads = "norms"
 
     def __init__(self, names: Sequence[str], settings: DAOSettings = DAOSettings(), seed: int = 0) -> None:
         assert len(set(names)) == len(names) > 0
@@ -103,39 +93,33 @@ class DAO:
         self.net = WeightNet(n, settings.hidden, 0.5 / n if floor is None else min(floor, 1.0 / n), seed)
         self.alpha = nn.Parameter(torch.tensor(settings.alpha), requires_grad=settings.imbalance != "fixed")
         self.beta = nn.Parameter(torch.tensor(settings.beta), requires_grad=settings.imbalance != "fixed")
-        self.optimizer = torch.optim.Adam([*self.net.parameters(), self.alpha, self.beta], lr=settings.lr)
-        self.average, self.seen = torch.zeros(n), torch.zeros(n)
+        self.every = settings.every or (10 if settings.objective == "validation" else 1)
+        # A lesson that comes every k steps is as long as k: how far weights may go hangs on the run's length alone.
+        rate = settings.lr * self.every
+        self.optimizer = torch.optim.Adam([*self.net.parameters(), self.alpha, self.beta], lr=rate)
+        self.average, self.seen, self.step = torch.zeros(n), torch.zeros(n), 0
         self._waiting: list[tuple[str, int, Tensor]] = []
         self._last: dict[str, float] = {}
 
-    def combine(
-        self,
-        losses: Mapping[str, Tensor | None],
-        at: At | None = None,
-        rows: Mapping[str, int] | None = None,
-        norms: Mapping[str, Tensor | float] | None = None,
-    ) -> Tensor:
-        """`n² Σ λ_i w_i L_i` (eq. 9) over the losses that are present and finite; one alone is used as it is.
-
-        Args:
-            losses: scalars by name; None or not there means absent.
-            at: the shared state (B, D) where gradients are measured, or the shared parameters (the paper's measure).
-            rows: B_i, the rows that carry each loss; B by default.
-            norms: gradient norms measured elsewhere, instead of `at`.
-        """
-        present = usable(losses)
-        if at is not None and torch.is_grad_enabled():
-            norms = measure(present, at, rows or {})
-        return weighed_sum(losses, self.weights(present, norms))
+    @property
+    def due(self) -> bool:
+        """Whether this step measures and learns: one in `every`, the first included."""
+        return self.step % self.every == 0
 
     def weights(
-        self, losses: Mapping[str, Tensor | None], norms: Mapping[str, Tensor | float] | None = None
+        self,
+        losses: Mapping[str, Tensor | None],
+        norms: Mapping[str, Tensor | float] | None = None,
+        grads: Mapping[str, Tensor] | None = None,
+        look: LookAhead | None = None,
     ) -> dict[str, Tensor]:
         """`c_i = n² λ_i w_i` of the losses present, detached; the weight net takes one step on the way.
 
         Args:
             losses: scalars by name.
             norms: gradient norms of this step; where one is missing its average up to the step before is used.
+            grads: not needed here.
+            look: for the `validation` objective; without it the weight net does not learn under that objective.
         """
         present = usable(losses)
         for name, norm in (norms or {}).items():
@@ -150,11 +134,38 @@ class DAO:
         weighed = lam * values  # (n,)
         with torch.autocast("cpu", enabled=False):
             w = self.net(weighed, here)  # (n,)
-        if torch.is_grad_enabled():
-            self._learn((w * weighed).sum(), len(present), lam * w.detach())
         whole = len(present) ** 2 * lam * w.detach()  # (n,)
+        found = {name: whole[i] for i, name in enumerate(self.names) if name in present}
+        if torch.is_grad_enabled():
+            objective = self._objective(present, w, lam, weighed, found, look) if self.due else None
+            self._learn(objective, lam * w.detach())
+            self.step += 1
         self._note(here, {"lambda": lam, "w": w.detach(), "c": whole})
-        return {name: whole[i] for i, name in enumerate(self.names) if name in present}
+        return found
+
+    def _objective(
+        self,
+        present: Mapping[str, Tensor],
+        w: Tensor,
+        lam: Tensor,
+        weighed: Tensor,
+        weights: Mapping[str, Tensor],
+        look: LookAhead | None,
+    ) -> Tensor | None:
+        """What the weight net lowers: the weighed sum (eq. 15), or the held-out loss after a virtual step.
+
+        To first order the held-out loss falls by `η w_i λ_i ⟨∇H, ∇L_i⟩` through loss i, so that is what w raises. The
+        inner products are divided by their largest, so that the net's Adam sees numbers of one size in every run.
+        A loss on its own has w = 1 whatever the net says.
+        """
+        if len(present) < 2:
+            return None
+        if self.settings.objective == "sum":
+            return (w * weighed).sum()
+        helps = look.helps(present, weights, self.settings.virtual_lr) if look else {}
+        gain = lam * torch.tensor([helps.get(name, 0.0) for name in self.names])  # (n,)
+        largest = gain.abs().max()
+        return -(w * gain / largest).sum() if largest > 0 else None
 
     def observe(self, name: str, norm: Tensor | float) -> None:
         """Take a gradient norm into its average; one that is not finite is passed over."""
@@ -176,12 +187,12 @@ class DAO:
         lam[here] = difficulty(corrected[here], self.settings.norm_floor)
         return lam
 
-    def _learn(self, objective: Tensor, present: int, scale: Tensor) -> None:
-        """One Adam step: the weight net lowers the weighed sum, α and β what `imbalance` left for them.
+    def _learn(self, objective: Tensor | None, scale: Tensor) -> None:
+        """One Adam step: the weight net lowers its objective, α and β what `imbalance` left for them.
 
-        A loss on its own has w = 1 whatever the net says; without a gradient Adam leaves the net alone.
+        Without a gradient Adam leaves the net alone.
         """
-        if present > 1:
+        if objective is not None:
             objective.backward()
         self._take_waiting(scale)
         self.optimizer.step()
@@ -223,12 +234,6 @@ class DAO:
             mean = torch.stack([rows * part for rows, part in parts]).sum(0) / sum(rows for rows, _ in parts)  # (2,)
             self.alpha.grad, self.beta.grad = mean[0].clone(), mean[1].clone()
 
-    def relative(self, weights: Mapping[str, Tensor], to: str) -> dict[str, Tensor]:
-        """Weights in units of one loss's own, c_i / c_to, the others held within `relative_bounds`."""
-        low, high = self.settings.relative_bounds
-        unit = weights[to].clamp(min=1e-12)
-        return {name: c / unit if name == to else (c / unit).clamp(low, high) for name, c in weights.items()}
-
     def _note(self, here: Tensor, found: Mapping[str, Tensor]) -> None:
         self._last = {
             f"{letter}_{name}": float(values[i])
@@ -245,33 +250,15 @@ class DAO:
         """All that a resumed run needs, as tensors by name."""
         found = {f"net.{key}": value.clone() for key, value in self.net.state_dict().items()}
         found |= {"alpha": self.alpha.detach().clone(), "beta": self.beta.detach().clone()}
-        found |= {"average": self.average.clone(), "seen": self.seen.clone()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            found |= {f"adam.{i}.{key}": torch.as_tensor(value).clone() for key, value in moments.items()}
-        return found
+        found |= {"average": self.average.clone(), "seen": self.seen.clone(), "step": torch.tensor(self.step)}
+        return found | optimizer_state(self.optimizer)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`."""
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
         self.average, self.seen = state["average"].clone(), state["seen"].clone()
+        self.step = int(state["step"])
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
             self.beta.copy_(state["beta"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("adam."):
-                _, i, name = key.split(".")
-                moments.setdefault(int(i), {})[name] = value.clone()
-        whole = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
-
-
-def make_weighting(
-    kind: Literal["dao", "constant"],
-    names: Sequence[str],
-    settings: DAOSettings,
-    constants: Mapping[str, float],
-    seed: int = 0,
-) -> DAO | Constant:
-    """DAO or constants over these losses."""
-    return DAO(names, settings, seed) if kind == "dao" else Constant({name: constants[name] for name in names})
+        restore_optimizer(self.optimizer, state)

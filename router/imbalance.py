@@ -1,4 +1,4 @@
-"""DAO's answer to imbalanced classes: the loss of one batch by its classes' shares (DAO paper eq. 12 to 14).
+"""Imbalanced classes: DAO's loss by a batch's shares (DAO paper eq. 12 to 14), effective numbers, focal, smoothing.
 
 Who chooses or learns α and β is `router.dao`'s.
 """
@@ -37,3 +37,37 @@ def class_shares(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
 def imbalance_sum(share: Tensor, mean: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
     """`Σ_k v_k (p_k L_k − α log p_k)` with `v_k = p_k^(−β)` (eq. 12, 14), not divided."""
     return (share.pow(-beta) * (share * mean - alpha * share.log())).sum()
+
+
+def effective_weights(counts: Tensor, beta: float) -> Tensor:
+    """Class weights (K,) by effective number (Cui et al. 2019): `(1 − β) / (1 − β^n_k)`, of mean 1 over classes met.
+
+    Args:
+        counts: training rows of each class (K,); a class without rows gets 0.
+        beta: β; 0 weighs classes alike, toward 1 by 1 / n_k. At β = 0.99 counts above a few hundred all weigh the same.
+    """
+    number = torch.where(counts > 0, (1.0 - beta ** counts.double()) / (1.0 - beta), 0.0)  # (K,)
+    weights = torch.where(counts > 0, 1.0 / number, 0.0)  # (K,)
+    return (weights / weights.sum().clamp(min=1e-12) * (counts > 0).sum()).float()  # (K,)
+
+
+def row_losses(logits: Tensor, labels: Tensor, mask: Tensor, focal: float = 0.0, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each row (B,), smoothed over its own task's labels, times the focal factor `(1 − p_true)^γ`.
+
+    The factor is of the true label's own probability, also under smoothing (Lin et al. 2017).
+
+    Args:
+        logits: (B, K), the labels that a task does not use out of reach.
+        labels: (B,).
+        mask: (B, K) bool, the labels of each row's task.
+        focal: γ; 0 leaves the factor out.
+        smoothing: share of the target spread over the task's labels.
+    """
+    logs = logits.log_softmax(-1)  # (B, K)
+    true = logs.gather(1, labels[:, None])[:, 0]  # (B,)
+    each = -true  # (B,)
+    if smoothing:
+        spread = logs.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)  # (B,)
+        each = (1.0 - smoothing) * each - smoothing * spread  # (B,)
+    # From a hair above 0 up: a root of 0 has no gradient.
+    return each * (-torch.expm1(true)).clamp(min=1e-6) ** focal if focal else each  # (B,)

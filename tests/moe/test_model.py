@@ -11,7 +11,7 @@ from peft import PeftModel
 from experts.domain import Domain, LabelSpace
 from experts.folder import write_adapter
 from moe.backbone import load_backbone
-from moe.objective import LabelTables, Objective, mask_logits
+from moe.objective import LabelTables, Objective, Shared, mask_logits
 from moe.stages import JOINT, WARMUP, LossSettings
 from moe.train import choose_learners
 from moe.workspace import Workspace
@@ -138,13 +138,14 @@ def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_w
     choose_learners(model, JOINT, None)
     batch = batch_of(model, work)
     settings = LossSettings(measured="parameters", classes="cross_entropy")
-    experts = model.expert_parameters().values
-    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, experts=experts)
+    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, shared=Shared.of(model))
     out = model(**batch)
     losses, _ = loss._sentiment_losses(out, batch)
     expected = {}
     for name, one in losses.items():
-        gradients = torch.autograd.grad(one, list(experts()), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            one, list(model.expert_parameters().values()), retain_graph=True, allow_unused=True
+        )
         expected[name] = float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
     seen: dict[str, float] = {}
     loss.inner.observe = lambda name, norm: seen.update({name: float(norm)})

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from router.dao import DAO, DAOSettings, difficulty, make_weighting
-from router.weighting import Constant, measure
+from router.comparators import make_weighting
+from router.dao import DAO, DAOSettings, difficulty
+from router.weighting import Constant, measure, relative
 
 PAPER = DAOSettings(ema=0.0, norm_floor=0.0, weight_floor=0.0)
 NAMES = ("classes", "polarity")
@@ -184,9 +185,8 @@ def test_the_model_gets_no_gradient_through_the_weights() -> None:
 
 
 def test_relative_weights_are_in_sentiments_units_and_bounded() -> None:
-    dao = DAO(("sentiment", "domain", "balance"))
     weights = {"sentiment": torch.tensor(0.5), "domain": torch.tensor(5.0), "balance": torch.tensor(0.001)}
-    found = {name: c.item() for name, c in dao.relative(weights, to="sentiment").items()}
+    found = {name: c.item() for name, c in relative(weights, "sentiment", (0.02, 2.0)).items()}
     assert found == pytest.approx({"sentiment": 1.0, "domain": 2.0, "balance": 0.02})
 
 

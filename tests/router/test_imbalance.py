@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.imbalance import class_shares, imbalance_loss, imbalance_sum
+from router.imbalance import class_shares, effective_weights, imbalance_loss, imbalance_sum, row_losses
 
 PER_ROW = torch.tensor([1.0, 2.0, 3.0, 6.0])
 LABELS = torch.tensor([0, 0, 0, 2])  # class 1 is absent
@@ -108,3 +108,61 @@ def test_unbounded_the_printed_sign_of_equation_17_turns_the_balancing_upside_do
     assert values[-1] < 0  # a loss below 0 though every class's own loss is above it
     assert alpha < 0
     assert beta < 0  # the rarest class weighs least
+
+
+# Effective numbers, focal loss, smoothing
+
+
+IMBALANCED = torch.tensor([900, 90, 10])
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.99, 0.999, 0.9999, 0.99999])
+def test_effective_numbers_favour_the_rare_class_of_an_imbalanced_set(beta: float) -> None:
+    weights = effective_weights(IMBALANCED, beta)
+    by_hand = (1 - beta) / (1 - beta ** IMBALANCED.double())
+    torch.testing.assert_close(weights, (by_hand * 3 / by_hand.sum()).float())
+    assert weights[2] > 1.2 * weights[0]
+
+
+def test_effective_numbers_at_beta_zero_and_on_finnfs_counts_do_nothing() -> None:
+    torch.testing.assert_close(effective_weights(IMBALANCED, 0.0), torch.ones(3))
+    finnf = torch.tensor([775_905, 635_353, 215_034])
+    torch.testing.assert_close(effective_weights(finnf, 0.99), torch.ones(3))
+    assert effective_weights(finnf, 0.999999).max() > 1.5
+
+
+def test_a_class_without_rows_weighs_nothing_and_the_others_one_on_average() -> None:
+    weights = effective_weights(torch.tensor([50, 0, 5]), 0.999)
+    assert weights[1] == 0.0
+    assert weights.sum() == pytest.approx(2.0)
+
+
+MASK = torch.tensor([[True, True, False], [True, True, True]])
+LOGITS = torch.tensor([[2.0, 1.0, torch.finfo(torch.float32).min], [0.3, -1.0, 0.5]])
+TRUE = torch.tensor([0, 2])
+
+
+def test_plain_row_losses_are_cross_entropy() -> None:
+    expected = torch.nn.functional.cross_entropy(LOGITS, TRUE, reduction="none")
+    torch.testing.assert_close(row_losses(LOGITS, TRUE, MASK), expected)
+
+
+def test_smoothing_spreads_over_the_tasks_own_labels_only() -> None:
+    found = row_losses(LOGITS, TRUE, MASK, smoothing=0.1)
+    for row, own in enumerate(([0, 1], [0, 1, 2])):
+        label = own.index(int(TRUE[row]))
+        expected = torch.nn.functional.cross_entropy(LOGITS[row, own][None], torch.tensor([label]), label_smoothing=0.1)
+        torch.testing.assert_close(found[row], expected)
+
+
+def test_the_focal_factor_is_of_the_true_labels_probability_also_under_smoothing() -> None:
+    p = LOGITS.softmax(-1).gather(1, TRUE[:, None])[:, 0]
+    for smoothing in (0.0, 0.1):
+        plain = row_losses(LOGITS, TRUE, MASK, smoothing=smoothing)
+        torch.testing.assert_close(row_losses(LOGITS, TRUE, MASK, 2.0, smoothing), plain * (1 - p) ** 2)
+
+
+def test_focal_loss_of_a_row_that_is_sure_has_a_finite_gradient() -> None:
+    logits = torch.tensor([[80.0, 0.0]], requires_grad=True)
+    row_losses(logits, torch.tensor([0]), torch.ones(1, 2, dtype=torch.bool), focal=0.5).sum().backward()
+    assert logits.grad.isfinite().all()

@@ -1,0 +1,41 @@
+"""Held-out training batches for DAO's `validation` objective: other rows, through the model as it then stands.
+
+What is learned from them is `router.dao`'s; which loss it is, `moe.objective`'s.
+"""
+
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader
+
+from moe.data.batches import Batch, Collator, DomainBatches
+from moe.model import Mixture, Output
+
+
+class HeldOut:
+    """Draws batches of training rows in an order of its own and runs them, leaving the route as the step had it.
+
+    Args:
+        model: the one in training.
+        rows: training rows.
+        batches: which rows meet; half a step's are enough for a direction, and cost half.
+    """
+
+    def __init__(self, model: Mixture, rows: object, batches: DomainBatches, collator: Collator) -> None:
+        self.model, self.batches = model, batches
+        self.loader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)  # type: ignore[arg-type, var-annotated]
+        self.stream = self._endless()
+
+    def __call__(self) -> tuple[Output, Batch]:
+        """The model's output on the next batch, and the batch."""
+        device = self.model.owners.device
+        batch = {name: values.to(device) for name, values in next(self.stream).items()}
+        with self.model.bank.route_state.kept():
+            out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
+        return out, batch
+
+    def _endless(self) -> Iterator[Batch]:
+        epoch = 0
+        while True:
+            self.batches.set_epoch(epoch)
+            yield from self.loader
+            epoch += 1
