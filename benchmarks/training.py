@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moe.backbone import BackboneSettings, load_backbone
 from moe.config import load_run
 from moe.model import Mixture
-from moe.objective import Objective
+from moe.objective import Objective, Shared
 from moe.stages import JOINT, WARMUP, Stage
 from moe.train import choose_learners
 
@@ -66,9 +66,7 @@ class Step:
         settings = run.losses.model_copy(update=losses)
         self.model, self.objective = (
             model,
-            Objective(
-                stage, settings, run.dao, model.labels, model.owners, 0, experts=model.expert_parameters().values
-            ),
+            Objective(stage, settings, run.dao, model.labels, model.owners, 0, shared=Shared.of(model)),
         )
         choose_learners(model.train(), stage, None)
         self.some = [self.batch(ids, mask, cached) for ids, mask in some]

@@ -242,11 +242,12 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
         if resume and (work.out / stage.folder).is_dir():
             say(f"{stage.folder}: finished before, kept")
         else:
-            _train_stage(work, stage, before, overwrite, resume)
+            continue_stage(work, stage, before, overwrite, resume)
     return judge_candidates(work)
 
 
-def _train_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool, resume: bool) -> None:
+def continue_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it."""
     model, card = read_mixture(before)
     names = [domain.name for domain in model.domains]
     train, held_out = work.rows("train", names), work.rows("validation", names)

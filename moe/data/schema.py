@@ -56,6 +56,19 @@ class SplitSettings(Settings):
         False, description="a file whose only held-out part is validation tests on it and validates on a tenth of train"
     )
 
+    folds: int | None = Field(
+        None, ge=2, description="cross-validation: this many stratified folds, one of them the test; no ratios then"
+    )
+    fold: int = Field(0, ge=0, description="which fold tests, from 0; a tenth of the others validates")
+
+    @model_validator(mode="after")
+    def _fold_is_there(self) -> Self:
+        if self.folds is None and "fold" in self.model_fields_set and self.fold:
+            raise ValueError("fold needs folds: say how many there are")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold is {self.fold}, of {self.folds} folds the last is {self.folds - 1}")
+        return self
+
     @field_validator("ratios")
     @classmethod
     def _two_or_three_parts(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:

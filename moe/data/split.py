@@ -1,14 +1,16 @@
-"""Who trains, who validates, who tests: the file's own split or a stratified draw, and no text on two sides.
+"""Who trains, who validates, who tests: the file's own split, a stratified draw or a fold; no text on two sides.
 
 Rows are numbers here, from 0 in the order of the file; reading and saving them is left to `prepare`.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experts.errors import Fault
 from moe.data.near import NearIndex
 from moe.data.schema import SPLITS, Split, SplitSettings
 
@@ -50,6 +52,8 @@ def part(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitS
         own: the file's split of every row as an index into `SPLITS`, -1 for none (N,).
         settings: what the config says.
     """
+    if settings.folds is not None:
+        return _fold(labels, settings.folds, settings)
     if settings.own and (own >= 0).any():
         return _own(labels, own, settings)
     everything = np.arange(len(labels))
@@ -58,6 +62,20 @@ def part(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitS
     share = _VALIDATION_SHARE if len(held_out) == 1 else held_out[0] / (train + held_out[0])
     validation, train_rows = draw(labels, rest, round(share * len(rest)), settings.seed, 1)
     return {"train": train_rows, "validation": validation, "test": test}
+
+
+def _fold(labels: NDArray[np.integer], folds: int, settings: SplitSettings) -> Parts:
+    from sklearn.model_selection import StratifiedKFold  # heavy, and few runs ask for folds
+
+    if np.bincount(labels + 1).max(initial=0) < folds:
+        most = int(np.bincount(labels + 1).max(initial=0))
+        raise Fault(f"{folds} rows or more of some label for {folds} folds", f"at most {most}", "take fewer folds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is spread as far as it goes
+        every = list(StratifiedKFold(folds, shuffle=True, random_state=settings.seed).split(labels, labels))
+    rest, test = every[settings.fold]
+    validation, train = draw(labels, rest, round(_VALIDATION_SHARE * len(rest)), settings.seed, 1)
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _own(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitSettings) -> Parts:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from experts.errors import Fault
 from moe.data.near import jaccard, shingles
 from moe.data.schema import SplitSettings
 from moe.data.split import Parts, Rows, draw, part, without_straddlers
@@ -100,6 +102,28 @@ def apart(texts: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, 
 
     left, gone = without_straddlers(parts, of, 0.85, 13)  # type: ignore[arg-type]
     return {name: [everything[row] for row in rows] for name, rows in left.items()}, gone
+
+
+def test_folds_test_every_row_once_by_label_and_validate_on_a_tenth_of_the_rest():
+    parts = [part(LABELS, NONE, SplitSettings(folds=5, fold=fold)) for fold in range(5)]
+    assert sorted(np.concatenate([one["test"] for one in parts]).tolist()) == list(range(1000))
+    for one in parts:
+        assert sizes(one) == [720, 80, 200]
+        assert np.bincount(LABELS[one["test"]]).tolist() == [120, 60, 20]
+        assert len(set().union(*(set(rows.tolist()) for rows in one.values()))) == 1000
+
+
+def test_a_fold_passes_the_files_own_split_over():
+    own = np.full(1000, TRAIN)
+    assert sizes(part(LABELS, own, SplitSettings(folds=4, fold=3))) == [675, 75, 250]
+
+
+def test_more_folds_than_any_label_has_rows_are_a_fault_and_a_fold_too_far_is_refused():
+    with pytest.raises(Fault, match="fewer folds"):
+        part(np.array([0, 0, 1]), NONE[:3], SplitSettings(folds=3))
+    for wrong in ({"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 1}):
+        with pytest.raises(ValidationError):
+            SplitSettings.model_validate(wrong)
 
 
 def test_near_duplicates_leave_the_training_side_and_are_counted():
