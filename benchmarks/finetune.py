@@ -1,0 +1,118 @@
+"""Two comparators that are no expert: every weight of the backbone fine-tuned, and the frozen backbone with a head.
+
+Used by `benchmarks/quality.py`; both read the same rows, batches, heads and figures as everything else.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from transformers import get_cosine_schedule_with_warmup
+
+from experts.adapter import fresh_adapter
+from moe.alone import expert_model
+from moe.config import RunSettings
+from moe.counts import label_counts
+from moe.data.batches import Collator, DomainBatches, text_lengths, tokenize
+from moe.evaluate import validate
+from moe.model import Mixture
+from moe.objective import Objective, Shared
+from moe.progress import bar
+from moe.stages import SHARED
+from moe.workspace import Workspace
+
+NAME = "shared"
+
+
+def plain(run: RunSettings) -> Mixture:
+    """The backbone with fresh heads and an adapter that adds nothing and never learns."""
+    model = expert_model(run, NAME, fresh_adapter, False, run.seed, always_on=True)
+    model.bank.freeze()
+    model.only = NAME
+    return model
+
+
+def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> Mixture:
+    """All weights but the embeddings' learn, with the cosine schedule; the best validation macro-F1 is kept."""
+    run, settings = work.run, work.run.stages.shared
+    torch.manual_seed(run.seed)
+    model = plain(run)
+    train, held_out = work.rows("train"), work.rows("validation")
+    learn = [p for n, p in model.backbone.named_parameters() if "lora_" not in n and "embeddings" not in n]
+    for parameter in learn:
+        parameter.requires_grad_()
+    groups = [{"params": learn, "lr": rate}, {"params": list(model.heads.parameters()), "lr": settings.head_lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    domains = np.asarray(train.data.column("domain").combine_chunks().dictionary_encode().indices)
+    order = DomainBatches(domains, text_lengths(train), settings.batch_size, settings.sampling_temperature, run.seed)
+    total = epochs * len(order)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(0.06 * total), total)
+    names = [domain.name for domain in model.domains]
+    collate = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    loss = Objective(
+        SHARED,
+        run.losses,
+        run.dao,
+        model.labels,
+        model.owners,
+        run.seed,
+        shared=Shared.of(model),
+        counts=label_counts(train, model.labels),
+    )
+    best: tuple[float, dict[str, Tensor]] = (-1.0, {})
+    step, every = 0, math.ceil(total / evals)
+    with bar("full fine-tuning", total, "step") as meter:
+        for epoch in range(epochs):
+            order.set_epoch(epoch)
+            for rows in order:
+                model.train()
+                batch = collate([train[i] for i in rows])
+                loss(model(batch["input_ids"], batch["attention_mask"]), batch).backward()
+                nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                step += 1
+                meter.advance(1)
+                if step % every == 0 or step == total:
+                    score = validate(model, held_out, run.template, run.backbone.max_length)["macro_f1"]
+                    if score > best[0]:
+                        best = score, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best[1])
+    return model.eval()
+
+
+def frozen(work: Workspace) -> dict[str, tuple[list[str], list[str]]]:
+    """True and called labels of the test rows, by task: logistic regression on the frozen backbone's pooled states."""
+    model = plain(work.run)
+    found = {}
+    for task, labels in work.run.label_space().tasks.items():
+        parts = [_labelled(work.rows(split), task) for split in ("train", "test")]
+        (known, taught), (unseen, true) = [(_states(model, work, texts), marks) for texts, marks in parts]
+        fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.1)).fit(known, taught)
+        found[task] = [labels[i] for i in true], [labels[int(i)] for i in fitted.predict(unseen)]
+    return found
+
+
+def _labelled(rows: Dataset, task: str) -> tuple[list[str], list[int]]:
+    some = [row for row in rows if row["task"] == task and row["label"] >= 0]
+    return [row["text"] for row in some], [row["label"] for row in some]
+
+
+@torch.inference_mode()
+def _states(model: Mixture, work: Workspace, texts: list[str]) -> np.ndarray:
+    """Pooled states (N, D) of texts."""
+    model.eval()
+    tokenizer, settings = model.source.tokenizer, work.run.backbone
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    parts = []
+    for start in range(0, len(order), 32):
+        some = [texts[i] for i in order[start : start + 32]]
+        parts.append(model(*tokenize(some, tokenizer, work.run.template, settings.max_length)).pooled.numpy())
+    return np.concatenate(parts)[np.argsort(order)]  # (N, D)
