@@ -232,6 +232,27 @@ def evaluate_(
     say(f"written to {target}")
 
 
+@app.command("report")
+def report_(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another run folder, whose curves are laid beside.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write it; RUN/report by default.", show_default=False)
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what training did: weights, losses, validation, routing, seconds, memory → `report/index.html`."""
+    from moe.progress import say
+    from moe.report import training_view
+    from moe.report_page import report_run
+
+    report = report_run(run, against, out)
+    _show(report, training_view, json_)
+    say(f"written to {report['page']}")
+
+
 def _show(content: Any, view: Any, plain: bool) -> None:
     import json
 
