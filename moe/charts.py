@@ -52,8 +52,7 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
                 axes[1][i].plot(*epoch_means(found, name), marker="o", markersize=4, **style)
                 axes[1][i].set(title="mean of each epoch", xlabel="epoch")
         for row in axes:
-            row[i].set_ylim(bottom=0)
-            row[i].margins(y=0.1)
+            row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
     axes[0][0].set_ylabel("by batch")
     return _png(figure)
 
@@ -91,7 +90,8 @@ def learning_chart(title: str, runs: Runs) -> bytes | None:
         whole = f"{label}: mean of the tasks" if len(tasks) > 1 else label
         panel.plot(*scores(found, metric), "o-", color=BLACK, linewidth=2, label=whole)
         for other, one in others:
-            panel.plot(*scores(one, metric), "s--", color="#777777", linewidth=2, label=f"{other}: mean of the tasks")
+            told = f"{other}: mean of the tasks" if len(tasks) > 1 else other
+            panel.plot(*scores(one, metric), "s--", color="#777777", linewidth=2, label=told)
         _mark_kept(panel, found, metric)
         panel.set_xlim(left=0)
         _hold_apart(panel)
@@ -121,7 +121,7 @@ def routing_chart(title: str, runs: Runs, experts: Sequence[str]) -> bytes | Non
         return None
     routed = any("routing" in one for one in found.evaluations)
     figure, axes = _grid(title, 1, 2 if routed else 1, 3.4)
-    axes[0][0].set(title=f"share of each expert: {_told(found)}", xlabel="optimizer step", ylabel="share", ylim=(0, 1))
+    axes[0][0].set(title=f"expert shares, {_told(found)}", xlabel="optimizer step", ylabel="share", ylim=(0, 1))
     for name, colour in zip(shares, _cycle(), strict=False):
         number = int(name.removeprefix("share_"))
         told = experts[number] if number < len(experts) else f"expert {number}"
@@ -210,7 +210,11 @@ def _png(figure: "Figure", legend: bool = True) -> bytes:
         for panel in figure.axes:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        fit = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # about 12 letters an inch
+        columns = max(1, min(4, fit))
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
     for panel in figure.axes:
         if panel.get_xlabel():  # steps and epochs are whole numbers
             panel.locator_params(axis="x", integer=True)

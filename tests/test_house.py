@@ -157,6 +157,10 @@ def test_no_module_trusts_remote_code() -> None:
     [
         ("moe.opening, moe.result, moe.answer", {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"}),
         ("moe.sample, moe.data.inspect", {"torch", "transformers", "datasets", "sklearn"}),
+        (
+            "moe.report_page, moe.report",
+            {"torch", "transformers", "peft", "datasets", "sklearn", "matplotlib", "jinja2"},
+        ),
         ("moe.judging, moe.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
     ],
 )

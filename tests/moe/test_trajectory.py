@@ -4,12 +4,12 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Make
+from logs import step, write_log
 from stopping import LONG, interrupt_at
 
 from moe import callbacks
@@ -17,19 +17,6 @@ from moe.callbacks import Clock, JsonLog
 from moe.errors import Fault, Interrupted
 from moe.steps import merge_experts, train_domain, train_router
 from moe.trajectory import LOG, LOSSES, PARQUET, read_trajectory, write_trajectory
-
-
-def log(folder: Path, *lines: Any) -> Path:
-    """A log of these lines; a string stands as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    told = [line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines]
-    (folder / LOG).write_text("".join(told), encoding="utf-8")
-    return folder
-
-
-def step(number: int, **figures: Any) -> dict[str, Any]:
-    """A step's line."""
-    return {"step": number, "loss": 1.0 / number, "epoch": number / 10, **figures}
 
 
 def test_every_stage_leaves_one_row_a_step_with_all_its_figures(make_work: Make) -> None:
@@ -84,7 +71,7 @@ def test_a_stopped_stage_has_a_log_and_a_resumed_one_each_step_once(
 
 def test_what_was_logged_past_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
     late = {"step": 4, "eval_macro_f1": 0.9}
-    logs = log(tmp_path, *map(step, (1, 2, 3, 4)), late, step(3, loss=5.0), {"step": 3, "eval_macro_f1": 0.5})
+    logs = write_log(tmp_path, *map(step, (1, 2, 3, 4)), late, step(3, loss=5.0), {"step": 3, "eval_macro_f1": 0.5})
     found = read_trajectory(logs)
     assert found is not None
     assert found.values("loss").tolist() == [1.0, 0.5, 5.0]
@@ -94,7 +81,7 @@ def test_what_was_logged_past_the_checkpoint_is_forgotten(tmp_path: Path) -> Non
 def test_the_wall_time_of_all_parts_is_summed_and_the_first_best_evaluation_is_kept(tmp_path: Path) -> None:
     scores = [{"step": number, "eval_macro_f1": score} for number, score in ((1, 0.4), (2, 0.7), (3, 0.7))]
     ends = [{"step": 2, "train_runtime": 2.5}, {"step": 3, "train_runtime": 1.5}]
-    found = read_trajectory(log(tmp_path, *scores, *ends))
+    found = read_trajectory(write_log(tmp_path, *scores, *ends))
     assert found is not None
     assert found.wall_seconds == 4.0
     assert found.kept == {"step": 2, "macro_f1": 0.7}
@@ -102,14 +89,14 @@ def test_the_wall_time_of_all_parts_is_summed_and_the_first_best_evaluation_is_k
 
 def test_broken_and_strange_lines_are_passed_over(tmp_path: Path) -> None:
     found = read_trajectory(
-        log(tmp_path, step(1), "\n", "nonsense\n", "[1]\n", '{"loss": 1}\n', step(2), '{"step": 3, ')
+        write_log(tmp_path, step(1), "\n", "nonsense\n", "[1]\n", '{"loss": 1}\n', step(2), '{"step": 3, ')
     )
     assert found is not None
     assert found.values("step").tolist() == [1, 2]
 
 
 def test_what_is_missing_or_not_finite_becomes_null(tmp_path: Path) -> None:
-    logs = log(tmp_path, step(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step(3))
+    logs = write_log(tmp_path, step(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step(3))
     assert write_trajectory(logs) == logs / PARQUET
     table = pq.read_table(logs / PARQUET)
     assert table["polarity"].to_pylist() == [0.5, None, None]
@@ -119,7 +106,7 @@ def test_what_is_missing_or_not_finite_becomes_null(tmp_path: Path) -> None:
 
 
 def test_the_table_alone_tells_the_same_steps(tmp_path: Path) -> None:
-    logs = log(tmp_path, step(1, polarity=0.5), step(2))
+    logs = write_log(tmp_path, step(1, polarity=0.5), step(2))
     write_trajectory(logs)
     before = read_trajectory(logs)
     (logs / LOG).unlink()
@@ -132,7 +119,7 @@ def test_the_table_alone_tells_the_same_steps(tmp_path: Path) -> None:
 def test_no_log_is_no_trajectory_and_a_broken_table_is_refused(tmp_path: Path) -> None:
     assert read_trajectory(tmp_path) is None
     assert write_trajectory(tmp_path) is None
-    assert write_trajectory(log(tmp_path / "empty")) is None
+    assert write_trajectory(write_log(tmp_path / "empty")) is None
     (tmp_path / PARQUET).write_bytes(b"no table")
     with pytest.raises(Fault, match="whole Parquet file"):
         read_trajectory(tmp_path)
