@@ -236,21 +236,18 @@ def evaluate_(
 def report_(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another run folder, whose curves are laid beside.")
+        Path | None, typer.Option("--against", help="Another run, whose curves are laid beside.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write it; RUN/report by default.", show_default=False)
+        Path | None, typer.Option("--out", "-o", help="A folder to write to; RUN/report by default.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what training did: weights, losses, validation, routing, seconds, memory → `report/index.html`."""
-    from moe.progress import say
+    """Show what training did: weights, losses, validation, routing, seconds, memory → `RUN/report/index.html`."""
     from moe.report import training_view
     from moe.report_page import report_run
 
-    report = report_run(run, against, out)
-    _show(report, training_view, json_)
-    say(f"written to {report['page']}")
+    _show(report_run(run, against, out), training_view, json_)
 
 
 def _show(content: Any, view: Any, plain: bool) -> None:

@@ -169,7 +169,7 @@ def test_report_draws_a_run_and_lays_another_beside(trained: Desk, place: Path) 
     for name in (*report["pictures"], "index.html", "report.json"):
         assert (place / "beside" / name).stat().st_size > 0
     assert report["left_out"], "what only one of them has is told"
-    assert f"written to {Path('beside') / 'index.html'}" in err
+    assert report["page"] == str(Path("beside") / "index.html")
 
 
 def test_report_refuses_what_is_no_run(trained: Desk) -> None:
