@@ -132,8 +132,8 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     several = len({row["run"] for row in rows}) > 1
     table = Table(title="training, stage by stage", title_justify="left", header_style="bold")
     for name in ("stage", *(("run",) if several else ())):
-        table.add_column(name)
-    for name in ("steps", "best validation\nmacro-F1", "seconds", "with\nevaluations", "s/step", "peak MiB"):
+        table.add_column(name, overflow="fold")
+    for name in ("steps", "best val.\nmacro-F1", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
     forms = {
         "macro_f1": ".3f",

@@ -19,8 +19,8 @@ from moe.run_report import numbers, stage_names, validation_figures
 PAGE, JSON = "index.html", "report.json"
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "losses": "Each loss by optimizer step. The weighed sum depends on its weights: between runs that weigh otherwise, "
-    "compare the single losses.",
+    "losses": "Each loss by optimizer step. Sums (sentiment, loss) change with the weights alone: between runs that "
+    "weigh otherwise, compare the single losses.",
     "learning": "Validation by step. The star marks the weights that the stage keeps.",
     "routing": "Which experts the router asks. Batches are drawn from the domains by chance, so single steps jump.",
     "inner": "Classes against polarity. λ is large where a gradient is small, w is the weight net's, c multiplies the "

@@ -66,12 +66,18 @@ def read_run(folder: Path, label: str | None = None) -> RunLogs:
         _seed(folder),
         _json(folder / RESULT),
         _json(folder / SUMMARY),
-        {path.parent.name: read_json(path) for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))},
+        {path.parent.name: _json(path) for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))},
     )
 
 
 def labels_of(run: Path, other: Path) -> tuple[str, str]:
-    """What two runs are called beside each other: by their folders' names, by the whole paths where those agree."""
+    """What two runs are called beside each other: by their folders' names, by the whole paths where those agree.
+
+    Raises:
+        Fault: when they are one and the same.
+    """
+    if run.resolve() == other.resolve():
+        raise Fault("another run to lay beside", f"the same folder, {other}", "name the folder of a different run")
     first, second = run.resolve().name, other.resolve().name
     return (first, second) if first != second else (str(run), str(other))
 
@@ -109,8 +115,8 @@ def _is_finished(folder: Path, name: str) -> bool:
 
 def _experts(folder: Path) -> tuple[str, ...]:
     cards = [folder / name / "mixture.json" for name in CANDIDATES]
-    card: dict[str, Any] = next((read_json(path) for path in cards if path.is_file()), {"domains": []})
-    return tuple(name for domain in card["domains"] for name in domain["experts"])
+    card = next((_json(path) for path in cards if path.is_file()), {})
+    return tuple(name for domain in card.get("domains", []) for name in domain.get("experts", []))
 
 
 def _seed(folder: Path) -> int | None:
@@ -125,4 +131,8 @@ def _seed(folder: Path) -> int | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+    """The object in a file; an empty one where there is no file."""
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise Fault(f"a JSON object at {path}", f"a {type(found).__name__}", "write the folder again, or take it away")
+    return found

@@ -55,8 +55,13 @@ def test_a_broken_result_is_refused_by_name(tmp_path: Path) -> None:
     (run / "result.json").write_text("{")
     with pytest.raises(Fault, match=r"result\.json"):
         read_run(run)
+    (run / "result.json").write_text("[1]")
+    with pytest.raises(Fault, match=r"JSON object at .*result\.json; found a list"):
+        read_run(run)
 
 
 def test_runs_are_called_by_name_and_by_path_where_the_names_agree() -> None:
     assert labels_of(Path("runs/dao"), Path("runs/constant")) == ("dao", "constant")
     assert labels_of(Path("a/demo"), Path("b/demo")) == ("a/demo", "b/demo")
+    with pytest.raises(Fault, match="the same folder"):
+        labels_of(Path("runs/demo"), Path("runs/../runs/demo/"))

@@ -137,6 +137,23 @@ def test_the_clock_counts_neither_evaluations_nor_checkpoints(monkeypatch: pytes
     assert clock.read()["seconds"] == 2
 
 
+def test_on_a_gpu_memory_is_the_stage_s_own_peak_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = {"bytes": 5 * 2**30}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.update(bytes=2**20))
+    clock = Clock(torch.device("cuda", 0))
+    assert clock.read()["memory_mib"] == 5 * 1024
+    clock.on_train_begin(None, None, None)
+    assert clock.read()["memory_mib"] == 1
+
+
+def test_elsewhere_memory_is_the_process_s_peak_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = callbacks.peak_memory(torch.device("cpu"))["memory_mib"]
+    assert 50 < here < 1_000_000, "MiB"
+    monkeypatch.setattr(callbacks, "resource", None)
+    assert callbacks.peak_memory(torch.device("cpu")) == {}
+
+
 def test_the_live_log_holds_no_word_that_json_does_not_know(tmp_path: Path) -> None:
     writer = JsonLog(tmp_path / "logs" / LOG, "cpu")
     state = SimpleNamespace(global_step=1)
