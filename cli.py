@@ -232,6 +232,24 @@ def evaluate_(
     say(f"written to {target}")
 
 
+@app.command("report")
+def report_(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another run, whose curves are laid beside.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A folder to write to; RUN/report by default.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what training did: weights, losses, validation, routing, seconds, memory → `RUN/report/index.html`."""
+    from moe.report import training_view
+    from moe.report_page import report_run
+
+    _show(report_run(run, against, out), training_view, json_)
+
+
 def _show(content: Any, view: Any, plain: bool) -> None:
     import json
 

@@ -62,6 +62,23 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; what is written there by then is renamed into place on success.
+
+    Raises:
+        Fault: when the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Turn an operating-system refusal to write below `folder` into a Fault."""
     try:

@@ -1,19 +1,30 @@
-"""What goes on beside a training loop: the progress bar, the JSON log, and Ctrl-C that saves before it stops.
+"""What goes on beside a training loop: progress bar, clock, JSON log, and Ctrl-C that saves before it stops.
 
 The loop itself is `moe.train`'s.
 """
 
 import json
+import math
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from moe.progress import Meter
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+MIB = 2**20
 
 
 class Stopper(TrainerCallback):
@@ -61,11 +72,64 @@ class Watcher(TrainerCallback):
             self.meter.advance(0, f"macro-F1 {metrics['eval_macro_f1']:.3f}")
 
 
-class JsonLog(TrainerCallback):
-    """One JSON object a logged step, for whoever reads logs with programs."""
+class Clock(TrainerCallback):
+    """Seconds and memory of each step. It starts anew after every log line, evaluation and checkpoint.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The loop logs a step once its loss and gradient norm are read, so a GPU has finished it by then.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.since = device, perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """`seconds` of the step that ends now, and `memory_mib`, the peak so far."""
+        return {"seconds": perf_counter() - self.since, **peak_memory(self.device)}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start; what an earlier stage took of the GPU's memory is not this one's."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.since = perf_counter()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start anew."""
+        self.since = perf_counter()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start anew."""
+        self.since = perf_counter()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start anew."""
+        self.since = perf_counter()
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """`memory_mib` (MiB): the GPU's peak of allocated memory, else the peak resident set of the whole process."""
+    if device.type == "cuda":
+        return {"memory_mib": torch.cuda.max_memory_allocated(device) / MIB}
+    if resource is None:
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_mib": peak / MIB if sys.platform == "darwin" else peak / 1024}  # bytes there, KiB elsewhere
+
+
+class JsonLog(TrainerCallback):
+    """One JSON object a logged step, for whoever reads logs with programs.
+
+    Args:
+        path: of the file, which is added to.
+        device: whose memory is logged: `cuda` is the GPU's, `cpu` the process's.
+    """
+
+    def __init__(self, path: Path, device: str) -> None:
+        self.path, self.device = path, device
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """End a line that was cut when the stage was killed, so that the next one stands by itself."""
+        if self.path.is_file() and _is_cut(self.path):
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("\n")
 
     def on_log(
         self,
@@ -75,10 +139,24 @@ class JsonLog(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Write what the Trainer logs, and the step."""
+        """Write what the Trainer logs, and the step; a figure that is not finite becomes null."""
+        line = {"step": state.global_step, **{name: _finite(value) for name, value in (logs or {}).items()}}
+        if "memory_mib" in line:
+            line["device"] = self.device
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+            stream.write(json.dumps(line) + "\n")
+
+
+def _is_cut(path: Path) -> bool:
+    with path.open("rb") as stream:
+        end = stream.seek(0, 2)
+        stream.seek(max(0, end - 1))
+        return stream.read(1) not in (b"", b"\n")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

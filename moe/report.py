@@ -114,3 +114,36 @@ def _class_table(task: str, report: Mapping[str, Any]) -> Table:
         figures = [_figure(one[key]) for key in ("precision", "recall", "f1")]
         table.add_row(name, *figures, str(int(one["support"])), *counts)
     return table
+
+
+def training_view(report: Mapping[str, Any]) -> RenderableType:
+    """All that `moe report` prints: its stages, the figures of the mixtures, and where the page is."""
+    parts: list[RenderableType] = [stages_table(report["stages"])] if report["stages"] else []
+    for told, key in (("validation", "validation"), ("test rows", "test")):
+        for run, figures in report[key].items():
+            title = f"{told}, {run}" if len(report[key]) > 1 else told
+            parts += [comparison_table(title, figures)] if figures else []
+    parts += [Text(report["verdict"])] if report["verdict"] else []
+    return Group(*parts, *map(Text, report["left_out"]), Text(f"page: {report['page']}"))
+
+
+def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a stage and run: steps, best validation macro-F1, seconds, peak memory."""
+    several = len({row["run"] for row in rows}) > 1
+    table = Table(title="training, stage by stage", title_justify="left", header_style="bold")
+    for name in ("stage", *(("run",) if several else ())):
+        table.add_column(name, overflow="fold")
+    for name in ("steps", "best val.\nmacro-F1", "seconds", "with\nevals", "s/step", "peak MiB"):
+        table.add_column(name, justify="right")
+    forms = {
+        "macro_f1": ".3f",
+        "seconds": ",.1f",
+        "wall_seconds": ",.1f",
+        "seconds_per_step": ".3f",
+        "peak_mib": ",.0f",
+    }
+    for row in rows:
+        figures = ["–" if row[key] is None else format(row[key], form) for key, form in forms.items()]
+        stage = row["stage"] + ("" if row["finished"] else " (not finished)")
+        table.add_row(stage, *((row["run"],) if several else ()), str(row["steps"]), *figures)
+    return table

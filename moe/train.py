@@ -25,13 +25,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
-from moe.callbacks import JsonLog, Stopper, Watcher, calm_interrupt
+from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
 from moe.errors import Fault, Interrupted
 from moe.model import Mixture
 from moe.objective import Objective
 from moe.progress import bar
 from moe.stages import Stage, StageSettings
+from moe.trajectory import LOG, PARQUET, write_trajectory
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 Evaluate = Callable[[], dict[str, float]]
@@ -89,6 +90,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
         raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
     model.train()
     choose_learners(model, job.stage, job.learner)
+    (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
     loop = _Loop(model, job)
     last = get_last_checkpoint(str(job.checkpoints)) if job.resume and job.checkpoints.is_dir() else None
     with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter:
@@ -96,6 +98,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
         loop.train(resume_from_checkpoint=last)
     if loop.stopper.asked:
         raise Interrupted
+    write_trajectory(job.logs)
     return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
 
 
@@ -132,6 +135,9 @@ class _Loop(Trainer):
         self.settings, self.measure = job.settings, job.evaluate
         self.objective: Objective = job.objective
         self.stopper = Stopper()
+        device = next(model.backbone.parameters()).device
+        self.clock = Clock(device)
+        self.rates: dict[str, float] = {}
         self.batches = _batches(job)
         if job.objective.looks_ahead:
             job.objective.shared.held_out = HeldOut(model, job.rows, _batches(job, ahead=True), job.collator)
@@ -146,8 +152,9 @@ class _Loop(Trainer):
             callbacks=[
                 self.stopper,
                 EarlyStoppingCallback(job.settings.patience),
-                JsonLog(job.logs / "log.jsonl"),
+                JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu"),
                 TensorBoardCallback(_writer(job.logs)),
+                self.clock,  # the last, so that writing the log is no part of a step
             ],
         )
         self.remove_callback(PrinterCallback)
@@ -185,6 +192,8 @@ class _Loop(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One backward; an expert without weight in this step gets no decay either (method 2)."""
+        assert self.optimizer is not None
+        self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         loss = super().training_step(model, inputs, num_items_in_batch)
         assert isinstance(self.model, Mixture)
         for name in self.model.bank.unused():
@@ -200,9 +209,10 @@ class _Loop(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Every loss, weight and gate share goes beside the Trainer's own figures."""
-        own = {} if any(key.startswith(("eval_", "train_")) for key in logs) else self.objective.logs
-        super().log(logs | own, *args, **kwargs)
+        """Every loss, weight, gate share, rate, second and MiB goes beside the Trainer's own figures."""
+        if not any(key.startswith(("eval_", "train_")) for key in logs):
+            logs = logs | self.objective.logs | self.rates | self.clock.read()
+        super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))

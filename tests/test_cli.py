@@ -155,6 +155,29 @@ def test_evaluate_a_file_a_domain_an_expert_and_a_setting(trained: Desk, place: 
     assert code == 0
 
 
+def test_report_draws_a_run_and_lays_another_beside(trained: Desk, place: Path) -> None:
+    constant = ("--set", "losses.inner=constant", "--set", "losses.classes=cross_entropy")
+    assert trained("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "constant", *constant)[0] == 0
+    code, out, err = trained("report", "runs/tiny", "--against", "constant", "--out", "beside")
+    assert code == 0, err
+    report = json.loads(out)
+    stages = [(row["stage"], row["run"], row["steps"]) for row in report["stages"]]
+    alone = [(name, "tiny", 6) for name in ("forum", "router-warmup", "moe-joint")]
+    assert stages == [("news", "tiny", 6), ("news", "constant", 6), *alone]
+    assert all(row["seconds"] > 0 and row["peak_mib"] > 0 for row in report["stages"])
+    assert {"news-weights-inner.png", "moe-joint-weights-outer.png", "moe-joint-routing.png"} <= set(report["pictures"])
+    for name in (*report["pictures"], "index.html", "report.json"):
+        assert (place / "beside" / name).stat().st_size > 0
+    assert report["left_out"], "what only one of them has is told"
+    assert report["page"] == str(Path("beside") / "index.html")
+
+
+def test_report_refuses_what_is_no_run(trained: Desk) -> None:
+    assert "no such folder" in trained.refused("report", "nowhere")
+    assert "Name the run's own folder" in trained.refused("report", "runs/tiny/moe-joint")
+    assert "a folder without logs" in trained.refused("report", "runs/tiny", "--against", "data")
+
+
 def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: Desk, place: Path) -> None:
     assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
     sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")

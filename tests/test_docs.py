@@ -18,7 +18,7 @@ import cli
 from experts import folder as expert_folder
 from experts.files import MANIFEST
 from moe import folder as mixture_folder
-from moe import result
+from moe import report_page, result, trajectory
 from moe.config import RunSettings, load_run, overlay, parse_run, read_yaml
 from moe.stages import STAGES, StageSettings, StagesSettings
 
@@ -174,6 +174,7 @@ def test_the_tree_is_the_same_in_both_readmes() -> None:
         *(expert_folder.ADAPTER, expert_folder.ADAPTER_CONFIG, expert_folder.HEADS, expert_folder.CARD, MANIFEST),
         *(expert_folder.CONFIG, expert_folder.METRICS, mixture_folder.CARD, mixture_folder.ROUTER, result.RESULT),
         *(f"{one}/" for one in result.CANDIDATES),
+        *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE, report_page.JSON),
     ],
 )
 def test_every_file_that_we_write_is_in_the_page_about_folders(name: str) -> None:

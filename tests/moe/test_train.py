@@ -1,35 +1,19 @@
 """Claims about the loop: Ctrl-C leaves a checkpoint that goes on, bad numbers stop it, unused experts stay put."""
 
 import math
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Make
 from safetensors.torch import load_file
+from stopping import LONG, interrupt_at
 
 from moe.errors import Fault, Interrupted
 from moe.objective import Objective
 from moe.stages import EXPERT
 from moe.steps import train_domain
-from moe.train import Job, _Loop, fit
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Press Ctrl-C while this step runs."""
-    plain = _Loop.training_step
-
-    def pressed(self, *args, **kwargs):
-        if self.state.global_step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, *args, **kwargs)
-
-    monkeypatch.setattr(_Loop, "training_step", pressed)
-
-
-LONG = {"stages": {"expert": {"steps": 12, "evals": 3}}}
+from moe.train import Job, fit
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(
