@@ -22,7 +22,7 @@ from moe.heads import HeadSettings
 from moe.stages import LossSettings, StagesSettings
 from router.dao import DAOSettings
 from router.gate import GateSettings
-from router.weighting import ComparatorSettings
+from router.kinds import ComparatorSettings
 
 PACKAGED = Path(__file__).parent / "configs"
 IN_CLONE = Path(__file__).parent.parent / "configs"

@@ -17,9 +17,10 @@ from moe.stages import LossSettings, Stage
 from router.comparators import make_weighting
 from router.dao import DAO, DAOSettings
 from router.imbalance import effective_weights, imbalance_loss, row_losses
+from router.kinds import ComparatorSettings
 from router.lookahead import LookAhead
 from router.losses import BALANCE, domain_loss
-from router.weighting import ComparatorSettings, Weighting, gradients, measure, relative
+from router.weighting import Weighting, gradients, measure, relative
 
 SENTIMENT = ("classes", "polarity")
 

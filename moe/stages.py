@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router.weighting import Kind
+from router.kinds import Kind
 
 Part = Literal["experts", "router", "heads"]
 

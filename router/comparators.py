@@ -12,8 +12,9 @@ from torchjd.aggregation import PCGradWeighting
 from torchjd.scalarization import DWA, UW
 
 from router.dao import DAO, DAOSettings
+from router.kinds import ComparatorSettings, Kind
 from router.lookahead import LookAhead
-from router.weighting import ComparatorSettings, Constant, Kind, Weighting, optimizer_state, restore_optimizer, usable
+from router.weighting import Constant, Weighting, optimizer_state, restore_optimizer, usable
 
 
 class Uncertainty(Weighting):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from router.comparators import DynamicAverage, GradNorm, Surgery, Uncertainty, make_weighting
 from router.dao import DAOSettings
-from router.weighting import ComparatorSettings, Weighting
+from router.kinds import ComparatorSettings
+from router.weighting import Weighting
 
 NAMES = ("classes", "polarity")
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
