@@ -17,7 +17,6 @@ from experts.files import refuse_existing
 from moe.data.answers import ANSWERS, Kept, open_log, read_log
 from moe.data.asking import Asked, Question, ask_all
 from moe.data.endpoint import Endpoint, Service
-from moe.data.mixing import held_out_index
 from moe.data.near import NearIndex, jaccard, shingles
 from moe.data.prompts import messages
 from moe.data.sieve import clean, fault_of, without_thoughts
@@ -117,11 +116,10 @@ def augment(
         if overwrite:
             for job in todo:
                 (job.folder / ANSWERS).unlink(missing_ok=True)
-        held_out = held_out_index(work.held_out, work.run.data)
         tasks = []
         for job in todo:
             _ask(job, endpoint, service.model, work.run.data.augment.concurrency)
-            tasks.append(_write(job, service.model, held_out))
+            tasks.append(_write(job, service.model, work.held_out.index))
     say("to train on them: --set data.augmented=true")
     return {"model": service.model, "tasks": tasks}
 

@@ -120,7 +120,7 @@ def _class_table(task: str, report: Mapping[str, Any]) -> Table:
 def augment_view(report: Mapping[str, Any]) -> RenderableType:
     """A report of `moe.augment` as a table, prompts below it."""
     table = Table(header_style="bold")
-    for name in ("domain", "task", "training rows", "synonym", "paraphrase", "kept"):
+    for name in ("domain", "task", "training rows", "synonyms wanted", "paraphrases wanted", "kept"):
         table.add_column(name, justify="left" if name in ("domain", "task") else "right")
     table.add_column("dropped")
     for one in report["tasks"]:

@@ -14,7 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from experts.domain import Domain
 from experts.errors import Fault
 from moe.config import RunSettings
-from moe.data.mixing import told, with_augmented
+from moe.data.mixing import HeldOut, told, with_augmented
 from moe.data.prepare import Prepared, prepare_task, summary
 from moe.data.schema import TaskSettings
 from moe.progress import say
@@ -89,13 +89,14 @@ class Workspace:
         return {}
 
     @cached_property
-    def held_out(self) -> list[str]:
-        """Every validation and test text of the run, which no augmented row may come near."""
+    def held_out(self) -> HeldOut:
+        """Every validation and test text of the run."""
         found = [one.splits for domain in self.run.domains for one in self.originals(domain).values()]
-        return [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
+        texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
+        return HeldOut(texts, self.run.data)
 
     def _augment(self, own: Prepared) -> Prepared:
-        mixed = with_augmented(own, self.held_out, self.run.data)
+        mixed = with_augmented(own, self.held_out)
         say(told(mixed.report))
         return mixed
 

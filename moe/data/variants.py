@@ -61,7 +61,8 @@ def text_hash(text: str) -> str:
 def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings) -> list[Wanted]:
     """The variants to ask for, in the rows' order; the same rows and settings give the same ones.
 
-    Both draws are stratified by label: those that `max_share` leaves, and those of them that get synonyms.
+    A larger `max_share` asks for the same ones and more, so that no answer is paid for twice; every row gets its first
+    variant before any gets a second.
 
     Args:
         labels: label of every training row, -1 for none (N,).
@@ -70,26 +71,36 @@ def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSetting
     """
     known = np.asarray(labels, dtype=np.int64)
     useful = np.flatnonzero((known >= 0) | np.asarray(scored, dtype=bool))
-    rows = np.repeat(useful, settings.variants)  # (P,)
-    numbers = np.tile(np.arange(1, settings.variants + 1), len(useful))  # (P,)
-    chosen = bounded(known[rows], len(known), settings)
-    synonyms, _ = draw(known[rows], chosen, round(settings.synonym_share * len(chosen)), settings.seed, 4)
-    swapped = set(synonyms.tolist())
-    return [Wanted(int(rows[i]), int(numbers[i]), "synonym" if i in swapped else "paraphrase") for i in chosen.tolist()]
+    rows = np.tile(useful, settings.variants)  # (P,), all first variants before all second ones
+    numbers = np.repeat(np.arange(1, settings.variants + 1), len(useful))  # (P,)
+    groups = 2 * (known[rows] + (known.max(initial=0) + 2) * numbers)  # (P,), of one label and number
+    swapped = draw(groups, np.arange(len(rows)), round(settings.synonym_share * len(rows)), settings.seed, 4)[0]
+    synonym = np.isin(np.arange(len(rows)), swapped)  # (P,)
+    chosen = bounded(groups + synonym, len(known), settings, numbers)
+    wanted = [Wanted(int(rows[i]), int(numbers[i]), "synonym" if synonym[i] else "paraphrase") for i in chosen]
+    return sorted(wanted, key=lambda one: (one.row, one.number))
 
 
-def bounded(labels: NDArray[np.int64], originals: int, settings: AugmentSettings) -> NDArray[np.int64]:
-    """The places (n,) of those variants that `max_share` leaves, drawn by label.
+def bounded(
+    groups: NDArray[np.int64], originals: int, settings: AugmentSettings, turns: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The places (n,) of those variants that `max_share` leaves; a larger share leaves the same ones and more.
 
     Args:
-        labels: label of every variant (P,).
+        groups: what each variant is alike in, such as its label (P,); every group keeps its part, within one row.
         originals: training rows that are no variants.
         settings: holds the bound and the seed.
+        turns: variants of an earlier turn come first (P,); all in one by default.
     """
-    everything = np.arange(len(labels))
-    if settings.max_share is None or (most := int(settings.max_share * originals)) >= len(labels):
+    everything = np.arange(len(groups))
+    if settings.max_share is None or (most := int(settings.max_share * originals)) >= len(groups):
         return everything
-    return draw(labels, everything, most, settings.seed, 3)[0]
+    shuffled = np.random.default_rng((settings.seed, 3)).permutation(everything)
+    shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
+    _, starts, sizes = np.unique(groups[shuffled], return_index=True, return_counts=True)
+    place = (everything - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)  # (P,), inside its group
+    order = np.lexsort((place, np.zeros(len(groups)) if turns is None else turns[shuffled]))
+    return np.sort(shuffled[order[:most]])
 
 
 def read_variants(path: Path) -> Iterator[Variant]:

@@ -66,8 +66,8 @@ def test_no_held_out_text_is_ever_sent(make_work: Make, server: ModelServer) -> 
     }
     assert set(server.texts) == train
     sent = json.dumps(server.asked)
-    assert work.held_out
-    assert not [text for text in work.held_out if text in sent]
+    assert work.held_out.texts
+    assert not [text for text in work.held_out.texts if text in sent]
 
 
 def test_neither_label_nor_domain_is_told_to_the_model(make_work: Make, server: ModelServer) -> None:
