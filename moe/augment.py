@@ -141,9 +141,10 @@ def _ask(job: Job, endpoint: Asked, model: str, at_once: int) -> None:
     """Have all that is wanted and not yet answered asked for, and kept."""
     path = job.folder / ANSWERS
     known = read_log(path)
-    missing = [one for one in job.wanted if job.key(one, model) not in known]
-    if len(missing) < len(job.wanted):
-        say(f"{job.task}: {len(job.wanted) - len(missing)} of {len(job.wanted)} answered before, kept")
+    asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
+    missing = [one for key, one in asked.items() if key not in known]
+    if len(missing) < len(asked):
+        say(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
     failures = 0
     try:
         with open_log(path) as log, bar(f"{job.task}: asking {model}", len(missing), "text") as meter:
@@ -167,14 +168,14 @@ def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
     alone = list(_alone(job, read_log(job.folder / ANSWERS), model, held_out.threshold))
     fit = ((place, text) for place, (_, text, fault) in enumerate(alone) if not fault)
     straddling = {place for place, others in held_out.near(fit) if others}
-    before: defaultdict[int, list[frozenset[str]]] = defaultdict(list)
+    before: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
     for place, (one, text, fault) in enumerate(alone):
         fault = "near a held-out text" if place in straddling else fault
         pieces = shingles(text) if not fault else frozenset[str]()
-        if not fault and any(jaccard(pieces, other) >= held_out.threshold for other in before[one.row]):
+        if not fault and any(jaccard(pieces, other) >= held_out.threshold for other in before[job.texts[one.row]]):
             fault = "same as another variant"
         if not fault:
-            before[one.row].append(pieces)
+            before[job.texts[one.row]].append(pieces)
         yield one, text, fault
 
 

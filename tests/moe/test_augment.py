@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make
+from conftest import Make, made_up_rows, write_csv
 from model_server import MODEL, ModelServer, Reply, completion, rewriting, serving, text_in, trouble, turned
 
 from experts.errors import Fault
@@ -138,6 +139,18 @@ def test_one_variant_twice_is_kept_once(make_work: Make, server: ModelServer) ->
     server.reply = lambda body, nth: completion(turned(body, 0))
     report = ask(make_work(), server)
     assert report["dropped"] == {"same as another variant": 2 * report["rows"]}
+
+
+def test_rows_of_one_text_are_asked_for_once_and_get_one_variant(
+    make_work: Make, server: ModelServer, tmp_path: Path
+) -> None:
+    rows = made_up_rows("news")
+    copies = [rows[0] | {"id": f"copy{i}"} for i in range(3)]
+    work = few(make_work, synonym_share=0)
+    write_csv(tmp_path / "data" / "news.csv", rows + copies)
+    report = ask(work, server)
+    assert report["dropped"] == {"same as another variant": 3}
+    assert len(server.texts) == len(set(server.texts)) == report["rows"] - 3
 
 
 def test_an_answer_cut_at_its_length_is_dropped(make_work: Make, server: ModelServer) -> None:
