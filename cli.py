@@ -282,19 +282,38 @@ def inspect_(
     json_: JsonOption = False,
 ) -> None:
     """Count a file's rows, labels, scores, lengths, duplicates and rejects."""
-    from moe.data.inspect import inspect_file, render
+    from moe.data.inspect import inspect_file, inspection_view
 
     settings = None
     if domain:
         from moe.config import load_run
 
         settings = load_run(config, sets or ()).task_settings(domain, task)
-    report = inspect_file(file, settings)
-    if json_ or not sys.stdout.isatty():
-        return _show(report, None, True)
-    from rich.console import Console
+    _show(inspect_file(file, settings), inspection_view, json_)
 
-    return render(report, Console())
+
+@data_app.command("augment")
+def augment_(
+    domain: Annotated[str | None, typer.Option("--domain", "-d", help="The domain to augment.")] = None,
+    all_domains: Annotated[bool, typer.Option("--all", help="Every domain.")] = False,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible address, up to /v1.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The language model's name there.")] = None,
+    key_env: Annotated[str, typer.Option("--key-env", help="The variable that holds the key.")] = "OPENAI_API_KEY",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show counts and three prompts; send nothing.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Have a language model write training rows anew → `data/DOMAIN/TASK/augmented.jsonl`; no other row is sent."""
+    from moe.augment import augment, chosen_domains, named_service, preview
+    from moe.report import augment_view
+
+    work = _workspace(config, out, sets)
+    names, service = chosen_domains(work, domain, all_domains), named_service(base_url, model, key_env, dry_run)
+    _show(augment(work, names, service, overwrite, resume) if service else preview(work, names), augment_view, json_)
 
 
 @app.command()

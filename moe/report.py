@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -147,3 +148,23 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         stage = row["stage"] + ("" if row["finished"] else " (not finished)")
         table.add_row(stage, *((row["run"],) if several else ()), str(row["steps"]), *figures)
     return table
+
+
+def augment_view(report: Mapping[str, Any]) -> RenderableType:
+    """A report of `moe.augment` as a table, prompts below it."""
+    table = Table(header_style="bold")
+    for name in ("domain", "task", "training rows", "synonyms wanted", "paraphrases wanted", "kept"):
+        table.add_column(name, justify="left" if name in ("domain", "task") else "right")
+    table.add_column("dropped")
+    for one in report["tasks"]:
+        kept = str(sum(one["kept"].values())) if "kept" in one else "–"
+        gone = "\n".join(f"{count} {reason}" for reason, count in one.get("dropped", {}).items()) or "–"
+        wanted = one["wanted"]
+        cells = (one["domain"], one["task"], one["rows"], wanted["synonym"], wanted["paraphrase"], kept, gone)
+        table.add_row(*map(str, cells))
+    return Group(table, *(_prompt_view(one) for one in report.get("prompts", ())))
+
+
+def _prompt_view(one: Mapping[str, Any]) -> RenderableType:
+    said = "\n".join(f"[dim]{part['role']}:[/dim] {escape(part['content'])}" for part in one["messages"])
+    return Text.from_markup(f"\n[bold]{escape(one['id'])}, {one['origin']}[/bold]\n{said}")

@@ -14,6 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from experts.domain import Domain
 from experts.errors import Fault
 from moe.config import RunSettings
+from moe.data.mixing import HeldOut, told, with_augmented
 from moe.data.prepare import Prepared, prepare_task, summary
 from moe.data.schema import TaskSettings
 from moe.progress import say
@@ -56,7 +57,19 @@ class Workspace:
         return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
     def prepared(self, domain: str) -> dict[str, Prepared]:
-        """A domain's tasks, read, checked and split; kept on disk for the steps that follow.
+        """A domain's tasks as they train and test: its own rows, and with `data.augmented` the variants of them.
+
+        Raises:
+            Fault: when a file is missing or too much of it is bad.
+        """
+        if not self.run.data.augmented:
+            return self.originals(domain)
+        if domain not in self._augmented:
+            self._augmented[domain] = {task: self._augment(one) for task, one in self.originals(domain).items()}
+        return self._augmented[domain]
+
+    def originals(self, domain: str) -> dict[str, Prepared]:
+        """A domain's own rows by task, read, checked and split; kept on disk for the steps that follow.
 
         Raises:
             Fault: when its file is missing or too much of it is bad.
@@ -70,6 +83,22 @@ class Workspace:
     @cached_property
     def _prepared(self) -> dict[str, dict[str, Prepared]]:
         return {}
+
+    @cached_property
+    def _augmented(self) -> dict[str, dict[str, Prepared]]:
+        return {}
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Every validation and test text of the run."""
+        found = [one.splits for domain in self.run.domains for one in self.originals(domain).values()]
+        texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
+        return HeldOut(texts, self.run.data)
+
+    def _augment(self, own: Prepared) -> Prepared:
+        mixed = with_augmented(own, self.held_out)
+        say(told(mixed.report))
+        return mixed
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
         path = self.file_of(domain, task, settings)
@@ -94,8 +123,10 @@ class Workspace:
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
-        """SHA-256 of each task's file."""
-        return {task: one.report["sha256"] for domain in domains for task, one in self.prepared(domain).items()}
+        """SHA-256 of each task's file, and of its augmented rows where they train."""
+        tasks = {task: one.report for domain in domains for task, one in self.prepared(domain).items()}
+        added = {f"{task} augmented": one["augmented"]["sha256"] for task, one in tasks.items() if "augmented" in one}
+        return {task: one["sha256"] for task, one in tasks.items()} | added
 
 
 def versions() -> dict[str, str]:

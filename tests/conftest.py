@@ -138,7 +138,7 @@ def merged_settings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any
     return both
 
 
-def tiny_settings(folder: Path, data: Path, **over: Any) -> dict[str, Any]:
+def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
     """A run on the tiny backbone: news and forum, a few steps a stage."""
     few = {"batch_size": 8, "evals": 1}
     base = {
@@ -172,6 +172,6 @@ def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
     return make
 
 
-def tiny_run(folder: Path, data: Path, **over: Any) -> RunSettings:
+def tiny_run(folder: Path, data: Path, /, **over: Any) -> RunSettings:
     """The tiny settings, checked."""
     return parse_run(tiny_settings(folder, data, **over), "test")

@@ -168,6 +168,7 @@ def test_the_papers_run_is_the_papers() -> None:
     expert = run.stages.expert
     assert (expert.epochs, expert.lr, expert.warmup, expert.batch_size) == (3, 3e-4, 500, 16)
     assert run.stages.warmup.steps == 500
+    assert (run.data.augment.variants, run.data.augment.synonym_share) == (3, 0.2)
 
 
 @pytest.mark.parametrize(("chinese", "label"), [("利空", "negative"), ("中性", "neutral"), ("利好", "positive")])

@@ -66,6 +66,7 @@ FEATURES = Features(
         "line": Value("int64"),
         "task": Value("string"),
         "domain": Value("string"),
+        "origin": Value("string"),
     }
 )
 

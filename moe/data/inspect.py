@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.bar import Bar
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from moe.data.check import check, wanted
 from moe.data.near import NearIndex, is_chinese
 from moe.data.read import records
-from moe.data.schema import Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
 
 _NEAR = 0.85
 _NEAR_ROWS = 50_000
@@ -42,6 +43,7 @@ class _Counts:
     classes: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
+    origins: Counter[str] = field(default_factory=Counter)
     words: Counter[int] = field(default_factory=Counter)
     characters: Counter[int] = field(default_factory=Counter)
     scores: Counter[int] = field(default_factory=Counter)
@@ -61,7 +63,7 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
 
     Returns:
         JSON values: rows, labels (the file's own words), classes (the task's), scores, lengths, languages, splits,
-        duplicates (of id and content, of text, near), rejects.
+        origins, duplicates (of id and content, of text, near), rejects.
 
     Raises:
         Fault: when the file cannot be read; see `read.records`.
@@ -80,7 +82,7 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
 def _rows(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
     """The file's rows; on the way everything is counted."""
     wished = (record for record in records(path, task.columns) if wanted(record, task))
-    for found in check(_labels_counted(wished, counts), task):
+    for found in check(_words_counted(wished, counts), task):
         if isinstance(found, Row):
             _count_row(found, task, counts)
             yield found
@@ -91,11 +93,14 @@ def _rows(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
             counts.rejects += [found] if len(counts.rejects) < _SHOWN_REJECTS else []
 
 
-def _labels_counted(found: Iterable[Record], counts: _Counts) -> Iterator[Record]:
+def _words_counted(found: Iterable[Record], counts: _Counts) -> Iterator[Record]:
     for record in found:
         label = record.values.get("label")
         if not record.error and (str(label) in counts.labels or len(counts.labels) < _MOST_LABELS):
             counts.labels["(none)" if label in (None, "") else str(label)] += 1
+        origin = str(record.values.get("origin") or ORIGINAL)
+        if not record.error and (origin in counts.origins or len(counts.origins) < _MOST_LABELS):
+            counts.origins[origin] += 1
         yield record
 
 
@@ -129,6 +134,7 @@ def _report(path: Path, counts: _Counts) -> dict[str, Any]:
         "languages": dict(counts.languages.most_common()),
         "chinese_rows": counts.chinese,
         "splits": dict(counts.splits.most_common()),
+        "origins": dict(counts.origins.most_common()),
         "duplicates": {"id_and_content": counts.duplicates, "text": counts.same_text},
         "rejected": {
             "rows": counts.reasons.total(),
@@ -160,40 +166,41 @@ def _quantile(lengths: Counter[int], share: float) -> int:
     return max(lengths)
 
 
-def render(report: Mapping[str, Any], console: Console) -> None:
-    """Draw a report of `inspect_file`: a line of totals, then a table of bars for each kind of count."""
+def inspection_view(report: Mapping[str, Any]) -> Group:
+    """A report of `inspect_file`: a line of totals, then a table of bars for each kind of count."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
-    console.print(f"[bold]{escape(report['file'])}[/bold]: {report['rows']} rows, {rejected['rows']} rejected")
-    console.print(
+    parts: list[RenderableType] = [
+        f"[bold]{escape(report['file'])}[/bold]: {report['rows']} rows, {rejected['rows']} rejected",
         f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text; {near['rows']} near ones "
-        f"(Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows"
-    )
-    for title in ("labels", "classes", "splits", "languages"):
-        _bars(console, title, dict(list(report[title].items())[:_SHOWN_LABELS]))
+        f"(Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
+    ]
+    for title in ("labels", "classes", "splits", "languages", "origins"):
+        if title != "origins" or report[title].keys() - {ORIGINAL}:
+            parts += _bars(title, dict(list(report[title].items())[:_SHOWN_LABELS]))
     if report["scores"]["rows"]:
         edges = report["scores"]["edges"]
         names = [f"{low:+.1f} … {high:+.1f}" for low, high in pairwise(edges)]
-        _bars(console, "scores", dict(zip(names, report["scores"]["counts"], strict=True)))
+        parts += _bars("scores", dict(zip(names, report["scores"]["counts"], strict=True)))
     for unit in ("words", "characters"):
         quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
         names = [f"≥ {edge}" for edge in report[unit]["edges"]]
-        _bars(console, f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
-    _render_rejects(console, rejected)
+        parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
+    return Group(*parts, *_rejects(rejected))
 
 
-def _bars(console: Console, title: str, counts: Mapping[str, int]) -> None:
+def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
     if not counts:
-        return
+        return []
     table = Table(box=None, show_header=False)
     most = max(1, *counts.values())
     for name, count in counts.items():
         table.add_row(escape(name), f"{count}", Bar(most, 0, count, width=_WIDTH))
-    console.print(f"[bold]{title}[/bold]")
-    console.print(table)
+    return [f"[bold]{title}[/bold]", table]
 
 
-def _render_rejects(console: Console, rejected: Mapping[str, Any]) -> None:
-    _bars(console, "rejected", rejected["reasons"])
+def _rejects(rejected: Mapping[str, Any]) -> list[RenderableType]:
+    lines = []
     for one in rejected["first"]:
         found = f" ({one['found']})" if one["found"] else ""
-        console.print(f"  line {one['line']}: {one['reason']}{found}: {one['text'][:_WIDTH]}", markup=False)
+        lines.append(Text(f"  line {one['line']}: {one['reason']}{found}: {one['text'][:_WIDTH]}"))
+    return [*_bars("rejected", rejected["reasons"]), *lines]

@@ -59,7 +59,7 @@ class NearIndex(Generic[Key]):
     """
 
     def __init__(self, threshold: float, seed: int = 1) -> None:
-        self._threshold, self._seed = threshold, seed
+        self.threshold, self._seed = threshold, seed
         self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
         self._shingles: dict[Key, frozenset[str]] = {}
 
@@ -75,7 +75,7 @@ class NearIndex(Generic[Key]):
         """
         for key, pieces, sketch in self._sketched(keyed):
             candidates = self._index.query(sketch) if self._shingles else []
-            found = [other for other in candidates if jaccard(pieces, self._shingles[other]) >= self._threshold]
+            found = [other for other in candidates if jaccard(pieces, self._shingles[other]) >= self.threshold]
             if keep and not found:
                 self._insert(key, pieces, sketch)
             yield key, found

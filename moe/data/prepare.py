@@ -27,13 +27,13 @@ from experts.files import read_json, sha256_of, whole_folder, writable, write_js
 from moe.data.check import check
 from moe.data.collect import FEATURES, Tally, collect, refuse
 from moe.data.read import records
-from moe.data.schema import SPLITS, DataSettings, TaskSettings
+from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
 from moe.data.split import Parts, Rows, draw, part, without_straddlers
 
 REJECTED = "rejected.csv"
 PREPARED = "prepared.json"
 _ROWS = "rows"
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 1024
 
 
@@ -43,7 +43,7 @@ class Prepared:
 
     Args:
         splits: train, validation and test (each may be empty), columns id, text, label (-1 none), score (null none),
-            lang, line, task, domain; mapped from disk, not held in memory.
+            lang, line, task, domain, origin; mapped from disk, not held in memory.
         report: what was counted; see `summary`.
         folder: where they are, with `rejected.csv` and `prepared.json`.
     """
@@ -73,7 +73,7 @@ def prepare_task(
             rejected (`rejected.csv` is written first).
     """
     key = _fingerprint(path, task, data, domain, task_name)
-    if (there := _load(out, key)) is not None:
+    if (there := load_prepared(out, key)) is not None:
         return there
     source = records(path, task.columns)
     with writable(out):
@@ -81,16 +81,17 @@ def prepare_task(
         (out / PREPARED).unlink(missing_ok=True)
     scratch = out / ".rows.arrow"
     try:
-        tally = collect(check(source, task), {"task": task_name, "domain": domain}, scratch, out / REJECTED)
+        names = {"task": task_name, "domain": domain, "origin": ORIGINAL}
+        tally = collect(check(source, task), names, scratch, out / REJECTED)
         refuse(tally, path, task, data, out / REJECTED)
         rows = Dataset.from_file(str(scratch))
         parts, counts = _parts(rows, tally, task, data)
-        _save(rows, parts, out / _ROWS)
+        save_rows({name: rows.select(parts[name]) for name in SPLITS}, out)
     finally:
         scratch.unlink(missing_ok=True)
     file = {"file": str(path), "sha256": key["sha256"], "domain": domain, "task": task_name}
     write_json(out / PREPARED, {"key": key, "report": file | _counted(tally) | counts | _sizes(parts, tally, task)})
-    prepared = _load(out, key)
+    prepared = load_prepared(out, key)
     assert prepared is not None
     return prepared
 
@@ -117,7 +118,7 @@ def _fingerprint(path: Path, task: TaskSettings, data: DataSettings, domain: str
         "sha256": _hash(path),
         "kind": path.suffix.lower(),
         "task": task.model_dump(mode="json", exclude={"file"}),
-        "data": data.model_dump(mode="json", exclude={"folder"}),
+        "data": data.model_dump(mode="json", exclude={"folder", "augmented", "augment"}),
         "names": [domain, task_name],
     }
 
@@ -134,7 +135,7 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _load(out: Path, key: dict[str, Any]) -> Prepared | None:
+def load_prepared(out: Path, key: dict[str, Any]) -> Prepared | None:
     """What is in a folder, when it is whole and was made of the same."""
     if not (out / PREPARED).is_file() or not (out / _ROWS).is_dir():
         return None
@@ -170,10 +171,15 @@ def _none() -> Dataset:
     return Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES)
 
 
-def _save(rows: Dataset, parts: Parts, folder: Path) -> None:
-    splits = DatasetDict({name: rows.select(parts[name]) for name in SPLITS if len(parts[name])})
-    with _quiet(), whole_folder(folder, overwrite=True) as temporary, writable(folder.parent):
-        splits.save_to_disk(str(temporary))
+def save_rows(splits: Mapping[Split, Dataset], out: Path) -> None:
+    """Write the rows of a folder of prepared ones; `prepared.json` with key and report is then the caller's to write.
+
+    Raises:
+        Fault: when the folder cannot be written.
+    """
+    full = DatasetDict({name: rows for name, rows in splits.items() if len(rows)})
+    with _quiet(), whole_folder(out / _ROWS, overwrite=True) as temporary, writable(out):
+        full.save_to_disk(str(temporary))
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Origin = Literal["synonym", "paraphrase"]
+ORIGINAL = "original"
+"""The origin of every row that a file holds; rows made of others name how they were made."""
 DAO5 = (-0.5, -0.049, 0.049, 0.5)
 """The borders of five sentiment classes (DAO paper, eq. 4)."""
 
@@ -123,6 +126,35 @@ class TaskSettings(Settings):
         return self
 
 
+class AugmentSettings(Settings):
+    """How `moe data augment` has a language model write training rows anew (FinSA-MoE's recipe)."""
+
+    variants: int = Field(3, ge=1, description="new texts asked for a training row; more costs more and repeats more")
+    synonym_share: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of them that only replace a few words by synonyms; the others are paraphrases",
+    )
+    max_share: float | None = Field(
+        None,
+        gt=0,
+        description="most new rows for each original row; lower asks for and trains on fewer; null: no bound",
+    )
+    seed: int = Field(13, description="which rows are drawn under `max_share`, and which of them get synonyms")
+    temperature: float = Field(0.8, ge=0, le=2, description="of the language model; higher varies more and errs more")
+    max_tokens: int = Field(
+        2048, ge=1, description="tokens of one answer, its thoughts included; an answer that is cut is dropped"
+    )
+    concurrency: int = Field(
+        4, ge=1, le=64, description="requests under way at once; more is faster, if the server can"
+    )
+    retries: int = Field(
+        5, ge=0, description="times a request is sent again, with growing pauses, after 429, 5xx or a timeout"
+    )
+    timeout: float = Field(120, gt=0, description="seconds to wait for one answer; a thinking model needs more")
+
+
 class DataSettings(Settings):
     """What holds for every file of a run."""
 
@@ -132,6 +164,10 @@ class DataSettings(Settings):
         0.85, gt=0, le=1, description="Jaccard similarity from which two texts are one; lower removes more; null: none"
     )
     seed: int = Field(13, description="of the hashes that find near duplicates, and of the cap on training rows")
+    augmented: bool = Field(
+        False, description="train on the rows of `moe data augment` too; validation and test rows stay as they are"
+    )
+    augment: AugmentSettings = AugmentSettings()
 
     def path(self, file: str) -> Path:
         """Where a task's file is: below `folder` unless it is absolute."""

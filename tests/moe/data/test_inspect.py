@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from experts.errors import Fault
-from moe.data.inspect import inspect_file, render
+from moe.data.inspect import inspect_file, inspection_view
 from moe.data.schema import TaskSettings
 
 CONTENT = """id,text,label,score,lang
@@ -55,12 +55,23 @@ def test_only_passes_rows_over(file: Path):
     assert inspect_file(file, TaskSettings(only={"lang": ("zh",)}))["labels"] == {"[up]": 1}
 
 
+def test_rows_without_an_origin_are_original_and_others_are_drawn(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a b"}\n{"text": "c d", "origin": "synonym"}\n{"text": "e f", "origin": ""}\n')
+    report = inspect_file(path)
+    assert report["origins"] == {"original": 2, "synonym": 1}
+    out = io.StringIO()
+    Console(file=out, width=100).print(inspection_view(report))
+    assert "origins" in out.getvalue()
+
+
 def test_a_report_is_drawn_with_bars_and_rejects(file: Path):
     out = io.StringIO()
-    render(inspect_file(file), Console(file=out, width=100))
+    Console(file=out, width=100).print(inspection_view(inspect_file(file)))
     drawn = out.getvalue()
     assert "█" in drawn
     assert "[up]" in drawn
+    assert "origins" not in drawn
     assert "line 8: score outside [-1, 1] (3): text" in drawn
 
 
@@ -68,7 +79,7 @@ def test_a_file_without_good_rows_is_drawn_too(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n,up\n")
     out = io.StringIO()
-    render(inspect_file(path), Console(file=out, width=300))
+    Console(file=out, width=300).print(inspection_view(inspect_file(path)))
     assert "0 rows, 1 rejected" in out.getvalue()
 
 

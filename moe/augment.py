@@ -1,0 +1,227 @@
+"""`moe data augment`: a run's training rows written anew by a language model, asked, sifted and written by task.
+
+The question is `moe.data.prompts`', the answer's worth `moe.data.sieve`'s; training on the file is `moe.data.mixing`'s.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from experts.errors import Fault
+from experts.files import refuse_existing
+from moe.data.answers import ANSWERS, Kept, open_log, read_log
+from moe.data.asking import Asked, Question, ask_all
+from moe.data.endpoint import Endpoint, Service
+from moe.data.near import NearIndex, jaccard, shingles
+from moe.data.prompts import messages
+from moe.data.sieve import clean, fault_of, without_thoughts
+from moe.data.variants import AUGMENTED, Variant, Wanted, plan, text_hash
+from moe.data.write import open_writer
+from moe.errors import Interrupted
+from moe.progress import bar, say
+from moe.workspace import Workspace
+
+SHOWN_PROMPTS = 3
+NO_ANSWER = "no answer"
+Judged = tuple[Wanted, str, str | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task's training rows, the variants wanted of them, and where answers and variants go."""
+
+    domain: str
+    task: str
+    labels: tuple[str, ...]
+    rows: Dataset
+    texts: list[str]
+    wanted: list[Wanted]
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The augmented rows."""
+        return self.folder / AUGMENTED
+
+    def key(self, one: Wanted, model: str) -> str:
+        """By which an answer is found again: it changes with the source's text, the kind, the model."""
+        return f"{text_hash(self.texts[one.row])}/{one.origin}/{one.number}/{model}"
+
+    def counts(self) -> dict[str, Any]:
+        """What is wanted, in JSON values."""
+        kinds = Counter(one.origin for one in self.wanted)
+        wanted = {"synonym": kinds["synonym"], "paraphrase": kinds["paraphrase"]}
+        return {"domain": self.domain, "task": self.task, "rows": len(self.rows), "wanted": wanted}
+
+
+def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
+    """What there is to do for some domains; only training rows are in it.
+
+    Raises:
+        Fault: when a domain is unknown or its data bad.
+    """
+    found = []
+    for domain in domains:
+        work.run.task_settings(domain)
+        for task, prepared in work.originals(domain).items():
+            rows, labels = prepared.splits["train"], work.run.tasks_of(domain)[task].labels
+            scored = [score is not None for score in rows["score"]]
+            wanted = plan(list(rows["label"]), scored, work.run.data.augment)
+            found.append(Job(domain, task, labels, rows, list(rows["text"]), wanted, prepared.folder))
+    return found
+
+
+def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
+    """What would be asked: counts by task, and three prompts; nothing is sent."""
+    todo = jobs(work, domains)
+    pairs = [(job, one) for job in todo for one in job.wanted]
+    shown = [pairs[i * len(pairs) // SHOWN_PROMPTS] for i in range(min(SHOWN_PROMPTS, len(pairs)))]
+    return {
+        "tasks": [job.counts() for job in todo],
+        "prompts": [
+            {
+                "id": job.rows[one.row]["id"],
+                "origin": one.origin,
+                "messages": messages(job.texts[one.row], one.origin),
+            }
+            for job, one in shown
+        ],
+    }
+
+
+def augment(
+    work: Workspace, domains: Sequence[str], service: Service, overwrite: bool = False, resume: bool = False
+) -> dict[str, Any]:
+    """Ask for variants of some domains' training rows and write each task's `augmented.jsonl`.
+
+    Answers are kept in `answers.jsonl` as they come; those that are there are not asked for again.
+
+    Returns:
+        `tasks`: rows, what was wanted, kept and dropped, and the file.
+
+    Raises:
+        Fault: when a finished file would be overwritten, or the endpoint cannot answer.
+        Interrupted: on Ctrl-C; what was answered is kept.
+    """
+    endpoint = Endpoint(service, work.run.data.augment)
+    with closing(endpoint):
+        todo = jobs(work, domains)
+        for job in todo:
+            refuse_existing(job.file, overwrite or resume)
+        if overwrite:
+            for job in todo:
+                (job.folder / ANSWERS).unlink(missing_ok=True)
+        tasks = []
+        for job in todo:
+            _ask(job, endpoint, service.model, work.run.data.augment.concurrency)
+            tasks.append(_write(job, service.model, work.held_out.index))
+    say("to train on them: --set data.augmented=true")
+    return {"model": service.model, "tasks": tasks}
+
+
+def _write(job: Job, model: str, held_out: NearIndex[int]) -> dict[str, Any]:
+    dropped, kept = Counter[str](), Counter[str]()
+    with open_writer(job.file) as writer:
+        for one, text, fault in _judged(job, model, held_out):
+            if fault:
+                dropped[fault] += 1
+            else:
+                kept[one.origin] += 1
+                writer.write(_variant(job, one, text, model).model_dump())
+    say(f"{job.task}: {kept.total()} of {len(job.wanted)} variants kept → {job.file}")
+    return job.counts() | {"kept": dict(kept), "dropped": dict(dropped.most_common()), "file": str(job.file)}
+
+
+def _ask(job: Job, endpoint: Asked, model: str, at_once: int) -> None:
+    """Have all that is wanted and not yet answered asked for, and kept."""
+    path = job.folder / ANSWERS
+    known = read_log(path)
+    asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
+    missing = [one for key, one in asked.items() if key not in known]
+    if len(missing) < len(asked):
+        say(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
+    failures = 0
+    try:
+        with open_log(path) as log, bar(f"{job.task}: asking {model}", len(missing), "text") as meter:
+            for key, answer in ask_all(endpoint, _questions(job, missing, model), at_once):
+                if answer.failure:
+                    failures += 1
+                else:
+                    log.add(key, Kept(without_thoughts(answer.text), answer.cut))
+                meter.advance(note=f"{failures} failed" if failures else None)
+    except KeyboardInterrupt as stop:
+        raise Interrupted from stop
+
+
+def _questions(job: Job, missing: Sequence[Wanted], model: str) -> Iterator[Question]:
+    for one in missing:
+        yield job.key(one, model), messages(job.texts[one.row], one.origin)
+
+
+def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
+    """Every wanted variant in order, with its text and why it is dropped, if it is."""
+    alone = list(_alone(job, read_log(job.folder / ANSWERS), model, held_out.threshold))
+    fit = ((place, text) for place, (_, text, fault) in enumerate(alone) if not fault)
+    straddling = {place for place, others in held_out.near(fit) if others}
+    before: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+    for place, (one, text, fault) in enumerate(alone):
+        fault = "near a held-out text" if place in straddling else fault
+        pieces = shingles(text) if not fault else frozenset[str]()
+        if not fault and any(jaccard(pieces, other) >= held_out.threshold for other in before[job.texts[one.row]]):
+            fault = "same as another variant"
+        if not fault:
+            before[job.texts[one.row]].append(pieces)
+        yield one, text, fault
+
+
+def _alone(job: Job, answers: Mapping[str, Kept], model: str, near: float) -> Iterator[Judged]:
+    """The same, each held against its own source only."""
+    for one in job.wanted:
+        source, answer = job.texts[one.row], answers.get(job.key(one, model))
+        text = clean(answer.text, source) if answer else ""
+        if answer is None:
+            yield one, text, NO_ANSWER
+        else:
+            yield one, text, "cut short" if answer.cut else fault_of(text, source, near)
+
+
+def _variant(job: Job, one: Wanted, text: str, model: str) -> Variant:
+    source = job.rows[one.row]
+    return Variant(
+        id=f"{source['id']}+{one.number}",
+        text=text,
+        label=job.labels[source["label"]] if source["label"] >= 0 else None,
+        score=None if source["score"] is None else round(source["score"], 6),
+        lang=source["lang"],
+        domain=job.domain,
+        task=job.task,
+        origin=one.origin,
+        source_id=source["id"],
+        source_hash=text_hash(source["text"]),
+        model=model,
+    )
+
+
+def chosen_domains(work: Workspace, domain: str | None, all_domains: bool) -> list[str]:
+    """The domains that a user named.
+
+    Raises:
+        Fault: when none is named, or both one and all.
+    """
+    if (domain is not None) == all_domains:
+        raise Fault("one of --domain NAME, --all", "none or both", "name one, e.g. --domain news")
+    return [domain] if domain is not None else list(work.run.domains)
+
+
+def named_service(base_url: str | None, model: str | None, key_env: str, dry_run: bool) -> Service | None:
+    """Whom a user wants asked; nobody in a dry run.
+
+    Raises:
+        Fault: when the address or the model is missing.
+    """
+    return None if dry_run else Service.named(base_url, model, key_env)
