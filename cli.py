@@ -263,6 +263,29 @@ def sweep_(
     _show(sweep(file, out, sets or (), over or ()), sweep_view, json_)
 
 
+@app.command("ablate")
+def ablate_(
+    model: Annotated[
+        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this row; may be given several times.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the rows and do none.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what each part of a mixture is worth → `ablation/`; goes on where it was stopped."""
+    from moe.ablate.run import ablate, rows_of
+    from moe.ablate.view import ablation_view, listed, rows_view
+
+    work = _workspace(config, out, sets)
+    if list_:
+        return _show(listed(rows_of(work, model)), rows_view, json_)
+    return _show(ablate(work, model, only or (), retrain), ablation_view, json_)
+
+
 @app.command()
 def check(
     config: Annotated[Path, typer.Argument(help="The config to check.")],

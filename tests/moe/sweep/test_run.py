@@ -231,10 +231,9 @@ def test_a_sweep_is_named_after_its_file(place: Path, monkeypatch: pytest.Monkey
 
 def test_quality_is_macro_f1_or_the_least_error_where_nothing_has_labels() -> None:
     label = dict.fromkeys(("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1"), 0.5)
-    both = figures(
-        {"a": label}, {"a": {"mse": 0.2, "mae": 0.1, "rmse": 0.4}, "b": {"mse": 0.4, "mae": 0.3, "rmse": 0.6}}
-    )
+    errors = {"mse": 0.4, "mae": 0.3, "rmse": 0.6}
+    both = figures({"a": label}, {"a": {"mse": 0.2, "mae": 0.1, "rmse": 0.4}, "b": errors})
     assert quality(both) == 0.5
     assert both["mse"] == pytest.approx(0.3)
-    assert both["tasks"]["b"] == {"mse": 0.4, "mae": 0.3, "rmse": 0.6}
+    assert both["tasks"]["b"] == errors
     assert quality(figures({}, {"b": {"mse": 0.4}})) == -0.4
