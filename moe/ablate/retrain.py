@@ -16,7 +16,7 @@ from moe.stages import MERGED
 from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
-FOLDER, CONFIG = "ablation", "config.yaml"
+FOLDER, CONFIG, CACHE = "ablation", "config.yaml", "cache"
 
 
 def retrain(work: Workspace, row: Retrained) -> Path:
@@ -31,7 +31,7 @@ def retrain(work: Workspace, row: Retrained) -> Path:
     """
     own = Workspace(changed(work.run, row), work.out / FOLDER / row.name, work.store or work.out)
     _claim(own)
-    for name in row.folders:
+    for name in (*row.folders, CACHE):  # trunk states are found by their hash, so they fit or are not looked at
         _link(work.out / name, own.out / name)
     if not (own.out / MERGED).is_dir():
         if own.run.shared:
@@ -40,6 +40,7 @@ def retrain(work: Workspace, row: Retrained) -> Path:
             train_domain(own, domain, resume=True)
         merge_experts(own)
     train_router(own, resume=True)
+    shutil.rmtree(own.out / CACHE, ignore_errors=True)
     return best_model(own.out)
 
 

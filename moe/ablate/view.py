@@ -101,7 +101,8 @@ def draw(content: Mapping[str, Any], target: Path) -> Path:
     place.grid(axis="x", color="0.92")
     place.set_axisbelow(True)
     place.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    if rows:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     with writable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, dpi=130)
