@@ -21,6 +21,7 @@ from moe.folder import MixtureCard, read_card, read_mixture
 from moe.judging import test_rows
 from moe.model import Mixture
 from moe.progress import say
+from moe.result import RESULT as VERDICT
 from moe.result import best_model
 from moe.workspace import Workspace
 
@@ -56,6 +57,11 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     """
     folder = model or best_model(work.out)
     rows = chosen(rows_of(work, folder), only, again)
+    if again and model is None and not (work.out / VERDICT).is_file():
+        missing = "one whose router is not trained to its end"
+        raise Fault(
+            f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
+        )
     mixture, card = read_mixture(folder)
     texts = test_rows(work, mixture, None, None)
     answered = [row for row in rows if isinstance(row, Answered)]

@@ -125,7 +125,7 @@ def _picture(axis: Axis, content: Mapping[str, Any], lines: Sequence[Line], targ
     places[-1].set_ylim(bottom=0)
     for place in places:
         _dress(place, axis, rows)
-    _legend(figure, axis, lines)
+    _legend(figure, axis, lines, joined)
     figure.suptitle(f"{content['name']}: {axis.label}{_seeds(rows)}", fontsize=11)
     figure.savefig(target, dpi=130)
 
@@ -179,14 +179,14 @@ def _dress(place: Any, axis: Axis, rows: Sequence[Row]) -> None:
     place.tick_params(labelsize=8)
 
 
-def _legend(figure: Any, axis: Axis, lines: Sequence[Line]) -> None:
+def _legend(figure: Any, axis: Axis, lines: Sequence[Line], joined: bool) -> None:
     """Below the panels, so that it covers nothing: colours for what else differs, strokes for the split."""
     from matplotlib.lines import Line2D  # as above
 
     grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5}
     handles: list[Any] = [
-        Line2D([], [], linestyle="--", markerfacecolor="white", label="validation", **grey),
-        Line2D([], [], linestyle="-", label="test", **grey),
+        Line2D([], [], linestyle="--" if joined else "none", markerfacecolor="white", label="validation", **grey),
+        Line2D([], [], linestyle="-" if joined else "none", label="test", **grey),
     ]
     if len(lines) > 1:
         pairs = zip(lines, cycle(COLOURS), strict=False)

@@ -114,5 +114,5 @@ def _remarks(content: Mapping[str, Any]) -> list[Text]:
     ]
     lines += [f"MiB: the most memory in use while training, of the {content['memory_of']}"]
     lines += [f"failed: {name}: {reason}" for name, reason in content["failed"].items()]
-    lines += [f"written to {content['folder']}: results.jsonl, sweep.csv, sweep.json, {len(content['charts'])} charts"]
+    lines += [f"written to {content['folder']}: results.jsonl, sweep.csv, sweep.json, {len(content['charts'])} PNG"]
     return [Text(line) for line in lines]

@@ -156,6 +156,12 @@ def test_an_unknown_row_and_one_that_needs_training_are_refused(work: Workspace)
     assert [row.name for row in chosen(rows, ["routing-hard"], False)] == [FULL, "routing-hard"]
 
 
+def test_retrained_rows_are_held_against_a_finished_run_alone(work: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "moe-init").symlink_to(work.out / "moe-init")
+    with pytest.raises(Fault, match="a finished run"):
+        ablate(Workspace(work.run, tmp_path, work.out), only=["balance-off"], again=True)
+
+
 def test_no_run_and_a_lone_expert_are_refused(work: Workspace, make_work: Make) -> None:
     with pytest.raises(Fault, match="a mixture in"):
         ablate(make_work("nowhere"))
@@ -175,3 +181,10 @@ def test_a_difference_is_paired_and_its_interval_shrinks_with_rows() -> None:
     _, lower, higher = difference(few, {"a": some[:20], "b": some[:20]})
     assert higher - lower > high - low
     assert difference({"a": np.array([True])}, {"a": np.array([False])}) == (1.0, 1.0, 1.0)
+
+
+def test_the_page_tells_every_row(make_work: Make) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    runs = [make_work(**over).run for over in ({}, {"shared": {"r": 2}}, {"gate": {"kind": "fixed"}})]
+    names = {row.name for run in runs for row in retrained_rows(run)} | {row.name for row in answered_rows(("a",), ())}
+    assert not [name for name in names if f"`{name}`" not in page and not name.startswith("trunk-")]

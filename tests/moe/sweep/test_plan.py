@@ -10,6 +10,7 @@ from conftest import tiny_settings
 from experts.errors import Fault
 from moe.config import ConfigFault
 from moe.sweep.plan import Plan, as_yaml, read_plan, slug
+from moe.sweep.settings import Range, SweepSettings
 
 
 @pytest.fixture
@@ -169,3 +170,10 @@ def test_values_are_json(folder: Path) -> None:
     assert json.loads(json.dumps([one.values for one in plan.points(plan.grid())]))[0]["losses.constants"] == {
         "classes": 0.1
     }
+
+
+def test_the_page_tells_every_field_of_a_sweep_file() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    fields = [*SweepSettings.model_fields.keys() - {"search"}, "search.trials", "search.ranges"]
+    assert not [name for name in fields if f"| {name} |" not in page]
+    assert not [one.alias or name for name, one in Range.model_fields.items() if (one.alias or name) not in page]
