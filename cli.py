@@ -261,6 +261,49 @@ def _show(content: Any, view: Any, plain: bool) -> None:
         Console().print(view(content))
 
 
+@app.command("sweep")
+def sweep_(
+    file: Annotated[Path, typer.Argument(help="A sweep file, or a run's config with --over.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The sweep's folder; runs/sweeps/NAME by default.", show_default=False),
+    ] = None,
+    sets: SetOption = None,
+    over: Annotated[
+        list[str] | None, typer.Option("--over", help="Sweep this setting too, e.g. lora.r=8,16,32.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train and measure one run over many settings and seeds; goes on where it was stopped."""
+    from moe.sweep.run import sweep
+    from moe.sweep.summary import sweep_view
+
+    _show(sweep(file, out, sets or (), over or ()), sweep_view, json_)
+
+
+@app.command("ablate")
+def ablate_(
+    model: Annotated[
+        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this row; may be given several times.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the rows and do none.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what each part of a mixture is worth → `ablation/`; goes on where it was stopped."""
+    from moe.ablate.run import ablate, rows_of
+    from moe.ablate.view import ablation_view, listed, rows_view
+
+    work = _workspace(config, out, sets)
+    if list_:
+        return _show(listed(rows_of(work, model)), rows_view, json_)
+    return _show(ablate(work, model, only or (), retrain), ablation_view, json_)
+
+
 @app.command()
 def check(
     config: Annotated[Path, typer.Argument(help="The config to check.")],
@@ -359,7 +402,8 @@ def main() -> None:
             sys.exit(2)
         if isinstance(error, Interrupted):
             again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
-            typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again} --resume", err=True)
+            flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these always go on
+            typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
             sys.exit(130)
         raise
 

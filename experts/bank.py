@@ -46,6 +46,8 @@ class ExpertBank:
         check_trunk(self.layers, trunk_depth)
         self.backbone, self.trunk_depth = backbone, trunk_depth
         self.training = False
+        self.muted: tuple[str, ...] = ()
+        """Shared experts that are not asked now."""
         self.route_state = Route()
         self.attached: dict[str, Attached] = {}
         self._gated: dict[str, GatedLinear] = {}
@@ -116,9 +118,12 @@ class ExpertBank:
         device = self.backbone.device
         gates = torch.zeros(1, len(self.names), device=device) if gates is None else gates  # (B, E)
         always = gates.new_ones(*gates.shape[:-1], len(self.shared))  # (B, S)
+        for name in self.muted:
+            always[..., self.shared.index(name)] = 0.0
+        shared = tuple(name for name in self.shared if name not in self.muted)
         columns = {name: i for i, name in enumerate((*self.names, *self.shared))}
         active = (only,) if only else tuple(self.names[i] for i in self._used(gates))
-        self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *self.shared), self._gated.values())
+        self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *shared), self._gated.values())
 
     @property
     def on_host(self) -> bool:

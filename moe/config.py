@@ -27,7 +27,7 @@ from router.kinds import ComparatorSettings
 PACKAGED = Path(__file__).parent / "configs"
 IN_CLONE = Path(__file__).parent.parent / "configs"
 DEFAULT = "demo.yaml"
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
+EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
 """A number that YAML 1.1 reads as a word, such as 1e-4."""
 
 
@@ -287,7 +287,7 @@ def _parse_value(value: str, one: str) -> Any:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise Fault("a YAML value after =", repr(one), "quote it") from error
-    return float(parsed) if isinstance(parsed, str) and _EXPONENT.fullmatch(parsed) else parsed
+    return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
 
 
 def _domain_mapping(domains: Any) -> dict[str, Any]:
@@ -317,20 +317,19 @@ def _resolve(name: str, inline: Any, source: Path) -> Any:
     return (read_yaml(file) if file else {}) | (inline or {})
 
 
-def sentence(error: Any, inside: tuple[str, ...] = ()) -> str:
+def sentence(error: Any, inside: tuple[str, ...] = (), model: type[BaseModel] = RunSettings) -> str:
     """One validation error in a sentence, with a guess at what was meant."""
     error = {**error, "loc": (*inside, *error["loc"])}
     path = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1]), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1], model), n=1, cutoff=0.5)
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; leave it out")
     found = "" if error["type"] == "missing" else f", found {error['input']!r}"
     return f"{path}: {error['msg'].removeprefix('Value error, ')}{found}"
 
 
-def _keys_at(path: Sequence[Any]) -> list[str]:
+def _keys_at(path: Sequence[Any], model: Any) -> list[str]:
     """The keys that the settings know at a place."""
-    model: Any = RunSettings
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
         inner = [model] if field is None else [field.annotation]

@@ -17,7 +17,7 @@ from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, pool
 from moe.layers import Dropped
 from moe.trunk import Reached, Trunk
-from router.gate import Gate, Mixed, harden, pin, summarise
+from router.gate import Gate, Mixed, even, harden, pin, summarise
 
 
 @dataclass
@@ -88,6 +88,8 @@ class Mixture(nn.Module):
         self.bank, self.domains, self.labels, self.pooling = bank, tuple(domains), labels, pooling
         self.source = backbone
         self.only: str | None = None
+        self.kept: Tensor | None = None
+        self.alike = False
         self.detach_gates = False
         self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
         self.register_buffer("owners", owners_of(bank.names, domains), persistent=False)
@@ -156,6 +158,24 @@ class Mixture(nn.Module):
         finally:
             self.only = before
 
+    @contextmanager
+    def restricted(self, without: Sequence[str] = (), alike: bool = False) -> Iterator[None]:
+        """Answer without these experts while it lasts: the gates of the others are renormalised.
+
+        Args:
+            without: routed or shared experts that are not asked.
+            alike: the routed ones that are left get equal shares, whatever the router says.
+        """
+        assert set(without) <= set(self.bank.attached), without
+        before, muted = (self.kept, self.alike), self.bank.muted
+        kept = torch.tensor([name not in without for name in self.bank.names], device=self.owners.device)  # (E,)
+        self.kept, self.alike = kept, alike
+        self.bank.muted = tuple(name for name in self.bank.shared if name in without)
+        try:
+            yield
+        finally:
+            (self.kept, self.alike), self.bank.muted = before, muted
+
     def train(self, mode: bool = True) -> "Mixture":
         """Training or evaluation of all but the backbone, whose trunk shows the router the same state in both."""
         super().train(mode)
@@ -192,8 +212,11 @@ class Mixture(nn.Module):
 
     def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
         assert self.gate is not None
-        mixed = self.gate.mix(logits)
-        mixed = mixed if now.allowed is None else pin(mixed, now.allowed)
+        mixed = even(self.gate.mix(logits)) if self.alike else self.gate.mix(logits)
+        allowed = now.allowed
+        if self.kept is not None:
+            allowed = self.kept[None] if allowed is None else within(allowed, self.kept)  # (B, E) or (1, E)
+        mixed = mixed if allowed is None else pin(mixed, allowed.expand(len(logits), -1))
         return harden(mixed) if now.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
@@ -240,6 +263,12 @@ def owners_of(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
     """(domains, E) bool: which experts belong to each domain."""
     rows = [[name in domain.expert_names for name in experts] for domain in domains]
     return torch.tensor(rows, dtype=torch.bool).reshape(len(domains), len(experts))
+
+
+def within(allowed: Tensor, kept: Tensor) -> Tensor:
+    """(B, E) bool: a text's allowed experts that are among the kept (E,); all the kept where none of its own is."""
+    own = allowed & kept  # (B, E)
+    return torch.where(own.any(-1, keepdim=True), own, kept)  # (B, E)
 
 
 def allowed_experts(owners: Tensor, domain: Tensor) -> Tensor:

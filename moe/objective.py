@@ -125,9 +125,10 @@ class Objective:
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
         self.inner = make_weighting(settings.inner, SENTIMENT, dao, constants, seed, comparators)
         self.imbalance = self.inner if isinstance(self.inner, DAO) else DAO(SENTIMENT, dao, seed=seed)
+        outer = tuple(name for name in stage.outer if name not in settings.without)
         self.outer = (
-            make_weighting(settings.outer, stage.outer, dao, constants | {"sentiment": 1.0}, seed + 1, comparators)
-            if stage.outer
+            make_weighting(settings.outer, outer, dao, constants | {"sentiment": 1.0}, seed + 1, comparators)
+            if set(outer) - {"sentiment"}
             else None
         )
         self.bounds = dao.relative_bounds
@@ -191,7 +192,7 @@ class Objective:
             ]
             losses["classes"], rows["classes"] = torch.stack(parts).sum() / count, count
         scored = ~batch["score"].isnan()  # (B,)
-        if out.polarity is not None and scored.any():
+        if out.polarity is not None and scored.any() and "polarity" not in self.settings.without:
             losses["polarity"] = F.mse_loss(out.polarity[scored].float(), batch["score"][scored])
             rows["polarity"] = int(scored.sum())
         return losses, rows
@@ -219,6 +220,7 @@ class Objective:
             "domain": domain_loss(routed.dense, allowed),
             "balance": BALANCE[self.settings.balance](routed.dense, allowed),
         }
+        losses = {name: value for name, value in losses.items() if name not in self.settings.without}
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
         everything: dict[str, Tensor] = dict(losses)
         watched = "sentiment" in self.stage.outer and sentiment is not None

@@ -106,6 +106,10 @@ class LossSettings(BaseModel):
         "kl", description="KL to the domains' shares, 1 - H(mean gates), or FinTeamExperts' per-text entropy"
     )
 
+    without: tuple[Literal["polarity", "domain", "balance"], ...] = Field(
+        (), description="losses that are left out altogether, to see what each is worth"
+    )
+
     @model_validator(mode="after")
     def _fill(self) -> "LossSettings":
         full = {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05} | self.constants

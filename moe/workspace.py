@@ -24,10 +24,17 @@ from moe.stages import EXPERT, SHARED
 
 @dataclass
 class Workspace:
-    """A config and the folder that its steps write to."""
+    """A config and the folder that its steps write to.
+
+    Args:
+        run: the config.
+        out: the folder.
+        store: where prepared rows and the sample are kept, `out` by default; runs on the same rows may share one.
+    """
 
     run: RunSettings
     out: Path
+    store: Path | None = None
 
     def expert_folder(self, name: str) -> Path:
         """Where an expert is written."""
@@ -102,7 +109,8 @@ class Workspace:
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
         path = self.file_of(domain, task, settings)
-        prepared = prepare_task(path, settings, self.run.data, domain, task, self.out / "data" / domain / task)
+        folder = (self.store or self.out) / "data" / domain / task
+        prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
         say(summary(prepared.report))
         return prepared
 
@@ -117,9 +125,10 @@ class Workspace:
         sample = self.run.sample
         if sample is None:
             raise Fault(f"a file for task {task} of domain {domain}", "none named", f"set domains.{domain}.file")
-        path = self.out / "sample" / f"{domain}.csv"
+        folder = (self.store or self.out) / "sample"
+        path = folder / f"{domain}.csv"
         if not path.is_file():
-            write_sample(self.out / "sample", rows=sample.rows, seed=sample.seed, domains=[domain])
+            write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain])
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:

@@ -197,6 +197,12 @@ def harden(mixed: Mixed) -> Mixed:
     return Mixed(_one_hot(mixed.dense), mixed.dense)
 
 
+def even(mixed: Mixed) -> Mixed:
+    """Equal shares for all experts, whatever the router said."""
+    shares = torch.full_like(mixed.dense, 1.0 / mixed.dense.shape[-1])  # (B, E)
+    return Mixed(shares, shares)
+
+
 def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
     """Hold each text, and all its tokens, to the experts it is allowed (B, E) bool, and renormalise.
 

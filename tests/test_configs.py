@@ -7,10 +7,12 @@ import pytest
 
 from experts.errors import Fault
 from moe.config import ConfigFault, DomainSettings, RunSettings, check_config, find_config, load_run, read_yaml
+from moe.sweep.plan import OWN_KEYS, read_plan
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DOMAINS = sorted((CONFIGS / "domains").glob("*.yaml"))
-RUNS = sorted(set(CONFIGS.rglob("*.yaml")) - set(DOMAINS))
+SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if set(OWN_KEYS) & read_yaml(path).keys())
+RUNS = sorted(set(CONFIGS.rglob("*.yaml")) - set(DOMAINS) - set(SWEEPS))
 PAPER = CONFIGS / "finsa_moe" / "glm_z1_9b.yaml"
 
 
@@ -38,12 +40,29 @@ def test_every_shipped_run_is_without_fault(path: Path) -> None:
     assert load_run(path).domains
 
 
+@pytest.mark.parametrize("path", SWEEPS, ids=relative)
+def test_every_point_of_every_shipped_sweep_is_without_fault(path: Path) -> None:
+    plan = read_plan(path)
+    assert len(plan.points(plan.corners() if plan.settings.search else plan.grid())) > 1
+
+
+def test_the_dao_papers_sweeps_are_the_papers() -> None:
+    ranks, constants = (read_plan(CONFIGS / "dao" / f"sweep_{name}.yaml") for name in ("ranks", "constants"))
+    runs = [point.run for point in ranks.points(ranks.grid())]
+    assert [(run.lora.r, run.lora.alpha) for run in runs] == [(r, r) for r in (8, 16, 32, 64, 128, 256, 384, 512)]
+    losses = [point.run.losses for point in constants.points(constants.grid())]
+    assert [one.constants["classes"] for one in losses if one.inner == "constant"] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    sums = {one.constants["classes"] + one.constants["polarity"] for one in losses if one.inner == "constant"}
+    assert sums == {1.0}
+    assert losses[-1].inner == "dao"
+
+
 @pytest.mark.parametrize("path", DOMAINS, ids=relative)
 def test_every_shipped_domain_is_without_fault(path: Path) -> None:
     assert DomainSettings.model_validate(read_yaml(path)).labels
 
 
-@pytest.mark.parametrize("path", [*RUNS, *DOMAINS], ids=relative)
+@pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
 def test_the_first_line_is_the_command_and_the_next_what_it_needs(path: Path) -> None:
     first, *others = path.read_text(encoding="utf-8").splitlines()
     assert re.match(r"# (moe|make) [a-z]", first)
@@ -51,10 +70,10 @@ def test_the_first_line_is_the_command_and_the_next_what_it_needs(path: Path) ->
     assert "Needs" in header
 
 
-@pytest.mark.parametrize("path", [*RUNS, *DOMAINS], ids=relative)
+@pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
 def test_the_command_in_the_header_names_its_own_config(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    named = re.findall(r"--config (\S+)|--domain (\S+)", first)
+    named = re.findall(r"(?:--config|moe sweep) (\S+)|--domain (\S+)", first)
     assert all(f"configs/{relative(path)}" in one or path.stem in one for one in named)
 
 

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PARTS, OURS = ("experts", "router"), ("experts", "router", "moe", "cli")
 FILES = [ROOT / "cli.py", *(path for part in (*PARTS, "moe") for path in sorted((ROOT / part).rglob("*.py")))]
-MOST_LINES = 350
-LONGER = {"cli.py": 600}  # one thin function a command, and nothing else: as long as there are commands
+MOST_LINES, DESK_LINES = 350, 600
+"""The front desk grows by a short function a command, and by nothing else."""
 Tree = ast.Module
 
 
@@ -106,7 +106,8 @@ def test_every_module_says_what_it_holds(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_module_outgrows_one_subject(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGER.get(path.name, MOST_LINES)
+    most = DESK_LINES if path.name == "cli.py" else MOST_LINES
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:

@@ -130,7 +130,7 @@ def test_the_experts_dropout_acts_in_training_alone() -> None:
         assert torch.equal(states(bank.backbone), still)
 
 
-def test_a_shared_expert_is_always_on() -> None:
+def test_a_shared_expert_is_always_on_until_it_is_muted() -> None:
     bank, _ = two_experts("bert")
     lone, alone = two_experts("bert")
     bank.attached["e1"] = type(bank.attached["e1"])(**{**vars(bank.attached["e1"]), "always_on": True})
@@ -139,6 +139,10 @@ def test_a_shared_expert_is_always_on() -> None:
         torch.testing.assert_close(states(bank.backbone), alone[1], atol=1e-5, rtol=1e-5)
         bank.route(torch.full((3, 1), 0.4))
         lone.route(torch.tensor([[0.4, 1.0]] * 3))
+        torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
+        bank.muted = ("e1",)
+        bank.route(torch.full((3, 1), 0.4))
+        lone.route(torch.tensor([[0.4, 0.0]] * 3))
         torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
 
 

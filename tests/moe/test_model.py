@@ -214,3 +214,53 @@ def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_pat
         assert one.keys() == other.keys()
         for name, tensor in one.items():
             torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+def test_a_dropped_expert_is_not_asked_and_the_others_share_its_weight(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    with torch.no_grad():
+        free = model(**tokens(model)).routed.gates  # (B, E)
+        with model.restricted(without=["news"]):
+            gates = model(**tokens(model)).routed.gates  # (B, E)
+        again = model(**tokens(model)).routed.gates  # (B, E)
+    assert gates[:, 0].eq(0).all()
+    torch.testing.assert_close(gates[:, 1:], free[:, 1:] / free[:, 1:].sum(1, keepdim=True))
+    torch.testing.assert_close(again, free)
+
+
+def test_a_pinned_text_whose_experts_are_all_dropped_goes_to_the_others(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    pinned = torch.tensor([[True, False], [False, True], [True, False]])
+    with torch.no_grad(), model.restricted(without=["news"]):
+        gates = model(**tokens(model), allowed=pinned, hard=True).routed.gates  # (B, E)
+    assert gates.tolist() == [[0.0, 1.0]] * 3
+
+
+def test_even_gates_are_equal_whatever_the_router_says(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    with torch.no_grad(), model.restricted(alike=True):
+        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.full((3, 3), 1 / 3))
+    with torch.no_grad(), model.restricted(without=["news"], alike=True):
+        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
+
+
+@pytest.mark.parametrize(
+    ("without", "left"),
+    [
+        (["domain"], {"classes", "polarity", "balance"}),
+        (["polarity", "balance"], {"classes", "domain"}),
+        (["domain", "balance"], {"classes", "polarity"}),
+    ],
+)
+def test_a_loss_that_is_left_out_is_not_formed(make_work: Make, without: list[str], left: set[str]) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    for stage in (WARMUP, JOINT):
+        loss = objective(model, stage, without=without)
+        total = loss(model(**(batch := batch_of(model, work))), batch)
+        total.backward()
+        assert {"classes", "polarity", "domain", "balance"} & loss.logs.keys() == left
+        assert total.isfinite()

@@ -1,0 +1,111 @@
+"""An ablation from a finished run to its table: every row judged on the run's test rows, beside the full mixture.
+
+Which rows there are is `moe.ablate.rows`', how they are shown `moe.ablate.view`'s.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from experts.errors import Fault
+from experts.files import write_json
+from moe.ablate.interval import Right, difference
+from moe.ablate.retrain import FOLDER, retrain
+from moe.ablate.rows import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
+from moe.ablate.view import draw
+from moe.evaluate import Judged, evaluate
+from moe.folder import MixtureCard, read_card, read_mixture
+from moe.judging import test_rows
+from moe.model import Mixture
+from moe.progress import say
+from moe.result import RESULT as VERDICT
+from moe.result import best_model
+from moe.workspace import Workspace
+
+RESULT, CHART = "ablation.json", "ablation.png"
+Found = tuple[dict[str, Any], Right]
+
+
+def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
+    """Every row that a run can have; no weight is loaded.
+
+    Raises:
+        Fault: when the run has no mixture, or the folder is none.
+    """
+    card = read_card(model or best_model(work.out))
+    return [*answered_rows(card.routed, card.shared), *retrained_rows(work.run)]
+
+
+def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
+    """Judge the rows of a run and write `ablation/ablation.json` and its chart.
+
+    Args:
+        model: a mixture's folder, the run's best by default.
+        only: the rows to do; all by default.
+        again: train the rows that need it; else only those are done that need none.
+
+    Returns:
+        `model`, `texts`, and `rows`: `name`, `kind`, `says`, `tasks` and `mean` (accuracy and macro-F1), and, but for
+        the full mixture's, `difference` from it: `accuracy` and its 95 % `interval`, `macro_f1`; all in [−1, 1].
+
+    Raises:
+        Fault: when there is no mixture, a row is unknown, or training goes wrong.
+        Interrupted: on Ctrl-C in training, after a checkpoint.
+    """
+    folder = model or best_model(work.out)
+    rows = chosen(rows_of(work, folder), only, again)
+    if again and model is None and not (work.out / VERDICT).is_file():
+        missing = "one whose router is not trained to its end"
+        raise Fault(
+            f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
+        )
+    mixture, card = read_mixture(folder)
+    texts = test_rows(work, mixture, None, None)
+    answered = [row for row in rows if isinstance(row, Answered)]
+    found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
+    del mixture
+    for i, row in enumerate((one for one in rows if isinstance(one, Retrained)), len(answered) + 1):
+        say(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
+        other, its_card = read_mixture(retrain(work, row))
+        found.append(_judge(other, its_card, texts, Answered(row.name, row.says), "retrained"))
+    content = {"model": str(folder), "texts": len(texts), "rows": [_beside(*one, *found[0]) for one in found]}
+    content["chart"] = str(draw(content, work.out / FOLDER / CHART))
+    write_json(work.out / FOLDER / RESULT, content)
+    return content
+
+
+def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, place: str) -> Found:
+    say(f"{place}: {row.name}: {row.says}")
+    with mixture.restricted(row.without, row.alike):
+        return _judge(mixture, card, texts, row, "answered")
+
+
+def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, kind: str) -> Found:
+    """A row's figures, and which texts it got right."""
+    length = card.backbone_settings.max_length
+    report, judged = evaluate(mixture, texts, card.template, length, row.routing, row.pin, quiet=False)
+    if not report["tasks"]:
+        raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
+    short = {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in report["tasks"].items()}
+    mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
+    return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, _right(judged)
+
+
+def _right(judged: Sequence[Judged]) -> Right:
+    tasks: dict[str, list[bool]] = {}
+    for one in judged:
+        if one.true is not None:
+            tasks.setdefault(one.row["task"], []).append(one.masked.label == one.true)
+    return {task: np.array(right) for task, right in tasks.items()}
+
+
+def _beside(row: dict[str, Any], right: Right, full: dict[str, Any], right_full: Right) -> dict[str, Any]:
+    """A row with its difference from the full mixture."""
+    if row["name"] == FULL:
+        return row
+    accuracy, low, high = difference(right, right_full)
+    macro = row["mean"]["macro_f1"] - full["mean"]["macro_f1"]
+    return row | {"difference": {"accuracy": accuracy, "interval": [low, high], "macro_f1": macro}}

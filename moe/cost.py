@@ -1,0 +1,74 @@
+"""What a piece of work costs: seconds, and the most memory that was in use meanwhile.
+
+It knows nothing of what the work is.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+@dataclass
+class Cost:
+    """Filled when the work ends.
+
+    Args:
+        seconds: of wall time.
+        peak_mib: the most memory in use, MiB; None where the machine does not tell.
+        memory_of: `cuda` (what torch allocated), `process` (resident set), or `process since its start`, where the
+            system cannot forget an earlier peak.
+    """
+
+    seconds: float = 0.0
+    peak_mib: float | None = None
+    memory_of: str = "process"
+
+
+@contextmanager
+def spending(cost: Cost) -> Iterator[None]:
+    """Measure the block, whether or not it ends well."""
+    cost.memory_of = _forget()
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        cost.seconds = time.perf_counter() - start
+        cost.peak_mib = _peak()
+
+
+def _forget() -> str:
+    """Forget the peak so far; says whose memory is measured."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return "cuda"
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: sets VmHWM back
+    except OSError:
+        return "process since its start"
+    return "process"
+
+
+def _peak() -> float | None:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MIB
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return _peak_since_start()
+
+
+def _peak_since_start() -> float | None:
+    try:
+        import resource  # not there on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (MIB if sys.platform == "darwin" else 1024)
