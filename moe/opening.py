@@ -9,13 +9,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from experts.errors import Fault
 from experts.folder import CARD as EXPERT_CARD
 from moe.alone import read_alone
 from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
-from moe.config import ConfigFault, overlay, sentence
+from moe.config import ConfigFault, find_config, load_run, overlay, sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
+from moe.result import best_model
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,30 @@ class Opening:
         """
         mixture, template, max_length = open_model(self.folder, self.sets)
         return Predictor(mixture, template, max_length, self.routing, self.windows, self.tokens)
+
+
+def model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:
+    """The model folder that is named, else the best of the run.
+
+    Raises:
+        Fault: when the run has none yet, or a setting is laid over a finished model that is not its backbone's.
+    """
+    if model is None:
+        load_run(config, sets or ())
+        return best_model(out or Path("runs") / find_config(config).stem)
+    if others := [one for one in sets or () if not one.startswith("backbone.")]:
+        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
+    return model
+
+
+def check_routing(routing: str) -> None:
+    """Refuse a routing that there is not.
+
+    Raises:
+        Fault: naming the two.
+    """
+    if routing not in ("soft", "hard"):
+        raise Fault("--routing soft or hard", repr(routing), "name one of them")
 
 
 def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:

@@ -197,10 +197,11 @@ class Predictor:
         )
 
     def routed_tasks(self, scores: Scores) -> list[str]:
-        """The task of each text's most probable domain: its first one, if it has several."""
-        owners = self.model.owners.cpu().numpy()  # (domains, E)
+        """The task of each text's most probable domain: its first one, if it has several; a lone expert's own."""
+        own = self.model.own_domains
+        owners = self.model.owners.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
         best = (scores.shares @ owners.T).argmax(1)  # (B,)
-        first = [self.model.labels.tasks_of(domain.name) for domain in self.model.domains]
+        first = [self.model.labels.tasks_of(domain.name) for domain in own]
         return [first[i][0] if first[i] else next(iter(self.model.labels.tasks)) for i in best]
 
     def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Answer]:

@@ -155,6 +155,37 @@ def test_evaluate_a_file_a_domain_an_expert_and_a_setting(trained: Desk, place: 
     assert code == 0
 
 
+def test_compare_sets_two_models_beside_each_other_on_the_rows_of_both(trained: Desk, place: Path) -> None:
+    typed = ("-c", "tiny.yaml", "--json")
+    code, out, err = trained("compare", "runs/tiny/moe-joint", "runs/tiny/moe-init", *typed)
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["tasks"].keys() == {"news", "forum"}
+    assert report["mean"]["rows"] == sum(one["rows"] for one in report["tasks"].values())
+    judged = [json.loads(trained("evaluate", f"runs/tiny/{name}", *typed)[1]) for name in ("moe-joint", "moe-init")]
+    for side, one in zip("ab", judged, strict=True):
+        assert report["mean"]["macro_f1"][side] == pytest.approx(one["mean"]["macro_f1"])
+    same = json.loads(trained("compare", "runs/tiny/moe-init", "runs/tiny/moe-init", *typed)[1])["mean"]
+    assert (same["mcnemar_p"], same["accuracy"]["interval"], same["accuracy"]["verdict"]) == (1.0, [0.0, 0.0], "none")
+
+
+def test_compare_takes_lone_experts_files_and_refuses_what_has_nothing_in_common(trained: Desk, place: Path) -> None:
+    news, joint = "runs/tiny/experts/news", "runs/tiny/moe-joint"
+    for pair in ((news, joint), (joint, news)):
+        assert json.loads(trained("compare", *pair, "-c", "tiny.yaml")[1])["tasks"].keys() == {"news"}
+    code, out, _ = trained("compare", news, joint, "-c", "tiny.yaml", "--data", "data/macro.csv", "--domain", "forum")
+    assert (code, json.loads(out)["mean"]["rows"]) == (0, 90)
+    told = trained.refused("compare", news, "runs/tiny/experts/forum", "-c", "tiny.yaml")
+    assert "a model of the domains news; found one of forum" in told
+    assert "no such folder" in trained.refused("compare", news, "nowhere", "-c", "tiny.yaml")
+    assert "'sport'" in trained.refused("compare", news, joint, "-c", "tiny.yaml", "--domain", "sport")
+
+
+def test_a_lone_expert_answers_its_own_task(trained: Desk) -> None:
+    code, out, _ = trained("infer", "bags fell", "--model", "runs/tiny/experts/forum")
+    assert (code, json.loads(out)["task"]) == (0, "forum")
+
+
 def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: Desk, place: Path) -> None:
     assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
     sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")
