@@ -37,6 +37,9 @@ SetOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Do finished steps again.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; keep finished steps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
+ModelArgument = Annotated[
+    Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
+]
 DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")]
 JudgedDomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
@@ -154,13 +157,16 @@ def infer(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Cores of each process; by default all, shared out.")
     ] = None,
+    abstain: Annotated[
+        float | None, typer.Option("--abstain", help="Give no label below the confidence that this accuracy needs.")
+    ] = None,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
     """Answer texts: label, probabilities, polarity, confidence, expert shares."""
     from moe.answer import Request, answer_all
-    from moe.opening import Opening, check_routing, model_folder
+    from moe.opening import Opening, model_folder
 
     request = Request(
         texts=tuple(texts or ()),
@@ -173,17 +179,14 @@ def infer(
         workers=workers,
         threads=threads,
     )
-    check_routing(routing)
     request.check()
     folder = model_folder(model, config, None if request.out else out, sets)
-    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens))  # type: ignore[arg-type]
+    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 
 @app.command("evaluate")
 def evaluate_(
-    model: Annotated[
-        Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
-    ] = None,
+    model: ModelArgument = None,
     data: DataOption = None,
     domain: JudgedDomainOption = None,
     routing: RoutingOption = "soft",
@@ -194,23 +197,13 @@ def evaluate_(
     json_: JsonOption = False,
 ) -> None:
     """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
-    from moe.evaluate import evaluate, write_evaluation
-    from moe.judging import test_rows
-    from moe.opening import check_routing, open_model
-    from moe.progress import say
+    from moe.evaluate import evaluate_folder
     from moe.report import evaluation_view
     from moe.result import best_model
 
-    check_routing(routing)
     work = _workspace(config, out, sets)
-    folder = model or best_model(work.out)
-    mixture, template, max_length = open_model(folder, sets or ())
-    rows = test_rows(work, mixture, data, domain, None)
-    report, judged = evaluate(mixture, rows, template, max_length, routing, pin, quiet=False)  # type: ignore[arg-type]
-    target = work.out / "evaluation" / folder.name
-    write_evaluation(target, report, judged)
+    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
     _show(report, evaluation_view, json_)
-    say(f"written to {target}")
 
 
 @app.command()
@@ -231,6 +224,22 @@ def compare(
     work = _workspace(config, out, sets)
     report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
     _show(report, comparison_view, json_)
+
+
+@app.command("calibrate")
+def calibrate_(
+    model: ModelArgument = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fit a model's temperatures and thresholds on validation rows → `calibration.json` in its folder."""
+    from moe.calibrate import calibrate, calibration_view
+    from moe.result import best_model
+
+    work = _workspace(config, out, sets)
+    _show(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
 
 
 def _show(content: Any, view: Any, plain: bool) -> None:

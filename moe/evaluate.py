@@ -14,12 +14,16 @@ from datasets import Dataset
 
 from experts.domain import LabelSpace
 from experts.files import write_json
+from moe.calibration import Calibration, read_calibration
 from moe.data.write import open_writer
+from moe.judging import test_rows
 from moe.metrics import classification, regression
 from moe.model import Mixture
+from moe.opening import check_routing, open_model
 from moe.predict import Answer, Predictor, Routing
-from moe.progress import bar
+from moe.progress import bar, say
 from moe.statistics import Answers, intervals
+from moe.workspace import Workspace
 from router.usage import Usage
 
 
@@ -92,6 +96,7 @@ def evaluate(
     routing: Routing = "soft",
     pin: bool = False,
     quiet: bool = True,
+    calibration: Calibration | None = None,
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Everything that `moe evaluate` prints: by task, by domain, over all; routing; and the judged rows.
 
@@ -99,7 +104,8 @@ def evaluate(
         `tasks` (masked by the task's own labels), `tasks_routed` (without the true domain), `domains`, `mean`,
         `scores` (MSE, MAE, RMSE, R² by task) and `routing`. Accuracy and F1 come with `…_interval`: [low, high], 95 %.
     """
-    judged = judge(Predictor(model, template, max_length, routing), rows, pin, "evaluate", quiet)
+    predictor = Predictor(model, template, max_length, routing, calibration=calibration)
+    judged = judge(predictor, rows, pin, "evaluate", quiet)
     labelled = [one for one in judged if one.true is not None]
     tasks, routed = (_tasks_report(by_task(labelled, model.labels), model.labels, routed) for routed in (False, True))
     answers = answers_by_task(labelled, model.labels)
@@ -114,6 +120,31 @@ def evaluate(
         "routing": routing_report(judged, model),
     }
     return report, judged
+
+
+def evaluate_folder(
+    work: Workspace,
+    folder: Path,
+    sets: Sequence[str] = (),
+    data: Path | None = None,
+    domain: str | None = None,
+    routing: str = "soft",
+    pin: bool = False,
+) -> dict[str, Any]:
+    """`moe evaluate`: measure a model folder, with its calibration, and write what was found below `evaluation/`.
+
+    Raises:
+        Fault: when the model cannot be opened, there are no rows, or the folder cannot be written.
+    """
+    check_routing(routing)
+    model, template, length = open_model(folder, sets)
+    rows = test_rows(work, model, data, domain, None)
+    calibration = read_calibration(folder)
+    report, judged = evaluate(model, rows, template, length, routing, pin, False, calibration)  # type: ignore[arg-type]
+    target = work.out / "evaluation" / folder.name
+    write_evaluation(target, report, judged)
+    say(f"written to {target}")
+    return report
 
 
 def by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, list[Judged]]:

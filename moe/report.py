@@ -75,11 +75,15 @@ def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
     text = str(row["text"]) + (" ✂" if row["truncated"] else "")
     return [
         text,
-        Text(row["label"], style=STYLES.get(row["label"], "yellow")),
+        Text("abstained", style="dim") if row["label"] is None else Text(row["label"], style=_style(row["label"])),
         f"{row['confidence']:.3f}",
         polarity,
         told,
     ]
+
+
+def _style(label: str) -> str:
+    return STYLES.get(label, "yellow")
 
 
 def evaluation_view(report: Mapping[str, Any]) -> RenderableType:

@@ -1,0 +1,107 @@
+"""Pictures of calibration: reliability, and risk against coverage, as PNG; with the style that they share.
+
+What they show is `moe.calibrate`'s; they are drawn off screen, by matplotlib.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experts.files import write_bytes
+from moe.metrics import BINS, bin_of
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by the colour-blind
+GREY, PANEL, COLUMNS = "0.45", 3.4, 3  # PANEL in inches
+Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,), right (N,)
+
+
+def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
+    """How often answers of a confidence are right, before and after, a panel a task, with how many rows there are.
+
+    Args:
+        rows_of: which rows are shown.
+        tasks: by task: confidence (N,) and right (N,), before and after.
+
+    Raises:
+        Fault: when the file cannot be written.
+    """
+    figure, axes = _panels(len(tasks), f"Reliability on {rows_of} rows: on the diagonal confidence is honest")
+    for axis, (task, series) in zip(axes, tasks.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+        lowest = min(float(confidence.min()) for confidence, _ in series.values())
+        for colour, mark, (name, one) in zip(COLOURS, "so", series.items(), strict=False):
+            _draw_bins(axis, *one, colour=colour, mark=mark, name=name)
+        axis.set(title=task, xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
+        axis.legend(loc="lower right", frameon=False, fontsize=8)
+        _label(axis, "confidence", "share right")
+    _save(figure, path)
+
+
+def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str, mark: str, name: str) -> None:
+    """One dot a bin, its area by the bin's rows."""
+    bins = bin_of(confidence)
+    known = np.unique(bins)
+    means = [(confidence[bins == b].mean(), right[bins == b].mean()) for b in known]
+    sizes = 6 + 150 * np.bincount(bins, minlength=BINS)[known] / len(bins)
+    axis.plot(*zip(*means, strict=True), color=colour, lw=1.2, label=name, marker=mark, ms=3)
+    axis.scatter(*zip(*means, strict=True), s=sizes, color=colour, marker=mark, alpha=0.35, lw=0)
+
+
+def risk_coverage(path: Path, tasks: Mapping[str, Series]) -> None:
+    """The share of wrong answers among those kept, against the share kept, a panel a task.
+
+    Args:
+        tasks: by task and split: calibrated confidence (N,) and right (N,).
+
+    Raises:
+        Fault: when the file cannot be written.
+    """
+    figure, axes = _panels(len(tasks), "Wrong answers among those kept, the surest first")
+    for axis, (task, series) in zip(axes, tasks.items(), strict=True):
+        for colour, style, (name, one) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
+            axis.plot(*_risk(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])} rows)")
+        axis.set(title=task, xlim=(0, 100))
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="upper left", frameon=False, fontsize=8)
+        axis.margins(y=0.3)
+        _label(axis, "kept, %", "wrong, %")
+    _save(figure, path)
+
+
+def _risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage and risk in percent, from 10 rows on (fewer are noise), or from all there are."""
+    order = np.argsort(-confidence, kind="stable")
+    kept = np.arange(1, len(order) + 1)
+    first = min(9, len(order) - 1)
+    wrong = np.cumsum(~right[order].astype(bool)) / kept
+    return 100 * kept[first:] / len(order), 100 * wrong[first:]
+
+
+def _panels(count: int, title: str) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+
+    columns = min(count, COLUMNS) if count != 4 else 2
+    lines = -(-count // columns)
+    figure = Figure(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
+    return figure, axes
+
+
+def _label(axis: Any, x: str, y: str) -> None:
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.title.set_fontsize(10)
+    axis.grid(color="0.92")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    write_bytes(path, drawn.getvalue())
