@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from experts.files import write_bytes
-from moe.metrics import BINS, bin_of
+from moe.metrics import bin_of
+from moe.statistics import share
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by the colour-blind
 GREY, PANEL, COLUMNS = "0.45", 3.4, 3  # PANEL in inches
@@ -19,7 +20,7 @@ Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,)
 
 
 def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
-    """How often answers of a confidence are right, before and after, a panel a task, with how many rows there are.
+    """How often answers of a confidence are right, before and after, a panel a task; bars are 95 % intervals.
 
     Args:
         rows_of: which rows are shown.
@@ -28,7 +29,9 @@ def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
     Raises:
         Fault: when the file cannot be written.
     """
-    figure, axes = _panels(len(tasks), f"Reliability on {rows_of} rows: on the diagonal confidence is honest")
+    figure, axes = _panels(
+        len(tasks), f"Reliability on {rows_of} rows, with 95 % intervals; on the diagonal confidence is honest"
+    )
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
         lowest = min(float(confidence.min()) for confidence, _ in series.values())
@@ -41,13 +44,14 @@ def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
 
 
 def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str, mark: str, name: str) -> None:
-    """One dot a bin, its area by the bin's rows."""
+    """One dot a bin of confidence with the 95 % interval of its share: long where there are few rows."""
     bins = bin_of(confidence)
-    known = np.unique(bins)
-    means = [(confidence[bins == b].mean(), right[bins == b].mean()) for b in known]
-    sizes = 6 + 150 * np.bincount(bins, minlength=BINS)[known] / len(bins)
-    axis.plot(*zip(*means, strict=True), color=colour, lw=1.2, label=name, marker=mark, ms=3)
-    axis.scatter(*zip(*means, strict=True), s=sizes, color=colour, marker=mark, alpha=0.35, lw=0)
+    for b in np.unique(bins):
+        mine = bins == b
+        sure, x = share(int(right[mine].sum()), int(mine.sum())), confidence[mine].mean()
+        axis.plot([x, x], sure.ends, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
+        axis.plot(x, sure.value, color=colour, marker=mark, ms=5, ls="", label=name)
+        name = "_"  # one line of the legend for all dots
 
 
 def risk_coverage(path: Path, tasks: Mapping[str, Series]) -> None:
