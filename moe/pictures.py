@@ -6,6 +6,7 @@ What they show is `moe.calibrate`'s; they are drawn off screen, by matplotlib.
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from moe.metrics import bin_of
 from moe.statistics import share
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by the colour-blind
-GREY, PANEL, COLUMNS = "0.45", 3.4, 3  # PANEL in inches
+GREY, PANEL, LETTERS, COLUMNS = "0.45", 3.4, 46, 3  # a panel's side in inches, and its letters in a line
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,), right (N,)
 
 
@@ -37,9 +38,8 @@ def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
         lowest = min(float(confidence.min()) for confidence, _ in series.values())
         for colour, mark, (name, one) in zip(COLOURS, "so", series.items(), strict=False):
             _draw_bins(axis, *one, colour=colour, mark=mark, name=name)
-        axis.set(title=task, xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
-        axis.legend(loc="lower right", frameon=False, fontsize=8)
-        _label(axis, "confidence", "share right")
+        axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
+        _label(axis, task, "confidence", "share right")
     _save(figure, path)
 
 
@@ -63,15 +63,12 @@ def risk_coverage(path: Path, tasks: Mapping[str, Series]) -> None:
     Raises:
         Fault: when the file cannot be written.
     """
-    figure, axes = _panels(len(tasks), "Wrong answers among those kept, the surest first")
+    figure, axes = _panels(len(tasks), "Wrong answers among those kept, the surest first (and how many rows there are)")
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
         for colour, style, (name, one) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
-            axis.plot(*_risk(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])} rows)")
-        axis.set(title=task, xlim=(0, 100))
-        axis.set_ylim(bottom=0)
-        axis.legend(loc="upper left", frameon=False, fontsize=8)
-        axis.margins(y=0.3)
-        _label(axis, "kept, %", "wrong, %")
+            axis.plot(*_risk(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])})")
+        axis.set(xlim=(0, 100.5), ylim=(0, None))
+        _label(axis, task, "kept, %", "wrong, %")
     _save(figure, path)
 
 
@@ -90,16 +87,19 @@ def _panels(count: int, title: str) -> tuple[Any, list[Any]]:
     columns = min(count, COLUMNS) if count != 4 else 2
     lines = -(-count // columns)
     figure = Figure(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(fill(title, LETTERS * columns), x=0.01, ha="left", fontsize=10)
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     return figure, axes
 
 
-def _label(axis: Any, x: str, y: str) -> None:
+def _label(axis: Any, title: str, x: str, y: str) -> None:
+    """Names of panel and axes, and the legend above the panel, where it covers nothing."""
+    axis.set_title(title, loc="left", fontsize=10)
+    above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
+    axis.legend(**above, frameon=False, fontsize=7.5, handletextpad=0.4, handlelength=1.5, borderpad=0.2)
     axis.set_xlabel(x, fontsize=9)
     axis.set_ylabel(y, fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.title.set_fontsize(10)
     axis.grid(color="0.92")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -107,5 +107,5 @@ def _label(axis: Any, x: str, y: str) -> None:
 
 def _save(figure: Any, path: Path) -> None:
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=150)
+    figure.savefig(drawn, format="png", dpi=130)
     write_bytes(path, drawn.getvalue())
