@@ -22,7 +22,7 @@ from moe.model import Mixture
 from moe.opening import check_routing, open_model
 from moe.predict import Answer, Predictor, Routing
 from moe.progress import bar, say
-from moe.statistics import Answers, intervals
+from moe.statistics import FIGURES, Answers, intervals
 from moe.workspace import Workspace
 from router.usage import Usage
 
@@ -107,7 +107,8 @@ def evaluate(
     predictor = Predictor(model, template, max_length, routing, calibration=calibration)
     judged = judge(predictor, rows, pin, "evaluate", quiet)
     labelled = [one for one in judged if one.true is not None]
-    tasks, routed = (_tasks_report(by_task(labelled, model.labels), model.labels, routed) for routed in (False, True))
+    groups = by_task(labelled, model.labels)
+    tasks, routed = (_tasks_report(groups, model.labels, routed) for routed in (False, True))
     answers = answers_by_task(labelled, model.labels)
     report = {
         "rows": len(judged),
@@ -123,13 +124,7 @@ def evaluate(
 
 
 def evaluate_folder(
-    work: Workspace,
-    folder: Path,
-    sets: Sequence[str] = (),
-    data: Path | None = None,
-    domain: str | None = None,
-    routing: str = "soft",
-    pin: bool = False,
+    work: Workspace, folder: Path, sets: Sequence[str], data: Path | None, domain: str | None, routing: str, pin: bool
 ) -> dict[str, Any]:
     """`moe evaluate`: measure a model folder, with its calibration, and write what was found below `evaluation/`.
 
@@ -139,8 +134,8 @@ def evaluate_folder(
     check_routing(routing)
     model, template, length = open_model(folder, sets)
     rows = test_rows(work, model, data, domain, None)
-    calibration = read_calibration(folder)
-    report, judged = evaluate(model, rows, template, length, routing, pin, False, calibration)  # type: ignore[arg-type]
+    how = (routing, pin, False, read_calibration(folder))
+    report, judged = evaluate(model, rows, template, length, *how)  # type: ignore[arg-type]
     target = work.out / "evaluation" / folder.name
     write_evaluation(target, report, judged)
     say(f"written to {target}")
@@ -155,12 +150,12 @@ def by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, list[Judge
     return {task: some for task, some in groups.items() if some}
 
 
-def answers_by_task(judged: Sequence[Judged], space: LabelSpace, routed: bool = False) -> dict[str, Answers]:
+def answers_by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, Answers]:
     """Labelled rows as `moe.statistics` takes them, by task."""
-    return {task: _answers(some, space.tasks[task], routed) for task, some in by_task(judged, space).items()}
+    return {task: _answers(some, space.tasks[task]) for task, some in by_task(judged, space).items()}
 
 
-def _answers(judged: Sequence[Judged], labels: Sequence[str], routed: bool) -> Answers:
+def _answers(judged: Sequence[Judged], labels: Sequence[str], routed: bool = False) -> Answers:
     said = [(one.routed if routed else one.masked).label for one in judged]
     return Answers.of([str(one.true) for one in judged], said, labels)
 
@@ -195,10 +190,8 @@ def _scores_report(judged: Sequence[Judged]) -> dict[str, float]:
 def _mean_figures(tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Answers]) -> dict[str, Any]:
     if not tasks:
         return {}
-    names = ("accuracy", "macro_f1", "weighted_f1")
-    return {name: float(np.mean([report[name] for report in tasks.values()])) for name in names} | _sure(
-        answers[task] for task in tasks
-    )
+    means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in FIGURES}
+    return means | _sure(answers[task] for task in tasks)
 
 
 def _domain_means(
