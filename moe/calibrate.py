@@ -20,7 +20,7 @@ from experts.errors import Fault
 from experts.files import write_json
 from moe.abstain import LEAST, Kept, curve_of, reach
 from moe.calibration import CALIBRATION, TaskCalibration, write_calibration
-from moe.evaluate import by_task, judge
+from moe.evaluate import Judged, by_task, judge
 from moe.judging import rows_of_run
 from moe.metrics import honesty
 from moe.opening import open_model
@@ -95,7 +95,7 @@ def said(predictor: Predictor, rows: Dataset, title: str, quiet: bool) -> Tasks:
     return {task: _stacked(some) for task, some in by_task(judged, space).items()}
 
 
-def _stacked(judged: Sequence[Any]) -> Said:
+def _stacked(judged: Sequence[Judged]) -> Said:
     probabilities = np.stack([one.masked.probabilities for one in judged])  # (N, K)
     logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
     return Said(logits, np.array([one.masked.labels.index(one.true) for one in judged]))
