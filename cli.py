@@ -37,6 +37,13 @@ SetOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Do finished steps again.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; keep finished steps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
+ModelArgument = Annotated[
+    Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
+]
+DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")]
+JudgedDomainOption = Annotated[
+    str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
+]
 RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
 
 
@@ -150,13 +157,16 @@ def infer(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Cores of each process; by default all, shared out.")
     ] = None,
+    abstain: Annotated[
+        float | None, typer.Option("--abstain", help="Give no label below the confidence that this accuracy needs.")
+    ] = None,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
     """Answer texts: label, probabilities, polarity, confidence, expert shares."""
     from moe.answer import Request, answer_all
-    from moe.opening import Opening
+    from moe.opening import Opening, model_folder
 
     request = Request(
         texts=tuple(texts or ()),
@@ -169,42 +179,16 @@ def infer(
         workers=workers,
         threads=threads,
     )
-    _check_routing(routing)
     request.check()
-    folder = _folder(model, config, None if request.out else out, sets)
-    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens))  # type: ignore[arg-type]
-
-
-def _check_routing(routing: str) -> None:
-    from moe.errors import Fault
-
-    if routing not in ("soft", "hard"):
-        raise Fault("--routing soft or hard", repr(routing), "name one of them")
-
-
-def _folder(model: Path | None, config: Path | None, out: Path | None, sets: list[str] | None) -> Path:
-    """The model folder that is named, else the best of the run."""
-    from moe.config import find_config, load_run
-    from moe.errors import Fault
-    from moe.result import best_model
-
-    if model is None:
-        load_run(config, sets or ())
-        return best_model(out or Path("runs") / find_config(config).stem)
-    if others := [one for one in sets or () if not one.startswith("backbone.")]:
-        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
-    return model
+    folder = model_folder(model, config, None if request.out else out, sets)
+    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 
 @app.command("evaluate")
 def evaluate_(
-    model: Annotated[
-        Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")] = None,
-    domain: Annotated[
-        str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
-    ] = None,
+    model: ModelArgument = None,
+    data: DataOption = None,
+    domain: JudgedDomainOption = None,
     routing: RoutingOption = "soft",
     pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
     config: ConfigOption = None,
@@ -213,23 +197,49 @@ def evaluate_(
     json_: JsonOption = False,
 ) -> None:
     """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
-    _check_routing(routing)
-    from moe.evaluate import evaluate, write_evaluation
-    from moe.judging import test_rows
-    from moe.opening import open_model
-    from moe.progress import say
+    from moe.evaluate import evaluate_folder
     from moe.report import evaluation_view
     from moe.result import best_model
 
     work = _workspace(config, out, sets)
-    folder = model or best_model(work.out)
-    mixture, template, max_length = open_model(folder, sets or ())
-    rows = test_rows(work, mixture, data, domain)
-    report, judged = evaluate(mixture, rows, template, max_length, routing, pin, quiet=False)  # type: ignore[arg-type]
-    target = work.out / "evaluation" / folder.name
-    write_evaluation(target, report, judged)
+    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
     _show(report, evaluation_view, json_)
-    say(f"written to {target}")
+
+
+@app.command()
+def compare(
+    model_a: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    model_b: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    data: DataOption = None,
+    domain: JudgedDomainOption = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Two models on the same rows: both figures, their difference with its interval, and whether it is one."""
+    from moe.compare import compare as compare_models
+    from moe.compare import comparison_view
+
+    work = _workspace(config, out, sets)
+    report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
+    _show(report, comparison_view, json_)
+
+
+@app.command("calibrate")
+def calibrate_(
+    model: ModelArgument = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fit a model's temperatures and thresholds on validation rows → `calibration.json` in its folder."""
+    from moe.calibrate import calibrate, calibration_view
+    from moe.result import best_model
+
+    work = _workspace(config, out, sets)
+    _show(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
 
 
 @app.command("report")

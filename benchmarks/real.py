@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from intervals import accuracy, difference
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from moe.config import load_run
 from moe.evaluate import evaluate
 from moe.folder import read_mixture
 from moe.stages import JOINT, MERGED, WARMUP
+from moe.statistics import Answers, Interval, differences, intervals
 from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
@@ -161,10 +161,21 @@ def _pair(rows: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
 def _ends(rows: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
     told = "–"
     if all("right" in row["tasks"][task] for row in rows for task in tasks):
-        _, low, high = accuracy(rows, tasks)
-        told = f"{low:.3f} to {high:.3f}"
+        found = intervals(_answers(rows, tasks))["accuracy"]
+        told = f"{found.low:.3f} to {found.high:.3f}"
     routing = [row["routing"] for row in rows if row["routing"] is not None]
     return [told, f"{np.mean(routing):.3f}" if routing else "–"]
+
+
+def _answers(results: Sequence[Result], tasks: Sequence[str]) -> list[Answers]:
+    return [Answers.of_right([one["tasks"][task]["right"] for one in results]) for task in tasks]
+
+
+def difference(ours: Sequence[Result], theirs: Sequence[Result], tasks: Sequence[str]) -> Interval:
+    """Mean difference of accuracy on the seeds that both have, paired by row."""
+    seeds = {one["seed"] for one in ours} & {one["seed"] for one in theirs}
+    mine, other = ([one for one in results if one["seed"] in seeds] for results in (ours, theirs))
+    return differences(_answers(mine, tasks), _answers(other, tasks))["accuracy"]
 
 
 def show_differences(out: Path) -> None:
@@ -180,7 +191,7 @@ def show_differences(out: Path) -> None:
         both = {row["seed"] for row in theirs} & {row["seed"] for row in ours}
         if both and model != OURS:
             parts = [difference(ours, theirs, some) for some in (*[[task] for task in tasks], tasks)]
-            told = [f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" for mean, low, high in parts]
+            told = [f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})" for one in parts]
             table.add_row(model, str(len(both)), *told)
     Console(width=180).print(table)
 

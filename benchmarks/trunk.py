@@ -1,7 +1,7 @@
 """How deep the trunk may be: accuracy and time of one expert on all domains, layers from m up, m = 0 … 4, seed by seed.
 
 Run: `python benchmarks/trunk.py --data FOLDER [--speed] [--routing] [--chart docs/trunk.png]`; it goes on where it
-stopped, and prints the tables of what is there. The chart needs `pip install matplotlib`.
+stopped, and prints the tables of what is there.
 """
 
 import argparse

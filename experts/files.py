@@ -38,7 +38,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole: a temporary name beside it, then a rename.
+    """Write a text file whole, as `write_bytes`.
+
+    Raises:
+        Fault: when the folder cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole: a temporary name beside it, then a rename.
 
     Raises:
         Fault: when the folder cannot be written.
@@ -48,8 +57,8 @@ def write_text(path: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
             temporary.chmod(0o644)
             temporary.replace(path)
         finally:

@@ -22,7 +22,7 @@ from moe.data.schema import Columns
 from moe.data.write import open_writer, refuse_ending
 from moe.infer import answer_rows
 from moe.opening import Opening
-from moe.predict import Predictor, check_task
+from moe.predict import Predictor
 from moe.progress import bar
 from moe.report import answers_table
 from moe.workers import answer_in_processes, threads_each
@@ -80,8 +80,9 @@ def answer_all(request: Request, opening: Opening) -> None:
     """Answer what was asked, to a file, as JSON lines, as a table, or at a prompt.
 
     Raises:
-        Fault: when domain or task are unknown, or the file cannot be written.
+        Fault: when domain or task are unknown, the model cannot be opened so, or the file cannot be written.
     """
+    opening.check()
     if not request.texts and not request.file and sys.stdin.isatty():
         return _prompt(request, _predictor(request, opening))
     answer = _answerer(request, opening)
@@ -98,7 +99,7 @@ def _predictor(request: Request, opening: Opening) -> Predictor:
     if request.threads:
         torch.set_num_threads(request.threads)
     predictor = opening.open()
-    check_task(predictor.model, request.task, request.domain)
+    predictor.check(request.task, request.domain)
     return predictor
 
 

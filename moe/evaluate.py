@@ -3,7 +3,7 @@
 Figures are `moe.metrics`', answers `moe.predict`'s, baselines `moe.baselines`'.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ from datasets import Dataset
 
 from experts.domain import LabelSpace
 from experts.files import write_json
+from moe.calibration import Calibration, read_calibration
 from moe.data.write import open_writer
+from moe.judging import test_rows
 from moe.metrics import classification, regression
 from moe.model import Mixture
+from moe.opening import check_routing, open_model
 from moe.predict import Answer, Predictor, Routing
-from moe.progress import bar
+from moe.progress import bar, say
+from moe.statistics import FIGURES, Answers, intervals
+from moe.workspace import Workspace
 from router.usage import Usage
 
 
@@ -72,7 +77,7 @@ def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> d
     """Validation figures: accuracy and macro-F1 by task and averaged over tasks; routing accuracy if routed."""
     judged = judge(Predictor(model, template, max_length), rows)
     figures: dict[str, float] = {}
-    for task, some in _by_task(judged, model.labels).items():
+    for task, some in by_task(judged, model.labels).items():
         one = _labels_report([j for j in some if j.true is not None], model.labels.tasks[task])
         figures |= {f"{task}_{name}": one[name] for name in ("accuracy", "macro_f1") if name in one}
     for name in ("accuracy", "macro_f1"):
@@ -91,37 +96,79 @@ def evaluate(
     routing: Routing = "soft",
     pin: bool = False,
     quiet: bool = True,
+    calibration: Calibration | None = None,
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Everything that `moe evaluate` prints: by task, by domain, over all; routing; and the judged rows.
 
     Returns:
         `tasks` (masked by the task's own labels), `tasks_routed` (without the true domain), `domains`, `mean`,
-        `scores` (MSE, MAE, RMSE, R² by task) and `routing`.
+        `scores` (MSE, MAE, RMSE, R² by task) and `routing`. Accuracy and F1 come with `…_interval`: [low, high], 95 %.
     """
-    judged = judge(Predictor(model, template, max_length, routing), rows, pin, "evaluate", quiet)
+    predictor = Predictor(model, template, max_length, routing, calibration=calibration)
+    judged = judge(predictor, rows, pin, "evaluate", quiet)
     labelled = [one for one in judged if one.true is not None]
-    groups = _by_task(labelled, model.labels)
-    tasks = {task: _labels_report(some, model.labels.tasks[task]) for task, some in groups.items()}
-    routed = {task: _labels_report(some, model.labels.tasks[task], routed=True) for task, some in groups.items()}
+    groups = by_task(labelled, model.labels)
+    tasks, routed = (_tasks_report(groups, model.labels, routed) for routed in (False, True))
+    answers = answers_by_task(labelled, model.labels)
     report = {
         "rows": len(judged),
         "routing_mode": "pinned" if pin else routing,
         "tasks": tasks,
         "tasks_routed": routed,
-        "domains": _domain_means(tasks, model.labels),
-        "mean": _mean_figures(tasks),
-        "scores": {t: one for t, some in _by_task(judged, model.labels).items() if (one := _scores_report(some))},
+        "domains": _domain_means(tasks, answers, model.labels),
+        "mean": _mean_figures(tasks, answers),
+        "scores": {t: one for t, some in by_task(judged, model.labels).items() if (one := _scores_report(some))},
         "routing": routing_report(judged, model),
     }
     return report, judged
 
 
-def _by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, list[Judged]]:
+def evaluate_folder(
+    work: Workspace, folder: Path, sets: Sequence[str], data: Path | None, domain: str | None, routing: str, pin: bool
+) -> dict[str, Any]:
+    """`moe evaluate`: measure a model folder, with its calibration, and write what was found below `evaluation/`.
+
+    Raises:
+        Fault: when the model cannot be opened, there are no rows, or the folder cannot be written.
+    """
+    check_routing(routing)
+    model, template, length = open_model(folder, sets)
+    rows = test_rows(work, model, data, domain, None)
+    how = (routing, pin, False, read_calibration(folder))
+    report, judged = evaluate(model, rows, template, length, *how)  # type: ignore[arg-type]
+    target = work.out / "evaluation" / folder.name
+    write_evaluation(target, report, judged)
+    say(f"written to {target}")
+    return report
+
+
+def by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, list[Judged]]:
     """The rows of each task that has some, in the label space's order."""
     groups: dict[str, list[Judged]] = {task: [] for task in space.tasks}
     for one in judged:
         groups[one.row["task"]].append(one)
     return {task: some for task, some in groups.items() if some}
+
+
+def answers_by_task(judged: Sequence[Judged], space: LabelSpace) -> dict[str, Answers]:
+    """Labelled rows as `moe.statistics` takes them, by task."""
+    return {task: _answers(some, space.tasks[task]) for task, some in by_task(judged, space).items()}
+
+
+def _answers(judged: Sequence[Judged], labels: Sequence[str], routed: bool = False) -> Answers:
+    said = [(one.routed if routed else one.masked).label for one in judged]
+    return Answers.of([str(one.true) for one in judged], said, labels)
+
+
+def _sure(answers: Iterable[Answers]) -> dict[str, list[float]]:
+    return {f"{name}_interval": one.ends for name, one in intervals(list(answers)).items()}
+
+
+def _tasks_report(groups: Mapping[str, Sequence[Judged]], space: LabelSpace, routed: bool) -> dict[str, dict[str, Any]]:
+    return {
+        task: _labels_report(some, labels := space.tasks[task], routed) | _sure([_answers(some, labels, routed)])
+        for task, some in groups.items()
+    }
 
 
 def _labels_report(judged: Sequence[Judged], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
@@ -140,17 +187,19 @@ def _scores_report(judged: Sequence[Judged]) -> dict[str, float]:
     return regression(*np.array(pairs, dtype=np.float64).T) if pairs else {}
 
 
-def _mean_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {
-        name: float(np.mean([report[name] for report in tasks.values()]))
-        for name in ("accuracy", "macro_f1", "weighted_f1")
-        if tasks
-    }
+def _mean_figures(tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Answers]) -> dict[str, Any]:
+    if not tasks:
+        return {}
+    means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in FIGURES}
+    return means | _sure(answers[task] for task in tasks)
 
 
-def _domain_means(tasks: Mapping[str, Mapping[str, Any]], space: LabelSpace) -> dict[str, dict[str, float]]:
+def _domain_means(
+    tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Answers], space: LabelSpace
+) -> dict[str, dict[str, Any]]:
     names = dict.fromkeys(space.domain_of[task] for task in tasks)
-    return {name: _mean_figures({t: r for t, r in tasks.items() if space.domain_of[t] == name}) for name in names}
+    own = {name: {t: report for t, report in tasks.items() if space.domain_of[t] == name} for name in names}
+    return {name: _mean_figures(some, answers) for name, some in own.items()}
 
 
 def routing_report(judged: Sequence[Judged], model: Mixture) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def answer_rows(
         task: the task to answer; by default that of the pinned or most probable domain.
 
     Yields:
-        `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated`, or the row's `error`.
+        `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`, or the row's
+        `error`. Where the predictor abstains there is `abstained` too, and `label` is None where that is true.
     """
     stream = iter(rows)
     while window := list(islice(stream, predictor.window)):
@@ -53,7 +54,7 @@ def answer_texts(
 def as_row(answer: Answer, experts: Sequence[str]) -> dict[str, Any]:
     """An answer as plain JSON values."""
     return {
-        "label": answer.label,
+        "label": None if answer.abstained else answer.label,
         "probabilities": {k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
         "polarity": None if answer.polarity is None else round(answer.polarity, 6),
         "confidence": round(answer.confidence, 6),
@@ -61,4 +62,4 @@ def as_row(answer: Answer, experts: Sequence[str]) -> dict[str, Any]:
         "routing_entropy": round(answer.entropy, 6),
         "truncated": answer.truncated,
         "task": answer.task,
-    }
+    } | ({} if answer.abstained is None else {"abstained": answer.abstained})

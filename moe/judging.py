@@ -3,6 +3,7 @@
 How it is judged is `moe.evaluate`'s.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -15,17 +16,22 @@ from moe.model import Mixture
 from moe.workspace import Workspace
 
 
-def test_rows(work: Workspace, model: Mixture, data: Path | None, domain: str | None) -> Dataset:
+def test_rows(
+    work: Workspace, model: Mixture, data: Path | None, domain: str | None, within: Sequence[str] | None
+) -> Dataset:
     """The rows to judge a model on: a labelled file's, else the run's test rows, of all its domains or one.
+
+    Args:
+        within: of the run's test rows those of these domains alone; None takes all that the model was made for.
 
     Raises:
         Fault: when the domain is unknown, or the file's rows belong to no known one.
     """
-    known = [one.name for one in model.domains if one.name in work.run.domains]
+    known = _known(work, model)
     if domain is not None and domain not in known:
         raise Fault(f"one of the domains {', '.join(known)}", repr(domain), guess(domain, known))
     if data is None:
-        rows = work.rows("test", [domain] if domain else _answerable(model, known))
+        rows = work.rows("test", [domain]) if domain else rows_of_run(work, model, "test", within)
     else:
         rows = _rows_of_file(work, data, [domain] if domain else _domains_in(data, known))
     if len(rows) == 0:
@@ -36,10 +42,24 @@ def test_rows(work: Workspace, model: Mixture, data: Path | None, domain: str | 
 test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
-def _answerable(model: Mixture, known: list[str]) -> list[str]:
-    """A lone expert is judged on its own domain, the shared one and a mixture on all."""
-    owner = [one for one in known if model.only and (one == model.only or model.only.startswith(f"{one}-"))]
-    return owner or known
+def rows_of_run(work: Workspace, model: Mixture, split: str, within: Sequence[str] | None = None) -> Dataset:
+    """The run's rows of one split, of the domains that a model was made for, or of those that are `within` too.
+
+    A lone expert is judged on its own domain, the shared one and a mixture on all.
+
+    Raises:
+        Fault: when there is no such domain.
+    """
+    own = [one.name for one in model.own_domains if one.name in _known(work, model)]
+    names = own if within is None else [name for name in own if name in within]
+    if not names:
+        wanted = ", ".join(work.run.domains if within is None else within)
+        raise Fault(f"a model of the domains {wanted}", f"one of {', '.join(own) or 'others'}", "name another model")
+    return work.rows(split, names)
+
+
+def _known(work: Workspace, model: Mixture) -> list[str]:
+    return [one.name for one in model.domains if one.name in work.run.domains]
 
 
 def _domains_in(path: Path, known: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: classification, scores, routing. Each is a function of arrays, by scikit-learn.
+"""The figures of an evaluation: classification, scores, honesty of probabilities. Each is a function of arrays.
 
 Which rows they are measured on is `moe.evaluate`'s.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
+    log_loss,
     mean_absolute_error,
     mean_squared_error,
     precision_recall_fscore_support,
@@ -17,6 +18,7 @@ from sklearn.metrics import (
 )
 
 ELSE = "(other)"
+BINS = 15
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -60,3 +62,35 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     mse = float(mean_squared_error(true, predicted))
     figures = {"mse": mse, "mae": float(mean_absolute_error(true, predicted)), "rmse": mse**0.5}
     return figures | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
+
+
+def honesty(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """How far probabilities (N, K) are from what happened: ECE, Brier score, log loss; 0 is best for all.
+
+    Args:
+        true: (N,), the index of each row's label, N ≥ 1.
+
+    Returns:
+        `ece`, the expected calibration error with 15 bins of confidence of equal width (Guo et al., 2017), 0 to 1;
+        `ece_adaptive`, the same with 15 bins of equally many rows; `brier`, the mean over rows of the squared distance
+        to the one-hot label, 0 to 2 (Brier, 1950); `log_loss` in nats.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == true  # (N,) each
+    one_hot = np.eye(probabilities.shape[1])[true]  # (N, K)
+    ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")  # (N,)
+    return {
+        "ece": _gap(confidence, right, bin_of(confidence)),
+        "ece_adaptive": _gap(confidence, right, ranks * BINS // len(true)),
+        "brier": float(np.square(probabilities - one_hot).sum(1).mean()),
+        "log_loss": float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
+    }
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """The bin (N,), 0 to 14, of each confidence (N,); a bin holds its upper edge."""
+    return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
+
+
+def _gap(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray) -> float:
+    """The mean over rows of |share right − mean confidence| of the row's bin."""
+    return float(sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)) / len(right))

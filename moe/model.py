@@ -253,6 +253,12 @@ class Mixture(nn.Module):
         for key, tensor in mine.items():
             tensor.copy_(state[key])
 
+    @property
+    def own_domains(self) -> tuple[Domain, ...]:
+        """The domains that it was made for: a lone expert's own one, of a mixture or the shared expert all."""
+        names = (self.only, (self.only or "").rsplit("-", 1)[0])  # `news`, or `news-2` of several
+        return tuple(one for one in self.domains if one.name in names) or self.domains
+
     def domain_index(self, name: str | None) -> int:
         """A domain's row in `owners`; −1 where it is none of ours."""
         names = [domain.name for domain in self.domains]

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from experts.errors import Fault
 from experts.folder import CARD as EXPERT_CARD
+from moe.abstain import check_wanted
 from moe.alone import read_alone
 from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
-from moe.config import ConfigFault, overlay, sentence
+from moe.calibration import read_calibration
+from moe.config import ConfigFault, find_config, load_run, overlay, sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
+from moe.result import best_model
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Opening:
     Args:
         folder: of a mixture or an expert.
         sets: laid over its card, see `open_model`.
-        routing, windows, tokens: the predictor's, see there.
+        routing, windows, tokens, abstain: the predictor's, see there.
     """
 
     folder: Path
@@ -33,20 +37,59 @@ class Opening:
     routing: Routing = "soft"
     windows: bool = False
     tokens: int | None = None
+    abstain: float | None = None
 
     @property
     def window(self) -> int:
         """Texts that are handed to a process at once; known before the model is, so of the smallest budget."""
         return texts_at_once(self.tokens or SMALLEST_BUDGET)
 
+    def check(self) -> None:
+        """Refuse what cannot work before anything heavy is loaded.
+
+        Raises:
+            Fault: for a routing that there is not, or an accuracy that cannot be wanted.
+        """
+        check_routing(self.routing)
+        if self.abstain is not None:
+            check_wanted(self.abstain)
+
     def open(self) -> Predictor:
         """The model, ready to answer.
 
         Raises:
-            Fault: as `open_model`.
+            Fault: as `open_model`; when its calibration is broken, or is none where it has to abstain.
         """
-        mixture, template, max_length = open_model(self.folder, self.sets)
-        return Predictor(mixture, template, max_length, self.routing, self.windows, self.tokens)
+        calibration = read_calibration(self.folder)
+        if self.abstain is not None and calibration is None and self.folder.is_dir():
+            raise Fault(f"a calibrated model at {self.folder}, to abstain", "none", f"run moe calibrate {self.folder}")
+        model, template, length = open_model(self.folder, self.sets)
+        how = (self.routing, self.windows, self.tokens, calibration, self.abstain)
+        return Predictor(model, template, length, *how)
+
+
+def model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:
+    """The model folder that is named, else the best of the run.
+
+    Raises:
+        Fault: when the run has none yet, or a setting is laid over a finished model that is not its backbone's.
+    """
+    if model is None:
+        load_run(config, sets or ())
+        return best_model(out or Path("runs") / find_config(config).stem)
+    if others := [one for one in sets or () if not one.startswith("backbone.")]:
+        raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
+    return model
+
+
+def check_routing(routing: str) -> None:
+    """Refuse a routing that there is not.
+
+    Raises:
+        Fault: naming the two.
+    """
+    if routing not in ("soft", "hard"):
+        raise Fault("--routing soft or hard", repr(routing), "name one of them")
 
 
 def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from experts.domain import Labels
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
+from moe.calibration import Calibration
 from moe.data.batches import by_budget
 from moe.model import Mixture, allowed_experts
 from router.usage import text_entropy
@@ -42,7 +43,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Answer:
-    """One text's answer: its task's probabilities, polarity in [-1, 1] (None where labels have no sign), shares."""
+    """One text's answer: its task's probabilities, polarity in [-1, 1] (None where labels have no sign), shares.
+
+    `abstained` is None where nobody asked to abstain; where it is true, `label` is still the best guess.
+    """
 
     task: str
     labels: Labels
@@ -51,6 +55,7 @@ class Answer:
     shares: np.ndarray
     entropy: float
     truncated: bool
+    abstained: bool | None = None
 
     @property
     def label(self) -> str:
@@ -73,6 +78,8 @@ class Predictor:
         routing: `soft` blends, `hard` gives each text to its most probable expert.
         windows: average a long text over windows instead of cutting it.
         tokens: how many a batch may hold, padding included; by default what suits device and precision.
+        calibration: its temperatures divide the logits; None leaves them as they are.
+        abstain: the accuracy below which answers are abstained from; needs a calibration.
     """
 
     def __init__(
@@ -83,10 +90,14 @@ class Predictor:
         routing: Routing = "soft",
         windows: bool = False,
         tokens: int | None = None,
+        calibration: Calibration | None = None,
+        abstain: float | None = None,
     ) -> None:
+        assert calibration or abstain is None, "thresholds are a calibration's"
         self.model, self.template, self.max_length = model, template, max_length
         self.hard, self.windows = routing == "hard", windows
         self.tokenizer = model.source.tokenizer
+        self.calibration, self.abstain = calibration, abstain
         self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
 
     @property
@@ -197,11 +208,27 @@ class Predictor:
         )
 
     def routed_tasks(self, scores: Scores) -> list[str]:
-        """The task of each text's most probable domain: its first one, if it has several."""
-        owners = self.model.owners.cpu().numpy()  # (domains, E)
-        best = (scores.shares @ owners.T).argmax(1)  # (B,)
-        first = [self.model.labels.tasks_of(domain.name) for domain in self.model.domains]
-        return [first[i][0] if first[i] else next(iter(self.model.labels.tasks)) for i in best]
+        """The task of each text's most probable domain: its first one, if it has several; a lone expert's own."""
+        own = self.model.own_domains
+        owners = self.model.owners.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
+        first = self._first_tasks()
+        return [first[i] for i in (scores.shares @ owners.T).argmax(1)]
+
+    def _first_tasks(self) -> list[str]:
+        """The task that answers for each of its own domains."""
+        usual = next(iter(self.model.labels.tasks))
+        return [next(iter(self.model.labels.tasks_of(one.name)), usual) for one in self.model.own_domains]
+
+    def check(self, task: str | None, domain: str | None) -> None:
+        """Refuse a task or domain that the model does not know, or an accuracy that it does not reach there.
+
+        Raises:
+            Fault: naming the known ones, or the best that is reached.
+        """
+        check_task(self.model, task, domain)
+        asked = [task] if task else self.model.labels.tasks_of(domain)[:1] if domain else self._first_tasks()
+        for one in asked:
+            self._abstains(one, 1.0)
 
     def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Answer]:
         """Read the scores as answers to these tasks (B)."""
@@ -212,11 +239,21 @@ class Predictor:
         space = self.model.labels
         mask = np.array(space.mask(task))  # (K,)
         labels = tuple(label for label, own in zip(space.heads[space.head_of[task]], mask, strict=True) if own)
-        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64)  # (K,)
+        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64) / self._temperature(task)  # (K,)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
         polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
-        return Answer(task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+        said = (task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+        return Answer(*said, self._abstains(task, float(probabilities.max())))
+
+    def _temperature(self, task: str) -> float:
+        return self.calibration.temperature(task) if self.calibration else 1.0
+
+    def _abstains(self, task: str, confidence: float) -> bool | None:
+        """Whether an answer to a task is less sure than it has to be; None where nobody asked."""
+        if self.calibration is None or self.abstain is None:
+            return None
+        return confidence < self.calibration.threshold(task, self.abstain)
 
 
 def texts_at_once(tokens: int) -> int:

@@ -14,12 +14,11 @@ from rich.text import Text
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 
 
-def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]], best: bool = True) -> Table:
-    """One row a model, one pair of columns (accuracy, macro-F1) a task, the mean last.
+def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    """One row a model, one pair of columns (accuracy, macro-F1) a task; the highest figure of each in bold.
 
     Args:
         rows: by model, by task: `accuracy` and `macro_f1` in [0, 1].
-        best: set the highest figure of each column in bold.
     """
     tasks = list(dict.fromkeys(task for figures in rows.values() for task in figures))
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -31,7 +30,7 @@ def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, fl
     highest = {key: max((f.get(key[0], {}).get(key[1], -1.0) for f in rows.values()), default=-1.0) for key in keys}
     for model, figures in rows.items():
         values = {(task, name): figures.get(task, {}).get(name) for task, name in keys}
-        table.add_row(model, *[_figure(values[key], best and values[key] == highest[key]) for key in keys])
+        table.add_row(model, *[_figure(values[key], values[key] == highest[key]) for key in keys])
     return table
 
 
@@ -77,25 +76,46 @@ def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
     text = str(row["text"]) + (" ✂" if row["truncated"] else "")
     return [
         text,
-        Text(row["label"], style=STYLES.get(row["label"], "yellow")),
+        Text("abstained", style="dim") if row["label"] is None else Text(row["label"], style=_style(row["label"])),
         f"{row['confidence']:.3f}",
         polarity,
         told,
     ]
 
 
+def _style(label: str) -> str:
+    return STYLES.get(label, "yellow")
+
+
 def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
     """All that `moe evaluate` prints."""
-    rows = {
-        "labels of the true domain given": report["tasks"] | {"mean": report["mean"]},
-        "labels of the routed domain": report["tasks_routed"],
-    }
-    parts: list[RenderableType] = [
-        comparison_table(f"{report['rows']} texts, {report['routing_mode']}", rows, best=False)
-    ]
+    parts: list[RenderableType] = [_figures_table(report)]
     parts += [_class_table(task, one) for task, one in report["tasks"].items()]
     parts += [Text(_scores_line(task, one)) for task, one in report["scores"].items()]
     return Group(*parts, routing_table(report["routing"]))
+
+
+def _figures_table(report: Mapping[str, Any]) -> Table:
+    """Accuracy and macro-F1 by task and over all, each with its interval."""
+    title = f"{report['rows']} texts, {report['routing_mode']}; with 95 % intervals"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("task", "labels of", "accuracy", "95 %", "macro-F1", "95 %"):
+        table.add_column(name, justify="left" if name in ("task", "labels of") else "right")
+    for task, one in report["tasks"].items():
+        table.add_row(task, "true domain", *_sure_figures(one))
+        table.add_row("", "routed domain", *_sure_figures(report["tasks_routed"][task]), end_section=True)
+    if report["mean"]:
+        table.add_row("mean", "true domain", *_sure_figures(report["mean"]))
+    return table
+
+
+def _sure_figures(one: Mapping[str, Any]) -> list[Text]:
+    return [part for name in ("accuracy", "macro_f1") for part in (_figure(one[name]), ends(one[f"{name}_interval"]))]
+
+
+def ends(interval: Sequence[float]) -> Text:
+    """An interval's two ends."""
+    return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 
 
 def _scores_line(task: str, figures: Mapping[str, float]) -> str:

@@ -19,7 +19,7 @@ import torch
 from experts.errors import Fault
 from moe.infer import answer_rows
 from moe.opening import Opening
-from moe.predict import Predictor, check_task
+from moe.predict import Predictor
 
 Rows = list[dict[str, Any]]
 AHEAD = 2  # windows a process has waiting: one is computed, one is at hand
@@ -93,5 +93,5 @@ def _predictor(opening: Opening) -> Predictor:
 
 def _answer(opening: Opening, domain: str | None, task: str | None, window: Rows) -> Rows:
     predictor = _predictor(opening)
-    check_task(predictor.model, task, domain)
+    predictor.check(task, domain)
     return list(answer_rows(window, predictor, domain, task))

@@ -178,6 +178,128 @@ def test_report_refuses_what_is_no_run(trained: Desk) -> None:
     assert "a folder without logs" in trained.refused("report", "runs/tiny", "--against", "data")
 
 
+def test_compare_sets_two_models_beside_each_other_on_the_rows_of_both(trained: Desk, place: Path) -> None:
+    typed = ("-c", "tiny.yaml", "--json")
+    code, out, err = trained("compare", "runs/tiny/moe-joint", "runs/tiny/moe-init", *typed)
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["tasks"].keys() == {"news", "forum"}
+    assert report["mean"]["rows"] == sum(one["rows"] for one in report["tasks"].values())
+    judged = [json.loads(trained("evaluate", f"runs/tiny/{name}", *typed)[1]) for name in ("moe-joint", "moe-init")]
+    for side, one in zip("ab", judged, strict=True):
+        assert report["mean"]["macro_f1"][side] == pytest.approx(one["mean"]["macro_f1"])
+    same = json.loads(trained("compare", "runs/tiny/moe-init", "runs/tiny/moe-init", *typed)[1])["mean"]
+    assert (same["mcnemar_p"], same["accuracy"]["interval"], same["accuracy"]["verdict"]) == (1.0, [0.0, 0.0], "none")
+
+
+def test_compare_takes_lone_experts_files_and_refuses_what_has_nothing_in_common(trained: Desk, place: Path) -> None:
+    news, joint = "runs/tiny/experts/news", "runs/tiny/moe-joint"
+    for pair in ((news, joint), (joint, news)):
+        assert json.loads(trained("compare", *pair, "-c", "tiny.yaml")[1])["tasks"].keys() == {"news"}
+    code, out, _ = trained("compare", news, joint, "-c", "tiny.yaml", "--data", "data/macro.csv", "--domain", "forum")
+    assert (code, json.loads(out)["mean"]["rows"]) == (0, 90)
+    told = trained.refused("compare", news, "runs/tiny/experts/forum", "-c", "tiny.yaml")
+    assert "a model of the domains news; found one of forum" in told
+    assert "no such folder" in trained.refused("compare", news, "nowhere", "-c", "tiny.yaml")
+    assert "'sport'" in trained.refused("compare", news, joint, "-c", "tiny.yaml", "--domain", "sport")
+
+
+def test_a_lone_expert_answers_its_own_task(trained: Desk) -> None:
+    code, out, _ = trained("infer", "bags fell", "--model", "runs/tiny/experts/forum")
+    assert (code, json.loads(out)["task"]) == (0, "forum")
+
+
+@pytest.fixture
+def calibrated(trained: Desk, place: Path, tmp_path: Path) -> Path:
+    """A copy of the joint mixture, calibrated by hand: forum reaches .9 with half its rows, news with none left out."""
+    import shutil
+
+    from moe.abstain import Kept
+    from moe.calibration import TaskCalibration, write_calibration
+
+    folder = shutil.copytree(place / "runs" / "tiny" / "moe-joint", tmp_path / "calibrated")
+    every, half = Kept(threshold=0.0, rows=100, right=80), Kept(threshold=1.0, rows=50, right=46)
+    news = TaskCalibration(temperature=2.0, rows=100, curve=(every.model_copy(update={"right": 95}),))
+    write_calibration(folder, {"news": news, "forum": TaskCalibration(temperature=2.0, rows=100, curve=(every, half))})
+    return folder
+
+
+def test_calibrate_writes_temperatures_figures_and_pictures(trained: Desk, place: Path) -> None:
+    code, out, err = trained("calibrate", "runs/tiny/moe-init", "-c", "tiny.yaml")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["tasks"].keys() == {"news", "forum"}
+    assert "18 validation rows, fewer than 30" in report["tasks"]["news"]["remark"]
+    assert json.loads((place / "runs/tiny/moe-init/calibration.json").read_text())["tasks"]["news"]["temperature"] == 1
+    names = {"calibration.json", "reliability.png", "risk_coverage.png"}
+    assert names <= {path.name for path in (place / "runs/tiny/evaluation/moe-init").iterdir()}
+    code, out, _ = trained("calibrate", "runs/tiny/experts/forum", "-c", "tiny.yaml")
+    assert (code, json.loads(out)["tasks"].keys()) == (0, {"forum"})
+    (place / "runs/tiny/experts/forum/calibration.json").unlink()
+    assert "no such folder" in trained.refused("calibrate", "nowhere", "-c", "tiny.yaml")
+
+
+def test_evaluate_and_infer_use_the_temperatures_and_keep_the_labels(trained: Desk, calibrated: Path) -> None:
+    plain, cooled = (
+        json.loads(trained("infer", "profit rose", "--json", "--model", str(folder))[1])
+        for folder in ("runs/tiny/moe-joint", calibrated)
+    )
+    assert plain["label"] == cooled["label"]
+    assert plain["confidence"] > cooled["confidence"]
+    assert "abstained" not in cooled
+    assert trained("evaluate", str(calibrated), "-c", "tiny.yaml")[0] == 0
+    written = [trained.folder / "runs/tiny/evaluation" / name / "metrics.json" for name in ("moe-joint", "calibrated")]
+    first, second = (json.loads(path.read_text())["tasks"] for path in written)
+    assert first == second
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_infer_abstains_below_the_threshold_of_the_wanted_accuracy(
+    trained: Desk, calibrated: Path, place: Path, ending: str
+) -> None:
+    (place / "texts.csv").write_text("text\nprofit rose\n\nbags fell\n")
+    typed = ("infer", "--model", str(calibrated), "--file", "texts.csv", "--abstain", "0.9")
+    for domain, abstained in (("news", False), ("forum", True)):
+        code, _, err = trained(*typed, "--data-type", domain, "--out", f"out/kept.{ending}")
+        assert code == 0, err
+        from moe.data.read import records
+
+        rows = [record.values for record in records(place / "out" / f"kept.{ending}") if not record.values.get("error")]
+        assert len(rows) == 2
+        for row in rows:
+            assert str(row["abstained"]).lower() == str(abstained).lower()
+            assert bool(row["label"]) is not abstained
+
+
+def test_infer_abstains_in_pipes_processes_and_tables(
+    trained: Desk, calibrated: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe.workers.cores", lambda: 2)
+    typed = ("infer", "bags fell", "--model", str(calibrated), "--data-type", "forum", "--abstain", "0.9")
+    one, two = (trained(*typed, *more) for more in ((), ("--workers", "2")))
+    assert one[:2] == two[:2], two[2]
+    row = json.loads(one[1])
+    assert (row["label"], row["abstained"]) == (None, True)
+    assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "abstained" in trained(*typed)[1]
+
+
+def test_what_cannot_be_abstained_by_is_told(trained: Desk, calibrated: Path) -> None:
+    ask = ("infer", "bags fell", "--model", str(calibrated), "--abstain")
+    told = trained.refused(*ask, "0.95")
+    assert "validation rows of forum reach, not 0.95; found at best 0.920, keeping 50% of them" in told
+    assert "Ask for 0.92 or less" in told
+    assert trained(*ask, "0.95", "--data-type", "news")[0] == 0
+    for wanted in ("0", "1", "1.5", "-1", "nan"):
+        assert "between 0 and 1" in trained.refused(*ask, wanted)
+    assert "run moe calibrate" in trained.refused(
+        "infer", "bags fell", "--model", "runs/tiny/moe-joint", "--abstain", "0.9", "-c", "tiny.yaml"
+    ).replace("Run", "run")
+    (calibrated / "calibration.json").write_text("{")
+    assert "calibration.json" in trained.refused("infer", "bags fell", "--model", str(calibrated))
+
+
 def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: Desk, place: Path) -> None:
     assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
     sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from experts.errors import Fault
 from experts.files import write_json
-from moe.ablate.interval import Right, difference
 from moe.ablate.retrain import FOLDER, retrain
 from moe.ablate.rows import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
 from moe.ablate.view import draw
-from moe.evaluate import Judged, evaluate
+from moe.evaluate import answers_by_task, evaluate
 from moe.folder import MixtureCard, read_card, read_mixture
 from moe.judging import test_rows
 from moe.model import Mixture
 from moe.progress import say
 from moe.result import RESULT as VERDICT
 from moe.result import best_model
+from moe.statistics import Answers, differences
 from moe.workspace import Workspace
 
 RESULT, CHART = "ablation.json", "ablation.png"
-Found = tuple[dict[str, Any], Right]
+Said = dict[str, Answers]
+Found = tuple[dict[str, Any], Said]
 
 
 def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
@@ -49,7 +49,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
 
     Returns:
         `model`, `texts`, and `rows`: `name`, `kind`, `says`, `tasks` and `mean` (accuracy and macro-F1), and, but for
-        the full mixture's, `difference` from it: `accuracy` and its 95 % `interval`, `macro_f1`; all in [−1, 1].
+        the full mixture's, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval; all in [−1, 1].
 
     Raises:
         Fault: when there is no mixture, a row is unknown, or training goes wrong.
@@ -63,7 +63,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
             f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
         )
     mixture, card = read_mixture(folder)
-    texts = test_rows(work, mixture, None, None)
+    texts = test_rows(work, mixture, None, None, None)
     answered = [row for row in rows if isinstance(row, Answered)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture
@@ -84,28 +84,22 @@ def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, 
 
 
 def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, kind: str) -> Found:
-    """A row's figures, and which texts it got right."""
+    """A row's figures, and what it said of every labelled text."""
     length = card.backbone_settings.max_length
     report, judged = evaluate(mixture, texts, card.template, length, row.routing, row.pin, quiet=False)
     if not report["tasks"]:
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
     short = {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in report["tasks"].items()}
     mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
-    return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, _right(judged)
+    said = answers_by_task([one for one in judged if one.true is not None], mixture.labels)
+    return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
 
 
-def _right(judged: Sequence[Judged]) -> Right:
-    tasks: dict[str, list[bool]] = {}
-    for one in judged:
-        if one.true is not None:
-            tasks.setdefault(one.row["task"], []).append(one.masked.label == one.true)
-    return {task: np.array(right) for task, right in tasks.items()}
-
-
-def _beside(row: dict[str, Any], right: Right, full: dict[str, Any], right_full: Right) -> dict[str, Any]:
-    """A row with its difference from the full mixture."""
+def _beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Said) -> dict[str, Any]:
+    """A row with its difference from the full mixture, paired by text."""
     if row["name"] == FULL:
         return row
-    accuracy, low, high = difference(right, right_full)
-    macro = row["mean"]["macro_f1"] - full["mean"]["macro_f1"]
-    return row | {"difference": {"accuracy": accuracy, "interval": [low, high], "macro_f1": macro}}
+    found = differences([said[task] for task in said_full], list(said_full.values()))
+    names = ("accuracy", "macro_f1")
+    whole = {name: found[name].value for name in names} | {f"{name}_interval": found[name].ends for name in names}
+    return row | {"difference": whole}

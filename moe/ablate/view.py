@@ -20,7 +20,7 @@ LABELS = {"answered": "the same weights, asked in another way", "retrained": "tr
 
 
 def ablation_view(content: Mapping[str, Any]) -> RenderableType:
-    """The table of `moe ablate`: accuracy and macro-F1 by task and mean, and the difference from the full mixture."""
+    """The table of `moe ablate`: figures by task and mean, and their differences from the full mixture."""
     tasks = list(content["rows"][0]["tasks"])
     table = Table(
         title=f"{content['model']}, {content['texts']} test texts",
@@ -32,8 +32,8 @@ def ablation_view(content: Mapping[str, Any]) -> RenderableType:
     table.add_column("row", overflow="fold")
     for task in (*tasks, "mean"):
         table.add_column(f"{task}\nacc.\nF1", justify="right")
-    table.add_column("accuracy\nagainst full, points\n95 % interval", justify="right")
-    table.add_column("macro-F1\nagainst full,\npoints", justify="right")
+    for name in ("accuracy", "macro-F1"):
+        table.add_column(f"{name}\nagainst full, points\n95 % interval", justify="right")
     for row in content["rows"]:
         table.add_row(*_cells(row, tasks), style="bold" if row["name"] == content["rows"][0]["name"] else "")
     return Group(table, *_remarks(content))
@@ -44,11 +44,13 @@ def _cells(row: Mapping[str, Any], tasks: Sequence[str]) -> list[RenderableType]
     shown = ["–" if one is None else f"{one['accuracy']:.3f} {one['macro_f1']:.3f}" for one in figures]
     if "difference" not in row:
         return [row["name"], *shown, "", ""]
-    one = row["difference"]
-    low, high = one["interval"]
-    told = f"{_points(one['accuracy'])} [{_points(low)}, {_points(high)}]"
-    style = "red" if high < 0 else "green" if low > 0 else "dim"
-    return [row["name"], *shown, Text(told, style=style), _points(one["macro_f1"])]
+    return [row["name"], *shown, *(_difference(row["difference"], name) for name in ("accuracy", "macro_f1"))]
+
+
+def _difference(one: Mapping[str, Any], name: str) -> Text:
+    low, high = one[f"{name}_interval"]
+    told = f"{_points(one[name])} [{_points(low)}, {_points(high)}]"
+    return Text(told, style="red" if high < 0 else "green" if low > 0 else "dim")
 
 
 def _points(share: float) -> str:
@@ -111,6 +113,6 @@ def draw(content: Mapping[str, Any], target: Path) -> Path:
 
 def _bars(place: Any, rows: Sequence[int], found: Sequence[Mapping[str, Any]], colour: str, label: str) -> None:
     middle = [100 * one["accuracy"] for one in found]
-    below = [max(0.0, 100 * (one["accuracy"] - one["interval"][0])) for one in found]
-    above = [max(0.0, 100 * (one["interval"][1] - one["accuracy"])) for one in found]
+    below = [max(0.0, 100 * (one["accuracy"] - one["accuracy_interval"][0])) for one in found]
+    above = [max(0.0, 100 * (one["accuracy_interval"][1] - one["accuracy"])) for one in found]
     place.barh(rows, middle, xerr=[below, above], color=colour, height=0.6, label=label, capsize=3, ecolor="0.25")

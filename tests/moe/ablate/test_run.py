@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import NOUNS, Make, made_up_rows, tiny_run, write_csv
 
 from experts.errors import Fault
-from moe.ablate.interval import difference
 from moe.ablate.retrain import changed, retrain
 from moe.ablate.rows import FULL, Retrained, answered_rows, chosen, retrained_rows
 from moe.ablate.run import ablate, rows_of
@@ -52,10 +50,11 @@ def test_bare_it_asks_the_trained_mixture_in_every_way_and_trains_nothing(
     assert json.loads((work.out / "ablation" / "ablation.json").read_text()) == content
     assert (work.out / "ablation" / "ablation.png").read_bytes().startswith(b"\x89PNG")
     for row in content["rows"][1:]:
-        low, high = row["difference"]["interval"]
-        assert low <= row["difference"]["accuracy"] <= high
-        told = row["mean"]["accuracy"] - content["rows"][0]["mean"]["accuracy"]
-        assert row["difference"]["accuracy"] == pytest.approx(told)
+        for name in ("accuracy", "macro_f1"):
+            low, high = row["difference"][f"{name}_interval"]
+            assert low <= row["difference"][name] <= high
+            told = row["mean"][name] - content["rows"][0]["mean"][name]
+            assert row["difference"][name] == pytest.approx(told)
 
 
 def test_the_full_row_is_what_evaluate_says_and_the_oracle_what_pinning_says(work: Workspace) -> None:
@@ -167,20 +166,6 @@ def test_no_run_and_a_lone_expert_are_refused(work: Workspace, make_work: Make) 
         ablate(make_work("nowhere"))
     with pytest.raises(Fault, match="a lone expert"):
         ablate(work, work.out / "experts" / "news")
-
-
-def test_a_difference_is_paired_and_its_interval_shrinks_with_rows() -> None:
-    some = np.tile([True, True, False, False], 50)
-    same = difference({"a": some}, {"a": some})
-    assert same == (0.0, 0.0, 0.0)
-    better = {"a": some | np.tile([False, False, True, False], 50), "b": some}
-    middle, low, high = difference(better, {"a": some, "b": some})
-    assert middle == pytest.approx(0.125)
-    assert 0 < low < middle < high
-    few = {task: right[:20] for task, right in better.items()}
-    _, lower, higher = difference(few, {"a": some[:20], "b": some[:20]})
-    assert higher - lower > high - low
-    assert difference({"a": np.array([True])}, {"a": np.array([False])}) == (1.0, 1.0, 1.0)
 
 
 def test_the_page_tells_every_row(make_work: Make) -> None:

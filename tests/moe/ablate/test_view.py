@@ -13,7 +13,8 @@ def row(name: str, kind: str, accuracy: float, low: float, high: float) -> dict[
     """A row with a difference."""
     figures = {"accuracy": 0.8 + accuracy, "macro_f1": 0.79 + accuracy}
     both = {"name": name, "kind": kind, "says": f"{name} shown", "tasks": {"news": figures}, "mean": figures}
-    return both | {"difference": {"accuracy": accuracy, "interval": [low, high], "macro_f1": accuracy}}
+    ends = {"accuracy_interval": [low, high], "macro_f1_interval": [low - 0.01, high + 0.01]}
+    return both | {"difference": {"accuracy": accuracy, "macro_f1": accuracy} | ends}
 
 
 def content() -> dict[str, Any]:
@@ -24,11 +25,12 @@ def content() -> dict[str, Any]:
 
 
 def test_the_table_tells_differences_in_points_with_their_interval() -> None:
-    console = Console(width=100, record=True, file=StringIO())
+    console = Console(width=120, record=True, file=StringIO())
     console.print(ablation_view(content()))
     text = console.export_text()
     assert "-10.0 [-15.0, -5.0]" in text
     assert "+0.0 [-2.0, +2.0]" in text
+    assert "-10.0 [-16.0, -4.0]" in text
     assert "0.800 0.790" in text
     assert "without-news: without-news shown" in text
 
