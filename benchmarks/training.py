@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from moe.backbone import BackboneSettings, load_backbone
 from moe.config import load_run
-from moe.model import Mixture
+from moe.model import Mixture, Output
 from moe.objective import Objective, Shared
 from moe.stages import JOINT, WARMUP, Stage
 from moe.train import choose_learners
+from router.dao import DAOSettings
 
 LIMITS = {("bfloat16", 1): "≤ 0.9", ("bfloat16", 3): "≤ 0.6", ("float32", 3): "≤ 0.5"}
 
@@ -39,6 +40,16 @@ def training(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
     yield compare(
         f"joint step, {dtype}, DAO measured at all experts' weights: constants", everywhere, constant, "–", rounds
     )
+    ahead = Step(mixture(5, 16, 1, dtype), JOINT, some[:1], dao=DAOSettings(objective="validation"))
+    ahead.look_at(some[1])
+    plain = Step(mixture(5, 16, 1, dtype), JOINT, some[:1], inner="constant", outer="constant")
+    yield compare(
+        f"ten joint steps, {dtype}, DAO by a held-out batch every tenth: constants",
+        lambda: [ahead() for _ in range(10)],
+        lambda: [plain() for _ in range(10)],
+        "≤ 1.1",
+        rounds,
+    )
     warm = Step(mixture(5, 16, 1, dtype), WARMUP, some)
     yield compare(f"warm-start step, {dtype}: joint step", warm, joint, "≤ 0.6", rounds)
 
@@ -60,16 +71,33 @@ class Step:
     """One pass and backward of a stage over all batches."""
 
     def __init__(
-        self, model: Mixture, stage: Stage, some: Sequence[Batch], cached: bool = False, **losses: Any
+        self,
+        model: Mixture,
+        stage: Stage,
+        some: Sequence[Batch],
+        cached: bool = False,
+        dao: DAOSettings | None = None,
+        **losses: Any,
     ) -> None:
         run = load_run()
         settings = run.losses.model_copy(update=losses)
-        self.model, self.objective = (
-            model,
-            Objective(stage, settings, run.dao, model.labels, model.owners, 0, shared=Shared.of(model)),
+        self.model = model
+        self.objective = Objective(
+            stage, settings, dao or run.dao, model.labels, model.owners, 0, shared=Shared.of(model)
         )
         choose_learners(model.train(), stage, None)
         self.some = [self.batch(ids, mask, cached) for ids, mask in some]
+
+    def look_at(self, batch: Batch) -> None:
+        """Take half of another batch, as training does, for DAO's virtual steps."""
+        ids, mask = (values[: len(values) // 2] for values in batch)
+        other = self.batch(ids, mask, cached=False)
+
+        def held_out() -> tuple[Output, dict[str, Tensor]]:
+            with self.model.bank.route_state.kept():
+                return self.model(other["input_ids"], other["attention_mask"]), other
+
+        self.objective.shared.held_out = held_out
 
     def batch(self, ids: Tensor, mask: Tensor, cached: bool) -> dict[str, Tensor]:
         """Token ids and mask (B, T) with labels at random, and the trunk's states if they are to be known."""

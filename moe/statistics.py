@@ -131,7 +131,7 @@ def _figures(sides: Sequence[Answers]) -> Draws:
 
 
 def _drawn(sides: Sequence[Answers]) -> Draws:
-    """The same for every draw, (DRAWS,) each; the generator starts alike for every call."""
+    """The same for every draw, (DRAWS,) each; alike in every call on the same rows."""
     patterns, counts = _cells(sides)
     parts = [_of_counts(some, patterns, sides) for some in _redrawn(counts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in FIGURES}
@@ -148,7 +148,7 @@ def _redrawn(counts: np.ndarray) -> Iterator[np.ndarray]:
 
     Rows of one cell are alike, so drawing rows is drawing a multinomial over the cells: exact, and fast.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng([0, *counts.tolist()])  # tasks differ in their draws, the same rows never
     block = max(1, BLOCK // len(counts))
     for start in range(0, DRAWS, block):
         yield random.multinomial(counts.sum(), counts / counts.sum(), min(block, DRAWS - start))

@@ -86,8 +86,9 @@ def test_the_first_line_is_the_command_and_the_next_what_it_needs(path: Path) ->
 @pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
 def test_the_command_in_the_header_names_its_own_config(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    named = re.findall(r"(?:--config|moe sweep) (\S+)|--domain (\S+)", first)
-    assert all(f"configs/{relative(path)}" in one or path.stem in one for one in named)
+    configs, domains = (re.findall(rf"{flag} (\S+)", first) for flag in ("(?:--config|moe sweep)", "--domain"))
+    assert all(one == f"configs/{relative(path)}" for one in configs)
+    assert set(domains) <= {path.stem, *read_yaml(path).get("domains", ())}
 
 
 def test_a_resolved_config_written_out_is_the_same_run(tmp_path: Path) -> None:

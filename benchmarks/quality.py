@@ -1,0 +1,288 @@
+"""What helps on real text: the mixture in five routings beside TF-IDF, a frozen backbone, pooled LoRAs and fine-tuning.
+
+Run: `python benchmarks/quality.py FOLDER`; it trains what is missing, seed by seed, goes on where it stopped, prints
+the tables of what is there. `--only NAME` picks models, `--print-only` trains nothing.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from finetune import fine_tuned, frozen
+from rich.console import Console
+from rich.table import Table
+from sklearn.pipeline import Pipeline
+
+from experts.domain import LabelSpace
+from moe.alone import read_alone
+from moe.baselines import tfidf
+from moe.config import load_run
+from moe.evaluate import judge, routing_report
+from moe.folder import read_mixture
+from moe.model import Mixture
+from moe.predict import Predictor
+from moe.stages import JOINT, MERGED, WARMUP
+from moe.statistics import Answers, Interval, differences, intervals
+from moe.steps import merge_experts, train_domain, train_router, train_shared
+from moe.workspace import Workspace
+
+CONFIG = Path(__file__).parent.parent / "configs" / "real" / "five_domains.yaml"
+SEEDS = (13, 42, 87)
+OURS = "mixture, soft"
+Said = dict[str, tuple[list[str], list[str]]]
+"""By task: true labels, and those that were given."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One seed's work: its run and what is laid over its config."""
+
+    args: argparse.Namespace
+    seed: int
+
+    def work(self, *sets: str, name: str = "") -> Workspace:
+        """A run of this seed, in a folder of its own but for prepared rows."""
+        mine = [f"data.folder={self.args.data}", f"seed={self.seed}", *self.args.sets, *sets]
+        folder = self.args.out / f"{self.seed}{name}"
+        return Workspace(load_run(self.args.config, mine), folder, self.args.out / "rows")
+
+
+def main() -> None:
+    """Measure what is missing, then print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with the eight files")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--only", action="append", help="measure this model alone; may be given several times")
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
+    parser.add_argument("--print-only", action="store_true")
+    args = parser.parse_args()
+    for seed in () if args.print_only else args.seeds:
+        for name, measure in MODELS.items():
+            if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
+                keep(args.out, seed, name, *measure(Seed(args, seed)))
+    space = load_run(args.config, [f"data.folder={args.data}", *args.sets]).label_space()
+    show(args.out, space)
+
+
+def linear_words(seed: Seed) -> tuple[Said, float | None]:
+    """TF-IDF and logistic regression, task by task; no seed in it."""
+    work, found = seed.work(), {}
+    for task, labels in work.run.label_space().tasks.items():
+        known, taught = labelled(work, "train", task)
+        unseen, true = labelled(work, "test", task)
+        model: Pipeline = tfidf().fit(known, taught)
+        found[task] = [labels[i] for i in true], [labels[int(i)] for i in model.predict(unseen)]
+    return found, None
+
+
+def labelled(work: Workspace, split: str, task: str) -> tuple[list[str], list[int]]:
+    """Texts and labels of a task's rows that have one."""
+    some = [row for row in work.rows(split) if row["task"] == task and row["label"] >= 0]
+    return [row["text"] for row in some], [row["label"] for row in some]
+
+
+def pooled(share: Callable[[Workspace], int]) -> Callable[[Seed], tuple[Said, float | None]]:
+    """One LoRA on all domains pooled: a shared expert by itself."""
+
+    def measure(seed: Seed) -> tuple[Said, float | None]:
+        rank = share(seed.work())
+        work = seed.work(f"shared.r={rank}", f"shared.alpha={rank}", name=f"-pooled-{rank}")
+        train_shared(work, resume=True)
+        return alone(work, "shared", None)
+
+    return measure
+
+
+def own_experts(seed: Seed) -> tuple[Said, float | None]:
+    """Each expert on its own domain, which it is told."""
+    work = seed.work()
+    train_shared(work, resume=True)
+    found: Said = {}
+    for domain in work.run.domains:
+        train_domain(work, domain, resume=True)
+        found |= alone(work, domain, [domain])[0]
+    return found, None
+
+
+def shared_alone(seed: Seed) -> tuple[Said, float | None]:
+    """The mixture's shared expert by itself."""
+    work = seed.work()
+    train_shared(work, resume=True)
+    return alone(work, "shared", None)
+
+
+def alone(work: Workspace, name: str, domains: Sequence[str] | None) -> tuple[Said, float | None]:
+    """One expert by itself on the test rows."""
+    model, run = read_alone(work.expert_folder(name))
+    return asked(model, work, run.template, run.backbone.max_length, domains=domains)
+
+
+def full(seed: Seed) -> tuple[Said, float | None]:
+    """Every layer of the backbone fine-tuned on all domains pooled."""
+    work = seed.work()
+    model = fine_tuned(work, epochs=3, rate=1e-4, evals=3)
+    return asked(model, work, work.run.template, work.run.backbone.max_length)
+
+
+def mixture(folder: str, **how: Any) -> Callable[[Seed], tuple[Said, float | None]]:
+    """The mixture of a stage, asked in one way; trained first where it is not there."""
+
+    def measure(seed: Seed) -> tuple[Said, float | None]:
+        work = seed.work()
+        own_parts(work)
+        model, card = read_mixture(work.out / folder)
+        return asked(model, work, card.template, card.backbone_settings.max_length, **how)
+
+    return measure
+
+
+def own_parts(work: Workspace) -> None:
+    """All steps of the mixture that are not done yet."""
+    train_shared(work, resume=True)
+    for domain in work.run.domains:
+        train_domain(work, domain, resume=True)
+    if not (work.out / MERGED).is_dir():
+        merge_experts(work)
+    if not (work.out / JOINT.folder).is_dir():
+        train_router(work, resume=True)
+
+
+def asked(
+    model: Mixture,
+    work: Workspace,
+    template: str,
+    max_length: int,
+    routing: str = "soft",
+    pin: bool = False,
+    alike: bool = False,
+    domains: Sequence[str] | None = None,
+) -> tuple[Said, float | None]:
+    """What a model says of the test rows, each asked its own task; and its right domains."""
+    predictor = Predictor(model, template, max_length, routing)  # type: ignore[arg-type]
+    with model.restricted(alike=alike):
+        judged = [one for one in judge(predictor, work.rows("test", domains), pin) if one.true is not None]
+    found: Said = {}
+    for one in judged:
+        true, said = found.setdefault(one.row["task"], ([], []))
+        true.append(str(one.true))
+        said.append(one.masked.label)
+    routed = model.gate is not None and model.only is None
+    return found, routing_report(judged, model)["accuracy"] if routed else None
+
+
+MODELS: dict[str, Callable[[Seed], tuple[Said, float | None]]] = {
+    "TF-IDF + logistic regression": linear_words,
+    "frozen backbone + head": lambda seed: (frozen(seed.work()), None),
+    "shared expert alone": shared_alone,
+    "own expert, true domain": own_experts,
+    "mixture, fresh": mixture(MERGED),
+    "mixture, warm start": mixture(WARMUP.folder),
+    OURS: mixture(JOINT.folder),
+    "mixture, hard": mixture(JOINT.folder, routing="hard"),
+    "mixture, uniform": mixture(JOINT.folder, alike=True),
+    "mixture, oracle": mixture(JOINT.folder, pin=True),
+    "pooled LoRA, same total rank": pooled(lambda work: work.run.shared.r + len(work.run.domains) * work.run.lora.r),  # type: ignore[union-attr]
+    "full fine-tuning": full,
+    "pooled LoRA, a fifth of it": pooled(
+        lambda work: (work.run.shared.r + len(work.run.domains) * work.run.lora.r) // len(work.run.domains)  # type: ignore[union-attr]
+    ),
+}
+
+
+def keep(out: Path, seed: int, model: str, said: Said, routing: float | None) -> None:
+    """A line a model, so that a stopped measurement goes on."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"results-{seed}.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"model": model, "seed": seed, "routing": routing, "said": said}) + "\n")
+
+
+def read(out: Path, seed: int) -> list[dict[str, Any]]:
+    """The finished models of a seed."""
+    path = out / f"results-{seed}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, Answers]:
+    """By task, what the seeds of one model said of the same rows."""
+    found = {}
+    for task in runs[0]["said"]:
+        labels = {name: i for i, name in enumerate(space.tasks[task])}
+        true, _ = runs[0]["said"][task]
+        said = [[labels.get(one, len(labels)) for one in run["said"][task][1]] for run in runs]
+        found[task] = Answers(np.array([labels[one] for one in true]), np.array(said), len(labels))
+    return found
+
+
+def by_domain(tasks: Mapping[str, Answers], space: LabelSpace) -> dict[str, list[Answers]]:
+    """The tasks' answers, domain by domain."""
+    groups: dict[str, list[Answers]] = {}
+    for task, one in tasks.items():
+        groups.setdefault(space.domain_of[task], []).append(one)
+    return groups
+
+
+def show(out: Path, space: LabelSpace) -> None:
+    """Macro-F1 by domain and meaned over domains with its interval, then our differences from every other row."""
+    runs = [one for path in sorted(out.glob("results-*.jsonl")) for one in read(out, int(path.stem.split("-")[1]))]
+    domains = list(dict.fromkeys(space.domain_of.values()))
+    models = [name for name in MODELS if any(run["model"] == name for run in runs)]
+    mine = {name: [run for run in runs if run["model"] == name] for name in models}
+    table = Table(title="test rows: macro-F1 (accuracy), mean over seeds", title_justify="left")
+    for name in ("model", "seeds", *domains, "mean macro-F1", "95 %", "right domain"):
+        table.add_column(name)
+    for name in models:
+        groups = by_domain(answers(mine[name], space), space)
+        found = {domain: intervals(some) for domain, some in groups.items()}
+        whole = over_domains(groups)
+        routing = [run["routing"] for run in mine[name] if run["routing"] is not None]
+        table.add_row(
+            name,
+            str(len(mine[name])),
+            *(f"{found[d]['macro_f1'].value:.3f} ({found[d]['accuracy'].value:.3f})" for d in domains),
+            f"{np.mean([found[d]['macro_f1'].value for d in domains]):.4f}",
+            f"{whole.low:.3f} to {whole.high:.3f}",
+            f"{np.mean(routing):.3f}" if routing else "",
+        )
+    Console(width=170).print(table)
+    if OURS in mine:
+        show_differences(mine, space, domains)
+
+
+def over_domains(ours: Mapping[str, list[Answers]], theirs: Mapping[str, list[Answers]] | None = None) -> Interval:
+    """Mean macro-F1 over domains, or its difference, with its interval.
+
+    Tasks count by 1 / (domains · tasks of theirs), so that a domain of two tasks weighs no more than one of one.
+    """
+    most = int(np.lcm.reduce([len(some) for some in ours.values()]))
+    repeated = [[one for some in side.values() for one in some * (most // len(some))] for side in (ours, theirs or {})]
+    return (differences(*repeated) if theirs else intervals(repeated[0]))["macro_f1"]
+
+
+def show_differences(mine: Mapping[str, Sequence[Mapping[str, Any]]], space: LabelSpace, domains: list[str]) -> None:
+    """The soft mixture's macro-F1 less each other row's on the seeds that both have."""
+    table = Table(title=f"macro-F1 of {OURS} less that of another, points, 95 %", title_justify="left")
+    for name in ("less that of", "seeds", *domains, "mean"):
+        table.add_column(name)
+    for name, theirs in mine.items():
+        both = sorted({run["seed"] for run in theirs} & {run["seed"] for run in mine[OURS]})
+        if name == OURS or not both:
+            continue
+        sides = [
+            by_domain(answers([run for run in runs if run["seed"] in both], space), space)
+            for runs in (mine[OURS], theirs)
+        ]
+        parts = [differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
+        told = [f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})" for x in parts]
+        x = over_domains(*sides)
+        table.add_row(name, str(len(both)), *told, f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})")
+    Console(width=170).print(table)
+
+
+if __name__ == "__main__":
+    main()
