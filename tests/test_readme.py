@@ -59,9 +59,11 @@ def test_the_readme_s_commands_work_in_order(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
     small = " --set sample.rows=600 --set stages.expert.epochs=1 --set stages.warmup.steps=40"
+    tiny = small + " --set stages.expert.steps=3 --set stages.warmup.steps=3 --set stages.joint.steps=3"
     for line in commands((ROOT / "README.md").read_text(encoding="utf-8")):
         trains = any(line.startswith(verb) for verb in ("moe train-", "moe merge", "moe run"))
         typed = line + small if trains and "runs/demo/experts" not in line else line
+        typed = line + tiny if line.startswith(("moe sweep", "moe ablate")) else typed
         done = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{typed}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     answers = (tmp_path / "answers.jsonl").read_text().splitlines()
