@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from experts.domain import LabelSpace
 from moe.metrics import classification
+from moe.statistics import Answers, interval_ends
 
 
 def tfidf() -> Pipeline:
@@ -34,7 +35,8 @@ def baseline_reports(train: Dataset, test: Dataset, space: LabelSpace, name: str
     """One baseline, trained and tested task by task.
 
     Returns:
-        `moe.metrics.classification` by task, for tasks with labelled rows on both sides.
+        `moe.metrics.classification` by task, for tasks with labelled rows on both sides; figures with their
+        `…_interval`: [low, high], 95 %.
     """
     reports = {}
     for task, labels in space.tasks.items():
@@ -42,7 +44,9 @@ def baseline_reports(train: Dataset, test: Dataset, space: LabelSpace, name: str
         if known[0] and unseen[0]:
             model = BASELINES[name]().fit(known[0], [labels[i] for i in known[1]])
             predicted = [str(one) for one in model.predict(unseen[0])]
-            reports[task] = classification([labels[i] for i in unseen[1]], predicted, labels)
+            true = [labels[i] for i in unseen[1]]
+            sure = interval_ends([Answers.of(true, predicted, labels)])
+            reports[task] = classification(true, predicted, labels) | sure
     return reports
 
 

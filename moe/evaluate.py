@@ -3,7 +3,7 @@
 Figures are `moe.metrics`', answers `moe.predict`'s, baselines `moe.baselines`'.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from moe.model import Mixture
 from moe.opening import check_routing, open_model
 from moe.predict import Answer, Predictor, Routing
 from moe.progress import bar, say
-from moe.statistics import FIGURES, Answers, intervals
+from moe.statistics import FIGURES, Answers, interval_ends
 from moe.workspace import Workspace
 from router.usage import Usage
 
@@ -160,13 +160,10 @@ def _answers(judged: Sequence[Judged], labels: Sequence[str], routed: bool = Fal
     return Answers.of([str(one.true) for one in judged], said, labels)
 
 
-def _sure(answers: Iterable[Answers]) -> dict[str, list[float]]:
-    return {f"{name}_interval": one.ends for name, one in intervals(list(answers)).items()}
-
-
 def _tasks_report(groups: Mapping[str, Sequence[Judged]], space: LabelSpace, routed: bool) -> dict[str, dict[str, Any]]:
     return {
-        task: _labels_report(some, labels := space.tasks[task], routed) | _sure([_answers(some, labels, routed)])
+        task: _labels_report(some, labels := space.tasks[task], routed)
+        | interval_ends([_answers(some, labels, routed)])
         for task, some in groups.items()
     }
 
@@ -191,7 +188,7 @@ def _mean_figures(tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, 
     if not tasks:
         return {}
     means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in FIGURES}
-    return means | _sure(answers[task] for task in tasks)
+    return means | interval_ends([answers[task] for task in tasks])
 
 
 def _domain_means(

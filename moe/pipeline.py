@@ -25,7 +25,7 @@ from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
 SUMMARY = "summary.json"
-Figures = dict[str, dict[str, dict[str, float]]]
+Figures = dict[str, dict[str, dict[str, Any]]]
 
 
 def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def compare(work: Workspace) -> dict[str, Any]:
     return {"figures": figures} | chosen
 
 
-def _own_experts(work: Workspace) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _own_experts(work: Workspace) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for domain in work.run.domain_list():
         model, run = read_alone(work.expert_folder(domain.expert_names[0]))
         report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.max_length)
@@ -71,8 +71,9 @@ def _own_experts(work: Workspace) -> dict[str, dict[str, float]]:
     return found
 
 
-def _short(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    return {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in tasks.items()}
+def _short(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    names = [f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_interval")]
+    return {task: {name: one[name] for name in names} for task, one in tasks.items()}
 
 
 def predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[dict[str, Any]]:
@@ -88,7 +89,9 @@ def predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[d
 def summary_view(summary: Mapping[str, Any]) -> RenderableType:
     """The table at the end of `moe run`."""
     return Group(
-        comparison_table("test rows: the mixture beside its baselines", summary["figures"]),
+        comparison_table(
+            "test rows: the mixture beside its baselines, ± half of the 95 % interval", summary["figures"]
+        ),
         Text(summary["verdict"]),
         routing_table(summary["routing"]),
         answers_table(summary["predictions"], f"three test texts through {summary['best']}"),

@@ -14,11 +14,11 @@ from rich.text import Text
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 
 
-def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """One row a model, one pair of columns (accuracy, macro-F1) a task; the highest figure of each in bold.
 
     Args:
-        rows: by model, by task: `accuracy` and `macro_f1` in [0, 1].
+        rows: by model, by task: `accuracy` and `macro_f1` in [0, 1], and, where they are known, their `…_interval`.
     """
     tasks = list(dict.fromkeys(task for figures in rows.values() for task in figures))
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -29,9 +29,16 @@ def comparison_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, fl
     keys = [(task, name) for task in tasks for name in ("accuracy", "macro_f1")]
     highest = {key: max((f.get(key[0], {}).get(key[1], -1.0) for f in rows.values()), default=-1.0) for key in keys}
     for model, figures in rows.items():
-        values = {(task, name): figures.get(task, {}).get(name) for task, name in keys}
-        table.add_row(model, *[_figure(values[key], values[key] == highest[key]) for key in keys])
+        cells = [(figures.get(task, {}), name, highest[task, name]) for task, name in keys]
+        table.add_row(model, *[_with_spread(own, name, own.get(name) == best) for own, name, best in cells])
     return table
+
+
+def _with_spread(figures: Mapping[str, Any], name: str, bold: bool) -> Text:
+    text = _figure(figures.get(name), bold)
+    if ends := figures.get(f"{name}_interval"):
+        text.append(f" ±{(ends[1] - ends[0]) / 2:.3f}".replace("0.", ".", 1), style="dim")
+    return text
 
 
 def _figure(value: float | None, bold: bool = False) -> Text:

@@ -76,6 +76,11 @@ def intervals(tasks: Sequence[Answers], level: float = LEVEL) -> dict[str, Inter
     return _ends(_averaged([_figures([one]) for one in tasks]), _averaged([_drawn([one]) for one in tasks]), level)
 
 
+def interval_ends(tasks: Sequence[Answers]) -> dict[str, list[float]]:
+    """`intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
+    return {f"{name}_interval": one.ends for name, one in intervals(tasks).items()}
+
+
 def differences(ours: Sequence[Answers], theirs: Sequence[Answers], level: float = LEVEL) -> dict[str, Interval]:
     """Our figures less theirs, paired by row, averaged over tasks and seeds, with their intervals.
 
