@@ -1,6 +1,6 @@
 """A chart of the engine's ratios, each as a multiple of what is wanted, with its floor.
 
-Run: `python benchmarks/engine.py --json engine.json; python benchmarks/chart.py engine.json docs/engine.png`
+Run: `python benchmarks/engine.py --json engine.json; python benchmarks/chart.py engine.json docs/engine.png`.
 """
 
 import argparse
