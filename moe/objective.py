@@ -20,7 +20,7 @@ from router.imbalance import effective_weights, imbalance_loss, row_losses
 from router.kinds import ComparatorSettings
 from router.lookahead import LookAhead
 from router.losses import BALANCE, domain_loss
-from router.weighting import Weighting, gradients, measure, relative
+from router.weighting import Weighting, gradients, measure, relative, weighed_sum
 
 SENTIMENT = ("classes", "polarity")
 
@@ -227,7 +227,8 @@ class Objective:
         if watched:
             assert sentiment is not None
             everything["sentiment"] = sentiment
-        due, look = self.outer.due, self._look(self.outer, self.shared.router)
+        reached = routed.gates.requires_grad  # detached gates keep sentiment from the router: no use to look ahead
+        due, look = self.outer.due, self._look(self.outer, self.shared.router) if reached else None
         norms = measure(losses, routed.logits, {}) if due and self.outer.reads == "norms" else None
         grads = self._gradients(everything, routed) if self.outer.reads == "gradients" else None
         weights = self._relative(self.outer.weights(everything, norms, grads, look))
@@ -235,7 +236,7 @@ class Objective:
             self._watch(routed.branch)
         self.logs |= _named("outer", self.outer.trajectory()) | _named("weight", weights)
         self.logs |= {f"share_{i}": float(s) for i, s in enumerate(routed.dense.detach().mean(0))}
-        return torch.stack([weights[name] * value for name, value in losses.items() if name in weights]).sum()
+        return weighed_sum(losses, {name: c for name, c in weights.items() if name in losses})
 
     def _gradients(self, losses: Mapping[str, Tensor], routed: Routed) -> dict[str, Tensor]:
         """Each loss's gradient at the gate logits; sentiment's own costs a backward through the layers with experts."""

@@ -13,7 +13,7 @@ from moe.counts import label_counts, tell_idle_weights
 from moe.data.batches import Batch, Collator, DomainBatches
 from moe.model import Mixture
 from moe.objective import Objective, Shared
-from moe.stages import JOINT, LossSettings
+from moe.stages import JOINT, WARMUP, LossSettings
 from moe.steps import train_domain
 from moe.train import choose_learners
 from moe.workspace import Workspace
@@ -155,3 +155,16 @@ def test_an_expert_trains_and_resumes_under_any_method(make_work: Make, kind: st
     work = make_work(losses={"inner": kind}, dao={"objective": "validation", "every": 2})
     (folder,) = train_domain(work, "news")
     assert (folder / "adapter_model.safetensors").is_file()
+
+
+def test_no_held_out_batch_is_run_where_sentiment_cannot_reach_the_router(make_work: Make) -> None:
+    work = make_work()
+    model, batch = ready(work)
+    choose_learners(model, WARMUP, None)
+    settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
+    loss = Objective(WARMUP, settings, dao, model.labels, model.owners, 0, shared=Shared.of(model))
+    loss.shared.held_out = lambda: pytest.fail("it looks ahead")
+    loss(model(**batch), batch).backward()
+    model.detach_gates = False
+    with pytest.raises(pytest.fail.Exception, match="looks ahead"):
+        loss(model(**batch), batch)
