@@ -60,14 +60,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--only", action="append", help="measure this model alone; may be given several times")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
+    parser.add_argument(
+        "--all-rows", action="store_true", help="train on all rows, not on 4,000 a domain; another --out"
+    )
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
+    if args.all_rows:
+        args.sets += uncapped(args.config)
     for seed in () if args.print_only else args.seeds:
         for name, measure in MODELS.items():
             if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
                 keep(args.out, seed, name, *measure(Seed(args, seed)))
     space = load_run(args.config, [f"data.folder={args.data}", *args.sets]).label_space()
     show(args.out, space)
+
+
+def uncapped(config: Path) -> list[str]:
+    """Settings that take every training row of a config's files."""
+    domains = load_run(config).domains
+    return [
+        f"domains.{name}.tasks.{task}.max_train_rows=null" if one.tasks else f"domains.{name}.max_train_rows=null"
+        for name, one in domains.items()
+        for task in one.tasks or (name,)
+    ]
 
 
 def linear_words(seed: Seed) -> tuple[Said, float | None]:
