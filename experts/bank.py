@@ -179,9 +179,10 @@ class ExpertBank:
             found[f"{PREFIX}{path}.lora_B.weight"] = self._gated[path].lora_B[name]
         return found
 
-    def layer_of(self, key: str) -> int:
-        """The number of the layer that a key of `parameters_of` belongs to."""
-        return self.layers.index(key.removeprefix(PREFIX).rpartition(".lora_")[0])
+    @staticmethod
+    def path_of(key: str) -> str:
+        """The linear layer that a key of `parameters_of` belongs to."""
+        return key.removeprefix(PREFIX).rpartition(".lora_")[0]
 
     def freeze(self) -> None:
         """No expert learns."""

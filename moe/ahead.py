@@ -17,7 +17,7 @@ class HeldOut:
     Args:
         model: the one in training.
         rows: training rows.
-        batches: which rows meet; half a step's are enough for a direction, and cost half.
+        batches: which rows meet; a quarter of a step's is enough for a direction, and cheap.
     """
 
     def __init__(self, model: Mixture, rows: object, batches: DomainBatches, collator: Collator) -> None:

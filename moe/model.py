@@ -224,17 +224,14 @@ class Mixture(nn.Module):
         return {f"{n}/{k}": p for n in self.bank.attached for k, p in self.bank.parameters_of(n).items()}
 
     def last_expert_parameters(self) -> list[nn.Parameter]:
-        """The experts' parameters in the last layer that has any: the cheapest weights that all losses share."""
-        depth = {
-            name: max(self.bank.layers.index(path) for path in one.adapter.layers)
-            for name, one in self.bank.attached.items()
-        }
-        last = max(depth.values(), default=-1)
+        """The experts' parameters in the last linear layer that has any: the cheapest weights that all losses share."""
+        touched = {path for one in self.bank.attached.values() for path in one.adapter.layers}
+        last = [path for path in self.bank.layers.linear if path in touched][-1:]
         return [
             parameter
             for name in self.bank.attached
             for key, parameter in self.bank.parameters_of(name).items()
-            if self.bank.layer_of(key) == last
+            if self.bank.path_of(key) in last
         ]
 
     def trained_state(self) -> dict[str, Tensor]:

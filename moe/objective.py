@@ -71,7 +71,7 @@ class Shared:
 
     Args:
         experts: gives the experts' parameters, where the inner level may measure norms.
-        last: those of the last layer alone, where the inner level takes its virtual step.
+        last: those of the last linear layer alone, where the inner level takes its virtual step.
         router: gives the router's parameters, where the outer level takes its own.
         held_out: the model's output on another training batch, and that batch; None where nobody asks for it.
     """

@@ -247,7 +247,7 @@ def _batches(job: Job, ahead: bool = False) -> DomainBatches:
     """The stage's batches; `ahead`, smaller ones in another order."""
     domains = np.asarray(job.rows.data.column("domain").combine_chunks().dictionary_encode().indices)
     one = job.settings
-    size, seed = (max(1, one.batch_size // 2), job.seed + 1) if ahead else (one.batch_size, job.seed)
+    size, seed = (max(1, one.batch_size // 4), job.seed + 1) if ahead else (one.batch_size, job.seed)
     return DomainBatches(domains, text_lengths(job.rows), size, one.sampling_temperature, seed)
 
 
