@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe.curves import Runs, distinct_losses, epoch_means, scores, smooth, tasks_of, weight_columns, window_of
+from moe.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from moe.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY)
 # A dash pattern beside each colour: weights often lie on one another.
 OF_LOSS = {

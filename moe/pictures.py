@@ -13,9 +13,10 @@ import numpy as np
 
 from experts.files import write_bytes
 from moe.metrics import bin_of
+from moe.palette import BLUE, GREEN, PINK, RED
 from moe.statistics import share
 
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by the colour-blind
+COLOURS = (RED, BLUE, GREEN, PINK)
 GREY, PANEL, LETTERS, COLUMNS = "0.45", 3.4, 46, 3  # a panel's side in inches, and its letters in a line
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,), right (N,)
 

@@ -1,6 +1,6 @@
 """An ablation for people: the table, and the bar chart with intervals.
 
-The figures are `moe.ablate.run`'s. Colours are Okabe and Ito's, which the colour-blind tell apart.
+The figures are `moe.ablate.run`'s.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from rich.text import Text
 
 from experts.files import writable
 from moe.ablate.rows import Row
+from moe.palette import BLUE, RED
 
-COLOURS = {"answered": "#0072B2", "retrained": "#D55E00"}
+COLOURS = {"answered": BLUE, "retrained": RED}
 LABELS = {"answered": "the same weights, asked in another way", "retrained": "trained again"}
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from experts.files import writable
+from moe.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from moe.sweep.plan import Plan, Values, told
 from moe.sweep.summary import shortly
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
 LEVELS = ("#000000", "#777777")
 PANELS = {"macro_f1": "macro-F1", "mse": "MSE of the score"}
 MOST_TICKS = 10
