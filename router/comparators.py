@@ -13,8 +13,7 @@ from torchjd.scalarization import DWA, UW
 
 from router.dao import DAO, DAOSettings
 from router.kinds import ComparatorSettings, Kind
-from router.lookahead import LookAhead
-from router.weighting import Constant, Weighting, optimizer_state, restore_optimizer, usable
+from router.weighting import Constant, Seen, Weighting, optimizer_state, restore_optimizer
 
 
 class Uncertainty(Weighting):
@@ -30,16 +29,10 @@ class Uncertainty(Weighting):
         self.optimizer = torch.optim.Adam(self.each.parameters(), lr=settings.lr)
         self._last: dict[str, float] = {}
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
         """e^(−s_i) of the losses present; s takes one step on the way."""
         learns, found = torch.is_grad_enabled(), {}
-        for name, loss in usable(losses).items():
+        for name, loss in present.items():
             value = loss.detach().cpu().float().reshape(1).requires_grad_()  # (1,)
             with torch.enable_grad():
                 told = 2.0 * self.each[name](value)
@@ -81,15 +74,8 @@ class DynamicAverage(Weighting):
         self.seen = torch.zeros(0, len(self.names))
         self._last: dict[str, float] = {}
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
         """`n softmax(r / T)` with `r` the ratio of the last two periods' mean losses; 1 until there are two."""
-        present = usable(losses)
         here = [i for i, name in enumerate(self.names) if name in present]
         for i in here:
             self.values[i] = float(present[self.names[i]].detach())
@@ -142,18 +128,11 @@ class GradNorm(Weighting):
         self.norms = torch.full((len(self.names),), math.nan)
         self._last: dict[str, float] = {}
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
         """w_i of the losses present; w takes one step on the way."""
-        present = usable(losses)
         here = [i for i, name in enumerate(self.names) if name in present]
         if torch.is_grad_enabled():
-            for name, norm in (norms or {}).items():
+            for name, norm in seen.norms.items():
                 self.observe(name, norm)
             self._learn(here, torch.tensor([float(present[self.names[i]].detach()) for i in here]))
         found = {self.names[i]: self.w.detach()[i].clone() for i in here}
@@ -210,18 +189,12 @@ class Surgery(Weighting):
         self.names, self.seed, self.step = tuple(names), seed, 0
         self._last: dict[str, float] = {}
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
         """c_i of the losses present; 1 where no gradients are given."""
-        here = list(usable(losses))
+        here = list(present)
         whole = torch.ones(len(here))  # (n',)
-        if grads is not None and here:
-            stack = torch.stack([grads[name].detach().float().cpu() for name in here])  # (n', P)
+        if seen.grads and here:
+            stack = torch.stack([seen.grads[name].detach().float().cpu() for name in here])  # (n', P)
             with torch.random.fork_rng(devices=[]):  # its order is random; the loop's own random numbers stay
                 torch.manual_seed(self.seed + self.step)
                 whole = PCGradWeighting()(stack @ stack.T)  # (n',)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from router.imbalance import class_shares, imbalance_loss, imbalance_sum
 from router.lookahead import LookAhead
-from router.weighting import Weighting, optimizer_state, restore_optimizer, usable
+from router.weighting import Seen, Weighting, optimizer_state, restore_optimizer
 from router.weightnet import WeightNet
 
 
@@ -106,23 +106,13 @@ class DAO(Weighting):
         """Whether this step measures and learns: one in `every`, the first included."""
         return self.step % self.every == 0
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
-        """`c_i = n² λ_i w_i` of the losses present, detached; the weight net takes one step on the way.
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+        """`c_i = n² λ_i w_i`; the weight net takes one step on the way.
 
-        Args:
-            losses: scalars by name.
-            norms: gradient norms of this step; where one is missing its average up to the step before is used.
-            grads: not needed here.
-            look: for the `validation` objective; without it the weight net does not learn under that objective.
+        Where a norm is missing its average up to the step before is used. Under the `validation` objective the net
+        learns only with `look`.
         """
-        present = usable(losses)
-        for name, norm in (norms or {}).items():
+        for name, norm in seen.norms.items():
             if name in present and torch.is_grad_enabled():
                 self.observe(name, norm)
         if not present:
@@ -137,7 +127,7 @@ class DAO(Weighting):
         whole = len(present) ** 2 * lam * w.detach()  # (n,)
         found = {name: whole[i] for i, name in enumerate(self.names) if name in present}
         if torch.is_grad_enabled():
-            objective = self._objective(present, w, lam, weighed, found, look) if self.due else None
+            objective = self._objective(present, w, lam, weighed, found, seen.look) if self.due else None
             self._learn(objective, lam * w.detach())
             self.step += 1
         self._note(here, {"lambda": lam, "w": w.detach(), "c": whole})

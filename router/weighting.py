@@ -5,6 +5,7 @@ How weights adapt is `router.dao`'s and `router.comparators`'.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -69,6 +70,15 @@ def _flat(grads: Iterable[Tensor | None], places: list[Tensor]) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0)  # (P,)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was measured in a step, by loss: gradient norms, gradients (P,); and what a virtual step needs."""
+
+    norms: Mapping[str, Tensor | float]
+    grads: Mapping[str, Tensor]
+    look: LookAhead | None
+
+
 class Weighting(ABC):
     """A balance of losses: weights by name, step by step. All of them have this surface, so that no loop asks which.
 
@@ -109,7 +119,6 @@ class Weighting(ABC):
         """Whether this step measures."""
         return True
 
-    @abstractmethod
     def weights(
         self,
         losses: Mapping[str, Tensor | None],
@@ -117,7 +126,21 @@ class Weighting(ABC):
         grads: Mapping[str, Tensor] | None = None,
         look: LookAhead | None = None,
     ) -> dict[str, Tensor]:
-        """c_i of the losses present, detached; under `torch.no_grad()` nothing is learned on the way."""
+        """c_i of the losses that are present and finite, detached; what a method learns, it learns on the way.
+
+        Under `torch.no_grad()` nothing is learned.
+
+        Args:
+            losses: scalars by name.
+            norms: gradient norms of this step.
+            grads: gradients of this step, as vectors (P,).
+            look: what a virtual step needs.
+        """
+        return self.weigh(usable(losses), Seen(norms or {}, grads or {}, look))
+
+    @abstractmethod
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+        """`weights` of losses that can be used."""
 
     def observe(self, name: str, norm: Tensor | float) -> None:  # noqa: B027
         """Take a gradient norm that was measured elsewhere; most methods need none."""
@@ -146,15 +169,9 @@ class Constant(Weighting):
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.constants = dict(weights)
 
-    def weights(
-        self,
-        losses: Mapping[str, Tensor | None],
-        norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
-    ) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
         """The constants of the losses present."""
-        return {name: torch.tensor(self.constants[name]) for name in usable(losses)}
+        return {name: torch.tensor(self.constants[name]) for name in present}
 
     def trajectory(self) -> dict[str, float]:
         """The constants."""
