@@ -6,7 +6,6 @@ The loop itself is `moe.train`'s.
 import json
 import math
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +16,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from moe.cost import MIB, peak_since_start
 from moe.progress import Meter
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
-
-MIB = 2**20
 
 
 class Stopper(TrainerCallback):
@@ -108,10 +101,8 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     """`memory_mib` (MiB): the GPU's peak of allocated memory, else the peak resident set of the whole process."""
     if device.type == "cuda":
         return {"memory_mib": torch.cuda.max_memory_allocated(device) / MIB}
-    if resource is None:
-        return {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"memory_mib": peak / MIB if sys.platform == "darwin" else peak / 1024}  # bytes there, KiB elsewhere
+    peak = peak_since_start()
+    return {} if peak is None else {"memory_mib": peak}
 
 
 class JsonLog(TrainerCallback):

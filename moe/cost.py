@@ -62,13 +62,14 @@ def _peak() -> float | None:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        return _peak_since_start()
+        return peak_since_start()
 
 
-def _peak_since_start() -> float | None:
+def peak_since_start() -> float | None:
+    """The process' peak resident set since its start, MiB; None where the machine does not tell."""
     try:
         import resource  # not there on Windows
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (MIB if sys.platform == "darwin" else 1024)
+    return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
