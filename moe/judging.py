@@ -83,7 +83,12 @@ def _rows_of_file(work: Workspace, path: Path, domains: list[str]) -> Dataset:
         for task, settings in work.run.tasks_of(name).items():
             only = {"domain": (name,)} if len(domains) > 1 else settings.only
             whole = settings.model_copy(
-                update={"only": only, "max_train_rows": None, "split": SplitSettings(own=False, ratios=(1, 0, 0))}
+                update={
+                    "only": only,
+                    "max_train_rows": None,
+                    "max_validation_rows": None,
+                    "split": SplitSettings(own=False, ratios=(1, 0, 0)),
+                }
             )
             data = work.run.data.model_copy(update={"near_duplicates": None})
             folder = work.out / "evaluation" / ".data" / path.stem / task

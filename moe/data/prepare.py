@@ -155,10 +155,12 @@ def _parts(rows: Dataset, tally: Tally, task: TaskSettings, data: DataSettings) 
     gone: dict[str, int] = {}
     if data.near_duplicates is not None:
         parts, gone = without_straddlers(parts, lambda which: _texts(rows, which), data.near_duplicates, data.seed)
-    over = len(parts["train"]) - (task.max_train_rows or len(parts["train"]))
-    if over > 0:
-        parts["train"], _ = draw(labels, parts["train"], len(parts["train"]) - over, data.seed, 2)
-    return parts, {"near_duplicates": gone, "over_cap": max(0, over)}
+    over = 0
+    for name, cap in (("train", task.max_train_rows), ("validation", task.max_validation_rows)):
+        if cap is not None and len(parts[name]) > cap:
+            over += len(parts[name]) - cap
+            parts[name], _ = draw(labels, parts[name], cap, data.seed, 2)
+    return parts, {"near_duplicates": gone, "over_cap": over}
 
 
 def _texts(rows: Dataset, which: Rows) -> Iterator[str]:

@@ -96,6 +96,9 @@ class TaskSettings(Settings):
     )
     split: SplitSettings = SplitSettings()
     max_train_rows: int | None = Field(None, ge=1, description="stratified cap on training rows; fewer is faster")
+    max_validation_rows: int | None = Field(
+        None, ge=1, description="stratified cap on validation rows, which every evaluation in training reads"
+    )
     only: dict[str, tuple[str, ...]] | None = Field(
         None, description="keep rows whose column has one of these values, others are passed over: {domain: [news]}"
     )

@@ -105,6 +105,15 @@ def test_training_rows_are_capped_by_label_and_the_same_each_time(tmp_path: Path
     assert report["over_cap"] == 150
 
 
+def test_validation_rows_are_capped_by_label_and_test_rows_never(tmp_path: Path):
+    path = table(tmp_path / "a.csv", rows=300)
+    free, capped = (
+        prepare(path, TASK.model_copy(update={"max_validation_rows": cap})).report["splits"] for cap in (None, 9)
+    )
+    assert capped["validation"] == {"rows": 9, "labels": {"negative": 3, "neutral": 3, "positive": 3}}
+    assert (capped["train"], capped["test"]) == (free["train"], free["test"])
+
+
 def test_the_same_file_and_settings_are_loaded_and_a_change_of_either_prepares_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
