@@ -38,8 +38,8 @@ def plain(run: RunSettings) -> Mixture:
     return model
 
 
-def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> Mixture:
-    """All weights but the embeddings' learn, with the cosine schedule; the best validation macro-F1 is kept."""
+def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tuple[Mixture, float]:
+    """All weights but the embeddings' learn, with the cosine schedule; the best validation macro-F1 is kept, and told."""
     run, settings = work.run, work.run.stages.shared
     torch.manual_seed(run.seed)
     model = plain(run)
@@ -85,7 +85,7 @@ def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> Mix
                     if score > best[0]:
                         best = score, copy.deepcopy(model.state_dict())
     model.load_state_dict(best[1])
-    return model.eval()
+    return model.eval(), best[0]
 
 
 def frozen(work: Workspace) -> dict[str, tuple[list[str], list[str]]]:

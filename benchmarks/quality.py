@@ -7,7 +7,7 @@ the tables of what is there. `--only NAME` picks models, `--print-only` trains n
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from sklearn.pipeline import Pipeline
 
 from experts.domain import LabelSpace
+from experts.files import read_json
 from moe.alone import read_alone
 from moe.baselines import tfidf
 from moe.config import load_run
@@ -35,6 +36,18 @@ SEEDS = (13, 42, 87)
 OURS = "mixture, soft"
 Said = dict[str, tuple[list[str], list[str]]]
 """By task: true labels, and those that were given."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model said of the test rows, its share of right domains, its mean macro-F1 over the validation rows' tasks."""
+
+    said: Said
+    routing: float | None = None
+    validation: float | None = None
+
+
+Measure = Callable[["Seed"], Found]
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ def main() -> None:
     for seed in () if args.print_only else args.seeds:
         for name, measure in MODELS.items():
             if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
-                keep(args.out, seed, name, *measure(Seed(args, seed)))
+                keep(args.out, seed, name, measure(Seed(args, seed)))
     space = load_run(args.config, [f"data.folder={args.data}", *args.sets]).label_space()
     show(args.out, space)
 
@@ -85,7 +98,7 @@ def uncapped(config: Path) -> list[str]:
     ]
 
 
-def linear_words(seed: Seed) -> tuple[Said, float | None]:
+def linear_words(seed: Seed) -> Found:
     """TF-IDF and logistic regression, task by task; no seed in it."""
     work, found = seed.work(), {}
     for task, labels in work.run.label_space().tasks.items():
@@ -93,7 +106,7 @@ def linear_words(seed: Seed) -> tuple[Said, float | None]:
         unseen, true = labelled(work, "test", task)
         model: Pipeline = tfidf().fit(known, taught)
         found[task] = [labels[i] for i in true], [labels[int(i)] for i in model.predict(unseen)]
-    return found, None
+    return Found(found)
 
 
 def labelled(work: Workspace, split: str, task: str) -> tuple[list[str], list[int]]:
@@ -102,10 +115,10 @@ def labelled(work: Workspace, split: str, task: str) -> tuple[list[str], list[in
     return [row["text"] for row in some], [row["label"] for row in some]
 
 
-def pooled(share: Callable[[Workspace], int]) -> Callable[[Seed], tuple[Said, float | None]]:
+def pooled(share: Callable[[Workspace], int]) -> Measure:
     """One LoRA on all domains pooled: a shared expert by itself."""
 
-    def measure(seed: Seed) -> tuple[Said, float | None]:
+    def measure(seed: Seed) -> Found:
         rank = share(seed.work())
         work = seed.work(f"shared.r={rank}", f"shared.alpha={rank}", name=f"-pooled-{rank}")
         train_shared(work, resume=True)
@@ -114,45 +127,51 @@ def pooled(share: Callable[[Workspace], int]) -> Callable[[Seed], tuple[Said, fl
     return measure
 
 
-def own_experts(seed: Seed) -> tuple[Said, float | None]:
+def own_experts(seed: Seed) -> Found:
     """Each expert on its own domain, which it is told."""
     work = seed.work()
     train_shared(work, resume=True)
     found: Said = {}
-    for domain in work.run.domains:
+    scores: list[float] = []
+    for domain, one in work.run.domains.items():
         train_domain(work, domain, resume=True)
-        found |= alone(work, domain, [domain])[0]
-    return found, None
+        mine = alone(work, domain, [domain])
+        found |= mine.said
+        scores += [mine.validation or 0.0] * max(1, len(one.tasks or ()))
+    return Found(found, validation=float(np.mean(scores)))
 
 
-def shared_alone(seed: Seed) -> tuple[Said, float | None]:
+def shared_alone(seed: Seed) -> Found:
     """The mixture's shared expert by itself."""
     work = seed.work()
     train_shared(work, resume=True)
     return alone(work, "shared", None)
 
 
-def alone(work: Workspace, name: str, domains: Sequence[str] | None) -> tuple[Said, float | None]:
+def alone(work: Workspace, name: str, domains: Sequence[str] | None) -> Found:
     """One expert by itself on the test rows."""
-    model, run = read_alone(work.expert_folder(name))
-    return asked(model, work, run.template, run.backbone.max_length, domains=domains)
+    folder = work.expert_folder(name)
+    model, run = read_alone(folder)
+    validation = read_json(folder / "metrics.json")["best"]["macro_f1"]
+    return asked(model, work, run.template, run.backbone.max_length, validation, domains=domains)
 
 
-def full(seed: Seed) -> tuple[Said, float | None]:
+def full(seed: Seed) -> Found:
     """Every layer of the backbone fine-tuned on all domains pooled."""
     work = seed.work()
-    model = fine_tuned(work, epochs=3, rate=1e-4, evals=3)
-    return asked(model, work, work.run.template, work.run.backbone.max_length)
+    model, validation = fine_tuned(work, epochs=3, rate=1e-4, evals=3)
+    return asked(model, work, work.run.template, work.run.backbone.max_length, validation)
 
 
-def mixture(folder: str, **how: Any) -> Callable[[Seed], tuple[Said, float | None]]:
+def mixture(folder: str, **how: Any) -> Measure:
     """The mixture of a stage, asked in one way; trained first where it is not there."""
 
-    def measure(seed: Seed) -> tuple[Said, float | None]:
+    def measure(seed: Seed) -> Found:
         work = seed.work()
         own_parts(work)
         model, card = read_mixture(work.out / folder)
-        return asked(model, work, card.template, card.backbone_settings.max_length, **how)
+        validation = None if how else card.metrics.get("macro_f1")
+        return asked(model, work, card.template, card.backbone_settings.max_length, validation, **how)
 
     return measure
 
@@ -173,11 +192,12 @@ def asked(
     work: Workspace,
     template: str,
     max_length: int,
+    validation: float | None = None,
     routing: str = "soft",
     pin: bool = False,
     alike: bool = False,
     domains: Sequence[str] | None = None,
-) -> tuple[Said, float | None]:
+) -> Found:
     """What a model says of the test rows, each asked its own task; and its right domains."""
     predictor = Predictor(model, template, max_length, routing)  # type: ignore[arg-type]
     with model.restricted(alike=alike):
@@ -188,12 +208,12 @@ def asked(
         true.append(str(one.true))
         said.append(one.masked.label)
     routed = model.gate is not None and model.only is None
-    return found, routing_report(judged, model)["accuracy"] if routed else None
+    return Found(found, routing_report(judged, model)["accuracy"] if routed else None, validation)
 
 
-MODELS: dict[str, Callable[[Seed], tuple[Said, float | None]]] = {
+MODELS: dict[str, Measure] = {
     "TF-IDF + logistic regression": linear_words,
-    "frozen backbone + head": lambda seed: (frozen(seed.work()), None),
+    "frozen backbone + head": lambda seed: Found(frozen(seed.work())),
     "shared expert alone": shared_alone,
     "own expert, true domain": own_experts,
     "mixture, fresh": mixture(MERGED),
@@ -210,11 +230,11 @@ MODELS: dict[str, Callable[[Seed], tuple[Said, float | None]]] = {
 }
 
 
-def keep(out: Path, seed: int, model: str, said: Said, routing: float | None) -> None:
+def keep(out: Path, seed: int, model: str, found: Found) -> None:
     """A line a model, so that a stopped measurement goes on."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"results-{seed}.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"model": model, "seed": seed, "routing": routing, "said": said}) + "\n")
+        stream.write(json.dumps({"model": model, "seed": seed} | asdict(found)) + "\n")
 
 
 def read(out: Path, seed: int) -> list[dict[str, Any]]:
@@ -249,13 +269,14 @@ def show(out: Path, space: LabelSpace) -> None:
     models = [name for name in MODELS if any(run["model"] == name for run in runs)]
     mine = {name: [run for run in runs if run["model"] == name] for name in models}
     table = Table(title="test rows: macro-F1 (accuracy), mean over seeds", title_justify="left")
-    for name in ("model", "seeds", *domains, "mean macro-F1", "95 %", "right domain"):
+    for name in ("model", "seeds", *domains, "mean macro-F1", "95 %", "right domain", "validation"):
         table.add_column(name)
     for name in models:
         groups = by_domain(answers(mine[name], space), space)
         found = {domain: intervals(some) for domain, some in groups.items()}
         whole = over_domains(groups)
         routing = [run["routing"] for run in mine[name] if run["routing"] is not None]
+        validation = [run["validation"] for run in mine[name] if run.get("validation") is not None]
         table.add_row(
             name,
             str(len(mine[name])),
@@ -263,6 +284,7 @@ def show(out: Path, space: LabelSpace) -> None:
             f"{np.mean([found[d]['macro_f1'].value for d in domains]):.4f}",
             f"{whole.low:.3f} to {whole.high:.3f}",
             f"{np.mean(routing):.3f}" if routing else "",
+            f"{np.mean(validation):.4f}" if validation else "",
         )
     Console(width=170).print(table)
     if OURS in mine:
