@@ -40,7 +40,7 @@ Said = dict[str, tuple[list[str], list[str]]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a model said of the test rows, its share of right domains, its mean macro-F1 over the validation rows' tasks."""
+    """What a model said of the test rows, its share of right domains, its mean macro-F1 on validation rows."""
 
     said: Said
     routing: float | None = None

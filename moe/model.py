@@ -17,7 +17,7 @@ from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, pool
 from moe.layers import Dropped
 from moe.trunk import Reached, Trunk
-from router.gate import Gate, Mixed, even, harden, pin, summarise
+from router.gate import Gate, Mixed, even, harden, pin
 
 
 @dataclass
@@ -203,7 +203,7 @@ class Mixture(nn.Module):
             self.bank.constant(self.only)
             return
         assert self.gate is not None
-        logits = self.gate.logits(summarise(states, now.own))  # (B, G + E)
+        logits = self.gate.logits(self.gate.summary(states, now.own))  # (B, G + E)
         branch = logits.view_as(logits)  # (B, G + E)
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
         gates = gates.detach() if self.detach_gates else gates  # (B, E)

@@ -23,6 +23,9 @@ class GateSettings(BaseModel):
         "soft", description="each expert its own group, all in one, groups by role, or constant gates"
     )
     hidden: int = Field(64, ge=0, description="width of the hidden layer; 0 is the papers' single matrix")
+    queries: int = Field(
+        0, ge=0, description="learned attentions over the text's tokens, read beside their mean; 0 is the mean alone"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="share of the hidden layer dropped in training")
     top_k: int | None = Field(None, ge=1, description="keep this many experts a text and renormalise; none keeps all")
     temperature: float = Field(1.0, gt=0, description="starting temperature; more blends experts more evenly")
@@ -61,9 +64,12 @@ def summarise(states: Tensor, mask: Tensor) -> Tensor:
 
     A text without a token in its mask gives zeros. What stands outside the mask is never read, not even a NaN.
     """
-    own = mask.bool()[..., None]  # (B, T, 1)
-    normal = normalise(states.float().masked_fill(~own, 0.0))  # (B, T, D), zeros outside the mask
-    return normal.sum(1) / own.sum(1).clamp(min=1)  # (B, D)
+    return _own(states, mask).sum(1) / mask.bool().sum(1, keepdim=True).clamp(min=1)  # (B, D)
+
+
+def _own(states: Tensor, mask: Tensor) -> Tensor:
+    """Normalised states (B, T, D), zeros outside the mask (B, T)."""
+    return normalise(states.float().masked_fill(~mask.bool()[..., None], 0.0))  # (B, T, D)
 
 
 def normalise(states: Tensor) -> Tensor:
@@ -103,7 +109,8 @@ class Gate(nn.Module):
         shares = torch.tensor(settings.fixed or (1.0,) * len(roles), dtype=torch.float32)  # (E,)
         self.register_buffer("shares", shares / shares.sum(), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(settings.temperature).log())
-        self.net = _network(dim, self.groups + self.experts, settings)
+        self.attend = nn.Linear(dim, settings.queries, bias=False) if settings.queries else None
+        self.net = _network(dim * (1 + settings.queries), self.groups + self.experts, settings)
         if settings.kind == "fixed":
             self.requires_grad_(False)
         self._start()
@@ -114,6 +121,8 @@ class Gate(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         nn.init.normal_(last.weight[self.groups :], std=self.settings.init_std)
+        if self.attend is not None:
+            nn.init.zeros_(self.attend.weight)  # each starts as the mean
 
     @property
     def temperature(self) -> Tensor:
@@ -125,8 +134,22 @@ class Gate(nn.Module):
         """A fixed gate learns nothing, whatever is asked."""
         return super().requires_grad_(requires_grad and self.settings.kind != "fixed")
 
+    def summary(self, states: Tensor, mask: Tensor) -> Tensor:
+        """What the router reads of trunk states (B, T, D) and its own tokens (B, T): (B, (1 + queries) · D) in fp32.
+
+        Their mean, and one attention-weighted mean a query: a text's domain often shows in few of its tokens.
+        """
+        mean = summarise(states, mask)  # (B, D)
+        if self.attend is None:
+            return mean
+        own = _own(states, mask)  # (B, T, D)
+        with torch.autocast(own.device.type, enabled=False):
+            scores = self.attend(own).masked_fill(~mask.bool()[..., None], torch.finfo(own.dtype).min)  # (B, T, Q)
+            seen = scores.softmax(1).transpose(1, 2) @ own  # (B, Q, D)
+        return torch.cat([mean, seen.flatten(1)], 1)  # (B, (1 + Q) · D)
+
     def logits(self, summary: Tensor) -> Tensor:
-        """Role and expert logits (B, G + E) of a trunk summary (B, D), or (B, T, ·) of (B, T, D); always fp32."""
+        """Role and expert logits (B, G + E) of a text's summary, or (B, T, ·) of its tokens' (B, T, ·); always fp32."""
         with torch.autocast(summary.device.type, enabled=False):
             return self.net(summary.float())
 

@@ -168,6 +168,7 @@ def test_a_fixed_gate_without_weights_is_uniform() -> None:
         {"kind": "fixed", "fixed": (2.0, -1.0)},
         {"kind": "fixed", "fixed": (float("nan"), 1.0)},
         {"top_k": 0},
+        {"queries": -1},
         {"kind": "random"},
         {"hiden": 3},
     ],
@@ -199,6 +200,35 @@ def test_a_summary_of_no_token_is_zeros_with_a_finite_gradient() -> None:
 def test_a_summary_does_not_see_the_scale_of_a_token() -> None:
     states, mask = torch.randn(1, 3, 8), torch.ones(1, 3)
     torch.testing.assert_close(summarise(states * 100, mask), summarise(states, mask), atol=1e-3, rtol=1e-3)
+
+
+def test_queries_start_as_the_mean_and_learn_to_look_at_single_tokens() -> None:
+    gate = build(queries=2)
+    states, mask = torch.randn(3, 4, 8), torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]])
+    start = gate.summary(states, mask)
+    torch.testing.assert_close(start, summarise(states, mask).repeat(1, 3))
+    gate.logits(start)[:, 0].sum().backward()
+    assert gate.attend is not None
+    assert gate.attend.weight.grad is not None
+    with torch.no_grad():
+        gate.attend.weight += 1e4 * normalise(states)[0, 1]
+    torch.testing.assert_close(gate.summary(states, mask)[0, 8:16], normalise(states)[0, 1])
+
+
+def test_queries_read_only_the_tokens_of_the_mask_and_zeros_where_there_are_none() -> None:
+    gate = build(queries=2)
+    assert gate.attend is not None
+    torch.nn.init.normal_(gate.attend.weight)
+    states, mask = torch.randn(2, 4, 8), torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
+    spoiled = states.clone()
+    spoiled[0, 0], spoiled[0, 3] = float("nan"), 1e9
+    read = gate.summary(spoiled, mask)
+    torch.testing.assert_close(read[:1], gate.summary(states[:1, 1:3], torch.ones(1, 2)))
+    assert read[1].tolist() == [0.0] * 24
+
+
+def test_a_gate_without_queries_has_no_more_weights_than_before() -> None:
+    assert not any("attend" in key for key in build().state_dict())
 
 
 def pinned(gates: list[float], dense: list[float], allowed: list[bool]) -> list[float]:
