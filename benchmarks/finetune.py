@@ -39,7 +39,7 @@ def plain(run: RunSettings) -> Mixture:
 
 
 def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tuple[Mixture, float]:
-    """All weights but the embeddings' learn, with the cosine schedule; the best validation macro-F1 is kept and told."""
+    """All weights but the embeddings' learn with the cosine schedule; the best validation macro-F1 is kept and told."""
     run, settings = work.run, work.run.stages.shared
     torch.manual_seed(run.seed)
     model = plain(run)
