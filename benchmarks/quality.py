@@ -1,4 +1,4 @@
-"""What helps on real text: the mixture in five routings beside TF-IDF, a frozen backbone, pooled LoRAs and fine-tuning.
+"""What helps on real text: the mixture in six routings beside TF-IDF, a frozen backbone, pooled LoRAs and fine-tuning.
 
 Run: `python benchmarks/quality.py FOLDER`; it trains what is missing, seed by seed, goes on where it stopped, prints
 the tables of what is there. `--only NAME` picks models, `--print-only` trains nothing.
@@ -176,6 +176,21 @@ def mixture(folder: str, **how: Any) -> Measure:
     return measure
 
 
+def team(seed: Seed) -> Found:
+    """The same experts under team gates: news and forum share a role, hard between the two, soft among the roles."""
+    base = seed.work()
+    own_parts(base)
+    roles = [f"domains.{name}.role=street" for name in ("news", "forum")]
+    work = seed.work("gate.kind=team", *roles, name="-team")
+    if not (work.out / MERGED).is_dir():
+        merge_experts(work, [base.expert_folder(name) for name in (*base.run.domains, "shared")])
+    if not (work.out / JOINT.folder).is_dir():
+        train_router(work, resume=True)
+    model, card = read_mixture(work.out / JOINT.folder)
+    max_length = card.backbone_settings.max_length
+    return asked(model, work, card.template, max_length, card.metrics.get("macro_f1"))
+
+
 def own_parts(work: Workspace) -> None:
     """All steps of the mixture that are not done yet."""
     train_shared(work, resume=True)
@@ -220,6 +235,7 @@ MODELS: dict[str, Measure] = {
     "mixture, warm start": mixture(WARMUP.folder),
     OURS: mixture(JOINT.folder),
     "mixture, hard": mixture(JOINT.folder, routing="hard"),
+    "mixture, team": team,
     "mixture, uniform": mixture(JOINT.folder, alike=True),
     "mixture, oracle": mixture(JOINT.folder, pin=True),
     "pooled LoRA, same total rank": pooled(lambda work: work.run.shared.r + len(work.run.domains) * work.run.lora.r),  # type: ignore[union-attr]
