@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
@@ -28,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from experts.errors import Fault
 from experts.files import sha256_of
 from experts.folder import BackboneId
+from moe.language import LanguageHead, kind_of
 from moe.layers import compile_layers, soften
 
 SHIPPED = "default"
@@ -69,11 +72,12 @@ class BackboneSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded backbone: frozen model, tokenizer, and what identifies its weights."""
+    """A loaded backbone: frozen model, tokenizer, what identifies its weights; its own head where one was asked for."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: BackboneId
+    language: LanguageHead | None = None
 
 
 def shipped_folder() -> Path:
@@ -102,11 +106,15 @@ def read_config(settings: BackboneSettings) -> PretrainedConfig:
     return _ask(AutoConfig, settings)
 
 
-def load_backbone(settings: BackboneSettings, device: torch.device | None = None) -> Backbone:
+def load_backbone(settings: BackboneSettings, device: torch.device | None = None, language: bool = False) -> Backbone:
     """Load model and tokenizer, frozen and in evaluation mode.
 
+    Args:
+        language: with its own language-model head.
+
     Raises:
-        Fault: when it cannot be found, its weights are no safetensors, or the shipped file has another hash.
+        Fault: when it cannot be found, its weights are no safetensors, the shipped file has another hash, or the head
+            is asked for and not among the weights.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -115,14 +123,27 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
     if settings.quantization != "none":
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
-    model = _ask(AutoModel, settings, **options)
-    model = model if settings.quantization != "none" else model.to(device)
+    whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
+    whole = whole if settings.quantization != "none" else whole.to(device)
+    model: PreTrainedModel = whole.base_model
     model.requires_grad_(False)
     if settings.dropout:
         soften(model, settings.trunk_depth, settings.dropout)
     if settings.compile:
         compile_layers(model)
-    return Backbone(model.eval(), load_tokenizer(settings), identity)
+    return Backbone(model.eval(), load_tokenizer(settings), identity, LanguageHead(whole) if language else None)
+
+
+def _with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
+    kind = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[kind_of(read_config(settings))]
+    whole, info = _ask(kind, settings, output_loading_info=True, **options)
+    if missing := sorted(info["missing_keys"]):
+        raise Fault(
+            f"the language-model head of {settings.name!r} among its weights",
+            f"{missing[0]} is missing",
+            "name a backbone that was saved with its head, as causal and masked language models are",
+        )
+    return whole
 
 
 def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
