@@ -127,6 +127,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     whole = whole if settings.quantization != "none" else whole.to(device)
     model: PreTrainedModel = whole.base_model
     model.requires_grad_(False)
+    model.config.use_cache = False  # generation asks for its cache; elsewhere keys and values would be held for nothing
     if settings.dropout:
         soften(model, settings.trunk_depth, settings.dropout)
     if settings.compile:

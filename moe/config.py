@@ -233,6 +233,8 @@ def disagreements(run: RunSettings) -> list[str]:
         faults.append(f"gate.top_k is {run.gate.top_k}, but {run.gate.kind} gates have {groups} groups: lower it")
     if run.gate.fixed is not None and len(run.gate.fixed) != experts:
         faults.append(f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one an expert")
+    if run.gate.unit == "token":
+        faults.append("gate.unit is token, but labels are learned of whole texts: set it to text")
     if run.losses.inner == "constant" and run.losses.classes == "dao" and run.dao.imbalance != "fixed":
         faults.append(f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: set one to dao or fixed")
     for domain in run.domains:

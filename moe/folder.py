@@ -19,7 +19,7 @@ from experts.folder import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter, Touch
 from experts.tensors import load_tensors, save_tensors
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
-from moe.heads import Heads, HeadSettings, MixedHeads
+from moe.heads import Heads, HeadSettings, MixedHeads, NoHeads
 from moe.model import Mixture
 from router.gate import Gate, GateSettings
 
@@ -65,6 +65,9 @@ class MixtureCard(BaseModel):
     gate: GateSettings
     heads: HeadSettings
     polarity: bool = Field(description="whether there is a polarity head")
+    language: bool = Field(
+        False, description="whether the backbone's own language-model head answers, and none of ours"
+    )
     seed: int
     steps: int = 0
     metrics: dict[str, float] = Field({}, description="validation metrics")
@@ -103,8 +106,10 @@ def _parts_to(model: Mixture) -> Mixture:
     return model
 
 
-def build_heads(card: MixtureCard, labels: LabelSpace, width: int) -> Heads | MixedHeads:
-    """Fresh heads: one set, or one set an expert."""
+def build_heads(card: MixtureCard, labels: LabelSpace, width: int) -> Heads | MixedHeads | NoHeads:
+    """Fresh heads: one set, or one set an expert; none of ours for a language model."""
+    if card.language:
+        return NoHeads()
 
     def one() -> Heads:
         return Heads(width, labels.heads, card.heads, card.polarity, seed=card.seed)
@@ -170,7 +175,7 @@ def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixtur
     refuse_other_backbone(card.backbone, backbone.id if backbone else identify(card.backbone_settings), str(folder))
     names = (*card.routed, *card.shared)
     adapters = {name: read_adapter(folder / "experts" / name) for name in names}
-    backbone = backbone or load_backbone(card.backbone_settings)
+    backbone = backbone or load_backbone(card.backbone_settings, language=card.language)
     model = build_mixture(card, backbone, {name: content for name, (content, _) in adapters.items()})
     for name, (_, weights) in adapters.items():
         model.bank.load(name, weights)

@@ -133,3 +133,7 @@ class MixedHeads(nn.Module):
         if outputs[0].polarity is not None:
             polarity = torch.stack([one.polarity for one in outputs], 1).mul(gates).sum(1)  # (B,)
         return HeadOutput(logits, polarity)
+
+
+class NoHeads(nn.Module):
+    """No head of ours, and nothing to learn: the backbone's own language-model head answers."""

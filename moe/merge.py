@@ -18,7 +18,7 @@ from experts.lora import LayerMap
 from moe.backbone import Backbone
 from moe.config import RunSettings
 from moe.folder import DomainCard, MixtureCard, build_mixture, load_strictly, refuse_other_backbone
-from moe.heads import Heads, MixedHeads, head_key
+from moe.heads import Heads, MixedHeads, NoHeads, head_key
 from moe.model import Mixture
 from moe.progress import say
 from moe.workspace import versions
@@ -66,7 +66,8 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     for one in everyone:
         model.bank.load(one.name, one.weights)
-    fill_heads(model.heads, parts.experts, model.labels)
+    if not isinstance(model.heads, NoHeads):
+        fill_heads(model.heads, parts.experts, model.labels)
     return model.eval(), card
 
 

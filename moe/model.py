@@ -3,9 +3,9 @@
 Training an expert is this with a constant route. Losses are `moe.objective`'s, files `moe.folder`'s.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.backbone import Backbone
-from moe.heads import Heads, MixedHeads, pool
+from moe.heads import Heads, MixedHeads, NoHeads, pool
 from moe.layers import Dropped
 from moe.trunk import Reached, Trunk
 from router.gate import Gate, Mixed, even, harden, pin
@@ -22,7 +22,7 @@ from router.gate import Gate, Mixed, even, harden, pin
 
 @dataclass
 class Routed:
-    """What the router said in one pass.
+    """What the router said in one pass; (B, T, ·) instead of (B, ·) where tokens are routed.
 
     Args:
         gates: (B, E), what the experts were blended by.
@@ -39,7 +39,10 @@ class Routed:
 
 @dataclass
 class Output:
-    """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned."""
+    """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned.
+
+    A language model has no heads of ours: its `pooled` are the last states, (B, T, D), which its own head reads.
+    """
 
     pooled: Tensor
     logits: dict[str, Tensor]
@@ -49,12 +52,16 @@ class Output:
 
 @dataclass
 class _Pass:
+    """What the trunk's end is told of the pass that is now running; `keep` lays one route for many passes."""
+
     own: Tensor
     allowed: Tensor | None
     hard: bool
     trunk: Tensor | None = None
     stop: bool = False
+    keep: bool = False
     routed: Routed | None = None
+    said: list[Tensor] = field(default_factory=list)
 
 
 class Mixture(nn.Module):
@@ -64,7 +71,7 @@ class Mixture(nn.Module):
         backbone: loaded and frozen.
         bank: its experts.
         gate: the router; None for a constant route.
-        heads: class and polarity heads.
+        heads: class and polarity heads; `NoHeads` where the backbone's own language-model head answers.
         domains: the domains, whose experts are columns of the gates.
         labels: which task reads which head.
         pooling: `mean` or `last`.
@@ -78,7 +85,7 @@ class Mixture(nn.Module):
         backbone: Backbone,
         bank: ExpertBank,
         gate: Gate | None,
-        heads: Heads | MixedHeads,
+        heads: Heads | MixedHeads | NoHeads,
         domains: Sequence[Domain],
         labels: LabelSpace,
         pooling: str,
@@ -100,22 +107,33 @@ class Mixture(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         allowed: Tensor | None = None,
         hard: bool = False,
         trunk: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        read: Tensor | None = None,
         **_: Any,
     ) -> Output:
         """One pass over token ids (B, T).
 
         Args:
+            attention_mask: (B, T), 0 at padding; or, for several documents a row, (B, 1, T, T) bool, or None where
+                position ids that start anew tell a decoder where each begins.
             allowed: (B, E) bool, pins each text's gates to these experts.
             hard: each text goes to its one most probable expert.
             trunk: (B, T, D), what `look` gave for these ids; the first layers are then not run again.
+            position_ids: (B, T), where they are not counted from 0 in every row.
+            read: (B, T) bool, the tokens that the router may read: a prompt's, not its answer's; by default all.
         """
-        now = _Pass(self._own(input_ids, attention_mask), allowed, hard, trunk)
-        states, routed = self._run(now, input_ids, attention_mask)
-        pooled = pool(states, attention_mask, self.pooling)  # (B, D)
+        flat = attention_mask is not None and attention_mask.dim() == 2
+        real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
+        own = self._own(input_ids, real if read is None else real * read)  # (B, T)
+        now = _Pass(own, allowed, hard, trunk)
+        states, routed = self._run(now, input_ids, attention_mask, position_ids)
+        if isinstance(self.heads, NoHeads):
+            return Output(states, {}, None, routed)
+        pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures there even when all below is frozen
         gates = routed.gates if routed else self.bank.route_state.gates
@@ -134,19 +152,45 @@ class Mixture(nn.Module):
         own = mask.bool() & ~torch.isin(ids, self.special)  # (B, T)
         return torch.where(own.any(1, keepdim=True), own, mask.bool())  # (B, T)
 
-    def _run(self, now: _Pass, ids: Tensor, mask: Tensor) -> tuple[Tensor, Routed | None]:
+    def _run(
+        self, now: _Pass, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> tuple[Tensor, Routed | None]:
         """The backbone's states (B, T, D) where this pass ends, and the routing on the way."""
         if now.trunk is not None and not self.trunk.known:
-            self.look(ids[:1, :2], mask[:1, :2])
+            self.look(ids[:1, :2], torch.ones_like(ids[:1, :2]))
         self._pass = now
         try:
             with self.trunk.skipped() if now.trunk is not None else nullcontext():
-                states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+                placed = {} if positions is None else {"position_ids": positions}
+                states = self.backbone(input_ids=ids, attention_mask=mask, **placed).last_hidden_state  # (B, T, D)
         except Reached as reached:
             states = reached.states  # (B, T, D)
         finally:
             self._pass = None
         return states, now.routed
+
+    @contextmanager
+    def answering(
+        self, own: Tensor, allowed: Tensor | None = None, hard: bool = False
+    ) -> Iterator[Callable[[], Tensor]]:
+        """Let others run the backbone while it lasts, as transformers' generation does with its cache.
+
+        A text's gates are made once, where its prompt (B, T) leaves the trunk, and kept for all that follows; where
+        tokens are routed, each new token's as it comes. Rows may be repeated, as beams are: each text's stand together.
+
+        Args:
+            own: (B, T), the prompt's own tokens.
+            allowed: (B, E) bool, pins each text's gates to these experts.
+            hard: each text, or token, goes to its one most probable expert.
+
+        Yields:
+            what tells the soft shares so far: (B', E) of texts, (B', T', E) of tokens.
+        """
+        self._pass = now = _Pass(own, allowed, hard, keep=True)
+        try:
+            yield lambda: torch.cat(now.said, 1) if now.said[0].dim() == 3 else now.said[0]
+        finally:
+            self._pass = None
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -187,9 +231,9 @@ class Mixture(nn.Module):
         return self
 
     def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs once, as the trunk's state enters the first layer with experts."""
+        """Runs as the trunk's state enters the first layer with experts: once a pass, once a text in generation."""
         now = self._pass
-        if now is None:
+        if now is None or (now.said and now.said[0].dim() == 2):
             return None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         states = states if now.trunk is None else now.trunk.to(states.dtype)  # (B, T, D)
@@ -203,12 +247,15 @@ class Mixture(nn.Module):
             self.bank.constant(self.only)
             return
         assert self.gate is not None
-        logits = self.gate.logits(self.gate.summary(states, now.own))  # (B, G + E)
+        times = len(states) // len(now.own)  # beams
+        logits = self.gate.logits(self.gate.summary(states, now.own.repeat_interleave(times, 0)))  # (B, G + E)
         branch = logits.view_as(logits)  # (B, G + E)
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
         gates = gates.detach() if self.detach_gates else gates  # (B, E)
         self.bank.route(gates)
         now.routed = Routed(gates, dense, logits, branch)
+        if now.keep:
+            now.said.append(dense)
 
     def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
         assert self.gate is not None
@@ -216,7 +263,8 @@ class Mixture(nn.Module):
         allowed = now.allowed
         if self.kept is not None:
             allowed = self.kept[None] if allowed is None else within(allowed, self.kept)  # (B, E) or (1, E)
-        mixed = mixed if allowed is None else pin(mixed, allowed.expand(len(logits), -1))
+        if allowed is not None:
+            mixed = pin(mixed, allowed.repeat_interleave(len(logits) // len(allowed), 0))
         return harden(mixed) if now.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:

@@ -22,6 +22,9 @@ class GateSettings(BaseModel):
     kind: Literal["soft", "hard", "team", "fixed"] = Field(
         "soft", description="each expert its own group, all in one, groups by role, or constant gates"
     )
+    unit: Literal["text", "token"] = Field(
+        "text", description="what is routed: a text as a whole, or each token by its own state (language models only)"
+    )
     hidden: int = Field(64, ge=0, description="width of the hidden layer; 0 is the papers' single matrix")
     queries: int = Field(
         0, ge=0, description="learned attentions over the text's tokens, read beside their mean; 0 is the mean alone"
@@ -39,6 +42,8 @@ class GateSettings(BaseModel):
     def _consistent(self) -> Self:
         if self.temperature < self.min_temperature:
             raise ValueError("temperature starts below min_temperature: raise it")
+        if self.unit == "token" and self.queries:
+            raise ValueError(f"a token is routed by its own state, not by {self.queries} queries: drop them")
         if self.fixed is not None and self.kind != "fixed":
             raise ValueError(f"fixed weights are read by kind `fixed` only, not by `{self.kind}`: drop them")
         if self.fixed is not None and not (min(self.fixed, default=0.0) >= 0 < sum(self.fixed) < math.inf):
@@ -73,7 +78,7 @@ def _own(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def normalise(states: Tensor) -> Tensor:
-    """Each token's state to mean 0 and variance 1, in fp32; a router that gates single tokens reads this (B, T, D)."""
+    """Each token's state (B, T, D) to mean 0 and variance 1, in fp32."""
     return F.layer_norm(states.float(), states.shape[-1:])
 
 
@@ -137,8 +142,11 @@ class Gate(nn.Module):
     def summary(self, states: Tensor, mask: Tensor) -> Tensor:
         """What the router reads of trunk states (B, T, D) and its own tokens (B, T): (B, (1 + queries) · D) in fp32.
 
-        Their mean, and one attention-weighted mean a query: a text's domain often shows in few of its tokens.
+        Their mean, and one attention-weighted mean a query: a text's domain often shows in few of its tokens. Where
+        tokens are routed, each one's own state: (B, T, D).
         """
+        if self.settings.unit == "token":
+            return normalise(states)  # (B, T, D)
         mean = summarise(states, mask)  # (B, D)
         if self.attend is None:
             return mean

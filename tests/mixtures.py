@@ -6,7 +6,7 @@ import torch
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
-from moe.backbone import Backbone
+from moe.backbone import Backbone, BackboneSettings, load_backbone
 from moe.data.batches import Batch, Collator
 from moe.folder import DomainCard, MixtureCard, build_mixture, write_mixture
 from moe.heads import HeadSettings
@@ -47,6 +47,43 @@ def written(folder: Path, backbone: Backbone, work: Workspace) -> Path:
     model, card = _made(backbone, work, "soft", "per_expert", 1)
     write_mixture(folder, model, card, "", {})
     return folder
+
+
+def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1) -> Mixture:
+    """A language model's mixture of random experts: macro, and micro with two."""
+    settings = BackboneSettings(name=str(folder), dtype="float32", trunk_depth=trunk_depth)
+    backbone = load_backbone(settings, language=True)
+    domains = tuple(
+        DomainCard(name=name, role=role, experts=(name,), tasks={})
+        for name, role in (("macro", "macro"), ("calls", "micro"), ("filings", "micro"))
+    )
+    layers = LayerMap.of(backbone.model)
+    adapters = {one.name: fresh_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for one in domains}
+    card = MixtureCard(
+        stage="test",
+        backbone=backbone.id,
+        backbone_settings=settings,
+        template="{text}",
+        domains=domains,
+        shared=(),
+        layers={name: one.layers for name, one in adapters.items()},
+        gate=GateSettings(kind=kind, unit=unit, init_std=1.0),  # type: ignore[arg-type]
+        heads=HeadSettings(),
+        polarity=False,
+        language=True,
+        seed=1,
+        versions=versions(),
+    )
+    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
+    assert model.gate is not None
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for key, parameter in model.expert_parameters().items():
+            if "lora_B" in key:
+                parameter.normal_(std=0.3)
+        for parameter in model.gate.net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return model.eval()
 
 
 def _made(backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int) -> tuple[Mixture, MixtureCard]:

@@ -135,8 +135,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_disagreements_between_parts_are_told_at_once(tmp_path: Path) -> None:
-    text = "template: 'news {text}'\ngate: {top_k: 3}\ndomains: {news: {labels: []}, forum: }\n"
-    assert len(faults_of(written(tmp_path, text))) == 3
+    text = "template: 'news {text}'\ngate: {top_k: 3, unit: token}\ndomains: {news: {labels: []}, forum: }\n"
+    assert len(faults_of(written(tmp_path, text))) == 4
 
 
 def test_check_tells_missing_files_and_an_impossible_trunk_together(tmp_path: Path) -> None:

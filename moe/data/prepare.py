@@ -156,7 +156,8 @@ def _parts(rows: Dataset, tally: Tally, task: TaskSettings, data: DataSettings) 
     if data.near_duplicates is not None:
         parts, gone = without_straddlers(parts, lambda which: _texts(rows, which), data.near_duplicates, data.seed)
     over = 0
-    for name, cap in (("train", task.max_train_rows), ("validation", task.max_validation_rows)):
+    caps: dict[Split, int | None] = {"train": task.max_train_rows, "validation": task.max_validation_rows}
+    for name, cap in caps.items():
         if cap is not None and len(parts[name]) > cap:
             over += len(parts[name]) - cap
             parts[name], _ = draw(labels, parts[name], cap, data.seed, 2)
