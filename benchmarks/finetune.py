@@ -19,7 +19,7 @@ from experts.adapter import fresh_adapter
 from moe.alone import expert_model
 from moe.config import RunSettings
 from moe.counts import label_counts
-from moe.data.batches import Collator, DomainBatches, text_lengths, tokenize
+from moe.data.batches import Collator, DomainBatches, row_lengths, tokenize
 from moe.evaluate import validate
 from moe.model import Mixture
 from moe.objective import Objective, Shared
@@ -50,7 +50,7 @@ def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tup
     groups = [{"params": learn, "lr": rate}, {"params": list(model.heads.parameters()), "lr": settings.head_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     domains = np.asarray(train.data.column("domain").combine_chunks().dictionary_encode().indices)
-    order = DomainBatches(domains, text_lengths(train), settings.batch_size, settings.sampling_temperature, run.seed)
+    order = DomainBatches(domains, row_lengths(train), settings.batch_size, settings.sampling_temperature, run.seed)
     total = epochs * len(order)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(0.06 * total), total)
     names = [domain.name for domain in model.domains]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch.utils.data import DataLoader
 
-from moe.data.batches import Batch, Collator, DomainBatches
+from moe.data.batches import Batch, Collate, DomainBatches
 from moe.model import Mixture, Output
 
 
@@ -20,9 +20,9 @@ class HeldOut:
         batches: which rows meet; a quarter of a step's is enough for a direction, and cheap.
     """
 
-    def __init__(self, model: Mixture, rows: object, batches: DomainBatches, collator: Collator) -> None:
+    def __init__(self, model: Mixture, rows: object, batches: DomainBatches, collate: Collate) -> None:
         self.model, self.batches = model, batches
-        self.loader = DataLoader(rows, batch_sampler=batches, collate_fn=collator)  # type: ignore[arg-type, var-annotated]
+        self.loader = DataLoader(rows, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type, var-annotated]
         self.stream = self._endless()
 
     def __call__(self) -> tuple[Output, Batch]:

@@ -61,8 +61,9 @@ class Watcher(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
         """Show the score."""
-        if metrics:
-            self.meter.advance(0, f"macro-F1 {metrics['eval_macro_f1']:.3f}")
+        for goal, told in (("macro_f1", "macro-F1 {:.3f}"), ("perplexity", "perplexity {:.2f}")):
+            if metrics and f"eval_{goal}" in metrics:
+                self.meter.advance(0, told.format(metrics[f"eval_{goal}"]))
 
 
 class Clock(TrainerCallback):

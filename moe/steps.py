@@ -25,11 +25,11 @@ from moe.evaluate import validate
 from moe.folder import read_mixture, write_mixture
 from moe.merge import merge
 from moe.model import Mixture
-from moe.objective import Objective, Shared
 from moe.progress import say
 from moe.result import CANDIDATES, write_result
+from moe.stage_run import Lesson, run_stage
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.train import Fitted, Job, fit
+from moe.train import Fitted
 from moe.workspace import Workspace, versions
 
 
@@ -84,7 +84,7 @@ def _train_one(
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     model = expert_model(work.run, name, fresh_adapter, polarity, seed, shared, always_on=pooled)
-    fitted = _fit(work, model, stage, train, held_out, seed, name, resume, learner=name)
+    fitted = run_stage(work, model, stage, labelled(work, model, train, held_out), seed, name, resume, learner=name)
     write_expert(
         folder,
         _expert_card(work, domain, model.bank.attached[name], name, polarity, seed, fitted, shared, domains),
@@ -99,68 +99,17 @@ def _train_one(
     say(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
 
 
-def _fit(
-    work: Workspace,
-    model: Mixture,
-    stage: Stage,
-    train: Dataset,
-    held_out: Dataset,
-    seed: int,
-    step: str,
-    resume: bool,
-    learner: str | None = None,
-) -> Fitted:
-    run = work.run
-    settings = getattr(run.stages, stage.name)
-    names = [domain.name for domain in model.domains]
-    if not resume:
-        shutil.rmtree(work.checkpoints(step), ignore_errors=True)
-        shutil.rmtree(work.logs(step), ignore_errors=True)
-    _count(model, stage, learner)
+def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> Lesson:
+    """Labelled rows to learn from, judged by macro-F1 on others."""
+    run, names = work.run, [domain.name for domain in model.domains]
     counts = label_counts(train, model.labels)
     tell_idle_weights(run.losses, counts)
     collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         collator.trunk = TrunkCache(model, collator, work.out / "cache")
         collator.trunk.fill(train)
-    job = Job(
-        stage,
-        settings,
-        Objective(
-            stage,
-            run.losses,
-            run.dao,
-            model.labels,
-            model.owners,
-            seed,
-            settings.accumulate,
-            Shared.of(model),
-            run.comparators,
-            counts,
-        ),
-        train,
-        collator,
-        lambda: validate(model, held_out, run.template, run.backbone.max_length),
-        work.checkpoints(step),
-        work.logs(step),
-        seed,
-        step,
-        learner,
-        resume,
-    )
-    return fit(model, job)
-
-
-def _count(model: Mixture, stage: Stage, learner: str | None) -> None:
-    names = [learner] if learner else list(model.bank.names)
-    counts = {
-        "experts": sum(p.numel() for n in names for p in model.bank.parameters_of(n).values()),
-        "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
-        "heads": sum(p.numel() for p in model.heads.parameters()),
-    }
-    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
-    frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
-    say(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
+    length = run.backbone.max_length
+    return Lesson(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
 
 
 def _expert_card(
@@ -252,7 +201,8 @@ def continue_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool 
     names = [domain.name for domain in model.domains]
     train, held_out = work.rows("train", names), work.rows("validation", names)
     torch.manual_seed(work.run.seed)
-    fitted = _fit(work, model, stage, train, held_out, work.run.seed, stage.folder, resume)
+    lesson = labelled(work, model, train, held_out)
+    fitted = run_stage(work, model, stage, lesson, work.run.seed, stage.folder, resume)
     metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
     card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
     everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}

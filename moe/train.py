@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
-from moe.data.batches import Batch, Collator, DomainBatches, text_lengths
+from moe.data.batches import Batch, Collate, DomainBatches, row_lengths
 from moe.errors import Fault, Interrupted
 from moe.model import Mixture
 from moe.objective import Objective
@@ -34,8 +34,10 @@ from moe.progress import bar
 from moe.stages import Stage, StageSettings
 from moe.trajectory import LOG, PARQUET, write_trajectory
 
+EXTRAS = ("trunk", "position_ids", "read")
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 Evaluate = Callable[[], dict[str, float]]
+Goal = Literal["macro_f1", "perplexity"]
 
 
 @dataclass(frozen=True)
@@ -56,20 +58,21 @@ class Job:
         settings: its numbers.
         objective: its loss.
         rows: training rows.
-        collator: makes batches of them.
-        evaluate: gives validation metrics, `macro_f1` among them, of the model as it is.
+        collate: makes batches of them.
+        evaluate: gives validation metrics, the goal among them, of the model as it is.
         checkpoints: folder for transformers' checkpoints while the stage runs.
         logs: folder for TensorBoard's and our JSONL log.
         title: shown to people.
         learner: the one expert that learns, in stages with a fixed route.
         resume: go on from the last checkpoint.
+        goal: the metric by which the best weights are kept: the highest macro-F1, or the lowest perplexity.
     """
 
     stage: Stage
     settings: StageSettings
     objective: Objective
     rows: Dataset
-    collator: Collator
+    collate: Collate
     evaluate: Evaluate
     checkpoints: Path
     logs: Path
@@ -77,6 +80,7 @@ class Job:
     title: str
     learner: str | None = None
     resume: bool = False
+    goal: Goal = "macro_f1"
 
 
 def fit(model: Mixture, job: Job) -> Fitted:
@@ -132,7 +136,7 @@ class _Loop(Trainer):
     """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
 
     def __init__(self, model: Mixture, job: Job) -> None:
-        self.settings, self.measure = job.settings, job.evaluate
+        self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
         self.objective: Objective = job.objective
         self.stopper = Stopper()
         device = next(model.backbone.parameters()).device
@@ -140,7 +144,7 @@ class _Loop(Trainer):
         self.rates: dict[str, float] = {}
         self.batches = _batches(job)
         if job.objective.looks_ahead:
-            job.objective.shared.held_out = HeldOut(model, job.rows, _batches(job, ahead=True), job.collator)
+            job.objective.shared.held_out = HeldOut(model, job.rows, _batches(job, ahead=True), job.collate)
         per_epoch = math.ceil(len(self.batches) / job.settings.accumulate)
         self.total = job.settings.steps or max(1, round(job.settings.epochs * per_epoch))
         super().__init__(
@@ -148,7 +152,7 @@ class _Loop(Trainer):
             args=_arguments(model, job, self.total),
             train_dataset=job.rows,
             eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
-            data_collator=job.collator,
+            data_collator=job.collate,
             callbacks=[
                 self.stopper,
                 EarlyStoppingCallback(job.settings.patience),
@@ -180,7 +184,7 @@ class _Loop(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Our objective on the mixture's output."""
-        out = model(inputs["input_ids"], inputs["attention_mask"], trunk=inputs.get("trunk"))
+        out = model(**{name: inputs.get(name) for name in ("input_ids", "attention_mask", *EXTRAS)})
         loss = self.objective(out, inputs)
         if not torch.isfinite(loss):
             raise Fault(
@@ -235,12 +239,13 @@ class _Loop(Trainer):
 
     def history(self) -> list[dict[str, float]]:
         """Every evaluation, its step included."""
-        found = [entry for entry in self.state.log_history if "eval_macro_f1" in entry]
+        found = [entry for entry in self.state.log_history if f"eval_{self.goal}" in entry]
         return [{key.removeprefix("eval_"): float(value) for key, value in entry.items()} for entry in found]
 
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
-        return max(self.history(), key=lambda entry: entry["macro_f1"], default={})
+        sign = -1 if self.goal == "perplexity" else 1
+        return max(self.history(), key=lambda entry: sign * entry[self.goal], default={})
 
 
 def _batches(job: Job, ahead: bool = False) -> DomainBatches:
@@ -248,7 +253,7 @@ def _batches(job: Job, ahead: bool = False) -> DomainBatches:
     domains = np.asarray(job.rows.data.column("domain").combine_chunks().dictionary_encode().indices)
     one = job.settings
     size, seed = (max(1, one.batch_size // 4), job.seed + 1) if ahead else (one.batch_size, job.seed)
-    return DomainBatches(domains, text_lengths(job.rows), size, one.sampling_temperature, seed)
+    return DomainBatches(domains, row_lengths(job.rows), size, one.sampling_temperature, seed)
 
 
 def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
@@ -271,8 +276,8 @@ def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         save_steps=every,
         save_total_limit=settings.keep,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_macro_f1",
-        greater_is_better=True,
+        metric_for_best_model=f"eval_{job.goal}",
+        greater_is_better=job.goal == "macro_f1",
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=[],

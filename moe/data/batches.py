@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Batch = dict[str, Tensor]
+Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
 
 def tokenize(
@@ -98,9 +99,13 @@ def by_budget(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarr
     return np.split(order, cuts)
 
 
-def text_lengths(rows: "Dataset") -> np.ndarray:
-    """Characters of each text (N,), which sort nearly as tokens do."""
-    return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks())) if len(rows) else np.zeros(0, int)
+def row_lengths(rows: "Dataset") -> np.ndarray:
+    """Tokens of each row (N,) where it holds them; else characters of its text, which sort nearly as tokens do."""
+    if not len(rows):
+        return np.zeros(0, int)
+    if "input_ids" in rows.column_names:
+        return np.asarray(pc.list_value_length(rows.data.column("input_ids").combine_chunks()))
+    return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks()))
 
 
 class DomainBatches(Sampler[list[int]]):

@@ -1,0 +1,92 @@
+"""One stage of a run: its numbers, objective, checkpoints and logs put together for the loop of `moe.train`.
+
+What is taught, and how it is judged, is a `Lesson`: labelled rows in `moe.steps`, plain text in `moe.pretrain`.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from torch import Tensor
+
+from moe.data.batches import Collate
+from moe.model import Mixture
+from moe.objective import Objective, Shared
+from moe.progress import say
+from moe.stages import Stage
+from moe.train import Evaluate, Fitted, Goal, Job, fit
+from moe.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a stage learns from.
+
+    Args:
+        rows: training rows, with their `domain`.
+        collate: makes batches of them.
+        evaluate: gives validation metrics of the model as it is, the goal among them.
+        goal: the metric by which the best weights are kept.
+        counts: training rows of each task's labels; see `Objective`.
+    """
+
+    rows: Dataset
+    collate: Collate
+    evaluate: Evaluate
+    goal: Goal = "macro_f1"
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def run_stage(
+    work: Workspace,
+    model: Mixture,
+    stage: Stage,
+    lesson: Lesson,
+    seed: int,
+    step: str,
+    resume: bool,
+    learner: str | None = None,
+) -> Fitted:
+    """Train one stage, its best weights left in the model.
+
+    Args:
+        step: names its folders of checkpoints and logs.
+        learner: the one expert that learns, in stages with a fixed route.
+
+    Raises:
+        Fault: as `moe.train.fit` does.
+    """
+    run = work.run
+    settings = getattr(run.stages, stage.name)
+    if not resume:
+        shutil.rmtree(work.checkpoints(step), ignore_errors=True)
+        shutil.rmtree(work.logs(step), ignore_errors=True)
+    _tell_learners(model, stage, learner)
+    objective = Objective(
+        stage,
+        run.losses,
+        run.dao,
+        model.labels,
+        model.owners,
+        seed,
+        settings.accumulate,
+        Shared.of(model),
+        run.comparators,
+        lesson.counts,
+    )
+    places = work.checkpoints(step), work.logs(step)
+    taught = lesson.rows, lesson.collate, lesson.evaluate
+    return fit(model, Job(stage, settings, objective, *taught, *places, seed, step, learner, resume, lesson.goal))
+
+
+def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
+    names = [learner] if learner else list(model.bank.names)
+    counts = {
+        "experts": sum(p.numel() for n in names for p in model.bank.parameters_of(n).values()),
+        "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
+        "heads": sum(p.numel() for p in model.heads.parameters()),
+    }
+    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
+    frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
+    say(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
