@@ -82,6 +82,27 @@ def train_expert(
         train_domain(work, name, overwrite, resume)
 
 
+@app.command("pretrain")
+def pretrain_(
+    role: Annotated[str | None, typer.Option("--role", help="The role to pre-train.", show_default=False)] = None,
+    all_roles: Annotated[bool, typer.Option("--all", help="Every role.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+) -> None:
+    """Train one role's experts (or `--all`) of a language model on plain text → `experts/NAME/`, in PEFT's format."""
+    from moe.errors import Fault
+
+    if (role is not None) == all_roles:
+        raise Fault("one of --role NAME, --all", "both" if all_roles else "neither", "name one, e.g. --role macro")
+    from moe.pretrain import pretrain
+
+    for folder in pretrain(_workspace(config, out, sets), role, overwrite, resume):
+        typer.echo(str(folder))
+
+
 @app.command()
 def merge(
     experts: Annotated[

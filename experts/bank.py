@@ -38,13 +38,14 @@ class ExpertBank:
     Args:
         backbone: a loaded transformers model; its linear layers are wrapped in place as adapters arrive.
         trunk_depth: how many first layers stay free of experts.
+        headed: adapters are written for the model with its own language-model head, not for the bare one.
     """
 
-    def __init__(self, backbone: PreTrainedModel, trunk_depth: int = 0) -> None:
+    def __init__(self, backbone: PreTrainedModel, trunk_depth: int = 0, headed: bool = False) -> None:
         backbone.requires_grad_(False)
         self.layers = LayerMap.of(backbone)
         check_trunk(self.layers, trunk_depth)
-        self.backbone, self.trunk_depth = backbone, trunk_depth
+        self.backbone, self.trunk_depth, self.headed = backbone, trunk_depth, headed
         self.training = False
         self.muted: tuple[str, ...] = ()
         """Shared experts that are not asked now."""
@@ -178,6 +179,11 @@ class ExpertBank:
             found[f"{PREFIX}{path}.lora_A.weight"] = self._gated[path].lora_A[name]
             found[f"{PREFIX}{path}.lora_B.weight"] = self._gated[path].lora_B[name]
         return found
+
+    def saved(self, name: str) -> dict[str, nn.Parameter]:
+        """One expert's parameters under the keys that PEFT looks for when it loads them beside the model."""
+        prefix = PREFIX + (self._prefix if self.headed else "")
+        return {prefix + key.removeprefix(PREFIX): one for key, one in self.parameters_of(name).items()}
 
     @staticmethod
     def path_of(key: str) -> str:

@@ -4,6 +4,7 @@ It is what a stage with a fixed route trains, and the baseline that a mixture is
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,10 @@ from experts.domain import Domain
 from experts.errors import Fault
 from experts.folder import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
-from moe.backbone import BackboneSettings, load_backbone
+from moe.backbone import Backbone, BackboneSettings, load_backbone
 from moe.config import RunSettings, parse_run, read_yaml
 from moe.folder import load_strictly, refuse_other_backbone
-from moe.heads import Heads
+from moe.heads import Heads, NoHeads
 from moe.model import Mixture
 
 SHARED_NAME = "shared"
@@ -41,14 +42,16 @@ def expert_model(
         shared: the shared expert to lie beside it, frozen; heads go on from its heads.
         always_on: whether the fresh expert is itself the shared one.
     """
-    backbone = load_backbone(run.backbone)
-    bank = ExpertBank(backbone.model, run.backbone.trunk_depth)
+    backbone = load_backbone(run.backbone, language=run.language is not None)
+    bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.language is not None)
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bank.attach(name, make(bank.layers, settings, run.backbone.trunk_depth), always_on)
+        bank.attach(name, _meant(make(bank.layers, settings, run.backbone.trunk_depth), backbone), always_on)
     labels = run.label_space()
-    heads = Heads(backbone.model.config.hidden_size, labels.heads, run.heads, polarity, seed=run.seed)
+    heads: Heads | NoHeads = NoHeads()
+    if run.language is None:
+        heads = Heads(backbone.model.config.hidden_size, labels.heads, run.heads, polarity, seed=run.seed)
     if shared:
         assert shared.card is not None
         bank.attach(shared.name, Adapter(shared.content, shared.card.layers), always_on=True)
@@ -58,6 +61,13 @@ def expert_model(
     bank.set_dropout(settings.dropout)
     domains = [Domain(one.name, one.tasks, one.role, 1, (name,)) for one in run.domain_list()]
     return _placed(Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling), name)
+
+
+def _meant(adapter: Adapter, backbone: Backbone) -> Adapter:
+    """PEFT is told which model the adapter is for."""
+    if backbone.language is None or backbone.language.kind == "masked":
+        return adapter
+    return replace(adapter, content=adapter.content | {"task_type": "CAUSAL_LM"})
 
 
 def _placed(model: Mixture, name: str) -> Mixture:

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,9 @@ from experts.errors import Fault, guess
 from experts.lora import LoraSettings
 from moe.backbone import BackboneSettings, read_config
 from moe.data.schema import DataSettings, TaskSettings
+from moe.faults import sentence
 from moe.heads import HeadSettings
+from moe.language import LanguageSettings
 from moe.stages import LossSettings, StagesSettings
 from router.dao import DAOSettings
 from router.gate import GateSettings
@@ -60,6 +62,9 @@ class SampleSettings(BaseModel):
 class DomainSettings(TaskSettings):
     """A domain: one task written here, or several under `tasks`."""
 
+    corpus: tuple[str, ...] = Field(
+        (), description="files of plain text to pre-train on, one document a line, from the data folder"
+    )
     role: str = Field("", description="group of experts in team gates; the domain's own name by default")
     experts: int = Field(1, ge=1, description="experts of this domain, each from its own seed")
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="several label sets in one domain")
@@ -80,6 +85,9 @@ class RunSettings(BaseModel):
     domains: dict[DomainName, DomainSettings] = Field(min_length=1, description="the domains, each with its experts")
     lora: LoraSettings = LoraSettings()
     shared: LoraSettings | None = Field(None, description="an expert on all domains pooled, always on; none by default")
+    language: LanguageSettings | None = Field(
+        None, description="experts of a language model, with the backbone's own head; none are for labels"
+    )
     heads: HeadSettings = HeadSettings()
     gate: GateSettings = GateSettings()
     losses: LossSettings = LossSettings()
@@ -106,9 +114,10 @@ class RunSettings(BaseModel):
         return tasks[task] if task is not None else next(iter(tasks.values()))
 
     def domain_list(self) -> list[Domain]:
-        """The domains as the experts know them."""
+        """The domains as the experts know them; in a language model they have no labels."""
+        tasks = {name: {} if self.language else self.tasks_of(name) for name in self.domains}
         return [
-            Domain(name, {task: one.labels for task, one in self.tasks_of(name).items()}, one.role, one.experts)
+            Domain(name, {task: its.labels for task, its in tasks[name].items()}, one.role, one.experts)
             for name, one in self.domains.items()
         ]
 
@@ -214,7 +223,7 @@ def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
     try:
         run = RunSettings.model_validate(raw)
     except ValidationError as error:
-        raise ConfigFault(source, [sentence(one) for one in error.errors()]) from error
+        raise ConfigFault(source, [sentence(one, model=RunSettings) for one in error.errors()]) from error
     if faults := disagreements(run):
         raise ConfigFault(source, faults)
     return run
@@ -233,19 +242,25 @@ def disagreements(run: RunSettings) -> list[str]:
         faults.append(f"gate.top_k is {run.gate.top_k}, but {run.gate.kind} gates have {groups} groups: lower it")
     if run.gate.fixed is not None and len(run.gate.fixed) != experts:
         faults.append(f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one an expert")
-    if run.gate.unit == "token":
+    if run.language is not None and "general" in run.domains:
+        faults.append("domains.general: the general text of a language model has this name; choose another")
+    if run.gate.unit == "token" and run.language is None:
         faults.append("gate.unit is token, but labels are learned of whole texts: set it to text")
     if run.losses.inner == "constant" and run.losses.classes == "dao" and run.dao.imbalance != "fixed":
         faults.append(f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: set one to dao or fixed")
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
-        faults += [
-            f"domains.{domain}: task {task} has no labels: name them in their order"
-            for task, one in run.tasks_of(domain).items()
-            if not one.labels
-        ]
+        faults += [] if run.language else _unlabelled(run, domain)
     return faults
+
+
+def _unlabelled(run: RunSettings, domain: str) -> list[str]:
+    return [
+        f"domains.{domain}: task {task} has no labels: name them in their order"
+        for task, one in run.tasks_of(domain).items()
+        if not one.labels
+    ]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -317,27 +332,3 @@ def _resolve(name: str, inline: Any, source: Path) -> Any:
             f"did you mean {near[0]}" if near else f"write one (known: {', '.join(known)})",
         )
     return (read_yaml(file) if file else {}) | (inline or {})
-
-
-def sentence(error: Any, inside: tuple[str, ...] = (), model: type[BaseModel] = RunSettings) -> str:
-    """One validation error in a sentence, with a guess at what was meant."""
-    error = {**error, "loc": (*inside, *error["loc"])}
-    path = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1], model), n=1, cutoff=0.5)
-        return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; leave it out")
-    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
-    return f"{path}: {error['msg'].removeprefix('Value error, ')}{found}"
-
-
-def _keys_at(path: Sequence[Any], model: Any) -> list[str]:
-    """The keys that the settings know at a place."""
-    for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        inner = [model] if field is None else [field.annotation]
-        model = next((one for one in _flatten(inner[0]) if hasattr(one, "model_fields")), model)
-    return list(getattr(model, "model_fields", {}))
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    return [annotation] + [inner for one in get_args(annotation) for inner in _flatten(one)]

@@ -82,7 +82,7 @@ class MixtureCard(BaseModel):
 
 def build_mixture(card: MixtureCard, backbone: Backbone, contents: Mapping[str, dict[str, Any]]) -> Mixture:
     """A mixture with fresh weights, as its card and its adapters' PEFT configs say."""
-    bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth)
+    bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth, card.language)
     for name in (*card.routed, *card.shared):
         bank.attach(name, Adapter(contents[name], card.layers[name]), always_on=name in card.shared)
     bank.set_dropout(max((one.adapter.dropout for one in bank.attached.values()), default=0.0))
@@ -133,7 +133,7 @@ def write_mixture(
     assert model.gate is not None
     with whole_folder(folder, overwrite) as temporary:
         for name, one in model.bank.attached.items():
-            write_adapter(temporary / "experts" / name, one.adapter, model.bank.parameters_of(name))
+            write_adapter(temporary / "experts" / name, one.adapter, model.bank.saved(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
         save_tensors(temporary / HEADS, model.heads.state_dict())
         write_json(temporary / CARD, card.model_dump(mode="json"))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +16,23 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, PretrainedConfig, PreTrain
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 Kind = Literal["causal", "masked"]
+
+
+class LanguageSettings(BaseModel):
+    """What experts learn from plain text by the backbone's own language-model head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    general: tuple[str, ...] = Field(
+        (), description="files of general text, mixed into every role's corpus so that less is forgotten"
+    )
+    mix: float = Field(0.1, ge=0, lt=1, description="share of general text among a role's training rows")
+    held_out: float = Field(
+        0.05, gt=0, lt=1, description="last share of each corpus, kept for perplexity; more measures more surely"
+    )
+    masked: float = Field(0.15, gt=0, lt=1, description="share of tokens that an encoder has to guess")
+
+
 IGNORED = -100
 """A label that is not asked for, transformers' own mark."""
 CHUNK = 1024  # tokens whose scores of the whole vocabulary are in memory at once

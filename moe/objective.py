@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from experts.domain import LabelSpace
 from moe.data.batches import Batch
+from moe.language import LanguageHead
 from moe.model import Mixture, Output, Routed, allowed_experts
 from moe.stages import LossSettings, Stage
 from router.comparators import make_weighting
@@ -74,12 +75,14 @@ class Shared:
         last: those of the last linear layer alone, where the inner level takes its virtual step.
         router: gives the router's parameters, where the outer level takes its own.
         held_out: the model's output on another training batch, and that batch; None where nobody asks for it.
+        language: the backbone's own language-model head, where it was loaded.
     """
 
     experts: Parameters = tuple
     last: Parameters = tuple
     router: Parameters = tuple
     held_out: Callable[[], tuple[Output, Batch]] | None = None
+    language: LanguageHead | None = None
 
     @classmethod
     def of(cls, model: Mixture) -> "Shared":
@@ -88,6 +91,7 @@ class Shared:
             experts=lambda: list(model.expert_parameters().values()),
             last=model.last_expert_parameters,
             router=lambda: [] if model.gate is None else list(model.gate.parameters()),
+            language=model.source.language,
         )
 
 
@@ -151,6 +155,8 @@ class Objective:
 
     def __call__(self, out: Output, batch: Batch) -> Tensor:
         """The scalar to go back from; what it was made of is left in `logs`."""
+        if "tokens" in batch:
+            return self._language(out, batch)
         losses, rows = self._sentiment_losses(out, batch)
         at = out.pooled if self.settings.measured == "state" else self.shared.experts()
         look = self._look(self.inner, self.shared.last)
@@ -160,6 +166,14 @@ class Objective:
         if out.routed is not None and self.outer is not None:
             total = total + self._routing(out.routed, batch, total if losses else None)
         self.logs["loss"] = float(total.detach())
+        return total
+
+    def _language(self, out: Output, batch: Batch) -> Tensor:
+        """−log p, meaned over the tokens that are asked for; 0 where none is."""
+        assert self.shared.language is not None
+        each = self.shared.language.losses(out.pooled, batch["tokens"])  # (N,)
+        total = each.mean() if len(each) else out.pooled.sum() * 0.0
+        self.logs = {"language": float(total.detach()), "loss": float(total.detach())}
         return total
 
     @property

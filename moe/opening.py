@@ -15,7 +15,8 @@ from moe.abstain import check_wanted
 from moe.alone import read_alone
 from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
 from moe.calibration import read_calibration
-from moe.config import ConfigFault, find_config, load_run, overlay, sentence
+from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay
+from moe.faults import sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
@@ -119,4 +120,6 @@ def _laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSetti
     try:
         return BackboneSettings.model_validate(raw["backbone"])
     except ValidationError as error:
-        raise ConfigFault("--set", [sentence(one, ("backbone",)) for one in error.errors()]) from error
+        raise ConfigFault(
+            "--set", [sentence(one, ("backbone",), model=RunSettings) for one in error.errors()]
+        ) from error

@@ -32,12 +32,13 @@ class Stage:
     folder: str
 
 
+PRETRAIN = Stage("pretrain", False, ("experts",), (), "experts")
 SHARED = Stage("shared", False, ("experts", "heads"), (), "experts/shared")
 EXPERT = Stage("expert", False, ("experts", "heads"), (), "experts")
 WARMUP = Stage("warmup", True, ("router", "heads"), ("domain", "balance"), "router-warmup")
 JOINT = Stage("joint", True, ("experts", "router", "heads"), ("sentiment", "domain", "balance"), "moe-joint")
 MERGED = "moe-init"
-STAGES = {stage.name: stage for stage in (SHARED, EXPERT, WARMUP, JOINT)}
+STAGES = {stage.name: stage for stage in (PRETRAIN, SHARED, EXPERT, WARMUP, JOINT)}
 
 
 class StageSettings(BaseModel):
@@ -69,6 +70,7 @@ class StagesSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    pretrain: StageSettings = StageSettings(epochs=1.0, batch_size=8, lr=5e-4, evals=6, sampling_temperature=1.0)
     shared: StageSettings = StageSettings()
     expert: StageSettings = StageSettings()
     warmup: StageSettings = StageSettings(steps=500, evals=1)

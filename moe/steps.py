@@ -11,7 +11,6 @@ import torch
 from datasets import Dataset
 
 from experts.adapter import fresh_adapter
-from experts.bank import Attached
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
@@ -87,7 +86,7 @@ def _train_one(
     fitted = run_stage(work, model, stage, labelled(work, model, train, held_out), seed, name, resume, learner=name)
     write_expert(
         folder,
-        _expert_card(work, domain, model.bank.attached[name], name, polarity, seed, fitted, shared, domains),
+        expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains)),
         model.bank.attached[name].adapter,
         model.bank.parameters_of(name),
         model.heads.state_dict(),
@@ -112,17 +111,25 @@ def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset)
     return Lesson(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
 
 
-def _expert_card(
+def expert_card(
     work: Workspace,
     domain: Domain,
-    attached: Attached,
     name: str,
+    model: Mixture,
     polarity: bool,
     seed: int,
     fitted: Fitted,
     shared: ExpertFolder | None,
-    domains: Sequence[str],
+    data: Mapping[str, str],
 ) -> ExpertCard:
+    """What a trained expert says of itself.
+
+    Args:
+        model: that it was trained in.
+        polarity: whether a polarity head was trained.
+        shared: the expert that it was trained on top of.
+        data: SHA-256 of the file of each task.
+    """
     run, space = work.run, work.run.label_space()
     heads = dict.fromkeys(space.head_of[task] for task in domain.tasks)
     return ExpertCard(
@@ -136,12 +143,12 @@ def _expert_card(
         max_length=run.backbone.max_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
         heads={head: space.heads[head] for head in heads},
-        layers=attached.layers,
+        layers=model.bank.attached[name].layers,
         head_kind=run.heads.kind,
         polarity=polarity,
         shared=shared.digest if shared else None,
         always_on=name == SHARED_NAME,
-        data_sha256=work.data_hashes(domains),
+        data_sha256=dict(data),
         seed=seed,
         steps=fitted.steps,
         metrics={key: value for key, value in fitted.best.items() if key not in ("epoch", "step")},

@@ -26,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
-from moe.data.batches import Batch, Collate, DomainBatches, row_lengths
+from moe.data.batches import Batch, Collate, DomainBatches, column, row_lengths
 from moe.errors import Fault, Interrupted
 from moe.model import Mixture
 from moe.objective import Objective
@@ -250,7 +250,7 @@ class _Loop(Trainer):
 
 def _batches(job: Job, ahead: bool = False) -> DomainBatches:
     """The stage's batches; `ahead`, smaller ones in another order."""
-    domains = np.asarray(job.rows.data.column("domain").combine_chunks().dictionary_encode().indices)
+    domains = np.asarray(column(job.rows, "domain").dictionary_encode().indices)
     one = job.settings
     size, seed = (max(1, one.batch_size // 4), job.seed + 1) if ahead else (one.batch_size, job.seed)
     return DomainBatches(domains, row_lengths(job.rows), size, one.sampling_temperature, seed)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
@@ -103,9 +104,15 @@ def row_lengths(rows: "Dataset") -> np.ndarray:
     """Tokens of each row (N,) where it holds them; else characters of its text, which sort nearly as tokens do."""
     if not len(rows):
         return np.zeros(0, int)
-    if "input_ids" in rows.column_names:
-        return np.asarray(pc.list_value_length(rows.data.column("input_ids").combine_chunks()))
-    return np.asarray(pc.utf8_length(rows.data.column("text").combine_chunks()))
+    if "lengths" not in rows.column_names:
+        return np.asarray(pc.utf8_length(column(rows, "text")))
+    documents = column(rows, "lengths")
+    return np.add.reduceat(np.asarray(documents.flatten()), np.asarray(documents.offsets)[:-1])
+
+
+def column(rows: "Dataset", name: str) -> pa.Array:
+    """One column of the rows as they stand, selected and in order, in one piece."""
+    return rows.select_columns(name).with_format("arrow")[:].column(name).combine_chunks()
 
 
 class DomainBatches(Sampler[list[int]]):

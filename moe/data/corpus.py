@@ -40,11 +40,13 @@ class Corpus:
         train: columns `input_ids`, `lengths`, `domain`; mapped from disk.
         held_out: the same of the last share of each file.
         report: documents, broken ones, tokens and rows, by file and part.
+        key: what it was made of: the files' hashes, tokenizer and shape.
     """
 
     train: Dataset
     held_out: Dataset
     report: dict[str, Any] = field(repr=False)
+    key: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _load(out: Path, key: dict[str, Any]) -> Corpus | None:
         train, held_out = (_rows(out, part, len(content["report"])) for part in ("train", "held_out"))
     except (Fault, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return None
-    return Corpus(train, held_out, content["report"])
+    return Corpus(train, held_out, content["report"], key)
 
 
 def _rows(out: Path, part: str, files: int) -> Dataset:

@@ -1,0 +1,161 @@
+"""Claims about role pre-training: it learns its role's text, keeps its best, and writes what PEFT reads."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FAMILIES, NOUNS, merged_settings, tiny_settings, tiny_tokenizer
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from experts.errors import Fault
+from experts.files import read_json
+from experts.folder import read_expert
+from moe.alone import read_alone
+from moe.config import ConfigFault, parse_run
+from moe.data.corpus import Documents
+from moe.pretrain import Shelf, pretrain
+from moe.workspace import Workspace
+
+FILL = ("the", "today", "again", "and", "of", "with")
+
+
+def write_corpora(folder: Path, count: int = 160) -> None:
+    """Made-up documents of each domain's own words, in an order that can be learned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, nouns in NOUNS.items():
+        source = random.Random(name)
+        lines = [
+            " ".join(f"{source.choice(FILL)} {noun}" for noun in nouns[source.randrange(3) :]) for _ in range(count)
+        ]
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    everything = [noun for nouns in NOUNS.values() for noun in nouns]
+    mixed = random.Random(0)
+    lines = [" ".join(mixed.sample(everything, 6)) for _ in range(count)]
+    (folder / "general.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def save_model(folder: Path, family: str) -> Path:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
+    kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.mask_token = "[UNK]" if family == "bert" else None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make(tmp_path: Path, family: str = "llama", **over: Any) -> Workspace:
+    if not (tmp_path / "model").is_dir():
+        save_model(tmp_path / "model", family)
+        write_corpora(tmp_path / "data")
+    settings = tiny_settings(tmp_path / "model", tmp_path / "data")
+    settings["domains"] = {
+        "news": {"corpus": ["news.txt"]},
+        "forum": {"corpus": ["forum.txt"], "role": "talk"},
+        "macro": {"corpus": ["macro.txt"], "role": "talk"},
+    }
+    settings["language"] = {"general": ["general.txt"], "mix": 0.1}
+    settings["stages"]["pretrain"] = {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2}
+    return Workspace(parse_run(merged_settings(settings, over), "test"), tmp_path / "run")
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "bert"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The expert of news, of two decoders and an encoder."""
+    work = make(tmp_path_factory.mktemp(request.param), request.param)
+    pretrain(work, "news")
+    return work
+
+
+def test_an_expert_foresees_its_own_roles_text_better_than_before_and_than_others(trained: Workspace) -> None:
+    metrics = read_json(trained.expert_folder("news") / "metrics.json")
+    first, best = metrics["history"][0], metrics["best"]
+    assert first["step"] == 0
+    assert best["perplexity"] == best["perplexity_news"] < 0.85 * first["perplexity_news"]
+    assert best["perplexity_news"] < min(best[f"perplexity_{name}"] for name in ("forum", "macro", "general"))
+    assert best["perplexity"] == min(entry["perplexity"] for entry in metrics["history"])
+
+
+def test_what_was_measured_is_the_model_that_was_written(trained: Workspace) -> None:
+    model, _ = read_alone(trained.expert_folder("news"))
+    best = read_json(trained.expert_folder("news") / "metrics.json")["best"]
+    assert Shelf(trained, model).lesson("news").evaluate()["perplexity"] == pytest.approx(best["perplexity"], rel=1e-5)
+
+
+def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Path) -> None:
+    work = make(tmp_path, "llama")
+    (folder,) = pretrain(work, "news")
+    whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), str(folder)).eval()
+    assert type(whole).__name__ == "PeftModelForCausalLM"
+    model, _ = read_alone(folder)
+    tokens, total, count = Shelf(work, model).tokens, 0.0, 0
+    lines = list(Documents(tmp_path / "data" / "news.txt"))
+    rows = list(Shelf(work, model).held_out()["news"])
+    pieces = [piece for row in rows for piece in torch.tensor(row["input_ids"]).split(row["lengths"])]
+    assert sum(map(len, pieces)) == sum(len(ids) for ids in tokens.documents(lines[-8:]))
+    for piece in pieces:
+        if len(piece) > 1:
+            with torch.no_grad():
+                loss = whole(input_ids=piece[None], labels=piece[None]).loss
+            total, count = total + float(loss) * (len(piece) - 1), count + len(piece) - 1
+    best = read_json(folder / "metrics.json")["best"]
+    assert best["perplexity_news"] == pytest.approx(math.exp(total / count), rel=1e-4)
+
+
+def test_only_the_experts_of_a_role_are_trained_and_no_backbone_weight_changes(tmp_path: Path) -> None:
+    work = make(tmp_path)
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    folders = pretrain(work, "talk")
+    assert [folder.name for folder in folders] == ["forum", "macro"]
+    assert not work.expert_folder("news").exists()
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    card = read_expert(folders[0]).card
+    assert card is not None
+    assert (card.role, card.heads, card.tasks) == ("talk", {}, {})
+
+
+def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
+    work = make(tmp_path, language={"mix": 0.25})
+    from experts.adapter import fresh_adapter
+    from moe.alone import expert_model
+
+    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).lesson("news").rows
+    domains = list(rows["domain"])
+    assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_finished_expert_is_kept_on_resume_and_never_overwritten_in_silence(tmp_path: Path) -> None:
+    work = make(tmp_path, stages={"pretrain": {"steps": 2, "evals": 1}})
+    (folder,) = pretrain(work, "news")
+    before = (folder / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(Fault, match="overwrite"):
+        pretrain(work, "news")
+    pretrain(work, "news", resume=True)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_runs_that_cannot_pretrain_say_so_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=r"one of the roles news, talk.*'tlak'.*talk"):
+        pretrain(make(tmp_path), "tlak")
+    with pytest.raises(Fault, match=r"corpus for news.*no file named"):
+        pretrain(make(tmp_path, domains={"news": {"corpus": []}}), "news")
+    plain = parse_run(tiny_settings(tmp_path / "model", tmp_path / "data"), "test")
+    with pytest.raises(Fault, match="language"):
+        pretrain(Workspace(plain, tmp_path / "run"))
+
+
+def test_a_domain_called_general_is_refused_in_a_language_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match=r"domains\.general"):
+        make(tmp_path, domains={"general": {"corpus": ["general.txt"]}})
+
+
+def test_an_encoder_without_a_mask_token_is_refused(tmp_path: Path) -> None:
+    work = make(tmp_path, "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(Fault, match="mask token"):
+        pretrain(work, "news")
