@@ -51,6 +51,7 @@ class ExpertCard(BaseModel):
     layers: dict[str, Touch] = Field(description="rank and scaling of every layer that its adapter touches")
     head_kind: str
     polarity: bool = Field(description="whether a polarity head was trained")
+    language: bool = Field(False, description="whether it learned plain text by the backbone's own head, and no labels")
     shared: str | None = Field(None, description="SHA-256 of the shared adapter it was trained on top of")
     always_on: bool = Field(False, description="whether it is itself the shared expert")
     data_sha256: dict[str, str] = Field(description="SHA-256 of the file of each task")

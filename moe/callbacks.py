@@ -43,10 +43,13 @@ class Watcher(TrainerCallback):
         meter: the bar.
         stopper: who was asked to stop.
         loss: gives the loss of the last step.
+        score: tells the validation metric that counts.
     """
 
-    def __init__(self, meter: Meter, stopper: Stopper, loss: Callable[[], float]) -> None:
-        self.meter, self.stopper, self.loss = meter, stopper, loss
+    def __init__(
+        self, meter: Meter, stopper: Stopper, loss: Callable[[], float], score: Callable[[Mapping[str, float]], str]
+    ) -> None:
+        self.meter, self.stopper, self.loss, self.score = meter, stopper, loss, score
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -61,9 +64,8 @@ class Watcher(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
         """Show the score."""
-        for goal, told in (("macro_f1", "macro-F1 {:.3f}"), ("perplexity", "perplexity {:.2f}")):
-            if metrics and f"eval_{goal}" in metrics:
-                self.meter.advance(0, told.format(metrics[f"eval_{goal}"]))
+        if metrics:
+            self.meter.advance(0, self.score(metrics))
 
 
 class Clock(TrainerCallback):

@@ -59,6 +59,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         gate=run.gate,
         heads=run.heads,
         polarity=any(one.card is not None and one.card.polarity for one in everyone),
+        language=run.language is not None,
         seed=run.seed,
         data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
         versions=versions(),
@@ -102,6 +103,7 @@ def _refuse_other_settings(one: ExpertFolder, run: RunSettings) -> None:
         "backbone.pooling": (one.card.pooling, run.backbone.pooling),
         "template": (one.card.template, run.template),
         "heads.kind": (one.card.head_kind, run.heads.kind),
+        "language": (one.card.language, run.language is not None),
     }
     for key, (its, ours) in pairs.items():
         if its != ours:

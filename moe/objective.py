@@ -129,10 +129,13 @@ class Objective:
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
         self.inner = make_weighting(settings.inner, SENTIMENT, dao, constants, seed, comparators)
         self.imbalance = self.inner if isinstance(self.inner, DAO) else DAO(SENTIMENT, dao, seed=seed)
-        outer = tuple(name for name in stage.outer if name not in settings.without)
+        self.base = "sentiment" if self.shared.language is None else "language"
+        outer = tuple(
+            self.base if name == "sentiment" else name for name in stage.outer if name not in settings.without
+        )
         self.outer = (
-            make_weighting(settings.outer, outer, dao, constants | {"sentiment": 1.0}, seed + 1, comparators)
-            if set(outer) - {"sentiment"}
+            make_weighting(settings.outer, outer, dao, constants | {self.base: 1.0}, seed + 1, comparators)
+            if set(outer) - {self.base}
             else None
         )
         self.bounds = dao.relative_bounds
@@ -155,26 +158,30 @@ class Objective:
 
     def __call__(self, out: Output, batch: Batch) -> Tensor:
         """The scalar to go back from; what it was made of is left in `logs`."""
-        if "tokens" in batch:
-            return self._language(out, batch)
-        losses, rows = self._sentiment_losses(out, batch)
-        at = out.pooled if self.settings.measured == "state" else self.shared.experts()
-        look = self._look(self.inner, self.shared.last)
-        total = self.inner.combine(losses, at=at, rows=rows, look=look) if losses else out.pooled.sum() * 0.0
-        self.logs = {name: float(value.detach()) for name, value in losses.items()}
-        self.logs |= {"sentiment": float(total.detach())} | _named("inner", self.inner.trajectory())
+        self.logs = {}
+        found = self._sentiment(out, batch) if self.base == "sentiment" else self._language(out, batch)
+        total = out.pooled.sum() * 0.0 if found is None else found
+        self.logs[self.base] = float(total.detach())
         if out.routed is not None and self.outer is not None:
-            total = total + self._routing(out.routed, batch, total if losses else None)
+            total = total + self._routing(out.routed, batch, found)
         self.logs["loss"] = float(total.detach())
         return total
 
-    def _language(self, out: Output, batch: Batch) -> Tensor:
-        """−log p, meaned over the tokens that are asked for; 0 where none is."""
+    def _sentiment(self, out: Output, batch: Batch) -> Tensor | None:
+        """Classes and polarity under the inner level; None where no row has either."""
+        losses, rows = self._sentiment_losses(out, batch)
+        at = out.pooled if self.settings.measured == "state" else self.shared.experts()
+        look = self._look(self.inner, self.shared.last)
+        total = self.inner.combine(losses, at=at, rows=rows, look=look) if losses else None
+        self.logs |= {name: float(value.detach()) for name, value in losses.items()}
+        self.logs |= _named("inner", self.inner.trajectory())
+        return total
+
+    def _language(self, out: Output, batch: Batch) -> Tensor | None:
+        """−log p, meaned over the tokens that are asked for; None where none is."""
         assert self.shared.language is not None
         each = self.shared.language.losses(out.pooled, batch["tokens"])  # (N,)
-        total = each.mean() if len(each) else out.pooled.sum() * 0.0
-        self.logs = {"language": float(total.detach()), "loss": float(total.detach())}
-        return total
+        return each.mean() if len(each) else None
 
     @property
     def looks_ahead(self) -> bool:
@@ -189,7 +196,11 @@ class Objective:
     def _held_out_loss(self) -> Tensor:
         """Σ log L_i of another batch: one percent off either sentiment loss counts alike, whatever their scale."""
         assert self.shared.held_out is not None
-        losses, _ = self._sentiment_losses(*self.shared.held_out(), learn=False)
+        out, batch = self.shared.held_out()
+        if self.base == "language":
+            found = self._language(out, batch)
+            return torch.zeros(()) if found is None else found.clamp(min=1e-12).log()
+        losses, _ = self._sentiment_losses(out, batch, learn=False)
         values = [value.clamp(min=1e-12).log() for value in losses.values()]
         return torch.stack(values).sum() if values else torch.zeros(())
 
@@ -226,21 +237,21 @@ class Objective:
         alpha, beta = self.imbalance.alpha.item(), self.imbalance.beta.item()
         return imbalance_loss(each, labels, alpha, beta, logits.shape[1])
 
-    def _routing(self, routed: Routed, batch: Batch, sentiment: Tensor | None) -> Tensor:
-        """The weighed routing losses, sentiment's own weight being 1 (method 4, outer level)."""
+    def _routing(self, routed: Routed, batch: Batch, base: Tensor | None) -> Tensor:
+        """The weighed routing losses, the base loss's own weight being 1 (method 4, outer level)."""
         assert self.outer is not None
-        allowed = allowed_experts(self.owners, batch["domain"])  # (B, E)
-        losses = {
-            "domain": domain_loss(routed.dense, allowed),
-            "balance": BALANCE[self.settings.balance](routed.dense, allowed),
-        }
+        dense, allowed = routed.dense, allowed_experts(self.owners, batch["domain"])  # (B, E) each
+        if dense.dim() == 3:  # tokens are routed: each by its text's domain
+            real = batch["attention_mask"].bool()  # (B, T)
+            dense, allowed = dense[real], allowed[:, None].expand(-1, real.shape[1], -1)[real]  # (N, E) each
+        losses = {"domain": domain_loss(dense, allowed), "balance": BALANCE[self.settings.balance](dense, allowed)}
         losses = {name: value for name, value in losses.items() if name not in self.settings.without}
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
         everything: dict[str, Tensor] = dict(losses)
-        watched = "sentiment" in self.stage.outer and sentiment is not None
+        watched = "sentiment" in self.stage.outer and base is not None
         if watched:
-            assert sentiment is not None
-            everything["sentiment"] = sentiment
+            assert base is not None
+            everything[self.base] = base
         reached = routed.gates.requires_grad  # detached gates keep sentiment from the router: no use to look ahead
         due, look = self.outer.due, self._look(self.outer, self.shared.router) if reached else None
         norms = measure(losses, routed.logits, {}) if due and self.outer.reads == "norms" else None
@@ -249,32 +260,32 @@ class Objective:
         if watched and due:
             self._watch(routed.branch)
         self.logs |= _named("outer", self.outer.trajectory()) | _named("weight", weights)
-        self.logs |= {f"share_{i}": float(s) for i, s in enumerate(routed.dense.detach().mean(0))}
+        self.logs |= {f"share_{i}": float(s) for i, s in enumerate(dense.detach().mean(0))}
         return weighed_sum(losses, {name: c for name, c in weights.items() if name in losses})
 
     def _gradients(self, losses: Mapping[str, Tensor], routed: Routed) -> dict[str, Tensor]:
-        """Each loss's gradient at the gate logits; sentiment's own costs a backward through the layers with experts."""
+        """Each loss's gradient at the gate logits; the base loss's costs a backward through the layers with experts."""
         return {
-            name: gradients({name: loss}, routed.branch if name == "sentiment" else routed.logits)[name]
+            name: gradients({name: loss}, routed.branch if name == self.base else routed.logits)[name]
             for name, loss in losses.items()
         }
 
     def _relative(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in units of sentiment's; constants that a person chose are held by no bounds."""
+        """Weights in units of the base loss's; constants that a person chose are held by no bounds."""
         assert self.outer is not None
-        if "sentiment" not in weights:
+        if self.base not in weights:
             return dict(weights)
-        return relative(weights, "sentiment", self.bounds if self.outer.bounded else (-torch.inf, torch.inf))
+        return relative(weights, self.base, self.bounds if self.outer.bounded else (-torch.inf, torch.inf))
 
     def _watch(self, branch: Tensor) -> None:
-        """Measure sentiment's gradient at the gate logits in the backward that is run anyway; its own weight is 1.
+        """Measure the base loss's gradient at the gate logits in the backward that is run anyway; its own weight is 1.
 
         Laid last: a virtual step goes back through the same place, and is not to be counted.
         """
         if branch.requires_grad:
-            outer, scale = self.outer, self.accumulate
+            outer, scale, base = self.outer, self.accumulate, self.base
             assert outer is not None
-            branch.register_hook(lambda grad: outer.observe("sentiment", grad.norm() * scale * len(grad) ** 0.5))
+            branch.register_hook(lambda grad: outer.observe(base, grad.norm() * scale * len(grad) ** 0.5))
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs: both levels' averages, weight nets and optimizers."""

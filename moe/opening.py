@@ -105,11 +105,18 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
     """
     if (folder / EXPERT_CARD).is_file():
         model, run = read_alone(folder, lambda settings: _laid_over(settings, sets))
+        _refuse_language(run.language is not None, folder)
         return model, run.template, run.backbone.max_length
     card = read_card(folder)
+    _refuse_language(card.language, folder)
     settings = _laid_over(card.backbone_settings, sets)
     model, card = read_mixture(folder, None if settings == card.backbone_settings else load_backbone(settings))
     return model, card.template, settings.max_length
+
+
+def _refuse_language(language: bool, folder: Path) -> None:
+    if language:
+        raise Fault("a model that gives labels", f"a language model's at {folder}", "name one trained on labelled rows")
 
 
 def _laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:

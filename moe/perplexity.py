@@ -1,40 +1,87 @@
-"""How well a model foresees held-out text: exp of the mean −log p of its tokens, role by role.
+"""How well a model foresees held-out text: exp of the mean −log p of its tokens; and how many texts it routes right.
 
-Which text it is, and who is trained, is `moe.pretrain`'s.
+Which text it is, and who is trained, is `moe.shelf`'s.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from moe.backbone import token_budget
-from moe.data.batches import Collate, by_budget, row_lengths
-from moe.model import Mixture
+from moe.data.batches import Batch, Collate, by_budget, row_lengths
+from moe.model import Mixture, Routed, allowed_experts
 from moe.train import EXTRAS
 
 SEED = 0
 """Of the masks: encoders are asked for the same tokens each time."""
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What was seen of some rows.
+
+    Args:
+        loss: Σ −log p over the tokens that were asked for.
+        tokens: how many those are.
+        rows: how many rows of a known domain there were.
+        right: how many of them the router gave most to an expert of their domain; None where there was no router.
+    """
+
+    loss: float = 0.0
+    tokens: int = 0
+    rows: int = 0
+    right: int | None = None
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean loss a token."""
+        return math.exp(min(self.loss / max(1, self.tokens), 700.0))
+
+    def __add__(self, other: "Foreseen") -> "Foreseen":
+        """Both together."""
+        rights = [one.right for one in (self, other) if one.right is not None]
+        right = sum(rights) if rights else None
+        return Foreseen(self.loss + other.loss, self.tokens + other.tokens, self.rows + other.rows, right)
+
+
 @torch.no_grad()
-def mean_loss(model: Mixture, rows: Dataset, collate: Collate) -> tuple[float, int]:
-    """−log p, meaned over the tokens that are asked for, and how many those are."""
+def foresee(model: Mixture, rows: Dataset, collate: Collate) -> Foreseen:
+    """Run a model over rows of tokens."""
     assert model.source.language is not None
     model.eval()
-    device = model.owners.device
-    total, count = 0.0, 0
+    device, found = model.owners.device, Foreseen()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for some in by_budget(row_lengths(rows), token_budget(device, model.backbone.dtype)):
-            batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in some]).items()}
-            out = model(**{name: batch.get(name) for name in ("input_ids", "attention_mask", *EXTRAS)})
-            each = model.source.language.losses(out.pooled, batch["tokens"])  # (N,)
-            total, count = total + float(each.double().sum()), count + len(each)
-    return total / max(count, 1), count
+            if len(some):
+                batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in some]).items()}
+                out = model(**{name: batch.get(name) for name in ("input_ids", "attention_mask", *EXTRAS)})
+                each = model.source.language.losses(out.pooled, batch["tokens"])  # (N,)
+                found += Foreseen(float(each.double().sum()), len(each), *_routed(model, out.routed, batch))
+    return found
 
 
-def perplexities(model: Mixture, held_out: Mapping[str, Dataset], collate: Collate) -> dict[str, float]:
-    """`perplexity_ROLE` of each role's held-out rows."""
-    return {f"perplexity_{name}": math.exp(mean_loss(model, rows, collate)[0]) for name, rows in held_out.items()}
+def _routed(model: Mixture, routed: Routed | None, batch: Batch) -> tuple[int, int | None]:
+    known = batch["domain"] >= 0  # (B,)
+    if routed is None:
+        return int(known.sum()), None
+    own = allowed_experts(model.owners, batch["domain"])  # (B, E)
+    best = of_texts(routed.dense, batch).argmax(-1, keepdim=True)  # (B, 1)
+    return int(known.sum()), int((own.gather(1, best)[:, 0] & known).sum())
+
+
+def of_texts(dense: Tensor, batch: Batch) -> Tensor:
+    """Soft shares (B, E) of texts: where tokens (B, T, E) are routed, the mean of a text's own."""
+    if dense.dim() == 2:
+        return dense
+    real = batch["attention_mask"][..., None].to(dense.dtype)  # (B, T, 1)
+    return (dense * real).sum(1) / real.sum(1)  # (B, E)
+
+
+def told(found: Mapping[str, Foreseen]) -> dict[str, float]:
+    """`perplexity_ROLE` of each."""
+    return {f"perplexity_{name}": one.perplexity for name, one in found.items()}

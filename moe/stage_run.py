@@ -15,7 +15,7 @@ from moe.model import Mixture
 from moe.objective import Objective, Shared
 from moe.progress import say
 from moe.stages import Stage
-from moe.train import Evaluate, Fitted, Goal, Job, fit
+from moe.train import MACRO_F1, Evaluate, Fitted, Goal, Job, fit
 from moe.workspace import Workspace
 
 
@@ -34,7 +34,7 @@ class Lesson:
     rows: Dataset
     collate: Collate
     evaluate: Evaluate
-    goal: Goal = "macro_f1"
+    goal: Goal = MACRO_F1
     counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -26,9 +26,10 @@ from moe.merge import merge
 from moe.model import Mixture
 from moe.progress import say
 from moe.result import CANDIDATES, write_result
+from moe.shelf import Shelf
 from moe.stage_run import Lesson, run_stage
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.train import Fitted
+from moe.train import MACRO_F1, PERPLEXITY, Fitted, Goal
 from moe.workspace import Workspace, versions
 
 
@@ -146,6 +147,7 @@ def expert_card(
         layers=model.bank.attached[name].layers,
         head_kind=run.heads.kind,
         polarity=polarity,
+        language=run.language is not None,
         shared=shared.digest if shared else None,
         always_on=name == SHARED_NAME,
         data_sha256=dict(data),
@@ -169,7 +171,8 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     experts = [read_expert(folder) for folder in chosen]
     if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in chosen:
         experts.append(read_expert(work.shared_folder))
-    model, card = merge(work.run, experts, load_backbone(work.run.backbone))
+    backbone = load_backbone(work.run.backbone, language=work.run.language is not None)
+    model, card = merge(work.run, experts, backbone)
     write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite)
     return target
 
@@ -205,26 +208,33 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
 def continue_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool = False, resume: bool = False) -> None:
     """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it."""
     model, card = read_mixture(before)
-    names = [domain.name for domain in model.domains]
-    train, held_out = work.rows("train", names), work.rows("validation", names)
+    lesson = _lesson(work, model)
     torch.manual_seed(work.run.seed)
-    lesson = labelled(work, model, train, held_out)
     fitted = run_stage(work, model, stage, lesson, work.run.seed, stage.folder, resume)
     metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
     card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
     everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
     write_mixture(work.out / stage.folder, model.eval(), card, work.run.as_yaml(), everything, overwrite)
     shutil.rmtree(work.checkpoints(stage.folder), ignore_errors=True)
-    say(f"{stage.folder}: {fitted.steps} steps, validation macro-F1 {metrics.get('macro_f1', 0.0):.3f}")
+    say(f"{stage.folder}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
+
+
+def _lesson(work: Workspace, model: Mixture) -> Lesson:
+    """What all domains of a mixture have to learn from: documents in a language model, else labelled rows."""
+    if work.run.language is not None:
+        return Shelf(work, model).routed()
+    names = [domain.name for domain in model.domains]
+    return labelled(work, model, work.rows("train", names), work.rows("validation", names))
 
 
 def judge_candidates(work: Workspace) -> str:
-    """Compare moe-init, router-warmup and moe-joint by validation macro-F1 and write `result.json`."""
+    """Compare moe-init, router-warmup and moe-joint by validation and write `result.json`."""
     scores: dict[str, dict[str, float]] = {}
     for name in CANDIDATES:
         scores[name] = _validation_of(work, work.out / name)
-    best = max(scores, key=lambda name: scores[name]["macro_f1"])
-    verdict = _verdict(scores, best)
+    goal = MACRO_F1 if work.run.language is None else PERPLEXITY
+    best = max(scores, key=lambda name: goal.worth(scores[name]))
+    verdict = _verdict(scores, best, goal)
     write_result(work.out, scores, best, verdict)
     return verdict
 
@@ -233,12 +243,11 @@ def _validation_of(work: Workspace, folder: Path) -> dict[str, float]:
     model, card = read_mixture(folder)
     if card.metrics:
         return card.metrics
-    rows = work.rows("validation", [domain.name for domain in model.domains])
-    return validate(model, rows, card.template, card.backbone_settings.max_length)
+    return _lesson(work, model).evaluate()
 
 
-def _verdict(scores: Mapping[str, Mapping[str, float]], best: str) -> str:
-    figures = ", ".join(f"{name} {score['macro_f1']:.3f}" for name, score in scores.items())
-    worse = scores[JOINT.folder]["macro_f1"] < scores[WARMUP.folder]["macro_f1"]
+def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: Goal) -> str:
+    figures = ", ".join(f"{name} {goal.figure(score)}" for name, score in scores.items())
+    worse = goal.worth(scores[JOINT.folder]) < goal.worth(scores[WARMUP.folder])
     told = "; the joint phase made it worse than the warm start" if worse else ""
-    return f"best by validation macro-F1: {best} ({figures}){told}"
+    return f"best by validation {goal.title}: {best} ({figures}){told}"

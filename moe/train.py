@@ -4,10 +4,10 @@ What is trained and by which losses is told by `moe.stages` and `moe.objective`;
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,38 @@ from moe.trajectory import LOG, PARQUET, write_trajectory
 EXTRAS = ("trunk", "position_ids", "read")
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 Evaluate = Callable[[], dict[str, float]]
-Goal = Literal["macro_f1", "perplexity"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The validation metric by which weights are kept, and mixtures compared.
+
+    Args:
+        name: its key.
+        title: its name.
+        higher: whether more of it is better.
+        digits: behind the point, for people.
+    """
+
+    name: str
+    title: str
+    higher: bool
+    digits: int
+
+    def worth(self, metrics: Mapping[str, float]) -> float:
+        """More is better, whatever the metric."""
+        return metrics[self.name] if self.higher else -metrics[self.name]
+
+    def figure(self, metrics: Mapping[str, float]) -> str:
+        """Its value, as people read it."""
+        return f"{metrics.get(self.name, 0.0):.{self.digits}f}"
+
+    def told(self, metrics: Mapping[str, float]) -> str:
+        """Its name and value."""
+        return f"{self.title} {self.figure(metrics)}"
+
+
+MACRO_F1, PERPLEXITY = Goal("macro_f1", "macro-F1", True, 3), Goal("perplexity", "perplexity", False, 2)
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,7 @@ class Job:
         title: shown to people.
         learner: the one expert that learns, in stages with a fixed route.
         resume: go on from the last checkpoint.
-        goal: the metric by which the best weights are kept: the highest macro-F1, or the lowest perplexity.
+        goal: the metric by which the best weights are kept.
     """
 
     stage: Stage
@@ -80,7 +111,7 @@ class Job:
     title: str
     learner: str | None = None
     resume: bool = False
-    goal: Goal = "macro_f1"
+    goal: Goal = MACRO_F1
 
 
 def fit(model: Mixture, job: Job) -> Fitted:
@@ -98,7 +129,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
     loop = _Loop(model, job)
     last = get_last_checkpoint(str(job.checkpoints)) if job.resume and job.checkpoints.is_dir() else None
     with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter:
-        loop.add_callback(Watcher(meter, loop.stopper, lambda: job.objective.logs.get("loss", math.nan)))
+        loop.add_callback(Watcher(meter, loop.stopper, loop.last_loss, loop.score))
         loop.train(resume_from_checkpoint=last)
     if loop.stopper.asked:
         raise Interrupted
@@ -237,15 +268,22 @@ class _Loop(Trainer):
         assert isinstance(self.model, Mixture)
         self.model.load_trained_state(load_tensors(folder / TRAINED))
 
+    def last_loss(self) -> float:
+        """The loss of the last step."""
+        return self.objective.logs.get("loss", math.nan)
+
+    def score(self, metrics: Mapping[str, float]) -> str:
+        """The goal's figure of an evaluation, for people."""
+        return self.goal.told({name.removeprefix("eval_"): value for name, value in metrics.items()})
+
     def history(self) -> list[dict[str, float]]:
         """Every evaluation, its step included."""
-        found = [entry for entry in self.state.log_history if f"eval_{self.goal}" in entry]
+        found = [entry for entry in self.state.log_history if f"eval_{self.goal.name}" in entry]
         return [{key.removeprefix("eval_"): float(value) for key, value in entry.items()} for entry in found]
 
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
-        sign = -1 if self.goal == "perplexity" else 1
-        return max(self.history(), key=lambda entry: sign * entry[self.goal], default={})
+        return max(self.history(), key=self.goal.worth, default={})
 
 
 def _batches(job: Job, ahead: bool = False) -> DomainBatches:
@@ -276,8 +314,8 @@ def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         save_steps=every,
         save_total_limit=settings.keep,
         load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{job.goal}",
-        greater_is_better=job.goal == "macro_f1",
+        metric_for_best_model=f"eval_{job.goal.name}",
+        greater_is_better=job.goal.higher,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=[],

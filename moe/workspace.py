@@ -79,8 +79,14 @@ class Workspace:
         """A domain's own rows by task, read, checked and split; kept on disk for the steps that follow.
 
         Raises:
-            Fault: when its file is missing or too much of it is bad.
+            Fault: when its file is missing or too much of it is bad, or the run is a language model's.
         """
+        if self.run.language is not None:
+            raise Fault(
+                "a run on labelled rows",
+                "one of a language model, which learns plain text",
+                "use moe pretrain, moe merge and moe train-router, or take `language` out of the config",
+            )
         if domain not in self._prepared:
             self._prepared[domain] = {
                 task: self._prepare(domain, task, settings) for task, settings in self.run.tasks_of(domain).items()

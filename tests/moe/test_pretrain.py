@@ -1,15 +1,14 @@
 """Claims about role pre-training: it learns its role's text, keeps its best, and writes what PEFT reads."""
 
 import math
-import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, NOUNS, merged_settings, tiny_settings, tiny_tokenizer
+from conftest import tiny_settings, tiny_tokenizer
+from corpora import make
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM
 
 from experts.errors import Fault
 from experts.files import read_json
@@ -17,51 +16,9 @@ from experts.folder import read_expert
 from moe.alone import read_alone
 from moe.config import ConfigFault, parse_run
 from moe.data.corpus import Documents
-from moe.pretrain import Shelf, pretrain
+from moe.pretrain import pretrain
+from moe.shelf import Shelf
 from moe.workspace import Workspace
-
-FILL = ("the", "today", "again", "and", "of", "with")
-
-
-def write_corpora(folder: Path, count: int = 160) -> None:
-    """Made-up documents of each domain's own words, in an order that can be learned."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, nouns in NOUNS.items():
-        source = random.Random(name)
-        lines = [
-            " ".join(f"{source.choice(FILL)} {noun}" for noun in nouns[source.randrange(3) :]) for _ in range(count)
-        ]
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    everything = [noun for nouns in NOUNS.values() for noun in nouns]
-    mixed = random.Random(0)
-    lines = [" ".join(mixed.sample(everything, 6)) for _ in range(count)]
-    (folder / "general.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def save_model(folder: Path, family: str) -> Path:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
-    kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
-    kind.from_config(config).save_pretrained(folder)
-    tokenizer = tiny_tokenizer()
-    tokenizer.mask_token = "[UNK]" if family == "bert" else None
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def make(tmp_path: Path, family: str = "llama", **over: Any) -> Workspace:
-    if not (tmp_path / "model").is_dir():
-        save_model(tmp_path / "model", family)
-        write_corpora(tmp_path / "data")
-    settings = tiny_settings(tmp_path / "model", tmp_path / "data")
-    settings["domains"] = {
-        "news": {"corpus": ["news.txt"]},
-        "forum": {"corpus": ["forum.txt"], "role": "talk"},
-        "macro": {"corpus": ["macro.txt"], "role": "talk"},
-    }
-    settings["language"] = {"general": ["general.txt"], "mix": 0.1}
-    settings["stages"]["pretrain"] = {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2}
-    return Workspace(parse_run(merged_settings(settings, over), "test"), tmp_path / "run")
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "bert"])
@@ -84,7 +41,7 @@ def test_an_expert_foresees_its_own_roles_text_better_than_before_and_than_other
 def test_what_was_measured_is_the_model_that_was_written(trained: Workspace) -> None:
     model, _ = read_alone(trained.expert_folder("news"))
     best = read_json(trained.expert_folder("news") / "metrics.json")["best"]
-    assert Shelf(trained, model).lesson("news").evaluate()["perplexity"] == pytest.approx(best["perplexity"], rel=1e-5)
+    assert Shelf(trained, model).packed("news").evaluate()["perplexity"] == pytest.approx(best["perplexity"], rel=1e-5)
 
 
 def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Path) -> None:
@@ -93,9 +50,9 @@ def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Pa
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), str(folder)).eval()
     assert type(whole).__name__ == "PeftModelForCausalLM"
     model, _ = read_alone(folder)
-    tokens, total, count = Shelf(work, model).tokens, 0.0, 0
+    tokens, total, count = Shelf(work, model).tokens(True), 0.0, 0
     lines = list(Documents(tmp_path / "data" / "news.txt"))
-    rows = list(Shelf(work, model).held_out()["news"])
+    rows = list(Shelf(work, model)._held_out(True)["news"])
     pieces = [piece for row in rows for piece in torch.tensor(row["input_ids"]).split(row["lengths"])]
     assert sum(map(len, pieces)) == sum(len(ids) for ids in tokens.documents(lines[-8:]))
     for piece in pieces:
@@ -124,7 +81,7 @@ def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
     from experts.adapter import fresh_adapter
     from moe.alone import expert_model
 
-    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).lesson("news").rows
+    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).packed("news").rows
     domains = list(rows["domain"])
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 
