@@ -205,6 +205,40 @@ def infer(
     answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 
+@app.command("generate")
+def generate_(
+    model: Annotated[Path, typer.Argument(help="A language model's mixture or expert folder.", show_default=False)],
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the answers.")
+    ] = None,
+    data_type: Annotated[
+        str | None,
+        typer.Option("--data-type", help="Pin prompts to this domain's experts; else the router decides."),
+    ] = None,
+    routing: RoutingOption = "soft",
+    new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Most tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is the likeliest token; more varies.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw among the likeliest tokens of this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 13,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--plain", help="The backbone's chat template; by default where it has one.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Answer prompts by a language model's mixture, and tell which experts did."""
+    from moe.generate import Sampling
+    from moe.writing import Wanted, write_all
+
+    sampling = Sampling(new_tokens, temperature, top_p, seed)
+    plain = json_ or not sys.stdout.isatty()
+    wanted = Wanted(model, tuple(prompts or ()), file, text_column, out, data_type, routing, plain, chat, sampling)
+    wanted.check()
+    write_all(wanted)
+
+
 @app.command("evaluate")
 def evaluate_(
     model: ModelArgument = None,

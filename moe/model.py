@@ -128,7 +128,7 @@ class Mixture(nn.Module):
         """
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
-        own = self._own(input_ids, real if read is None else real * read)  # (B, T)
+        own = self.own_tokens(input_ids, real if read is None else real * read)  # (B, T)
         now = _Pass(own, allowed, hard, trunk)
         states, routed = self._run(now, input_ids, attention_mask, position_ids)
         if isinstance(self.heads, NoHeads):
@@ -145,10 +145,11 @@ class Mixture(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None = None, hard: bool = False
     ) -> tuple[Tensor, Routed | None]:
         """The trunk alone: its states (B, T, D), and what the router makes of them."""
-        now = _Pass(self._own(input_ids, attention_mask), allowed, hard, stop=True)
+        now = _Pass(self.own_tokens(input_ids, attention_mask), allowed, hard, stop=True)
         return self._run(now, input_ids, attention_mask)
 
-    def _own(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def own_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) bool: a text's tokens without special ones, which the router reads; all where it has no other."""
         own = mask.bool() & ~torch.isin(ids, self.special)  # (B, T)
         return torch.where(own.any(1, keepdim=True), own, mask.bool())  # (B, T)
 
@@ -172,7 +173,7 @@ class Mixture(nn.Module):
     @contextmanager
     def answering(
         self, own: Tensor, allowed: Tensor | None = None, hard: bool = False
-    ) -> Iterator[Callable[[], Tensor]]:
+    ) -> Iterator[Callable[[], Tensor | None]]:
         """Let others run the backbone while it lasts, as transformers' generation does with its cache.
 
         A text's gates are made once, where its prompt (B, T) leaves the trunk, and kept for all that follows; where
@@ -184,11 +185,11 @@ class Mixture(nn.Module):
             hard: each text, or token, goes to its one most probable expert.
 
         Yields:
-            what tells the soft shares so far: (B', E) of texts, (B', T', E) of tokens.
+            what tells the soft shares so far: (B', E) of texts, (B', T', E) of tokens; None of a constant route.
         """
         self._pass = now = _Pass(own, allowed, hard, keep=True)
         try:
-            yield lambda: torch.cat(now.said, 1) if now.said[0].dim() == 3 else now.said[0]
+            yield lambda: torch.cat(now.said, -2) if now.said and now.said[0].dim() == 3 else next(iter(now.said), None)
         finally:
             self._pass = None
 

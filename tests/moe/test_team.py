@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, tiny_tokenizer
+from corpora import save_model
 from mixtures import team
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from moe.model import Mixture
 from moe.packing import way_to_pack
@@ -16,18 +16,10 @@ DECODERS = ("llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4")
 NEW = 6
 
 
-def save_decoder(folder: Path, family: str) -> Path:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer random decoder of two families."""
-    return save_decoder(tmp_path_factory.mktemp(request.param), request.param)
+    return save_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def prompts() -> tuple[Tensor, Tensor]:
@@ -125,7 +117,7 @@ def test_a_later_token_does_not_change_an_earlier_tokens_gate(decoder: Path, kin
 
 @pytest.mark.parametrize("family_name", DECODERS)
 def test_packed_documents_do_not_see_each_other_through_an_expert(family_name: str, tmp_path: Path) -> None:
-    model = team(save_decoder(tmp_path / "b", family_name))
+    model = team(save_model(tmp_path / "b", family_name))
     model.only = "calls"
     lengths, way = (4, 5, 3), way_to_pack(model.backbone)
     assert way is not None
