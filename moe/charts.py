@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe.curves import Runs, distinct_losses, epoch_means, scores, smooth, tasks_of, weight_columns, window_of
+from moe.curves import (
+    Runs,
+    distinct_losses,
+    epoch_means,
+    roles_of,
+    scores,
+    smooth,
+    tasks_of,
+    weight_columns,
+    window_of,
+)
+from moe.goals import PERPLEXITY
 from moe.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from moe.trajectory import Trajectory
 
@@ -24,6 +35,7 @@ OF_LOSS = {
     "classes": (BLUE, "-"),
     "polarity": (ORANGE, "--"),
     "sentiment": (PINK, "-"),
+    "language": (PINK, "-"),
     "domain": (GREEN, "--"),
     "balance": (RED, ":"),
 }
@@ -76,10 +88,12 @@ def losses_chart(title: str, runs: Runs) -> bytes | None:
 
 
 def learning_chart(title: str, runs: Runs) -> bytes | None:
-    """Validation macro-F1 and accuracy by step, the mean and each task; the kept weights are marked."""
+    """Validation by step, the kept weights marked: macro-F1 and accuracy, or perplexity; the mean and each of them."""
     (label, found), *others = runs.items()
     if not found.evaluations:
         return None
+    if found.goal is PERPLEXITY:
+        return _perplexity_chart(title, runs)
     figure, axes = _grid(title, 1, 2, 3.4)
     for panel, metric, told in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
         panel.set(title=f"validation {told}", xlabel="optimizer step", ylabel=told)
@@ -94,6 +108,21 @@ def learning_chart(title: str, runs: Runs) -> bytes | None:
         _mark_kept(panel, found, metric)
         panel.set_xlim(left=0)
         _hold_apart(panel)
+    return _png(figure)
+
+
+def _perplexity_chart(title: str, runs: Runs) -> bytes:
+    (label, found), *others = runs.items()
+    figure, axes = _grid(title, 1, 1, 3.8)
+    panel = axes[0][0]
+    panel.set(title="perplexity of held-out text", xlabel="optimizer step", ylabel="perplexity")
+    for role, colour in zip(roles_of(found), _cycle(), strict=False):
+        panel.plot(*scores(found, f"perplexity_{role}"), "o-", color=colour, linewidth=1, markersize=3, label=role)
+    panel.plot(*scores(found, PERPLEXITY.name), "o--", color=BLACK, linewidth=2, label=f"{label}: what counts")
+    for other, one in others:
+        panel.plot(*scores(one, PERPLEXITY.name), "s--", color="#777777", linewidth=2, label=f"{other}: what counts")
+    _mark_kept(panel, found, PERPLEXITY.name)
+    panel.set_xlim(left=0)
     return _png(figure)
 
 

@@ -21,8 +21,9 @@ def weight_columns(found: Trajectory, level: str) -> dict[str, list[str]]:
     """
     names = found.names
     columns = {title: [n for n in names if n.startswith(f"{level}/{key}_")] for key, title in LETTERS.items()}
-    if level == "outer" and "outer/lambda_sentiment" in names:  # else what is in force is c, or the constant w
-        columns["in force (sentiment = 1)"] = [name for name in names if name.startswith("weight/")]
+    for base in ("sentiment", "language"):
+        if level == "outer" and f"outer/lambda_{base}" in names:  # else what is in force is c, or the constant w
+            columns[f"in force ({base} = 1)"] = [name for name in names if name.startswith("weight/")]
     full = {title: some for title, some in columns.items() if some}
     return full if any(len(some) > 1 for some in full.values()) else {}
 
@@ -44,7 +45,7 @@ def distinct_losses(runs: Runs) -> list[str]:
             for other in kept
         ):
             kept.append(name)
-    order = ("classes", "polarity", "sentiment", "domain", "balance", "loss")
+    order = ("language", "classes", "polarity", "sentiment", "domain", "balance", "loss")
     return [name for name in order if name in kept]
 
 
@@ -52,6 +53,12 @@ def tasks_of(found: Trajectory) -> list[str]:
     """The tasks that a stage was evaluated on, in order."""
     names = dict.fromkeys(name for one in found.evaluations for name in one)
     return [name.removesuffix("_macro_f1") for name in names if name.endswith("_macro_f1")]
+
+
+def roles_of(found: Trajectory) -> list[str]:
+    """The roles whose text a stage was evaluated on, in order."""
+    names = dict.fromkeys(name for one in found.evaluations for name in one)
+    return [name.removeprefix("perplexity_") for name in names if name.startswith("perplexity_")]
 
 
 def scores(found: Trajectory, name: str) -> tuple[list[float], list[float]]:

@@ -41,7 +41,8 @@ class Routed:
 class Output:
     """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned.
 
-    A language model has no heads of ours: its `pooled` are the last states, (B, T, D), which its own head reads.
+    A language model has no heads of ours: its `pooled` are the last states, (B, T, D), which its own head reads; or the
+    trunk's, where a router learns with gates that let no gradient through.
     """
 
     pooled: Tensor
@@ -129,7 +130,8 @@ class Mixture(nn.Module):
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
         own = self.own_tokens(input_ids, real if read is None else real * read)  # (B, T)
-        now = _Pass(own, allowed, hard, trunk)
+        router_alone = self.training and self.detach_gates and isinstance(self.heads, NoHeads)
+        now = _Pass(own, allowed, hard, trunk, stop=router_alone)  # no later layer could teach it anything
         states, routed = self._run(now, input_ids, attention_mask, position_ids)
         if isinstance(self.heads, NoHeads):
             return Output(states, {}, None, routed)

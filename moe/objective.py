@@ -161,7 +161,8 @@ class Objective:
         self.logs = {}
         found = self._sentiment(out, batch) if self.base == "sentiment" else self._language(out, batch)
         total = out.pooled.sum() * 0.0 if found is None else found
-        self.logs[self.base] = float(total.detach())
+        if found is not None or self.base == "sentiment":
+            self.logs[self.base] = float(total.detach())
         if out.routed is not None and self.outer is not None:
             total = total + self._routing(out.routed, batch, found)
         self.logs["loss"] = float(total.detach())
@@ -178,8 +179,10 @@ class Objective:
         return total
 
     def _language(self, out: Output, batch: Batch) -> Tensor | None:
-        """−log p, meaned over the tokens that are asked for; None where none is."""
+        """−log p, meaned over the tokens that are asked for; None where none is, or where it could teach nothing."""
         assert self.shared.language is not None
+        if out.routed is not None and not (out.routed.gates.requires_grad or "experts" in self.stage.learns):
+            return None
         each = self.shared.language.losses(out.pooled, batch["tokens"])  # (N,)
         return each.mean() if len(each) else None
 

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from moe.goals import judged_by
+
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 
 
@@ -161,17 +163,18 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="training, stage by stage", title_justify="left", header_style="bold")
     for name in ("stage", *(("run",) if several else ())):
         table.add_column(name, overflow="fold")
-    for name in ("steps", "best val.\nmacro-F1", "seconds", "with\nevals", "s/step", "peak MiB"):
+    goal = judged_by(rows)
+    for name in ("steps", f"best val.\n{goal.title}", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
     forms = {
-        "macro_f1": ".3f",
+        goal.name: goal.form,
         "seconds": ",.1f",
         "wall_seconds": ",.1f",
         "seconds_per_step": ".3f",
         "peak_mib": ",.0f",
     }
     for row in rows:
-        figures = ["–" if row[key] is None else format(row[key], form) for key, form in forms.items()]
+        figures = ["–" if row[name] is None else format(row[name], how) for name, how in forms.items()]
         stage = row["stage"] + ("" if row["finished"] else " (not finished)")
         table.add_row(stage, *((row["run"],) if several else ()), str(row["steps"]), *figures)
     return table

@@ -12,6 +12,7 @@ from typing import Any
 from experts.files import whole_file, write_json, write_text
 from moe.charts import cost_chart, learning_chart, losses_chart, routing_chart, weights_chart
 from moe.curves import LEVELS
+from moe.goals import judged_by
 from moe.progress import bar
 from moe.run_logs import RunLogs, labels_of, read_run
 from moe.run_report import numbers, stage_names, validation_figures
@@ -144,12 +145,13 @@ def _page(runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence
 
 
 def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
-    head = ["stage", "steps", "epochs", "kept at step", "validation macro-F1", "seconds", "with evaluations"]
+    goal = judged_by(rows)
+    head = ["stage", "steps", "epochs", "kept at step", f"validation {goal.title}", "seconds", "with evaluations"]
     cells = [
         [
             row["stage"] + ("" if row["finished"] else " (not finished)"),
             str(row["steps"]),
-            *_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), ("macro_f1", ".3f"), ("seconds", ",.1f")),
+            *_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (goal.name, goal.form), ("seconds", ",.1f")),
             *_cells(row, ("wall_seconds", ",.1f"), ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
         ]
         for row in rows

@@ -62,6 +62,7 @@ def stage_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
                     "kept_step": kept.get("step"),
                     "macro_f1": kept.get("macro_f1"),
                     "accuracy": kept.get("accuracy"),
+                    "perplexity": kept.get("perplexity"),
                     "seconds": float(seconds.sum()) if len(seconds) else None,
                     "wall_seconds": found.wall_seconds,
                     "seconds_per_step": float(np.median(seconds)) if len(seconds) else None,

@@ -13,13 +13,13 @@ from datasets import Dataset, concatenate_datasets
 from moe.backbone import identify
 from moe.data.corpus import Corpus, Tokens, prepare_corpus
 from moe.data.text_batches import TextCollator
+from moe.goals import PERPLEXITY
 from moe.language import LanguageHead, LanguageSettings
 from moe.model import Mixture
 from moe.packing import Way, way_to_pack
 from moe.perplexity import Foreseen, foresee, told
 from moe.progress import say
 from moe.stage_run import Lesson
-from moe.train import PERPLEXITY
 from moe.workspace import Workspace
 
 GENERAL = "general"

@@ -11,11 +11,12 @@ from datasets import Dataset
 from torch import Tensor
 
 from moe.data.batches import Collate
+from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
 from moe.objective import Objective, Shared
 from moe.progress import say
 from moe.stages import Stage
-from moe.train import MACRO_F1, Evaluate, Fitted, Goal, Job, fit
+from moe.train import Evaluate, Fitted, Job, fit
 from moe.workspace import Workspace
 
 

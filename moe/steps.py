@@ -22,6 +22,7 @@ from moe.counts import label_counts, tell_idle_weights
 from moe.data.batches import Collator
 from moe.evaluate import validate
 from moe.folder import read_mixture, write_mixture
+from moe.goals import MACRO_F1, PERPLEXITY, Goal
 from moe.merge import merge
 from moe.model import Mixture
 from moe.progress import say
@@ -29,7 +30,7 @@ from moe.result import CANDIDATES, write_result
 from moe.shelf import Shelf
 from moe.stage_run import Lesson, run_stage
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.train import MACRO_F1, PERPLEXITY, Fitted, Goal
+from moe.train import Fitted
 from moe.workspace import Workspace, versions
 
 

@@ -28,6 +28,7 @@ from moe.ahead import HeldOut
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collate, DomainBatches, column, row_lengths
 from moe.errors import Fault, Interrupted
+from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
 from moe.objective import Objective
 from moe.progress import bar
@@ -37,38 +38,6 @@ from moe.trajectory import LOG, PARQUET, write_trajectory
 EXTRAS = ("trunk", "position_ids", "read")
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 Evaluate = Callable[[], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """The validation metric by which weights are kept, and mixtures compared.
-
-    Args:
-        name: its key.
-        title: its name.
-        higher: whether more of it is better.
-        digits: behind the point, for people.
-    """
-
-    name: str
-    title: str
-    higher: bool
-    digits: int
-
-    def worth(self, metrics: Mapping[str, float]) -> float:
-        """More is better, whatever the metric."""
-        return metrics[self.name] if self.higher else -metrics[self.name]
-
-    def figure(self, metrics: Mapping[str, float]) -> str:
-        """Its value, as people read it."""
-        return f"{metrics.get(self.name, 0.0):.{self.digits}f}"
-
-    def told(self, metrics: Mapping[str, float]) -> str:
-        """Its name and value."""
-        return f"{self.title} {self.figure(metrics)}"
-
-
-MACRO_F1, PERPLEXITY = Goal("macro_f1", "macro-F1", True, 3), Goal("perplexity", "perplexity", False, 2)
 
 
 @dataclass(frozen=True)

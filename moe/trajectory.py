@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from experts.errors import Fault
 from experts.files import whole_file
+from moe.goals import GOALS, MACRO_F1, Goal
 
 LOG, PARQUET = "log.jsonl", "trajectory.parquet"
-LOSSES = ("loss", "sentiment", "classes", "polarity", "domain", "balance")
+LOSSES = ("loss", "language", "sentiment", "classes", "polarity", "domain", "balance")
 FIRST = ("step", "epoch", *LOSSES)
 LAST = ("grad_norm", "learning_rate", "seconds", "memory_mib", "device")
 Row = dict[str, Any]
@@ -52,8 +53,13 @@ class Trajectory:
 
     @property
     def kept(self) -> dict[str, float] | None:
-        """The evaluation whose weights are kept: the best macro-F1, the first of equals."""
-        return max(self.evaluations, key=lambda one: one["macro_f1"], default=None)
+        """The evaluation whose weights are kept: the best by its goal, the first of equals."""
+        return max(self.evaluations, key=self.goal.worth, default=None)
+
+    @property
+    def goal(self) -> Goal:
+        """What the stage was judged by."""
+        return next((goal for goal in GOALS if any(goal.name in one for one in self.evaluations)), MACRO_F1)
 
 
 def read_trajectory(logs: Path) -> Trajectory | None:
@@ -105,7 +111,7 @@ def _of_lines(lines: Iterator[Row]) -> Trajectory:
     wall: float | None = None
     for line in lines:
         step = line["step"]
-        if "eval_macro_f1" in line:
+        if any(f"eval_{goal.name}" in line for goal in GOALS):
             evaluations[step] = _numbers(line)
         elif "train_runtime" in line:
             wall = (wall or 0.0) + line["train_runtime"]

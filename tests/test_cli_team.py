@@ -49,6 +49,17 @@ def test_generate_writes_an_object_a_line_with_the_experts_that_answered(team: D
         assert isinstance(row["answer"], str)
 
 
+def test_a_teams_training_is_reported(team: Desk, place: Path) -> None:
+    code, out, err = team("report", "team")
+    assert code == 0, err
+    stages = {row["stage"]: row for row in json.loads(out)["stages"]}
+    assert stages.keys() == {"news", "forum", "macro", "router-warmup", "moe-joint"}
+    assert all(row["perplexity"] > 1 and row["macro_f1"] is None for row in stages.values())
+    page = (place / "team" / "report" / "index.html").read_text()
+    assert "validation perplexity" in page
+    assert (place / "team" / "report" / "news-learning.png").is_file()
+
+
 def test_a_lone_expert_answers_too(team: Desk) -> None:
     code, out, err = team("generate", "team/experts/news", "profit rose", "--max-new-tokens", "5")
     assert code == 0, err

@@ -11,6 +11,7 @@ from corpora import make
 
 from experts.errors import Fault
 from experts.files import read_json
+from experts.lora import layer_list
 from moe.folder import read_mixture
 from moe.opening import open_model
 from moe.pretrain import pretrain
@@ -58,6 +59,23 @@ def test_every_step_of_every_stage_is_in_the_logs_with_its_losses(team: Workspac
     step = next(line for line in lines if "language" in line)
     assert {"language", "domain", "balance", "weight/domain", "share_0", "outer/lambda_language"} <= step.keys()
     assert "sentiment" not in step
+
+
+def test_a_router_whose_gates_let_no_gradient_through_learns_from_the_trunk_alone(team: Workspace) -> None:
+    model, _ = read_mixture(team.out / "moe-init")
+    after = layer_list(model.backbone)[1][-1]
+    calls: list[int] = []
+    after.register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.randint(4, 20, (2, 6))
+    for detached in (True, False):
+        model.train()
+        model.detach_gates = detached
+        calls.clear()
+        out = model(ids, torch.ones_like(ids))
+        assert bool(calls) is not detached
+        assert out.routed is not None
+        assert out.routed.dense.requires_grad
+        assert out.routed.gates.requires_grad is not detached
 
 
 def test_the_verdict_compares_perplexities_and_keeps_the_lowest(team: Workspace) -> None:
