@@ -375,7 +375,7 @@ def check(
     sets: SetOption = None,
 ) -> None:
     """Tell every fault of a config at once; no weight is loaded."""
-    from moe.config import check_config
+    from moe.check import check_config
 
     typer.echo(check_config(config, sets or ()))
 

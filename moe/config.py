@@ -16,7 +16,7 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, guess
 from experts.lora import LoraSettings
-from moe.backbone import BackboneSettings, read_config
+from moe.backbone import BackboneSettings
 from moe.data.schema import DataSettings, TaskSettings
 from moe.faults import sentence
 from moe.heads import HeadSettings
@@ -173,45 +173,6 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
         overlay(raw, one)
     raw["domains"] = _resolve_domains(raw.get("domains"), found)
     return parse_run(raw, str(found))
-
-
-def check_config(path: Path, sets: Sequence[str] = ()) -> str:
-    """Tell every fault of a config, missing files and an impossible trunk included; no weight is loaded.
-
-    Returns:
-        what the config says, in one line.
-
-    Raises:
-        Fault: with every fault at once.
-    """
-    run = load_run(path, sets)
-    faults = [
-        f"domains.{domain}: no file at {run.data.path(one.file)}; set data.folder or the domain's file"
-        for domain in run.domains
-        for one in run.tasks_of(domain).values()
-        if one.file is not None and not run.data.path(one.file).exists()
-    ]
-    faults += [
-        f"domains.{domain}: names no file, and there is no sample; set domains.{domain}.file"
-        for domain in run.domains
-        for one in run.tasks_of(domain).values()
-        if one.file is None and run.sample is None
-    ]
-    if faults := faults + _backbone_faults(run):
-        raise ConfigFault(str(path), faults)
-    experts = [name for domain in run.domain_list() for name in domain.expert_names]
-    return f"{path}: no fault; experts {', '.join(experts)}; {len(run.label_space().heads)} class head(s)"
-
-
-def _backbone_faults(run: RunSettings) -> list[str]:
-    try:
-        config = read_config(run.backbone)
-    except Fault as fault:
-        return [f"backbone.name: {fault}"]
-    depth = config.num_hidden_layers
-    if run.backbone.trunk_depth >= depth:
-        return [f"backbone.trunk_depth is {run.backbone.trunk_depth}, the backbone has {depth} layers: lower it"]
-    return []
 
 
 def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:

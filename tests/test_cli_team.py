@@ -39,6 +39,17 @@ def test_a_role_is_pretrained_and_its_folders_are_printed(moe: Desk, place: Path
     assert (place / "one" / "logs" / "forum" / "trajectory.parquet").is_file()
 
 
+def test_check_tells_what_a_team_lacks_all_at_once(moe: Desk, place: Path) -> None:
+    code, out, err = moe("check", "team.yaml")
+    assert code == 0, err
+    assert "experts news, forum, macro; a language model's head" in out
+    sets = ("--set", "domains.news.corpus=[]", "--set", "language.general=[none.txt]")
+    code, _, err = moe("check", "team.yaml", *sets)
+    assert code == 2
+    assert "domains.news.corpus: names no file" in err
+    assert "language.general: no file at" in err
+
+
 def test_generate_writes_an_object_a_line_with_the_experts_that_answered(team: Desk) -> None:
     code, out, err = team("generate", "team/moe-joint", "profit rose", "moon bags", "--max-new-tokens", "5")
     assert code == 0, err

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.config import ConfigFault, DomainSettings, RunSettings, check_config, find_config, load_run, read_yaml
+from moe.check import check_config
+from moe.config import ConfigFault, DomainSettings, RunSettings, find_config, load_run, read_yaml
 from moe.sweep.plan import OWN_KEYS, Point, read_plan
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -16,7 +16,8 @@ import yaml
 from pydantic import ValidationError
 
 from experts.errors import Fault, guess
-from moe.config import ConfigFault, RunSettings, check_config, find_config, load_run, overlay, read_yaml
+from moe.check import check_config
+from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay, read_yaml
 from moe.faults import sentence
 from moe.sweep.settings import Range, SweepSettings, names_in
 
