@@ -44,7 +44,7 @@ def test_every_shipped_run_is_without_fault(path: Path) -> None:
 @pytest.fixture
 def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that seems to hold every file, and every backbone within reach: what is not shipped is not judged."""
-    monkeypatch.setattr("moe.config._backbone_faults", lambda run: [])
+    monkeypatch.setattr("moe.check._backbone_faults", lambda run: [])
     for name in ("fiqa_sa", "news", "forum"):
         (tmp_path / f"{name}.csv").touch()
     return tmp_path
