@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch.utils.data import DataLoader
 
-from moe.data.batches import Batch, Collate, DomainBatches
+from moe.data.batches import Batch, Collate, DomainBatches, inputs_of
 from moe.model import Mixture, Output
 
 
@@ -30,7 +30,7 @@ class HeldOut:
         device = self.model.owners.device
         batch = {name: values.to(device) for name, values in next(self.stream).items()}
         with self.model.bank.route_state.kept():
-            out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
+            out = self.model(**inputs_of(batch))
         return out, batch
 
     def _endless(self) -> Iterator[Batch]:

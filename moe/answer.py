@@ -3,7 +3,6 @@
 The answers themselves are `moe.infer`'s.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from rich.prompt import Prompt
 from experts.errors import Fault
 from moe.data.read import texts
 from moe.data.schema import Columns
-from moe.data.write import open_writer, refuse_ending
+from moe.data.write import refuse_ending
 from moe.infer import answer_rows
 from moe.opening import Opening
 from moe.predict import Predictor
 from moe.progress import bar
 from moe.report import answers_table
+from moe.streams import as_lines, moving, to_file
 from moe.workers import answer_in_processes, threads_each
 
 SCREEN = 20
@@ -89,10 +89,10 @@ def answer_all(request: Request, opening: Opening) -> None:
     total = _count(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
     with bar("infer", total, "text", quiet) as meter:
-        answers = _moving(answer(_rows(request)), meter)
+        answers = moving(answer(_rows(request)), meter)
         if request.out:
-            return _to_file(answers, request.out)
-        return _as_lines(answers) if request.plain else _as_tables(answers)
+            return to_file(answers, request.out)
+        return as_lines(answers) if request.plain else _as_tables(answers)
 
 
 def _predictor(request: Request, opening: Opening) -> Predictor:
@@ -115,12 +115,6 @@ def _answerer(request: Request, opening: Opening) -> Callable[[Iterable[dict[str
         workers=request.workers,
         threads=request.threads,
     )
-
-
-def _moving(answers: Iterator[dict[str, Any]], meter: Any) -> Iterator[dict[str, Any]]:
-    for answer in answers:
-        meter.advance(1)
-        yield answer
 
 
 def _count(request: Request) -> int | None:
@@ -149,18 +143,6 @@ def _standard_input() -> Iterator[dict[str, Any]]:
             yield {"line": number, "text": None, "error": f"broken encoding: {error.reason}"}
             continue
         yield {"line": number, "text": text} | ({} if text.strip() else {"error": "missing text"})
-
-
-def _to_file(answers: Iterable[dict[str, Any]], path: Path) -> None:
-    with open_writer(path) as writer:
-        for answer in answers:
-            writer.write(answer)
-
-
-def _as_lines(answers: Iterable[dict[str, Any]]) -> None:
-    for answer in answers:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
 
 
 def _as_tables(answers: Iterator[dict[str, Any]]) -> None:

@@ -12,9 +12,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from moe.backbone import token_budget
-from moe.data.batches import Batch, Collate, by_budget, row_lengths
+from moe.data.batches import Batch, Collate, by_budget, inputs_of, row_lengths
 from moe.model import Mixture, Routed, allowed_experts
-from moe.train import EXTRAS
 
 SEED = 0
 """Of the masks: encoders are asked for the same tokens each time."""
@@ -59,7 +58,7 @@ def foresee(model: Mixture, rows: Dataset, collate: Collate) -> Foreseen:
         for some in by_budget(row_lengths(rows), token_budget(device, model.backbone.dtype)):
             if len(some):
                 batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in some]).items()}
-                out = model(**{name: batch.get(name) for name in ("input_ids", "attention_mask", *EXTRAS)})
+                out = model(**inputs_of(batch))
                 each = model.source.language.losses(out.pooled, batch["tokens"])  # (N,)
                 found += Foreseen(float(each.double().sum()), len(each), *_routed(model, out.routed, batch))
     return found

@@ -26,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
-from moe.data.batches import Batch, Collate, DomainBatches, column, row_lengths
+from moe.data.batches import Batch, Collate, DomainBatches, column, inputs_of, row_lengths
 from moe.errors import Fault, Interrupted
 from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
@@ -35,7 +35,6 @@ from moe.progress import bar
 from moe.stages import Stage, StageSettings
 from moe.trajectory import LOG, PARQUET, write_trajectory
 
-EXTRAS = ("trunk", "position_ids", "read")
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 Evaluate = Callable[[], dict[str, float]]
 
@@ -184,7 +183,7 @@ class _Loop(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Our objective on the mixture's output."""
-        out = model(**{name: inputs.get(name) for name in ("input_ids", "attention_mask", *EXTRAS)})
+        out = model(**inputs_of(inputs))
         loss = self.objective(out, inputs)
         if not torch.isfinite(loss):
             raise Fault(

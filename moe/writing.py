@@ -3,8 +3,6 @@
 The answers themselves are `moe.generate`'s.
 """
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,11 +17,12 @@ from experts.folder import CARD as EXPERT_CARD
 from moe.alone import read_alone
 from moe.data.read import texts
 from moe.data.schema import Columns
-from moe.data.write import open_writer, refuse_ending
+from moe.data.write import refuse_ending
 from moe.folder import read_mixture
 from moe.generate import Generator, Sampling, Written
 from moe.opening import check_routing
 from moe.progress import bar
+from moe.streams import as_lines, moving, to_file
 
 WINDOW = 64  # prompts that are sorted by length together
 
@@ -81,16 +80,8 @@ def write_all(wanted: Wanted) -> None:
     if wanted.out is None and not wanted.plain and wanted.file is None:
         return _aloud(wanted, generator)
     with bar("generate", len(wanted.prompts) or None, "prompt", wanted.out is None and not wanted.plain) as meter:
-        answers = _moving(_answered(_rows(wanted), generator, wanted.domain), meter)
-        if wanted.out:
-            with open_writer(wanted.out) as writer:
-                for row in answers:
-                    writer.write(row)
-            return None
-        for row in answers:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
-    return None
+        answers = moving(_answered(_rows(wanted), generator, wanted.domain), meter)
+        return to_file(answers, wanted.out) if wanted.out else as_lines(answers)
 
 
 def _generator(wanted: Wanted) -> Generator:
@@ -147,9 +138,3 @@ def _prepared(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any]
 
 def _with(row: dict[str, Any], written: Written) -> dict[str, Any]:
     return row | {"answer": written.text, "experts": _experts(written)}
-
-
-def _moving(answers: Iterator[dict[str, Any]], meter: Any) -> Iterator[dict[str, Any]]:
-    for answer in answers:
-        meter.advance(1)
-        yield answer

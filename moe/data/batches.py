@@ -24,6 +24,14 @@ Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
 
+_INPUTS = ("input_ids", "attention_mask", "position_ids", "read", "trunk")
+
+
+def inputs_of(batch: Batch) -> dict[str, Tensor | None]:
+    """What a forward pass takes of a batch; None where a batch has no such part."""
+    return {name: batch.get(name) for name in _INPUTS}
+
+
 def tokenize(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
 ) -> tuple[Tensor, Tensor]:
