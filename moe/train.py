@@ -107,7 +107,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
 
 def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
     """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
-    names = (learner,) if learner else model.bank.names
+    names = (learner,) if learner else tuple(model.bank.attached)
     model.bank.train_only(*(names if "experts" in stage.learns else ()))
     model.only = None if stage.learned else learner
     model.heads.requires_grad_("heads" in stage.learns)

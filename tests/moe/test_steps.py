@@ -184,9 +184,12 @@ def test_a_shared_expert_lies_under_the_others_and_is_demanded_with_them(make_wo
     expert = read_expert(work.out / "experts" / "news")
     assert expert.card is not None
     assert expert.card.shared == shared.digest
-    frozen = load_file(work.out / "experts" / "shared" / "adapter_model.safetensors")
-    joint = load_file(work.out / "moe-joint" / "experts" / "shared" / "adapter_model.safetensors")
-    assert all(torch.equal(frozen[key], joint[key]) for key in frozen)
+    alone, warm, joint = (
+        load_file(folder / "shared" / "adapter_model.safetensors")
+        for folder in (work.out / "experts", *(work.out / name / "experts" for name in ("router-warmup", "moe-joint")))
+    )
+    assert all(torch.equal(alone[key], warm[key]) for key in alone)
+    assert not any(torch.equal(alone[key], joint[key]) for key in alone), "in the joint stage all experts learn"
     plain = make_work("run", shared=None)
     with pytest.raises(Fault, match="shared expert"):
         merge_experts(plain, overwrite=True)
