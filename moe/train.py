@@ -25,6 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
+from moe.attention import Attention
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collate, DomainBatches, column, inputs_of, row_lengths
 from moe.errors import Fault, Interrupted
@@ -99,6 +100,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
     with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter:
         loop.add_callback(Watcher(meter, loop.stopper, loop.last_loss, loop.score))
         loop.train(resume_from_checkpoint=last)
+    loop.attention.restore()
     if loop.stopper.asked:
         raise Interrupted
     write_trajectory(job.logs)
@@ -138,6 +140,7 @@ class _Loop(Trainer):
         self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
         self.objective: Objective = job.objective
         self.stopper = Stopper()
+        self.attention = Attention(model.backbone)
         device = next(model.backbone.parameters()).device
         self.clock = Clock(device)
         self.rates: dict[str, float] = {}
@@ -183,6 +186,7 @@ class _Loop(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Our objective on the mixture's output."""
+        self.attention.suit(inputs["input_ids"].shape[1])
         out = model(**inputs_of(inputs))
         loss = self.objective(out, inputs)
         if not torch.isfinite(loss):
@@ -206,6 +210,7 @@ class _Loop(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation metrics by our own predictor."""
+        self.attention.restore()
         metrics = {f"eval_{name}": value for name, value in self.measure().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
