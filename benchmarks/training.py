@@ -8,6 +8,7 @@ from pairs import Batch, Ratio, batches, compare, mixture, peft_config
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from moe.attention import Attention
 from moe.backbone import BackboneSettings, load_backbone
 from moe.config import load_run
 from moe.model import Mixture, Output
@@ -81,7 +82,7 @@ class Step:
     ) -> None:
         run = load_run()
         settings = run.losses.model_copy(update=losses)
-        self.model = model
+        self.model, self.attention = model, Attention(model.backbone)
         self.objective = Objective(
             stage, settings, dao or run.dao, model.labels, model.owners, 0, shared=Shared.of(model)
         )
@@ -118,6 +119,7 @@ class Step:
     def __call__(self) -> None:
         """All batches, forward and backward."""
         for batch in self.some:
+            self.attention.suit(batch["input_ids"].shape[1])
             out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
             self.objective(out, batch).backward()
             self.model.zero_grad()
