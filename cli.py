@@ -133,6 +133,23 @@ def train_router_(
     typer.echo(train_router(_workspace(config, out, sets), overwrite, resume))
 
 
+@app.command("instruct")
+def instruct_(
+    model: Annotated[
+        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+) -> None:
+    """Teach a language model's mixture to answer its domains' questions → `moe-instruct/`."""
+    from moe.instruct import instruct
+
+    typer.echo(str(instruct(_workspace(config, out, sets), model, overwrite, resume)))
+
+
 @app.command("run")
 def run_(
     config: ConfigOption = None,

@@ -47,6 +47,11 @@ def _missing_corpora(run: RunSettings) -> list[str]:
     assert run.language is not None
     named = {f"domains.{name}.corpus": one.corpus for name, one in run.domains.items()}
     faults = [f"{key}: names no file of plain text; name one" for key, files in named.items() if not files]
+    named |= {
+        f"domains.{domain}.tasks.{task}": (str(one.file),)
+        for domain in run.domains
+        for task, one in run.questions_of(domain).items()
+    }
     return faults + [
         f"{key}: no file at {run.data.path(file)}; set data.folder or mend the name"
         for key, files in (named | {"language.general": run.language.general}).items()

@@ -100,6 +100,10 @@ class RunSettings(BaseModel):
         settings = self.domains[domain]
         return dict(settings.tasks) or {domain: settings}
 
+    def questions_of(self, domain: str) -> dict[str, TaskSettings]:
+        """A domain's tasks whose rows ask something of a language model, by name."""
+        return {name: one for name, one in self.tasks_of(domain).items() if one.ask is not None}
+
     def task_settings(self, domain: str, task: str | None = None) -> TaskSettings:
         """The settings by which a task's file is read; without a task, those of the domain's first.
 
@@ -212,15 +216,28 @@ def disagreements(run: RunSettings) -> list[str]:
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
-        faults += [] if run.language else _unlabelled(run, domain)
+        faults += _misplaced_asks(run, domain) if run.language else _unlabelled(run, domain)
     return faults
 
 
-def _unlabelled(run: RunSettings, domain: str) -> list[str]:
+def _misplaced_asks(run: RunSettings, domain: str) -> list[str]:
     return [
+        f"domains.{domain}: task {task} says not what its rows ask a language model: give it `ask`"
+        for task, one in run.domains[domain].tasks.items()
+        if one.ask is None
+    ]
+
+
+def _unlabelled(run: RunSettings, domain: str) -> list[str]:
+    tasks = run.tasks_of(domain)
+    faults = [
         f"domains.{domain}: task {task} has no labels: name them in their order"
-        for task, one in run.tasks_of(domain).items()
+        for task, one in tasks.items()
         if not one.labels
+    ]
+    return faults + [
+        f"domains.{domain}: task {task} has `ask`, which is for language models: leave it out, or add `language: {{}}`"
+        for task in run.questions_of(domain)
     ]
 
 

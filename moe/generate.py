@@ -15,6 +15,7 @@ from experts.errors import Fault, guess
 from moe.backbone import token_budget
 from moe.data.batches import by_budget
 from moe.model import Mixture, allowed_experts
+from moe.prompting import Prompting
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,9 @@ class Generator:
             raise Fault(
                 "a mixture over a causal language model", "one that cannot write", "train one with moe pretrain"
             )
-        tokenizer = model.source.tokenizer
-        if chat and not tokenizer.chat_template:
-            raise Fault("a tokenizer with a chat template", "none", "leave --chat out")
-        self.model, self.template, self.sampling, self.hard = model.eval(), template, sampling, hard
-        self.tokenizer, self.whole = tokenizer, head.whole
-        self.chat = bool(tokenizer.chat_template) if chat is None else chat
+        self.model, self.sampling, self.hard = model.eval(), sampling, hard
+        self.tokenizer, self.whole = model.source.tokenizer, head.whole
+        self.prompting = Prompting(self.tokenizer, template, chat)
         self.context = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
 
     def tokens(self, prompt: str) -> list[int]:
@@ -105,13 +103,7 @@ class Generator:
         Raises:
             Fault: when it leaves no room for an answer.
         """
-        filled = self.template.replace("{text}", prompt)
-        if self.chat:
-            turns = [{"role": "user", "content": filled}]
-            filled = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        ids = self.tokenizer(filled, add_special_tokens=not self.chat)["input_ids"]
-        if self.tokenizer.eos_token_id is not None and ids[-1:] == [self.tokenizer.eos_token_id]:
-            ids = ids[:-1]  # an end of text is no beginning of an answer
+        ids = self.prompting.prompt(prompt)
         room = (self.context or len(ids) + self.sampling.new_tokens) - self.sampling.new_tokens
         if len(ids) > room:
             raise Fault(

@@ -81,6 +81,14 @@ def of_texts(dense: Tensor, batch: Batch) -> Tensor:
     return (dense * real).sum(1) / real.sum(1)  # (B, E)
 
 
+def foresee_all(model: Mixture, held_out: Mapping[str, Dataset], collate: Collate) -> dict[str, float]:
+    """`perplexity` over all of some rows by domain, `perplexity_DOMAIN` of each, `routing` where there is a router."""
+    found = {name: foresee(model, rows, collate) for name, rows in held_out.items()}
+    whole = sum(found.values(), start=Foreseen())
+    routing = {} if whole.right is None else {"routing": whole.right / max(1, whole.rows)}
+    return {"perplexity": whole.perplexity, **told(found), **routing}
+
+
 def told(found: Mapping[str, Foreseen]) -> dict[str, float]:
     """`perplexity_ROLE` of each."""
     return {f"perplexity_{name}": one.perplexity for name, one in found.items()}

@@ -17,7 +17,7 @@ from moe.goals import PERPLEXITY
 from moe.language import LanguageHead, LanguageSettings
 from moe.model import Mixture
 from moe.packing import Way, way_to_pack
-from moe.perplexity import Foreseen, foresee, told
+from moe.perplexity import foresee, foresee_all, told
 from moe.progress import say
 from moe.stage_run import Lesson
 from moe.workspace import Workspace
@@ -96,13 +96,7 @@ class Shelf:
         held_out, collate = self._held_out(False), self.collator(False)
         held_out.pop(GENERAL, None)
 
-        def evaluate() -> dict[str, float]:
-            found = {name: foresee(self.model, rows, collate) for name, rows in held_out.items()}
-            whole = sum(found.values(), start=Foreseen())
-            routing = {} if whole.right is None else {"routing": whole.right / max(1, whole.rows)}
-            return {"perplexity": whole.perplexity, **told(found), **routing}
-
-        return Lesson(rows, collate, evaluate, PERPLEXITY)
+        return Lesson(rows, collate, lambda: foresee_all(self.model, held_out, collate), PERPLEXITY)
 
     def _trained_on(self, domain: str) -> Dataset:
         return _evenly(self.corpus(domain, False).train, self.work.run.domains[domain].max_train_rows)

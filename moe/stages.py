@@ -37,8 +37,9 @@ SHARED = Stage("shared", False, ("experts", "heads"), (), "experts/shared")
 EXPERT = Stage("expert", False, ("experts", "heads"), (), "experts")
 WARMUP = Stage("warmup", True, ("router", "heads"), ("domain", "balance"), "router-warmup")
 JOINT = Stage("joint", True, ("experts", "router", "heads"), ("sentiment", "domain", "balance"), "moe-joint")
+INSTRUCT = Stage("instruct", True, ("experts", "router"), ("sentiment", "domain", "balance"), "moe-instruct")
 MERGED = "moe-init"
-STAGES = {stage.name: stage for stage in (PRETRAIN, SHARED, EXPERT, WARMUP, JOINT)}
+STAGES = {stage.name: stage for stage in (PRETRAIN, SHARED, EXPERT, WARMUP, JOINT, INSTRUCT)}
 
 
 class StageSettings(BaseModel):
@@ -78,6 +79,7 @@ class StagesSettings(BaseModel):
         False, description="keep the trunk's states of training rows on disk, so that no stage runs it again; much disk"
     )
     joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
+    instruct: StageSettings = StageSettings(epochs=1.0, lr=3e-4, router_lr=3e-4)
 
 
 class LossSettings(BaseModel):

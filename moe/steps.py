@@ -4,7 +4,7 @@ Each step is a row of `moe.stages` run by `moe.train`; folders are whole or abse
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -206,10 +206,21 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
     return judge_candidates(work)
 
 
-def continue_stage(work: Workspace, stage: Stage, before: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it."""
+def continue_stage(
+    work: Workspace,
+    stage: Stage,
+    before: Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    teach: Callable[[Workspace, Mixture], Lesson] | None = None,
+) -> None:
+    """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it.
+
+    Args:
+        teach: gives what is learned; by default what experts of these domains learned from.
+    """
     model, card = read_mixture(before)
-    lesson = _lesson(work, model)
+    lesson = (teach or _lesson)(work, model)
     torch.manual_seed(work.run.seed)
     fitted = run_stage(work, model, stage, lesson, work.run.seed, stage.folder, resume)
     metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}

@@ -93,6 +93,21 @@ class Workspace:
             }
         return self._prepared[domain]
 
+    def questions(self, split: str) -> Dataset:
+        """The rows of one split that ask something of a language model, of all domains, tasks together.
+
+        Raises:
+            Fault: when no domain has such a task, a file is missing or too much of it is bad.
+        """
+        tasks = [(name, task, one) for name in self.run.domains for task, one in self.run.questions_of(name).items()]
+        if not tasks:
+            raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
+        for name, task, one in tasks:
+            own = self._prepared.setdefault(name, {})
+            if task not in own:
+                own[task] = self._prepare(name, task, one)
+        return concatenate_datasets([self._prepared[name][task].splits[split] for name, task, _ in tasks])
+
     @cached_property
     def _prepared(self) -> dict[str, dict[str, Prepared]]:
         return {}

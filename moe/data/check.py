@@ -8,7 +8,9 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
+from moe.data.asks import NoQuestion, find_ask
 from moe.data.read import text_fault
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
 from moe.data.scores import label_of
@@ -69,19 +71,39 @@ def wanted(record: Record, task: TaskSettings) -> bool:
 
 
 def _row(record: Record, task: TaskSettings) -> Row:
-    if fault := record.error or text_fault(record.values.get("text")):
-        reason, _, found = fault.partition(": ")
-        raise _Bad(reason, found)
     values = record.values
+    if task.ask is None or record.error:
+        _refuse(record.error or text_fault(values.get("text")))
     score = _score(values.get("score"))
     label = _label(values.get("label"), task)
     if label is None and score is not None and task.cuts is not None:
         label = label_of(score, task.cuts)
-    if task.labels and label is None and score is None:
-        raise _Bad("no label and no score")
     lang = str(values["lang"]) if values.get("lang") else None
     split = _split(values.get("split")) if task.split.own else None
+    if task.ask is not None:
+        return _asking(record, task, label, Row(str(values["id"]), "", None, score, lang, split, record.line))
+    if task.labels and label is None and score is None:
+        raise _Bad("no label and no score")
     return Row(str(values["id"]), str(values["text"]), label, score, lang, split, record.line)
+
+
+def _refuse(fault: str | None) -> None:
+    if fault:
+        reason, _, found = fault.partition(": ")
+        raise _Bad(reason, found)
+
+
+def _asking(record: Record, task: TaskSettings, label: int | None, row: Row) -> Row:
+    """The row with its question."""
+    try:
+        asked = find_ask(str(task.ask)).question(record.values, task.labels, label)
+    except NoQuestion as bad:
+        raise _Bad(bad.reason, bad.found) from None
+    _refuse(text_fault(asked.text) or text_fault(asked.answer))
+    if label is None and asked.answer in task.labels:
+        label = task.labels.index(asked.answer)
+    row = replace(row, text=asked.text, label=label)
+    return replace(row, prompt=asked.prompt, answer=asked.answer, choices=asked.choices)
 
 
 def _score(value: object) -> float | None:
@@ -148,4 +170,6 @@ class _Seen:
 
 
 def _content(row: Row) -> bytes:
-    return hashlib.blake2b(repr((row.text, row.label, row.score)).encode(), digest_size=16).digest()
+    return hashlib.blake2b(
+        repr((row.text, row.label, row.score, row.prompt, row.answer)).encode(), digest_size=16
+    ).digest()

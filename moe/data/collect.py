@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Features, Value
+from datasets import Features, List, Value
 
 from experts.errors import Fault
 from experts.files import writable
@@ -41,7 +41,8 @@ class Tally:
         self.rows += 1
         self.labels.append(label)
         self.own.append(-1 if row.split is None else SPLITS.index(row.split))
-        return {"id": row.id, "text": row.text, "label": label, "score": row.score, "lang": row.lang, "line": row.line}
+        own = {"id": row.id, "text": row.text, "label": label, "score": row.score, "lang": row.lang, "line": row.line}
+        return own | {"prompt": row.prompt, "answer": row.answer, "choices": list(row.choices)}
 
     def reject(self, reject: Reject) -> None:
         """Count a reject by its reason, and an unknown label by its name while there are few."""
@@ -67,6 +68,9 @@ FEATURES = Features(
         "task": Value("string"),
         "domain": Value("string"),
         "origin": Value("string"),
+        "prompt": Value("string"),
+        "answer": Value("string"),
+        "choices": List(Value("string")),
     }
 )
 

@@ -33,7 +33,7 @@ from moe.data.split import Parts, Rows, draw, part, without_straddlers
 REJECTED = "rejected.csv"
 PREPARED = "prepared.json"
 _ROWS = "rows"
-_FORMAT = 2
+_FORMAT = 3
 _BATCH = 1024
 
 
@@ -43,7 +43,8 @@ class Prepared:
 
     Args:
         splits: train, validation and test (each may be empty), columns id, text, label (-1 none), score (null none),
-            lang, line, task, domain, origin; mapped from disk, not held in memory.
+            lang, line, task, domain, origin, and of rows that ask prompt, answer, choices; mapped from disk, not held
+            in memory.
         report: what was counted; see `summary`.
         folder: where they are, with `rejected.csv` and `prepared.json`.
     """
@@ -75,7 +76,7 @@ def prepare_task(
     key = _fingerprint(path, task, data, domain, task_name)
     if (there := load_prepared(out, key)) is not None:
         return there
-    source = records(path, task.columns)
+    source = records(path, task.columns, whole=task.ask is not None)
     with writable(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PREPARED).unlink(missing_ok=True)
@@ -181,12 +182,12 @@ def save_rows(splits: Mapping[Split, Dataset], out: Path) -> None:
         Fault: when the folder cannot be written.
     """
     full = DatasetDict({name: rows for name, rows in splits.items() if len(rows)})
-    with _quiet(), whole_folder(out / _ROWS, overwrite=True) as temporary, writable(out):
+    with quiet(), whole_folder(out / _ROWS, overwrite=True) as temporary, writable(out):
         full.save_to_disk(str(temporary))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of `datasets` inside."""
     before = are_progress_bars_disabled()
     disable_progress_bars()

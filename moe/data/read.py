@@ -44,16 +44,19 @@ class _File(NamedTuple):
     rows: Iterator[Raw]
 
 
-def records(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
+def records(path: Path, columns: Columns = Columns(), whole: bool = False) -> Iterator[Record]:
     """Every record of a file, as it is asked for.
 
     The file is opened and its columns looked at before this returns. A record without an id gets `line-N`.
+
+    Args:
+        whole: a text is not needed, since a row may be a whole question.
 
     Raises:
         Fault: when the file is missing, of an unknown kind, binary, empty, or lacks a column that is needed.
     """
     file = _open(path)
-    _demand(file.columns, columns, path)
+    _demand(file.columns, columns, path, whole)
     return (_renamed(*raw, columns) for raw in file.rows)
 
 
@@ -105,9 +108,9 @@ def _open(path: Path) -> _File:
         raise Fault(f"a readable file at {path}", error.strerror or str(error), "mend its rights") from error
 
 
-def _demand(found: list[str], columns: Columns, path: Path) -> None:
+def _demand(found: list[str], columns: Columns, path: Path, whole: bool) -> None:
     """Refuse a file without a needed column; where no row could be read to tell, the rows' own errors do."""
-    missing = sorted(columns.demanded() - set(found))
+    missing = sorted(columns.demanded() - set(found) - ({columns.text} if whole else set()))
     if not missing or not found:
         return
     ours = {theirs: ours for ours, theirs in columns.names().items()}

@@ -9,6 +9,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moe.data.asks import ASKS
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Origin = Literal["synonym", "paraphrase"]
@@ -99,6 +101,11 @@ class TaskSettings(Settings):
     max_validation_rows: int | None = Field(
         None, ge=1, description="stratified cap on validation rows, which every evaluation in training reads"
     )
+    ask: str | None = Field(
+        None,
+        description="how a row becomes a question and its answer, for a language model: the name of a template, or one "
+        "of your own with {text}, and {choices} where it has labels",
+    )
     only: dict[str, tuple[str, ...]] | None = Field(
         None, description="keep rows whose column has one of these values, others are passed over: {domain: [news]}"
     )
@@ -107,6 +114,13 @@ class TaskSettings(Settings):
     def cuts(self) -> tuple[float, ...] | None:
         """The borders between classes, ascending (K - 1,)."""
         return DAO5 if self.score_cuts == "dao5" else self.score_cuts
+
+    @field_validator("ask")
+    @classmethod
+    def _asks_of_a_text(cls, ask: str | None) -> str | None:
+        if ask is not None and ask not in ASKS and "{text}" not in ask:
+            raise ValueError(f"ask: one of {', '.join(ASKS)}, or words around {{text}}, not {ask!r}")
+        return ask
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:
@@ -195,7 +209,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row that can be used: `label` indexes the task's labels, `score` is in [-1, 1], None where there is none."""
+    """One row that can be used: `label` indexes the task's labels, `score` is in [-1, 1], None where there is none.
+
+    `prompt`, `answer` and `choices` are of rows that ask (`moe.data.asks`), None and empty in others.
+    """
 
     id: str
     text: str
@@ -204,6 +221,9 @@ class Row:
     lang: str | None
     split: Split | None
     line: int
+    prompt: str | None = None
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

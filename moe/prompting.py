@@ -1,0 +1,58 @@
+"""Questions and answers as tokens of a causal language model, the same in training, judging and generation.
+
+What is asked is `moe.data.asks`'; what is done with the tokens, `moe.instruct`'s and `moe.generate`'s.
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from experts.errors import Fault
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a prompt is framed, and what follows it.
+
+    Args:
+        tokenizer: the backbone's.
+        template: the mixture's, around every prompt.
+        chat: put prompts into the backbone's chat template; None where it has one.
+
+    Raises:
+        Fault: when a chat template is asked for and there is none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str = "{text}"
+    chat: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.chat and not self.tokenizer.chat_template:
+            raise Fault("a tokenizer with a chat template", "none", "leave --chat out")
+
+    @property
+    def chatting(self) -> bool:
+        """Whether prompts are turns of a chat."""
+        return bool(self.tokenizer.chat_template) if self.chat is None else self.chat
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, up to where its answer begins."""
+        filled = self.template.replace("{text}", text)
+        if self.chatting:
+            turns = [{"role": "user", "content": filled}]
+            filled = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        ids: list[int] = self.tokenizer(filled, add_special_tokens=not self.chatting)["input_ids"]
+        end = self.tokenizer.eos_token_id
+        return ids[:-1] if end is not None and ids[-1:] == [end] else ids  # an end of text begins no answer
+
+    def answer(self, text: str) -> list[int]:
+        """Token ids of an answer behind a prompt, its end of text among them."""
+        end = self.tokenizer.eos_token_id
+        return self.said(text) + ([] if end is None else [end])
+
+    def said(self, text: str) -> list[int]:
+        """Token ids of an answer's words: after a space, unless a chat's turn begins with them."""
+        spoken = text if self.chatting else f" {text}"
+        ids: list[int] = self.tokenizer(spoken, add_special_tokens=False)["input_ids"]
+        return ids
