@@ -1,8 +1,8 @@
 """DAO beside constants and other balances, at both levels, on real text, from equal starts, side by side.
 
 Run: `python benchmarks/dao.py inner --data FOLDER` (scores and classes of fiqa_sa.csv, five folds) and
-`python benchmarks/dao.py outer --data FOLDER --start runs/real` (the joint stage from the warm starts that
-`benchmarks/real.py` left, seed by seed). Both go on where they stopped and print the table of what is there.
+`python benchmarks/dao.py outer --data FOLDER --start runs/quality` (the joint stage from the warm starts that
+`benchmarks/quality.py` left, seed by seed). Both go on where they stopped and print the table of what is there.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def main() -> None:
     parser.add_argument("level", choices=("inner", "outer"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/dao"))
-    parser.add_argument("--start", type=Path, help="outer: what benchmarks/real.py wrote")
+    parser.add_argument("--start", type=Path, help="outer: what benchmarks/quality.py wrote")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "real" / "five_domains.yaml", help="outer: its config")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--methods", nargs="*", help="names of the table's rows; all by default")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
@@ -105,14 +106,13 @@ def inner(args: argparse.Namespace, have: set[tuple[Any, ...]]) -> Iterator[dict
 
 
 def outer(args: argparse.Namespace, have: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    """Sentiment, domain, balance: the joint stage of the four real domains, from one warm start a seed."""
+    """Sentiment, domain, balance: the joint stage of real domains, from one warm start a seed."""
     for method in args.methods or OUTER:
         for seed in args.seeds:
             if (method, seed, 0) not in have:
                 sets = [f"data.folder={args.data}", f"seed={seed}", *OUTER[method], *args.sets]
-                run = load_run(CONFIGS / "real" / "four_domains.yaml", sets)
-                work = Workspace(run, args.out / "outer" / f"{seed}-{slug(method)}")
-                shutil.copytree(args.start / str(seed) / "data", work.out / "data", dirs_exist_ok=True)
+                run = load_run(args.config, sets)
+                work = Workspace(run, args.out / "outer" / f"{seed}-{slug(method)}", args.start / "rows")
                 continue_stage(work, JOINT, args.start / str(seed) / WARMUP.folder, overwrite=True)
                 model, card = read_mixture(work.out / JOINT.folder)
                 yield judged(work, model, card.template, card.backbone_settings.max_length) | {
