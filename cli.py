@@ -263,6 +263,14 @@ def evaluate_(
     domain: JudgedDomainOption = None,
     routing: RoutingOption = "soft",
     pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="A language model's questions: these tasks, comma between; else all.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="A language model's choices: by their likelihood, or by generation.")
+    ] = "likelihood",
+    most: Annotated[int | None, typer.Option("--most", min=1, help="At most so many questions of a task.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Ask the language model alone, without experts.")] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -271,9 +279,18 @@ def evaluate_(
     """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
     from moe.evaluate import evaluate_folder
     from moe.report import evaluation_view
-    from moe.result import best_model
+    from moe.result import answering_model, best_model
 
     work = _workspace(config, out, sets)
+    if work.run.language is not None:
+        from moe.exam.run import Sitting, exam_of_folder
+        from moe.exam.view import exam_view
+
+        sitting = Sitting(by, routing == "hard", pin)  # type: ignore[arg-type]
+        names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+        found = exam_of_folder(work, model or answering_model(work.out), names, data, sitting, most, bare)
+        _show(found, exam_view, json_)
+        return
     report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
     _show(report, evaluation_view, json_)
 

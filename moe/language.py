@@ -77,6 +77,18 @@ class LanguageHead:
             return torch.cat([self._chunk(*part) for part in parts])  # (N,)
         return torch.cat([checkpoint(self._chunk, *part, use_reentrant=False) for part in parts])  # (N,)
 
+    @torch.no_grad()
+    def judged(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """−log p of each token that is asked for, and whether none is more probable there, (N,) each."""
+        asked = labels != IGNORED  # (B, T)
+        parts = zip(states[asked].split(CHUNK), labels[asked].split(CHUNK), strict=True)
+        losses, best = zip(*[self._judged(*part) for part in parts], strict=True)
+        return torch.cat(losses), torch.cat(best)  # (N,) each
+
+    def _judged(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.scores(states).float()  # (n, V)
+        return F.cross_entropy(scores, labels, reduction="none"), scores.argmax(-1) == labels  # (n,) each
+
     def _chunk(self, states: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.scores(states).float(), labels, reduction="none")  # (N,)
 

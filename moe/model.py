@@ -210,7 +210,7 @@ class Mixture(nn.Module):
         """Answer without these experts while it lasts: the gates of the others are renormalised.
 
         Args:
-            without: routed or shared experts that are not asked.
+            without: routed or shared experts that are not asked; all of them leaves the backbone alone.
             alike: the routed ones that are left get equal shares, whatever the router says.
         """
         assert set(without) <= set(self.bank.attached), without
@@ -249,12 +249,13 @@ class Mixture(nn.Module):
         if self.only:
             self.bank.constant(self.only)
             return
+        bare = self.kept is not None and not bool(self.kept.any())
         assert self.gate is not None
         times = len(states) // len(now.own)  # beams
         logits = self.gate.logits(self.gate.summary(states, now.own.repeat_interleave(times, 0)))  # (B, G + E)
         branch = logits.view_as(logits)  # (B, G + E)
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
-        gates = gates.detach() if self.detach_gates else gates  # (B, E)
+        gates = gates.detach() if self.detach_gates else torch.zeros_like(gates) if bare else gates  # (B, E)
         self.bank.route(gates)
         now.routed = Routed(gates, dense, logits, branch)
         if now.keep:
@@ -264,7 +265,7 @@ class Mixture(nn.Module):
         assert self.gate is not None
         mixed = even(self.gate.mix(logits)) if self.alike else self.gate.mix(logits)
         allowed = now.allowed
-        if self.kept is not None:
+        if self.kept is not None and self.kept.any():
             allowed = self.kept[None] if allowed is None else within(allowed, self.kept)  # (B, E) or (1, E)
         if allowed is not None:
             mixed = pin(mixed, allowed.repeat_interleave(len(logits) // len(allowed), 0))

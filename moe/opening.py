@@ -114,6 +114,19 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
     return model, card.template, settings.max_length
 
 
+def open_language(folder: Path) -> tuple[Mixture, str]:
+    """A language model's mixture, or one expert alone, and its template.
+
+    Raises:
+        Fault: when the folder holds neither, or not whole.
+    """
+    if (folder / EXPERT_CARD).is_file():
+        model, run = read_alone(folder)
+        return model, run.template
+    model, card = read_mixture(folder)
+    return model, card.template
+
+
 def _refuse_language(language: bool, folder: Path) -> None:
     if language:
         raise Fault("a model that gives labels", f"a language model's at {folder}", "name one trained on labelled rows")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experts.errors import Fault
 from experts.files import read_json, write_json
-from moe.stages import JOINT, MERGED, WARMUP
+from moe.stages import INSTRUCT, JOINT, MERGED, WARMUP
 
 RESULT = "result.json"
 CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
@@ -29,6 +29,16 @@ def best_model(run: Path) -> Path:
         "none",
         "run moe train-expert --all, moe merge and moe train-router first, or name a model folder",
     )
+
+
+def answering_model(run: Path) -> Path:
+    """The mixture of a run folder that answers: the one that was taught questions, else its best.
+
+    Raises:
+        Fault: when there is none yet.
+    """
+    taught = run / INSTRUCT.folder
+    return taught if taught.is_dir() else best_model(run)
 
 
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:

@@ -3,7 +3,7 @@
 The steps themselves are `moe.steps`'.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -93,13 +93,17 @@ class Workspace:
             }
         return self._prepared[domain]
 
-    def questions(self, split: str) -> Dataset:
+    def questions(self, split: str, only: Sequence[str] = ()) -> Dataset:
         """The rows of one split that ask something of a language model, of all domains, tasks together.
+
+        Args:
+            only: these tasks alone; all by default.
 
         Raises:
             Fault: when no domain has such a task, a file is missing or too much of it is bad.
         """
-        tasks = [(name, task, one) for name in self.run.domains for task, one in self.run.questions_of(name).items()]
+        every = [(name, task, one) for name in self.run.domains for task, one in self.run.questions_of(name).items()]
+        tasks = [one for one in every if not only or one[1] in only]
         if not tasks:
             raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
         for name, task, one in tasks:

@@ -13,14 +13,11 @@ from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
-from experts.folder import CARD as EXPERT_CARD
-from moe.alone import read_alone
 from moe.data.read import texts
 from moe.data.schema import Columns
 from moe.data.write import refuse_ending
-from moe.folder import read_mixture
 from moe.generate import Generator, Sampling, Written
-from moe.opening import check_routing
+from moe.opening import check_routing, open_language
 from moe.progress import bar
 from moe.streams import as_lines, moving, to_file
 
@@ -85,12 +82,7 @@ def write_all(wanted: Wanted) -> None:
 
 
 def _generator(wanted: Wanted) -> Generator:
-    if (wanted.model / EXPERT_CARD).is_file():
-        model, run = read_alone(wanted.model)
-        template = run.template
-    else:
-        model, card = read_mixture(wanted.model)
-        template = card.template
+    model, template = open_language(wanted.model)
     return Generator(model, template, wanted.sampling, wanted.routing == "hard", wanted.chat)
 
 

@@ -1,16 +1,34 @@
-"""Runs over a tiny language model with its own head, on made-up corpora of three roles."""
+"""Runs over a tiny language model with its own head, on made-up corpora of three roles, and on questions of two."""
 
 import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import FAMILIES, NOUNS, merged_settings, tiny_settings, tiny_tokenizer
+from conftest import (
+    BAD,
+    FAMILIES,
+    FLAT,
+    GOOD,
+    LABELS,
+    NOUNS,
+    made_up_rows,
+    merged_settings,
+    tiny_settings,
+    tiny_tokenizer,
+    write_csv,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from moe.config import parse_run
+from moe.instruct import instruct
+from moe.pretrain import pretrain
+from moe.steps import merge_experts
 from moe.workspace import Workspace
 
+SPOKEN = (BAD[0], FLAT[0], GOOD[0])
+"""Labels as words that the tokenizer knows."""
+TONE = {"labels": list(SPOKEN), "label_map": dict(zip(LABELS, SPOKEN, strict=True)), "ask": "{text}"}
 FILL = ("the", "today", "again", "and", "of", "with")
 
 
@@ -53,3 +71,33 @@ def make(tmp_path: Path, family: str = "llama", **over: Any) -> Workspace:
     settings["language"] = {"general": ["general.txt"], "mix": 0.1}
     settings["stages"]["pretrain"] = {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2}
     return Workspace(parse_run(merged_settings(settings, over), "test"), tmp_path / "run")
+
+
+def asking(place: Path, **over: Any) -> Workspace:
+    """Two roles, each with a corpus and a question of its own file."""
+    names = ("news", "forum")
+    for name in names:
+        rows = made_up_rows(name, 120)
+        rows[0]["text"] = rows[0]["text"] * 2  # one that is longer than the others
+        write_csv(place / "data" / f"{name}-tone.csv", rows)
+    stages = {
+        "pretrain": {"steps": 2, "batch_size": 8, "evals": 1},
+        "instruct": {"steps": 150, "batch_size": 16, "lr": 0.003, "router_lr": 0.01, "evals": 2},
+    }
+    raw = make(place, **over).run.model_dump(mode="json")
+    raw["domains"] = {
+        name: {"corpus": [f"{name}.txt"], "tasks": {f"{name}-tone": {"file": f"{name}-tone.csv"} | TONE}}
+        for name in names
+    }
+    return Workspace(parse_run(merged_settings(raw, {"stages": stages}), "test"), place / "run")
+
+
+def taught_at(place: Path) -> Workspace:
+    """Such a run, whose team is merged and was taught its questions."""
+    save_model(place / "model", "llama")
+    write_corpora(place / "data")
+    work = asking(place)
+    pretrain(work)
+    merge_experts(work)
+    instruct(work)
+    return work

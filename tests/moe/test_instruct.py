@@ -1,12 +1,11 @@
 """Claims about instruction tuning: loss on answers only, the router sees prompts only, a mixture learns to answer."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import BAD, FLAT, GOOD, made_up_rows, save_backbone, write_csv
-from corpora import make, save_model, write_corpora
+from conftest import save_backbone
+from corpora import make, taught_at
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from experts.errors import Fault
@@ -17,52 +16,23 @@ from moe.folder import read_mixture
 from moe.generate import Generator, Sampling
 from moe.instruct import instruct, questions
 from moe.language import IGNORED
-from moe.pretrain import pretrain
 from moe.prompting import Prompting
-from moe.steps import merge_experts
 from moe.workspace import Workspace
 
 CHAT = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
-LABELS = {"labels": [BAD[0], FLAT[0], GOOD[0]], "ask": "{text}"}
-MAPPED = LABELS | {"label_map": dict(zip(("negative", "neutral", "positive"), LABELS["labels"], strict=True))}
 ROWS = [
     {"input_ids": [1, 5, 6, 7, 8], "begins": 3, "domain": "macro"},
     {"input_ids": [1, 9, 8], "begins": 2, "domain": "else"},
 ]
 
 
-def asking(tmp_path: Path, **over: Any) -> Workspace:
-    """Two roles, each with a question of its own file."""
-    domains = {
-        name: {"corpus": [f"{name}.txt"], "tasks": {f"{name}-tone": {"file": f"{name}-tone.csv"} | MAPPED}}
-        for name in ("news", "forum")
-    }
-    for name in domains:
-        rows = made_up_rows(name, 120)
-        rows[0]["text"] = rows[0]["text"] * 2  # one that is longer than the others
-        write_csv(tmp_path / "data" / f"{name}-tone.csv", rows)
-    work = make(tmp_path, **over)
-    instruct_stage = {"steps": 150, "batch_size": 16, "lr": 0.003, "router_lr": 0.01, "evals": 2}
-    pretrain_stage = work.run.stages.pretrain.model_copy(update={"steps": 2, "evals": 1})
-    raw = work.run.model_dump(mode="json") | {"domains": domains}
-    raw["stages"] |= {"pretrain": pretrain_stage.model_dump(), "instruct": instruct_stage}
-    return Workspace(type(work.run).model_validate(raw), tmp_path / "run")
-
-
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A team that was merged and taught its questions."""
-    place = tmp_path_factory.mktemp("taught")
-    save_model(place / "model", "llama")
-    write_corpora(place / "data")
-    work = asking(place)
-    pretrain(work)
-    merge_experts(work)
-    instruct(work)
-    return work
+    return taught_at(tmp_path_factory.mktemp("taught"))
 
 
 def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
