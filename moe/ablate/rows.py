@@ -3,7 +3,7 @@
 A row is added here; answering is `moe.ablate.run`'s, training `moe.ablate.retrain`'s.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,18 +63,39 @@ class Retrained:
 Row = Answered | Retrained
 
 
-def answered_rows(routed: Sequence[str], shared: Sequence[str]) -> list[Answered]:
-    """The rows that need no training, of a mixture with these experts; the full mixture is the first."""
+def answered_rows(
+    routed: Sequence[str],
+    shared: Sequence[str],
+    language: bool = False,
+    roles: Mapping[str, Sequence[str]] | None = None,
+) -> list[Answered]:
+    """The rows that need no training, of a mixture with these experts; the full mixture is the first.
+
+    Args:
+        language: a language model's, which answers without any expert too, and by each expert alone.
+        roles: the experts of each role; one with several is left out as a whole too.
+    """
     rows = [Answered(FULL, "the mixture as it is")]
     if len(routed) > 1:
         rows += [Answered(f"without-{name}", f"expert {name} not asked", (name,)) for name in routed]
+    for role, experts in (roles or {}).items():
+        if 1 < len(experts) < len(routed):
+            rows.append(Answered(f"without-role-{role}", f"none of role {role} asked", tuple(experts)))
     rows += [Answered(f"without-{name}", f"{name} expert not asked", (name,)) for name in shared]
+    if language and len(routed) > 1:
+        rows += [Answered(f"only-{name}", f"expert {name} alone", _others(routed, name)) for name in routed]
+    if language:
+        rows.append(Answered("backbone-alone", "no expert asked", (*routed, *shared)))
     return [
         *rows,
         Answered("routing-hard", "each text to its one most probable expert", routing="hard"),
         Answered("routing-uniform", "equal gates, no router", alike=True),
         Answered("routing-oracle", "each text to the experts of its true domain", pin=True),
     ]
+
+
+def _others(names: Sequence[str], name: str) -> tuple[str, ...]:
+    return tuple(one for one in names if one != name)
 
 
 def retrained_rows(run: RunSettings) -> list[Retrained]:

@@ -11,8 +11,10 @@ from datasets import Dataset
 
 from experts.errors import Fault
 from experts.files import write_json
+from moe.ablate.found import Found, beside
+from moe.ablate.language import ablate_language
 from moe.ablate.retrain import FOLDER, retrain
-from moe.ablate.rows import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
+from moe.ablate.rows import Answered, Retrained, Row, answered_rows, chosen, retrained_rows
 from moe.ablate.view import draw
 from moe.evaluate import answers_by_task, evaluate
 from moe.folder import MixtureCard, read_card, read_mixture
@@ -20,13 +22,10 @@ from moe.judging import test_rows
 from moe.model import Mixture
 from moe.progress import say
 from moe.result import RESULT as VERDICT
-from moe.result import best_model
-from moe.statistics import Answers, differences
+from moe.result import answering_model, best_model
 from moe.workspace import Workspace
 
 RESULT, CHART = "ablation.json", "ablation.png"
-Said = dict[str, Answers]
-Found = tuple[dict[str, Any], Said]
 
 
 def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
@@ -35,8 +34,16 @@ def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
     Raises:
         Fault: when the run has no mixture, or the folder is none.
     """
-    card = read_card(model or best_model(work.out))
-    return [*answered_rows(card.routed, card.shared), *retrained_rows(work.run)]
+    card = read_card(model or _own_model(work))
+    roles: dict[str, list[str]] = {}
+    for domain in card.domains:
+        roles.setdefault(domain.role, []).extend(domain.experts)
+    rows = answered_rows(card.routed, card.shared, card.language, roles)
+    return [*rows, *([] if card.language else retrained_rows(work.run))]
+
+
+def _own_model(work: Workspace) -> Path:
+    return best_model(work.out) if work.run.language is None else answering_model(work.out)
 
 
 def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
@@ -50,12 +57,13 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     Returns:
         `model`, `texts`, and `rows`: `name`, `kind`, `says`, `tasks` and `mean` (accuracy and macro-F1), and, but for
         the full mixture's, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval; all in [−1, 1].
+        Of a language model also `perplexity` on each domain's held-out text; what the run has no data for is left out.
 
     Raises:
         Fault: when there is no mixture, a row is unknown, or training goes wrong.
         Interrupted: on Ctrl-C in training, after a checkpoint.
     """
-    folder = model or best_model(work.out)
+    folder = model or _own_model(work)
     rows = chosen(rows_of(work, folder), only, again)
     if again and model is None and not (work.out / VERDICT).is_file():
         missing = "one whose router is not trained to its end"
@@ -63,6 +71,9 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
             f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
         )
     mixture, card = read_mixture(folder)
+    if card.language:
+        content = ablate_language(work, mixture, card.template, rows)
+        return _written(work, content | {"model": str(folder)})
     texts = test_rows(work, mixture, None, None, None)
     answered = [row for row in rows if isinstance(row, Answered)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
@@ -71,7 +82,11 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
         say(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
         other, its_card = read_mixture(retrain(work, row))
         found.append(_judge(other, its_card, texts, Answered(row.name, row.says), "retrained"))
-    content = {"model": str(folder), "texts": len(texts), "rows": [_beside(*one, *found[0]) for one in found]}
+    rows_found = [beside(*one, *found[0]) for one in found]
+    return _written(work, {"model": str(folder), "texts": len(texts), "rows": rows_found})
+
+
+def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
     content["chart"] = str(draw(content, work.out / FOLDER / CHART))
     write_json(work.out / FOLDER / RESULT, content)
     return content
@@ -93,13 +108,3 @@ def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, k
     mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
     said = answers_by_task([one for one in judged if one.true is not None], mixture.labels)
     return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
-
-
-def _beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Said) -> dict[str, Any]:
-    """A row with its difference from the full mixture, paired by text."""
-    if row["name"] == FULL:
-        return row
-    found = differences([said[task] for task in said_full], list(said_full.values()))
-    names = ("accuracy", "macro_f1")
-    whole = {name: found[name].value for name in names} | {f"{name}_interval": found[name].ends for name in names}
-    return row | {"difference": whole}
