@@ -434,6 +434,7 @@ def inspect_(
     _show(inspect_file(file, settings), inspection_view, json_)
 
 
+@app.command("augment")
 @data_app.command("augment")
 def augment_(
     domain: Annotated[str | None, typer.Option("--domain", "-d", help="The domain to augment.")] = None,
@@ -441,6 +442,7 @@ def augment_(
     base_url: Annotated[str | None, typer.Option("--base-url", help="An OpenAI-compatible address, up to /v1.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The language model's name there.")] = None,
     key_env: Annotated[str, typer.Option("--key-env", help="The variable that holds the key.")] = "OPENAI_API_KEY",
+    local: Annotated[Path | None, typer.Option("--local", help="A model's folder, run here; no endpoint.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show counts and three prompts; send nothing.")] = False,
     config: ConfigOption = None,
     out: OutOption = None,
@@ -449,13 +451,15 @@ def augment_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Have a language model write training rows anew → `data/DOMAIN/TASK/augmented.jsonl`; no other row is sent."""
+    """Have a language model write training rows anew, or new questions → `augmented.jsonl`; no other row is sent."""
     from moe.augment import augment, chosen_domains, named_service, preview
     from moe.report import augment_view
 
     work = _workspace(config, out, sets)
-    names, service = chosen_domains(work, domain, all_domains), named_service(base_url, model, key_env, dry_run)
-    _show(augment(work, names, service, overwrite, resume) if service else preview(work, names), augment_view, json_)
+    names = chosen_domains(work, domain, all_domains)
+    service = named_service(base_url, model, key_env, dry_run, local)
+    found = augment(work, names, service, overwrite, resume, bool(local)) if service else preview(work, names)
+    _show(found, augment_view, json_)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`moe data augment`: a run's training rows written anew by a language model, asked, sifted and written by task.
+"""`moe augment`: training rows written anew, or new questions like them, by a language model; sifted, written by task.
 
 The question is `moe.data.prompts`', the answer's worth `moe.data.sieve`'s; training on the file is `moe.data.mixing`'s.
 """
@@ -15,19 +15,23 @@ from datasets import Dataset
 from experts.errors import Fault
 from experts.files import refuse_existing
 from moe.data.answers import ANSWERS, Kept, open_log, read_log
-from moe.data.asking import Asked, Question, ask_all
+from moe.data.asking import Asked, ask_all
 from moe.data.endpoint import Endpoint, Service
+from moe.data.local_writer import LocalWriter
 from moe.data.near import NearIndex, jaccard, shingles
-from moe.data.prompts import messages
+from moe.data.prompts import Message, messages
+from moe.data.schema import Origin
 from moe.data.sieve import clean, fault_of, without_thoughts
 from moe.data.variants import AUGMENTED, Variant, Wanted, plan, text_hash
 from moe.data.write import open_writer
 from moe.errors import Interrupted
+from moe.exam.parse import chosen
 from moe.progress import bar, say
 from moe.workspace import Workspace
 
 SHOWN_PROMPTS = 3
 NO_ANSWER = "no answer"
+OTHER_ANSWER = "its answer is not the wanted one"
 Judged = tuple[Wanted, str, str | None]
 
 
@@ -42,6 +46,12 @@ class Job:
     texts: list[str]
     wanted: list[Wanted]
     folder: Path
+    prompts: list[str | None]
+
+    @property
+    def new(self) -> bool:
+        """Whether new questions are wanted, and no row's own text in other words."""
+        return bool(self.wanted) and self.wanted[0].origin == "synthetic"
 
     @property
     def file(self) -> Path:
@@ -55,8 +65,19 @@ class Job:
     def counts(self) -> dict[str, Any]:
         """What is wanted, in JSON values."""
         kinds = Counter(one.origin for one in self.wanted)
-        wanted = {"synonym": kinds["synonym"], "paraphrase": kinds["paraphrase"]}
+        named: tuple[Origin, ...] = ("synthetic",) if self.new else ("synonym", "paraphrase")
+        wanted = {kind: kinds[kind] for kind in named}
         return {"domain": self.domain, "task": self.task, "rows": len(self.rows), "wanted": wanted}
+
+    def question(self, one: Wanted) -> list[Message]:
+        """What is asked for one variant."""
+        label = self.rows[one.row]["label"]
+        return messages(self.texts[one.row], one.origin, self.labels[label] if label >= 0 else "", self.labels)
+
+    def check(self, one: Wanted, text: str) -> list[Message]:
+        """The task's own question about a new text, whose answer has to be the wanted one."""
+        prompt = str(self.prompts[one.row]).replace(self.texts[one.row], text)
+        return [{"role": "user", "content": prompt}]
 
 
 def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
@@ -68,12 +89,24 @@ def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
     found = []
     for domain in domains:
         work.run.task_settings(domain)
-        for task, prepared in work.originals(domain).items():
+        for task, prepared in work.own_rows(domain).items():
             rows, labels = prepared.splits["train"], work.run.tasks_of(domain)[task].labels
-            scored = [score is not None for score in rows["score"]]
-            wanted = plan(list(rows["label"]), scored, work.run.data.augment)
-            found.append(Job(domain, task, labels, rows, list(rows["text"]), wanted, prepared.folder))
+            texts, prompts, new = list(rows["text"]), list(rows["prompt"]), work.run.language is not None
+            scored = [score is not None and not new for score in rows["score"]]
+            known = [
+                -1 if new and not _framed(text, prompt) else label
+                for text, prompt, label in zip(texts, prompts, rows["label"], strict=True)
+            ]
+            wanted = plan(known, scored, work.run.data.augment, new)
+            if new and not wanted:
+                say(f"{task}: no answers to choose from, or no text apart from its question; none asked for")
+            found.append(Job(domain, task, labels, rows, texts, wanted, prepared.folder, prompts))
     return found
+
+
+def _framed(text: str, prompt: str | None) -> bool:
+    """Whether a text stands inside its question, where another can take its place."""
+    return prompt is not None and text != prompt and text in prompt
 
 
 def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +120,7 @@ def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
             {
                 "id": job.rows[one.row]["id"],
                 "origin": one.origin,
-                "messages": messages(job.texts[one.row], one.origin),
+                "messages": job.question(one),
             }
             for job, one in shown
         ],
@@ -95,11 +128,20 @@ def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
 
 
 def augment(
-    work: Workspace, domains: Sequence[str], service: Service, overwrite: bool = False, resume: bool = False
+    work: Workspace,
+    domains: Sequence[str],
+    service: Service,
+    overwrite: bool = False,
+    resume: bool = False,
+    local: bool = False,
 ) -> dict[str, Any]:
     """Ask for variants of some domains' training rows and write each task's `augmented.jsonl`.
 
-    Answers are kept in `answers.jsonl` as they come; those that are there are not asked for again.
+    Answers are kept in `answers.jsonl` as they come; those that are there are not asked for again. The model is then
+    asked each new question, without being told its answer: only where it gives the wanted one is the question kept.
+
+    Args:
+        local: `service.model` is a folder of a language model, which is run here.
 
     Returns:
         `tasks`: rows, what was wanted, kept and dropped, and the file.
@@ -108,7 +150,9 @@ def augment(
         Fault: when a finished file would be overwritten, or the endpoint cannot answer.
         Interrupted: on Ctrl-C; what was answered is kept.
     """
-    endpoint = Endpoint(service, work.run.data.augment)
+    settings = work.run.data.augment
+    endpoint = LocalWriter(service.model, settings) if local else Endpoint(service, settings)
+    at_once = 1 if local else settings.concurrency
     with closing(endpoint):
         todo = jobs(work, domains)
         for job in todo:
@@ -118,7 +162,9 @@ def augment(
                 (job.folder / ANSWERS).unlink(missing_ok=True)
         tasks = []
         for job in todo:
-            _ask(job, endpoint, service.model, work.run.data.augment.concurrency)
+            _ask(job, endpoint, service.model, at_once)
+            if job.new:
+                _confirm(job, endpoint, service.model, at_once, work.held_out.index.threshold)
             tasks.append(_write(job, service.model, work.held_out.index))
     say("to train on them: --set data.augmented=true")
     return {"model": service.model, "tasks": tasks}
@@ -139,16 +185,31 @@ def _write(job: Job, model: str, held_out: NearIndex[int]) -> dict[str, Any]:
 
 def _ask(job: Job, endpoint: Asked, model: str, at_once: int) -> None:
     """Have all that is wanted and not yet answered asked for, and kept."""
+    asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
+    _ask_missing(job, endpoint, f"asking {model}", {key: job.question(one) for key, one in asked.items()}, at_once)
+
+
+def _confirm(job: Job, endpoint: Asked, model: str, at_once: int, near: float) -> None:
+    """Have the task's question asked about every new text that is fit otherwise."""
+    alone = _alone(job, read_log(job.folder / ANSWERS), model, near)
+    fit = {_confirmed(job, one, text, model): job.check(one, text) for one, text, fault in alone if not fault}
+    _ask_missing(job, endpoint, "checking its answers", fit, at_once)
+
+
+def _confirmed(job: Job, one: Wanted, text: str, model: str) -> str:
+    return f"{job.key(one, model)}/{text_hash(text)}"
+
+
+def _ask_missing(job: Job, endpoint: Asked, title: str, asked: Mapping[str, list[Message]], at_once: int) -> None:
     path = job.folder / ANSWERS
     known = read_log(path)
-    asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
-    missing = [one for key, one in asked.items() if key not in known]
+    missing = {key: question for key, question in asked.items() if key not in known}
     if len(missing) < len(asked):
         say(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
     failures = 0
     try:
-        with open_log(path) as log, bar(f"{job.task}: asking {model}", len(missing), "text") as meter:
-            for key, answer in ask_all(endpoint, _questions(job, missing, model), at_once):
+        with open_log(path) as log, bar(f"{job.task}: {title}", len(missing), "text") as meter:
+            for key, answer in ask_all(endpoint, missing.items(), at_once):
                 if answer.failure:
                     failures += 1
                 else:
@@ -158,14 +219,10 @@ def _ask(job: Job, endpoint: Asked, model: str, at_once: int) -> None:
         raise Interrupted from stop
 
 
-def _questions(job: Job, missing: Sequence[Wanted], model: str) -> Iterator[Question]:
-    for one in missing:
-        yield job.key(one, model), messages(job.texts[one.row], one.origin)
-
-
 def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
     """Every wanted variant in order, with its text and why it is dropped, if it is."""
-    alone = list(_alone(job, read_log(job.folder / ANSWERS), model, held_out.threshold))
+    log = read_log(job.folder / ANSWERS)
+    alone = list(_agreed(job, log, model, _alone(job, log, model, held_out.threshold)))
     fit = ((place, text) for place, (_, text, fault) in enumerate(alone) if not fault)
     straddling = {place for place, others in held_out.near(fit) if others}
     before: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
@@ -179,6 +236,16 @@ def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
         yield one, text, fault
 
 
+def _agreed(job: Job, answers: Mapping[str, Kept], model: str, alone: Iterator[Judged]) -> Iterator[Judged]:
+    """The same; of new questions those alone whose answer the model finds again."""
+    for one, text, fault in alone:
+        if job.new and not fault:
+            answer = answers.get(_confirmed(job, one, text, model))
+            wanted = job.labels[job.rows[one.row]["label"]]
+            fault = None if answer and chosen(without_thoughts(answer.text), job.labels) == wanted else OTHER_ANSWER
+        yield one, text, fault
+
+
 def _alone(job: Job, answers: Mapping[str, Kept], model: str, near: float) -> Iterator[Judged]:
     """The same, each held against its own source only."""
     for one in job.wanted:
@@ -187,7 +254,7 @@ def _alone(job: Job, answers: Mapping[str, Kept], model: str, near: float) -> It
         if answer is None:
             yield one, text, NO_ANSWER
         else:
-            yield one, text, "cut short" if answer.cut else fault_of(text, source, near)
+            yield one, text, "cut short" if answer.cut else fault_of(text, source, near, job.new)
 
 
 def _variant(job: Job, one: Wanted, text: str, model: str) -> Variant:
@@ -218,10 +285,17 @@ def chosen_domains(work: Workspace, domain: str | None, all_domains: bool) -> li
     return [domain] if domain is not None else list(work.run.domains)
 
 
-def named_service(base_url: str | None, model: str | None, key_env: str, dry_run: bool) -> Service | None:
+def named_service(
+    base_url: str | None, model: str | None, key_env: str, dry_run: bool, local: Path | None = None
+) -> Service | None:
     """Whom a user wants asked; nobody in a dry run.
+
+    Args:
+        local: the model is a folder, run here, and no address is needed.
 
     Raises:
         Fault: when the address or the model is missing.
     """
+    if local and not dry_run:
+        return Service("", str(local), key_env)
     return None if dry_run else Service.named(base_url, model, key_env)

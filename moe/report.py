@@ -183,14 +183,14 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def augment_view(report: Mapping[str, Any]) -> RenderableType:
     """A report of `moe.augment` as a table, prompts below it."""
     table = Table(header_style="bold")
-    for name in ("domain", "task", "training rows", "synonyms wanted", "paraphrases wanted", "kept"):
-        table.add_column(name, justify="left" if name in ("domain", "task") else "right")
+    for name in ("domain", "task", "training rows", "wanted", "kept"):
+        table.add_column(name, justify="left" if name in ("domain", "task", "wanted") else "right")
     table.add_column("dropped")
     for one in report["tasks"]:
         kept = str(sum(one["kept"].values())) if "kept" in one else "–"
         gone = "\n".join(f"{count} {reason}" for reason, count in one.get("dropped", {}).items()) or "–"
-        wanted = one["wanted"]
-        cells = (one["domain"], one["task"], one["rows"], wanted["synonym"], wanted["paraphrase"], kept, gone)
+        wanted = ", ".join(f"{count} {kind}" for kind, count in one["wanted"].items())
+        cells = (one["domain"], one["task"], one["rows"], wanted, kept, gone)
         table.add_row(*map(str, cells))
     return Group(table, *(_prompt_view(one) for one in report.get("prompts", ())))
 

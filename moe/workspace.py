@@ -17,6 +17,7 @@ from moe.config import RunSettings
 from moe.data.mixing import HeldOut, told, with_augmented
 from moe.data.prepare import Prepared, prepare_task, summary
 from moe.data.schema import TaskSettings
+from moe.data.variants import AUGMENTED
 from moe.progress import say
 from moe.sample import write_sample
 from moe.stages import EXPERT, SHARED
@@ -102,15 +103,31 @@ class Workspace:
         Raises:
             Fault: when no domain has such a task, a file is missing or too much of it is bad.
         """
-        every = [(name, task, one) for name in self.run.domains for task, one in self.run.questions_of(name).items()]
-        tasks = [one for one in every if not only or one[1] in only]
+        every = [(name, task) for name in self.run.domains for task in self.run.questions_of(name)]
+        tasks = [(name, task) for name, task in every if not only or task in only]
         if not tasks:
             raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
-        for name, task, one in tasks:
-            own = self._prepared.setdefault(name, {})
-            if task not in own:
-                own[task] = self._prepare(name, task, one)
-        return concatenate_datasets([self._prepared[name][task].splits[split] for name, task, _ in tasks])
+        found = [self.asking(name, task) for name, task in tasks]
+        if self.run.data.augmented and split == "train":
+            found = [self._augment(one) if (one.folder / AUGMENTED).is_file() else one for one in found]
+        return concatenate_datasets([one.splits[split] for one in found])
+
+    def asking(self, domain: str, task: str) -> Prepared:
+        """The own rows of one task that asks something of a language model.
+
+        Raises:
+            Fault: when its file is missing or too much of it is bad.
+        """
+        own = self._prepared.setdefault(domain, {})
+        if task not in own:
+            own[task] = self._prepare(domain, task, self.run.questions_of(domain)[task])
+        return own[task]
+
+    def own_rows(self, domain: str) -> dict[str, Prepared]:
+        """A domain's own rows by task, labelled or asking, as the run is."""
+        if self.run.language is None:
+            return self.originals(domain)
+        return {task: self.asking(domain, task) for task in self.run.questions_of(domain)}
 
     @cached_property
     def _prepared(self) -> dict[str, dict[str, Prepared]]:
@@ -123,7 +140,7 @@ class Workspace:
     @cached_property
     def held_out(self) -> HeldOut:
         """Every validation and test text of the run."""
-        found = [one.splits for domain in self.run.domains for one in self.originals(domain).values()]
+        found = [one.splits for domain in self.run.domains for one in self.own_rows(domain).values()]
         texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
         return HeldOut(texts, self.run.data)
 

@@ -121,4 +121,8 @@ def _rows(chosen: Sequence[Variant], sources: Dataset) -> Dataset:
     """The variants in the columns of their sources, with a text, an id and an origin of their own."""
     columns = {name: list(sources[name]) for name in FEATURES}
     own = {"id": [o.id for o in chosen], "text": [o.text for o in chosen], "origin": [o.origin for o in chosen]}
+    own["prompt"] = [
+        prompt and prompt.replace(before, one.text)
+        for prompt, before, one in zip(columns["prompt"], columns["text"], chosen, strict=True)
+    ]
     return Dataset.from_dict(columns | own, features=FEATURES)

@@ -13,7 +13,7 @@ from moe.data.asks import ASKS
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Origin = Literal["synonym", "paraphrase"]
+Origin = Literal["synonym", "paraphrase", "synthetic"]
 ORIGINAL = "original"
 """The origin of every row that a file holds; rows made of others name how they were made."""
 DAO5 = (-0.5, -0.049, 0.049, 0.5)
@@ -144,14 +144,17 @@ class TaskSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """How `moe data augment` has a language model write training rows anew (FinSA-MoE's recipe)."""
+    """How `moe augment` has a language model write training rows anew, or new questions like them.
+
+    Labelled rows are varied as FinSA-MoE's recipe says; of questions every variant is a new text with the same answer.
+    """
 
     variants: int = Field(3, ge=1, description="new texts asked for a training row; more costs more and repeats more")
     synonym_share: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="share of them that only replace a few words by synonyms; the others are paraphrases",
+        description="share of a labelled row's that only replace a few words by synonyms; the others are paraphrases",
     )
     max_share: float | None = Field(
         None,

@@ -60,13 +60,14 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def fault_of(text: str, source: str, near: float) -> str | None:
+def fault_of(text: str, source: str, near: float, new: bool = False) -> str | None:
     """Why a cleaned answer may not stand for its source, in a few words; None when it may.
 
     Args:
         text: the answer, cleaned.
         source: the text it was asked for.
         near: Jaccard similarity from which the two are the same.
+        new: it is another text like its source, which may tell of other figures.
     """
     if text_fault(text):
         return "empty"
@@ -76,7 +77,7 @@ def fault_of(text: str, source: str, near: float) -> str | None:
         return "other script"
     if fault := _misshapen(text, source):
         return fault
-    if set(_FIGURE.findall(text)) - set(_FIGURE.findall(source)):
+    if not new and set(_FIGURE.findall(text)) - set(_FIGURE.findall(source)):
         return "a figure that is not in the source"
     return "same as its source" if jaccard(shingles(text), shingles(source)) >= near else None
 

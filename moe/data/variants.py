@@ -58,7 +58,7 @@ def text_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings) -> list[Wanted]:
+def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings, new: bool = False) -> list[Wanted]:
     """The variants to ask for, in the rows' order; the same rows and settings give the same ones.
 
     A larger `max_share` asks for the same ones and more, so that no answer is paid for twice; every row gets its first
@@ -68,6 +68,7 @@ def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSetting
         labels: label of every training row, -1 for none (N,).
         scored: whether it has a score (N,); a row with neither teaches nothing and gets no variant.
         settings: how many, and of which kind.
+        new: all are new texts, none a row's own in other words.
     """
     known = np.asarray(labels, dtype=np.int64)
     useful = np.flatnonzero((known >= 0) | np.asarray(scored, dtype=bool))
@@ -77,7 +78,8 @@ def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSetting
     swapped = draw(groups, np.arange(len(rows)), round(settings.synonym_share * len(rows)), settings.seed, 4)[0]
     synonym = np.isin(np.arange(len(rows)), swapped)  # (P,)
     chosen = bounded(groups + synonym, len(known), settings, numbers)
-    wanted = [Wanted(int(rows[i]), int(numbers[i]), "synonym" if synonym[i] else "paraphrase") for i in chosen]
+    kinds: list[Origin] = ["synthetic" if new else "synonym" if synonym[i] else "paraphrase" for i in chosen]
+    wanted = [Wanted(int(rows[i]), int(numbers[i]), kind) for i, kind in zip(chosen, kinds, strict=True)]
     return sorted(wanted, key=lambda one: (one.row, one.number))
 
 
@@ -113,7 +115,7 @@ def read_variants(path: Path) -> Iterator[Variant]:
         raise Fault(
             f"augmented rows at {path}, as data.augmented asks",
             "none",
-            "write them by moe data augment, or leave data.augmented false",
+            "write them by moe augment, or leave data.augmented false",
         )
     for line in lines(path):
         if not line.text.strip():
@@ -126,5 +128,5 @@ def read_variants(path: Path) -> Iterator[Variant]:
             raise Fault(
                 f"an augmented row in line {line.number} of {path}",
                 line.error or reason,
-                "take the line out, or write the file again by moe data augment --overwrite",
+                "take the line out, or write the file again by moe augment --overwrite",
             ) from error

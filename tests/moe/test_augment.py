@@ -298,7 +298,7 @@ def test_without_the_setting_nothing_is_added(make_work: Make, server: ModelServ
 
 
 def test_the_setting_without_the_file_is_a_fault(make_work: Make) -> None:
-    with pytest.raises(Fault, match=r"augmented\.jsonl.*moe data augment"):
+    with pytest.raises(Fault, match=r"augmented\.jsonl.*moe augment"):
         augmented(make_work).prepared("news")
 
 
