@@ -3,6 +3,7 @@
 Only this module catches faults. Everything heavy is imported inside a command, so that `--help` answers at once.
 """
 
+import logging
 import os
 import shlex
 import sys
@@ -277,12 +278,15 @@ def evaluate_(
     json_: JsonOption = False,
 ) -> None:
     """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
+    from moe.errors import Fault
     from moe.evaluate import evaluate_folder
     from moe.report import evaluation_view
     from moe.result import answering_model, best_model
 
     work = _workspace(config, out, sets)
     if work.run.language is not None:
+        if domain is not None:
+            raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
         from moe.exam.run import Sitting, exam_of_folder
         from moe.exam.view import exam_view
 
@@ -291,6 +295,8 @@ def evaluate_(
         found = exam_of_folder(work, model or answering_model(work.out), names, data, sitting, most, bare)
         _show(found, exam_view, json_)
         return
+    if tasks or most or bare:
+        raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")
     report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
     _show(report, evaluation_view, json_)
 
@@ -495,6 +501,7 @@ def _root(
 def main() -> None:
     """Run a command; a fault is one line and exit code 2, Ctrl-C is 130."""
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
     try:
         app()
     except Exception as error:

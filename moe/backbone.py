@@ -125,6 +125,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
     whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
     whole = whole if settings.quantization != "none" else whole.to(device)
+    _keep_as_loaded(whole)
     model: PreTrainedModel = whole.base_model
     model.requires_grad_(False)
     model.config.use_cache = False  # generation asks for its cache; elsewhere keys and values would be held for nothing
@@ -148,15 +149,21 @@ def _with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
 
 
 def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer, right-padding, with a pad token.
+    """The tokenizer, right-padding, with a pad token: its end or unknown token where it has none of its own.
 
     Raises:
-        Fault: when it cannot be found.
+        Fault: when it cannot be found, or has none of the three.
     """
     tokenizer = _ask(AutoTokenizer, settings)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise Fault(
+            f"a tokenizer of {settings.name!r} with a padding, end or unknown token",
+            "none of them",
+            "set pad_token in its tokenizer_config.json",
+        )
     return tokenizer
 
 
@@ -195,6 +202,16 @@ def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+
+
+def _keep_as_loaded(model: PreTrainedModel) -> None:
+    """Leave 4-bit weights on a CPU as they are: bitsandbytes would pack them for AVX-512 in the first answer.
+
+    Packed, their scales are rounded to bfloat16, narrow layers fail, and a copy answers otherwise than its original.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _ask(kind: Any, settings: BackboneSettings, **options: Any) -> Any:

@@ -1,6 +1,7 @@
 """Runs over a tiny language model with its own head, on made-up corpora of three roles, and on questions of two."""
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,10 @@ def asking(place: Path, **over: Any) -> Workspace:
     return Workspace(parse_run(merged_settings(raw, {"stages": stages}), "test"), place / "run")
 
 
-def taught_at(place: Path) -> Workspace:
-    """Such a run, whose team is merged and was taught its questions."""
+@cache
+def taught_below(base: Path) -> Workspace:
+    """Such a run, whose team is merged and was taught its questions; one for all modules, which add to its folder."""
+    place = base / "taught"
     save_model(place / "model", "llama")
     write_corpora(place / "data")
     work = asking(place)

@@ -75,6 +75,8 @@ def test_a_dry_run_of_augmentation_asks_nobody(desk: Desk) -> None:
         (("instruct", "-c", "asking.yaml", "-o", "other"), "a mixture in other"),
         (("instruct", *WORDS, "--overwrite", "--set", "backbone.max_length=8"), "at most 8 tokens"),
         (("evaluate", *WORDS, "--tasks", "news-tune"), "Did you mean news-tone"),
+        (("evaluate", *WORDS, "--domain", "news"), "--tasks for a language model"),
+        (("evaluate", "--tasks", "fpb"), "a run over a language model"),
         (("evaluate", *WORDS, "--by", "luck"), "likelihood, generation"),
         (("evaluate", *WORDS, "--data", "none.jsonl", "--tasks", "fpb"), "nothing there"),
         (("augment", "--all", *WORDS, "--local", "nowhere"), "a language model's folder at nowhere"),

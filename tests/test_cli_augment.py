@@ -82,4 +82,4 @@ def test_what_cannot_be_used_is_told_in_one_sentence(moe: Desk, words: tuple[str
 
 def test_training_on_augmented_rows_that_are_not_there_is_refused(moe: Desk) -> None:
     words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "bare", "--set", "data.augmented=true")
-    assert "moe data augment" in moe.refused(*words)
+    assert "Write them by moe augment" in moe.refused(*words)

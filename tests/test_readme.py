@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import made_up_rows, write_csv
+from conftest import FAMILIES, made_up_rows, tiny_tokenizer, write_csv
+from corpora import write_corpora
+from transformers import AutoConfig, AutoModelForCausalLM
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -27,8 +29,9 @@ def yaml_blocks(readme: str) -> list[str]:
 
 
 def python_blocks(readme: str) -> list[str]:
-    """The Python blocks of a README that stand on their own; DAO's needs a loop of the reader's."""
-    return [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "dao.combine" not in code]
+    """The Python blocks of a README that stand on their own: DAO's needs a loop of the reader's, the harness a hub."""
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    return [code for code in blocks if "dao.combine" not in code and "lm_eval" not in code]
 
 
 def lay_out(place: Path) -> None:
@@ -41,9 +44,26 @@ def lay_out(place: Path) -> None:
     (place / "filings.jsonl").write_text('{"text": "' + "Revenue rose and costs fell. " * 60 + '"}\n')
     crypto = [{"id": row["id"], "body": row["text"], "stance": row["label"], "score": row["score"]} for row in rows]
     write_csv(place / "data" / "crypto_posts.csv", crypto)
-    domain, run = yaml_blocks((ROOT / "README.md").read_text(encoding="utf-8"))[:2]
+    domain, run, roles = yaml_blocks((ROOT / "README.md").read_text(encoding="utf-8"))[:3]
     (place / "configs" / "domains" / "crypto.yaml").write_text(domain, encoding="utf-8")
     (place / "configs" / "mine.yaml").write_text(run, encoding="utf-8")
+    (place / "roles.yaml").write_text(roles, encoding="utf-8")
+    lay_out_roles(place)
+
+
+def lay_out_roles(place: Path) -> None:
+    """A random decoder deep enough for the README's trunk, a corpus for each role, and two files of questions."""
+    config = AutoConfig.for_model(
+        "llama", vocab_size=99, **FAMILIES["llama"] | {"num_hidden_layers": 6, "max_position_embeddings": 512}
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(place / "folder/of/a/decoder")
+    tiny_tokenizer().save_pretrained(place / "folder/of/a/decoder")
+    write_corpora(place)
+    for name, corpus in {"macro": "speeches", "news": "calls", "forum": "filings"}.items():
+        (place / f"{name}.txt").rename(place / f"{corpus}.txt")
+    words = dict(zip(("negative", "neutral", "positive"), ("dovish", "neutral", "hawkish"), strict=True))
+    write_csv(place / "fomc.csv", [row | {"label": words[row["label"]]} for row in made_up_rows("macro", 120)])
+    write_csv(place / "fpb.csv", made_up_rows("news", 120))
 
 
 def test_both_readmes_name_the_same_commands() -> None:
@@ -59,11 +79,14 @@ def test_the_readme_s_commands_work_in_order(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
     small = " --set sample.rows=600 --set stages.expert.epochs=1 --set stages.warmup.steps=40"
+    few = "".join(f" --set stages.{stage}.steps=3" for stage in ("pretrain", "warmup", "joint", "instruct"))
     tiny = small + " --set stages.expert.steps=3 --set stages.warmup.steps=3 --set stages.joint.steps=3"
     for line in commands((ROOT / "README.md").read_text(encoding="utf-8")):
         trains = any(line.startswith(verb) for verb in ("moe train-", "moe merge", "moe run"))
         typed = line + small if trains and "runs/demo/experts" not in line else line
-        typed = line + tiny if line.startswith(("moe sweep", "moe ablate")) else typed
+        typed = line + tiny if line.startswith(("moe sweep", "moe ablate")) and "roles" not in line else typed
+        if "roles.yaml" in line and line.startswith(("moe pretrain", "moe train-", "moe instruct")):
+            typed = line + few
         done = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{typed}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     answers = (tmp_path / "answers.jsonl").read_text().splitlines()

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_backbone
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from experts.errors import Fault
 from moe import backbone
-from moe.backbone import BackboneSettings, compute_dtype, identify, load_backbone, shipped_folder
+from moe.backbone import BackboneSettings, compute_dtype, identify, load_backbone, load_tokenizer, shipped_folder
 
 
 def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> None:
@@ -71,3 +72,26 @@ def test_auto_is_bfloat16_only_on_a_cpu_that_is_fast_in_it(
     assert compute_dtype(BackboneSettings(), cpu) == (torch.bfloat16 if amx or avx512_bf16 else torch.float32)
     assert compute_dtype(BackboneSettings(dtype="float32"), cpu) == torch.float32
     assert compute_dtype(BackboneSettings(dtype="bfloat16"), cpu) == torch.bfloat16
+
+
+def without_tokens(folder: Path, *kept: str) -> Path:
+    """A backbone whose tokenizer has no special token but these."""
+    save_backbone(folder, "llama")
+    core = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    special = {f"{name}_token": word for name, word in (("eos", "[SEP]"), ("unk", "[UNK]")) if name in kept}
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("kept", "padding"), [(("eos", "unk"), "[SEP]"), (("unk",), "[UNK]")])
+def test_a_tokenizer_without_padding_token_pads_with_another(
+    tmp_path: Path, kept: tuple[str, ...], padding: str
+) -> None:
+    tokenizer = load_tokenizer(BackboneSettings(name=str(without_tokens(tmp_path, *kept)), trunk_depth=1))
+    assert tokenizer.pad_token == padding
+    assert tokenizer(["rates rose", "rates"], padding=True)["attention_mask"][1][-1] == 0
+
+
+def test_a_tokenizer_that_cannot_pad_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="padding, end or unknown token"):
+        load_tokenizer(BackboneSettings(name=str(without_tokens(tmp_path)), trunk_depth=1))

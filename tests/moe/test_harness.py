@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import taught_at
+from corpora import taught_below
 from datasets import Dataset
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -21,7 +21,7 @@ from moe.workspace import Workspace
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A team that was taught its questions."""
-    return taught_at(tmp_path_factory.mktemp("taught"))
+    return taught_below(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

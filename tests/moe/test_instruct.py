@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_backbone
-from corpora import make, taught_at
+from corpora import make, taught_below
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from experts.errors import Fault
@@ -32,7 +32,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A team that was merged and taught its questions."""
-    return taught_at(tmp_path_factory.mktemp("taught"))
+    return taught_below(tmp_path_factory.getbasetemp())
 
 
 def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from corpora import make, taught_at
+from corpora import make, taught_below
 
 from experts.errors import Fault
 from moe.ablate.rows import answered_rows
@@ -16,7 +16,7 @@ from moe.workspace import Workspace
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A team that was taught its questions."""
-    return taught_at(tmp_path_factory.mktemp("taught"))
+    return taught_below(tmp_path_factory.getbasetemp())
 
 
 NAMES = ["full", "without-news", "without-forum", "only-news", "only-forum", "backbone-alone"]

@@ -33,7 +33,20 @@ def test_rows_are_split_and_carry_the_domain_of_the_config(tmp_path: Path):
     found = prepare(table(tmp_path / "a.csv"))
     assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 60, "validation": 20, "test": 20}
     first = found.splits["train"][0]
-    assert set(first) == {"id", "text", "label", "score", "lang", "line", "task", "domain", "origin"}
+    assert set(first) == {
+        "id",
+        "text",
+        "label",
+        "score",
+        "lang",
+        "line",
+        "task",
+        "domain",
+        "origin",
+        "prompt",
+        "answer",
+        "choices",
+    }
     assert (first["domain"], first["task"], first["lang"], first["score"]) == ("news", "fpb", "en", 0.5)
     assert first["origin"] == "original"
     assert first["line"] == int(first["id"][1:]) + 2

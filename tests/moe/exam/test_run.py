@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from corpora import SPOKEN, taught_at
+from corpora import SPOKEN, taught_below
 
 from experts.errors import Fault
 from experts.files import read_json
@@ -17,7 +17,7 @@ from moe.workspace import Workspace
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A team that was taught its questions."""
-    return taught_at(tmp_path_factory.mktemp("taught"))
+    return taught_below(tmp_path_factory.getbasetemp())
 
 
 def test_a_taught_team_answers_the_run_s_test_questions_and_the_bare_backbone_does_not(taught: Workspace) -> None:
