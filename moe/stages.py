@@ -60,6 +60,11 @@ class StageSettings(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     evals: int = Field(4, ge=1, description="evaluations over the stage; the best one is kept")
     patience: int = Field(3, ge=1, description="evaluations without gain after which the stage stops")
+    nonfinite: int = Field(
+        3,
+        ge=0,
+        description="steps in a row without finite loss or gradient that are passed over; one more stops the stage",
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept while the stage runs")
     sampling_temperature: float = Field(
         2.0, ge=1, description="rows a domain ∝ size^(1/temperature): 1 as they are, more evens domains out"

@@ -29,6 +29,7 @@ from moe.attention import Attention
 from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
 from moe.data.batches import Batch, Collate, DomainBatches, column, inputs_of, row_lengths
 from moe.errors import Fault, Interrupted
+from moe.finite import Finite, PassedOver
 from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
 from moe.objective import Objective
@@ -87,7 +88,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
     """Train one stage and leave its best weights in the model.
 
     Raises:
-        Fault: when there are no rows, or the loss stops being finite.
+        Fault: when there are no rows, or losses stay other than finite.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     if len(job.rows) == 0:
@@ -140,6 +141,7 @@ class _Loop(Trainer):
         self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
         self.objective: Objective = job.objective
         self.stopper = Stopper()
+        self.finite = Finite(job.title, job.settings.nonfinite)
         self.attention = Attention(model.backbone)
         device = next(model.backbone.parameters()).device
         self.clock = Clock(device)
@@ -157,6 +159,7 @@ class _Loop(Trainer):
             data_collator=job.collate,
             callbacks=[
                 self.stopper,
+                self.finite,
                 EarlyStoppingCallback(job.settings.patience),
                 JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu"),
                 TensorBoardCallback(_writer(job.logs)),
@@ -189,20 +192,18 @@ class _Loop(Trainer):
         self.attention.suit(inputs["input_ids"].shape[1])
         out = model(**inputs_of(inputs))
         loss = self.objective(out, inputs)
-        if not torch.isfinite(loss):
-            raise Fault(
-                "a finite loss",
-                f"{loss.item()} at step {self.state.global_step}",
-                "lower the stage's lr, and look for odd scores in the data",
-            )
+        self.finite.check(loss, self.objective.logs)
         return (loss, out) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One backward; an expert without weight in this step gets no decay either (method 2)."""
         assert self.optimizer is not None
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        loss = super().training_step(model, inputs, num_items_in_batch)
         assert isinstance(self.model, Mixture)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except PassedOver:
+            return torch.zeros((), device=self.args.device)
         for name in self.model.bank.unused():
             for parameter in self.model.bank.parameters_of(name).values():
                 parameter.grad = None

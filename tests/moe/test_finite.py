@@ -1,0 +1,98 @@
+"""Claims about numbers that are not finite: such a step changes nothing and is told; too many stop the stage."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import Make
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moe.errors import Fault
+from moe.objective import Objective
+from moe.steps import train_domain
+from moe.workspace import Workspace
+
+Spoil = Callable[[Tensor, Tensor], Tensor]
+
+
+def nan_loss(total: Tensor, state: Tensor) -> Tensor:
+    return total * math.nan
+
+
+def nan_gradient(total: Tensor, state: Tensor) -> Tensor:
+    return total + (state.sum() * 0.0).sqrt()  # 0, with a slope of ∞ · 0
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, how: Spoil, steps: set[int]) -> None:
+    """Spoil the losses of these steps, counted from 1 over all calls."""
+    plain, calls = Objective.__call__, iter(range(1, 1000))
+
+    def spoiled(self, out, batch):
+        total = plain(self, out, batch)
+        return how(total, out.pooled) if next(calls) in steps else total
+
+    monkeypatch.setattr(Objective, "__call__", spoiled)
+
+
+def weights(work: Workspace) -> dict[str, Tensor]:
+    return load_file(work.expert_folder("news") / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("how", [nan_loss, nan_gradient])
+def test_a_step_without_finite_numbers_changes_no_weight_and_is_told(
+    how: Spoil, make_work: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {"expert": {"steps": 4, "evals": 1, "schedule": "constant_with_warmup", "warmup": 0}}
+    short = make_work("short", stages={"expert": stages["expert"] | {"steps": 3}})
+    train_domain(short, "news")
+    work = make_work("spoiled", stages=stages)
+    spoil(monkeypatch, how, {4})
+    train_domain(work, "news")
+    assert "news: step 4 passed over" in capsys.readouterr().err
+    before, after = weights(short), weights(work)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", [nan_loss, nan_gradient])
+def test_good_steps_between_bad_ones_keep_the_stage_going(
+    how: Spoil, make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work(stages={"expert": {"steps": 8, "evals": 1, "nonfinite": 1}})
+    spoil(monkeypatch, how, {1, 3, 5, 7})
+    train_domain(work, "news")
+    assert all(tensor.isfinite().all() for tensor in weights(work).values())
+
+
+@pytest.mark.parametrize("how", [nan_loss, nan_gradient])
+def test_too_many_in_a_row_stop_it_and_resume_goes_on_from_the_last_checkpoint(
+    how: Spoil, make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work(stages={"expert": {"steps": 12, "evals": 3, "nonfinite": 2}})
+    with monkeypatch.context() as patch:
+        spoil(patch, how, {6, 7, 8})
+        with pytest.raises(Fault, match=r"at step 8 of news, 3 in a row.*--resume"):
+            train_domain(work, "news")
+    assert not work.expert_folder("news").exists()
+    assert [path.name for path in work.checkpoints("news").iterdir()] == ["checkpoint-4"]
+    train_domain(work, "news", resume=True)
+    assert all(tensor.isfinite().all() for tensor in weights(work).values())
+
+
+def test_a_score_loss_that_is_not_finite_is_left_out_and_counted(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = make_work(stages={"expert": {"steps": 3, "evals": 1}}, losses={"inner": "constant"})
+    plain = Objective._sentiment_losses
+
+    def spoiled(self, out, batch, learn=True):
+        losses, rows = plain(self, out, batch, learn)
+        return losses | {"polarity": losses["polarity"] * math.inf}, rows
+
+    monkeypatch.setattr(Objective, "_sentiment_losses", spoiled)
+    train_domain(work, "news")
+    told = capsys.readouterr().err
+    assert [f"step {i} passed over, polarity inf" in told for i in (1, 2, 3)] == [True] * 3
