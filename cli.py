@@ -499,7 +499,7 @@ def _root(
 
 
 def main() -> None:
-    """Run a command; a fault is one line and exit code 2, Ctrl-C is 130."""
+    """Run a command; a fault is one line and exit code 2, Ctrl-C is 130, SIGTERM 143."""
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
     try:
@@ -514,7 +514,7 @@ def main() -> None:
             again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
             flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these always go on
             typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
-            sys.exit(130)
+            sys.exit(128 + error.number)
         raise
 
 

@@ -3,6 +3,7 @@
 What a folder means (an expert, a mixture) is told by the modules that use this; nothing here knows of models.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -80,6 +81,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_after_the_dead(path)
         try:
             yield temporary
             temporary.replace(path)
@@ -110,7 +112,8 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     refuse_existing(folder, overwrite)
     with writable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        _clear_after_the_dead(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{os.getpid()}."))
     try:
         yield temporary
         with writable(folder.parent):
@@ -119,6 +122,24 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear_after_the_dead(path: Path) -> None:
+    """Take away what processes that were killed left of this file or folder: `.NAME.PID.…` beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
+        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another person's
+    return True
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:

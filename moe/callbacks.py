@@ -1,4 +1,4 @@
-"""What goes on beside a training loop: progress bar, clock, JSON log, and Ctrl-C that saves before it stops.
+"""What goes on beside a training loop: progress bar, clock, JSON log, and signals after which it saves before it stops.
 
 The loop itself is `moe.train`'s.
 """
@@ -14,26 +14,46 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from moe.cost import MIB, peak_since_start
 from moe.progress import Meter
 
 
 class Stopper(TrainerCallback):
-    """Turns Ctrl-C into: finish the step, save, stop."""
+    """Turns Ctrl-C and SIGTERM into: finish the step, measure if that is due, save, stop.
+
+    `asked` is the signal's number.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: int | None = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Save and stop, if asked."""
-        if self.asked:
+        if self.asked is not None:
             control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
         return control
+
+
+class Patience(EarlyStoppingCallback):
+    """transformers' early stopping, whose count goes on where a stopped run goes on."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the count of the checkpoint."""
+        super().on_train_begin(args, state, control, **kwargs)
+        self.early_stopping_patience_counter = evaluations_without_gain(state)
+
+
+def evaluations_without_gain(state: TrainerState) -> int:
+    """How many evaluations in a row brought nothing, as a checkpoint tells."""
+    states = state.stateful_callbacks
+    saved = states.get(Patience.__name__) if isinstance(states, dict) else None
+    return int(saved["attributes"]["early_stopping_patience_counter"]) if isinstance(saved, dict) else 0
 
 
 class Watcher(TrainerCallback):
@@ -41,22 +61,19 @@ class Watcher(TrainerCallback):
 
     Args:
         meter: the bar.
-        stopper: who was asked to stop.
         loss: gives the loss of the last step.
         score: tells the validation metric that counts.
     """
 
-    def __init__(
-        self, meter: Meter, stopper: Stopper, loss: Callable[[], float], score: Callable[[Mapping[str, float]], str]
-    ) -> None:
-        self.meter, self.stopper, self.loss, self.score = meter, stopper, loss, score
+    def __init__(self, meter: Meter, loss: Callable[[], float], score: Callable[[Mapping[str, float]], str]) -> None:
+        self.meter, self.loss, self.score = meter, loss, score
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Advance; at the end ask for an evaluation and a checkpoint."""
         self.meter.advance(1, f"loss {self.loss():.3f}")
-        if state.global_step >= state.max_steps and not self.stopper.asked:
+        if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
         return control
 
@@ -155,19 +172,20 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def calm_interrupt(stopper: Stopper) -> Iterator[None]:
-    """The first Ctrl-C asks the loop to save and stop, the second one stops at once."""
+    """The first Ctrl-C or SIGTERM asks the loop to save and stop, a second one stops at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stopper.asked:
+        if stopper.asked is not None:
             raise KeyboardInterrupt
-        stopper.asked = True
+        stopper.asked = number
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread, where signals cannot be caught
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experts.domain import LabelSpace
+from moe.ahead import HeldOut
 from moe.data.batches import Batch
 from moe.language import LanguageHead
 from moe.model import Mixture, Output, Routed, allowed_experts
@@ -24,6 +25,7 @@ from router.losses import BALANCE, domain_loss
 from router.weighting import Weighting, gradients, measure, relative, weighed_sum
 
 SENTIMENT = ("classes", "polarity")
+DRAWN = "held_out.drawn"
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class Shared:
         experts: gives the experts' parameters, where the inner level may measure norms.
         last: those of the last linear layer alone, where the inner level takes its virtual step.
         router: gives the router's parameters, where the outer level takes its own.
-        held_out: the model's output on another training batch, and that batch; None where nobody asks for it.
+        held_out: other training batches; None where nobody asks for them.
         language: the backbone's own language-model head, where it was loaded.
     """
 
     experts: Parameters = tuple
     last: Parameters = tuple
     router: Parameters = tuple
-    held_out: Callable[[], tuple[Output, Batch]] | None = None
+    held_out: HeldOut | None = None
     language: LanguageHead | None = None
 
     @classmethod
@@ -291,15 +293,19 @@ class Objective:
             branch.register_hook(lambda grad: outer.observe(base, grad.norm() * scale * len(grad) ** 0.5))
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs: both levels' averages, weight nets and optimizers."""
-        return {
+        """What a resumed run needs: both levels' averages, nets and optimizers; how many batches were held out."""
+        found = {
             f"{key}/{name}": tensor for key, level in self._levels().items() for name, tensor in level.state().items()
         }
+        ahead = self.shared.held_out
+        return found | ({} if ahead is None else {DRAWN: torch.tensor(ahead.drawn)})
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state`."""
         for key, level in self._levels().items():
             level.restore({n.removeprefix(f"{key}/"): t for n, t in state.items() if n.startswith(f"{key}/")})
+        if self.shared.held_out is not None and DRAWN in state:
+            self.shared.held_out.skip_to(int(state[DRAWN]))
 
     def _levels(self) -> dict[str, Weighting]:
         levels = {"inner": self.inner, "outer": self.outer}

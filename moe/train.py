@@ -14,19 +14,26 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import rotate_checkpoints
 
+from experts.files import writable
 from experts.tensors import load_tensors, save_tensors
 from moe.ahead import HeldOut
 from moe.attention import Attention
-from moe.callbacks import Clock, JsonLog, Stopper, Watcher, calm_interrupt
+from moe.callbacks import Clock, JsonLog, Patience, Stopper, Watcher, calm_interrupt, evaluations_without_gain
+from moe.checkpoints import (
+    RANDOM,
+    last_whole,
+    load_optimizer,
+    random_state,
+    restore_random,
+    save_optimizer,
+    whole_checkpoint,
+)
 from moe.data.batches import Batch, Collate, DomainBatches, column, inputs_of, row_lengths
 from moe.errors import Fault, Interrupted
 from moe.finite import Finite, PassedOver
@@ -89,7 +96,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
 
     Raises:
         Fault: when there are no rows, or losses stay other than finite.
-        Interrupted: on Ctrl-C, after a checkpoint.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
     """
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
@@ -97,13 +104,14 @@ def fit(model: Mixture, job: Job) -> Fitted:
     choose_learners(model, job.stage, job.learner)
     (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
     loop = _Loop(model, job)
-    last = get_last_checkpoint(str(job.checkpoints)) if job.resume and job.checkpoints.is_dir() else None
-    with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter:
-        loop.add_callback(Watcher(meter, loop.stopper, loop.last_loss, loop.score))
-        loop.train(resume_from_checkpoint=last)
+    last = last_whole(job.checkpoints) if job.resume else None
+    if last is None or not loop.take_finished(last):
+        with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter, writable(job.logs):
+            loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
+            loop.train(resume_from_checkpoint=None if last is None else str(last))
     loop.attention.restore()
-    if loop.stopper.asked:
-        raise Interrupted
+    if loop.stopper.asked is not None:
+        raise Interrupted(loop.stopper.asked)
     write_trajectory(job.logs)
     return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
 
@@ -160,7 +168,7 @@ class _Loop(Trainer):
             callbacks=[
                 self.stopper,
                 self.finite,
-                EarlyStoppingCallback(job.settings.patience),
+                Patience(job.settings.patience),
                 JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu"),
                 TensorBoardCallback(_writer(job.logs)),
                 self.clock,  # the last, so that writing the log is no part of a step
@@ -223,6 +231,22 @@ class _Loop(Trainer):
             logs = logs | self.objective.logs | self.rates | self.clock.read()
         super().log(logs, *args, **kwargs)
 
+    def take_finished(self, folder: Path) -> bool:
+        """Take the best weights if this checkpoint is the last of a stage whose folder was never written."""
+        state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if state.global_step < self.total and evaluations_without_gain(state) < self.settings.patience:
+            return False
+        self.state = state
+        self._load_best_model()
+        return True
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir))
+        with whole_checkpoint(folder, self.state.global_step):
+            super()._save_checkpoint(model, trial)
+        best = self.state.best_model_checkpoint
+        rotate_checkpoints(str(folder), self.settings.keep, str(folder / Path(best).name) if best else None)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,13 +254,31 @@ class _Loop(Trainer):
         save_tensors(folder / TRAINED, self.model.trained_state())
         save_tensors(folder / OBJECTIVE, self.objective.state())
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None
+            assert self.lr_scheduler is not None
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_tensors(Path(output_dir) / RANDOM, random_state())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            restore_random(load_tensors(Path(checkpoint) / RANDOM))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
         self.objective.restore(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
 
     def _load_best_model(self) -> None:
-        if not self.stopper.asked:
-            self._load_weights(Path(str(self.state.best_model_checkpoint)))
+        if self.stopper.asked is None:
+            self._load_weights(Path(str(self.args.output_dir)) / Path(str(self.state.best_model_checkpoint)).name)
 
     def _load_weights(self, folder: Path) -> None:
         assert isinstance(self.model, Mixture)
@@ -251,9 +293,9 @@ class _Loop(Trainer):
         return self.goal.told({name.removeprefix("eval_"): value for name, value in metrics.items()})
 
     def history(self) -> list[dict[str, float]]:
-        """Every evaluation, its step included."""
+        """Every evaluation, its step included; by name, as those are that a checkpoint brought."""
         found = [entry for entry in self.state.log_history if f"eval_{self.goal.name}" in entry]
-        return [{key.removeprefix("eval_"): float(value) for key, value in entry.items()} for entry in found]
+        return [{key.removeprefix("eval_"): float(entry[key]) for key in sorted(entry)} for entry in found]
 
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
@@ -286,7 +328,6 @@ def _arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=settings.keep,
         load_best_model_at_end=True,
         metric_for_best_model=f"eval_{job.goal.name}",
         greater_is_better=job.goal.higher,

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
+from stopping import interrupt_at
 
 import cli
 
@@ -408,25 +410,16 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(moe: Desk, place: Path)
     assert "in-the-way" in moe.refused("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "in-the-way/run")
 
 
-def test_ctrl_c_exits_130_and_prints_the_command_to_go_on(
-    moe: Desk, place: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_the_exit_code_and_the_command_to_go_on_is_printed(
+    number: signal.Signals, moe: Desk, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import signal
-
-    from moe.train import _Loop
-
-    plain = _Loop.training_step
-
-    def pressed(self, *args, **kwargs):
-        if self.state.global_step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, *args, **kwargs)
-
-    typed = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "stopped")
+    out = f"stopped{number}"
+    typed = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", out)
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "training_step", pressed)
+        interrupt_at(patch, 2, number)
         code, _, err = moe(*typed)
-    assert code == 130
+    assert code == 128 + number
     assert f"moe {' '.join(typed)} --resume" in err
     assert moe(*typed, "--resume")[0] == 0
-    assert (place / "stopped" / "experts" / "news" / "adapter_model.safetensors").is_file()
+    assert (place / out / "experts" / "news" / "adapter_model.safetensors").is_file()

@@ -1,0 +1,48 @@
+"""Claims about files: what killed processes left is taken away, what living ones write is not, a refusal is a fault."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experts.errors import Fault
+from experts.files import check_manifest, whole_file, whole_folder
+
+
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_left_is_taken_away_by_the_next_who_writes_there(tmp_path: Path) -> None:
+    living, other = tmp_path / f".news.{os.getppid()}.abc", tmp_path / f".other.{dead()}.abc"
+    for left in (tmp_path / f".news.{dead()}.abc", tmp_path / ".news.old", living, other):
+        left.mkdir()
+        (left / "half").write_text("")
+    with whole_folder(tmp_path / "news") as folder:
+        (folder / "a").write_text("b")
+    assert set(tmp_path.iterdir()) == {tmp_path / "news", living, other}
+    check_manifest(tmp_path / "news", "expert")
+
+
+def test_half_files_of_killed_processes_are_taken_away_too(tmp_path: Path) -> None:
+    (tmp_path / f".rows.csv.{dead()}.partial").write_text("half")
+    with whole_file(tmp_path / "rows.csv") as path:
+        path.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_disk_that_takes_nothing_is_a_fault_and_leaves_nothing(tmp_path: Path, error: OSError) -> None:
+    def refused() -> None:
+        with whole_file(tmp_path / "rows.csv") as path:
+            path.write_text("half")
+            raise error
+
+    with pytest.raises(Fault, match=error.strerror):
+        refused()
+    assert not list(tmp_path.iterdir())
