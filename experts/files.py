@@ -89,6 +89,18 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Make a file of so many bytes, all of them there: writing into a mapped one on a full disk would end the process.
+
+    Raises:
+        Fault: when there is no room for it.
+    """
+    with writable(path.parent), path.open("wb") as stream:
+        if size and hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, size)
+        stream.truncate(size)
+
+
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Turn an operating-system refusal to write below `folder` into a Fault."""

@@ -14,10 +14,18 @@ from experts.errors import Fault
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Save tensors as safetensors, on the CPU and contiguous."""
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata or {"format": "pt"}
-    )
+    """Save tensors as safetensors, on the CPU and contiguous.
+
+    Raises:
+        Fault: when the file cannot be written, as on a full disk.
+    """
+    content = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    try:
+        save_file(content, path, metadata or {"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise Fault(
+            f"room and rights for {path}", str(error), "free some space, mend the rights or name another folder"
+        ) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

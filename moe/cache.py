@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from experts.files import whole_folder
+from experts.files import reserve, whole_folder
 from experts.tensors import load_tensors, save_tensors
 from moe.backbone import token_budget
 from moe.data.batches import Collator, by_budget
@@ -102,6 +102,7 @@ class TrunkCache:
         batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         with whole_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
             save_tensors(temporary / OFFSETS, {"offsets": offsets})
+            reserve(temporary / STATES, size)
             states = self._map(temporary / STATES, int(offsets[-1]), shared=True)
             for batch in batches:
                 found = self._look([texts[i] for i in batch])  # (B, T, D)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -59,11 +58,11 @@ def whole_checkpoint(folder: Path, step: int) -> Iterator[None]:
         (path / MANIFEST).unlink(missing_ok=True)  # the same step again, after a stop
         yield
         write_manifest(path)
-    except (OSError, RuntimeError, SafetensorError, Fault) as error:
+    except (OSError, Fault) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise Fault(
             f"room and rights for a checkpoint at {path}",
-            " ".join(str(error).split())[:160],
+            getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split()),
             "free some space or mend the rights; the checkpoint before it is whole, --resume goes on from it",
         ) from error
 

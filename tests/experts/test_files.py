@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from experts.files import check_manifest, whole_file, whole_folder
+from experts.files import check_manifest, reserve, whole_file, whole_folder
 
 
 def dead() -> int:
@@ -46,3 +46,11 @@ def test_a_disk_that_takes_nothing_is_a_fault_and_leaves_nothing(tmp_path: Path,
     with pytest.raises(Fault, match=error.strerror):
         refused()
     assert not list(tmp_path.iterdir())
+
+
+def test_room_is_reserved_before_a_file_is_mapped(tmp_path: Path) -> None:
+    reserve(tmp_path / "states", 5000)
+    assert (tmp_path / "states").stat().st_blocks * 512 >= 5000
+    assert (tmp_path / "states").read_bytes() == bytes(5000)
+    with pytest.raises(Fault, match=r"No space left|too large"):
+        reserve(tmp_path / "more", 2**62)
