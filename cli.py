@@ -420,6 +420,20 @@ def check(
     typer.echo(check_config(config, sets or ()))
 
 
+@app.command("verify")
+def verify_(
+    folder: Annotated[Path, typer.Argument(help="An expert, a mixture, or a run folder with several.")],
+    json_: JsonOption = False,
+) -> None:
+    """Hold files against their hashes, tensors against the card; exit code 2 where one does not hold."""
+    from moe.report import verify_view
+    from moe.verify import verify
+
+    found = verify(folder)
+    _show(found, verify_view, json_)
+    raise typer.Exit(2 if found["faults"] else 0)
+
+
 @data_app.command("inspect")
 def inspect_(
     file: Annotated[Path, typer.Argument(help="csv, jsonl, parquet or a datasets folder.")],

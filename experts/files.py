@@ -182,23 +182,62 @@ def check_manifest(folder: Path, kind: str) -> None:
     """Hold every file of a folder against its manifest.
 
     Raises:
-        Fault: when the folder or its manifest is missing, or a file is missing or has another hash.
+        Fault: when the folder or its manifest is missing or broken, names a file outside the folder, or a file is
+            missing or has another hash.
     """
+    if (first := next(manifest_faults(folder, kind), None)) is not None:
+        raise first
+
+
+def manifest_faults(folder: Path, kind: str) -> Iterator[Fault]:
+    """All that `check_manifest` would refuse, one by one."""
     if not folder.is_dir():
-        raise Fault(f"{kind} folder at {folder}", "no such folder", "train or merge it first, or name another")
-    if not (folder / MANIFEST).is_file():
-        raise Fault(
+        yield Fault(f"{kind} folder at {folder}", "no such folder", "train or merge it first, or name another")
+    elif not (folder / MANIFEST).is_file():
+        yield Fault(
             f"{kind} folder with a {MANIFEST} at {folder}",
             "none: the folder is half-written or of another kind",
             "write it again or name another",
         )
-    for name, expected in read_json(folder / MANIFEST).get("sha256", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise Fault(f"{name} in {folder}", "no such file", "copy the whole folder again or write it again")
-        if (found := sha256_of(path)) != expected:
-            raise Fault(
-                f"{path} with sha256 {expected[:12]}…",
-                f"{found[:12]}…",
-                "the file was changed or cut: copy the whole folder again or write it again",
-            )
+    else:
+        hashes = listed(folder)
+        if isinstance(hashes, Fault):
+            yield hashes
+        else:
+            yield from (fault for name, one in hashes.items() if (fault := _fault_of(folder, name, one)) is not None)
+
+
+def listed(folder: Path) -> dict[str, str] | Fault:
+    """What a folder's manifest says: SHA-256 by file; or why it says nothing."""
+    try:
+        hashes = read_json(folder / MANIFEST)["sha256"]
+    except (Fault, LookupError, TypeError) as error:
+        return error if isinstance(error, Fault) else _broken(folder, "no table of sha256")
+    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+        return _broken(folder, "a sha256 that is no table of words")
+    return hashes
+
+
+def _broken(folder: Path, found: str) -> Fault:
+    return Fault(f"a manifest at {folder / MANIFEST}", found, "copy the whole folder again or write it again")
+
+
+def _fault_of(folder: Path, name: str, expected: str) -> Fault | None:
+    """What is wrong with one file of a manifest; no file outside the folder is opened, nor one that a link leads to."""
+    path, again = folder / name, "copy the whole folder again or write it again"
+    if not stays_inside(name):
+        return Fault(f"names of files below {folder} in its {MANIFEST}", repr(name)[:80], "do not use this folder")
+    if any(one.is_symlink() for one in (path, *path.parents) if one.is_relative_to(folder) and one != folder):
+        return Fault(f"{name} itself in {folder}", "a link", "copy the file there, and write the folder again")
+    if not path.is_file():
+        return Fault(f"{name} in {folder}", "no such file", again)
+    if (found := sha256_of(path)) != expected:
+        return Fault(f"{path} with sha256 {expected[:12]}…", f"{found[:12]}…", f"the file was changed or cut: {again}")
+    return None
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name is a plain path below its folder, on any system: not absolute, no `..`, no drive."""
+    parts = name.split("/")
+    plain = "\\" not in name and "\0" not in name and ":" not in parts[0]
+    return plain and not any(part in ("", ".", "..") for part in parts)

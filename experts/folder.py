@@ -157,8 +157,7 @@ def parse_card(path: Path) -> ExpertCard:
         Fault: when it is broken or of a newer format.
     """
     content = read_json(path)
-    if content.get("format", 0) > FORMAT:
-        raise Fault(f"an expert of format {FORMAT} or older at {path}", f"format {content['format']}", "update finmoe")
+    refuse_other_format(content, FORMAT, "an expert", path)
     try:
         return ExpertCard.model_validate(content)
     except ValidationError as error:
@@ -168,6 +167,20 @@ def parse_card(path: Path) -> ExpertCard:
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             "train the expert again",
         ) from error
+
+
+def refuse_other_format(content: Any, known: int, kind: str, path: Path) -> None:
+    """Refuse a card that another version of this program wrote.
+
+    Raises:
+        Fault: when it is no card, or of a newer or an older format.
+    """
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, int):
+        raise Fault(f"the card of {kind} at {path}", "no format in it", "write the folder again")
+    if found != known:
+        advice = "update finmoe" if found > known else "train it again; older formats are not carried over"
+        raise Fault(f"{kind} of format {known} at {path}", f"format {found}", advice)
 
 
 def refuse_untrained(expert: ExpertFolder) -> None:

@@ -5,17 +5,17 @@ Putting experts together is `moe.merge`'s; one expert on disk is `experts.folder
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from experts.files import check_manifest, read_json, whole_folder, write_json, write_text
-from experts.folder import BackboneId, read_adapter, write_adapter
+from experts.files import check_manifest, read_json, stays_inside, whole_folder, write_json, write_text
+from experts.folder import BackboneId, read_adapter, refuse_other_format, write_adapter
 from experts.lora import Adapter, Touch
 from experts.tensors import load_tensors, save_tensors
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
@@ -34,6 +34,15 @@ CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
 FORMAT = 2
 
 
+def _file_name(name: str) -> str:
+    if not stays_inside(name) or "/" in name:
+        raise ValueError("an expert's name is a folder's, without a path")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
 class DomainCard(BaseModel):
     """One domain of a mixture."""
 
@@ -41,7 +50,7 @@ class DomainCard(BaseModel):
 
     name: str
     role: str
-    experts: tuple[str, ...]
+    experts: tuple[FileName, ...]
     tasks: dict[str, tuple[str, ...]]
 
     def domain(self) -> Domain:
@@ -60,7 +69,7 @@ class MixtureCard(BaseModel):
     backbone_settings: BackboneSettings
     template: str
     domains: tuple[DomainCard, ...]
-    shared: tuple[str, ...] = Field(description="experts that are always on")
+    shared: tuple[FileName, ...] = Field(description="experts that are always on")
     layers: dict[str, dict[str, Touch]] = Field(description="by expert, rank and scaling of every layer it touches")
     gate: GateSettings
     heads: HeadSettings
@@ -151,9 +160,17 @@ def read_card(folder: Path) -> MixtureCard:
     if folder.is_dir() and (folder / "expert.json").is_file():
         raise Fault(f"a mixture folder at {folder}", "a lone expert", "merge it first: moe merge")
     check_manifest(folder, "a mixture")
+    return parse_mixture_card(folder)
+
+
+def parse_mixture_card(folder: Path) -> MixtureCard:
+    """Read a mixture's card and nothing else.
+
+    Raises:
+        Fault: when it is broken or of another format.
+    """
     content = read_json(folder / CARD)
-    if content.get("format", 0) > FORMAT:
-        raise Fault(f"a mixture of format {FORMAT} or older at {folder}", f"{content['format']}", "update finmoe")
+    refuse_other_format(content, FORMAT, "a mixture", folder / CARD)
     try:
         return MixtureCard.model_validate(content)
     except ValidationError as error:

@@ -198,3 +198,14 @@ def augment_view(report: Mapping[str, Any]) -> RenderableType:
 def _prompt_view(one: Mapping[str, Any]) -> RenderableType:
     said = "\n".join(f"[dim]{part['role']}:[/dim] {escape(part['content'])}" for part in one["messages"])
     return Text.from_markup(f"\n[bold]{escape(one['id'])}, {one['origin']}[/bold]\n{said}")
+
+
+def verify_view(report: Mapping[str, Any]) -> RenderableType:
+    """A report of `moe.verify`: a line a folder, its faults and remarks below it."""
+    lines: list[RenderableType] = []
+    for one in report["folders"]:
+        verdict = "[red]not whole[/red]" if one["faults"] else "[green]whole[/green]"
+        lines.append(Text.from_markup(f"{verdict}  {escape(one['folder'])}, {one['kind']}, {one['files']} files"))
+        lines += [Text(f"  {fault}", style="red") for fault in one["faults"]]
+        lines += [Text(f"  {remark}", style="dim") for remark in one["remarks"]]
+    return Group(*lines)

@@ -181,5 +181,23 @@ class Workspace:
 
 
 def versions() -> dict[str, str]:
-    """The versions that weights and figures depend on."""
-    return {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
+    """The versions that weights and figures depend on, and this program's commit where it runs from a clone."""
+    found = {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
+    commit = commit_of(Path(__file__).parent.parent)
+    return found if commit is None else found | {"commit": commit}
+
+
+def commit_of(clone: Path) -> str | None:
+    """The commit that a clone stands at, read from git's own files; None where there is no clone."""
+    git = clone / ".git"
+    try:
+        head = (git / "HEAD").read_text(encoding="ascii").strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        if (git / name).is_file():
+            return (git / name).read_text(encoding="ascii").strip()
+        packed = (git / "packed-refs").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
