@@ -45,6 +45,9 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file
 JudgedDomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
 ]
+SpreadsheetOption = Annotated[
+    bool, typer.Option("--spreadsheet", help="In a .csv, put a ' before texts that a spreadsheet would run.")
+]
 RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
 
 
@@ -199,6 +202,7 @@ def infer(
     abstain: Annotated[
         float | None, typer.Option("--abstain", help="Give no label below the confidence that this accuracy needs.")
     ] = None,
+    spreadsheet: SpreadsheetOption = False,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -217,6 +221,7 @@ def infer(
         plain=json_ or not sys.stdout.isatty(),
         workers=workers,
         threads=threads,
+        spreadsheet=spreadsheet,
     )
     request.check()
     folder = model_folder(model, config, None if request.out else out, sets)
@@ -244,6 +249,7 @@ def generate_(
     chat: Annotated[
         bool | None, typer.Option("--chat/--plain", help="The backbone's chat template; by default where it has one.")
     ] = None,
+    spreadsheet: SpreadsheetOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Answer prompts by a language model's mixture, and tell which experts did."""
@@ -252,7 +258,8 @@ def generate_(
 
     sampling = Sampling(new_tokens, temperature, top_p, seed)
     plain = json_ or not sys.stdout.isatty()
-    wanted = Wanted(model, tuple(prompts or ()), file, text_column, out, data_type, routing, plain, chat, sampling)
+    asked = tuple(prompts or ())
+    wanted = Wanted(model, asked, file, text_column, out, data_type, routing, plain, chat, sampling, spreadsheet)
     wanted.check()
     write_all(wanted)
 

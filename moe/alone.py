@@ -15,10 +15,11 @@ from experts.errors import Fault
 from experts.folder import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
 from moe.backbone import Backbone, BackboneSettings, load_backbone
-from moe.config import RunSettings, parse_run, read_yaml
+from moe.config import RunSettings, parse_run
 from moe.folder import load_strictly, refuse_other_backbone
 from moe.heads import Heads, NoHeads
 from moe.model import Mixture
+from moe.yaml_file import read_yaml
 
 SHARED_NAME = "shared"
 Make = Callable[[LayerMap, LoraSettings, int], Adapter]

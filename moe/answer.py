@@ -16,15 +16,14 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from experts.errors import Fault
-from moe.data.read import texts
+from moe.data.read import encodable, texts
 from moe.data.schema import Columns
-from moe.data.write import refuse_ending
 from moe.infer import answer_rows
 from moe.opening import Opening
 from moe.predict import Predictor
 from moe.progress import bar
 from moe.report import answers_table
-from moe.streams import as_lines, moving, to_file
+from moe.streams import as_lines, check_out, moving, to_file
 from moe.workers import answer_in_processes, threads_each
 
 SCREEN = 20
@@ -41,6 +40,7 @@ class Request:
         plain: JSON lines instead of a table.
         workers: processes that answer.
         threads: of each; None shares the cores out.
+        spreadsheet: texts in csv that a spreadsheet would run are escaped.
     """
 
     texts: tuple[str, ...]
@@ -52,6 +52,7 @@ class Request:
     plain: bool
     workers: int = 1
     threads: int | None = None
+    spreadsheet: bool = False
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
@@ -65,8 +66,9 @@ class Request:
             raise Fault("texts or --file", "both", "give one of them")
         if any(not text.strip() for text in self.texts):
             raise Fault("a text with words in it", "an empty one", "quote the text after moe infer")
-        if self.out:
-            refuse_ending(self.out)
+        if any(not encodable(text) for text in self.texts):
+            raise Fault("texts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
+        check_out(self.out, self.spreadsheet)
         if self.file:
             texts(self.file, self.columns)
 
@@ -91,7 +93,7 @@ def answer_all(request: Request, opening: Opening) -> None:
     with bar("infer", total, "text", quiet) as meter:
         answers = moving(answer(_rows(request)), meter)
         if request.out:
-            return to_file(answers, request.out)
+            return to_file(answers, request.out, request.spreadsheet)
         return as_lines(answers) if request.plain else _as_tables(answers)
 
 

@@ -22,6 +22,7 @@ from moe.faults import sentence
 from moe.heads import HeadSettings
 from moe.language import LanguageSettings
 from moe.stages import LossSettings, StagesSettings
+from moe.yaml_file import parse_yaml, read_yaml
 from router.dao import DAOSettings
 from router.gate import GateSettings
 from router.kinds import ComparatorSettings
@@ -33,9 +34,14 @@ EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
 """A number that YAML 1.1 reads as a word, such as 1e-4."""
 
 
+def _is_plain(name: str) -> bool:
+    letters = name.replace("_", "").replace("-", "")
+    return len(name) <= 100 and letters.isalnum() and name.isascii() and name == name.lower()
+
+
 def _plain_name(name: str) -> str:
-    if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii() or name != name.lower():
-        raise ValueError("a domain's name has lower-case letters, digits, - and _ only")
+    if not _is_plain(name):
+        raise ValueError("a domain's name has lower-case letters, digits, - and _ only, at most 100")
     if hasattr(nn.ParameterDict, name) or name == "shared":
         raise ValueError(f"{name!r} is a reserved word: choose another domain name")
     return name
@@ -56,7 +62,7 @@ class SampleSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(2400, ge=60, description="texts a domain; more takes longer")
-    seed: int = Field(13, description="another seed, other texts")
+    seed: int = Field(13, ge=0, lt=2**31, description="another seed, other texts")
 
 
 class DomainSettings(TaskSettings):
@@ -75,7 +81,9 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(13, description="seeds weights and the order of rows; splits have seeds of their own")
+    seed: int = Field(
+        13, ge=0, lt=2**31, description="seeds weights and the order of rows; splits have seeds of their own"
+    )
     template: Annotated[str, AfterValidator(_template)] = Field(
         "{text}", description="the one neutral text around every text, in training and inference"
     )
@@ -241,22 +249,6 @@ def _unlabelled(run: RunSettings, domain: str) -> list[str]:
     ]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        Fault: when it is unreadable, or no mapping.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise Fault(f"a YAML file at {path}", reason, "mend the file or name another") from error
-    if not isinstance(raw, dict):
-        raise Fault(f"a YAML mapping in {path}", type(raw).__name__, "write key: value lines")
-    return raw
-
-
 def overlay(raw: dict[str, Any], one: str) -> None:
     """Lay one `key=value` over a raw config; the key is dotted, the value is YAML.
 
@@ -279,8 +271,8 @@ def overlay(raw: dict[str, Any], one: str) -> None:
 
 def _parse_value(value: str, one: str) -> Any:
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        parsed = parse_yaml(value)
+    except ValueError as error:
         raise Fault("a YAML value after =", repr(one), "quote it") from error
     return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
 
@@ -297,8 +289,8 @@ def _resolve_domains(domains: Any, source: Path) -> dict[str, Any]:
 
 
 def _resolve(name: str, inline: Any, source: Path) -> Any:
-    if inline is not None and not isinstance(inline, dict):
-        return inline
+    if (inline is not None and not isinstance(inline, dict)) or not _is_plain(name):
+        return inline or {}  # what is wrong with it is told with all other faults
     folders = (source.parent / "domains", source.parent.parent / "domains", IN_CLONE / "domains", PACKAGED / "domains")
     file = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if file is None and inline is None:

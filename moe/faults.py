@@ -9,6 +9,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+LONGEST = 200
+"""Characters of a value that a sentence shows."""
+
 
 def sentence(error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel]) -> str:
     """One validation error of a model of settings in a sentence, with a guess at what was meant.
@@ -23,8 +26,17 @@ def sentence(error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel]
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1], model), n=1, cutoff=0.5)
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; leave it out")
-    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    found = "" if error["type"] == "missing" else f", found {_shown(error['input'])}"
     return f"{path}: {error['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _shown(value: Any) -> str:
+    """A value for people, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes out
+        return f"{type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _keys_at(path: Sequence[Any], model: Any) -> list[str]:

@@ -16,7 +16,7 @@ from experts.domain import Labels
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
 from moe.calibration import Calibration
-from moe.data.batches import by_budget
+from moe.data.batches import by_budget, readable
 from moe.model import Mixture, allowed_experts
 from router.usage import text_entropy
 
@@ -130,7 +130,7 @@ class Predictor:
 
     def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
         """Ids of each window (W), and the text that it belongs to (W,)."""
-        filled = [self.template.replace("{text}", text) for text in texts]
+        filled = [self.template.replace("{text}", readable(text)) for text in texts]
         out = self.tokenizer(
             filled,
             truncation=True,

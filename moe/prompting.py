@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
+from moe.data.batches import readable
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Prompting:
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, up to where its answer begins."""
-        filled = self.template.replace("{text}", text)
+        filled = self.template.replace("{text}", readable(text))
         if self.chatting:
             turns = [{"role": "user", "content": filled}]
             filled = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

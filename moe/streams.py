@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moe.data.write import open_writer
+from experts.errors import Fault
+from moe.data.write import open_writer, refuse_ending
 from moe.progress import Meter
 
 Row = dict[str, Any]
@@ -22,15 +23,30 @@ def moving(rows: Iterable[Row], meter: Meter) -> Iterator[Row]:
         yield row
 
 
-def to_file(rows: Iterable[Row], path: Path) -> None:
+def to_file(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> None:
     """Write rows to a file of the kind that its ending says, whole.
+
+    Args:
+        spreadsheet: texts that a spreadsheet would run are escaped; see `open_writer`.
 
     Raises:
         Fault: when it cannot be written.
     """
-    with open_writer(path) as writer:
+    with open_writer(path, spreadsheet=spreadsheet) as writer:
         for row in rows:
             writer.write(row)
+
+
+def check_out(path: Path | None, spreadsheet: bool) -> None:
+    """Refuse a file that no writer knows.
+
+    Raises:
+        Fault: for an unknown ending, or one that no spreadsheet would run, where escaping is asked for.
+    """
+    if path is not None:
+        refuse_ending(path)
+    if spreadsheet and (path is None or path.suffix.lower() != ".csv"):
+        raise Fault("--out with a .csv file for --spreadsheet", str(path or "none"), "name one, or leave the flag out")
 
 
 def as_lines(rows: Iterable[Row]) -> None:

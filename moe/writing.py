@@ -13,13 +13,12 @@ from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
-from moe.data.read import texts
+from moe.data.read import encodable, texts
 from moe.data.schema import Columns
-from moe.data.write import refuse_ending
 from moe.generate import Generator, Sampling, Written
 from moe.opening import check_routing, open_language
 from moe.progress import bar
-from moe.streams import as_lines, moving, to_file
+from moe.streams import as_lines, check_out, moving, to_file
 
 WINDOW = 64  # prompts that are sorted by length together
 
@@ -35,6 +34,7 @@ class Wanted:
         domain: pins the prompts to a domain's experts.
         plain: JSON lines instead of text that runs on.
         chat: in the backbone's chat template; None where it has one.
+        spreadsheet: texts in csv that a spreadsheet would run are escaped.
     """
 
     model: Path
@@ -47,6 +47,7 @@ class Wanted:
     plain: bool
     chat: bool | None
     sampling: Sampling
+    spreadsheet: bool = False
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
@@ -61,8 +62,9 @@ class Wanted:
             raise Fault("prompts or --file", "both" if self.file else "neither", "give one of them")
         if any(not prompt.strip() for prompt in self.prompts):
             raise Fault("a prompt with words in it", "an empty one", "quote the prompt after the model")
-        if self.out:
-            refuse_ending(self.out)
+        if any(not encodable(prompt) for prompt in self.prompts):
+            raise Fault("prompts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
+        check_out(self.out, self.spreadsheet)
         if self.file:
             texts(self.file, Columns(text=self.text_column))
 
@@ -78,7 +80,7 @@ def write_all(wanted: Wanted) -> None:
         return _aloud(wanted, generator)
     with bar("generate", len(wanted.prompts) or None, "prompt", wanted.out is None and not wanted.plain) as meter:
         answers = moving(_answered(_rows(wanted), generator, wanted.domain), meter)
-        return to_file(answers, wanted.out) if wanted.out else as_lines(answers)
+        return to_file(answers, wanted.out, wanted.spreadsheet) if wanted.out else as_lines(answers)
 
 
 def _generator(wanted: Wanted) -> Generator:

@@ -4,6 +4,7 @@ Rows come prepared from `moe.data.prepare`; nothing here reads a file.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _INPUTS = ("input_ids", "attention_mask", "position_ids", "read", "trunk")
 
 
@@ -32,11 +34,16 @@ def inputs_of(batch: Batch) -> dict[str, Tensor | None]:
     return {name: batch.get(name) for name in _INPUTS}
 
 
+def readable(text: str) -> str:
+    """A text that a tokenizer takes: each half of a surrogate pair, which is no character, becomes U+FFFD."""
+    return _HALVES.sub("\ufffd", text)
+
+
 def tokenize(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
 ) -> tuple[Tensor, Tensor]:
     """Token ids and mask, (B, T) each, padded to the longest text of the batch."""
-    filled = [template.replace("{text}", text) for text in texts]
+    filled = [template.replace("{text}", readable(text)) for text in texts]
     out = tokenizer(filled, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
     return out["input_ids"], out["attention_mask"]
 
@@ -86,7 +93,7 @@ class Collator:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text (N,)."""
-        filled = [self.template.replace("{text}", text) for text in texts]
+        filled = [self.template.replace("{text}", readable(text)) for text in texts]
         ids = self.tokenizer(filled, truncation=True, max_length=self.max_length, return_attention_mask=False)
         return np.array([len(one) for one in ids["input_ids"]])
 

@@ -56,7 +56,7 @@ class SplitSettings(Settings):
         description="parts of train, validation, test, in any unit (98/1/1, 60/20/20); two are train and test (9/1), "
         "with a tenth of train as validation; a larger last part tests more surely and trains on less",
     )
-    seed: int = Field(13, description="which rows are drawn; the same seed draws the same rows")
+    seed: int = Field(13, ge=0, lt=2**31, description="which rows are drawn; the same seed draws the same rows")
     validation_as_test: bool = Field(
         False, description="a file whose only held-out part is validation tests on it and validates on a tenth of train"
     )
@@ -161,7 +161,9 @@ class AugmentSettings(Settings):
         gt=0,
         description="most new rows for each original row; lower asks for and trains on fewer; null: no bound",
     )
-    seed: int = Field(13, description="which rows are drawn under `max_share`, and which of them get synonyms")
+    seed: int = Field(
+        13, ge=0, lt=2**31, description="which rows are drawn under `max_share`, and which of them get synonyms"
+    )
     temperature: float = Field(0.8, ge=0, le=2, description="of the language model; higher varies more and errs more")
     max_tokens: int = Field(
         2048, ge=1, description="tokens of one answer, its thoughts included; an answer that is cut is dropped"
@@ -183,7 +185,9 @@ class DataSettings(Settings):
     near_duplicates: float | None = Field(
         0.85, gt=0, le=1, description="Jaccard similarity from which two texts are one; lower removes more; null: none"
     )
-    seed: int = Field(13, description="of the hashes that find near duplicates, and of the cap on training rows")
+    seed: int = Field(
+        13, ge=0, lt=2**31, description="of the hashes that find near duplicates, and of the cap on training rows"
+    )
     augmented: bool = Field(
         False, description="train on the rows of `moe data augment` too; validation and test rows stay as they are"
     )

@@ -19,6 +19,8 @@ from experts.errors import Fault
 from experts.files import writable
 
 _BATCH = 1024
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Beginnings that spreadsheets take for a formula (OWASP, CSV injection), full-width ones included."""
 
 
 class Writer:
@@ -35,7 +37,7 @@ class Writer:
 
 
 @contextmanager
-def open_writer(path: Path, columns: Iterable[str] = ()) -> Iterator[Writer]:
+def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = False) -> Iterator[Writer]:
     """Open a file for rows, under a temporary name beside it until all are written.
 
     Rows are kept as JSON lines on disk; csv and parquet are made of them at the end, when all columns are known. In
@@ -44,6 +46,7 @@ def open_writer(path: Path, columns: Iterable[str] = ()) -> Iterator[Writer]:
     Args:
         path: ends in .csv, .jsonl or .parquet; its folder is made when missing.
         columns: names that come first in csv and parquet, and are there even when no row has them.
+        spreadsheet: in csv, a text that a spreadsheet would take for a formula gets a `'` before it.
 
     Raises:
         Fault: when the ending is unknown, the folder cannot be written, or a Parquet column mixes kinds.
@@ -59,7 +62,7 @@ def open_writer(path: Path, columns: Iterable[str] = ()) -> Iterator[Writer]:
         with stream:
             yield Writer(stream, path.parent)
         with writable(path.parent):
-            _FORMATS[path.suffix.lower()](lines, temporary, list(columns))
+            _FORMATS[path.suffix.lower()](lines, temporary, list(columns), spreadsheet)
             temporary.replace(path)
     finally:
         lines.unlink(missing_ok=True)
@@ -78,16 +81,27 @@ def _read(lines: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _as_lines(lines: Path, target: Path, columns: list[str]) -> None:
+def _as_lines(lines: Path, target: Path, columns: list[str], spreadsheet: bool) -> None:
     lines.replace(target)
 
 
-def _as_csv(lines: Path, target: Path, columns: list[str]) -> None:
+def _as_csv(lines: Path, target: Path, columns: list[str], spreadsheet: bool) -> None:
+    cell = harmless if spreadsheet else _as_it_is
     names = list(dict.fromkeys([*columns, *(name for row in _read(lines) for name in _flat(row))]))
     with target.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_flat(row) for row in _read(lines))
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([cell(name) for name in names])
+        for row in map(_flat, _read(lines)):
+            writer.writerow([cell(row.get(name, "")) for name in names])
+
+
+def harmless(value: Any) -> Any:
+    """A cell that no spreadsheet runs: text that begins a formula has a `'` before it, numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -101,7 +115,7 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return cells
 
 
-def _as_parquet(lines: Path, target: Path, columns: list[str]) -> None:
+def _as_parquet(lines: Path, target: Path, columns: list[str], spreadsheet: bool) -> None:
     first = pa.schema([pa.field(name, pa.null()) for name in columns])
     try:
         schema = pa.unify_schemas([first, *(table.schema for table in _tables(lines))], promote_options="permissive")
@@ -127,7 +141,7 @@ def _solid(value: Any) -> Any:
     return None if value == {} else value
 
 
-_FORMATS: dict[str, Callable[[Path, Path, list[str]], None]] = {
+_FORMATS: dict[str, Callable[[Path, Path, list[str], bool], None]] = {
     ".csv": _as_csv,
     ".jsonl": _as_lines,
     ".parquet": _as_parquet,

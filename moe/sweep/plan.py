@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from experts.errors import Fault, guess
 from moe.check import check_config
-from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay, read_yaml
+from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay
 from moe.faults import sentence
 from moe.sweep.settings import Range, SweepSettings, names_in
+from moe.yaml_file import read_yaml
 
 OWN_KEYS = ("run", "until", "over", "seeds", "search")
 Values = dict[str, Any]

@@ -71,7 +71,7 @@ class SweepSettings(BaseModel):
     over: dict[str, Annotated[list[Any], Field(min_length=1), AfterValidator(_different)]] = Field(
         {}, description="values by dotted setting; keys joined by commas take lists of as many values"
     )
-    seeds: Annotated[tuple[int, ...], AfterValidator(_different)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], AfterValidator(_different)] = Field(
         (), description="each point is trained from each of these; the run's own by default"
     )
     search: SearchSettings | None = Field(None, description="draw points by Optuna instead of the whole grid")

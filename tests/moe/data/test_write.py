@@ -90,3 +90,17 @@ def test_a_column_of_two_kinds_is_a_fault_in_parquet_and_leaves_nothing(tmp_path
     with pytest.raises(Fault, match="one kind each"):
         wrote(tmp_path / "out.parquet", [{"score": 1}, {"score": "high"}])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "＝1", "=cmd|' /C calc'!A0"])
+def test_texts_that_a_spreadsheet_would_run_are_escaped_where_that_is_asked_for(tmp_path: Path, text: str) -> None:
+    row = {"text": text, "score": -0.5, text: "a"}
+    for name, spreadsheet in (("plain", False), ("sheet", True)):
+        with open_writer(tmp_path / f"{name}.csv", spreadsheet=spreadsheet) as writer:
+            writer.write(row)
+    found = {
+        name: list(csv.reader((tmp_path / f"{name}.csv").open(encoding="utf-8", newline="")))
+        for name in ("plain", "sheet")
+    }
+    assert found["plain"] == [["text", "score", text], [text, "-0.5", "a"]]
+    assert found["sheet"] == [["text", "score", f"'{text}"], [f"'{text}", "-0.5", "a"]]
