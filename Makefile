@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check lint types wheel clean
+.PHONY: install demo test test-slow check lint types pins audit wheel clean
 
 install: $(STAMP)  ## Make the virtual environment and install FinMoE in it.
 
@@ -31,6 +31,20 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+pins: install  ## Resolve all dependencies anew: constraints.txt, and the bill of materials of what it names.
+	$(BIN)/python -m pip install --quiet uv cyclonedx-bom
+	grep -m1 '^torch==' constraints.txt > .torch.in
+	head -2 constraints.txt > .pins && $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --constraint .torch.in \
+		--universal --python-version 3.11 --no-header --no-annotate >> .pins && mv .pins constraints.txt; rm -f .torch.in
+	$(BIN)/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o - \
+		| $(BIN)/python -c 'import json, sys; \
+			cut = lambda d: {k: cut(v) for k, v in d.items() if k != "externalReferences"} if isinstance(d, dict) else [cut(x) for x in d] if isinstance(d, list) else d; \
+			json.dump(cut(json.load(sys.stdin)), sys.stdout, indent=1)' > sbom.cdx.json
+
+audit: install  ## Known weaknesses of what is pinned.
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -7,8 +7,9 @@ import pytest
 
 from experts.errors import Fault
 from moe.check import check_config
-from moe.config import ConfigFault, DomainSettings, RunSettings, find_config, load_run, read_yaml
+from moe.config import ConfigFault, DomainSettings, RunSettings, find_config, load_run
 from moe.sweep.plan import OWN_KEYS, Point, read_plan
+from moe.yaml_file import read_yaml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DOMAINS = sorted((CONFIGS / "domains").glob("*.yaml"))

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -19,12 +20,19 @@ from experts import folder as expert_folder
 from experts.files import MANIFEST
 from moe import folder as mixture_folder
 from moe import report_page, result, trajectory
-from moe.config import RunSettings, load_run, overlay, parse_run, read_yaml
+from moe.config import RunSettings, load_run, overlay, parse_run
 from moe.stages import STAGES, StageSettings, StagesSettings
+from moe.yaml_file import read_yaml
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *READMES,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SETTINGS = ROOT / "docs" / "settings.md"
 FILES = {".py", ".md", ".yaml", ".csv", ".json", ".safetensors"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -307,3 +315,20 @@ def _settable(key: str) -> bool:
     except ValueError as fault:
         return "extra_forbidden" not in str(fault)
     return True
+
+
+def test_the_bill_of_materials_names_what_is_pinned_and_every_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {tuple(line.split(" ;")[0].split("==")) for line in lines if not line.startswith("#")}
+    bill = json.loads((ROOT / "sbom.cdx.json").read_text(encoding="utf-8"))
+    assert {(one["name"], one["version"]) for one in bill["components"]} == pinned
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split(r"[<>=\[ ]", one)[0].lower().replace("_", "-") for one in project["dependencies"]}
+    assert wanted <= {name for name, _ in pinned}
+
+
+def test_the_counts_of_drawn_cases_in_the_security_page_are_those_of_the_tests() -> None:
+    drawn = re.findall(r"max_examples=(\d+)", (ROOT / "tests" / "test_hostile.py").read_text(encoding="utf-8"))
+    told = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"({sum(map(int, drawn)):,} cases" in told
+    assert all(f"{count} " in told for count in drawn)
