@@ -125,7 +125,9 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
     whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
     whole = whole if settings.quantization != "none" else whole.to(device)
-    _keep_as_loaded(whole)
+    if settings.quantization != "none":
+        _refuse_unquantized(whole, settings)
+        _keep_as_loaded(whole)
     model: PreTrainedModel = whole.base_model
     model.requires_grad_(False)
     model.config.use_cache = False  # generation asks for its cache; elsewhere keys and values would be held for nothing
@@ -202,6 +204,17 @@ def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+
+
+def _refuse_unquantized(model: PreTrainedModel, settings: BackboneSettings) -> None:
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt  # slow to import, and most runs do without
+
+    if not any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
+        raise Fault(
+            f"layers of {settings.name!r} in {settings.quantization}",
+            "none that bitsandbytes takes",
+            "set backbone.quantization: none, or name another backbone",
+        )
 
 
 def _keep_as_loaded(model: PreTrainedModel) -> None:
