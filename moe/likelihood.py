@@ -1,17 +1,19 @@
 """How probable a language model finds an answer behind a prompt: Σ log p of its tokens, many pairs at a time.
 
-What is asked is the callers': choices in `moe.exam`, requests of a harness in `moe.harness`.
+A prompt is read once for all its answers, where the backbone can keep these from each other. What is asked is the
+callers': choices in `moe.exam`, requests of a harness in `moe.harness`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from moe.backbone import token_budget
-from moe.data.answer_batches import AnswerCollator
-from moe.data.batches import by_budget, inputs_of
+from moe.data.batches import by_budget
 from moe.model import Mixture, allowed_experts
+from moe.packing import Way, way_to_pack
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt and of what follows it."""
@@ -37,6 +39,18 @@ class Likelihood:
         return self.total / max(1, self.tokens)
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """A prompt, and the answers behind it with their places among the pairs."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+    pairs: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.answers))
+
+
 @torch.inference_mode()
 def likelihoods(
     model: Mixture, pairs: Sequence[Pair], domains: Sequence[str] | None = None, hard: bool = False
@@ -47,24 +61,67 @@ def likelihoods(
         pairs: a prompt of one token or more each; an answer without tokens has a likelihood of 1.
         domains: pin each pair to the experts of this domain; None leaves it to the router.
     """
-    assert model.source.language is not None
-    head, device, dtype = model.source.language, model.owners.device, model.backbone.dtype
-    names = [domain.name for domain in model.domains]
-    collate = AnswerCollator(model.source.tokenizer.pad_token_id, names)
-    rows = [{"input_ids": [*prompt, *answer], "begins": len(prompt)} for prompt, answer in pairs]
-    found: dict[int, Likelihood] = {}
     model.eval()
-    for some in by_budget([len(row["input_ids"]) for row in rows], token_budget(device, dtype)):  # type: ignore[arg-type]
-        if not len(some):
-            continue
-        batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in some]).items()}
+    device, names = model.owners.device, [domain.name for domain in model.domains]
+    way = way_to_pack(model.backbone, masked=True)
+    trees = _trees(pairs, domains, way is not None)
+    found: dict[int, Likelihood] = {}
+    for some in by_budget([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):
+        batch = [trees[int(i)] for i in some]
         pinned = None
-        if domains is not None:
-            index = torch.tensor([names.index(domains[int(i)]) for i in some], device=device)  # (B,)
+        if domains is not None and batch:
+            index = torch.tensor([names.index(domains[tree.pairs[0]]) for tree in batch], device=device)  # (B,)
             pinned = allowed_experts(model.owners, index)  # (B, E)
-        states = model(**inputs_of(batch), allowed=pinned, hard=hard).pooled  # (B, T, D)
-        losses, best = head.judged(states, batch["tokens"])  # (N,) each
-        sizes = [len(pairs[int(i)][1]) for i in some]
-        for i, loss, right in zip(some, losses.split(sizes), best.split(sizes), strict=True):
-            found[int(i)] = Likelihood(-float(loss.double().sum()), len(loss), bool(right.all()))
+        found |= _of(model, batch, way, pinned, hard) if batch else {}
     return [found[i] for i in range(len(pairs))]
+
+
+def _trees(pairs: Sequence[Pair], domains: Sequence[str] | None, shared: bool) -> list[_Tree]:
+    """Answers gathered behind the prompt, and domain, that they share; each by itself where that cannot be run."""
+    groups: dict[tuple[tuple[int, ...], object], list[int]] = {}
+    for i, (prompt, _) in enumerate(pairs):
+        groups.setdefault((tuple(prompt), (domains[i] if domains else None) if shared else i), []).append(i)
+    return [
+        _Tree(prompt, tuple(tuple(pairs[i][1]) for i in members), tuple(members))
+        for (prompt, _), members in groups.items()
+    ]
+
+
+def _of(
+    model: Mixture, trees: Sequence[_Tree], way: Way | None, pinned: Tensor | None, hard: bool
+) -> dict[int, Likelihood]:
+    """The likelihoods of some trees' answers, by pair."""
+    assert model.source.language is not None
+    device = model.owners.device
+    ids, places, branch = (part.to(device) for part in _laid_out(trees, model.source.tokenizer.pad_token_id))
+    told: dict[str, Tensor | None] = {"attention_mask": (branch >= 0).long()}
+    if way is not None and int(branch.max()) > 1:
+        told = way.branching(places, branch, model.backbone.dtype)
+    read = (branch == 0).long()  # (B, T)
+    states = model(ids, read=read, allowed=pinned, hard=hard, **told).pooled  # (B, T, D)
+    row, at = (branch > 0).nonzero(as_tuple=True)  # (N,) each, every answer's tokens
+    starts = places[row, at] == read.sum(1)[row]  # (N,), where an answer begins: foreseen by the prompt's last token
+    before = torch.where(starts, places[row, at] - 1, at - 1)  # (N,)
+    losses, best = model.source.language.judged(states[row, before][None], ids[row, at][None])  # (N,) each
+    order = [i for tree in trees for i in tree.pairs]
+    sizes = [len(answer) for tree in trees for answer in tree.answers]
+    return {
+        i: Likelihood(-float(loss.double().sum()), len(loss), bool(right.all()))
+        for i, loss, right in zip(order, losses.split(sizes), best.split(sizes), strict=True)
+    }
+
+
+def _laid_out(trees: Sequence[_Tree], padding: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, places and branches, (B, T) each: the prompt, then its answers one after the other, padded on the right."""
+    shape = len(trees), max(map(len, trees))
+    ids, places, branch = torch.full(shape, padding), torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+    for row, tree in enumerate(trees):
+        parts = [(0, 0, tree.prompt), *((n, len(tree.prompt), one) for n, one in enumerate(tree.answers, 1))]
+        at = 0
+        for number, start, tokens in parts:
+            here = slice(at, at + len(tokens))
+            ids[row, here] = torch.tensor(tokens, dtype=torch.long)
+            places[row, here] = torch.arange(start, start + len(tokens))
+            branch[row, here] = number
+            at += len(tokens)
+    return ids, places, branch

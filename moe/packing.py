@@ -40,18 +40,39 @@ class Way:
         mask = self._mask(places, dtype) if self.masked else None
         return {"attention_mask": mask, "position_ids": places + self.first}
 
+    def branching(self, places: Tensor, branch: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """The same for one stem and branches that do not see each other, as a prompt and its possible answers.
+
+        Args:
+            places: (B, T), each token's place in stem and branch together.
+            branch: (B, T), 0 in the stem, a branch's number from 1 in it, −1 for padding.
+        """
+        assert self.masked
+        assert self.causal
+        own, other = branch[:, :, None], branch[:, None, :]  # (B, T, 1), (B, 1, T)
+        seen = ((other == 0) | (other == own)).tril()[:, None]  # (B, 1, T, T)
+        return {"attention_mask": _additive(seen, dtype), "position_ids": places + self.first}
+
     def _mask(self, places: Tensor, dtype: torch.dtype) -> Tensor:
         document = (places == 0).cumsum(1)  # (B, T)
         seen = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
         seen = seen.tril() if self.causal else seen  # (B, 1, T, T)
-        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
+        return _additive(seen, dtype)
 
 
-def way_to_pack(model: PreTrainedModel) -> Way | None:
-    """The first way that keeps two documents apart in this backbone; None where none does."""
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
+
+
+def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
+    """The first way that keeps two documents apart in this backbone; None where none does.
+
+    Args:
+        masked: only ways by a mask.
+    """
     causal = kind_of(model.config) == "causal"
     starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
-    ways = ([Way(False, causal)] if causal else []) + [Way(True, causal, first) for first in starts]
+    ways = ([Way(False, causal)] if causal and not masked else []) + [Way(True, causal, first) for first in starts]
     return next((way for way in ways if _holds(model, way)), None)
 
 

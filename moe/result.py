@@ -17,10 +17,15 @@ def best_model(run: Path) -> Path:
     """The mixture of a run folder that `result.json` names, else the last one written.
 
     Raises:
-        Fault: when there is none yet.
+        Fault: when there is none yet, or `result.json` names another thing.
     """
     if (run / RESULT).is_file():
-        return run / str(read_json(run / RESULT)["best"])
+        content = read_json(run / RESULT)
+        best = content.get("best") if isinstance(content, dict) else None
+        if best not in CANDIDATES:
+            known = ", ".join(CANDIDATES)
+            raise Fault(f"one of {known} as best in {run / RESULT}", repr(best)[:80], "run moe train-router again")
+        return run / best
     for name in reversed(CANDIDATES):
         if (run / name).is_dir():
             return run / name

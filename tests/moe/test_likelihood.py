@@ -1,14 +1,25 @@
 """Claims about `moe.likelihood`: sums over an answer's tokens as the whole model gives them, whatever the batch."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from corpora import save_model
 from mixtures import team
 
+from moe import likelihood
 from moe.likelihood import likelihoods
 from moe.model import Mixture
 
-PAIRS = [([1, 5, 9], [7, 8]), ([1, 4], [6]), ([1, 9, 9, 9, 9, 9], [10, 11, 12]), ([1, 3], [])]
+PAIRS = [
+    ([1, 5, 9], [7, 8]),
+    ([1, 4], [6]),
+    ([1, 9, 9, 9, 9, 9], [10, 11, 12]),
+    ([1, 3], []),
+    ([1, 5, 9], [7, 9, 4]),
+    ([1, 3], [5]),
+    ([1, 5, 9], [12]),
+]
 
 
 @pytest.fixture(scope="module", params=["text", "token"])
@@ -65,3 +76,27 @@ def test_without_any_expert_the_backbone_answers_alone(model: Mixture) -> None:
         bare = model.backbone(input_ids=ids).last_hidden_state
         model.trunk.next._forward_pre_hooks[hook[0]] = hook[1]
     torch.testing.assert_close(ours, bare)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4"])
+def test_answers_behind_one_prompt_are_run_together_in_every_family_that_can(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = team(save_model(tmp_path / family, family)).eval()
+    passes: list[int] = []
+    plain = likelihood._of
+    monkeypatch.setattr(likelihood, "_of", lambda m, trees, *rest: passes.append(len(trees)) or plain(m, trees, *rest))
+    together = likelihoods(model, PAIRS)
+    assert sum(passes) == 4, "as many rows as prompts"
+    for found, (prompt, answer) in zip(together, PAIRS, strict=True):
+        assert found.total == pytest.approx(slowly(model, prompt, answer)[0], abs=1e-4)
+
+
+def test_where_answers_cannot_be_kept_apart_each_is_run_by_itself(
+    model: Mixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = likelihoods(model, PAIRS)
+    monkeypatch.setattr(likelihood, "way_to_pack", lambda *_, **__: None)
+    for found, one in zip(likelihoods(model, PAIRS), expected, strict=True):
+        assert found.total == pytest.approx(one.total, abs=1e-4)
+        assert (found.tokens, found.greedy) == (one.tokens, one.greedy)
