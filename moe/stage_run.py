@@ -12,11 +12,12 @@ from torch import Tensor
 
 from moe.data.batches import Collate
 from moe.goals import MACRO_F1, Goal
+from moe.job import Evaluate, Fitted, Job
 from moe.model import Mixture
 from moe.objective import Objective, Shared
 from moe.progress import say
 from moe.stages import Stage
-from moe.train import Evaluate, Fitted, Job, fit
+from moe.train import fit
 from moe.workspace import Workspace
 
 

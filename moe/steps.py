@@ -23,6 +23,7 @@ from moe.data.batches import Collator
 from moe.evaluate import validate
 from moe.folder import read_mixture, write_mixture
 from moe.goals import MACRO_F1, PERPLEXITY, Goal
+from moe.job import Fitted
 from moe.merge import merge
 from moe.model import Mixture
 from moe.progress import say
@@ -30,7 +31,6 @@ from moe.result import CANDIDATES, write_result
 from moe.shelf import Shelf
 from moe.stage_run import Lesson, run_stage
 from moe.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.train import Fitted
 from moe.workspace import Workspace, versions
 
 

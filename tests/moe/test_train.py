@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from stopping import LONG, interrupt_at
 
 from moe.errors import Fault, Interrupted
+from moe.job import Job
 from moe.stages import EXPERT
 from moe.steps import train_domain
-from moe.train import Job, fit
+from moe.train import fit
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(
