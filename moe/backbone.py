@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from experts.errors import Fault
 from experts.files import sha256_of
 from experts.folder import BackboneId
+from moe.cost import within_memory
 from moe.language import LanguageHead, kind_of
 from moe.layers import compile_layers, soften
 
@@ -123,7 +124,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
     if settings.quantization != "none":
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
-    whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
+    with within_memory("name a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"):
+        whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
     whole = whole if settings.quantization != "none" else whole.to(device)
     if settings.quantization != "none":
         _refuse_unquantized(whole, settings)

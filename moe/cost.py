@@ -1,8 +1,9 @@
-"""What a piece of work costs: seconds, and the most memory that was in use meanwhile.
+"""What a piece of work costs: seconds, and the most memory that was in use meanwhile; and a word where it runs out.
 
 It knows nothing of what the work is.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from experts.errors import Fault
 
 MIB = 2**20
 
@@ -41,6 +44,31 @@ def spending(cost: Cost) -> Iterator[None]:
     finally:
         cost.seconds = time.perf_counter() - start
         cost.peak_mib = _peak()
+
+
+@contextmanager
+def within_memory(advice: str) -> Iterator[None]:
+    """Turn memory that runs out into a Fault. What the system ends by a signal cannot be told.
+
+    Args:
+        advice: which setting to lower.
+
+    Raises:
+        Fault: with how much was asked for, where torch tells.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _ran_out(error):
+            raise
+        asked = re.search(r"allocat\w* ([\d.,]+ ?\w+)", str(error))
+        found = f"no room for {asked.group(1)} more" if asked else "it ran out"
+        raise Fault("enough memory", found, advice) from error
+
+
+def _ran_out(error: Exception) -> bool:
+    said = ("can't allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def _forget() -> str:

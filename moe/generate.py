@@ -13,6 +13,7 @@ from torch import Tensor
 
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
+from moe.cost import within_memory
 from moe.data.batches import by_budget
 from moe.model import Mixture, allowed_experts
 from moe.prompting import Prompting
@@ -122,13 +123,14 @@ class Generator:
             streamer: is shown each token of a single prompt as it comes.
 
         Raises:
-            Fault: when the domain is unknown.
+            Fault: when the domain is unknown, or memory runs out.
         """
         lengths = [len(ids) + self.sampling.new_tokens for ids in prompts]
         budget = token_budget(self.model.backbone.device, self.model.backbone.dtype)
         found: dict[int, Written] = {}
         for batch in by_budget(lengths, budget) if prompts else ():
-            answers = self._batch([prompts[int(i)] for i in batch], pin, streamer)
+            with within_memory("lower --max-new-tokens, or shorten the prompts"):
+                answers = self._batch([prompts[int(i)] for i in batch], pin, streamer)
             found |= {int(i): one for i, one in zip(batch, answers, strict=True)}
         return [found[i] for i in range(len(prompts))]
 

@@ -16,6 +16,7 @@ from experts.domain import Labels
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
 from moe.calibration import Calibration
+from moe.cost import within_memory
 from moe.data.batches import by_budget, readable
 from moe.model import Mixture, allowed_experts
 from router.usage import text_entropy
@@ -111,7 +112,14 @@ class Predictor:
 
         Args:
             pin: a domain a text, whose experts alone answer; None leaves that text to the router.
+
+        Raises:
+            Fault: when memory runs out.
         """
+        with within_memory("lower --batch-tokens or backbone.max_length"):
+            return self._scored(texts, pin)
+
+    def _scored(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
         self.model.eval()
         ids, owner = self._tokens(texts)
         counts = np.bincount(owner, minlength=len(texts))  # (B,)

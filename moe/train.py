@@ -31,6 +31,7 @@ from moe.checkpoints import (
     save_optimizer,
     whole_checkpoint,
 )
+from moe.cost import within_memory
 from moe.data.batches import Batch, inputs_of
 from moe.errors import Fault, Interrupted
 from moe.finite import Finite, PassedOver
@@ -48,7 +49,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
     """Train one stage and leave its best weights in the model.
 
     Raises:
-        Fault: when there are no rows, or losses stay other than finite.
+        Fault: when there are no rows, losses stay other than finite, memory runs out, or the disk takes no more.
         Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
     """
     if len(job.rows) == 0:
@@ -59,7 +60,9 @@ def fit(model: Mixture, job: Job) -> Fitted:
     loop = _Loop(model, job)
     last = last_whole(job.checkpoints) if job.resume else None
     if last is None or not loop.take_finished(last):
-        with calm_interrupt(loop.stopper), bar(job.title, loop.total, "step") as meter, writable(job.logs):
+        room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
+        watched = bar(job.title, loop.total, "step")
+        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), watched as meter:
             loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
             loop.train(resume_from_checkpoint=None if last is None else str(last))
     loop.attention.restore()

@@ -4,8 +4,15 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from conftest import Make
 
-from moe.cost import Cost, spending
+from experts.errors import Fault
+from moe.alone import read_alone
+from moe.cost import Cost, spending, within_memory
+from moe.model import Mixture
+from moe.predict import Predictor
+from moe.steps import train_domain
 
 
 def test_the_seconds_are_the_blocks_even_when_it_fails() -> None:
@@ -46,3 +53,43 @@ def test_without_proc_the_peak_is_since_the_start_and_said_so(monkeypatch: pytes
         pass
     assert "since its start" in cost.memory_of
     assert cost.peak_mib is None or cost.peak_mib > 1
+
+
+def fill() -> None:
+    torch.empty(2**55)
+
+
+def test_memory_that_runs_out_is_a_fault_that_tells_how_much_and_what_to_lower() -> None:
+    def work() -> None:
+        with within_memory("lower it"):
+            fill()
+
+    with pytest.raises(Fault, match=r"enough memory; found no room for 144115188075855872 \w+ more\. Lower it"):
+        work()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+)
+def test_other_ways_to_say_so_are_told_too_and_other_errors_are_left(error: Exception) -> None:
+    def work(what: Exception) -> None:
+        with within_memory("lower it"):
+            raise what
+
+    with pytest.raises(Fault, match=r"enough memory"):
+        work(error)
+    with pytest.raises(RuntimeError, match="another"):
+        work(RuntimeError("another"))
+
+
+def test_training_and_answering_name_the_setting_to_lower(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work()
+    with monkeypatch.context() as patch:
+        patch.setattr(Mixture, "forward", lambda *_, **__: fill())
+        with pytest.raises(Fault, match=r"stages\.expert\.batch_size.*backbone\.max_length"):
+            train_domain(work, "news")
+    (folder,) = train_domain(work, "news", overwrite=True)
+    model, run = read_alone(folder)
+    monkeypatch.setattr(Mixture, "forward", lambda *_, **__: fill())
+    with pytest.raises(Fault, match=r"--batch-tokens"):
+        Predictor(model, run.template, 16).score(["profit rose"])
