@@ -18,10 +18,10 @@ demo: install  ## Train, merge, route, evaluate and predict on the shipped sampl
 	$(BIN)/moe run --overwrite
 
 test: install  ## Run the quick tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## Run the slow tests too.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 check: lint types  ## Lint and types.
 
