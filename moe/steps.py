@@ -240,12 +240,15 @@ def _lesson(work: Workspace, model: Mixture) -> Lesson:
 
 
 def judge_candidates(work: Workspace) -> str:
-    """Compare moe-init, router-warmup and moe-joint by validation and write `result.json`."""
+    """Compare moe-init, router-warmup and moe-joint by validation and write `result.json`.
+
+    The merged one is there to compare with: its router knows nothing yet, so it is never the best.
+    """
     scores: dict[str, dict[str, float]] = {}
     for name in CANDIDATES:
         scores[name] = _validation_of(work, work.out / name)
     goal = MACRO_F1 if work.run.language is None else PERPLEXITY
-    best = max(scores, key=lambda name: goal.worth(scores[name]))
+    best = max((WARMUP.folder, JOINT.folder), key=lambda name: goal.worth(scores[name]))
     verdict = _verdict(scores, best, goal)
     write_result(work.out, scores, best, verdict)
     return verdict
@@ -262,4 +265,6 @@ def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: Goal) -
     figures = ", ".join(f"{name} {goal.figure(score)}" for name, score in scores.items())
     worse = goal.worth(scores[JOINT.folder]) < goal.worth(scores[WARMUP.folder])
     told = "; the joint phase made it worse than the warm start" if worse else ""
+    idle = goal.worth(scores[best]) < goal.worth(scores[MERGED])
+    told += "; merged alone, with a router that knows nothing, it was better" if idle else ""
     return f"best by validation {goal.title}: {best} ({figures}){told}"

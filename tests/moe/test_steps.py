@@ -20,7 +20,7 @@ from moe.folder import read_mixture
 from moe.infer import answer_texts
 from moe.predict import Predictor
 from moe.result import best_model
-from moe.steps import merge_experts, train_domain, train_router, train_shared
+from moe.steps import judge_candidates, merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
@@ -246,3 +246,13 @@ def test_steps_out_of_order_say_what_comes_first(make_work: Make) -> None:
         train_domain(work, "sports")
     with pytest.raises(Fault, match=r"shared.r"):
         train_shared(work)
+
+
+def test_the_merged_mixture_is_compared_and_never_chosen(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work()
+    scores = {"moe-init": 0.9, "router-warmup": 0.7, "moe-joint": 0.6}
+    monkeypatch.setattr("moe.steps._validation_of", lambda _, folder: {"macro_f1": scores[folder.name]})
+    verdict = judge_candidates(work)
+    assert verdict.startswith("best by validation macro-F1: router-warmup (moe-init 0.900")
+    assert verdict.endswith("with a router that knows nothing, it was better")
+    assert best_model(work.out).name == "router-warmup"
