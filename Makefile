@@ -21,7 +21,7 @@ test: install  ## Run the quick tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## Run the slow tests too.
-	$(BIN)/python -m pytest -m slow -n 2
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: lint types  ## Lint and types.
 
