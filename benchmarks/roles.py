@@ -9,6 +9,7 @@ General text is the descriptions that installed packages ship.
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experts.files import read_json, write_json
 from moe.config import load_run
 from moe.exam.mark import Marked, by_task, mark, report
 from moe.exam.run import Sitting, answers_of, examine, questions_of
@@ -137,33 +139,37 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, Foreseen]]:
     """
     work = team(args)
     experts, _ = open_language(work.out / MERGED)
-    shelf = Shelf(work, experts)
+    shelf, book = Shelf(work, experts), args.out / "perplexity.json"
     held_out = {name: shelf.corpus(name, False).held_out for name in work.run.domains}
     names = list(held_out)
+    rows: dict[str, dict[str, Foreseen]] = {}
+    seen: dict[str, Any] = read_json(book) if book.is_file() else {}
     micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
     roles = {"macro": ["macro"], "micro": micro, "quant": ["quant"]}
 
-    def each(model: Mixture, kept: Mapping[str, Sequence[str]]) -> dict[str, Foreseen]:
-        collate = Shelf(work, model).collator(False)
-        found = {}
-        for name in names:
-            with model.restricted([one for one in model.bank.names if one not in kept[name]]):
-                found[name] = foresee(model, held_out[name], collate)
-        return found
+    def row(title: str, model: Mixture, kept: Mapping[str, Sequence[str]]) -> None:
+        if title not in seen:
+            collate, found = Shelf(work, model).collator(False), {}
+            for name in names:
+                with model.restricted([one for one in model.bank.names if one not in kept[name]]):
+                    found[name] = asdict(foresee(model, held_out[name], collate))
+            seen[title] = found
+            write_json(book, seen)
+        rows[title] = {name: Foreseen(**seen[title][name]) for name in names}
 
-    rows = {"vanilla": each(experts, dict.fromkeys(names, ()))}
+    row("vanilla", experts, dict.fromkeys(names, ()))
     for name in names:
-        rows[f"expert {name}"] = each(experts, dict[str, Sequence[str]].fromkeys(names, [name]))
+        row(f"expert {name}", experts, dict[str, Sequence[str]].fromkeys(names, [name]))
     for role, mine in roles.items():
         if len(mine) > 1:
-            rows[f"role {role}"] = each(experts, dict.fromkeys(names, mine))
-    rows["oracle, as pre-trained"] = each(experts, {name: [name] for name in names})
+            row(f"role {role}", experts, dict.fromkeys(names, mine))
+    row("oracle, as pre-trained", experts, {name: [name] for name in names})
     routed, _ = open_language(best_model(work.out))
-    rows["team, routed"] = each(routed, dict.fromkeys(names, names))
-    rows["team, oracle"] = each(routed, {name: [name] for name in names})
+    row("team, routed", routed, dict.fromkeys(names, names))
+    row("team, oracle", routed, {name: [name] for name in names})
     if (pooled(args).out / MERGED).is_dir():
         one, _ = open_language(pooled(args).out / MERGED)
-        rows["one LoRA of all ranks"] = each(one, dict.fromkeys(names, one.bank.names))
+        row("one LoRA of all ranks", one, dict.fromkeys(names, one.bank.names))
     return rows
 
 
