@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 from experts.errors import Fault
 
 MANIFEST = "manifest.json"
+_MACHINE = platform.node().replace("/", "-").replace(".", "-") or "here"
+"""On a disk that several machines share, a process number means nothing without it."""
 
 
 def sha256_of(path: Path) -> str:
@@ -78,10 +81,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         Fault: when the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = beside(path, "partial")
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_after_the_dead(path)
+        clear_after_the_dead(path)
         try:
             yield temporary
             temporary.replace(path)
@@ -124,8 +127,8 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     refuse_existing(folder, overwrite)
     with writable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_after_the_dead(folder)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{os.getpid()}."))
+        clear_after_the_dead(folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{beside(folder, '').name}"))
     try:
         yield temporary
         with writable(folder.parent):
@@ -136,15 +139,22 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _clear_after_the_dead(path: Path) -> None:
-    """Take away what processes that were killed left of this file or folder: `.NAME.PID.…` beside it."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        owner = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+def beside(path: Path, end: str) -> Path:
+    """A name beside a file or folder for what this process has not finished: `.NAME.PID@MACHINE.END`."""
+    return path.with_name(f".{path.name}.{os.getpid()}@{_MACHINE}.{end}")
+
+
+def clear_after_the_dead(path: Path) -> None:
+    """Take away what processes of this machine that were killed left of a file or folder, as `beside` names it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*@{glob.escape(_MACHINE)}.*"):
+        owner = left.name.removeprefix(f".{path.name}.").partition("@")[0]
         if owner.isdigit() and not _lives(int(owner)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
+    if os.name == "nt":
+        return True  # to ask there would send it Ctrl-C
     try:
         os.kill(process, 0)
     except ProcessLookupError:

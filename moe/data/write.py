@@ -5,7 +5,6 @@ What the rows hold is left to whoever writes them; rows may differ in their colu
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experts.errors import Fault
-from experts.files import writable
+from experts.files import beside, clear_after_the_dead, writable
 
 _BATCH = 1024
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -52,11 +51,12 @@ def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = Fal
         Fault: when the ending is unknown, the folder cannot be written, or a Parquet column mixes kinds.
     """
     refuse_ending(path)
-    temporary, lines = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("partial", "lines"))
+    temporary, lines = beside(path, "partial"), beside(path, "lines")
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "a folder of that name", str(path))
+        clear_after_the_dead(path)
         stream = lines.open("w", encoding="utf-8")
     try:
         with stream:

@@ -1,6 +1,7 @@
 """Claims about files: what killed processes left is taken away, what living ones write is not, a refusal is a fault."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from experts.errors import Fault
 from experts.files import check_manifest, reserve, whole_file, whole_folder
+from moe.data.write import open_writer
 
 
 def dead() -> int:
@@ -19,21 +21,26 @@ def dead() -> int:
 
 
 def test_what_killed_processes_left_is_taken_away_by_the_next_who_writes_there(tmp_path: Path) -> None:
-    living, other = tmp_path / f".news.{os.getppid()}.abc", tmp_path / f".other.{dead()}.abc"
-    for left in (tmp_path / f".news.{dead()}.abc", tmp_path / ".news.old", living, other):
+    here, gone = platform.node().replace(".", "-"), dead()
+    living, other = tmp_path / f".news.{os.getppid()}@{here}.abc", tmp_path / f".other.{gone}@{here}.abc"
+    elsewhere = tmp_path / f".news.{gone}@{here}2.abc"
+    for left in (tmp_path / f".news.{gone}@{here}.abc", tmp_path / ".news.old", living, other, elsewhere):
         left.mkdir()
         (left / "half").write_text("")
     with whole_folder(tmp_path / "news") as folder:
         (folder / "a").write_text("b")
-    assert set(tmp_path.iterdir()) == {tmp_path / "news", living, other}
+    assert set(tmp_path.iterdir()) == {tmp_path / "news", living, other, elsewhere}
     check_manifest(tmp_path / "news", "expert")
 
 
 def test_half_files_of_killed_processes_are_taken_away_too(tmp_path: Path) -> None:
-    (tmp_path / f".rows.csv.{dead()}.partial").write_text("half")
+    for name in ("rows.csv", "answers.csv"):
+        (tmp_path / f".{name}.{dead()}@{platform.node().replace('.', '-')}.partial").write_text("half")
     with whole_file(tmp_path / "rows.csv") as path:
         path.write_text("whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+    with open_writer(tmp_path / "answers.csv") as writer:
+        writer.write({"label": "up"})
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "answers.csv"}
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
