@@ -4,7 +4,7 @@ What a manifest holds is `experts.files`', what a card says `experts.folder`'s a
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,7 @@ def verify(folder: Path) -> dict[str, Any]:
             "name a folder that moe train-expert, merge or train-router wrote",
         )
     checked = [_verified(*one) for one in found]
-    told = [
-        {"folder": str(c.folder), "kind": c.kind, "files": c.files, "faults": c.faults, "remarks": c.remarks}
-        for c in checked
-    ]
+    told = [asdict(one) | {"folder": str(one.folder)} for one in checked]
     return {"folders": told, "faults": sum(len(one.faults) for one in checked)}
 
 
