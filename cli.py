@@ -51,6 +51,15 @@ SpreadsheetOption = Annotated[
 RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
 
 
+TOGETHER = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
+"""Commands that torchrun or accelerate may start in several processes."""
+
+
+def _silent() -> bool:
+    """Whether this is one of several processes, and not the one that speaks."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def _workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
     from moe.config import find_config, load_run
     from moe.workspace import Workspace
@@ -167,7 +176,7 @@ def run_(
     from moe.pipeline import run_all, summary_view
 
     summary = run_all(_workspace(config, out, sets), overwrite, resume)
-    if not json_ and not sys.stdout.isatty():
+    if not json_ and not sys.stdout.isatty() and not _silent():
         from rich.console import Console
 
         Console(stderr=True, width=120).print(summary_view(summary))
@@ -512,15 +521,24 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """FinMoE: a mixture of domain experts for financial text."""
+    several = os.environ.get("WORLD_SIZE", "1")
+    if several != "1" and ctx.invoked_subcommand not in TOGETHER:
+        from moe.errors import Fault
+
+        remedy = f"start it without torchrun or accelerate; {', '.join(TOGETHER)} run in several"
+        raise Fault(f"one process for moe {ctx.invoked_subcommand}", several, remedy)
 
 
 def main() -> None:
     """Run a command; a fault is one line and exit code 2, Ctrl-C is 130, SIGTERM 143."""
+    if _silent():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 — as long as the process lives
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
     try:
@@ -529,12 +547,14 @@ def main() -> None:
         from moe.errors import Fault, Interrupted
 
         if isinstance(error, Fault):
-            typer.echo(f"moe: {error}", err=True)
+            if not _silent():
+                typer.echo(f"moe: {error}", err=True)
             sys.exit(2)
         if isinstance(error, Interrupted):
             again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
             flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these always go on
-            typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
+            if not _silent():
+                typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
             sys.exit(128 + error.number)
         raise
 

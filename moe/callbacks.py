@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from moe import ranks
 from moe.cost import MIB, peak_since_start
 from moe.progress import Meter
 
@@ -32,7 +33,8 @@ class Stopper(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Save and stop, if asked."""
+        """Save and stop, if asked; all processes at the same step."""
+        self.asked = ranks.agreed(self.asked or 0) or None
         if self.asked is not None:
             control.should_save = control.should_training_stop = True
         return control

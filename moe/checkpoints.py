@@ -21,7 +21,27 @@ from experts.files import MANIFEST, check_manifest, read_json, write_json, write
 from experts.tensors import load_tensors, save_tensors
 from router.weighting import optimizer_state, restore_optimizer
 
-OPTIMIZER, SCHEDULE, RANDOM = "optimizer.safetensors", "schedule.json", "random.safetensors"
+OPTIMIZER, SCHEDULE, RANDOM = "optimizer.safetensors", "schedule.json", "random"
+
+
+def random_file(rank: int = 0) -> str:
+    """Where a process keeps its random numbers in a checkpoint; the others' names tell how many trained together."""
+    return f"{RANDOM}-{rank}.safetensors" if rank else f"{RANDOM}.safetensors"
+
+
+def check_processes(path: Path, processes: int) -> None:
+    """Refuse to go on with more or fewer processes: their steps are of other rows.
+
+    Raises:
+        Fault: when the checkpoint was written by another number of them.
+    """
+    wrote = len(list(path.glob(f"{RANDOM}*.safetensors")))
+    if wrote != processes:
+        raise Fault(
+            f"{wrote} processes, as wrote the checkpoint at {path}",
+            str(processes),
+            "start as many, or begin anew without --resume",
+        )
 
 
 def checkpoint(folder: Path, step: int) -> Path:

@@ -225,7 +225,25 @@ def disagreements(run: RunSettings) -> list[str]:
         if domain in re.findall(r"\w+", run.template.lower()):
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
         faults += _misplaced_asks(run, domain) if run.language else _unlabelled(run, domain)
-    return faults
+    return faults + _only_in_one_pass(run)
+
+
+def _only_in_one_pass(run: RunSettings) -> list[str]:
+    """What looks back through the experts before a step's loss is known; micro-batches keep no way back by then."""
+    losses, inner = run.losses, run.language is None
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    if run.dao.objective == "validation" and "dao" in (losses.inner if inner else None, losses.outer):
+        asked.append(("dao.objective is validation", ("shared", "expert", "joint", "instruct")))
+    if losses.measured == "parameters" and inner and losses.inner in ("dao", "gradnorm", "pcgrad"):
+        asked.append(("losses.measured is parameters", ("shared", "expert", "joint")))
+    if losses.outer == "pcgrad":
+        asked.append(("losses.outer is pcgrad", ("joint", "instruct")))
+    return [
+        f"stages.{stage}.accumulate is {accumulate}, but {what}, which needs a step in one pass: set it to 1"
+        for what, stages in asked
+        for stage in stages
+        if (accumulate := getattr(run.stages, stage).accumulate) > 1
+    ]
 
 
 def _misplaced_asks(run: RunSettings, domain: str) -> list[str]:

@@ -4,7 +4,7 @@ The loop that runs it is `moe.train`'s.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainingArguments
 
-from moe.data.batches import Collate, DomainBatches, column, row_lengths
+from moe import ranks
+from moe.data.batches import Batch, Collate, DomainBatches, column, row_lengths
 from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
 from moe.objective import Objective
@@ -50,6 +51,7 @@ class Job:
         learner: the one expert that learns, in stages with a fixed route.
         resume: go on from the last checkpoint.
         goal: the metric by which the best weights are kept.
+        recompute: layers are run again on the way back.
     """
 
     stage: Stage
@@ -65,6 +67,7 @@ class Job:
     learner: str | None = None
     resume: bool = False
     goal: Goal = MACRO_F1
+    recompute: bool = False
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
@@ -82,11 +85,33 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
 
 
 def batches(job: Job, ahead: bool = False) -> DomainBatches:
-    """The stage's batches; `ahead`, smaller ones in another order."""
+    """This process's rows of each step; `ahead`, of smaller batches in another order."""
     domains = np.asarray(column(job.rows, "domain").dictionary_encode().indices)
-    one = job.settings
-    size, seed = (max(1, one.batch_size // 4), job.seed + 1) if ahead else (one.batch_size, job.seed)
-    return DomainBatches(domains, row_lengths(job.rows), size, one.sampling_temperature, seed)
+    one, share = job.settings, (ranks.rank(), ranks.world())
+    size, seed = one.batch_size * one.accumulate, job.seed
+    if ahead:  # no more than one pass may hold
+        size, seed = max(1, min(one.batch_size, size // 4)), job.seed + 1
+    return DomainBatches(
+        domains, row_lengths(job.rows), size * ranks.world(), one.sampling_temperature, seed, share=share
+    )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows of a step → its micro-batches, as alike in size as they can be.
+
+    Args:
+        collate: makes a batch of rows.
+        most: rows a micro-batch.
+    """
+
+    collate: Collate
+    most: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
+        """Collate in order, so that texts of like length stay together."""
+        places = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.most))
+        return [self.collate([rows[i] for i in some]) for some in places]
 
 
 def arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
@@ -99,7 +124,6 @@ def arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         output_dir=str(checkpoints),
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.lr,
         lr_scheduler_type=settings.schedule,
         warmup_steps=round(settings.warmup * total) if settings.warmup < 1 else int(settings.warmup),

@@ -1,10 +1,15 @@
-"""What is done to a backbone's layers before experts lie beside them: dropout for training, torch.compile.
+"""What is done to a backbone's layers as a whole: dropout for training, torch.compile, activations made again.
 
 Which layers get experts is `experts.bank`'s.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
@@ -47,3 +52,33 @@ def compile_layers(model: PreTrainedModel) -> None:
     """Have torch.compile make each layer's forward, experts included, when it first runs; hooks stay as they are."""
     for layer in layer_list(model)[1]:
         layer.forward = torch.compile(layer.forward, dynamic=True)
+
+
+@contextmanager
+def recomputed(model: PreTrainedModel, trunk_depth: int) -> Iterator[None]:
+    """While it lasts, layers after the trunk keep their input alone, and are run again on the way back.
+
+    The route and the random numbers are then those of the first run: a layer's forward is repeated, not its hooks.
+    """
+    layers = list(layer_list(model)[1][trunk_depth:])
+    kept, cached = [layer.__dict__.get("forward") for layer in layers], model.config.use_cache
+    model.config.use_cache = False  # a second run would add to it
+    for layer in layers:
+        layer.forward = _twice(layer.forward)
+    try:
+        yield
+    finally:
+        model.config.use_cache = cached
+        for layer, forward in zip(layers, kept, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward
+
+
+def _twice(forward: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run

@@ -63,6 +63,7 @@ class _Pass:
     keep: bool = False
     routed: Routed | None = None
     said: list[Tensor] = field(default_factory=list)
+    learns: bool = field(default_factory=torch.is_grad_enabled)
 
 
 class Mixture(nn.Module):
@@ -99,6 +100,7 @@ class Mixture(nn.Module):
         self.kept: Tensor | None = None
         self.alike = False
         self.detach_gates = False
+        self.deep = True
         self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
         self.register_buffer("owners", owners_of(bank.names, domains), persistent=False)
         self._pass: _Pass | None = None
@@ -163,7 +165,8 @@ class Mixture(nn.Module):
             self.look(ids[:1, :2], torch.ones_like(ids[:1, :2]))
         self._pass = now
         try:
-            with self.trunk.skipped() if now.trunk is not None else nullcontext():
+            skipped = self.trunk.skipped() if now.trunk is not None else nullcontext()
+            with skipped, torch.set_grad_enabled(now.learns and self.deep):
                 placed = {} if positions is None else {"position_ids": positions}
                 states = self.backbone(input_ids=ids, attention_mask=mask, **placed).last_hidden_state  # (B, T, D)
         except Reached as reached:
@@ -194,6 +197,15 @@ class Mixture(nn.Module):
             yield lambda: torch.cat(now.said, -2) if now.said and now.said[0].dim() == 3 else next(iter(now.said), None)
         finally:
             self._pass = None
+
+    @contextmanager
+    def shallow(self) -> Iterator[None]:
+        """Run the backbone without its graph while it lasts: gradients end at heads and router."""
+        self.deep = False
+        try:
+            yield
+        finally:
+            self.deep = True
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -240,7 +252,8 @@ class Mixture(nn.Module):
             return None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         states = states if now.trunk is None else now.trunk.to(states.dtype)  # (B, T, D)
-        self._route(states, now)
+        with torch.set_grad_enabled(now.learns):
+            self._route(states, now)
         if now.stop:
             raise Reached(states)
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})

@@ -11,58 +11,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experts.domain import LabelSpace
+from moe import ranks
 from moe.ahead import HeldOut
 from moe.data.batches import Batch
-from moe.language import LanguageHead
-from moe.model import Mixture, Output, Routed, allowed_experts
+from moe.labels import LabelTables, mask_logits
+from moe.language import IGNORED, LanguageHead
+from moe.model import Mixture, Output, Routed
 from moe.stages import LossSettings, Stage
+from moe.whole import Part, Place, Routing, Whole, join
 from router.comparators import make_weighting
 from router.dao import DAO, DAOSettings
 from router.imbalance import effective_weights, imbalance_loss, row_losses
 from router.kinds import ComparatorSettings
 from router.lookahead import LookAhead
 from router.losses import BALANCE, domain_loss
-from router.weighting import Weighting, gradients, measure, relative, weighed_sum
+from router.weighting import Weighting, relative, usable, weighed_sum
 
 SENTIMENT = ("classes", "polarity")
 DRAWN = "held_out.drawn"
-
-
-@dataclass(frozen=True)
-class LabelTables:
-    """The label space as tensors: each task's head, and which of its labels a task uses.
-
-    Args:
-        heads: head names, in order.
-        head_of: (tasks,), index into `heads`.
-        masks: by head (tasks, K) bool, False rows for tasks of other heads.
-    """
-
-    heads: tuple[str, ...]
-    head_of: Tensor
-    masks: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, labels: LabelSpace) -> "LabelTables":
-        """Build the tables of a label space."""
-        heads = tuple(labels.heads)
-        masks = {
-            head: torch.tensor(
-                [labels.mask(t) if labels.head_of[t] == head else (False,) * len(names) for t in labels.tasks]
-            ).reshape(len(labels.tasks), len(names))
-            for head, names in labels.heads.items()
-        }
-        return cls(heads, torch.tensor([heads.index(labels.head_of[task]) for task in labels.tasks]), masks)
-
-    def rows(self, head: str, batch: Batch) -> Tensor:
-        """Which rows of a batch carry a label of this head, (B,) bool."""
-        here = self.head_of.to(batch["task"].device)[batch["task"].clamp(min=0)] == self.heads.index(head)
-        return here & (batch["task"] >= 0) & (batch["label"] >= 0)
-
-
-def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
-    """Logits (B, K) with the labels that a task does not use (mask False) out of reach."""
-    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
 
 
 Parameters = Callable[[], Sequence[Tensor]]
@@ -105,7 +71,6 @@ class Objective:
         settings: how they are formed and weighed.
         labels: the label space.
         owners: (domains, E) bool, the experts of each domain.
-        accumulate: batches a step, over which the loop divides the loss.
         shared: weights that the losses share, and held-out batches.
         comparators: rates of the methods other than DAO.
         counts: training rows of each task's labels, (K,) in the order of the task's head; for effective numbers.
@@ -119,12 +84,11 @@ class Objective:
         labels: LabelSpace,
         owners: Tensor,
         seed: int,
-        accumulate: int = 1,
         shared: Shared | None = None,
         comparators: ComparatorSettings = ComparatorSettings(),
         counts: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.stage, self.settings, self.owners, self.accumulate = stage, settings, owners, accumulate
+        self.stage, self.settings, self.owners = stage, settings, owners
         self.shared = shared or Shared()
         self.tables = LabelTables.of(labels)
         self.class_weights = self._class_weights(labels, counts or {})
@@ -142,6 +106,8 @@ class Objective:
         )
         self.bounds = dao.relative_bounds
         self.logs: dict[str, float] = {}
+        self._texts, self._watching = 0, False
+        self._watched: list[Tensor] = []
 
     def _class_weights(self, labels: LabelSpace, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """By head (tasks, K): the weight of each label of each task."""
@@ -159,34 +125,64 @@ class Objective:
         }
 
     def __call__(self, out: Output, batch: Batch) -> Tensor:
-        """The scalar to go back from; what it was made of is left in `logs`."""
+        """The scalar to go back from, of a step in one pass; what it was made of is left in `logs`."""
+        return self.over([(out, batch)])
+
+    def over(self, parts: Sequence[Part], language: Tensor | None = None) -> Tensor:
+        """The same of a step in several parts, which count as one batch; so do those of other processes.
+
+        Its value is all processes', its gradient this one's part of it.
+
+        Args:
+            language: where a language model learns and the parts were gone back from before, what their loss was.
+        """
         self.logs = {}
-        found = self._sentiment(out, batch) if self.base == "sentiment" else self._language(out, batch)
-        total = out.pooled.sum() * 0.0 if found is None else found
+        whole = join(parts, self.owners)
+        if self.base == "sentiment":
+            found = self._sentiment(whole)
+        else:
+            found = self._one_language(*parts[0]) if len(parts) == 1 else language
+        total = torch.stack([one.sum() for one in whole.pooled]).sum() * 0.0 if found is None else found
         if found is not None or self.base == "sentiment":
             self.logs[self.base] = float(total.detach())
-        if out.routed is not None and self.outer is not None:
-            total = total + self._routing(out.routed, batch, found)
+        if whole.routing is not None and self.outer is not None:
+            total = total + self._routing(whole, whole.routing, found)
         self.logs["loss"] = float(total.detach())
         return total
 
-    def _sentiment(self, out: Output, batch: Batch) -> Tensor | None:
+    def _sentiment(self, whole: Whole) -> Tensor | None:
         """Classes and polarity under the inner level; None where no row has either."""
-        losses, rows = self._sentiment_losses(out, batch)
-        at = out.pooled if self.settings.measured == "state" else self.shared.experts()
-        look = self._look(self.inner, self.shared.last)
-        total = self.inner.combine(losses, at=at, rows=rows, look=look) if losses else None
+        losses, rows = self._sentiment_losses(whole)
+        total = None
+        if losses:
+            state = self.settings.measured == "state"
+            place = Place(whole.pooled, whole.texts) if state else Place(self.shared.experts(), None)
+            seen, level = usable(losses), self.inner
+            norms = place.norms(seen, rows) if level.due and level.reads == "norms" else None
+            grads = place.gradients(seen) if level.due and level.reads == "gradients" else None
+            total = weighed_sum(losses, level.weights(seen, norms, grads, self._look(level, self.shared.last)))
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
         self.logs |= _named("inner", self.inner.trajectory())
         return total
 
-    def _language(self, out: Output, batch: Batch) -> Tensor | None:
-        """−log p, meaned over the tokens that are asked for; None where none is, or where it could teach nothing."""
+    def _one_language(self, out: Output, batch: Batch) -> Tensor | None:
+        asked = ranks.total((batch["tokens"] != IGNORED).sum())
+        found = self.language(out, batch, int(asked))
+        return None if found is None else ranks.whole_of(found)
+
+    def language(self, out: Output, batch: Batch, asked: int) -> Tensor | None:
+        """−log p, summed over the tokens that are asked for here and divided by `asked`, those of the whole step.
+
+        None where none is asked for, or where it could teach nothing.
+        """
         assert self.shared.language is not None
         if out.routed is not None and not (out.routed.gates.requires_grad or "experts" in self.stage.learns):
             return None
-        each = self.shared.language.losses(out.pooled, batch["tokens"])  # (N,)
-        return each.mean() if len(each) else None
+        if not asked:
+            return None
+        if not bool((batch["tokens"] != IGNORED).any()):
+            return out.pooled.sum() * 0.0
+        return self.shared.language.losses(out.pooled, batch["tokens"]).sum() / asked
 
     @property
     def looks_ahead(self) -> bool:
@@ -196,41 +192,37 @@ class Objective:
     def _look(self, level: Weighting, parameters: Parameters) -> LookAhead | None:
         if self.shared.held_out is None or not level.due:
             return None
-        return LookAhead(parameters(), self._held_out_loss)
+        return LookAhead(parameters(), self._held_out_loss, ranks.total)
 
     def _held_out_loss(self) -> Tensor:
         """Σ log L_i of another batch: one percent off either sentiment loss counts alike, whatever their scale."""
         assert self.shared.held_out is not None
         out, batch = self.shared.held_out()
         if self.base == "language":
-            found = self._language(out, batch)
+            found = self._one_language(out, batch)
             return torch.zeros(()) if found is None else found.clamp(min=1e-12).log()
-        losses, _ = self._sentiment_losses(out, batch, learn=False)
+        losses, _ = self._sentiment_losses(join([(out, batch)], self.owners), learn=False)
         values = [value.clamp(min=1e-12).log() for value in losses.values()]
         return torch.stack(values).sum() if values else torch.zeros(())
 
-    def _sentiment_losses(
-        self, out: Output, batch: Batch, learn: bool = True
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+    def _sentiment_losses(self, whole: Whole, learn: bool = True) -> tuple[dict[str, Tensor], dict[str, int]]:
         losses: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
-        labelled = [(head, self.tables.rows(head, batch)) for head in self.tables.heads]
+        labelled = [(head, self.tables.rows(head, whole.task, whole.label)) for head in self.tables.heads]
         count = sum(int(has.sum()) for _, has in labelled)
         if count:
-            parts = [
-                int(has.sum()) * self._classes(out, batch, head, has, learn) for head, has in labelled if has.any()
-            ]
+            parts = [int(has.sum()) * self._classes(whole, head, has, learn) for head, has in labelled if has.any()]
             losses["classes"], rows["classes"] = torch.stack(parts).sum() / count, count
-        scored = ~batch["score"].isnan()  # (B,)
-        if out.polarity is not None and scored.any() and "polarity" not in self.settings.without:
-            losses["polarity"] = F.mse_loss(out.polarity[scored].float(), batch["score"][scored])
+        scored = ~whole.score.isnan()  # (B,)
+        if whole.polarity is not None and scored.any() and "polarity" not in self.settings.without:
+            losses["polarity"] = F.mse_loss(whole.polarity[scored].float(), whole.score[scored])
             rows["polarity"] = int(scored.sum())
         return losses, rows
 
-    def _classes(self, out: Output, batch: Batch, head: str, has: Tensor, learn: bool) -> Tensor:
-        task, labels, settings = batch["task"][has], batch["label"][has], self.settings  # (B_h,) each
+    def _classes(self, whole: Whole, head: str, has: Tensor, learn: bool) -> Tensor:
+        task, labels, settings = whole.task[has], whole.label[has], self.settings  # (B_h,) each
         mask = self.tables.masks[head].to(has.device)[task]  # (B_h, K)
-        logits = mask_logits(out.logits[head][has].float(), mask)  # (B_h, K)
+        logits = mask_logits(whole.logits[head][has].float(), mask)  # (B_h, K)
         each = row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
         if settings.classes == "cross_entropy":
             return each.mean()
@@ -242,13 +234,10 @@ class Objective:
         alpha, beta = self.imbalance.alpha.item(), self.imbalance.beta.item()
         return imbalance_loss(each, labels, alpha, beta, logits.shape[1])
 
-    def _routing(self, routed: Routed, batch: Batch, base: Tensor | None) -> Tensor:
+    def _routing(self, whole: Whole, routing: Routing, base: Tensor | None) -> Tensor:
         """The weighed routing losses, the base loss's own weight being 1 (method 4, outer level)."""
         assert self.outer is not None
-        dense, allowed = routed.dense, allowed_experts(self.owners, batch["domain"])  # (B, E) each
-        if dense.dim() == 3:  # tokens are routed: each by its text's domain
-            real = batch["attention_mask"].bool()  # (B, T)
-            dense, allowed = dense[real], allowed[:, None].expand(-1, real.shape[1], -1)[real]  # (N, E) each
+        dense, allowed = routing.dense, routing.allowed  # (N, E) each
         losses = {"domain": domain_loss(dense, allowed), "balance": BALANCE[self.settings.balance](dense, allowed)}
         losses = {name: value for name, value in losses.items() if name not in self.settings.without}
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
@@ -257,23 +246,23 @@ class Objective:
         if watched:
             assert base is not None
             everything[self.base] = base
-        reached = routed.gates.requires_grad  # detached gates keep sentiment from the router: no use to look ahead
-        due, look = self.outer.due, self._look(self.outer, self.shared.router) if reached else None
-        norms = measure(losses, routed.logits, {}) if due and self.outer.reads == "norms" else None
-        grads = self._gradients(everything, routed) if self.outer.reads == "gradients" else None
+        # Detached gates keep sentiment from the router: no use to look ahead.
+        due, look = self.outer.due, self._look(self.outer, self.shared.router) if routing.learned else None
+        norms = Place(routing.logits, whole.texts).norms(losses, {}) if due and self.outer.reads == "norms" else None
+        grads = self._gradients(everything, whole, routing) if self.outer.reads == "gradients" else None
         weights = self._relative(self.outer.weights(everything, norms, grads, look))
-        if watched and due:
-            self._watch(routed.branch)
+        self._texts = whole.texts
+        self._watching = watched and due
+        if len(routing.branches) == 1:
+            self._lay(routing.branches[0])
         self.logs |= _named("outer", self.outer.trajectory()) | _named("weight", weights)
         self.logs |= {f"share_{i}": float(s) for i, s in enumerate(dense.detach().mean(0))}
         return weighed_sum(losses, {name: c for name, c in weights.items() if name in losses})
 
-    def _gradients(self, losses: Mapping[str, Tensor], routed: Routed) -> dict[str, Tensor]:
+    def _gradients(self, losses: Mapping[str, Tensor], whole: Whole, routing: Routing) -> dict[str, Tensor]:
         """Each loss's gradient at the gate logits; the base loss's costs a backward through the layers with experts."""
-        return {
-            name: gradients({name: loss}, routed.branch if name == self.base else routed.logits)[name]
-            for name, loss in losses.items()
-        }
+        places = {name: routing.branches if name == self.base else routing.logits for name in losses}
+        return {name: Place(places[name], whole.texts).gradients({name: loss})[name] for name, loss in losses.items()}
 
     def _relative(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights in units of the base loss's; constants that a person chose are held by no bounds."""
@@ -282,15 +271,31 @@ class Objective:
             return dict(weights)
         return relative(weights, self.base, self.bounds if self.outer.bounded else (-torch.inf, torch.inf))
 
-    def _watch(self, branch: Tensor) -> None:
-        """Measure the base loss's gradient at the gate logits in the backward that is run anyway; its own weight is 1.
+    def begin(self) -> None:
+        """A step begins: nothing of it was watched yet."""
+        self._watched = []
+        self._watching = self.outer is not None and "sentiment" in self.stage.outer and self.outer.due
 
-        Laid last: a virtual step goes back through the same place, and is not to be counted.
+    def watch(self, routed: Routed | None) -> None:
+        """Measure the base loss's gradient at a part's gate logits in the backward that is run anyway.
+
+        `settle` makes a norm of all parts. A step in one pass has it laid by its loss, last of all: a virtual step goes
+        back through the same place, and is not to be counted.
         """
-        if branch.requires_grad:
-            outer, scale, base = self.outer, self.accumulate, self.base
-            assert outer is not None
-            branch.register_hook(lambda grad: outer.observe(base, grad.norm() * scale * len(grad) ** 0.5))
+        if routed is not None:
+            self._lay(routed.branch)
+
+    def _lay(self, branch: Tensor) -> None:
+        if self._watching and branch.requires_grad:
+            seen = self._watched
+            branch.register_hook(lambda grad: seen.append(grad.norm()))
+
+    def settle(self) -> None:
+        """Take what was watched in a step's backward into the outer level's averages; the base's own weight is 1."""
+        seen, self._watched = self._watched, []
+        if seen:
+            assert self.outer is not None
+            self.outer.observe(self.base, ranks.norm_of(torch.stack(seen)) * self._texts**0.5)
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs: both levels' averages, nets and optimizers; how many batches were held out."""

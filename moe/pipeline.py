@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.files import write_json
+from moe import ranks
 from moe.alone import read_alone
 from moe.baselines import BASELINES, baseline_reports
 from moe.evaluate import evaluate, write_evaluation
@@ -41,6 +42,10 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> d
     if not (resume and (work.out / MERGED).is_dir()):
         merge_experts(work, overwrite=overwrite)
     say(verdict := train_router(work, overwrite, resume))
+    return ranks.from_first(lambda: _summary(work, verdict))
+
+
+def _summary(work: Workspace, verdict: str) -> dict[str, Any]:
     summary = compare(work) | {"verdict": verdict, "folder": str(work.out)}
     write_json(work.out / SUMMARY, summary)
     return summary

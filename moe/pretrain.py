@@ -3,7 +3,6 @@
 Its rows are `moe.shelf`'s; the loop is every stage's, `moe.stage_run`.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from experts.adapter import fresh_adapter
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
-from experts.folder import write_expert
+from moe import ranks
 from moe.alone import expert_model
 from moe.progress import say
 from moe.shelf import Shelf
 from moe.stage_run import run_stage
 from moe.stages import PRETRAIN
-from moe.steps import expert_card
+from moe.steps import expert_card, keep_expert
 from moe.workspace import Workspace
 
 
@@ -31,6 +30,7 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
         Fault: when the run has no language model or no such role, a corpus is missing or bad, or a finished expert
             would be overwritten.
     """
+    ranks.meet()
     if work.run.language is None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     roles = list(dict.fromkeys(one.group for one in work.run.domain_list()))
@@ -58,17 +58,10 @@ def _pretrain_one(work: Workspace, domain: Domain, name: str, seed: int, overwri
     before = lesson.evaluate()
     say(f"{name}: before, {_told(before)}")
     fitted = run_stage(work, model, PRETRAIN, lesson, seed, name, resume, learner=name)
-    write_expert(
-        folder,
-        expert_card(work, domain, name, model, False, seed, fitted, None, {domain.name: shelf.digest(domain.name)}),
-        model.bank.attached[name].adapter,
-        model.bank.saved(name),
-        model.heads.state_dict(),
-        work.run.as_yaml(),
-        {"best": fitted.best, "history": [before | {"step": 0}, *fitted.history], "steps": fitted.steps},
-        overwrite,
-    )
-    shutil.rmtree(work.checkpoints(name), ignore_errors=True)
+    data = {domain.name: shelf.digest(domain.name)}
+    card = expert_card(work, domain, name, model, False, seed, fitted, None, data)
+    history = [before | {"step": 0.0}, *fitted.history]
+    keep_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
     say(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
 
 

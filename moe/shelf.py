@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from moe import ranks
 from moe.backbone import identify
 from moe.data.corpus import Corpus, Tokens, prepare_corpus
 from moe.data.text_batches import TextCollator
@@ -75,7 +76,8 @@ class Shelf:
         named = self._settings.general if domain == GENERAL else run.domains[domain].corpus
         folder = (self.work.store or self.work.out) / "data" / domain / ("packed" if packed else "documents")
         files = [run.data.path(name) for name in named]
-        return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
+        with ranks.first_before_others():
+            return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
 
     def packed(self, domain: str) -> Lesson:
         """A domain's text with its share of general text, judged on what was held out of every corpus by itself."""

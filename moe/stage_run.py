@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 from torch import Tensor
 
+from moe import ranks
 from moe.data.batches import Collate
 from moe.goals import MACRO_F1, Goal
 from moe.job import Evaluate, Fitted, Job
@@ -62,8 +63,8 @@ def run_stage(
     run = work.run
     settings = getattr(run.stages, stage.name)
     if not resume:
-        shutil.rmtree(work.checkpoints(step), ignore_errors=True)
-        shutil.rmtree(work.logs(step), ignore_errors=True)
+        for left in (work.checkpoints(step), work.logs(step)):
+            ranks.by_first(lambda left=left: shutil.rmtree(left, ignore_errors=True))  # type: ignore[misc]
     _tell_learners(model, stage, learner)
     objective = Objective(
         stage,
@@ -72,14 +73,16 @@ def run_stage(
         model.labels,
         model.owners,
         seed,
-        settings.accumulate,
         Shared.of(model),
         run.comparators,
         lesson.counts,
     )
     places = work.checkpoints(step), work.logs(step)
     taught = lesson.rows, lesson.collate, lesson.evaluate
-    return fit(model, Job(stage, settings, objective, *taught, *places, seed, step, learner, resume, lesson.goal))
+    job = Job(
+        stage, settings, objective, *taught, *places, seed, step, learner, resume, lesson.goal, run.stages.recompute
+    )
+    return fit(model, job)
 
 
 def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:

@@ -49,8 +49,10 @@ class StageSettings(BaseModel):
 
     epochs: float = Field(3.0, gt=0, description="passes over the training rows; not used where steps is given")
     steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
-    batch_size: int = Field(16, ge=1, description="texts a step on each device")
-    accumulate: int = Field(1, ge=1, description="batches summed into one optimizer step; saves memory")
+    batch_size: int = Field(16, ge=1, description="texts that a process holds at once; more takes memory")
+    accumulate: int = Field(
+        1, ge=1, description="such micro-batches a step, with the same outcome as one of them all; saves memory"
+    )
     lr: float = Field(1e-3, gt=0, description="AdamW rate of the experts")
     router_lr: float = Field(1e-3, gt=0, description="AdamW rate of the router")
     head_lr: float = Field(1e-3, gt=0, description="AdamW rate of the heads")
@@ -82,6 +84,9 @@ class StagesSettings(BaseModel):
     warmup: StageSettings = StageSettings(steps=500, evals=1)
     cache_trunk: bool = Field(
         False, description="keep the trunk's states of training rows on disk, so that no stage runs it again; much disk"
+    )
+    recompute: bool = Field(
+        False, description="run layers again on the way back, not keep what they made: less memory, more time"
     )
     joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
     instruct: StageSettings = StageSettings(epochs=1.0, lr=3e-4, router_lr=3e-4)

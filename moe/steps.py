@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from experts.adapter import fresh_adapter
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
 from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
+from moe import ranks
 from moe.alone import SHARED_NAME, expert_model
 from moe.backbone import identify, load_backbone
 from moe.cache import TrunkCache
@@ -40,6 +42,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     Raises:
         Fault: when the domain is unknown, its data bad, or a finished expert would be overwritten.
     """
+    ranks.meet()
     declared = work.domains()
     if domain not in declared:
         raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), guess(domain, declared))
@@ -66,6 +69,7 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     Raises:
         Fault: when the config has none, or a finished one would be overwritten.
     """
+    ranks.meet()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
     pooled = Domain(SHARED_NAME, work.run.label_space().tasks)
@@ -86,18 +90,26 @@ def _train_one(
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     model = expert_model(work.run, name, fresh_adapter, polarity, seed, shared, always_on=pooled)
     fitted = run_stage(work, model, stage, labelled(work, model, train, held_out), seed, name, resume, learner=name)
-    write_expert(
-        folder,
-        expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains)),
-        model.bank.attached[name].adapter,
-        model.bank.parameters_of(name),
-        model.heads.state_dict(),
-        work.run.as_yaml(),
-        {"best": fitted.best, "history": fitted.history, "steps": fitted.steps},
-        overwrite,
-    )
-    shutil.rmtree(work.checkpoints(name), ignore_errors=True)
+    card = expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
+    keep_expert(work, model, card, model.bank.parameters_of(name), fitted, fitted.history, overwrite)
     say(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
+
+
+def keep_expert(
+    work: Workspace,
+    model: Mixture,
+    card: ExpertCard,
+    weights: Mapping[str, Tensor],
+    fitted: Fitted,
+    history: Sequence[Mapping[str, float]],
+    overwrite: bool,
+) -> None:
+    """Write a trained expert's folder, and take its checkpoints away."""
+    figures = {"best": fitted.best, "history": list(history), "steps": fitted.steps}
+    adapter, heads = model.bank.attached[card.name].adapter, model.heads.state_dict()
+    folder, config = work.expert_folder(card.name), work.run.as_yaml()
+    ranks.by_first(lambda: write_expert(folder, card, adapter, weights, heads, config, figures, overwrite))
+    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
 
 
 def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> Lesson:
@@ -108,7 +120,8 @@ def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset)
     collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         collator.trunk = TrunkCache(model, collator, work.out / "cache")
-        collator.trunk.fill(train)
+        with ranks.first_before_others():
+            collator.trunk.fill(train)
     length = run.backbone.max_length
     return Lesson(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
 
@@ -165,6 +178,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     Raises:
         Fault: when there is nothing to merge, or parts do not fit.
     """
+    ranks.meet()
     target = work.out / MERGED
     refuse_existing(target, overwrite)
     chosen = list(folders) or _own_experts(work)
@@ -174,7 +188,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
         experts.append(read_expert(work.shared_folder))
     backbone = load_backbone(work.run.backbone, language=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
-    write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite)
+    ranks.by_first(lambda: write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite))
     return target
 
 
@@ -192,6 +206,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
     Raises:
         Fault: when nothing was merged yet, or finished steps would be overwritten.
     """
+    ranks.meet()
     start = work.out / MERGED
     if not start.is_dir():
         raise Fault(f"a merged mixture at {start}", "none", "run moe merge first")
@@ -226,8 +241,9 @@ def continue_stage(
     metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
     card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
     everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
-    write_mixture(work.out / stage.folder, model.eval(), card, work.run.as_yaml(), everything, overwrite)
-    shutil.rmtree(work.checkpoints(stage.folder), ignore_errors=True)
+    folder, config = work.out / stage.folder, work.run.as_yaml()
+    ranks.by_first(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
+    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(stage.folder), ignore_errors=True))
     say(f"{stage.folder}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
 
 
@@ -244,6 +260,10 @@ def judge_candidates(work: Workspace) -> str:
 
     The merged one is there to compare with: its router knows nothing yet, so it is never the best.
     """
+    return ranks.from_first(lambda: _judge(work))
+
+
+def _judge(work: Workspace) -> str:
     scores: dict[str, dict[str, float]] = {}
     for name in CANDIDATES:
         scores[name] = _validation_of(work, work.out / name)

@@ -5,13 +5,16 @@ What is trained and by which losses is told by `moe.stages` and `moe.objective`;
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
@@ -19,13 +22,16 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from experts.files import writable
 from experts.tensors import load_tensors, save_tensors
+from moe import ranks
 from moe.ahead import HeldOut
 from moe.attention import Attention
+from moe.backward import Backward
 from moe.callbacks import Clock, JsonLog, Patience, Stopper, Watcher, calm_interrupt, evaluations_without_gain
 from moe.checkpoints import (
-    RANDOM,
+    check_processes,
     last_whole,
     load_optimizer,
+    random_file,
     random_state,
     restore_random,
     save_optimizer,
@@ -35,8 +41,9 @@ from moe.cost import within_memory
 from moe.data.batches import Batch, inputs_of
 from moe.errors import Fault, Interrupted
 from moe.finite import Finite, PassedOver
-from moe.job import Fitted, Job, arguments, batches, parameter_groups
-from moe.model import Mixture
+from moe.job import Cut, Fitted, Job, arguments, batches, parameter_groups
+from moe.layers import recomputed
+from moe.model import Mixture, Output
 from moe.objective import Objective
 from moe.progress import bar
 from moe.stages import Stage
@@ -56,19 +63,24 @@ def fit(model: Mixture, job: Job) -> Fitted:
         raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
     model.train()
     choose_learners(model, job.stage, job.learner)
-    (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
+    with ranks.first_before_others():
+        (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
+        last = last_whole(job.checkpoints) if job.resume else None
+    if last is not None:
+        check_processes(last, ranks.world())
     loop = _Loop(model, job)
-    last = last_whole(job.checkpoints) if job.resume else None
     if last is None or not loop.take_finished(last):
         room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
         watched = bar(job.title, loop.total, "step")
-        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), watched as meter:
+        again = recomputed(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
+        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), again, watched as meter:
             loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
+            ranks.start_alike(model.trained_state().values())
             loop.train(resume_from_checkpoint=None if last is None else str(last))
     loop.attention.restore()
     if loop.stopper.asked is not None:
         raise Interrupted(loop.stopper.asked)
-    write_trajectory(job.logs)
+    ranks.by_first(lambda: write_trajectory(job.logs))
     return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
 
 
@@ -99,33 +111,36 @@ class _Loop(Trainer):
         self.batches = batches(job)
         if job.objective.looks_ahead:
             job.objective.shared.held_out = HeldOut(model, job.rows, batches(job, ahead=True), job.collate)
-        per_epoch = math.ceil(len(self.batches) / job.settings.accumulate)
-        self.total = job.settings.steps or max(1, round(job.settings.epochs * per_epoch))
+        self.total = job.settings.steps or max(1, round(job.settings.epochs * len(self.batches)))
         super().__init__(
             model=model,
             args=arguments(model, job, self.total),
             train_dataset=job.rows,
             eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
-            data_collator=job.collate,
+            data_collator=Cut(job.collate, job.settings.batch_size),  # type: ignore[arg-type]
             callbacks=[
                 self.stopper,
                 self.finite,
                 Patience(job.settings.patience),
-                JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu"),
-                TensorBoardCallback(_writer(job.logs)),
+                *([] if not ranks.first() else _written(job.logs, device)),
                 self.clock,  # the last, so that writing the log is no part of a step
             ],
         )
         self.remove_callback(PrinterCallback)
+        # Gradients of processes are summed by `moe.backward`, whose losses are of all their rows; no wrapper is needed.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.go_back = Backward(model, self._forward, job.objective, self.finite.check)
+        if ranks.rank():
+            torch.manual_seed(job.seed + ranks.rank())  # other rows, other dropout
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches by domain and length, moved and sharded by accelerate."""
+        """This process's rows of each step, by domain and length, moved by accelerate."""
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,
             collate_fn=self.data_collator,
         )
-        return self.accelerator.prepare(loader)
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a rate for each part."""
@@ -135,34 +150,26 @@ class _Loop(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         return self.optimizer
 
-    def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Our objective on the mixture's output."""
-        self.attention.suit(inputs["input_ids"].shape[1])
-        out = model(**inputs_of(inputs))
-        loss = self.objective(out, inputs)
-        self.finite.check(loss, self.objective.logs)
-        return (loss, out) if return_outputs else loss
+    def _forward(self, batch: Batch) -> Output:
+        self.attention.suit(batch["input_ids"].shape[1])
+        return self.model_wrapped(**inputs_of(batch))
 
-    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        """One backward; an expert without weight in this step gets no decay either (method 2)."""
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """The gradient of one step's micro-batches; none where its loss is not finite."""
         assert self.optimizer is not None
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        assert isinstance(self.model, Mixture)
+        model.train()
         try:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            with self.compute_loss_context_manager():
+                return self.go_back(inputs)
         except PassedOver:
+            model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
-        for name in self.model.bank.unused():
-            for parameter in self.model.bank.parameters_of(name).values():
-                parameter.grad = None
-        return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation metrics by our own predictor."""
         self.attention.restore()
-        metrics = {f"eval_{name}": value for name, value in self.measure().items()}
+        metrics = {f"eval_{name}": value for name, value in ranks.told_by_first(self.measure()).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -184,10 +191,12 @@ class _Loop(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))
-        with whole_checkpoint(folder, self.state.global_step):
+        with whole_checkpoint(folder, self.state.global_step) if ranks.first() else nullcontext():
             super()._save_checkpoint(model, trial)
+            ranks.wait()
         best = self.state.best_model_checkpoint
-        rotate_checkpoints(str(folder), self.settings.keep, str(folder / Path(best).name) if best else None)
+        kept = str(folder / Path(best).name) if best else None
+        ranks.by_first(lambda: rotate_checkpoints(str(folder), self.settings.keep, kept))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -199,7 +208,8 @@ class _Loop(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
-        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+        if ranks.first():
+            save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -208,11 +218,12 @@ class _Loop(Trainer):
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        save_tensors(Path(output_dir) / RANDOM, random_state())
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_tensors(Path(output_dir) / random_file(ranks.rank()), random_state())
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random(load_tensors(Path(checkpoint) / RANDOM))
+            restore_random(load_tensors(Path(checkpoint) / random_file(ranks.rank())))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
@@ -242,6 +253,12 @@ class _Loop(Trainer):
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
         return max(self.history(), key=self.goal.worth, default={})
+
+
+def _written(logs: Path, device: torch.device) -> list[TrainerCallback]:
+    """What is written of every step, by one process."""
+    memory = "cuda" if device.type == "cuda" else "cpu"
+    return [JsonLog(logs / LOG, memory), TensorBoardCallback(_writer(logs))]
 
 
 def _writer(logs: Path) -> Any:

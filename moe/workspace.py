@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 
 from experts.domain import Domain
 from experts.errors import Fault
+from moe import ranks
 from moe.config import RunSettings
 from moe.data.mixing import HeldOut, told, with_augmented
 from moe.data.prepare import Prepared, prepare_task, summary
@@ -152,7 +153,8 @@ class Workspace:
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
         path = self.file_of(domain, task, settings)
         folder = (self.store or self.out) / "data" / domain / task
-        prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
+        with ranks.first_before_others():
+            prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
         say(summary(prepared.report))
         return prepared
 
@@ -169,8 +171,9 @@ class Workspace:
             raise Fault(f"a file for task {task} of domain {domain}", "none named", f"set domains.{domain}.file")
         folder = (self.store or self.out) / "sample"
         path = folder / f"{domain}.csv"
-        if not path.is_file():
-            write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain])
+        with ranks.first_before_others():
+            if not path.is_file():
+                write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain])
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:

@@ -18,10 +18,12 @@ class LookAhead:
     Args:
         parameters: shared by the losses; those that do not learn are passed over.
         held_out: gives the loss to lower, on a batch other than this step's, with the parameters as they then are.
+        total: sums a gradient over processes that each know their own rows' part of it; one process knows it all.
     """
 
     parameters: Sequence[Tensor]
     held_out: Callable[[], Tensor]
+    total: Callable[[Tensor], Tensor] = lambda gradient: gradient
 
     def helps(self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor], rate: float) -> dict[str, float]:
         """`⟨∇H(θ'), ∇L_i(θ)⟩ / ‖∇H(θ')‖` of each loss, with θ' after a virtual step down Σ c_i L_i.
@@ -40,21 +42,20 @@ class LookAhead:
         places = [one for one in self.parameters if one.requires_grad]
         if not places:
             return {}
-        each = {name: _gradient(loss, places, keep=True) for name, loss in losses.items()}
+        each = {name: self._gradient(loss, places, keep=True) for name, loss in losses.items()}
         step = _mixed([[weights[name].to(g) * g for g in grads] for name, grads in each.items()])
         with _moved(places, step, rate):
-            ahead = _gradient(self.held_out(), places, keep=False)
+            ahead = self._gradient(self.held_out(), places, keep=False)
         norm = _dot(ahead, ahead).sqrt()
         if not torch.isfinite(norm) or norm <= 0:
             return {}
         return {name: float(_dot(ahead, grads) / norm) for name, grads in each.items()}
 
-
-def _gradient(loss: Tensor, places: Sequence[Tensor], keep: bool) -> list[Tensor]:
-    if not loss.requires_grad:
-        return [torch.zeros_like(one) for one in places]
-    found = torch.autograd.grad(loss, places, retain_graph=keep, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, places, strict=True)]
+    def _gradient(self, loss: Tensor, places: Sequence[Tensor], keep: bool) -> list[Tensor]:
+        if not loss.requires_grad:
+            return [torch.zeros_like(one) for one in places]
+        found = torch.autograd.grad(loss, places, retain_graph=keep, allow_unused=True)
+        return [self.total(torch.zeros_like(p) if g is None else g) for g, p in zip(found, places, strict=True)]
 
 
 def _mixed(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:

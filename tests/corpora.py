@@ -90,7 +90,8 @@ def asking(place: Path, **over: Any) -> Workspace:
         name: {"corpus": [f"{name}.txt"], "tasks": {f"{name}-tone": {"file": f"{name}-tone.csv"} | TONE}}
         for name in names
     }
-    return Workspace(parse_run(merged_settings(raw, {"stages": stages}), "test"), place / "run")
+    settings = merged_settings(merged_settings(raw, {"stages": stages}), over)
+    return Workspace(parse_run(settings, "test"), place / "run")
 
 
 @cache

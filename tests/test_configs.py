@@ -14,7 +14,8 @@ from moe.yaml_file import read_yaml
 CONFIGS = Path(__file__).parent.parent / "configs"
 DOMAINS = sorted((CONFIGS / "domains").glob("*.yaml"))
 SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if set(OWN_KEYS) & read_yaml(path).keys())
-RUNS = sorted(set(CONFIGS.rglob("*.yaml")) - set(DOMAINS) - set(SWEEPS))
+LAUNCHES = sorted((CONFIGS / "accelerate").glob("*.yaml"))
+RUNS = sorted(set(CONFIGS.rglob("*.yaml")) - set(DOMAINS) - set(SWEEPS) - set(LAUNCHES))
 PAPER = CONFIGS / "finsa_moe" / "glm_z1_9b.yaml"
 
 
@@ -40,6 +41,16 @@ def faults_of(path: Path, *sets: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("path", RUNS, ids=relative)
 def test_every_shipped_run_is_without_fault(path: Path) -> None:
     assert load_run(path).domains
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=relative)
+def test_accelerate_reads_every_shipped_launch_and_starts_as_many_processes_as_it_is_named_for(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    launch = load_config_from_file(str(path))
+    assert launch.num_processes == int(path.stem.removeprefix("gpus_"))
+    assert launch.distributed_type == ("MULTI_GPU" if launch.num_processes > 1 else "NO")
+    assert f"--config_file configs/accelerate/{path.name} --no_python moe" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

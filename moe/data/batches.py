@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
+from experts.errors import Fault
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -140,6 +141,11 @@ class DomainBatches(Sampler[list[int]]):
         domains: each row's domain (N,).
         lengths: each row's length (N,), any unit.
         window: batches that are sorted by length together; more saves padding and mixes less.
+        share: this process's place and how many there are: each takes every so-many-th row of every batch, all as many
+            (an epoch's last rows, too few to be shared, are left out).
+
+    Raises:
+        Fault: when there are fewer rows than processes.
     """
 
     def __init__(
@@ -150,12 +156,18 @@ class DomainBatches(Sampler[list[int]]):
         temperature: float,
         seed: int,
         window: int = 16,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         assert len(domains) == len(lengths) > 0
+        assert batch_size % share[1] == 0
+        self.share = share
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
         self.members = [np.flatnonzero(domains == one) for one in np.unique(domains)]
         weights = np.array([len(one) for one in self.members], dtype=float) ** (1.0 / temperature)
         self.quota = np.maximum(1, np.round(len(domains) * weights / weights.sum())).astype(int)
+        self.rows = int(self.quota.sum()) // share[1] * share[1]
+        if not self.rows:
+            raise Fault(f"training rows for {share[1]} processes", str(len(domains)), "start fewer processes")
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -163,7 +175,7 @@ class DomainBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(int(self.quota.sum()) / self.batch_size)
+        return math.ceil(self.rows / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -171,11 +183,12 @@ class DomainBatches(Sampler[list[int]]):
             [self._draw(m, q, d) for d, (m, q) in enumerate(zip(self.members, self.quota, strict=True))]
         )
         random.shuffle(rows)
+        rows = rows[: self.rows]
         batches = [
             batch for start in range(0, len(rows), self._span) for batch in self._cut(rows[start:][: self._span])
         ]
         for i in random.permutation(len(batches)):
-            yield batches[i].tolist()
+            yield batches[i][self.share[0] :: self.share[1]].tolist()
 
     @property
     def _span(self) -> int:

@@ -11,7 +11,8 @@ from peft import PeftModel
 from experts.domain import Domain, LabelSpace
 from experts.folder import write_adapter
 from moe.backbone import load_backbone
-from moe.objective import LabelTables, Objective, Shared, mask_logits
+from moe.labels import LabelTables, mask_logits
+from moe.objective import Objective, Shared
 from moe.stages import JOINT, WARMUP, LossSettings
 from moe.train import choose_learners
 from moe.workspace import Workspace
