@@ -436,6 +436,19 @@ def check(
     typer.echo(check_config(config, sets or ()))
 
 
+@app.command("plan")
+def plan_(
+    config: Annotated[Path | None, typer.Argument(help="The config; configs/demo.yaml by default.")] = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Foretell a run's weights, memory and time from a few steps of each stage; trains nothing that is kept."""
+    from moe.plan import plan, plan_view
+
+    _show(plan(_workspace(config, out, sets)), plan_view, json_)
+
+
 @app.command("verify")
 def verify_(
     folder: Annotated[Path, typer.Argument(help="An expert, a mixture, or a run folder with several.")],

@@ -3,6 +3,7 @@
 It knows nothing of what the work is.
 """
 
+import os
 import re
 import sys
 import time
@@ -91,6 +92,24 @@ def _peak() -> float | None:
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return peak_since_start()
+
+
+def resident() -> float:
+    """The process' resident set as it is, MiB; 0 where the machine does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+
+
+def since_start() -> float:
+    """Seconds since this process was started; 0 where the machine does not tell."""
+    try:
+        began = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError, IndexError):
+        return 0.0
 
 
 def peak_since_start() -> float | None:

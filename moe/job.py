@@ -20,6 +20,7 @@ from moe.data.batches import Batch, Collate, DomainBatches, column, row_lengths
 from moe.goals import MACRO_F1, Goal
 from moe.model import Mixture
 from moe.objective import Objective
+from moe.probe import Spread
 from moe.stages import Stage, StageSettings
 
 Evaluate = Callable[[], dict[str, float]]
@@ -52,6 +53,7 @@ class Job:
         resume: go on from the last checkpoint.
         goal: the metric by which the best weights are kept.
         recompute: layers are run again on the way back.
+        tried: only so many of its steps are run, which stand for all.
     """
 
     stage: Stage
@@ -68,6 +70,7 @@ class Job:
     resume: bool = False
     goal: Goal = MACRO_F1
     recompute: bool = False
+    tried: int | None = None
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
@@ -84,6 +87,11 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
     return [group for group in groups if group["params"]]
 
 
+def steps_of(job: Job) -> int:
+    """How many steps the stage takes."""
+    return job.settings.steps or max(1, round(job.settings.epochs * len(batches(job))))
+
+
 def batches(job: Job, ahead: bool = False) -> DomainBatches:
     """This process's rows of each step; `ahead`, of smaller batches in another order."""
     domains = np.asarray(column(job.rows, "domain").dictionary_encode().indices)
@@ -94,6 +102,11 @@ def batches(job: Job, ahead: bool = False) -> DomainBatches:
     return DomainBatches(
         domains, row_lengths(job.rows), size * ranks.world(), one.sampling_temperature, seed, share=share
     )
+
+
+def taken(job: Job) -> DomainBatches | Spread:
+    """The batches that are run: all, or the few that stand for them."""
+    return batches(job) if job.tried is None else Spread(batches(job), job.tried)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,26 @@ It knows of no model; the loops that use it tell it where they are.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # of several processes the first one speaks
+
+
+_HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Say nothing and draw no bar while it lasts, for work that is done for its measure alone."""
+    before = _HUSHED.set(True)
+    try:
+        yield
+    finally:
+        _HUSHED.reset(before)
 
 
 class RateColumn(ProgressColumn):
@@ -36,7 +50,7 @@ def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterat
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=quiet or not console.is_terminal,
+        disable=quiet or _HUSHED.get() or not console.is_terminal,
     ) as progress:
         yield Meter(progress, title, total)
 
@@ -56,4 +70,5 @@ class Meter:
 
 def say(text: str) -> None:
     """One line for people, on standard error."""
-    console.print(text, highlight=False, soft_wrap=True)
+    if not _HUSHED.get():
+        console.print(text, highlight=False, soft_wrap=True)

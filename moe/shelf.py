@@ -108,7 +108,9 @@ class Shelf:
         caps = {name: one.max_validation_rows for name, one in self.work.run.domains.items() if one.corpus}
         if self._settings.general:
             caps[GENERAL] = max((cap for cap in caps.values() if cap), default=None)
-        return {name: _evenly(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
+        found = {name: _evenly(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
+        probe = self.work.probe
+        return found if probe is None else {name: probe.some(rows) for name, rows in found.items()}
 
     def _mixed(self, domain: str) -> Dataset:
         own = _evenly(self.corpus(domain, True).train, self.work.run.domains[domain].max_train_rows)

@@ -3,9 +3,10 @@
 What is taught, and how it is judged, is a `Lesson`: labelled rows in `moe.steps`, plain text in `moe.pretrain`.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 from torch import Tensor
@@ -13,12 +14,13 @@ from torch import Tensor
 from moe import ranks
 from moe.data.batches import Collate
 from moe.goals import MACRO_F1, Goal
-from moe.job import Evaluate, Fitted, Job
+from moe.job import Evaluate, Fitted, Job, batches, steps_of
 from moe.model import Mixture
 from moe.objective import Objective, Shared
+from moe.probe import Probe, Tried, size_of
 from moe.progress import say
 from moe.stages import Stage
-from moe.train import fit
+from moe.train import choose_learners, fit
 from moe.workspace import Workspace
 
 
@@ -82,7 +84,20 @@ def run_stage(
     job = Job(
         stage, settings, objective, *taught, *places, seed, step, learner, resume, lesson.goal, run.stages.recompute
     )
-    return fit(model, job)
+    return fit(model, job if work.probe is None else _tried(model, job, work.probe))
+
+
+def _tried(model: Mixture, job: Job, probe: Probe) -> Job:
+    """The same stage in small: a few steps, one evaluation, and a note of what was left out."""
+    choose_learners(model, job.stage, job.learner)
+    steps = steps_of(job)
+    every = max(1, math.ceil(steps / job.settings.evals))
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tried = Tried(job.stage.name, job.title, size_of(model), learned, steps, math.ceil(steps / every), probe.share())
+    probe.seen.append(tried)
+    count = min(probe.steps, len(batches(job)))
+    small = job.settings.model_copy(update={"steps": count, "evals": 1})
+    return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate))
 
 
 def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:

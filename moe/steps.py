@@ -118,7 +118,7 @@ def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset)
     counts = label_counts(train, model.labels)
     tell_idle_weights(run.losses, counts)
     collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
-    if run.stages.cache_trunk and run.backbone.trunk_depth:
+    if run.stages.cache_trunk and run.backbone.trunk_depth and work.probe is None:
         collator.trunk = TrunkCache(model, collator, work.out / "cache")
         with ranks.first_before_others():
             collator.trunk.fill(train)

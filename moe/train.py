@@ -41,7 +41,7 @@ from moe.cost import within_memory
 from moe.data.batches import Batch, inputs_of
 from moe.errors import Fault, Interrupted
 from moe.finite import Finite, PassedOver
-from moe.job import Cut, Fitted, Job, arguments, batches, parameter_groups
+from moe.job import Cut, Fitted, Job, arguments, batches, parameter_groups, steps_of, taken
 from moe.layers import recomputed
 from moe.model import Mixture, Output
 from moe.objective import Objective
@@ -108,10 +108,10 @@ class _Loop(Trainer):
         device = next(model.backbone.parameters()).device
         self.clock = Clock(device)
         self.rates: dict[str, float] = {}
-        self.batches = batches(job)
+        self.batches = taken(job)
         if job.objective.looks_ahead:
             job.objective.shared.held_out = HeldOut(model, job.rows, batches(job, ahead=True), job.collate)
-        self.total = job.settings.steps or max(1, round(job.settings.epochs * len(self.batches)))
+        self.total = steps_of(job)
         super().__init__(
             model=model,
             args=arguments(model, job, self.total),

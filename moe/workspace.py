@@ -19,6 +19,7 @@ from moe.data.mixing import HeldOut, told, with_augmented
 from moe.data.prepare import Prepared, prepare_task, summary
 from moe.data.schema import TaskSettings
 from moe.data.variants import AUGMENTED
+from moe.probe import Probe
 from moe.progress import say
 from moe.sample import write_sample
 from moe.stages import EXPERT, SHARED
@@ -32,11 +33,13 @@ class Workspace:
         run: the config.
         out: the folder.
         store: where prepared rows and the sample are kept, `out` by default; runs on the same rows may share one.
+        probe: tries every stage in small, instead of running it.
     """
 
     run: RunSettings
     out: Path
     store: Path | None = None
+    probe: Probe | None = None
 
     def expert_folder(self, name: str) -> Path:
         """Where an expert is written."""
@@ -63,7 +66,8 @@ class Workspace:
         """The rows of one split, of all domains or some, tasks together."""
         names = list(domains) if domains is not None else list(self.run.domains)
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
-        return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        whole = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        return self.probe.some(whole) if self.probe and split == "validation" else whole
 
     def prepared(self, domain: str) -> dict[str, Prepared]:
         """A domain's tasks as they train and test: its own rows, and with `data.augmented` the variants of them.
@@ -111,7 +115,8 @@ class Workspace:
         found = [self.asking(name, task) for name, task in tasks]
         if self.run.data.augmented and split == "train":
             found = [self._augment(one) if (one.folder / AUGMENTED).is_file() else one for one in found]
-        return concatenate_datasets([one.splits[split] for one in found])
+        whole = concatenate_datasets([one.splits[split] for one in found])
+        return self.probe.some(whole) if self.probe and split == "validation" else whole
 
     def asking(self, domain: str, task: str) -> Prepared:
         """The own rows of one task that asks something of a language model.
