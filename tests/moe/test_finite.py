@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import Make
+from corpora import asking
 from safetensors.torch import load_file
 from torch import Tensor
 
 from moe.errors import Fault
+from moe.language import LanguageHead
 from moe.objective import Objective
+from moe.pretrain import pretrain
 from moe.steps import train_domain
 from moe.workspace import Workspace
 
@@ -27,24 +31,30 @@ def nan_gradient(total: Tensor, state: Tensor) -> Tensor:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, how: Spoil, steps: set[int]) -> None:
     """Spoil the losses of these steps, counted from 1 over all calls."""
-    plain, calls = Objective.__call__, iter(range(1, 1000))
+    plain, calls = Objective.over, iter(range(1, 1000))
 
-    def spoiled(self, out, batch):
-        total = plain(self, out, batch)
-        return how(total, out.pooled) if next(calls) in steps else total
+    def spoiled(self, parts, language=None):
+        total = plain(self, parts, language)
+        out = parts[0][0]
+        state = (
+            out.pooled if out.polarity is None or len(parts) == 1 else out.polarity
+        )  # micro-batches go on from there
+        return how(total, state) if next(calls) in steps else total
 
-    monkeypatch.setattr(Objective, "__call__", spoiled)
+    monkeypatch.setattr(Objective, "over", spoiled)
 
 
 def weights(work: Workspace) -> dict[str, Tensor]:
     return load_file(work.expert_folder("news") / "adapter_model.safetensors")
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("how", [nan_loss, nan_gradient])
 def test_a_step_without_finite_numbers_changes_no_weight_and_is_told(
-    how: Spoil, make_work: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    how: Spoil, accumulate: int, make_work: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stages = {"expert": {"steps": 4, "evals": 1, "schedule": "constant_with_warmup", "warmup": 0}}
+    few = {"steps": 4, "evals": 1, "schedule": "constant_with_warmup", "warmup": 0}
+    stages = {"expert": few | {"accumulate": accumulate, "batch_size": 8 // accumulate}}
     short = make_work("short", stages={"expert": stages["expert"] | {"steps": 3}})
     train_domain(short, "news")
     work = make_work("spoiled", stages=stages)
@@ -88,11 +98,34 @@ def test_a_score_loss_that_is_not_finite_is_left_out_and_counted(
     work = make_work(stages={"expert": {"steps": 3, "evals": 1}}, losses={"inner": "constant"})
     plain = Objective._sentiment_losses
 
-    def spoiled(self, out, batch, learn=True):
-        losses, rows = plain(self, out, batch, learn)
+    def spoiled(self, whole, learn=True):
+        losses, rows = plain(self, whole, learn)
         return losses | {"polarity": losses["polarity"] * math.inf}, rows
 
     monkeypatch.setattr(Objective, "_sentiment_losses", spoiled)
     train_domain(work, "news")
     told = capsys.readouterr().err
     assert [f"step {i} passed over, polarity inf" in told for i in (1, 2, 3)] == [True] * 3
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_language_model_s_step_is_passed_over_whole_with_micro_batches_gone_back_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    few = {"steps": 4, "evals": 1, "schedule": "constant_with_warmup", "warmup": 0, "lr": 0.01}
+    pretrained = few | {"accumulate": accumulate, "batch_size": 8 // accumulate}
+    works = [
+        asking(tmp_path / name, stages={"pretrain": pretrained | {"steps": n}}) for name, n in (("a", 3), ("b", 4))
+    ]
+    pretrain(works[0], "news")
+    plain, calls = LanguageHead.losses, iter(range(1, 1000))
+
+    def spoiled(self, states, labels):
+        found = plain(self, states, labels)
+        bad = torch.is_grad_enabled() and next(calls) == 4 * accumulate  # the last part of the last step
+        return found * math.nan if bad else found
+
+    monkeypatch.setattr(LanguageHead, "losses", spoiled)
+    pretrain(works[1], "news")
+    for name, tensor in weights(works[0]).items():
+        torch.testing.assert_close(weights(works[1])[name], tensor, rtol=0, atol=0)

@@ -15,6 +15,7 @@ from moe.labels import LabelTables, mask_logits
 from moe.objective import Objective, Shared
 from moe.stages import JOINT, WARMUP, LossSettings
 from moe.train import choose_learners
+from moe.whole import join
 from moe.workspace import Workspace
 from router.dao import DAOSettings
 
@@ -111,7 +112,7 @@ def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make)
     batch = batch_of(model, work)
     out = model(**batch)
     loss = objective(model, WARMUP)
-    losses, _ = loss._sentiment_losses(out, batch)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
     losses["classes"].backward()
     assert all(p.grad is None for p in model.gate.parameters())
     assert any(p.grad is not None for p in model.heads.parameters())
@@ -124,12 +125,13 @@ def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
     batch = batch_of(model, work)
     loss = objective(model, JOINT, inner="constant", classes="cross_entropy")
     out = model(**batch)
-    losses, _ = loss._sentiment_losses(out, batch)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
     (grad,) = torch.autograd.grad(sum(losses.values()), out.routed.branch, retain_graph=True)
     expected = float(grad.norm() * len(grad) ** 0.5)
     seen: list[float] = []
     loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
     loss(out, batch).backward()
+    loss.settle()
     assert seen[-1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -141,7 +143,7 @@ def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_w
     settings = LossSettings(measured="parameters", classes="cross_entropy")
     loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, shared=Shared.of(model))
     out = model(**batch)
-    losses, _ = loss._sentiment_losses(out, batch)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
     expected = {}
     for name, one in losses.items():
         gradients = torch.autograd.grad(
