@@ -193,10 +193,10 @@ def infer(
         str | None, typer.Option("--data-type", help="Pin the texts to this domain's experts; else the router decides.")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="The task to answer, where there are several.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
     text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the answers; else the run folder."),
     ] = None,
     routing: RoutingOption = "soft",
@@ -212,6 +212,13 @@ def infer(
         float | None, typer.Option("--abstain", help="Give no label below the confidence that this accuracy needs.")
     ] = None,
     spreadsheet: SpreadsheetOption = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", help="Answer --file, a folder or a pattern, into parts: here, or by Ray (local, ray)."
+        ),
+    ] = None,
+    part_rows: Annotated[int, typer.Option("--part-rows", min=1, help="Rows a part, with --engine.")] = 10_000,
     json_: JsonOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -220,11 +227,23 @@ def infer(
     from moe.answer import Request, answer_all
     from moe.opening import Opening, model_folder
 
+    if engine is not None:
+        from moe.bulk import answer_in_bulk, bulk_view, named
+        from moe.data.schema import Columns
+        from moe.parts import Bulk
+
+        source, target = named(engine, file, out, bool(texts), spreadsheet)
+        opening = Opening(model_folder(model, config, None, sets), tuple(sets or ()), routing, windows, tokens, abstain)  # type: ignore[arg-type]
+        bulk = Bulk(source, target, opening, Columns(text=text_column), data_type, task, part_rows)
+        bulk.check()
+        _show(answer_in_bulk(bulk, engine, workers, threads), bulk_view, json_)
+        return
+    place = Path(out) if out else None
     request = Request(
         texts=tuple(texts or ()),
-        file=file,
+        file=Path(file) if file else None,
         text_column=text_column,
-        out=out if out is not None and out.suffix else None,
+        out=place if place is not None and place.suffix else None,
         domain=data_type,
         task=task,
         plain=json_ or not sys.stdout.isatty(),
@@ -233,7 +252,7 @@ def infer(
         spreadsheet=spreadsheet,
     )
     request.check()
-    folder = model_folder(model, config, None if request.out else out, sets)
+    folder = model_folder(model, config, None if request.out else place, sets)
     answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.config import load_run
-from moe.plan import told
+from moe.progress import told_time as told
 from moe.trajectory import read_trajectory
 from moe.workspace import Workspace
 

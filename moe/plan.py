@@ -23,7 +23,7 @@ from moe.cost import MIB, Cost, resident, since_start, spending
 from moe.instruct import instruct
 from moe.pretrain import pretrain
 from moe.probe import Probe, Tried
-from moe.progress import bar, hushed
+from moe.progress import bar, hushed, told_time
 from moe.stages import JOINT, PRETRAIN, WARMUP
 from moe.steps import continue_stage, merge_experts, train_domain, train_shared
 from moe.trajectory import read_trajectory
@@ -97,14 +97,14 @@ def _tried(work: Workspace, probe: Probe, one: Try, program: float) -> list[Figu
     with spending(cost):
         one(work)
     found = probe.seen[before:]
-    each = [_foretold(work, tried, cost, program) for tried in found]
+    each = [_foretold_time(work, tried, cost, program) for tried in found]
     spent = sum(figures.pop("spent") for figures in each)
     for figures in each:  # reading, loading, writing: as long in the whole as here
         figures["seconds"] += max(0.0, cost.seconds - spent) / len(each)
     return each
 
 
-def _foretold(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figures:
+def _foretold_time(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figures:
     log = read_trajectory(work.logs(tried.name))
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]
@@ -161,7 +161,7 @@ def plan_view(found: Mapping[str, Any]) -> RenderableType:
     for one in found["stages"]:
         table.add_row(*_cells(one))
     peak = "" if found["peak_mib"] is None else f", at most {found['peak_mib']:,.0f} MiB"
-    lines = [Text(f"together {told(found['seconds'])}{peak}; patience may end a stage sooner")]
+    lines = [Text(f"together {told_time(found['seconds'])}{peak}; patience may end a stage sooner")]
     if found["cache_trunk"]:
         lines.append(Text("tried without the trunk's cache (stages.cache_trunk): steps with it are shorter"))
     return Group(table, *lines)
@@ -177,14 +177,7 @@ def _cells(one: Mapping[str, Any]) -> Sequence[str]:
         f"{one['steps']:,}",
         f"{one['seconds_per_step']:.2f}",
         str(one["evaluations"]),
-        told(one["seconds"]),
+        told_time(one["seconds"]),
         "–" if one["peak_mib"] is None else f"{one['peak_mib']:,.0f}",
         *[f"{one['memory'][part]:,.0f}" if part in one["memory"] else "–" for part in _PARTS],
     ]
-
-
-def told(seconds: float) -> str:
-    """A length of time in hours, minutes or seconds."""
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

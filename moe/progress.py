@@ -72,3 +72,10 @@ def say(text: str) -> None:
     """One line for people, on standard error."""
     if not _HUSHED.get():
         console.print(text, highlight=False, soft_wrap=True)
+
+
+def told_time(seconds: float) -> str:
+    """A length of time in hours, minutes or seconds."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -39,6 +39,7 @@ def lay_out(place: Path) -> None:
     shutil.copytree(ROOT / "configs", place / "configs")
     rows = [row | {"text": f"{row['text']} {i}"} for i, row in enumerate(made_up_rows("forum", 120))]
     write_csv(place / "posts.csv", rows)
+    write_csv(place / "posts" / "today.csv", rows)
     write_csv(place / "labelled.csv", rows)
     (place / "headlines.txt").write_text("Profit rose.\nSales fell.\n")
     (place / "filings.jsonl").write_text('{"text": "' + "Revenue rose and costs fell. " * 60 + '"}\n')

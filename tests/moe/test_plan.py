@@ -13,9 +13,10 @@ from experts.errors import Fault
 from experts.files import read_json
 from moe.data.batches import DomainBatches
 from moe.instruct import instruct
-from moe.plan import Figures, plan, plan_view, told
+from moe.plan import Figures, plan, plan_view
 from moe.pretrain import pretrain
 from moe.probe import Probe, Spread
+from moe.progress import told_time
 from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
@@ -105,4 +106,4 @@ def test_what_cannot_be_trained_cannot_be_planned(make_work: Make) -> None:
 
 @pytest.mark.parametrize(("seconds", "said"), [(3.2, "3 s"), (300, "5 min"), (9000, "2.5 h")])
 def test_times_are_told_as_people_say_them(seconds: float, said: str) -> None:
-    assert told(seconds) == said
+    assert told_time(seconds) == said
