@@ -120,8 +120,10 @@ class Step:
         """All batches, forward and backward."""
         for batch in self.some:
             self.attention.suit(batch["input_ids"].shape[1])
+            self.objective.begin()
             out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
             self.objective(out, batch).backward()
+            self.objective.settle()
             self.model.zero_grad()
 
 
