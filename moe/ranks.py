@@ -4,6 +4,7 @@ Alone, everything here is what it is without. Who starts the processes is torchr
 computed from the rows, `moe.objective`'s.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def by_first(write: Callable[[], object]) -> None:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, as if it were alone, in every one."""
+    """What the first process makes, as if it were alone, in every one: plain JSON values."""
     return told_by_first(_as_alone(make) if first() else None)
 
 
@@ -96,12 +97,15 @@ def agreed(number: int) -> int:
 
 
 def told_by_first(content: Any) -> Any:
-    """What the first process has, in every one."""
+    """What the first process has, plain JSON values, in every one."""
     if world() == 1:
         return content
-    box = [content]
-    distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    said = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8, device=_device())  # (N,)
+    size = torch.tensor(len(said), device=_device())
+    distributed.broadcast(size, src=0)
+    said = said if first() else said.new_empty(int(size))
+    distributed.broadcast(said, src=0)
+    return content if first() else json.loads(bytes(said.tolist()))
 
 
 def total(value: Tensor) -> Tensor:

@@ -90,11 +90,11 @@ def assert_alike(one: Workspace, other: Workspace, steps: tuple[str, ...], rel: 
 
 
 def train(place: Path, batch: int) -> None:
-    """Three runs: plain; one whose weights look ahead; a team routed by tokens, the cut of whose rows is left out."""
+    """Three runs: plain, the trunk's states cached; one whose weights look ahead; a team routed by tokens."""
     over = merged_settings(CALM, cut(batch, 1))
     ahead = {"dao": {"objective": "validation"}, "losses": {"measured": "parameters"}}
     shared = {"shared": {"r": 2, "dropout": 0.0}}
-    run_all(classifier(place / "labels", over))
+    run_all(classifier(place / "labels", merged_settings(over, {"stages": {"cache_trunk": True}})))
     run_all(classifier(place / "ahead", over | ahead | shared))
     train_team(team(place / "texts", over | {"gate": {"unit": "token", "dropout": 0.0}}))
 
