@@ -172,6 +172,11 @@ class ExpertBank:
         for layer in self._gated.values():
             layer.dropout = share
 
+    @property
+    def gated(self) -> tuple[GatedLinear, ...]:
+        """The layers that have experts beside them."""
+        return tuple(self._gated.values())
+
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """One expert's parameters under PEFT's keys: `base_model.model.<layer>.lora_A.weight`."""
         found = {}

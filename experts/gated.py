@@ -28,6 +28,8 @@ class Route:
         self.gates: Tensor | None = None  # (B, E) or (B, T, E); B = 1 holds for every text
         self.columns: dict[str, int] = {}
         self.active: tuple[str, ...] = ()
+        self.keeps = True
+        """Whether stacked weights may be kept from pass to pass; not where others put a layer's weights together."""
         self._scales: dict[Touches, Tensor] = {}
         self._spreads: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.readers: dict[GatedLinear, list[GatedLinear]] = {}
@@ -168,7 +170,8 @@ class GatedLinear(nn.Module):
     @property
     def foldable(self) -> bool:
         """Whether an update can be added to the weight itself: not to a quantised one, which would round it away."""
-        return type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
+        plain = type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
+        return plain and self.route.keeps
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -193,7 +196,11 @@ class GatedLinear(nn.Module):
 
     def _stacked(self, kind: str, parts: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
         """Parts side by side; kept from pass to pass while nothing learns and no part has changed."""
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(part.requires_grad for part in parts)):
+        if (
+            not self.route.keeps
+            or torch.compiler.is_compiling()
+            or (torch.is_grad_enabled() and any(part.requires_grad for part in parts))
+        ):
             return _together(list(parts), dim).to(dtype)
         key = (dtype, *((part.data_ptr(), part._version) for part in parts))
         if kind not in self._kept or self._kept[kind][0] != key:

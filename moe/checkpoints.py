@@ -6,7 +6,7 @@ What else stands in one is `moe.train`'s; what a finished stage leaves, `moe.fol
 import math
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from experts.errors import Fault
 from experts.files import MANIFEST, check_manifest, read_json, write_json, write_manifest
 from experts.tensors import load_tensors, save_tensors
-from router.weighting import optimizer_state, restore_optimizer
+from moe.sharding import like
+from router.weighting import restore_optimizer
 
 OPTIMIZER, SCHEDULE, RANDOM = "optimizer.safetensors", "schedule.json", "random"
 
@@ -87,9 +88,9 @@ def whole_checkpoint(folder: Path, step: int) -> Iterator[None]:
         ) from error
 
 
-def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
-    """Write an optimizer's moments as tensors, and where its schedule stands."""
-    save_tensors(folder / OPTIMIZER, optimizer_state(optimizer))
+def save_optimizer(folder: Path, moments: Mapping[str, Tensor], schedule: LRScheduler) -> None:
+    """Write an optimizer's moments (`optimizer_state`) as tensors, and where its schedule stands."""
+    save_tensors(folder / OPTIMIZER, moments)
     write_json(folder / SCHEDULE, schedule.state_dict())
 
 
@@ -100,6 +101,8 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRS
         Fault: when a file is missing or broken.
     """
     restore_optimizer(optimizer, load_tensors(folder / OPTIMIZER))
+    for parameter, moments in optimizer.state.items():
+        moments |= {name: like(value, parameter) for name, value in moments.items()}
     schedule.load_state_dict(read_json(folder / SCHEDULE))
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate

@@ -238,11 +238,18 @@ def _only_in_one_pass(run: RunSettings) -> list[str]:
         asked.append(("losses.measured is parameters", ("shared", "expert", "joint")))
     if losses.outer == "pcgrad":
         asked.append(("losses.outer is pcgrad", ("joint", "instruct")))
-    return [
+    faults = [
         f"stages.{stage}.accumulate is {accumulate}, but {what}, which needs a step in one pass: set it to 1"
         for what, stages in asked
         for stage in stages
         if (accumulate := getattr(run.stages, stage).accumulate) > 1
+    ]
+    if not run.stages.shard:
+        return faults
+    if run.backbone.quantization != "none":
+        asked.append((f"backbone.quantization is {run.backbone.quantization}", ()))
+    return faults + [
+        f"stages.shard is true, but {what}, which needs whole weights: set it to false" for what, _ in asked
     ]
 
 

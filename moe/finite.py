@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from moe.errors import Fault
 from moe.progress import say
+from moe.sharding import gradient_norm
 
 
 class PassedOver(Exception):
@@ -55,8 +56,7 @@ class Finite(TrainerCallback):
     ) -> None:
         """Take away gradients that are not finite, so that the weights stay what they are."""
         assert model is not None
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if grads and not torch.isfinite(nn.utils.get_total_norm(grads)):
+        if not torch.isfinite(gradient_norm(model.parameters())):
             self.found = self.found or "a gradient"
             model.zero_grad(set_to_none=True)
 

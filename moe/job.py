@@ -53,6 +53,7 @@ class Job:
         resume: go on from the last checkpoint.
         goal: the metric by which the best weights are kept.
         recompute: layers are run again on the way back.
+        shard: the backbone is shared out over processes.
         tried: only so many of its steps are run, which stand for all.
     """
 
@@ -70,6 +71,7 @@ class Job:
     resume: bool = False
     goal: Goal = MACRO_F1
     recompute: bool = False
+    shard: bool = False
     tried: int | None = None
 
 

@@ -155,10 +155,17 @@ class _Gathered(torch.autograd.Function):
 
 
 def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by the sum of all processes'; one that none of them has stays away."""
+    """Replace each gradient by the sum of all processes'; one that none of them has stays away.
+
+    Those of weights that are shared out were meaned over processes as they were made (FSDP2).
+    """
     if world() == 1:
         return
-    learning = [one for one in parameters if one.requires_grad]
+    every = [one for one in parameters if one.requires_grad]
+    learning = [one for one in every if not _shared_out(one)]
+    for one in every:
+        if _shared_out(one) and one.grad is not None:
+            one.grad.mul_(world())
     has = total(torch.tensor([one.grad is not None for one in learning], dtype=torch.float32, device=_device()))
     here = [one for one, anywhere in zip(learning, has.tolist(), strict=True) if anywhere]
     grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in here]
@@ -169,10 +176,16 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def start_alike(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values."""
+    """Give every process the first one's values of what it holds whole."""
     if world() > 1:
-        for one in tensors:
+        for one in (each for each in tensors if not _shared_out(each)):
             distributed.broadcast(one.data, src=0)
+
+
+def _shared_out(tensor: Tensor) -> bool:
+    from torch.distributed.tensor import DTensor  # slow to import, and only processes have it
+
+    return isinstance(tensor, DTensor)
 
 
 def _device() -> torch.device:

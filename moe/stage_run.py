@@ -81,9 +81,8 @@ def run_stage(
     )
     places = work.checkpoints(step), work.logs(step)
     taught = lesson.rows, lesson.collate, lesson.evaluate
-    job = Job(
-        stage, settings, objective, *taught, *places, seed, step, learner, resume, lesson.goal, run.stages.recompute
-    )
+    how = learner, resume, lesson.goal, run.stages.recompute, run.stages.shard
+    job = Job(stage, settings, objective, *taught, *places, seed, step, *how)  # type: ignore[arg-type]
     return fit(model, job if work.probe is None else _tried(model, job, work.probe))
 
 

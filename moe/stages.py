@@ -88,6 +88,9 @@ class StagesSettings(BaseModel):
     recompute: bool = Field(
         False, description="run layers again on the way back, not keep what they made: less memory, more time"
     )
+    shard: bool = Field(
+        False, description="share the backbone's weights out over processes (FSDP2), so that each holds a part of them"
+    )
     joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
     instruct: StageSettings = StageSettings(epochs=1.0, lr=3e-4, router_lr=3e-4)
 

@@ -46,8 +46,10 @@ from moe.layers import recomputed
 from moe.model import Mixture, Output
 from moe.objective import Objective
 from moe.progress import bar
+from moe.sharding import clip_gradients, gather_experts, like, shard, whole
 from moe.stages import Stage
 from moe.trajectory import LOG, PARQUET, write_trajectory
+from router.weighting import optimizer_state
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 
@@ -68,6 +70,8 @@ def fit(model: Mixture, job: Job) -> Fitted:
         last = last_whole(job.checkpoints) if job.resume else None
     if last is not None:
         check_processes(last, ranks.world())
+    if job.shard:
+        shard(model)
     loop = _Loop(model, job)
     if last is None or not loop.take_finished(last):
         room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
@@ -80,6 +84,7 @@ def fit(model: Mixture, job: Job) -> Fitted:
     loop.attention.restore()
     if loop.stopper.asked is not None:
         raise Interrupted(loop.stopper.asked)
+    gather_experts(model)
     ranks.by_first(lambda: write_trajectory(job.logs))
     return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
 
@@ -129,6 +134,7 @@ class _Loop(Trainer):
         self.remove_callback(PrinterCallback)
         # Gradients of processes are summed by `moe.backward`, whose losses are of all their rows; no wrapper is needed.
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.clip_grad_norm_ = clip_gradients
         self.go_back = Backward(model, self._forward, job.objective, self.finite.check)
         if ranks.rank():
             torch.manual_seed(job.seed + ranks.rank())  # other rows, other dropout
@@ -191,6 +197,9 @@ class _Loop(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))
+        assert isinstance(self.model, Mixture)
+        assert self.optimizer is not None
+        self.kept = whole(self.model.trained_state()), whole(optimizer_state(self.optimizer))
         with whole_checkpoint(folder, self.state.global_step) if ranks.first() else nullcontext():
             super()._save_checkpoint(model, trial)
             ranks.wait()
@@ -201,15 +210,13 @@ class _Loop(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        assert isinstance(self.model, Mixture)
-        save_tensors(folder / TRAINED, self.model.trained_state())
+        save_tensors(folder / TRAINED, self.kept[0])
         save_tensors(folder / OBJECTIVE, self.objective.state())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        assert self.optimizer is not None
         assert self.lr_scheduler is not None
         if ranks.first():
-            save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
+            save_optimizer(Path(output_dir), self.kept[1], self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -235,7 +242,9 @@ class _Loop(Trainer):
 
     def _load_weights(self, folder: Path) -> None:
         assert isinstance(self.model, Mixture)
-        self.model.load_trained_state(load_tensors(folder / TRAINED))
+        mine = self.model.trained_state()
+        found = {name: like(value, mine[name]) for name, value in load_tensors(folder / TRAINED).items()}
+        self.model.load_trained_state(found)
 
     def last_loss(self) -> float:
         """The loss of the last step."""

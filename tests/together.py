@@ -90,21 +90,28 @@ def assert_alike(one: Workspace, other: Workspace, steps: tuple[str, ...], rel: 
 
 
 def train(place: Path, batch: int) -> None:
-    """Three runs: plain, the trunk's states cached; one whose weights look ahead; a team routed by tokens."""
+    """Three runs: plain, the trunk's states cached; one whose weights look ahead; a team routed by tokens.
+
+    And two with the backbone shared out, the team's with its layers run again.
+    """
     over = merged_settings(CALM, cut(batch, 1))
     ahead = {"dao": {"objective": "validation"}, "losses": {"measured": "parameters"}}
     shared = {"shared": {"r": 2, "dropout": 0.0}}
     run_all(classifier(place / "labels", merged_settings(over, {"stages": {"cache_trunk": True}})))
     run_all(classifier(place / "ahead", over | ahead | shared))
     train_team(team(place / "texts", over | {"gate": {"unit": "token", "dropout": 0.0}}))
+    shared_out = merged_settings(over, {"stages": {"shard": True}})
+    run_all(classifier(place / "shard", shared_out))
+    train_team(team(place / "shard-texts", merged_settings(shared_out, {"stages": {"recompute": True}})))
 
 
 def stop_and_go_on(place: Path, batch: int) -> None:
     """A run with dropout that one process alone is asked to stop, gone on with, beside one that never was."""
-    for name in ("whole", "stopped"):
-        work = classifier(place / name, cut(batch, 1) | {"stages": {"expert": {"steps": 8, "batch_size": batch}}})
+    for name in ("whole", "stopped", "shard-whole", "shard-stopped"):
+        stages = {"expert": {"steps": 8, "batch_size": batch}, "shard": "shard" in name}
+        work = classifier(place / name, cut(batch, 1) | {"stages": stages})
         with pytest.MonkeyPatch.context() as patch:
-            if name == "stopped" and ranks.rank() == ranks.world() - 1:
+            if "stopped" in name and ranks.rank() == ranks.world() - 1:
                 interrupt_at(patch, 3)
             try:
                 train_domain(work, "news")

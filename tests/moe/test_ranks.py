@@ -49,19 +49,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("labels", STEPS), ("ahead", ("shared", *STEPS)), ("texts", (*STEPS, "moe-instruct"))]
+    ("name", "steps"),
+    [
+        ("labels", STEPS),
+        ("ahead", ("shared", *STEPS)),
+        ("texts", (*STEPS, "moe-instruct")),
+        ("shard", STEPS),
+        ("shard-texts", (*STEPS, "moe-instruct")),
+    ],
 )
 def test_two_processes_train_what_one_does_with_twice_the_batch(
     trained: tuple[Path, Path, str], name: str, steps: tuple[str, ...]
 ) -> None:
-    works = [(team if name == "texts" else classifier)(place / name, {}) for place in trained[:2]]
+    works = [(team if "texts" in name else classifier)(place / name, {}) for place in trained[:2]]
     assert_alike(*works, steps, rel=1e-3)
 
 
 def test_one_of_several_processes_speaks_and_writes(trained: tuple[Path, Path, str]) -> None:
     two, one, said = trained
-    assert said.count("router-warmup: 6 steps, validation macro-F1") == 2, "once a run"
-    for name in ("labels", "ahead", "texts"):
+    assert said.count("router-warmup: 6 steps, validation macro-F1") == 3, "once a run"
+    for name in ("labels", "ahead", "texts", "shard", "shard-texts"):
         written = [{p.relative_to(place / name) for p in (place / name / "run").rglob("*")} for place in (two, one)]
         own = ("events.", "cache-")  # names with a time or a random number
         kept = [{p for p in some if not p.name.startswith(own)} for some in written]
@@ -70,12 +77,13 @@ def test_one_of_several_processes_speaks_and_writes(trained: tuple[Path, Path, s
 
 def test_processes_stop_together_and_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     together(str(TESTS / "together.py"), "stop", str(tmp_path), "4")
-    whole, stopped = (
-        load_file(tmp_path / name / "run" / "experts" / "news" / "adapter_model.safetensors")
-        for name in ("whole", "stopped")
-    )
-    for key, tensor in whole.items():
-        assert torch.equal(stopped[key], tensor)
+    for kind in ("", "shard-"):
+        whole, stopped = (
+            load_file(tmp_path / f"{kind}{name}" / "run" / "experts" / "news" / "adapter_model.safetensors")
+            for name in ("whole", "stopped")
+        )
+        for key, tensor in whole.items():
+            assert torch.equal(stopped[key], tensor)
     begun = classifier(tmp_path / "begun", cut(4, 1))
     assert not begun.expert_folder("news").exists()
     with pytest.raises(Fault, match="2 processes, as wrote the checkpoint"):
@@ -126,3 +134,18 @@ def test_what_needs_a_step_in_one_pass_is_refused_with_micro_batches(
     make_work(**CALM, **over)
     with pytest.raises(Fault, match=f"stages.joint.accumulate is 2, but {told}"):
         make_work(**over, stages={"joint": {"accumulate": 2}})
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({"dao": {"objective": "validation"}}, "dao.objective is validation"),
+        ({"losses": {"outer": "pcgrad"}}, "losses.outer is pcgrad"),
+        ({"backbone": {"quantization": "nf4"}}, "backbone.quantization is nf4"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_where_they_are_shared_out(
+    make_work: Make, over: dict[str, object], told: str
+) -> None:
+    with pytest.raises(Fault, match=f"stages.shard is true, but {told}"):
+        make_work(**over, stages={"shard": True})
