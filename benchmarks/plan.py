@@ -35,7 +35,7 @@ def main() -> None:
     console, table = Console(width=150), Table(title=f"{args.config} on {found['machine']}", title_justify="left")
     for name in ("stage", "foretold", "taken", "ratio", "peak foretold, MiB", "taken", "ratio"):
         table.add_column(name)
-    taken = 0.0
+    taken = foretold_all = 0.0
     for command, stages in commands(found):
         if command[0] == "train-router":
             timed("merge", *rest)
@@ -44,10 +44,11 @@ def main() -> None:
         mine = [one for one in found["stages"] if one["name"] in stages]
         peak = max(row["memory_mib"] for name in stages for row in rows(work, name))
         foretold = found["start_seconds"] + sum(one["seconds"] for one in mine)
+        foretold_all += foretold
         table.add_row(*cells(" ".join(command), foretold, seconds, mine, peak))
     console.print(table)
     console.print(
-        f"together foretold {told(found['seconds'])}, taken {told(taken)}: {found['seconds'] / taken:.2f}; "
+        f"together foretold {told(foretold_all)}, taken {told(taken)}: {foretold_all / taken:.2f}; "
         f"planning took {told(spent)}"
     )
 

@@ -61,6 +61,15 @@ class TrunkCache:
             self._tasks[task] = self._task(task, list(texts))
             self._row |= {(task, text): i for i, text in enumerate(texts)}
 
+    def tried(self, rows: Dataset) -> int:
+        """Run the trunk on the batches of the shortest and of the longest texts; gives the bytes of all states."""
+        texts = list(rows["text"])
+        lengths = self.collator.lengths(texts)  # (N,)
+        batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
+        for batch in (batches[0], batches[-1]):
+            self._look([texts[i] for i in batch])
+        return int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+
     def __call__(self, rows: Sequence[Mapping[str, str]]) -> Tensor:
         """States of a batch of rows, (B, T, D), zeros after a text's end."""
         return pad_sequence([self._one(row["task"], row["text"]) for row in rows], batch_first=True)

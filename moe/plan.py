@@ -38,9 +38,9 @@ def plan(run: Workspace) -> Figures:
 
     Returns:
         `stages`, each with `weights`, `learned`, `steps`, `seconds_per_step`, `evaluations`, `seconds` and
-        `peak_mib`, of which `memory` gives the parts in MiB: `program`, `weights`, `gradients`, `optimizer`, and
-        `activations` with all else; `seconds` of all stages and of one start of the program (`start_seconds`), the
-        greatest `peak_mib`, `machine`, `cache_trunk`.
+        `peak_mib`, of which `memory` gives the parts in MiB: `program`, `weights`, `gradients`, `optimizer`,
+        `activations` with all else, and the `cache` of the trunk's states; `seconds` of all stages and of one start
+        of the program (`start_seconds`), the greatest `peak_mib`, `machine`, `cache_trunk`.
 
     Raises:
         Fault: as the stages do; when memory runs out, with the setting to lower.
@@ -109,6 +109,7 @@ def _foretold_time(work: Workspace, tried: Tried, cost: Cost, program: float) ->
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]
     step = mean(seconds[1:] or seconds)  # the first was the dearest batch, and warmed up what is made once
+    mapped = 0.0 if torch.cuda.is_available() else tried.cached / MIB  # a file, but in memory once it was read
     once = mean(tried.evaluating)
     evaluation, extra = once / tried.share, int(tried.stage == PRETRAIN.name)  # which measures what was before it too
     return {
@@ -121,8 +122,8 @@ def _foretold_time(work: Workspace, tried: Tried, cost: Cost, program: float) ->
         "evaluations": tried.evaluations + extra,
         "seconds_per_evaluation": evaluation,
         "seconds": tried.steps * step + (tried.evaluations + extra) * evaluation,
-        "peak_mib": cost.peak_mib,
-        "memory": _parts(tried, cost.peak_mib, program),
+        "peak_mib": None if cost.peak_mib is None else cost.peak_mib + mapped,
+        "memory": _parts(tried, cost.peak_mib, program) | {"cache": mapped},
         "spent": sum(seconds) + sum(tried.evaluating) + extra * once,
     }
 
@@ -167,7 +168,7 @@ def plan_view(found: Mapping[str, Any]) -> RenderableType:
     return Group(table, *lines)
 
 
-_PARTS = ("program", "weights", "gradients", "optimizer", "activations")
+_PARTS = ("program", "weights", "gradients", "optimizer", "activations", "cache")
 
 
 def _cells(one: Mapping[str, Any]) -> Sequence[str]:

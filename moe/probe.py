@@ -48,6 +48,7 @@ class Tried:
         steps: that the whole stage takes.
         evaluations: that it makes.
         share: of its validation rows that an evaluation here saw.
+        cached: bytes of the trunk's states that the whole stage keeps on disk, and maps.
         evaluating: seconds of each evaluation here.
     """
 
@@ -58,6 +59,7 @@ class Tried:
     steps: int
     evaluations: int
     share: float
+    cached: int = 0
     evaluating: list[float] = field(default_factory=list)
 
     def timed(self, evaluate: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
@@ -80,11 +82,13 @@ class Probe:
         steps: of each stage; the first, which is the dearest, tells of memory, the others of time.
         rows: of each validation set.
         seen: the stages tried so far.
+        cached: bytes of the trunk's states of the stage that comes.
     """
 
     steps: int = 9
-    rows: int = 96
+    rows: int = 256
     seen: list[Tried] = field(default_factory=list)
+    cached: int = 0
     _all: int = 0
     _some: int = 0
 

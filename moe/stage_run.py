@@ -92,8 +92,10 @@ def _tried(model: Mixture, job: Job, probe: Probe) -> Job:
     steps = steps_of(job)
     every = max(1, math.ceil(steps / job.settings.evals))
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tried = Tried(job.stage.name, job.title, size_of(model), learned, steps, math.ceil(steps / every), probe.share())
+    evaluations = math.ceil(steps / every)
+    tried = Tried(job.stage.name, job.title, size_of(model), learned, steps, evaluations, probe.share(), probe.cached)
     probe.seen.append(tried)
+    probe.cached = 0
     count = min(probe.steps, len(batches(job)))
     small = job.settings.model_copy(update={"steps": count, "evals": 1})
     return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate))

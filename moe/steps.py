@@ -118,10 +118,14 @@ def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset)
     counts = label_counts(train, model.labels)
     tell_idle_weights(run.losses, counts)
     collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
-    if run.stages.cache_trunk and run.backbone.trunk_depth and work.probe is None:
-        collator.trunk = TrunkCache(model, collator, work.out / "cache")
-        with ranks.first_before_others():
-            collator.trunk.fill(train)
+    if run.stages.cache_trunk and run.backbone.trunk_depth:
+        cache = TrunkCache(model, collator, work.out / "cache")
+        if work.probe is not None:
+            work.probe.cached = cache.tried(train)
+        else:
+            with ranks.first_before_others():
+                cache.fill(train)
+            collator.trunk = cache
     length = run.backbone.max_length
     return Lesson(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
 
