@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import fsspec.implementations.local
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -191,3 +191,15 @@ def test_a_dataset_that_is_not_there_is_told(source: str, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Fault, match=r"files to answer at|a store that fsspec knows"):
         files_of(source)
+
+
+def test_whatever_a_store_says_no_with_is_one_sentence(bulk: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoKeyError(Exception):
+        """As those of a store's own package are: no OSError."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NoKeyError("no key\nwas given")
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "makedirs", refuse)
+    with pytest.raises(Fault, match=r"lets us in, at .*; found no key was given"):
+        answer_in_bulk(bulk, "local")
