@@ -19,7 +19,7 @@ Run = Callable[[Workspace], None]
 def of_labels(make_work: Make, place: Path) -> Workspace:
     """Two experts, warm start and joint stage, with dropout, early stopping and held-out batches."""
     few = {"evals": 3, "patience": 1}
-    stages = {"expert": few | {"steps": 9}, "warmup": few, "joint": few | {"accumulate": 2}}
+    stages = {"expert": few | {"steps": 9}, "warmup": few | {"accumulate": 2}, "joint": few}
     return make_work(place, stages=stages, dao={"objective": "validation", "every": 2}, lora={"dropout": 0.2})
 
 
