@@ -17,7 +17,7 @@ from moe.infer import answer_rows
 from moe.parts import STAGED, Bulk, Row, answer_part, begun, open_predictor, rows_of, stage, staged
 from moe.progress import bar, say, told_time
 
-TRIED = 256
+TRIED = 1_024
 """Rows that are answered beforehand, to tell how long all will take."""
 ENGINES = ("local", "ray")
 WorkOff = Callable[[Bulk, Sequence[int], int, int | None], Iterator[int]]
