@@ -54,11 +54,16 @@ class Backward:
             loss = self._twice(batches, idle)
         self.objective.settle()
         ranks.add_up_gradients(self.model.parameters())
-        for name in self.model.bank.names:
-            if not ranks.agreed(name not in idle):
+        self._let_rest(idle)
+        return loss
+
+    def _let_rest(self, idle: set[str]) -> None:
+        names = self.model.bank.names
+        used = ranks.total(torch.tensor([float(name not in idle) for name in names], device=self.model.owners.device))
+        for name, processes in zip(names, used.tolist(), strict=True):
+            if not processes:
                 for parameter in self.model.bank.parameters_of(name).values():
                     parameter.grad = None
-        return loss
 
     def _run(self, batch: Batch, idle: set[str]) -> Output:
         out = self.forward(batch)

@@ -225,11 +225,14 @@ def disagreements(run: RunSettings) -> list[str]:
         if domain in re.findall(r"\w+", run.template.lower()):
             faults.append(f"template names the domain {domain}: the router must not be told; use a neutral one")
         faults += _misplaced_asks(run, domain) if run.language else _unlabelled(run, domain)
-    return faults + _only_in_one_pass(run)
+    return faults + _needs_all_at_once(run)
 
 
-def _only_in_one_pass(run: RunSettings) -> list[str]:
-    """What looks back through the experts before a step's loss is known; micro-batches keep no way back by then."""
+def _needs_all_at_once(run: RunSettings) -> list[str]:
+    """What looks back through the experts before a step's loss is known.
+
+    Micro-batches keep no way back by then, and of weights that are shared out no gradient can be asked on the side.
+    """
     losses, inner = run.losses, run.language is None
     asked: list[tuple[str, tuple[str, ...]]] = []
     if run.dao.objective == "validation" and "dao" in (losses.inner if inner else None, losses.outer):
