@@ -52,9 +52,13 @@ def answer_in_bulk(bulk: Bulk, engine: str, workers: int = 1, threads: int | Non
     todo = [part for part in range(plan["parts"]) if not bulk.store.has(bulk.name(part))]
     start, answered = time.perf_counter(), 0
     if todo:
-        _tell(bulk, plan, todo, workers)
+        if not bulk.store.has(STAGED):  # all was answered once, and a part taken away
+            stage(bulk)
+        work = _engine(engine)
+        actors, each = (workers, threads or 1) if work is work_off else (1, threads or torch.get_num_threads())
+        _tell(bulk, plan, todo, actors, each)
         with bar("infer", rows_of(plan, todo), "text") as meter:
-            for count in _engine(engine)(bulk, todo, workers, threads):
+            for count in work(bulk, todo, actors, each):
                 answered += count
                 meter.advance(count)
     bulk.store.remove(STAGED)
@@ -77,8 +81,9 @@ def _engine(name: str) -> WorkOff:
     return work_here
 
 
-def _tell(bulk: Bulk, plan: Row, todo: list[int], workers: int) -> None:
+def _tell(bulk: Bulk, plan: Row, todo: list[int], workers: int, threads: int) -> None:
     """Say how fast rows are answered here, and how long those that are left will take; a bad model shows now."""
+    torch.set_num_threads(threads)
     predictor = open_predictor(bulk)
     rows = staged(bulk, todo[0])[:TRIED]
     list(answer_rows(rows[:8], predictor, bulk.domain, bulk.task))  # what is made once

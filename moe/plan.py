@@ -97,14 +97,14 @@ def _tried(work: Workspace, probe: Probe, one: Try, program: float) -> list[Figu
     with spending(cost):
         one(work)
     found = probe.seen[before:]
-    each = [_foretold_time(work, tried, cost, program) for tried in found]
+    each = [_foretold(work, tried, cost, program) for tried in found]
     spent = sum(figures.pop("spent") for figures in each)
     for figures in each:  # reading, loading, writing: as long in the whole as here
         figures["seconds"] += max(0.0, cost.seconds - spent) / len(each)
     return each
 
 
-def _foretold_time(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figures:
+def _foretold(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figures:
     log = read_trajectory(work.logs(tried.name))
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]

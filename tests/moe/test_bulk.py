@@ -95,6 +95,9 @@ def test_finished_parts_are_kept_and_half_written_ones_done_again(bulk: Bulk, mo
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert_whole(bulk)
     assert answer_in_bulk(bulk, "local")["answered"] == 0
+    (out / bulk.name(4)).unlink()
+    assert answer_in_bulk(bulk, "local")["answered"] == 10
+    assert_whole(bulk)
 
 
 def test_reading_that_was_stopped_begins_anew(bulk: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
