@@ -1,0 +1,131 @@
+"""Commands that ask a model: labels of texts, answers to prompts.
+
+Imports of ours stand inside the commands, so that help answers at once; the work lies in `moe.answer`, `moe.bulk`
+and `moe.writing`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moe.desk.options import (
+    ConfigOption,
+    JsonOption,
+    RoutingOption,
+    SetOption,
+    SpreadsheetOption,
+    show,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def infer(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A mixture or expert folder; the run's best by default.")
+    ] = None,
+    data_type: Annotated[
+        str | None, typer.Option("--data-type", help="Pin the texts to this domain's experts; else the router decides.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task to answer, where there are several.")] = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the answers; else the run folder."),
+    ] = None,
+    routing: RoutingOption = "soft",
+    windows: Annotated[bool, typer.Option("--windows", help="Average long texts over windows, not cut them.")] = False,
+    tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Tokens in one pass; by default what suits the machine.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the texts; for many.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Cores of each process; by default all, shared out.")
+    ] = None,
+    abstain: Annotated[
+        float | None, typer.Option("--abstain", help="Give no label below the confidence that this accuracy needs.")
+    ] = None,
+    spreadsheet: SpreadsheetOption = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", help="Answer --file, a folder or a pattern, into parts: here, or by Ray (local, ray)."
+        ),
+    ] = None,
+    part_rows: Annotated[int, typer.Option("--part-rows", min=1, help="Rows a part, with --engine.")] = 10_000,
+    json_: JsonOption = False,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Answer texts: label, probabilities, polarity, confidence, expert shares."""
+    from moe.answer import Request, answer_all
+    from moe.opening import Opening, model_folder
+
+    if engine is not None:
+        from moe.bulk import answer_in_bulk, bulk_view, named
+        from moe.data.schema import Columns
+        from moe.parts import Bulk
+
+        source, target = named(engine, file, out, bool(texts), spreadsheet)
+        opening = Opening(model_folder(model, config, None, sets), tuple(sets or ()), routing, windows, tokens, abstain)  # type: ignore[arg-type]
+        bulk = Bulk(source, target, opening, Columns(text=text_column), data_type, task, part_rows)
+        bulk.check()
+        show(answer_in_bulk(bulk, engine, workers, threads), bulk_view, json_)
+        return
+    place = Path(out) if out else None
+    request = Request(
+        texts=tuple(texts or ()),
+        file=Path(file) if file else None,
+        text_column=text_column,
+        out=place if place is not None and place.suffix else None,
+        domain=data_type,
+        task=task,
+        plain=json_ or not sys.stdout.isatty(),
+        workers=workers,
+        threads=threads,
+        spreadsheet=spreadsheet,
+    )
+    request.check()
+    folder = model_folder(model, config, None if request.out else place, sets)
+    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
+
+
+@app.command("generate")
+def generate_(
+    model: Annotated[Path, typer.Argument(help="A language model's mixture or expert folder.", show_default=False)],
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the answers.")
+    ] = None,
+    data_type: Annotated[
+        str | None,
+        typer.Option("--data-type", help="Pin prompts to this domain's experts; else the router decides."),
+    ] = None,
+    routing: RoutingOption = "soft",
+    new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Most tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is the likeliest token; more varies.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw among the likeliest tokens of this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 13,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--plain", help="The backbone's chat template; by default where it has one.")
+    ] = None,
+    spreadsheet: SpreadsheetOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Answer prompts by a language model's mixture, and tell which experts did."""
+    from moe.generate import Sampling
+    from moe.writing import Wanted, write_all
+
+    sampling = Sampling(new_tokens, temperature, top_p, seed)
+    plain = json_ or not sys.stdout.isatty()
+    asked = tuple(prompts or ())
+    wanted = Wanted(model, asked, file, text_column, out, data_type, routing, plain, chat, sampling, spreadsheet)
+    wanted.check()
+    write_all(wanted)

@@ -1,0 +1,165 @@
+"""Commands that measure: evaluate, compare, calibrate, report, sweep, ablate.
+
+Imports of ours stand inside the commands, so that help answers at once; figures and pictures are made elsewhere.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moe.desk.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    JudgedDomainOption,
+    ModelArgument,
+    OutOption,
+    RoutingOption,
+    SetOption,
+    show,
+    workspace,
+)
+
+app = typer.Typer()
+
+
+@app.command("evaluate")
+def evaluate_(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    domain: JudgedDomainOption = None,
+    routing: RoutingOption = "soft",
+    pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="A language model's questions: these tasks, comma between; else all.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="A language model's choices: by their likelihood, or by generation.")
+    ] = "likelihood",
+    most: Annotated[int | None, typer.Option("--most", min=1, help="At most so many questions of a task.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Ask the language model alone, without experts.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
+    from moe.errors import Fault
+    from moe.evaluate import evaluate_folder
+    from moe.report import evaluation_view
+    from moe.result import answering_model, best_model
+
+    work = workspace(config, out, sets)
+    if work.run.language is not None:
+        if domain is not None:
+            raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
+        from moe.exam.run import Sitting, exam_of_folder
+        from moe.exam.view import exam_view
+
+        sitting = Sitting(by, routing == "hard", pin)  # type: ignore[arg-type]
+        names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+        found = exam_of_folder(work, model or answering_model(work.out), names, data, sitting, most, bare)
+        show(found, exam_view, json_)
+        return
+    if tasks or most or bare:
+        raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")
+    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
+    show(report, evaluation_view, json_)
+
+
+@app.command()
+def compare(
+    model_a: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    model_b: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    data: DataOption = None,
+    domain: JudgedDomainOption = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Two models on the same rows: both figures, their difference with its interval, and whether it is one."""
+    from moe.compare import compare as compare_models
+    from moe.compare import comparison_view
+
+    work = workspace(config, out, sets)
+    report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
+    show(report, comparison_view, json_)
+
+
+@app.command("calibrate")
+def calibrate_(
+    model: ModelArgument = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fit a model's temperatures and thresholds on validation rows → `calibration.json` in its folder."""
+    from moe.calibrate import calibrate, calibration_view
+    from moe.result import best_model
+
+    work = workspace(config, out, sets)
+    show(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
+
+
+@app.command("report")
+def report_(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another run, whose curves are laid beside.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A folder to write to; RUN/report by default.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show what training did: weights, losses, validation, routing, seconds, memory → `RUN/report/index.html`."""
+    from moe.report import training_view
+    from moe.report_page import report_run
+
+    show(report_run(run, against, out), training_view, json_)
+
+
+@app.command("sweep")
+def sweep_(
+    file: Annotated[Path, typer.Argument(help="A sweep file, or a run's config with --over.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The sweep's folder; runs/sweeps/NAME by default.", show_default=False),
+    ] = None,
+    sets: SetOption = None,
+    over: Annotated[
+        list[str] | None, typer.Option("--over", help="Sweep this setting too, e.g. lora.r=8,16,32.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train and measure one run over many settings and seeds; goes on where it was stopped."""
+    from moe.sweep.run import sweep
+    from moe.sweep.summary import sweep_view
+
+    show(sweep(file, out, sets or (), over or ()), sweep_view, json_)
+
+
+@app.command("ablate")
+def ablate_(
+    model: Annotated[
+        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this row; may be given several times.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the rows and do none.")] = False,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure what each part of a mixture is worth → `ablation/`; goes on where it was stopped."""
+    from moe.ablate.run import ablate, rows_of
+    from moe.ablate.view import ablation_view, listed, rows_view
+
+    work = workspace(config, out, sets)
+    if list_:
+        return show(listed(rows_of(work, model)), rows_view, json_)
+    return show(ablate(work, model, only or (), retrain), ablation_view, json_)
