@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     if args.all_rows:
-        args.sets += uncapped(args.config)
+        args.sets = uncapped(args.config) + args.sets
     for seed in () if args.print_only else args.seeds:
         for name, measure in MODELS.items():
             if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
