@@ -21,13 +21,14 @@ app = typer.Typer()
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Argument(help="The config to check.")],
+    config: Annotated[Path, typer.Argument(help="The config or the sweep file to check.")],
     sets: SetOption = None,
 ) -> None:
-    """Tell every fault of a config at once; no weight is loaded."""
+    """Tell every fault of a config, or of a sweep file, at once; no weight is loaded."""
     from moe.check import check_config
+    from moe.sweep.plan import check_sweep, is_sweep
 
-    typer.echo(check_config(config, sets or ()))
+    typer.echo((check_sweep if is_sweep(config) else check_config)(config, sets or ()))
 
 
 @app.command("plan")

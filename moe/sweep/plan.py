@@ -161,6 +161,31 @@ def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) ->
     return Plan(found.stem, str(path), settings, _config_of(settings, found), tuple(sets))
 
 
+def is_sweep(path: Path) -> bool:
+    """Whether a file says what to sweep, and is no run's config.
+
+    Raises:
+        Fault: when it cannot be read as YAML.
+    """
+    return bool(set(OWN_KEYS) & read_yaml(find_config(path)).keys())
+
+
+def check_sweep(path: Path, sets: Sequence[str] = ()) -> str:
+    """Tell every fault of a sweep file and of its points' configs at once; no weight is loaded.
+
+    Returns:
+        what the sweep says, in one line.
+
+    Raises:
+        Fault: with every fault at once.
+    """
+    plan = read_plan(path, sets)
+    points = plan.points(plan.corners() if plan.settings.search else plan.grid())
+    trained = sum(len(plan.seeds_of(point)) for point in points)
+    whole = f"{plan.settings.search.trials} trials" if plan.settings.search else f"{trained} trainings"
+    return f"{path}: no fault; a sweep of {', '.join(plan.varying()) or 'nothing'} over {plan.config}, {whole}"
+
+
 def _sentence(error: Any) -> str:
     """An error in a sentence; of what the file says as a whole, without the whole file."""
     return sentence(error, model=SweepSettings) if error["loc"] else error["msg"].removeprefix("Value error, ")

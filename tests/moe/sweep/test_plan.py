@@ -9,7 +9,7 @@ from conftest import tiny_settings
 
 from experts.errors import Fault
 from moe.config import ConfigFault
-from moe.sweep.plan import Plan, as_yaml, read_plan, slug
+from moe.sweep.plan import Plan, as_yaml, check_sweep, is_sweep, read_plan, slug
 from moe.sweep.settings import Range, SweepSettings
 
 
@@ -177,3 +177,16 @@ def test_the_page_tells_every_field_of_a_sweep_file() -> None:
     fields = [*SweepSettings.model_fields.keys() - {"search"}, "search.trials", "search.ranges"]
     assert not [name for name in fields if f"| {name} |" not in page]
     assert not [one.alias or name for name, one in Range.model_fields.items() if (one.alias or name) not in page]
+
+
+def test_a_check_tells_what_a_sweep_would_train_or_every_fault_of_it(folder: Path) -> None:
+    path = folder / "sweep.yaml"
+    path.write_text("run: tiny.yaml\nseeds: [1, 2]\nover: {lora.r: [4, 8]}", encoding="utf-8")
+    assert is_sweep(path)
+    assert not is_sweep(folder / "tiny.yaml")
+    assert "a sweep of lora.r over" in check_sweep(path)
+    assert check_sweep(path).endswith("4 trainings")
+    path.write_text("run: tiny.yaml\nover: {lora.r: [0], gate.kind: [none]}", encoding="utf-8")
+    with pytest.raises(ConfigFault) as caught:
+        check_sweep(path)
+    assert len(caught.value.faults) == 2
