@@ -45,10 +45,17 @@ def answer_texts(
     texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
 ) -> list[Answer]:
     """Answer texts (B), in their order."""
-    scores = predictor.score(texts, [domain] * len(texts) if domain else None)
-    if task is None and domain is not None:
-        task = predictor.model.labels.tasks_of(domain)[0]
-    return predictor.answers(scores, [task] * len(texts) if task else predictor.routed_tasks(scores))
+    return answer_each(texts, predictor, [domain] * len(texts), [task] * len(texts))
+
+
+def answer_each(
+    texts: Sequence[str], predictor: Predictor, domains: Sequence[str | None], tasks: Sequence[str | None]
+) -> list[Answer]:
+    """Answer texts (B), each pinned to its own domain and asked its own task, where it has one; in their order."""
+    scores = predictor.score(texts, domains if any(domains) else None)
+    routed, labels = predictor.routed_tasks(scores), predictor.model.labels
+    usual = [labels.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)]
+    return predictor.answers(scores, [task or other for task, other in zip(tasks, usual, strict=True)])
 
 
 def as_row(answer: Answer, experts: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Files, tables and metrics are `moe.infer`'s and `moe.evaluate`'s.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,6 +101,18 @@ class Predictor:
         self.tokenizer = model.source.tokenizer
         self.calibration, self.abstain = calibration, abstain
         self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
+
+    def asked(self, routing: Routing, abstain: float | None = None) -> "Predictor":
+        """The same loaded model, asked for another routing or accuracy; both may be used in turn.
+
+        Raises:
+            Fault: when it has to abstain and is not calibrated.
+        """
+        if abstain is not None and self.calibration is None:
+            raise Fault("a calibrated model, to abstain", "none", "run moe calibrate, or ask without abstaining")
+        other = copy(self)
+        other.hard, other.abstain = routing == "hard", abstain
+        return other
 
     @property
     def window(self) -> int:

@@ -9,8 +9,9 @@ from conftest import Make, save_backbone
 from mixtures import mixture
 
 from experts.domain import Domain, LabelSpace
+from experts.errors import Fault
 from moe.backbone import BackboneSettings, load_backbone
-from moe.infer import answer_rows, answer_texts
+from moe.infer import answer_each, answer_rows, answer_texts
 from moe.predict import Predictor, Scores, sign_of
 
 
@@ -108,3 +109,21 @@ def test_decoders_pad_on_the_right_and_are_frozen(tmp_path: Path) -> None:
     backbone = load_backbone(BackboneSettings(name=str(folder), pooling="last"))
     assert backbone.tokenizer.padding_side == "right"
     assert not any(p.requires_grad for p in backbone.model.parameters())
+
+
+def test_texts_may_each_have_their_own_domain_and_task(predictor: Predictor) -> None:
+    pins = ["news", None, "forum"]
+    together = answer_each(TEXTS[:3], predictor, pins, [None, None, "news"])
+    for text, pin, task, one in zip(TEXTS[:3], pins, [None, None, "news"], together, strict=True):
+        (alone,) = answer_texts([text], predictor, pin, task)
+        assert (one.task, one.label) == (alone.task, alone.label)
+        assert one.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+
+
+def test_one_loaded_model_is_asked_both_ways_in_turn(predictor: Predictor) -> None:
+    other = Predictor(predictor.model, "{text}", 16, "hard")
+    for asked, expected in ((predictor.asked("hard"), other), (predictor.asked("soft"), predictor)):
+        for one, same in zip(answer_texts(TEXTS, asked), answer_texts(TEXTS, expected), strict=True):
+            assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
+    with pytest.raises(Fault, match="a calibrated model, to abstain"):
+        predictor.asked("soft", 0.9)
