@@ -3,13 +3,14 @@
 The gates on the way are `moe.model`'s; where prompts come from and answers go is `moe.writing`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, guess
 from moe.backbone import token_budget
@@ -60,10 +61,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Written:
-    """One answer: its text, and each expert's share, meaned where tokens are routed; None of a lone expert."""
+    """One answer: its text, and each expert's share, meaned where tokens are routed; None of a lone expert.
+
+    `tokens` are those of the answer, its end among them; `ended` tells whether it came to its end by itself.
+    """
 
     text: str
     shares: dict[str, float] | None
+    tokens: int
+    ended: bool
 
 
 class Generator:
@@ -98,13 +104,13 @@ class Generator:
         self.prompting = Prompting(self.tokenizer, template, chat)
         self.context = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
 
-    def tokens(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, in its templates.
+    def tokens(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a prompt, or of a chat's turns (`role`, `content`), in their templates.
 
         Raises:
-            Fault: when it leaves no room for an answer.
+            Fault: when it leaves no room for an answer, or no template takes such turns.
         """
-        ids = self.prompting.prompt(prompt)
+        ids = self.prompting.prompt(prompt) if isinstance(prompt, str) else self.prompting.turns(prompt)
         room = (self.context or len(ids) + self.sampling.new_tokens) - self.sampling.new_tokens
         if len(ids) > room:
             raise Fault(
@@ -115,12 +121,19 @@ class Generator:
             )
         return ids
 
-    def write(self, prompts: Sequence[Sequence[int]], pin: str | None = None, streamer: Any = None) -> list[Written]:
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pin: str | None = None,
+        streamer: Any = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Written]:
         """Answer prompts, given as token ids, in their order.
 
         Args:
             pin: a domain, whose experts alone answer; None leaves it to the router.
             streamer: is shown each token of a single prompt as it comes.
+            stop: asked after each token whether to leave it at that.
 
         Raises:
             Fault: when the domain is unknown, or memory runs out.
@@ -130,24 +143,32 @@ class Generator:
         found: dict[int, Written] = {}
         for batch in by_budget(lengths, budget) if prompts else ():
             with within_memory("lower --max-new-tokens, or shorten the prompts"):
-                answers = self._batch([prompts[int(i)] for i in batch], pin, streamer)
+                answers = self._batch([prompts[int(i)] for i in batch], pin, streamer, stop)
             found |= {int(i): one for i, one in zip(batch, answers, strict=True)}
         return [found[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: Sequence[Sequence[int]], pin: str | None, streamer: Any) -> list[Written]:
+    def _batch(
+        self, prompts: Sequence[Sequence[int]], pin: str | None, streamer: Any, stop: Callable[[], bool]
+    ) -> list[Written]:
         ids, mask = self._padded(prompts)
         torch.manual_seed(self.sampling.seed)
-        padding = self.tokenizer.pad_token_id
+        how = {"pad_token_id": self.tokenizer.pad_token_id, "streamer": streamer} | self.sampling.options()
+        until = StoppingCriteriaList([_Until(stop)])
         with self.model.answering(self.model.own_tokens(ids, mask), self._allowed(pin, len(ids)), self.hard) as said:
-            out = self.whole.generate(
-                input_ids=ids, attention_mask=mask, pad_token_id=padding, streamer=streamer, **self.sampling.options()
-            )  # (B, T + N)
+            out = self.whole.generate(input_ids=ids, attention_mask=mask, stopping_criteria=until, **how)  # (B, T + N)
             shares = said()
         new = out[:, ids.shape[1] :]  # (B, N)
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         means = [None] * len(texts) if shares is None else self._means(shares, mask, new)
-        return [Written(text.strip(), mean) for text, mean in zip(texts, means, strict=True)]
+        counts = [int(count) for count in self._running(new).sum(1)]
+        ended = [count < self.sampling.new_tokens or self._ends(row) for count, row in zip(counts, new, strict=True)]
+        told = zip(texts, means, counts, ended, strict=True)
+        return [Written(text.strip(), mean, count, end) for text, mean, count, end in told]
+
+    def _ends(self, new: Tensor) -> bool:
+        """Whether an answer (N,) of all the tokens that it may have has its end as the last."""
+        return int(new[-1]) == self.tokenizer.eos_token_id
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids and mask, (B, T) each, padded on the left."""
@@ -180,3 +201,14 @@ class Generator:
         end = self.tokenizer.eos_token_id
         ended = torch.zeros_like(new) if end is None else (new == end).long()  # (B, N)
         return (ended.cumsum(1) - ended == 0).long()  # (B, N)
+
+
+class _Until(StoppingCriteria):
+    """Ends all answers when it is told to."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """After each token: (B,) bool."""
+        return torch.full((len(input_ids),), self.stop(), device=input_ids.device)  # (B,)

@@ -11,16 +11,18 @@ from pydantic import ValidationError
 
 from experts.errors import Fault
 from experts.folder import CARD as EXPERT_CARD
+from experts.folder import CONFIG
 from moe.abstain import check_wanted
 from moe.alone import read_alone
 from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
 from moe.calibration import read_calibration
-from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay
+from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay, parse_run
 from moe.faults import sentence
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
 from moe.result import best_model
+from moe.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,17 @@ def open_language(folder: Path) -> tuple[Mixture, str]:
         return model, run.template
     model, card = read_mixture(folder)
     return model, card.template
+
+
+def is_language(folder: Path) -> bool:
+    """Whether a mixture or an expert writes, and gives no labels; told by its card alone.
+
+    Raises:
+        Fault: when the folder holds neither, or not whole.
+    """
+    if (folder / EXPERT_CARD).is_file():
+        return parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG)).language is not None
+    return read_card(folder).language
 
 
 def _refuse_language(language: bool, folder: Path) -> None:

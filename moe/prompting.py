@@ -3,8 +3,10 @@
 What is asked is `moe.data.asks`'; what is done with the tokens, `moe.instruct`'s and `moe.generate`'s.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
@@ -39,13 +41,29 @@ class Prompting:
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, up to where its answer begins."""
-        filled = self.template.replace("{text}", readable(text))
-        if self.chatting:
-            turns = [{"role": "user", "content": filled}]
-            filled = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return self.turns([{"role": "user", "content": text}])
+
+    def turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat's turns (`role`, `content`), up to where the next answer begins.
+
+        Raises:
+            Fault: when there are several, or others than the user's, and the backbone's chat template takes no such.
+        """
+        told = [dict(one) | {"content": self._filled(one["role"], one["content"])} for one in turns]
+        filled = self._chat(told) if self.chatting else _lone(told)
         ids: list[int] = self.tokenizer(filled, add_special_tokens=not self.chatting)["input_ids"]
         end = self.tokenizer.eos_token_id
         return ids[:-1] if end is not None and ids[-1:] == [end] else ids  # an end of text begins no answer
+
+    def _filled(self, role: str, text: str) -> str:
+        return self.template.replace("{text}", readable(text)) if role == "user" else readable(text)
+
+    def _chat(self, turns: list[dict[str, str]]) -> str:
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            reason = str(error)[:160] or type(error).__name__
+            raise Fault("turns that the backbone's chat template takes", reason, "send others") from error
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer behind a prompt, its end of text among them."""
@@ -57,3 +75,11 @@ class Prompting:
         spoken = text if self.chatting else f" {text}"
         ids: list[int] = self.tokenizer(spoken, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _lone(turns: Sequence[Mapping[str, str]]) -> str:
+    """What a backbone without a chat template is told: the user's one turn."""
+    if [one["role"] for one in turns] != ["user"]:
+        found = f"turns of {', '.join(one['role'] for one in turns)}"
+        raise Fault("one turn of the user: the backbone has no chat template", found, "send the question alone")
+    return turns[0]["content"]

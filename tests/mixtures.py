@@ -51,6 +51,17 @@ def written(folder: Path, backbone: Backbone, work: Workspace) -> Path:
 
 def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1) -> Mixture:
     """A language model's mixture of random experts: macro, and micro with two."""
+    return _team(folder, kind, unit, trunk_depth)[0]
+
+
+def written_team(folder: Path, backbone: Path) -> Path:
+    """The folder of such a mixture."""
+    model, card = _team(backbone, "soft", "text", 1)
+    write_mixture(folder, model, card, "", {})
+    return folder
+
+
+def _team(folder: Path, kind: str, unit: str, trunk_depth: int) -> tuple[Mixture, MixtureCard]:
     settings = BackboneSettings(name=str(folder), dtype="float32", trunk_depth=trunk_depth)
     backbone = load_backbone(settings, language=True)
     domains = tuple(
@@ -83,7 +94,7 @@ def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int 
                 parameter.normal_(std=0.3)
         for parameter in model.gate.net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
-    return model.eval()
+    return model.eval(), card
 
 
 def _made(backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int) -> tuple[Mixture, MixtureCard]:

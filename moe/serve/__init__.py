@@ -1,0 +1,4 @@
+"""Answering over HTTP: a queue, one thread that computes, and what is asked and answered at which address.
+
+The answers are `moe.infer`'s and `moe.generate`'s, whatever the way that they were asked for.
+"""

@@ -1,0 +1,129 @@
+"""The addresses of the service, as FastAPI serves and describes them.
+
+What lies behind them is `moe.serve.service`'s; those of language models are `moe.serve.chat`'s. There is no page that
+loads anything from elsewhere: FastAPI's own pages do, and are switched off.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.security import HTTPBearer
+
+from experts.errors import Fault
+from moe.serve.chat import chat_routes
+from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, predict_form
+from moe.serve.guard import Guard, Watch
+from moe.serve.labelling import Asked
+from moe.serve.metrics import KIND
+from moe.serve.refusals import Refused, hang_up, told
+from moe.serve.service import Service
+
+LIMITS = (401, 403, 408, 413)  # of the door
+PLAIN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application around a service, which it starts and closes."""
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.close()
+
+    app = FastAPI(
+        title="FinMoE", version=version("finmoe"), docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False
+    )
+    hang_up(app)
+    locked = [Security(HTTPBearer(auto_error=False))] if service.settings.keys else []
+    routes = APIRouter(dependencies=locked, responses=told(*LIMITS))
+    (_label_routes if service.served.told["answers"] == "labels" else chat_routes)(routes, service)
+    _model_routes(routes, service)
+    app.include_router(routes)
+    app.include_router(_open_routes(service))
+    app.add_middleware(Guard, settings=service.settings)
+    app.add_middleware(Watch, metrics=service.metrics, alive=lambda: not service.draining)
+    _describe(app, service)
+    return app
+
+
+def _label_routes(routes: APIRouter, service: Service) -> None:
+    form = predict_form(service.settings)
+
+    @routes.post("/v1/predict", response_model=PredictResponse, responses=told(409, 422, 503, 504))
+    async def predict(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
+        """Label texts; each answer has the fields of `moe infer --json`."""
+        fields: dict[str, Any] = dict(asked)
+        texts = fields.pop("texts")
+        one = Asked((texts,) if isinstance(texts, str) else tuple(texts), **fields)
+        request.scope["texts"] = len(one.texts)
+        content = await service.answer(one, len(one.texts))
+        service.metrics.answered(row["experts"] for row in content["answers"])
+        return JSONResponse(content)
+
+
+def _model_routes(routes: APIRouter, service: Service) -> None:
+    @routes.get("/v1/model", response_model=ModelTold)
+    async def model() -> dict[str, Any]:
+        """The model that answers now: experts, labels, hashes."""
+        return service.served.told
+
+    @routes.post("/v1/admin/reload", response_model=Swapped, responses=told(409))
+    async def reload() -> dict[str, str]:
+        """Read the model's folder again; what does not verify is refused, and the old one goes on."""
+        return await service.reload()
+
+    @routes.get("/metrics", response_class=Response, responses=PLAIN)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(service.metrics.page(), media_type=KIND)
+
+
+def _open_routes(service: Service) -> APIRouter:
+    routes = APIRouter(responses=told(403, 408, 413))
+
+    @routes.get("/healthz", response_model=Health)
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz", response_model=Health, responses=told(503))
+    async def readyz() -> dict[str, str]:
+        """Whether new work is taken."""
+        if not service.ready:
+            raise Refused(503, Fault("a service that takes work", "one that ends", "ask another one"))
+        return {"status": "ready"}
+
+    @routes.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse("/openapi.json")
+
+    return routes
+
+
+def _describe(app: FastAPI, service: Service) -> None:
+    """Let OpenAPI name the domains and tasks of the model that answers now."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            labels = service.served.told["labels"]
+            tasks = [task for own in labels.values() for task in own]
+            for form in ("PredictRequest", "ChatRequest"):
+                fields = schema["components"]["schemas"].get(form, {}).get("properties", {})
+                for name, known in (("domain", list(labels)), ("task", tasks)):
+                    if name in fields:
+                        fields[name]["anyOf"][0]["enum"] = known
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    def forget() -> None:
+        app.openapi_schema = None
+
+    app.openapi = describe  # type: ignore[method-assign]
+    service.swapped.append(forget)

@@ -1,0 +1,107 @@
+"""What is answered where no answer is given: a status, and in JSON what was expected, what was found, what to do.
+
+When something is refused is told where it is; no text of a request comes back in a refusal.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from experts.errors import Fault
+
+KINDS = {
+    401: "who_are_you",
+    403: "forbidden",
+    404: "not_found",
+    405: "not_allowed",
+    408: "too_slow",
+    409: "not_with_this_model",
+    413: "too_large",
+    422: "not_understood",
+    500: "our_fault",
+    503: "busy",
+    504: "too_slow",
+}
+OTHER_KINDS = ("string_type", "list_type")
+
+
+class Trouble(BaseModel):
+    """Why a request was not answered."""
+
+    message: str
+    type: str
+    expected: str
+    found: str
+    remedy: str
+
+
+class Refusal(BaseModel):
+    """The body of every answer that is none."""
+
+    error: Trouble
+
+
+class Refused(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        fault: why.
+        headers: sent with it.
+    """
+
+    def __init__(self, status: int, fault: Fault, headers: Mapping[str, str] = {}) -> None:
+        super().__init__(str(fault))
+        self.status, self.fault, self.headers = status, fault, dict(headers)
+
+
+def refusal(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:
+    """A refusal as a response; in ASCII, since names that a client made up may stand in it."""
+    told = {"message": str(fault), "type": KINDS.get(status, "error")}
+    told |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
+    return Response(json.dumps({"error": told}), status, dict(headers), "application/json")
+
+
+def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses, as OpenAPI describes them."""
+    return {status: {"model": Refusal, "description": KINDS[status].replace("_", " ")} for status in statuses}
+
+
+def hang_up(app: FastAPI) -> None:
+    """Have the application answer so whatever goes wrong in it."""
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _misread)
+    app.add_exception_handler(HTTPException, _plain)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal(error.status, error.fault, error.headers)
+
+
+async def _misread(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = min(error.errors(), key=_far)
+    names = [str(part) for part in first["loc"][1:]]
+    place = ".".join(name[:40] for name in names if name.isidentifier() or name.isdigit()) or "the body"
+    return refusal(422, Fault("a request as /openapi.json describes it", f"{place}: {first['msg']}", "mend it"))
+
+
+def _far(error: Any) -> tuple[bool, int]:
+    """How far an error is from what was meant: of `a text, or several` only one can have been."""
+    return error["type"] in OTHER_KINDS, -len(error["loc"])
+
+
+async def _plain(request: Request, error: Exception) -> Response:
+    """What the framework refuses: an address or a method that there is not, a body that no JSON can be made of."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:
+        return refusal(422, Fault("a body in JSON", "one that cannot be read as such", "mend it"))
+    expected = {404: "an address that there is", 405: "a method that this address takes"}
+    fault = Fault(expected.get(error.status_code, "another request"), error.detail.lower(), "see /openapi.json")
+    return refusal(error.status_code, fault, error.headers or {})

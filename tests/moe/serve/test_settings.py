@@ -1,0 +1,55 @@
+"""Claims about settings and keys: what is wrong is told, no door stands open, and only a key's owner is known by it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from experts.errors import Fault
+from moe.serve.keys import hash_of, new_key, owner_of
+from moe.serve.settings import ServeSettings, is_loopback, read_settings, refuse_missing_extra, refuse_open_door
+
+
+def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("port: 9000\nmax_texts: 3\n")
+    settings = read_settings(tmp_path / "s.yaml", host=None, port=9001)
+    assert (settings.host, settings.port, settings.max_texts) == ("127.0.0.1", 9001, 3)
+    assert read_settings(None) == ServeSettings()
+
+
+@pytest.mark.parametrize("wrong", ["prot: 1", "port: 70000", "timeout_s: 0", "keys: {me: short}", "max_wait_ms: .nan"])
+def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"queue_texts: -1\n{wrong}\n")
+    with pytest.raises(Fault, match=r"queue_texts: .*; ") as fault:
+        read_settings(tmp_path / "s.yaml")
+    assert wrong.split(":")[0] in str(fault.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", ""])
+def test_no_door_stands_open_to_others_without_a_key(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(Fault, match="moe serve --new-key|Make one"):
+        refuse_open_door(ServeSettings(host=host))
+    refuse_open_door(ServeSettings(host=host, keys={"me": new_key()["sha256"]}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_at_this_machine_alone_none_is_needed(host: str) -> None:
+    refuse_open_door(ServeSettings(host=host))
+
+
+def test_a_key_is_known_by_its_hash_and_no_other_is() -> None:
+    mine, yours = new_key(), new_key()
+    keys = {"me": mine["sha256"], "you": yours["sha256"]}
+    assert owner_of(mine["key"], keys) == "me"
+    assert owner_of(yours["key"], keys) == "you"
+    for other in (mine["sha256"], "", mine["key"][:-1], new_key()["key"], "\ud800"):
+        assert owner_of(other, keys) is None
+    assert hash_of(mine["key"]) == mine["sha256"]
+    assert mine["key"] != yours["key"]
+
+
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Fault, match=r"no fastapi, uvicorn, prometheus_client.*finmoe\[serve\]"):
+        refuse_missing_extra()
