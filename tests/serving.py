@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.testclient import TestClient
 
@@ -34,31 +37,35 @@ def make_service(folder: Path, **settings: object) -> Service:
 
 
 class Running:
-    """`moe serve` as a process: where it is asked, and its lines."""
+    """`moe serve` as a process: where it is asked, and its lines; in a file, since a full pipe would stop it."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, log: Path, *words: str) -> None:
         command = [sys.executable, str(ROOT / "cli.py"), "serve", str(folder), "--port", "0", "--threads", "1", *words]
-        surroundings = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings)
-        assert self.process.stderr
-        first = next(self.process.stderr)
-        assert first.startswith("{"), first
-        self.url = json.loads(first)["url"]
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(command, stderr=stream, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        while not log.read_text().endswith("\n") and self.process.poll() is None:
+            time.sleep(0.05)
+        self.url = self.lines()[0]["url"]
 
-    def end(self, sent: int = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit code and what it wrote since."""
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has written."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def end(self, sent: int = signal.SIGTERM) -> int:
+        """Its exit code, once it is told to end."""
         self.process.send_signal(sent)
-        _, err = self.process.communicate(timeout=60)
-        return self.process.returncode, err
+        return self.process.wait(60)
 
 
 @contextmanager
 def running(folder: Path, *words: str) -> Iterator[Running]:
     """The real command on a free port; ended where the test has not."""
-    one = Running(folder, *words)
-    try:
-        yield one
-    finally:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.communicate()
+    with tempfile.TemporaryDirectory() as place:
+        one = Running(folder, Path(place) / "log", *words)
+        try:
+            yield one
+        finally:
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()

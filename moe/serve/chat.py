@@ -18,12 +18,13 @@ from transformers import AsyncTextIteratorStreamer
 
 from moe.generate import Sampling
 from moe.serve.forms import STRICT, spoken
-from moe.serve.refusals import Refused, told
+from moe.serve.refusals import KINDS, Refused, told
 from moe.serve.service import Service
 from moe.serve.settings import ServeSettings
 from moe.serve.writing import AskedToWrite, Said
 
 USUAL = Sampling()
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 
 
 class StreamOptions(BaseModel):
@@ -45,7 +46,10 @@ def chat_form(settings: ServeSettings) -> type[BaseModel]:
     fields: dict[str, Any] = {
         "model": (str, Field("", max_length=200, description="any name: the model that is served answers")),
         "messages": (list[turn], Field(min_length=1, max_length=settings.max_texts)),
-        "max_completion_tokens": (int | None, Field(None, **most, description="most tokens of the answer; else 128")),
+        "max_completion_tokens": (
+            int | None,
+            Field(None, **most, description="most tokens of the answer; else 128, or half of the context"),
+        ),
         "max_tokens": (int | None, Field(None, **most, description="the same, by its older name")),
         "temperature": (float, Field(USUAL.temperature, ge=0, le=2, description="0 is the likeliest token")),
         "top_p": (float, Field(USUAL.top_p, gt=0, le=1, description="draw among the likeliest of this probability")),
@@ -98,7 +102,7 @@ class ChatResponse(BaseModel):
 def chat_routes(routes: APIRouter, service: Service) -> None:
     """Hang up the address."""
     form = chat_form(service.settings)
-    events: Any = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    events: Any = {200: {"content": {"text/event-stream": {"schema": EVENT}}}}
 
     @routes.post("/v1/chat/completions", response_model=ChatResponse, responses=told(409, 422, 503, 504) | events)
     async def chat(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
@@ -113,8 +117,9 @@ def chat_routes(routes: APIRouter, service: Service) -> None:
 
 
 def _asked(body: Any, service: Service) -> AskedToWrite:
-    most = body.max_completion_tokens or body.max_tokens or min(USUAL.new_tokens, service.settings.max_new_tokens)
     engine: Any = service.served.engine
+    usual = min(USUAL.new_tokens, service.settings.max_new_tokens, (engine.context or 256) // 2)
+    most = body.max_completion_tokens or body.max_tokens or usual
     streamer = None
     if body.stream:
         streamer = AsyncTextIteratorStreamer(engine.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -184,7 +189,7 @@ class _Stream:
         """
         try:
             async with asyncio.timeout(self.end - time.monotonic()):
-                return await anext(self.asked.streamer, None)
+                return await anext((piece async for piece in self.asked.streamer if piece), None)
         except TimeoutError as error:
             raise self.service.too_slow() from error
 
@@ -206,7 +211,7 @@ class _Stream:
                 piece = await self._piece()
             yield self._last(await done)
         except Refused as no:
-            yield _event({"error": {"message": str(no.fault), "type": "too_slow"}})
+            yield _event({"error": {"message": str(no.fault), "type": KINDS[no.status]}})
         finally:
             self._leave(done)
         yield "data: [DONE]\n\n"

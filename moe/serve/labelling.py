@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experts.errors import Fault, guess
+from experts.errors import Fault
 from moe.infer import answer_each, as_row
 from moe.predict import Predictor, Routing
-from moe.serve.refusals import Refused
+from moe.serve.refusals import Refused, refuse_unknown
 
 PASSES = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
 BYTES = 4  # a token, about
@@ -63,12 +63,8 @@ class Labelling:
     def _refuse(self, one: Asked) -> None:
         """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way."""
         model = self.predictor.model
-        for name, value, known in (
-            ("domain", one.domain, [domain.name for domain in model.domains]),
-            ("task", one.task, list(model.labels.tasks)),
-        ):
-            if value is not None and value not in known:
-                raise Refused(422, Fault(f"one of the {name}s {', '.join(known)}", "another", guess(value, known)))
+        refuse_unknown("domain", one.domain, [domain.name for domain in model.domains])
+        refuse_unknown("task", one.task, list(model.labels.tasks))
         self.predictor.asked(one.routing, one.abstain).check(one.task, one.domain)
 
     def _tried(self, asked: Sequence[Asked]) -> list[Any]:

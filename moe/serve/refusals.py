@@ -4,7 +4,7 @@ When something is refused is told where it is; no text of a request comes back i
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from experts.errors import Fault
+from experts.errors import Fault, guess
 
 KINDS = {
     401: "who_are_you",
@@ -58,6 +58,16 @@ class Refused(Exception):
     def __init__(self, status: int, fault: Fault, headers: Mapping[str, str] = {}) -> None:
         super().__init__(str(fault))
         self.status, self.fault, self.headers = status, fault, dict(headers)
+
+
+def refuse_unknown(kind: str, name: str | None, known: Sequence[str]) -> None:
+    """Refuse a domain or a task that the model does not have.
+
+    Raises:
+        Refused: naming those that it has.
+    """
+    if name is not None and name not in known:
+        raise Refused(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", guess(name, known)))
 
 
 def refusal(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:

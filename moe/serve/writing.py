@@ -12,7 +12,7 @@ from experts.errors import Fault
 from moe.generate import Generator, Sampling
 from moe.model import Mixture
 from moe.predict import Routing
-from moe.serve.refusals import Refused
+from moe.serve.refusals import Refused, refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ class Writing:
         except Exception as error:
             if asked.streamer is not None:
                 asked.streamer.on_finalized_text("", stream_end=True)
-            return Refused(422, error) if isinstance(error, Fault) else error
+            return Refused(409, error) if isinstance(error, Fault) else error
 
     def _said(self, asked: AskedToWrite) -> Said:
+        refuse_unknown("domain", asked.domain, [domain.name for domain in self.model.domains])
         generator = Generator(self.model, self.template, asked.sampling, asked.routing == "hard")
         ids = generator.tokens(asked.turns)
         (written,) = generator.write([ids], asked.domain, asked.streamer, asked.stop.is_set)

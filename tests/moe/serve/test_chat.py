@@ -65,7 +65,7 @@ def test_a_whole_answer_is_the_one_of_moe_generate(theirs: openai.OpenAI, folder
     assert found.choices[0].message.content == other.text
     assert found.choices[0].finish_reason == "length"
     assert found.usage is not None
-    assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (4, 9, 13)
+    assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (5, 9, 14)
     assert found.model_extra is not None
     assert found.model_extra["experts"] == pytest.approx(other.shares, abs=1e-5)
 
@@ -88,26 +88,26 @@ def test_all_pieces_of_a_stream_are_the_whole_answer(theirs: openai.OpenAI, fold
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("over", "found"),
+    ("over", "status", "found"),
     [
-        ({"messages": [{"role": "user", "content": "profit " * 70}]}, "tokens"),
-        ({"messages": [{"role": "system", "content": "be brief"}, *TURN]}, "turns of system, user"),
-        ({"domain": "odd"}, "'odd'"),
-        ({"messages": []}, "at least 1 item"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
-        ({"max_tokens": 5000}, "max_tokens"),
-        ({"n": 2}, "n: "),
-        ({"tools": []}, "tools: Extra inputs"),
-        ({"temperature": -1}, "temperature"),
+        ({"messages": [{"role": "user", "content": "profit " * 70}]}, 409, "tokens"),
+        ({"messages": [{"role": "system", "content": "be brief"}, *TURN]}, 409, "turns of system, user"),
+        ({"domain": "odd"}, 422, "another"),
+        ({"messages": []}, 422, "at least 1 item"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, 422, "messages.0.role"),
+        ({"max_tokens": 5000}, 422, "max_tokens"),
+        ({"n": 2}, 422, "n: "),
+        ({"tools": []}, 422, "tools: Extra inputs"),
+        ({"temperature": -1}, 422, "temperature"),
     ],
-    ids=str,
+    ids=lambda one: str(one)[:40],
 )
 def test_what_cannot_be_written_is_refused_before_a_piece(
-    asking: TestClient, over: dict[str, Any], found: str, stream: bool
+    asking: TestClient, over: dict[str, Any], status: int, found: str, stream: bool
 ) -> None:
     body = {"messages": TURN, "max_tokens": 4, "stream": stream} | over
     got = asking.post("/v1/chat/completions", json=body)
-    assert got.status_code == 422, got.text
+    assert got.status_code == status, got.text
     assert found in got.json()["error"]["found"]
 
 
@@ -115,14 +115,14 @@ def test_turns_go_through_the_chat_template_where_there_is_one(asking: TestClien
     tokenizer = service.served.engine.tokenizer  # type: ignore[attr-defined]
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' and loop.index > 1 %}{{ raise_exception('system first') }}"
-        "{% endif %}the {{ m.content }} again{% endfor %}"
+        "{% endif %}the {{ m.content }} again {% endfor %}"
     )
     try:
         turns = [{"role": "system", "content": "bank"}, *TURN]
         got = asking.post("/v1/chat/completions", json={"messages": turns, "max_tokens": 2}).json()
         assert got["usage"]["prompt_tokens"] == 2 * 2 + 4
         refused = asking.post("/v1/chat/completions", json={"messages": turns[::-1], "max_tokens": 2})
-        assert (refused.status_code, refused.json()["error"]["found"]) == (422, "system first")
+        assert (refused.status_code, refused.json()["error"]["found"]) == (409, "system first")
     finally:
         tokenizer.chat_template = None
 
@@ -135,8 +135,11 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_and_the_model_stops(
     write = Generator.write
 
     def slowly(self: Generator, prompts: Any, pin: Any, streamer: Any, stop: Any) -> Any:
+        told: list[bool] = []
+
         def until() -> bool:
-            time.sleep(0.05)
+            told.append(stop())
+            time.sleep(0.1 if len(told) > 6 else 0.0)
             if stop():
                 stopped.set()
             return bool(stop())
@@ -144,7 +147,7 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_and_the_model_stops(
         return write(self, prompts, pin, streamer, until)
 
     monkeypatch.setattr(Generator, "write", slowly)
-    late = Service(service.settings.model_copy(update={"timeout_s": 0.4}), service.place, service.served)
+    late = Service(service.settings.model_copy(update={"timeout_s": 1.0}), service.place, service.served)
     assert engine is late.served.engine
     with TestClient(make_app(late), base_url="http://localhost") as asking:
         body = {"messages": TURN, "max_tokens": 50, "stream": True}

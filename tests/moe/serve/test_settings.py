@@ -20,7 +20,7 @@ def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) ->
 @pytest.mark.parametrize("wrong", ["prot: 1", "port: 70000", "timeout_s: 0", "keys: {me: short}", "max_wait_ms: .nan"])
 def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "s.yaml").write_text(f"queue_texts: -1\n{wrong}\n")
-    with pytest.raises(Fault, match=r"queue_texts: .*; ") as fault:
+    with pytest.raises(Fault, match="queue_texts: ") as fault:
         read_settings(tmp_path / "s.yaml")
     assert wrong.split(":")[0] in str(fault.value)
 
@@ -28,7 +28,7 @@ def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", ""])
 def test_no_door_stands_open_to_others_without_a_key(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(Fault, match="moe serve --new-key|Make one"):
+    with pytest.raises(Fault, match="Make one with moe serve --new-key"):
         refuse_open_door(ServeSettings(host=host))
     refuse_open_door(ServeSettings(host=host, keys={"me": new_key()["sha256"]}))
 
