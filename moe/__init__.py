@@ -1,1 +1,38 @@
-"""The workshop: data, model, stages, training, merging, evaluation and inference for a mixture of domain experts."""
+"""The workshop: data, model, stages, training, merging, evaluation and inference for a mixture of domain experts.
+
+Its public names are few, and each is imported on first use, so that importing the package stays cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moe.classifier import MixtureClassifier
+    from moe.config import RunSettings, load_run
+    from moe.errors import Fault
+    from moe.estimator import MixtureEstimator
+    from moe.text_pipeline import TextPipeline, pipeline
+
+__all__ = ["Fault", "MixtureClassifier", "MixtureEstimator", "RunSettings", "TextPipeline", "load_run", "pipeline"]
+
+_HOMES = {
+    "Fault": "errors",
+    "MixtureClassifier": "classifier",
+    "MixtureEstimator": "estimator",
+    "RunSettings": "config",
+    "TextPipeline": "text_pipeline",
+    "load_run": "config",
+    "pipeline": "text_pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(f"moe.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'moe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion in a notebook."""
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,7 @@ from moe.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
 from moe.calibration import read_calibration
 from moe.config import ConfigFault, RunSettings, find_config, load_run, overlay, parse_run
 from moe.faults import sentence
+from moe.folder import CARD as MIXTURE_CARD
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
@@ -83,6 +84,18 @@ def model_folder(model: Path | None, config: Path | None, out: Path | None, sets
     if others := [one for one in sets or () if not one.startswith("backbone.")]:
         raise Fault("--set backbone.KEY=VALUE for a model that is there", others[0], "leave it out")
     return model
+
+
+def folder_of(named: Path, sets: Sequence[str] = ()) -> Path:
+    """The model folder that a path means: itself, or the best mixture of the run that it holds.
+
+    Raises:
+        Fault: when there is no such folder or no model in it, or a setting is not the backbone's.
+    """
+    if not named.is_dir():
+        raise Fault(f"a model's or a run's folder at {named}", "none", "name a folder that moe has trained")
+    whole = any((named / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))
+    return model_folder(named if whole else best_model(named), None, None, sets)
 
 
 def check_routing(routing: str) -> None:

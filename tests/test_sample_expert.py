@@ -8,7 +8,7 @@ from moe.alone import read_alone
 from moe.baselines import baseline_reports
 from moe.config import load_run
 from moe.evaluate import evaluate
-from moe.pipeline import run_all
+from moe.run import run_all
 from moe.sample import DOMAINS
 from moe.steps import train_domain
 from moe.workspace import Workspace

@@ -19,8 +19,8 @@ from moe import ranks
 from moe.errors import Interrupted
 from moe.folder import read_mixture
 from moe.instruct import instruct
-from moe.pipeline import run_all
 from moe.pretrain import pretrain
+from moe.run import run_all
 from moe.steps import merge_experts, train_domain, train_router
 from moe.trajectory import LOG
 from moe.workspace import Workspace

@@ -1,7 +1,7 @@
 """Commands that train: experts, roles, the merge, the router, questions, all in a row.
 
 Imports of ours stand inside the commands, so that help answers at once; what they do lies in `moe.steps`,
-`moe.pretrain`, `moe.instruct` and `moe.pipeline`.
+`moe.pretrain`, `moe.instruct` and `moe.run`.
 """
 
 import sys
@@ -130,7 +130,7 @@ def run_(
     json_: JsonOption = False,
 ) -> None:
     """All steps: train every expert, merge, train the router, compare on the test rows."""
-    from moe.pipeline import run_all, summary_view
+    from moe.run import run_all, summary_view
 
     summary = run_all(workspace(config, out, sets), overwrite, resume)
     if not json_ and not sys.stdout.isatty() and not silent():

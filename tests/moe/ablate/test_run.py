@@ -12,8 +12,8 @@ from moe.ablate.rows import FULL, Retrained, answered_rows, chosen, retrained_ro
 from moe.ablate.run import ablate, rows_of
 from moe.evaluate import evaluate
 from moe.folder import read_mixture
-from moe.pipeline import run_all
 from moe.result import best_model
+from moe.run import run_all
 from moe.train import _Loop
 from moe.workspace import Workspace
 

@@ -35,14 +35,34 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> d
     Returns:
         `figures` by model and task, `routing`, `predictions`, `verdict`, `folder`; also in `summary.json`.
     """
+    _train_experts(work, overwrite, resume)
+    say(verdict := _join(work, overwrite, resume))
+    return ranks.from_first(lambda: _summary(work, verdict))
+
+
+def train_all(work: Workspace) -> Path:
+    """The same without the comparison, for rows that hold no test.
+
+    Returns:
+        the best mixture's folder; where there is one expert alone and so nothing to route, the expert's.
+    """
+    experts = _train_experts(work)
+    if len(experts) == 1:
+        return experts[0]
+    _join(work)
+    return best_model(work.out)
+
+
+def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = False) -> list[Path]:
     if work.run.shared:
         train_shared(work, overwrite, resume)
-    for domain in work.run.domains:
-        train_domain(work, domain, overwrite, resume)
+    return [folder for domain in work.run.domains for folder in train_domain(work, domain, overwrite, resume)]
+
+
+def _join(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
     if not (resume and (work.out / MERGED).is_dir()):
         merge_experts(work, overwrite=overwrite)
-    say(verdict := train_router(work, overwrite, resume))
-    return ranks.from_first(lambda: _summary(work, verdict))
+    return train_router(work, overwrite, resume)
 
 
 def _summary(work: Workspace, verdict: str) -> dict[str, Any]:

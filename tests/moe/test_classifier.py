@@ -1,0 +1,92 @@
+"""Claims about a model asked from Python: it says what `moe infer` says, and refuses what is no text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Make
+from mixtures import written
+
+from moe import Fault, MixtureClassifier
+from moe.backbone import load_backbone
+from moe.infer import answer_rows
+from moe.opening import Opening
+from moe.result import write_result
+
+TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost"]
+
+
+@pytest.fixture
+def folder(make_work: Make) -> Path:
+    """A run folder with one mixture of random experts, named the best."""
+    work = make_work()
+    written(work.out / "moe-joint", load_backbone(work.run.backbone), work)
+    write_result(work.out, {}, "moe-joint", "")
+    return work.out
+
+
+def test_it_answers_as_the_command_does(folder: Path) -> None:
+    classifier = MixtureClassifier.load(folder)
+    told = list(answer_rows([{"text": text} for text in TEXTS], Opening(folder / "moe-joint").open()))
+    assert classifier.answers(TEXTS) == told
+    assert classifier.predict(TEXTS) == [row["label"] for row in told]
+    probabilities = classifier.predict_proba(TEXTS)
+    assert probabilities.sum(1) == pytest.approx(1)
+    np.testing.assert_allclose(probabilities, [list(row["probabilities"].values()) for row in told], atol=1e-6)
+    assert list(classifier.classes_[probabilities.argmax(1)]) == classifier.predict(TEXTS)
+    assert (classifier.experts, classifier.domains) == (("news", "forum"),) * 2
+    assert "moe-joint" in repr(classifier)
+
+
+def test_a_run_folder_means_its_best_mixture_and_a_path_may_be_a_string(folder: Path) -> None:
+    assert MixtureClassifier.load(str(folder)).folder == folder / "moe-joint"
+    assert MixtureClassifier.load(folder / "moe-joint").folder == folder / "moe-joint"
+
+
+def test_windows_bound_what_is_read_at_once_and_change_no_answer(folder: Path) -> None:
+    whole = MixtureClassifier.load(folder).predict_proba(TEXTS * 3)
+    small = MixtureClassifier.load(folder, batch_tokens=8).predict_proba(TEXTS * 3)
+    np.testing.assert_allclose(whole, small, atol=1e-5)
+
+
+def test_a_domain_pins_and_arrays_and_streams_are_texts_too(folder: Path) -> None:
+    classifier = MixtureClassifier.load(folder)
+    pinned = classifier.answers(TEXTS, domain="forum")
+    assert {row["task"] for row in pinned} == {"forum"}
+    assert classifier.predict(np.array(TEXTS)) == classifier.predict(text for text in TEXTS)
+    assert classifier.predict([]) == []
+    assert classifier.predict_proba([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ("profit rose", "put it into a list"),
+        (7, "found one int"),
+        ([["profit"]], "text is no text: list, at position 0"),
+        (["profit", None], "missing text, at position 1"),
+        (["profit", "  "], "missing text, at position 1"),
+        (["profit", float("nan")], "text is no text: float"),
+        (["profit \ud800"], "broken encoding"),
+        (np.array([["profit"]]), r"shape \(1, 1\)"),
+        ({"text": "profit"}, "found a dict"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(folder: Path, texts: object, said: str) -> None:
+    with pytest.raises(Fault, match=f"(?i){said}"):
+        MixtureClassifier.load(folder).predict(texts)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_opened_or_asked_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="Name a folder that moe has trained"):
+        MixtureClassifier.load(tmp_path / "nowhere")
+    with pytest.raises(Fault, match="a mixture in"):
+        MixtureClassifier.load(tmp_path / "data")
+    with pytest.raises(Fault, match="soft or hard"):
+        MixtureClassifier.load(folder, routing="warm")  # type: ignore[arg-type]
+    with pytest.raises(Fault, match="calibrated"):
+        MixtureClassifier.load(folder, abstain=0.9)
+    with pytest.raises(Fault, match=r"--set backbone"):
+        MixtureClassifier.load(folder, sets=["lora.r=4"])
+    with pytest.raises(Fault, match="Did you mean forum"):
+        MixtureClassifier.load(folder).predict(TEXTS, domain="forun")
