@@ -144,13 +144,18 @@ class Mixture(nn.Module):
         out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
         return Output(pooled, out.logits, out.polarity, routed)
 
-    @torch.no_grad()
     def look(
-        self, input_ids: Tensor, attention_mask: Tensor, allowed: Tensor | None = None, hard: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        allowed: Tensor | None = None,
+        hard: bool = False,
+        back: bool = False,
     ) -> tuple[Tensor, Routed | None]:
-        """The trunk alone: its states (B, T, D), and what the router makes of them."""
-        now = _Pass(self.own_tokens(input_ids, attention_mask), allowed, hard, stop=True)
-        return self._run(now, input_ids, attention_mask)
+        """The trunk alone: its states (B, T, D), and what the router makes of them; with a way `back` if asked."""
+        with torch.set_grad_enabled(back):
+            now = _Pass(self.own_tokens(input_ids, attention_mask), allowed, hard, stop=True)
+            return self._run(now, input_ids, attention_mask)
 
     def own_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, T) bool: a text's tokens without special ones, which the router reads; all where it has no other."""

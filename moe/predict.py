@@ -139,12 +139,12 @@ class Predictor:
         if not self.windows:
             first = np.unique(owner, return_index=True)[1]  # (B,)
             ids, owner = [ids[i] for i in first], owner[first]
-        allowed = self._allowed(pin, owner) if pin else None  # (W, E)
+        allowed = self.pinned([pin[i] for i in owner]) if pin else None  # (W, E)
         batches = by_budget([len(one) for one in ids], self.tokens)
         if self.hard and self.model.gate is not None and self.model.only is None:
             batches, raw = self._in_two_phases(ids, batches, allowed)
         else:
-            raw = [self._raw(*self._pad(ids, batch), allowed=_rows(allowed, batch)) for batch in batches]
+            raw = [self._raw(*self.pad(ids, batch), allowed=_rows(allowed, batch)) for batch in batches]
         back = np.argsort(np.concatenate(batches))  # (W,)
         whole = {name: np.concatenate([one[name] for one in raw])[back] for name in raw[0]}
         return self._scores(whole, owner, counts)
@@ -170,7 +170,7 @@ class Predictor:
         expert = np.zeros(len(ids), dtype=int)  # (W,)
         dense = np.zeros((len(ids), len(self.model.bank.names)), dtype=np.float32)  # (W, E)
         for batch in batches:
-            trunk, routed = self.model.look(*self._pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
+            trunk, routed = self.model.look(*self.pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
             assert routed is not None
             states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
             expert[batch] = routed.gates.argmax(1).cpu().numpy()
@@ -182,11 +182,11 @@ class Predictor:
                 for part in by_budget(lengths[mine], self.tokens):
                     batch = mine[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    raw.append(self._raw(*self._pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
+                    raw.append(self._raw(*self.pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
                     done.append(batch)
         return done, raw
 
-    def _pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
+    def pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
         """Ids and mask of some windows, (W, T) each, on the model's device."""
         device = self.model.owners.device
         chosen = [torch.tensor(ids[i]) for i in batch]
@@ -207,8 +207,9 @@ class Predictor:
             found["polarity"] = out.polarity
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
-    def _allowed(self, pin: Sequence[str | None], owner: np.ndarray) -> Tensor:
-        index = torch.tensor([self.model.domain_index(pin[i]) for i in owner], device=self.model.owners.device)
+    def pinned(self, domains: Sequence[str | None]) -> Tensor:
+        """(W, E) bool: the experts of each one's domain; all of them where it is None or has none."""
+        index = torch.tensor([self.model.domain_index(name) for name in domains], device=self.model.owners.device)
         allowed = allowed_experts(self.model.owners, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
@@ -260,14 +261,15 @@ class Predictor:
         space = self.model.labels
         mask = np.array(space.mask(task))  # (K,)
         labels = tuple(label for label, own in zip(space.heads[space.head_of[task]], mask, strict=True) if own)
-        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64) / self._temperature(task)  # (K,)
+        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
         polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
         said = (task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
         return Answer(*said, self._abstains(task, float(probabilities.max())))
 
-    def _temperature(self, task: str) -> float:
+    def temperature(self, task: str) -> float:
+        """What a task's logits are divided by."""
         return self.calibration.temperature(task) if self.calibration else 1.0
 
     def _abstains(self, task: str, confidence: float) -> bool | None:

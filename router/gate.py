@@ -176,7 +176,9 @@ class Gate(nn.Module):
         dense = roles[..., self.group] * inside  # (B, E)
         if hard:
             return harden(Mixed(dense, dense))
-        winners = self._winners(inside) + (inside - inside.detach())  # (B, E)
+        winners = self._winners(inside)  # (B, E)
+        if self.training:  # what answers has no such gradient
+            winners = winners + (inside - inside.detach())  # (B, E)
         return Mixed(self._keep_largest(roles)[..., self.group] * winners, dense)
 
     def _constant(self, logits: Tensor) -> Tensor:

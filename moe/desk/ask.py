@@ -1,7 +1,7 @@
-"""Commands that ask a model: labels of texts, answers to prompts.
+"""Commands that ask a model: labels of texts and why these, answers to prompts.
 
-Imports of ours stand inside the commands, so that help answers at once; the work lies in `moe.answer`, `moe.bulk`
-and `moe.writing`.
+Imports of ours stand inside the commands, so that help answers at once; the work lies in `moe.answer`, `moe.bulk`,
+`moe.explain` and `moe.writing`.
 """
 
 import sys
@@ -93,6 +93,55 @@ def infer(
     request.check()
     folder = model_folder(model, config, None if request.out else place, sets)
     answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
+
+
+@app.command("explain")
+def explain_(
+    model: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to explain.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A corpus (csv, jsonl, parquet, txt): its words for each label.")
+    ] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .csv, .jsonl or .parquet file for the corpus's words.")
+    ] = None,
+    data_type: Annotated[
+        str | None, typer.Option("--data-type", help="Pin the texts to this domain's experts; else the router decides.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task to answer, where there are several.")] = None,
+    routing: RoutingOption = "soft",
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Points of the integral, 64 for a text, 16 for a corpus; more is exacter."),
+    ] = None,
+    least: Annotated[int, typer.Option("--least", min=1, help="A corpus's words in so many places or more.")] = 5,
+    most: Annotated[int | None, typer.Option("--most", min=1, help="At most so many texts of the corpus.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Tokens in one pass; by default what suits the machine.")
+    ] = None,
+    spreadsheet: SpreadsheetOption = False,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Say why: words for and against a label, words for an expert, each expert alone; or the words of a corpus."""
+    from moe.explain import STEPS, explain
+    from moe.explain_view import explanation_view
+    from moe.lexicon import STEPS as FEWER
+    from moe.lexicon import Asked, lexicon_of_file, lexicon_view
+    from moe.opening import Opening, model_folder
+
+    asked = Asked(tuple(texts or ()), file, text_column, out, spreadsheet, data_type, task, least, most)
+    asked.check()
+    folder = model_folder(model, None, None, sets)
+    opening = Opening(folder, tuple(sets or ()), routing, tokens=tokens)  # type: ignore[arg-type]
+    opening.check()
+    predictor = opening.open()
+    for text in asked.texts:
+        found = explain(predictor, text, data_type, task, steps or STEPS)
+        show(found.as_json(), lambda _, found=found: explanation_view(found), json_)
+    if file is not None:
+        show(lexicon_of_file(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
 
 
 @app.command("generate")
