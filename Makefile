@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check lint types pins audit wheel clean
+.PHONY: install demo test test-slow check lint types docs help pins audit wheel clean
 
 install: $(STAMP)  ## Make the virtual environment and install FinMoE in it.
 
@@ -23,7 +23,7 @@ test: install  ## Run the quick tests.
 test-slow: install  ## Run the slow tests too.
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-check: lint types  ## Lint and types.
+check: lint types docs  ## Lint, types, and the site with all of its links.
 
 lint: install
 	$(BIN)/ruff check .
@@ -31,6 +31,12 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+docs: install  ## Build the site into build/site; a broken link stops it.
+	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+
+help: install  ## Write what --help says into docs/commands.md.
+	$(BIN)/python docs/hooks/commands.py
 
 pins: install  ## Resolve all dependencies anew: constraints.txt, and the bill of materials of what it names.
 	$(BIN)/python -m pip install --quiet uv cyclonedx-bom

@@ -4,7 +4,6 @@ Only this module catches faults. The commands stand in `moe/desk/`; everything h
 `--help` answers at once.
 """
 
-import logging
 import os
 import shlex
 import sys
@@ -44,8 +43,16 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing beside the result: no bar, no note; errors stay.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below log, too.")] = False,
 ) -> None:
     """FinMoE: a mixture of domain experts for financial text."""
+    if quiet or verbose:
+        from moe.progress import set_volume
+
+        set_volume(quiet, verbose)
     several = os.environ.get("WORLD_SIZE", "1")
     if several != "1" and ctx.invoked_subcommand not in TOGETHER:
         from moe.errors import Fault
@@ -59,7 +66,6 @@ def main() -> None:
     if silent():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 — as long as the process lives
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
     try:
         app()
     except Exception as error:

@@ -3,6 +3,7 @@
 Its public names are few, and each is imported on first use, so that importing the package stays cheap.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from moe.errors import Fault
     from moe.estimator import MixtureEstimator
     from moe.text_pipeline import TextPipeline, pipeline
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
 
 __all__ = ["Fault", "MixtureClassifier", "MixtureEstimator", "RunSettings", "TextPipeline", "load_run", "pipeline"]
 

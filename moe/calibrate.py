@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -28,6 +27,7 @@ from moe.pictures import reliability, risk_coverage
 from moe.predict import Predictor
 from moe.report import ends
 from moe.statistics import share
+from moe.tables import Table
 from moe.workspace import Workspace
 
 SPLITS = ("validation", "test")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experts.domain import Labels
@@ -20,6 +19,7 @@ from moe.judging import test_rows
 from moe.opening import open_model
 from moe.predict import Predictor
 from moe.statistics import Answers, Interval, differences, intervals, mcnemar
+from moe.tables import Table
 from moe.workspace import Workspace
 
 NONE, FIRST, SECOND = "none", "A better", "B better"

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from moe.backbone import default_device
@@ -26,6 +25,7 @@ from moe.probe import Probe, Tried
 from moe.progress import bar, hushed, told_time
 from moe.stages import JOINT, PRETRAIN, WARMUP
 from moe.steps import continue_stage, merge_experts, train_domain, train_shared
+from moe.tables import Table
 from moe.trajectory import read_trajectory
 from moe.workspace import Workspace
 

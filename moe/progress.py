@@ -1,18 +1,47 @@
 """What a person sees while work runs: a rich bar with rate and time left on a terminal, plain lines in a pipe.
 
-It knows of no model; the loops that use it tell it where they are.
+It knows of no model; the loops that use it tell it where they are. How much is told is decided here alone.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # of several processes the first one speaks
+from experts.errors import Fault
+
+_ONE_OF_MANY = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+console = Console(stderr=True, quiet=_ONE_OF_MANY)
+_LOUD = False
+
+
+def set_volume(quiet: bool, verbose: bool) -> None:
+    """How much a person is told from now on, in this process.
+
+    Args:
+        quiet: no bar and no note; results and errors are others' to print.
+        verbose: what the libraries below log is shown too.
+
+    Raises:
+        Fault: when both are asked for.
+    """
+    global _LOUD
+    if quiet and verbose:
+        raise Fault("--quiet or --verbose", "both", "leave one out")
+    console.quiet, _LOUD = quiet or _ONE_OF_MANY, verbose and not _ONE_OF_MANY
+    if _LOUD:
+        logging.basicConfig(level=logging.INFO, handlers=[RichHandler(console=console, show_path=False)], force=True)
+
+
+def loud() -> bool:
+    """Whether libraries may log."""
+    return _LOUD
 
 
 _HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
@@ -50,7 +79,7 @@ def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterat
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=quiet or _HUSHED.get() or not console.is_terminal,
+        disable=quiet or console.quiet or _HUSHED.get() or not console.is_terminal,
     ) as progress:
         yield Meter(progress, title, total)
 

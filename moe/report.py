@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from moe.goals import judged_by
+from moe.tables import Table
 
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 

@@ -6,6 +6,7 @@ Each step is a row of `moe.stages` run by `moe.train`; folders are whole or abse
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -14,8 +15,8 @@ from torch import Tensor
 from experts.adapter import fresh_adapter
 from experts.domain import Domain
 from experts.errors import Fault, guess
-from experts.files import refuse_existing
-from experts.folder import ExpertCard, ExpertFolder, read_expert, write_expert
+from experts.files import read_json, refuse_existing
+from experts.folder import METRICS, ExpertCard, ExpertFolder, read_expert, write_expert
 from moe import ranks
 from moe.alone import SHARED_NAME, expert_model
 from moe.backbone import identify, load_backbone
@@ -292,3 +293,13 @@ def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: Goal) -
     idle = goal.worth(scores[best]) < goal.worth(scores[MERGED])
     told += "; merged alone, with a router that knows nothing, it was better" if idle else ""
     return f"best by validation {goal.title}: {best} ({figures}){told}"
+
+
+def told_of(folders: Sequence[Path]) -> dict[str, Any]:
+    """What steps wrote, as `--json` prints it: each folder with its steps and its best validation figures."""
+    found = []
+    for folder in folders:
+        figures = read_json(folder / METRICS)
+        best = figures.get("best", {})
+        found.append({"folder": str(folder), "steps": figures.get("steps", 0), "validation": best})
+    return {"folders": found}

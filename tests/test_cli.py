@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
 from stopping import interrupt_at
 
 import cli
+from moe.progress import set_volume
 
 Result = tuple[int, str, str]
 
@@ -99,6 +101,29 @@ def test_run_ends_with_figures_routing_and_three_predictions(trained: Desk, plac
     for model in ("moe-init", "moe-joint"):
         names = {path.name for path in (place / "runs" / "tiny" / "evaluation" / model).iterdir()}
         assert names == {"metrics.json", "right.csv", "wrong.csv"}
+
+
+def test_steps_tell_json_where_it_is_asked(trained: Desk) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        code, out, err = trained(*words, "-c", "tiny.yaml", "--json")
+        assert code == 0, err
+        content: dict[str, Any] = json.loads(out)
+        return content
+
+    news, forum = told("train-expert", "--all", "--resume")["folders"]
+    assert (news["folder"], news["steps"]) == ("runs/tiny/experts/news", 6)
+    assert 0 <= forum["validation"]["macro_f1"] <= 1
+    assert told("merge", "--overwrite")["folders"] == [{"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}]
+    router = told("train-router", "--resume")
+    assert [one["folder"] for one in router["folders"][1:]] == ["runs/tiny/router-warmup", "runs/tiny/moe-joint"]
+    assert router["verdict"].startswith("best by validation")
+
+
+def test_quiet_leaves_the_result_alone(trained: Desk) -> None:
+    loud, quiet = (trained(*how, "merge", "--overwrite", "-c", "tiny.yaml") for how in ((), ("--quiet",)))
+    assert "merging" in loud[2]
+    assert quiet == (0, loud[1], "")
+    set_volume(False, False)
 
 
 def test_infer_writes_a_json_object_a_line_into_a_pipe(trained: Desk) -> None:

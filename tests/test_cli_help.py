@@ -1,10 +1,11 @@
 """Claims about the front desk's help: it answers at once, for every command, and `docs/commands.md` tells all of it."""
 
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,14 @@ from typer.testing import CliRunner
 import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+ROOT = PAGE.parent.parent
 GROUP: Any = typer.main.get_command(cli.app)
+maker: Any = module_from_spec(spec := spec_from_file_location("maker", ROOT / "docs" / "hooks" / "commands.py"))  # type: ignore[arg-type]
+spec.loader.exec_module(maker)  # type: ignore[union-attr]
+row = maker.row
 
 
-def commands(group: Any = GROUP, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, by the words that call it."""
-    for name, one in group.commands.items():
-        if hasattr(one, "commands"):
-            yield from commands(one, (*path, name))
-        else:
-            yield (*path, name), one
-
-
-COMMANDS = dict(commands())
-
-
-def row(parameter: Any) -> str:
-    """An option or argument as a row of the page."""
-    if parameter.param_type_name == "argument":
-        name = f"`{parameter.name.upper()}{'…' if parameter.nargs == -1 else ''}`"
-    else:
-        name = ", ".join(f"`{one}`" for one in parameter.opts)
-    return f"| {name} | {parameter.help} |"
+COMMANDS: dict[tuple[str, ...], Any] = dict(maker.commands(GROUP))
 
 
 def sections() -> dict[str, str]:
@@ -68,6 +55,41 @@ def test_the_page_tells_of_no_option_that_is_not_there(words: tuple[str, ...]) -
 def test_the_page_tells_of_every_command_and_of_no_other() -> None:
     told = {name for name in sections() if name.startswith("moe ")}
     assert told == {"moe " + " ".join(words) for words in COMMANDS}
+
+
+def test_the_page_holds_what_help_says_today() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert maker.written(page, GROUP) == page, "run `make help`"
+
+
+def test_a_page_without_marks_or_sections_gets_them() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    bare = re.sub(r"<!-- help: moe \w.*? -->\n(.*?)<!-- end -->\n", r"\1", page, flags=re.S)
+    cut = "".join(part for part in re.split(r"(?m)^(?=## )", bare) if not part.startswith("## `moe verify`"))
+    again = maker.written(cut, GROUP)
+    assert all(row(one) in again for command in COMMANDS.values() for one in command.params if one.name != "help")
+    assert again.count("## `moe verify`") == 1
+    assert maker.written(again, GROUP) == again
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_help_ends_with_examples_that_can_be_typed(words: tuple[str, ...]) -> None:
+    lines = maker.shown(COMMANDS[words])
+    assert 1 <= len(lines) <= 3, f"give moe {' '.join(words)} an epilog=examples(…)"
+    calls = [part.split() for line in lines for part in line.split("|") if part.split()[0] == "moe"]
+    assert any(tuple(call[1 : len(words) + 1]) == words for call in calls)
+    for line in lines:
+        typed = shlex.split(line.split("|")[-1].split(">")[0])
+        assert typed[0] == "moe"
+        parsed(GROUP, typed[1:])
+
+
+def parsed(command: Any, typed: list[str]) -> None:
+    """Parse words as the command would, and call nothing."""
+    while hasattr(command, "commands"):
+        command, typed = command.commands[typed[0]], typed[1:]
+    with command.make_context(command.name, list(typed), resilient_parsing=False):
+        pass
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experts.files import writable
 from moe.ablate.rows import Row
 from moe.palette import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.tables import Table
 
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY)
 COLOURS = {"answered": BLUE, "retrained": RED}

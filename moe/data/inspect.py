@@ -14,13 +14,13 @@ from typing import Any
 from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from moe.data.check import check, wanted
 from moe.data.near import NearIndex, is_chinese
 from moe.data.read import records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
+from moe.tables import Table
 
 _NEAR = 0.85
 _NEAR_ROWS = 50_000

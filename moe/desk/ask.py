@@ -16,13 +16,20 @@ from moe.desk.options import (
     RoutingOption,
     SetOption,
     SpreadsheetOption,
+    examples,
     show,
 )
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'moe infer "Profit fell less than feared."',
+        "moe infer --data-type forum --file posts.csv --text-column body --out answers.csv",
+        "cat headlines.txt | moe infer --model runs/demo/moe-joint > answers.jsonl",
+    )
+)
 def infer(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
     model: Annotated[
@@ -95,7 +102,13 @@ def infer(
     answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 
-@app.command("explain")
+@app.command(
+    "explain",
+    epilog=examples(
+        'moe explain runs/demo/moe-joint "Profit fell less than feared."',
+        "moe explain runs/demo/moe-joint --file posts.csv --out words.csv",
+    ),
+)
 def explain_(
     model: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to explain.", show_default=False)] = None,
@@ -144,7 +157,13 @@ def explain_(
         show(lexicon_of_file(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
 
 
-@app.command("generate")
+@app.command(
+    "generate",
+    epilog=examples(
+        'moe generate runs/roles/moe-joint "The central bank said that"',
+        "moe generate runs/roles/moe-joint --file prompts.txt --out answers.jsonl --max-new-tokens 64",
+    ),
+)
 def generate_(
     model: Annotated[Path, typer.Argument(help="A language model's mixture or expert folder.", show_default=False)],
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,

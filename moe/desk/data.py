@@ -16,6 +16,7 @@ from moe.desk.options import (
     OverwriteOption,
     ResumeOption,
     SetOption,
+    examples,
     show,
     workspace,
 )
@@ -25,7 +26,9 @@ data_app = typer.Typer(help="Look at data before training on it.", no_args_is_he
 app.add_typer(data_app, name="data")
 
 
-@data_app.command("inspect")
+@data_app.command(
+    "inspect", epilog=examples("moe data inspect posts.csv", "moe data inspect posts.csv --domain forum --json")
+)
 def inspect_(
     file: Annotated[Path, typer.Argument(help="csv, jsonl, parquet or a datasets folder.")],
     domain: Annotated[str | None, typer.Option("--domain", "-d", help="Read it by this domain's settings.")] = None,
@@ -45,8 +48,22 @@ def inspect_(
     show(inspect_file(file, settings), inspection_view, json_)
 
 
-@app.command("augment")
-@data_app.command("augment")
+@app.command(
+    "augment",
+    epilog=examples(
+        "moe augment --all --config my_roles.yaml --base-url http://localhost:11434/v1 --model llama3:70b",
+        "moe augment --all --config my_roles.yaml --local models/instruct --dry-run",
+        "moe instruct --config my_roles.yaml --set data.augmented=true --set data.augment.max_share=0.5",
+    ),
+)
+@data_app.command(
+    "augment",
+    epilog=examples(
+        "moe data augment --all --dry-run",
+        "moe data augment --domain forum --base-url http://localhost:11434/v1 --model deepseek-r1:32b",
+        "moe data augment --all --base-url https://api.example.com/v1 --model writer --key-env WRITER_KEY",
+    ),
+)
 def augment_(
     domain: Annotated[str | None, typer.Option("--domain", "-d", help="The domain to augment.")] = None,
     all_domains: Annotated[bool, typer.Option("--all", help="Every domain.")] = False,

@@ -12,26 +12,37 @@ from moe.desk.options import (
     JsonOption,
     OutOption,
     SetOption,
+    examples,
     show,
+    tell,
     workspace,
 )
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=examples("moe check configs/demo.yaml --set lora.r=8"))
 def check(
     config: Annotated[Path, typer.Argument(help="The config or the sweep file to check.")],
     sets: SetOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Tell every fault of a config, or of a sweep file, at once; no weight is loaded."""
     from moe.check import check_config
+    from moe.config import ConfigFault
     from moe.sweep.plan import check_sweep, is_sweep
 
-    typer.echo((check_sweep if is_sweep(config) else check_config)(config, sets or ()))
+    try:
+        told = (check_sweep if is_sweep(config) else check_config)(config, sets or ())
+    except ConfigFault as fault:
+        if not json_:
+            raise
+        tell({"config": str(config), "faults": fault.faults}, "", json_)
+        raise typer.Exit(2) from None
+    tell({"config": str(config), "faults": []}, told, json_)
 
 
-@app.command("plan")
+@app.command("plan", epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"))
 def plan_(
     config: Annotated[Path | None, typer.Argument(help="The config; configs/demo.yaml by default.")] = None,
     out: OutOption = None,
@@ -44,7 +55,7 @@ def plan_(
     show(plan(workspace(config, out, sets)), plan_view, json_)
 
 
-@app.command("verify")
+@app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))
 def verify_(
     folder: Annotated[Path, typer.Argument(help="An expert, a mixture, or a run folder with several.")],
     json_: JsonOption = False,
@@ -58,14 +69,15 @@ def verify_(
     raise typer.Exit(2 if found["faults"] else 0)
 
 
-@app.command()
+@app.command(epilog=examples("moe sample --out sample --rows 600 --seed 42"))
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
     rows: Annotated[int, typer.Option("--rows", help="Texts a domain.")] = 2400,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other texts.")] = 13,
+    json_: JsonOption = False,
 ) -> None:
     """Write the made-up sample: for seeing the pipeline run, never for quoting accuracy."""
     from moe.sample import DOMAINS, write_sample
 
-    for path in write_sample(out, rows=rows, seed=seed, domains=DOMAINS):
-        typer.echo(str(path))
+    files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS)))
+    tell({"files": files}, "\n".join(files), json_)

@@ -17,6 +17,7 @@ from moe.desk.options import (
     OutOption,
     RoutingOption,
     SetOption,
+    examples,
     show,
     workspace,
 )
@@ -24,7 +25,14 @@ from moe.desk.options import (
 app = typer.Typer()
 
 
-@app.command("evaluate")
+@app.command(
+    "evaluate",
+    epilog=examples(
+        "moe evaluate",
+        "moe evaluate runs/demo/moe-init --pin",
+        "moe evaluate --data labelled.csv --domain news --routing hard",
+    ),
+)
 def evaluate_(
     model: ModelArgument = None,
     data: DataOption = None,
@@ -68,7 +76,12 @@ def evaluate_(
     show(report, evaluation_view, json_)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "moe compare runs/demo/moe-joint runs/demo/router-warmup",
+        "moe compare runs/demo/moe-joint runs/demo/experts/news --data labelled.csv --domain news --json",
+    )
+)
 def compare(
     model_a: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
     model_b: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
@@ -88,7 +101,7 @@ def compare(
     show(report, comparison_view, json_)
 
 
-@app.command("calibrate")
+@app.command("calibrate", epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json"))
 def calibrate_(
     model: ModelArgument = None,
     config: ConfigOption = None,
@@ -104,7 +117,14 @@ def calibrate_(
     show(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
 
 
-@app.command("report")
+@app.command(
+    "report",
+    epilog=examples(
+        "moe report runs/demo",
+        "moe report runs/demo --against runs/constant --out report",
+        "moe report runs/demo --json",
+    ),
+)
 def report_(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     against: Annotated[
@@ -122,7 +142,14 @@ def report_(
     show(report_run(run, against, out), training_view, json_)
 
 
-@app.command("sweep")
+@app.command(
+    "sweep",
+    epilog=examples(
+        "moe sweep configs/dao/sweep_ranks.yaml --set data.folder=data/real",
+        "moe sweep configs/demo.yaml --over lora.r=8,16,32 --over seed=13,42",
+        'moe sweep configs/demo.yaml --over "lora.r,lora.alpha=[8,8],[16,16]" --set stages.joint.steps=50',
+    ),
+)
 def sweep_(
     file: Annotated[Path, typer.Argument(help="A sweep file, or a run's config with --over.")],
     out: Annotated[
@@ -142,7 +169,7 @@ def sweep_(
     show(sweep(file, out, sets or (), over or ()), sweep_view, json_)
 
 
-@app.command("ablate")
+@app.command("ablate", epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"))
 def ablate_(
     model: Annotated[
         Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)

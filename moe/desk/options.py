@@ -39,6 +39,11 @@ SpreadsheetOption = Annotated[
 RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
 
 
+def examples(*lines: str) -> str:
+    """What a command's help ends with: one to three lines as they are typed."""
+    return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
+
+
 def silent() -> bool:
     """Whether this is one of several processes, and not the one that speaks."""
     return os.environ.get("RANK", "0") != "0"
@@ -51,6 +56,13 @@ def workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> 
 
     run = load_run(config, sets or ())
     return Workspace(run, out or Path("runs") / find_config(config).stem)
+
+
+def tell(content: Any, told: str, plain: bool) -> None:
+    """What a step says of itself in a line, in a pipe too; as JSON where that is asked."""
+    import json
+
+    typer.echo(json.dumps(content, ensure_ascii=False) if plain else told)
 
 
 def show(content: Any, view: Any, plain: bool) -> None:

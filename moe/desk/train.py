@@ -17,15 +17,23 @@ from moe.desk.options import (
     OverwriteOption,
     ResumeOption,
     SetOption,
+    examples,
     show,
     silent,
+    tell,
     workspace,
 )
 
 app = typer.Typer()
 
 
-@app.command("train-expert")
+@app.command(
+    "train-expert",
+    epilog=examples(
+        "moe train-expert --domain news",
+        "moe train-expert --all --config configs/demo.yaml --out runs/mine --set stages.expert.lr=1e-3",
+    ),
+)
 def train_expert(
     domain: Annotated[
         str | None, typer.Option("--domain", "-d", help="The domain to train.", show_default=False)
@@ -37,22 +45,30 @@ def train_expert(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Train one LoRA expert (or `--all`) on its domain → `experts/NAME/`, in PEFT's format."""
     from moe.errors import Fault
 
     if sum((domain is not None, all_domains, shared)) != 1:
         raise Fault("one of --domain NAME, --all, --shared", "none or several", "name one, e.g. --domain news")
-    from moe.steps import train_domain, train_shared
+    from moe.steps import told_of, train_domain, train_shared
 
     work = workspace(config, out, sets)
-    if shared or (all_domains and work.run.shared):
-        train_shared(work, overwrite, resume)
+    folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
     for name in [domain] if domain else list(work.run.domains) if all_domains else []:
-        train_domain(work, name, overwrite, resume)
+        folders += train_domain(work, name, overwrite, resume)
+    if json_:
+        tell(told_of(folders), "", json_)
 
 
-@app.command("pretrain")
+@app.command(
+    "pretrain",
+    epilog=examples(
+        "moe pretrain --role macro --config my_roles.yaml",
+        "moe pretrain --all --config my_roles.yaml --out runs/roles --resume",
+    ),
+)
 def pretrain_(
     role: Annotated[str | None, typer.Option("--role", help="The role to pre-train.", show_default=False)] = None,
     all_roles: Annotated[bool, typer.Option("--all", help="Every role.")] = False,
@@ -61,6 +77,7 @@ def pretrain_(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Train one role's experts (or `--all`) of a language model on plain text → `experts/NAME/`, in PEFT's format."""
     from moe.errors import Fault
@@ -68,12 +85,13 @@ def pretrain_(
     if (role is not None) == all_roles:
         raise Fault("one of --role NAME, --all", "both" if all_roles else "neither", "name one, e.g. --role macro")
     from moe.pretrain import pretrain
+    from moe.steps import told_of
 
-    for folder in pretrain(workspace(config, out, sets), role, overwrite, resume):
-        typer.echo(str(folder))
+    folders = pretrain(workspace(config, out, sets), role, overwrite, resume)
+    tell(told_of(folders), "\n".join(map(str, folders)), json_)
 
 
-@app.command()
+@app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
 def merge(
     experts: Annotated[
         list[Path] | None, typer.Argument(help="Expert folders; all of the run by default.", show_default=False)
@@ -82,28 +100,40 @@ def merge(
     out: OutOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Lay experts beside one backbone with a fresh router → `moe-init/`."""
-    from moe.steps import merge_experts
+    from moe.steps import merge_experts, told_of
 
-    typer.echo(str(merge_experts(workspace(config, out, sets), experts or (), overwrite)))
+    folder = merge_experts(workspace(config, out, sets), experts or (), overwrite)
+    tell(told_of([folder]), str(folder), json_)
 
 
-@app.command("train-router")
+@app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
 def train_router_(
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Warm-start the router with frozen experts → `router-warmup/`, then train jointly → `moe-joint/`."""
-    from moe.steps import train_router
+    from moe.result import CANDIDATES
+    from moe.steps import told_of, train_router
 
-    typer.echo(train_router(workspace(config, out, sets), overwrite, resume))
+    work = workspace(config, out, sets)
+    verdict = train_router(work, overwrite, resume)
+    tell(told_of([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
 
 
-@app.command("instruct")
+@app.command(
+    "instruct",
+    epilog=examples(
+        "moe instruct --config my_roles.yaml",
+        "moe instruct runs/my_roles/router-warmup --config my_roles.yaml --set stages.instruct.epochs=2",
+    ),
+)
 def instruct_(
     model: Annotated[
         Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
@@ -113,14 +143,17 @@ def instruct_(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    json_: JsonOption = False,
 ) -> None:
     """Teach a language model's mixture to answer its domains' questions → `moe-instruct/`."""
     from moe.instruct import instruct
+    from moe.steps import told_of
 
-    typer.echo(str(instruct(workspace(config, out, sets), model, overwrite, resume)))
+    folder = instruct(workspace(config, out, sets), model, overwrite, resume)
+    tell(told_of([folder]), str(folder), json_)
 
 
-@app.command("run")
+@app.command("run", epilog=examples("moe run --config configs/demo.yaml --out runs/mine", "moe run --resume"))
 def run_(
     config: ConfigOption = None,
     out: OutOption = None,
@@ -134,7 +167,7 @@ def run_(
 
     summary = run_all(workspace(config, out, sets), overwrite, resume)
     if not json_ and not sys.stdout.isatty() and not silent():
-        from rich.console import Console
+        from moe.progress import console
 
-        Console(stderr=True, width=120).print(summary_view(summary))
+        console.print(summary_view(summary), width=120)
     show(summary, summary_view, json_)

@@ -6,7 +6,7 @@ The figures are `moe.exam.run`'s.
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
+from moe.tables import Table
 
 COLUMNS = ("accuracy", "95 %", "macro-F1", "weighted F1", "MCC", "entity F1", "missing")
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from moe.sweep.plan import Plan, Point, told
 from moe.sweep.points import LABEL_FIGURES, SCORE_FIGURES, Result, quality
+from moe.tables import Table
 
 COSTS = ("seconds", "peak_mib")
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE"}
