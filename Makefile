@@ -33,7 +33,7 @@ types: install
 	$(BIN)/mypy
 
 docs: install  ## Build the site into build/site; a broken link stops it.
-	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 help: install  ## Write what --help says into docs/commands.md.
 	$(BIN)/python docs/hooks/commands.py

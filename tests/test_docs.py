@@ -67,6 +67,9 @@ def by_moe(path: Path) -> list[list[str]]:
 def resolve(words: list[str]) -> tuple[Any, list[str]]:
     """The command that these words call, and the words that are left for it."""
     command, left = GROUP, list(words)
+    flags = {one for parameter in GROUP.params for one in parameter.opts}
+    while len(left) > 1 and left[0] in flags:  # such as --quiet, before the command
+        left = left[1:]
     while hasattr(command, "commands") and left and left[0] in command.commands:
         command, left = command.commands[left[0]], left[1:]
     return command, left

@@ -136,6 +136,11 @@ def test_functions_stay_small() -> None:
     assert lengths[len(lengths) * 95 // 100] <= 40
 
 
+def test_every_table_is_one_that_fits_narrow_terminals() -> None:
+    drawn = [name for name, tree in TREES.items() if "rich.table.Table" in set(imported(tree))]
+    assert not drawn, "import Table from moe.tables"
+
+
 def test_no_module_touches_a_pickle() -> None:
     assert not [name for name, tree in TREES.items() if {"pickle", "joblib", "dill"} & set(map(top, imported(tree)))]
 
