@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from moe.explain import Explanation, Reason, Weight
 from moe.palette import ORANGE, SKY
+from moe.tables import Table
 
 FOR, AGAINST = f"bold {SKY}", f"underline {ORANGE}"
 SHOWN, BAR, STRONG, MUCH = 12, 12, 0.2, 0.05

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experts.domain import Labels
@@ -29,6 +28,7 @@ from moe.infer import answer_texts
 from moe.predict import Predictor
 from moe.progress import bar, say
 from moe.streams import check_out, to_file
+from moe.tables import Table
 from moe.words import Reading
 
 STEPS, LEAST, SHOWN = 16, 5, 15

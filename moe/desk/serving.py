@@ -8,12 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from moe.desk.options import JsonOption, SetOption, show
+from moe.desk.options import JsonOption, SetOption, examples, show
 
 app = typer.Typer()
 
 
-@app.command("serve")
+@app.command(
+    "serve",
+    epilog=examples(
+        "moe serve runs/demo", "moe serve runs/demo --config service.yaml --port 8001", "moe serve --new-key"
+    ),
+)
 def serve_(
     model: Annotated[
         Path | None, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False)
