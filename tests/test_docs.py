@@ -21,6 +21,7 @@ from experts.files import MANIFEST
 from moe import folder as mixture_folder
 from moe import report_page, result, trajectory
 from moe.config import RunSettings, load_run, overlay, parse_run
+from moe.serve.settings import ServeSettings
 from moe.stages import STAGES, StageSettings, StagesSettings
 from moe.yaml_file import read_yaml
 
@@ -33,7 +34,7 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-SETTINGS = ROOT / "docs" / "settings.md"
+SETTINGS, SERVING = ROOT / "docs" / "settings.md", ROOT / "docs" / "serving.md"
 FILES = {".py", ".md", ".yaml", ".csv", ".json", ".safetensors"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 GROUP: Any = typer.main.get_command(cli.app)
@@ -207,14 +208,16 @@ def test_the_changelog_knows_this_version() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_yaml_shown_is_a_domain_or_a_run(path: Path, tmp_path: Path) -> None:
+def test_every_yaml_shown_is_a_domain_or_a_run_or_a_services_settings(path: Path, tmp_path: Path) -> None:
     """A domain that a page shows can be used in the runs that it shows, whatever its name there."""
     (tmp_path / "domains").mkdir()
     for number, body in enumerate(fences(path, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(body, encoding="utf-8")
         raw = read_yaml(file)
-        if "domains" in raw:
+        if raw.keys() <= ServeSettings.model_fields.keys():
+            assert ServeSettings.model_validate(raw)
+        elif "domains" in raw:
             run = load_run(file)
             assert run.sample or run.language, "a run of labels that a page shows can be run at once"
         else:
@@ -296,6 +299,14 @@ def test_every_setting_is_in_the_page_with_its_default_and_meaning() -> None:
 def test_the_page_tells_of_no_setting_that_is_not_there() -> None:
     told = {line for line in SETTINGS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
     assert not told - set(rows_of(RunSettings, ""))
+
+
+def test_every_setting_of_the_service_is_in_its_page_and_no_other() -> None:
+    told = {line for line in SERVING.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
+    rows = set(rows_of(ServeSettings, ""))
+    assert rows <= told, "put into docs/serving.md:\n" + "\n".join(sorted(rows - told))
+    keys = "|".join(ServeSettings.model_fields)
+    assert {line for line in told if re.match(rf"\| `({keys})`", line)} <= rows
 
 
 def _names_in(path: Path) -> Iterator[str]:

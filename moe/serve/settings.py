@@ -42,7 +42,7 @@ class ServeSettings(BaseModel):
     max_texts: int = Field(256, ge=1, description="texts of a request; more are refused (422)")
     max_new_tokens: int = Field(1024, ge=1, description="tokens that a chat's answer may have; more is refused (422)")
     timeout_s: float = Field(
-        30.0, gt=0, description="seconds until a request is given up: its body (408), then its answer (504)"
+        60.0, gt=0, description="seconds until a request is given up: its body (408), then its answer (504)"
     )
     drain_s: float = Field(
         1.0,

@@ -150,7 +150,7 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_and_the_model_stops(
     late = Service(service.settings.model_copy(update={"timeout_s": 1.0}), service.place, service.served)
     assert engine is late.served.engine
     with TestClient(make_app(late), base_url="http://localhost") as asking:
-        body = {"messages": TURN, "max_tokens": 50, "stream": True}
+        body = {"messages": TURN, "max_tokens": 50, "stream": True, "temperature": 1.5, "seed": 4}
         lines = [line for line in asking.post("/v1/chat/completions", json=body).text.splitlines() if line]
         assert lines[-1] == "data: [DONE]"
         assert json.loads(lines[-2].removeprefix("data: "))["error"]["type"] == "too_slow"
