@@ -1,7 +1,7 @@
 """The addresses of the service, as FastAPI serves and describes them.
 
-What lies behind them is `moe.serve.service`'s; those of language models are `moe.serve.chat`'s. There is no page that
-loads anything from elsewhere: FastAPI's own pages do, and are switched off.
+What lies behind them is `moe.serve.service`'s; those of language models are `moe.serve.chat`'s, the page is
+`moe.serve.pages`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
 """
 
 from collections.abc import AsyncIterator
@@ -11,15 +11,16 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from experts.errors import Fault
 from moe.serve.chat import chat_routes
-from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, predict_form
+from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
 from moe.serve.guard import Guard, Watch
 from moe.serve.labelling import Asked
 from moe.serve.metrics import KIND
+from moe.serve.pages import mount_files, page_routes
 from moe.serve.refusals import Refused, hang_up, told
 from moe.serve.service import Service
 
@@ -46,6 +47,8 @@ def make_app(service: Service) -> FastAPI:
     _model_routes(routes, service)
     app.include_router(routes)
     app.include_router(_open_routes(service))
+    app.include_router(page_routes())
+    mount_files(app)
     app.add_middleware(Guard, settings=service.settings)
     app.add_middleware(Watch, metrics=service.metrics, alive=lambda: not service.draining)
     _describe(app, service)
@@ -70,8 +73,8 @@ def _label_routes(routes: APIRouter, service: Service) -> None:
 def _model_routes(routes: APIRouter, service: Service) -> None:
     @routes.get("/v1/model", response_model=ModelTold)
     async def model() -> dict[str, Any]:
-        """The model that answers now: experts, labels, hashes."""
-        return service.served.told
+        """The model that answers now: experts, labels, hashes; and the most that is taken."""
+        return service.served.told | {"limits": limits_of(service.settings)}
 
     @routes.post("/v1/admin/reload", response_model=Swapped, responses=told(409))
     async def reload() -> dict[str, str]:
@@ -98,10 +101,6 @@ def _open_routes(service: Service) -> APIRouter:
         if not service.ready:
             raise Refused(503, Fault("a service that takes work", "one that ends", "ask another one"))
         return {"status": "ready"}
-
-    @routes.get("/", include_in_schema=False)
-    async def start() -> Response:
-        return RedirectResponse("/openapi.json")
 
     return routes
 

@@ -37,10 +37,9 @@ def predict_form(settings: ServeSettings) -> type[BaseModel]:
     return create_model("PredictRequest", __config__=STRICT, **fields)
 
 
-class AnswerRow(BaseModel):
-    """One text's answer: the fields of `moe infer --json`."""
+class Answered(BaseModel):
+    """An answer: the fields of `moe infer --json`."""
 
-    text: str
     label: str | None = Field(description="the most probable label; null where the model abstained")
     probabilities: dict[str, float]
     polarity: float | None = Field(description="−1 to 1; null where labels have no sign")
@@ -50,6 +49,12 @@ class AnswerRow(BaseModel):
     truncated: bool = Field(description="whether the text was longer than the model reads")
     task: str
     abstained: bool = Field(False, description="only where the request has `abstain`")
+
+
+class AnswerRow(Answered):
+    """One text's answer."""
+
+    text: str
 
 
 class PredictResponse(BaseModel):
@@ -67,6 +72,25 @@ class ExpertTold(BaseModel):
     sha256: str | None = Field(description="of its weights, as the manifest has it")
 
 
+class Limits(BaseModel):
+    """The most that is taken."""
+
+    texts: int = Field(description="of a request")
+    text_chars: int = Field(description="characters of a text")
+    body_bytes: int = Field(description="bytes of a request's body")
+    new_tokens: int = Field(description="of a chat's answer")
+
+
+def limits_of(settings: ServeSettings) -> dict[str, int]:
+    """The most that a service of these settings takes."""
+    return {
+        "texts": settings.max_texts,
+        "text_chars": settings.max_text_chars,
+        "body_bytes": settings.max_body_bytes,
+        "new_tokens": settings.max_new_tokens,
+    }
+
+
 class ModelTold(BaseModel):
     """The model that answers now."""
 
@@ -80,6 +104,7 @@ class ModelTold(BaseModel):
     labels: dict[str, dict[str, list[str]]] = Field(description="by domain, then by task")
     calibrated: bool
     since: str = Field(description="when it began to answer")
+    limits: Limits
 
 
 class Health(BaseModel):

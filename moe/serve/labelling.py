@@ -50,7 +50,7 @@ class Labelling:
         ways: dict[tuple[Routing, float | None], list[int]] = {}
         for place, one in enumerate(asked):
             try:
-                self._refuse(one)
+                self.refuse(one)
             except (Refused, Fault) as error:
                 results[place] = error if isinstance(error, Refused) else Refused(409, error)
             else:
@@ -60,8 +60,13 @@ class Labelling:
                 results[place] = result
         return results
 
-    def _refuse(self, one: Asked) -> None:
-        """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way."""
+    def refuse(self, one: Asked) -> None:
+        """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way.
+
+        Raises:
+            Refused: for a domain or a task that there is not.
+            Fault: for what does not go together, or cannot be reached.
+        """
         model = self.predictor.model
         refuse_unknown("domain", one.domain, [domain.name for domain in model.domains])
         refuse_unknown("task", one.task, list(model.labels.tasks))

@@ -24,6 +24,7 @@ KINDS = {
     413: "too_large",
     422: "not_understood",
     500: "our_fault",
+    501: "not_installed",
     503: "busy",
     504: "too_slow",
 }
