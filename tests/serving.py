@@ -6,20 +6,39 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from conftest import made_up_rows, save_backbone, tiny_run, write_csv
+from mixtures import written
 from starlette.testclient import TestClient
 
+from moe.abstain import Kept
+from moe.backbone import load_backbone
+from moe.calibration import TaskCalibration, write_calibration
 from moe.serve.app import make_app
 from moe.serve.loading import Place, open_served
 from moe.serve.service import Service
 from moe.serve.settings import ServeSettings
+from moe.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
+
+
+def calibrated(place: Path) -> Path:
+    """A tiny mixture's folder, whose news are calibrated."""
+    for name in ("news", "forum"):
+        write_csv(place / "data" / f"{name}.csv", made_up_rows(name))
+    run = tiny_run(save_backbone(place / "bert"), place / "data")
+    found = written(place / "mixture", load_backbone(run.backbone), Workspace(run, place / "run"))
+    curve = (Kept(threshold=0.0, rows=100, right=60), Kept(threshold=0.5, rows=50, right=45))
+    write_calibration(found, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
+    return found
 
 
 @contextmanager
@@ -34,6 +53,22 @@ def make_service(folder: Path, **settings: object) -> Service:
     """A service, not yet begun."""
     place = Place(folder)
     return Service(ServeSettings.model_validate({"drain_s": 0.0} | settings), place, open_served(place))
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The address of a service that listens at a free port, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(make_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the service ended before it began"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Running:

@@ -16,6 +16,7 @@ from fastapi.security import HTTPBearer
 
 from experts.errors import Fault
 from moe.serve.chat import chat_routes
+from moe.serve.explaining import explain_routes
 from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
 from moe.serve.guard import Guard, Watch
 from moe.serve.labelling import Asked
@@ -68,6 +69,8 @@ def _label_routes(routes: APIRouter, service: Service) -> None:
         content = await service.answer(one, len(one.texts))
         service.metrics.answered(row["experts"] for row in content["answers"])
         return JSONResponse(content)
+
+    explain_routes(routes, service)
 
 
 def _model_routes(routes: APIRouter, service: Service) -> None:

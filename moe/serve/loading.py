@@ -19,6 +19,7 @@ from moe.opening import Opening, is_language, open_language
 from moe.result import answering_model
 from moe.serve.batching import Engine
 from moe.serve.labelling import Asked, Labelling
+from moe.serve.reasoning import Reasoning
 from moe.serve.writing import Writing
 from moe.verify import verify
 
@@ -77,7 +78,7 @@ def _refuse_broken(folder: Path) -> None:
 
 def _labels(folder: Path, place: Place, sha256: str) -> Served:
     predictor = Opening(folder, place.sets).open()
-    engine = Labelling(predictor, sha256, place.budget)
+    engine = Reasoning(Labelling(predictor, sha256, place.budget))
     _tried(engine.answer([Asked(("The first text.",))]))
     extra = {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
     return Served(engine, _told(folder, sha256, predictor.model) | extra)

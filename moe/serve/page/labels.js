@@ -48,7 +48,8 @@ function letDrop() {
 // --- a file
 
 async function take(file) {
-  if (!file || state.stop) return;
+  if (!file) return;
+  if (state.stop) return void say("Stop first, or wait until all texts are answered.");
   try {
     const bytes = await bytesOf(file);
     state.file = { name: file.name, bytes, lines: /\.txt$/i.test(file.name) };

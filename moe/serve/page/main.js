@@ -20,6 +20,6 @@ try {
 function facts(told) {
   const experts = Object.keys(told.experts);
   const what = told.kind === "expert" ? "one expert" : `a mixture of ${experts.join(", ")}`;
-  const sure = told.answers === "labels" ? `, ${told.calibrated ? "calibrated" : "not calibrated"}` : "";
-  return `${told.name}: ${what}, on ${told.backbone.name}${sure}`;
+  const sure = told.answers === "labels" ? `; ${told.calibrated ? "calibrated" : "not calibrated"}` : "";
+  return `${told.name}: ${what}; backbone ${told.backbone.name}${sure}`;
 }

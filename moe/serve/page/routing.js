@@ -96,11 +96,12 @@ function histogram(title, remark, field, threshold) {
   for (const value of values) bins[Math.min(BINS - 1, Math.max(0, Math.floor(value * BINS)))] += 1;
   const most = Math.max(...bins), at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
   const columns = bins.map((number, place) => {
-    const column = make("span", { class: threshold !== null && (place + 1) / BINS <= threshold + 1e-9 ? "column low" : "column", title: `${edges(place)}: ${count(number, "text", "texts")}` });
+    const low = threshold !== null && (place + 1) / BINS <= threshold + 1e-9;
+    const column = make("span", { class: `column ${low ? "low" : ""} ${number ? "" : "empty"}`, title: `${edges(place)}: ${count(number, "text", "texts")}` });
     column.style.setProperty("--share", number / most);
     return column;
   });
-  const said = `${title}: half of the texts lie below ${at(0.5).toFixed(2)}, nine in ten below ${at(0.9).toFixed(2)}`;
+  const said = `${title}: half of the texts lie below ${at(0.5).toFixed(3)}, nine in ten below ${at(0.9).toFixed(3)}`;
   const chart = make("div", { class: "histogram", role: "img", "aria-label": said }, ...columns);
   const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...["0", "0.5", "1"].map((one) => make("span", {}, one)));
   const rows = bins.map((number, place) => [edges(place), number.toLocaleString("en"), percent(number / values.length, 1)]);

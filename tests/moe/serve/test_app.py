@@ -3,25 +3,18 @@
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import made_up_rows, save_backbone, tiny_run, write_csv
-from mixtures import written
-from serving import client, make_service
+from serving import calibrated, client, make_service
 from starlette.testclient import TestClient
 
-from moe.abstain import Kept
-from moe.backbone import load_backbone
-from moe.calibration import TaskCalibration, write_calibration
 from moe.infer import answer_rows
 from moe.opening import Opening
 from moe.serve.app import make_app
 from moe.serve.keys import new_key
-from moe.workspace import Workspace
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders and the margin", "rates"]
 
@@ -29,14 +22,7 @@ TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny mixture's folder, calibrated."""
-    place = tmp_path_factory.mktemp("served")
-    for name in ("news", "forum"):
-        write_csv(place / "data" / f"{name}.csv", made_up_rows(name))
-    run = tiny_run(save_backbone(place / "bert"), place / "data")
-    found = written(place / "mixture", load_backbone(run.backbone), Workspace(run, place / "run"))
-    curve = (Kept(threshold=0.0, rows=100, right=60), Kept(threshold=0.5, rows=50, right=45))
-    write_calibration(found, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
-    return found
+    return calibrated(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +234,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_a_full_queue_says_when_to
         for one in threads:
             one.start()
             while not (service.batcher.computing if one is threads[0] else service.batcher.waiting):  # type: ignore[union-attr]
-                time.sleep(0.01)
+                pass
         full = predict(asking, "a")
         assert (full.status_code, full.json()["error"]["type"]) == (503, "busy")
         assert int(full.headers["retry-after"]) >= 1

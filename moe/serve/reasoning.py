@@ -1,0 +1,70 @@
+"""The engine of models that give labels and say why: texts as `moe.serve.labelling` answers them, and explanations.
+
+How explanations are asked and travel is `moe.serve.explaining`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experts.errors import Fault
+from moe.explain import STEPS, explain
+from moe.gradients import library
+from moe.predict import Routing
+from moe.serve.labelling import Asked, Labelling
+from moe.serve.refusals import Refused
+
+
+@dataclass(frozen=True)
+class AskedWhy:
+    """What one request asks: a text, how it is answered, and how exactly its words are weighed; see `moe.explain`."""
+
+    text: str
+    domain: str | None = None
+    task: str | None = None
+    routing: Routing = "soft"
+    steps: int = STEPS
+
+
+class Reasoning:
+    """Answers texts as a `Labelling` does, and tells why.
+
+    Args:
+        labels: it; its model is the one that is explained.
+    """
+
+    def __init__(self, labels: Labelling) -> None:
+        self.labels = labels
+
+    @property
+    def budget(self) -> int:
+        """As that of the labels."""
+        return self.labels.budget
+
+    def weigh(self, asked: Asked | AskedWhy) -> int:
+        """An explanation fills a batch."""
+        return self.budget if isinstance(asked, AskedWhy) else self.labels.weigh(asked)
+
+    def answer(self, asked: Sequence[Asked | AskedWhy]) -> list[Any]:
+        """A body of an answer for each, or why there is none."""
+        texts = [one for one in asked if not isinstance(one, AskedWhy)]
+        answers = iter(self.labels.answer(texts) if texts else [])
+        return [self._why(one) if isinstance(one, AskedWhy) else next(answers) for one in asked]
+
+    def _why(self, asked: AskedWhy) -> Any:
+        try:
+            library()
+        except Fault as error:
+            return Refused(501, error)
+        way = Asked((asked.text,), asked.domain, asked.task, asked.routing)
+        try:
+            self.labels.refuse(way)
+            predictor = self.labels.predictor.asked(asked.routing)
+            found = explain(predictor, asked.text, asked.domain, asked.task, asked.steps)
+        except Refused as error:
+            return error
+        except Fault as error:
+            return Refused(409, error)
+        except Exception as error:
+            return error
+        return {"model": self.labels.model} | found.as_json()
