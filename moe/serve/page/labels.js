@@ -72,7 +72,8 @@ function reread(chosen) {
     state.sheet = sheetOf(text, { delimiter, names: byId("names").checked, lines });
     if (!state.sheet.rows.length) throw new Error(`${name} has no rows.`);
   } catch (error) {
-    if (!chosen && byId("sheet").hidden) state.file = null;
+    if (byId("sheet").hidden) state.file = state.sheet = null;
+    else Object.assign(state.sheet, { columns: [], rows: [] });
     return say(sentence(error));
   }
   byId("typed").hidden = true;
