@@ -31,7 +31,7 @@ async function say() {
   if (!text || state.stop) return;
   const turns = state.turns;
   turns.push({ role: "user", content: text });
-  turn("you", text);
+  const [own] = turn("you", text);
   byId("say").value = "";
   const [line, spoken] = turn(state.told.name, "");
   busy(true);
@@ -42,12 +42,15 @@ async function say() {
     byId("chat-status").textContent = state.stop.signal.aborted ? "Stopped." : sentence(error);
   }
   if (spoken.textContent) turns.push({ role: "assistant", content: spoken.textContent });
-  else {
-    line.remove();
-    turns.pop();
-    byId("say").value ||= text;
-  }
+  else takeBack(text, turns, own, line);
   busy(false);
+}
+
+/** A turn that was not answered goes back to where it was typed. */
+function takeBack(text, turns, ...lines) {
+  for (const line of lines) line.remove();
+  turns.pop();
+  byId("say").value ||= text;
 }
 
 /** A turn's line, and where its words stand. */

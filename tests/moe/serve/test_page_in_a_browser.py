@@ -466,13 +466,24 @@ def test_a_service_that_is_gone_is_told(opened: Any, url: str) -> None:
 
 def test_a_language_model_is_chatted_with(opened: Any, tmp_path: Path) -> None:
     team = written_team(tmp_path / "team", save_model(tmp_path / "llama", "llama"))
-    with listening(make_service(team, max_new_tokens=8)) as url:
-        page = opened(url, viewport=PHONE)
-        page.get_by_label("Your turn").fill("profit rose today <b>x</b>")
+    service = make_service(team, max_new_tokens=8)
+    engine: Any = service.served.engine
+    engine.tokenizer.eos_token = None  # so that it has something to say
+    engine.model.source.language.whole.generation_config.eos_token_id = None
+    with listening(service) as url:
+        page = opened(url, quiet=True, viewport=PHONE)
+        page.get_by_label("Your turn").fill("moon bags")
         page.keyboard.press("Control+Enter")
         expect(page.locator(".turns .answer .shares li")).to_have_count(3)
-        expect(page.locator(".turns .you p")).to_have_text("profit rose today <b>x</b>")
-        assert page.locator(".turns .answer p").text_content()
+        turns = [{"role": "user", "content": "moon bags"}]
+        got = httpx.post(f"{url}/v1/chat/completions", json={"messages": turns}, timeout=60).json()
+        expect(page.locator(".turns .answer p")).to_have_text(got["choices"][0]["message"]["content"])
+        page.get_by_label("Your turn").fill("<b>profit</b>")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator("#chat-status")).to_contain_text("chat template")  # this one takes one turn
+        expect(page.get_by_label("Your turn")).to_be_focused()
+        expect(page.get_by_label("Your turn")).to_have_value("<b>profit</b>")
+        expect(page.locator(".turns > li")).to_have_count(2)
         assert not sideways(page)
         page.get_by_role("button", name="Begin anew").click()
-        expect(page.locator(".turns li")).to_have_count(0)
+        expect(page.locator(".turns > li")).to_have_count(0)
