@@ -33,10 +33,10 @@ function offer() {
 }
 
 function draw() {
-  const experts = Object.keys(state.told.experts);
+  const experts = Object.keys(state.told.experts).filter((name) => name in state.rows[0].answer.experts);
   const charts = [];
   if (experts.length > 1) charts.push(shareChart(experts), histogram("Routing entropy", "0: one expert was asked; 1: all alike", "routing_entropy", null));
-  charts.push(histogram("Confidence", "of the most probable label; striped where it is low", "confidence", state.threshold));
+  charts.push(histogram("Confidence", "of the label; striped where low", "confidence", state.threshold));
   fill(byId("charts"), ...charts);
 }
 
