@@ -37,7 +37,7 @@ async function say() {
   busy(true);
   try {
     await answer(turns, line, spoken);
-    byId("chat-status").textContent = "";
+    byId("chat-status").textContent = spoken.textContent ? "" : "The model said nothing to that.";
   } catch (error) {
     byId("chat-status").textContent = state.stop.signal.aborted ? "Stopped." : sentence(error);
   }

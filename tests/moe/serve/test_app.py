@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_a_full_queue_says_when_to
         for one in threads:
             one.start()
             while not (service.batcher.computing if one is threads[0] else service.batcher.waiting):  # type: ignore[union-attr]
-                pass
+                time.sleep(0.01)
         full = predict(asking, "a")
         assert (full.status_code, full.json()["error"]["type"]) == (503, "busy")
         assert int(full.headers["retry-after"]) >= 1
