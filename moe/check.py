@@ -9,6 +9,7 @@ from pathlib import Path
 from experts.errors import Fault
 from moe.backbone import read_config
 from moe.config import ConfigFault, RunSettings, load_run
+from moe.trackers import missing
 
 
 def check_config(path: Path, sets: Sequence[str] = ()) -> str:
@@ -22,6 +23,7 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
     """
     run = load_run(path, sets)
     faults = _missing_corpora(run) if run.language else _missing_files(run)
+    faults += [f"track: {name} is not installed; pip install {name}, or take it out" for name in missing(run.track)]
     if faults := faults + _backbone_faults(run):
         raise ConfigFault(str(path), faults)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]

@@ -22,6 +22,7 @@ from moe.faults import sentence
 from moe.heads import HeadSettings
 from moe.language import LanguageSettings
 from moe.stages import LossSettings, StagesSettings
+from moe.trackers import BOARD, Tracker
 from moe.yaml_file import parse_yaml, read_yaml
 from router.dao import DAOSettings
 from router.gate import GateSettings
@@ -102,6 +103,9 @@ class RunSettings(BaseModel):
     dao: DAOSettings = DAOSettings()
     comparators: ComparatorSettings = ComparatorSettings()
     stages: StagesSettings = StagesSettings()
+    track: tuple[Tracker, ...] = Field(
+        (BOARD,), description="who is told of every step, beside the log on disk; several at once, or none"
+    )
 
     def tasks_of(self, domain: str) -> dict[str, TaskSettings]:
         """A domain's tasks by name; its own where it declares none."""

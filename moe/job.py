@@ -22,6 +22,7 @@ from moe.model import Mixture
 from moe.objective import Objective
 from moe.probe import Spread
 from moe.stages import Stage, StageSettings
+from moe.trackers import BOARD, Tracker, reported
 
 Evaluate = Callable[[], dict[str, float]]
 
@@ -55,6 +56,8 @@ class Job:
         recompute: layers are run again on the way back.
         shard: the backbone is shared out over processes.
         tried: only so many of its steps are run, which stand for all.
+        track: who else is told of every step.
+        name: what they call the stage.
     """
 
     stage: Stage
@@ -73,6 +76,8 @@ class Job:
     recompute: bool = False
     shard: bool = False
     tried: int | None = None
+    track: tuple[Tracker, ...] = (BOARD,)
+    name: str = ""
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
@@ -152,7 +157,8 @@ def arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         greater_is_better=job.goal.higher,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=[],
+        report_to=reported(job.track),
+        run_name=job.name or job.title,
         disable_tqdm=True,
         remove_unused_columns=False,
         bf16=half,

@@ -20,6 +20,7 @@ from moe.objective import Objective, Shared
 from moe.probe import Probe, Tried, size_of
 from moe.progress import say
 from moe.stages import Stage
+from moe.trackers import check_trackers
 from moe.train import choose_learners, fit
 from moe.workspace import Workspace
 
@@ -60,9 +61,10 @@ def run_stage(
         learner: the one expert that learns, in stages with a fixed route.
 
     Raises:
-        Fault: as `moe.train.fit` does.
+        Fault: as `moe.train.fit` does; when a tracker's library is missing.
     """
     run = work.run
+    check_trackers(run.track)
     settings = getattr(run.stages, stage.name)
     if not resume:
         for left in (work.checkpoints(step), work.logs(step)):
@@ -82,7 +84,8 @@ def run_stage(
     places = work.checkpoints(step), work.logs(step)
     taught = lesson.rows, lesson.collate, lesson.evaluate
     how = learner, resume, lesson.goal, run.stages.recompute, run.stages.shard
-    job = Job(stage, settings, objective, *taught, *places, seed, step, *how)  # type: ignore[arg-type]
+    told = {"track": run.track, "name": f"{work.out.resolve().name}/{step}"}
+    job = Job(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
     return fit(model, job if work.probe is None else _tried(model, job, work.probe))
 
 
@@ -98,7 +101,7 @@ def _tried(model: Mixture, job: Job, probe: Probe) -> Job:
     probe.cached = 0
     count = min(probe.steps, len(batches(job)))
     small = job.settings.model_copy(update={"steps": count, "evals": 1})
-    return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate))
+    return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate), track=())
 
 
 def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:

@@ -48,6 +48,7 @@ from moe.objective import Objective
 from moe.progress import bar
 from moe.sharding import clip_gradients, gather_experts, like, shard, whole
 from moe.stages import Stage
+from moe.trackers import BOARD, tracked
 from moe.trajectory import LOG, PARQUET, write_trajectory
 from router.weighting import optimizer_state
 
@@ -77,7 +78,8 @@ def fit(model: Mixture, job: Job) -> Fitted:
         room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
         watched = bar(job.title, loop.total, "step")
         again = recomputed(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
-        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), again, watched as meter:
+        told = tracked(job.track)
+        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), again, told, watched as meter:
             loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
             ranks.start_alike(model.trained_state().values())
             loop.train(resume_from_checkpoint=None if last is None else str(last))
@@ -127,7 +129,7 @@ class _Loop(Trainer):
                 self.stopper,
                 self.finite,
                 Patience(job.settings.patience),
-                *([] if not ranks.first() else _written(job.logs, device)),
+                *([] if not ranks.first() else _written(job, device)),
                 self.clock,  # the last, so that writing the log is no part of a step
             ],
         )
@@ -264,10 +266,10 @@ class _Loop(Trainer):
         return max(self.history(), key=self.goal.worth, default={})
 
 
-def _written(logs: Path, device: torch.device) -> list[TrainerCallback]:
+def _written(job: Job, device: torch.device) -> list[TrainerCallback]:
     """What is written of every step, by one process."""
-    memory = "cuda" if device.type == "cuda" else "cpu"
-    return [JsonLog(logs / LOG, memory), TensorBoardCallback(_writer(logs))]
+    log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
+    return [log, TensorBoardCallback(_writer(job.logs))] if BOARD in job.track else [log]
 
 
 def _writer(logs: Path) -> Any:
