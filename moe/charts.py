@@ -3,13 +3,13 @@
 What the curves are is told by `moe.curves`, the bars' figures are `moe.run_report`'s; here they are only drawn.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moe.canvas import grid, png
 from moe.curves import (
     Runs,
     distinct_losses,
@@ -27,7 +27,6 @@ from moe.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY)
 # A dash pattern beside each colour: weights often lie on one another.
@@ -51,7 +50,7 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
         return None
     epochs, _ = epoch_means(found, next(iter(columns.values()))[0])
     rows = 2 if len(epochs) > 1 else 1
-    figure, axes = _grid(title, rows, len(columns), 2.9)
+    figure, axes = grid(title, rows, len(columns), 2.9)
     for i, (told, names) in enumerate(columns.items()):
         axes[0][i].set(title=told, xlabel="optimizer step")
         for name in names:
@@ -65,7 +64,7 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
         for row in axes:
             row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
     axes[0][0].set_ylabel("by batch")
-    return _png(figure)
+    return png(figure)
 
 
 def losses_chart(title: str, runs: Runs) -> bytes | None:
@@ -74,7 +73,7 @@ def losses_chart(title: str, runs: Runs) -> bytes | None:
     if not names:
         return None
     columns = {1: 1, 2: 2, 4: 2}.get(len(names), 3)
-    figure, axes = _grid(title, math.ceil(len(names) / columns), columns, 2.8)
+    figure, axes = grid(title, math.ceil(len(names) / columns), columns, 2.8)
     panels = [panel for row in axes for panel in row]
     for panel, name in zip(panels, names, strict=False):
         panel.set(title="weighed sum (loss)" if name == "loss" else name, xlabel="optimizer step")
@@ -84,7 +83,7 @@ def losses_chart(title: str, runs: Runs) -> bytes | None:
         panel.remove()
     for row in axes:
         row[0].set_ylabel("loss")
-    return _png(figure)
+    return png(figure)
 
 
 def learning_chart(title: str, runs: Runs) -> bytes | None:
@@ -94,7 +93,7 @@ def learning_chart(title: str, runs: Runs) -> bytes | None:
         return None
     if found.goal is PERPLEXITY:
         return _perplexity_chart(title, runs)
-    figure, axes = _grid(title, 1, 2, 3.4)
+    figure, axes = grid(title, 1, 2, 3.4)
     for panel, metric, told in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
         panel.set(title=f"validation {told}", xlabel="optimizer step", ylabel=told)
         tasks = tasks_of(found)
@@ -108,12 +107,12 @@ def learning_chart(title: str, runs: Runs) -> bytes | None:
         _mark_kept(panel, found, metric)
         panel.set_xlim(left=0)
         _hold_apart(panel)
-    return _png(figure)
+    return png(figure)
 
 
 def _perplexity_chart(title: str, runs: Runs) -> bytes:
     (label, found), *others = runs.items()
-    figure, axes = _grid(title, 1, 1, 3.8)
+    figure, axes = grid(title, 1, 1, 3.8)
     panel = axes[0][0]
     panel.set(title="perplexity of held-out text", xlabel="optimizer step", ylabel="perplexity")
     for role, colour in zip(roles_of(found), _cycle(), strict=False):
@@ -123,7 +122,7 @@ def _perplexity_chart(title: str, runs: Runs) -> bytes:
         panel.plot(*scores(one, PERPLEXITY.name), "s--", color="#777777", linewidth=2, label=f"{other}: what counts")
     _mark_kept(panel, found, PERPLEXITY.name)
     panel.set_xlim(left=0)
-    return _png(figure)
+    return png(figure)
 
 
 def _hold_apart(panel: "Axes", least: float = 0.04) -> None:
@@ -148,7 +147,7 @@ def routing_chart(title: str, runs: Runs, experts: Sequence[str]) -> bytes | Non
     if not shares:
         return None
     routed = any("routing" in one for one in found.evaluations)
-    figure, axes = _grid(title, 1, 2 if routed else 1, 3.4)
+    figure, axes = grid(title, 1, 2 if routed else 1, 3.4)
     axes[0][0].set(title=f"expert shares, {_told(found)}", xlabel="optimizer step", ylabel="share", ylim=(0, 1))
     for name, colour in zip(shares, _cycle(), strict=False):
         number = int(name.removeprefix("share_"))
@@ -161,7 +160,7 @@ def routing_chart(title: str, runs: Runs, experts: Sequence[str]) -> bytes | Non
         for other, one in others:
             panel.plot(*scores(one, "routing"), "s--", color="#777777", label=f"{other}: right domain")
         panel.set(xlim=(0, None), ylim=(0, 1.03))
-    return _png(figure)
+    return png(figure)
 
 
 def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -177,7 +176,7 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
     height = 0.8 / len(runs)
-    figure, axes = _grid(title, 1, len(shown), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
+    figure, axes = grid(title, 1, len(shown), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
     for i, (panel, (key, told)) in enumerate(zip(axes[0], shown.items(), strict=True)):
         for j, (run, colour) in enumerate(zip(runs, (BLUE, RED), strict=False)):
             figures = {row["stage"]: row[key] for row in rows if row["run"] == run}
@@ -188,7 +187,7 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
         panel.invert_yaxis()
         panel.margins(x=0.2)
         panel.grid(False, axis="y")
-    return _png(figure, legend=len(runs) > 1)
+    return png(figure, legend=len(runs) > 1)
 
 
 def _curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
@@ -214,38 +213,3 @@ def _cycle() -> list[str]:
 
 def _short(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", list[list["Axes"]]]:
-    from matplotlib.figure import Figure  # heavy, and only pictures need it; without pyplot it opens no window
-
-    width = {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
-    figure = Figure(figsize=(width, rows * height + 0.7), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for panel in axes.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(True, alpha=0.25, linewidth=0.6)
-        panel.title.set_fontsize(10)
-        panel.set_axisbelow(True)
-    return figure, [list(row) for row in axes]
-
-
-def _png(figure: "Figure", legend: bool = True) -> bytes:
-    """The picture, its legend below the panels, where it covers nothing."""
-    if legend:
-        handles: dict[str, Any] = {}
-        for panel in figure.axes:
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        fit = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # about 12 letters an inch
-        columns = max(1, min(4, fit))
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
-    for panel in figure.axes:
-        if panel.get_xlabel():  # steps and epochs are whole numbers
-            panel.locator_params(axis="x", integer=True)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
-    return stream.getvalue()

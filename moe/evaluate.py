@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 
 from experts.domain import LabelSpace
+from experts.errors import Fault
 from experts.files import write_json
 from moe.calibration import Calibration, read_calibration
 from moe.data.write import open_writer
@@ -20,8 +21,10 @@ from moe.judging import test_rows
 from moe.metrics import classification, regression
 from moe.model import Mixture
 from moe.opening import check_routing, open_model
+from moe.opinions import heard
 from moe.predict import Answer, Predictor, Routing
 from moe.progress import bar, say
+from moe.run_findings import ALONE
 from moe.statistics import FIGURES, Answers, interval_ends
 from moe.workspace import Workspace
 from router.usage import Usage
@@ -124,9 +127,19 @@ def evaluate(
 
 
 def evaluate_folder(
-    work: Workspace, folder: Path, sets: Sequence[str], data: Path | None, domain: str | None, routing: str, pin: bool
+    work: Workspace,
+    folder: Path,
+    sets: Sequence[str],
+    data: Path | None,
+    domain: str | None,
+    routing: str,
+    pin: bool,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """`moe evaluate`: measure a model folder, with its calibration, and write what was found below `evaluation/`.
+
+    Args:
+        alone: ask each expert alone too, and write `alone.csv`.
 
     Raises:
         Fault: when the model cannot be opened, there are no rows, or the folder cannot be written.
@@ -134,10 +147,12 @@ def evaluate_folder(
     check_routing(routing)
     model, template, length = open_model(folder, sets)
     rows = test_rows(work, model, data, domain, None)
-    how = (routing, pin, False, read_calibration(folder))
-    report, judged = evaluate(model, rows, template, length, *how)  # type: ignore[arg-type]
+    calibration = read_calibration(folder)
+    report, judged = evaluate(model, rows, template, length, routing, pin, False, calibration)  # type: ignore[arg-type]
     target = work.out / "evaluation" / folder.name
     write_evaluation(target, report, judged)
+    if alone:
+        write_alone(target, Predictor(model, template, length, calibration=calibration), judged)
     say(f"written to {target}")
     return report
 
@@ -221,11 +236,27 @@ def write_evaluation(folder: Path, report: Mapping[str, Any], judged: Sequence[J
         Fault: when the folder cannot be written.
     """
     write_json(folder / "metrics.json", dict(report))
+    (folder / ALONE).unlink(missing_ok=True)  # it told of an evaluation before
     for name, right in (("right.csv", True), ("wrong.csv", False)):
         with open_writer(folder / name) as writer:
             for one in judged:
                 if one.true is not None and (one.masked.label == one.true) is right:
                     writer.write(_flat(one))
+
+
+def write_alone(folder: Path, predictor: Predictor, judged: Sequence[Judged]) -> None:
+    """Write the labelled rows again as `alone.csv`, with what each expert alone says of them.
+
+    Raises:
+        Fault: when there is but one expert, or the folder cannot be written.
+    """
+    if predictor.model.only is not None or len(predictor.model.bank.names) < 2:
+        raise Fault("a mixture of several experts for --alone", "one expert", "leave it out")
+    rows = [one for one in judged if one.true is not None]
+    texts, tasks = ([str(one.row[name]) for one in rows] for name in ("text", "task"))
+    with open_writer(folder / ALONE) as writer:
+        for one, said in zip(rows, heard(predictor, texts, tasks, quiet=False), strict=True):
+            writer.write(_flat(one) | dict(said))
 
 
 def _flat(one: Judged) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from moe.streams import check_out, to_file
 from moe.tables import Table
 from moe.words import Reading
 
-STEPS, LEAST, SHOWN = 16, 5, 15
+STEPS, LEAST, SHOWN = 32, 5, 15
 CERTAIN = 1.96
 """Standard errors to each side of a mean that hold 95 % of a normal distribution."""
 

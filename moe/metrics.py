@@ -17,8 +17,9 @@ from sklearn.metrics import (
     r2_score,
 )
 
+from moe.statistics import BINS, bin_of
+
 ELSE = "(other)"
-BINS = 15
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -84,11 +85,6 @@ def honesty(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
         "brier": float(np.square(probabilities - one_hot).sum(1).mean()),
         "log_loss": float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
     }
-
-
-def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """The bin (N,), 0 to 14, of each confidence (N,); a bin holds its upper edge."""
-    return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
 
 
 def _gap(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray) -> float:

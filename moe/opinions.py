@@ -3,9 +3,11 @@
 Answers are `moe.predict`'s; who shows them is `moe.explain` and `moe.evaluate`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from moe.predict import Answer, Predictor
+from moe.progress import bar
 
 
 def each_alone(predictor: Predictor, texts: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Answer]]:
@@ -22,3 +24,20 @@ def each_alone(predictor: Predictor, texts: Sequence[str], tasks: Sequence[str])
         with model.alone(name):
             found[name] = predictor.answers(predictor.score(texts), tasks)
     return found
+
+
+def heard(
+    predictor: Predictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
+) -> Iterator[Mapping[str, Any]]:
+    """For each text what the experts alone say: `alone`, their labels, and `probability`, by expert."""
+    with bar("each expert alone", len(texts), "text", quiet) as meter:
+        for at in range(0, len(texts), predictor.window):
+            here = slice(at, at + predictor.window)
+            found = each_alone(predictor, texts[here], tasks[here])
+            for place in range(len(texts[here])):
+                said = {name: answers[place] for name, answers in found.items()}
+                yield {
+                    "alone": {name: one.label for name, one in said.items()},
+                    "probability": {name: round(one.confidence, 6) for name, one in said.items()},
+                }
+            meter.advance(len(texts[here]))

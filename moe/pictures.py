@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from experts.files import write_bytes
-from moe.metrics import bin_of
 from moe.palette import BLUE, GREEN, PINK, RED
-from moe.statistics import share
+from moe.statistics import bin_of, share
 
 COLOURS = (RED, BLUE, GREEN, PINK)
 GREY, PANEL, LETTERS, COLUMNS = "0.45", 3.4, 46, 3  # a panel's side in inches, and its letters in a line
@@ -22,14 +21,20 @@ Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,)
 
 
 def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
+    """Write `reliability_chart`.
+
+    Raises:
+        Fault: when the file cannot be written.
+    """
+    write_bytes(path, reliability_chart(rows_of, tasks))
+
+
+def reliability_chart(rows_of: str, tasks: Mapping[str, Series]) -> bytes:
     """How often answers of a confidence are right, before and after, a panel a task; bars are 95 % intervals.
 
     Args:
         rows_of: which rows are shown.
-        tasks: by task: confidence (N,) and right (N,), before and after.
-
-    Raises:
-        Fault: when the file cannot be written.
+        tasks: by task: confidence (N,) and right (N,), before and after, or under one name.
     """
     figure, axes = _panels(
         len(tasks), f"Reliability on {rows_of} rows, with 95 % intervals; on the diagonal confidence is honest"
@@ -41,7 +46,7 @@ def reliability(path: Path, rows_of: str, tasks: Mapping[str, Series]) -> None:
             _draw_bins(axis, *one, colour=colour, mark=mark, name=name)
         axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
         _label(axis, task, "confidence", "share right")
-    _save(figure, path)
+    return _png(figure)
 
 
 def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str, mark: str, name: str) -> None:
@@ -56,13 +61,19 @@ def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str
 
 
 def risk_coverage(path: Path, tasks: Mapping[str, Series]) -> None:
-    """The share of wrong answers among those kept, against the share kept, a panel a task.
-
-    Args:
-        tasks: by task and split: calibrated confidence (N,) and right (N,).
+    """Write `risk_chart`.
 
     Raises:
         Fault: when the file cannot be written.
+    """
+    write_bytes(path, risk_chart(tasks))
+
+
+def risk_chart(tasks: Mapping[str, Series]) -> bytes:
+    """The share of wrong answers among those kept, against the share kept, a panel a task.
+
+    Args:
+        tasks: by task and split: confidence (N,) and right (N,).
     """
     figure, axes = _panels(len(tasks), "Wrong answers among those kept, the surest first (and how many rows there are)")
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
@@ -70,7 +81,7 @@ def risk_coverage(path: Path, tasks: Mapping[str, Series]) -> None:
             axis.plot(*_risk(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])})")
         axis.set(xlim=(0, 100.5), ylim=(0, None))
         _label(axis, task, "kept, %", "wrong, %")
-    _save(figure, path)
+    return _png(figure)
 
 
 def _risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +117,7 @@ def _label(axis: Any, title: str, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def _png(figure: Any) -> bytes:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=130)
-    write_bytes(path, drawn.getvalue())
+    return drawn.getvalue()

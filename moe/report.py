@@ -147,14 +147,14 @@ def _class_table(task: str, report: Mapping[str, Any]) -> Table:
 
 
 def training_view(report: Mapping[str, Any]) -> RenderableType:
-    """All that `moe report` prints: its stages, the figures of the mixtures, and where the page is."""
+    """All that `moe report` prints: its stages, the figures of the mixtures, and where page and card are."""
     parts: list[RenderableType] = [stages_table(report["stages"])] if report["stages"] else []
     for told, key in (("validation", "validation"), ("test rows", "test")):
         for run, figures in report[key].items():
             title = f"{told}, {run}" if len(report[key]) > 1 else told
             parts += [comparison_table(title, figures)] if figures else []
     parts += [Text(report["verdict"])] if report["verdict"] else []
-    return Group(*parts, *map(Text, report["left_out"]), Text(f"page: {report['page']}"))
+    return Group(*parts, *map(Text, report["left_out"]), Text(f"page: {report['page']}, card: {report['card']}"))
 
 
 def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,23 +1,34 @@
-"""The report of a run as files: pictures, `report.json`, and one page that holds all of them.
+"""The report of a run as files: pictures, `report.json`, one page that holds all of them, and a card in Markdown.
 
-What is in it is told by `moe.run_report` and drawn by `moe.charts`; tables for terminals are `moe.report`'s.
+Training is told by `moe.run_report` and drawn by `moe.charts`, what it came to by `moe.report_sections`; the card is
+`moe.card`'s, tables for terminals are `moe.report`'s.
 """
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experts.files import whole_file, write_json, write_text
+from moe.card import card_of
 from moe.charts import cost_chart, learning_chart, losses_chart, routing_chart, weights_chart
 from moe.curves import LEVELS
 from moe.goals import judged_by
 from moe.progress import bar
+from moe.report_parts import Picture, Section, Table
+from moe.report_sections import sections_of
+from moe.run_findings import findings_of
 from moe.run_logs import RunLogs, labels_of, read_run
 from moe.run_report import numbers, stage_names, validation_figures
 
-PAGE, JSON = "index.html", "report.json"
+PAGE, JSON, CARD = "index.html", "report.json", "card.md"
+COST = "cost"
+ALTS = {
+    "losses": "each loss by step",
+    "learning": "validation by step",
+    "routing": "share of each expert by step",
+    "inner": "weights of classes and polarity by step",
+    "outer": "weights of sentiment and routing losses by step",
+}
 TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
     "losses": "Each loss by optimizer step. Sums (sentiment, loss) change with the weights alone: between runs that "
@@ -29,35 +40,6 @@ CAPTIONS = {
     "outer": "Sentiment against the routing losses. What is in force is c in units of sentiment's own, held within "
     "dao.relative_bounds.",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a stage, empty for the whole run."""
-
-    stage: str
-    name: str
-    caption: str
-    png: bytes
-
-    @property
-    def file(self) -> str:
-        """Its file's name."""
-        return f"{self.stage.replace('/', '-')}-{self.name}.png" if self.stage else f"{self.name}.png"
-
-    @property
-    def embedded(self) -> str:
-        """Its bytes as an address that needs no file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: cells as text, the first column is a name."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def report_run(folder: Path, against: Path | None = None, out: Path | None = None) -> dict[str, Any]:
@@ -74,14 +56,18 @@ def report_run(folder: Path, against: Path | None = None, out: Path | None = Non
     names = labels_of(folder, against) if against else (None, None)
     runs = [read_run(one, name) for one, name in zip((folder, against), names, strict=True) if one]
     target = out or folder / "report"
-    report = numbers(runs)
-    pictures = list(_drawn(runs, report))
+    report, found = numbers(runs), findings_of(runs[0])
+    sections = list(sections_of(found))
+    report["left_out"] += [f"{one.title}: {sentence}" for one in sections for sentence in one.missing]
+    pictures = [*_drawn(runs, report), *(picture for one in sections for picture in one.pictures)]
     for picture in pictures:
         with whole_file(target / picture.file) as temporary:
             temporary.write_bytes(picture.png)
-    report |= {"pictures": [picture.file for picture in pictures], "page": str(target / PAGE)}
+    places = {"page": str(target / PAGE), "card": str(target / CARD)}
+    report |= {"model": found.model, "made_of": found.made_of, "pictures": [one.file for one in pictures]} | places
     write_json(target / JSON, report)
-    write_text(target / PAGE, _page(runs, report, pictures))
+    write_text(target / CARD, card_of(runs[0], found, sections))
+    write_text(target / PAGE, _page(runs, report, pictures, sections))
     return report
 
 
@@ -91,9 +77,10 @@ def _drawn(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[Pictu
         if png := cost_chart("seconds and memory of each stage", report["stages"]):
             yield Picture(
                 "",
-                "cost",
+                COST,
                 "A stage's seconds hold its evaluations and checkpoints, a step's do not. " + _whose(report),
                 png,
+                "Bars: seconds and memory by stage.",
             )
         meter.advance()
         for name in names:
@@ -121,17 +108,21 @@ def _of_stage(runs: Sequence[RunLogs], name: str) -> Iterator[Picture]:
         found[level] = weights_chart(title, first.stages[name], level)
     for kind, png in found.items():
         if png:
-            yield Picture(name, kind if kind not in LEVELS else f"weights-{kind}", CAPTIONS[kind], png)
+            called = kind if kind not in LEVELS else f"weights-{kind}"
+            yield Picture(name, called, CAPTIONS[kind], png, f"Chart of {name}: {ALTS[kind]}.")
 
 
-def _page(runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence[Picture]) -> str:
+def _page(
+    runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence[Picture], sections: Sequence[Section]
+) -> str:
     from jinja2 import Environment, FileSystemLoader  # only the page needs it
 
     engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return engine.get_template("report.html").render(
         report=report,
         title=" against ".join(run.label for run in runs),
-        cost=[picture for picture in pictures if not picture.stage],
+        sections=sections,
+        cost=[picture for picture in pictures if picture.name == COST],
         stage_table=_stage_table(report["stages"], len(runs) > 1),
         tables=list(_tables(runs, report)),
         stages={
@@ -189,10 +180,6 @@ def _tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[Tabl
             for row in rows
         ]
         yield _by_run(Table("Measured last (mean over tasks)", head, cells), rows, len(runs) > 1)
-    if routing := report["routing"]:
-        experts = list(dict.fromkeys(name for shares in routing["table"].values() for name in shares))
-        cells = [[d, *(f"{shares.get(e, 0.0):.1%}" for e in experts)] for d, shares in routing["table"].items()]
-        yield Table("Routing of test rows: mean share of each expert", ["texts of", *experts], cells)
 
 
 def _figures(title: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Table]:

@@ -12,6 +12,7 @@ import numpy as np
 DRAWS, LEVEL, BLOCK = 10_000, 0.95, 2_000_000  # BLOCK bounds the cells that are drawn at once
 FIGURES = ("accuracy", "macro_f1", "weighted_f1")
 Draws = dict[str, np.ndarray]
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -182,3 +183,8 @@ def _one(counts: np.ndarray, true: np.ndarray, said: np.ndarray, classes: int) -
         "macro_f1": f1.mean(1),
         "weighted_f1": (f1 * support).sum(1) / rows,
     }
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """The bin (N,), 0 to 14, of each confidence (N,); a bin holds its upper edge."""
+    return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1

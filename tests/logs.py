@@ -83,3 +83,48 @@ def write_run(folder: Path, steps: int = 20, timed: bool = True) -> Path:
         (folder / name).write_text(json.dumps(one), encoding="utf-8")
     (folder / "moe-joint" / "config.yaml").write_text("seed: 42\n", encoding="utf-8")
     return folder
+
+
+def lay(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def evaluated(run: Path, text: str = "profit fell") -> Path:
+    """A run with every kind of finding; one right row, one confident mistake."""
+    folder = run / "evaluation" / "moe-joint"
+    head = "id,domain,task,text,label,predicted,predicted_routed,confidence,polarity,routing_entropy"
+    lay(folder / "right.csv", f"{head}\n1,news,news,bank held,neutral,neutral,neutral,0.6,0.1,0.2\n")
+    lay(folder / "wrong.csv", f'{head}\n2,news,news,"{text}",negative,positive,positive,0.97,0.5,0.2\n')
+    more = "alone.news,alone.forum,probability.news,probability.forum"
+    rows = f'1,news,news,bank held,neutral,neutral,neutral,0.6,0.1,0.2,neutral,neutral,0.9,0.5\n2,news,news,"{text}",'
+    lay(
+        folder / "alone.csv",
+        f"{head},{more}\n{rows}negative,positive,positive,0.97,0.5,0.2,negative,positive,0.8,0.7\n",
+    )
+    figures = {"accuracy": 0.5, "macro_f1": 0.4, "accuracy_interval": [0.1, 0.9], "macro_f1_interval": [0.1, 0.8]}
+    one = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
+    names = ["negative", "neutral", "positive"]
+    task = figures | {"rows": 2, "per_class": dict.fromkeys(names, one)}
+    task |= {"confusion": {"labels": names, "rows": [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]}}
+    routing = {"accuracy": 0.95, "entropy": 0.1, "collapsed": [], "table": {"news": {"news": 0.9, "forum": 0.1}}}
+    report: dict[str, Any] = {"rows": 2, "routing_mode": "soft", "tasks": {"news": task}, "mean": figures}
+    lay(folder / "metrics.json", json.dumps(report | {"scores": {"news": {"mse": 0.2}}, "routing": routing}))
+    splits = {
+        "train": {"rows": 9, "labels": {"negative": 3, "neutral": 6}},
+        "test": {"rows": 2, "labels": {"neutral": 2}},
+    }
+    prepared = {"task": "news", "rows": 12, "rejected": 1, "duplicates": 0, "near_duplicates": {}, "splits": splits}
+    lay(run / "data" / "news" / "news" / "prepared.json", json.dumps({"report": prepared}))
+    gap = {"accuracy": -0.1, "accuracy_interval": [-0.2, -0.01]}
+    parts = [
+        {"name": "full", "mean": figures, "says": "all"},
+        {"name": "without-news", "mean": figures, "difference": gap},
+    ]
+    lay(run / "ablation" / "ablation.json", json.dumps({"texts": 2, "rows": parts}))
+    backbone = {"name": "default", "sha256": "ab" * 32}
+    domains = [{"name": "news", "experts": ["news"], "tasks": {"news": names}}]
+    card = {"backbone": backbone, "domains": domains, "data_sha256": {"news": "cd" * 32}, "gate": {"kind": "soft"}}
+    lay(run / "moe-joint" / "mixture.json", json.dumps(card))
+    lay(run / "moe-joint" / "manifest.json", "{}")
+    return run

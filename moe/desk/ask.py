@@ -126,7 +126,7 @@ def explain_(
     routing: RoutingOption = "soft",
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Points of the integral, 64 for a text, 16 for a corpus; more is exacter."),
+        typer.Option("--steps", min=1, help="Points of the integral, 64 for a text, 32 for a corpus; more is exacter."),
     ] = None,
     least: Annotated[int, typer.Option("--least", min=1, help="A corpus's words in so many places or more.")] = 5,
     most: Annotated[int | None, typer.Option("--most", min=1, help="At most so many texts of the corpus.")] = None,

@@ -39,6 +39,9 @@ def evaluate_(
     domain: JudgedDomainOption = None,
     routing: RoutingOption = "soft",
     pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Ask each expert alone too, for the report → alone.csv.")
+    ] = False,
     tasks: Annotated[
         str | None, typer.Option("--tasks", help="A language model's questions: these tasks, comma between; else all.")
     ] = None,
@@ -62,6 +65,8 @@ def evaluate_(
     if work.run.language is not None:
         if domain is not None:
             raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
+        if alone:
+            raise Fault("a run of labels for --alone", "a run over a language model", "leave it out")
         from moe.exam.run import Sitting, exam_of_folder
         from moe.exam.view import exam_view
 
@@ -72,7 +77,7 @@ def evaluate_(
         return
     if tasks or most or bare:
         raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")
-    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin)
+    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin, alone)
     show(report, evaluation_view, json_)
 
 
@@ -135,7 +140,7 @@ def report_(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what training did: weights, losses, validation, routing, seconds, memory → `RUN/report/index.html`."""
+    """Show what a run did and came to, from its data to its mistakes → `RUN/report/index.html`, and a model card."""
     from moe.report import training_view
     from moe.report_page import report_run
 

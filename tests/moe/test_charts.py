@@ -21,13 +21,13 @@ def read(folder: Path, *lines: Any) -> Trajectory:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are drawn."""
     figures: list[Any] = []
-    plain = charts._png
+    plain = charts.png
 
     def keep(figure: Any, *args: Any, **kwargs: Any) -> bytes:
         figures.append(figure)
         return plain(figure, *args, **kwargs)
 
-    monkeypatch.setattr(charts, "_png", keep)
+    monkeypatch.setattr(charts, "png", keep)
     return figures
 
 

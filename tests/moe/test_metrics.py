@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.metrics import bin_of, classification, honesty, regression
+from moe.metrics import classification, honesty, regression
+from moe.statistics import bin_of
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
