@@ -1,6 +1,6 @@
 """`POST /v1/explain`: why a text is answered as it is, by words and by what each expert alone would say.
 
-An explanation waits in the queue that texts wait in, and counts there as so many of them as it has steps. How it is
+An explanation waits in the queue that texts wait in, where each of its steps counts as a text. How it is
 computed is `moe.serve.reasoning`'s.
 """
 
@@ -66,7 +66,10 @@ def explain_form(settings: ServeSettings) -> type[BaseModel]:
         "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
         "task": (str | None, Field(None, description="the task to answer, where a domain has several")),
         "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
-        "steps": (int, Field(STEPS, ge=1, le=STEPS, description="points of the integral; more is exacter and slower")),
+        "steps": (
+            int | None,
+            Field(None, ge=1, le=STEPS, description="points of the integral; by default fewer for a longer text"),
+        ),
     }
     return create_model("ExplainRequest", __config__=STRICT, **fields)
 
@@ -80,4 +83,4 @@ def explain_routes(routes: APIRouter, service: Service) -> None:
         """Say why a text is answered as it is: words for and against its label, and each expert alone."""
         one = AskedWhy(**dict(asked))
         request.scope["texts"] = 1
-        return JSONResponse(await service.answer(one, one.steps))
+        return JSONResponse(await service.answer(one, one.steps or STEPS))

@@ -14,16 +14,23 @@ from moe.predict import Routing
 from moe.serve.labelling import Asked, Labelling
 from moe.serve.refusals import Refused
 
+TOKENS, FEWEST = 4096, 8
+"""Tokens of a text times steps that an explanation has by default, and its least steps: a long text takes no longer."""
+
 
 @dataclass(frozen=True)
 class AskedWhy:
-    """What one request asks: a text, how it is answered, and how exactly its words are weighed; see `moe.explain`."""
+    """What one request asks: a text, how it is answered, and how exactly its words are weighed; see `moe.explain`.
+
+    Args:
+        steps: of the integral; None takes as many as suit the text's length.
+    """
 
     text: str
     domain: str | None = None
     task: str | None = None
     routing: Routing = "soft"
-    steps: int = STEPS
+    steps: int | None = None
 
 
 class Reasoning:
@@ -60,7 +67,8 @@ class Reasoning:
         try:
             self.labels.refuse(way)
             predictor = self.labels.predictor.asked(asked.routing)
-            found = explain(predictor, asked.text, asked.domain, asked.task, asked.steps)
+            steps = asked.steps or max(FEWEST, min(STEPS, TOKENS // self.labels.weigh(way)))
+            found = explain(predictor, asked.text, asked.domain, asked.task, steps)
         except Refused as error:
             return error
         except Fault as error:

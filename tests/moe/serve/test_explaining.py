@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from moe.explain import explain
 from moe.opening import Opening
+from moe.serve import reasoning
 from moe.serve.keys import new_key
 
 TEXT = "profit 😀 rose today"
@@ -44,6 +45,15 @@ def test_it_tells_what_moe_explain_tells(asking: TestClient, folder: Path, routi
     for one, other in zip(told["why"]["words"], expected["why"]["words"], strict=True):
         assert (one["word"], one["start"], one["end"]) == (other["word"], other["start"], other["end"])
         assert one["weight"] == pytest.approx(other["weight"], abs=1e-3)
+
+
+def test_a_long_text_takes_no_more_steps_than_suit_its_length(
+    asking: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reasoning, "TOKENS", 100)
+    short, long_ = (why(asking, text, steps=None).json()["steps"] for text in ("rates", "rates " * 16))
+    assert short == 100 // 3
+    assert long_ == reasoning.FEWEST
 
 
 def test_what_comes_between_explanations_is_answered(asking: TestClient) -> None:
