@@ -15,7 +15,7 @@ from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.files import check_manifest, read_json, stays_inside, whole_folder, write_json, write_text
-from experts.folder import BackboneId, read_adapter, refuse_other_format, write_adapter
+from experts.folder import BackboneId, ExpertFolder, read_adapter, refuse_other_format, write_adapter
 from experts.lora import Adapter, Touch
 from experts.tensors import load_tensors, save_tensors
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
@@ -58,6 +58,21 @@ class DomainCard(BaseModel):
         return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts)
 
 
+class Origin(BaseModel):
+    """What an expert was when it came into a mixture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str = Field(description="of its adapter's file; another one by now was trained on since")
+    seed: int | None = Field(None, description="that it was trained from; none of a plain PEFT adapter")
+    steps: int | None = Field(None, description="optimizer steps that it was trained for, by itself")
+
+    @classmethod
+    def of(cls, one: ExpertFolder) -> "Origin":
+        """Of an expert's folder."""
+        return cls(sha256=one.digest, seed=one.card and one.card.seed, steps=one.card and one.card.steps)
+
+
 class MixtureCard(BaseModel):
     """What a mixture says of itself (`mixture.json`)."""
 
@@ -81,6 +96,7 @@ class MixtureCard(BaseModel):
     steps: int = 0
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
+    origins: dict[str, Origin] = Field({}, description="by expert, what it was when it came")
     versions: dict[str, str]
 
     @property

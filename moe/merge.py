@@ -1,24 +1,22 @@
-"""Expert folders → one mixture: the checks that refuse what does not fit, and the heads that come of theirs.
+"""Expert folders → one mixture, and the checks that refuse what does not fit.
 
-No weight of an adapter is changed. Reading and writing folders is `experts.folder`'s and `moe.folder`'s.
+No weight of an adapter is changed. Heads are `moe.head_rows`', folders `experts.folder`'s and `moe.folder`'s.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
-from torch import Tensor
-
 from experts.adapter import read_config
-from experts.domain import Domain, LabelSpace
+from experts.domain import Domain
 from experts.errors import Fault
 from experts.folder import BackboneId, ExpertFolder, refuse_equal, refuse_untrained
 from experts.lora import LayerMap
-from moe.backbone import Backbone
+from moe.backbone import Backbone, BackboneSettings
 from moe.config import RunSettings
-from moe.folder import DomainCard, MixtureCard, build_mixture, load_strictly, refuse_other_backbone
-from moe.heads import Heads, MixedHeads, NoHeads, head_key
+from moe.folder import DomainCard, MixtureCard, Origin, build_mixture, refuse_other_backbone
+from moe.head_rows import Taught, fill_heads
+from moe.heads import HeadSettings, NoHeads
 from moe.model import Mixture
 from moe.progress import say
 from moe.workspace import versions
@@ -61,6 +59,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         polarity=any(one.card is not None and one.card.polarity for one in everyone),
         language=run.language is not None,
         seed=run.seed,
+        origins={one.name: Origin.of(one) for one in everyone},
         data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
         versions=versions(),
     )
@@ -68,7 +67,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     for one in everyone:
         model.bank.load(one.name, one.weights)
     if not isinstance(model.heads, NoHeads):
-        fill_heads(model.heads, parts.experts, model.labels)
+        fill_heads(model.heads, {one.name: [Taught.of(one)] for one in parts.experts}, model.labels)
     return model.eval(), card
 
 
@@ -86,29 +85,39 @@ def check_parts(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Bac
         refuse_untrained(one)
         if one.card:
             refuse_other_backbone(one.card.backbone, backbone, str(one.path))
-            _refuse_other_settings(one, run)
+            refuse_other_settings(one, run.backbone, run.template, run.heads, run.language is not None, "the config")
     for first, second in combinations(experts, 2):
         _refuse_same_name(first, second)
         refuse_equal(first, second)
-    _refuse_other_shared(routed, shared[0] if shared else None)
+    refuse_other_shared(routed, shared[0] if shared else None)
     domains = _domains(run, routed)
     order = [name for domain in domains for name in domain.expert_names]
     return Parts(sorted(routed, key=lambda one: order.index(one.name)), domains, shared[0] if shared else None)
 
 
-def _refuse_other_settings(one: ExpertFolder, run: RunSettings) -> None:
+def refuse_other_settings(
+    one: ExpertFolder, backbone: BackboneSettings, template: str, heads: HeadSettings, language: bool, who: str
+) -> None:
+    """Refuse an expert that reads texts in another way than the others.
+
+    Args:
+        who: whose settings these are, as people say it.
+
+    Raises:
+        Fault: naming the setting and both values.
+    """
     assert one.card is not None
     pairs = {
-        "backbone.trunk_depth": (one.card.trunk_depth, run.backbone.trunk_depth),
-        "backbone.pooling": (one.card.pooling, run.backbone.pooling),
-        "template": (one.card.template, run.template),
-        "heads.kind": (one.card.head_kind, run.heads.kind),
-        "language": (one.card.language, run.language is not None),
+        "backbone.trunk_depth": (one.card.trunk_depth, backbone.trunk_depth),
+        "backbone.pooling": (one.card.pooling, backbone.pooling),
+        "template": (one.card.template, template),
+        "heads.kind": (one.card.head_kind, heads.kind),
+        "language": (one.card.language, language),
     }
     for key, (its, ours) in pairs.items():
         if its != ours:
             raise Fault(
-                f"{key} {ours!r}, as the config says, in {one.path}", repr(its), f"set {key} to it, or train it again"
+                f"{key} {ours!r}, as {who} says, in {one.path}", repr(its), f"set {key} to it, or train it again"
             )
 
 
@@ -121,8 +130,12 @@ def _refuse_same_name(first: ExpertFolder, second: ExpertFolder) -> None:
         )
 
 
-def _refuse_other_shared(routed: Sequence[ExpertFolder], shared: ExpertFolder | None) -> None:
-    """An expert trained on top of a shared one is worth nothing without exactly that one."""
+def refuse_other_shared(routed: Sequence[ExpertFolder], shared: ExpertFolder | None) -> None:
+    """An expert trained on top of a shared one is worth nothing without exactly that one.
+
+    Raises:
+        Fault: naming both.
+    """
     present = shared.digest if shared else None
     for one in routed:
         needed = one.card.shared if one.card else None
@@ -138,7 +151,7 @@ def _domains(run: RunSettings, routed: Sequence[ExpertFolder]) -> list[Domain]:
     members: dict[str, list[str]] = {}
     declared = {domain.name: domain for domain in run.domain_list()}
     for one in routed:
-        members.setdefault(_domain_of(one, declared), []).append(one.name)
+        members.setdefault(domain_of(one, declared), []).append(one.name)
     return [
         Domain(d.name, d.tasks, d.role, len(members[d.name]), tuple(members[d.name]))
         for d in declared.values()
@@ -146,10 +159,13 @@ def _domains(run: RunSettings, routed: Sequence[ExpertFolder]) -> list[Domain]:
     ]
 
 
-def _domain_of(one: ExpertFolder, declared: Mapping[str, Domain]) -> str:
+def domain_of(one: ExpertFolder, declared: Mapping[str, Domain]) -> str:
     """The declared domain that an expert belongs to, its label sets being the config's.
 
     A plain PEFT adapter belongs to the domain that its folder is called by.
+
+    Raises:
+        Fault: when there is no such domain, or its labels are others.
     """
     name = one.card.domain if one.card else one.path.name
     if name not in declared:
@@ -170,78 +186,3 @@ def _domain_of(one: ExpertFolder, declared: Mapping[str, Domain]) -> str:
                 "give the config the labels it was trained on, or train it again",
             )
     return name
-
-
-Rows = tuple[Tensor, Tensor]
-
-
-def fill_heads(heads: Heads | MixedHeads, experts: Sequence[ExpertFolder], labels: LabelSpace) -> None:
-    """Average the experts' heads, or keep them apart; rows of labels that an expert never saw are the others' mean.
-
-    Experts start their heads from one seed, so that hidden layers may be averaged too.
-    """
-    layout = next(iter(heads.experts.values())) if isinstance(heads, MixedHeads) else heads
-    assert isinstance(layout, Heads)
-    fresh = layout.state_dict()
-    given = [_in_layout(one, fresh, labels) for one in experts]
-    means = {key: _mean([one[key] for one in given if key in one], tensor) for key, tensor in fresh.items()}
-    if isinstance(heads, Heads):
-        return load_strictly(heads, means, experts[0].path)
-    for one, own in zip(experts, given, strict=True):
-        head = heads.experts[one.name]
-        whole = {key: torch.where(own[key][1], own[key][0], means[key]) if key in own else means[key] for key in means}
-        load_strictly(head, whole, one.path)
-    return None
-
-
-def _mean(given: Sequence[Rows], fresh: Tensor) -> Tensor:
-    """The mean of what was trained, and the fresh value where nothing was."""
-    if not given:
-        return fresh
-    total = torch.stack([torch.where(trained, tensor, 0.0) for tensor, trained in given]).sum(0)
-    count = torch.stack([trained.expand_as(tensor) for tensor, trained in given]).sum(0)
-    return torch.where(count > 0, total / count.clamp(min=1), fresh)
-
-
-def _in_layout(one: ExpertFolder, fresh: Mapping[str, Tensor], labels: LabelSpace) -> dict[str, Rows]:
-    """An expert's head tensors under the mixture's names, each with where it was trained."""
-    if one.card is None:
-        return {}
-    found: dict[str, Rows] = {}
-    for head, names in one.card.heads.items():
-        tasks = [task for task, own in one.card.tasks.items() if set(own) <= set(names)]
-        if not tasks:
-            continue
-        target = labels.head_of[tasks[0]]
-        trained = {label for task in tasks for label in one.card.tasks[task]}
-        found |= _class_rows(one.heads, head_key(head), names, head_key(target), labels.heads[target], trained, fresh)
-    for key, tensor in one.heads.items():
-        if key.startswith("polarity.") and key in fresh:
-            found[key] = (tensor, torch.ones_like(tensor, dtype=torch.bool))
-    return found
-
-
-def _class_rows(
-    heads: Mapping[str, Tensor],
-    source: str,
-    names: Sequence[str],
-    target: str,
-    wanted: Sequence[str],
-    trained: set[str],
-    fresh: Mapping[str, Tensor],
-) -> dict[str, Rows]:
-    found: dict[str, Rows] = {}
-    own = {key: tensor for key, tensor in heads.items() if key.startswith(f"classes.{source}.")}
-    last = max(int(key.split(".")[-2]) for key in own)
-    for key, tensor in own.items():
-        layer, kind = key.split(".")[-2:]
-        place = f"classes.{target}.{layer}.{kind}"
-        if int(layer) != last:
-            found[place] = (tensor, torch.ones_like(tensor, dtype=torch.bool))
-            continue
-        rows, known = fresh[place].clone().cpu(), torch.zeros(len(wanted), dtype=torch.bool)
-        for i, label in enumerate(wanted):
-            if label in trained:
-                rows[i], known[i] = tensor[list(names).index(label)], True
-        found[place] = (rows, known.reshape(-1, *[1] * (rows.dim() - 1)).expand_as(rows))
-    return found

@@ -38,8 +38,9 @@ EXPERT = Stage("expert", False, ("experts", "heads"), (), "experts")
 WARMUP = Stage("warmup", True, ("router", "heads"), ("domain", "balance"), "router-warmup")
 JOINT = Stage("joint", True, ("experts", "router", "heads"), ("sentiment", "domain", "balance"), "moe-joint")
 INSTRUCT = Stage("instruct", True, ("experts", "router"), ("sentiment", "domain", "balance"), "moe-instruct")
+ADAPT = Stage("adapt", True, ("router", "heads"), ("domain", "balance"), "moe-adapted")
 MERGED = "moe-init"
-STAGES = {stage.name: stage for stage in (PRETRAIN, SHARED, EXPERT, WARMUP, JOINT, INSTRUCT)}
+STAGES = {stage.name: stage for stage in (PRETRAIN, SHARED, EXPERT, WARMUP, JOINT, INSTRUCT, ADAPT)}
 
 
 class StageSettings(BaseModel):
@@ -93,6 +94,10 @@ class StagesSettings(BaseModel):
     )
     joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
     instruct: StageSettings = StageSettings(epochs=1.0, lr=3e-4, router_lr=3e-4)
+    adapt: StageSettings = StageSettings(steps=300, evals=3, head_lr=3e-4)
+    replay: int = Field(
+        1000, ge=1, description="rows of each old domain that are learned again when an expert joins; more keeps more"
+    )
 
 
 class LossSettings(BaseModel):

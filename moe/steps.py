@@ -24,7 +24,7 @@ from moe.cache import TrunkCache
 from moe.counts import label_counts, tell_idle_weights
 from moe.data.batches import Collator
 from moe.evaluate import validate
-from moe.folder import read_mixture, write_mixture
+from moe.folder import MixtureCard, read_mixture, write_mixture
 from moe.goals import MACRO_F1, PERPLEXITY, Goal
 from moe.job import Fitted
 from moe.merge import merge
@@ -241,15 +241,34 @@ def continue_stage(
     """
     model, card = read_mixture(before)
     lesson = (teach or _lesson)(work, model)
+    finish_stage(work, stage, model, card, lesson, stage.folder, overwrite, resume)
+
+
+def finish_stage(
+    work: Workspace,
+    stage: Stage,
+    model: Mixture,
+    card: MixtureCard,
+    lesson: Lesson,
+    name: str,
+    overwrite: bool,
+    resume: bool,
+) -> Fitted:
+    """Train one stage of a mixture that is there, and write what comes of it.
+
+    Args:
+        name: of the folder below the run's, and of its logs and checkpoints.
+    """
     torch.manual_seed(work.run.seed)
-    fitted = run_stage(work, model, stage, lesson, work.run.seed, stage.folder, resume)
+    fitted = run_stage(work, model, stage, lesson, work.run.seed, name, resume)
     metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
     card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
     everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
-    folder, config = work.out / stage.folder, work.run.as_yaml()
+    folder, config = work.out / name, work.run.as_yaml()
     ranks.by_first(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
-    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(stage.folder), ignore_errors=True))
-    say(f"{stage.folder}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
+    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
+    say(f"{name}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
+    return fitted
 
 
 def _lesson(work: Workspace, model: Mixture) -> Lesson:
