@@ -3,18 +3,22 @@
 Rows are `moe.judging`'s, answers `moe.evaluate`'s, intervals and tests `moe.statistics`'.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.domain import Labels
 from experts.errors import Fault
+from experts.folder import CARD as EXPERT_CARD
+from experts.folder import parse_card
 from moe.evaluate import answers_by_task, judge
+from moe.folder import read_card
 from moe.judging import test_rows
 from moe.opening import open_model
 from moe.predict import Predictor
@@ -27,11 +31,10 @@ SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @dataclass(frozen=True)
-class Side:
-    """What one model said: answers and label names by task, the domains that its rows are of."""
+class Known:
+    """What a model's card says that it answers: label names by task, and its domains."""
 
-    answers: dict[str, Answers]
-    labels: dict[str, Labels]
+    tasks: dict[str, Labels]
     domains: tuple[str, ...]
 
 
@@ -45,6 +48,8 @@ def compare(
 ) -> dict[str, Any]:
     """Answer the same labelled rows by two models, one after the other, and set their figures side by side.
 
+    Only rows of tasks that both know are answered.
+
     Args:
         models: two folders, each of a mixture or an expert.
         sets, data, domain: as for `moe evaluate`.
@@ -52,52 +57,67 @@ def compare(
     Returns:
         `a` and `b` (the folders), and by task and in the `mean` over tasks: `accuracy` and `macro_f1`, each with `a`,
         `b`, their `difference` (a − b, a share), its 95 % `interval` and `verdict`; `mcnemar_p`, for the mean of all
-        rows pooled.
+        rows pooled. `not_compared`: the tasks that only `a`, or only `b`, knows.
 
     Raises:
         Fault: when a model cannot be opened, or the two have no task in common.
     """
-    first = _asked(work, models[0], sets, data, domain, None, quiet)
-    second = _asked(work, models[1], sets, data, domain, first.domains, quiet)
-    tasks = [task for task in first.answers if task in second.answers]
-    _refuse_strangers(models, first, second, tasks)
-    pairs = {task: (first.answers[task], second.answers[task]) for task in tasks}
+    first, second = (known(folder) for folder in models)
+    both = _in_common(models, first, second)
+    left_out = sorted(set(first.domains) ^ set(second.domains))
+    within = [name for name in work.run.domains if both & work.run.tasks_of(name).keys()]
+    sides = []
+    for folder in models:  # one is let go before the next is opened
+        model, template, max_length = open_model(folder, sets)
+        rows = _of_tasks(test_rows(work, model, data, domain, within, left_out), both)
+        judged = judge(Predictor(model, template, max_length), rows, title=folder.name, quiet=quiet)
+        sides.append(answers_by_task([one for one in judged if one.true is not None], model.labels))
+        del model
+    pairs = {task: (one, sides[1][task]) for task, one in sides[0].items()}
+    if not pairs:
+        raise Fault("rows of tasks that both know", "none with a label", "name others by --data or --domain")
     return {
         "a": str(models[0]),
         "b": str(models[1]),
         "tasks": {task: _set_side_by_side([pair]) for task, pair in pairs.items()},
         "mean": _set_side_by_side(list(pairs.values())),
+        "not_compared": {
+            side: [task for task in one.tasks if task not in both] for side, one in (("a", first), ("b", second))
+        },
     }
 
 
-def _asked(
-    work: Workspace,
-    folder: Path,
-    sets: Sequence[str],
-    data: Path | None,
-    domain: str | None,
-    within: Sequence[str] | None,
-    quiet: bool,
-) -> Side:
-    """One model's answers; it is let go before the next is opened."""
-    model, template, max_length = open_model(folder, sets)
-    rows = test_rows(work, model, data, domain, within)
-    judged = judge(Predictor(model, template, max_length), rows, title=folder.name, quiet=quiet)
-    labelled = [one for one in judged if one.true is not None]
-    return Side(answers_by_task(labelled, model.labels), model.labels.tasks, tuple(dict.fromkeys(rows["domain"])))
+def known(folder: Path) -> Known:
+    """What a model answers, by its card; no weight is loaded.
+
+    Raises:
+        Fault: when the folder is no whole model.
+    """
+    if (folder / EXPERT_CARD).is_file():
+        its = parse_card(folder / EXPERT_CARD)
+        return Known(its.tasks, () if its.always_on else (its.domain,))
+    card = read_card(folder)
+    tasks = {task: labels for one in card.domains for task, labels in one.tasks.items()}
+    return Known(tasks, tuple(one.name for one in card.domains))
 
 
-def _refuse_strangers(models: tuple[Path, Path], first: Side, second: Side, tasks: Sequence[str]) -> None:
-    if not tasks:
+def _in_common(models: tuple[Path, Path], first: Known, second: Known) -> set[str]:
+    both = first.tasks.keys() & second.tasks.keys()
+    if not both:
         found = "; ".join(
-            f"{folder} on {', '.join(one.answers) or 'no labelled row'}"
+            f"{folder} on {', '.join(one.tasks) or 'no labels'}"
             for folder, one in zip(models, (first, second), strict=True)
         )
-        raise Fault("two models with a task in common", found, "name others, or rows of both by --data")
-    for task in tasks:
-        if first.labels[task] != second.labels[task]:
-            found = " and ".join(", ".join(one.labels[task]) for one in (first, second))
+        raise Fault("two models with a task in common", found, "name others")
+    for task in sorted(both):
+        if first.tasks[task] != second.tasks[task]:
+            found = " and ".join(", ".join(one.tasks[task]) for one in (first, second))
             raise Fault(f"the same labels of {task} in both models", found, "compare models of one config")
+    return both
+
+
+def _of_tasks(rows: Dataset, tasks: Collection[str]) -> Dataset:
+    return rows.select([place for place, task in enumerate(rows["task"]) if task in tasks])
 
 
 def _set_side_by_side(pairs: Sequence[tuple[Answers, Answers]]) -> dict[str, Any]:
@@ -132,7 +152,13 @@ def comparison_view(report: Mapping[str, Any]) -> RenderableType:
             first = name == "accuracy"
             p = _probability(one["mcnemar_p"]) if first else ""
             table.add_row(task if first else "", shown, *_cells(one[name], p), end_section=not first)
-    return Group(Text(f"A: {report['a']}\nB: {report['b']}\n{report['mean']['rows']} rows answered by both"), table)
+    head = Text(f"A: {report['a']}\nB: {report['b']}\n{report['mean']['rows']} rows answered by both")
+    left = [
+        Text(f"not compared: {', '.join(tasks)}, known to {side.upper()} alone")
+        for side, tasks in report["not_compared"].items()
+        if tasks
+    ]
+    return Group(head, table, *left)
 
 
 def _cells(figure: Mapping[str, Any], p: str) -> list[RenderableType]:

@@ -146,7 +146,7 @@ def evaluate_folder(
     """
     check_routing(routing)
     model, template, length = open_model(folder, sets)
-    rows = test_rows(work, model, data, domain, None)
+    rows = test_rows(work, model, data, domain, None, ())
     calibration = read_calibration(folder)
     report, judged = evaluate(model, rows, template, length, routing, pin, False, calibration)  # type: ignore[arg-type]
     target = work.out / "evaluation" / folder.name

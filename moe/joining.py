@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from experts.domain import Domain
@@ -17,7 +16,7 @@ from experts.files import refuse_existing
 from experts.folder import CONFIG, ExpertFolder, read_expert, refuse_equal, refuse_untrained
 from moe.backbone import load_backbone
 from moe.config import RunSettings
-from moe.data.batches import column
+from moe.data.thin import thinned
 from moe.folder import MixtureCard, refuse_other_backbone, write_mixture
 from moe.goals import MACRO_F1, PERPLEXITY
 from moe.members import Members, joined, read_members, rebuilt, swapped, without
@@ -41,11 +40,13 @@ class Target:
         out: its folder; prepared rows, logs and checkpoints of its training lie beside it.
         overwrite: over one that is there.
         resume: go on from the last checkpoint.
+        rows: where prepared rows are kept; beside it by default.
     """
 
     out: Path
     overwrite: bool = False
     resume: bool = False
+    rows: Path | None = None
 
     def check(self, model: Path) -> None:
         """Refuse a folder that is there, and the one that is to be changed.
@@ -102,8 +103,8 @@ def remove(model: Path, name: str, target: Target, run: RunSettings | None = Non
     after = without(before, name)
     owner = next(one for one in before.card.domains if name in one.experts)
     left = next((one.experts for one in after.card.domains if one.name == owner.name), ())
-    told = {"expert": name, "domain": owner.name, "tasks_gone": [] if left else list(owner.tasks)}
-    told |= {"model": str(target.out), "answered_by": list(left)}
+    told: Told = {"model": str(target.out), "expert": name, "domain": owner.name}
+    told |= {"tasks_gone": [] if left else list(owner.tasks), "answered_by": list(left)}
     return told | _changed(before, after, run, target, "expert-removed", [])
 
 
@@ -236,7 +237,7 @@ def _of_these(run: RunSettings, card: MixtureCard) -> RunSettings:
 def _adapted(
     before: Members, model: Mixture, card: MixtureCard, run: RunSettings, target: Target, whole: Sequence[str]
 ) -> Told:
-    work = Workspace(run, target.out.parent)
+    work = Workspace(run, target.out.parent, target.rows)
     lesson = _lesson(work, model, whole)
     fitted = finish_stage(work, ADAPT, model, card, lesson, target.out.name, target.overwrite, target.resume)
     return {"steps": fitted.steps, "figures": _figures(before.card.metrics, fitted.best, card)}
@@ -246,26 +247,15 @@ def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> Lesson:
     names, most, seed = [one.name for one in model.domains], work.run.stages.replay, work.run.seed
     if work.run.language is not None:
         lesson = Shelf(work, model).routed()
-        return replace(lesson, rows=replayed(lesson.rows, whole, most, seed))
-    rows = replayed(work.rows("train", names), whole, most, seed)
+        return replace(lesson, rows=_replayed(lesson.rows, whole, most, seed))
+    rows = _replayed(work.rows("train", names), whole, most, seed)
     return labelled(work, model, rows, work.rows("validation", names))
 
 
-def replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
-    """All rows of some domains, and a sample of each other's.
-
-    Args:
-        whole: domains whose rows are all kept.
-        most: rows of each other one.
-    """
-    domains, random = column(rows, "domain").to_numpy(zero_copy_only=False), np.random.default_rng(seed)
-    kept = []
-    for name in dict.fromkeys(domains.tolist()):
-        places = np.flatnonzero(domains == name)
-        kept.append(places if name in whole or len(places) <= most else random.choice(places, most, replace=False))
-    chosen = np.sort(np.concatenate(kept)) if kept else np.arange(0)
-    say(f"{len(chosen)} rows to learn from, of the other domains at most {most} each")
-    return rows.select(chosen.tolist())
+def _replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
+    found = thinned(rows, most, seed, whole)
+    say(f"{len(found)} rows to learn from, of the other domains at most {most} each")
+    return found
 
 
 def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, Told]:

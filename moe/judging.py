@@ -17,23 +17,30 @@ from moe.workspace import Workspace
 
 
 def test_rows(
-    work: Workspace, model: Mixture, data: Path | None, domain: str | None, within: Sequence[str] | None
+    work: Workspace,
+    model: Mixture,
+    data: Path | None,
+    domain: str | None,
+    within: Sequence[str] | None,
+    left_out: Sequence[str],
 ) -> Dataset:
     """The rows to judge a model on: a labelled file's, else the run's test rows, of all its domains or one.
 
     Args:
-        within: of the run's test rows those of these domains alone; None takes all that the model was made for.
+        within: rows of these domains alone; None takes all that the model was made for.
+        left_out: other domains that a file may have rows of.
 
     Raises:
         Fault: when the domain is unknown, or the file's rows belong to no known one.
     """
-    known = _known(work, model)
+    known = [name for name in _known(work, model) if within is None or name in within]
     if domain is not None and domain not in known:
         raise Fault(f"one of the domains {', '.join(known)}", repr(domain), guess(domain, known))
     if data is None:
         rows = work.rows("test", [domain]) if domain else rows_of_run(work, model, "test", within)
     else:
-        rows = _rows_of_file(work, data, [domain] if domain else _domains_in(data, known))
+        names, mixed = ([domain], False) if domain else _domains_in(data, known, left_out)
+        rows = _rows_of_file(work, data, names, mixed)
     if len(rows) == 0:
         raise Fault("rows to judge on", "none", "give the run a test split, or name a file by --data")
     return rows
@@ -62,26 +69,31 @@ def _known(work: Workspace, model: Mixture) -> list[str]:
     return [one.name for one in model.domains if one.name in work.run.domains]
 
 
-def _domains_in(path: Path, known: list[str]) -> list[str]:
-    """The domains that a file's own column names, all of them known; the only one there is where it has none."""
+def _domains_in(path: Path, known: list[str], left_out: Sequence[str]) -> tuple[list[str], bool]:
+    """The domains that a file's own column names, all of them known; the only one there is where it has none.
+
+    Returns:
+        the domains, and whether rows have to be told apart by that column.
+    """
     found = {str(record.values.get("domain")) for record in records(path, Columns())} - {"None", ""}
     if not found and len(known) == 1:
-        return known
-    if not found or not found <= set(known):
+        return known, False
+    ours = found - set(left_out)
+    if not ours or not ours <= set(known):
         raise Fault(
             f"rows of the domains {', '.join(known)} in {path}",
             ", ".join(sorted(found)) or "no domain column",
             "say whose rows they are: --domain NAME",
         )
-    return sorted(found)
+    return sorted(ours), len(found) > 1
 
 
-def _rows_of_file(work: Workspace, path: Path, domains: list[str]) -> Dataset:
+def _rows_of_file(work: Workspace, path: Path, domains: list[str], mixed: bool) -> Dataset:
     """All labelled rows of a file, read by its domains' settings; nothing is split or removed."""
     parts = []
     for name in domains:
         for task, settings in work.run.tasks_of(name).items():
-            only = {"domain": (name,)} if len(domains) > 1 else settings.only
+            only = {"domain": (name,)} if mixed else settings.only
             whole = settings.model_copy(
                 update={
                     "only": only,

@@ -145,8 +145,8 @@ def rebuilt(before: Members, after: Members, backbone: Backbone) -> tuple[Mixtur
         backbone: loaded, and without experts yet.
     """
     layers = dict(after.card.layers)
-    for name in {after.newcomer} - {None}:
-        layers[name] = read_config(LayerMap.of(backbone.model), after.experts[name].path, name).layers
+    if (new := after.newcomer) is not None:
+        layers[new] = read_config(LayerMap.of(backbone.model), after.experts[new].path, new).layers
     card = after.card.model_copy(update={"layers": layers})
     model = build_mixture(card, backbone, {name: one.content for name, one in after.experts.items()})
     for name, one in after.experts.items():

@@ -36,7 +36,7 @@ def reliability_chart(rows_of: str, tasks: Mapping[str, Series]) -> bytes:
         rows_of: which rows are shown.
         tasks: by task: confidence (N,) and right (N,), before and after, or under one name.
     """
-    figure, axes = _panels(
+    figure, axes = panels(
         len(tasks), f"Reliability on {rows_of} rows, with 95 % intervals; on the diagonal confidence is honest"
     )
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
@@ -45,7 +45,7 @@ def reliability_chart(rows_of: str, tasks: Mapping[str, Series]) -> bytes:
         for colour, mark, (name, one) in zip(COLOURS, "so", series.items(), strict=False):
             _draw_bins(axis, *one, colour=colour, mark=mark, name=name)
         axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
-        _label(axis, task, "confidence", "share right")
+        label(axis, task, "confidence", "share right")
     return _png(figure)
 
 
@@ -75,12 +75,12 @@ def risk_chart(tasks: Mapping[str, Series]) -> bytes:
     Args:
         tasks: by task and split: confidence (N,) and right (N,).
     """
-    figure, axes = _panels(len(tasks), "Wrong answers among those kept, the surest first (and how many rows there are)")
+    figure, axes = panels(len(tasks), "Wrong answers among those kept, the surest first (and how many rows there are)")
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
         for colour, style, (name, one) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
             axis.plot(*_risk(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])})")
         axis.set(xlim=(0, 100.5), ylim=(0, None))
-        _label(axis, task, "kept, %", "wrong, %")
+        label(axis, task, "kept, %", "wrong, %")
     return _png(figure)
 
 
@@ -93,7 +93,8 @@ def _risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nda
     return 100 * kept[first:] / len(order), 100 * wrong[first:]
 
 
-def _panels(count: int, title: str) -> tuple[Any, list[Any]]:
+def panels(count: int, title: str) -> tuple[Any, list[Any]]:
+    """A figure with so many panels in lines of `COLUMNS`, under a title."""
     from matplotlib.figure import Figure  # slow to import, and only pictures need it
 
     columns = min(count, COLUMNS) if count != 4 else 2
@@ -104,7 +105,7 @@ def _panels(count: int, title: str) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
-def _label(axis: Any, title: str, x: str, y: str) -> None:
+def label(axis: Any, title: str, x: str, y: str) -> None:
     """Names of panel and axes, and the legend above the panel, where it covers nothing."""
     axis.set_title(title, loc="left", fontsize=10)
     above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
@@ -115,6 +116,15 @@ def _label(axis: Any, title: str, x: str, y: str) -> None:
     axis.grid(color="0.92")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole.
+
+    Raises:
+        Fault: when the file cannot be written.
+    """
+    write_bytes(path, _png(figure))
 
 
 def _png(figure: Any) -> bytes:

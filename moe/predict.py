@@ -35,12 +35,14 @@ class Scores:
         polarity: (B,), or None without a polarity head.
         shares: (B, E), soft routing shares.
         truncated: (B,), whether a text was longer than the backbone reads.
+        states: (B, D), pooled, where they are asked for.
     """
 
     logits: dict[str, np.ndarray]
     polarity: np.ndarray | None
     shares: np.ndarray
     truncated: np.ndarray
+    states: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Predictor:
         tokens: how many a batch may hold, padding included; by default what suits device and precision.
         calibration: its temperatures divide the logits; None leaves them as they are.
         abstain: the accuracy below which answers are abstained from; needs a calibration.
+        states: scores hold the pooled states too.
     """
 
     def __init__(
@@ -94,12 +97,13 @@ class Predictor:
         tokens: int | None = None,
         calibration: Calibration | None = None,
         abstain: float | None = None,
+        states: bool = False,
     ) -> None:
         assert calibration or abstain is None, "thresholds are a calibration's"
         self.model, self.template, self.max_length = model, template, max_length
         self.hard, self.windows = routing == "hard", windows
         self.tokenizer = model.source.tokenizer
-        self.calibration, self.abstain = calibration, abstain
+        self.calibration, self.abstain, self.states = calibration, abstain, states
         self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
 
     def asked(self, routing: Routing, abstain: float | None = None) -> "Predictor":
@@ -197,7 +201,7 @@ class Predictor:
     def _raw(
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
-        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`."""
+        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`, `states`."""
         out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
         gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
         assert gates is not None
@@ -205,6 +209,8 @@ class Predictor:
         found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
             found["polarity"] = out.polarity
+        if self.states:
+            found["states"] = out.pooled
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def pinned(self, domains: Sequence[str | None]) -> Tensor:
@@ -227,6 +233,7 @@ class Predictor:
             joined["polarity"].clip(-1.0, 1.0) if "polarity" in joined else None,
             joined["shares"],
             counts > 1 if not self.windows else np.zeros(len(counts), dtype=bool),
+            joined.get("states"),
         )
 
     def routed_tasks(self, scores: Scores) -> list[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experts.folder import ExpertFolder
 from moe.folder import DomainCard, MixtureCard
 from moe.members import read_members
+from moe.tables import Table
 
 MOST = 0.005
 """How much macro-F1 an old domain may lose on validation rows before it is said aloud."""

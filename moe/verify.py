@@ -24,6 +24,7 @@ from moe.backbone import BackboneSettings, identify, read_config
 from moe.calibration import CALIBRATION
 from moe.folder import CARD, HEADS, ROUTER, MixtureCard, build_heads, load_strictly, parse_mixture_card
 from moe.folder import refuse_other_backbone as refuse_other
+from moe.reference import DRIFT, TENSORS
 from router.gate import Gate
 
 MARKS = {EXPERT_CARD: "expert", CARD: "mixture", ADAPTER_CONFIG: "adapter", MANIFEST: "folder"}
@@ -112,7 +113,7 @@ class Remark:
 
 def _unlisted(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return sorted(here - set(hashes) - {MANIFEST, CALIBRATION})
+    return sorted(here - set(hashes) - {MANIFEST, CALIBRATION, DRIFT, TENSORS})
 
 
 def _adapter(folder: Path) -> Iterator[Fault | Remark]:

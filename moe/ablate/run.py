@@ -74,7 +74,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     if card.language:
         content = ablate_language(work, mixture, card.template, rows)
         return _written(work, content | {"model": str(folder)})
-    texts = test_rows(work, mixture, None, None, None)
+    texts = test_rows(work, mixture, None, None, None, ())
     answered = [row for row in rows if isinstance(row, Answered)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture

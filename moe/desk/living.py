@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moe.desk.options import ConfigOption, JsonOption, ResumeOption, SetOption, show
+from moe.desk.options import ConfigOption, JsonOption, OutOption, ResumeOption, SetOption, examples, show, workspace
 
 if TYPE_CHECKING:
     from moe.config import RunSettings
@@ -25,7 +25,7 @@ AgainOption = Annotated[bool, typer.Option("--overwrite", help="Write over a fol
 AdaptOption = Annotated[bool, typer.Option("--adapt", help="Adapt router and heads to the rows of --config.")]
 
 
-@expert_app.command("list")
+@expert_app.command("list", epilog=examples("moe expert list runs/demo/router-warmup"))
 def list_(
     model: Annotated[Path, typer.Argument(help="A mixture's folder.", show_default=False)],
     json_: JsonOption = False,
@@ -36,7 +36,12 @@ def list_(
     show(roster(model), roster_view, json_)
 
 
-@expert_app.command("add")
+@expert_app.command(
+    "add",
+    epilog=examples(
+        "moe expert add runs/demo/router-warmup runs/mine/experts/crypto -c configs/mine.yaml --out runs/three"
+    ),
+)
 def add_(
     model: MixtureArgument,
     expert: ExpertArgument,
@@ -55,7 +60,9 @@ def add_(
     show(add(model, expert, load_run(config, sets or ()), Target(out, overwrite, resume)), changed_view, json_)
 
 
-@expert_app.command("remove")
+@expert_app.command(
+    "remove", epilog=examples("moe expert remove runs/demo/router-warmup forum --out runs/without-forum")
+)
 def remove_(
     model: MixtureArgument,
     name: NameArgument,
@@ -75,7 +82,9 @@ def remove_(
     show(remove(model, name, Target(out, overwrite, resume), run), changed_view, json_)
 
 
-@expert_app.command("swap")
+@expert_app.command(
+    "swap", epilog=examples("moe expert swap runs/demo/router-warmup news runs/newer/experts/news --out runs/swapped")
+)
 def swap_(
     model: MixtureArgument,
     name: NameArgument,
@@ -103,3 +112,45 @@ def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -
     if not adapt and (config is not None or sets):
         raise Fault("--adapt, which alone reads --config and --set", "none", "add --adapt, or leave them out")
     return load_run(config, sets or ()) if adapt else None
+
+
+@app.command("drift", epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"))
+def drift_(
+    model: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="csv, jsonl, parquet, txt or a datasets folder.", show_default=False)
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="First fit the model's reference to the run's training and validation rows.")
+    ] = False,
+    domain: Annotated[
+        str | None, typer.Option("--domain", "-d", help="Compare with this domain's validation rows alone.")
+    ] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    date_column: Annotated[
+        str | None, typer.Option("--date-column", help="Its column of dates; `date` by default, where there is one.")
+    ] = None,
+    date_format: Annotated[
+        str | None, typer.Option("--date-format", help="How dates are written, e.g. %d.%m.%Y; ISO 8601 by default.")
+    ] = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Tell whether a file is unlike the training data, by month too: experts' shares, confidence, distance."""
+    from moe.dated import Asked
+    from moe.drift import drift, drift_view
+    from moe.errors import Fault
+    from moe.familiar import fit_reference, fitted_view
+
+    if file is None and not fit:
+        raise Fault("a file to look at, or --fit", "neither", f"moe drift {model} FILE, or moe drift {model} --fit")
+    work = workspace(config, out, sets)
+    fitted = fit_reference(work, model, sets or (), quiet=False) if fit else {}
+    if file is None:
+        show(fitted, fitted_view, json_)
+        return
+    asked = Asked(file, text_column, date_column, date_format, domain)
+    target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
+    show(drift(model, asked, target, sets or (), quiet=False), drift_view, json_)
