@@ -118,7 +118,9 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         Fault: when it cannot be found, its weights are no safetensors, the shipped file has another hash, or the head
             is asked for and not among the weights.
     """
-    if not loud():
+    if loud():
+        transformers_logging.set_verbosity_info()
+    else:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
     device = device or default_device()

@@ -36,6 +36,7 @@ def set_volume(quiet: bool, verbose: bool) -> None:
         raise Fault("--quiet or --verbose", "both", "leave one out")
     console.quiet, _LOUD = quiet or _ONE_OF_MANY, verbose and not _ONE_OF_MANY
     if _LOUD:
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.NOTSET)  # silenced in moe/__init__.py
         logging.basicConfig(level=logging.INFO, handlers=[RichHandler(console=console, show_path=False)], force=True)
 
 
