@@ -53,7 +53,7 @@ def chat_form(settings: ServeSettings) -> type[BaseModel]:
         "max_tokens": (int | None, Field(None, **most, description="the same, by its older name")),
         "temperature": (float, Field(USUAL.temperature, ge=0, le=2, description="0 is the likeliest token")),
         "top_p": (float, Field(USUAL.top_p, gt=0, le=1, description="draw among the likeliest of this probability")),
-        "seed": (int, Field(USUAL.seed, ge=0, lt=2**63, description="of the draws")),
+        "seed": (int, Field(USUAL.seed, ge=0, lt=2**53, description="of the draws")),
         "n": (Literal[1], Field(1, description="answers; one")),
         "stream": (bool, Field(False, description="piece by piece, as events")),
         "stream_options": (StreamOptions | None, None),

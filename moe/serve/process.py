@@ -64,12 +64,9 @@ def _bound(settings: ServeSettings) -> socket.socket:
 
 
 async def _run(service: Service, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     server = _Server(service)
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
-    say("serving", url=f"http://{shown}:{port}", model=service.served.told["name"], sha256=service.served.sha256)
     await server.serve(sockets=[listener])
     say("ended")
 
@@ -90,6 +87,14 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(service.settings.timeout_s) + 1,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell where."""
+        await super().startup(sockets)
+        for one in sockets or ():
+            host, port = one.getsockname()[:2]
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            say("serving", url=url, model=self.service.served.told["name"], sha256=self.service.served.sha256)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to end: drain, and at a second one do not wait. It is not raised again, so the exit code is 0."""
