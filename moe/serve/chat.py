@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, create_model
 from transformers import AsyncTextIteratorStreamer
 
 from moe.generate import Sampling
-from moe.serve.forms import STRICT, spoken
+from moe.serve.forms import STRICT, Whole, spoken
 from moe.serve.refusals import KINDS, Refused, told
 from moe.serve.service import Service
 from moe.serve.settings import ServeSettings
@@ -42,19 +42,17 @@ def chat_form(settings: ServeSettings) -> type[BaseModel]:
         "content": (spoken(settings.max_text_chars), ...),
     }
     turn = create_model("Turn", __config__=STRICT, **said)
-    most: Any = {"ge": 1, "le": settings.max_new_tokens}
+    most = Annotated[int, Field(ge=1, le=settings.max_new_tokens), Whole]
+    usual = f"most tokens of the answer; else {USUAL.new_tokens}, or half of the context"
     fields: dict[str, Any] = {
         "model": (str, Field("", max_length=200, description="any name: the model that is served answers")),
         "messages": (list[turn], Field(min_length=1, max_length=settings.max_texts)),
-        "max_completion_tokens": (
-            int | None,
-            Field(None, **most, description="most tokens of the answer; else 128, or half of the context"),
-        ),
-        "max_tokens": (int | None, Field(None, **most, description="the same, by its older name")),
+        "max_completion_tokens": (most | None, Field(None, description=usual)),
+        "max_tokens": (most | None, Field(None, description="the same, by its older name")),
         "temperature": (float, Field(USUAL.temperature, ge=0, le=2, description="0 is the likeliest token")),
         "top_p": (float, Field(USUAL.top_p, gt=0, le=1, description="draw among the likeliest of this probability")),
-        "seed": (int, Field(USUAL.seed, ge=0, lt=2**53, description="of the draws")),
-        "n": (Literal[1], Field(1, description="answers; one")),
+        "seed": (Annotated[int, Field(ge=0, lt=2**53), Whole], Field(USUAL.seed, description="of the draws")),
+        "n": (Annotated[Literal[1], Whole], Field(1, description="answers; one")),
         "stream": (bool, Field(False, description="piece by piece, as events")),
         "stream_options": (StreamOptions | None, None),
         "user": (str | None, Field(None, max_length=200, description="not looked at")),

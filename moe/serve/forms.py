@@ -5,11 +5,19 @@ A request is held against these strictly, so that nothing is guessed; answers ar
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from moe.serve.settings import ServeSettings
 
 STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _whole(value: Any) -> Any:
+    """A number without a fraction: to JSON 2.0 is the same integer as 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
 
 
 def spoken(most: int) -> Any:

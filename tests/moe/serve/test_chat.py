@@ -96,6 +96,8 @@ def test_all_pieces_of_a_stream_are_the_whole_answer(theirs: openai.OpenAI, fold
         ({"messages": []}, 422, "at least 1 item"),
         ({"messages": [{"role": "tool", "content": "a"}]}, 422, "messages.0.role"),
         ({"max_tokens": 5000}, 422, "max_tokens"),
+        ({"max_tokens": 2.5}, 422, "max_tokens"),
+        ({"max_tokens": "2"}, 422, "max_tokens"),
         ({"n": 2}, 422, "n: "),
         ({"tools": []}, 422, "tools: Extra inputs"),
         ({"temperature": -1}, 422, "temperature"),
@@ -109,6 +111,14 @@ def test_what_cannot_be_written_is_refused_before_a_piece(
     got = asking.post("/v1/chat/completions", json=body)
     assert got.status_code == status, got.text
     assert found in got.json()["error"]["found"]
+
+
+@pytest.mark.parametrize(
+    "over", [{"max_tokens": 2.0}, {"max_completion_tokens": 2.0}, {"seed": 3.0}, {"n": 1.0}], ids=str
+)
+def test_a_whole_number_may_be_written_as_json_likes(asking: TestClient, over: dict[str, float]) -> None:
+    got = asking.post("/v1/chat/completions", json={"messages": TURN, "max_tokens": 2} | over)
+    assert got.status_code == 200, got.text
 
 
 def test_turns_go_through_the_chat_template_where_there_is_one(asking: TestClient, service: Service) -> None:
