@@ -11,7 +11,6 @@ from datasets import Dataset
 
 from experts.errors import Fault
 from experts.files import refuse_existing
-from moe import ranks
 from moe.data.answer_batches import AnswerCollator
 from moe.data.prepare import quiet
 from moe.goals import PERPLEXITY
@@ -38,7 +37,7 @@ def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False
         Fault: when the run has no language model or no questions, the model cannot write, or a finished one would be
             overwritten.
     """
-    ranks.meet()
+    work.begin()
     if work.run.language is None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     target = work.out / INSTRUCT.folder

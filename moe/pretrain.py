@@ -10,7 +10,6 @@ from experts.adapter import fresh_adapter
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
-from moe import ranks
 from moe.alone import expert_model
 from moe.progress import say
 from moe.shelf import Shelf
@@ -30,7 +29,7 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
         Fault: when the run has no language model or no such role, a corpus is missing or bad, or a finished expert
             would be overwritten.
     """
-    ranks.meet()
+    work.begin()
     if work.run.language is None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     roles = list(dict.fromkeys(one.group for one in work.run.domain_list()))

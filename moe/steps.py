@@ -43,7 +43,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     Raises:
         Fault: when the domain is unknown, its data bad, or a finished expert would be overwritten.
     """
-    ranks.meet()
+    work.begin()
     declared = work.domains()
     if domain not in declared:
         raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), guess(domain, declared))
@@ -70,7 +70,7 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     Raises:
         Fault: when the config has none, or a finished one would be overwritten.
     """
-    ranks.meet()
+    work.begin()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
     pooled = Domain(SHARED_NAME, work.run.label_space().tasks)
@@ -211,7 +211,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
     Raises:
         Fault: when nothing was merged yet, or finished steps would be overwritten.
     """
-    ranks.meet()
+    work.begin()
     start = work.out / MERGED
     if not start.is_dir():
         raise Fault(f"a merged mixture at {start}", "none", "run moe merge first")

@@ -23,6 +23,7 @@ from moe.probe import Probe
 from moe.progress import say
 from moe.sample import write_sample
 from moe.stages import EXPERT, SHARED
+from moe.trackers import check_trackers
 
 
 @dataclass
@@ -40,6 +41,15 @@ class Workspace:
     out: Path
     store: Path | None = None
     probe: Probe | None = None
+
+    def begin(self) -> None:
+        """What a step that trains does first: meet the other processes, refuse a tracker that is not there.
+
+        Raises:
+            Fault: naming what to install.
+        """
+        ranks.meet()
+        check_trackers(self.run.track)
 
     def expert_folder(self, name: str) -> Path:
         """Where an expert is written."""

@@ -80,7 +80,7 @@ def test_a_missing_library_is_a_fault_before_training(
     work = make_work(track=[name])
     with pytest.raises(Fault, match=f"pip install {name}"):
         train_domain(work, "news")
-    assert not work.logs("news").exists()
+    assert not work.out.exists()
 
 
 def test_what_is_there_is_not_refused() -> None:
