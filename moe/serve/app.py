@@ -116,7 +116,7 @@ def _describe(app: FastAPI, service: Service) -> None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             labels = service.served.told["labels"]
             tasks = [task for own in labels.values() for task in own]
-            for form in ("PredictRequest", "ChatRequest"):
+            for form in ("PredictRequest", "ExplainRequest", "ChatRequest"):
                 fields = schema["components"]["schemas"].get(form, {}).get("properties", {})
                 for name, known in (("domain", list(labels)), ("task", tasks)):
                     if name in fields:

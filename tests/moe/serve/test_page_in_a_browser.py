@@ -116,6 +116,17 @@ def drop(page: Page, name: str, content: bytes) -> None:
     expect(page.locator("#sheet")).to_be_visible()
 
 
+DROP = """([name, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], name, { type: "text/csv" }));
+  for (const kind of ["dragover", "drop"]) {
+    const event = new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+    document.querySelector("h1").dispatchEvent(event);
+    if (!event.defaultPrevented) throw new Error("the browser would open the file");
+  }
+}"""
+
+
 def downloaded(page: Page, name: str) -> str:
     with page.expect_download() as one:
         page.get_by_role("button", name=name).click()
@@ -170,7 +181,8 @@ def test_the_words_that_spoke_are_marked_where_they_stand(opened: Any, url: str)
 
 def test_an_awkward_file_is_counted_answered_and_downloaded_as_the_service_says(opened: Any, url: str) -> None:
     page = opened(url, accept_downloads=True)
-    drop(page, "awkward.csv", AWKWARD.encode())
+    expect(page.locator("#asking")).to_be_visible()
+    page.evaluate(DROP, ["awkward.csv", AWKWARD])
     expect(page.locator("#sheet-said")).to_have_text("awkward.csv: 6 rows, 4 columns")
     expect(page.get_by_label("cells are parted by")).to_have_value(";")
     expect(page.get_by_label("column with the texts")).to_have_value("1")
