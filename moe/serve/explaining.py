@@ -4,14 +4,14 @@ An explanation waits in the queue that texts wait in, where each of its steps co
 computed is `moe.serve.reasoning`'s.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, create_model
 
 from moe.explain import STEPS
-from moe.serve.forms import STRICT, Answered, spoken
+from moe.serve.forms import STRICT, Answered, Whole, spoken
 from moe.serve.reasoning import AskedWhy
 from moe.serve.refusals import told
 from moe.serve.service import Service
@@ -61,15 +61,13 @@ class ExplainResponse(BaseModel):
 
 def explain_form(settings: ServeSettings) -> type[BaseModel]:
     """The body of a request."""
+    points = Annotated[int, Field(ge=1, le=STEPS), Whole]
     fields: dict[str, Any] = {
         "text": (spoken(settings.max_text_chars), Field(description="a text")),
         "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
         "task": (str | None, Field(None, description="the task to answer, where a domain has several")),
         "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
-        "steps": (
-            int | None,
-            Field(None, ge=1, le=STEPS, description="points of the integral; by default fewer for a longer text"),
-        ),
+        "steps": (points | None, Field(None, description="points of the integral; by default fewer for a longer text")),
     }
     return create_model("ExplainRequest", __config__=STRICT, **fields)
 
