@@ -254,7 +254,7 @@ def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> Lesson:
 
 def _replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
     found = thinned(rows, most, seed, whole)
-    say(f"{len(found)} rows to learn from, of the other domains at most {most} each")
+    say(f"{len(found)} rows to learn from, at most {most} of each {'other ' if whole else ''}domain")
     return found
 
 

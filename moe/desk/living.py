@@ -145,7 +145,7 @@ def drift_(
     from moe.familiar import fit_reference, fitted_view
 
     if file is None and not fit:
-        raise Fault("a file to look at, or --fit", "neither", f"moe drift {model} FILE, or moe drift {model} --fit")
+        raise Fault("a file to look at, or --fit", "neither", f"name a file, or say moe drift {model} --fit")
     work = workspace(config, out, sets)
     fitted = fit_reference(work, model, sets or (), quiet=False) if fit else {}
     if file is None:
