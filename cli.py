@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from moe.desk import ask, data, living, look, measure, serving, train
+from moe.desk import ask, data, keep, living, look, measure, serving, train
 from moe.desk.options import silent
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for room in (train, ask, serving, measure, living, look, data):
+for room in (train, ask, serving, measure, living, look, keep, data):
     app.add_typer(room.app)
 
 TOGETHER = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")

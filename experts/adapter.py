@@ -1,9 +1,12 @@
 """PEFT's configs and what they mean on a backbone: which layers an adapter touches, with what rank and scaling.
 
-This is the one module that imports PEFT, which is slow: training and merging need it, answering does not.
+This and `experts.weighted` are the modules that import PEFT, which is slow: training and merging need it, answering
+does not.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -12,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from experts.errors import Fault
 from experts.lora import Adapter, LayerMap, LoraSettings, Touch, check_trunk
+from experts.lowrank import LowRank
 
 
 def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
@@ -46,6 +50,28 @@ def fresh_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) ->
         Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
     """
     return adapter_of(layers, lora_config(layers, settings, trunk_depth))
+
+
+def plain_content(layers: LayerMap, like: Mapping[str, Any], update: LowRank, backbone: str) -> dict[str, Any]:
+    """PEFT's config of an update that stands in every layer of the kinds it touches: no pattern, no bias, one rank.
+
+    Args:
+        like: the config of an adapter of the same backbone.
+        backbone: what PEFT is told that it is for.
+    """
+    alpha = update.scaling * update.rank
+    config = LoraConfig(
+        r=update.rank,
+        lora_alpha=round(alpha) if alpha == round(alpha) else alpha,  # type: ignore[arg-type]
+        target_modules=sorted({name.rsplit(".", 1)[-1] for name in update.layers}),
+        layers_to_transform=list(range(layers.depth)),
+        layers_pattern=layers.stack.rsplit(".", 1)[-1],
+        fan_in_fan_out=bool(like.get("fan_in_fan_out")),
+        base_model_name_or_path=backbone,
+        task_type=like.get("task_type"),
+        inference_mode=True,
+    )
+    return adapter_of(layers, config).content
 
 
 def adapter_of(layers: LayerMap, config: LoraConfig) -> Adapter:

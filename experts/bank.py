@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from experts.errors import Fault
 from experts.gated import SAME_INPUT, GatedLinear, Route, gate_position_biases
 from experts.lora import Adapter, LayerMap, Touch, check_trunk
+from experts.lowrank import LowRank, even
 
 PREFIX = "base_model.model."
 
@@ -49,6 +50,8 @@ class ExpertBank:
         self.training = False
         self.muted: tuple[str, ...] = ()
         """Shared experts that are not asked now."""
+        self.replacing = False
+        """Whether one update answers now instead of the routed experts."""
         self.route_state = Route()
         self.attached: dict[str, Attached] = {}
         self._gated: dict[str, GatedLinear] = {}
@@ -123,7 +126,8 @@ class ExpertBank:
             always[..., self.shared.index(name)] = 0.0
         shared = tuple(name for name in self.shared if name not in self.muted)
         columns = {name: i for i, name in enumerate((*self.names, *self.shared))}
-        active = (only,) if only else tuple(self.names[i] for i in self._used(gates))
+        routed = (only,) if only else tuple(self.names[i] for i in self._used(gates))
+        active = () if self.replacing else routed
         self.route_state.set(torch.cat([gates, always], -1), columns, (*active, *shared), self._gated.values())
 
     @property
@@ -132,8 +136,11 @@ class ExpertBank:
         return self.backbone.device.type == "cpu"
 
     def _used(self, gates: Tensor) -> list[int]:
-        """Experts with any weight; to look at the gates would make a GPU's host wait, so there it is all of them."""
-        if gates.requires_grad or self.training or not self.on_host:
+        """Experts with any weight.
+
+        To look at the gates makes a GPU's host wait, and what is traced holds for other texts too: there it is all.
+        """
+        if gates.requires_grad or self.training or not self.on_host or torch.compiler.is_compiling():
             return list(range(gates.shape[-1]))
         return gates.flatten(0, -2).ne(0).any(0).nonzero().flatten().tolist()
 
@@ -167,6 +174,48 @@ class ExpertBank:
             for layer in layers:
                 layer.unfold()
 
+    @contextmanager
+    def replaced(self, update: LowRank, name: str = "instead") -> Iterator[None]:
+        """One update answers while it lasts, whatever the gates give the routed experts; shared ones stay asked."""
+        touches = {path: Touch(update.rank, update.scaling) for path in update.layers}
+        self.attach(name, Adapter({}, touches), always_on=True)
+        try:
+            with torch.no_grad():
+                for path, (a, b) in update.layers.items():
+                    self._gated[path].lora_A[name].copy_(a)
+                    self._gated[path].lora_B[name].copy_(b)
+            self.replacing = True
+            yield
+        finally:
+            self.replacing = False
+            del self.attached[name]
+            for path in touches:
+                self._gated[path].drop(name)
+
+    def update_of(self, name: str) -> LowRank:
+        """One expert's own update, at one rank and on the host; the shared experts' are theirs."""
+        found = {}
+        for path, touch in self.attached[name].layers.items():
+            a, b = self._gated[path].lora_A[name], self._gated[path].lora_B[name]
+            found[path] = a.detach().cpu(), b.detach().cpu(), touch.scaling
+        return even(found)
+
+    @property
+    def bases(self) -> dict[str, nn.Module]:
+        """The frozen layers that have experts beside them, by dotted name."""
+        return {path: layer.base for path, layer in self._gated.items()}
+
+    def fold_for_good(self) -> None:
+        """Take the experts away and leave what is active now in the weights themselves.
+
+        The bank is of no use afterwards; each layer is as transformers made it, with other weights.
+        """
+        for path, layer in self._gated.items():
+            if layer.here:
+                layer.fold()
+            parent, _, child = path.rpartition(".")
+            setattr(self.backbone.get_submodule(parent), child, layer.bared())
+
     def set_dropout(self, share: float) -> None:
         """Drop this share of the experts' inputs in training, one mask for all experts of a layer."""
         for layer in self._gated.values():
@@ -185,10 +234,14 @@ class ExpertBank:
             found[f"{PREFIX}{path}.lora_B.weight"] = self._gated[path].lora_B[name]
         return found
 
+    @property
+    def prefix(self) -> str:
+        """What stands before a layer's name in the keys that PEFT looks for beside the model."""
+        return PREFIX + (self._prefix if self.headed else "")
+
     def saved(self, name: str) -> dict[str, nn.Parameter]:
         """One expert's parameters under the keys that PEFT looks for when it loads them beside the model."""
-        prefix = PREFIX + (self._prefix if self.headed else "")
-        return {prefix + key.removeprefix(PREFIX): one for key, one in self.parameters_of(name).items()}
+        return {self.prefix + key.removeprefix(PREFIX): one for key, one in self.parameters_of(name).items()}
 
     @staticmethod
     def path_of(key: str) -> str:

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,11 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str] = ()) -> Iterator[Path]:
     """Give a temporary folder beside `folder`; on success add the manifest and rename it into place.
+
+    Args:
+        unlisted: files that the manifest does not list, because they name its hash or may change by themselves.
 
     Raises:
         Fault: when `folder` exists and `overwrite` is false, or when it cannot be written.
@@ -133,7 +136,7 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         with writable(folder.parent):
             temporary.chmod(0o755)
-            write_manifest(temporary)
+            write_manifest(temporary, unlisted)
             _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -181,10 +184,11 @@ def _swap(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_manifest(folder: Path) -> None:
-    """Write `manifest.json`: the SHA-256 of every other file below the folder."""
+def write_manifest(folder: Path, unlisted: Collection[str] = ()) -> None:
+    """Write `manifest.json`: the SHA-256 of every other file below the folder, but for those unlisted."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    hashes = {name: sha256_of(path) for name, path in names.items() if name not in unlisted}
     write_json(folder / MANIFEST, {"sha256": hashes})
 
 

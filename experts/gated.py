@@ -107,7 +107,10 @@ class Route:
             column = [place for place, (_, touch) in zip(key[0], touches, strict=True) for _ in range(touch.rank)]
             scaling = [touch.scaling for _, touch in touches for _ in range(touch.rank)]
             with torch.inference_mode(False):  # what is kept may be read in training
-                self._spreads[key] = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
+                made = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
+            if torch.compiler.is_compiling():
+                return made  # a tracer's stand-ins, not to be kept
+            self._spreads[key] = made
         return self._spreads[key]
 
 
@@ -154,6 +157,11 @@ class GatedLinear(nn.Module):
         self.lora_A[name] = nn.Parameter(a)
         self.lora_B[name] = nn.Parameter(a.new_zeros(outputs, touch.rank))  # (D_out, R)
 
+    def drop(self, name: str) -> None:
+        """Take an adapter away again."""
+        del self.touches[name], self.lora_A[name], self.lora_B[name]
+        self._kept.clear()
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D_in), or the same flattened to (B·T, D_in), to the same with D_out."""
         if self.folded is not None:
@@ -185,6 +193,13 @@ class GatedLinear(nn.Module):
     def unfold(self) -> None:
         """Compute with the frozen weight again."""
         self.folded = None
+
+    def bared(self) -> nn.Module:
+        """The frozen layer itself; with the folded weight for good, where there is one."""
+        if self.folded is not None:
+            folded = self.folded.T if isinstance(self.base, Conv1D) else self.folded
+            self.base.weight = nn.Parameter(folded.contiguous(), requires_grad=False)
+        return self.base
 
     def stacked_a(self, dtype: torch.dtype) -> Tensor:
         """The active experts' A, (R, D_in)."""

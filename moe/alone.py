@@ -93,7 +93,7 @@ def read_alone(
     expert = read_expert(folder)
     if expert.card is None:
         raise Fault(f"an expert with heads at {folder}", "a plain PEFT adapter", "merge it into a mixture first")
-    run = parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG))
+    run = _run_of(folder)
     run = run.model_copy(update={"backbone": change(run.backbone)})
     shared = read_expert(folder.parent / SHARED_NAME) if expert.card.shared else None
     if shared and shared.digest != expert.card.shared:
@@ -108,3 +108,16 @@ def read_alone(
     model.bank.load(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)
     return model.eval(), run
+
+
+def expert_settings(folder: Path) -> BackboneSettings:
+    """How the backbone of one expert's folder is loaded.
+
+    Raises:
+        Fault: when its config is broken.
+    """
+    return _run_of(folder).backbone
+
+
+def _run_of(folder: Path) -> RunSettings:
+    return parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG))

@@ -159,8 +159,8 @@ class Mixture(nn.Module):
 
     def own_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, T) bool: a text's tokens without special ones, which the router reads; all where it has no other."""
-        own = mask.bool() & ~torch.isin(ids, self.special)  # (B, T)
-        return torch.where(own.any(1, keepdim=True), own, mask.bool())  # (B, T)
+        own = mask.bool() & (ids[..., None] != self.special).all(-1)  # (B, T)
+        return own | (mask.bool() & ~own.any(1, keepdim=True))  # (B, T)
 
     def _run(
         self, now: _Pass, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None

@@ -118,14 +118,28 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
     Raises:
         Fault: when the folder is missing, broken, or made for another backbone.
     """
+    return _opened(folder, sets, language=False)
+
+
+def open_any(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:
+    """As `open_model`, of a language model too.
+
+    Raises:
+        Fault: as `open_model`.
+    """
+    return _opened(folder, sets, language=True)
+
+
+def _opened(folder: Path, sets: Sequence[str], language: bool) -> tuple[Mixture, str, int]:
     if (folder / EXPERT_CARD).is_file():
-        model, run = read_alone(folder, lambda settings: _laid_over(settings, sets))
-        _refuse_language(run.language is not None, folder)
+        model, run = read_alone(folder, lambda settings: laid_over(settings, sets))
+        _refuse_language(run.language is not None and not language, folder)
         return model, run.template, run.backbone.max_length
     card = read_card(folder)
-    _refuse_language(card.language, folder)
-    settings = _laid_over(card.backbone_settings, sets)
-    model, card = read_mixture(folder, None if settings == card.backbone_settings else load_backbone(settings))
+    _refuse_language(card.language and not language, folder)
+    settings = laid_over(card.backbone_settings, sets)
+    backbone = None if settings == card.backbone_settings else load_backbone(settings, language=card.language)
+    model, card = read_mixture(folder, backbone)
     return model, card.template, settings.max_length
 
 
@@ -158,7 +172,12 @@ def _refuse_language(language: bool, folder: Path) -> None:
         raise Fault("a model that gives labels", f"a language model's at {folder}", "name one trained on labelled rows")
 
 
-def _laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:
+def laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:
+    """A model's own backbone settings with `backbone.KEY=VALUE` over them; uncompiled unless that is among them.
+
+    Raises:
+        Fault: for a setting that there is not.
+    """
     raw: dict[str, object] = {"backbone": settings.model_dump() | {"compile": False}}
     for one in sets:
         if one.startswith("backbone."):

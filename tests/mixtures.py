@@ -36,15 +36,20 @@ def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
 
 
 def mixture(
-    backbone: Backbone, work: Workspace, gate: str = "soft", heads: str = "per_expert", experts: int = 1
+    backbone: Backbone,
+    work: Workspace,
+    gate: str = "soft",
+    heads: str = "per_expert",
+    experts: int = 1,
+    shared: bool = False,
 ) -> Mixture:
     """A mixture of random, trained-looking experts beside this backbone."""
-    return _made(backbone, work, gate, heads, experts)[0]
+    return _made(backbone, work, gate, heads, experts, shared)[0]
 
 
-def written(folder: Path, backbone: Backbone, work: Workspace) -> Path:
+def written(folder: Path, backbone: Backbone, work: Workspace, heads: str = "per_expert", shared: bool = False) -> Path:
     """The folder of such a mixture."""
-    model, card = _made(backbone, work, "soft", "per_expert", 1)
+    model, card = _made(backbone, work, "soft", heads, 1, shared)
     write_mixture(folder, model, card, "", {})
     return folder
 
@@ -97,14 +102,16 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int) -> tuple[Mixture
     return model.eval(), card
 
 
-def _made(backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int) -> tuple[Mixture, MixtureCard]:
+def _made(
+    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool = False
+) -> tuple[Mixture, MixtureCard]:
     domains = [
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
     ]
     layers, depth = LayerMap.of(backbone.model), work.run.backbone.trunk_depth
     routed = [name for domain in domains for name in domain.experts]
-    ranks = dict(zip(routed, (4, 2, 3), strict=False))
+    ranks = dict(zip(routed, (4, 2, 3), strict=False)) | ({"shared": 5} if shared else {})
     adapters = {name: fresh_adapter(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
     card = MixtureCard(
         stage="test",
@@ -112,7 +119,7 @@ def _made(backbone: Backbone, work: Workspace, gate: str, heads: str, experts: i
         backbone_settings=work.run.backbone,
         template="{text}",
         domains=tuple(domains),
-        shared=(),
+        shared=("shared",) if shared else (),
         layers={name: one.layers for name, one in adapters.items()},
         gate=GateSettings(kind=gate),
         heads=HeadSettings(merge=heads),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experts.errors import Fault
+from moe.ablate.asked import asked_as
 from moe.ablate.found import Found, beside
 from moe.ablate.rows import Answered, Row
 from moe.exam.mark import Asked
@@ -33,7 +34,7 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     answered = [row for row in rows if isinstance(row, Answered)]
     for i, row in enumerate(answered, 1):
         say(f"{i} of {len(answered)}: {row.name}: {row.says}")
-        with mixture.restricted(row.without, row.alike):
+        with asked_as(mixture, row):
             found.append(_row(mixture, template, row, asked, held_out))
     return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}
 

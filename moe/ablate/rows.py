@@ -15,6 +15,8 @@ from moe.stages import EXPERT, MERGED
 from moe.sweep.plan import as_yaml
 
 FULL = "full"
+MERGES = {"linear": "linear", "svd": "svd", "ties": "ties", "dare": "dare_linear"}
+"""PEFT's ways to merge that are measured, by the name of their row; `cat` is exactly what equal gates do."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Answered:
         alike: routed experts get equal gates.
         routing: soft or hard.
         pin: each text goes to the experts of its true domain.
+        merge: PEFT's name of the way in which the routed experts are weighed, alike, into one for good; no router.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Answered:
     alike: bool = False
     routing: Routing = "soft"
     pin: bool = False
+    merge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,17 @@ def answered_rows(
         rows += [Answered(f"only-{name}", f"expert {name} alone", _others(routed, name)) for name in routed]
     if language:
         rows.append(Answered("backbone-alone", "no expert asked", (*routed, *shared)))
+    merged = [
+        Answered(f"merged-{name}", f"experts merged for good by PEFT's {method}, no router", alike=True, merge=method)
+        for name, method in MERGES.items()
+        if len(routed) > 1
+    ]
     return [
         *rows,
         Answered("routing-hard", "each text to its one most probable expert", routing="hard"),
         Answered("routing-uniform", "equal gates, no router", alike=True),
         Answered("routing-oracle", "each text to the experts of its true domain", pin=True),
+        *merged,
     ]
 
 

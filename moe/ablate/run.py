@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from experts.errors import Fault
 from experts.files import write_json
+from moe.ablate.asked import asked_as
 from moe.ablate.found import Found, beside
 from moe.ablate.language import ablate_language
 from moe.ablate.retrain import FOLDER, retrain
@@ -94,7 +95,7 @@ def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, place: str) -> Found:
     say(f"{place}: {row.name}: {row.says}")
-    with mixture.restricted(row.without, row.alike):
+    with asked_as(mixture, row):
         return _judge(mixture, card, texts, row, "answered")
 
 

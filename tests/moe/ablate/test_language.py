@@ -21,6 +21,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 NAMES = ["full", "without-news", "without-forum", "only-news", "only-forum", "backbone-alone"]
 ROUTED = ["routing-hard", "routing-uniform", "routing-oracle"]
+ROUTED += ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
 
 
 def test_every_role_is_left_out_and_left_alone_and_the_backbone_too(taught: Workspace) -> None:

@@ -46,7 +46,8 @@ def test_bare_it_asks_the_trained_mixture_in_every_way_and_trains_nothing(
     monkeypatch.setattr(_Loop, "train", lambda *_, **__: pytest.fail("it trains"))
     content = ablate(work)
     names = [FULL, "without-news", "without-forum", "without-shared", "routing-hard", "routing-uniform"]
-    assert [row["name"] for row in content["rows"]] == [*names, "routing-oracle"]
+    merged = ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
+    assert [row["name"] for row in content["rows"]] == [*names, "routing-oracle", *merged]
     assert json.loads((work.out / "ablation" / "ablation.json").read_text()) == content
     assert (work.out / "ablation" / "ablation.png").read_bytes().startswith(b"\x89PNG")
     for row in content["rows"][1:]:

@@ -1,0 +1,37 @@
+"""What the tests of exports share: tiny mixtures on disk, and what a mixture says when it is pinned."""
+
+from pathlib import Path
+
+import torch
+from conftest import save_backbone, tiny_run
+from mixtures import tokens, written
+from torch import Tensor
+
+from moe.backbone import load_backbone
+from moe.export.source import Source, open_source
+from moe.heads import pool
+from moe.workspace import Workspace
+
+
+def opened(place: Path, family: str = "bert", shared: bool = False, heads: str = "per_expert", **backbone) -> Source:
+    """A tiny mixture, written and opened again."""
+    folder = place / "backbone"
+    if not folder.is_dir():
+        save_backbone(folder, family)
+    work = Workspace(tiny_run(folder, place, backbone=backbone), place / "run")
+    made = written(place / "run" / "moe-joint", load_backbone(work.run.backbone), work, heads, shared)
+    return open_source(made, ())
+
+
+def pinned(source: Source, name: str) -> tuple[dict[str, Tensor], Tensor]:
+    """Logits by head and pooled state of the mixture held to one expert."""
+    with torch.no_grad(), source.model.alone(name):
+        out = source.model(**tokens(source.model))
+    return out.logits, out.pooled
+
+
+def pooled(model: torch.nn.Module, source: Source) -> Tensor:
+    """The pooled state of another program's model on the same texts."""
+    given = tokens(source.model)
+    with torch.no_grad():
+        return pool(model(**given).last_hidden_state, given["attention_mask"], "mean")
