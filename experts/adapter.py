@@ -52,6 +52,26 @@ def fresh_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) ->
     return adapter_of(layers, lora_config(layers, settings, trunk_depth))
 
 
+EVERYWHERE = (
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "bias",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "init_lora_weights",
+    "layers_to_transform",
+    "layers_pattern",
+)
+"""The keys of an adapter's config that every PEFT since 0.4 knows; some versions refuse a key that they do not."""
+
+
 def plain_content(layers: LayerMap, like: Mapping[str, Any], update: LowRank, backbone: str) -> dict[str, Any]:
     """PEFT's config of an update that stands in every layer of the kinds it touches: no pattern, no bias, one rank.
 
@@ -71,7 +91,8 @@ def plain_content(layers: LayerMap, like: Mapping[str, Any], update: LowRank, ba
         task_type=like.get("task_type"),
         inference_mode=True,
     )
-    return adapter_of(layers, config).content
+    content = adapter_of(layers, config).content
+    return {key: content[key] for key in EVERYWHERE}
 
 
 def adapter_of(layers: LayerMap, config: LoraConfig) -> Adapter:

@@ -44,7 +44,7 @@ def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:
     """Pool token states (B, T, D) by their mask (B, T) to (B, D), in fp32: their mean, or the last real one."""
     if kind == "last":
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)  # (B,)
-        return states[torch.arange(len(states), device=states.device), last].float()  # (B, D)
+        return states[torch.arange(states.shape[0], device=states.device), last].float()  # (B, D)
     weights = mask[..., None].float()  # (B, T, 1)
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, D)
 
@@ -124,7 +124,7 @@ class MixedHeads(nn.Module):
     def forward(self, pooled: Tensor, gates: Tensor) -> HeadOutput:
         """Map the pooled state (B, D) by the gates (B, E)."""
         outputs = [head(pooled) for head in self.experts.values()]
-        gates = gates.expand(len(pooled), -1).to(pooled.dtype)  # (B, E)
+        gates = gates.expand(pooled.shape[0], -1).to(pooled.dtype)  # (B, E)
         logits = {
             name: sum(gates[:, e, None] * one.logits[name] for e, one in enumerate(outputs))  # (B, K)
             for name in outputs[0].logits

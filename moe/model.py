@@ -269,7 +269,7 @@ class Mixture(nn.Module):
             return
         bare = self.kept is not None and not bool(self.kept.any())
         assert self.gate is not None
-        times = len(states) // len(now.own)  # beams
+        times = states.shape[0] // now.own.shape[0]  # beams; len() would fix the number of texts of an exported graph
         logits = self.gate.logits(self.gate.summary(states, now.own.repeat_interleave(times, 0)))  # (B, G + E)
         branch = logits.view_as(logits)  # (B, G + E)
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
@@ -286,7 +286,7 @@ class Mixture(nn.Module):
         if self.kept is not None and self.kept.any():
             allowed = self.kept[None] if allowed is None else within(allowed, self.kept)  # (B, E) or (1, E)
         if allowed is not None:
-            mixed = pin(mixed, allowed.repeat_interleave(len(logits) // len(allowed), 0))
+            mixed = pin(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
         return harden(mixed) if now.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:

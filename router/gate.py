@@ -243,7 +243,7 @@ def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
     A text that is allowed none is left to the router.
     """
     allowed = allowed | ~allowed.any(-1, keepdim=True)  # (B, E)
-    allowed = allowed.reshape(len(allowed), *(1,) * (mixed.dense.dim() - 2), -1)  # (B, E) or (B, 1, E)
+    allowed = allowed.reshape(allowed.shape[0], *(1,) * (mixed.dense.dim() - 2), -1)  # (B, E) or (B, 1, E)
     dense = _renormalised(mixed.dense, allowed, allowed.float())  # (B, E)
     return Mixed(_renormalised(mixed.gates, allowed, dense), dense)
 

@@ -5,7 +5,7 @@ Nothing is uploaded here.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ from datasets import DatasetDict
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from experts.errors import Fault
-from experts.files import MANIFEST, check_manifest, listed, read_json, whole_folder, write_manifest, write_text
+from experts.files import (
+    MANIFEST,
+    check_manifest,
+    listed,
+    read_json,
+    sha256_of,
+    whole_folder,
+    write_manifest,
+    write_text,
+)
 from experts.folder import CARD as EXPERT_CARD
 from experts.folder import README
 from moe.calibration import CALIBRATION, read_calibration, write_calibration
@@ -44,7 +53,8 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
         raise Fault(f"a mixture at {folder}", "one expert alone", "name --to peft, which writes its card too")
     card = read_card(folder)
     calibration = read_calibration(folder)
-    figures, rows = _figures(folder, card)
+    made_up = _made_up(folder, card)
+    figures, rows = _figures(folder, card) if not made_up else ([], "none")
     with whole_folder(out, overwrite, unlisted=(CALIBRATION,)) as temporary:
         names = listed(folder)
         assert isinstance(names, dict)
@@ -52,23 +62,32 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
         write_text(temporary / LICENCE, _licence(card, licence))
-        write_text(temporary / README, str(_model_card(folder, card, licence, figures, rows, calibration is not None)))
+        told = _model_card(folder, card, licence, figures)
+        seen = {"rows": rows, "made_up": made_up, "calibrated": calibration is not None}
+        write_text(
+            temporary / README,
+            str(ModelCard.from_template(told, str(TEMPLATE), **_shown(folder, card, figures) | seen)),
+        )
         if calibration is not None:  # it names the manifest's hash, so the manifest comes first
             write_manifest(temporary, (CALIBRATION,))
             write_calibration(temporary, calibration.tasks)
     check_manifest(out, "a mixture")
-    remarks = list(_remarks(folder, card, licence, rows))
+    remarks = list(_remarks(folder, card, licence, rows, made_up))
     for remark in remarks:
         say(remark)
     return {"figures": {"count": len(figures), "of": rows}, "remarks": remarks}
 
 
-def _remarks(folder: Path, card: MixtureCard, licence: str | None, rows: str) -> Iterator[str]:
+def _remarks(
+    folder: Path, card: MixtureCard, licence: str | None, rows: str, made_up: Collection[str]
+) -> Iterator[str]:
     if licence is None:
         yield f"no licence is said: the card says `{UNSAID}`; name one by --license, or write {LICENCE} yourself"
     if hub_name(card.backbone) is None:
         yield f"the backbone {card.backbone.name!r} is a folder here: nobody else finds it under that name"
-    if rows != "test":
+    if made_up:
+        yield f"{', '.join(made_up)}: rows that were made up, so the card holds no figure"
+    elif rows != "test":
         yield "no evaluation of this model was found in its run: moe evaluate gives figures on test rows"
     paths = [line.strip() for line in (folder / CONFIG).read_text(encoding="utf-8").splitlines() if ": /" in line]
     if paths:
@@ -108,34 +127,44 @@ def _results(task: str, split: str, report: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _model_card(
-    folder: Path, card: MixtureCard, licence: str | None, figures: list[EvalResult], rows: str, calibrated: bool
-) -> ModelCard:
-    backbone = hub_name(card.backbone)
+def _model_card(folder: Path, card: MixtureCard, licence: str | None, figures: Sequence[EvalResult]) -> ModelCardData:
+    """What the hub reads of the card."""
     kind = () if card.language else ("sentiment-analysis",)
-    data = ModelCardData(
+    return ModelCardData(
         license=licence or UNSAID,
         license_name=None if licence else "see-license-file",
         license_link=None if licence else LICENCE,
-        base_model=backbone,
+        base_model=hub_name(card.backbone),
         library_name="finmoe",
         pipeline_tag="text-generation" if card.language else "text-classification",
         tags=["finance", "finmoe", "lora", "mixture-of-experts", *kind],
         language=_languages(folder, card),
         model_name=folder.name if figures else None,
-        eval_results=figures or None,
+        eval_results=list(figures) or None,
     )
-    return ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
-        title=folder.name,
-        card=card,
-        backbone=backbone or f"`{Path(public_name(card.backbone)).name}` (a folder)",
-        figures=figures,
-        rows=rows,
-        calibrated=calibrated,
-        counts=_counts(folder, card),
-    )
+
+
+def _shown(folder: Path, card: MixtureCard, figures: Sequence[EvalResult]) -> dict[str, Any]:
+    """What people read of it, for the template."""
+    backbone = hub_name(card.backbone) or f"{Path(public_name(card.backbone)).name} (a folder)"
+    return {
+        "title": folder.name,
+        "card": card,
+        "backbone": backbone,
+        "figures": figures,
+        "counts": _counts(folder, card),
+    }
+
+
+def _made_up(folder: Path, card: MixtureCard) -> list[str]:
+    """The tasks whose rows are the shipped sample's, of which no accuracy is to be told."""
+    found = []
+    for domain in card.domains:
+        sample = folder.parent / "sample" / f"{domain.name}.csv"
+        if sample.is_file():
+            digest = sha256_of(sample)
+            found += [task for task in domain.tasks if card.data_sha256.get(task) == digest]
+    return found
 
 
 def _prepared(folder: Path, card: MixtureCard) -> Iterator[tuple[str, Path]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,7 @@ from experts.errors import Fault, guess
 from experts.files import MANIFEST, refuse_existing
 from experts.folder import CARD as EXPERT_CARD
 from moe.alone import expert_settings
-from moe.backbone import BackboneSettings
+from moe.backbone import BackboneSettings, read_config
 from moe.export.adapters import write_adapters
 from moe.export.dense import write_dense
 from moe.export.graph import write_graph
@@ -116,18 +117,27 @@ def _peft(ask: Ask) -> Found:
 
 
 def _dense(ask: Ask) -> Found:
-    source = open_source(ask.model, ask.sets)
+    settings = as_stored(backbone_of(ask))
+    source = open_source(ask.model, (*ask.sets, f"backbone.dtype={settings.dtype}"))
     choices = _choices(ask, source)
     if len(choices) != 1:
         names = ", ".join(one.name for one in choices)
         raise Fault("one expert to fold", names, "name it by --expert, or weigh several into one by --merge")
-    return write_dense(ask.target, source, backbone_of(ask), choices[0], ask.quantized, ask.overwrite)
+    return write_dense(ask.target, source, settings, choices[0], ask.quantized, ask.overwrite)
 
 
 def backbone_of(ask: Ask) -> BackboneSettings:
     """How the model's backbone is loaded."""
     own = expert_settings(ask.model) if (ask.model / EXPERT_CARD).is_file() else read_card(ask.model).backbone_settings
     return laid_over(own, ask.sets)
+
+
+def as_stored(settings: BackboneSettings) -> BackboneSettings:
+    """Where nobody names a precision, the one that the backbone's own files are in, whatever computes fast here."""
+    if settings.dtype != "auto" or settings.quantization != "none":
+        return settings
+    whole = read_config(settings).dtype in (None, torch.float32)
+    return settings.model_copy(update={"dtype": "float32" if whole else "bfloat16"})
 
 
 def _in_whole_numbers(ask: Ask) -> Source:
@@ -164,8 +174,9 @@ def _told(content: Mapping[str, Any]) -> list[str]:
     if "dtype" in content:
         lines.append(f"{content['name']} folded into {content['dtype']} weights")
     if "figures" in content:
-        figures = content["figures"]
-        lines.append(f"{figures['count']} figures on {figures['of']} rows in the card; upload it by hf upload")
+        count, rows = content["figures"]["count"], content["figures"]["of"]
+        lines.append(f"{count} figures on {rows} rows in the card" if count else "no figure in the card")
+        lines.append("upload it by the hub's own client: hf upload NAME FOLDER")
     return lines
 
 

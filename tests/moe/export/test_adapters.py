@@ -57,7 +57,7 @@ def test_an_adapter_is_plain_and_in_every_layer(source: Source, exported: Path) 
     check_manifest(exported, "an export")
     for folder in (one for one in exported.iterdir() if one.is_dir()):
         config = read_json(folder / "adapter_config.json")
-        assert not any(config[name] for name in ("rank_pattern", "alpha_pattern", "use_rslora"))
+        assert not any(config.get(name) for name in ("rank_pattern", "alpha_pattern", "use_rslora"))
         assert violations_of(folder) == []
         names = load_file(folder / "adapter_model.safetensors")
         for layer in range(source.model.bank.layers.depth):

@@ -1,7 +1,11 @@
 """Claims about folded weights: transformers loads them, and they say what the mixture says when it is pinned there."""
 
+import contextlib
+import io
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES
@@ -15,6 +19,8 @@ from experts.files import read_json
 from moe.backbone import BackboneSettings, _keep_as_loaded
 from moe.export.dense import write_dense
 from moe.export.source import Source, alone, together
+from moe.infer import answer_texts
+from moe.predict import Predictor
 
 
 def settings_of(source: Source, **over) -> BackboneSettings:
@@ -98,3 +104,21 @@ def test_bits_are_not_taken_from_whole_weights(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="Leave --quantized out"):
         write_dense(tmp_path / "out", source, settings_of(source), choice, quantized=True, overwrite=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_s_code_reads_the_heads_as_the_mixture_does(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = [body for body in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AutoModel" in body]
+    source = opened(tmp_path, heads="averaged")
+    with source.model.alone("news"):
+        predictor = Predictor(source.model, source.template, source.max_length)
+        (wanted,) = answer_texts(["Profit fell less than feared."], predictor, task="news")
+    folder = tmp_path / "runs" / "demo" / "export" / "dense"
+    choice = alone(source.model, ["news"])[0]
+    write_dense(folder, source, settings_of(source), choice, quantized=False, overwrite=False)
+    told: dict[str, object] = {}
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(code, "export.md", "exec"), told)
+    theirs = told["probabilities"]
+    assert isinstance(theirs, torch.Tensor)
+    np.testing.assert_allclose(theirs[0].numpy(), wanted.probabilities, atol=1e-5)

@@ -1,5 +1,8 @@
 """Claims about graphs: onnxruntime and OpenVINO compute what torch does, for any number of texts and tokens."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +75,15 @@ def test_onnxruntime_computes_what_torch_does_at_any_size(
         np.testing.assert_allclose(ours, by_torch(source, given)[name], atol=1e-4)
 
 
-@pytest.mark.parametrize(("rows", "length"), SIZES)
-def test_openvino_does_too(source: Source, exported: Path, tmp_path: Path, rows: int, length: int) -> None:
+@pytest.mark.slow
+def test_openvino_does_too(source: Source, exported: Path, tmp_path: Path) -> None:
     convert(exported / GRAPH, tmp_path / MODEL)
-    given = texts(rows, length)
-    theirs = compiled(tmp_path / MODEL)(list(given.values()))
-    for name, ours in by_torch(source, given).items():
-        np.testing.assert_allclose(theirs[name], ours, atol=1e-4)
+    model = compiled(tmp_path / MODEL)
+    for size in SIZES:
+        given = texts(*size)
+        theirs = model(list(given.values()))
+        for name, ours in by_torch(source, given).items():
+            np.testing.assert_allclose(theirs[name], ours, atol=1e-4)
 
 
 def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, exported: Path) -> None:
@@ -99,6 +104,31 @@ def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, expo
             np.testing.assert_allclose(theirs["shares"][i], one.shares, atol=1e-4)
             assert theirs["polarity"][i] == pytest.approx(one.polarity, abs=1e-4)
     assert reading["tasks"]["forum"]["temperature"] == 0.6
+
+
+def test_the_page_s_code_answers_without_torch_as_moe_infer_does(
+    source: Source, exported: Path, tmp_path: Path
+) -> None:
+    (code,) = [body for body in python_of(PAGE) if "onnxruntime" in body]
+    (tmp_path / "runs" / "demo" / "export").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "export" / "onnx").symlink_to(exported)
+    guard = "\nimport sys\nassert not {'torch', 'transformers', 'moe'} & set(sys.modules)\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", code + guard], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    some = ["Profit fell less than feared.", "to the moon, said my broke cousin"]
+    answers = answer_texts(some, Opening(source.folder).open())
+    for line, one in zip(ran.stdout.splitlines(), answers, strict=True):
+        assert line.startswith(f"{one.label} {one.confidence:.3g}"[:-1])
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "export.md"
+
+
+def python_of(page: Path) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_what_cannot_become_a_graph_is_refused_by_name(
