@@ -8,12 +8,19 @@ from typing import Annotated
 
 import typer
 
-from moe.desk.options import ConfigOption, JsonOption, ModelArgument, show
+from moe.desk.options import ConfigOption, JsonOption, ModelArgument, examples, show
 
 app = typer.Typer()
 
 
-@app.command("export")
+@app.command(
+    "export",
+    epilog=examples(
+        "moe export runs/demo/moe-joint --to peft",
+        "moe export runs/demo/moe-joint --to dense --merge linear --weights news=0.7,forum=0.3",
+        "moe export runs/demo/moe-joint --to onnx --out onnx",
+    ),
+)
 def export_(
     model: ModelArgument = None,
     to: Annotated[str, typer.Option("--to", help="peft, dense, onnx, openvino or hub-folder.")] = "peft",

@@ -205,7 +205,7 @@ def _held_against_torch(
     ids = [predictor._tokens([text])[0][0] for text in _TRIED]
     largest = 0.0
     for batch in (np.array([0]), np.array([2, 1]), np.array([1, 0, 2, 0])):
-        padded, mask = predictor._pad(ids, batch)  # (B, T) each
+        padded, mask = predictor.pad(ids, batch)  # (B, T) each
         domain = torch.arange(len(batch)) % (len(module.reading.domains) + 1) - 1  # (B,)
         given = (padded, mask, domain)[: len(inputs)]
         with torch.no_grad():

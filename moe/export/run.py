@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experts.errors import Fault, guess
@@ -27,6 +26,7 @@ from moe.export.vino import write_openvino
 from moe.folder import read_card
 from moe.opening import laid_over
 from moe.progress import say
+from moe.tables import Table
 
 
 @dataclass(frozen=True)

@@ -168,10 +168,8 @@ def heads_of(model: Mixture, choice: Choice) -> Heads | None:
     total = sum(choice.weights[name] for name in known)
     states = {name: head.state_dict() for name, head in known.items()}
     mean = deepcopy(next(iter(known.values())))
+    assert isinstance(mean, Heads)
     mean.load_state_dict(
-        {
-            key: sum(states[name][key] * (choice.weights[name] / total) for name in states)  # type: ignore[misc]
-            for key in mean.state_dict()
-        }
+        {key: sum(states[name][key] * (choice.weights[name] / total) for name in states) for key in mean.state_dict()}
     )
     return mean
