@@ -28,7 +28,13 @@ EVALUATION = {
 }
 PAIR = {"a": 0.84, "b": 0.79, "difference": 0.05, "interval": [-0.003, 0.107], "verdict": "none"}
 COMPARED = {"accuracy": PAIR, "macro_f1": PAIR, "rows": 600, "mcnemar_p": 0.091}
-COMPARISON = {"a": "runs/a", "b": "runs/b", "tasks": {"news": COMPARED}, "mean": COMPARED}
+COMPARISON = {
+    "not_compared": {"a": [], "b": []},
+    "a": "runs/a",
+    "b": "runs/b",
+    "tasks": {"news": COMPARED},
+    "mean": COMPARED,
+}
 ANSWER = {
     "text": "Chicago based Juniper Chemicals obtained permission to issue a warning, a regulator confirmed",
     "label": "negative",
