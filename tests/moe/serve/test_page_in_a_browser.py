@@ -112,6 +112,7 @@ def label(page: Page, text: str) -> None:
 
 
 def drop(page: Page, name: str, content: bytes) -> None:
+    expect(page.locator("#asking")).to_be_visible()
     page.locator("#file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
     expect(page.locator("#sheet")).to_be_visible()
 
