@@ -25,7 +25,7 @@ from moe.instruct import instruct
 from moe.model import Mixture
 from moe.opening import open_language
 from moe.perplexity import Foreseen, foresee
-from moe.pretrain import pretrain
+from moe.pretrain import pretrain, pretrain_shared
 from moe.result import best_model
 from moe.shelf import Shelf
 from moe.stages import INSTRUCT, MERGED
@@ -100,10 +100,10 @@ def team(args: argparse.Namespace) -> Workspace:
 
 
 def pooled(args: argparse.Namespace) -> Workspace:
-    """One expert of the team's total rank, on all corpora and all questions."""
+    """One expert of the team's total rank, its shared expert's included, on all corpora and all questions."""
     run = team(args).run
     raw = run.model_dump(mode="json", exclude_unset=True)
-    rank = run.lora.r * len(run.domains)
+    rank = run.lora.r * len(run.domains) + (run.shared.r if run.shared else 0)
     tasks: dict[str, Any] = {task: one for domain in raw["domains"].values() for task, one in domain["tasks"].items()}
     most = sum(one.max_train_rows or 0 for one in run.domains.values())
     shown = max(one.max_validation_rows or 0 for one in run.domains.values())
@@ -117,6 +117,7 @@ def pooled(args: argparse.Namespace) -> Workspace:
     }
     raw["lora"] |= {"r": rank, "alpha": run.lora.alpha / run.lora.r * rank}
     raw["gate"] = {"kind": "soft"}
+    raw.pop("shared", None)
     path = args.out / "pooled.yaml"
     path.write_text(json.dumps(raw), encoding="utf-8")
     return Workspace(load_run(path), args.out / "pooled")
@@ -124,6 +125,8 @@ def pooled(args: argparse.Namespace) -> Workspace:
 
 def make(work: Workspace) -> None:
     """All steps of a run that are not done yet."""
+    if work.run.shared:
+        pretrain_shared(work, resume=True)
     pretrain(work, resume=True)
     if not (work.out / MERGED).is_dir():
         merge_experts(work)
@@ -147,17 +150,21 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, Foreseen]]:
     micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
     roles = {"macro": ["macro"], "micro": micro, "quant": ["quant"]}
 
-    def row(title: str, model: Mixture, kept: Mapping[str, Sequence[str]]) -> None:
+    def row(title: str, model: Mixture, kept: Mapping[str, Sequence[str]], bare: bool = False) -> None:
         if title not in seen:
             collate, found = Shelf(work, model).collator(False), {}
+            bank = model.bank
             for name in names:
-                with model.restricted([one for one in model.bank.names if one not in kept[name]]):
+                without = [one for one in bank.names if one not in kept[name]]
+                with model.restricted(tuple(bank.attached) if bare else without):
                     found[name] = asdict(foresee(model, held_out[name], collate))
             seen[title] = found
             write_json(book, seen)
         rows[title] = {name: Foreseen(**seen[title][name]) for name in names}
 
-    row("vanilla", experts, dict.fromkeys(names, ()))
+    row("vanilla", experts, dict.fromkeys(names, ()), bare=True)
+    if experts.bank.shared:
+        row("shared expert alone", experts, dict.fromkeys(names, ()))
     for name in names:
         row(f"expert {name}", experts, dict[str, Sequence[str]].fromkeys(names, [name]))
     for role, mine in roles.items():

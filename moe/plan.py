@@ -20,10 +20,10 @@ from rich.text import Text
 from moe.backbone import default_device
 from moe.cost import MIB, Cost, resident, since_start, spending
 from moe.instruct import instruct
-from moe.pretrain import pretrain
+from moe.pretrain import pretrain, pretrain_shared
 from moe.probe import Probe, Tried
 from moe.progress import bar, hushed, told_time
-from moe.stages import JOINT, PRETRAIN, WARMUP
+from moe.stages import JOINT, PRETRAIN, SHARED, WARMUP
 from moe.steps import continue_stage, merge_experts, train_domain, train_shared
 from moe.tables import Table
 from moe.trajectory import read_trajectory
@@ -76,7 +76,7 @@ def _small(run: Workspace, probe: Probe) -> Iterator[Workspace]:
 def _tries(work: Workspace) -> Iterator[Try]:
     run = work.run
     if run.shared:
-        yield train_shared
+        yield train_shared if run.language is None else pretrain_shared
     if run.language is None:
         yield from (partial(train_domain, domain=name) for name in run.domains)
     else:
@@ -111,7 +111,8 @@ def _foretold(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figu
     step = mean(seconds[1:] or seconds)  # the first was the dearest batch, and warmed up what is made once
     mapped = 0.0 if torch.cuda.is_available() else tried.cached / MIB  # a file, but in memory once it was read
     once = mean(tried.evaluating)
-    evaluation, extra = once / tried.share, int(tried.stage == PRETRAIN.name)  # which measures what was before it too
+    reads = work.run.language is not None and tried.stage in (SHARED.name, PRETRAIN.name)
+    evaluation, extra = once / tried.share, int(reads)  # which measure what was before them too
     return {
         "stage": tried.stage,
         "name": tried.name,

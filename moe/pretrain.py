@@ -1,6 +1,7 @@
 """Role pre-training: an expert of a language model learns its role's plain text, mixed with some general text.
 
-Its rows are `moe.shelf`'s; the loop is every stage's, `moe.stage_run`.
+A shared expert learns every role's first, and lies below the others from then on. Rows are `moe.shelf`'s; the loop is
+every stage's, `moe.stage_run`.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,13 @@ from experts.adapter import fresh_adapter
 from experts.domain import Domain
 from experts.errors import Fault, guess
 from experts.files import refuse_existing
-from moe.alone import expert_model
+from experts.folder import read_expert
+from moe.alone import SHARED_NAME, expert_model
 from moe.progress import say
 from moe.shelf import Shelf
 from moe.stage_run import run_stage
-from moe.stages import PRETRAIN
-from moe.steps import expert_card, keep_expert
+from moe.stages import PRETRAIN, SHARED, Stage
+from moe.steps import expert_card, keep_expert, refuse_no_shared
 from moe.workspace import Workspace
 
 
@@ -26,42 +28,63 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
         role: as `domains.NAME.role` says, the domain's own name by default; None takes every role.
 
     Raises:
-        Fault: when the run has no language model or no such role, a corpus is missing or bad, or a finished expert
-            would be overwritten.
+        Fault: when the run has no language model or no such role, a corpus is missing or bad, the shared expert that
+            the config asks for is not there yet, or a finished expert would be overwritten.
     """
-    work.begin()
-    if work.run.language is None:
-        raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
+    _begin(work)
     roles = list(dict.fromkeys(one.group for one in work.run.domain_list()))
     if role is not None and role not in roles:
         raise Fault(f"one of the roles {', '.join(roles)}", repr(role), guess(role, roles))
-    folders = []
-    for domain in work.run.domain_list():
-        for k, name in enumerate(domain.expert_names if role in (None, domain.group) else ()):
-            folder = work.expert_folder(name)
-            if resume and folder.is_dir():
-                say(f"{name}: finished before, kept")
-            else:
-                _pretrain_one(work, domain, name, work.run.seed + k, overwrite, resume)
-            folders.append(folder)
-    return folders
+    refuse_no_shared(work, "moe pretrain --shared, or --all")
+    return [
+        _pretrain_one(work, PRETRAIN, domain, name, work.run.seed + k, overwrite, resume)
+        for domain in work.run.domain_list()
+        for k, name in enumerate(domain.expert_names if role in (None, domain.group) else ())
+    ]
 
 
-def _pretrain_one(work: Workspace, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool) -> None:
+def pretrain_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
+    """Pre-train the shared expert on every role's text, by the numbers of `stages.shared`.
+
+    Raises:
+        Fault: when the run has no language model, the config no shared expert, a corpus is missing or bad, or a
+            finished one would be overwritten.
+    """
+    _begin(work)
+    if not work.run.shared:
+        raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
+    return _pretrain_one(work, SHARED, Domain(SHARED_NAME, {}), SHARED_NAME, work.run.seed, overwrite, resume)
+
+
+def _begin(work: Workspace) -> None:
+    work.begin()
+    if work.run.language is None:
+        raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
+
+
+def _pretrain_one(
+    work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
+) -> Path:
     folder = work.expert_folder(name)
+    if resume and folder.is_dir():
+        say(f"{name}: finished before, kept")
+        return folder
     refuse_existing(folder, overwrite)
-    model = expert_model(work.run, name, fresh_adapter, False, seed)
-    model.only = name
+    pooled = stage is SHARED
+    learned = list(work.run.domains) if pooled else [domain.name]
+    shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
+    model = expert_model(work.run, name, fresh_adapter, False, seed, shared, always_on=pooled)
     shelf = Shelf(work, model)
-    lesson = shelf.packed(domain.name)
+    lesson = shelf.packed(learned)
     before = lesson.evaluate()
     say(f"{name}: before, {_told(before)}")
-    fitted = run_stage(work, model, PRETRAIN, lesson, seed, name, resume, learner=name)
-    data = {domain.name: shelf.digest(domain.name)}
-    card = expert_card(work, domain, name, model, False, seed, fitted, None, data)
+    fitted = run_stage(work, model, stage, lesson, seed, name, resume, learner=name)
+    data = {one: shelf.digest(one) for one in learned}
+    card = expert_card(work, domain, name, model, False, seed, fitted, shared, data)
     history = [before | {"step": 0.0}, *fitted.history]
     keep_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
     say(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
+    return folder
 
 
 def _told(figures: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ How text becomes rows is `moe.data.corpus`'s; who learns from them is `moe.pretr
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from moe.goals import PERPLEXITY
 from moe.language import LanguageHead, LanguageSettings
 from moe.model import Mixture
 from moe.packing import Way, way_to_pack
-from moe.perplexity import foresee, foresee_all, told
+from moe.perplexity import Foreseen, foresee, foresee_all, told
 from moe.progress import say
 from moe.stage_run import Lesson
 from moe.workspace import Workspace
@@ -79,15 +80,20 @@ class Shelf:
         with ranks.first_before_others():
             return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
 
-    def packed(self, domain: str) -> Lesson:
-        """A domain's text with its share of general text, judged on what was held out of every corpus by itself."""
+    def packed(self, learned: Sequence[str]) -> Lesson:
+        """Some domains' text with its share of general text, judged on what was held out of every corpus by itself.
+
+        Args:
+            learned: those domains; what was held out of them gives the perplexity that is to fall.
+        """
         if self._way is None:
             say("this backbone keeps documents in one row apart in no way that we know: one document a row")
-        rows, held_out, collate = self._mixed(domain), self._held_out(True), self.collator(True)
+        rows, held_out, collate = self._mixed(learned), self._held_out(True), self.collator(True)
 
         def evaluate() -> dict[str, float]:
             found = {name: foresee(self.model, rows, collate) for name, rows in held_out.items()}
-            return {"perplexity": found[domain].perplexity, **told(found)}
+            own = sum((found[name] for name in learned), start=Foreseen())
+            return {"perplexity": own.perplexity, **told(found)}
 
         return Lesson(rows, collate, evaluate, PERPLEXITY)
 
@@ -112,15 +118,17 @@ class Shelf:
         probe = self.work.probe
         return found if probe is None else {name: probe.some(rows) for name, rows in found.items()}
 
-    def _mixed(self, domain: str) -> Dataset:
-        own = _evenly(self.corpus(domain, True).train, self.work.run.domains[domain].max_train_rows)
+    def _mixed(self, learned: Sequence[str]) -> Dataset:
+        domains = self.work.run.domains
+        parts = [_evenly(self.corpus(name, True).train, domains[name].max_train_rows) for name in learned]
+        own = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         mix = self._settings.mix
         if not self._settings.general or not mix:
             return own
         general = self.corpus(GENERAL, True).train
         wanted = max(1, round(mix / (1 - mix) * len(own)))
         if wanted > len(general):
-            say(f"{domain}: {wanted} rows of general text asked for, {len(general)} are there")
+            say(f"{', '.join(learned)}: {wanted} rows of general text asked for, {len(general)} are there")
         return concatenate_datasets([own, _evenly(general, wanted)])
 
     def digest(self, domain: str) -> str:

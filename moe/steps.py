@@ -47,12 +47,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     declared = work.domains()
     if domain not in declared:
         raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), guess(domain, declared))
-    if work.shared_folder and not work.shared_folder.is_dir():
-        raise Fault(
-            f"the shared expert at {work.shared_folder}, on top of which experts learn",
-            "none",
-            "train it first: moe train-expert --shared, or train --all",
-        )
+    refuse_no_shared(work, "moe train-expert --shared, or train --all")
     folders = []
     for k, name in enumerate(declared[domain].expert_names):
         folder = work.expert_folder(name)
@@ -62,6 +57,20 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
             _train_one(work, EXPERT, declared[domain], name, work.run.seed + k, overwrite, resume)
         folders.append(folder)
     return folders
+
+
+def refuse_no_shared(work: Workspace, command: str) -> None:
+    """Experts that are to learn what a shared one leaves over need it.
+
+    Args:
+        command: what trains it.
+
+    Raises:
+        Fault: when it is not there yet.
+    """
+    if work.shared_folder and not work.shared_folder.is_dir():
+        found = f"the shared expert at {work.shared_folder}, on top of which experts learn"
+        raise Fault(found, "none", f"train it first: {command}")
 
 
 def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:

@@ -54,9 +54,9 @@ def written(folder: Path, backbone: Backbone, work: Workspace, heads: str = "per
     return folder
 
 
-def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1) -> Mixture:
-    """A language model's mixture of random experts: macro, and micro with two."""
-    return _team(folder, kind, unit, trunk_depth)[0]
+def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1, shared: bool = False) -> Mixture:
+    """A language model's mixture of random experts: macro, and micro with two; a shared one if asked for."""
+    return _team(folder, kind, unit, trunk_depth, shared)[0]
 
 
 def written_team(folder: Path, backbone: Path) -> Path:
@@ -66,7 +66,7 @@ def written_team(folder: Path, backbone: Path) -> Path:
     return folder
 
 
-def _team(folder: Path, kind: str, unit: str, trunk_depth: int) -> tuple[Mixture, MixtureCard]:
+def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = False) -> tuple[Mixture, MixtureCard]:
     settings = BackboneSettings(name=str(folder), dtype="float32", trunk_depth=trunk_depth)
     backbone = load_backbone(settings, language=True)
     domains = tuple(
@@ -74,14 +74,16 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int) -> tuple[Mixture
         for name, role in (("macro", "macro"), ("calls", "micro"), ("filings", "micro"))
     )
     layers = LayerMap.of(backbone.model)
-    adapters = {one.name: fresh_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for one in domains}
+    always = ("shared",) if shared else ()
+    names = (*(one.name for one in domains), *always)
+    adapters = {name: fresh_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for name in names}
     card = MixtureCard(
         stage="test",
         backbone=backbone.id,
         backbone_settings=settings,
         template="{text}",
         domains=domains,
-        shared=(),
+        shared=always,
         layers={name: one.layers for name, one in adapters.items()},
         gate=GateSettings(kind=kind, unit=unit, init_std=1.0),  # type: ignore[arg-type]
         heads=HeadSettings(),

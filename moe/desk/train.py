@@ -71,7 +71,8 @@ def train_expert(
 )
 def pretrain_(
     role: Annotated[str | None, typer.Option("--role", help="The role to pre-train.", show_default=False)] = None,
-    all_roles: Annotated[bool, typer.Option("--all", help="Every role.")] = False,
+    all_roles: Annotated[bool, typer.Option("--all", help="Every role, after the shared expert if any.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="The shared expert, on every role's text.")] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -82,12 +83,14 @@ def pretrain_(
     """Train one role's experts (or `--all`) of a language model on plain text → `experts/NAME/`, in PEFT's format."""
     from moe.errors import Fault
 
-    if (role is not None) == all_roles:
-        raise Fault("one of --role NAME, --all", "both" if all_roles else "neither", "name one, e.g. --role macro")
-    from moe.pretrain import pretrain
+    if sum((role is not None, all_roles, shared)) != 1:
+        raise Fault("one of --role NAME, --all, --shared", "none or several", "name one, e.g. --role macro")
+    from moe.pretrain import pretrain, pretrain_shared
     from moe.steps import told_of
 
-    folders = pretrain(workspace(config, out, sets), role, overwrite, resume)
+    work = workspace(config, out, sets)
+    folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
+    folders += [] if shared else pretrain(work, role, overwrite, resume)
     tell(told_of(folders), "\n".join(map(str, folders)), json_)
 
 

@@ -40,9 +40,12 @@ def slowly(generator: Generator, ids: list[int], count: int) -> str:
     return generator.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["routed alone", "over a shared one"])
 @pytest.mark.parametrize(("kind", "unit"), [("soft", "text"), ("team", "text"), ("soft", "token"), ("hard", "token")])
-def test_a_batch_is_answered_as_each_prompt_is_without_a_cache(folder: Path, kind: str, unit: str) -> None:
-    generator = Generator(endless(team(folder, kind, unit)), sampling=Sampling(new_tokens=7))
+def test_a_batch_is_answered_as_each_prompt_is_without_a_cache(
+    folder: Path, kind: str, unit: str, shared: bool
+) -> None:
+    generator = Generator(endless(team(folder, kind, unit, shared=shared)), sampling=Sampling(new_tokens=7))
     prompts = [generator.tokens(prompt) for prompt in PROMPTS]
     written = generator.write(prompts)
     assert [one.text for one in written] == [slowly(generator, ids, 7) for ids in prompts]

@@ -16,8 +16,10 @@ from experts.folder import read_expert
 from moe.alone import read_alone
 from moe.config import ConfigFault, parse_run
 from moe.data.corpus import Documents
-from moe.pretrain import pretrain
+from moe.folder import read_mixture
+from moe.pretrain import pretrain, pretrain_shared
 from moe.shelf import Shelf
+from moe.steps import merge_experts
 from moe.workspace import Workspace
 
 
@@ -41,7 +43,9 @@ def test_an_expert_foresees_its_own_roles_text_better_than_before_and_than_other
 def test_what_was_measured_is_the_model_that_was_written(trained: Workspace) -> None:
     model, _ = read_alone(trained.expert_folder("news"))
     best = read_json(trained.expert_folder("news") / "metrics.json")["best"]
-    assert Shelf(trained, model).packed("news").evaluate()["perplexity"] == pytest.approx(best["perplexity"], rel=1e-5)
+    assert Shelf(trained, model).packed(["news"]).evaluate()["perplexity"] == pytest.approx(
+        best["perplexity"], rel=1e-5
+    )
 
 
 def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
     from experts.adapter import fresh_adapter
     from moe.alone import expert_model
 
-    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).packed("news").rows
+    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).packed(["news"]).rows
     domains = list(rows["domain"])
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 
@@ -94,6 +98,41 @@ def test_a_finished_expert_is_kept_on_resume_and_never_overwritten_in_silence(tm
         pretrain(work, "news")
     pretrain(work, "news", resume=True)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_shared_expert_learns_every_role_and_others_learn_what_it_leaves_over(tmp_path: Path) -> None:
+    work = make(tmp_path, shared={"r": 4}, stages={"shared": {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2}})
+    with pytest.raises(Fault, match=r"the shared expert.*none.*moe pretrain --shared"):
+        pretrain(work, "news")
+    below = pretrain_shared(work)
+    weights = (below / "adapter_model.safetensors").read_bytes()
+    first, best = read_json(below / "metrics.json")["history"][0], read_json(below / "metrics.json")["best"]
+    for name in work.run.domains:
+        assert best[f"perplexity_{name}"] < 0.85 * first[f"perplexity_{name}"]
+    parts = [best[f"perplexity_{name}"] for name in work.run.domains]
+    assert min(parts) < best["perplexity"] < max(parts)
+
+    (folder,) = pretrain(work, "news")
+    metrics = read_json(folder / "metrics.json")
+    start = metrics["history"][0]
+    assert start["perplexity_news"] == pytest.approx(best["perplexity_news"], rel=1e-5)
+    assert metrics["best"]["perplexity_news"] < start["perplexity_news"]
+    assert (below / "adapter_model.safetensors").read_bytes() == weights
+    card = read_expert(folder).card
+    assert card is not None
+    assert card.shared == read_expert(below).digest
+
+    pretrain(work, "talk")
+    model, _ = read_mixture(merge_experts(work))
+    assert model.bank.shared == ("shared",)
+    with model.restricted(model.bank.names):
+        alone = Shelf(work, model).packed(list(work.run.domains)).evaluate()
+    assert alone == pytest.approx({name: best[name] for name in alone}, rel=1e-5)
+
+
+def test_runs_without_a_shared_expert_have_none_to_pretrain(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=r"a shared expert.*shared\.r=12"):
+        pretrain_shared(make(tmp_path))
 
 
 def test_runs_that_cannot_pretrain_say_so_in_a_sentence(tmp_path: Path) -> None:
