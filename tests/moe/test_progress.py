@@ -17,12 +17,13 @@ from moe.progress import bar, console, hushed, loud, say, set_volume
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What the console writes, as if on a terminal; the volume is put back."""
     stream = io.StringIO()
-    monkeypatch.setattr(console, "file", stream)
+    monkeypatch.setattr(console, "_file", stream)
     monkeypatch.setattr(console, "_force_terminal", True)
     monkeypatch.setattr(console, "_environ", {"TERM": "xterm", "COLUMNS": "100", "LINES": "20"})
+    monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setattr(progress, "_LOUD", False)
     handlers, level = list(logging.root.handlers), logging.root.level
     yield stream
-    set_volume(False, False)
     logging.root.handlers, logging.root.level = handlers, level
 
 
