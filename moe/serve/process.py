@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,8 @@ from moe.serve.settings import ServeSettings, refuse_open_door
 
 IDLE = 75  # seconds that a connection may rest; longer than most load balancers', so that these close it
 
+SWITCH = 0.0005  # seconds until the model's thread lets the event loop in; Python's own 5 ms are long beside a request
+
 
 def serve(settings: ServeSettings, place: Place, threads: int | None = None) -> None:
     """Serve a model until told to end.
@@ -39,6 +42,7 @@ def serve(settings: ServeSettings, place: Place, threads: int | None = None) -> 
     """
     refuse_open_door(settings)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one batch at a time: threads of its own only get in torch's way
+    sys.setswitchinterval(SWITCH)
     with _bound(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
@@ -49,9 +53,12 @@ def serve(settings: ServeSettings, place: Place, threads: int | None = None) -> 
 
 
 def _bound(settings: ServeSettings) -> socket.socket:
-    """A socket at the address, which does not listen yet."""
+    """A socket at the address, which does not listen yet.
+
+    It says that it is TCP: only then does asyncio send small pieces at once, instead of some 40 ms later.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

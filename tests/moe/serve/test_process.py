@@ -23,6 +23,8 @@ from test_cli import Desk, moe
 from moe.backbone import load_backbone
 from moe.infer import answer_rows
 from moe.opening import Opening
+from moe.serve.process import _bound
+from moe.serve.settings import ServeSettings
 from moe.workspace import Workspace
 
 __all__ = ["moe"]
@@ -41,6 +43,22 @@ def folder(tmp_path: Path) -> Path:
 def place(tmp_path: Path) -> Path:
     """Where commands are typed."""
     return tmp_path
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    async def whole() -> int:
+        accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        with _bound(ServeSettings(port=0)) as listener:
+            server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listener)
+            async with server:
+                _, asking = await asyncio.open_connection(*listener.getsockname())
+                answering = await accepted.get()
+                found = answering.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                asking.close()
+                answering.close()
+        return int(found)
+
+    assert asyncio.run(whole())
 
 
 @pytest.mark.parametrize(
