@@ -39,6 +39,25 @@ def test_a_role_is_pretrained_and_its_folders_are_printed(moe: Desk, place: Path
     assert (place / "one" / "logs" / "forum" / "trajectory.parquet").is_file()
 
 
+def test_a_shared_expert_is_pretrained_by_itself_or_before_all_roles(moe: Desk, place: Path) -> None:
+    sets = (
+        "-c",
+        "team.yaml",
+        "--set",
+        "shared.r=2",
+        "--set",
+        "stages.shared.steps=2",
+        "--set",
+        "stages.shared.evals=1",
+    )
+    code, out, err = moe("pretrain", "--shared", *sets, "-o", "below")
+    assert (code, out.split()) == (0, ["below/experts/shared"]), err
+    code, out, err = moe("pretrain", "--all", *sets, "-o", "below", "--resume")
+    assert code == 0, err
+    assert "shared: finished before, kept" in err
+    assert [Path(one).name for one in out.split()] == ["shared", "news", "forum", "macro"]
+
+
 def test_check_tells_what_a_team_lacks_all_at_once(moe: Desk, place: Path) -> None:
     code, out, err = moe("check", "team.yaml")
     assert code == 0, err
@@ -93,6 +112,8 @@ def test_a_files_prompts_are_answered_in_their_place_and_long_ones_told(team: De
     ("words", "told"),
     [
         (("pretrain", *WORDS), "--role NAME, --all"),
+        (("pretrain", "--all", "--shared", *WORDS), "--role NAME, --all, --shared"),
+        (("pretrain", "--shared", *WORDS), "shared.r=12"),
         (("pretrain", "--role", "tallk", *WORDS), "Did you mean talk"),
         (("pretrain", "--all", "--role", "talk", *WORDS), "both"),
         (("train-expert", "--domain", "news", "-c", "team.yaml", "-o", "other"), "moe pretrain"),

@@ -14,7 +14,7 @@ from experts.files import read_json
 from moe.data.batches import DomainBatches
 from moe.instruct import instruct
 from moe.plan import Figures, plan, plan_view
-from moe.pretrain import pretrain
+from moe.pretrain import pretrain, pretrain_shared
 from moe.probe import Probe, Spread
 from moe.progress import told_time
 from moe.steps import merge_experts, train_domain, train_router, train_shared
@@ -50,16 +50,17 @@ def test_it_foretells_the_steps_evaluations_and_weights_of_a_run(make_work: Make
 
 
 def test_a_language_model_s_run_is_foretold_from_its_corpora_and_questions(tmp_path: Path) -> None:
-    few = {"pretrain": {"steps": 12}, "instruct": {"steps": 11}}
-    foretold = by_name(plan(asking(tmp_path, stages=few)))
-    work = asking(tmp_path, stages=few)
+    few = {"shared": {"steps": 13}, "pretrain": {"steps": 12}, "instruct": {"steps": 11}}
+    foretold = by_name(plan(asking(tmp_path, stages=few, shared={"r": 2})))
+    work = asking(tmp_path, stages=few, shared={"r": 2})
+    pretrain_shared(work)
     pretrain(work)
     merge_experts(work)
     train_router(work)
     instruct(work)
-    assert list(foretold) == ["news", "forum", "router-warmup", "moe-joint", "moe-instruct"]
+    assert list(foretold) == ["shared", "news", "forum", "router-warmup", "moe-joint", "moe-instruct"]
     for name, one in foretold.items():
-        before = 1 if one["stage"] == "pretrain" else 0  # what the model knew is measured too
+        before = 1 if one["stage"] in ("shared", "pretrain") else 0  # what the model knew is measured too
         assert (one["steps"], one["evaluations"] - before) == ran(work, name)
 
 
