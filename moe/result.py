@@ -46,6 +46,16 @@ def answering_model(run: Path) -> Path:
     return taught if taught.is_dir() else best_model(run)
 
 
+def meant_by(named: Path) -> Path:
+    """The model folder that a path means: that of the run whose folder it is, else itself.
+
+    Raises:
+        Fault: when the run's `result.json` names another thing.
+    """
+    a_run = (named / RESULT).is_file() or any((named / one).is_dir() for one in CANDIDATES)
+    return answering_model(named) if a_run else named
+
+
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:
     """Name the best of the three mixtures by validation."""
     write_json(run / RESULT, {"best": best, "verdict": verdict, "validation": scores})

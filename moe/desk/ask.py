@@ -13,10 +13,12 @@ import typer
 from moe.desk.options import (
     ConfigOption,
     JsonOption,
+    NamedModel,
     RoutingOption,
     SetOption,
     SpreadsheetOption,
     examples,
+    of_run,
     show,
 )
 
@@ -33,7 +35,13 @@ app = typer.Typer()
 def infer(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.", show_default=False)] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="A mixture or expert folder; the run's best by default.")
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A mixture's, an expert's or a run's folder; the run of --config by default.",
+            callback=of_run,
+        ),
     ] = None,
     data_type: Annotated[
         str | None, typer.Option("--data-type", help="Pin the texts to this domain's experts; else the router decides.")
@@ -110,7 +118,7 @@ def infer(
     ),
 )
 def explain_(
-    model: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    model: NamedModel,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to explain.", show_default=False)] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A corpus (csv, jsonl, parquet, txt): its words for each label.")
@@ -165,7 +173,12 @@ def explain_(
     ),
 )
 def generate_(
-    model: Annotated[Path, typer.Argument(help="A language model's mixture or expert folder.", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A mixture's, an expert's or a run's folder, of a language model.", show_default=False, callback=of_run
+        ),
+    ],
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="csv, jsonl, parquet or txt, of any size.")] = None,
     text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",

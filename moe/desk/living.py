@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moe.desk.options import ConfigOption, JsonOption, OutOption, ResumeOption, SetOption, examples, show, workspace
+from moe.desk.options import (
+    ConfigOption,
+    JsonOption,
+    NamedModel,
+    OutOption,
+    ResumeOption,
+    SetOption,
+    examples,
+    of_run,
+    show,
+    workspace,
+)
 
 if TYPE_CHECKING:
     from moe.config import RunSettings
@@ -17,7 +28,9 @@ app = typer.Typer()
 expert_app = typer.Typer(help="Change who is in a trained mixture.", no_args_is_help=True)
 app.add_typer(expert_app, name="expert")
 
-MixtureArgument = Annotated[Path, typer.Argument(help="A mixture's folder; it is not changed.", show_default=False)]
+MixtureArgument = Annotated[
+    Path, typer.Argument(help="A mixture's or a run's folder; it is not changed.", show_default=False, callback=of_run)
+]
 NameArgument = Annotated[str, typer.Argument(help="The expert, as `moe expert list` calls it.", show_default=False)]
 ExpertArgument = Annotated[Path, typer.Argument(help="The expert's folder.", show_default=False)]
 ChangedOption = Annotated[Path, typer.Option("--out", "-o", help="The new mixture's folder.", show_default=False)]
@@ -27,7 +40,7 @@ AdaptOption = Annotated[bool, typer.Option("--adapt", help="Adapt router and hea
 
 @expert_app.command("list", epilog=examples("moe expert list runs/demo/router-warmup"))
 def list_(
-    model: Annotated[Path, typer.Argument(help="A mixture's folder.", show_default=False)],
+    model: MixtureArgument,
     json_: JsonOption = False,
 ) -> None:
     """Show a mixture's experts: domain, role, rank, how they were trained, hash, tasks and labels."""
@@ -116,7 +129,7 @@ def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -
 
 @app.command("drift", epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"))
 def drift_(
-    model: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
+    model: NamedModel,
     file: Annotated[
         Path | None, typer.Argument(help="csv, jsonl, parquet, txt or a datasets folder.", show_default=False)
     ] = None,

@@ -14,10 +14,12 @@ from moe.desk.options import (
     JsonOption,
     JudgedDomainOption,
     ModelArgument,
+    NamedModel,
     OutOption,
     RoutingOption,
     SetOption,
     examples,
+    of_run,
     show,
     workspace,
 )
@@ -88,8 +90,8 @@ def evaluate_(
     )
 )
 def compare(
-    model_a: Annotated[Path, typer.Argument(help="A mixture or expert folder.", show_default=False)],
-    model_b: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    model_a: NamedModel,
+    model_b: NamedModel,
     data: DataOption = None,
     domain: JudgedDomainOption = None,
     config: ConfigOption = None,
@@ -177,7 +179,10 @@ def sweep_(
 @app.command("ablate", epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"))
 def ablate_(
     model: Annotated[
-        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A mixture's or a run's folder; the run of --config by default.", show_default=False, callback=of_run
+        ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this row; may be given several times.")] = None,

@@ -26,8 +26,25 @@ SetOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Do finished steps again.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; keep finished steps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
+
+
+def of_run(named: Path | None) -> Path | None:
+    """A run's folder stands for its best mixture, wherever a model is asked for."""
+    from moe.result import meant_by
+
+    return None if named is None else meant_by(named)
+
+
 ModelArgument = Annotated[
-    Path | None, typer.Argument(help="A mixture or expert folder; the run's best by default.", show_default=False)
+    Path | None,
+    typer.Argument(
+        help="A mixture's, an expert's or a run's folder; the run of --config by default.",
+        show_default=False,
+        callback=of_run,
+    ),
+]
+NamedModel = Annotated[
+    Path, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False, callback=of_run)
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")]
 JudgedDomainOption = Annotated[
