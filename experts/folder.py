@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from experts.errors import Fault
 from experts.files import MANIFEST, check_manifest, read_json, sha256_of, whole_folder, write_json, write_text
 from experts.lora import Adapter, Touch
+from experts.record import read_record
 from experts.tensors import load_tensors, save_tensors
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -154,33 +155,9 @@ def parse_card(path: Path) -> ExpertCard:
     """Read an expert's card.
 
     Raises:
-        Fault: when it is broken or of a newer format.
+        Fault: when it is broken or of another format.
     """
-    content = read_json(path)
-    refuse_other_format(content, FORMAT, "an expert", path)
-    try:
-        return ExpertCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Fault(
-            f"a whole expert card at {path}",
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            "train the expert again",
-        ) from error
-
-
-def refuse_other_format(content: Any, known: int, kind: str, path: Path) -> None:
-    """Refuse a card that another version of this program wrote.
-
-    Raises:
-        Fault: when it is no card, or of a newer or an older format.
-    """
-    found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, int):
-        raise Fault(f"the card of {kind} at {path}", "no format in it", "write the folder again")
-    if found != known:
-        advice = "update finmoe" if found > known else "train it again; older formats are not carried over"
-        raise Fault(f"{kind} of format {known} at {path}", f"format {found}", advice)
+    return read_record(path, ExpertCard, FORMAT, "expert card", "train the expert again")
 
 
 def refuse_untrained(expert: ExpertFolder) -> None:

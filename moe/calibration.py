@@ -5,14 +5,16 @@ It is fitted by `moe.calibrate`. Nothing heavy is imported here, since every ans
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault
-from experts.files import MANIFEST, read_json, sha256_of, write_json
+from experts.files import MANIFEST, sha256_of, write_json
+from experts.record import read_record
 from moe.abstain import Kept, refuse_unreachable
 
 CALIBRATION = "calibration.json"
 FORMAT = 1
+AGAIN = "run moe calibrate, or delete it"
 
 
 class TaskCalibration(BaseModel):
@@ -51,30 +53,15 @@ def read_calibration(folder: Path) -> Calibration | None:
     """A model's calibration; None where it has none.
 
     Raises:
-        Fault: when the file is broken, of a newer format, or was fitted for another model.
+        Fault: when the file is broken, of another format, or was fitted for another model.
     """
     path = folder / CALIBRATION
     if not path.is_file():
         return None
-    found = _parsed(path)
+    found = read_record(path, Calibration, FORMAT, "calibration", AGAIN)
     if not (folder / MANIFEST).is_file() or found.model != sha256_of(folder / MANIFEST):
-        raise Fault(f"the calibration of this model at {path}", "that of another", "run moe calibrate, or delete it")
+        raise Fault(f"the calibration of this model at {path}", "that of another", AGAIN)
     return found
-
-
-def _parsed(path: Path) -> Calibration:
-    content = read_json(path)
-    newest = content.get("format", 0) if isinstance(content, dict) else 0
-    if isinstance(newest, int) and newest > FORMAT:
-        raise Fault(f"a calibration of format {FORMAT} or older at {path}", f"format {newest}", "update finmoe")
-    try:
-        return Calibration.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise Fault(
-            f"a whole calibration at {path}", f"{where}: {first['msg']}", "run moe calibrate, or delete it"
-        ) from error
 
 
 def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibration:

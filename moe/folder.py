@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from experts.bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from experts.files import check_manifest, read_json, stays_inside, whole_folder, write_json, write_text
-from experts.folder import BackboneId, ExpertFolder, read_adapter, refuse_other_format, write_adapter
+from experts.files import check_manifest, stays_inside, whole_folder, write_json, write_text
+from experts.folder import BackboneId, ExpertFolder, read_adapter, write_adapter
 from experts.lora import Adapter, Touch
+from experts.record import read_record
 from experts.tensors import load_tensors, save_tensors
 from moe.backbone import Backbone, BackboneSettings, identify, load_backbone
 from moe.heads import Heads, HeadSettings, MixedHeads, NoHeads
@@ -185,14 +186,7 @@ def parse_mixture_card(folder: Path) -> MixtureCard:
     Raises:
         Fault: when it is broken or of another format.
     """
-    content = read_json(folder / CARD)
-    refuse_other_format(content, FORMAT, "a mixture", folder / CARD)
-    try:
-        return MixtureCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Fault(f"a whole card at {folder / CARD}", f"{where}: {first['msg']}", "write the folder again") from error
+    return read_record(folder / CARD, MixtureCard, FORMAT, "mixture card", "write the folder again")
 
 
 def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixture, MixtureCard]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault
-from experts.files import MANIFEST, read_json, sha256_of, whole_file, write_json
+from experts.files import MANIFEST, sha256_of, whole_file, write_json
+from experts.record import read_record
 from experts.tensors import load_tensors, save_tensors
 
 DRIFT, TENSORS = "drift.json", "drift.safetensors"
@@ -135,7 +136,7 @@ def read_reference(folder: Path) -> Reference:
     again = f"run moe drift {folder} --fit"
     if not (folder / DRIFT).is_file():
         raise Fault(f"a reference for drift at {folder / DRIFT}", "none", f"{again}, with the run's --config and --out")
-    card = _parsed(folder / DRIFT, again)
+    card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", again)
     if not (folder / MANIFEST).is_file() or card.model != sha256_of(folder / MANIFEST):
         raise Fault(f"the reference of this model at {folder / DRIFT}", "that of another", again)
     if not (folder / TENSORS).is_file() or card.tensors != sha256_of(folder / TENSORS):
@@ -144,16 +145,3 @@ def read_reference(folder: Path) -> Reference:
     space = Space(parts["means"], parts["directions"], parts["variances"], float(parts["noise"]))
     held = Seen(*(parts[f"held.{field.name}"] for field in fields(Seen)))
     return Reference(card.experts, card.domains, space, held, parts["of"])
-
-
-def _parsed(path: Path, again: str) -> DriftCard:
-    content = read_json(path)
-    newest = content.get("format", 0) if isinstance(content, dict) else 0
-    if isinstance(newest, int) and newest > FORMAT:
-        raise Fault(f"a reference of format {FORMAT} or older at {path}", f"format {newest}", "update finmoe")
-    try:
-        return DriftCard.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise Fault(f"a whole reference at {path}", f"{where}: {first['msg']}", again) from error
