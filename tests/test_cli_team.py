@@ -115,7 +115,7 @@ def test_a_files_prompts_are_answered_in_their_place_and_long_ones_told(team: De
         (("pretrain", "--all", "--shared", *WORDS), "--role NAME, --all, --shared"),
         (("pretrain", "--shared", *WORDS), "shared.r=12"),
         (("pretrain", "--role", "tallk", *WORDS), "Did you mean talk"),
-        (("pretrain", "--all", "--role", "talk", *WORDS), "both"),
+        (("pretrain", "--all", "--role", "talk", *WORDS), "none or several"),
         (("train-expert", "--domain", "news", "-c", "team.yaml", "-o", "other"), "moe pretrain"),
         (("run", "-c", "team.yaml", "-o", "other"), "moe pretrain"),
         (("infer", "--model", "team/moe-joint", "profit"), "a model that gives labels"),
