@@ -49,6 +49,7 @@ def test_micro_batches_train_what_whole_batches_do(make_work: Make, setting: dic
     assert_alike(whole, parts, ("forum", "router-warmup", "moe-joint"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["text", "token"])
 def test_micro_batches_of_a_language_model_train_what_whole_batches_do(tmp_path: Path, unit: str) -> None:
     works = []

@@ -34,6 +34,7 @@ def asked(kind: str, *args: Any) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=args, idx=0)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_harness_takes_the_choice_that_we_find_likeliest(taught: Workspace, model: FinMoE) -> None:
     questions = questions_of(taught, ["news-tone"])
     rows = Dataset.from_list(

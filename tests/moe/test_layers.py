@@ -73,7 +73,7 @@ def test_nothing_is_left_of_it_behind(make_work: Make) -> None:
     assert ([layer.forward for layer in layers], model.backbone.config.use_cache) == before
 
 
-@pytest.mark.parametrize("kind", ["labels", "texts"])
+@pytest.mark.parametrize("kind", ["labels", pytest.param("texts", marks=pytest.mark.slow)])
 def test_a_run_whose_layers_run_again_ends_with_the_same_weights(make_work: Make, tmp_path: Path, kind: str) -> None:
     ends = []
     for recompute in (False, True):

@@ -48,6 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     return two, one, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
@@ -65,6 +66,7 @@ def test_two_processes_train_what_one_does_with_twice_the_batch(
     assert_alike(*works, steps, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_speaks_and_writes(trained: tuple[Path, Path, str]) -> None:
     two, one, said = trained
     assert said.count("router-warmup: 6 steps, validation macro-F1") == 3, "once a run"
@@ -75,6 +77,7 @@ def test_one_of_several_processes_speaks_and_writes(trained: tuple[Path, Path, s
         assert kept[0] == kept[1]
 
 
+@pytest.mark.slow
 def test_processes_stop_together_and_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     together(str(TESTS / "together.py"), "stop", str(tmp_path), "4")
     for kind in ("", "shard-"):

@@ -73,6 +73,7 @@ def test_several_processes_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -
         threads_each(2, None)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_work_with_a_sentence(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "cores", lambda: 2)
     answers = answer_in_processes(repeat({"text": "bank"}), opening, None, None, workers=2)
