@@ -41,7 +41,8 @@ INNER = {
     "equal": ["losses.inner=equal"],
     "DAO, sum": ["losses.inner=dao"],
     "DAO, validation": ["losses.inner=dao", "dao.objective=validation"],
-    **{name: [f"losses.inner={name}"] for name in ("uncertainty", "dwa", "gradnorm", "pcgrad")},
+    **{name: [f"losses.inner={name}"] for name in ("uncertainty", "gradnorm", "pcgrad")},
+    "dwa": ["losses.inner=dwa", "comparators.dwa_every=25"],  # an epoch, of which a fold has six
 }
 OUTER = {
     "constant, domain 1.5, balance .05": constants("outer", domain=1.5, balance=0.05),

@@ -86,6 +86,7 @@ def run_stage(
     how = learner, resume, lesson.goal, run.stages.recompute, run.stages.shard
     told = {"track": run.track, "name": f"{work.out.resolve().name}/{step}"}
     job = Job(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
+    _tell_idle_average(work, job)
     return fit(model, job if work.probe is None else _tried(model, job, work.probe))
 
 
@@ -102,6 +103,17 @@ def _tried(model: Mixture, job: Job, probe: Probe) -> Job:
     count = min(probe.steps, len(batches(job)))
     small = job.settings.model_copy(update={"steps": count, "evals": 1})
     return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate), track=())
+
+
+def _tell_idle_average(work: Workspace, job: Job) -> None:
+    """Say so where a stage ends before DWA has the two periods that it compares."""
+    losses, every, steps = work.run.losses, work.run.comparators.dwa_every, steps_of(job)
+    asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer) > 1)
+    if asked and steps <= 2 * every:
+        say(
+            f"{job.title}: DWA weighs all losses alike for its first {2 * every} steps, and there are {steps}: lower "
+            "comparators.dwa_every, which is to be about an epoch"
+        )
 
 
 def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
