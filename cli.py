@@ -7,6 +7,7 @@ Only this module catches faults. The commands stand in `moe/desk/`; everything h
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,9 @@ for room in (train, ask, serving, measure, living, look, keep, data):
 
 TOGETHER = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
 """Commands that torchrun or accelerate may start in several processes."""
+
+FIRST_TELLS = 10.0
+"""Seconds that another process leaves the first to tell a fault of both: its end is what the launcher ends all for."""
 
 
 def _version(asked: bool) -> None:
@@ -72,8 +76,9 @@ def main() -> None:
         from moe.errors import Fault, Interrupted
 
         if isinstance(error, Fault):
-            if not silent():
-                typer.echo(f"moe: {error}", err=True)
+            if silent():
+                time.sleep(FIRST_TELLS)  # who is still there after it has a fault of its own
+            typer.echo(f"moe: {error}", err=True)
             sys.exit(2)
         if isinstance(error, Interrupted):
             again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])

@@ -62,6 +62,20 @@ def test_codes_are_those_of_the_page(
     assert "Traceback" not in err
 
 
+def test_a_fault_of_another_process_is_told_when_the_first_had_time_to_tell_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", lambda seconds: waited.append(seconds))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(sys, "argv", ["moe", "verify", "nowhere"])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which main turns off
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert waited == [cli.FIRST_TELLS]
+    assert capsys.readouterr().err.count("moe: Expected") == 1
+
+
 def test_looking_tells_json_where_it_is_asked(place: Path) -> None:
     done = CliRunner().invoke(cli.app, ["check", "tiny.yaml", "--json"])
     assert json.loads(done.stdout) == {"config": "tiny.yaml", "faults": []}
