@@ -22,7 +22,7 @@ from moe.folder import CARD as MIXTURE_CARD
 from moe.folder import read_card, read_mixture
 from moe.model import Mixture
 from moe.predict import Predictor, Routing, texts_at_once
-from moe.result import best_model
+from moe.result import answering_model, best_model
 from moe.yaml_file import read_yaml
 
 
@@ -87,7 +87,7 @@ def model_folder(model: Path | None, config: Path | None, out: Path | None, sets
 
 
 def folder_of(named: Path, sets: Sequence[str] = ()) -> Path:
-    """The model folder that a path means: itself, or the best mixture of the run that it holds.
+    """The model folder that a path means: itself, or the mixture that answers of the run that it holds.
 
     Raises:
         Fault: when there is no such folder or no model in it, or a setting is not the backbone's.
@@ -95,7 +95,7 @@ def folder_of(named: Path, sets: Sequence[str] = ()) -> Path:
     if not named.is_dir():
         raise Fault(f"a model's or a run's folder at {named}", "none", "name a folder that moe has trained")
     whole = any((named / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))
-    return model_folder(named if whole else best_model(named), None, None, sets)
+    return model_folder(named if whole else answering_model(named), None, None, sets)
 
 
 def check_routing(routing: str) -> None:

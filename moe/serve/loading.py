@@ -13,10 +13,8 @@ from experts.errors import Fault
 from experts.files import MANIFEST, listed, sha256_of
 from experts.folder import ADAPTER
 from experts.folder import CARD as EXPERT_CARD
-from moe.folder import CARD
 from moe.model import Mixture
-from moe.opening import Opening, is_language, open_language
-from moe.result import answering_model
+from moe.opening import Opening, folder_of, is_language, open_language
 from moe.serve.batching import Engine
 from moe.serve.labelling import Asked, Labelling
 from moe.serve.reasoning import Reasoning
@@ -58,9 +56,7 @@ def open_served(place: Place) -> Served:
     Raises:
         Fault: when it is not whole, cannot be loaded, or does not answer.
     """
-    folder = place.path
-    if not any((folder / card).is_file() for card in (CARD, EXPERT_CARD)):
-        folder = answering_model(folder)
+    folder = folder_of(place.path, place.sets)
     _refuse_broken(folder)
     sha256 = sha256_of(folder / MANIFEST)
     served = _language(folder, place, sha256) if is_language(folder) else _labels(folder, place, sha256)

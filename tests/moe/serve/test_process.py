@@ -65,7 +65,7 @@ def test_small_answers_are_sent_at_once() -> None:
     ("words", "found"),
     [
         ((), "a model's folder"),
-        (("gone",), "a mixture in gone"),
+        (("gone",), "a run's folder at gone"),
         (("gone", "--host", "0.0.0.0"), "keys, to listen at 0.0.0.0"),
         (("gone", "--port", "70000"), "port: Input should be less than"),
         (("gone", "--config", "none.yaml"), "a YAML file at none.yaml"),

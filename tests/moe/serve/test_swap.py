@@ -127,8 +127,10 @@ def test_a_run_is_served_by_its_best_and_what_is_none_is_refused(folder: Path, t
     run = tmp_path / "run"
     shutil.copytree(folder, run / "moe-joint")
     assert open_served(Place(run)).told["name"] == "moe-joint"
-    with pytest.raises(Fault, match="a mixture in"):
-        open_served(Place(tmp_path / "nothing"))
+    (tmp_path / "other" / "experts").mkdir(parents=True)
+    for nothing, told in (("nothing", "a model's or a run's folder"), ("other", "a mixture in")):
+        with pytest.raises(Fault, match=told):
+            open_served(Place(tmp_path / nothing))
 
 
 def test_what_ends_takes_no_new_work(folder: Path) -> None:
