@@ -26,7 +26,7 @@ def read_record(path: Path, kind: type[Record], known: int, noun: str, again: st
         Fault: when there is none, or one of another format, or a broken one.
     """
     content = read_json(path)
-    _refuse_other_format(content, known, noun, path)
+    _refuse_other_format(content, known, noun, path, again)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -35,10 +35,10 @@ def read_record(path: Path, kind: type[Record], known: int, noun: str, again: st
         raise Fault(f"a whole {noun} at {path}", f"{where}: {first['msg']}", again) from error
 
 
-def _refuse_other_format(content: Any, known: int, noun: str, path: Path) -> None:
+def _refuse_other_format(content: Any, known: int, noun: str, path: Path, again: str) -> None:
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int):
         raise Fault(f"a {noun} with its format at {path}", "no format in it", "write the folder again")
     if found != known:
-        advice = "update finmoe" if found > known else "train it again; older formats are not carried over"
+        advice = "update finmoe" if found > known else f"older formats are not carried over: {again}"
         raise Fault(f"a {noun} of format {known} at {path}", f"format {found}", advice)

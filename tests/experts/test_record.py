@@ -31,7 +31,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("content", "told"),
     [
         ({"format": 3, "words": []}, r"a note of format 2 at .*found format 3.*Update finmoe"),
-        ({"format": 1, "words": []}, r"found format 1.*older formats are not carried over"),
+        ({"format": 1, "words": []}, r"found format 1.*not carried over: write it again"),
         ({"words": []}, r"a note with its format.*no format in it"),
         ([2], "no format in it"),
         ({"format": 2}, r"a whole note at .*words: Field required.*Write it again"),
