@@ -36,12 +36,26 @@ def trained(work: Workspace) -> Workspace:
 @pytest.mark.parametrize(
     "setting",
     [
-        {},
-        {"losses": {"classes": "effective", "inner": "pcgrad", "outer": "constant", "balance": "usage"}},
-        {"losses": {"inner": "gradnorm", "outer": "gradnorm", "balance": "text"}, "stages": {"warmup": {"lr": 0.01}}},
-        {"dao": {"imbalance": "learn"}, "domains": {"news": {"experts": 2}}, "heads": {"merge": "per_expert"}},
+        pytest.param({}, id="dao"),
+        pytest.param(
+            {"losses": {"classes": "effective", "inner": "pcgrad", "outer": "constant", "balance": "usage"}},
+            id="pcgrad",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {
+                "losses": {"inner": "gradnorm", "outer": "gradnorm", "balance": "text"},
+                "stages": {"warmup": {"lr": 0.01}},
+            },
+            id="gradnorm",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"dao": {"imbalance": "learn"}, "domains": {"news": {"experts": 2}}, "heads": {"merge": "per_expert"}},
+            id="learned, two of a domain, own heads",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["dao", "pcgrad", "gradnorm", "learned, two of a domain, own heads"],
 )
 def test_micro_batches_train_what_whole_batches_do(make_work: Make, setting: dict[str, Any]) -> None:
     whole = trained(make_work("whole", **merged_settings(CALM | cut(8, 1), setting)))

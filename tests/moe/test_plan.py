@@ -49,6 +49,7 @@ def test_it_foretells_the_steps_evaluations_and_weights_of_a_run(make_work: Make
     assert foretold["router-warmup"]["learned"] < foretold["moe-joint"]["learned"] < foretold["moe-joint"]["weights"]
 
 
+@pytest.mark.slow
 def test_a_language_model_s_run_is_foretold_from_its_corpora_and_questions(tmp_path: Path) -> None:
     few = {"shared": {"steps": 13}, "pretrain": {"steps": 12}, "instruct": {"steps": 11}}
     foretold = by_name(plan(asking(tmp_path, stages=few, shared={"r": 2})))

@@ -160,6 +160,7 @@ def test_the_same_seed_and_data_give_the_same_weights(make_work: Make) -> None:
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_a_wrong_domain_label_changes_the_router(make_work: Make, run: Workspace) -> None:
     def router_after(swap: bool) -> dict[str, torch.Tensor]:
         work = make_work(f"swap{swap}")

@@ -26,6 +26,7 @@ def opening(make_work: Make, tmp_path: Path) -> Opening:
     return Opening(written(tmp_path / "model", load_backbone(work.run.backbone), work), tokens=8)
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one_does_in_order_and_read_a_bounded_way_ahead(
     opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_chart_is_drawn_and_points_share_their_rows(swept: Path) -> None:
     assert not list(swept.rglob("points/*/*/cache"))
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_new_values_and_seeds_add_points(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
