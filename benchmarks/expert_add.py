@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quality import CONFIG, Found, alone, answers, asked, by_domain, keep, over_domains, read
+from quality import CONFIG, alone, asked
 from rich.console import Console
 from rich.table import Table
+from said import Found, answers, by_domain, every, keep, over_domains, read
 
 from experts.domain import LabelSpace
 from moe.config import load_run
@@ -100,7 +101,7 @@ MODELS: dict[str, Callable[[Joining], Found]] = {
 
 def show(out: Path, space: LabelSpace, joined: str) -> None:
     """Macro-F1 by domain, then what it lost or gained against the mixture before, and the others, with intervals."""
-    runs = [one for path in sorted(out.glob("results-*.jsonl")) for one in read(out, int(path.stem.split("-")[1]))]
+    runs = every(out)
     mine = {name: [run for run in runs if run["model"] == name] for name in MODELS}
     found = {name: by_domain(answers(some, space), space) for name, some in mine.items() if some}
     domains = [name for name in dict.fromkeys(space.domain_of.values()) if name != joined]

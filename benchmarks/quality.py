@@ -1,23 +1,20 @@
 """What helps on real text: the mixture in six routings beside TF-IDF, a frozen backbone, pooled LoRAs and fine-tuning.
 
 Run: `python benchmarks/quality.py FOLDER`; it trains what is missing, seed by seed, goes on where it stopped, prints
-the tables of what is there. `--only NAME` picks models, `--print-only` trains nothing.
+the tables of what is there (`--tasks`: task by task). `--only NAME` picks models, `--print-only` trains nothing.
 """
 
 import argparse
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from finetune import fine_tuned, frozen
-from rich.console import Console
-from rich.table import Table
+from said import Found, Said, keep, read, show, show_tasks
 from sklearn.pipeline import Pipeline
 
-from experts.domain import LabelSpace
 from experts.files import read_json
 from moe.alone import read_alone
 from moe.baselines import tfidf
@@ -28,7 +25,6 @@ from moe.model import Mixture
 from moe.predict import Predictor
 from moe.result import best_model
 from moe.stages import JOINT, MERGED, WARMUP
-from moe.statistics import Answers, Interval, differences, intervals
 from moe.steps import merge_experts, train_domain, train_router, train_shared
 from moe.workspace import Workspace
 
@@ -36,19 +32,6 @@ CONFIG = Path(__file__).parent.parent / "configs" / "real" / "five_domains.yaml"
 SEEDS = (13, 42, 87)
 OURS = "mixture, as chosen"
 """What `moe run` ends with and `moe infer` asks: merged, warm-started or joint, whichever validation names."""
-Said = dict[str, tuple[list[str], list[str]]]
-"""By task: true labels, and those that were given."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a model said of the test rows, its share of right domains, its mean macro-F1 on validation rows."""
-
-    said: Said
-    routing: float | None = None
-    validation: float | None = None
-
-
 Measure = Callable[["Seed"], Found]
 
 
@@ -78,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--all-rows", action="store_true", help="train on all rows, not on 4,000 a domain; another --out"
     )
+    parser.add_argument("--tasks", action="store_true", help="print each task's figures, not the domains'")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     if args.all_rows:
@@ -87,7 +71,10 @@ def main() -> None:
             if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
                 keep(args.out, seed, name, measure(Seed(args, seed)))
     space = load_run(args.config, [f"data.folder={args.data}", *args.sets]).label_space()
-    show(args.out, space)
+    if args.tasks:
+        show_tasks(args.out, space)
+    else:
+        show(args.out, space, list(MODELS), OURS)
 
 
 def uncapped(config: Path) -> list[str]:
@@ -254,97 +241,6 @@ MODELS: dict[str, Measure] = {
         lambda work: (work.run.shared.r + len(work.run.domains) * work.run.lora.r) // len(work.run.domains)  # type: ignore[union-attr]
     ),
 }
-
-
-def keep(out: Path, seed: int, model: str, found: Found) -> None:
-    """A line a model, so that a stopped measurement goes on."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f"results-{seed}.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"model": model, "seed": seed} | asdict(found)) + "\n")
-
-
-def read(out: Path, seed: int) -> list[dict[str, Any]]:
-    """The finished models of a seed."""
-    path = out / f"results-{seed}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, Answers]:
-    """By task, what the seeds of one model said of the same rows."""
-    found = {}
-    for task in runs[0]["said"]:
-        labels = {name: i for i, name in enumerate(space.tasks[task])}
-        true, _ = runs[0]["said"][task]
-        said = [[labels.get(one, len(labels)) for one in run["said"][task][1]] for run in runs]
-        found[task] = Answers(np.array([labels[one] for one in true]), np.array(said), len(labels))
-    return found
-
-
-def by_domain(tasks: Mapping[str, Answers], space: LabelSpace) -> dict[str, list[Answers]]:
-    """The tasks' answers, domain by domain."""
-    groups: dict[str, list[Answers]] = {}
-    for task, one in tasks.items():
-        groups.setdefault(space.domain_of[task], []).append(one)
-    return groups
-
-
-def show(out: Path, space: LabelSpace) -> None:
-    """Macro-F1 by domain and meaned over domains with its interval, then our differences from every other row."""
-    runs = [one for path in sorted(out.glob("results-*.jsonl")) for one in read(out, int(path.stem.split("-")[1]))]
-    domains = list(dict.fromkeys(space.domain_of.values()))
-    models = [name for name in MODELS if any(run["model"] == name for run in runs)]
-    mine = {name: [run for run in runs if run["model"] == name] for name in models}
-    table = Table(title="test rows: macro-F1 (accuracy), mean over seeds", title_justify="left")
-    for name in ("model", "seeds", *domains, "mean macro-F1", "95 %", "right domain", "validation"):
-        table.add_column(name)
-    for name in models:
-        groups = by_domain(answers(mine[name], space), space)
-        found = {domain: intervals(some) for domain, some in groups.items()}
-        whole = over_domains(groups)
-        routing = [run["routing"] for run in mine[name] if run["routing"] is not None]
-        validation = [run["validation"] for run in mine[name] if run.get("validation") is not None]
-        table.add_row(
-            name,
-            str(len(mine[name])),
-            *(f"{found[d]['macro_f1'].value:.3f} ({found[d]['accuracy'].value:.3f})" for d in domains),
-            f"{np.mean([found[d]['macro_f1'].value for d in domains]):.4f}",
-            f"{whole.low:.3f} to {whole.high:.3f}",
-            f"{np.mean(routing):.3f}" if routing else "",
-            f"{np.mean(validation):.4f}" if validation else "",
-        )
-    Console(width=170).print(table)
-    if OURS in mine:
-        show_differences(mine, space, domains)
-
-
-def over_domains(ours: Mapping[str, list[Answers]], theirs: Mapping[str, list[Answers]] | None = None) -> Interval:
-    """Mean macro-F1 over domains, or its difference, with its interval.
-
-    Tasks count by 1 / (domains · tasks of theirs), so that a domain of two tasks weighs no more than one of one.
-    """
-    most = int(np.lcm.reduce([len(some) for some in ours.values()]))
-    repeated = [[one for some in side.values() for one in some * (most // len(some))] for side in (ours, theirs or {})]
-    return (differences(*repeated) if theirs else intervals(repeated[0]))["macro_f1"]
-
-
-def show_differences(mine: Mapping[str, Sequence[Mapping[str, Any]]], space: LabelSpace, domains: list[str]) -> None:
-    """The soft mixture's macro-F1 less each other row's on the seeds that both have."""
-    table = Table(title=f"macro-F1 of {OURS} less that of another, points, 95 %", title_justify="left")
-    for name in ("less that of", "seeds", *domains, "mean"):
-        table.add_column(name)
-    for name, theirs in mine.items():
-        both = sorted({run["seed"] for run in theirs} & {run["seed"] for run in mine[OURS]})
-        if name == OURS or not both:
-            continue
-        sides = [
-            by_domain(answers([run for run in runs if run["seed"] in both], space), space)
-            for runs in (mine[OURS], theirs)
-        ]
-        parts = [differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
-        told = [f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})" for x in parts]
-        x = over_domains(*sides)
-        table.add_row(name, str(len(both)), *told, f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})")
-    Console(width=170).print(table)
 
 
 if __name__ == "__main__":
