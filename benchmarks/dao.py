@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from said import by_domain, over_domains
 
+from experts.domain import LabelSpace
 from moe.alone import read_alone
 from moe.config import load_run
 from moe.evaluate import evaluate
@@ -23,11 +25,13 @@ from moe.folder import read_mixture
 from moe.metrics import classification, regression
 from moe.model import Mixture
 from moe.stages import JOINT, WARMUP
+from moe.statistics import Answers
 from moe.steps import continue_stage, train_domain
 from moe.workspace import Workspace
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDS = 5
+OURS = "DAO, sum"
 SEEDS = (13, 42, 87)
 
 
@@ -39,14 +43,14 @@ def constants(level: str, **weights: float) -> list[str]:
 INNER = {
     **{f"constant, classes {w}": constants("inner", classes=w, polarity=round(1 - w, 2)) for w in (0.05, 0.1, 0.3)},
     "equal": ["losses.inner=equal"],
-    "DAO, sum": ["losses.inner=dao"],
+    OURS: ["losses.inner=dao"],
     "DAO, validation": ["losses.inner=dao", "dao.objective=validation"],
     **{name: [f"losses.inner={name}"] for name in ("uncertainty", "gradnorm", "pcgrad")},
     "dwa": ["losses.inner=dwa", "comparators.dwa_every=25"],  # an epoch, of which a fold has six
 }
 OUTER = {
     "constant, domain 1.5, balance .05": constants("outer", domain=1.5, balance=0.05),
-    "DAO, sum": ["losses.outer=dao"],
+    OURS: ["losses.outer=dao"],
     "DAO, validation": ["losses.outer=dao", "dao.objective=validation"],
     "constant, domain .3, balance .05": constants("outer", domain=0.3, balance=0.05),
     "constant, domain 1.5, balance .5": constants("outer", domain=1.5, balance=0.5),
@@ -72,7 +76,10 @@ def main() -> None:
         book.parent.mkdir(parents=True, exist_ok=True)
         with book.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(one) + "\n")
-    show(args.level, read(book))
+    runs = [run for run in read(book) if run["seed"] in args.seeds]
+    show(args.level, runs)
+    run = load_run(args.config if args.level == "outer" else CONFIGS / "dao" / "fiqa.yaml")
+    show_differences(args.level, runs, run.label_space())
 
 
 def read(book: Path) -> list[dict[str, Any]]:
@@ -158,21 +165,53 @@ def figures(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
     return mean | ({"right domain": float(np.mean(routing))} if routing else {})
 
 
+def by_seed(level: str, runs: Sequence[dict[str, Any]], method: str) -> dict[int, list[dict[str, Any]]]:
+    """A method's runs of each seed that has all its folds, in their order."""
+    mine = sorted((run for run in runs if run["method"] == method), key=lambda run: run["fold"])
+    groups = {seed: [run for run in mine if run["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in mine)}
+    whole = FOLDS if level == "inner" else 1
+    return {seed: group for seed, group in groups.items() if len(group) == whole}
+
+
 def show(level: str, runs: Sequence[dict[str, Any]]) -> None:
     """Mean and spread over seeds of each method; seeds with all their folds only."""
-    whole = FOLDS if level == "inner" else 1
     table = Table(title=f"{level} level: test, mean ± sd over seeds", title_justify="left")
     columns = ["accuracy", "macro_f1", *(["mse"] if level == "inner" else ["right domain"]), "validation"]
     for name in ("method", "seeds", *columns):
         table.add_column(name)
     for method in dict.fromkeys(run["method"] for run in runs):
-        mine = [run for run in runs if run["method"] == method]
-        groups = [[run for run in mine if run["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in mine)]
-        seeds = [figures(group) for group in groups if len(group) == whole]
+        seeds = [figures(group) for group in by_seed(level, runs, method).values()]
         if seeds:
             told = [f"{np.mean([s[c] for s in seeds]):.4f} ± {np.std([s[c] for s in seeds]):.4f}" for c in columns]
             table.add_row(method, str(len(seeds)), *told)
     Console(width=160).print(table)
+
+
+def show_differences(level: str, runs: Sequence[dict[str, Any]], space: LabelSpace) -> None:
+    """DAO's mean macro-F1 over domains less each other method's, paired by row, on the seeds that both have."""
+    ours = by_seed(level, runs, OURS)
+    table = Table(title=f"macro-F1 of {OURS} less that of another, points, 95 %", title_justify="left")
+    for name in ("less that of", "seeds", "difference"):
+        table.add_column(name)
+    for method in dict.fromkeys(run["method"] for run in runs):
+        theirs = by_seed(level, runs, method)
+        both = [seed for seed in ours if seed in theirs]
+        if method == OURS or not both:
+            continue
+        sides = [answers([side[seed] for seed in both], space) for side in (ours, theirs)]
+        x = over_domains(*(by_domain(side, space) for side in sides))
+        table.add_row(method, str(len(both)), f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})")
+    Console(width=160).print(table)
+
+
+def answers(seeds: Sequence[Sequence[dict[str, Any]]], space: LabelSpace) -> dict[str, Answers]:
+    """By task, what the seeds said of the same rows, folds joined."""
+    found = {}
+    for task, labels in space.tasks.items():
+        rows = [[row for run in runs for row in run["tasks"][task]] for runs in seeds]
+        each = [Answers.of([row[0] for row in some], [row[1] for row in some], labels) for some in rows]
+        found[task] = Answers(each[0].true, np.concatenate([one.said for one in each]), len(labels))
+    return found
 
 
 if __name__ == "__main__":
