@@ -97,7 +97,7 @@ def test_a_manifest_that_is_none_is_a_sentence(copy: Path, content: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(99, "Update finmoe"), (1, "Train it again"), (None, "Write the folder")]
+    ("number", "advice"), [(99, "Update finmoe"), (1, "Older formats are not carried over"), (None, "Write the folder")]
 )
 def test_another_format_is_refused_by_its_number(run: Path, copy: Path, number: int | None, advice: str) -> None:
     mixture = Path(shutil.copytree(run / "moe-init", copy.parent / "moe-init"))
