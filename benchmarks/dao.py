@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from said import by_domain, over_domains
+from said import by_domain, of_seeds, over_domains, points
 
 from experts.domain import LabelSpace
 from moe.alone import read_alone
@@ -191,16 +191,16 @@ def show_differences(level: str, runs: Sequence[dict[str, Any]], space: LabelSpa
     """DAO's mean macro-F1 over domains less each other method's, paired by row, on the seeds that both have."""
     ours = by_seed(level, runs, OURS)
     table = Table(title=f"macro-F1 of {OURS} less that of another, points, 95 %", title_justify="left")
-    for name in ("less that of", "seeds", "difference"):
+    for name in ("less that of", "seeds", "DAO's", "its own", "difference"):
         table.add_column(name)
     for method in dict.fromkeys(run["method"] for run in runs):
         theirs = by_seed(level, runs, method)
         both = [seed for seed in ours if seed in theirs]
         if method == OURS or not both:
             continue
-        sides = [answers([side[seed] for seed in both], space) for side in (ours, theirs)]
-        x = over_domains(*(by_domain(side, space) for side in sides))
-        table.add_row(method, str(len(both)), f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})")
+        sides = [by_domain(answers([side[seed] for seed in both], space), space) for side in (ours, theirs)]
+        means = [f"{over_domains(side).value:.4f}" for side in sides]
+        table.add_row(method, str(len(both)), *means, points(over_domains(*sides)))
     Console(width=160).print(table)
 
 
@@ -209,8 +209,7 @@ def answers(seeds: Sequence[Sequence[dict[str, Any]]], space: LabelSpace) -> dic
     found = {}
     for task, labels in space.tasks.items():
         rows = [[row for run in runs for row in run["tasks"][task]] for runs in seeds]
-        each = [Answers.of([row[0] for row in some], [row[1] for row in some], labels) for some in rows]
-        found[task] = Answers(each[0].true, np.concatenate([one.said for one in each]), len(labels))
+        found[task] = of_seeds([([row[0] for row in some], [row[1] for row in some]) for some in rows], labels)
     return found
 
 

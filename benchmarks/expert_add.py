@@ -12,14 +12,14 @@ from typing import Any
 from quality import CONFIG, alone, asked
 from rich.console import Console
 from rich.table import Table
-from said import Found, answers, by_domain, every, keep, over_domains, read
+from said import Found, answers, by_domain, every, keep, over_domains, points, read
 
 from experts.domain import LabelSpace
 from moe.config import load_run
 from moe.folder import read_mixture
 from moe.joining import Target, add
 from moe.stages import MERGED, WARMUP
-from moe.statistics import Answers, Interval, differences, intervals
+from moe.statistics import Answers, differences, intervals
 from moe.steps import continue_stage, merge_experts, train_domain, train_shared
 from moe.workspace import Workspace
 
@@ -144,15 +144,11 @@ def _against(
     """How the mixture after stands against another model, domain by domain, as far as both answered."""
     ours, theirs = found[NEW], found[other]
     both = {d: (ours[d], theirs[d]) for d in (*domains, joined) if d in ours and d in theirs}
-    each = {d: _told(differences(*pair)["macro_f1"]) for d, pair in both.items()}
+    each = {d: points(differences(*pair)["macro_f1"]) for d, pair in both.items()}
     whole = ""
     if set(domains) <= both.keys():
-        whole = _told(over_domains({d: ours[d] for d in domains}, {d: theirs[d] for d in domains}))
+        whole = points(over_domains({d: ours[d] for d in domains}, {d: theirs[d] for d in domains}))
     return [*(each.get(d, "") for d in domains), whole, each.get(joined, "")]
-
-
-def _told(x: Interval) -> str:
-    return f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})"
 
 
 if __name__ == "__main__":

@@ -49,13 +49,19 @@ def every(out: Path) -> list[dict[str, Any]]:
 
 def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, Answers]:
     """By task, what the seeds of one model said of the same rows."""
-    found = {}
-    for task in runs[0]["said"]:
-        labels = {name: i for i, name in enumerate(space.tasks[task])}
-        true, _ = runs[0]["said"][task]
-        said = [[labels.get(one, len(labels)) for one in run["said"][task][1]] for run in runs]
-        found[task] = Answers(np.array([labels[one] for one in true]), np.array(said), len(labels))
-    return found
+    return {task: of_seeds([run["said"][task] for run in runs], space.tasks[task]) for task in runs[0]["said"]}
+
+
+def of_seeds(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], labels: Sequence[str]) -> Answers:
+    """What several seeds said of the same rows, from each one's true and given labels."""
+    each = [Answers.of(true, said, labels) for true, said in pairs]
+    return Answers(each[0].true, np.concatenate([one.said for one in each]), len(labels))
+
+
+def points(x: Interval, digits: int = 2) -> str:
+    """A difference with its interval, in points."""
+    value, low, high = (f"{100 * one:+.{digits}f}" for one in (x.value, x.low, x.high))
+    return f"{value} ({low} to {high})"
 
 
 def by_domain(tasks: Mapping[str, Answers], space: LabelSpace) -> dict[str, list[Answers]]:
@@ -128,9 +134,7 @@ def show_differences(
             for runs in (mine[ours], theirs)
         ]
         parts = [differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
-        told = [f"{100 * x.value:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f})" for x in parts]
-        x = over_domains(*sides)
-        table.add_row(name, str(len(both)), *told, f"{100 * x.value:+.2f} ({100 * x.low:+.2f} to {100 * x.high:+.2f})")
+        table.add_row(name, str(len(both)), *(points(x, 1) for x in parts), points(over_domains(*sides)))
     Console(width=170).print(table)
 
 
