@@ -1,6 +1,7 @@
 """DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum.
 
-It is handed losses; which losses there are is the caller's, where they are measured and summed `router.weighting`'s.
+It is handed losses; which losses there are is the caller's, where they are measured and summed
+`router.loss_weighting`'s.
 """
 
 import math
@@ -11,10 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from router.imbalance import class_shares, imbalance_loss, imbalance_sum
+from router.class_imbalance import class_shares, imbalance_loss, imbalance_sum
 from router.lookahead import LookAhead
-from router.weighting import Seen, Weighting, optimizer_state, restore_optimizer
-from router.weightnet import WeightNet
+from router.loss_weighting import Seen, Weighting, optimizer_state, restore_optimizer
+from router.weight_net import WeightNet
 
 
 class DAOSettings(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 
-from moe.data.batches import column
+from moe.data.collator import column
 
 
 def thinned(rows: Dataset, most: int, seed: int, whole: Sequence[str] = ()) -> Dataset:

@@ -12,8 +12,7 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from experts.errors import Fault
-from experts.files import (
+from experts.atomic_io import (
     MANIFEST,
     check_manifest,
     listed,
@@ -23,15 +22,16 @@ from experts.files import (
     write_manifest,
     write_text,
 )
-from experts.folder import CARD as EXPERT_CARD
-from experts.folder import README
-from moe.calibration import CALIBRATION, read_calibration, write_calibration
+from experts.errors import Fault
+from experts.expert_io import CARD as EXPERT_CARD
+from experts.expert_io import README
+from moe.checkpoints.mixture import CONFIG, MixtureCard, read_card
+from moe.console.progress import say
 from moe.data.prepare import PREPARED
 from moe.export.names import hub_name, public_name
-from moe.folder import CONFIG, MixtureCard, read_card
-from moe.progress import say
+from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 
-LICENCE, TEMPLATE = "LICENSE", Path(__file__).parent.parent / "templates" / "model_card.md"
+LICENCE, TEMPLATE = "LICENSE", Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
 FIGURES = (("accuracy", "accuracy"), ("macro_f1", "f1"))
 UNSAID = "other"
 

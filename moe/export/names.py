@@ -1,12 +1,12 @@
 """What a backbone is called in a folder that leaves this machine.
 
-How it is found here is `moe.backbone`'s.
+How it is found here is `moe.model.backbone`'s.
 """
 
 import re
 
-from experts.folder import BackboneId
-from moe.backbone import SHIPPED
+from experts.expert_io import BackboneId
+from moe.model.backbone import SHIPPED
 
 SHIPPED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")

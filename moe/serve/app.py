@@ -1,7 +1,7 @@
 """The addresses of the service, as FastAPI serves and describes them.
 
-What lies behind them is `moe.serve.service`'s; those of language models are `moe.serve.chat`'s, the page is
-`moe.serve.pages`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
+What lies behind them is `moe.serve.model_manager`'s; those of language models are `moe.serve.routes_chat`'s, the page
+is `moe.serve.static_pages`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
 """
 
 from collections.abc import AsyncIterator
@@ -15,15 +15,15 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from experts.errors import Fault
-from moe.serve.chat import chat_routes
-from moe.serve.explaining import explain_routes
-from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
-from moe.serve.guard import Guard, Watch
-from moe.serve.labelling import Asked
+from moe.serve.engine_classify import Asked
+from moe.serve.errors import Refused, hang_up, told
 from moe.serve.metrics import KIND
-from moe.serve.pages import mount_files, page_routes
-from moe.serve.refusals import Refused, hang_up, told
-from moe.serve.service import Service
+from moe.serve.middleware import Guard, Watch
+from moe.serve.model_manager import Service
+from moe.serve.routes_chat import chat_routes
+from moe.serve.routes_explain import explain_routes
+from moe.serve.schemas import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
+from moe.serve.static_pages import mount_files, page_routes
 
 LIMITS = (401, 403, 408, 413)  # of the door
 PLAIN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}

@@ -1,6 +1,6 @@
 """A sweep from its file to its table: every point from every seed, finished ones taken as they are.
 
-A point itself is `moe.sweep.points`', the table `moe.sweep.summary`'s, the pictures `moe.sweep.charts`'.
+A point itself is `moe.sweep.trials`', the table `moe.sweep.summary`'s, the pictures `moe.sweep.charts`'.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from experts.atomic_io import writable, write_json
 from experts.errors import Fault
-from experts.files import writable, write_json
-from moe.data.write import open_writer
-from moe.progress import say
+from moe.console.progress import say
+from moe.data.writers import open_writer
 from moe.sweep.charts import draw
-from moe.sweep.plan import Plan, Point, Values, read_plan, told
-from moe.sweep.points import Result, do_point, finished, quality, workspace_of
+from moe.sweep.grid import Plan, Point, Values, read_plan, told
 from moe.sweep.search import search, tried
 from moe.sweep.summary import flat, summarise
+from moe.sweep.trials import Result, do_point, finished, quality, workspace_of
 
 RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
 
@@ -83,7 +83,7 @@ def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: S
         path: a sweep file, or a run's config with `over`.
         out: the sweep's folder; `runs/sweeps/NAME` by default. What is finished there is not done again.
         sets: `key=value`, laid over every point.
-        over: `key=v1,v2`, see `moe.sweep.plan.read_plan`.
+        over: `key=v1,v2`, see `moe.sweep.grid.read_plan`.
 
     Returns:
         what `moe.sweep.summary.summarise` gives, and `folder`, `charts`, `failed`.
