@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from pairs import Batch, compare, described, texts
 
-from moe.data.collator import by_budget
+from moe.data.sampler import by_budget
 from moe.export.inference_spec import reading_of
-from moe.export.onnx import GRAPH, Scored, session_of, write_graph
-from moe.export.openvino import MODEL, compiled, convert
+from moe.export.onnx import GRAPH, MODEL, Scored, compiled, convert, session_of, write_graph
 from moe.export.selection import Source, open_source
 from moe.model.backbone import BackboneSettings
 

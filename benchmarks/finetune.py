@@ -19,15 +19,16 @@ from experts.adapter import fresh_adapter
 from moe.checkpoints.expert import expert_model
 from moe.config.run import RunSettings
 from moe.config.stages import SHARED
-from moe.console.progress import bar
-from moe.data.collator import Collator, DomainBatches, row_lengths, tokenize
+from moe.console import bar
+from moe.data.collator import Collator, tokenize
+from moe.data.sampler import DomainBatches, row_lengths
 from moe.evaluation.evaluate import validate
-from moe.model.attention import Attention
 from moe.model.backbone import has_fast_bfloat16
+from moe.model.backbone_ops import Attention
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.class_counts import label_counts
 from moe.training.objective import Objective, Shared
+from moe.training.stage import label_counts
 
 NAME = "shared"
 

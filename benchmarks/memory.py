@@ -17,8 +17,7 @@ from pairs import mixture, timed
 from moe.config.run import load_run
 from moe.config.stages import JOINT
 from moe.data.collator import Batch, inputs_of
-from moe.model.attention import Attention
-from moe.model.backbone_ops import recomputed
+from moe.model.backbone_ops import Attention, recomputed
 from moe.model.mixture import Output
 from moe.profiling import Cost, resident, spending
 from moe.training.gradient_cache import Backward

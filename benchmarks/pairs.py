@@ -19,9 +19,10 @@ from torch import Tensor
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
-from moe.checkpoints.mixture import DomainCard, MixtureCard, build_mixture
-from moe.data.collator import by_budget
+from moe.checkpoints.mixture import build_mixture
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.data.readers import texts as read_texts
+from moe.data.sampler import by_budget
 from moe.data.schema import Columns
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone, token_budget
 from moe.model.heads import HeadSettings

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from moe.config.run import load_run
 from moe.config.stages import JOINT, WARMUP, Stage
-from moe.model.attention import Attention
 from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.backbone_ops import Attention
 from moe.model.mixture import Mixture, Output
 from moe.training.objective import Objective, Shared
 from moe.training.trainer import choose_learners

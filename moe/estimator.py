@@ -23,7 +23,7 @@ from experts.errors import Fault
 from moe.classifier import MixtureClassifier, checked_texts
 from moe.config.run import RunSettings, find_config, overlay, parse_run
 from moe.config.yaml import read_yaml
-from moe.console.progress import hushed
+from moe.console import hushed
 from moe.data.writers import open_writer
 from moe.errors import Interrupted
 from moe.runs.workspace import Workspace

@@ -20,8 +20,9 @@ from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import HEADS as EXPERT_HEADS
 from experts.lora import Touch
 from experts.safetensors_io import load_tensors
-from moe.checkpoints.mixture import CARD, HEADS, ROUTER, MixtureCard, build_heads, load_strictly, parse_mixture_card
+from moe.checkpoints.mixture import CARD, HEADS, ROUTER, build_heads, load_strictly, parse_mixture_card
 from moe.checkpoints.mixture import refuse_other_backbone as refuse_other
+from moe.checkpoints.mixture_card import MixtureCard
 from moe.drift.reference import DRIFT, TENSORS
 from moe.inference.calibration import CALIBRATION
 from moe.model.backbone import BackboneSettings, identify, read_config

@@ -6,7 +6,8 @@ import torch
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
-from moe.checkpoints.mixture import DomainCard, MixtureCard, build_mixture, write_mixture
+from moe.checkpoints.mixture import build_mixture, write_mixture
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.config.stages import JOINT, LossSettings
 from moe.data.collator import Batch, Collator
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone

@@ -3,7 +3,8 @@
 Which rows there are is `moe.ablation.variants`', how they are shown `moe.ablation.view`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,28 @@ from datasets import Dataset
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.ablation.asked import asked_as
-from moe.ablation.found import Found, beside
-from moe.ablation.language_model import ablate_language
 from moe.ablation.retrain import FOLDER, retrain
-from moe.ablation.variants import Answered, Retrained, Row, answered_rows, chosen, retrained_rows
+from moe.ablation.variants import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
 from moe.ablation.view import draw
-from moe.checkpoints.mixture import MixtureCard, read_card, read_mixture
-from moe.console.progress import say
+from moe.bootstrap import Answers, Interval, differences
+from moe.checkpoints.mixture import read_card, read_mixture
+from moe.checkpoints.mixture_card import MixtureCard
+from moe.console import say
 from moe.evaluation.datasets import test_rows
 from moe.evaluation.evaluate import answers_by_task, evaluate
+from moe.export.selection import own_update, together
 from moe.model.mixture import Mixture
+from moe.qa.evaluate import Sitting, answers_of, examine, questions_of, report_of
+from moe.qa.scoring import Asked
 from moe.runs.best import RESULT as VERDICT
 from moe.runs.best import answering_model, best_model
 from moe.runs.workspace import Workspace
+from moe.training.lm_dataset import Shelf
+from moe.training.stage import Lesson
 
 RESULT, CHART = "ablation.json", "ablation.png"
+Said = dict[str, Answers]
+Found = tuple[dict[str, Any], Said]
 
 
 def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
@@ -109,3 +116,77 @@ def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, k
     mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
     said = answers_by_task([one for one in judged if one.true is not None], mixture.labels)
     return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
+
+
+@contextmanager
+def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
+    """Let a mixture answer as a row says while it lasts.
+
+    A merged row keeps equal gates for heads that are each expert's own; in the layers the merged update stands alone.
+    """
+    with mixture.restricted(row.without, row.alike):
+        if row.merge is None:
+            yield
+            return
+        with mixture.bank.replaced(own_update(mixture, together(mixture, row.merge, None))):
+            yield
+
+
+def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Said) -> dict[str, Any]:
+    """A row with its difference from the full mixture, paired by text; macro-F1 over tasks that have classes."""
+    if row["name"] == FULL or not said:
+        return row
+    accuracy = _difference(said, said_full, list(said_full))["accuracy"]
+    classed = [task for task, one in said_full.items() if one.classes > 1]
+    f1 = _difference(said, said_full, classed)["macro_f1"] if classed else accuracy
+    found = {"accuracy": accuracy, "macro_f1": f1}
+    ends = {f"{name}_interval": one.ends for name, one in found.items()}
+    return row | {"difference": {name: one.value for name, one in found.items()} | ends}
+
+
+def _difference(said: Said, said_full: Said, tasks: list[str]) -> dict[str, Interval]:
+    return differences([said[task] for task in tasks], [said_full[task] for task in tasks])
+
+
+def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """`texts` and `rows` of the ablation, as `moe.ablation.run.ablate` tells them.
+
+    Raises:
+        Fault: when the run has neither questions nor corpora, or their files are bad.
+    """
+    asked = questions_of(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
+    corpora = all(one.corpus for one in work.run.domains.values())
+    if not asked and not corpora:
+        raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
+    held_out = Shelf(work, mixture).routed() if corpora else None
+    found: list[Found] = []
+    answered = [row for row in rows if isinstance(row, Answered)]
+    for i, row in enumerate(answered, 1):
+        say(f"{i} of {len(answered)}: {row.name}: {row.says}")
+        with asked_as(mixture, row):
+            found.append(_row(mixture, template, row, asked, held_out))
+    return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}
+
+
+def _row(mixture: Mixture, template: str, row: Answered, asked: Sequence[Asked], held_out: Lesson | None) -> Found:
+    told: dict[str, Any] = {"name": row.name, "kind": "answered", "says": row.says, "tasks": {}, "mean": None}
+    if held_out is not None and row.routing == "soft" and not row.pin:
+        told["perplexity"] = _named(held_out.evaluate())
+    if not asked:
+        return told, {}
+    sitting = Sitting(hard=row.routing == "hard", pin=row.pin)
+    marked = examine(mixture, template, asked, sitting, quiet=False)
+    report = report_of(marked, sitting)
+    tasks = {task: _short(one) for task, one in report["tasks"].items()}
+    mean = {"accuracy": report["mean"]["accuracy"]}
+    mean["macro_f1"] = report["mean"].get("macro_f1", mean["accuracy"])
+    return told | {"tasks": tasks, "mean": mean}, answers_of(marked)
+
+
+def _short(one: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy and macro-F1; of free answers, which have no classes, right and wrong are all there is."""
+    return {"accuracy": one["accuracy"], "macro_f1": one.get("macro_f1", one["accuracy"])}
+
+
+def _named(figures: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix("perplexity_"): figures[key] for key in figures if key.startswith("perplexity_")}

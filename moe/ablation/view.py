@@ -13,8 +13,8 @@ from rich.text import Text
 
 from experts.atomic_io import writable
 from moe.ablation.variants import Row
-from moe.console.tables import Table
-from moe.plots.palette import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.console import Table
+from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
 
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY)
 COLOURS = {"answered": BLUE, "retrained": RED}

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from experts.errors import Fault
-from moe.augment.endpoint import Answer
+from moe.augment.backends import Answer
 from moe.augment.prompts import Message
 
 Question = tuple[str, Sequence[Message]]

@@ -15,13 +15,12 @@ from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
+from moe.augment.backends import Endpoint, LocalWriter, Service
 from moe.augment.client import Asked, ask_all
-from moe.augment.endpoint import Endpoint, Service
 from moe.augment.filters import clean, fault_of, without_thoughts
-from moe.augment.local_model import LocalWriter
 from moe.augment.prompts import Message, messages
 from moe.augment.response_log import ANSWERS, Kept, open_log, read_log
-from moe.console.progress import bar, say
+from moe.console import bar, say
 from moe.data.augmented_rows import AUGMENTED, Variant, Wanted, plan, text_hash
 from moe.data.dedup import NearIndex, jaccard, shingles
 from moe.data.schema import Origin

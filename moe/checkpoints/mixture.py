@@ -5,24 +5,24 @@ Putting experts together is `moe.merging.merge`'s; one expert on disk is `expert
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from experts.adapter_bank import ExpertBank
-from experts.atomic_io import check_manifest, stays_inside, whole_folder, write_json, write_text
+from experts.atomic_io import check_manifest, whole_folder, write_json, write_text
 from experts.cards import read_record
-from experts.domain import Domain, LabelSpace
+from experts.domain import LabelSpace
 from experts.errors import Fault
-from experts.expert_io import BackboneId, ExpertFolder, read_adapter, write_adapter
-from experts.lora import Adapter, Touch
+from experts.expert_io import BackboneId, read_adapter, write_adapter
+from experts.lora import Adapter
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.model.backbone import Backbone, BackboneSettings, identify, load_backbone
-from moe.model.heads import Heads, HeadSettings, MixedHeads, NoHeads
+from moe.checkpoints.mixture_card import FORMAT, MixtureCard
+from moe.model.backbone import Backbone, identify, load_backbone
+from moe.model.heads import Heads, MixedHeads, NoHeads
 from moe.model.mixture import Mixture
-from router.gate import Gate, GateSettings
+from router.gate import Gate
 
 CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
     "mixture.json",
@@ -32,78 +32,6 @@ CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
     "metrics.json",
     "README.md",
 )
-FORMAT = 2
-
-
-def _file_name(name: str) -> str:
-    if not stays_inside(name) or "/" in name:
-        raise ValueError("an expert's name is a folder's, without a path")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_file_name)]
-
-
-class DomainCard(BaseModel):
-    """One domain of a mixture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    role: str
-    experts: tuple[FileName, ...]
-    tasks: dict[str, tuple[str, ...]]
-
-    def domain(self) -> Domain:
-        """As the experts know it."""
-        return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts)
-
-
-class Origin(BaseModel):
-    """What an expert was when it came into a mixture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sha256: str = Field(description="of its adapter's file; another one by now was trained on since")
-    seed: int | None = Field(None, description="that it was trained from; none of a plain PEFT adapter")
-    steps: int | None = Field(None, description="optimizer steps that it was trained for, by itself")
-
-    @classmethod
-    def of(cls, one: ExpertFolder) -> "Origin":
-        """Of an expert's folder."""
-        return cls(sha256=one.digest, seed=one.card and one.card.seed, steps=one.card and one.card.steps)
-
-
-class MixtureCard(BaseModel):
-    """What a mixture says of itself (`mixture.json`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int = FORMAT
-    stage: str = Field(description="the step that wrote it")
-    backbone: BackboneId
-    backbone_settings: BackboneSettings
-    template: str
-    domains: tuple[DomainCard, ...]
-    shared: tuple[FileName, ...] = Field(description="experts that are always on")
-    layers: dict[str, dict[str, Touch]] = Field(description="by expert, rank and scaling of every layer it touches")
-    gate: GateSettings
-    heads: HeadSettings
-    polarity: bool = Field(description="whether there is a polarity head")
-    language: bool = Field(
-        False, description="whether the backbone's own language-model head answers, and none of ours"
-    )
-    seed: int
-    steps: int = 0
-    metrics: dict[str, float] = Field({}, description="validation metrics")
-    data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
-    origins: dict[str, Origin] = Field({}, description="by expert, what it was when it came")
-    versions: dict[str, str]
-
-    @property
-    def routed(self) -> tuple[str, ...]:
-        """The routed experts, in the order of the gates' columns."""
-        return tuple(name for domain in self.domains for name in domain.experts)
 
 
 def build_mixture(card: MixtureCard, backbone: Backbone, contents: Mapping[str, dict[str, Any]]) -> Mixture:

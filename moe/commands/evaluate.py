@@ -69,8 +69,7 @@ def evaluate_(
             raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
         if alone:
             raise Fault("a run of labels for --alone", "a run over a language model", "leave it out")
-        from moe.qa.evaluate import Sitting, exam_of_folder
-        from moe.qa.table import exam_view
+        from moe.qa.evaluate import Sitting, exam_of_folder, exam_view
 
         sitting = Sitting(by, routing == "hard", pin)  # type: ignore[arg-type]
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())

@@ -60,7 +60,7 @@ def _root(
 ) -> None:
     """FinMoE: a mixture of domain experts for financial text."""
     if quiet or verbose:
-        from moe.console.progress import set_volume
+        from moe.console import set_volume
 
         set_volume(quiet, verbose)
     several = os.environ.get("WORLD_SIZE", "1")

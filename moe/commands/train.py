@@ -170,7 +170,7 @@ def run_(
 
     summary = run_all(workspace(config, out, sets), overwrite, resume)
     if not json_ and not sys.stdout.isatty() and not silent():
-        from moe.console.progress import console
+        from moe.console import console
 
         console.print(summary_view(summary), width=120)
     show(summary, summary_view, json_)

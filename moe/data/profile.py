@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from moe.console.tables import Table
+from moe.console import Table
 from moe.data.dedup import NearIndex, is_chinese
 from moe.data.readers import records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings

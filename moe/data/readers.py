@@ -7,15 +7,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experts.errors import Fault
-from moe.data.hf_dataset import Part, saved_parts
 from moe.data.schema import Columns, Record
 from moe.data.text_lines import csv_header, csv_rows, lines, refuse_binary
+
+if TYPE_CHECKING:
+    from datasets import ClassLabel, Dataset
 
 _BATCH = 1024
 _PEEK = 1000
@@ -35,6 +37,20 @@ _LIKELY_TEXT = {
 }
 
 Raw = tuple[int, dict[str, Any], str | None]
+
+
+class Part(NamedTuple):
+    """One part of a saved folder; its split is "" where the folder holds a single dataset."""
+
+    split: str
+    columns: list[str]
+    rows: int
+    tables: Iterator[pa.Table]
+    classes: "dict[str, ClassLabel]"
+
+    def named(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with the names of its classes in place of their numbers."""
+        return row | {name: _class_name(kind, row[name]) for name, kind in self.classes.items() if name in row}
 
 
 class _File(NamedTuple):
@@ -231,3 +247,30 @@ _OPENERS: dict[str, Callable[[Path], _File]] = {
     ".txt": _open_text,
     ".parquet": _open_parquet,
 }
+
+
+def saved_parts(path: Path) -> list[Part]:
+    """The parts of a folder, not read yet.
+
+    Raises:
+        Fault: when it is no such folder.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        whole = load_from_disk(str(path), keep_in_memory=False)
+    except (OSError, ValueError) as error:
+        raise Fault(f"a folder of `Dataset.save_to_disk` at {path}", str(error), "name a file instead") from error
+    parts = whole if isinstance(whole, DatasetDict) else DatasetDict({"": whole})
+    return [_part(str(split), part) for split, part in parts.items()]
+
+
+def _part(split: str, part: "Dataset") -> Part:
+    from datasets import ClassLabel
+
+    classes = {column: kind for column, kind in part.features.items() if isinstance(kind, ClassLabel)}
+    return Part(split, part.column_names, len(part), part.with_format("arrow").iter(_BATCH), classes)
+
+
+def _class_name(kind: "ClassLabel", value: int | None) -> str | None:
+    return None if value is None or value < 0 else str(kind.int2str(value))

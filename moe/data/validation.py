@@ -6,14 +6,13 @@ Bad records come out as rejects in their place; how many of them are too many is
 import hashlib
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 from moe.data.prompt_templates import NoQuestion, find_ask
 from moe.data.readers import text_fault
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
-from moe.data.scores import label_of
 
 UNKNOWN_LABEL = "unknown label"
 _EXCERPT = 200
@@ -173,3 +172,16 @@ def _content(row: Row) -> bytes:
     return hashlib.blake2b(
         repr((row.text, row.label, row.score, row.prompt, row.answer)).encode(), digest_size=16
     ).digest()
+
+
+def label_of(score: float, cuts: Sequence[float]) -> int:
+    """The class of a score among K, counted from the most negative.
+
+    A score on a border belongs to the side nearer 0, as in the DAO paper's eq. 4: with its cuts 0.5 is class 3, 0.049
+    and -0.049 are class 2, -0.5 is class 1.
+
+    Args:
+        score: polarity in [-1, 1].
+        cuts: ascending borders (K - 1,).
+    """
+    return sum(score > cut if cut >= 0 else score >= cut for cut in cuts)

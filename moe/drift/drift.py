@@ -1,6 +1,6 @@
 """`moe drift`: is a file unlike what a model was trained on, and since which month.
 
-What it is held against was fitted by `moe.drift.fit`; the picture is `moe.drift.plots`'s.
+What it is held against was fitted by `moe.drift.fit`; the picture is `moe.drift.drift`'s.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from scipy.stats import permutation_test
 
 from experts.atomic_io import write_json
 from experts.errors import Fault, guess
-from moe.console.progress import say
-from moe.console.tables import Table
+from moe.console import Table, say
 from moe.drift.fit import LEAST, look
-from moe.drift.plots import draw
 from moe.drift.reader import Asked, read_texts
 from moe.drift.reference import Reference, Seen, read_reference
 from moe.inference.loading import open_model
 from moe.inference.predictor import Predictor
+from moe.plots.calibration import GREY
+from moe.plots.style import BLUE, RED, label, panels, save
 
 ALARM = 0.05
 """How often a file, or a month, that is like validation rows is called unlike, at most."""
@@ -216,3 +216,57 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"left out, without a text that can be read: {report['rejected']:,}"
     if report["undated"]:
         yield f"in no month, without a date that can be read: {report['undated']:,}"
+
+
+AXES = {"shares": "stability index", "confidence": "greatest gap", "distance": "greatest gap"}
+"""What a measure by month is called on its axis."""
+
+
+def draw(path: Path, report: Mapping[str, Any], seen: Seen, held: Seen) -> None:
+    """One panel a measure.
+
+    Raises:
+        Fault: when the file cannot be written.
+    """
+    months = {name: one for name, one in report["months"].items() if one["measures"]}
+    about = f"{Path(report['file']).name} beside validation rows: {report['whole']['verdict']}"
+    names = [name for name in AXES if name != "shares" or held.shares.shape[1] > 1]
+    figure, axes = panels(len(names), about)
+    for axis, name in zip(axes, names, strict=True):
+        if months:
+            _by_month(axis, name, months)
+        elif name == "shares":
+            _bars(axis, list(report["compared_with"]["shares"]), seen.shares.mean(0), held.shares.mean(0))
+        else:
+            _histograms(axis, name, getattr(seen, name), getattr(held, name))
+    save(figure, path)
+
+
+def _by_month(axis: Any, name: str, months: Mapping[str, Any]) -> None:
+    places, found = np.arange(len(months)), [one["measures"][name] for one in months.values()]
+    values, limits = (np.array([one[key] for one in found]) for key in ("value", "limit"))
+    axis.fill_between(places, 0, limits, color=GREY, alpha=0.2, lw=0, step="mid", label="limit")
+    axis.plot(places, values, color=BLUE, lw=1.4, marker="o", ms=4, label="file")
+    over = np.array([one["unlike"] for one in found])
+    axis.plot(places[over], values[over], color=RED, ls="", marker="o", ms=6, label="unlike")
+    every = max(1, len(places) // 8)
+    axis.set_xticks(places[::every], list(months)[::every], rotation=45, ha="right")
+    axis.set_ylim(0, None)
+    label(axis, name, "", AXES[name])
+
+
+def _bars(axis: Any, experts: list[str], seen: np.ndarray, held: np.ndarray) -> None:
+    places = np.arange(len(experts))
+    axis.bar(places - 0.2, 100 * held, 0.4, color=GREY, label="validation")
+    axis.bar(places + 0.2, 100 * seen, 0.4, color=BLUE, label="file")
+    axis.set_xticks(places, experts, rotation=45 if len(experts) > 4 else 0)
+    label(axis, "shares", "", "mean share, %")
+
+
+def _histograms(axis: Any, name: str, seen: np.ndarray, held: np.ndarray) -> None:
+    edges = np.histogram_bin_edges(np.concatenate([seen, held]), bins=30)
+    for values, colour, told in ((held, GREY, "validation"), (seen, BLUE, "file")):
+        weights = np.full(len(values), 100 / max(1, len(values)))
+        filled = {"histtype": "stepfilled", "alpha": 0.5} if colour == GREY else {"histtype": "step", "lw": 1.5}
+        axis.hist(values, edges, weights=weights, color=colour, label=told, **filled)
+    label(axis, name, "from training texts" if name == "distance" else "of the answer", "rows, %")

@@ -14,9 +14,8 @@ from rich.console import RenderableType
 from sklearn.decomposition import PCA
 
 from experts.errors import Fault
-from moe.console.progress import bar
-from moe.console.tables import Table
-from moe.data.thin import thinned
+from moe.console import Table, bar
+from moe.data.sampler import thinned
 from moe.drift.reference import Reference, Seen, Space, write_reference
 from moe.evaluation.datasets import rows_of_run
 from moe.inference.loading import open_model

@@ -19,7 +19,7 @@ from scipy.special import log_softmax, softmax
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.bootstrap import share
-from moe.console.tables import Table
+from moe.console import Table
 from moe.evaluation.datasets import rows_of_run
 from moe.evaluation.evaluate import Judged, by_task, judge
 from moe.evaluation.metrics import honesty

@@ -19,7 +19,7 @@ from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import parse_card
 from moe.bootstrap import Answers, Interval, differences, intervals, mcnemar
 from moe.checkpoints.mixture import read_card
-from moe.console.tables import Table
+from moe.console import Table
 from moe.evaluation.datasets import test_rows
 from moe.evaluation.evaluate import answers_by_task, judge
 from moe.inference.loading import open_model

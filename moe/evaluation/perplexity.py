@@ -11,7 +11,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from moe.data.collator import Batch, Collate, by_budget, inputs_of, row_lengths
+from moe.data.collator import Batch, Collate, inputs_of
+from moe.data.sampler import by_budget, row_lengths
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, Routed, allowed_experts
 

@@ -19,10 +19,9 @@ from rich.text import Text
 
 from experts.domain import Labels
 from experts.errors import Fault
-from moe.console.progress import bar, say
-from moe.console.tables import Table
-from moe.data.collator import by_budget
+from moe.console import Table, bar, say
 from moe.data.readers import texts
+from moe.data.sampler import by_budget
 from moe.data.schema import Columns
 from moe.explain.explain import label_odds, read, weights
 from moe.explain.integrated_gradients import ROOM, blank_token, integrate, library, way_of

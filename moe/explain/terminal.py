@@ -9,9 +9,9 @@ from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moe.console.tables import Table
+from moe.console import Table
 from moe.explain.explain import Explanation, Reason, Weight
-from moe.plots.palette import ORANGE, SKY
+from moe.plots.style import ORANGE, SKY
 
 FOR, AGAINST = f"bold {SKY}", f"underline {ORANGE}"
 SHOWN, BAR, STRONG, MUCH = 12, 12, 0.2, 0.05

@@ -17,12 +17,10 @@ from experts.errors import Fault, guess
 from experts.expert_io import CARD as EXPERT_CARD
 from moe.checkpoints.expert import expert_settings
 from moe.checkpoints.mixture import read_card
-from moe.console.progress import say
-from moe.console.tables import Table
+from moe.console import Table, say
 from moe.export.hub import write_hub
 from moe.export.merged_weights import write_dense
-from moe.export.onnx import write_graph
-from moe.export.openvino import write_openvino
+from moe.export.onnx import write_graph, write_openvino
 from moe.export.peft import write_adapters
 from moe.export.selection import Choice, Source, alone, open_source, together
 from moe.inference.loading import laid_over

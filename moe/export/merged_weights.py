@@ -18,9 +18,9 @@ from experts.atomic_io import whole_folder, write_text
 from experts.errors import Fault
 from experts.expert_io import README
 from experts.lora_delta import LowRank
-from moe.console.progress import say
+from moe.console import say
+from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
-from moe.export.names import public_name
 from moe.export.peft import said_of
 from moe.export.selection import Choice, Source, own_update, whole_update
 from moe.model.backbone import BackboneSettings, load_backbone, read_config

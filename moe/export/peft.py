@@ -16,8 +16,8 @@ from experts.expert_io import ADAPTER, ADAPTER_CONFIG, README, write_adapter
 from experts.gated_linear import linear_size
 from experts.lora import Adapter
 from experts.lora_delta import LowRank, tensors_of
+from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
-from moe.export.names import public_name
 from moe.export.selection import Choice, Source, whole_update
 from moe.export.vllm_rules import RULES, least_max_rank, violations
 

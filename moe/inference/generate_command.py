@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
-from moe.console.progress import bar
+from moe.console import bar
 from moe.data.readers import encodable, texts
 from moe.data.schema import Columns
 from moe.inference.generator import Generator, Sampling, Written

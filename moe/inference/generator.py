@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, guess
-from moe.data.collator import by_budget
+from moe.data.sampler import by_budget
 from moe.inference.prompt_tokens import Prompting
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts

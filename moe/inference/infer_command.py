@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from experts.errors import Fault
-from moe.console.progress import bar
+from moe.console import bar
 from moe.data.readers import encodable, texts
 from moe.data.schema import Columns
 from moe.inference.loading import Opening

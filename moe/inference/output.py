@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.console.progress import Meter
+from moe.console import Meter
 from moe.data.writers import open_writer, refuse_ending
 
 Row = dict[str, Any]

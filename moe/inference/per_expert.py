@@ -6,7 +6,7 @@ Answers are `moe.inference.predictor`'s; who shows them is `moe.explain.explain`
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe.console.progress import bar
+from moe.console import bar
 from moe.inference.predictor import Answer, Predictor
 
 

@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experts.domain import Labels
 from experts.errors import Fault, guess
-from moe.data.collator import by_budget, readable
+from moe.data.collator import readable
+from moe.data.sampler import by_budget
 from moe.inference.calibration import Calibration
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe.data.collator import by_budget
+from moe.data.sampler import by_budget
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.packing import Way, way_to_pack

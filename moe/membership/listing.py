@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.expert_io import ExpertFolder
-from moe.checkpoints.mixture import DomainCard, MixtureCard
-from moe.console.tables import Table
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard
+from moe.console import Table
 from moe.merging.edit import read_members
 
 MOST = 0.005

@@ -12,16 +12,22 @@ from typing import Any
 from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
-from experts.domain import Domain
-from experts.errors import Fault, guess
-from experts.expert_io import CONFIG, ExpertFolder, read_expert, refuse_equal, refuse_untrained
-from moe.checkpoints.mixture import MixtureCard, refuse_other_backbone, write_mixture
+from experts.errors import Fault
+from experts.expert_io import CONFIG, read_expert
+from moe.checkpoints.mixture import refuse_other_backbone, write_mixture
+from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
 from moe.config.stages import ADAPT
-from moe.console.progress import say
-from moe.data.thin import thinned
+from moe.console import say
+from moe.data.sampler import thinned
+from moe.membership.compatibility import (
+    refuse_misfit,
+    refuse_other_domain,
+    refuse_other_labels,
+    refuse_unknown_expert,
+    shared_domain,
+)
 from moe.merging.edit import Members, joined, read_members, rebuilt, swapped, without
-from moe.merging.merge import domain_of, refuse_other_settings, refuse_other_shared
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
@@ -76,8 +82,8 @@ def add(model: Path, expert: Path, run: RunSettings, target: Target) -> Told:
     if newcomer.name in before.experts:
         remedy = f"replace it: moe expert swap {model} {newcomer.name} {expert}"
         raise Fault("a name of its own for the new expert", f"{newcomer.name}, which is in {model}", remedy)
-    _refuse_misfit(before, newcomer)
-    domain = _domain_of(before, newcomer, {one.name: one for one in run.domain_list()})
+    refuse_misfit(before, newcomer)
+    domain = shared_domain(before, newcomer, {one.name: one for one in run.domain_list()})
     after = joined(before, newcomer, domain)
     told = _changed(before, after, run, target, "", [domain.name])
     return {"model": str(target.out), "expert": newcomer.name, "domain": domain.name, **told}
@@ -98,7 +104,7 @@ def remove(model: Path, name: str, target: Target, run: RunSettings | None = Non
     """
     target.check(model)
     before = read_members(model)
-    _refuse_stranger(before, name)
+    refuse_unknown_expert(before, name)
     if len(before.card.routed) == 1:
         raise Fault(f"an expert beside {name} in {model}", "none", "add another one first")
     after = without(before, name)
@@ -123,69 +129,15 @@ def swap(model: Path, name: str, expert: Path, target: Target, run: RunSettings 
     """
     target.check(model)
     before = read_members(model)
-    _refuse_stranger(before, name)
+    refuse_unknown_expert(before, name)
     newcomer = read_expert(expert)
     owner = next(one for one in before.card.domains if name in one.experts)
-    _refuse_other_domain(owner.domain(), newcomer)
-    _refuse_misfit(before, newcomer)
+    refuse_other_domain(owner.domain(), newcomer)
+    refuse_misfit(before, newcomer)
     after = swapped(before, name, newcomer)
     told = {"model": str(target.out), "expert": name, "domain": owner.name}
     told |= {"old": before.experts[name].digest, "new": newcomer.digest}
     return told | _changed(before, after, run, target, "expert-swapped", [owner.name])
-
-
-def _refuse_stranger(before: Members, name: str) -> None:
-    routed = before.card.routed
-    if name in before.card.shared:
-        raise Fault(
-            f"one of the routed experts {', '.join(routed)}",
-            f"{name}, which is always on",
-            "the others were trained on top of it: train and merge anew",
-        )
-    if name not in routed:
-        raise Fault(f"one of the experts {', '.join(routed)} of {before.folder}", repr(name), guess(name, routed))
-
-
-def _domain_of(before: Members, newcomer: ExpertFolder, declared: Mapping[str, Domain]) -> Domain:
-    """The newcomer's domain; one that the mixture knows already has to have the same labels there."""
-    domain = declared[domain_of(newcomer, declared)]
-    if domain.name in before.domains:
-        _refuse_other_labels(before.domains[domain.name], domain.tasks, str(newcomer.path))
-    return domain
-
-
-def _refuse_other_domain(owner: Domain, newcomer: ExpertFolder) -> None:
-    name = newcomer.card.domain if newcomer.card else newcomer.path.name
-    if name != owner.name:
-        raise Fault(f"an expert of the domain {owner.name} at {newcomer.path}", f"one of {name}", "name another")
-    if newcomer.card:
-        _refuse_other_labels(owner, newcomer.card.tasks, str(newcomer.path))
-
-
-def _refuse_other_labels(owner: Domain, tasks: Mapping[str, Sequence[str]], where: str) -> None:
-    ours, theirs = (
-        "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(some.items())) or "no task"
-        for some in (owner.tasks, tasks)
-    )
-    if ours != theirs:
-        raise Fault(
-            f"the tasks and labels of {owner.name} in the mixture ({ours}), in {where}",
-            theirs,
-            "train it on these, or merge the experts anew",
-        )
-
-
-def _refuse_misfit(before: Members, newcomer: ExpertFolder) -> None:
-    """What `moe merge` refuses."""
-    card = before.card
-    refuse_untrained(newcomer)
-    if newcomer.card:
-        refuse_other_backbone(newcomer.card.backbone, card.backbone, str(newcomer.path))
-        ours = (card.backbone_settings, card.template, card.heads, card.language)
-        refuse_other_settings(newcomer, *ours, who="the mixture")
-    refuse_other_shared([newcomer], before.shared)
-    for one in before.experts.values():
-        refuse_equal(newcomer, one)
 
 
 def _changed(
@@ -230,7 +182,7 @@ def _of_these(run: RunSettings, card: MixtureCard) -> RunSettings:
     for one in run.domain_list():
         if one.name in names and not card.language:
             owner = next(domain for domain in card.domains if domain.name == one.name)
-            _refuse_other_labels(owner.domain(), one.tasks, "the config")
+            refuse_other_labels(owner.domain(), one.tasks, "the config")
     own = {"backbone": card.backbone_settings, "template": card.template, "heads": card.heads, "gate": card.gate}
     return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in names}})
 

@@ -13,16 +13,8 @@ from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
 from experts.safetensors_io import load_tensors
-from moe.checkpoints.mixture import (
-    HEADS,
-    ROUTER,
-    DomainCard,
-    MixtureCard,
-    Origin,
-    build_mixture,
-    load_strictly,
-    read_card,
-)
+from moe.checkpoints.mixture import HEADS, ROUTER, build_mixture, load_strictly, read_card
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard, Origin
 from moe.merging.head_init import Taught, fill_heads
 from moe.model.backbone import Backbone
 from moe.model.heads import MixedHeads, NoHeads

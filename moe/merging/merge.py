@@ -13,9 +13,10 @@ from experts.domain import Domain
 from experts.errors import Fault
 from experts.expert_io import BackboneId, ExpertFolder, refuse_equal, refuse_untrained
 from experts.lora import LayerMap
-from moe.checkpoints.mixture import DomainCard, MixtureCard, Origin, build_mixture, refuse_other_backbone
+from moe.checkpoints.mixture import build_mixture, refuse_other_backbone
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard, Origin
 from moe.config.run import RunSettings
-from moe.console.progress import say
+from moe.console import say
 from moe.merging.head_init import Taught, fill_heads
 from moe.model.backbone import Backbone, BackboneSettings
 from moe.model.heads import HeadSettings, NoHeads

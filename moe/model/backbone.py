@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from experts.atomic_io import sha256_of
 from experts.errors import Fault
 from experts.expert_io import BackboneId
-from moe.console.progress import loud
+from moe.console import loud
 from moe.model.backbone_ops import compile_layers, soften
 from moe.model.lm_head import LanguageHead, kind_of
 from moe.profiling import within_memory

@@ -3,20 +3,18 @@
 What they show is `moe.evaluation.calibrate`'s; they are drawn off screen, by matplotlib.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from experts.atomic_io import write_bytes
 from moe.bootstrap import bin_of, share
-from moe.plots.palette import BLUE, GREEN, PINK, RED
+from moe.plots.style import BLUE, GREEN, PINK, RED, _png, label, panels
 
 COLOURS = (RED, BLUE, GREEN, PINK)
-GREY, PANEL, LETTERS, COLUMNS = "0.45", 3.4, 46, 3  # a panel's side in inches, and its letters in a line
+GREY = "0.45"
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,), right (N,)
 
 
@@ -91,43 +89,3 @@ def _risk(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nda
     first = min(9, len(order) - 1)
     wrong = np.cumsum(~right[order].astype(bool)) / kept
     return 100 * kept[first:] / len(order), 100 * wrong[first:]
-
-
-def panels(count: int, title: str) -> tuple[Any, list[Any]]:
-    """A figure with so many panels in lines of `COLUMNS`, under a title."""
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
-
-    columns = min(count, COLUMNS) if count != 4 else 2
-    lines = -(-count // columns)
-    figure = Figure(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
-    figure.suptitle(fill(title, LETTERS * columns), x=0.01, ha="left", fontsize=10)
-    axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
-    return figure, axes
-
-
-def label(axis: Any, title: str, x: str, y: str) -> None:
-    """Names of panel and axes, and the legend above the panel, where it covers nothing."""
-    axis.set_title(title, loc="left", fontsize=10)
-    above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
-    axis.legend(**above, frameon=False, fontsize=7.5, handletextpad=0.4, handlelength=1.5, borderpad=0.2)
-    axis.set_xlabel(x, fontsize=9)
-    axis.set_ylabel(y, fontsize=9)
-    axis.tick_params(labelsize=8)
-    axis.grid(color="0.92")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole.
-
-    Raises:
-        Fault: when the file cannot be written.
-    """
-    write_bytes(path, _png(figure))
-
-
-def _png(figure: Any) -> bytes:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=130)
-    return drawn.getvalue()

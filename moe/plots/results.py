@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe.plots.palette import BLUE, GREEN, ORANGE, PINK, RED, SKY
-from moe.plots.style import grid, png
+from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY, grid, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

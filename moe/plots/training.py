@@ -21,8 +21,7 @@ from moe.plots.curves import (
     weight_columns,
     window_of,
 )
-from moe.plots.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
-from moe.plots.style import grid, png
+from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, grid, png
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.training_log import Trajectory
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.errors import Fault, guess
 from moe.bootstrap import Answers
-from moe.console.progress import bar, say
+from moe.console import Table, bar, say
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import ASKS, kind_of
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
@@ -239,3 +239,23 @@ def _spaced(asked: Sequence[Asked], most: int | None) -> list[Asked]:
         groups.setdefault(one.task, []).append(one)
     kept = {task: np.linspace(0, len(some) - 1, min(most, len(some))).round() for task, some in groups.items()}
     return [groups[task][int(i)] for task, places in kept.items() for i in places]
+
+
+COLUMNS = ("accuracy", "95 %", "macro-F1", "weighted F1", "MCC", "entity F1", "missing")
+
+
+def exam_view(content: Mapping[str, Any]) -> Table:
+    """One row a task; accuracy is exact match where answers are free."""
+    who = "the backbone alone" if content["bare"] else content["model"]
+    table = Table(title=f"{content['questions']} questions to {who}, choices by {content['by']}", title_justify="left")
+    table.add_column("task")
+    table.add_column("questions", justify="right")
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    for task, one in content["tasks"].items():
+        low, high = one["accuracy_interval"]
+        keys = ("macro_f1", "weighted_f1", "mcc", "entity_f1")
+        figures = [f"{one[key]:.3f}" if key in one else "–" for key in keys]
+        row = [f"{one['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *figures, f"{one['missing']:.1%}"]
+        table.add_row(task, str(one["rows"]), *row)
+    return table

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import whole_file, write_json, write_text
-from moe.console.progress import bar
+from moe.console import bar
 from moe.plots.curves import LEVELS
 from moe.plots.training import cost_chart, learning_chart, losses_chart, routing_chart, weights_chart
 from moe.report.blocks import Picture, Section, Table

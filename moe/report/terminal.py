@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from moe.console.tables import Table
+from moe.console import Table
 from moe.runs.selection_metric import judged_by
 
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
-from moe.data.collator import DomainBatches
+from moe.data.sampler import DomainBatches
 
 
 class Spread(Sampler[list[int]]):

@@ -16,7 +16,7 @@ from experts.errors import Fault
 from moe import distributed as ranks
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
-from moe.console.progress import say
+from moe.console import say
 from moe.data.augmented import HeldOut, told, with_augmented
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import Prepared, prepare_task, summary

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import writable
-from moe.plots.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from moe.sweep.grid import Plan, Values, told
 from moe.sweep.summary import shortly
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from experts.atomic_io import writable, write_json
 from experts.errors import Fault
-from moe.console.progress import say
+from moe.console import say
 from moe.data.writers import open_writer
 from moe.sweep.charts import draw
 from moe.sweep.grid import Plan, Point, Values, read_plan, told

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moe.console.tables import Table
+from moe.console import Table
 from moe.sweep.grid import Plan, Point, told
 from moe.sweep.trials import LABEL_FIGURES, SCORE_FIGURES, Result, quality
 

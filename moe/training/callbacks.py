@@ -17,7 +17,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from moe import distributed as ranks
-from moe.console.progress import Meter
+from moe.console import Meter
 from moe.profiling import MIB, peak_since_start
 
 

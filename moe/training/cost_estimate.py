@@ -18,8 +18,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moe.config.stages import JOINT, PRETRAIN, SHARED, WARMUP
-from moe.console.progress import bar, hushed, told_time
-from moe.console.tables import Table
+from moe.console import Table, bar, hushed, told_time
 from moe.model.backbone import default_device
 from moe.profiling import MIB, Cost, resident, since_start, spending
 from moe.runs.dry_run import Probe, Tried

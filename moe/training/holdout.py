@@ -9,7 +9,8 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader
 
-from moe.data.collator import Batch, Collate, DomainBatches, inputs_of
+from moe.data.collator import Batch, Collate, inputs_of
+from moe.data.sampler import DomainBatches
 from moe.model.mixture import Mixture, Output
 
 

@@ -12,8 +12,8 @@ from datasets import Dataset
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
 from moe.config.stages import INSTRUCT
-from moe.console.progress import say
-from moe.data.instruction_collator import AnswerCollator
+from moe.console import say
+from moe.data.lm_collator import AnswerCollator
 from moe.data.prepare import quiet
 from moe.evaluation.perplexity import foresee_all
 from moe.inference.prompt_tokens import Prompting

@@ -17,7 +17,8 @@ from transformers import TrainingArguments
 
 from moe import distributed as ranks
 from moe.config.stages import Stage, StageSettings
-from moe.data.collator import Batch, Collate, DomainBatches, column, row_lengths
+from moe.data.collator import Batch, Collate
+from moe.data.sampler import DomainBatches, column, row_lengths
 from moe.model.mixture import Mixture
 from moe.runs.dry_run import Spread
 from moe.runs.selection_metric import MACRO_F1, Goal

@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from moe import distributed as ranks
-from moe.console.progress import say
+from moe.console import say
 from moe.data.lm_collator import TextCollator
 from moe.data.pretraining_corpus import Corpus, Tokens, prepare_corpus
 from moe.evaluation.perplexity import Foreseen, foresee, foresee_all, told

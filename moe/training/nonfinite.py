@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from moe.console.progress import say
+from moe.console import say
 from moe.errors import Fault
 from moe.training.fsdp import gradient_norm
 

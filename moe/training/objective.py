@@ -14,7 +14,7 @@ from experts.domain import LabelSpace
 from moe import distributed as ranks
 from moe.config.stages import LossSettings, Stage
 from moe.data.collator import Batch
-from moe.model.label_masks import LabelTables, mask_logits
+from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORED, LanguageHead
 from moe.model.mixture import Mixture, Output, Routed
 from moe.training.global_batch import Part, Place, Routing, Whole, join

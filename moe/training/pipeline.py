@@ -15,7 +15,7 @@ from moe import distributed as ranks
 from moe.checkpoints.expert import read_alone
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
-from moe.console.progress import say
+from moe.console import say
 from moe.evaluation.baselines import BASELINES, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
 from moe.inference.predictor import Predictor

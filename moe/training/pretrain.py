@@ -14,7 +14,7 @@ from experts.errors import Fault, guess
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import SHARED_NAME, expert_model
 from moe.config.stages import PRETRAIN, SHARED, Stage
-from moe.console.progress import say
+from moe.console import say
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import Shelf
 from moe.training.stage import run_stage

@@ -9,12 +9,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor
 
+from experts.domain import LabelSpace
 from moe import distributed as ranks
-from moe.config.stages import Stage
-from moe.console.progress import say
+from moe.config.stages import LossSettings, Stage
+from moe.console import say
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
 from moe.runs.dry_run import Probe, Tried, size_of
@@ -24,6 +27,7 @@ from moe.trackers import check_trackers
 from moe.training.job import Evaluate, Fitted, Job, batches, steps_of
 from moe.training.objective import Objective, Shared
 from moe.training.trainer import choose_learners, fit
+from router.class_imbalance import effective_weights
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,29 @@ def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
     learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
     frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
     say(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
+
+
+def label_counts(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
+    """Rows of each task's labels, (K,) in the order of the task's head."""
+    tasks, chosen = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
+    found = {}
+    for task, own in labels.tasks.items():
+        names = labels.heads[labels.head_of[task]]
+        here = chosen[(tasks == task) & (chosen >= 0)]  # (n,)
+        places = torch.tensor([names.index(own[i]) for i in here], dtype=torch.long)  # (n,)
+        found[task] = torch.bincount(places, minlength=len(names))  # (K,)
+    return found
+
+
+def tell_idle_weights(losses: LossSettings, counts: Mapping[str, Tensor]) -> None:
+    """Say so where effective numbers weigh all classes of a task alike, though their rows differ."""
+    if losses.classes != "effective":
+        return
+    for task, rows in counts.items():
+        weights = effective_weights(rows, losses.effective_beta)[rows > 0]  # (K',)
+        if len(weights) > 1 and rows[rows > 0].unique().numel() > 1 and weights.max() / weights.min() < 1.01:
+            fewest = int(rows[rows > 0].min())
+            say(
+                f"{task}: class weights by effective number are all within 1 %; where the rarest class has {fewest} "
+                f"rows, losses.effective_beta {losses.effective_beta:g} does nothing: try one nearer to 1"
+            )

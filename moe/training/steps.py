@@ -19,9 +19,10 @@ from experts.errors import Fault, guess
 from experts.expert_io import METRICS, ExpertCard, ExpertFolder, read_expert, write_expert
 from moe import distributed as ranks
 from moe.checkpoints.expert import SHARED_NAME, expert_model
-from moe.checkpoints.mixture import MixtureCard, read_mixture, write_mixture
+from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.console.progress import say
+from moe.console import say
 from moe.data.collator import Collator
 from moe.evaluation.evaluate import validate
 from moe.merging.merge import merge
@@ -30,10 +31,9 @@ from moe.model.mixture import Mixture
 from moe.runs.best import CANDIDATES, write_result
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, Goal
 from moe.runs.workspace import Workspace, versions
-from moe.training.class_counts import label_counts, tell_idle_weights
 from moe.training.job import Fitted
 from moe.training.lm_dataset import Shelf
-from moe.training.stage import Lesson, run_stage
+from moe.training.stage import Lesson, label_counts, run_stage, tell_idle_weights
 from moe.training.trunk_cache import TrunkCache
 
 

@@ -25,11 +25,10 @@ from experts.atomic_io import writable
 from experts.safetensors_io import load_tensors, save_tensors
 from moe import distributed as ranks
 from moe.config.stages import Stage
-from moe.console.progress import bar
+from moe.console import bar
 from moe.data.collator import Batch, inputs_of
 from moe.errors import Fault, Interrupted
-from moe.model.attention import Attention
-from moe.model.backbone_ops import recomputed
+from moe.model.backbone_ops import Attention, recomputed
 from moe.model.mixture import Mixture, Output
 from moe.profiling import within_memory
 from moe.runs.training_log import LOG, PARQUET, write_trajectory

@@ -17,8 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experts.atomic_io import reserve, whole_folder
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.console.progress import bar, say
-from moe.data.collator import Collator, by_budget
+from moe.console import bar, say
+from moe.data.collator import Collator
+from moe.data.sampler import by_budget
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture
 

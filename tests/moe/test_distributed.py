@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from experts.errors import Fault
 from moe import distributed as ranks
-from moe.data.collator import DomainBatches
+from moe.data.sampler import DomainBatches
 from moe.training.steps import train_domain
 
 TESTS = Path(__file__).parent.parent

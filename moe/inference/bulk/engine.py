@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experts.errors import Fault
-from moe.console.progress import bar, say, told_time
+from moe.console import bar, say, told_time
 from moe.inference.bulk.ray import work_off
 from moe.inference.bulk.shards import STAGED, Bulk, Row, answer_part, begun, open_predictor, rows_of, stage, staged
 from moe.inference.stream import answer_rows

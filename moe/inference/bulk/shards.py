@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
-from moe.console.progress import bar
+from moe.console import bar
 from moe.data.readers import texts
 from moe.data.schema import Columns
 from moe.inference.bulk.storage import Store, files_of, local_copy

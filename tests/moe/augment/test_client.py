@@ -6,8 +6,8 @@ from threading import Barrier, Lock
 import pytest
 
 from experts.errors import Fault
+from moe.augment.backends import Answer
 from moe.augment.client import ask_all
-from moe.augment.endpoint import Answer
 from moe.augment.prompts import Message
 
 

@@ -10,7 +10,7 @@ from conftest import Make, made_up_rows, write_csv
 from model_server import MODEL, ModelServer, Reply, completion, rewriting, serving, text_in, trouble, turned
 
 from experts.errors import Fault
-from moe.augment.endpoint import Service
+from moe.augment.backends import Service
 from moe.augment.pipeline import NO_ANSWER, augment, preview
 from moe.errors import Interrupted
 from moe.runs.workspace import Workspace
@@ -219,7 +219,7 @@ def test_ctrl_c_keeps_what_was_answered(make_work: Make, server: ModelServer, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("moe.console.progress.Meter.advance", struck)
+        patch.setattr("moe.console.Meter.advance", struck)
         with pytest.raises(Interrupted):
             ask(work, server)
     assert len((work.out / "data" / "news" / "news" / "answers.jsonl").read_text().splitlines()) == 1

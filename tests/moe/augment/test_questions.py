@@ -11,8 +11,7 @@ from corpora import SPOKEN, asking, save_model, write_corpora
 from model_server import MODEL, ModelServer, Reply, completion, serving, text_in, turned
 
 from experts.errors import Fault
-from moe.augment.endpoint import Service
-from moe.augment.local_model import LocalWriter
+from moe.augment.backends import LocalWriter, Service
 from moe.augment.pipeline import OTHER_ANSWER, augment, preview
 from moe.data.schema import AugmentSettings
 from moe.runs.workspace import Workspace

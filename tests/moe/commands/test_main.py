@@ -12,7 +12,7 @@ from command_line import CommandLine, moe, place
 from conftest import made_up_rows, write_csv
 from signals import interrupt_at
 
-from moe.console.progress import set_volume
+from moe.console import set_volume
 
 __all__ = ["moe", "place"]
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experts.domain import Domain, LabelSpace
-from moe.data.collator import Collator, DomainBatches, by_budget
+from moe.data.collator import Collator
+from moe.data.sampler import DomainBatches, by_budget
 
 
 def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: int = 0) -> DomainBatches:

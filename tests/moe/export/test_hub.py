@@ -12,8 +12,7 @@ from experts.atomic_io import read_json, sha256_of, write_json, write_text
 from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
-from moe.export.hub import write_hub
-from moe.export.names import SHIPPED_ON_HUB, hub_name, public_name
+from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.loading import Opening
 from moe.inference.stream import answer_texts

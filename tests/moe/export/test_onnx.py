@@ -18,8 +18,7 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.export import onnx as graph
 from moe.export.inference_spec import READING, reading_of
-from moe.export.onnx import GRAPH, TOKENIZER, Scored, check_graph, write_graph
-from moe.export.openvino import MODEL, compiled, convert, write_openvino
+from moe.export.onnx import GRAPH, MODEL, TOKENIZER, Scored, check_graph, compiled, convert, write_graph, write_openvino
 from moe.export.selection import Source, open_source
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.loading import Opening

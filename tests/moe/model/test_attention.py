@@ -1,4 +1,4 @@
-"""Claims about `moe.model.attention`.
+"""Claims about `moe.model.backbone_ops`.
 
 Short rows in training take plain products, which give the fused kernel's states.
 """
@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import Make, tiny_backbone
 
-from moe.model.attention import SHORT, Attention
+from moe.model.backbone_ops import SHORT, Attention
 from moe.model.packing import way_to_pack
 from moe.training import trainer as train
 from moe.training.steps import train_domain

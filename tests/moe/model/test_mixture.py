@@ -12,7 +12,7 @@ from experts.domain import Domain, LabelSpace
 from experts.expert_io import write_adapter
 from moe.config.stages import JOINT, WARMUP, LossSettings
 from moe.model.backbone import load_backbone
-from moe.model.label_masks import LabelTables, mask_logits
+from moe.model.heads import LabelTables, mask_logits
 from moe.runs.workspace import Workspace
 from moe.training.global_batch import join
 from moe.training.objective import Objective, Shared

@@ -9,9 +9,9 @@ import pytest
 from serving import calibrated, client
 from starlette.testclient import TestClient
 
-from moe.plots import palette
+from moe.plots import style as palette
+from moe.serve.app import FILES, POLICY
 from moe.serve.auth import new_key
-from moe.serve.static_pages import FILES, POLICY
 
 OURS = sorted(FILES.iterdir())
 ELSEWHERE = re.compile(r"https?:|//\w+\.\w|@import|url\(")

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
-from moe.console.progress import told_time
-from moe.data.collator import DomainBatches
+from moe.console import told_time
+from moe.data.sampler import DomainBatches
 from moe.runs.dry_run import Probe, Spread
 from moe.runs.workspace import Workspace
 from moe.training.cost_estimate import Figures, plan, plan_view

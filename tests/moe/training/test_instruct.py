@@ -12,7 +12,7 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.checkpoints.mixture import read_mixture
 from moe.data.collator import inputs_of
-from moe.data.instruction_collator import AnswerCollator
+from moe.data.lm_collator import AnswerCollator
 from moe.inference.generator import Generator, Sampling
 from moe.inference.prompt_tokens import Prompting
 from moe.model.lm_head import IGNORED

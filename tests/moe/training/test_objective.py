@@ -8,13 +8,14 @@ from torch import Tensor
 
 from experts.domain import LabelSpace
 from moe.config.stages import JOINT, WARMUP, LossSettings
-from moe.data.collator import Batch, Collator, DomainBatches
+from moe.data.collator import Batch, Collator
+from moe.data.sampler import DomainBatches
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.class_counts import label_counts, tell_idle_weights
 from moe.training.holdout import HeldOut
 from moe.training.objective import Objective, Shared
+from moe.training.stage import label_counts, tell_idle_weights
 from moe.training.steps import train_domain
 from moe.training.trainer import choose_learners
 from router.dao import DAOSettings

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from moe.console import progress
-from moe.console.progress import bar, console, hushed, loud, say, set_volume
+from moe import console as progress
+from moe.console import bar, console, hushed, loud, say, set_volume
 from moe.errors import Fault
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from moe.console.tables import Table
+from moe.console import Table
 from moe.evaluation.compare import comparison_view
 from moe.report.terminal import answers_table, evaluation_view
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from experts.errors import Fault
-from moe.augment.endpoint import Endpoint, Service
+from moe.augment.backends import Endpoint, Service
 from moe.data.schema import AugmentSettings
 
 
