@@ -103,7 +103,7 @@ class Meter:
             self.progress.update(self.task, note=note)
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """One line for people, on standard error."""
     if not _HUSHED.get():
         console.print(text, highlight=False, soft_wrap=True)

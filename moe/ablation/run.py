@@ -18,7 +18,7 @@ from moe.ablation.view import draw
 from moe.bootstrap import Answers, Interval, differences
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.console import say
+from moe.console import info
 from moe.evaluation.datasets import test_rows
 from moe.evaluation.evaluate import answers_by_task, evaluate
 from moe.export.selection import own_update, together
@@ -87,7 +87,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture
     for i, row in enumerate((one for one in rows if isinstance(one, Retrained)), len(answered) + 1):
-        say(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
+        info(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
         other, its_card = read_mixture(retrain(work, row))
         found.append(_judge(other, its_card, texts, Answered(row.name, row.says), "retrained"))
     rows_found = [beside(*one, *found[0]) for one in found]
@@ -101,7 +101,7 @@ def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, place: str) -> Found:
-    say(f"{place}: {row.name}: {row.says}")
+    info(f"{place}: {row.name}: {row.says}")
     with asked_as(mixture, row):
         return _judge(mixture, card, texts, row, "answered")
 
@@ -162,7 +162,7 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     found: list[Found] = []
     answered = [row for row in rows if isinstance(row, Answered)]
     for i, row in enumerate(answered, 1):
-        say(f"{i} of {len(answered)}: {row.name}: {row.says}")
+        info(f"{i} of {len(answered)}: {row.name}: {row.says}")
         with asked_as(mixture, row):
             found.append(_row(mixture, template, row, asked, held_out))
     return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}

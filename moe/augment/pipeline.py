@@ -20,7 +20,7 @@ from moe.augment.client import Asked, ask_all
 from moe.augment.filters import clean, fault_of, without_thoughts
 from moe.augment.prompts import Message, messages
 from moe.augment.response_log import ANSWERS, Kept, open_log, read_log
-from moe.console import bar, say
+from moe.console import bar, info
 from moe.data.augmented_rows import AUGMENTED, Variant, Wanted, plan, text_hash
 from moe.data.dedup import NearIndex, jaccard, shingles
 from moe.data.schema import Origin
@@ -99,7 +99,7 @@ def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
             ]
             wanted = plan(known, scored, work.run.data.augment, new)
             if new and not wanted:
-                say(f"{task}: no answers to choose from, or no text apart from its question; none asked for")
+                info(f"{task}: no answers to choose from, or no text apart from its question; none asked for")
             found.append(Job(domain, task, labels, rows, texts, wanted, prepared.folder, prompts))
     return found
 
@@ -166,7 +166,7 @@ def augment(
             if job.new:
                 _confirm(job, endpoint, service.model, at_once, work.held_out.index.threshold)
             tasks.append(_write(job, service.model, work.held_out.index))
-    say("to train on them: --set data.augmented=true")
+    info("to train on them: --set data.augmented=true")
     return {"model": service.model, "tasks": tasks}
 
 
@@ -179,7 +179,7 @@ def _write(job: Job, model: str, held_out: NearIndex[int]) -> dict[str, Any]:
             else:
                 kept[one.origin] += 1
                 writer.write(_variant(job, one, text, model).model_dump())
-    say(f"{job.task}: {kept.total()} of {len(job.wanted)} variants kept → {job.file}")
+    info(f"{job.task}: {kept.total()} of {len(job.wanted)} variants kept → {job.file}")
     return job.counts() | {"kept": dict(kept), "dropped": dict(dropped.most_common()), "file": str(job.file)}
 
 
@@ -205,7 +205,7 @@ def _ask_missing(job: Job, endpoint: Asked, title: str, asked: Mapping[str, list
     known = read_log(path)
     missing = {key: question for key, question in asked.items() if key not in known}
     if len(missing) < len(asked):
-        say(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
+        info(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
     failures = 0
     try:
         with open_log(path) as log, bar(f"{job.task}: {title}", len(missing), "text") as meter:

@@ -14,7 +14,7 @@ from scipy.stats import permutation_test
 
 from experts.atomic_io import write_json
 from experts.errors import Fault, guess
-from moe.console import Table, say
+from moe.console import Table, info
 from moe.drift.fit import LEAST, look
 from moe.drift.reader import Asked, read_texts
 from moe.drift.reference import Reference, Seen, read_reference
@@ -63,7 +63,7 @@ def drift(folder: Path, asked: Asked, target: Path, sets: Sequence[str] = (), qu
     }
     write_json(target / "drift.json", report)
     draw(target / "drift.png", report, seen, held)
-    say(f"written to {target}")
+    info(f"written to {target}")
     return report
 
 

@@ -16,7 +16,7 @@ from experts.atomic_io import write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from moe.bootstrap import FIGURES, Answers, interval_ends
-from moe.console import bar, say
+from moe.console import bar, info
 from moe.data.writers import open_writer
 from moe.evaluation.datasets import test_rows
 from moe.evaluation.metrics import classification, regression
@@ -153,7 +153,7 @@ def evaluate_folder(
     write_evaluation(target, report, judged)
     if alone:
         write_alone(target, Predictor(model, template, length, calibration=calibration), judged)
-    say(f"written to {target}")
+    info(f"written to {target}")
     return report
 
 

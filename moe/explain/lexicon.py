@@ -19,7 +19,7 @@ from rich.text import Text
 
 from experts.domain import Labels
 from experts.errors import Fault
-from moe.console import Table, bar, say
+from moe.console import Table, bar, info
 from moe.data.readers import texts
 from moe.data.sampler import by_budget
 from moe.data.schema import Columns
@@ -167,7 +167,7 @@ def lexicon_of_file(predictor: Predictor, asked: Asked, steps: int = STEPS, quie
     }
     if asked.out is not None:
         to_file(as_rows(report), asked.out, asked.spreadsheet)
-        say(f"written to {asked.out}")
+        info(f"written to {asked.out}")
     return report
 
 

@@ -17,7 +17,7 @@ from experts.errors import Fault, guess
 from experts.expert_io import CARD as EXPERT_CARD
 from moe.checkpoints.expert import expert_settings
 from moe.checkpoints.mixture import read_card
-from moe.console import Table, say
+from moe.console import Table, info
 from moe.export.hub import write_hub
 from moe.export.merged_weights import write_dense
 from moe.export.onnx import write_graph, write_openvino
@@ -141,7 +141,7 @@ def as_stored(settings: BackboneSettings) -> BackboneSettings:
 def _in_whole_numbers(ask: Ask) -> Source:
     """The model with its backbone in fp32, as graphs compute."""
     if (loaded := backbone_of(ask).quantization) != "none":
-        say(f"the graph computes with the backbone's whole weights, not with {loaded} ones: answers differ a little")
+        info(f"the graph computes with the backbone's whole weights, not with {loaded} ones: answers differ a little")
     return open_source(ask.model, (*ask.sets, "backbone.quantization=none", "backbone.dtype=float32"))
 
 

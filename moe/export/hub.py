@@ -28,7 +28,7 @@ from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import README, BackboneId
 from moe.checkpoints.mixture import CONFIG, read_card
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.console import say
+from moe.console import info
 from moe.data.prepare import PREPARED
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.model.backbone import SHIPPED
@@ -76,7 +76,7 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
     check_manifest(out, "a mixture")
     remarks = list(_remarks(folder, card, licence, rows, made_up))
     for remark in remarks:
-        say(remark)
+        info(remark)
     return {"figures": {"count": len(figures), "of": rows}, "remarks": remarks}
 
 

@@ -18,7 +18,7 @@ from experts.atomic_io import whole_folder, write_text
 from experts.errors import Fault
 from experts.expert_io import README
 from experts.lora_delta import LowRank
-from moe.console import say
+from moe.console import info
 from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.peft import said_of
@@ -49,7 +49,7 @@ def write_dense(
     if quantized and not few:
         raise Fault("a backbone in 4 or 8 bits for --quantized", "one in whole weights", "leave --quantized out")
     if few and not quantized:
-        say(f"the backbone is loaded in {settings.quantization}: folding there would round; writing 16-bit weights")
+        info(f"the backbone is loaded in {settings.quantization}: folding there would round; writing 16-bit weights")
     found: dict[str, Any] = {"name": choice.name}
     with whole_folder(out, overwrite) as temporary:
         found["heads"] = write_heads(temporary, source, choice)
@@ -58,7 +58,7 @@ def write_dense(
         whole.config.use_cache = getattr(read_config(settings), "use_cache", None)
         if quantized:
             found["lost"] = _write_rounded(temporary, whole, source, settings, update)
-            say(f"rounding to {settings.quantization} is {found['lost']:.0%} of the update's size; 16-bit loses less")
+            info(f"rounding to {settings.quantization} is {found['lost']:.0%} of the update's size; 16-bit loses less")
         else:
             whole.save_pretrained(temporary)
         source.model.source.tokenizer.save_pretrained(temporary)

@@ -18,7 +18,7 @@ from moe.checkpoints.mixture import refuse_other_backbone, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
 from moe.config.stages import ADAPT
-from moe.console import say
+from moe.console import info
 from moe.data.sampler import thinned
 from moe.membership.compatibility import (
     refuse_misfit,
@@ -207,7 +207,7 @@ def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> Lesson:
 
 def _replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
     found = thinned(rows, most, seed, whole)
-    say(f"{len(found)} rows to learn from, at most {most} of each {'other ' if whole else ''}domain")
+    info(f"{len(found)} rows to learn from, at most {most} of each {'other ' if whole else ''}domain")
     return found
 
 

@@ -16,7 +16,7 @@ from experts.lora import LayerMap
 from moe.checkpoints.mixture import build_mixture, refuse_other_backbone
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard, Origin
 from moe.config.run import RunSettings
-from moe.console import say
+from moe.console import info
 from moe.merging.head_init import Taught, fill_heads
 from moe.model.backbone import Backbone, BackboneSettings
 from moe.model.heads import HeadSettings, NoHeads
@@ -177,7 +177,7 @@ def domain_of(one: ExpertFolder, declared: Mapping[str, Domain]) -> str:
             "declare it under domains, or name the folder after one of them",
         )
     if not one.card:
-        say(f"{name}: a plain PEFT adapter, without heads; its heads start fresh")
+        info(f"{name}: a plain PEFT adapter, without heads; its heads start fresh")
         return name
     for task, labels in one.card.tasks.items():
         ours = tuple(declared[name].tasks.get(task, ()))

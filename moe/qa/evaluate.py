@@ -15,7 +15,7 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.errors import Fault, guess
 from moe.bootstrap import Answers
-from moe.console import Table, bar, say
+from moe.console import Table, bar, info
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import ASKS, kind_of
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
@@ -146,7 +146,7 @@ def exam_of_folder(
     content = report_of(marked, sitting) | {"model": str(folder), "bare": bare}
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
     write_exam(target, content, marked)
-    say(f"written to {target}")
+    info(f"written to {target}")
     return content
 
 

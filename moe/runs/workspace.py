@@ -16,7 +16,7 @@ from experts.errors import Fault
 from moe import distributed as ranks
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
-from moe.console import say
+from moe.console import info
 from moe.data.augmented import HeldOut, told, with_augmented
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import Prepared, prepare_task, summary
@@ -162,7 +162,7 @@ class Workspace:
 
     def _augment(self, own: Prepared) -> Prepared:
         mixed = with_augmented(own, self.held_out)
-        say(told(mixed.report))
+        info(told(mixed.report))
         return mixed
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
@@ -170,7 +170,7 @@ class Workspace:
         folder = (self.store or self.out) / "data" / domain / task
         with ranks.first_before_others():
             prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
-        say(summary(prepared.report))
+        info(summary(prepared.report))
         return prepared
 
     def file_of(self, domain: str, task: str, settings: TaskSettings) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 
 from experts.atomic_io import writable, write_json
 from experts.errors import Fault
-from moe.console import say
+from moe.console import info
 from moe.data.writers import open_writer
 from moe.sweep.charts import draw
 from moe.sweep.grid import Plan, Point, Values, read_plan, told
@@ -47,11 +47,13 @@ class _Sweep:
             return self.results[point.key, seed]
         work = workspace_of(self.plan, point, seed, self.out)
         known = finished(work)
-        say(f"{self._place()}: {told(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}")
+        info(
+            f"{self._place()}: {told(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}"
+        )
         try:
             result = do_point(self.plan, point, seed, self.out)
         except Fault as fault:
-            say(f"failed: {fault}")
+            info(f"failed: {fault}")
             self.failed[f"{point.key}/seed-{seed}"] = str(fault)
             return None
         self.results[point.key, seed] = result

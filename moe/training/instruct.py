@@ -12,7 +12,7 @@ from datasets import Dataset
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
 from moe.config.stages import INSTRUCT
-from moe.console import say
+from moe.console import info
 from moe.data.lm_collator import AnswerCollator
 from moe.data.prepare import quiet
 from moe.evaluation.perplexity import foresee_all
@@ -42,7 +42,7 @@ def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     target = work.out / INSTRUCT.folder
     if resume and target.is_dir():
-        say(f"{target.name}: finished before, kept")
+        info(f"{target.name}: finished before, kept")
         return target
     if not resume:
         refuse_existing(target, overwrite)
@@ -81,7 +81,7 @@ def _tokens(work: Workspace, split: str, prompting: Prompting) -> Dataset:
         made = rows.map(tokens, remove_columns=_LEFT_OVER)
         fitting = made.filter(lambda row: len(row["input_ids"]) <= longest)
     if over := len(made) - len(fitting):
-        say(f"{split}: {over} of {len(made)} questions are longer than backbone.max_length ({longest}), left out")
+        info(f"{split}: {over} of {len(made)} questions are longer than backbone.max_length ({longest}), left out")
     if not len(fitting):
         raise Fault(
             f"{split} questions of at most {longest} tokens", "none", "raise backbone.max_length, or mend split"

@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from moe import distributed as ranks
-from moe.console import say
+from moe.console import info
 from moe.data.lm_collator import TextCollator
 from moe.data.pretraining_corpus import Corpus, Tokens, prepare_corpus
 from moe.evaluation.perplexity import Foreseen, foresee, foresee_all, told
@@ -88,7 +88,7 @@ class Shelf:
             learned: those domains; what was held out of them gives the perplexity that is to fall.
         """
         if self._way is None:
-            say("this backbone keeps documents in one row apart in no way that we know: one document a row")
+            info("this backbone keeps documents in one row apart in no way that we know: one document a row")
         rows, held_out, collate = self._mixed(learned), self._held_out(True), self.collator(True)
 
         def evaluate() -> dict[str, float]:
@@ -129,7 +129,7 @@ class Shelf:
         general = self.corpus(GENERAL, True).train
         wanted = max(1, round(mix / (1 - mix) * len(own)))
         if wanted > len(general):
-            say(f"{', '.join(learned)}: {wanted} rows of general text asked for, {len(general)} are there")
+            info(f"{', '.join(learned)}: {wanted} rows of general text asked for, {len(general)} are there")
         return concatenate_datasets([own, _evenly(general, wanted)])
 
     def digest(self, domain: str) -> str:

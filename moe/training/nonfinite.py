@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from moe.console import say
+from moe.console import info
 from moe.errors import Fault
 from moe.training.fsdp import gradient_norm
 
@@ -77,4 +77,4 @@ class Finite(TrainerCallback):
                 f"{found} at step {state.global_step} of {self.title}, {self.in_a_row} in a row",
                 "lower the stage's lr and look for odd scores; the last checkpoint is whole, --resume takes it",
             )
-        say(f"{self.title}: step {state.global_step} passed over, {found} is not finite")
+        info(f"{self.title}: step {state.global_step} passed over, {found} is not finite")

@@ -15,7 +15,7 @@ from moe import distributed as ranks
 from moe.checkpoints.expert import read_alone
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
-from moe.console import say
+from moe.console import info
 from moe.evaluation.baselines import BASELINES, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
 from moe.inference.predictor import Predictor
@@ -36,7 +36,7 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> d
         `figures` by model and task, `routing`, `predictions`, `verdict`, `folder`; also in `summary.json`.
     """
     _train_experts(work, overwrite, resume)
-    say(verdict := _join(work, overwrite, resume))
+    info(verdict := _join(work, overwrite, resume))
     return ranks.from_first(lambda: _summary(work, verdict))
 
 

@@ -14,7 +14,7 @@ from experts.errors import Fault, guess
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import SHARED_NAME, expert_model
 from moe.config.stages import PRETRAIN, SHARED, Stage
-from moe.console import say
+from moe.console import info
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import Shelf
 from moe.training.stage import run_stage
@@ -67,7 +67,7 @@ def _pretrain_one(
 ) -> Path:
     folder = work.expert_folder(name)
     if resume and folder.is_dir():
-        say(f"{name}: finished before, kept")
+        info(f"{name}: finished before, kept")
         return folder
     refuse_existing(folder, overwrite)
     pooled = stage is SHARED
@@ -77,13 +77,13 @@ def _pretrain_one(
     shelf = Shelf(work, model)
     lesson = shelf.packed(learned)
     before = lesson.evaluate()
-    say(f"{name}: before, {_told(before)}")
+    info(f"{name}: before, {_told(before)}")
     fitted = run_stage(work, model, stage, lesson, seed, name, resume, learner=name)
     data = {one: shelf.digest(one) for one in learned}
     card = expert_card(work, domain, name, model, False, seed, fitted, shared, data)
     history = [before | {"step": 0.0}, *fitted.history]
     keep_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
-    say(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
+    info(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
     return folder
 
 

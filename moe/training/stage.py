@@ -17,7 +17,7 @@ from torch import Tensor
 from experts.domain import LabelSpace
 from moe import distributed as ranks
 from moe.config.stages import LossSettings, Stage
-from moe.console import say
+from moe.console import info
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
 from moe.runs.dry_run import Probe, Tried, size_of
@@ -115,7 +115,7 @@ def _tell_idle_average(work: Workspace, job: Job) -> None:
     losses, every, steps = work.run.losses, work.run.comparators.dwa_every, steps_of(job)
     asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer) > 1)
     if asked and steps <= 2 * every:
-        say(
+        info(
             f"{job.title}: DWA weighs all losses alike for its first {2 * every} steps, and there are {steps}: lower "
             "comparators.dwa_every, which is to be about an epoch"
         )
@@ -130,7 +130,7 @@ def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
     }
     learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
     frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
-    say(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
+    info(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
 
 
 def label_counts(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ def tell_idle_weights(losses: LossSettings, counts: Mapping[str, Tensor]) -> Non
         weights = effective_weights(rows, losses.effective_beta)[rows > 0]  # (K',)
         if len(weights) > 1 and rows[rows > 0].unique().numel() > 1 and weights.max() / weights.min() < 1.01:
             fewest = int(rows[rows > 0].min())
-            say(
+            info(
                 f"{task}: class weights by effective number are all within 1 %; where the rarest class has {fewest} "
                 f"rows, losses.effective_beta {losses.effective_beta:g} does nothing: try one nearer to 1"
             )

@@ -22,7 +22,7 @@ from moe.checkpoints.expert import SHARED_NAME, expert_model
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.console import say
+from moe.console import info
 from moe.data.collator import Collator
 from moe.evaluation.evaluate import validate
 from moe.merging.merge import merge
@@ -52,7 +52,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     for k, name in enumerate(declared[domain].expert_names):
         folder = work.expert_folder(name)
         if resume and folder.is_dir():
-            say(f"{name}: finished before, kept")
+            info(f"{name}: finished before, kept")
         else:
             _train_one(work, EXPERT, declared[domain], name, work.run.seed + k, overwrite, resume)
         folders.append(folder)
@@ -102,7 +102,7 @@ def _train_one(
     fitted = run_stage(work, model, stage, labelled(work, model, train, held_out), seed, name, resume, learner=name)
     card = expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
     keep_expert(work, model, card, model.bank.parameters_of(name), fitted, fitted.history, overwrite)
-    say(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
+    info(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
 
 
 def keep_expert(
@@ -196,7 +196,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     target = work.out / MERGED
     refuse_existing(target, overwrite)
     chosen = list(folders) or _own_experts(work)
-    say("merging " + (", ".join(str(folder) for folder in chosen) or "nothing"))
+    info("merging " + (", ".join(str(folder) for folder in chosen) or "nothing"))
     experts = [read_expert(folder) for folder in chosen]
     if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in chosen:
         experts.append(read_expert(work.shared_folder))
@@ -229,7 +229,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
             refuse_existing(work.out / stage.folder, overwrite)
     for stage, before in ((WARMUP, start), (JOINT, work.out / WARMUP.folder)):
         if resume and (work.out / stage.folder).is_dir():
-            say(f"{stage.folder}: finished before, kept")
+            info(f"{stage.folder}: finished before, kept")
         else:
             continue_stage(work, stage, before, overwrite, resume)
     return judge_candidates(work)
@@ -276,7 +276,7 @@ def finish_stage(
     folder, config = work.out / name, work.run.as_yaml()
     ranks.by_first(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
     ranks.by_first(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
-    say(f"{name}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
+    info(f"{name}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
     return fitted
 
 

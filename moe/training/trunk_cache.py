@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experts.atomic_io import reserve, whole_folder
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.console import bar, say
+from moe.console import bar, info
 from moe.data.collator import Collator
 from moe.data.sampler import by_budget
 from moe.model.backbone import token_budget
@@ -108,7 +108,7 @@ class TrunkCache:
         lengths = self.collator.lengths(texts)  # (N,)
         offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])  # (N + 1,)
         size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
-        say(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
+        info(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
         batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         with whole_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
             save_tensors(temporary / OFFSETS, {"offsets": offsets})

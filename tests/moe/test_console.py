@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from moe import console as progress
-from moe.console import bar, console, hushed, loud, say, set_volume
+from moe.console import bar, console, hushed, info, loud, set_volume
 from moe.errors import Fault
 
 
@@ -30,7 +30,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 def told(screen: io.StringIO) -> str:
     """What notes and a bar leave on the screen."""
     screen.truncate(0)
-    say("a note")
+    info("a note")
     with bar("work", 3, "text") as meter:
         meter.advance(2)
     return screen.getvalue()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from experts.errors import Fault
-from moe.console import bar, say, told_time
+from moe.console import bar, info, told_time
 from moe.inference.bulk.ray import work_off
 from moe.inference.bulk.shards import STAGED, Bulk, Row, answer_part, begun, open_predictor, rows_of, stage, staged
 from moe.inference.stream import answer_rows
@@ -77,7 +77,7 @@ def _engine(name: str) -> WorkOff:
     if name == "ray":
         if find_spec("ray") is not None:
             return work_off
-        say("Ray is not installed (pip install 'finmoe[ray]'): answering in one process")
+        info("Ray is not installed (pip install 'finmoe[ray]'): answering in one process")
     return work_here
 
 
@@ -92,7 +92,7 @@ def _tell(bulk: Bulk, plan: Row, todo: list[int], workers: int, threads: int) ->
     speed, left = len(rows) / (time.perf_counter() - start), rows_of(plan, todo)
     whose = "" if workers == 1 else f" a worker, {workers} workers"
     takes = told_time(left / speed / workers)
-    say(f"{left:,} of {plan['rows']:,} rows to answer at {speed:,.0f} rows/s{whose}: about {takes}")
+    info(f"{left:,} of {plan['rows']:,} rows to answer at {speed:,.0f} rows/s{whose}: about {takes}")
 
 
 def work_here(bulk: Bulk, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
