@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_backbone
 
-from moe.packing import Way, way_to_pack
+from moe.packing import Way, by_layer, way_to_pack
 
 LENGTHS = (4, 5, 3)
 PLACES = torch.cat([torch.arange(one) for one in LENGTHS])[None]
@@ -19,7 +19,9 @@ def test_packed_documents_have_the_states_that_they_have_alone(family: str) -> N
         return
     ids = torch.randint(4, 99, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        packed = model(input_ids=ids, **way.inputs(PLACES.expand(2, -1), torch.float32)).last_hidden_state
+        told = way.inputs(PLACES.expand(2, -1), torch.float32)
+        told["attention_mask"] = by_layer(model.config, *told.values())
+        packed = model(input_ids=ids, **told).last_hidden_state
         alone = [{"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids.split(LENGTHS, 1)]
         parts = [model(**one).last_hidden_state for one in alone]
     torch.testing.assert_close(packed, torch.cat(parts, 1), atol=1e-5, rtol=1e-5)
