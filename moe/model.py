@@ -16,7 +16,7 @@ from experts.domain import Domain, LabelSpace
 from moe.backbone import Backbone
 from moe.heads import Heads, MixedHeads, NoHeads, pool
 from moe.layers import Dropped
-from moe.packing import by_layer
+from moe.packing import states_of
 from moe.trunk import Reached, Trunk
 from router.gate import Gate, Mixed, even, harden, pin
 
@@ -173,9 +173,7 @@ class Mixture(nn.Module):
         try:
             skipped = self.trunk.skipped() if now.trunk is not None else nullcontext()
             with skipped, torch.set_grad_enabled(now.learns and self.deep):
-                placed = {} if positions is None else {"position_ids": positions}
-                seen = by_layer(self.backbone.config, mask, positions)
-                states = self.backbone(input_ids=ids, attention_mask=seen, **placed).last_hidden_state  # (B, T, D)
+                states = states_of(self.backbone, ids, mask, positions)  # (B, T, D)
         except Reached as reached:
             states = reached.states  # (B, T, D)
         finally:

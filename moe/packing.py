@@ -7,7 +7,6 @@ each document has alone. Which documents share a row is `moe.data`'s.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from moe.language import kind_of
 
 TOLERANCE = 1e-2
 NARROW = 3
-"""The window in which a way is tried: narrower than the documents of the trial, as real ones are than long documents."""
+"""The window in which a way is tried: narrower than the trial's documents, as real ones are than long documents."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Way:
     first: int = 0
 
     def inputs(self, places: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """`attention_mask` and `position_ids` of a batch; a mask goes through `by_layer` before the backbone gets it.
+        """`attention_mask` and `position_ids` of a batch, as `states_of` takes them.
 
         Args:
             places: (B, T), each token's place in its document; 0 begins one.
@@ -88,6 +87,16 @@ def by_layer(config: PretrainedConfig, mask: Tensor | None, places: Tensor | Non
     return {"full_attention": mask, "sliding_attention": narrow} if mixed else narrow
 
 
+def states_of(
+    model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """A backbone's last states (B, T, D) of rows of tokens, or of documents, which a `Way` tells apart."""
+    placed = {} if position_ids is None else {"position_ids": position_ids}
+    seen = by_layer(model.config, attention_mask, position_ids)
+    states: Tensor = model(input_ids=ids, attention_mask=seen, **placed).last_hidden_state
+    return states  # (B, T, D)
+
+
 def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
     """The first way that keeps two documents apart in this backbone; None where none does.
 
@@ -119,14 +128,11 @@ def _narrowed(config: PretrainedConfig) -> Iterator[None]:
 def _holds(model: PreTrainedModel, way: Way) -> bool:
     ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
     lengths = (6, 8)
-    told: dict[str, Any] = way.inputs(_places(lengths, model.device), model.dtype)
-    told |= {"attention_mask": by_layer(model.config, told["attention_mask"], told["position_ids"])}
     try:
-        packed = model(input_ids=ids, **told).last_hidden_state[0]  # (T, D)
+        packed = states_of(model, ids, **way.inputs(_places(lengths, model.device), model.dtype))[0]  # (T, D)
     except (RuntimeError, ValueError, TypeError, LookupError):
         return False
-    parts = [{"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids.split(lengths, 1)]
-    alone = [model(**part).last_hidden_state[0] for part in parts]  # (T_i, D) each
+    alone = [states_of(model, one, torch.ones_like(one))[0] for one in ids.split(lengths, 1)]  # (T_i, D) each
     apart = torch.cat(alone)  # (T, D)
     return bool((packed - apart).abs().max() <= TOLERANCE * apart.abs().max())
 

@@ -6,7 +6,7 @@ from conftest import Make, tiny_backbone
 
 from moe import train
 from moe.attention import SHORT, Attention
-from moe.packing import by_layer, way_to_pack
+from moe.packing import states_of, way_to_pack
 from moe.steps import train_domain
 
 LONGEST = SHORT[torch.float32]
@@ -19,14 +19,13 @@ def test_both_codes_give_the_same_states_and_gradients(family: str) -> None:
     ids = torch.randint(4, 99, (2, 7), generator=torch.Generator().manual_seed(1))
     attention, way, mask = Attention(model), way_to_pack(model), torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
     asked = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))  # a sum of squares no norm would let change
-    told = list(way.inputs(PLACES, torch.float32).values()) if way else []
-    packed = [{"attention_mask": by_layer(model.config, *told), "position_ids": told[1]}] if told else []
+    packed = [way.inputs(PLACES, torch.float32)] if way else []
     for inputs in ({"attention_mask": mask}, *packed):
         found = []
         for tokens in (LONGEST + 1, LONGEST):
             attention.suit(tokens)
             model.zero_grad()
-            states = model(input_ids=ids, **inputs).last_hidden_state[mask.bool()]  # (N, D)
+            states = states_of(model, ids, **inputs)[mask.bool()]  # (N, D)
             (states * asked).sum().backward()
             found.append((states, model.get_input_embeddings().weight.grad))
         for one, other in zip(*found, strict=True):

@@ -13,7 +13,6 @@ from moe.backbone import BackboneSettings, load_backbone
 from moe.language import IGNORED, LanguageHead, kind_of, next_tokens
 
 
-
 def whole(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
