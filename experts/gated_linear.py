@@ -15,7 +15,13 @@ from transformers.pytorch_utils import Conv1D
 from experts.lora import Touch
 
 Touches = tuple[tuple[str, Touch], ...]
-SAME_INPUT = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("gate_proj", "up_proj"))
+SAME_INPUT = (
+    ("query", "key", "value"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("q", "k", "v"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("gate_proj", "up_proj"),
+)
 
 
 class Route:

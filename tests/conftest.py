@@ -32,10 +32,15 @@ _COMMON = {
     "eos_token_id": 2,
 }
 _GROUPED = _COMMON | {"num_key_value_heads": 1, "head_dim": 16}
+_WINDOW = {"sliding_window": 3}
+"""Narrower than the tests' texts, as a real window is narrower than a long text."""
 
 FAMILIES: dict[str, dict[str, object]] = {
     "bert": _COMMON,
     "roberta": _COMMON,
+    "xlm-roberta": _COMMON,
+    "electra": _COMMON | {"embedding_size": 16},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64},
     "deberta-v2": _COMMON
     | {
         "relative_attention": True,
@@ -46,15 +51,24 @@ FAMILIES: dict[str, dict[str, object]] = {
         "position_biased_input": False,
         "type_vocab_size": 0,
     },
-    "modernbert": _COMMON | {"cls_token_id": 1, "sep_token_id": 2},
+    "modernbert": _COMMON | {"cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
     "mpnet": _COMMON,
     "llama": _GROUPED,
+    "mistral": _GROUPED | _WINDOW,
+    "gemma": _GROUPED,
+    "gemma2": _GROUPED | _WINDOW,
+    "gemma3_text": _GROUPED | _WINDOW | {"layer_types": ["sliding_attention", "full_attention"]},
+    "phi": _COMMON,
+    "phi3": _GROUPED | _WINDOW,
     "qwen3": _GROUPED,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2},
     "gpt_neox": _COMMON,
     "opt": _COMMON | {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "glm4": _GROUPED,
 }
+DECODERS = (
+    *("llama", "mistral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "qwen3", "gpt2", "gpt_neox", "opt", "glm4"),
+)
 
 
 def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:

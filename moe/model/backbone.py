@@ -103,9 +103,16 @@ def read_config(settings: BackboneSettings) -> PretrainedConfig:
     """The backbone's config, without its weights.
 
     Raises:
-        Fault: when it is neither a folder nor on the hub or in its cache.
+        Fault: when it is neither a folder nor on the hub or in its cache, or no model of text alone.
     """
-    return _ask(AutoConfig, settings)
+    config: PretrainedConfig = _ask(AutoConfig, settings)
+    if not hasattr(config, "num_hidden_layers"):
+        raise Fault(
+            f"{settings.name!r} to be a model of text alone, whose config tells how many layers it has",
+            f"{type(config).__name__}, which tells it of parts only",
+            "save its text model by itself, or name another backbone",
+        )
+    return config
 
 
 def load_backbone(settings: BackboneSettings, device: torch.device | None = None, language: bool = False) -> Backbone:
@@ -115,8 +122,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         language: with its own language-model head.
 
     Raises:
-        Fault: when it cannot be found, its weights are no safetensors, the shipped file has another hash, or the head
-            is asked for and not among the weights.
+        Fault: when it cannot be found, is no model of text alone, its weights are no safetensors, the shipped file has
+            another hash, or the head is asked for and not among the weights.
     """
     if loud():
         transformers_logging.set_verbosity_info()
@@ -124,6 +131,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
     device = device or default_device()
+    read_config(settings)  # before many gigabytes are read for nothing
     identity = identify(settings)
     options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
     if settings.quantization != "none":

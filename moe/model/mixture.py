@@ -17,6 +17,7 @@ from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import Dropped
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
+from moe.model.packing import states_of
 from moe.model.trunk import Reached, Trunk
 from router.gate import Gate, Mixed, even, harden, pin
 
@@ -173,8 +174,7 @@ class Mixture(nn.Module):
         try:
             skipped = self.trunk.skipped() if now.trunk is not None else nullcontext()
             with skipped, torch.set_grad_enabled(now.learns and self.deep):
-                placed = {} if positions is None else {"position_ids": positions}
-                states = self.backbone(input_ids=ids, attention_mask=mask, **placed).last_hidden_state  # (B, T, D)
+                states = states_of(self.backbone, ids, mask, positions)  # (B, T, D)
         except Reached as reached:
             states = reached.states  # (B, T, D)
         finally:

@@ -4,16 +4,19 @@ Families keep documents apart in different ways, and some in none: a way is used
 each document has alone. Which documents share a row is `moe.data`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from moe.model.lm_head import kind_of
 
 TOLERANCE = 1e-2
+NARROW = 3
+"""The window in which a way is tried: narrower than the trial's documents, as real ones are than long documents."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Way:
     first: int = 0
 
     def inputs(self, places: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """`attention_mask` and `position_ids` of a batch.
+        """`attention_mask` and `position_ids` of a batch, as `states_of` takes them.
 
         Args:
             places: (B, T), each token's place in its document; 0 begins one.
@@ -64,6 +67,36 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
 
 
+def by_layer(config: PretrainedConfig, mask: Tensor | None, places: Tensor | None) -> Tensor | dict[str, Tensor] | None:
+    """A mask of documents as a backbone's layers need it: with their window, where a token sees only those near it.
+
+    Transformers takes a mask of four dimensions as it stands, and lays no window over it. Other masks stay as they are.
+
+    Args:
+        mask: (B, 1, T, T), added to the attention's scores.
+        places: (B, T), position ids.
+    """
+    window = getattr(config, "sliding_window", None)
+    if window is None or mask is None or mask.dim() != 4:
+        return mask
+    assert places is not None
+    far = (places[:, None, :, None] - places[:, None, None, :]).abs()  # (B, 1, T, T)
+    near = far < window if kind_of(config) == "causal" else far <= window  # (B, 1, T, T), as transformers counts
+    narrow = mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # (B, 1, T, T)
+    mixed = getattr(config, "layer_types", None)
+    return {"full_attention": mask, "sliding_attention": narrow} if mixed else narrow
+
+
+def states_of(
+    model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """A backbone's last states (B, T, D) of rows of tokens, or of documents, which a `Way` tells apart."""
+    placed = {} if position_ids is None else {"position_ids": position_ids}
+    seen = by_layer(model.config, attention_mask, position_ids)
+    states: Tensor = model(input_ids=ids, attention_mask=seen, **placed).last_hidden_state
+    return states  # (B, T, D)
+
+
 def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
     """The first way that keeps two documents apart in this backbone; None where none does.
 
@@ -73,7 +106,22 @@ def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
     causal = kind_of(model.config) == "causal"
     starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
     ways = ([Way(False, causal)] if causal and not masked else []) + [Way(True, causal, first) for first in starts]
-    return next((way for way in ways if _holds(model, way)), None)
+    with _narrowed(model.config):
+        return next((way for way in ways if _holds(model, way)), None)
+
+
+@contextmanager
+def _narrowed(config: PretrainedConfig) -> Iterator[None]:
+    """A narrow window while it lasts, where the backbone has one: a short trial then tells of long documents too."""
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        yield
+        return
+    config.sliding_window = min(window, NARROW)
+    try:
+        yield
+    finally:
+        config.sliding_window = window
 
 
 @torch.no_grad()
@@ -81,13 +129,10 @@ def _holds(model: PreTrainedModel, way: Way) -> bool:
     ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
     lengths = (6, 8)
     try:
-        packed = model(input_ids=ids, **way.inputs(_places(lengths, model.device), model.dtype)).last_hidden_state[
-            0
-        ]  # (T, D)
-    except (RuntimeError, ValueError, TypeError, IndexError):
+        packed = states_of(model, ids, **way.inputs(_places(lengths, model.device), model.dtype))[0]  # (T, D)
+    except (RuntimeError, ValueError, TypeError, LookupError):
         return False
-    parts = [{"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids.split(lengths, 1)]
-    alone = [model(**part).last_hidden_state[0] for part in parts]  # (T_i, D) each
+    alone = [states_of(model, one, torch.ones_like(one))[0] for one in ids.split(lengths, 1)]  # (T_i, D) each
     apart = torch.cat(alone)  # (T, D)
     return bool((packed - apart).abs().max() <= TOLERANCE * apart.abs().max())
 

@@ -110,11 +110,12 @@ def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
     bank.train()
     gates = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5]], requires_grad=True)
     bank.route(gates)
-    states(bank.backbone).square().sum().backward()
+    asked = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))  # a norm would hold a sum of squares
+    (states(bank.backbone) * asked).sum().backward()
     for name in ("e0", "e1"):
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bank.parameters_of(name).values())
+        assert all(p.grad is not None and p.grad.abs().max() > 1e-5 for p in bank.parameters_of(name).values())
     assert gates.grad is not None
-    assert (gates.grad.abs() > 0).all()
+    assert (gates.grad.abs() > 1e-5).all()
 
 
 def test_the_experts_dropout_acts_in_training_alone() -> None:

@@ -147,7 +147,7 @@ def test_calibrated_odds_are_explained(make_work: Make) -> None:
     assert found.why.value == pytest.approx(odds_of(found.answer["confidence"]), abs=1e-3)
 
 
-@pytest.mark.parametrize("family", ["deberta-v2", "gpt2", "opt", "modernbert"])
+@pytest.mark.parametrize("family", ["deberta-v2", "gpt2", "opt", "modernbert", "electra", "gemma2"])
 def test_other_families_add_up_too(family: str, make_work: Make, tmp_path: Path) -> None:
     assert family in FAMILIES
     work = make_work(backbone={"name": str(save_backbone(tmp_path / family, family)), "pooling": "last"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import DECODERS
 from corpora import save_model
 from mixtures import team
 
@@ -81,7 +82,7 @@ def test_without_any_expert_the_backbone_answers_alone(model: Mixture) -> None:
     torch.testing.assert_close(ours, bare)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4"])
+@pytest.mark.parametrize("family", DECODERS)
 def test_answers_behind_one_prompt_are_run_together_in_every_family_that_can(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import DECODERS
 from corpora import save_model
 from mixtures import team
 from torch import Tensor
@@ -12,7 +13,6 @@ from transformers import DynamicCache
 from moe.model.mixture import Mixture
 from moe.model.packing import way_to_pack
 
-DECODERS = ("llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4")
 NEW = 6
 
 

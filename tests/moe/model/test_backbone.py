@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_backbone
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from experts.errors import Fault
-from moe.model import backbone
-from moe.model.backbone import BackboneSettings, compute_dtype, identify, load_backbone, load_tokenizer, shipped_folder
+from moe.model.backbone import (
+    BackboneSettings,
+    compute_dtype,
+    identify,
+    load_backbone,
+    load_tokenizer,
+    read_config,
+    shipped_folder,
+)
+from moe.model.mixture import backbone
 
 
 def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> None:
@@ -31,6 +39,13 @@ def test_a_backbone_that_is_not_there_is_one_sentence(name: str) -> None:
     with pytest.raises(Fault, match="on the hub or in its cache") as caught:
         load_backbone(BackboneSettings(name=name))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_pictures_too_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
+    for read in (read_config, load_backbone):
+        with pytest.raises(Fault, match=r"model of text alone.*found Gemma3Config"):
+            read(BackboneSettings(name=str(tmp_path)))
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:

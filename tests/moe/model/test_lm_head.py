@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, tiny_backbone, tiny_tokenizer
+from conftest import DECODERS, FAMILIES, tiny_backbone, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from experts.errors import Fault
 from moe.model import lm_head as language
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.lm_head import IGNORED, LanguageHead, kind_of, next_tokens
-
-DECODERS = ("llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4")
 
 
 def whole(family: str) -> PreTrainedModel:
