@@ -5,7 +5,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -27,13 +28,8 @@ from moe.yaml_file import read_yaml
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
-PAGES = [
-    *READMES,
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "SECURITY.md",
-    ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+FOLDERS = ("docs", "benchmarks", "configs", ".github")
+PAGES = sorted({*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))})
 SETTINGS, SERVING = ROOT / "docs" / "settings.md", ROOT / "docs" / "serving.md"
 FILES = {".py", ".md", ".yaml", ".csv", ".json", ".safetensors"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -131,6 +127,111 @@ def test_both_readmes_show_the_same() -> None:
 def headings(path: Path) -> list[str]:
     """A page's headings."""
     return re.findall(r"^#+ .*", FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+
+
+# --- repetition
+
+MARK = re.compile(r"<!-- (?:help: (?P<scope>.*?)|end|output: .*?) -->")
+RULE = re.compile(r"[\s|:-]+")  # the line under a table's header
+PRINTED = re.compile(r"[┏┃┡│├└┌]|.*█")  # a row of a terminal's table or chart, shown as it was printed
+TREE = re.compile(r"(?P<indent> *)(?P<name>[^\s,]+/|[\w-]+\.\w+)(?:  +\S.*)?")
+SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。!?])")
+LIST = re.compile(r"[-*+] |\d+\. ")
+STRUCTURAL, SHORT, WORDY = 40, 12, 20
+"""Characters: longer lines of code occur once in a document, or once in their block; longer sentences once."""
+
+
+def entries(text: str) -> Iterator[str]:
+    """What may occur once in a document: headings, lines, sentences, table rows and keys, tree entries, code."""
+    lines, path = text.splitlines(), [""] * 7
+    scope, paragraph, block = "", list[str](), 0  # scope: the command whose help is written here, by `make help`
+    while lines:
+        line = lines.pop(0).strip()
+        heading = re.match(r"(#+) ", line)
+        if not line or heading or LIST.match(line) or line.startswith(("|", "```", "<!--")):
+            yield from sentences(paragraph)
+            paragraph = []
+        if not line.startswith("|"):
+            block += 1
+        if mark := MARK.fullmatch(line):
+            scope = mark["scope"] or ""
+        elif line.startswith("```"):
+            end = next((i for i, one in enumerate(lines) if one.strip() == "```"), len(lines))
+            yield from code(line[3:], lines[:end], f"{scope} block {block}", scope)
+            lines = lines[end + 1 :]
+        elif heading:
+            path[len(heading[1]) :] = [line] * (7 - len(heading[1]))
+            yield " > ".join(dict.fromkeys(path))
+        elif line.startswith("|"):
+            header = bool(lines) and lines[0].startswith("|") and bool(RULE.fullmatch(lines[0]))
+            if not header and not RULE.fullmatch(line):
+                yield f"{scope} {line}"
+                if key := re.match(r"\| (`[^|]*`) \|", line):
+                    yield f"{scope} block {block} {key[1]}"
+        elif line:
+            paragraph.append(LIST.sub("", line, count=1))
+    yield from sentences(paragraph)
+
+
+def sentences(paragraph: Sequence[str]) -> Iterator[str]:
+    """The sentences of a paragraph, and its lines."""
+    found = [one for one in SENTENCE.split(" ".join(paragraph)) if len(one) > WORDY]
+    yield from found
+    yield from (line for line in paragraph if line not in found)
+
+
+def code(language: str, lines: Sequence[str], place: str, scope: str) -> Iterator[str]:
+    """What may occur once in a fenced block, or once in all blocks of a document."""
+    found = [TREE.fullmatch(line.rstrip()) for line in lines]
+    if language == "text" and sum(map(bool, found)) > 2:
+        folders: list[tuple[int, str]] = []
+        for entry in filter(None, found):
+            folders = [one for one in folders if one[0] < len(entry["indent"])]
+            yield f"{place} tree: " + "".join(name for _, name in folders) + entry["name"]
+            folders.append((len(entry["indent"]), entry["name"]))
+        return
+    for line in (one.strip() for one in lines):
+        imports = line.startswith(("import ", "from "))
+        if len(line) > STRUCTURAL and not imports and not PRINTED.match(line):
+            yield f"{scope} code: {line}"
+        elif len(line) > SHORT and not PRINTED.match(line):
+            yield f"{place} code: {line}"
+
+
+def repeated(text: str) -> list[str]:
+    """The entries of a document that occur more than once."""
+    return [entry for entry, times in Counter(entries(text)).items() if times > 1]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=shown_as)
+def test_documents_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None:
+    assert not repeated(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "debris",
+    [
+        "The router reads a text once.\nThe router reads a text once.\n",
+        "- one pass a text\n- experts stay adapters\n- one pass a text\n",
+        "Why: [explain](e.md). Data: [docs/data.md](docs/data.md). What\nWhich: [docs/data.md](docs/data.md).\n"
+        "Data: [docs/data.md](docs/data.md). What comes\n",
+        "其余不变。路由器只读一遍文本,再混合各位专家的输出。\n\n路由器只读一遍文本,再混合各位专家的输出。\n",
+        "| model | F1 |\n|---|---|\n| TF-IDF | 69.1 |\n| mixture | 74.1 |\n| TF-IDF | 69.1 |\n",
+        "| key | meaning |\n|---|---|\n| `lora.r` | rank |\n| `lora.r` | rank of an expert |\n",
+        "```text\nmoe/\n  desk/   train, ask, serve\n  data/   files\n  desk/   train, ask, measure\n```\n",
+        "```text\nruns/demo/\n  report/   index.html and card.md\n  report/   index.html\n  export/   others\n```\n",
+        "```bash\nmoe merge --out runs/a\nmoe train-router\nmoe merge --out runs/a\n```\n",
+        "# A\n\n## Use\n\nOne.\n\n## Use\n\nTwo.\n",
+    ],
+)
+def test_the_check_for_repetition_finds_what_merges_leave_behind(debris: str) -> None:
+    assert repeated(debris)
+
+
+def test_the_check_for_repetition_allows_releases_tables_and_snippets_of_like_form() -> None:
+    assert not repeated("## 2\n\n### Added\n\n- a\n\n## 1\n\n### Added\n\n- b\n")
+    assert not repeated("| a | b |\n|---|---|\n| 1 | 2 |\n\nThen:\n\n| a | b |\n|---|---|\n| 3 | 4 |\n")
+    assert not repeated("```python\nimport json\n```\n\nOr:\n\n```python\nimport json\n```\n")
 
 
 # --- links and trees
