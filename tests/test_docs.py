@@ -107,26 +107,33 @@ def test_every_make_target_shown_is_there(path: Path) -> None:
     assert {word for words in asked for word in words} <= targets
 
 
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_readme_shows_the_commands_of_people_and_ci_on_its_first_screens(command: str) -> None:
+    assert command in READMES[0].read_text(encoding="utf-8").splitlines()[:60]
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("README.zh.md", 100), ("docs/benchmarks.md", 250)])
+def test_pages_that_people_read_first_stay_short(name: str, most: int) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
+
+
 @pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_the_first_command_comes_by_line_35(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()[:35]
-    assert "make demo" in lines
-    assert "make test" in lines
+def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
+    measured = [cells(line) for line in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()]
+    figures = [{one for one in cells(row)[1:] if one} for row in results_of(path)]
+    assert len(figures) > 3
+    assert not [row for row in figures if not any(row <= set(others) for others in measured)]
 
 
-def test_both_readmes_show_the_same() -> None:
-    english, chinese = READMES
-    assert typed(english) == typed(chinese)
-    marks = [re.findall(r"<!-- output: .*? -->", path.read_text(encoding="utf-8")) for path in READMES]
-    links = [sorted({one for one in linked(path) if "README" not in one}) for path in READMES]
-    assert marks[0] == marks[1]
-    assert links[0] == links[1]
-    assert len(headings(english)) == len(headings(chinese))
+def cells(row: str) -> list[str]:
+    """The cells of a table's row, without emphasis."""
+    return [cell.strip(" *") for cell in row.strip("|").split("|")]
 
 
-def headings(path: Path) -> list[str]:
-    """A page's headings."""
-    return re.findall(r"^#+ .*", FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+def results_of(path: Path) -> list[str]:
+    """The rows of a README's table of results."""
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [row for row in rows if re.search(r"\| [−+]?\d*\.\d", row)]
 
 
 # --- repetition
@@ -248,37 +255,39 @@ def test_every_link_leads_somewhere(path: Path) -> None:
     assert not [target for target in linked(path) if not (path.parent / target).exists()]
 
 
-def tree_of(path: Path) -> list[str]:
-    """The paths in a README's captioned tree; each needs its caption."""
-    body = next(one for one in fences(path, "text") if "cli.py" in one)
+def rooms() -> list[str]:
+    """The paths in the tree of CONTRIBUTING.md, each of which needs its caption."""
+    body = next(one for one in fences(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in one and "router/" in one)
     found, folder = [], ""
     for line in body.splitlines():
-        name, caption = line.split(maxsplit=1)
+        names, caption = re.split(r"  +", line.strip(), maxsplit=1)
         assert caption
-        inner = folder + name if line.startswith(" ") else name
-        folder = name if not line.startswith(" ") and name.endswith("/") else folder
-        found.append(inner)
+        inner = line.startswith(" ")
+        found += [(folder if inner else "") + name for name in names.split(", ")]
+        folder = folder if inner else names
     return found
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_everything_in_the_tree_is_on_the_disk(path: Path) -> None:
-    places = [(ROOT / name, name.endswith("/")) for name in tree_of(path)]
+def test_contributing_tree_names_every_room_and_no_other() -> None:
+    packages = [one.parent for part in ("experts", "router", "moe") for one in (ROOT / part).glob("**/__init__.py")]
+    here = {f"{one.relative_to(ROOT).as_posix()}/" for one in packages}
+    here |= {one.relative_to(ROOT).as_posix() for one in (ROOT / "moe").glob("[a-z]*.py")}
+    tree = [name for name in rooms() if name.startswith(("moe/", "experts/", "router/"))]
+    assert sorted(tree) == sorted(here)
+
+
+def test_contributing_tree_is_on_the_disk() -> None:
+    places = [(ROOT / name, name.endswith("/")) for name in rooms()]
     assert not [place for place, folder in places if not (place.is_dir() if folder else place.is_file())]
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_everything_on_the_disk_is_in_the_tree(path: Path) -> None:
-    tree = set(tree_of(path))
-    modules = [one for part in ("experts", "router", "moe") for one in (ROOT / part).glob("*.py")]
-    packages = [one.parent for part in ("experts", "router", "moe") for one in (ROOT / part).glob("*/__init__.py")]
-    here = {one.relative_to(ROOT).as_posix() for one in modules if one.name != "__init__.py"}
-    here |= {f"{one.relative_to(ROOT).as_posix()}/" for one in packages}
-    assert not here - tree
+MODULE = re.compile(r"`((?:moe|experts|router|benchmarks|tests)/[\w./-]*\w\.(?:py|md))`")
 
 
-def test_the_tree_is_the_same_in_both_readmes() -> None:
-    assert tree_of(READMES[0]) == tree_of(READMES[1])
+@pytest.mark.parametrize("path", PAGES, ids=shown_as)
+def test_every_file_named_is_on_the_disk(path: Path) -> None:
+    named = MODULE.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
+    assert not [name for name in named if not (ROOT / name).is_file()]
 
 
 @pytest.mark.parametrize(
@@ -332,9 +341,8 @@ def test_every_python_shown_compiles(path: Path) -> None:
         compile(body, path.name, "exec")
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_dao_in_five_lines_trains(path: Path) -> None:
-    (code,) = [body for body in fences(path, "python") if "DAO" in body]
+def test_dao_in_five_lines_trains() -> None:
+    (code,) = [body for body in fences(ROOT / "docs" / "api.md", "python") if "DAO" in body]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     trunk, heads = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
 
