@@ -125,6 +125,28 @@ def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
     assert not [row for row in figures if not any(row <= set(others) for others in measured)]
 
 
+BENCHMARK = re.compile(r"`python (benchmarks/\w+\.py)([^`]*)`")
+
+
+def test_benchmarks_give_the_command_of_every_table() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "not kept" not in page
+    sections = re.split(r"^##+ ", page, flags=re.M)
+    tables = [section.split("\n|")[0] for section in sections if "\n|---" in section]
+    assert len(tables) > 5
+    assert not [above.splitlines()[0] for above in tables if not BENCHMARK.search(above)]
+
+
+def test_benchmarks_give_commands_that_can_be_typed() -> None:
+    found = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    assert not [script for script, _ in found if not (ROOT / script).is_file()]
+    for script, words in found:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        shared = [ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.M)]
+        source += "".join(path.read_text(encoding="utf-8") for path in shared if path.is_file())
+        assert not [one for one in re.findall(r"--[a-z-]+", words) if f'"{one}"' not in source], script
+
+
 def cells(row: str) -> list[str]:
     """The cells of a table's row, without emphasis."""
     return [cell.strip(" *") for cell in row.strip("|").split("|")]
