@@ -18,16 +18,16 @@ from rich.table import Table
 from said import by_domain, of_seeds, over_domains, points
 
 from experts.domain import LabelSpace
-from moe.alone import read_alone
-from moe.config import load_run
-from moe.evaluate import evaluate
-from moe.folder import read_mixture
-from moe.metrics import classification, regression
-from moe.model import Mixture
-from moe.stages import JOINT, WARMUP
-from moe.statistics import Answers
-from moe.steps import continue_stage, train_domain
-from moe.workspace import Workspace
+from moe.bootstrap import Answers
+from moe.checkpoints.expert import read_alone
+from moe.checkpoints.mixture import read_mixture
+from moe.config.run import load_run
+from moe.config.stages import JOINT, WARMUP
+from moe.evaluation.evaluate import evaluate
+from moe.evaluation.metrics import classification, regression
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace
+from moe.training.steps import continue_stage, train_domain
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDS = 5

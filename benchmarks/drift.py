@@ -13,13 +13,13 @@ from quality import CONFIG
 from rich.console import Console
 from rich.table import Table
 
-from moe.config import load_run
-from moe.drift import MEASURES, UNLIKE, compared
-from moe.familiar import fit_reference, look
-from moe.opening import open_model
-from moe.predict import Predictor
-from moe.reference import Reference, Seen, read_reference
-from moe.workspace import Workspace
+from moe.config.run import load_run
+from moe.drift.drift import MEASURES, UNLIKE, compared
+from moe.drift.fit import fit_reference, look
+from moe.drift.reference import Reference, Seen, read_reference
+from moe.inference.loading import open_model
+from moe.inference.predictor import Predictor
+from moe.runs.workspace import Workspace
 
 
 def main() -> None:

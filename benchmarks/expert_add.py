@@ -15,13 +15,13 @@ from rich.table import Table
 from said import Found, answers, by_domain, every, keep, over_domains, points, read
 
 from experts.domain import LabelSpace
-from moe.config import load_run
-from moe.folder import read_mixture
-from moe.joining import Target, add
-from moe.stages import MERGED, WARMUP
-from moe.statistics import Answers, differences, intervals
-from moe.steps import continue_stage, merge_experts, train_domain, train_shared
-from moe.workspace import Workspace
+from moe.bootstrap import Answers, differences, intervals
+from moe.checkpoints.mixture import read_mixture
+from moe.config.run import load_run
+from moe.config.stages import MERGED, WARMUP
+from moe.membership.update import Target, add
+from moe.runs.workspace import Workspace
+from moe.training.steps import continue_stage, merge_experts, train_domain, train_shared
 
 OLD, NEW, OWN, TOGETHER = "mixture without it", "the same, it has joined", "its own expert", "all trained together"
 

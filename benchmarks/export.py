@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from pairs import Batch, compare, described, texts
 
-from moe.backbone import BackboneSettings
-from moe.data.batches import by_budget
-from moe.export.graph import GRAPH, Scored, session_of, write_graph
-from moe.export.reading import reading_of
-from moe.export.source import Source, open_source
-from moe.export.vino import MODEL, compiled, convert
+from moe.data.sampler import by_budget
+from moe.export.inference_spec import reading_of
+from moe.export.onnx import GRAPH, MODEL, Scored, compiled, convert, session_of, write_graph
+from moe.export.selection import Source, open_source
+from moe.model.backbone import BackboneSettings
 
 Run = Callable[[], None]
 

@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from transformers import get_cosine_schedule_with_warmup
 
 from experts.adapter import fresh_adapter
-from moe.alone import expert_model
-from moe.attention import Attention
-from moe.backbone import has_fast_bfloat16
-from moe.config import RunSettings
-from moe.counts import label_counts
-from moe.data.batches import Collator, DomainBatches, row_lengths, tokenize
-from moe.evaluate import validate
-from moe.model import Mixture
-from moe.objective import Objective, Shared
-from moe.progress import bar
-from moe.stages import SHARED
-from moe.workspace import Workspace
+from moe.checkpoints.expert import expert_model
+from moe.config.run import RunSettings
+from moe.config.stages import SHARED
+from moe.console import bar
+from moe.data.collator import Collator, tokenize
+from moe.data.sampler import DomainBatches, row_lengths
+from moe.evaluation.evaluate import validate
+from moe.model.backbone import has_fast_bfloat16
+from moe.model.backbone_ops import Attention
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace
+from moe.training.objective import Objective, Shared
+from moe.training.stage import label_counts
 
 NAME = "shared"
 

@@ -8,9 +8,9 @@ from pairs import Batch, Ratio, batches, compare, floor, mixture, peft_config, t
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from moe.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder, token_budget
-from moe.layers import compile_layers
-from moe.predict import Predictor
+from moe.inference.predictor import Predictor
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder, token_budget
+from moe.model.backbone_ops import compile_layers
 
 
 def inference(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:

@@ -14,16 +14,15 @@ from contextlib import nullcontext
 import torch
 from pairs import mixture, timed
 
-from moe.attention import Attention
-from moe.backward import Backward
-from moe.config import load_run
-from moe.cost import Cost, resident, spending
-from moe.data.batches import Batch, inputs_of
-from moe.layers import recomputed
-from moe.model import Output
-from moe.objective import Objective, Shared
-from moe.stages import JOINT
-from moe.train import choose_learners
+from moe.config.run import load_run
+from moe.config.stages import JOINT
+from moe.data.collator import Batch, inputs_of
+from moe.model.backbone_ops import Attention, recomputed
+from moe.model.mixture import Output
+from moe.profiling import Cost, resident, spending
+from moe.training.gradient_cache import Backward
+from moe.training.objective import Objective, Shared
+from moe.training.trainer import choose_learners
 
 WAYS = {"whole": (1, False), "4 micro-batches": (4, False), "layers again": (1, True), "both": (4, True)}
 

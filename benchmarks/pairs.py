@@ -19,15 +19,16 @@ from torch import Tensor
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
-from moe.backbone import Backbone, BackboneSettings, load_backbone, token_budget
-from moe.data.batches import by_budget
-from moe.data.read import texts as read_texts
+from moe.checkpoints.mixture import build_mixture
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard
+from moe.data.readers import texts as read_texts
+from moe.data.sampler import by_budget
 from moe.data.schema import Columns
-from moe.folder import DomainCard, MixtureCard, build_mixture
-from moe.heads import HeadSettings
-from moe.model import Mixture
-from moe.sample import DOMAINS, generate
-from moe.workspace import versions
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone, token_budget
+from moe.model.heads import HeadSettings
+from moe.model.mixture import Mixture
+from moe.runs.workspace import versions
+from moe.synthetic import DOMAINS, generate
 from router.gate import GateSettings
 
 LABELS = ("negative", "neutral", "positive")

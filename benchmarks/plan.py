@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from moe.config import load_run
-from moe.progress import told_time as told
-from moe.trajectory import read_trajectory
-from moe.workspace import Workspace
+from moe.config.run import load_run
+from moe.console import told_time as told
+from moe.runs.training_log import read_trajectory
+from moe.runs.workspace import Workspace
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def commands(found: dict[str, Any]) -> list[tuple[tuple[str, ...], list[str]]]:
 def timed(*words: str) -> tuple[str, float]:
     """What a command says on standard output, and the seconds it takes."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "cli", *words], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-m", "moe", *words], check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout, time.perf_counter() - start
 
 

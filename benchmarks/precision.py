@@ -13,9 +13,9 @@ from pairs import texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.infer import answer_texts
-from moe.opening import Opening
-from moe.predict import Answer, Routing
+from moe.inference.loading import Opening
+from moe.inference.predictor import Answer, Routing
+from moe.inference.stream import answer_texts
 
 
 def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Answer]:

@@ -15,18 +15,18 @@ from finetune import fine_tuned, frozen
 from said import Found, Said, keep, read, show, show_tasks
 from sklearn.pipeline import Pipeline
 
-from experts.files import read_json
-from moe.alone import read_alone
-from moe.baselines import tfidf
-from moe.config import load_run
-from moe.evaluate import judge, routing_report
-from moe.folder import read_mixture
-from moe.model import Mixture
-from moe.predict import Predictor
-from moe.result import best_model
-from moe.stages import JOINT, MERGED, WARMUP
-from moe.steps import merge_experts, train_domain, train_router, train_shared
-from moe.workspace import Workspace
+from experts.atomic_io import read_json
+from moe.checkpoints.expert import read_alone
+from moe.checkpoints.mixture import read_mixture
+from moe.config.run import load_run
+from moe.config.stages import JOINT, MERGED, WARMUP
+from moe.evaluation.baselines import tfidf
+from moe.evaluation.evaluate import judge, routing_report
+from moe.inference.predictor import Predictor
+from moe.model.mixture import Mixture
+from moe.runs.best import best_model
+from moe.runs.workspace import Workspace
+from moe.training.steps import merge_experts, train_domain, train_router, train_shared
 
 CONFIG = Path(__file__).parent.parent / "configs" / "real" / "five_domains.yaml"
 SEEDS = (13, 42, 87)

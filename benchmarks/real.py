@@ -13,15 +13,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from moe.alone import read_alone
-from moe.baselines import baseline_reports
-from moe.config import load_run
-from moe.evaluate import evaluate
-from moe.folder import read_mixture
-from moe.stages import JOINT, MERGED, WARMUP
-from moe.statistics import Answers, Interval, differences, intervals
-from moe.steps import merge_experts, train_domain, train_router, train_shared
-from moe.workspace import Workspace
+from moe.bootstrap import Answers, Interval, differences, intervals
+from moe.checkpoints.expert import read_alone
+from moe.checkpoints.mixture import read_mixture
+from moe.config.run import load_run
+from moe.config.stages import JOINT, MERGED, WARMUP
+from moe.evaluation.baselines import baseline_reports
+from moe.evaluation.evaluate import evaluate
+from moe.runs.workspace import Workspace
+from moe.training.steps import merge_experts, train_domain, train_router, train_shared
 
 CONFIG = Path(__file__).parent.parent / "configs" / "real" / "four_domains.yaml"
 SEEDS = (13, 42, 87)

@@ -17,21 +17,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experts.files import read_json, write_json
-from moe.config import load_run
-from moe.exam.mark import Marked, by_task, mark, report
-from moe.exam.run import Sitting, answers_of, examine, questions_of
-from moe.instruct import instruct
-from moe.model import Mixture
-from moe.opening import open_language
-from moe.perplexity import Foreseen, foresee
-from moe.pretrain import pretrain, pretrain_shared
-from moe.result import best_model
-from moe.shelf import Shelf
-from moe.stages import INSTRUCT, MERGED
-from moe.statistics import differences
-from moe.steps import merge_experts, train_router
-from moe.workspace import Workspace
+from experts.atomic_io import read_json, write_json
+from moe.bootstrap import differences
+from moe.config.run import load_run
+from moe.config.stages import INSTRUCT, MERGED
+from moe.evaluation.perplexity import Foreseen, foresee
+from moe.inference.loading import open_language
+from moe.model.mixture import Mixture
+from moe.qa.evaluate import Sitting, answers_of, examine, questions_of
+from moe.qa.scoring import Marked, by_task, mark, report
+from moe.runs.best import best_model
+from moe.runs.workspace import Workspace
+from moe.training.instruct import instruct
+from moe.training.lm_dataset import Shelf
+from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.steps import merge_experts, train_router
 
 CONFIG = Path(__file__).parent.parent / "configs" / "finteam" / "small.yaml"
 CORPORA = {
@@ -163,7 +163,7 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, Foreseen]]:
         rows[title] = {name: Foreseen(**seen[title][name]) for name in names}
 
     row("vanilla", experts, dict.fromkeys(names, ()), bare=True)
-    if experts.bank.shared:
+    if experts.adapter_bank.shared:
         row("shared expert alone", experts, dict.fromkeys(names, ()))
     for name in names:
         row(f"expert {name}", experts, dict[str, Sequence[str]].fromkeys(names, [name]))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experts.domain import LabelSpace
-from moe.statistics import Answers, Interval, differences, intervals
+from moe.bootstrap import Answers, Interval, differences, intervals
 
 Said = dict[str, tuple[list[str], list[str]]]
 """By task: true labels, and those that were given."""

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from experts.gated import linear_size
+from experts.gated_linear import linear_size
 from experts.lora import LayerMap
-from moe.backbone import BackboneSettings, default_device, load_backbone, shipped_folder
-from moe.predict import Predictor
+from moe.inference.predictor import Predictor
+from moe.model.backbone import BackboneSettings, default_device, load_backbone, shipped_folder
 
 VOCABULARY = 30522  # the shipped tokenizer's
 SHAPES = {

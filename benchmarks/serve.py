@@ -29,9 +29,9 @@ from pairs import machine, texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.infer import answer_rows
-from moe.opening import Opening
-from moe.result import answering_model
+from moe.inference.loading import Opening
+from moe.inference.stream import answer_rows
+from moe.runs.best import answering_model
 
 COMMAND = Path(__file__).parent.parent / "cli.py"
 Rows = dict[str, dict[str, Any]]

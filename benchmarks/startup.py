@@ -27,15 +27,15 @@ def mark(name):
 
 import torch; mark("import torch")
 import transformers.modeling_utils, transformers.models.auto; mark("import transformers")
-import moe.answer, moe.opening, moe.result; mark("import the rest")
+import moe.inference.infer_command, moe.inference.loading, moe.runs.best; mark("import the rest")
 from pathlib import Path
-opening = moe.opening.Opening(Path(sys.argv[1]))
-from moe.folder import read_card
+opening = moe.inference.loading.Opening(Path(sys.argv[1]))
+from moe.checkpoints.mixture import read_card
 card = read_card(opening.folder); mark("check the folder's files by hash")
-from moe.backbone import load_backbone
+from moe.model.backbone import load_backbone
 load_backbone(card.backbone_settings); mark("load the backbone and tokenizer")
 predictor = opening.open(); mark("open the mixture, a second backbone included")
-from moe.infer import answer_texts
+from moe.inference.stream import answer_texts
 answer_texts(["Profit fell less than feared."], predictor); mark("first answer")
 answer_texts(["Profit fell less than feared."], predictor); mark("second answer")
 print(json.dumps(marks))
@@ -53,8 +53,8 @@ def untrained(folder: Path) -> Path:
     """The folder of a mixture of two experts that were never trained."""
     from pairs import described  # beside this file; heavy
 
-    from moe.backbone import BackboneSettings
-    from moe.folder import write_mixture
+    from moe.checkpoints.mixture import write_mixture
+    from moe.model.backbone import BackboneSettings
 
     model, card = described(2, 16, BackboneSettings(trunk_depth=1, dtype="float32"))
     write_mixture(folder / "moe", model, card, "", {})
@@ -68,7 +68,7 @@ def measure(model: Path, rounds: int) -> dict[str, float]:
         for _ in range(rounds)
     ]
     found = {f"infer: {part}": statistics.median(one[part] for one in told) for part in told[0]}
-    moe = [sys.executable, "-m", "cli"]
+    moe = [sys.executable, "-m", "moe"]
     for name, command in {
         "moe --help, whole": [*moe, "--help"],
         "moe infer on one text, whole": [*moe, "infer", "Profit fell less than feared.", "--model", str(model)],

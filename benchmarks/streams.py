@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from pairs import Ratio, described, mixture
 
-from moe.backbone import BackboneSettings
-from moe.folder import write_mixture
-from moe.infer import answer_rows
-from moe.opening import Opening
-from moe.predict import Predictor
-from moe.workers import answer_in_processes, cores
+from moe.checkpoints.mixture import write_mixture
+from moe.inference.loading import Opening
+from moe.inference.multiprocess import answer_in_processes, cores
+from moe.inference.predictor import Predictor
+from moe.inference.stream import answer_rows
+from moe.model.backbone import BackboneSettings
 
 
 def growth(some: Sequence[str], short: int = 10_000) -> Iterator[Ratio]:

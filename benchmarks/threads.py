@@ -38,11 +38,11 @@ def one() -> None:
     import torch
 
     from experts.adapter import fresh_adapter
-    from moe.alone import expert_model
-    from moe.config import load_run
-    from moe.objective import Objective
-    from moe.stages import EXPERT
-    from moe.train import choose_learners, parameter_groups
+    from moe.checkpoints.expert import expert_model
+    from moe.config.run import load_run
+    from moe.config.stages import EXPERT
+    from moe.training.objective import Objective
+    from moe.training.trainer import choose_learners, parameter_groups
 
     run = load_run()
     model = expert_model(run, "news", fresh_adapter, True, seed=13)

@@ -8,13 +8,13 @@ from pairs import Batch, Ratio, batches, compare, mixture, peft_config
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from moe.attention import Attention
-from moe.backbone import BackboneSettings, load_backbone
-from moe.config import load_run
-from moe.model import Mixture, Output
-from moe.objective import Objective, Shared
-from moe.stages import JOINT, WARMUP, Stage
-from moe.train import choose_learners
+from moe.config.run import load_run
+from moe.config.stages import JOINT, WARMUP, Stage
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.backbone_ops import Attention
+from moe.model.mixture import Mixture, Output
+from moe.training.objective import Objective, Shared
+from moe.training.trainer import choose_learners
 from router.dao import DAOSettings
 
 LIMITS = {("bfloat16", 1): "≤ 0.9", ("bfloat16", 3): "≤ 0.6", ("float32", 3): "≤ 0.5"}

@@ -23,13 +23,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from training import Step
 
-from moe.backbone import BackboneSettings, load_backbone
-from moe.config import load_run
-from moe.data.batches import tokenize
-from moe.model import Mixture
-from moe.stages import JOINT
-from moe.steps import train_shared
-from moe.workspace import Workspace
+from moe.config.run import load_run
+from moe.config.stages import JOINT
+from moe.data.collator import tokenize
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace
+from moe.training.steps import train_shared
 from router.gate import summarise
 
 DEPTHS = (0, 1, 2, 3, 4)

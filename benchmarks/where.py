@@ -16,8 +16,8 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from training import PeftStep, Step
 
-from moe.backbone import BackboneSettings, load_backbone
-from moe.stages import JOINT
+from moe.config.stages import JOINT
+from moe.model.backbone import BackboneSettings, load_backbone
 
 
 def spent(work: Callable[[], object]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """PEFT's configs and what they mean on a backbone: which layers an adapter touches, with what rank and scaling.
 
-This and `experts.weighted` are the modules that import PEFT, which is slow: training and merging need it, answering
-does not.
+This and `experts.merge_methods` are the modules that import PEFT, which is slow: training and merging need it,
+answering does not.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from experts.errors import Fault
 from experts.lora import Adapter, LayerMap, LoraSettings, Touch, check_trunk
-from experts.lowrank import LowRank
+from experts.lora_delta import LowRank
 
 
 def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:

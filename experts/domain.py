@@ -1,6 +1,6 @@
 """What a domain is: its name, its role, how many experts it has, its tasks and their labels; which heads they share.
 
-Where its rows come from is told in `moe.data`; how it is trained in `moe.stages`.
+Where its rows come from is told in `moe.data`; how it is trained in `moe.config.stages`.
 """
 
 from collections.abc import Mapping, Sequence

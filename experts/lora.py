@@ -1,7 +1,7 @@
 """What a LoRA is made with, where a backbone keeps its linear layers, and how an adapter touches them.
 
-What PEFT's configs mean here is `experts.adapter`'s; the adapters themselves live in `experts.bank`. Nothing here, nor
-anything that answers a text, imports PEFT, which takes longer than torch and transformers together.
+What PEFT's configs mean here is `experts.adapter`'s; the adapters themselves live in `experts.adapter_bank`. Nothing
+here, nor anything that answers a text, imports PEFT, which takes longer than torch and transformers together.
 """
 
 from dataclasses import dataclass, field

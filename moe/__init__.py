@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moe.classifier import MixtureClassifier
-    from moe.config import RunSettings, load_run
+    from moe.config.run import RunSettings, load_run
     from moe.errors import Fault
     from moe.estimator import MixtureEstimator
-    from moe.text_pipeline import TextPipeline, pipeline
+    from moe.pipelines import TextPipeline, pipeline
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
 
 __all__ = ["Fault", "MixtureClassifier", "MixtureEstimator", "RunSettings", "TextPipeline", "load_run", "pipeline"]
 
-_HOMES = {
+_MODULES = {
     "Fault": "errors",
     "MixtureClassifier": "classifier",
     "MixtureEstimator": "estimator",
-    "RunSettings": "config",
-    "TextPipeline": "text_pipeline",
-    "load_run": "config",
-    "pipeline": "text_pipeline",
+    "RunSettings": "config.run",
+    "TextPipeline": "pipelines",
+    "load_run": "config.run",
+    "pipeline": "pipelines",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name in _HOMES:
-        return getattr(import_module(f"moe.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"moe.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'moe' has no attribute {name!r}")
 
 

@@ -1,6 +1,7 @@
 """A trained model asked from Python: labels, probabilities, whole answers.
 
-It opens folders by `moe.opening` and answers by `moe.infer`, as `moe infer` does; training is `moe.estimator`'s.
+It opens folders by `moe.inference.loading` and answers by `moe.inference.stream`, as `moe infer` does; training is
+`moe.estimator`'s.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from experts.errors import Fault
-from moe.data.read import text_fault
-from moe.infer import answer_texts, as_row
-from moe.opening import Opening, folder_of
-from moe.predict import Answer, Predictor, Routing
+from moe.data.readers import text_fault
+from moe.inference.loading import Opening, folder_of
+from moe.inference.predictor import Answer, Predictor, Routing
+from moe.inference.stream import answer_texts, as_row
 
 
 class MixtureClassifier:

@@ -1,6 +1,7 @@
 """A mixture as a scikit-learn estimator: texts and labels in, a trained run folder and its answers out.
 
-It trains by `moe.run` and answers by `moe.classifier`; what it adds to them is scikit-learn's manners alone.
+It trains by `moe.training.pipeline` and answers by `moe.classifier`; what it adds to them is scikit-learn's manners
+alone.
 """
 
 import shutil
@@ -17,16 +18,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, column_or_1d
 
+from experts.atomic_io import write_json
 from experts.errors import Fault
-from experts.files import write_json
 from moe.classifier import MixtureClassifier, checked_texts
-from moe.config import RunSettings, find_config, overlay, parse_run
-from moe.data.write import open_writer
+from moe.config.run import RunSettings, find_config, overlay, parse_run
+from moe.config.yaml import read_yaml
+from moe.console import hushed
+from moe.data.writers import open_writer
 from moe.errors import Interrupted
-from moe.progress import hushed
-from moe.run import train_all
-from moe.workspace import Workspace
-from moe.yaml_file import read_yaml
+from moe.runs.workspace import Workspace
+from moe.training.pipeline import train_all
 
 MARK = "estimator.json"
 ALONE = "texts"

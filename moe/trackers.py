@@ -1,6 +1,6 @@
 """Who else is told of training: TensorBoard, Weights & Biases, MLflow, each by transformers' own callback.
 
-What they are told is what `moe.train` logs; our own log on disk is `moe.callbacks`'.
+What they are told is what `moe.training.trainer` logs; our own log on disk is `moe.training.callbacks`'.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from experts.errors import Fault
-from moe import ranks
+from moe import distributed as ranks
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 BOARD: Tracker = "tensorboard"

@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from router.dao import DAO, DAOSettings
     from router.gate import Gate, GateSettings
     from router.lookahead import LookAhead
-    from router.usage import Usage
+    from router.routing_stats import Usage
 
 __all__ = ["DAO", "DAOSettings", "Gate", "GateSettings", "LookAhead", "Usage"]
 
-_HOMES = {
+_MODULES = {
     "DAO": "dao",
     "DAOSettings": "dao",
     "Gate": "gate",
     "GateSettings": "gate",
     "LookAhead": "lookahead",
-    "Usage": "usage",
+    "Usage": "routing_stats",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that importing the package stays cheap."""
-    if name in _HOMES:
-        return getattr(import_module(f"router.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"router.{_MODULES[name]}"), name)
     raise AttributeError(name)

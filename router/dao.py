@@ -1,6 +1,7 @@
 """DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum.
 
-It is handed losses; which losses there are is the caller's, where they are measured and summed `router.weighting`'s.
+It is handed losses; which losses there are is the caller's, where they are measured and summed
+`router.loss_weighting`'s.
 """
 
 import math
@@ -11,10 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from router.imbalance import class_shares, imbalance_loss, imbalance_sum
+from router.class_imbalance import class_shares, imbalance_loss, imbalance_sum
 from router.lookahead import LookAhead
-from router.weighting import Seen, Weighting, optimizer_state, restore_optimizer
-from router.weightnet import WeightNet
+from router.loss_weighting import Seen, Weighting, optimizer_state, restore_optimizer
 
 
 class DAOSettings(BaseModel):
@@ -252,3 +252,28 @@ class DAO(Weighting):
             self.alpha.copy_(state["alpha"])
             self.beta.copy_(state["beta"])
         restore_optimizer(self.optimizer, state)
+
+
+class WeightNet(nn.Module):
+    """FC1 – ReLU – FC2 – softmax over the weighed losses (eq. 18 to 21), with a floor under every weight."""
+
+    def __init__(self, losses: int, hidden: int, floor: float, seed: int) -> None:
+        super().__init__()
+        assert 0 <= floor * losses <= 1 + 1e-9, "the floors may not exceed the whole"
+        self.floor = floor
+        # A generator of its own: somebody else's loop keeps its random numbers, on every device.
+        own = torch.Generator().manual_seed(seed)
+        bound = losses**-0.5
+        self.first = nn.utils.skip_init(nn.Linear, losses, hidden)
+        nn.init.uniform_(self.first.weight, -bound, bound, generator=own)
+        nn.init.uniform_(self.first.bias, -bound, bound, generator=own)
+        self.second = nn.utils.skip_init(nn.Linear, hidden, losses)
+        nn.init.zeros_(self.second.weight)  # zeros, so that DAO starts from w = 1/n whatever the losses' scale
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, weighed: Tensor, present: Tensor) -> Tensor:
+        """w (n,) of [λ_i L_i] (n,); a loss that is not present gets 0 and the others share the whole."""
+        logits = self.second(torch.relu(self.first(weighed)))  # (n,)
+        free = logits.masked_fill(~present, float("-inf")).softmax(-1)  # (n,)
+        count = int(present.sum())
+        return present * self.floor + (1.0 - self.floor * count) * free  # (n,)

@@ -18,8 +18,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from moe.config import RunSettings, parse_run
-from moe.workspace import Workspace
+from moe.config.run import RunSettings, parse_run
+from moe.runs.workspace import Workspace
 
 _COMMON = {
     "hidden_size": 32,

@@ -21,11 +21,11 @@ from conftest import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from moe.config import parse_run
-from moe.instruct import instruct
-from moe.pretrain import pretrain
-from moe.steps import merge_experts
-from moe.workspace import Workspace
+from moe.config.run import parse_run
+from moe.runs.workspace import Workspace
+from moe.training.instruct import instruct
+from moe.training.pretrain import pretrain
+from moe.training.steps import merge_experts
 
 SPOKEN = (BAD[0], FLAT[0], GOOD[0])
 """Labels as words that the tokenizer knows."""

@@ -7,10 +7,10 @@ from conftest import save_backbone, tiny_run
 from mixtures import tokens, written
 from torch import Tensor
 
-from moe.backbone import load_backbone
-from moe.export.source import Source, open_source
-from moe.heads import pool
-from moe.workspace import Workspace
+from moe.export.selection import Source, open_source
+from moe.model.backbone import load_backbone
+from moe.model.heads import pool
+from moe.runs.workspace import Workspace
 
 
 def opened(place: Path, family: str = "bert", shared: bool = False, heads: str = "per_expert", **backbone) -> Source:

@@ -6,14 +6,15 @@ import torch
 
 from experts.adapter import fresh_adapter
 from experts.lora import LayerMap, LoraSettings
-from moe.backbone import Backbone, BackboneSettings, load_backbone
-from moe.data.batches import Batch, Collator
-from moe.folder import DomainCard, MixtureCard, build_mixture, write_mixture
-from moe.heads import HeadSettings
-from moe.model import Mixture
-from moe.objective import Objective
-from moe.stages import JOINT, LossSettings
-from moe.workspace import Workspace, versions
+from moe.checkpoints.mixture import build_mixture, write_mixture
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard
+from moe.config.stages import JOINT, LossSettings
+from moe.data.collator import Batch, Collator
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone
+from moe.model.heads import HeadSettings
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace, versions
+from moe.training.objective import Objective
 from router.dao import DAOSettings
 from router.gate import GateSettings
 

@@ -18,14 +18,14 @@ from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import written
 from starlette.testclient import TestClient
 
-from moe.abstain import Kept
-from moe.backbone import load_backbone
-from moe.calibration import TaskCalibration, write_calibration
+from moe.inference.abstention import Kept
+from moe.inference.calibration import TaskCalibration, write_calibration
+from moe.model.backbone import load_backbone
+from moe.runs.workspace import Workspace
 from moe.serve.app import make_app
-from moe.serve.loading import Place, open_served
-from moe.serve.service import Service
+from moe.serve.model_loader import Place, open_served
+from moe.serve.model_manager import Service
 from moe.serve.settings import ServeSettings
-from moe.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,15 +16,17 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-import cli
-from experts import folder as expert_folder
-from experts.files import MANIFEST
-from moe import folder as mixture_folder
-from moe import report_page, result, trajectory
-from moe.config import RunSettings, load_run, overlay, parse_run
+from experts import expert_io as expert_folder
+from experts.atomic_io import MANIFEST
+from moe.checkpoints import mixture as mixture_folder
+from moe.commands import main as cli
+from moe.config.run import RunSettings, load_run, overlay, parse_run
+from moe.config.stages import STAGES, StageSettings, StagesSettings
+from moe.config.yaml import read_yaml
+from moe.report import html as report_page
+from moe.runs import best as result
+from moe.runs import training_log as trajectory
 from moe.serve.settings import ServeSettings
-from moe.stages import STAGES, StageSettings, StagesSettings
-from moe.yaml_file import read_yaml
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]

@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mixtures import mixture
 
+from experts.atomic_io import check_manifest
 from experts.errors import Fault
-from experts.files import check_manifest
-from experts.folder import parse_card
-from moe.backbone import BackboneSettings, load_backbone
-from moe.config import RunSettings, load_run, parse_run
-from moe.data.inspect import inspect_file
-from moe.folder import parse_mixture_card
-from moe.infer import answer_rows, answer_texts
-from moe.predict import Predictor
-from moe.workspace import Workspace
+from experts.expert_io import parse_card
+from moe.checkpoints.mixture import parse_mixture_card
+from moe.config.run import RunSettings, load_run, parse_run
+from moe.data.profile import inspect_file
+from moe.inference.predictor import Predictor
+from moe.inference.stream import answer_rows, answer_texts
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.runs.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 SOON = settings(
@@ -240,6 +240,6 @@ def test_no_module_unpickles_or_runs_code_of_a_model() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if (danger := dangers(node))
     }
-    assert found == {"moe/yaml_file.py: yaml.load"}, "that one is a subclass of the safe loader"
+    assert found == {"moe/config/yaml.py: yaml.load"}, "that one is a subclass of the safe loader"
     assert dangers(ast.parse("torch.load(path)").body[0].value) == "torch.load"  # type: ignore[attr-defined]
     assert dangers(ast.parse("from pickle import loads").body[0]) == "pickle"

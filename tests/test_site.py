@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moe.yaml_file import read_yaml
+from moe.config.yaml import read_yaml
 
 ROOT = Path(__file__).parent.parent
 BUILD = (sys.executable, "-m", "mkdocs", "build", "--strict")  # --quiet would count no warning, so let all pass
@@ -41,7 +41,7 @@ def test_pictures_are_small_enough_to_keep() -> None:
 @pytest.mark.parametrize(
     ("place", "written", "turned"),
     [
-        ("method.md", "[a](../moe/stages.py)", "[a](source/moe/stages.py.md)"),
+        ("method.md", "[a](../moe/config/stages.py)", "[a](source/moe/config/stages.py.md)"),
         ("index.md", "[a](../README.md#limits)", "[a](readme.md#limits)"),
         ("readme.md", "[a](docs/data.md#scores), [b](LICENSE)", "[a](data.md#scores), [b](source/LICENSE.md)"),
         ("index.md", "[a](data.md), [b](#here), [c](https://x.org/y.md)", None),

@@ -91,7 +91,7 @@ def _marked(page: str, name: str, command: Any) -> str:
 def main() -> None:
     """Write the page."""
     sys.path.insert(0, str(ROOT))
-    import cli
+    from moe.commands import main as cli
 
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(written(page, typer.main.get_command(cli.app)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files of labelled text: read, checked, split without leaks, prepared on disk, inspected, written.
+"""From files to batches: readers, schema, validation, splits, deduplication, collators and samplers.
 
-Turning rows into tokens and batches is left to the rest of `moe`; what a label means to a head, to `experts.domain`.
+Generating text is left to `moe.synthetic` and `moe.augment`.
 """

@@ -22,13 +22,13 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 
+from experts.atomic_io import read_json, sha256_of, whole_folder, writable, write_json
 from experts.errors import Fault
-from experts.files import read_json, sha256_of, whole_folder, writable, write_json
-from moe.data.check import check
-from moe.data.collect import FEATURES, Tally, collect, refuse
-from moe.data.read import records
+from moe.data.ingest import FEATURES, Tally, collect, refuse
+from moe.data.readers import records
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
-from moe.data.split import Parts, Rows, draw, part, without_straddlers
+from moe.data.splits import Parts, Rows, draw, part, without_straddlers
+from moe.data.validation import check
 
 REJECTED = "rejected.csv"
 PREPARED = "prepared.json"

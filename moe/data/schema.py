@@ -9,7 +9,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moe.data.asks import ASKS
+from moe.data.prompt_templates import ASKS
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -218,7 +218,7 @@ class Record:
 class Row:
     """One row that can be used: `label` indexes the task's labels, `score` is in [-1, 1], None where there is none.
 
-    `prompt`, `answer` and `choices` are of rows that ask (`moe.data.asks`), None and empty in others.
+    `prompt`, `answer` and `choices` are of rows that ask (`moe.data.prompt_templates`), None and empty in others.
     """
 
     id: str

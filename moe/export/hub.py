@@ -4,6 +4,7 @@ The card tells what the files themselves say: backbone, experts, rows and hashes
 Nothing is uploaded here.
 """
 
+import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,7 @@ from typing import Any
 from datasets import DatasetDict
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from experts.errors import Fault
-from experts.files import (
+from experts.atomic_io import (
     MANIFEST,
     check_manifest,
     listed,
@@ -23,15 +23,17 @@ from experts.files import (
     write_manifest,
     write_text,
 )
-from experts.folder import CARD as EXPERT_CARD
-from experts.folder import README
-from moe.calibration import CALIBRATION, read_calibration, write_calibration
+from experts.errors import Fault
+from experts.expert_io import CARD as EXPERT_CARD
+from experts.expert_io import README, BackboneId
+from moe.checkpoints.mixture import CONFIG, read_card
+from moe.checkpoints.mixture_card import MixtureCard
+from moe.console import info
 from moe.data.prepare import PREPARED
-from moe.export.names import hub_name, public_name
-from moe.folder import CONFIG, MixtureCard, read_card
-from moe.progress import say
+from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
+from moe.model.backbone import SHIPPED
 
-LICENCE, TEMPLATE = "LICENSE", Path(__file__).parent.parent / "templates" / "model_card.md"
+LICENCE, TEMPLATE = "LICENSE", Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
 FIGURES = (("accuracy", "accuracy"), ("macro_f1", "f1"))
 UNSAID = "other"
 
@@ -74,7 +76,7 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
     check_manifest(out, "a mixture")
     remarks = list(_remarks(folder, card, licence, rows, made_up))
     for remark in remarks:
-        say(remark)
+        info(remark)
     return {"figures": {"count": len(figures), "of": rows}, "remarks": remarks}
 
 
@@ -209,3 +211,18 @@ their own too; those may bind what was learned from them.
 
 FinMoE, the program that made and runs them, is under the Apache License 2.0.
 """
+
+
+SHIPPED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def public_name(backbone: BackboneId) -> str:
+    """Its name on the hub, the shipped one's included; a folder's path stays a path."""
+    return SHIPPED_ON_HUB if backbone.name == SHIPPED else backbone.name
+
+
+def hub_name(backbone: BackboneId) -> str | None:
+    """Its name on the hub; None for a folder."""
+    name = public_name(backbone)
+    return name if _HUB.fullmatch(name) and (backbone.revision is not None or backbone.name == SHIPPED) else None

@@ -1,29 +1,31 @@
 """The addresses of the service, as FastAPI serves and describes them.
 
-What lies behind them is `moe.serve.service`'s; those of language models are `moe.serve.chat`'s, the page is
-`moe.serve.pages`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
+What lies behind them is `moe.serve.model_manager`'s; those of language models are `moe.serve.routes_chat`'s, the page
+is `moe.serve.app`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
+from starlette.staticfiles import StaticFiles
 
 from experts.errors import Fault
-from moe.serve.chat import chat_routes
-from moe.serve.explaining import explain_routes
-from moe.serve.forms import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
-from moe.serve.guard import Guard, Watch
-from moe.serve.labelling import Asked
+from moe.plots import style as palette
+from moe.serve.engine_classify import Asked
+from moe.serve.errors import Refused, hang_up, told
 from moe.serve.metrics import KIND
-from moe.serve.pages import mount_files, page_routes
-from moe.serve.refusals import Refused, hang_up, told
-from moe.serve.service import Service
+from moe.serve.middleware import Guard, Watch
+from moe.serve.model_manager import Service
+from moe.serve.routes_chat import chat_routes
+from moe.serve.routes_explain import explain_routes
+from moe.serve.schemas import Health, ModelTold, PredictResponse, Swapped, limits_of, predict_form
 
 LIMITS = (401, 403, 408, 413)  # of the door
 PLAIN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
@@ -129,3 +131,34 @@ def _describe(app: FastAPI, service: Service) -> None:
 
     app.openapi = describe  # type: ignore[method-assign]
     service.swapped.append(forget)
+
+
+FILES = Path(__file__).parent / "page"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Only files of this service, nothing inline, and no text that a script could turn into HTML."""
+COLOURS = ("BLUE", "ORANGE", "GREEN", "PINK", "SKY", "RED")
+"""Of `moe.plots.style`, in the order in which experts take them."""
+
+
+def page_routes() -> APIRouter:
+    """The page, and its colours."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def page() -> Response:
+        return FileResponse(FILES / "index.html", headers={"Content-Security-Policy": POLICY})
+
+    @routes.get("/page/palette.css")
+    async def colours() -> Response:
+        lines = "".join(f"  --{name.lower()}: {getattr(palette, name)};\n" for name in COLOURS)
+        return Response(f":root {{\n{lines}}}\n", media_type="text/css")
+
+    return routes
+
+
+def mount_files(app: FastAPI) -> None:
+    """Serve what the page is made of, below `/page`."""
+    app.mount("/page", StaticFiles(directory=FILES))

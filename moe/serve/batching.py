@@ -1,6 +1,6 @@
 """The queue before the model: what comes close together is computed together, by one thread, in the order it came.
 
-What is computed is an engine's (`moe.serve.labelling`, `moe.serve.writing`); the event loop only waits.
+What is computed is an engine's (`moe.serve.engine_classify`, `moe.serve.engine_generate`); the event loop only waits.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from experts.errors import Fault
-from moe.serve.refusals import Refused
+from moe.serve.errors import Refused
 
 
 class Engine(Protocol):

@@ -1,6 +1,6 @@
 """Settings of the service: where it listens, how much it takes, who may ask; and what makes it refuse to start.
 
-Which keys there are is told by their hashes alone; how a key is made and known is `moe.serve.keys`'.
+Which keys there are is told by their hashes alone; how a key is made and known is `moe.serve.auth`'.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from experts.errors import Fault
-from moe.faults import sentence
-from moe.yaml_file import read_yaml
+from moe.config.messages import sentence
+from moe.config.yaml import read_yaml
 
 Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")

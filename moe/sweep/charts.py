@@ -9,9 +9,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experts.files import writable
-from moe.palette import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
-from moe.sweep.plan import Plan, Values, told
+from experts.atomic_io import writable
+from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.sweep.grid import Plan, Values, told
 from moe.sweep.summary import shortly
 
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)

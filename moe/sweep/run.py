@@ -1,6 +1,6 @@
 """A sweep from its file to its table: every point from every seed, finished ones taken as they are.
 
-A point itself is `moe.sweep.points`', the table `moe.sweep.summary`'s, the pictures `moe.sweep.charts`'.
+A point itself is `moe.sweep.trials`', the table `moe.sweep.summary`'s, the pictures `moe.sweep.charts`'.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from experts.atomic_io import writable, write_json
 from experts.errors import Fault
-from experts.files import writable, write_json
-from moe.data.write import open_writer
-from moe.progress import say
+from moe.console import info
+from moe.data.writers import open_writer
 from moe.sweep.charts import draw
-from moe.sweep.plan import Plan, Point, Values, read_plan, told
-from moe.sweep.points import Result, do_point, finished, quality, workspace_of
+from moe.sweep.grid import Plan, Point, Values, read_plan, told
 from moe.sweep.search import search, tried
 from moe.sweep.summary import flat, summarise
+from moe.sweep.trials import Result, do_point, finished, quality, workspace_of
 
 RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
 
@@ -47,11 +47,13 @@ class _Sweep:
             return self.results[point.key, seed]
         work = workspace_of(self.plan, point, seed, self.out)
         known = finished(work)
-        say(f"{self._place()}: {told(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}")
+        info(
+            f"{self._place()}: {told(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}"
+        )
         try:
             result = do_point(self.plan, point, seed, self.out)
         except Fault as fault:
-            say(f"failed: {fault}")
+            info(f"failed: {fault}")
             self.failed[f"{point.key}/seed-{seed}"] = str(fault)
             return None
         self.results[point.key, seed] = result
@@ -83,7 +85,7 @@ def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: S
         path: a sweep file, or a run's config with `over`.
         out: the sweep's folder; `runs/sweeps/NAME` by default. What is finished there is not done again.
         sets: `key=value`, laid over every point.
-        over: `key=v1,v2`, see `moe.sweep.plan.read_plan`.
+        over: `key=v1,v2`, see `moe.sweep.grid.read_plan`.
 
     Returns:
         what `moe.sweep.summary.summarise` gives, and `folder`, `charts`, `failed`.

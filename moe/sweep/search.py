@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experts.atomic_io import writable
 from experts.errors import Fault
-from experts.files import writable
-from moe.sweep.plan import Plan, Values, as_yaml, number, short_hash
+from moe.sweep.grid import Plan, Values, as_yaml, number, short_hash
 from moe.sweep.settings import SearchSettings
 
 if TYPE_CHECKING:

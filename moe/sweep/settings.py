@@ -1,6 +1,6 @@
 """What a sweep file may say: the run, the values, the seeds, the search.
 
-Reading it and making points of it is `moe.sweep.plan`'s.
+Reading it and making points of it is `moe.sweep.grid`'s.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moe.config import EXPONENT
+from moe.config.run import EXPONENT
 
 
 def _different(values: Sequence[Any]) -> Sequence[Any]:

@@ -1,6 +1,6 @@
 """What a sweep found: each point's figures as mean and spread over seeds, the best by validation, and the table.
 
-Where the figures come from is `moe.sweep.points`'; the pictures of them are `moe.sweep.charts`'.
+Where the figures come from is `moe.sweep.trials`'; the pictures of them are `moe.sweep.charts`'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from moe.sweep.plan import Plan, Point, told
-from moe.sweep.points import LABEL_FIGURES, SCORE_FIGURES, Result, quality
-from moe.tables import Table
+from moe.console import Table
+from moe.sweep.grid import Plan, Point, told
+from moe.sweep.trials import LABEL_FIGURES, SCORE_FIGURES, Result, quality
 
 COSTS = ("seconds", "peak_mib")
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE"}

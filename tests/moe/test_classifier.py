@@ -8,10 +8,10 @@ from conftest import Make
 from mixtures import written
 
 from moe import Fault, MixtureClassifier
-from moe.backbone import load_backbone
-from moe.infer import answer_rows
-from moe.opening import Opening
-from moe.result import write_result
+from moe.inference.loading import Opening
+from moe.inference.stream import answer_rows
+from moe.model.backbone import load_backbone
+from moe.runs.best import write_result
 
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost"]
 

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from moe import Fault, MixtureClassifier, MixtureEstimator
 from moe import estimator as home
 from moe.errors import Interrupted
-from moe.run import train_all
+from moe.training.pipeline import train_all
 
 DOMAINS = ("news", "forum")
 ROWS = [row | {"domain": name} for name in DOMAINS for row in made_up_rows(name, 60)]

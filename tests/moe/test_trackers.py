@@ -12,10 +12,10 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from moe.errors import Fault
-from moe.job import Job, arguments
-from moe.steps import train_domain
 from moe.trackers import check_trackers, tracked
-from moe.train import fit
+from moe.training.job import Job, arguments
+from moe.training.steps import train_domain
+from moe.training.trainer import fit
 
 
 class Told(TrainerCallback):
@@ -47,7 +47,7 @@ def test_the_setting_reaches_transformers_and_the_callback_hears_every_step(
     make_work: Make, library: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Job] = []
-    monkeypatch.setattr("moe.stage_run.fit", lambda model, job: seen.append(job) or fit(model, job))
+    monkeypatch.setattr("moe.training.stage.fit", lambda model, job: seen.append(job) or fit(model, job))
     work = make_work(track=["wandb"])
     train_domain(work, "news")
     (job,) = seen
@@ -65,7 +65,7 @@ def test_report_to_holds_what_is_not_ours_to_write(make_work: Make, monkeypatch:
             found.append(arguments(model, replace(job, track=track), 4).report_to)
         return fit(model, job)
 
-    monkeypatch.setattr("moe.stage_run.fit", caught)
+    monkeypatch.setattr("moe.training.stage.fit", caught)
     work = make_work()
     train_domain(work, "news")
     assert found == [[], [], ["wandb", "mlflow"]]

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from router.comparators import make_weighting
 from router.dao import DAO, DAOSettings, difficulty
-from router.weighting import Constant, measure, relative
+from router.loss_weighting import Constant, measure, relative
+from router.mtl_baselines import make_weighting
 
 PAPER = DAOSettings(ema=0.0, norm_floor=0.0, weight_floor=0.0)
 NAMES = ("classes", "polarity")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.data.schema import DAO5
-from moe.data.scores import label_of
+from moe.data.validation import label_of
 
 
 @pytest.mark.parametrize(

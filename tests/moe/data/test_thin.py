@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from moe.data.thin import thinned
+from moe.data.sampler import thinned
 
 
 def rows() -> Dataset:

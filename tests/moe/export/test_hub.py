@@ -8,17 +8,16 @@ from exports import opened
 from huggingface_hub import ModelCard, metadata_load
 from mixtures import TEXTS
 
+from experts.atomic_io import read_json, sha256_of, write_json, write_text
 from experts.errors import Fault
-from experts.files import read_json, sha256_of, write_json, write_text
-from experts.folder import BackboneId
-from moe.calibration import TaskCalibration, write_calibration
-from moe.export.hub import write_hub
-from moe.export.names import SHIPPED_ON_HUB, hub_name, public_name
-from moe.folder import read_mixture, write_mixture
-from moe.infer import answer_texts
-from moe.opening import Opening
-from moe.sample import write_sample
-from moe.verify import verify
+from experts.expert_io import BackboneId
+from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub
+from moe.inference.calibration import TaskCalibration, write_calibration
+from moe.inference.loading import Opening
+from moe.inference.stream import answer_texts
+from moe.integrity import verify
+from moe.synthetic import write_sample
 
 FIGURES = {"accuracy": 0.875, "macro_f1": 0.8604651}
 

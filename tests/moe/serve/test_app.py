@@ -12,10 +12,10 @@ import pytest
 from serving import calibrated, client, make_service
 from starlette.testclient import TestClient
 
-from moe.infer import answer_rows
-from moe.opening import Opening
+from moe.inference.loading import Opening
+from moe.inference.stream import answer_rows
 from moe.serve.app import make_app
-from moe.serve.keys import new_key
+from moe.serve.auth import new_key
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders and the margin", "rates"]
 

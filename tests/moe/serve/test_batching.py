@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moe.serve.batching import Batcher
-from moe.serve.refusals import Refused
+from moe.serve.errors import Refused
 
 
 class Counting:

@@ -9,9 +9,9 @@ import pytest
 from serving import calibrated, client
 from starlette.testclient import TestClient
 
-from moe import palette
-from moe.serve.keys import new_key
-from moe.serve.pages import FILES, POLICY
+from moe.plots import style as palette
+from moe.serve.app import FILES, POLICY
+from moe.serve.auth import new_key
 
 OURS = sorted(FILES.iterdir())
 ELSEWHERE = re.compile(r"https?:|//\w+\.\w|@import|url\(")

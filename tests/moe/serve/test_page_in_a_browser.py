@@ -13,9 +13,9 @@ from corpora import save_model
 from mixtures import written_team
 from serving import calibrated, listening, make_service
 
-from moe.serve import reasoning
-from moe.serve.keys import new_key
-from moe.serve.service import Service
+from moe.serve import engine_explain as reasoning
+from moe.serve.auth import new_key
+from moe.serve.model_manager import Service
 
 CHROMIUM = Path("/usr/bin/chromium")
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

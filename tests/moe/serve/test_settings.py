@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.serve.keys import hash_of, new_key, owner_of
+from moe.serve.auth import hash_of, new_key, owner_of
 from moe.serve.settings import ServeSettings, is_loopback, read_settings, refuse_missing_extra, refuse_open_door
 
 

@@ -13,13 +13,13 @@ from mixtures import written, written_team
 from serving import client, make_service
 from starlette.testclient import TestClient
 
+from experts.atomic_io import write_manifest
 from experts.errors import Fault
-from experts.files import write_manifest
-from experts.tensors import load_tensors, save_tensors
-from moe.backbone import load_backbone
+from experts.safetensors_io import load_tensors, save_tensors
+from moe.model.backbone import load_backbone
+from moe.runs.workspace import Workspace
 from moe.serve.app import make_app
-from moe.serve.loading import Place, open_served
-from moe.workspace import Workspace
+from moe.serve.model_loader import Place, open_served
 
 TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 

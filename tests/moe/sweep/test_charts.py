@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from moe.sweep.charts import COLOURS, Axis, axes, draw, lines_of, numbers_of
-from moe.sweep.plan import Plan, read_plan, told
+from moe.sweep.grid import Plan, read_plan, told
 from moe.sweep.summary import shortly, spread, summarise, sweep_view
 
 DEMO = "run: demo.yaml\nuntil: expert\ndomains: [news]\n"

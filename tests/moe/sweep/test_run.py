@@ -13,11 +13,11 @@ from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
 
 from experts.errors import Fault
 from moe.errors import Interrupted
-from moe.sweep.plan import read_plan
-from moe.sweep.points import figures, quality
+from moe.sweep.grid import read_plan
 from moe.sweep.run import sweep
 from moe.sweep.search import JOURNAL
-from moe.train import _Loop
+from moe.sweep.trials import figures, quality
+from moe.training.trainer import _Loop
 
 FIGURES = {"accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1", "mse", "mae", "rmse", "r2"}
 EXPERTS = "run: tiny.yaml\nuntil: expert\ndomains: [news]\n"

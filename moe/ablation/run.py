@@ -1,0 +1,192 @@
+"""An ablation from a finished run to its table: every row judged on the run's test rows, beside the full mixture.
+
+Which rows there are is `moe.ablation.variants`', how they are shown `moe.ablation.view`'s.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from experts.atomic_io import write_json
+from experts.errors import Fault
+from moe.ablation.retrain import FOLDER, retrain
+from moe.ablation.variants import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
+from moe.ablation.view import draw
+from moe.bootstrap import Answers, Interval, differences
+from moe.checkpoints.mixture import read_card, read_mixture
+from moe.checkpoints.mixture_card import MixtureCard
+from moe.console import info
+from moe.evaluation.datasets import test_rows
+from moe.evaluation.evaluate import answers_by_task, evaluate
+from moe.export.selection import own_update, together
+from moe.model.mixture import Mixture
+from moe.qa.evaluate import Sitting, answers_of, examine, questions_of, report_of
+from moe.qa.scoring import Asked
+from moe.runs.best import RESULT as VERDICT
+from moe.runs.best import answering_model, best_model
+from moe.runs.workspace import Workspace
+from moe.training.lm_dataset import Shelf
+from moe.training.stage import Lesson
+
+RESULT, CHART = "ablation.json", "ablation.png"
+Said = dict[str, Answers]
+Found = tuple[dict[str, Any], Said]
+
+
+def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
+    """Every row that a run can have; no weight is loaded.
+
+    Raises:
+        Fault: when the run has no mixture, or the folder is none.
+    """
+    card = read_card(model or _own_model(work))
+    roles: dict[str, list[str]] = {}
+    for domain in card.domains:
+        roles.setdefault(domain.role, []).extend(domain.experts)
+    rows = answered_rows(card.routed, card.shared, card.language, roles)
+    return [*rows, *([] if card.language else retrained_rows(work.run))]
+
+
+def _own_model(work: Workspace) -> Path:
+    return best_model(work.out) if work.run.language is None else answering_model(work.out)
+
+
+def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
+    """Judge the rows of a run and write `ablation/ablation.json` and its chart.
+
+    Args:
+        model: a mixture's folder, the run's best by default.
+        only: the rows to do; all by default.
+        again: train the rows that need it; else only those are done that need none.
+
+    Returns:
+        `model`, `texts`, and `rows`: `name`, `kind`, `says`, `tasks` and `mean` (accuracy and macro-F1), and, but for
+        the full mixture's, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval; all in [−1, 1].
+        Of a language model also `perplexity` on each domain's held-out text; what the run has no data for is left out.
+
+    Raises:
+        Fault: when there is no mixture, a row is unknown, or training goes wrong.
+        Interrupted: on Ctrl-C in training, after a checkpoint.
+    """
+    folder = model or _own_model(work)
+    rows = chosen(rows_of(work, folder), only, again)
+    if again and model is None and not (work.out / VERDICT).is_file():
+        missing = "one whose router is not trained to its end"
+        raise Fault(
+            f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
+        )
+    mixture, card = read_mixture(folder)
+    if card.language:
+        content = ablate_language(work, mixture, card.template, rows)
+        return _written(work, content | {"model": str(folder)})
+    texts = test_rows(work, mixture, None, None, None, ())
+    answered = [row for row in rows if isinstance(row, Answered)]
+    found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
+    del mixture
+    for i, row in enumerate((one for one in rows if isinstance(one, Retrained)), len(answered) + 1):
+        info(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
+        other, its_card = read_mixture(retrain(work, row))
+        found.append(_judge(other, its_card, texts, Answered(row.name, row.says), "retrained"))
+    rows_found = [beside(*one, *found[0]) for one in found]
+    return _written(work, {"model": str(folder), "texts": len(texts), "rows": rows_found})
+
+
+def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
+    content["chart"] = str(draw(content, work.out / FOLDER / CHART))
+    write_json(work.out / FOLDER / RESULT, content)
+    return content
+
+
+def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, place: str) -> Found:
+    info(f"{place}: {row.name}: {row.says}")
+    with asked_as(mixture, row):
+        return _judge(mixture, card, texts, row, "answered")
+
+
+def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, kind: str) -> Found:
+    """A row's figures, and what it said of every labelled text."""
+    length = card.backbone_settings.max_length
+    report, judged = evaluate(mixture, texts, card.template, length, row.routing, row.pin, quiet=False)
+    if not report["tasks"]:
+        raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
+    short = {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in report["tasks"].items()}
+    mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
+    said = answers_by_task([one for one in judged if one.true is not None], mixture.labels)
+    return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
+
+
+@contextmanager
+def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
+    """Let a mixture answer as a row says while it lasts.
+
+    A merged row keeps equal gates for heads that are each expert's own; in the layers the merged update stands alone.
+    """
+    with mixture.restricted(row.without, row.alike):
+        if row.merge is None:
+            yield
+            return
+        with mixture.bank.replaced(own_update(mixture, together(mixture, row.merge, None))):
+            yield
+
+
+def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Said) -> dict[str, Any]:
+    """A row with its difference from the full mixture, paired by text; macro-F1 over tasks that have classes."""
+    if row["name"] == FULL or not said:
+        return row
+    accuracy = _difference(said, said_full, list(said_full))["accuracy"]
+    classed = [task for task, one in said_full.items() if one.classes > 1]
+    f1 = _difference(said, said_full, classed)["macro_f1"] if classed else accuracy
+    found = {"accuracy": accuracy, "macro_f1": f1}
+    ends = {f"{name}_interval": one.ends for name, one in found.items()}
+    return row | {"difference": {name: one.value for name, one in found.items()} | ends}
+
+
+def _difference(said: Said, said_full: Said, tasks: list[str]) -> dict[str, Interval]:
+    return differences([said[task] for task in tasks], [said_full[task] for task in tasks])
+
+
+def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """`texts` and `rows` of the ablation, as `moe.ablation.run.ablate` tells them.
+
+    Raises:
+        Fault: when the run has neither questions nor corpora, or their files are bad.
+    """
+    asked = questions_of(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
+    corpora = all(one.corpus for one in work.run.domains.values())
+    if not asked and not corpora:
+        raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
+    held_out = Shelf(work, mixture).routed() if corpora else None
+    found: list[Found] = []
+    answered = [row for row in rows if isinstance(row, Answered)]
+    for i, row in enumerate(answered, 1):
+        info(f"{i} of {len(answered)}: {row.name}: {row.says}")
+        with asked_as(mixture, row):
+            found.append(_row(mixture, template, row, asked, held_out))
+    return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}
+
+
+def _row(mixture: Mixture, template: str, row: Answered, asked: Sequence[Asked], held_out: Lesson | None) -> Found:
+    told: dict[str, Any] = {"name": row.name, "kind": "answered", "says": row.says, "tasks": {}, "mean": None}
+    if held_out is not None and row.routing == "soft" and not row.pin:
+        told["perplexity"] = _named(held_out.evaluate())
+    if not asked:
+        return told, {}
+    sitting = Sitting(hard=row.routing == "hard", pin=row.pin)
+    marked = examine(mixture, template, asked, sitting, quiet=False)
+    report = report_of(marked, sitting)
+    tasks = {task: _short(one) for task, one in report["tasks"].items()}
+    mean = {"accuracy": report["mean"]["accuracy"]}
+    mean["macro_f1"] = report["mean"].get("macro_f1", mean["accuracy"])
+    return told | {"tasks": tasks, "mean": mean}, answers_of(marked)
+
+
+def _short(one: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy and macro-F1; of free answers, which have no classes, right and wrong are all there is."""
+    return {"accuracy": one["accuracy"], "macro_f1": one.get("macro_f1", one["accuracy"])}
+
+
+def _named(figures: Mapping[str, float]) -> dict[str, float]:
+    return {key.removeprefix("perplexity_"): figures[key] for key in figures if key.startswith("perplexity_")}

@@ -1,0 +1,206 @@
+"""What is in a file: rows, labels, scores, lengths, languages, duplicates, rejects, counted in one pass and drawn.
+
+It changes nothing and writes nothing; making a data set of the file is left to `prepare`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.bar import Bar
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from moe.console import Table
+from moe.data.dedup import NearIndex, is_chinese
+from moe.data.readers import records
+from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.validation import check, wanted
+
+_NEAR = 0.85
+_NEAR_ROWS = 50_000
+_SHOWN_REJECTS = 10
+_SHOWN_LABELS = 20
+_MOST_LABELS = 1000
+_SCORE_BINS = 10
+_LENGTH_BINS = 12
+_WIDTH = 40
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclass
+class _Counts:
+    """What passed by; distinct lengths and texts' hashes are all that grows with the file."""
+
+    rows: int = 0
+    duplicates: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    origins: Counter[str] = field(default_factory=Counter)
+    words: Counter[int] = field(default_factory=Counter)
+    characters: Counter[int] = field(default_factory=Counter)
+    scores: Counter[int] = field(default_factory=Counter)
+    chinese: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+    texts: set[int] = field(default_factory=set)
+    same_text: int = 0
+
+
+def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]:
+    """Count what is in a file; without a task any label is counted as it stands.
+
+    Args:
+        path: csv, jsonl, txt, parquet or `datasets` folder.
+        task: columns and labels to hold the rows against.
+
+    Returns:
+        JSON values: rows, labels (the file's own words), classes (the task's), scores, lengths, languages, splits,
+        origins, duplicates (of id and content, of text, near), rejects.
+
+    Raises:
+        Fault: when the file cannot be read; see `read.records`.
+    """
+    task = task or TaskSettings()
+    counts = _Counts()
+    rows = _rows(path, task, counts)
+    first = ((row.line, row.text) for row in islice(rows, _NEAR_ROWS))
+    near = sum(bool(others) for _, others in NearIndex[int](_NEAR).near(first, keep=True))
+    among = counts.rows
+    for _ in rows:
+        pass
+    return _report(path, counts) | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
+
+
+def _rows(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
+    """The file's rows; on the way everything is counted."""
+    wished = (record for record in records(path, task.columns) if wanted(record, task))
+    for found in check(_words_counted(wished, counts), task):
+        if isinstance(found, Row):
+            _count_row(found, task, counts)
+            yield found
+        elif isinstance(found, Duplicate):
+            counts.duplicates += 1
+        else:
+            counts.reasons[found.reason] += 1
+            counts.rejects += [found] if len(counts.rejects) < _SHOWN_REJECTS else []
+
+
+def _words_counted(found: Iterable[Record], counts: _Counts) -> Iterator[Record]:
+    for record in found:
+        label = record.values.get("label")
+        if not record.error and (str(label) in counts.labels or len(counts.labels) < _MOST_LABELS):
+            counts.labels["(none)" if label in (None, "") else str(label)] += 1
+        origin = str(record.values.get("origin") or ORIGINAL)
+        if not record.error and (origin in counts.origins or len(counts.origins) < _MOST_LABELS):
+            counts.origins[origin] += 1
+        yield record
+
+
+def _count_row(row: Row, task: TaskSettings, counts: _Counts) -> None:
+    counts.rows += 1
+    counts.languages[row.lang or "(none)"] += 1
+    counts.splits[row.split or "(none)"] += 1
+    counts.words[len(row.text.split())] += 1
+    counts.characters[len(row.text)] += 1
+    counts.chinese += is_chinese(row.text)
+    if row.label is not None:
+        counts.classes[task.labels[row.label]] += 1
+    if row.score is not None:
+        counts.scores[min(_SCORE_BINS - 1, math.floor((row.score + 1) / 2 * _SCORE_BINS))] += 1
+    text = hash(row.text)
+    counts.same_text += text in counts.texts
+    counts.texts.add(text)
+
+
+def _report(path: Path, counts: _Counts) -> dict[str, Any]:
+    edges = [round(-1 + 2 * place / _SCORE_BINS, 3) for place in range(_SCORE_BINS + 1)]
+    bins = [counts.scores[place] for place in range(_SCORE_BINS)]
+    return {
+        "file": str(path),
+        "rows": counts.rows,
+        "labels": dict(counts.labels.most_common()),
+        "classes": dict(counts.classes.most_common()),
+        "scores": {"edges": edges, "counts": bins, "rows": sum(bins)},
+        "words": _lengths(counts.words),
+        "characters": _lengths(counts.characters),
+        "languages": dict(counts.languages.most_common()),
+        "chinese_rows": counts.chinese,
+        "splits": dict(counts.splits.most_common()),
+        "origins": dict(counts.origins.most_common()),
+        "duplicates": {"id_and_content": counts.duplicates, "text": counts.same_text},
+        "rejected": {
+            "rows": counts.reasons.total(),
+            "reasons": dict(counts.reasons.most_common()),
+            "first": [asdict(reject) for reject in counts.rejects],
+        },
+    }
+
+
+def _lengths(lengths: Counter[int]) -> dict[str, Any]:
+    """Quantiles, and a histogram up to the 99th percentile whose last bin holds what is longer."""
+    quantiles = {f"{share:.0%}": _quantile(lengths, share) for share in _QUANTILES} if lengths else {}
+    width = max(1, math.ceil((quantiles.get("99%", 0) + 1) / _LENGTH_BINS))
+    bins = Counter[int]()
+    for length, count in lengths.items():
+        bins[min(_LENGTH_BINS - 1, length // width)] += count
+    last = max(bins, default=-1)
+    edges = [place * width for place in range(last + 1)]
+    return {"quantiles": quantiles, "edges": edges, "counts": [bins[place] for place in range(last + 1)]}
+
+
+def _quantile(lengths: Counter[int], share: float) -> int:
+    """The smallest length that at least this share of the rows do not exceed."""
+    passed, wanted_rows = 0, share * lengths.total()
+    for length in sorted(lengths):
+        passed += lengths[length]
+        if passed >= wanted_rows:
+            return length
+    return max(lengths)
+
+
+def inspection_view(report: Mapping[str, Any]) -> Group:
+    """A report of `inspect_file`: a line of totals, then a table of bars for each kind of count."""
+    same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
+    parts: list[RenderableType] = [
+        f"[bold]{escape(report['file'])}[/bold]: {report['rows']} rows, {rejected['rows']} rejected",
+        f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text; {near['rows']} near ones "
+        f"(Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
+    ]
+    for title in ("labels", "classes", "splits", "languages", "origins"):
+        if title != "origins" or report[title].keys() - {ORIGINAL}:
+            parts += _bars(title, dict(list(report[title].items())[:_SHOWN_LABELS]))
+    if report["scores"]["rows"]:
+        edges = report["scores"]["edges"]
+        names = [f"{low:+.1f} … {high:+.1f}" for low, high in pairwise(edges)]
+        parts += _bars("scores", dict(zip(names, report["scores"]["counts"], strict=True)))
+    for unit in ("words", "characters"):
+        quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
+        names = [f"≥ {edge}" for edge in report[unit]["edges"]]
+        parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
+    return Group(*parts, *_rejects(rejected))
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
+    if not counts:
+        return []
+    table = Table(box=None, show_header=False)
+    most = max(1, *counts.values())
+    for name, count in counts.items():
+        table.add_row(escape(name), f"{count}", Bar(most, 0, count, width=_WIDTH))
+    return [f"[bold]{title}[/bold]", table]
+
+
+def _rejects(rejected: Mapping[str, Any]) -> list[RenderableType]:
+    lines = []
+    for one in rejected["first"]:
+        found = f" ({one['found']})" if one["found"] else ""
+        lines.append(Text(f"  line {one['line']}: {one['reason']}{found}: {one['text'][:_WIDTH]}"))
+    return [*_bars("rejected", rejected["reasons"]), *lines]

@@ -1,0 +1,112 @@
+"""`--to peft`: each expert, or several weighed into one, as a plain PEFT adapter that PEFT, vLLM and LoRAX load.
+
+A shared expert is in every one of them, so that backbone and adapter compute what the mixture does when it is pinned
+there. Whether vLLM takes an adapter is told by `moe.export.vllm_rules`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from experts.adapter import plain_content
+from experts.atomic_io import read_json, whole_folder, write_text
+from experts.expert_io import ADAPTER, ADAPTER_CONFIG, README, write_adapter
+from experts.gated_linear import linear_size
+from experts.lora import Adapter
+from experts.lora_delta import LowRank, tensors_of
+from moe.export.hub import public_name
+from moe.export.inference_spec import write_heads
+from moe.export.selection import Choice, Source, whole_update
+from moe.export.vllm_rules import RULES, least_max_rank, violations
+
+Found = dict[str, Any]
+
+
+def write_adapters(out: Path, source: Source, choices: Sequence[Choice], overwrite: bool) -> list[Found]:
+    """Write a folder a choice, below one folder, whole or not at all.
+
+    Returns:
+        of each `name`, `rank`, `layers`, `heads`; of a causal language model also `vllm`, the rules that it breaks, and
+        `max_lora_rank`, what vLLM has to be started with.
+
+    Raises:
+        Fault: when the folder exists and `overwrite` is false, or cannot be written.
+    """
+    with whole_folder(out, overwrite) as temporary:
+        return [_write(temporary / one.name, source, one) for one in choices]
+
+
+def _write(folder: Path, source: Source, choice: Choice) -> Found:
+    bank = source.model.bank
+    update = everywhere(source, whole_update(source.model, choice))
+    like = bank.attached[next(iter(choice.weights))].adapter.content
+    like = like | {"task_type": "CAUSAL_LM"} if source.causal else like
+    content = plain_content(bank.layers, like, update, public_name(source.model.source.id))
+    write_adapter(folder, Adapter(content, {}), dict(tensors_of(update, bank.prefix)))
+    found: Found = {"name": choice.name, "rank": update.rank, "layers": len(update.layers)}
+    found["heads"] = write_heads(folder, source, choice)
+    if source.causal:
+        found |= {"vllm": violations_of(folder), "max_lora_rank": least_max_rank(update.rank)}
+    write_text(folder / README, _readme(source, choice, found))
+    return found
+
+
+def everywhere(source: Source, update: LowRank) -> LowRank:
+    """The update with zeros where no expert is, in layers of the kinds that it touches.
+
+    LoRAX reads a kind of layer in all layers or in none; a trunk without experts would lose the whole kind.
+    """
+    linear = source.model.bank.layers.linear
+    kinds = {path.rsplit(".", 1)[-1] for path in update.layers}
+    return update.over({path: linear_size(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
+
+
+def violations_of(folder: Path) -> list[str]:
+    """The rules of vLLM that an adapter's folder breaks, read from its files."""
+    with safe_open(folder / ADAPTER, framework="pt") as tensors:
+        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return violations(read_json(folder / ADAPTER_CONFIG), shapes)
+
+
+def said_of(choice: Choice) -> str:
+    """A choice in words."""
+    if choice.method is None:
+        return f"the expert `{choice.name}`"
+    parts = ", ".join(f"{weight:g} of `{name}`" for name, weight in choice.weights.items())
+    return f"{parts}, merged by PEFT's `{choice.method}`"
+
+
+def _readme(source: Source, choice: Choice, found: Mapping[str, Any]) -> str:
+    shared = [name for name in source.model.bank.shared if name not in choice.weights]
+    always = f" The shared expert {', '.join(shared)} is in it." if shared else ""
+    head = "\n`heads.safetensors` holds its heads, `reading.json` says how they are read.\n" if found["heads"] else ""
+    return f"""---
+library_name: peft
+base_model: {public_name(source.model.source.id)}
+tags: [lora, finance, finmoe]
+---
+# {choice.name}
+
+A LoRA adapter of rank {found["rank"]} for `{public_name(source.model.source.id)}`: {said_of(choice)}.{always}
+Backbone and adapter compute what the mixture does when it is pinned there; its router is not in it.
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(backbone, "FOLDER")
+```
+{head}{_serving(choice, found)}"""
+
+
+def _serving(choice: Choice, found: Mapping[str, Any]) -> str:
+    if "vllm" not in found:
+        return ""
+    if found["vllm"]:
+        return f"\n{RULES} does not load it: {'; '.join(found['vllm'])}.\n"
+    return f"""
+```bash
+vllm serve BACKBONE --enable-lora --max-lora-rank {found["max_lora_rank"]} --lora-modules {choice.name}=FOLDER
+```
+"""

@@ -1,0 +1,176 @@
+"""Pooling, class heads, the polarity head; heads kept per expert and mixed by the gates.
+
+Which labels share a head is `experts.domain`'s, what the heads are taught is `moe.training.objective`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from experts.domain import Labels, LabelSpace
+
+
+class HeadSettings(BaseModel):
+    """How a pooled state becomes class scores and a polarity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["linear", "mlp"] = Field(
+        "linear", description="one matrix, or the DAO paper's hidden layer (eq. 2, 5, 6); linear heads average exactly"
+    )
+    hidden: int = Field(128, ge=1, description="width of the hidden layer of `mlp`; more fits more")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of the pooled state dropped in training")
+    merge: Literal["averaged", "per_expert"] = Field(
+        "averaged", description="merged heads are the experts' mean, or kept per expert and mixed by the gates"
+    )
+    polarity_bound: Literal["tanh", "clip", "none"] = Field(
+        "tanh", description="how the polarity is held in [-1, 1]; `none` is the paper's eq. 2"
+    )
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Logits (B, K) by class head, and the polarity (B,) where there is a polarity head."""
+
+    logits: dict[str, Tensor]
+    polarity: Tensor | None
+
+
+def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:
+    """Pool token states (B, T, D) by their mask (B, T) to (B, D), in fp32: their mean, or the last real one."""
+    if kind == "last":
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)  # (B,)
+        return states[torch.arange(states.shape[0], device=states.device), last].float()  # (B, D)
+    weights = mask[..., None].float()  # (B, T, 1)
+    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, D)
+
+
+def _class_head(dim: int, classes: int, settings: HeadSettings) -> nn.Sequential:
+    if settings.kind == "linear":
+        return nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(dim, classes))
+    drop = settings.dropout
+    return nn.Sequential(
+        nn.Dropout(drop),
+        nn.Linear(dim, settings.hidden),
+        nn.Tanh(),
+        nn.Dropout(drop),
+        nn.Linear(settings.hidden, classes),
+    )
+
+
+def _polarity_head(dim: int, settings: HeadSettings) -> nn.Sequential:
+    if settings.kind == "linear":
+        return nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(dim, 1))
+    return nn.Sequential(nn.Linear(dim, settings.hidden), nn.Sigmoid(), nn.Linear(settings.hidden, 1))
+
+
+def head_key(name: str) -> str:
+    """A head's name as torch admits it in a state dict."""
+    return name.replace(".", "_")
+
+
+class Heads(nn.Module):
+    """One class head a label set, and a polarity head if scores are learned.
+
+    Args:
+        dim: width of the pooled state (D).
+        heads: label names by head.
+        polarity: whether there is a polarity head.
+        seed: equal seeds give equal starts, so that experts' heads can be averaged.
+    """
+
+    def __init__(
+        self, dim: int, heads: Mapping[str, Labels], settings: HeadSettings, polarity: bool, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.bound = settings.polarity_bound
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.classes = nn.ModuleDict(
+                {head_key(name): _class_head(dim, len(labels), settings) for name, labels in heads.items()}
+            )
+            self.polarity = _polarity_head(dim, settings) if polarity else None
+        self.names = {head_key(name): name for name in heads}
+
+    def forward(self, pooled: Tensor, gates: Tensor | None = None) -> HeadOutput:
+        """Map the pooled state (B, D); the gates are not used."""
+        logits = {self.names[key]: head(pooled) for key, head in self.classes.items()}  # (B, K) each
+        return HeadOutput(logits, self._polarity(pooled))
+
+    def _polarity(self, pooled: Tensor) -> Tensor | None:
+        if self.polarity is None:
+            return None
+        raw = self.polarity(pooled)[:, 0]  # (B,)
+        if self.bound == "tanh":
+            return torch.tanh(raw)
+        return raw.clamp(-1.0, 1.0) if self.bound == "clip" and not self.training else raw
+
+
+class MixedHeads(nn.Module):
+    """Each expert's own heads, their outputs mixed by the gates: Σ_e g_e · head_e(h).
+
+    Args:
+        heads: one `Heads` an expert, in the order of the gates' columns.
+    """
+
+    def __init__(self, heads: Mapping[str, Heads]) -> None:
+        super().__init__()
+        self.experts = nn.ModuleDict(heads)
+
+    def forward(self, pooled: Tensor, gates: Tensor) -> HeadOutput:
+        """Map the pooled state (B, D) by the gates (B, E)."""
+        outputs = [head(pooled) for head in self.experts.values()]
+        gates = gates.expand(pooled.shape[0], -1).to(pooled.dtype)  # (B, E)
+        logits = {
+            name: sum(gates[:, e, None] * one.logits[name] for e, one in enumerate(outputs))  # (B, K)
+            for name in outputs[0].logits
+        }
+        polarity = None
+        if outputs[0].polarity is not None:
+            polarity = torch.stack([one.polarity for one in outputs], 1).mul(gates).sum(1)  # (B,)
+        return HeadOutput(logits, polarity)
+
+
+class NoHeads(nn.Module):
+    """No head of ours, and nothing to learn: the backbone's own language-model head answers."""
+
+
+@dataclass(frozen=True)
+class LabelTables:
+    """The label space as tensors: each task's head, and which of its labels a task uses.
+
+    Args:
+        heads: head names, in order.
+        head_of: (tasks,), index into `heads`.
+        masks: by head (tasks, K) bool, False rows for tasks of other heads.
+    """
+
+    heads: tuple[str, ...]
+    head_of: Tensor
+    masks: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, labels: LabelSpace) -> "LabelTables":
+        """Build the tables of a label space."""
+        heads = tuple(labels.heads)
+        masks = {
+            head: torch.tensor(
+                [labels.mask(t) if labels.head_of[t] == head else (False,) * len(names) for t in labels.tasks]
+            ).reshape(len(labels.tasks), len(names))
+            for head, names in labels.heads.items()
+        }
+        return cls(heads, torch.tensor([heads.index(labels.head_of[task]) for task in labels.tasks]), masks)
+
+    def rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
+        """Which rows, of tasks and labels (B,), carry a label of this head, (B,) bool."""
+        here = self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)
+        return here & (task >= 0) & (label >= 0)
+
+
+def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits (B, K) with the labels that a task does not use (mask False) out of reach."""
+    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)

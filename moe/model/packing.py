@@ -1,0 +1,96 @@
+"""Several documents in one row of tokens, none of which attends to another; found out for each backbone by trying.
+
+Families keep documents apart in different ways, and some in none: a way is used only where it gives the states that
+each document has alone. Which documents share a row is `moe.data`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from moe.model.lm_head import kind_of
+
+TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a backbone is told where documents begin.
+
+    Args:
+        masked: by a mask of its own, (B, 1, T, T); otherwise position ids that start anew say it.
+        causal: a token sees those before it only.
+        first: the position id of a document's first token.
+    """
+
+    masked: bool
+    causal: bool
+    first: int = 0
+
+    def inputs(self, places: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """`attention_mask` and `position_ids` of a batch.
+
+        Args:
+            places: (B, T), each token's place in its document; 0 begins one.
+            dtype: the backbone's.
+        """
+        mask = self._mask(places, dtype) if self.masked else None
+        return {"attention_mask": mask, "position_ids": places + self.first}
+
+    def branching(self, places: Tensor, branch: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """The same for one stem and branches that do not see each other, as a prompt and its possible answers.
+
+        Args:
+            places: (B, T), each token's place in stem and branch together.
+            branch: (B, T), 0 in the stem, a branch's number from 1 in it, −1 for padding.
+        """
+        assert self.masked
+        assert self.causal
+        own, other = branch[:, :, None], branch[:, None, :]  # (B, T, 1), (B, 1, T)
+        seen = ((other == 0) | (other == own)).tril()[:, None]  # (B, 1, T, T)
+        return {"attention_mask": _additive(seen, dtype), "position_ids": places + self.first}
+
+    def _mask(self, places: Tensor, dtype: torch.dtype) -> Tensor:
+        document = (places == 0).cumsum(1)  # (B, T)
+        seen = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
+        seen = seen.tril() if self.causal else seen  # (B, 1, T, T)
+        return _additive(seen, dtype)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
+
+
+def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
+    """The first way that keeps two documents apart in this backbone; None where none does.
+
+    Args:
+        masked: only ways by a mask.
+    """
+    causal = kind_of(model.config) == "causal"
+    starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
+    ways = ([Way(False, causal)] if causal and not masked else []) + [Way(True, causal, first) for first in starts]
+    return next((way for way in ways if _holds(model, way)), None)
+
+
+@torch.no_grad()
+def _holds(model: PreTrainedModel, way: Way) -> bool:
+    ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
+    lengths = (6, 8)
+    try:
+        packed = model(input_ids=ids, **way.inputs(_places(lengths, model.device), model.dtype)).last_hidden_state[
+            0
+        ]  # (T, D)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    parts = [{"input_ids": one, "attention_mask": torch.ones_like(one)} for one in ids.split(lengths, 1)]
+    alone = [model(**part).last_hidden_state[0] for part in parts]  # (T_i, D) each
+    apart = torch.cat(alone)  # (T, D)
+    return bool((packed - apart).abs().max() <= TOLERANCE * apart.abs().max())
+
+
+def _places(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(one, device=device) for one in lengths])[None]  # (1, T)

@@ -1,0 +1,91 @@
+"""The engine of models that give labels: texts of several requests in one go, as `moe infer` answers them.
+
+How requests come together is `moe.serve.batching`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experts.errors import Fault
+from moe.inference.predictor import Predictor, Routing
+from moe.inference.stream import answer_each, as_row
+from moe.serve.errors import Refused, refuse_unknown
+
+PASSES = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
+BYTES = 4  # a token, about
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one request asks: texts, and how all of them are answered; see `moe.inference.stream`."""
+
+    texts: tuple[str, ...]
+    domain: str | None = None
+    task: str | None = None
+    routing: Routing = "soft"
+    abstain: float | None = None
+
+
+class Labelling:
+    """Answers texts with one loaded model.
+
+    Args:
+        predictor: of any routing; each request's own is asked.
+        model: the SHA-256 that answers are marked with.
+        budget: tokens, about, of a batch.
+    """
+
+    def __init__(self, predictor: Predictor, model: str, budget: int | None = None) -> None:
+        self.predictor, self.model = predictor, model
+        self.budget = budget or PASSES * predictor.tokens
+
+    def weigh(self, asked: Asked) -> int:
+        """About how many tokens its texts have, as far as they are read."""
+        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES) for text in asked.texts)
+
+    def answer(self, asked: Sequence[Asked]) -> list[Any]:
+        """A body of an answer for each, or why there is none; what fails together is tried again one by one."""
+        results: list[Any] = [None] * len(asked)
+        ways: dict[tuple[Routing, float | None], list[int]] = {}
+        for place, one in enumerate(asked):
+            try:
+                self.refuse(one)
+            except (Refused, Fault) as error:
+                results[place] = error if isinstance(error, Refused) else Refused(409, error)
+            else:
+                ways.setdefault((one.routing, one.abstain), []).append(place)
+        for places in ways.values():
+            for place, result in zip(places, self._tried([asked[i] for i in places]), strict=True):
+                results[place] = result
+        return results
+
+    def refuse(self, one: Asked) -> None:
+        """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way.
+
+        Raises:
+            Refused: for a domain or a task that there is not.
+            Fault: for what does not go together, or cannot be reached.
+        """
+        model = self.predictor.model
+        refuse_unknown("domain", one.domain, [domain.name for domain in model.domains])
+        refuse_unknown("task", one.task, list(model.labels.tasks))
+        self.predictor.asked(one.routing, one.abstain).check(one.task, one.domain)
+
+    def _tried(self, asked: Sequence[Asked]) -> list[Any]:
+        try:
+            return self._together(asked)
+        except Exception as error:
+            if len(asked) == 1:
+                return [error]
+            return [result for one in asked for result in self._tried([one])]
+
+    def _together(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+        """Requests of one way of asking, their texts in one go."""
+        texts = [text for one in asked for text in one.texts]
+        domains = [one.domain for one in asked for _ in one.texts]
+        tasks = [one.task for one in asked for _ in one.texts]
+        predictor = self.predictor.asked(asked[0].routing, asked[0].abstain)
+        answers, names = answer_each(texts, predictor, domains, tasks), predictor.model.bank.names
+        rows = iter([{"text": text} | as_row(one, names) for text, one in zip(texts, answers, strict=True)])
+        return [{"model": self.model, "answers": [next(rows) for _ in one.texts]} for one in asked]

@@ -1,0 +1,169 @@
+"""Words and templates of made-up news headlines about firms that do not exist.
+
+How they become texts and labels is `moe.synthetic.grammar`'s.
+"""
+
+from moe.synthetic.grammar import Grammar, Side
+
+TRAIN = Side(
+    words={
+        "name": {
+            "": "Halden|Brixworth|Calder|Norvane|Tessaly|Quillon|Marwick|Ostrand|Pellington|Varnell|Sorrento|Dunmere"
+            "|Eskdale|Farrow|Gilford|Hexley",
+        },
+        "kind": {
+            "": "Motors|Foods|Steel|Shipping|Software|Insurance|Telecom|Paper|Energy|Furniture",
+        },
+        "place": {
+            "": "Oslo|Lisbon|Vienna|Dublin|Toronto|Osaka|Bergen|Warsaw",
+        },
+        "when": {
+            "": "on Monday|on Saturday|early on Friday|after the bell|in the first quarter|over the holidays",
+        },
+        "src": {
+            "": "sources said|a filing showed|the group announced|it told investors|agency reports said",
+        },
+        "mod": {
+            "+": "agreed to|managed to|is set to|will now|has moved to|decided to|pressed ahead with plans to|wants to",
+            "-": "failed to|will not|dropped plans to|refuses to|decided not to",
+            "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
+        },
+        "act": {
+            "+": "raise its dividend|win the ferry contract|hire a thousand engineers|pay down its loans"
+            "|open two new factories|buy back stock|launch a popular new model|enter a promising region",
+            "++": "pay a record reward to all its owners|win the largest deal ever",
+            "-": "cut its payout|close its oldest plant|recall faulty machines|fire hundreds of staff"
+            "|lower its outlook|pay a heavy fine|give up its main market|halt work at its best site",
+            "--": "default on its bonds|go bust",
+        },
+        "metric": {
+            "+": "profit|sales|revenue|orders|cash flow|customer numbers|market share|demand",
+            "-": "costs|debt|complaints|unpaid bills|overheads",
+        },
+        "good": {
+            "+": "profit|sales|revenue|orders|cash flow|customer numbers",
+        },
+        "dir": {
+            "+": "climbed|rose|picked up|grew|moved up|gained|went up|built up",
+            "++": "surged|jumped",
+            "-": "fell|slid|dropped|declined|moved down|shrank|went down|faded|eased",
+            "--": "tumbled|collapsed",
+            "0": "held steady|did not move|stayed flat|stayed the same|stood still",
+        },
+        "gap": {
+            "+": "above what analysts expected|ahead of forecasts|higher than analysts thought"
+            "|over the average forecast|stronger than analysts expected|more than analysts expected",
+            "-": "below what analysts expected|short of forecasts|lower than analysts thought"
+            "|under the average forecast|softer than analysts expected|less than analysts expected",
+            "0": "in line with forecasts|right where analysts thought|just as analysts expected"
+            "|matching the average forecast|the same as analysts expected|no different from analysts expected",
+        },
+        "got": {
+            "+": "saw|has got|reported|is dealing with|woke up to|now has|spoke of|was hit by news of",
+            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+        },
+        "ev": {
+            "+": "a record order book|a surprise upgrade|strong demand|a generous bid|a tax refund"
+            "|a friendly court ruling|a big win|praise from customers|a profitable year",
+            "-": "a costly strike|a surprise downgrade|weak demand|a fraud probe|a factory fire|a hostile court ruling"
+            "|a big loss|anger from customers|a wave of theft",
+            "0": "a routine audit|its annual meeting|a change of logo|a new office address|a speech by its founder"
+            "|a staff picnic|a website notice|a calendar of events|a museum visit|a software patch|a photo session"
+            "|a lunch with teachers|a radio interview",
+        },
+    },
+    templates=(
+        "{name} {kind} {mod} {act}, {src}",
+        "{when}, {name} {kind} {mod} {act} in {place}",
+        "{kind} group {name} of {place} {mod} {act} {when}",
+        "{metric} at {name} {kind} {dir} {when}, {src}",
+        "{name} {kind} says {metric} {dir} {when} in {place}",
+        "Update: {metric} {dir} {when} at {kind} group {name}",
+        "{name} {kind} said {good} went from {x} million to {y} million {when}",
+        "{good} at {name} {kind} moved from {x}% to {y}%, {src}",
+        "{kind} group {name} had {good} of {x} million, now {y} million, {src}",
+        "{good} at {name} {kind} {~dir} {when} but came in {gap}",
+        "{name} {kind} posts {good} {gap}, {src}",
+        "{name} {kind} {got} {ev} {when}, {src}",
+        "{kind} group {name} {got} {ev} in {place} {when}",
+        "Despite {~ev}, {name} {kind} was all about {ev} {when}",
+        "Even after {~ev}, {name} {kind} stood out for {ev}, {src}",
+    ),
+)
+
+TEST = Side(
+    words={
+        "name": {
+            "": "Ambrose|Lindqvist|Torrell|Zephyr|Kestrel|Wexcombe|Yarrow|Ulverston|Ravenna|Juniper",
+        },
+        "kind": {
+            "": "Airlines|Chemicals|Cement|Media|Brewing|Mining|Textiles",
+        },
+        "place": {
+            "": "Madrid|Athens|Chicago|Prague|Helsinki|Sydney",
+        },
+        "when": {
+            "": "on Wednesday|on Thursday|late on Sunday|before noon|this summer|during the spring",
+        },
+        "src": {
+            "": "a regulator confirmed|its chairman wrote|newspapers wrote|insiders acknowledged",
+        },
+        "mod": {
+            "+": "pledged to|is about to|succeeded in its push to|confirmed that it will|obtained permission to"
+            "|intends to",
+            "-": "refused to|never will",
+            "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
+        },
+        "act": {
+            "+": "lift shareholder returns|secure the railway job|recruit more researchers|expand production"
+            "|regain its top rating|boost its targets",
+            "++": "double its special distribution",
+            "-": "slash jobs|shut warehouses|issue a warning|reduce its targets|suspend production"
+            "|sack its entire design team",
+            "--": "file for bankruptcy",
+        },
+        "metric": {
+            "+": "earnings|income|bookings|productivity|receipts",
+            "-": "borrowings",
+        },
+        "good": {
+            "+": "earnings|income|bookings|receipts",
+        },
+        "dir": {
+            "+": "increased|headed upward|expanded",
+            "++": "soared",
+            "-": "decreased|headed downward",
+            "--": "plunged",
+            "0": "remained unchanged|remained the same|remained stable",
+        },
+        "gap": {
+            "+": "better than predicted|greater than brokers predicted",
+            "-": "worse than predicted|smaller than brokers predicted",
+            "0": "equal to the consensus|exactly as brokers predicted|identical to the consensus",
+        },
+        "got": {
+            "+": "registered|is facing|experienced|received|disclosed|observed",
+            "-": "never received|never had",
+        },
+        "ev": {
+            "+": "a lucrative licence|improved shopper appetite|a breakthrough drug|an award for quality",
+            "-": "a damaging lawsuit|a cyber attack|a corruption scandal|a product defect|a severe outage",
+            "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
+        },
+    },
+    templates=(
+        "Report: {name} {kind} {mod} {act} {when}",
+        "{place} based {name} {kind} {mod} {act}, {src}",
+        "{kind} company {name}, listed in {place}, {mod} {act} {when}",
+        "{when} {metric} {dir} at {place} based {name} {kind}, {src}",
+        "Results: {name} {kind} {metric} {dir} {when}",
+        "Results: {name} {kind} {good} from {x} million to {y} million {when}",
+        "{good} {~dir} {when} for {name} {kind} but proved {gap}",
+        "{kind} company {name} discloses {good} {gap} {when}",
+        "{place} based {name} {kind} {got} {ev}, {src}",
+        "Report: {kind} company {name} {got} {ev} {when}",
+        "In spite of {~ev}, {name} {kind} was driven by {ev} {when}",
+    ),
+)
+
+GRAMMAR = Grammar(TRAIN, TEST)

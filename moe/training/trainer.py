@@ -1,0 +1,278 @@
+"""One training loop for every stage, on transformers' Trainer: optimizer groups, domain batches, best checkpoint, logs.
+
+What is trained and by which losses is told by `moe.config.stages` and `moe.training.objective`; what is written by
+`moe.training.steps`.
+"""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from experts.atomic_io import writable
+from experts.safetensors_io import load_tensors, save_tensors
+from moe import distributed as ranks
+from moe.config.stages import Stage
+from moe.console import bar
+from moe.data.collator import Batch, inputs_of
+from moe.errors import Fault, Interrupted
+from moe.model.backbone_ops import Attention, recomputed
+from moe.model.mixture import Mixture, Output
+from moe.profiling import within_memory
+from moe.runs.training_log import LOG, PARQUET, write_trajectory
+from moe.trackers import BOARD, tracked
+from moe.training.callbacks import Clock, JsonLog, Patience, Stopper, Watcher, calm_interrupt, evaluations_without_gain
+from moe.training.checkpoints import (
+    check_processes,
+    last_whole,
+    load_optimizer,
+    random_file,
+    random_state,
+    restore_random,
+    save_optimizer,
+    whole_checkpoint,
+)
+from moe.training.fsdp import clip_gradients, gather_experts, like, shard, whole
+from moe.training.gradient_cache import Backward
+from moe.training.holdout import HeldOut
+from moe.training.job import Cut, Fitted, Job, arguments, batches, parameter_groups, steps_of, taken
+from moe.training.nonfinite import Finite, PassedOver
+from moe.training.objective import Objective
+from router.loss_weighting import optimizer_state
+
+TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
+
+
+def fit(model: Mixture, job: Job) -> Fitted:
+    """Train one stage and leave its best weights in the model.
+
+    Raises:
+        Fault: when there are no rows, losses stay other than finite, memory runs out, or the disk takes no more.
+        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    if len(job.rows) == 0:
+        raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
+    model.train()
+    choose_learners(model, job.stage, job.learner)
+    with ranks.first_before_others():
+        (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
+        last = last_whole(job.checkpoints) if job.resume else None
+    if last is not None:
+        check_processes(last, ranks.world())
+    if job.shard:
+        shard(model)
+    loop = _Loop(model, job)
+    if last is None or not loop.take_finished(last):
+        room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
+        watched = bar(job.title, loop.total, "step")
+        again = recomputed(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
+        told = tracked(job.track)
+        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), again, told, watched as meter:
+            loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
+            ranks.start_alike(model.trained_state().values())
+            loop.train(resume_from_checkpoint=None if last is None else str(last))
+    loop.attention.restore()
+    if loop.stopper.asked is not None:
+        raise Interrupted(loop.stopper.asked)
+    gather_experts(model)
+    ranks.by_first(lambda: write_trajectory(job.logs))
+    return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
+
+
+def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
+    """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
+    names = (learner,) if learner else tuple(model.bank.attached)
+    model.bank.train_only(*(names if "experts" in stage.learns else ()))
+    model.only = None if stage.learned else learner
+    model.heads.requires_grad_("heads" in stage.learns)
+    if model.gate is not None:
+        model.gate.requires_grad_("router" in stage.learns)
+    one_expert_each = all(domain.experts == 1 for domain in model.domains)
+    model.detach_gates = stage.learned and "experts" not in stage.learns and one_expert_each
+
+
+class _Loop(Trainer):
+    """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
+
+    def __init__(self, model: Mixture, job: Job) -> None:
+        self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
+        self.objective: Objective = job.objective
+        self.stopper = Stopper()
+        self.finite = Finite(job.title, job.settings.nonfinite)
+        self.attention = Attention(model.backbone)
+        device = next(model.backbone.parameters()).device
+        self.clock = Clock(device)
+        self.rates: dict[str, float] = {}
+        self.batches = taken(job)
+        if job.objective.looks_ahead:
+            job.objective.shared.held_out = HeldOut(model, job.rows, batches(job, ahead=True), job.collate)
+        self.total = steps_of(job)
+        super().__init__(
+            model=model,
+            args=arguments(model, job, self.total),
+            train_dataset=job.rows,
+            eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
+            data_collator=Cut(job.collate, job.settings.batch_size),  # type: ignore[arg-type]
+            callbacks=[
+                self.stopper,
+                self.finite,
+                Patience(job.settings.patience),
+                *([] if not ranks.first() else _written(job, device)),
+                self.clock,  # the last, so that writing the log is no part of a step
+            ],
+        )
+        self.remove_callback(PrinterCallback)
+        # `moe.training.gradient_cache` sums the gradients of all processes, so DDP's wrapper is not needed.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.clip_grad_norm_ = clip_gradients
+        self.go_back = Backward(model, self._forward, job.objective, self.finite.check)
+        if ranks.rank():
+            torch.manual_seed(job.seed + ranks.rank())  # other rows, other dropout
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's rows of each step, by domain and length, moved by accelerate."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+        )
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a rate for each part."""
+        if self.optimizer is None:
+            assert isinstance(self.model, Mixture)
+            groups = parameter_groups(self.model, self.settings)
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
+        return self.optimizer
+
+    def _forward(self, batch: Batch) -> Output:
+        self.attention.suit(batch["input_ids"].shape[1])
+        return self.model_wrapped(**inputs_of(batch))
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """The gradient of one step's micro-batches; none where its loss is not finite."""
+        assert self.optimizer is not None
+        self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        model.train()
+        try:
+            with self.compute_loss_context_manager():
+                return self.go_back(inputs)
+        except PassedOver:
+            model.zero_grad(set_to_none=True)
+            return torch.zeros((), device=self.args.device)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validation metrics by our own predictor."""
+        self.attention.restore()
+        metrics = {f"eval_{name}": value for name, value in ranks.told_by_first(self.measure()).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Every loss, weight, gate share, rate, second and MiB goes beside the Trainer's own figures."""
+        if not any(key.startswith(("eval_", "train_")) for key in logs):
+            logs = logs | self.objective.logs | self.rates | self.clock.read()
+        super().log(logs, *args, **kwargs)
+
+    def take_finished(self, folder: Path) -> bool:
+        """Take the best weights if this checkpoint is the last of a stage whose folder was never written."""
+        state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if state.global_step < self.total and evaluations_without_gain(state) < self.settings.patience:
+            return False
+        self.state = state
+        self._load_best_model()
+        return True
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir))
+        assert isinstance(self.model, Mixture)
+        assert self.optimizer is not None
+        self.kept = whole(self.model.trained_state()), whole(optimizer_state(self.optimizer))
+        with whole_checkpoint(folder, self.state.global_step) if ranks.first() else nullcontext():
+            super()._save_checkpoint(model, trial)
+            ranks.wait()
+        best = self.state.best_model_checkpoint
+        kept = str(folder / Path(best).name) if best else None
+        ranks.by_first(lambda: rotate_checkpoints(str(folder), self.settings.keep, kept))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / TRAINED, self.kept[0])
+        save_tensors(folder / OBJECTIVE, self.objective.state())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        assert self.lr_scheduler is not None
+        if ranks.first():
+            save_optimizer(Path(output_dir), self.kept[1], self.lr_scheduler)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None
+            assert self.lr_scheduler is not None
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_tensors(Path(output_dir) / random_file(ranks.rank()), random_state())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            restore_random(load_tensors(Path(checkpoint) / random_file(ranks.rank())))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_weights(Path(resume_from_checkpoint))
+        self.objective.restore(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
+
+    def _load_best_model(self) -> None:
+        if self.stopper.asked is None:
+            self._load_weights(Path(str(self.args.output_dir)) / Path(str(self.state.best_model_checkpoint)).name)
+
+    def _load_weights(self, folder: Path) -> None:
+        assert isinstance(self.model, Mixture)
+        mine = self.model.trained_state()
+        found = {name: like(value, mine[name]) for name, value in load_tensors(folder / TRAINED).items()}
+        self.model.load_trained_state(found)
+
+    def last_loss(self) -> float:
+        """The loss of the last step."""
+        return self.objective.logs.get("loss", math.nan)
+
+    def score(self, metrics: Mapping[str, float]) -> str:
+        """The goal's figure of an evaluation, for people."""
+        return self.goal.told({name.removeprefix("eval_"): value for name, value in metrics.items()})
+
+    def history(self) -> list[dict[str, float]]:
+        """Every evaluation, its step included; by name, as those are that a checkpoint brought."""
+        found = [entry for entry in self.state.log_history if f"eval_{self.goal.name}" in entry]
+        return [{key.removeprefix("eval_"): float(entry[key]) for key in sorted(entry)} for entry in found]
+
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics of the evaluation whose weights were kept."""
+        return max(self.history(), key=self.goal.worth, default={})
+
+
+def _written(job: Job, device: torch.device) -> list[TrainerCallback]:
+    """What is written of every step, by one process."""
+    log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
+    return [log, TensorBoardCallback(_writer(job.logs))] if BOARD in job.track else [log]
+
+
+def _writer(logs: Path) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter  # heavy, and only training writes it
+
+    return SummaryWriter(str(logs))

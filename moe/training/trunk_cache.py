@@ -1,0 +1,126 @@
+"""The trunk's states of training rows, computed once and kept on disk: no stage of a run has to run the trunk again.
+
+A backbone in two parts is `moe.model.trunk`'s; which rows a stage sees is `moe.training.steps`'.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from experts.atomic_io import reserve, whole_folder
+from experts.safetensors_io import load_tensors, save_tensors
+from moe.console import bar, info
+from moe.data.collator import Collator
+from moe.data.sampler import by_budget
+from moe.model.backbone import token_budget
+from moe.model.mixture import Mixture
+
+STATES, OFFSETS = "states.bin", "offsets.safetensors"
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One task's states: (ΣT, D) in a memory-mapped file, and where each row begins, (N + 1,)."""
+
+    states: Tensor
+    offsets: Tensor
+
+
+class TrunkCache:
+    """States of texts by (task, text).
+
+    Args:
+        model: whose trunk it is.
+        collator: makes token ids of the rows, as training does.
+        folder: where files are kept; a file is found again by the hash of backbone, depth, precision, template, length
+            and texts.
+    """
+
+    def __init__(self, model: Mixture, collator: Collator, folder: Path) -> None:
+        self.model, self.collator, self.folder = model, collator, folder
+        self._tasks: dict[str, _Kept] = {}
+        self._row: dict[tuple[str, str], int] = {}
+
+    def fill(self, rows: Dataset) -> None:
+        """Read or compute the states of every row.
+
+        Raises:
+            Fault: when the folder cannot be written.
+        """
+        tasks = np.asarray(rows["task"])
+        for task in dict.fromkeys(tasks.tolist()):
+            texts = rows.select(np.flatnonzero(tasks == task).tolist())["text"]
+            self._tasks[task] = self._task(task, list(texts))
+            self._row |= {(task, text): i for i, text in enumerate(texts)}
+
+    def tried(self, rows: Dataset) -> int:
+        """Run the trunk on the batches of the shortest and of the longest texts; gives the bytes of all states."""
+        texts = list(rows["text"])
+        lengths = self.collator.lengths(texts)  # (N,)
+        batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
+        for batch in (batches[0], batches[-1]):
+            self._look([texts[i] for i in batch])
+        return int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+
+    def __call__(self, rows: Sequence[Mapping[str, str]]) -> Tensor:
+        """States of a batch of rows, (B, T, D), zeros after a text's end."""
+        return pad_sequence([self._one(row["task"], row["text"]) for row in rows], batch_first=True)
+
+    def _one(self, task: str, text: str) -> Tensor:
+        kept, row = self._tasks[task], self._row[task, text]
+        return kept.states[kept.offsets[row] : kept.offsets[row + 1]]  # (T, D)
+
+    def _task(self, task: str, texts: list[str]) -> _Kept:
+        folder = self.folder / f"{task}-{self._key(texts)}"
+        if not folder.is_dir():
+            self._write(folder, task, texts)
+        offsets = load_tensors(folder / OFFSETS)["offsets"]
+        return _Kept(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
+
+    def _key(self, texts: Iterable[str]) -> str:
+        source = self.model.source
+        said = {
+            "backbone": source.id.sha256,
+            "trunk_depth": self.model.bank.trunk_depth,
+            "dtype": str(self.model.backbone.dtype),
+            "quantized": hasattr(self.model.backbone, "hf_quantizer"),
+            "template": self.collator.template,
+            "max_length": self.collator.max_length,
+            "texts": list(texts),
+        }
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+    def _map(self, path: Path, tokens: int, shared: bool) -> Tensor:
+        width, dtype = self.model.backbone.config.hidden_size, self.model.backbone.dtype
+        flat = torch.from_file(str(path), shared=shared, size=tokens * width, dtype=dtype)
+        return flat.view(tokens, width)  # (ΣT, D)
+
+    def _write(self, folder: Path, task: str, texts: list[str]) -> None:
+        lengths = self.collator.lengths(texts)  # (N,)
+        offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])  # (N + 1,)
+        size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+        info(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
+        batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
+        with whole_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
+            save_tensors(temporary / OFFSETS, {"offsets": offsets})
+            reserve(temporary / STATES, size)
+            states = self._map(temporary / STATES, int(offsets[-1]), shared=True)
+            for batch in batches:
+                found = self._look([texts[i] for i in batch])  # (B, T, D)
+                for i, row in zip(batch, found, strict=True):
+                    states[offsets[i] : offsets[i + 1]] = row[: lengths[i]]
+                meter.advance(len(batch))
+
+    def _look(self, texts: Sequence[str]) -> Tensor:
+        ids, mask = self.collator.tokens(texts)
+        device = self.model.owners.device
+        return self.model.look(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)

@@ -1,0 +1,206 @@
+"""Claims about the gated layers: equal to PEFT for one expert, to the weighted sum for several."""
+
+import pytest
+import torch
+from conftest import tiny_backbone
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from experts.adapter import adapter_of, fresh_adapter, lora_config
+from experts.adapter_bank import ExpertBank
+from experts.errors import Fault
+from experts.gated_linear import GatedLinear
+from experts.lora import LayerMap, LoraSettings
+
+IDS = torch.randint(3, 99, (3, 7), generator=torch.Generator().manual_seed(1))
+MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
+
+
+def states(model: torch.nn.Module) -> Tensor:
+    out = model(input_ids=IDS, attention_mask=MASK).last_hidden_state  # (B, T, D)
+    return out * MASK[..., None]
+
+
+def make_peft(backbone: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+    torch.manual_seed(seed)
+    model = get_peft_model(backbone, config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def weights_of(model: PeftModel) -> dict[str, Tensor]:
+    state = {k: v for k, v in model.state_dict().items() if "lora_" in k}
+    return {k.replace(".default", ""): v.clone() for k, v in state.items()}
+
+
+def two_experts(family: str, ranks: tuple[int, int] = (4, 2)) -> tuple[ExpertBank, list[Tensor]]:
+    """A bank with two experts, and what PEFT makes of each alone."""
+    alone, bank = [], ExpertBank(tiny_backbone(family))
+    for i, rank in enumerate(ranks):
+        config = lora_config(bank.layers, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
+        model = make_peft(tiny_backbone(family), config, seed=i)
+        with torch.no_grad():
+            alone.append(states(model))
+        bank.attach(f"e{i}", adapter_of(bank.layers, config))
+        bank.load(f"e{i}", weights_of(model))
+    return bank, alone
+
+
+def test_one_hot_gates_equal_that_expert_under_peft(family: str) -> None:
+    bank, alone = two_experts(family)
+    with torch.no_grad():
+        for i, expected in enumerate(alone):
+            bank.route(torch.eye(2)[[i, i, i]])
+            torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
+            bank.constant(f"e{i}")
+            torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+
+
+def test_each_text_gets_its_own_experts(family: str) -> None:
+    bank, alone = two_experts(family)
+    bank.route(torch.eye(2)[[0, 1, 0]])
+    with torch.no_grad():
+        mixed = states(bank.backbone)
+    for row, expert in enumerate([0, 1, 0]):
+        torch.testing.assert_close(mixed[row], alone[expert][row], atol=1e-5, rtol=1e-5)
+
+
+def test_no_gates_leave_the_backbone_as_it_was(family: str) -> None:
+    bank, _ = two_experts(family)
+    bank.route(None)
+    with torch.no_grad():
+        torch.testing.assert_close(states(bank.backbone), states(tiny_backbone(family)))
+
+
+def test_soft_gates_equal_the_weighted_sum_of_updates(family: str) -> None:
+    bank, _ = two_experts(family, ranks=(4, 2))
+    layer = next(m for m in bank.backbone.modules() if isinstance(m, GatedLinear))
+    gates = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
+    x = torch.randn(3, 7, layer.lora_A["e0"].shape[1])
+    bank.route(gates)
+    with torch.no_grad():
+        expected = layer.base(x)
+        for i, name in enumerate(("e0", "e1")):
+            touch = layer.touches[name]
+            update = touch.scaling * (x @ layer.lora_A[name].T @ layer.lora_B[name].T)
+            expected = expected + gates[:, i, None, None] * update
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gates_per_token_equal_gates_per_text_where_constant(family: str) -> None:
+    if family == "deberta-v2":
+        pytest.skip("relative positions belong to a text, not to a token")
+    bank, _ = two_experts(family)
+    gates = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
+    with torch.no_grad():
+        bank.route(gates)
+        by_text = states(bank.backbone)
+        bank.route(gates[:, None].expand(3, 7, 2))
+        torch.testing.assert_close(states(bank.backbone), by_text, atol=1e-5, rtol=1e-5)
+
+
+def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
+    bank, _ = two_experts(family)
+    bank.train_only("e0", "e1")
+    bank.train()
+    gates = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5]], requires_grad=True)
+    bank.route(gates)
+    states(bank.backbone).square().sum().backward()
+    for name in ("e0", "e1"):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bank.parameters_of(name).values())
+    assert gates.grad is not None
+    assert (gates.grad.abs() > 0).all()
+
+
+def test_the_experts_dropout_acts_in_training_alone() -> None:
+    bank, _ = two_experts("bert")
+    bank.set_dropout(0.5)
+    bank.constant("e0")
+    with torch.no_grad():
+        still = states(bank.backbone)
+        assert torch.equal(states(bank.backbone), still)
+        bank.train()
+        assert not torch.equal(states(bank.backbone), still)
+        bank.train(False)
+        assert torch.equal(states(bank.backbone), still)
+
+
+def test_a_shared_expert_is_always_on_until_it_is_muted() -> None:
+    bank, _ = two_experts("bert")
+    lone, alone = two_experts("bert")
+    bank.attached["e1"] = type(bank.attached["e1"])(**{**vars(bank.attached["e1"]), "always_on": True})
+    with torch.no_grad():
+        bank.route(None)
+        torch.testing.assert_close(states(bank.backbone), alone[1], atol=1e-5, rtol=1e-5)
+        bank.route(torch.full((3, 1), 0.4))
+        lone.route(torch.tensor([[0.4, 1.0]] * 3))
+        torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
+        bank.muted = ("e1",)
+        bank.route(torch.full((3, 1), 0.4))
+        lone.route(torch.tensor([[0.4, 0.0]] * 3))
+        torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
+
+
+def test_rank_and_alpha_patterns_are_peft_s() -> None:
+    bank = ExpertBank(tiny_backbone())
+    config = lora_config(bank.layers, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
+    config.rank_pattern, config.alpha_pattern = {"query": 2}, {"intermediate.dense": 3}
+    model = make_peft(tiny_backbone(), config, seed=3)
+    bank.attach("e", adapter_of(bank.layers, config))
+    bank.load("e", weights_of(model))
+    bank.constant("e")
+    with torch.no_grad():
+        torch.testing.assert_close(states(bank.backbone), states(model), atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_of_a_model_with_a_head_fits() -> None:
+    bank, alone = two_experts("bert")
+    weights = {k: v.detach().clone() for k, v in bank.parameters_of("e0").items()}
+    bank.attach("again", bank.attached["e0"].adapter)
+    bank.load("again", {k.replace("model.encoder", "model.bert.encoder"): v for k, v in weights.items()})
+    bank.constant("again")
+    with torch.no_grad():
+        torch.testing.assert_close(states(bank.backbone), alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_trunk_has_no_expert(family: str) -> None:
+    bank = ExpertBank(tiny_backbone(family), trunk_depth=1)
+    bank.attach("e", fresh_adapter(bank.layers, LoraSettings(r=2), 1))
+    assert {bank.layers.index(path) for path in bank.attached["e"].layers} == {1}
+
+
+def test_train_only_moves_nothing_but_requires_grad() -> None:
+    bank, _ = two_experts("bert")
+    bank.train_only("e1")
+    learning = {n: {p.requires_grad for p in bank.parameters_of(n).values()} for n in bank.names}
+    assert learning == {"e0": {False}, "e1": {True}}
+    bank.freeze()
+    assert not any(p.requires_grad for p in bank.backbone.parameters())
+
+
+def test_unused_names_experts_without_weight() -> None:
+    bank, _ = two_experts("bert")
+    bank.route(torch.eye(2)[[0, 0, 0]])
+    assert bank.unused() == ("e1",)
+
+
+def test_faults_name_what_does_not_fit() -> None:
+    backbone = tiny_backbone()
+    layers = LayerMap.of(backbone)
+    with pytest.raises(Fault, match="trunk depth from 0 to 1"):
+        ExpertBank(backbone, trunk_depth=2)
+    with pytest.raises(Fault, match="q_proj"):
+        lora_config(layers, LoraSettings(targets=("q_proj",)), 0)
+    bank = ExpertBank(backbone, trunk_depth=1)
+    with pytest.raises(Fault, match="trunk"):
+        bank.attach("deep", fresh_adapter(layers, LoraSettings(), 0))
+    with pytest.raises(Fault, match="none that match"):
+        bank.attach("other", adapter_of(layers, LoraConfig(target_modules=["nothing"])))
+    bank.attach("e", fresh_adapter(layers, LoraSettings(r=2), 1))
+    with pytest.raises(Fault, match="missing"):
+        bank.load("e", {})

@@ -1,0 +1,90 @@
+"""Inspecting counts everything in a file and draws it, bad rows included."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from experts.errors import Fault
+from moe.data.profile import inspect_file, inspection_view
+from moe.data.schema import TaskSettings
+
+CONTENT = """id,text,label,score,lang
+a,Oil falls on supply fears,down,-1,en
+b,"OIL falls, on supply fears",down,-0.5,en
+c,Oil falls on supply fears,down,0.99,en
+c,Oil falls on supply fears,down,0.99,en
+d,公司净利润大涨,[up],1,zh
+e,,up,,
+f,text,up,3,
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.csv"
+    path.write_text(CONTENT)
+    return path
+
+
+def test_everything_is_counted_without_a_task(file: Path):
+    report = inspect_file(file)
+    assert report["rows"] == 4
+    assert report["labels"] == {"down": 4, "up": 2, "[up]": 1}
+    assert report["languages"] == {"en": 3, "zh": 1}
+    assert report["chinese_rows"] == 1
+    assert (report["scores"]["counts"][0], report["scores"]["counts"][-1], report["scores"]["rows"]) == (1, 2, 4)
+    assert report["duplicates"] == {"id_and_content": 1, "text": 1}
+    assert report["near_duplicates"]["rows"] == 2
+    assert report["characters"]["quantiles"]["100%"] == 26
+    assert sum(report["words"]["counts"]) == 4
+    assert report["rejected"]["reasons"] == {"missing text": 1, "score outside [-1, 1]": 1}
+    assert [one["line"] for one in report["rejected"]["first"]] == [7, 8]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_with_a_task_unknown_labels_are_rejects_and_known_ones_classes(file: Path):
+    report = inspect_file(file, TaskSettings(labels=("negative", "positive"), label_map={"down": "negative"}))
+    assert report["classes"] == {"negative": 3}
+    assert report["rejected"]["reasons"]["unknown label"] == 1
+
+
+def test_only_passes_rows_over(file: Path):
+    assert inspect_file(file, TaskSettings(only={"lang": ("zh",)}))["labels"] == {"[up]": 1}
+
+
+def test_rows_without_an_origin_are_original_and_others_are_drawn(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a b"}\n{"text": "c d", "origin": "synonym"}\n{"text": "e f", "origin": ""}\n')
+    report = inspect_file(path)
+    assert report["origins"] == {"original": 2, "synonym": 1}
+    out = io.StringIO()
+    Console(file=out, width=100).print(inspection_view(report))
+    assert "origins" in out.getvalue()
+
+
+def test_a_report_is_drawn_with_bars_and_rejects(file: Path):
+    out = io.StringIO()
+    Console(file=out, width=100).print(inspection_view(inspect_file(file)))
+    drawn = out.getvalue()
+    assert "█" in drawn
+    assert "[up]" in drawn
+    assert "origins" not in drawn
+    assert "line 8: score outside [-1, 1] (3): text" in drawn
+
+
+def test_a_file_without_good_rows_is_drawn_too(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n,up\n")
+    out = io.StringIO()
+    Console(file=out, width=300).print(inspection_view(inspect_file(path)))
+    assert "0 rows, 1 rejected" in out.getvalue()
+
+
+def test_a_binary_file_is_a_fault(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(Fault, match="NUL or undecodable"):
+        inspect_file(path)

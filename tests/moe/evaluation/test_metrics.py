@@ -1,0 +1,63 @@
+"""Claims about the figures, against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe.bootstrap import bin_of
+from moe.evaluation.metrics import classification, honesty, regression
+
+NAMES = ("a", "b", "c")
+pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
+
+
+@given(pairs)
+@settings(max_examples=50, deadline=None)
+def test_weighted_recall_equals_accuracy(rows: list[tuple[str, str]]) -> None:
+    true, predicted = zip(*rows, strict=True)
+    report = classification(true, predicted, NAMES)
+    assert report["weighted_recall"] == pytest.approx(report["accuracy"])
+
+
+def test_figures_by_hand() -> None:
+    report = classification(["a", "a", "b", "b"], ["a", "b", "b", "b"], ("a", "b"))
+    assert report["accuracy"] == 0.75
+    assert report["per_class"]["a"] == pytest.approx({"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2})
+    assert report["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert report["confusion"]["rows"] == [[1, 1, 0], [0, 2, 0]]
+
+
+def test_an_answer_from_another_label_set_is_wrong_and_counted_apart() -> None:
+    report = classification(["a", "b"], ["a", "hawkish"], ("a", "b"))
+    assert report["accuracy"] == 0.5
+    assert report["confusion"]["rows"] == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_scores_by_hand() -> None:
+    report = regression(np.array([0.0, 1.0]), np.array([0.5, 1.0]))
+    assert report == pytest.approx({"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5})
+    assert "r2" not in regression(np.array([0.0]), np.array([0.5]))
+
+
+def test_honesty_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
+    report = honesty(probabilities, np.array([0, 1, 1, 1]))
+    gaps = [abs(2 * 0.9 - 1), abs(0.6 - 1), abs(0.7 - 1)]  # bins (.867, .933], (.533, .6], (.667, .733]
+    assert report["ece"] == pytest.approx(sum(gaps) / 4)
+    assert report["brier"] == pytest.approx((0.02 + 1.62 + 0.32 + 0.18) / 4)
+    assert report["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
+
+
+def test_honest_probabilities_have_no_calibration_error_and_sure_wrong_ones_the_most() -> None:
+    random = np.random.default_rng(0)
+    first = random.random(40_000)
+    probabilities = np.stack([first, 1 - first], axis=1)
+    honest = honesty(probabilities, (random.random(40_000) > first).astype(int))
+    assert max(honest["ece"], honest["ece_adaptive"]) < 0.01
+    worst = honesty(np.array([[1.0, 0.0]] * 4), np.ones(4, dtype=int))
+    assert (worst["ece"], worst["ece_adaptive"], worst["brier"]) == (1.0, 1.0, 2.0)
+
+
+def test_a_bin_holds_its_upper_edge_and_all_confidences_have_one() -> None:
+    assert bin_of(np.array([0.0, 1e-9, 1 / 15, 0.0667, 1.0])).tolist() == [0, 0, 0, 1, 14]

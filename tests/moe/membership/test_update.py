@@ -1,0 +1,197 @@
+"""Claims about experts that join, leave and are replaced: who stays answers as before, router and heads learn."""
+
+from pathlib import Path
+
+import corpora
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS, Make
+from mixtures import TEXTS
+
+from experts.atomic_io import read_json, write_json, write_manifest
+from experts.errors import Fault
+from experts.expert_io import ADAPTER, CARD
+from experts.safetensors_io import load_tensors, save_tensors
+from moe.checkpoints.mixture import read_card, read_mixture
+from moe.config.run import RunSettings
+from moe.inference.predictor import Predictor
+from moe.integrity import verify
+from moe.membership.listing import roster
+from moe.membership.update import Target, add, remove, swap
+from moe.runs.workspace import Workspace
+from moe.training.pretrain import pretrain
+from moe.training.steps import merge_experts, train_domain
+from router.gate_transfer import START
+
+THREE = {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum", "macro")}
+
+
+def scores(folder: Path, without: tuple[str, ...] = ()):
+    model, card = read_mixture(folder)
+    with model.restricted(without):
+        return Predictor(model, card.template, 16).score(TEXTS)
+
+
+@pytest.fixture
+def merged(make_work: Make, heads: str) -> Workspace:
+    """Two of three domains merged, the third trained and waiting."""
+    work = make_work(heads={"merge": heads}, domains=THREE)
+    for name in work.run.domains:
+        train_domain(work, name)
+    merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
+    return work
+
+
+def adapting(run: RunSettings, **changed: float) -> RunSettings:
+    """The run with its stage for joiners changed; by default next to nothing is learned in it."""
+    stage = run.stages.warmup.model_copy(update={"steps": 1, "router_lr": 1e-12, "head_lr": 1e-12} | changed)
+    return run.model_copy(update={"stages": run.stages.model_copy(update={"adapt": stage})})
+
+
+@pytest.mark.parametrize("heads", ["per_expert", "averaged"])
+def test_an_expert_joins_and_the_others_answer_nearly_as_before(merged: Workspace) -> None:
+    old, out = merged.out / "moe-init", merged.out / "three"
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    told = add(old, merged.expert_folder("macro"), adapting(merged.run), Target(out))
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+    assert verify(out)["faults"] == 0
+    assert verify(out)["folders"][0]["remarks"] == []
+    assert set(told["figures"]) == {"news", "forum", "macro"}
+    assert told["figures"]["macro"]["before"] is None
+    earlier, now = scores(old), scores(out)
+    assert now.shares[:, 2].max() <= START * 1.001
+    np.testing.assert_allclose(now.shares[:, :2] / now.shares[:, :2].sum(1, keepdims=True), earlier.shares, atol=1e-5)
+    for name, logits in earlier.logits.items():
+        np.testing.assert_allclose(now.logits[name], logits, atol=0.05)
+
+
+@pytest.mark.parametrize("heads", ["per_expert"])
+def test_what_learns_is_the_router_and_the_heads_and_the_experts_stay_bit_for_bit(merged: Workspace) -> None:
+    run = adapting(merged.run, steps=100, router_lr=0.02, head_lr=0.001)
+    out = merged.out / "three"
+    add(merged.out / "moe-init", merged.expert_folder("macro"), run, Target(out))
+    for name in ("news", "forum", "macro"):
+        alone, inside = (folder / ADAPTER for folder in (merged.expert_folder(name), out / "experts" / name))
+        assert alone.read_bytes() == inside.read_bytes()
+    card = read_card(out)
+    assert (card.routed, card.stage, card.steps) == (("news", "forum", "macro"), "moe-adapted", 100)
+    assert card.metrics["routing"] > 0.8
+    told = {one["name"]: one for one in roster(out)["experts"]}
+    assert told["macro"]["trained"] == "6 steps alone"
+    assert (merged.out / "logs" / "three" / "trajectory.parquet").is_file()
+    assert not (merged.out / "checkpoints" / "three").exists()
+
+
+@pytest.mark.parametrize("heads", ["per_expert", "averaged"])
+def test_without_an_expert_the_others_answer_as_if_it_were_not_asked(merged: Workspace) -> None:
+    merge_experts(merged, [merged.expert_folder(name) for name in THREE], overwrite=True)
+    whole = merged.out / "moe-init"
+    told = remove(whole, "forum", Target(merged.out / "two"))
+    assert (told["tasks_gone"], told["answered_by"]) == (["forum"], [])
+    assert verify(merged.out / "two")["faults"] == 0
+    assert read_card(merged.out / "two").routed == ("news", "macro")
+    muted, gone = scores(whole, ("forum",)), scores(merged.out / "two")
+    kept = muted.shares[:, [0, 2]]
+    np.testing.assert_allclose(gone.shares, kept / kept.sum(1, keepdims=True), atol=1e-6)
+    for name, logits in muted.logits.items():
+        np.testing.assert_allclose(gone.logits[name], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", ["per_expert"])
+def test_a_swapped_expert_brings_its_weights_and_heads_and_the_router_stays(merged: Workspace) -> None:
+    old, out, folder = merged.out / "moe-init", merged.out / "newer", merged.expert_folder("forum")
+    train_domain(Workspace(merged.run.model_copy(update={"seed": 99}), merged.out / "again"), "forum")
+    newer = merged.out / "again" / "experts" / "forum"
+    swap(old, "forum", newer, Target(out))
+    assert verify(out)["faults"] == 0
+    assert (out / "experts" / "forum" / ADAPTER).read_bytes() == (newer / ADAPTER).read_bytes()
+    for name, tensor in load_tensors(old / "router.safetensors").items():
+        assert torch.equal(load_tensors(out / "router.safetensors")[name], tensor)
+    heads, own = load_tensors(out / "heads.safetensors"), load_tensors(newer / "heads.safetensors")
+    for name, tensor in own.items():
+        assert torch.equal(heads[f"experts.forum.{name}"], tensor)
+    for name, tensor in load_tensors(old / "heads.safetensors").items():
+        if name.startswith("experts.news."):
+            assert torch.equal(heads[name], tensor)
+    with pytest.raises(Fault, match="experts that differ"):
+        swap(old, "forum", folder, Target(merged.out / "same"))
+    with pytest.raises(Fault, match=r"an expert of the domain news .* found one of forum"):
+        swap(old, "news", newer, Target(merged.out / "other"))
+
+
+@pytest.mark.parametrize("heads", ["averaged"])
+def test_what_cannot_join_or_leave_is_refused_and_nothing_is_written(merged: Workspace) -> None:
+    old, macro, out = merged.out / "moe-init", merged.expert_folder("macro"), merged.out / "three"
+
+    def refused(says: str, model: Path = old, target: Path = out, run=merged.run) -> None:
+        with pytest.raises(Fault, match=says):
+            add(model, macro, run, Target(target))
+        assert not out.exists()
+
+    refused("another folder for the changed mixture", target=old)
+    refused("no finished step", target=merged.out / "experts")
+    fewer = {name: one for name, one in merged.run.domains.items() if name != "forum"}
+    refused("no forum", run=merged.run.model_copy(update={"domains": fewer}))
+    kept = (macro / CARD).read_text()
+    for change, says in (
+        ({"trunk_depth": 0}, "backbone.trunk_depth 1, as the mixture says"),
+        ({"shared": "1" * 64}, "the shared expert 111111111111"),
+        ({"name": "news"}, "replace it: moe expert swap|Replace it"),
+        ({"domain": "sports"}, "a domain of the config"),
+        ({"tasks": {"macro": ["up", "down"]}}, "labels negative, neutral, positive"),
+    ):
+        write_json(macro / CARD, read_json(macro / CARD) | change)
+        write_manifest(macro)
+        refused(says)
+        (macro / CARD).write_text(kept)
+        write_manifest(macro)
+    weights = load_tensors(macro / ADAPTER)
+    save_tensors(macro / ADAPTER, {key: one * (0 if "lora_B" in key else 1) for key, one in weights.items()})
+    write_manifest(macro)
+    refused("untrained")
+    with pytest.raises(Fault, match="one of the experts news, forum"):
+        remove(old, "macro", Target(out))
+    remove(old, "news", Target(out))
+    with pytest.raises(Fault, match="an expert beside forum"):
+        remove(out, "forum", Target(merged.out / "none"))
+
+
+@pytest.mark.parametrize("heads", ["per_expert"])
+def test_new_labels_get_a_head_and_a_set_that_is_there_is_shared(merged: Workspace, make_work: Make) -> None:
+    stances = ("dovish", "neutral", "hawkish")
+    wider = {"labels": list(stances), "label_map": dict(zip(LABELS, stances, strict=True))}
+    domains = THREE | {"macro": THREE["macro"] | wider}
+    work = make_work("wide", heads={"merge": "per_expert"}, domains=domains)
+    train_domain(work, "macro")
+    add(merged.out / "moe-init", work.expert_folder("macro"), adapting(work.run), Target(work.out / "three"))
+    model, _ = read_mixture(work.out / "three")
+    assert list(model.labels.heads) == ["negative-neutral-positive", "dovish-neutral-hawkish"]
+    own = load_tensors(work.expert_folder("macro") / "heads.safetensors")
+    news, macro = (model.heads.experts[name].state_dict() for name in ("news", "macro"))
+    weight = "classes.dovish-neutral-hawkish.1.weight"
+    torch.testing.assert_close(macro[weight], own[weight])
+    torch.testing.assert_close(news[weight], own[weight], msg="who never saw the labels starts as who did")
+
+
+@pytest.mark.slow
+def test_a_role_joins_a_language_model_s_team(tmp_path: Path) -> None:
+    few = {"steps": 4, "batch_size": 8, "evals": 1}
+    work = corpora.make(tmp_path, stages={"pretrain": few, "adapt": few, "warmup": few}, gate={"kind": "team"})
+    pretrain(work, None, False, False)
+    merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
+    out = work.out / "three"
+    told = add(work.out / "moe-init", work.expert_folder("macro"), work.run, Target(out))
+    assert verify(out)["faults"] == 0
+    assert told["steps"] == 4
+    assert set(told["figures"]) == {"news", "forum", "macro"}
+    card = read_card(out)
+    assert [(one.name, one.domain().group) for one in card.domains] == [
+        ("news", "news"),
+        ("forum", "talk"),
+        ("macro", "talk"),
+    ]
+    assert {one["trained"] for one in roster(out)["experts"]} == {"4 steps alone"}
+    remove(out, "forum", Target(work.out / "two"))
+    assert verify(work.out / "two")["faults"] == 0
+    assert read_card(work.out / "two").routed == ("news", "macro")

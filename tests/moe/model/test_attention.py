@@ -1,0 +1,70 @@
+"""Claims about `moe.model.backbone_ops`.
+
+Short rows in training take plain products, which give the fused kernel's states.
+"""
+
+import pytest
+import torch
+from conftest import Make, tiny_backbone
+
+from moe.model.backbone_ops import SHORT, Attention
+from moe.model.packing import way_to_pack
+from moe.training import trainer as train
+from moe.training.steps import train_domain
+
+LONGEST = SHORT[torch.float32]
+PLACES = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 1, 2, 3]])
+
+
+def test_both_codes_give_the_same_states_and_gradients(family: str) -> None:
+    model = tiny_backbone(family).eval()
+    model.config.use_cache = False
+    ids = torch.randint(4, 99, (2, 7), generator=torch.Generator().manual_seed(1))
+    attention, way, mask = Attention(model), way_to_pack(model), torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    for inputs in ({"attention_mask": mask}, way.inputs(PLACES, torch.float32) if way else None):
+        if inputs is None:
+            continue
+        found = []
+        for tokens in (LONGEST + 1, LONGEST):
+            attention.suit(tokens)
+            model.zero_grad()
+            states = model(input_ids=ids, **inputs).last_hidden_state[mask.bool()]
+            states.square().sum().backward()
+            found.append((states, model.get_input_embeddings().weight.grad))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_short_rows_change_it_longer_ones_and_restoring_bring_the_backbone_s_own_again() -> None:
+    model = tiny_backbone("bert")
+    attention = Attention(model)
+    own = model.config._attn_implementation
+    assert own == "sdpa"
+    attention.suit(LONGEST)
+    assert model.config._attn_implementation == "eager"
+    attention.suit(LONGEST + 1)
+    assert model.config._attn_implementation == own
+    attention.suit(1)
+    attention.restore()
+    assert model.config._attn_implementation == own
+
+
+def test_a_choice_that_somebody_made_stays() -> None:
+    model = tiny_backbone("bert")
+    model.set_attn_implementation("eager")
+    attention = Attention(model)
+    attention.suit(LONGEST + 1)
+    assert model.config._attn_implementation == "eager"
+
+
+def test_training_takes_it_and_evaluation_does_not(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[tuple[bool, str]] = set()
+    own = train.Mixture.forward
+
+    def watched(self: train.Mixture, *args: object, **more: object) -> object:
+        seen.add((torch.is_grad_enabled(), self.backbone.config._attn_implementation))
+        return own(self, *args, **more)
+
+    monkeypatch.setattr(train.Mixture, "forward", watched)
+    train_domain(make_work(), "news")
+    assert seen == {(True, "eager"), (False, "sdpa")}

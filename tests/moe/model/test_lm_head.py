@@ -1,0 +1,99 @@
+"""Claims about `moe.model.lm_head`.
+
+The head is the family's own, in every family, and its loss is transformers' own.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, tiny_backbone, tiny_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+from experts.errors import Fault
+from moe.model import lm_head as language
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.lm_head import IGNORED, LanguageHead, kind_of, next_tokens
+
+DECODERS = ("llama", "qwen3", "gpt2", "gpt_neox", "opt", "glm4")
+
+
+def whole(family: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
+    kind = AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM
+    return kind.from_config(config).eval()
+
+
+def ids_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.randint(3, 99, (2, 7), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    return ids * mask, mask
+
+
+def test_encoders_predict_masked_tokens_and_decoders_the_next(family: str) -> None:
+    assert kind_of(tiny_backbone(family).config) == ("causal" if family in DECODERS else "masked")
+
+
+def test_scores_of_given_states_are_those_of_the_whole_model(family: str) -> None:
+    model, (ids, mask) = whole(family), ids_and_mask()
+    head = LanguageHead(model)
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).logits  # (B, T, V)
+        states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+        torch.testing.assert_close(head.scores(states.flatten(0, 1)), expected.flatten(0, 1))
+        again = model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(again, expected)
+
+
+@pytest.mark.parametrize("family_name", ["gpt2", "llama"])
+def test_the_loss_of_next_tokens_is_transformers_own_in_value_and_gradient(
+    family_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "CHUNK", 4)
+    model, (ids, mask) = whole(family_name), ids_and_mask()
+    states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.detach()
+    mine, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()
+    labels = next_tokens(ids, mask)
+    LanguageHead(model).losses(mine, labels).mean().backward()
+    logits = model.get_output_embeddings()(theirs)  # (B, T, V)
+    model.loss_function(logits, ids.masked_fill(mask == 0, IGNORED), vocab_size=99).backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_labels_of_next_tokens_are_what_follows_and_only_where_it_is_asked_for() -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert next_tokens(ids, torch.tensor([[1, 1, 1, 1]])).tolist() == [[6, 7, 8, IGNORED]]
+    assert next_tokens(ids, torch.tensor([[0, 0, 1, 0]])).tolist() == [[IGNORED, 7, IGNORED, IGNORED]]
+
+
+def test_losses_come_in_the_order_of_the_batch() -> None:
+    model, (ids, mask) = whole("gpt2"), ids_and_mask()
+    head, labels = LanguageHead(model), next_tokens(ids, mask)
+    with torch.no_grad():
+        states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = head.losses(states, labels)  # (N,)
+        by_hand = -model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)  # (B, T, V)
+    assert len(found) == 6 + 4
+    torch.testing.assert_close(found[0], by_hand[0, 0, ids[0, 1]])
+    torch.testing.assert_close(found[-1], by_hand[1, 3, ids[1, 4]])
+
+
+@pytest.mark.parametrize("family_name", ["gpt2", "bert"])
+def test_a_backbone_is_loaded_with_its_own_head(tmp_path: Path, family_name: str) -> None:
+    model, (ids, mask) = whole(family_name), ids_and_mask()
+    model.save_pretrained(tmp_path / "b")
+    tiny_tokenizer().save_pretrained(tmp_path / "b")
+    loaded = load_backbone(BackboneSettings(name=str(tmp_path / "b"), dtype="float32"), language=True)
+    assert loaded.language is not None
+    assert type(loaded.model) is type(load_backbone(BackboneSettings(name=str(tmp_path / "b"))).model)
+    with torch.no_grad():
+        states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        expected = model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(loaded.language.scores(states.flatten(0, 1)), expected.flatten(0, 1))
+    assert not any(parameter.requires_grad for parameter in loaded.language.whole.parameters())
+
+
+def test_a_head_that_is_not_among_the_weights_is_one_sentence() -> None:
+    with pytest.raises(Fault, match=r"language-model head of 'default'.*missing.*saved with its head"):
+        load_backbone(BackboneSettings(), language=True)

@@ -1,0 +1,269 @@
+"""Claims about the mixture: one pass, equal to its experts where it should be, gradients where they should be."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
+from mixtures import TEXTS, batch_of, mixture, objective, tokens
+from peft import PeftModel
+
+from experts.domain import Domain, LabelSpace
+from experts.expert_io import write_adapter
+from moe.config.stages import JOINT, WARMUP, LossSettings
+from moe.model.backbone import load_backbone
+from moe.model.heads import LabelTables, mask_logits
+from moe.runs.workspace import Workspace
+from moe.training.global_batch import join
+from moe.training.objective import Objective, Shared
+from moe.training.trainer import choose_learners
+from router.dao import DAOSettings
+
+
+def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone", family)
+    write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
+    work = Workspace(tiny_run(folder, tmp_path / "data"), tmp_path)
+    model = mixture(load_backbone(work.run.backbone), work)
+    forum = torch.tensor([[False, True]] * 3)
+    with torch.no_grad():
+        pinned = model(**tokens(model), allowed=forum)
+        states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still laid
+    write_adapter(tmp_path / "forum", model.bank.attached["forum"].adapter, model.bank.parameters_of("forum"))
+    alone = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
+    with torch.no_grad():
+        expected = alone(**tokens(model)).last_hidden_state
+    mask = tokens(model)["attention_mask"][..., None]
+    torch.testing.assert_close(states * mask, expected * mask, atol=1e-5, rtol=1e-5)
+    own = model.heads.experts["forum"](pinned.pooled)
+    for head, logits in pinned.logits.items():
+        torch.testing.assert_close(logits, own.logits[head], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pinned.polarity, own.polarity, atol=1e-5, rtol=1e-5)
+
+
+def test_the_backbone_runs_once_a_text(make_work: Make) -> None:
+    work = make_work()
+    model, calls = mixture(load_backbone(work.run.backbone), work), []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    model(**tokens(model))
+    assert calls == [1]
+
+
+def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    batch = tokens(model)
+    with torch.no_grad():
+        before = model.eval()(**batch).routed.logits
+        after = model.train()(**batch).routed.logits
+    torch.testing.assert_close(after, before)
+
+
+def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(make_work: Make) -> None:
+    work = make_work(backbone={"dropout": 0.5, "trunk_depth": 1})
+    model = mixture(load_backbone(work.run.backbone), work)
+    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    batch = tokens(model)
+    with torch.no_grad():
+        quiet, again = model.eval()(**batch), model(**batch)
+        first, second = model.train()(**batch), model(**batch)
+    torch.testing.assert_close(again.pooled, quiet.pooled)
+    torch.testing.assert_close(first.routed.logits, quiet.routed.logits)
+    assert not torch.allclose(first.pooled, second.pooled, atol=1e-3)
+
+
+@pytest.mark.parametrize("heads", ["averaged", "per_expert"])
+def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: Make, heads: str) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, heads=heads)
+    choose_learners(model, JOINT, None)
+    model.train()
+    batch = batch_of(model, work)
+    objective(model)(model(**batch), batch).backward()
+    for name in model.bank.names:
+        assert all(p.grad is not None and p.grad.any() for p in model.bank.parameters_of(name).values()), name
+    assert model.gate.net[-1].weight.grad.any()
+    assert all(p.grad is not None and p.grad.any() for p in model.heads.parameters())
+    assert all(p.grad is None for n, p in model.backbone.named_parameters() if "lora_" not in n)
+
+
+def test_hard_gates_over_two_experts_a_role_still_teach_the_router(make_work: Make) -> None:
+    work = make_work(domains={"forum": {"experts": 2}})
+    model = mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
+    choose_learners(model, JOINT, None)
+    model.train()
+    batch = batch_of(model, work)
+    out = model(**batch)
+    inside = out.routed.gates[:, 1:]
+    assert ((inside > 0).sum(1) == 1).all(), "one expert of the role is on"
+    torch.testing.assert_close(out.routed.gates.sum(1), torch.ones(len(inside)))
+    objective(model)(out, batch).backward()
+    assert model.gate.net[-1].weight.grad.any()
+    assert not model.detach_gates
+
+
+def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    choose_learners(model, WARMUP, None)
+    assert model.detach_gates
+    model.train()
+    batch = batch_of(model, work)
+    out = model(**batch)
+    loss = objective(model, WARMUP)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
+    losses["classes"].backward()
+    assert all(p.grad is None for p in model.gate.parameters())
+    assert any(p.grad is not None for p in model.heads.parameters())
+
+
+def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work).eval()
+    choose_learners(model, JOINT, None)
+    batch = batch_of(model, work)
+    loss = objective(model, JOINT, inner="constant", classes="cross_entropy")
+    out = model(**batch)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
+    (grad,) = torch.autograd.grad(sum(losses.values()), out.routed.branch, retain_graph=True)
+    expected = float(grad.norm() * len(grad) ** 0.5)
+    seen: list[float] = []
+    loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
+    loss(out, batch).backward()
+    loss.settle()
+    assert seen[-1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work).eval()
+    choose_learners(model, JOINT, None)
+    batch = batch_of(model, work)
+    settings = LossSettings(measured="parameters", classes="cross_entropy")
+    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, shared=Shared.of(model))
+    out = model(**batch)
+    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
+    expected = {}
+    for name, one in losses.items():
+        gradients = torch.autograd.grad(
+            one, list(model.expert_parameters().values()), retain_graph=True, allow_unused=True
+        )
+        expected[name] = float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
+    seen: dict[str, float] = {}
+    loss.inner.observe = lambda name, norm: seen.update({name: float(norm)})
+    loss(out, batch).backward()
+    assert set(seen) == {"classes", "polarity"}
+    assert seen == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    seen = []
+    model.gate.logits = lambda summary, inner=model.gate.logits: seen.append(summary) or inner(summary)
+    with torch.no_grad():
+        model(**tokens(model))
+        short = model.source.tokenizer(TEXTS[:1], return_tensors="pt")
+        model(input_ids=short["input_ids"], attention_mask=short["attention_mask"])
+    torch.testing.assert_close(seen[0][:1], seen[1], atol=1e-5, rtol=1e-5)
+
+
+def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
+    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+    assert space.head_of["news"] == space.head_of["forum"]
+    mask = LabelTables.of(space).masks["a-b-c"][[1]]
+    logits = torch.zeros(1, 3, requires_grad=True)
+    torch.nn.functional.cross_entropy(mask_logits(logits, mask), torch.tensor([2])).backward()
+    assert mask.tolist() == [[True, False, True]]
+    assert logits.grad[0, 1] == 0
+    assert logits.grad[0, 0] != 0
+
+
+def test_frozen_experts_pass_gradients_to_the_router_after_an_answer(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    with torch.inference_mode():
+        model(**tokens(model))
+    model.bank.train_only()
+    model(**tokens(model)).pooled.sum().backward()
+    assert all(parameter.grad is None for parameter in model.expert_parameters().values())
+    assert next(model.gate.parameters()).grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
+    work = Workspace(tiny_run(save_backbone(tmp_path / "backbone", family), tmp_path / "data"), tmp_path)
+    eager = mixture(load_backbone(work.run.backbone), work)
+    compiled = mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
+    compiled.load_trained_state(eager.trained_state())
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    found = []
+    for model in (eager, compiled):
+        with torch.inference_mode():
+            quiet = model(**tokens(model)).logits
+        model.train()
+        model.gate.eval()
+        model.heads.eval()
+        out = model(**tokens(model))
+        sum(one.square().sum() for one in out.logits.values()).backward()
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        assert any("lora_A" in name for name in gradients)
+        found.append((quiet, out.logits, gradients))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+def test_a_dropped_expert_is_not_asked_and_the_others_share_its_weight(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    with torch.no_grad():
+        free = model(**tokens(model)).routed.gates  # (B, E)
+        with model.restricted(without=["news"]):
+            gates = model(**tokens(model)).routed.gates  # (B, E)
+        again = model(**tokens(model)).routed.gates  # (B, E)
+    assert gates[:, 0].eq(0).all()
+    torch.testing.assert_close(gates[:, 1:], free[:, 1:] / free[:, 1:].sum(1, keepdim=True))
+    torch.testing.assert_close(again, free)
+
+
+def test_a_pinned_text_whose_experts_are_all_dropped_goes_to_the_others(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    pinned = torch.tensor([[True, False], [False, True], [True, False]])
+    with torch.no_grad(), model.restricted(without=["news"]):
+        gates = model(**tokens(model), allowed=pinned, hard=True).routed.gates  # (B, E)
+    assert gates.tolist() == [[0.0, 1.0]] * 3
+
+
+def test_even_gates_are_equal_whatever_the_router_says(make_work: Make) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    with torch.no_grad(), model.restricted(alike=True):
+        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.full((3, 3), 1 / 3))
+    with torch.no_grad(), model.restricted(without=["news"], alike=True):
+        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
+
+
+@pytest.mark.parametrize(
+    ("without", "left"),
+    [
+        (["domain"], {"classes", "polarity", "balance"}),
+        (["polarity", "balance"], {"classes", "domain"}),
+        (["domain", "balance"], {"classes", "polarity"}),
+    ],
+)
+def test_a_loss_that_is_left_out_is_not_formed(make_work: Make, without: list[str], left: set[str]) -> None:
+    work = make_work()
+    model = mixture(load_backbone(work.run.backbone), work)
+    for stage in (WARMUP, JOINT):
+        loss = objective(model, stage, without=without)
+        total = loss(model(**(batch := batch_of(model, work))), batch)
+        total.backward()
+        assert {"classes", "polarity", "domain", "balance"} & loss.logs.keys() == left
+        assert total.isfinite()

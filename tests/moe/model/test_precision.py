@@ -1,0 +1,45 @@
+"""Claims about other precisions: bfloat16 and 4-bit weights train, save and predict through the same code."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make
+from safetensors.torch import load_file
+
+from moe.checkpoints.mixture import read_mixture
+from moe.inference.predictor import Predictor
+from moe.inference.stream import answer_texts
+from moe.training.steps import merge_experts, train_domain, train_router
+
+
+def trained(make_work: Make, **backbone: str) -> Path:
+    work = make_work(backbone=backbone)
+    for domain in work.run.domains:
+        train_domain(work, domain)
+    merge_experts(work)
+    train_router(work)
+    return work.out / "moe-joint"
+
+
+def test_a_bfloat16_backbone_trains_experts_kept_in_fp32(make_work: Make) -> None:
+    folder = trained(make_work, dtype="bfloat16")
+    weights = load_file(folder / "experts" / "news" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    model, _ = read_mixture(folder)
+    assert model.backbone.dtype == torch.bfloat16
+    assert 0.99 < answer_texts(["profit rose"], Predictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
+
+
+def test_nf4_weights_are_wrapped_trained_and_left_out_of_the_folder(make_work: Make) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    folder = trained(make_work, quantization="nf4")
+    model, _ = read_mixture(folder)
+    quantised = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(quantised) >= 12
+    assert len(model.bank.attached["news"].layers) == 6
+    for path in folder.rglob("*.safetensors"):
+        assert not [key for key in load_file(path) if "quant" in key or "embeddings" in key]
+    again, _ = read_mixture(folder)
+    a, b = (answer_texts(["profit rose"], Predictor(one, "{text}", 16))[0].probabilities for one in (model, again))
+    assert a.tolist() == b.tolist()

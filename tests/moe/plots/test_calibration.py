@@ -1,0 +1,45 @@
+"""Claims about pictures: any number of tasks and rows is drawn without a warning, whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experts.errors import Fault
+from moe.plots.calibration import _risk, reliability, risk_coverage
+
+
+def series(rows: int, names: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(rows)
+    confidence = random.uniform(0.4, 1.0, rows)
+    return {name: (confidence, random.random(rows) < confidence) for name in names}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("tasks", [1, 4, 5])
+def test_any_number_of_tasks_and_rows_is_drawn(tmp_path: Path, tasks: int) -> None:
+    rows = (1, 3, 40, 100, 200)
+    reliability(tmp_path / "a.png", "test", {f"t{i}": series(rows[i], ("T = 1", "T = 2")) for i in range(tasks)})
+    risk_coverage(tmp_path / "b.png", {f"t{i}": series(rows[i], ("validation", "test")) for i in range(tasks)})
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_faultless_answers_are_drawn(tmp_path: Path) -> None:
+    sure = (np.ones(50), np.ones(50, dtype=bool))
+    reliability(tmp_path / "a.png", "test", {"news": {"T = 1": sure}})
+    risk_coverage(tmp_path / "b.png", {"news": {"test": sure}})
+
+
+def test_risk_by_hand() -> None:
+    right = np.array([1] * 10 + [0, 1], dtype=bool)
+    kept, wrong = _risk(np.linspace(1, 0.5, 12), right)
+    assert kept == pytest.approx([100 * k / 12 for k in (10, 11, 12)])
+    assert wrong == pytest.approx([0, 100 / 11, 100 / 12])
+
+
+def test_a_place_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_text("a file")
+    with pytest.raises(Fault, match="in-the-way"):
+        risk_coverage(tmp_path / "in-the-way" / "b.png", {"news": series(40, ("validation", "test"))})

@@ -1,0 +1,61 @@
+"""Claims about `moe.qa.answer_parsing`.
+
+An answer is taken for what it says, and for nothing where it says none or several.
+"""
+
+import pytest
+
+from moe.qa.answer_parsing import chosen, entities, number, plain
+
+TONES = ("negative", "neutral", "positive")
+
+
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [
+        ("positive", "positive"),
+        (" Positive.\n", "positive"),
+        ("The sentiment is neutral.", "neutral"),
+        ("positive or negative", None),
+        ("", None),
+        ("I cannot say.", None),
+        ("non-negatively put", None),
+    ],
+)
+def test_a_choice_is_named_once_or_not_at_all(answer: str, choice: str | None) -> None:
+    assert chosen(answer, TONES) == choice
+
+
+def test_a_choice_inside_a_longer_one_is_not_named() -> None:
+    assert chosen("It is a strong buy, I think", ("buy", "strong buy")) == "strong buy"
+    assert chosen("out of claim", ("in claim", "out of claim")) == "out of claim"
+    assert chosen("这是利好消息", ("利好", "利空")) is None, "words without spaces are not searched"
+    assert chosen("利好", ("利好", "利空")) == "利好"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("127.4", (127.4, False)),
+        ("about $1,496.5 million", (1496.5, False)),
+        ("-22.22%", (-22.22, True)),
+        ("(12.6)", (-12.6, False)),
+        ("−3", (-3.0, False)),
+        ("14 percent (of 100)", (14.0, False)),
+        (".5", (0.5, False)),
+        ("none", None),
+    ],
+)
+def test_the_first_figure_is_read_with_its_sign_and_percent(answer: str, found: tuple[float, bool] | None) -> None:
+    assert number(answer) == found
+
+
+def test_names_are_read_line_by_line() -> None:
+    assert entities("Ann Lee, PER\nAcme, Inc., ORG") == {("ann lee", "PER"), ("acme inc", "ORG")}
+    assert entities("none") == set()
+    assert entities("There are some.") is None
+    assert entities("") is None
+
+
+def test_words_are_compared_without_articles_case_and_punctuation() -> None:
+    assert plain("The  fixed-price type!") == plain("fixedprice type")

@@ -1,0 +1,19 @@
+"""Claims about goals: more is better of macro-F1, less of perplexity; reports find by which one stages were judged."""
+
+from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, judged_by
+
+
+def test_a_lower_perplexity_and_a_higher_macro_f1_are_worth_more() -> None:
+    assert PERPLEXITY.worth({"perplexity": 8.0}) > PERPLEXITY.worth({"perplexity": 9.0})
+    assert MACRO_F1.worth({"macro_f1": 0.9}) > MACRO_F1.worth({"macro_f1": 0.8})
+    assert (MACRO_F1.told({"macro_f1": 0.8}), PERPLEXITY.told({"perplexity": 8.0})) == (
+        "macro-F1 0.800",
+        "perplexity 8.00",
+    )
+
+
+def test_stages_are_judged_by_the_goal_that_some_row_has() -> None:
+    nothing = {"macro_f1": None, "perplexity": None}
+    assert judged_by([nothing]) is MACRO_F1
+    assert judged_by([nothing, {"macro_f1": None, "perplexity": 9.0}]) is PERPLEXITY
+    assert judged_by([{"macro_f1": 0.5, "perplexity": None}]) is MACRO_F1

@@ -1,0 +1,165 @@
+"""Claims about the trajectory: one row an optimizer step, whole files, nothing made up where nothing was logged."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import Make
+from signals import LONG, interrupt_at
+from training_logs import step, write_log
+
+from moe.errors import Fault, Interrupted
+from moe.runs.training_log import LOG, LOSSES, PARQUET, read_trajectory, write_trajectory
+from moe.training import callbacks
+from moe.training.callbacks import Clock, JsonLog
+from moe.training.steps import merge_experts, train_domain, train_router
+
+
+def test_every_stage_leaves_one_row_a_step_with_all_its_figures(make_work: Make) -> None:
+    work = make_work()
+    for domain in work.run.domains:
+        train_domain(work, domain)
+    merge_experts(work)
+    train_router(work)
+    for name in ("news", "forum", "router-warmup", "moe-joint"):
+        table = pq.read_table(work.logs(name) / PARQUET)
+        assert table["step"].to_pylist() == [1, 2, 3, 4, 5, 6]
+        assert set(LOSSES) | {"epoch", "grad_norm", "learning_rate", "lr/heads"} <= set(table.column_names)
+        assert {"inner/lambda_classes", "inner/w_polarity", "inner/c_classes", "inner/alpha"} <= set(table.column_names)
+        assert min(table["seconds"].to_pylist()) > 0
+        peaks = table["memory_mib"].to_pylist()
+        assert peaks == sorted(peaks)
+        assert set(table["device"].to_pylist()) == {"cuda" if torch.cuda.is_available() else "cpu"}
+    assert table["share_1"].null_count == 0
+    assert {"outer/w_domain", "outer/beta", "weight/balance", "lr/router"} <= set(table.column_names)
+    assert pq.read_table(work.logs("news") / PARQUET)["domain"].null_count == 6, "an expert has no such loss"
+    assert not list(work.out.rglob("*.partial"))
+
+
+def test_the_rate_told_is_the_one_that_the_step_was_made_with(make_work: Make) -> None:
+    work = make_work(stages={"expert": {"lr": 0.01, "head_lr": 0.002, "warmup": 2, "steps": 4}})
+    train_domain(work, "news")
+    found = read_trajectory(work.logs("news"))
+    assert found is not None
+    assert found.values("lr/experts").tolist() == pytest.approx(found.values("learning_rate").tolist())
+    assert found.values("lr/heads").tolist() == pytest.approx([0.2 * rate for rate in found.values("lr/experts")])
+
+
+def test_a_stopped_stage_has_a_log_and_a_resumed_one_each_step_once(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work("stopped", **LONG)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(Interrupted):
+            train_domain(work, "news")
+    assert not (work.logs("news") / PARQUET).exists()
+    stopped = read_trajectory(work.logs("news"))
+    assert stopped is not None
+    assert stopped.values("step").tolist() == [1, 2, 3, 4, 5, 6]
+    with (work.logs("news") / LOG).open("a") as stream:
+        stream.write('{"step": 7, "loss": 99}\n{"step": 8, "lo')  # a kill after the checkpoint
+    train_domain(work, "news", resume=True)
+    table = pq.read_table(work.logs("news") / PARQUET)
+    assert table["step"].to_pylist() == list(range(1, 13))
+    assert 99 not in table["loss"].to_pylist()
+
+
+def test_what_was_logged_past_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
+    late = {"step": 4, "eval_macro_f1": 0.9}
+    logs = write_log(tmp_path, *map(step, (1, 2, 3, 4)), late, step(3, loss=5.0), {"step": 3, "eval_macro_f1": 0.5})
+    found = read_trajectory(logs)
+    assert found is not None
+    assert found.values("loss").tolist() == [1.0, 0.5, 5.0]
+    assert found.evaluations == [{"step": 3, "macro_f1": 0.5}]
+
+
+def test_the_wall_time_of_all_parts_is_summed_and_the_first_best_evaluation_is_kept(tmp_path: Path) -> None:
+    scores = [{"step": number, "eval_macro_f1": score} for number, score in ((1, 0.4), (2, 0.7), (3, 0.7))]
+    ends = [{"step": 2, "train_runtime": 2.5}, {"step": 3, "train_runtime": 1.5}]
+    found = read_trajectory(write_log(tmp_path, *scores, *ends))
+    assert found is not None
+    assert found.wall_seconds == 4.0
+    assert found.kept == {"step": 2, "macro_f1": 0.7}
+
+
+def test_broken_and_strange_lines_are_passed_over(tmp_path: Path) -> None:
+    found = read_trajectory(
+        write_log(tmp_path, step(1), "\n", "nonsense\n", "[1]\n", '{"loss": 1}\n', step(2), '{"step": 3, ')
+    )
+    assert found is not None
+    assert found.values("step").tolist() == [1, 2]
+
+
+def test_what_is_missing_or_not_finite_becomes_null(tmp_path: Path) -> None:
+    logs = write_log(tmp_path, step(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step(3))
+    assert write_trajectory(logs) == logs / PARQUET
+    table = pq.read_table(logs / PARQUET)
+    assert table["polarity"].to_pylist() == [0.5, None, None]
+    assert table["loss"].to_pylist() == [1.0, None, pytest.approx(1 / 3)]
+    assert table["grad_norm"].null_count == table["seconds"].null_count == 3
+    assert str(table.schema.field("grad_norm").type) == "double"
+
+
+def test_the_table_alone_tells_the_same_steps(tmp_path: Path) -> None:
+    logs = write_log(tmp_path, step(1, polarity=0.5), step(2))
+    write_trajectory(logs)
+    before = read_trajectory(logs)
+    (logs / LOG).unlink()
+    after = read_trajectory(logs)
+    assert before is not None
+    assert after is not None
+    assert after.rows == before.rows
+
+
+def test_no_log_is_no_trajectory_and_a_broken_table_is_refused(tmp_path: Path) -> None:
+    assert read_trajectory(tmp_path) is None
+    assert write_trajectory(tmp_path) is None
+    assert write_trajectory(write_log(tmp_path / "empty")) is None
+    (tmp_path / PARQUET).write_bytes(b"no table")
+    with pytest.raises(Fault, match="whole Parquet file"):
+        read_trajectory(tmp_path)
+
+
+def test_the_clock_counts_neither_evaluations_nor_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 13.0, 14.0, 20.0, 50.0, 52.0])
+    monkeypatch.setattr(callbacks, "perf_counter", lambda: next(now))
+    clock, rest = Clock(torch.device("cpu")), (None, None, None)
+    clock.on_train_begin(*rest)  # 10
+    assert clock.read()["seconds"] == 3
+    clock.on_log(*rest)  # 14
+    clock.on_evaluate(*rest)  # 20
+    clock.on_save(*rest)  # 50
+    assert clock.read()["seconds"] == 2
+
+
+def test_on_a_gpu_memory_is_the_stage_s_own_peak_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = {"bytes": 5 * 2**30}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.update(bytes=2**20))
+    clock = Clock(torch.device("cuda", 0))
+    assert clock.read()["memory_mib"] == 5 * 1024
+    clock.on_train_begin(None, None, None)
+    assert clock.read()["memory_mib"] == 1
+
+
+def test_elsewhere_memory_is_the_process_s_peak_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = callbacks.peak_memory(torch.device("cpu"))["memory_mib"]
+    assert 50 < here < 1_000_000, "MiB"
+    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
+    assert callbacks.peak_memory(torch.device("cpu")) == {}
+
+
+def test_the_live_log_holds_no_word_that_json_does_not_know(tmp_path: Path) -> None:
+    writer = JsonLog(tmp_path / "logs" / LOG, "cpu")
+    state = SimpleNamespace(global_step=1)
+    writer.on_log(None, state, None, {"loss": math.nan, "memory_mib": 5.0})
+    writer.on_log(None, state, None, {"eval_macro_f1": 0.5})
+    lines = [json.loads(line) for line in (tmp_path / "logs" / LOG).read_text().splitlines()]
+    assert lines[0] == {"step": 1, "loss": None, "memory_mib": 5.0, "device": "cpu"}
+    assert lines[1] == {"step": 1, "eval_macro_f1": 0.5}

@@ -1,0 +1,94 @@
+"""Claims about tables: at any width every figure stays in one piece, and nothing is left out."""
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from moe.console import Table
+from moe.evaluation.compare import comparison_view
+from moe.report.terminal import answers_table, evaluation_view
+
+INTERVAL = [0.827, 0.903]
+FIGURES = {"accuracy": 0.867, "macro_f1": 0.871, "accuracy_interval": INTERVAL, "macro_f1_interval": INTERVAL}
+LABELS = ["negative", "neutral", "positive"]
+CLASSES = {name: {"precision": 0.777, "recall": 0.87, "f1": 0.821, "support": 100} for name in LABELS}
+TASK = FIGURES | {"per_class": CLASSES, "confusion": {"labels": LABELS, "rows": [[87, 0, 13]] * 3}}
+EVALUATION = {
+    "rows": 600,
+    "routing_mode": "soft",
+    "tasks": {"news": TASK, "forum": TASK},
+    "tasks_routed": {"news": FIGURES, "forum": FIGURES},
+    "mean": FIGURES,
+    "scores": {},
+    "routing": {"table": {"news": {"news": 0.998, "forum": 0.002}}, "accuracy": 1.0, "entropy": 0.032},
+}
+PAIR = {"a": 0.84, "b": 0.79, "difference": 0.05, "interval": [-0.003, 0.107], "verdict": "none"}
+COMPARED = {"accuracy": PAIR, "macro_f1": PAIR, "rows": 600, "mcnemar_p": 0.091}
+COMPARISON = {
+    "not_compared": {"a": [], "b": []},
+    "a": "runs/a",
+    "b": "runs/b",
+    "tasks": {"news": COMPARED},
+    "mean": COMPARED,
+}
+ANSWER = {
+    "text": "Chicago based Juniper Chemicals obtained permission to issue a warning, a regulator confirmed",
+    "label": "negative",
+    "confidence": 0.987,
+    "polarity": -0.57,
+    "experts": {"news": 0.996, "forum": 0.004},
+    "truncated": False,
+}
+VIEWS: dict[str, RenderableType] = {
+    "evaluate": evaluation_view(EVALUATION),
+    "compare": comparison_view(COMPARISON),
+    "infer": answers_table([ANSWER], "answers"),
+}
+FIGURE = re.compile(r"[-+±]?\d*\.\d+(?:–\d\.\d+)?%?")
+
+
+def drawn(view: RenderableType, width: int, **how: Any) -> str:
+    """What a terminal of this width shows."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, **how).print(view)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_every_figure_stays_in_one_piece(name: str, width: int) -> None:
+    wide, narrow = (sorted(set(FIGURE.findall(drawn(VIEWS[name], one)))) for one in (200, width))
+    assert narrow == wide
+    assert "…" not in drawn(VIEWS[name], width)
+    assert all(len(line) <= width for line in drawn(VIEWS[name], width).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "listed"), [("infer", 80, False), ("infer", 60, True), ("compare", 60, True)]
+)
+def test_what_is_too_wide_becomes_a_list(name: str, width: int, listed: bool) -> None:
+    assert ("┃" not in drawn(VIEWS[name], width)) == listed
+
+
+def test_in_a_list_an_empty_first_cell_means_the_one_above_and_empty_ones_are_left_out() -> None:
+    table = Table(title="three")
+    for name in ("task", "a long\nname", "a figure"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("news", Text("first"), "0.1234567890")
+    table.add_row("", "", "0.2345678901")
+    lines = [line.split() for line in drawn(table, 30).splitlines()]
+    assert lines.count(["task", "news"]) == 2
+    assert [line for line in lines if line[:2] == ["a", "long"]] == [["a", "long", "name", "first"]]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_is_drawn_where_none_is_wanted(variable: str, value: str) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*(?:3[0-9]|4[0-9]|9[0-7])m")
+    coloured = {"TERM": "xterm-256color"}
+    assert colour.search(drawn(VIEWS["infer"], 120, force_terminal=True, _environ=coloured))
+    plain = drawn(VIEWS["infer"], 120, force_terminal=True, _environ=coloured | {variable: value})
+    assert not colour.search(plain)

@@ -1,0 +1,38 @@
+"""Claims about weights shared out over processes: alone they are whole, and norms count every number once."""
+
+import pytest
+import torch
+from conftest import Make
+from mixtures import mixture
+from torch import nn
+
+from moe.model.backbone import load_backbone
+from moe.training.fsdp import clip_gradients, gather_experts, gradient_norm, like, shard, whole
+
+
+def test_one_process_shares_nothing_out(make_work: Make) -> None:
+    model = mixture(load_backbone(make_work().run.backbone), make_work())
+    before = model.trained_state()
+    shard(model)
+    gather_experts(model)
+    after = model.trained_state()
+    assert all(one is after[name] for name, one in whole(after).items())
+    assert all(torch.equal(one, before[name]) for name, one in after.items())
+    assert model.bank.route_state.keeps
+    value = torch.ones(3)
+    assert like(value, torch.zeros(3)) is value
+
+
+def test_gradients_are_clipped_as_torch_clips_them() -> None:
+    mine, theirs = (nn.ParameterList([torch.ones(4), torch.ones(2, 3), torch.ones(5)]) for _ in range(2))
+    for some in (mine, theirs):
+        some[0].grad, some[1].grad = torch.arange(4.0), torch.full((2, 3), -2.0)
+    expected = nn.utils.clip_grad_norm_(theirs.parameters(), 1.5)
+    assert gradient_norm(mine).item() == pytest.approx(expected.item())
+    assert clip_gradients(mine.parameters(), 1.5).item() == pytest.approx(expected.item())
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+    assert clip_gradients(mine.parameters(), 99.0).item() == pytest.approx(1.5)
+    assert gradient_norm(nn.ParameterList([torch.ones(2)])).item() == 0.0

@@ -1,0 +1,117 @@
+"""Claims about instruction tuning: loss on answers only, the router sees prompts only, a mixture learns to answer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_backbone
+from corpora import make, taught_below
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from experts.atomic_io import read_json
+from experts.errors import Fault
+from moe.checkpoints.mixture import read_mixture
+from moe.data.collator import inputs_of
+from moe.data.lm_collator import AnswerCollator
+from moe.inference.generator import Generator, Sampling
+from moe.inference.prompt_tokens import Prompting
+from moe.model.lm_head import IGNORED
+from moe.runs.workspace import Workspace
+from moe.training.instruct import instruct, questions
+
+CHAT = (
+    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+ROWS = [
+    {"input_ids": [1, 5, 6, 7, 8], "begins": 3, "domain": "macro"},
+    {"input_ids": [1, 9, 8], "begins": 2, "domain": "else"},
+]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A team that was merged and taught its questions."""
+    return taught_below(tmp_path_factory.getbasetemp())
+
+
+def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
+    batch = AnswerCollator(0, ["news", "macro"])(ROWS)
+    assert batch["tokens"].tolist() == [
+        [IGNORED, IGNORED, 7, 8, IGNORED],
+        [IGNORED, 8, IGNORED, IGNORED, IGNORED],
+    ]
+    assert batch["read"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert batch["domain"].tolist() == [1, -1]
+
+
+def test_an_answer_s_words_change_no_gate_of_its_text(taught: Workspace) -> None:
+    model, _ = read_mixture(taught.out / "moe-instruct")
+    model.eval()
+    collate = AnswerCollator(0, ["news", "forum"])
+    other = [row | {"input_ids": [*row["input_ids"][: row["begins"]], 11, 12]} for row in ROWS]  # type: ignore[index, misc]
+    with torch.no_grad():
+        gates = [model(**inputs_of(collate(rows))).routed.gates for rows in (ROWS, other)]
+    torch.testing.assert_close(*gates)
+
+
+def test_a_mixture_learns_to_answer_and_says_what_it_learned(taught: Workspace) -> None:
+    history = read_json(taught.out / "moe-instruct" / "metrics.json")
+    before, after = (read_mixture(taught.out / name)[0] for name in ("moe-init", "moe-instruct"))
+    untaught = questions(taught, before).evaluate()
+    for figure in ("perplexity", "perplexity_news", "perplexity_forum"):
+        assert history["best"][figure] < 0.8 * untaught[figure], "a random head is sure of nothing, so not by more"
+    rows = taught.questions("train")
+    generator = Generator(after, sampling=Sampling(new_tokens=1))
+    said = [one.text for one in generator.write([generator.tokens(text) for text in rows["prompt"]])]
+    right = sum(one == answer for one, answer in zip(said, rows["answer"], strict=True))
+    assert right > 0.6 * len(rows), "three answers are possible"
+
+
+def test_it_begins_with_the_mixture_that_is_named_and_goes_on_or_refuses(taught: Workspace) -> None:
+    with pytest.raises(Fault, match="moe-instruct"):
+        instruct(taught)
+    assert instruct(taught, resume=True) == taught.out / "moe-instruct"
+
+
+def test_questions_that_are_too_long_are_left_out_and_counted(
+    taught: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _ = read_mixture(taught.out / "moe-init")
+    longest = taught.run.backbone.model_copy(update={"max_length": 14})
+    short = Workspace(taught.run.model_copy(update={"backbone": longest}), taught.out, taught.out)
+    lesson = questions(short, model)
+    assert max(len(ids) for ids in lesson.rows["input_ids"]) <= 14
+    assert "2 of 144 questions are longer than backbone.max_length (14)" in capsys.readouterr().err
+    none = taught.run.backbone.model_copy(update={"max_length": 2})
+    with pytest.raises(Fault, match="at most 2 tokens"):
+        questions(Workspace(taught.run.model_copy(update={"backbone": none}), taught.out, taught.out), model)
+
+
+def test_a_run_without_questions_or_language_is_refused(tmp_path: Path, taught: Workspace) -> None:
+    with pytest.raises(Fault, match="`ask`"):
+        make(tmp_path).questions("train")
+    with pytest.raises(Fault, match="language"):
+        instruct(Workspace(taught.run.model_copy(update={"language": None}), tmp_path))
+
+
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(save_backbone(folder, "llama"))
+
+
+def test_a_prompt_and_its_answer_stand_in_the_chat_template_where_there_is_one(tmp_path: Path) -> None:
+    plain = Prompting(tokenizer(tmp_path))
+    assert not plain.chatting
+    with pytest.raises(Fault, match="chat template"):
+        Prompting(plain.tokenizer, chat=True)
+    plain.tokenizer.chat_template = CHAT
+    chat = Prompting(plain.tokenizer)
+    text = "moon today"
+    turns = [{"role": "user", "content": text}]
+    framed = plain.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert chat.prompt(text) == plain.tokenizer(framed, add_special_tokens=False)["input_ids"]
+    assert Prompting(plain.tokenizer, chat=False).prompt(text) == plain.tokenizer(text)["input_ids"]
+    plain.tokenizer.eos_token = "[SEP]"
+    assert chat.answer("moon") == [*chat.said("moon"), plain.tokenizer.eos_token_id]
+    assert Prompting(plain.tokenizer, chat=False).prompt(text)[-1] != plain.tokenizer.eos_token_id

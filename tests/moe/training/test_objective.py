@@ -1,0 +1,171 @@
+"""Claims about `moe.training.objective`: every balance and every imbalance setting trains, and none is a no-op."""
+
+import pytest
+import torch
+from conftest import NOUNS, Make, made_up_rows, write_csv
+from mixtures import batch_of, mixture
+from torch import Tensor
+
+from experts.domain import LabelSpace
+from moe.config.stages import JOINT, WARMUP, LossSettings
+from moe.data.collator import Batch, Collator
+from moe.data.sampler import DomainBatches
+from moe.model.backbone import load_backbone
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace
+from moe.training.holdout import HeldOut
+from moe.training.objective import Objective, Shared
+from moe.training.stage import label_counts, tell_idle_weights
+from moe.training.steps import train_domain
+from moe.training.trainer import choose_learners
+from router.dao import DAOSettings
+
+KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
+
+
+def made(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **losses: object) -> Objective:
+    settings = LossSettings.model_validate(losses)
+    counts = label_counts(work.rows("train"), model.labels)
+    return Objective(JOINT, settings, dao, model.labels, model.owners, 0, shared=Shared.of(model), counts=counts)
+
+
+def ready(work: Workspace) -> tuple[Mixture, Batch]:
+    model = mixture(load_backbone(work.run.backbone), work)
+    choose_learners(model, JOINT, None)
+    return model, batch_of(model, work)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_reaches_router_experts_and_heads_at_both_levels(make_work: Make, kind: str) -> None:
+    work = make_work()
+    model, batch = ready(work)
+    loss = made(work, model, inner=kind, outer=kind)
+    for _ in range(3):
+        model.zero_grad()
+        total = loss(model(**batch), batch)
+        total.backward()
+    assert torch.isfinite(total)
+    for part in (model.gate, model.heads):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in model.expert_parameters().values())
+    assert {"weight/sentiment", "weight/domain", "weight/balance", "inner/w_classes"} <= loss.logs.keys()
+    assert loss.logs["weight/sentiment"] == pytest.approx(1.0)
+
+
+def gradient(work: Workspace, **losses: object) -> Tensor:
+    """The class head's gradient on one imbalanced batch."""
+    model, batch = ready(work)
+    model.eval()
+    loss = made(work, model, **({"inner": "equal", "outer": "constant"} | losses))
+    loss(model(**batch), batch).backward()
+    return torch.cat([p.grad.flatten() for n, p in model.heads.named_parameters() if "classes" in n])
+
+
+@pytest.fixture
+def imbalanced(make_work: Make) -> Workspace:
+    """News and forum with seven rows of the first label to one of each other."""
+    work = make_work()
+    folder = work.run.data.path("news.csv").parent
+    for domain in NOUNS:
+        rows = made_up_rows(domain, 180)
+        kept = [row for i, row in enumerate(rows) if row["label"] == "negative" or i % 7 == 0]
+        write_csv(folder / f"{domain}.csv", kept)
+    return work
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"classes": "dao"},
+        {"classes": "effective", "effective_beta": 0.99},
+        {"classes": "effective"},
+        {"classes": "cross_entropy", "focal": 2.0},
+        {"classes": "cross_entropy", "smoothing": 0.1},
+    ],
+)
+def test_no_imbalance_setting_is_a_no_op_on_an_imbalanced_set(
+    imbalanced: Workspace, setting: dict[str, object]
+) -> None:
+    plain = gradient(imbalanced, classes="cross_entropy")
+    changed = gradient(imbalanced, **setting)
+    assert (changed - plain).norm() > 0.02 * plain.norm()
+
+
+def test_class_weights_that_do_nothing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    finnf = {"news": torch.tensor([775_905, 635_353, 215_034])}
+    tell_idle_weights(LossSettings(classes="effective", effective_beta=0.99), finnf)
+    assert "does nothing" in capsys.readouterr().err
+    tell_idle_weights(LossSettings(classes="effective", effective_beta=0.999999), finnf)
+    tell_idle_weights(LossSettings(classes="cross_entropy"), finnf)
+    assert not capsys.readouterr().err
+
+
+def test_label_counts_stand_in_the_order_of_the_head(make_work: Make) -> None:
+    two = [row for row in made_up_rows("forum") if row["label"] != "neutral"]
+    work = make_work(domains={"forum": {"file": "forum.csv", "labels": ["positive", "negative"]}})
+    write_csv(work.run.data.path("forum.csv"), two)
+    space: LabelSpace = work.run.label_space()
+    counts = label_counts(work.rows("train"), space)
+    assert space.heads[space.head_of["forum"]] == ("negative", "neutral", "positive")
+    assert counts["forum"].tolist() == [18, 0, 18]
+    assert counts["news"].tolist() == [18, 18, 18]
+
+
+def held_out(work: Workspace, model: Mixture) -> HeldOut:
+    rows = work.rows("train")
+    domains = torch.tensor([row == "news" for row in rows["domain"]]).numpy()
+    batches = DomainBatches(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
+    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    return HeldOut(model, rows, batches, collate)
+
+
+def test_the_validation_objective_teaches_both_weight_nets_and_leaves_the_step_as_it_was(make_work: Make) -> None:
+    work = make_work(lora={"dropout": 0.0}, heads={"dropout": 0.0}, gate={"dropout": 0.0})
+    grads, nets = [], []
+    for ahead in (False, True):
+        model, batch = ready(work)
+        loss = made(work, model, DAOSettings(objective="validation", every=1), classes="cross_entropy")
+        assert loss.looks_ahead
+        if ahead:
+            loss.shared.held_out = held_out(work, model)
+        model.eval()
+        before = {name: p.clone() for name, p in model.trained_state().items()}
+        loss(model(**batch), batch).backward()
+        assert all(torch.equal(p, before[name]) for name, p in model.trained_state().items())
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        nets.append([level.net.second.weight.abs().sum().item() for level in (loss.inner, loss.outer)])
+    assert nets[0] == [0.0, 0.0]
+    assert all(moved > 0 for moved in nets[1])
+    assert grads[0].keys() == grads[1].keys()
+    for name, one in grads[0].items():  # the first step's weights are those before the net learned
+        torch.testing.assert_close(grads[1][name], one, atol=1e-6, rtol=1e-4)
+
+
+def test_a_held_out_pass_gives_the_route_back(make_work: Make) -> None:
+    work = make_work()
+    model, batch = ready(work)
+    model(**batch)
+    before = model.bank.route_state.gates
+    out, other = held_out(work, model)()
+    assert model.bank.route_state.gates is before
+    assert len(out.pooled) == len(other["label"]) == 4
+
+
+@pytest.mark.parametrize("kind", ["dao", "gradnorm", "pcgrad"])
+def test_an_expert_trains_and_resumes_under_any_method(make_work: Make, kind: str) -> None:
+    work = make_work(losses={"inner": kind}, dao={"objective": "validation", "every": 2})
+    (folder,) = train_domain(work, "news")
+    assert (folder / "adapter_model.safetensors").is_file()
+
+
+def test_no_held_out_batch_is_run_where_sentiment_cannot_reach_the_router(make_work: Make) -> None:
+    work = make_work()
+    model, batch = ready(work)
+    choose_learners(model, WARMUP, None)
+    settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
+    loss = Objective(WARMUP, settings, dao, model.labels, model.owners, 0, shared=Shared.of(model))
+    loss.shared.held_out = lambda: pytest.fail("it looks ahead")
+    loss(model(**batch), batch).backward()
+    model.detach_gates = False
+    with pytest.raises(pytest.fail.Exception, match="looks ahead"):
+        loss(model(**batch), batch)

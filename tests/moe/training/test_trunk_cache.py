@@ -1,0 +1,79 @@
+"""Claims about cached trunk states: they change no result, are made once a run, and follow what they were made of."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make
+
+from experts.adapter import fresh_adapter
+from experts.safetensors_io import load_tensors
+from moe.checkpoints.expert import expert_model
+from moe.data.collator import Collator
+from moe.runs.workspace import Workspace
+from moe.training.steps import merge_experts, train_domain, train_router
+from moe.training.trunk_cache import TrunkCache
+
+
+def weights(work: Workspace, domain: str) -> dict[str, torch.Tensor]:
+    return load_tensors(work.expert_folder(domain) / "adapter_model.safetensors")
+
+
+def stages(work: Workspace, **over: object) -> dict[str, object]:
+    return work.run.stages.model_dump(mode="json") | over
+
+
+def kept(work: Workspace) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (work.out / "cache").rglob("*.bin")}
+
+
+def test_an_expert_learns_the_same_with_cached_states(make_work: Make) -> None:
+    plain = make_work("plain")
+    cached = make_work("cached", stages=stages(plain, cache_trunk=True))
+    for work in (plain, cached):
+        train_domain(work, "news")
+    assert not kept(plain)
+    assert len(kept(cached)) == 1
+    for key, tensor in weights(plain, "news").items():
+        torch.testing.assert_close(weights(cached, "news")[key], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_all_stages_of_a_run_share_one_file_a_task(make_work: Make) -> None:
+    plain = make_work("plain")
+    work = make_work("run", stages=stages(plain, cache_trunk=True))
+    for domain in ("news", "forum"):
+        train_domain(work, domain)
+    before = kept(work)
+    merge_experts(work)
+    train_router(work)
+    assert kept(work) == before
+    assert len(before) == 2
+
+
+def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make, tmp_path: Path) -> None:
+    work = make_work()
+    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
+    rows = work.rows("train", ["news"])
+    for template in ("{text}", "read: {text}"):
+        collator = Collator(model.source.tokenizer, template, 16, model.labels, ["news"])
+        cache = TrunkCache(model, collator, tmp_path / "cache")
+        cache.fill(rows)
+        batch = [rows[i] for i in (3, 0, 7)]
+        states = cache(batch)
+        expected, _ = model.look(*collator.tokens([row["text"] for row in batch]))
+        for state, other, length in zip(
+            states, expected, collator.lengths([row["text"] for row in batch]), strict=True
+        ):
+            torch.testing.assert_close(state[:length], other[:length], atol=1e-5, rtol=1e-4)
+            assert not state[length:].any()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_half_written_states_are_not_kept(make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work()
+    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
+    collator = Collator(model.source.tokenizer, "{text}", 16, model.labels, ["news"])
+    monkeypatch.setattr(model, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        TrunkCache(model, collator, tmp_path / "cache").fill(work.rows("train", ["news"]))
+    assert not list((tmp_path / "cache").iterdir())
