@@ -5,7 +5,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -29,13 +30,8 @@ from moe.serve.settings import ServeSettings
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
-PAGES = [
-    *READMES,
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "SECURITY.md",
-    ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+FOLDERS = ("docs", "benchmarks", "configs", ".github")
+PAGES = sorted({*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))})
 SETTINGS, SERVING = ROOT / "docs" / "settings.md", ROOT / "docs" / "serving.md"
 FILES = {".py", ".md", ".yaml", ".csv", ".json", ".safetensors"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -113,26 +109,160 @@ def test_every_make_target_shown_is_there(path: Path) -> None:
     assert {word for words in asked for word in words} <= targets
 
 
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_readme_shows_the_commands_of_people_and_ci_on_its_first_screens(command: str) -> None:
+    assert command in READMES[0].read_text(encoding="utf-8").splitlines()[:60]
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("README.zh.md", 100), ("docs/benchmarks.md", 250)])
+def test_pages_that_people_read_first_stay_short(name: str, most: int) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
+
+
 @pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_the_first_command_comes_by_line_35(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()[:35]
-    assert "make demo" in lines
-    assert "make test" in lines
+def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
+    measured = [cells(line) for line in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()]
+    figures = [{one for one in cells(row)[1:] if one} for row in results_of(path)]
+    assert len(figures) > 3
+    assert not [row for row in figures if not any(row <= set(others) for others in measured)]
 
 
-def test_both_readmes_show_the_same() -> None:
-    english, chinese = READMES
-    assert typed(english) == typed(chinese)
-    marks = [re.findall(r"<!-- output: .*? -->", path.read_text(encoding="utf-8")) for path in READMES]
-    links = [sorted({one for one in linked(path) if "README" not in one}) for path in READMES]
-    assert marks[0] == marks[1]
-    assert links[0] == links[1]
-    assert len(headings(english)) == len(headings(chinese))
+BENCHMARK = re.compile(r"`python (benchmarks/\w+\.py)([^`]*)`")
 
 
-def headings(path: Path) -> list[str]:
-    """A page's headings."""
-    return re.findall(r"^#+ .*", FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+def test_benchmarks_give_the_command_of_every_table() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "not kept" not in page
+    sections = re.split(r"^##+ ", page, flags=re.M)
+    tables = [section.split("\n|")[0] for section in sections if "\n|---" in section]
+    assert len(tables) > 5
+    assert not [above.splitlines()[0] for above in tables if not BENCHMARK.search(above)]
+
+
+def test_benchmarks_give_commands_that_can_be_typed() -> None:
+    found = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    assert not [script for script, _ in found if not (ROOT / script).is_file()]
+    for script, words in found:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        shared = [ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.M)]
+        source += "".join(path.read_text(encoding="utf-8") for path in shared if path.is_file())
+        assert not [one for one in re.findall(r"--[a-z-]+", words) if f'"{one}"' not in source], script
+
+
+def cells(row: str) -> list[str]:
+    """The cells of a table's row, without emphasis."""
+    return [cell.strip(" *") for cell in row.strip("|").split("|")]
+
+
+def results_of(path: Path) -> list[str]:
+    """The rows of a README's table of results."""
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [row for row in rows if re.search(r"\| [−+]?\d*\.\d", row)]
+
+
+# --- repetition
+
+MARK = re.compile(r"<!-- (?:help: (?P<scope>.*?)|end|output: .*?) -->")
+RULE = re.compile(r"[\s|:-]+")  # the line under a table's header
+PRINTED = re.compile(r"[┏┃┡│├└┌]|.*█")  # a row of a terminal's table or chart, shown as it was printed
+TREE = re.compile(r"(?P<indent> *)(?P<name>[^\s,]+/|[\w-]+\.\w+)(?:  +\S.*)?")
+SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。!?])")
+LIST = re.compile(r"[-*+] |\d+\. ")
+STRUCTURAL, SHORT, WORDY = 40, 12, 20
+"""Characters: longer lines of code occur once in a document, or once in their block; longer sentences once."""
+
+
+def entries(text: str) -> Iterator[str]:
+    """What may occur once in a document: headings, lines, sentences, table rows and keys, tree entries, code."""
+    lines, path = text.splitlines(), [""] * 7
+    scope, paragraph, block = "", list[str](), 0  # scope: the command whose help is written here, by `make help`
+    while lines:
+        line = lines.pop(0).strip()
+        heading = re.match(r"(#+) ", line)
+        if not line or heading or LIST.match(line) or line.startswith(("|", "```", "<!--")):
+            yield from sentences(paragraph)
+            paragraph = []
+        if not line.startswith("|"):
+            block += 1
+        if mark := MARK.fullmatch(line):
+            scope = mark["scope"] or ""
+        elif line.startswith("```"):
+            end = next((i for i, one in enumerate(lines) if one.strip() == "```"), len(lines))
+            yield from code(line[3:], lines[:end], f"{scope} block {block}", scope)
+            lines = lines[end + 1 :]
+        elif heading:
+            path[len(heading[1]) :] = [line] * (7 - len(heading[1]))
+            yield " > ".join(dict.fromkeys(path))
+        elif line.startswith("|"):
+            header = bool(lines) and lines[0].startswith("|") and bool(RULE.fullmatch(lines[0]))
+            if not header and not RULE.fullmatch(line):
+                yield f"{scope} {line}"
+                if key := re.match(r"\| (`[^|]*`) \|", line):
+                    yield f"{scope} block {block} {key[1]}"
+        elif line:
+            paragraph.append(LIST.sub("", line, count=1))
+    yield from sentences(paragraph)
+
+
+def sentences(paragraph: Sequence[str]) -> Iterator[str]:
+    """The sentences of a paragraph, and its lines."""
+    found = [one for one in SENTENCE.split(" ".join(paragraph)) if len(one) > WORDY]
+    yield from found
+    yield from (line for line in paragraph if line not in found)
+
+
+def code(language: str, lines: Sequence[str], place: str, scope: str) -> Iterator[str]:
+    """What may occur once in a fenced block, or once in all blocks of a document."""
+    found = [TREE.fullmatch(line.rstrip()) for line in lines]
+    if language == "text" and sum(map(bool, found)) > 2:
+        folders: list[tuple[int, str]] = []
+        for entry in filter(None, found):
+            folders = [one for one in folders if one[0] < len(entry["indent"])]
+            yield f"{place} tree: " + "".join(name for _, name in folders) + entry["name"]
+            folders.append((len(entry["indent"]), entry["name"]))
+        return
+    for line in (one.strip() for one in lines):
+        imports = line.startswith(("import ", "from "))
+        if len(line) > STRUCTURAL and not imports and not PRINTED.match(line):
+            yield f"{scope} code: {line}"
+        elif len(line) > SHORT and not PRINTED.match(line):
+            yield f"{place} code: {line}"
+
+
+def repeated(text: str) -> list[str]:
+    """The entries of a document that occur more than once."""
+    return [entry for entry, times in Counter(entries(text)).items() if times > 1]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=shown_as)
+def test_documents_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None:
+    assert not repeated(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "debris",
+    [
+        "The router reads a text once.\nThe router reads a text once.\n",
+        "- one pass a text\n- experts stay adapters\n- one pass a text\n",
+        "Why: [explain](e.md). Data: [docs/data.md](docs/data.md). What\nWhich: [docs/data.md](docs/data.md).\n"
+        "Data: [docs/data.md](docs/data.md). What comes\n",
+        "其余不变。路由器只读一遍文本,再混合各位专家的输出。\n\n路由器只读一遍文本,再混合各位专家的输出。\n",
+        "| model | F1 |\n|---|---|\n| TF-IDF | 69.1 |\n| mixture | 74.1 |\n| TF-IDF | 69.1 |\n",
+        "| key | meaning |\n|---|---|\n| `lora.r` | rank |\n| `lora.r` | rank of an expert |\n",
+        "```text\nmoe/\n  desk/   train, ask, serve\n  data/   files\n  desk/   train, ask, measure\n```\n",
+        "```text\nruns/demo/\n  report/   index.html and card.md\n  report/   index.html\n  export/   others\n```\n",
+        "```bash\nmoe merge --out runs/a\nmoe train-router\nmoe merge --out runs/a\n```\n",
+        "# A\n\n## Use\n\nOne.\n\n## Use\n\nTwo.\n",
+    ],
+)
+def test_the_check_for_repetition_finds_what_merges_leave_behind(debris: str) -> None:
+    assert repeated(debris)
+
+
+def test_the_check_for_repetition_allows_releases_tables_and_snippets_of_like_form() -> None:
+    assert not repeated("## 2\n\n### Added\n\n- a\n\n## 1\n\n### Added\n\n- b\n")
+    assert not repeated("| a | b |\n|---|---|\n| 1 | 2 |\n\nThen:\n\n| a | b |\n|---|---|\n| 3 | 4 |\n")
+    assert not repeated("```python\nimport json\n```\n\nOr:\n\n```python\nimport json\n```\n")
 
 
 # --- links and trees
@@ -149,37 +279,39 @@ def test_every_link_leads_somewhere(path: Path) -> None:
     assert not [target for target in linked(path) if not (path.parent / target).exists()]
 
 
-def tree_of(path: Path) -> list[str]:
-    """The paths in a README's captioned tree; each needs its caption."""
-    body = next(one for one in fences(path, "text") if "cli.py" in one)
+def rooms() -> list[str]:
+    """The paths in the tree of CONTRIBUTING.md, each of which needs its caption."""
+    body = next(one for one in fences(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in one and "router/" in one)
     found, folder = [], ""
     for line in body.splitlines():
-        name, caption = line.split(maxsplit=1)
+        names, caption = re.split(r"  +", line.strip(), maxsplit=1)
         assert caption
-        inner = folder + name if line.startswith(" ") else name
-        folder = name if not line.startswith(" ") and name.endswith("/") else folder
-        found.append(inner)
+        inner = line.startswith(" ")
+        found += [(folder if inner else "") + name for name in names.split(", ")]
+        folder = folder if inner else names
     return found
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_everything_in_the_tree_is_on_the_disk(path: Path) -> None:
-    places = [(ROOT / name, name.endswith("/")) for name in tree_of(path)]
+def test_contributing_tree_names_every_room_and_no_other() -> None:
+    packages = [one.parent for part in ("experts", "router", "moe") for one in (ROOT / part).glob("**/__init__.py")]
+    here = {f"{one.relative_to(ROOT).as_posix()}/" for one in packages}
+    here |= {one.relative_to(ROOT).as_posix() for one in (ROOT / "moe").glob("[a-z]*.py")}
+    tree = [name for name in rooms() if name.startswith(("moe/", "experts/", "router/"))]
+    assert sorted(tree) == sorted(here)
+
+
+def test_contributing_tree_is_on_the_disk() -> None:
+    places = [(ROOT / name, name.endswith("/")) for name in rooms()]
     assert not [place for place, folder in places if not (place.is_dir() if folder else place.is_file())]
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_everything_on_the_disk_is_in_the_tree(path: Path) -> None:
-    tree = set(tree_of(path))
-    modules = [one for part in ("experts", "router", "moe") for one in (ROOT / part).glob("*.py")]
-    packages = [one.parent for part in ("experts", "router", "moe") for one in (ROOT / part).glob("*/__init__.py")]
-    here = {one.relative_to(ROOT).as_posix() for one in modules if one.name != "__init__.py"}
-    here |= {f"{one.relative_to(ROOT).as_posix()}/" for one in packages}
-    assert not here - tree
+MODULE = re.compile(r"`((?:moe|experts|router|benchmarks|tests)/[\w./-]*\w\.(?:py|md))`")
 
 
-def test_the_tree_is_the_same_in_both_readmes() -> None:
-    assert tree_of(READMES[0]) == tree_of(READMES[1])
+@pytest.mark.parametrize("path", PAGES, ids=shown_as)
+def test_every_file_named_is_on_the_disk(path: Path) -> None:
+    named = MODULE.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
+    assert not [name for name in named if not (ROOT / name).is_file()]
 
 
 @pytest.mark.parametrize(
@@ -233,9 +365,8 @@ def test_every_python_shown_compiles(path: Path) -> None:
         compile(body, path.name, "exec")
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_dao_in_five_lines_trains(path: Path) -> None:
-    (code,) = [body for body in fences(path, "python") if "DAO" in body]
+def test_dao_in_five_lines_trains() -> None:
+    (code,) = [body for body in fences(ROOT / "docs" / "api.md", "python") if "DAO" in body]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     trunk, heads = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
 

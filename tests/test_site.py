@@ -41,7 +41,7 @@ def test_pictures_are_small_enough_to_keep() -> None:
 @pytest.mark.parametrize(
     ("place", "written", "turned"),
     [
-        ("method.md", "[a](../moe/config/stages.py)", "[a](source/moe/stages.py.md)"),
+        ("method.md", "[a](../moe/config/stages.py)", "[a](source/moe/config/stages.py.md)"),
         ("index.md", "[a](../README.md#limits)", "[a](readme.md#limits)"),
         ("readme.md", "[a](docs/data.md#scores), [b](LICENSE)", "[a](data.md#scores), [b](source/LICENSE.md)"),
         ("index.md", "[a](data.md), [b](#here), [c](https://x.org/y.md)", None),

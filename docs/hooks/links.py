@@ -1,4 +1,4 @@
-"""What the site does with links that lead out of docs/: the pages of the root join the site, files are shown as pages.
+"""What the site does with links that lead out of docs/: pages outside docs/ join the site, files are shown as pages.
 
 So every link in a page holds on GitHub and on the site alike, and none leads to a server. mkdocs calls the functions.
 """
@@ -18,8 +18,9 @@ ROOTED = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
+    "benchmarks/NOTEBOOK.md": "notebook.md",
 }
-"""Pages of the root, and what they are called on the site."""
+"""Pages outside docs/, and what they are called on the site."""
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 
@@ -44,7 +45,7 @@ def linked(place: str, text: str) -> list[str]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages of the root, and each file that some page links to."""
+    """Add the pages outside docs/, and each file that some page links to."""
     pages = {
         file.src_uri: (ROOT / "docs" / file.src_uri).read_text(encoding="utf-8") for file in files if is_page(file)
     }
