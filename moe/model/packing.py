@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from moe.model.lm_head import kind_of
+from moe.model.lm_head import lm_kind
 
 TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class Way:
+class PackingMode:
     """How a backbone is told where documents begin.
 
     Args:
@@ -64,20 +64,20 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
 
 
-def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
+def find_packing_mode(model: PreTrainedModel, masked: bool = False) -> PackingMode | None:
     """The first way that keeps two documents apart in this backbone; None where none does.
 
     Args:
         masked: only ways by a mask.
     """
-    causal = kind_of(model.config) == "causal"
+    causal = lm_kind(model.config) == "causal"
     starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
-    ways = ([Way(False, causal)] if causal and not masked else []) + [Way(True, causal, first) for first in starts]
+    ways = ([PackingMode(False, causal)] if causal and not masked else []) + [PackingMode(True, causal, first) for first in starts]
     return next((way for way in ways if _holds(model, way)), None)
 
 
 @torch.no_grad()
-def _holds(model: PreTrainedModel, way: Way) -> bool:
+def _holds(model: PreTrainedModel, way: PackingMode) -> bool:
     ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
     lengths = (6, 8)
     try:

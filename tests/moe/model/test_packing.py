@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_backbone
 
-from moe.model.packing import Way, way_to_pack
+from moe.model.packing import PackingMode, find_packing_mode
 
 LENGTHS = (4, 5, 3)
 PLACES = torch.cat([torch.arange(one) for one in LENGTHS])[None]
@@ -13,7 +13,7 @@ PLACES = torch.cat([torch.arange(one) for one in LENGTHS])[None]
 def test_packed_documents_have_the_states_that_they_have_alone(family: str) -> None:
     model = tiny_backbone(family)
     model.config.use_cache = False
-    way = way_to_pack(model)
+    way = find_packing_mode(model)
     assert (way is None) == (family == "deberta-v2"), "DeBERTa takes no mask of documents"
     if way is None:
         return
@@ -29,12 +29,12 @@ def test_a_backbone_that_keeps_no_documents_apart_has_no_way(monkeypatch: pytest
     model = tiny_backbone("bert")
     own = model.forward
     monkeypatch.setattr(model, "forward", lambda input_ids, **_: own(input_ids, torch.ones_like(input_ids)))
-    assert way_to_pack(model) is None
+    assert find_packing_mode(model) is None
 
 
 def test_the_mask_hides_other_documents_and_what_comes_later() -> None:
     places = torch.tensor([[0, 1, 0, 1, 2]])
-    seen = Way(masked=True, causal=True).inputs(places, torch.float32)["attention_mask"]
+    seen = PackingMode(masked=True, causal=True).inputs(places, torch.float32)["attention_mask"]
     assert seen is not None
     assert (seen[0, 0] == 0).int().tolist() == [
         [1, 0, 0, 0, 0],
