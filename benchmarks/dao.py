@@ -18,8 +18,8 @@ from rich.table import Table
 from said import by_domain, of_seeds, over_domains, points
 
 from experts.domain import LabelSpace
-from moe.bootstrap import Answers
-from moe.checkpoints.expert import read_alone
+from moe.bootstrap import TaskPredictions
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.config.stages import JOINT, WARMUP
@@ -27,7 +27,7 @@ from moe.evaluation.evaluate import evaluate
 from moe.evaluation.metrics import classification, regression
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.steps import continue_stage, train_domain
+from moe.training.steps import train_stage, train_domain
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDS = 5
@@ -102,7 +102,7 @@ def inner(args: argparse.Namespace, have: set[tuple[Any, ...]]) -> Iterator[dict
                     run = load_run(CONFIGS / "dao" / "fiqa.yaml", [*sets, *INNER[method], *args.sets])
                     work = Workspace(run, args.out / "inner" / f"{seed}-{fold}-{slug(method)}")
                     (folder,) = train_domain(work, "fiqa", resume=True)
-                    model, run = read_alone(folder)
+                    model, run = load_single_expert(folder)
                     card = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
                     yield judged(work, model, run.template, run.backbone.max_length) | {
                         "method": method,
@@ -121,7 +121,7 @@ def outer(args: argparse.Namespace, have: set[tuple[Any, ...]]) -> Iterator[dict
                 sets = [f"data.folder={args.data}", f"seed={seed}", *OUTER[method], *args.sets]
                 run = load_run(args.config, sets)
                 work = Workspace(run, args.out / "outer" / f"{seed}-{slug(method)}", args.start / "rows")
-                continue_stage(work, JOINT, args.start / str(seed) / WARMUP.folder, overwrite=True)
+                train_stage(work, JOINT, args.start / str(seed) / WARMUP.folder, overwrite=True)
                 model, card = read_mixture(work.out / JOINT.folder)
                 yield judged(work, model, card.template, card.backbone_settings.max_length) | {
                     "method": method,
@@ -204,7 +204,7 @@ def show_differences(level: str, runs: Sequence[dict[str, Any]], space: LabelSpa
     Console(width=160).print(table)
 
 
-def answers(seeds: Sequence[Sequence[dict[str, Any]]], space: LabelSpace) -> dict[str, Answers]:
+def answers(seeds: Sequence[Sequence[dict[str, Any]]], space: LabelSpace) -> dict[str, TaskPredictions]:
     """By task, what the seeds said of the same rows, folds joined."""
     found = {}
     for task, labels in space.tasks.items():

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.config.run import load_run
-from moe.drift.drift import MEASURES, UNLIKE, compared
-from moe.drift.fit import fit_reference, look
-from moe.drift.reference import Reference, Seen, read_reference
-from moe.inference.loading import open_model
+from moe.drift.drift import MEASURES, UNLIKE, compare_features
+from moe.drift.fit import fit_reference, extract_features
+from moe.drift.reference import Reference, DriftFeatures, read_reference
+from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.runs.workspace import Workspace
 
@@ -35,19 +35,19 @@ def main() -> None:
     work = Workspace(load_run(args.config, [f"data.folder={args.data}"]), args.out, args.out / "rows")
     fit_reference(work, args.model)
     reference = read_reference(args.model)
-    model, template, length = open_model(args.model)
+    model, template, length = load_model(args.model)
     predictor = Predictor(model, template, length, states=True)
     test = {}
     for task, domain in work.run.label_space().domain_of.items():
         rows = work.prepared(domain)[task].splits["test"]
-        test[task] = look(predictor, reference.space, list(rows["text"]), task)
+        test[task] = extract_features(predictor, reference.space, list(rows["text"]), task)
     console = Console(width=140)
     table = Table(title=f"drawn files of test rows called unlike, of {args.files} each", title_justify="left")
     for name in ("test rows of", "beside validation rows of", *(f"{rows} rows" for rows in args.rows)):
         table.add_column(name)
     for domain in work.run.domains:
         known = domain in reference.domains
-        held = reference.held.where(reference.of == reference.domains.index(domain)) if known else reference.held
+        held = reference.validation.select(reference.domain_index == reference.domains.index(domain)) if known else reference.validation
         of = _shares(work, domain)
         counts = [_alarms({t: test[t] for t in of}, of, held, reference, rows, args.files) for rows in args.rows]
         table.add_row(domain, domain if known else "all that it knows", *counts)
@@ -61,16 +61,16 @@ def _shares(work: Workspace, domain: str) -> dict[str, float]:
 
 
 def _alarms(
-    test: Mapping[str, Seen], of: Mapping[str, float], held: Seen, reference: Reference, rows: int, files: int
+    test: Mapping[str, DriftFeatures], of: Mapping[str, float], held: DriftFeatures, reference: Reference, rows: int, files: int
 ) -> str:
     random = np.random.default_rng(rows)
     found = []
     for _ in range(files):
         counts = dict(zip(of, random.multinomial(rows, list(of.values())), strict=True))
-        parts = [test[t].where(random.choice(len(test[t]), n, replace=n > len(test[t]))) for t, n in counts.items()]
+        parts = [test[t].select(random.choice(len(test[t]), n, replace=n > len(test[t]))) for t, n in counts.items()]
         names = ("shares", "confidence", "distance")
-        drawn = Seen(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
-        found.append(compared(drawn, held, reference.experts))
+        drawn = DriftFeatures(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
+        found.append(compare_features(drawn, held, reference.experts))
     unlike = sum(one["verdict"] == UNLIKE for one in found)
     by = {name: sum(one["measures"][name]["unlike"] for one in found) for name in MEASURES}
     return f"{unlike} ({', '.join(f'{name} {count}' for name, count in by.items())})"

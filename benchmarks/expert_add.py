@@ -15,13 +15,13 @@ from rich.table import Table
 from said import Found, answers, by_domain, every, keep, over_domains, points, read
 
 from experts.domain import LabelSpace
-from moe.bootstrap import Answers, differences, intervals
+from moe.bootstrap import TaskPredictions, bootstrap_differences, bootstrap_intervals
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.config.stages import MERGED, WARMUP
-from moe.membership.update import Target, add
+from moe.membership.update import UpdateTarget, add
 from moe.runs.workspace import Workspace
-from moe.training.steps import continue_stage, merge_experts, train_domain, train_shared
+from moe.training.steps import train_stage, merge_experts, train_domain, train_shared
 
 OLD, NEW, OWN, TOGETHER = "mixture without it", "the same, it has joined", "its own expert", "all trained together"
 
@@ -66,7 +66,7 @@ class Joining:
         if not (work.out / MERGED).is_dir():
             merge_experts(work, [work.expert_folder(name) for name in work.run.domains])
         if not (work.out / WARMUP.folder).is_dir():
-            continue_stage(work, WARMUP, work.out / MERGED)
+            train_stage(work, WARMUP, work.out / MERGED)
         return work.out / WARMUP.folder
 
     def joined(self) -> Path:
@@ -74,7 +74,7 @@ class Joining:
         out, old = self.old.out / f"with-{self.domain}", self.mixture(self.old)
         train_domain(self.joining, self.domain, resume=True)
         if not out.is_dir():
-            target = Target(out, resume=True, rows=self.joining.store)
+            target = UpdateTarget(out, resume=True, rows=self.joining.store)
             add(old, self.joining.expert_folder(self.domain), self.joining.run, target)
         return out
 
@@ -117,7 +117,7 @@ def show(out: Path, space: LabelSpace, joined: str) -> None:
 
 def show_figures(
     mine: Mapping[str, Sequence[Mapping[str, Any]]],
-    found: Mapping[str, Mapping[str, list[Answers]]],
+    found: Mapping[str, Mapping[str, list[TaskPredictions]]],
     domains: Sequence[str],
     old: Sequence[str],
 ) -> None:
@@ -126,7 +126,7 @@ def show_figures(
     for name in ("model", "seeds", *domains, "old domains, mean", "right domain"):
         table.add_column(name)
     for model, groups in found.items():
-        figures = {domain: intervals(some) for domain, some in groups.items()}
+        figures = {domain: bootstrap_intervals(some) for domain, some in groups.items()}
         cells = [
             f"{figures[d]['macro_f1'].value:.3f} ({figures[d]['accuracy'].value:.3f})" if d in figures else ""
             for d in domains
@@ -139,12 +139,12 @@ def show_figures(
 
 
 def _against(
-    found: Mapping[str, Mapping[str, list[Answers]]], other: str, domains: Sequence[str], joined: str
+    found: Mapping[str, Mapping[str, list[TaskPredictions]]], other: str, domains: Sequence[str], joined: str
 ) -> list[str]:
     """How the mixture after stands against another model, domain by domain, as far as both answered."""
     ours, theirs = found[NEW], found[other]
     both = {d: (ours[d], theirs[d]) for d in (*domains, joined) if d in ours and d in theirs}
-    each = {d: points(differences(*pair)["macro_f1"]) for d, pair in both.items()}
+    each = {d: points(bootstrap_differences(*pair)["macro_f1"]) for d, pair in both.items()}
     whole = ""
     if set(domains) <= both.keys():
         whole = points(over_domains({d: ours[d] for d in domains}, {d: theirs[d] for d in domains}))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pairs import Batch, compare, described, texts
 
-from moe.data.sampler import by_budget
+from moe.data.sampler import batch_by_tokens
 from moe.export.inference_spec import reading_of
 from moe.export.onnx import GRAPH, MODEL, Scored, compiled, convert, session_of, write_graph
 from moe.export.selection import Source, open_source
@@ -27,10 +27,10 @@ Run = Callable[[], None]
 
 def batches(source: Source, some: Sequence[str], tokens: int) -> list[Batch]:
     """Token ids and masks of texts of like length, at most so many tokens a batch."""
-    tokenizer = source.model.source.tokenizer
+    tokenizer = source.model.loaded_backbone.tokenizer
     ids = tokenizer(list(some), truncation=True, max_length=source.max_length)["input_ids"]
     found = []
-    for batch in by_budget([len(one) for one in ids], tokens):
+    for batch in batch_by_tokens([len(one) for one in ids], tokens):
         padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
         found.append((padded["input_ids"], padded["attention_mask"]))
     return found

@@ -15,29 +15,29 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from transformers import get_cosine_schedule_with_warmup
 
-from experts.adapter import fresh_adapter
-from moe.checkpoints.expert import expert_model
+from experts.adapter import build_adapter
+from moe.checkpoints.expert import build_expert_model
 from moe.config.run import RunSettings
 from moe.config.stages import SHARED
 from moe.console import bar
 from moe.data.collator import Collator, tokenize
-from moe.data.sampler import DomainBatches, row_lengths
+from moe.data.sampler import DomainBatchSampler, row_lengths
 from moe.evaluation.evaluate import validate
 from moe.model.backbone import has_fast_bfloat16
-from moe.model.backbone_ops import Attention
+from moe.model.backbone_ops import AttentionSwitch
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.objective import Objective, Shared
-from moe.training.stage import label_counts
+from moe.training.objective import Objective, LossContext
+from moe.training.stage import count_labels
 
 NAME = "shared"
 
 
 def plain(run: RunSettings) -> Mixture:
     """The backbone with fresh heads and an adapter that adds nothing and never learns."""
-    model = expert_model(run, NAME, fresh_adapter, False, run.seed, always_on=True)
+    model = build_expert_model(run, NAME, build_adapter, False, run.seed, always_on=True)
     model.bank.freeze()
-    model.only = NAME
+    model.active_expert = NAME
     return model
 
 
@@ -57,22 +57,22 @@ def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tup
     groups = [{"params": learn, "lr": rate}, {"params": list(model.heads.parameters()), "lr": settings.head_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     domains = np.asarray(train.data.column("domain").combine_chunks().dictionary_encode().indices)
-    order = DomainBatches(domains, row_lengths(train), settings.batch_size, settings.sampling_temperature, run.seed)
+    order = DomainBatchSampler(domains, row_lengths(train), settings.batch_size, settings.sampling_temperature, run.seed)
     total = epochs * len(order)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(0.06 * total), total)
     names = [domain.name for domain in model.domains]
-    collate = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    collate = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     loss = Objective(
         SHARED,
         run.losses,
         run.dao,
         model.labels,
-        model.owners,
+        model.domain_expert_mask,
         run.seed,
-        shared=Shared.of(model),
-        counts=label_counts(train, model.labels),
+        shared=LossContext.of(model),
+        counts=count_labels(train, model.labels),
     )
-    attention, device = Attention(model.backbone), torch.device("cpu")
+    attention, device = AttentionSwitch(model.backbone), torch.device("cpu")
     half = torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(device))
     best: tuple[float, dict[str, Tensor]] = (-1.0, {})
     step, every = 0, math.ceil(total / evals)
@@ -82,7 +82,7 @@ def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tup
             for rows in order:
                 model.train()
                 batch = collate([train[i] for i in rows])
-                attention.suit(batch["input_ids"].shape[1])
+                attention.select(batch["input_ids"].shape[1])
                 with half:
                     lost = loss(model(batch["input_ids"], batch["attention_mask"]), batch)
                 lost.backward()
@@ -124,7 +124,7 @@ def _labelled(rows: Dataset, task: str) -> tuple[list[str], list[int]]:
 def _states(model: Mixture, work: Workspace, texts: list[str]) -> np.ndarray:
     """Pooled states (N, D) of texts."""
     model.eval()
-    tokenizer, settings = model.source.tokenizer, work.run.backbone
+    tokenizer, settings = model.loaded_backbone.tokenizer, work.run.backbone
     order = np.argsort([len(text) for text in texts], kind="stable")
     parts = []
     for start in range(0, len(order), 32):

@@ -16,13 +16,13 @@ from pairs import mixture, timed
 
 from moe.config.run import load_run
 from moe.config.stages import JOINT
-from moe.data.collator import Batch, inputs_of
-from moe.model.backbone_ops import Attention, recomputed
-from moe.model.mixture import Output
-from moe.profiling import Cost, resident, spending
-from moe.training.gradient_cache import Backward
-from moe.training.objective import Objective, Shared
-from moe.training.trainer import choose_learners
+from moe.data.collator import Batch, model_inputs
+from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
+from moe.model.mixture import MixtureOutput
+from moe.profiling import Cost, resident_mib, measure_cost
+from moe.training.gradient_cache import BackwardPass
+from moe.training.objective import Objective, LossContext
+from moe.training.trainer import set_trainable
 
 WAYS = {"whole": (1, False), "4 micro-batches": (4, False), "layers again": (1, True), "both": (4, True)}
 
@@ -63,8 +63,8 @@ def _alone(way: str) -> str:
 def memory(args: argparse.Namespace, way: str) -> float:
     """MiB that two steps take above what was there before them."""
     one, cost = step(args, way), Cost()
-    before = resident()
-    with spending(cost):
+    before = resident_mib()
+    with measure_cost(cost):
         one()
         one()
     return (cost.peak_mib or 0.0) - (0.0 if torch.cuda.is_available() else before)
@@ -74,20 +74,20 @@ def step(args: argparse.Namespace, way: str) -> Callable[[], None]:
     """A joint step of DAO's losses on random tokens."""
     count, again = WAYS[way]
     model, run = mixture(5, 16, 1, args.dtype), load_run()
-    choose_learners(model.train(), JOINT, None)
-    objective = Objective(JOINT, run.losses, run.dao, model.labels, model.owners, 0, shared=Shared.of(model))
-    Attention(model.backbone).suit(args.length)
+    set_trainable(model.train(), JOINT, None)
+    objective = Objective(JOINT, run.losses, run.dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
+    AttentionSwitch(model.backbone).select(args.length)
     batch = drawn(args, len(model.domains))
     parts = [{key: values.chunk(count)[i] for key, values in batch.items()} for i in range(count)]
 
-    def forward(part: Batch) -> Output:
-        return model(**inputs_of(part))
+    def forward(part: Batch) -> MixtureOutput:
+        return model(**model_inputs(part))
 
-    back = Backward(model, forward, objective, lambda *_: None)
+    back = BackwardPass(model, forward, objective, lambda *_: None)
 
     def run_once() -> None:
         model.zero_grad()
-        with recomputed(model.backbone, 1) if again else nullcontext():
+        with activation_checkpointing(model.backbone, 1) if again else nullcontext():
             back(parts)
 
     return run_once

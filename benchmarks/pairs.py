@@ -17,17 +17,17 @@ from peft import LoraConfig
 from rich.console import Console
 from torch import Tensor
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
-from moe.data.readers import texts as read_texts
-from moe.data.sampler import by_budget
+from moe.data.readers import read_texts as read_texts
+from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone, token_budget
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
-from moe.runs.workspace import versions
+from moe.runs.workspace import package_versions
 from moe.synthetic import DOMAINS, generate
 from router.gate import GateSettings
 
@@ -110,7 +110,7 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
     """The same on any backbone, with its card."""
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
-    adapter = fresh_adapter(
+    adapter = build_adapter(
         LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), settings.trunk_depth
     )
     card = MixtureCard(
@@ -125,7 +125,7 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
         heads=HeadSettings(),
         polarity=True,
         seed=0,
-        versions=versions(),
+        versions=package_versions(),
     )
     model = build_mixture(card, backbone, dict.fromkeys(names, adapter.content))
     with torch.no_grad():
@@ -141,7 +141,7 @@ def batches(backbone: Backbone, some: Sequence[str]) -> list[Batch]:
     budget = token_budget(backbone.model.device, backbone.model.dtype)
     found = [
         backbone.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
-        for batch in by_budget([len(one) for one in ids], budget)
+        for batch in batch_by_tokens([len(one) for one in ids], budget)
     ]
     device = backbone.model.device
     return [(one["input_ids"].to(device), one["attention_mask"].to(device)) for one in found]
@@ -172,7 +172,7 @@ def machine() -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    } | versions()
+    } | package_versions()
 
 
 def show(ratios: Iterable[Ratio], console: Console) -> list[Ratio]:

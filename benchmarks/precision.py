@@ -13,14 +13,14 @@ from pairs import texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.loading import Opening
-from moe.inference.predictor import Answer, Routing
-from moe.inference.stream import answer_texts
+from moe.inference.loading import ModelLoader
+from moe.inference.predictor import Prediction, Routing
+from moe.inference.stream import predict_texts
 
 
-def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Answer]:
+def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Prediction]:
     """Answers of one precision."""
-    return answer_texts(some, Opening(model, (f"backbone.dtype={dtype}",), routing).open())
+    return predict_texts(some, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).open())
 
 
 def agreement(model: Path, routing: Routing, some: list[str]) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from said import Found, Said, keep, read, show, show_tasks
 from sklearn.pipeline import Pipeline
 
 from experts.atomic_io import read_json
-from moe.checkpoints.expert import read_alone
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import tfidf
-from moe.evaluation.evaluate import judge, routing_report
+from moe.evaluation.evaluate import evaluate_rows, routing_report
 from moe.inference.predictor import Predictor
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
@@ -140,7 +140,7 @@ def shared_alone(seed: Seed) -> Found:
 def alone(work: Workspace, name: str, domains: Sequence[str] | None) -> Found:
     """One expert by itself on the test rows."""
     folder = work.expert_folder(name)
-    model, run = read_alone(folder)
+    model, run = load_single_expert(folder)
     validation = read_json(folder / "metrics.json")["best"]["macro_f1"]
     return asked(model, work, run.template, run.backbone.max_length, validation, domains=domains)
 
@@ -211,14 +211,14 @@ def asked(
 ) -> Found:
     """What a model says of the test rows, each asked its own task; and its right domains."""
     predictor = Predictor(model, template, max_length, routing)  # type: ignore[arg-type]
-    with model.restricted(alike=alike):
-        judged = [one for one in judge(predictor, work.rows("test", domains), pin) if one.true is not None]
+    with model.ablated(uniform_gates=alike):
+        judged = [one for one in evaluate_rows(predictor, work.rows("test", domains), pin) if one.true is not None]
     found: Said = {}
     for one in judged:
         true, said = found.setdefault(one.row["task"], ([], []))
         true.append(str(one.true))
         said.append(one.masked.label)
-    routed = model.gate is not None and model.only is None
+    routed = model.gate is not None and model.active_expert is None
     return Found(found, routing_report(judged, model)["accuracy"] if routed else None, validation)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from moe.bootstrap import Answers, Interval, differences, intervals
-from moe.checkpoints.expert import read_alone
+from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
@@ -86,7 +86,7 @@ def measure_pooled(args: argparse.Namespace, book: "Book", sets: Sequence[str], 
 
 def judged_alone(work: Workspace, name: str, domains: Sequence[str] | None = None) -> Result:
     """One expert by itself on the test rows."""
-    model, run = read_alone(work.expert_folder(name))
+    model, run = load_single_expert(work.expert_folder(name))
     return _judge(model, work, run.template, run.backbone.max_length, "soft", domains)
 
 
@@ -161,21 +161,21 @@ def _pair(rows: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
 def _ends(rows: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
     told = "–"
     if all("right" in row["tasks"][task] for row in rows for task in tasks):
-        found = intervals(_answers(rows, tasks))["accuracy"]
+        found = bootstrap_intervals(_answers(rows, tasks))["accuracy"]
         told = f"{found.low:.3f} to {found.high:.3f}"
     routing = [row["routing"] for row in rows if row["routing"] is not None]
     return [told, f"{np.mean(routing):.3f}" if routing else "–"]
 
 
-def _answers(results: Sequence[Result], tasks: Sequence[str]) -> list[Answers]:
-    return [Answers.of_right([one["tasks"][task]["right"] for one in results]) for task in tasks]
+def _answers(results: Sequence[Result], tasks: Sequence[str]) -> list[TaskPredictions]:
+    return [TaskPredictions.of_right([one["tasks"][task]["right"] for one in results]) for task in tasks]
 
 
 def difference(ours: Sequence[Result], theirs: Sequence[Result], tasks: Sequence[str]) -> Interval:
     """Mean difference of accuracy on the seeds that both have, paired by row."""
     seeds = {one["seed"] for one in ours} & {one["seed"] for one in theirs}
     mine, other = ([one for one in results if one["seed"] in seeds] for results in (ours, theirs))
-    return differences(_answers(mine, tasks), _answers(other, tasks))["accuracy"]
+    return bootstrap_differences(_answers(mine, tasks), _answers(other, tasks))["accuracy"]
 
 
 def show_differences(out: Path) -> None:

@@ -18,18 +18,18 @@ from rich.console import Console
 from rich.table import Table
 
 from experts.atomic_io import read_json, write_json
-from moe.bootstrap import differences
+from moe.bootstrap import bootstrap_differences
 from moe.config.run import load_run
 from moe.config.stages import INSTRUCT, MERGED
-from moe.evaluation.perplexity import Foreseen, foresee
-from moe.inference.loading import open_language
+from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexity
+from moe.inference.loading import load_language_model
 from moe.model.mixture import Mixture
-from moe.qa.evaluate import Sitting, answers_of, examine, questions_of
-from moe.qa.scoring import Marked, by_task, mark, report
+from moe.qa.evaluate import EvalSettings, qa_predictions_by_task, answer_questions, load_run_questions
+from moe.qa.scoring import ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.instruct import instruct
-from moe.training.lm_dataset import Shelf
+from moe.training.lm_dataset import LMCorpora
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
@@ -42,7 +42,7 @@ CORPORA = {
 }
 TAIL = 1_200_000
 """Characters of a corpus: at least 400 rows of 512 tokens."""
-WAYS: dict[str, Sitting] = {"likelihood": Sitting(), "written": Sitting(by="generation")}
+WAYS: dict[str, EvalSettings] = {"likelihood": EvalSettings(), "written": EvalSettings(by="generation")}
 
 
 def main() -> None:
@@ -135,32 +135,32 @@ def make(work: Workspace) -> None:
     instruct(work, resume=True)
 
 
-def foreseen(args: argparse.Namespace) -> dict[str, dict[str, Foreseen]]:
+def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
     """By model and corpus, what is foreseen of every held-out document, read one by one as the router reads them.
 
     Experts stand alone as they were pre-trained, the team and the one LoRA as they were before any question.
     """
     work = team(args)
-    experts, _ = open_language(work.out / MERGED)
-    shelf, book = Shelf(work, experts), args.out / "perplexity.json"
+    experts, _ = load_language_model(work.out / MERGED)
+    shelf, book = LMCorpora(work, experts), args.out / "perplexity.json"
     held_out = {name: shelf.corpus(name, False).held_out for name in work.run.domains}
     names = list(held_out)
-    rows: dict[str, dict[str, Foreseen]] = {}
+    rows: dict[str, dict[str, LMEvaluation]] = {}
     seen: dict[str, Any] = read_json(book) if book.is_file() else {}
     micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
     roles = {"macro": ["macro"], "micro": micro, "quant": ["quant"]}
 
     def row(title: str, model: Mixture, kept: Mapping[str, Sequence[str]], bare: bool = False) -> None:
         if title not in seen:
-            collate, found = Shelf(work, model).collator(False), {}
+            collate, found = LMCorpora(work, model).collator(False), {}
             bank = model.bank
             for name in names:
                 without = [one for one in bank.names if one not in kept[name]]
-                with model.restricted(tuple(bank.attached) if bare else without):
-                    found[name] = asdict(foresee(model, held_out[name], collate))
+                with model.ablated(tuple(bank.attached) if bare else without):
+                    found[name] = asdict(evaluate_perplexity(model, held_out[name], collate))
             seen[title] = found
             write_json(book, seen)
-        rows[title] = {name: Foreseen(**seen[title][name]) for name in names}
+        rows[title] = {name: LMEvaluation(**seen[title][name]) for name in names}
 
     row("vanilla", experts, dict.fromkeys(names, ()), bare=True)
     if experts.adapter_bank.shared:
@@ -171,38 +171,38 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, Foreseen]]:
         if len(mine) > 1:
             row(f"role {role}", experts, dict.fromkeys(names, mine))
     row("oracle, as pre-trained", experts, {name: [name] for name in names})
-    routed, _ = open_language(best_model(work.out))
+    routed, _ = load_language_model(best_model(work.out))
     row("team, routed", routed, dict.fromkeys(names, names))
     row("team, oracle", routed, {name: [name] for name in names})
     if (pooled(args).out / MERGED).is_dir():
-        one, _ = open_language(pooled(args).out / MERGED)
+        one, _ = load_language_model(pooled(args).out / MERGED)
         row("one LoRA of all ranks", one, dict.fromkeys(names, one.bank.names))
     return rows
 
 
-def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[Marked]]]:
+def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswer]]]:
     """By model and way of asking, the marked test questions of all tasks; what was asked before is not asked again."""
     work = team(args)
-    asked = questions_of(work, most=args.most)
+    asked = load_run_questions(work, most=args.most)
     micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
     taught, one = work.out / INSTRUCT.folder, pooled(args).out / INSTRUCT.folder
     models: dict[str, tuple[Path, Sequence[str] | None]] = {"vanilla": (taught, None), "team": (taught, ())}
     models |= {"one LoRA of all ranks": (one, ())} if one.is_dir() else {}
     models |= {f"team without {role}": (taught, some) for role, some in {"macro": ["macro"], "micro": micro}.items()}
     models["team without quant"] = (taught, ["quant"])
-    found: dict[str, dict[str, list[Marked]]] = {}
+    found: dict[str, dict[str, list[ScoredAnswer]]] = {}
     for name, (folder, without) in models.items():
         for way in WAYS if "without" not in name else list(WAYS)[:1]:
             some = asked if way == "likelihood" else [one for one in asked if one.kind == "choice"]
             path = args.out / "answers" / f"{name} {way}.jsonl".replace(" ", "-")
             if not path.is_file():
-                model, template = open_language(folder)
-                with model.restricted(tuple(model.bank.attached) if without is None else tuple(without)):
-                    marked = examine(model, template, some, WAYS[way], quiet=False)
+                model, template = load_language_model(folder)
+                with model.ablated(tuple(model.bank.attached) if without is None else tuple(without)):
+                    marked = answer_questions(model, template, some, WAYS[way], quiet=False)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("".join(json.dumps(one.said) + "\n" for one in marked), encoding="utf-8")
             said = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            found.setdefault(name, {})[way] = [mark(*pair) for pair in zip(some, said, strict=True)]
+            found.setdefault(name, {})[way] = [score_answer(*pair) for pair in zip(some, said, strict=True)]
     return found
 
 
@@ -228,23 +228,23 @@ def show(args: argparse.Namespace) -> None:
         console.print(answers_table(marked, way))
 
 
-def whole(parts: Iterable[Foreseen]) -> Foreseen:
+def whole(parts: Iterable[LMEvaluation]) -> LMEvaluation:
     """All of some."""
-    return sum(parts, start=Foreseen())
+    return sum(parts, start=LMEvaluation())
 
 
-def answers_table(marked: Mapping[str, Mapping[str, list[Marked]]], way: str) -> Table:
+def answers_table(marked: Mapping[str, Mapping[str, list[ScoredAnswer]]], way: str) -> Table:
     """Macro-F1, or accuracy of free answers, with what is missing; and the team's lead over each model."""
     table = Table(title=f"test questions, {way}: macro-F1 or accuracy (missing)", title_justify="left")
     mine = {name: found[way] for name, found in marked.items() if way in found}
-    tasks = list(by_task(mine["team"]))
+    tasks = list(group_by_task(mine["team"]))
     for column in ("model", *tasks, "team leads by, fpb and fomc", "95 %"):
         table.add_column(column)
-    ours = answers_of(mine["team"])
+    ours = qa_predictions_by_task(mine["team"])
     for name, some in mine.items():
-        found = {task: report(one) for task, one in by_task(some).items()}
-        theirs = answers_of(some)
-        lead = differences(*([side[task] for task in ("fpb", "fomc")] for side in (ours, theirs)))["macro_f1"]
+        found = {task: score_report(one) for task, one in group_by_task(some).items()}
+        theirs = qa_predictions_by_task(some)
+        lead = bootstrap_differences(*([side[task] for task in ("fpb", "fomc")] for side in (ours, theirs)))["macro_f1"]
         figures = [f"{one.get('macro_f1', one['accuracy']):.3f} ({one['missing']:.3f})" for one in found.values()]
         table.add_row(name, *figures, f"{100 * lead.value:+.1f}", f"{100 * lead.low:+.1f} to {100 * lead.high:+.1f}")
     return table

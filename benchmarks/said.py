@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experts.domain import LabelSpace
-from moe.bootstrap import Answers, Interval, differences, intervals
+from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals
 
 Said = dict[str, tuple[list[str], list[str]]]
 """By task: true labels, and those that were given."""
@@ -47,15 +47,15 @@ def every(out: Path) -> list[dict[str, Any]]:
     return [one for path in sorted(out.glob("results-*.jsonl")) for one in read(out, int(path.stem.split("-")[1]))]
 
 
-def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, Answers]:
+def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, TaskPredictions]:
     """By task, what the seeds of one model said of the same rows."""
     return {task: of_seeds([run["said"][task] for run in runs], space.tasks[task]) for task in runs[0]["said"]}
 
 
-def of_seeds(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], labels: Sequence[str]) -> Answers:
+def of_seeds(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], labels: Sequence[str]) -> TaskPredictions:
     """What several seeds said of the same rows, from each one's true and given labels."""
-    each = [Answers.of(true, said, labels) for true, said in pairs]
-    return Answers(each[0].true, np.concatenate([one.said for one in each]), len(labels))
+    each = [TaskPredictions.of(true, said, labels) for true, said in pairs]
+    return TaskPredictions(each[0].true, np.concatenate([one.said for one in each]), len(labels))
 
 
 def points(x: Interval, digits: int = 2) -> str:
@@ -64,9 +64,9 @@ def points(x: Interval, digits: int = 2) -> str:
     return f"{value} ({low} to {high})"
 
 
-def by_domain(tasks: Mapping[str, Answers], space: LabelSpace) -> dict[str, list[Answers]]:
+def by_domain(tasks: Mapping[str, TaskPredictions], space: LabelSpace) -> dict[str, list[TaskPredictions]]:
     """The tasks' answers, domain by domain."""
-    groups: dict[str, list[Answers]] = {}
+    groups: dict[str, list[TaskPredictions]] = {}
     for task, one in tasks.items():
         groups.setdefault(space.domain_of[task], []).append(one)
     return groups
@@ -88,7 +88,7 @@ def show(out: Path, space: LabelSpace, known: Sequence[str], ours: str) -> None:
         table.add_column(name)
     for name in models:
         groups = by_domain(answers(mine[name], space), space)
-        found = {domain: intervals(some) for domain, some in groups.items()}
+        found = {domain: bootstrap_intervals(some) for domain, some in groups.items()}
         whole = over_domains(groups)
         routing = [run["routing"] for run in mine[name] if run["routing"] is not None]
         validation = [run["validation"] for run in mine[name] if run.get("validation") is not None]
@@ -106,7 +106,7 @@ def show(out: Path, space: LabelSpace, known: Sequence[str], ours: str) -> None:
         show_differences(mine, ours, space, domains)
 
 
-def over_domains(ours: Mapping[str, list[Answers]], theirs: Mapping[str, list[Answers]] | None = None) -> Interval:
+def over_domains(ours: Mapping[str, list[TaskPredictions]], theirs: Mapping[str, list[TaskPredictions]] | None = None) -> Interval:
     """Mean macro-F1 over domains, or its difference, with its interval.
 
     Tasks count by 1 / (domains · tasks of theirs), so that a domain of two tasks weighs no more than one of one.
@@ -115,7 +115,7 @@ def over_domains(ours: Mapping[str, list[Answers]], theirs: Mapping[str, list[An
     mine, others = (
         [one for some in side.values() for one in some * (most // len(some))] for side in (ours, theirs or {})
     )
-    return (differences(mine, others) if theirs else intervals(mine))["macro_f1"]
+    return (bootstrap_differences(mine, others) if theirs else bootstrap_intervals(mine))["macro_f1"]
 
 
 def show_differences(
@@ -133,7 +133,7 @@ def show_differences(
             by_domain(answers([run for run in runs if run["seed"] in both], space), space)
             for runs in (mine[ours], theirs)
         ]
-        parts = [differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
+        parts = [bootstrap_differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
         table.add_row(name, str(len(both)), *(points(x, 1) for x in parts), points(over_domains(*sides)))
     Console(width=170).print(table)
 
@@ -147,7 +147,7 @@ def show_tasks(out: Path, space: LabelSpace) -> None:
     for model in dict.fromkeys(run["model"] for run in runs):
         mine = [run for run in runs if run["model"] == model]
         for task, one in answers(mine, space).items():
-            found = intervals([one])
+            found = bootstrap_intervals([one])
             accuracy = found["accuracy"]
             table.add_row(
                 model,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from experts.gated_linear import linear_size
+from experts.gated_linear import in_out_features
 from experts.lora import LayerMap
 from moe.inference.predictor import Predictor
 from moe.model.backbone import BackboneSettings, default_device, load_backbone, shipped_folder
@@ -71,7 +71,7 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 
 def operations(model: PreTrainedModel) -> int:
     """Multiplications and additions a token in the bare model's linear layers; attention is left out."""
-    sizes = [linear_size(layer) for layer in LayerMap.of(model).linear.values()]
+    sizes = [in_out_features(layer) for layer in LayerMap.of(model).linear.values()]
     return sum(2 * inputs * outputs for inputs, outputs in sizes)
 
 

@@ -29,9 +29,9 @@ from pairs import machine, texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_rows
-from moe.runs.best import answering_model
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_rows
+from moe.runs.best import default_model
 
 COMMAND = Path(__file__).parent.parent / "cli.py"
 Rows = dict[str, dict[str, Any]]
@@ -81,12 +81,12 @@ def offline(folder: Path, args: argparse.Namespace, some: list[str]) -> tuple[Ro
 def scored(folder: Path, dtype: str, threads: int, some: list[str], seconds: float) -> tuple[Rows, float]:
     """Answers by text, and texts a second over at least so many seconds."""
     torch.set_num_threads(threads)
-    predictor = Opening(folder, (f"backbone.dtype={dtype}",)).open()
+    predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).open()
     rows = [{"text": text} for text in some]
-    found = {row["text"]: row for row in answer_rows(rows, predictor)}
+    found = {row["text"]: row for row in predict_rows(rows, predictor)}
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        count += sum(1 for _ in answer_rows(rows, predictor))
+        count += sum(1 for _ in predict_rows(rows, predictor))
     return found, count / (time.perf_counter() - start)
 
 
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as cli.py does
-    folder = args.model if (args.model / "manifest.json").is_file() else answering_model(args.model)
+    folder = args.model if (args.model / "manifest.json").is_file() else default_model(args.model)
     some = list(dict.fromkeys(texts(args.count, args.texts)))
     answers, before = offline(folder, args, some)
     levels = []

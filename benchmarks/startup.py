@@ -29,7 +29,7 @@ import torch; mark("import torch")
 import transformers.modeling_utils, transformers.models.auto; mark("import transformers")
 import moe.inference.infer_command, moe.inference.loading, moe.runs.best; mark("import the rest")
 from pathlib import Path
-opening = moe.inference.loading.Opening(Path(sys.argv[1]))
+opening = moe.inference.loading.ModelLoader(Path(sys.argv[1]))
 from moe.checkpoints.mixture import read_card
 card = read_card(opening.folder); mark("check the folder's files by hash")
 from moe.model.backbone import load_backbone

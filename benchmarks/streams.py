@@ -13,10 +13,10 @@ import torch
 from pairs import Ratio, described, mixture
 
 from moe.checkpoints.mixture import write_mixture
-from moe.inference.loading import Opening
-from moe.inference.multiprocess import answer_in_processes, cores
+from moe.inference.loading import ModelLoader
+from moe.inference.multiprocess import predict_in_processes, available_cores
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows
+from moe.inference.stream import predict_rows
 from moe.model.backbone import BackboneSettings
 
 
@@ -41,9 +41,9 @@ def _alone(work: Any, *args: Any) -> Any:
 def _answer_stream(some: Sequence[str], count: int) -> tuple[float, float]:
     """Seconds of a stream of texts after a first window, and GiB at the process's peak."""
     predictor = Predictor(mixture(2, 8, 3), "{text}", 16)
-    _exhaust(answer_rows(_rows(some, predictor.window), predictor))
+    _exhaust(predict_rows(_rows(some, predictor.window), predictor))
     start = time.perf_counter()
-    _exhaust(answer_rows(_rows(some, count), predictor))
+    _exhaust(predict_rows(_rows(some, count), predictor))
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -61,17 +61,17 @@ def workers(some: Sequence[str], count: int = 6_000) -> Iterator[Ratio]:
     with tempfile.TemporaryDirectory() as folder:
         model, card = described(5, 16, BackboneSettings(trunk_depth=1))
         write_mixture(Path(folder) / "moe", model, card, "", {})
-        opening = Opening(Path(folder) / "moe")
+        opening = ModelLoader(Path(folder) / "moe")
         times = [(_one_process(opening, some, count), _many(opening, some, count)) for _ in range(2)]
     (first, ours), (second, again) = times
     name = f"infer, {cores()} processes of 1 thread: 1 process of {cores()} threads"
     yield Ratio(name, (ours + again) / 2, (first + second) / 2, first / second, "–")
 
 
-def _many(opening: Opening, some: Sequence[str], count: int) -> float:
+def _many(opening: ModelLoader, some: Sequence[str], count: int) -> float:
     """Seconds a text, after every process has answered its first window."""
-    skip = cores() * opening.window
-    answers = answer_in_processes(_rows(some, skip + count), opening, None, None, cores(), 1)
+    skip = available_cores() * opening.window
+    answers = predict_in_processes(_rows(some, skip + count), opening, None, None, available_cores(), 1)
     for _ in range(skip):
         next(answers)
     start = time.perf_counter()
@@ -79,14 +79,14 @@ def _many(opening: Opening, some: Sequence[str], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def _one_process(opening: Opening, some: Sequence[str], count: int) -> float:
+def _one_process(opening: ModelLoader, some: Sequence[str], count: int) -> float:
     return _alone(_threads, opening, some, count)
 
 
-def _threads(opening: Opening, some: Sequence[str], count: int) -> float:
-    torch.set_num_threads(cores())
+def _threads(opening: ModelLoader, some: Sequence[str], count: int) -> float:
+    torch.set_num_threads(available_cores())
     predictor = opening.open()
-    _exhaust(answer_rows(_rows(some, predictor.window), predictor))
+    _exhaust(predict_rows(_rows(some, predictor.window), predictor))
     start = time.perf_counter()
-    _exhaust(answer_rows(_rows(some, count), predictor))
+    _exhaust(predict_rows(_rows(some, count), predictor))
     return (time.perf_counter() - start) / count

@@ -37,17 +37,17 @@ def one() -> None:
     """Time a step and a forward in this process."""
     import torch
 
-    from experts.adapter import fresh_adapter
-    from moe.checkpoints.expert import expert_model
+    from experts.adapter import build_adapter
+    from moe.checkpoints.expert import build_expert_model
     from moe.config.run import load_run
     from moe.config.stages import EXPERT
     from moe.training.objective import Objective
-    from moe.training.trainer import choose_learners, parameter_groups
+    from moe.training.trainer import set_trainable, parameter_groups
 
     run = load_run()
-    model = expert_model(run, "news", fresh_adapter, True, seed=13)
-    objective = Objective(EXPERT, run.losses, run.dao, model.labels, model.owners, seed=13)
-    choose_learners(model, EXPERT, "news")
+    model = build_expert_model(run, "news", build_adapter, True, seed=13)
+    objective = Objective(EXPERT, run.losses, run.dao, model.labels, model.domain_expert_mask, seed=13)
+    set_trainable(model, EXPERT, "news")
     optimizer = torch.optim.AdamW(parameter_groups(model, run.stages.expert))
     ids = torch.randint(1000, 30000, (16, 20), generator=torch.Generator().manual_seed(0))  # (B, T)
     zeros = torch.zeros(16, dtype=torch.long)  # (B,)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from moe.config.run import load_run
 from moe.config.stages import JOINT, WARMUP, Stage
 from moe.model.backbone import BackboneSettings, load_backbone
-from moe.model.backbone_ops import Attention
-from moe.model.mixture import Mixture, Output
-from moe.training.objective import Objective, Shared
-from moe.training.trainer import choose_learners
+from moe.model.backbone_ops import AttentionSwitch
+from moe.model.mixture import Mixture, MixtureOutput
+from moe.training.objective import Objective, LossContext
+from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 LIMITS = {("bfloat16", 1): "≤ 0.9", ("bfloat16", 3): "≤ 0.6", ("float32", 3): "≤ 0.5"}
@@ -82,11 +82,11 @@ class Step:
     ) -> None:
         run = load_run()
         settings = run.losses.model_copy(update=losses)
-        self.model, self.attention = model, Attention(model.backbone)
+        self.model, self.attention = model, AttentionSwitch(model.backbone)
         self.objective = Objective(
-            stage, settings, dao or run.dao, model.labels, model.owners, 0, shared=Shared.of(model)
+            stage, settings, dao or run.dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model)
         )
-        choose_learners(model.train(), stage, None)
+        set_trainable(model.train(), stage, None)
         self.some = [self.batch(ids, mask, cached) for ids, mask in some]
 
     def look_at(self, batch: Batch) -> None:
@@ -94,7 +94,7 @@ class Step:
         ids, mask = (values[: len(values) // 4] for values in batch)
         other = self.batch(ids, mask, cached=False)
 
-        def held_out() -> tuple[Output, dict[str, Tensor]]:
+        def held_out() -> tuple[MixtureOutput, dict[str, Tensor]]:
             with self.model.bank.route_state.kept():
                 return self.model(other["input_ids"], other["attention_mask"]), other
 
@@ -114,12 +114,12 @@ class Step:
             "score": label - 1.0,
         }
         found = {key: value.to(ids.device) for key, value in found.items()}
-        return found | ({"trunk": self.model.look(ids, mask)[0]} if cached else {})
+        return found | ({"trunk": self.model.encode_trunk(ids, mask)[0]} if cached else {})
 
     def __call__(self) -> None:
         """All batches, forward and backward."""
         for batch in self.some:
-            self.attention.suit(batch["input_ids"].shape[1])
+            self.attention.select(batch["input_ids"].shape[1])
             self.objective.begin()
             out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
             self.objective(out, batch).backward()

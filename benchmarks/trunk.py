@@ -30,7 +30,7 @@ from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.steps import train_shared
-from router.gate import summarise
+from router.gate import mean_summary
 
 DEPTHS = (0, 1, 2, 3, 4)
 MAY_COST = 0.3  # points of mean macro-F1 that a deeper trunk may cost to become the default
@@ -134,8 +134,8 @@ def summaries(model: Mixture, some: Sequence[str]) -> np.ndarray:
     found = np.zeros((len(some), model.backbone.config.hidden_size), dtype=np.float32)  # (N, D)
     order = np.argsort([len(text) for text in some])  # (N,)
     for batch in np.array_split(order, -(-len(order) // 32)):
-        ids, mask = tokenize([some[i] for i in batch], model.source.tokenizer, "{text}", 128)
-        found[batch] = summarise(model.look(ids, mask)[0], mask).numpy()
+        ids, mask = tokenize([some[i] for i in batch], model.loaded_backbone.tokenizer, "{text}", 128)
+        found[batch] = mean_summary(model.encode_trunk(ids, mask)[0], mask).numpy()
     return found
 
 

@@ -14,17 +14,17 @@ from peft.utils.other import get_pattern_key
 from transformers.pytorch_utils import Conv1D
 
 from experts.errors import Fault
-from experts.lora import Adapter, LayerMap, LoraSettings, Touch, check_trunk
-from experts.lora_delta import LowRank
+from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec, check_trunk_depth
+from experts.lora_delta import LowRankUpdate
 
 
-def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
+def build_lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
     """PEFT's config for a fresh expert on the linear layers after the trunk.
 
     Raises:
         Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
     """
-    check_trunk(layers, trunk_depth)
+    check_trunk_depth(layers, trunk_depth)
     kinds = sorted({name.rsplit(".", 1)[-1] for name in layers.linear})
     if unknown := sorted(set(settings.targets or ()) - set(kinds)):
         raise Fault(f"LoRA targets among {', '.join(kinds)}", ", ".join(unknown), "mend lora.targets")
@@ -43,16 +43,16 @@ def lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> L
     )
 
 
-def fresh_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> Adapter:
+def build_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> Adapter:
     """A fresh expert on the linear layers after the trunk.
 
     Raises:
         Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
     """
-    return adapter_of(layers, lora_config(layers, settings, trunk_depth))
+    return resolve_adapter(layers, build_lora_config(layers, settings, trunk_depth))
 
 
-EVERYWHERE = (
+PORTABLE_KEYS = (
     "peft_type",
     "task_type",
     "base_model_name_or_path",
@@ -72,7 +72,7 @@ EVERYWHERE = (
 """The keys of an adapter's config that every PEFT since 0.4 knows; some versions refuse a key that they do not."""
 
 
-def plain_content(layers: LayerMap, like: Mapping[str, Any], update: LowRank, backbone: str) -> dict[str, Any]:
+def portable_config(layers: LayerMap, like: Mapping[str, Any], update: LowRankUpdate, backbone: str) -> dict[str, Any]:
     """PEFT's config of an update that stands in every layer of the kinds it touches: no pattern, no bias, one rank.
 
     Args:
@@ -91,18 +91,18 @@ def plain_content(layers: LayerMap, like: Mapping[str, Any], update: LowRank, ba
         task_type=like.get("task_type"),
         inference_mode=True,
     )
-    content = adapter_of(layers, config).content
-    return {key: content[key] for key in EVERYWHERE}
+    content = resolve_adapter(layers, config).content
+    return {key: content[key] for key in PORTABLE_KEYS}
 
 
-def adapter_of(layers: LayerMap, config: LoraConfig) -> Adapter:
+def resolve_adapter(layers: LayerMap, config: LoraConfig) -> Adapter:
     """A PEFT config held against a backbone: every linear layer that PEFT would touch, with rank and scaling."""
     touched = {name: _touch(config, name) for name in layers.linear if _is_target(config, name)}
     content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return Adapter(content, touched)
 
 
-def read_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
+def read_adapter_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
     """The config of an adapter on disk, ours or anybody's, held against a backbone.
 
     Raises:
@@ -113,8 +113,8 @@ def read_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise Fault(f"a LoRA config that PEFT reads in {folder}", reason, "save it again with PEFT") from error
-    refuse_unsupported(config, name)
-    return adapter_of(layers, config)
+    check_supported(config, name)
+    return resolve_adapter(layers, config)
 
 
 def _is_target(config: LoraConfig, name: str) -> bool:
@@ -122,17 +122,17 @@ def _is_target(config: LoraConfig, name: str) -> bool:
     return bool(found) and type(found).__name__ != "_ExcludedModule"
 
 
-def _touch(config: LoraConfig, name: str) -> Touch:
+def _touch(config: LoraConfig, name: str) -> LoraSpec:
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
-    return Touch(rank, alpha / (rank**0.5 if config.use_rslora else rank))
+    return LoraSpec(rank, alpha / (rank**0.5 if config.use_rslora else rank))
 
 
 _PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 
 
-def refuse_unsupported(config: LoraConfig, name: str) -> None:
+def check_supported(config: LoraConfig, name: str) -> None:
     """Refuse adapters whose update is not `scaling · B A` on an unchanged base weight.
 
     Raises:

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
-from experts.gated_linear import SAME_INPUT, GatedLinear, Route, gate_position_biases
-from experts.lora import Adapter, LayerMap, Touch, check_trunk
-from experts.lora_delta import LowRank, even
+from experts.gated_linear import SHARED_INPUT_LAYERS, GatedLinear, Route, route_position_biases_per_text
+from experts.lora import Adapter, LayerMap, LoraSpec, check_trunk_depth
+from experts.lora_delta import LowRankUpdate, uniform_update
 
 PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
-class Attached:
+class AttachedAdapter:
     """One adapter of a bank, and whether it is always on."""
 
     adapter: Adapter
     always_on: bool
 
     @property
-    def layers(self) -> dict[str, Touch]:
+    def layers(self) -> dict[str, LoraSpec]:
         """The layers it touches."""
         return self.adapter.layers
 
@@ -45,7 +45,7 @@ class ExpertBank:
     def __init__(self, backbone: PreTrainedModel, trunk_depth: int = 0, headed: bool = False) -> None:
         backbone.requires_grad_(False)
         self.layers = LayerMap.of(backbone)
-        check_trunk(self.layers, trunk_depth)
+        check_trunk_depth(self.layers, trunk_depth)
         self.backbone, self.trunk_depth, self.headed = backbone, trunk_depth, headed
         self.training = False
         self.muted: tuple[str, ...] = ()
@@ -53,10 +53,10 @@ class ExpertBank:
         self.replacing = False
         """Whether one update answers now instead of the routed experts."""
         self.route_state = Route()
-        self.attached: dict[str, Attached] = {}
+        self.attached: dict[str, AttachedAdapter] = {}
         self._gated: dict[str, GatedLinear] = {}
         self._prefix = f"{backbone.base_model_prefix}."
-        gate_position_biases(backbone, self.route_state)
+        route_position_biases_per_text(backbone, self.route_state)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class ExpertBank:
         self._check(name, adapter)
         for path, touch in adapter.layers.items():
             self._wrap(path).add(name, touch)
-        self.attached[name] = Attached(adapter, always_on)
+        self.attached[name] = AttachedAdapter(adapter, always_on)
 
     def _check(self, name: str, adapter: Adapter) -> None:
         missing = [path for path in adapter.layers if path not in self.layers.linear]
@@ -106,7 +106,7 @@ class ExpertBank:
         return self._gated[path]
 
     def _join_readers(self, owner: nn.Module) -> None:
-        for names in SAME_INPUT:
+        for names in SHARED_INPUT_LAYERS:
             found = [getattr(owner, name, None) for name in names]
             layers = [one for one in found if isinstance(one, GatedLinear)]
             if len(layers) > 1:
@@ -175,9 +175,9 @@ class ExpertBank:
                 layer.unfold()
 
     @contextmanager
-    def replaced(self, update: LowRank, name: str = "instead") -> Iterator[None]:
+    def replaced(self, update: LowRankUpdate, name: str = "instead") -> Iterator[None]:
         """One update answers while it lasts, whatever the gates give the routed experts; shared ones stay asked."""
-        touches = {path: Touch(update.rank, update.scaling) for path in update.layers}
+        touches = {path: LoraSpec(update.rank, update.scaling) for path in update.layers}
         self.attach(name, Adapter({}, touches), always_on=True)
         try:
             with torch.no_grad():
@@ -190,15 +190,15 @@ class ExpertBank:
             self.replacing = False
             del self.attached[name]
             for path in touches:
-                self._gated[path].drop(name)
+                self._gated[path].delete_adapter(name)
 
-    def update_of(self, name: str) -> LowRank:
+    def update_of(self, name: str) -> LowRankUpdate:
         """One expert's own update, at one rank and on the host; the shared experts' are theirs."""
         found = {}
         for path, touch in self.attached[name].layers.items():
             a, b = self._gated[path].lora_A[name], self._gated[path].lora_B[name]
             found[path] = a.detach().cpu(), b.detach().cpu(), touch.scaling
-        return even(found)
+        return uniform_update(found)
 
     @property
     def bases(self) -> dict[str, nn.Module]:

@@ -56,7 +56,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         Fault: when the folder cannot be written.
     """
-    with writable(path.parent):
+    with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
@@ -75,16 +75,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; what is written there by then is renamed into place on success.
 
     Raises:
         Fault: when the folder cannot be written.
     """
-    temporary = beside(path, "partial")
-    with writable(path.parent):
+    temporary = temporary_path(path, "partial")
+    with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        clear_after_the_dead(path)
+        remove_stale_files(path)
         try:
             yield temporary
             temporary.replace(path)
@@ -92,20 +92,20 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def reserve(path: Path, size: int) -> None:
+def reserve_space(path: Path, size: int) -> None:
     """Make a file of so many bytes, all of them there: writing into a mapped one on a full disk would end the process.
 
     Raises:
         Fault: when there is no room for it.
     """
-    with writable(path.parent), path.open("wb") as stream:
+    with os_errors_as_faults(path.parent), path.open("wb") as stream:
         if size and hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, size)
         stream.truncate(size)
 
 
 @contextmanager
-def writable(folder: Path) -> Iterator[None]:
+def os_errors_as_faults(folder: Path) -> Iterator[None]:
     """Turn an operating-system refusal to write below `folder` into a Fault."""
     try:
         yield
@@ -118,7 +118,7 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str] = ()) -> Iterator[Path]:
+def atomic_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str] = ()) -> Iterator[Path]:
     """Give a temporary folder beside `folder`; on success add the manifest and rename it into place.
 
     Args:
@@ -128,13 +128,13 @@ def whole_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str
         Fault: when `folder` exists and `overwrite` is false, or when it cannot be written.
     """
     refuse_existing(folder, overwrite)
-    with writable(folder.parent):
+    with os_errors_as_faults(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        clear_after_the_dead(folder)
+        remove_stale_files(folder)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{beside(folder, '').name}"))
     try:
         yield temporary
-        with writable(folder.parent):
+        with os_errors_as_faults(folder.parent):
             temporary.chmod(0o755)
             write_manifest(temporary, unlisted)
             _swap(temporary, folder)
@@ -142,20 +142,20 @@ def whole_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def beside(path: Path, end: str) -> Path:
+def temporary_path(path: Path, end: str) -> Path:
     """A name beside a file or folder for what this process has not finished: `.NAME.PID@MACHINE.END`."""
     return path.with_name(f".{path.name}.{os.getpid()}@{_MACHINE}.{end}")
 
 
-def clear_after_the_dead(path: Path) -> None:
-    """Take away what processes of this machine that were killed left of a file or folder, as `beside` names it."""
+def remove_stale_files(path: Path) -> None:
+    """Take away what processes of this machine that were killed left of a file or folder, as `temporary_path` names it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*@{glob.escape(_MACHINE)}.*"):
         owner = left.name.removeprefix(f".{path.name}.").partition("@")[0]
-        if owner.isdigit() and not _lives(int(owner)):
+        if owner.isdigit() and not _process_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def _process_exists(process: int) -> bool:
     if os.name == "nt":
         return True  # to ask there would send it Ctrl-C
     try:
@@ -214,14 +214,14 @@ def manifest_faults(folder: Path, kind: str) -> Iterator[Fault]:
             "write it again or name another",
         )
     else:
-        hashes = listed(folder)
+        hashes = read_manifest(folder)
         if isinstance(hashes, Fault):
             yield hashes
         else:
             yield from (fault for name, one in hashes.items() if (fault := _fault_of(folder, name, one)) is not None)
 
 
-def listed(folder: Path) -> dict[str, str] | Fault:
+def read_manifest(folder: Path) -> dict[str, str] | Fault:
     """What a folder's manifest says: SHA-256 by file; or why it says nothing."""
     try:
         hashes = read_json(folder / MANIFEST)["sha256"]
@@ -239,7 +239,7 @@ def _broken(folder: Path, found: str) -> Fault:
 def _fault_of(folder: Path, name: str, expected: str) -> Fault | None:
     """What is wrong with one file of a manifest; no file outside the folder is opened, nor one that a link leads to."""
     path, again = folder / name, "copy the whole folder again or write it again"
-    if not stays_inside(name):
+    if not is_safe_relative_path(name):
         return Fault(f"names of files below {folder} in its {MANIFEST}", repr(name)[:80], "do not use this folder")
     if any(one.is_symlink() for one in (path, *path.parents) if one.is_relative_to(folder) and one != folder):
         return Fault(f"{name} itself in {folder}", "a link", "copy the file there, and write the folder again")
@@ -250,7 +250,7 @@ def _fault_of(folder: Path, name: str, expected: str) -> Fault | None:
     return None
 
 
-def stays_inside(name: str) -> bool:
+def is_safe_relative_path(name: str) -> bool:
     """Whether a name is a plain path below its folder, on any system: not absolute, no `..`, no drive."""
     parts = name.split("/")
     plain = "\\" not in name and "\0" not in name and ":" not in parts[0]

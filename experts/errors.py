@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def guess(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """A remedy for a mistaken name: the known one that is nearest, if any is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "name one of them"

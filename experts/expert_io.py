@@ -12,10 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from experts.atomic_io import MANIFEST, check_manifest, read_json, sha256_of, whole_folder, write_json, write_text
+from experts.atomic_io import MANIFEST, check_manifest, read_json, sha256_of, atomic_folder, write_json, write_text
 from experts.cards import read_record
 from experts.errors import Fault
-from experts.lora import Adapter, Touch
+from experts.lora import Adapter, LoraSpec
 from experts.safetensors_io import load_tensors, save_tensors
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -49,7 +49,7 @@ class ExpertCard(BaseModel):
     max_length: int
     tasks: dict[str, tuple[str, ...]] = Field(description="label names by task it was trained on")
     heads: dict[str, tuple[str, ...]] = Field(description="label names by class head, in the order of the logits")
-    layers: dict[str, Touch] = Field(description="rank and scaling of every layer that its adapter touches")
+    layers: dict[str, LoraSpec] = Field(description="rank and scaling of every layer that its adapter touches")
     head_kind: str
     polarity: bool = Field(description="whether a polarity head was trained")
     language: bool = Field(False, description="whether it learned plain text by the backbone's own head, and no labels")
@@ -104,7 +104,7 @@ def write_expert(
     Raises:
         Fault: when the folder exists and `overwrite` is false, or cannot be written.
     """
-    with whole_folder(folder, overwrite) as temporary:
+    with atomic_folder(folder, overwrite) as temporary:
         write_adapter(temporary, adapter, weights)
         save_tensors(temporary / HEADS, heads)
         write_json(temporary / CARD, card.model_dump(mode="json"))
@@ -146,12 +146,12 @@ def read_expert(folder: Path) -> ExpertFolder:
         content, weights = read_adapter(folder)
         return ExpertFolder(folder, content, weights, {}, None)
     check_manifest(folder, "an expert")
-    card = parse_card(folder / CARD)
+    card = read_expert_card(folder / CARD)
     content, weights = read_adapter(folder)
     return ExpertFolder(folder, content, weights, load_tensors(folder / HEADS), card)
 
 
-def parse_card(path: Path) -> ExpertCard:
+def read_expert_card(path: Path) -> ExpertCard:
     """Read an expert's card.
 
     Raises:
@@ -160,7 +160,7 @@ def parse_card(path: Path) -> ExpertCard:
     return read_record(path, ExpertCard, FORMAT, "expert card", "train the expert again")
 
 
-def refuse_untrained(expert: ExpertFolder) -> None:
+def check_trained(expert: ExpertFolder) -> None:
     """Refuse an adapter whose B is all zero: it changes nothing.
 
     Raises:
@@ -173,7 +173,7 @@ def refuse_untrained(expert: ExpertFolder) -> None:
         raise Fault(f"a trained expert in {expert.path}", "an untrained one (B = 0)", "train it first")
 
 
-def refuse_equal(first: ExpertFolder, second: ExpertFolder) -> None:
+def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
     """Refuse two experts with the same weights: the router could not tell them apart.
 
     Raises:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from experts.lora import Touch
+from experts.lora import LoraSpec
 
-Touches = tuple[tuple[str, Touch], ...]
-SAME_INPUT = (
+ActiveSpecs = tuple[tuple[str, LoraSpec], ...]
+SHARED_INPUT_LAYERS = (
     ("query", "key", "value"),
     ("q_proj", "k_proj", "v_proj"),
     ("q", "k", "v"),
@@ -36,7 +36,7 @@ class Route:
         self.active: tuple[str, ...] = ()
         self.keeps = True
         """Whether stacked weights may be kept from pass to pass; not where others put a layer's weights together."""
-        self._scales: dict[Touches, Tensor] = {}
+        self._scales: dict[ActiveSpecs, Tensor] = {}
         self._spreads: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self.readers: dict[GatedLinear, list[GatedLinear]] = {}
         self._waiting: dict[GatedLinear, tuple[Tensor, Tensor]] = {}
@@ -87,23 +87,23 @@ class Route:
     def _product(self, layers: list["GatedLinear"], x: Tensor) -> Tensor:
         a = _together([one.stacked_a(x.dtype) for one in layers], dim=0)  # (R, D_in)
         scale = _together([self.scale(one.here) for one in layers], dim=-1)  # (B, 1, R)
-        x = drop(x, layers[0].dropout if layers[0].training else 0.0)
+        x = fast_dropout(x, layers[0].dropout if layers[0].training else 0.0)
         low = F.linear(x, a)  # (B, T, R) or (B·T, R)
         whole = low if x.dim() == 3 else low.view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
         scaled = whole * scale.to(low.dtype) if torch.is_grad_enabled() else whole.mul_(scale.to(low.dtype))
         return scaled.view(low.shape)  # (B, T, R) or (B·T, R)
 
-    def scale(self, touches: Touches) -> Tensor:
+    def scale(self, touches: ActiveSpecs) -> Tensor:
         """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token."""
         return self._scales[touches]
 
-    def _scale(self, touches: Touches) -> Tensor:
+    def _scale(self, touches: ActiveSpecs) -> Tensor:
         assert self.gates is not None
         column, scaling = self._spread(touches, self.gates.device)
         wide = self.gates.index_select(-1, column).float() * scaling  # (B, R) or (B, T, R)
         return wide if wide.dim() == 3 else wide[:, None]  # (B, 1, R)
 
-    def _spread(self, touches: Touches, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _spread(self, touches: ActiveSpecs, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which column of the gates each rank has, and its scaling, (R,) each.
 
         Kept for good: to send them to a GPU in every pass would stop the host each time.
@@ -127,7 +127,7 @@ class GatedLinear(nn.Module):
         super().__init__()
         self.base = base
         self.route = route
-        self.touches: dict[str, Touch] = {}
+        self.touches: dict[str, LoraSpec] = {}
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
@@ -145,7 +145,7 @@ class GatedLinear(nn.Module):
         return self.base.bias  # type: ignore[return-value]
 
     @property
-    def here(self) -> Touches:
+    def here(self) -> ActiveSpecs:
         """The active experts that touch this layer."""
         return tuple((name, self.touches[name]) for name in self.route.active if name in self.touches)
 
@@ -154,16 +154,16 @@ class GatedLinear(nn.Module):
         """Their ranks' sum (R)."""
         return sum(touch.rank for _, touch in self.here)
 
-    def add(self, name: str, touch: Touch) -> None:
+    def add(self, name: str, touch: LoraSpec) -> None:
         """Lay a fresh adapter beside the weight: A as PEFT initialises it, B zero."""
-        inputs, outputs = linear_size(self.base)
+        inputs, outputs = in_out_features(self.base)
         a = torch.empty(touch.rank, inputs, device=self.weight.device)  # (R, D_in)
         nn.init.kaiming_uniform_(a, a=5**0.5)
         self.touches[name] = touch
         self.lora_A[name] = nn.Parameter(a)
         self.lora_B[name] = nn.Parameter(a.new_zeros(outputs, touch.rank))  # (D_out, R)
 
-    def drop(self, name: str) -> None:
+    def delete_adapter(self, name: str) -> None:
         """Take an adapter away again."""
         del self.touches[name], self.lora_A[name], self.lora_B[name]
         self._kept.clear()
@@ -234,7 +234,7 @@ def _together(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def drop(x: Tensor, share: float) -> Tensor:
+def delete_adapter(x: Tensor, share: float) -> Tensor:
     """Dropout: a share of the entries of x (any shape) becomes zero, the others grow by 1 / (1 − share).
 
     On a CPU torch draws one number an entry, which costs as much as an expert; 64 random bits serve four entries here,
@@ -247,7 +247,7 @@ def drop(x: Tensor, share: float) -> Tensor:
     return x * (draws >= round(share * 2**16) - 2**15) / (1.0 - share)
 
 
-def linear_size(layer: nn.Module) -> tuple[int, int]:
+def in_out_features(layer: nn.Module) -> tuple[int, int]:
     """A linear layer's input and output size, Conv1D's transposed weight included."""
     if isinstance(layer, Conv1D):
         return layer.weight.shape[0], layer.weight.shape[1]
@@ -255,7 +255,7 @@ def linear_size(layer: nn.Module) -> tuple[int, int]:
     return layer.in_features, layer.out_features
 
 
-def gate_position_biases(backbone: PreTrainedModel, route: Route) -> None:
+def route_position_biases_per_text(backbone: PreTrainedModel, route: Route) -> None:
     """DeBERTa projects its relative positions once for all texts; let each text's gates act on its own.
 
     Its attention bias is then made text by text, with the model's own code, wherever texts have different gates.

@@ -30,7 +30,7 @@ class LoraSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Touch:
+class LoraSpec:
     """How an adapter touches one layer: its rank, and PEFT's `scaling` there."""
 
     rank: int
@@ -47,7 +47,7 @@ class Adapter:
     """
 
     content: dict[str, Any] = field(repr=False)
-    layers: dict[str, Touch] = field(repr=False)
+    layers: dict[str, LoraSpec] = field(repr=False)
 
     @property
     def dropout(self) -> float:
@@ -74,7 +74,7 @@ class LayerMap:
         Raises:
             Fault: when it has no such stack, or no linear layer in it.
         """
-        stack, layers = layer_list(backbone)
+        stack, layers = find_layer_stack(backbone)
         linear: dict[str, nn.Module] = {
             f"{stack}.{name}": module
             for name, module in layers.named_modules()
@@ -89,7 +89,7 @@ class LayerMap:
         return int(name.removeprefix(f"{self.stack}.").split(".")[0])
 
 
-def layer_list(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def find_layer_stack(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The backbone's stack of layers and its dotted name, e.g. `encoder.layer`.
 
     Raises:
@@ -106,7 +106,7 @@ def layer_list(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     )
 
 
-def check_trunk(layers: LayerMap, trunk_depth: int) -> None:
+def check_trunk_depth(layers: LayerMap, trunk_depth: int) -> None:
     """Refuse a trunk that leaves the experts no layer.
 
     Raises:

@@ -14,7 +14,7 @@ Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRankUpdate:
     """One update of a backbone, `scaling · B A` a layer, of one rank and one scaling throughout.
 
     Args:
@@ -31,7 +31,7 @@ class LowRank:
         """The same update at a larger rank, by rows and columns of zeros."""
         more = rank - self.rank
         assert more >= 0
-        return LowRank(rank, self.scaling, {path: _padded(*ab, more) for path, ab in self.layers.items()})
+        return LowRankUpdate(rank, self.scaling, {path: _padded(*ab, more) for path, ab in self.layers.items()})
 
     def over(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRank":
         """The same update with zeros for every other layer of these (input and output size by name)."""
@@ -39,14 +39,14 @@ class LowRank:
             path: (torch.zeros(self.rank, inputs), torch.zeros(outputs, self.rank))
             for path, (inputs, outputs) in sizes.items()
         }
-        return LowRank(self.rank, self.scaling, blank | dict(self.layers))
+        return LowRankUpdate(self.rank, self.scaling, blank | dict(self.layers))
 
     def unscaled(self) -> "LowRank":
         """The same update with its scaling inside B."""
-        return LowRank(self.rank, 1.0, {path: (a, b * self.scaling) for path, (a, b) in self.layers.items()})
+        return LowRankUpdate(self.rank, 1.0, {path: (a, b * self.scaling) for path, (a, b) in self.layers.items()})
 
 
-def even(layers: Mapping[str, tuple[Tensor, Tensor, float]]) -> LowRank:
+def uniform_update(layers: Mapping[str, tuple[Tensor, Tensor, float]]) -> LowRankUpdate:
     """One update of layers that may differ in rank and scaling: ranks padded to the largest, scalings kept if alike.
 
     Args:
@@ -59,16 +59,16 @@ def even(layers: Mapping[str, tuple[Tensor, Tensor, float]]) -> LowRank:
         path: _padded(a.detach().float(), b.detach().float() * (scaling / kept), rank - a.shape[0])
         for path, (a, b, scaling) in layers.items()
     }
-    return LowRank(rank, kept, factors)
+    return LowRankUpdate(rank, kept, factors)
 
 
-def summed(parts: Sequence[LowRank]) -> LowRank:
+def sum_updates(parts: Sequence[LowRankUpdate]) -> LowRankUpdate:
     """The sum of several updates as one: A above A, B beside B, ranks added. Exact."""
     if len(parts) == 1:
         return parts[0]
     paths = dict.fromkeys(path for one in parts for path in one.layers)
     ready = [one.unscaled() for one in parts]
-    return even({path: _stacked([one.layers[path] for one in ready if path in one.layers]) for path in paths})
+    return uniform_update({path: _stacked([one.layers[path] for one in ready if path in one.layers]) for path in paths})
 
 
 def _stacked(parts: Sequence[Factors]) -> tuple[Tensor, Tensor, float]:
@@ -82,13 +82,13 @@ def _padded(a: Tensor, b: Tensor, more: int) -> Factors:
     return torch.cat([a, a.new_zeros(more, a.shape[1])]), torch.cat([b, b.new_zeros(len(b), more)], 1)
 
 
-def tensors_of(update: LowRank, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def peft_tensors(update: LowRankUpdate, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """An update's tensors under the names that PEFT looks for."""
     for path, (a, b) in update.layers.items():
         yield f"{prefix}{path}.lora_A.weight", a
         yield f"{prefix}{path}.lora_B.weight", b
 
 
-def largest(updates: Iterable[LowRank]) -> int:
+def largest_rank(updates: Iterable[LowRankUpdate]) -> int:
     """The largest rank of several updates."""
     return max(one.rank for one in updates)

@@ -13,10 +13,10 @@ from peft.tuners.lora import LoraModel
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from experts.errors import Fault, guess
-from experts.lora_delta import LowRank, even, largest
+from experts.errors import Fault, suggest
+from experts.lora_delta import LowRankUpdate, uniform_update, largest_rank
 
-Method = Literal[
+MergeMethod = Literal[
     "linear",
     "cat",
     "svd",
@@ -29,41 +29,41 @@ Method = Literal[
     "magnitude_prune",
     "magnitude_prune_svd",
 ]
-METHODS: tuple[str, ...] = get_args(Method)
-DENSITY = 0.5
+MERGE_METHODS: tuple[str, ...] = get_args(MergeMethod)
+DEFAULT_DENSITY = 0.5
 """Share of entries that pruning methods keep where nobody says; the middle of what their papers tried."""
 
 
-def prunes(method: str) -> bool:
+def is_pruning_method(method: str) -> bool:
     """Whether a method keeps only a share of the entries."""
     return re.match("ties|dare|magnitude", method) is not None
 
 
-def check_method(method: str) -> None:
+def check_merge_method(method: str) -> None:
     """Refuse a method that PEFT has not.
 
     Raises:
         Fault: naming those that it has.
     """
-    if method not in METHODS:
-        raise Fault(f"a way to merge among {', '.join(METHODS)}", repr(method), guess(method, METHODS))
+    if method not in MERGE_METHODS:
+        raise Fault(f"a way to merge among {', '.join(METHODS)}", repr(method), suggest(method, MERGE_METHODS))
 
 
-def weighted(
-    updates: Mapping[str, LowRank],
+def merge_updates(
+    updates: Mapping[str, LowRankUpdate],
     weights: Mapping[str, float],
     method: str,
     bases: Mapping[str, nn.Module],
-    density: float = DENSITY,
+    density: float = DEFAULT_DENSITY,
     rank: int | None = None,
     seed: int = 0,
-) -> LowRank:
+) -> LowRankUpdate:
     """One update of several.
 
     Args:
         updates: by name; ranks may differ, the smaller are padded with zeros.
         weights: by the same names.
-        method: one of `METHODS`.
+        method: one of `MERGE_METHODS`.
         bases: the frozen linear layers that the updates are of; they are read, not changed.
         density: share of the entries kept by methods that prune.
         rank: of the result, for methods that end in `svd`; by default the largest.
@@ -72,11 +72,11 @@ def weighted(
     Raises:
         Fault: for a method that PEFT has not.
     """
-    check_method(method)
-    together = largest(updates.values())
+    check_merge_method(method)
+    together = largest_rank(updates.values())
     alike = {name: one.widened(together) for name, one in updates.items()}
     tree = _tree({path: bases[path] for one in alike.values() for path in one.layers})
-    how = {"density": density} if prunes(method) else {}
+    how = {"density": density} if is_pruning_method(method) else {}
     size = {"svd_rank": rank, "svd_full_matrices": False} if method.endswith("svd") else {}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,10 +85,10 @@ def weighted(
             model.inject_adapter(tree, name)
         _fill(model, alike)
         model.add_weighted_adapter(list(alike), [weights[name] for name in alike], "merged", method, **how, **size)  # type: ignore[arg-type]
-    return even(dict(_read(model, "merged")))
+    return uniform_update(dict(_read(model, "merged")))
 
 
-def _config(one: LowRank, tree: nn.Module) -> LoraConfig:
+def _config(one: LowRankUpdate, tree: nn.Module) -> LoraConfig:
     paths = [re.escape(path) for path in one.layers]
     return LoraConfig(
         r=one.rank,
@@ -112,7 +112,7 @@ def _tree(layers: Mapping[str, nn.Module]) -> nn.Module:
     return root
 
 
-def _fill(model: LoraModel, updates: Mapping[str, LowRank]) -> None:
+def _fill(model: LoraModel, updates: Mapping[str, LowRankUpdate]) -> None:
     for name, one in updates.items():
         for path, (a, b) in one.layers.items():
             layer = model.model.get_submodule(path)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 DRAWS, LEVEL, BLOCK = 10_000, 0.95, 2_000_000  # BLOCK bounds the cells that are drawn at once
-FIGURES = ("accuracy", "macro_f1", "weighted_f1")
+METRICS = ("accuracy", "macro_f1", "weighted_f1")
 Draws = dict[str, np.ndarray]
 BINS = 15
 
@@ -35,7 +35,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TaskPredictions:
     """What one model said of one task's rows, or what it said trained from several seeds.
 
     Args:
@@ -62,7 +62,7 @@ class Answers:
         return cls(np.zeros(said.shape[1], dtype=int), said, 1)
 
 
-def intervals(tasks: Sequence[Answers], level: float = LEVEL) -> dict[str, Interval]:
+def bootstrap_intervals(tasks: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
     """One model's accuracy, macro-F1 and weighted F1, averaged over tasks and seeds, with their intervals.
 
     Rows are drawn anew inside each task, the same rows for every seed (Efron, 1979; percentile intervals). So an
@@ -77,12 +77,12 @@ def intervals(tasks: Sequence[Answers], level: float = LEVEL) -> dict[str, Inter
     return _ends(_averaged([_figures([one]) for one in tasks]), _averaged([_drawn([one]) for one in tasks]), level)
 
 
-def interval_ends(tasks: Sequence[Answers]) -> dict[str, list[float]]:
-    """`intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
-    return {f"{name}_interval": one.ends for name, one in intervals(tasks).items()}
+def interval_ends(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
+    """`bootstrap_intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
+    return {f"{name}_interval": one.ends for name, one in bootstrap_intervals(tasks).items()}
 
 
-def differences(ours: Sequence[Answers], theirs: Sequence[Answers], level: float = LEVEL) -> dict[str, Interval]:
+def bootstrap_differences(ours: Sequence[TaskPredictions], theirs: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
     """Our figures less theirs, paired by row, averaged over tasks and seeds, with their intervals.
 
     Args:
@@ -112,7 +112,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(binomtest(one, one + other).pvalue) if one + other else 1.0
 
 
-def share(right: int, rows: int, level: float = LEVEL) -> Interval:
+def wilson_interval(right: int, rows: int, level: float = LEVEL) -> Interval:
     """A share of rows (at least 1) with Wilson's interval, which is not empty where all or none are right."""
     from scipy.stats import binomtest  # as above
 
@@ -122,28 +122,28 @@ def share(right: int, rows: int, level: float = LEVEL) -> Interval:
 
 def _ends(values: Mapping[str, np.ndarray], draws: Draws, level: float) -> dict[str, Interval]:
     edges = (50 * (1 - level), 50 * (1 + level))
-    whole = {name: [float(values[name][0]), *np.percentile(draws[name], edges).tolist()] for name in FIGURES}
+    whole = {name: [float(values[name][0]), *np.percentile(draws[name], edges).tolist()] for name in METRICS}
     return {name: Interval(*(round(one, 12) for one in ends)) for name, ends in whole.items()}  # an end of 0 is 0
 
 
 def _averaged(parts: Sequence[Draws]) -> Draws:
-    return {name: np.mean([part[name] for part in parts], axis=0) for name in FIGURES}
+    return {name: np.mean([part[name] for part in parts], axis=0) for name in METRICS}
 
 
-def _figures(sides: Sequence[Answers]) -> Draws:
+def _figures(sides: Sequence[TaskPredictions]) -> Draws:
     """The figures of the rows as they are, (1,) each; of two sides the first's less the second's."""
     patterns, counts = _cells(sides)
     return _of_counts(counts[None], patterns, sides)
 
 
-def _drawn(sides: Sequence[Answers]) -> Draws:
+def _drawn(sides: Sequence[TaskPredictions]) -> Draws:
     """The same for every draw, (DRAWS,) each; alike in every call on the same rows."""
     patterns, counts = _cells(sides)
     parts = [_of_counts(some, patterns, sides) for some in _redrawn(counts)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in FIGURES}
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def _cells(sides: Sequence[Answers]) -> tuple[np.ndarray, np.ndarray]:
+def _cells(sides: Sequence[TaskPredictions]) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows of (true, said, said, …) (C, 1 + S) and how often each is there (C,)."""
     rows = np.concatenate([sides[0].true[None], *(one.said for one in sides)])  # (1 + S, N)
     return np.unique(rows.T, axis=0, return_counts=True)
@@ -160,14 +160,14 @@ def _redrawn(counts: np.ndarray) -> Iterator[np.ndarray]:
         yield random.multinomial(counts.sum(), counts / counts.sum(), min(block, DRAWS - start))
 
 
-def _of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[Answers]) -> Draws:
+def _of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions]) -> Draws:
     """Figures of counts (draws, C) of the cells (C, 1 + S): means over a side's seeds; of two sides the difference."""
     ends = np.cumsum([1, *(len(one.said) for one in sides)])
     found = [
         _averaged([_one(counts, patterns[:, 0], patterns[:, s], sides[0].classes) for s in range(start, end)])
         for start, end in pairwise(ends)
     ]
-    return found[0] if len(found) == 1 else {name: found[0][name] - found[1][name] for name in FIGURES}
+    return found[0] if len(found) == 1 else {name: found[0][name] - found[1][name] for name in METRICS}
 
 
 def _one(counts: np.ndarray, true: np.ndarray, said: np.ndarray, classes: int) -> Draws:
@@ -185,6 +185,6 @@ def _one(counts: np.ndarray, true: np.ndarray, said: np.ndarray, classes: int) -
     }
 
 
-def bin_of(confidence: np.ndarray) -> np.ndarray:
+def confidence_bin(confidence: np.ndarray) -> np.ndarray:
     """The bin (N,), 0 to 14, of each confidence (N,); a bin holds its upper edge."""
     return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1

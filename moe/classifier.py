@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from experts.errors import Fault
-from moe.data.readers import text_fault
-from moe.inference.loading import Opening, folder_of
-from moe.inference.predictor import Answer, Predictor, Routing
-from moe.inference.stream import answer_texts, as_row
+from moe.data.readers import text_problem
+from moe.inference.loading import ModelLoader, resolve_model_folder
+from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.stream import predict_texts, to_row
 
 
 class MixtureClassifier:
@@ -60,7 +60,7 @@ class MixtureClassifier:
         Raises:
             Fault: when there is no such folder, it is broken, or it cannot be opened so.
         """
-        opening = Opening(folder_of(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
+        opening = ModelLoader(resolve_model_folder(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
         opening.check()
         return cls(opening.open(), opening.folder)
 
@@ -72,7 +72,7 @@ class MixtureClassifier:
     @property
     def domains(self) -> tuple[str, ...]:
         """The domains that texts can be pinned to."""
-        return tuple(one.name for one in self.predictor.model.own_domains)
+        return tuple(one.name for one in self.predictor.model.trained_domains)
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -90,7 +90,7 @@ class MixtureClassifier:
         Raises:
             Fault: when a text is missing or no text, or domain or task are unknown.
         """
-        return [None if one.abstained else one.label for one in self._answered(checked_texts(texts), domain, task)]
+        return [None if one.abstained else one.label for one in self._answered(check_texts(texts), domain, task)]
 
     def predict_proba(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> np.ndarray:
         """The probability of each label (B, K), in the order of `classes_`; 0 for labels that its task has not.
@@ -103,7 +103,7 @@ class MixtureClassifier:
         Raises:
             Fault: as `predict`.
         """
-        answers = self._answered(checked_texts(texts), domain, task)
+        answers = self._answered(check_texts(texts), domain, task)
         columns = {str(label): k for k, label in enumerate(self.classes_)}
         found = np.zeros((len(answers), len(columns)))  # (B, K)
         for row, answer in zip(found, answers, strict=True):
@@ -127,23 +127,23 @@ class MixtureClassifier:
         Raises:
             Fault: as `predict`.
         """
-        given = checked_texts(texts)
+        given = check_texts(texts)
         answers = self._answered(given, domain, task)
-        return [{"text": text} | as_row(one, self.experts) for text, one in zip(given, answers, strict=True)]
+        return [{"text": text} | to_row(one, self.experts) for text, one in zip(given, answers, strict=True)]
 
-    def _answered(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Answer]:
+    def _answered(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Prediction]:
         """Answers in the texts' order, a window at a time, so that memory stays bounded."""
         self.predictor.check(task, domain)
         size = self.predictor.window
         windows = (texts[start : start + size] for start in range(0, len(texts), size))
-        return [answer for some in windows for answer in answer_texts(some, self.predictor, domain, task)]
+        return [answer for some in windows for answer in predict_texts(some, self.predictor, domain, task)]
 
     def __repr__(self) -> str:
         """The model's folder and who answers in it."""
         return f"{type(self).__name__}({str(self.folder)!r}, experts={list(self.experts)})"
 
 
-def checked_texts(texts: Iterable[Any]) -> list[str]:
+def check_texts(texts: Iterable[Any]) -> list[str]:
     """What a caller hands over as texts, as a list of them.
 
     Raises:
@@ -157,6 +157,6 @@ def checked_texts(texts: Iterable[Any]) -> list[str]:
         raise Fault("texts in one column", found, "name the column that holds them")
     given = list(texts)
     for place, text in enumerate(given):
-        if fault := text_fault(text):
+        if fault := text_problem(text):
             raise Fault("a text with words in it", f"{fault}, at position {place}", "leave it out or mend it")
     return [str(text) for text in given]

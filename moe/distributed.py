@@ -1,7 +1,6 @@
-"""Training in several processes: which one this is, rows of all of them together, sums over them, and who goes first.
+"""Collectives for training in several processes; each function is a no-op where there is one process.
 
-Alone, everything here is what it is without. Who starts the processes is torchrun's or Accelerate's matter; what is
-computed from the rows, `moe.training.objective`'s.
+JSON is broadcast as bytes, not by `torch.distributed.broadcast_object_list`, which would unpickle it.
 """
 
 import json
@@ -12,182 +11,184 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 T = TypeVar("T")
-_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
-"""Whether this process now does something on its own, which must not wait for the others."""
+_MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
+"""Whether the main process is running a block that the others do not run, so that collectives must not wait for them."""
 
 
 def rank() -> int:
-    """This process's place, 0 … world − 1; known before the processes have met."""
-    if _ALONE.get():
+    """Rank of this process, 0 … world size − 1; known before the process group is initialised."""
+    if _MAIN_ONLY.get():
         return 0
-    return distributed.get_rank() if _met() else int(os.environ.get("RANK", "0"))
+    return dist.get_rank() if _initialized() else int(os.environ.get("RANK", "0"))
 
 
-def world() -> int:
-    """How many processes train together."""
-    if _ALONE.get():
+def world_size() -> int:
+    """Number of processes that train together."""
+    if _MAIN_ONLY.get():
         return 1
-    return distributed.get_world_size() if _met() else int(os.environ.get("WORLD_SIZE", "1"))
+    return dist.get_world_size() if _initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
-    """Whether this is the process that writes and speaks."""
+def is_main() -> bool:
+    """Return whether this is rank 0, the process that writes files and prints."""
     return rank() == 0
 
 
-def _met() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+def _initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
-def meet() -> None:
-    """Join the others, over NCCL with GPUs and gloo without; nothing where there are none."""
-    if world() > 1 and not _met():
-        from accelerate import PartialState  # also what transformers' Trainer takes its device from
+def init() -> None:
+    """Initialise the process group, over NCCL with GPUs and gloo without; does nothing for a single process."""
+    if world_size() > 1 and not _initialized():
+        from accelerate import PartialState  # the same state from which transformers' Trainer takes its device
 
         PartialState(cpu=not torch.cuda.is_available())
 
 
-def wait() -> None:
-    """Go on when every process is here."""
-    if world() > 1:
-        meet()
-        distributed.barrier()
+def barrier() -> None:
+    """Wait until every process has arrived here."""
+    if world_size() > 1:
+        init()
+        dist.barrier()
 
 
 @contextmanager
-def first_before_others() -> Iterator[None]:
-    """The first process runs the block, then the others do: they find on disk what it has written there."""
-    if not first():
-        wait()
+def main_process_first() -> Iterator[None]:
+    """Run the block on rank 0 first, then on the others, which can read the files that rank 0 has written."""
+    if not is_main():
+        barrier()
     yield
-    if first():
-        wait()
+    if is_main():
+        barrier()
 
 
-def by_first(write: Callable[[], object]) -> None:
-    """Let the first process write, as if it were alone; the others go on when it has."""
-    if first():
-        _as_alone(write)
-    wait()
+def on_main(write: Callable[[], object]) -> None:
+    """Run `write` on rank 0, then barrier."""
+    if is_main():
+        _run_main_only(write)
+    barrier()
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, as if it were alone, in every one: plain JSON values."""
-    return told_by_first(_as_alone(make) if first() else None)
+def broadcast_from_main(make: Callable[[], T]) -> T:
+    """Run `make` on rank 0 and return its result, plain JSON values, in every process."""
+    return broadcast_object(_run_main_only(make) if is_main() else None)
 
 
-def _as_alone(do: Callable[[], T]) -> T:
-    before = _ALONE.set(True)
+def _run_main_only(function: Callable[[], T]) -> T:
+    before = _MAIN_ONLY.set(True)
     try:
-        return do()
+        return function()
     finally:
-        _ALONE.reset(before)
+        _MAIN_ONLY.reset(before)
 
 
-def agreed(number: int) -> int:
-    """The greatest of the processes' numbers, so that all of them go the same way."""
-    if world() == 1:
+def all_reduce_max(number: int) -> int:
+    """Maximum of a number over all processes, so that all of them take the same branch."""
+    if world_size() == 1:
         return number
-    all_of = torch.tensor(number, device=_device())
-    distributed.all_reduce(all_of, op=distributed.ReduceOp.MAX)
-    return int(all_of)
+    greatest = torch.tensor(number, device=_device())
+    dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
+    return int(greatest)
 
 
-def told_by_first(content: Any) -> Any:
-    """What the first process has, plain JSON values, in every one."""
-    if world() == 1:
+def broadcast_object(content: Any) -> Any:
+    """Return rank 0's `content`, plain JSON values, in every process."""
+    if world_size() == 1:
         return content
-    said = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8, device=_device())  # (N,)
-    size = torch.tensor(len(said), device=_device())
-    distributed.broadcast(size, src=0)
-    said = said if first() else said.new_empty(int(size))
-    distributed.broadcast(said, src=0)
-    return content if first() else json.loads(bytes(said.tolist()))
+    data = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8, device=_device())  # (N,)
+    size = torch.tensor(len(data), device=_device())
+    dist.broadcast(size, src=0)
+    data = data if is_main() else data.new_empty(int(size))
+    dist.broadcast(data, src=0)
+    return content if is_main() else json.loads(bytes(data.tolist()))
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum of the processes' tensors, of one shape; no gradient goes through."""
-    if world() == 1:
+def all_reduce(value: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, as a new tensor without gradient; shapes must agree."""
+    if world_size() == 1:
         return value
-    whole = value.detach().clone()
-    distributed.all_reduce(whole)
-    return whole
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
 
 
-def whole_of(part: Tensor) -> Tensor:
-    """A scalar with the value of all processes' sum and the gradient of this one's part."""
-    return part if world() == 1 else part + (total(part) - part.detach())
+def scalar_all_reduce(part: Tensor) -> Tensor:
+    """Scalar whose value is the sum over all processes and whose gradient is that of this process's part."""
+    return part if world_size() == 1 else part + (all_reduce(part) - part.detach())
 
 
-def norm_of(norms: Tensor) -> Tensor:
-    """The norm of a vector of which each number, here and in every process, is a piece's norm; any shape."""
-    return norms.norm() if world() == 1 else total(norms.square().sum()).sqrt()
+def global_norm(norms: Tensor) -> Tensor:
+    """L2 norm of a vector from the norms of its pieces, in this and all other processes; any shape → scalar."""
+    return norms.norm() if world_size() == 1 else all_reduce(norms.square().sum()).sqrt()
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """Rows (B, …) of every process, in their order, (ΣB, …); a gradient goes back to this process's own.
+def all_gather(rows: Tensor) -> Tensor:
+    """Concatenate rows (B, …) of every process in rank order, (ΣB, …); the backward pass reaches this process's own.
 
-    So each process computes the loss of all rows, and its gradient is its own rows' part of that loss's: summed over
-    processes they are the gradient that one process with all the rows would have.
+    Each process then computes the loss of all rows, but only the part of its gradient that belongs to its own rows:
+    summed over processes these parts are the gradient that one process with all rows would compute.
     """
-    return rows if world() == 1 else _Gathered.apply(rows)
+    return rows if world_size() == 1 else _AllGather.apply(rows)
 
 
-class _Gathered(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world())]
-        distributed.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+        counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
+        dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
         sizes = [int(count) for count in counts]
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # (max B, …)
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(parts, padded)
+        dist.all_gather(parts, padded)
         ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])  # (ΣB, …)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> Tensor:
-        return above[ctx.own]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad[ctx.own]
 
 
-def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by the sum of all processes'; one that none of them has stays away.
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over all processes; a parameter without gradient everywhere keeps none.
 
-    Those of weights that are shared out were meaned over processes as they were made (FSDP2).
+    Gradients of sharded weights are only rescaled: FSDP2 has already averaged them over processes.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
-    every = [one for one in parameters if one.requires_grad]
-    learning = [one for one in every if not _shared_out(one)]
-    for one in every:
-        if _shared_out(one) and one.grad is not None:
-            one.grad.mul_(world())
-    has = total(torch.tensor([one.grad is not None for one in learning], dtype=torch.float32, device=_device()))
-    here = [one for one, anywhere in zip(learning, has.tolist(), strict=True) if anywhere]
-    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in here]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    replicated = [parameter for parameter in trainable if not _is_sharded(parameter)]
+    for parameter in trainable:
+        if _is_sharded(parameter) and parameter.grad is not None:
+            parameter.grad.mul_(world_size())
+    flags = [parameter.grad is not None for parameter in replicated]
+    holders = all_reduce(torch.tensor(flags, dtype=torch.float32, device=_device()))  # (N,), processes with a gradient
+    used = [parameter for parameter, holding in zip(replicated, holders.tolist(), strict=True) if holding]
+    grads = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in used]
     if grads:
-        flat = total(torch.cat([grad.float().flatten() for grad in grads]))  # (P,)
-        for one, grad in zip(here, flat.split([one.numel() for one in here]), strict=True):
-            one.grad = grad.view_as(one).to(one.dtype)
+        flat = all_reduce(torch.cat([grad.float().flatten() for grad in grads]))  # (P,)
+        for parameter, grad in zip(used, flat.split([parameter.numel() for parameter in used]), strict=True):
+            parameter.grad = grad.view_as(parameter).to(parameter.dtype)
 
 
-def start_alike(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values of what it holds whole."""
-    if world() > 1:
-        for one in (each for each in tensors if not _shared_out(each)):
-            distributed.broadcast(one.data, src=0)
+def broadcast_params(tensors: Iterable[Tensor]) -> None:
+    """Give every process rank 0's values of the tensors that are not sharded."""
+    if world_size() > 1:
+        for tensor in (tensor for tensor in tensors if not _is_sharded(tensor)):
+            dist.broadcast(tensor.data, src=0)
 
 
-def _shared_out(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor  # slow to import, and only processes have it
+def _is_sharded(tensor: Tensor) -> bool:
+    from torch.distributed.tensor import DTensor  # slow to import, and needed only with several processes
 
     return isinstance(tensor, DTensor)
 
 
 def _device() -> torch.device:
-    cuda = distributed.get_backend() == "nccl"
+    cuda = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")

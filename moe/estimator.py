@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.classifier import MixtureClassifier, checked_texts
-from moe.config.run import RunSettings, find_config, overlay, parse_run
+from moe.classifier import MixtureClassifier, check_texts
+from moe.config.run import RunSettings, find_config, apply_override, parse_run
 from moe.config.yaml import read_yaml
 from moe.console import hushed
 from moe.data.writers import open_writer
@@ -35,7 +35,7 @@ ALONE = "texts"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FitData:
     """What `fit` was given, checked: texts (N), a label and a domain for each, and the classes (K,)."""
 
     texts: list[str]
@@ -117,7 +117,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
                     writer.write(row)
         write_json(folder / MARK, {"classes": lesson.classes.tolist(), "domains": list(names)})
         run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
-        with stopping(), nullcontext() if self.verbose else hushed():
+        with interrupts_as_exceptions(), nullcontext() if self.verbose else hushed():
             model = train_all(Workspace(run, folder))
         self.classes_, self.domains_, self.folder_, self.model_folder_ = lesson.classes, names, folder, model
         self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)
@@ -169,7 +169,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         state: dict[str, Any] = super().__getstate__()
         return state | ({"_classifier": None} if "_classifier" in state else {})
 
-    def _settings(self, names: Sequence[str], lesson: Lesson) -> RunSettings:
+    def _settings(self, names: Sequence[str], lesson: FitData) -> RunSettings:
         """The run of these domains by the config.
 
         Raises:
@@ -178,7 +178,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         source = find_config(Path(self.config) if self.config is not None else None)
         raw = read_yaml(source)
         for one in self.sets:
-            overlay(raw, one)
+            apply_override(raw, one)
         if raw.get("language") is not None:
             raise Fault("a config that gives labels", f"a language model's in {source}", "take `language` out of it")
         raw["domains"] = {name: self._domain(name, lesson) for name in names}
@@ -187,7 +187,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
             raw["seed"] = _seed(self.random_state)
         return parse_run(raw, str(source))
 
-    def _domain(self, name: str, lesson: Lesson) -> dict[str, Any]:
+    def _domain(self, name: str, lesson: FitData) -> dict[str, Any]:
         rows = lesson.domains.count(name)
         if not isinstance(self.validation, int | float) or not 0 < self.validation < 1:
             raise Fault("a validation share between 0 and 1", repr(self.validation), "0.1 keeps a tenth of the rows")
@@ -198,7 +198,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         return {"file": f"{name}.jsonl", "labels": labels, "split": {"ratios": [rows - held_out, held_out, 0]}}
 
 
-def _lesson(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] | None) -> Lesson:
+def _lesson(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] | None) -> FitData:
     """What `fit` was given, checked.
 
     Raises:
@@ -206,7 +206,7 @@ def _lesson(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] 
     """
     if labels is None:
         raise Fault("labels: it requires y to be passed, but the target y is None", "no labels", "give one a text as y")
-    given = checked_texts(texts)
+    given = check_texts(texts)
     said = column_or_1d(np.asarray(labels if hasattr(labels, "__len__") else list(labels)), warn=True)  # (N,)
     owners = [ALONE] * len(given) if domains is None else [str(one) for one in domains]
     for what, many in (("labels", len(said)), ("domains", len(owners))):
@@ -218,7 +218,7 @@ def _lesson(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] 
     classes = np.unique(said)  # (K,)
     if len(classes) < 2:
         raise Fault("labels of two classes or more", f"{len(classes)} class", "give texts of each class")
-    return Lesson(given, [_name(one) for one in said], owners, classes)
+    return FitData(given, [_name(one) for one in said], owners, classes)
 
 
 def _name(label: Any) -> str:
@@ -243,7 +243,7 @@ def _clear(folder: Path) -> None:
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
+def interrupts_as_exceptions() -> Iterator[None]:
     """Ctrl-C and SIGTERM as Python knows them: no caller that goes on after exceptions shall go on after these."""
     try:
         yield

@@ -12,28 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from experts.adapter_bank import PREFIX
-from experts.atomic_io import MANIFEST, listed, manifest_faults
+from experts.atomic_io import MANIFEST, read_manifest, manifest_faults
 from experts.domain import LabelSpace
 from experts.errors import Fault
-from experts.expert_io import ADAPTER_CONFIG, BackboneId, parse_card, read_adapter
+from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_expert_card, read_adapter
 from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import HEADS as EXPERT_HEADS
-from experts.lora import Touch
+from experts.lora import LoraSpec
 from experts.safetensors_io import load_tensors
 from moe.checkpoints.mixture import CARD, HEADS, ROUTER, build_heads, load_strictly, parse_mixture_card
 from moe.checkpoints.mixture import refuse_other_backbone as refuse_other
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.drift.reference import DRIFT, TENSORS
 from moe.inference.calibration import CALIBRATION
-from moe.model.backbone import BackboneSettings, identify, read_config
+from moe.model.backbone import BackboneSettings, identify_backbone, read_backbone_config
 from router.gate import Gate
 
-MARKS = {EXPERT_CARD: "expert", CARD: "mixture", ADAPTER_CONFIG: "adapter", MANIFEST: "folder"}
+KIND_BY_FILE = {EXPERT_CARD: "expert", CARD: "mixture", ADAPTER_CONFIG: "adapter", MANIFEST: "folder"}
 """By which file a folder is known, the first that is there."""
 
 
 @dataclass
-class Verified:
+class FolderCheck:
     """What was found of one folder.
 
     Args:
@@ -85,16 +85,16 @@ def _folders(top: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _kind(folder: Path) -> str | None:
-    return next((kind for mark, kind in MARKS.items() if (folder / mark).is_file()), None)
+    return next((kind for mark, kind in KIND_BY_FILE.items() if (folder / mark).is_file()), None)
 
 
-def _verified(folder: Path, kind: str) -> Verified:
-    found = Verified(folder, kind)
+def _verified(folder: Path, kind: str) -> FolderCheck:
+    found = FolderCheck(folder, kind)
     if kind == "adapter":
         found.remarks.append("a plain PEFT adapter: it has no manifest to be held against")
     else:
         found.faults += [str(fault) for fault in manifest_faults(folder, kind)]
-        hashes = listed(folder)
+        hashes = read_manifest(folder)
         if not isinstance(hashes, Fault):
             found.files = len(hashes)
             found.remarks += [f"{name} is not in the manifest" for name in _unlisted(folder, hashes)]
@@ -128,7 +128,7 @@ def _adapter(folder: Path) -> Iterator[Fault | Remark]:
 
 def _expert(folder: Path) -> Iterator[Fault | Remark]:
     try:
-        card = parse_card(folder / EXPERT_CARD)
+        card = read_expert_card(folder / EXPERT_CARD)
         _, weights = read_adapter(folder)
         heads = load_tensors(folder / EXPERT_HEADS)
     except Fault as fault:
@@ -161,11 +161,11 @@ def _mixture(folder: Path) -> Iterator[Fault | Remark]:
 def _own_parts(folder: Path, card: MixtureCard) -> Iterator[Fault | Remark]:
     """Router and heads, laid into fresh ones."""
     try:
-        width = int(read_config(card.backbone_settings).hidden_size)
+        width = int(read_backbone_config(card.backbone_settings).hidden_size)
     except Fault:
         yield Remark("router and heads were not laid into a model: the backbone is not on this machine")
         return
-    domains = [one.domain() for one in card.domains]
+    domains = [one.to_domain() for one in card.domains]
     groups = [domain.group for domain in domains for _ in domain.expert_names]
     parts: dict[str, nn.Module] = {
         ROUTER: Gate(width, groups, card.gate),
@@ -187,7 +187,7 @@ def _odd(place: Path, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
         yield Fault(f"finite weights in {place}", f"NaN or infinity in {odd[0]}", "train it again with a lower rate")
 
 
-def _misfits(place: Path, weights: Mapping[str, Tensor], layers: Mapping[str, Touch]) -> Iterator[Fault]:
+def _misfits(place: Path, weights: Mapping[str, Tensor], layers: Mapping[str, LoraSpec]) -> Iterator[Fault]:
     """Layers that a card names and the file lacks, the other way round, or of another rank."""
     start = _start(weights, layers)
     ranks = {f"{start}{layer}.lora_{side}.weight": touch.rank for layer, touch in layers.items() for side in "AB"}
@@ -214,7 +214,7 @@ def _named(place: Path, names: Iterable[str], expected: str, found: str, advice:
 
 def _backbone(expected: BackboneId, settings: BackboneSettings) -> Iterator[Fault | Remark]:
     try:
-        here = identify(settings)
+        here = identify_backbone(settings)
     except Fault:
         yield Remark(f"the backbone {expected.name!r} is not on this machine: its hash was not compared")
         return

@@ -14,13 +14,13 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import check_routing, open_language
+from moe.inference.loading import check_routing, load_language_model
 from moe.inference.scoring import Pair, likelihoods
 
 NEW_TOKENS = 128
 LONGEST = 2048
 """Tokens of a window where a backbone names no longest context."""
-Request = tuple[tuple[str, str], list[int], list[int]]
+TokenizedRequest = tuple[tuple[str, str], list[int], list[int]]
 
 
 @register_model("finmoe")
@@ -39,10 +39,10 @@ class FinMoE(TemplateLM):
     def __init__(self, pretrained: str | Path, routing: str = "soft", bare: bool = False) -> None:
         super().__init__()
         check_routing(routing)
-        self.model, template = open_language(Path(pretrained))
+        self.model, template = load_language_model(Path(pretrained))
         self.hard, self.without = routing == "hard", tuple(self.model.bank.attached) if bare else ()
         self.generator = Generator(self.model, template, hard=self.hard, chat=False)
-        self.tokenizer = self.model.source.tokenizer
+        self.tokenizer = self.model.loaded_backbone.tokenizer
         self.context = self.generator.context or LONGEST
 
     @property
@@ -93,12 +93,12 @@ class FinMoE(TemplateLM):
             sampling = _sampling(options)
             generator = Generator(self.model, "{text}", sampling, self.hard, chat=False)
             ids = self.tok_encode(context)[-max(1, self.context - sampling.new_tokens) :]
-            with self.model.restricted(self.without):
+            with self.model.ablated(self.without):
                 (written,) = generator.write([ids])
             said.append(_until(written.text, options.get("until") or ()))
         return said
 
-    def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(self, requests: list[TokenizedRequest], **_: Any) -> list[tuple[float, bool]]:
         pairs: list[Pair] = []
         for _text, context, continuation in requests:
             room = self.context - len(continuation)
@@ -106,7 +106,7 @@ class FinMoE(TemplateLM):
         return [(one.total, one.greedy) for one in self._likelihoods(pairs)]
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> list[Any]:
-        with self.model.restricted(self.without):
+        with self.model.ablated(self.without):
             return likelihoods(self.model, pairs, hard=self.hard)
 
 

@@ -1,7 +1,4 @@
-"""What a piece of work costs: seconds, and the most memory that was in use meanwhile; and a word where it runs out.
-
-It knows nothing of what the work is.
-"""
+"""Wall time and peak memory of a block of code; out-of-memory errors become a Fault."""
 
 import os
 import re
@@ -21,13 +18,13 @@ MIB = 2**20
 
 @dataclass
 class Cost:
-    """Filled when the work ends.
+    """Wall time and peak memory of a block, filled in by `measure_cost` when the block ends.
 
     Args:
-        seconds: of wall time.
-        peak_mib: the most memory in use, MiB; None where the machine does not tell.
-        memory_of: `cuda` (what torch allocated), `process` (resident set), or `process since its start`, where the
-            system cannot forget an earlier peak.
+        seconds: wall time.
+        peak_mib: peak memory in MiB; None where the operating system does not report it.
+        memory_of: what was measured: `cuda` (memory allocated by torch), `process` (resident set), or
+            `process since its start` (resident set, where the system cannot reset an earlier peak).
     """
 
     seconds: float = 0.0
@@ -36,9 +33,9 @@ class Cost:
 
 
 @contextmanager
-def spending(cost: Cost) -> Iterator[None]:
-    """Measure the block, whether or not it ends well."""
-    cost.memory_of = _forget()
+def measure_cost(cost: Cost) -> Iterator[None]:
+    """Measure the block's time and peak memory into `cost`, also if it raises."""
+    cost.memory_of = _reset_peak()
     start = time.perf_counter()
     try:
         yield
@@ -48,37 +45,37 @@ def spending(cost: Cost) -> Iterator[None]:
 
 
 @contextmanager
-def within_memory(advice: str) -> Iterator[None]:
-    """Turn memory that runs out into a Fault. What the system ends by a signal cannot be told.
+def oom_guard(advice: str) -> Iterator[None]:
+    """Turn an out-of-memory error in the block into a Fault; a process that the system kills cannot be caught.
 
     Args:
-        advice: which setting to lower.
+        advice: the remedy, which names the setting to lower.
 
     Raises:
-        Fault: with how much was asked for, where torch tells.
+        Fault: if memory runs out; it states the size of the failed allocation where torch reports it.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _ran_out(error):
+        if not _is_out_of_memory(error):
             raise
-        asked = re.search(r"allocat\w* ([\d.,]+ ?\w+)", str(error))
-        found = f"no room for {asked.group(1)} more" if asked else "it ran out"
-        raise Fault("enough memory", found, advice) from error
+        size = re.search(r"allocat\w* ([\d.,]+ ?\w+)", str(error))
+        found = f"no room for {size.group(1)} more" if size else "out of memory"
+        raise Fault(expected="enough memory", found=found, remedy=advice) from error
 
 
-def _ran_out(error: Exception) -> bool:
-    said = ("can't allocate memory", "bad_alloc", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+def _is_out_of_memory(error: Exception) -> bool:
+    messages = ("can't allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in messages)
 
 
-def _forget() -> str:
-    """Forget the peak so far; says whose memory is measured."""
+def _reset_peak() -> str:
+    """Reset the peak so far, if possible, and return `Cost.memory_of`."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return "cuda"
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: sets VmHWM back
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: resets VmHWM
     except OSError:
         return "process since its start"
     return "process"
@@ -91,11 +88,11 @@ def _peak() -> float | None:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        return peak_since_start()
+        return peak_mib_since_start()
 
 
-def resident() -> float:
-    """The process' resident set as it is, MiB; 0 where the machine does not tell."""
+def resident_mib() -> float:
+    """Current resident set of this process in MiB; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
@@ -103,20 +100,20 @@ def resident() -> float:
         return 0.0
 
 
-def since_start() -> float:
-    """Seconds since this process was started; 0 where the machine does not tell."""
+def seconds_since_start() -> float:
+    """Seconds since this process was started; 0 where the system does not report it."""
     try:
-        began = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / os.sysconf("SC_CLK_TCK")
+        started = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError, IndexError):
         return 0.0
 
 
-def peak_since_start() -> float | None:
-    """The process' peak resident set since its start, MiB; None where the machine does not tell."""
+def peak_mib_since_start() -> float | None:
+    """Peak resident set of this process since its start, in MiB; None where the system does not report it."""
     try:
-        import resource  # not there on Windows
+        import resource  # missing on Windows
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+    return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere

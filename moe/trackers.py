@@ -1,6 +1,6 @@
-"""Who else is told of training: TensorBoard, Weights & Biases, MLflow, each by transformers' own callback.
+"""Experiment trackers: TensorBoard, Weights & Biases and MLflow, each through transformers' own callback.
 
-What they are told is what `moe.training.trainer` logs; our own log on disk is `moe.training.callbacks`'.
+They receive what `moe.training.trainer` logs.
 """
 
 import importlib
@@ -11,42 +11,44 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from experts.errors import Fault
-from moe import distributed as ranks
+from moe import distributed
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-BOARD: Tracker = "tensorboard"
-PROJECT = {"WANDB_PROJECT": "finmoe", "MLFLOW_EXPERIMENT_NAME": "finmoe"}
-"""Where runs are put that the environment names no place for."""
+TENSORBOARD: Tracker = "tensorboard"
+PROJECT_VARIABLES = {"WANDB_PROJECT": "finmoe", "MLFLOW_EXPERIMENT_NAME": "finmoe"}
+"""Project name for runs, by the environment variable that overrides it."""
 
 
 def check_trackers(names: Sequence[Tracker]) -> None:
-    """Refuse a tracker whose library is not there.
+    """Check that the library of every tracker is installed.
 
     Raises:
-        Fault: naming what to install.
+        Fault: if one is missing, with the command that installs it.
     """
-    for name in missing(names):
+    for name in missing_trackers(names):
         raise Fault(
-            f"{name}, which `track` names", "none installed", f"install it: pip install {name}, or leave it out"
+            expected=f"the library {name}, which `track` names",
+            found="not installed",
+            remedy=f"run pip install {name}, or remove it from `track`",
         )
 
 
-def missing(names: Sequence[Tracker]) -> list[str]:
-    """The libraries that are not there."""
+def missing_trackers(names: Sequence[Tracker]) -> list[str]:
+    """Names of the trackers whose library is not installed."""
     return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
 
 
-def reported(names: Sequence[Tracker]) -> list[str]:
-    """What transformers' Trainer is to report to, from the first process: all but TensorBoard, whose folder is ours."""
-    return [name for name in dict.fromkeys(names) if name != BOARD] if ranks.first() else []
+def external_trackers(names: Sequence[Tracker]) -> list[str]:
+    """Trackers that transformers' Trainer reports to, on rank 0 only; TensorBoard has a callback with our log folder."""
+    return [name for name in dict.fromkeys(names) if name != TENSORBOARD] if distributed.is_main() else []
 
 
 @contextmanager
-def tracked(names: Sequence[Tracker]) -> Iterator[None]:
-    """A stage is one run of its tracker: what it began is ended with it."""
-    for name, value in PROJECT.items():
+def tracker_run(names: Sequence[Tracker]) -> Iterator[None]:
+    """Make one stage one run of its trackers: a run started in the block is finished with it."""
+    for name, value in PROJECT_VARIABLES.items():
         os.environ.setdefault(name, value)
-    wandb: Any = importlib.import_module("wandb") if "wandb" in reported(names) else None
+    wandb: Any = importlib.import_module("wandb") if "wandb" in external_trackers(names) else None
     before = None if wandb is None else wandb.run
     try:
         yield

@@ -21,11 +21,11 @@ def imbalance_loss(
         beta: β.
         classes: K.
     """
-    share, mean = class_shares(per_row, labels, classes)
-    return imbalance_sum(share, mean, alpha, beta) / share.pow(1.0 - beta).sum()
+    share, mean = class_statistics(per_row, labels, classes)
+    return unnormalized_imbalance_loss(share, mean, alpha, beta) / share.pow(1.0 - beta).sum()
 
 
-def class_shares(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def class_statistics(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Share p_k of the batch (eq. 13) and mean loss L_k of each class present, (K',) each."""
     counts = torch.bincount(labels, minlength=classes)  # (K,)
     per_row = per_row.float()  # (B,)
@@ -34,12 +34,12 @@ def class_shares(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
     return counts[here].to(sums.dtype) / len(labels), sums[here] / counts[here]
 
 
-def imbalance_sum(share: Tensor, mean: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
+def unnormalized_imbalance_loss(share: Tensor, mean: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
     """`Σ_k v_k (p_k L_k − α log p_k)` with `v_k = p_k^(−β)` (eq. 12, 14), not divided."""
     return (share.pow(-beta) * (share * mean - alpha * share.log())).sum()
 
 
-def effective_weights(counts: Tensor, beta: float) -> Tensor:
+def effective_number_weights(counts: Tensor, beta: float) -> Tensor:
     """Class weights (K,) by effective number (Cui et al. 2019): `(1 − β) / (1 − β^n_k)`, of mean 1 over classes met.
 
     Args:

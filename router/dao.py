@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from router.class_imbalance import class_shares, imbalance_loss, imbalance_sum
+from router.class_imbalance import class_statistics, imbalance_loss, unnormalized_imbalance_loss
 from router.lookahead import LookAhead
-from router.loss_weighting import Seen, Weighting, optimizer_state, restore_optimizer
+from router.loss_weighting import StepMeasurements, LossWeighting, optimizer_state, restore_optimizer
 
 
 class DAOSettings(BaseModel):
@@ -68,7 +68,7 @@ def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
     return inverse / inverse.sum()
 
 
-class DAO(Weighting):
+class DAO(LossWeighting):
     """Balance n losses by DAO in any training loop.
 
     `dao = DAO(("classes", "polarity"))` once, then each step
@@ -106,7 +106,7 @@ class DAO(Weighting):
         """Whether this step measures and learns: one in `every`, the first included."""
         return self.step % self.every == 0
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """`c_i = n² λ_i w_i`; the weight net takes one step on the way.
 
         Where a norm is missing its average up to the step before is used. Under the `validation` objective the net
@@ -208,8 +208,8 @@ class DAO(Weighting):
 
     def _imbalance_gradient(self, per_row: Tensor, labels: Tensor, classes: int) -> Tensor:
         """True gradient of the undivided sum to (α, β); `paper` turns β's round, as eq. 17 is printed."""
-        share, mean = class_shares(per_row, labels, classes)
-        grads = torch.autograd.grad(imbalance_sum(share, mean, self.alpha, self.beta), (self.alpha, self.beta))
+        share, mean = class_statistics(per_row, labels, classes)
+        grads = torch.autograd.grad(unnormalized_imbalance_loss(share, mean, self.alpha, self.beta), (self.alpha, self.beta))
         return torch.stack([grads[0], -grads[1] if self.settings.imbalance == "paper" else grads[1]])
 
     def _take_waiting(self, scale: Tensor) -> None:

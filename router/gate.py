@@ -52,7 +52,7 @@ class GateSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Mixed:
+class GateOutput:
     """What the experts are blended by, and the soft probabilities behind it; (B, E) or (B, T, E), each row sums to 1.
 
     Args:
@@ -64,7 +64,7 @@ class Mixed:
     dense: Tensor
 
 
-def summarise(states: Tensor, mask: Tensor) -> Tensor:
+def mean_summary(states: Tensor, mask: Tensor) -> Tensor:
     """Normalise trunk states (B, T, D) token by token and average those of the mask (B, T): (B, D) in fp32.
 
     A text without a token in its mask gives zeros. What stands outside the mask is never read, not even a NaN.
@@ -74,15 +74,15 @@ def summarise(states: Tensor, mask: Tensor) -> Tensor:
 
 def _own(states: Tensor, mask: Tensor) -> Tensor:
     """Normalised states (B, T, D), zeros outside the mask (B, T)."""
-    return normalise(states.float().masked_fill(~mask.bool()[..., None], 0.0))  # (B, T, D)
+    return normalize_states(states.float().masked_fill(~mask.bool()[..., None], 0.0))  # (B, T, D)
 
 
-def normalise(states: Tensor) -> Tensor:
+def normalize_states(states: Tensor) -> Tensor:
     """Each token's state (B, T, D) to mean 0 and variance 1, in fp32."""
     return F.layer_norm(states.float(), states.shape[-1:])
 
 
-def groups_of(kind: str, roles: Sequence[str]) -> Tensor:
+def expert_groups(kind: str, roles: Sequence[str]) -> Tensor:
     """Each expert's group (E,): its own for soft, one for all for hard, its role's for team."""
     if kind == "hard":
         return torch.zeros(len(roles), dtype=torch.long)
@@ -109,7 +109,7 @@ class Gate(nn.Module):
         assert roles
         assert settings.fixed is None or len(settings.fixed) == len(roles)
         self.settings, self.experts = settings, len(roles)
-        self.register_buffer("group", groups_of(settings.kind, roles), persistent=False)
+        self.register_buffer("group", expert_groups(settings.kind, roles), persistent=False)
         self.groups = int(self.group.max()) + 1
         shares = torch.tensor(settings.fixed or (1.0,) * len(roles), dtype=torch.float32)  # (E,)
         self.register_buffer("shares", shares / shares.sum(), persistent=False)
@@ -146,8 +146,8 @@ class Gate(nn.Module):
         tokens are routed, each one's own state: (B, T, D).
         """
         if self.settings.unit == "token":
-            return normalise(states)  # (B, T, D)
-        mean = summarise(states, mask)  # (B, D)
+            return normalize_states(states)  # (B, T, D)
+        mean = mean_summary(states, mask)  # (B, D)
         if self.attend is None:
             return mean
         own = _own(states, mask)  # (B, T, D)
@@ -161,7 +161,7 @@ class Gate(nn.Module):
         with torch.autocast(summary.device.type, enabled=False):
             return self.net(summary.float())
 
-    def mix(self, logits: Tensor, hard: bool = False) -> Mixed:
+    def mix(self, logits: Tensor, hard: bool = False) -> GateOutput:
         """Gates of logits (B, G + E).
 
         Args:
@@ -169,17 +169,17 @@ class Gate(nn.Module):
         """
         if self.settings.kind == "fixed":
             dense = self._constant(logits)  # (B, E)
-            return harden(Mixed(dense, dense)) if hard else Mixed(dense, dense)
+            return one_hot_gates(GateOutput(dense, dense)) if hard else GateOutput(dense, dense)
         scaled = logits.float() / self.temperature  # (B, G + E)
         roles = scaled[..., : self.groups].softmax(-1)  # (B, G)
         inside = self._inside(scaled[..., self.groups :])  # (B, E)
         dense = roles[..., self.group] * inside  # (B, E)
         if hard:
-            return harden(Mixed(dense, dense))
+            return one_hot_gates(GateOutput(dense, dense))
         winners = self._winners(inside)  # (B, E)
         if self.training:  # what answers has no such gradient
             winners = winners + (inside - inside.detach())  # (B, E)
-        return Mixed(self._keep_largest(roles)[..., self.group] * winners, dense)
+        return GateOutput(self._keep_largest(roles)[..., self.group] * winners, dense)
 
     def _constant(self, logits: Tensor) -> Tensor:
         return self.shares.expand(*logits.shape[:-1], -1)  # (B, E)
@@ -225,18 +225,18 @@ def _one_hot(scores: Tensor) -> Tensor:
     return torch.zeros_like(scores, requires_grad=False).scatter(-1, best, 1.0)  # torch's own one_hot asks the host
 
 
-def harden(mixed: Mixed) -> Mixed:
+def one_hot_gates(mixed: GateOutput) -> GateOutput:
     """All weight of each text on its one most probable expert (FinSA-MoE's rule at inference)."""
-    return Mixed(_one_hot(mixed.dense), mixed.dense)
+    return GateOutput(_one_hot(mixed.dense), mixed.dense)
 
 
-def even(mixed: Mixed) -> Mixed:
+def equal_gates(mixed: GateOutput) -> GateOutput:
     """Equal shares for all experts, whatever the router said."""
     shares = torch.full_like(mixed.dense, 1.0 / mixed.dense.shape[-1])  # (B, E)
-    return Mixed(shares, shares)
+    return GateOutput(shares, shares)
 
 
-def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
+def restrict_gates(mixed: GateOutput, allowed: Tensor) -> GateOutput:
     """Hold each text, and all its tokens, to the experts it is allowed (B, E) bool, and renormalise.
 
     Where the gates gave the allowed ones nothing, the soft probabilities decide; where those gave nothing, all alike.
@@ -245,7 +245,7 @@ def pin(mixed: Mixed, allowed: Tensor) -> Mixed:
     allowed = allowed | ~allowed.any(-1, keepdim=True)  # (B, E)
     allowed = allowed.reshape(allowed.shape[0], *(1,) * (mixed.dense.dim() - 2), -1)  # (B, E) or (B, 1, E)
     dense = _renormalised(mixed.dense, allowed, allowed.float())  # (B, E)
-    return Mixed(_renormalised(mixed.gates, allowed, dense), dense)
+    return GateOutput(_renormalised(mixed.gates, allowed, dense), dense)
 
 
 def _renormalised(shares: Tensor, allowed: Tensor, instead: Tensor) -> Tensor:

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from router.lookahead import LookAhead
 
-At = Tensor | Iterable[Tensor]
+GradientInputs = Tensor | Iterable[Tensor]
 
 
-def usable(losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+def finite_losses(losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     """The losses that are there and finite."""
     return {name: loss for name, loss in losses.items() if loss is not None and bool(torch.isfinite(loss.detach()))}
 
 
-def weighed_sum(losses: Mapping[str, Tensor | None], weights: Mapping[str, Tensor]) -> Tensor:
+def weighted_sum(losses: Mapping[str, Tensor | None], weights: Mapping[str, Tensor]) -> Tensor:
     """Σ c_i L_i of the losses that have a weight; a 0 that `backward` accepts, and that moves nothing, if none has."""
     given = {name: loss for name, loss in losses.items() if loss is not None}
     parts = [c.to(given[name].device) * given[name] for name, c in weights.items()]
@@ -30,13 +30,13 @@ def weighed_sum(losses: Mapping[str, Tensor | None], weights: Mapping[str, Tenso
     return torch.stack(parts).sum()
 
 
-def relative(weights: Mapping[str, Tensor], to: str, bounds: tuple[float, float]) -> dict[str, Tensor]:
+def relative_weights(weights: Mapping[str, Tensor], to: str, bounds: tuple[float, float]) -> dict[str, Tensor]:
     """Weights in units of one loss's own, c_i / c_to, the others held within bounds."""
     unit = weights[to].clamp(min=1e-12)
     return {name: c / unit if name == to else (c / unit).clamp(*bounds) for name, c in weights.items()}
 
 
-def measure(losses: Mapping[str, Tensor], at: At, rows: Mapping[str, int]) -> dict[str, Tensor]:
+def gradient_norms(losses: Mapping[str, Tensor], at: GradientInputs, rows: Mapping[str, int]) -> dict[str, Tensor]:
     """Gradient norm of each loss where they all meet (eq. 10).
 
     At a state (B, D): `√B_i · ‖∂L_i/∂h‖_F`, so that a loss on few rows is not taken for an easy one.
@@ -48,7 +48,7 @@ def measure(losses: Mapping[str, Tensor], at: At, rows: Mapping[str, int]) -> di
     return {name: _norm(loss, places) for name, loss in losses.items()}
 
 
-def gradients(losses: Mapping[str, Tensor], at: At) -> dict[str, Tensor]:
+def loss_gradients(losses: Mapping[str, Tensor], at: GradientInputs) -> dict[str, Tensor]:
     """Gradient of each loss where they all meet, as one vector (P,); zeros where it does not reach."""
     places = [one for one in ([at] if isinstance(at, Tensor) else at) if one.requires_grad]
     return {name: _flat(_grads(loss, places), places) for name, loss in losses.items()}
@@ -71,7 +71,7 @@ def _flat(grads: Iterable[Tensor | None], places: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class StepMeasurements:
     """What was measured in a step, by loss: gradient norms, gradients (P,); and what a virtual step needs."""
 
     norms: Mapping[str, Tensor | float]
@@ -79,7 +79,7 @@ class Seen:
     look: LookAhead | None
 
 
-class Weighting(ABC):
+class LossWeighting(ABC):
     """A balance of losses: weights by name, step by step. All of them have this surface, so that no loop asks which.
 
     A method says in `reads` what it goes by: the losses' values, their gradients' norms, or the gradients.
@@ -92,7 +92,7 @@ class Weighting(ABC):
     def combine(
         self,
         losses: Mapping[str, Tensor | None],
-        at: At | None = None,
+        at: GradientInputs | None = None,
         rows: Mapping[str, int] | None = None,
         norms: Mapping[str, Tensor | float] | None = None,
         look: LookAhead | None = None,
@@ -106,13 +106,13 @@ class Weighting(ABC):
             norms: gradient norms measured elsewhere, instead of `at`.
             look: what a virtual step needs, for methods that take one.
         """
-        present, found = usable(losses), None
+        present, found = finite_losses(losses), None
         if at is not None and torch.is_grad_enabled() and self.due:
             if self.reads == "norms":
-                norms = measure(present, at, rows or {})
+                norms = gradient_norms(present, at, rows or {})
             elif self.reads == "gradients":
-                found = gradients(present, at)
-        return weighed_sum(losses, self.weights(present, norms, found, look))
+                found = loss_gradients(present, at)
+        return weighted_sum(losses, self.weights(present, norms, found, look))
 
     @property
     def due(self) -> bool:
@@ -136,10 +136,10 @@ class Weighting(ABC):
             grads: gradients of this step, as vectors (P,).
             look: what a virtual step needs.
         """
-        return self.weigh(usable(losses), Seen(norms or {}, grads or {}, look))
+        return self.weigh(finite_losses(losses), StepMeasurements(norms or {}, grads or {}, look))
 
     @abstractmethod
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """`weights` of losses that can be used."""
 
     def observe(self, name: str, norm: Tensor | float) -> None:  # noqa: B027
@@ -157,7 +157,7 @@ class Weighting(ABC):
         """Go on from `state`."""
 
 
-class Constant(Weighting):
+class ConstantWeighting(LossWeighting):
     """Constant weights (eq. 8).
 
     Args:
@@ -169,7 +169,7 @@ class Constant(Weighting):
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.constants = dict(weights)
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """The constants of the losses present."""
         return {name: torch.tensor(self.constants[name]) for name in present}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SMALLEST = 1e-6
+MIN_USAGE = 1e-6
 
 
 def domain_loss(dense: Tensor, allowed: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def balance_loss(dense: Tensor, allowed: Tensor) -> Tensor:
     if _idle(dense):
         return dense.sum() * 0.0
     target, used = target_shares(dense, allowed), dense.mean(0)  # (E,) each
-    used = used + (SMALLEST - used.detach()).clamp(min=0.0)  # (E,)
+    used = used + (MIN_USAGE - used.detach()).clamp(min=0.0)  # (E,)
     return (torch.xlogy(target, target) - target * used.log()).sum() / math.log(experts)
 
 
@@ -73,7 +73,7 @@ def _entropy(shares: Tensor) -> Tensor:
     return -(shares * shares.clamp(min=1e-12).log()).sum(-1)
 
 
-BALANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+BALANCE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl": balance_loss,
     "usage": usage_entropy_loss,
     "text": text_entropy_loss,

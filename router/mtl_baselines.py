@@ -12,11 +12,11 @@ from torchjd.aggregation import PCGradWeighting
 from torchjd.scalarization import DWA, UW
 
 from router.dao import DAO, DAOSettings
-from router.loss_weighting import Constant, Seen, Weighting, optimizer_state, restore_optimizer
-from router.registry import ComparatorSettings, Kind
+from router.loss_weighting import ConstantWeighting, StepMeasurements, LossWeighting, optimizer_state, restore_optimizer
+from router.registry import ComparatorSettings, WeightingKind
 
 
-class Uncertainty(Weighting):
+class UncertaintyWeighting(LossWeighting):
     """Weights from learned uncertainties (Kendall et al. 2018): `L_i exp(−s_i) + s_i`, twice torchjd's UW.
 
     Twice, so that s = 0 leaves the losses as they are; weights are e^(−s_i).
@@ -29,7 +29,7 @@ class Uncertainty(Weighting):
         self.optimizer = torch.optim.Adam(self.each.parameters(), lr=settings.lr)
         self._last: dict[str, float] = {}
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """e^(−s_i) of the losses present; s takes one step on the way."""
         learns, found = torch.is_grad_enabled(), {}
         for name, loss in present.items():
@@ -60,7 +60,7 @@ class Uncertainty(Weighting):
         restore_optimizer(self.optimizer, state)
 
 
-class DynamicAverage(Weighting):
+class DynamicWeightAverage(LossWeighting):
     """DWA (Liu et al. 2019), torchjd's: a loss that falls slower than the others gets more weight.
 
     A loss that is absent in a step counts with its last value.
@@ -74,7 +74,7 @@ class DynamicAverage(Weighting):
         self.seen = torch.zeros(0, len(self.names))
         self._last: dict[str, float] = {}
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """`n softmax(r / T)` with `r` the ratio of the last two periods' mean losses; 1 until there are two."""
         here = [i for i, name in enumerate(self.names) if name in present]
         for i in here:
@@ -115,7 +115,7 @@ class DynamicAverage(Weighting):
         self.values, self.history, self.seen = (state[key].clone() for key in ("values", "history", "seen"))
 
 
-class GradNorm(Weighting):
+class GradNorm(LossWeighting):
     """GradNorm (Chen et al. 2018, eq. 1, 2): weights that bring each loss's gradient norm to `mean · r_i^α`."""
 
     reads = "norms"
@@ -128,7 +128,7 @@ class GradNorm(Weighting):
         self.norms = torch.full((len(self.names),), math.nan)
         self._last: dict[str, float] = {}
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """w_i of the losses present; w takes one step on the way."""
         here = [i for i, name in enumerate(self.names) if name in present]
         if torch.is_grad_enabled():
@@ -175,7 +175,7 @@ class GradNorm(Weighting):
         restore_optimizer(self.optimizer, state)
 
 
-class Surgery(Weighting):
+class PCGrad(LossWeighting):
     """PCGrad (Yu et al. 2020), torchjd's: gradients that conflict are projected off each other.
 
     The projected sum is a weighted sum of the gradients themselves; its weights follow from their inner products where
@@ -189,7 +189,7 @@ class Surgery(Weighting):
         self.names, self.seed, self.step = tuple(names), seed, 0
         self._last: dict[str, float] = {}
 
-    def weigh(self, present: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
         """c_i of the losses present; 1 where no gradients are given."""
         here = list(present)
         whole = torch.ones(len(here))  # (n',)
@@ -215,22 +215,22 @@ class Surgery(Weighting):
         self.step = int(state["step"])
 
 
-def make_weighting(
-    kind: Kind,
+def build_weighting(
+    kind: WeightingKind,
     names: Sequence[str],
     dao: DAOSettings,
     constants: Mapping[str, float],
     seed: int = 0,
     comparators: ComparatorSettings = ComparatorSettings(),
-) -> Weighting:
+) -> LossWeighting:
     """The balance of these losses that a setting names."""
-    makers: dict[str, Callable[[], Weighting]] = {
+    makers: dict[str, Callable[[], LossWeighting]] = {
         "dao": lambda: DAO(names, dao, seed),
-        "constant": lambda: Constant({name: constants[name] for name in names}),
-        "equal": lambda: Constant(dict.fromkeys(names, 1.0)),
-        "uncertainty": lambda: Uncertainty(names, comparators),
-        "dwa": lambda: DynamicAverage(names, comparators),
+        "constant": lambda: ConstantWeighting({name: constants[name] for name in names}),
+        "equal": lambda: ConstantWeighting(dict.fromkeys(names, 1.0)),
+        "uncertainty": lambda: UncertaintyWeighting(names, comparators),
+        "dwa": lambda: DynamicWeightAverage(names, comparators),
         "gradnorm": lambda: GradNorm(names, comparators),
-        "pcgrad": lambda: Surgery(names, seed),
+        "pcgrad": lambda: PCGrad(names, seed),
     }
     return makers[kind]()

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad"]
+WeightingKind = Literal["dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad"]
 
 
 class ComparatorSettings(BaseModel):

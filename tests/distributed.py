@@ -15,7 +15,7 @@ from conftest import NOUNS, made_up_rows, merged_settings, save_backbone, tiny_r
 from corpora import asking
 from signals import interrupt_at
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.checkpoints.mixture import read_mixture
 from moe.errors import Interrupted
 from moe.runs.training_log import LOG
@@ -37,7 +37,7 @@ def cut(batch: int, accumulate: int) -> dict[str, Any]:
 
 def classifier(folder: Path, over: dict[str, Any]) -> Workspace:
     """A run on labelled rows; its files are written where they are not there yet."""
-    with ranks.first_before_others():
+    with distributed.main_process_first():
         if not (folder / "model").is_dir():
             save_backbone(folder / "model")
             for domain in NOUNS:
@@ -53,7 +53,7 @@ def team(folder: Path, over: dict[str, Any]) -> Workspace:
         "domains": {"news": rows, "forum": rows},
         "language": {"mix": 0.2},
     }
-    with ranks.first_before_others():
+    with distributed.main_process_first():
         return asking(folder, **merged_settings(few, over))
 
 
@@ -111,7 +111,7 @@ def stop_and_go_on(place: Path, batch: int) -> None:
         stages = {"expert": {"steps": 8, "batch_size": batch}, "shard": "shard" in name}
         work = classifier(place / name, cut(batch, 1) | {"stages": stages})
         with pytest.MonkeyPatch.context() as patch:
-            if "stopped" in name and ranks.rank() == ranks.world() - 1:
+            if "stopped" in name and distributed.rank() == distributed.world_size() - 1:
                 interrupt_at(patch, 3)
             try:
                 train_domain(work, "news")

@@ -25,7 +25,7 @@ def opened(place: Path, family: str = "bert", shared: bool = False, heads: str =
 
 def pinned(source: Source, name: str) -> tuple[dict[str, Tensor], Tensor]:
     """Logits by head and pooled state of the mixture held to one expert."""
-    with torch.no_grad(), source.model.alone(name):
+    with torch.no_grad(), source.model.single_expert(name):
         out = source.model(**tokens(source.model))
     return out.logits, out.pooled
 

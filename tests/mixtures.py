@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture, write_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
@@ -13,7 +13,7 @@ from moe.data.collator import Batch, Collator
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
-from moe.runs.workspace import Workspace, versions
+from moe.runs.workspace import Workspace, package_versions
 from moe.training.objective import Objective
 from router.dao import DAOSettings
 from router.gate import GateSettings
@@ -22,18 +22,18 @@ TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with 
 
 
 def tokens(model: Mixture) -> dict[str, torch.Tensor]:
-    out = model.source.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    out = model.loaded_backbone.tokenizer(TEXTS, padding=True, return_tensors="pt")
     return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
 
 
 def batch_of(model: Mixture, work: Workspace) -> Batch:
-    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
     rows = work.rows("train")
     return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
 
 
 def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
-    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.owners, seed=0)
+    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.domain_expert_mask, seed=0)
 
 
 def mixture(
@@ -69,7 +69,7 @@ def written_team(folder: Path, backbone: Path) -> Path:
 
 def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = False) -> tuple[Mixture, MixtureCard]:
     settings = BackboneSettings(name=str(folder), dtype="float32", trunk_depth=trunk_depth)
-    backbone = load_backbone(settings, language=True)
+    backbone = load_backbone(settings, lm_head=True)
     domains = tuple(
         DomainCard(name=name, role=role, experts=(name,), tasks={})
         for name, role in (("macro", "macro"), ("calls", "micro"), ("filings", "micro"))
@@ -77,7 +77,7 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
     layers = LayerMap.of(backbone.model)
     always = ("shared",) if shared else ()
     names = (*(one.name for one in domains), *always)
-    adapters = {name: fresh_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for name in names}
+    adapters = {name: build_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for name in names}
     card = MixtureCard(
         stage="test",
         backbone=backbone.id,
@@ -91,7 +91,7 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         polarity=False,
         language=True,
         seed=1,
-        versions=versions(),
+        versions=package_versions(),
     )
     model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     assert model.gate is not None
@@ -115,7 +115,7 @@ def _made(
     layers, depth = LayerMap.of(backbone.model), work.run.backbone.trunk_depth
     routed = [name for domain in domains for name in domain.experts]
     ranks = dict(zip(routed, (4, 2, 3), strict=False)) | ({"shared": 5} if shared else {})
-    adapters = {name: fresh_adapter(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
+    adapters = {name: build_adapter(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
     card = MixtureCard(
         stage="test",
         backbone=backbone.id,
@@ -128,7 +128,7 @@ def _made(
         heads=HeadSettings(merge=heads),
         polarity=True,
         seed=1,
-        versions=versions(),
+        versions=package_versions(),
     )
     model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     torch.manual_seed(0)

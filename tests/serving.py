@@ -18,7 +18,7 @@ from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import written
 from starlette.testclient import TestClient
 
-from moe.inference.abstention import Kept
+from moe.inference.abstention import RiskCoveragePoint
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -36,7 +36,7 @@ def calibrated(place: Path) -> Path:
         write_csv(place / "data" / f"{name}.csv", made_up_rows(name))
     run = tiny_run(save_backbone(place / "bert"), place / "data")
     found = written(place / "mixture", load_backbone(run.backbone), Workspace(run, place / "run"))
-    curve = (Kept(threshold=0.0, rows=100, right=60), Kept(threshold=0.5, rows=50, right=45))
+    curve = (RiskCoveragePoint(threshold=0.0, rows=100, right=60), RiskCoveragePoint(threshold=0.5, rows=50, right=45))
     write_calibration(found, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
     return found
 

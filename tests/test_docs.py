@@ -20,7 +20,7 @@ from experts import expert_io as expert_folder
 from experts.atomic_io import MANIFEST
 from moe.checkpoints import mixture as mixture_folder
 from moe.commands import main as cli
-from moe.config.run import RunSettings, load_run, overlay, parse_run
+from moe.config.run import RunSettings, load_run, apply_override, parse_run
 from moe.config.stages import STAGES, StageSettings, StagesSettings
 from moe.config.yaml import read_yaml
 from moe.report import html as report_page
@@ -457,7 +457,7 @@ def test_every_setting_named_is_one(path: Path) -> None:
 def _settable(key: str) -> bool:
     """Whether `--set KEY=…` finds a place: an impossible value is told of, an unknown key too, but otherwise."""
     raw: dict[str, Any] = {"domains": {"news": {"labels": ["a", "b"]}}}
-    overlay(raw, f"{key}=null")
+    apply_override(raw, f"{key}=null")
     try:
         RunSettings.model_validate(raw)
     except ValueError as fault:

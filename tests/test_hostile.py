@@ -22,12 +22,12 @@ from mixtures import mixture
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
-from experts.expert_io import parse_card
+from experts.expert_io import read_expert_card
 from moe.checkpoints.mixture import parse_mixture_card
 from moe.config.run import RunSettings, load_run, parse_run
 from moe.data.profile import inspect_file
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows, answer_texts
+from moe.inference.stream import predict_rows, predict_texts
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.runs.workspace import Workspace
 
@@ -164,7 +164,7 @@ def test_any_bytes_as_a_manifest_or_a_card_are_a_fault(tmp_path: Path, content: 
     for name in ("manifest.json", "expert.json", "mixture.json"):
         (tmp_path / name).write_bytes(content)
     only_faults(lambda: check_manifest(tmp_path, "a mixture"))
-    for parse in (lambda: parse_card(tmp_path / "expert.json"), lambda: parse_mixture_card(tmp_path)):
+    for parse in (lambda: read_expert_card(tmp_path / "expert.json"), lambda: parse_mixture_card(tmp_path)):
         with pytest.raises(Fault):
             parse()
 
@@ -184,7 +184,7 @@ def finite(row: dict[str, Any]) -> bool:
 @settings(SOON, max_examples=150)
 @given(texts=st.lists(ANYTHING, min_size=1, max_size=6))
 def test_any_texts_are_answered_with_finite_numbers(predictor: Predictor, texts: list[str]) -> None:
-    rows = list(answer_rows([{"text": text} for text in texts], predictor))
+    rows = list(predict_rows([{"text": text} for text in texts], predictor))
     assert len(rows) == len(texts)
     assert all(finite(row) for row in rows)
     json.dumps(rows, allow_nan=False)
@@ -207,13 +207,13 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_texts_are_answered_with_finite_numbers(predictor: Predictor, name: str) -> None:
-    (row,) = answer_rows([{"text": ODD[name]}], predictor)
+    (row,) = predict_rows([{"text": ODD[name]}], predictor)
     assert finite(row)
 
 
 def test_an_odd_text_changes_no_other_answer(predictor: Predictor) -> None:
-    alone = answer_texts(["profit rose"], predictor)[0].probabilities
-    among = answer_texts(["profit rose", *ODD.values()], predictor)[0].probabilities
+    alone = predict_texts(["profit rose"], predictor)[0].probabilities
+    among = predict_texts(["profit rose", *ODD.values()], predictor)[0].probabilities
     np.testing.assert_allclose(alone, among, atol=1e-3)
 
 

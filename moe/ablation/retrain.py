@@ -7,10 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-from experts.atomic_io import writable, write_text
+from experts.atomic_io import os_errors_as_faults, write_text
 from experts.errors import Fault
 from moe.ablation.variants import Retrained
-from moe.config.run import RunSettings, overlay, parse_run
+from moe.config.run import RunSettings, apply_override, parse_run
 from moe.config.stages import MERGED
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
@@ -52,7 +52,7 @@ def changed(run: RunSettings, row: Retrained) -> RunSettings:
     """
     raw = run.model_dump(mode="json")
     for one in row.sets:
-        overlay(raw, one)
+        apply_override(raw, one)
     return parse_run(raw, f"the row {row.name}")
 
 
@@ -72,7 +72,7 @@ def _link(source: Path, target: Path) -> None:
     if not source.is_dir() or target.is_dir():
         return
     temporary = target.with_name(f".{target.name}.partial")
-    with writable(target.parent):
+    with os_errors_as_faults(target.parent):
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary, copy_function=_link_file)
         temporary.rename(target)

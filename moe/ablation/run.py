@@ -15,24 +15,24 @@ from experts.errors import Fault
 from moe.ablation.retrain import FOLDER, retrain
 from moe.ablation.variants import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
 from moe.ablation.view import draw
-from moe.bootstrap import Answers, Interval, differences
+from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
-from moe.evaluation.datasets import test_rows
-from moe.evaluation.evaluate import answers_by_task, evaluate
+from moe.evaluation.datasets import load_evaluation_rows
+from moe.evaluation.evaluate import predictions_by_task, evaluate
 from moe.export.selection import own_update, together
 from moe.model.mixture import Mixture
-from moe.qa.evaluate import Sitting, answers_of, examine, questions_of, report_of
-from moe.qa.scoring import Asked
+from moe.qa.evaluate import EvalSettings, qa_predictions_by_task, answer_questions, load_run_questions, qa_report
+from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as VERDICT
 from moe.runs.best import answering_model, best_model
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import Shelf
-from moe.training.stage import Lesson
+from moe.training.lm_dataset import LMCorpora
+from moe.training.stage import TrainingData
 
 RESULT, CHART = "ablation.json", "ablation.png"
-Said = dict[str, Answers]
+Said = dict[str, TaskPredictions]
 Found = tuple[dict[str, Any], Said]
 
 
@@ -82,7 +82,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     if card.language:
         content = ablate_language(work, mixture, card.template, rows)
         return _written(work, content | {"model": str(folder)})
-    texts = test_rows(work, mixture, None, None, None, ())
+    texts = load_evaluation_rows(work, mixture, None, None, None, ())
     answered = [row for row in rows if isinstance(row, Answered)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture
@@ -114,7 +114,7 @@ def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, k
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
     short = {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in report["tasks"].items()}
     mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
-    said = answers_by_task([one for one in judged if one.true is not None], mixture.labels)
+    said = predictions_by_task([one for one in judged if one.true is not None], mixture.labels)
     return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
 
 
@@ -124,7 +124,7 @@ def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
 
     A merged row keeps equal gates for heads that are each expert's own; in the layers the merged update stands alone.
     """
-    with mixture.restricted(row.without, row.alike):
+    with mixture.ablated(row.without, row.alike):
         if row.merge is None:
             yield
             return
@@ -145,7 +145,7 @@ def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Sai
 
 
 def _difference(said: Said, said_full: Said, tasks: list[str]) -> dict[str, Interval]:
-    return differences([said[task] for task in tasks], [said_full[task] for task in tasks])
+    return bootstrap_differences([said[task] for task in tasks], [said_full[task] for task in tasks])
 
 
 def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -154,11 +154,11 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     Raises:
         Fault: when the run has neither questions nor corpora, or their files are bad.
     """
-    asked = questions_of(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
+    asked = load_run_questions(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
     corpora = all(one.corpus for one in work.run.domains.values())
     if not asked and not corpora:
         raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
-    held_out = Shelf(work, mixture).routed() if corpora else None
+    held_out = LMCorpora(work, mixture).routed() if corpora else None
     found: list[Found] = []
     answered = [row for row in rows if isinstance(row, Answered)]
     for i, row in enumerate(answered, 1):
@@ -168,19 +168,19 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}
 
 
-def _row(mixture: Mixture, template: str, row: Answered, asked: Sequence[Asked], held_out: Lesson | None) -> Found:
+def _row(mixture: Mixture, template: str, row: Answered, asked: Sequence[EvalQuestion], held_out: TrainingData | None) -> Found:
     told: dict[str, Any] = {"name": row.name, "kind": "answered", "says": row.says, "tasks": {}, "mean": None}
     if held_out is not None and row.routing == "soft" and not row.pin:
         told["perplexity"] = _named(held_out.evaluate())
     if not asked:
         return told, {}
-    sitting = Sitting(hard=row.routing == "hard", pin=row.pin)
-    marked = examine(mixture, template, asked, sitting, quiet=False)
-    report = report_of(marked, sitting)
+    sitting = EvalSettings(hard=row.routing == "hard", pin=row.pin)
+    marked = answer_questions(mixture, template, asked, sitting, quiet=False)
+    report = qa_report(marked, sitting)
     tasks = {task: _short(one) for task, one in report["tasks"].items()}
     mean = {"accuracy": report["mean"]["accuracy"]}
     mean["macro_f1"] = report["mean"].get("macro_f1", mean["accuracy"])
-    return told | {"tasks": tasks, "mean": mean}, answers_of(marked)
+    return told | {"tasks": tasks, "mean": mean}, qa_predictions_by_task(marked)
 
 
 def _short(one: Mapping[str, Any]) -> dict[str, float]:

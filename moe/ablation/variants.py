@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, MERGED
 from moe.inference.predictor import Routing
-from moe.model.backbone import read_config
+from moe.model.backbone import read_backbone_config
 from moe.sweep.grid import as_yaml
 
 FULL = "full"
@@ -139,7 +139,7 @@ def _gates(run: RunSettings) -> Iterator[Retrained]:
 
 
 def _wholes(run: RunSettings) -> Iterator[Retrained]:
-    depth, layers = run.backbone.trunk_depth, read_config(run.backbone).num_hidden_layers
+    depth, layers = run.backbone.trunk_depth, read_backbone_config(run.backbone).num_hidden_layers
     for other in (depth - 1, depth + 1):
         if 0 <= other < layers:
             sets = (f"backbone.trunk_depth={other}",)
@@ -160,7 +160,7 @@ def chosen(rows: Sequence[Row], only: Sequence[str], retrain: bool) -> list[Row]
     names = [row.name for row in rows]
     for name in only:
         if name not in names:
-            raise Fault(f"one of the rows {', '.join(names)}", repr(name), guess(name, names))
+            raise Fault(f"one of the rows {', '.join(names)}", repr(name), suggest(name, names))
     wanted = [row for row in rows if not only or row.name in (*only, FULL)]
     if retrain:
         return wanted

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 from moe.ablation.variants import Row
 from moe.console import Table
 from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
@@ -108,7 +108,7 @@ def draw(content: Mapping[str, Any], target: Path) -> Path:
         place.set_axisbelow(True)
         place.grid(axis="x", color="0.92")
         place.spines[["top", "right", "left"]].set_visible(False)
-    with writable(target.parent):
+    with os_errors_as_faults(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, dpi=130)
     return target

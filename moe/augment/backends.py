@@ -18,21 +18,21 @@ from experts.errors import Fault
 from moe.augment.prompts import Message
 from moe.data.schema import AugmentSettings
 
-KEY = "OPENAI_API_KEY"
-NO_KEY = "none"
+API_KEY_ENV = "OPENAI_API_KEY"
+PLACEHOLDER_KEY = "none"
 _SHOWN_MODELS = 8
 
 
 @dataclass(frozen=True)
-class Service:
+class EndpointConfig:
     """Whom to ask: the endpoint's address, the model's name there, the environment variable that holds the key."""
 
     base_url: str
     model: str
-    key_env: str = KEY
+    key_env: str = API_KEY_ENV
 
     @classmethod
-    def named(cls, base_url: str | None, model: str | None, key_env: str = KEY) -> "Service":
+    def named(cls, base_url: str | None, model: str | None, key_env: str = API_KEY_ENV) -> "Service":
         """What a user named.
 
         Raises:
@@ -53,7 +53,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What came back.
 
     Args:
@@ -63,28 +63,28 @@ class Answer:
     """
 
     text: str = ""
-    cut: bool = False
+    truncated: bool = False
     failure: str | None = None
 
 
-class Endpoint:
+class EndpointClient:
     """Asks one model; may be asked by several threads at once.
 
     Raises:
         Fault: when the `openai` package is not installed.
     """
 
-    def __init__(self, service: Service, settings: AugmentSettings) -> None:
+    def __init__(self, service: EndpointConfig, settings: AugmentSettings) -> None:
         self._openai, self.service, self._settings = _library(), service, settings
         self._answered = False
         self._client = self._openai.OpenAI(
             base_url=service.base_url,
-            api_key=os.environ.get(service.key_env, "").strip() or NO_KEY,
+            api_key=os.environ.get(service.key_env, "").strip() or PLACEHOLDER_KEY,
             max_retries=settings.retries,
             timeout=settings.timeout,
         )
 
-    def ask(self, messages: Sequence[Message]) -> Answer:
+    def complete(self, messages: Sequence[Message]) -> Completion:
         """One answer; one that fails for good, after its retries, is an answer with `failure`.
 
         Raises:
@@ -103,13 +103,13 @@ class Endpoint:
         except openai.NotFoundError as error:
             raise self._model_fault(error) from error
         except openai.APITimeoutError:
-            return Answer(failure=f"no answer within {self._settings.timeout:g} seconds")
+            return Completion(failure=f"no answer within {self._settings.timeout:g} seconds")
         except openai.APIConnectionError as error:
             if not self._answered:
                 raise self._unreachable(error) from error
-            return Answer(failure=_reason(error))
+            return Completion(failure=_reason(error))
         except (openai.OpenAIError, ValueError) as error:
-            return Answer(failure=_reason(error))
+            return Completion(failure=_reason(error))
         self._answered = True
         return _read(found)
 
@@ -157,21 +157,21 @@ def _library() -> Any:
     return openai
 
 
-def _read(found: Any) -> Answer:
+def _read(found: Any) -> Completion:
     """What a completion says; servers send all sorts of things with status 200."""
     try:
         choice = found.choices[0]
         text = choice.message.content
     except (AttributeError, IndexError, TypeError):
-        return Answer(failure="no completion in what came back")
-    return Answer(text if isinstance(text, str) else "", choice.finish_reason == "length")
+        return Completion(failure="no completion in what came back")
+    return Completion(text if isinstance(text, str) else "", choice.finish_reason == "length")
 
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-class LocalWriter:
+class LocalModel:
     """Asks one model; see `Endpoint.ask`.
 
     Args:
@@ -202,7 +202,7 @@ class LocalWriter:
         torch.manual_seed(settings.seed)
 
     @torch.inference_mode()
-    def ask(self, messages: Sequence[Message]) -> Answer:
+    def complete(self, messages: Sequence[Message]) -> Completion:
         """One answer, drawn at the settings' temperature."""
         framed = str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
         ids = self._tokenizer(framed, return_tensors="pt", add_special_tokens=False)["input_ids"]  # (1, T)
@@ -212,7 +212,7 @@ class LocalWriter:
         out = self._model.generate(ids, max_new_tokens=self._settings.max_tokens, pad_token_id=pad, **how)  # (1, T + N)
         new = out[0, ids.shape[1] :]  # (N,)
         text = str(self._tokenizer.decode(new, skip_special_tokens=True))
-        return Answer(text, cut=len(new) >= self._settings.max_tokens)
+        return Completion(text, truncated=len(new) >= self._settings.max_tokens)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -9,21 +9,23 @@ from itertools import islice
 from typing import Protocol
 
 from experts.errors import Fault
-from moe.augment.backends import Answer
+from moe.augment.backends import Completion
 from moe.augment.prompts import Message
 
-Question = tuple[str, Sequence[Message]]
+KeyedPrompt = tuple[str, Sequence[Message]]
 _MOST_FAILURES = 8
 
 
-class Asked(Protocol):
+class ChatModel(Protocol):
     """Who answers; see `Endpoint.ask`."""
 
-    def ask(self, messages: Sequence[Message]) -> Answer:
+    def complete(self, messages: Sequence[Message]) -> Completion:
         """One answer."""
 
 
-def ask_all(endpoint: Asked, questions: Iterable[Question], at_once: int) -> Iterator[tuple[str, Answer]]:
+def complete_all(
+    endpoint: ChatModel, questions: Iterable[KeyedPrompt], at_once: int
+) -> Iterator[tuple[str, Completion]]:
     """Each question's key and answer, in the order in which they come.
 
     Args:
@@ -42,10 +44,10 @@ def ask_all(endpoint: Asked, questions: Iterable[Question], at_once: int) -> Ite
 
 
 def _answers(
-    pool: ThreadPoolExecutor, endpoint: Asked, questions: Iterator[Question], at_once: int
-) -> Iterator[tuple[str, Answer]]:
-    def send(count: int) -> dict[Future[Answer], str]:
-        return {pool.submit(endpoint.ask, messages): key for key, messages in islice(questions, count)}
+    pool: ThreadPoolExecutor, endpoint: ChatModel, questions: Iterator[KeyedPrompt], at_once: int
+) -> Iterator[tuple[str, Completion]]:
+    def send(count: int) -> dict[Future[Completion], str]:
+        return {pool.submit(endpoint.complete, messages): key for key, messages in islice(questions, count)}
 
     under_way = send(at_once)
     while under_way:
@@ -55,7 +57,7 @@ def _answers(
         yield from finished
 
 
-def _patiently(answers: Iterator[tuple[str, Answer]], most: int) -> Iterator[tuple[str, Answer]]:
+def _patiently(answers: Iterator[tuple[str, Completion]], most: int) -> Iterator[tuple[str, Completion]]:
     """The same; a fault once this many fail in a row, or when all of fewer do."""
     failed, any_came, last = 0, False, None
     for key, answer in answers:

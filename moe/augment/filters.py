@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 
 from moe.data.dedup import is_chinese, jaccard, shingles
-from moe.data.readers import text_fault
+from moe.data.readers import text_problem
 
 _LONGER = 3
 _FLOOR = 20
@@ -35,14 +35,14 @@ _REFUSAL = re.compile(
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def without_thoughts(answer: str) -> str:
+def strip_thinking(answer: str) -> str:
     """The answer without `<think>…</think>`, be it never closed or opened before the answer began."""
     return _OPENED_BEFORE.sub("", _THOUGHTS.sub("", answer)).strip()
 
 
-def clean(answer: str, source: str) -> str:
+def clean_response(answer: str, source: str) -> str:
     """The new text alone: thoughts, marks, code fence, "Here is …:" and quotes around it taken off."""
-    text = _MARKS.sub("", without_thoughts(answer)).strip()
+    text = _MARKS.sub("", strip_thinking(answer)).strip()
     if fenced := _FENCE.match(text):
         text = fenced[1].strip()
     if not _PREFIX.match(source):
@@ -61,7 +61,7 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def fault_of(text: str, source: str, near: float, new: bool = False) -> str | None:
+def rejection_reason(text: str, source: str, near: float, new: bool = False) -> str | None:
     """Why a cleaned answer may not stand for its source, in a few words; None when it may.
 
     Args:
@@ -70,11 +70,11 @@ def fault_of(text: str, source: str, near: float, new: bool = False) -> str | No
         near: Jaccard similarity from which the two are the same.
         new: it is another text like its source, which may tell of other figures.
     """
-    if text_fault(text):
+    if text_problem(text):
         return "empty"
     if _REFUSAL.search(text[:120]) and not _REFUSAL.search(source):
         return "refusal"
-    if script(source) not in ("", script(text)):
+    if main_script(source) not in ("", main_script(text)):
         return "other script"
     if fault := _misshapen(text, source):
         return fault
@@ -91,7 +91,7 @@ def _misshapen(text: str, source: str) -> str | None:
     return "several lines" if "\n" in text and "\n" not in source.strip() else None
 
 
-def script(text: str) -> str:
+def main_script(text: str) -> str:
     """The script of most letters, by the first word of their Unicode names; Han and kana are one, none is ""."""
     if any(map(str.isalpha, text)) and is_chinese(text):
         return "CJK"

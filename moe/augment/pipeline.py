@@ -15,28 +15,28 @@ from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
-from moe.augment.backends import Endpoint, LocalWriter, Service
-from moe.augment.client import Asked, ask_all
-from moe.augment.filters import clean, fault_of, without_thoughts
-from moe.augment.prompts import Message, messages
-from moe.augment.response_log import ANSWERS, Kept, open_log, read_log
+from moe.augment.backends import EndpointClient, EndpointConfig, LocalModel
+from moe.augment.client import ChatModel, complete_all
+from moe.augment.filters import clean_response, rejection_reason, strip_thinking
+from moe.augment.prompts import Message, build_messages
+from moe.augment.response_log import RESPONSE_LOG, LoggedResponse, open_log, read_log
 from moe.console import bar, info
-from moe.data.augmented_rows import AUGMENTED, Variant, Wanted, plan, text_hash
-from moe.data.dedup import NearIndex, jaccard, shingles
+from moe.data.augmented_rows import AUGMENTED, AugmentedRow, VariantRequest, plan_variants, text_hash
+from moe.data.dedup import NearDuplicateIndex, jaccard, shingles
 from moe.data.schema import Origin
 from moe.data.writers import open_writer
 from moe.errors import Interrupted
-from moe.qa.answer_parsing import chosen
+from moe.qa.answer_parsing import parse_choice
 from moe.runs.workspace import Workspace
 
 SHOWN_PROMPTS = 3
 NO_ANSWER = "no answer"
-OTHER_ANSWER = "its answer is not the wanted one"
-Judged = tuple[Wanted, str, str | None]
+WRONG_ANSWER = "its answer is not the wanted one"
+FilteredVariant = tuple[VariantRequest, str, str | None]
 
 
 @dataclass(frozen=True)
-class Job:
+class AugmentJob:
     """One task's training rows, the variants wanted of them, and where answers and variants go."""
 
     domain: str
@@ -44,7 +44,7 @@ class Job:
     labels: tuple[str, ...]
     rows: Dataset
     texts: list[str]
-    wanted: list[Wanted]
+    wanted: list[VariantRequest]
     folder: Path
     prompts: list[str | None]
 
@@ -58,7 +58,7 @@ class Job:
         """The augmented rows."""
         return self.folder / AUGMENTED
 
-    def key(self, one: Wanted, model: str) -> str:
+    def key(self, one: VariantRequest, model: str) -> str:
         """By which an answer is found again: it changes with the source's text, the kind, the model."""
         return f"{text_hash(self.texts[one.row])}/{one.origin}/{one.number}/{model}"
 
@@ -69,18 +69,18 @@ class Job:
         wanted = {kind: kinds[kind] for kind in named}
         return {"domain": self.domain, "task": self.task, "rows": len(self.rows), "wanted": wanted}
 
-    def question(self, one: Wanted) -> list[Message]:
+    def question(self, one: VariantRequest) -> list[Message]:
         """What is asked for one variant."""
         label = self.rows[one.row]["label"]
-        return messages(self.texts[one.row], one.origin, self.labels[label] if label >= 0 else "", self.labels)
+        return build_messages(self.texts[one.row], one.origin, self.labels[label] if label >= 0 else "", self.labels)
 
-    def check(self, one: Wanted, text: str) -> list[Message]:
+    def check(self, one: VariantRequest, text: str) -> list[Message]:
         """The task's own question about a new text, whose answer has to be the wanted one."""
         prompt = str(self.prompts[one.row]).replace(self.texts[one.row], text)
         return [{"role": "user", "content": prompt}]
 
 
-def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
+def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
     """What there is to do for some domains; only training rows are in it.
 
     Raises:
@@ -97,10 +97,10 @@ def jobs(work: Workspace, domains: Sequence[str]) -> list[Job]:
                 -1 if new and not _framed(text, prompt) else label
                 for text, prompt, label in zip(texts, prompts, rows["label"], strict=True)
             ]
-            wanted = plan(known, scored, work.run.data.augment, new)
+            wanted = plan_variants(known, scored, work.run.data.augment, new)
             if new and not wanted:
                 info(f"{task}: no answers to choose from, or no text apart from its question; none asked for")
-            found.append(Job(domain, task, labels, rows, texts, wanted, prepared.folder, prompts))
+            found.append(AugmentJob(domain, task, labels, rows, texts, wanted, prepared.folder, prompts))
     return found
 
 
@@ -111,7 +111,7 @@ def _framed(text: str, prompt: str | None) -> bool:
 
 def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
     """What would be asked: counts by task, and three prompts; nothing is sent."""
-    todo = jobs(work, domains)
+    todo = build_jobs(work, domains)
     pairs = [(job, one) for job in todo for one in job.wanted]
     shown = [pairs[i * len(pairs) // SHOWN_PROMPTS] for i in range(min(SHOWN_PROMPTS, len(pairs)))]
     return {
@@ -130,7 +130,7 @@ def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
 def augment(
     work: Workspace,
     domains: Sequence[str],
-    service: Service,
+    service: EndpointConfig,
     overwrite: bool = False,
     resume: bool = False,
     local: bool = False,
@@ -151,15 +151,15 @@ def augment(
         Interrupted: on Ctrl-C; what was answered is kept.
     """
     settings = work.run.data.augment
-    endpoint = LocalWriter(service.model, settings) if local else Endpoint(service, settings)
+    endpoint = LocalModel(service.model, settings) if local else EndpointClient(service, settings)
     at_once = 1 if local else settings.concurrency
     with closing(endpoint):
-        todo = jobs(work, domains)
+        todo = build_jobs(work, domains)
         for job in todo:
             refuse_existing(job.file, overwrite or resume)
         if overwrite:
             for job in todo:
-                (job.folder / ANSWERS).unlink(missing_ok=True)
+                (job.folder / RESPONSE_LOG).unlink(missing_ok=True)
         tasks = []
         for job in todo:
             _ask(job, endpoint, service.model, at_once)
@@ -170,7 +170,7 @@ def augment(
     return {"model": service.model, "tasks": tasks}
 
 
-def _write(job: Job, model: str, held_out: NearIndex[int]) -> dict[str, Any]:
+def _write(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> dict[str, Any]:
     dropped, kept = Counter[str](), Counter[str]()
     with open_writer(job.file) as writer:
         for one, text, fault in _judged(job, model, held_out):
@@ -183,25 +183,27 @@ def _write(job: Job, model: str, held_out: NearIndex[int]) -> dict[str, Any]:
     return job.counts() | {"kept": dict(kept), "dropped": dict(dropped.most_common()), "file": str(job.file)}
 
 
-def _ask(job: Job, endpoint: Asked, model: str, at_once: int) -> None:
+def _ask(job: AugmentJob, endpoint: ChatModel, model: str, at_once: int) -> None:
     """Have all that is wanted and not yet answered asked for, and kept."""
     asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
     _ask_missing(job, endpoint, f"asking {model}", {key: job.question(one) for key, one in asked.items()}, at_once)
 
 
-def _confirm(job: Job, endpoint: Asked, model: str, at_once: int, near: float) -> None:
+def _confirm(job: AugmentJob, endpoint: ChatModel, model: str, at_once: int, near: float) -> None:
     """Have the task's question asked about every new text that is fit otherwise."""
-    alone = _alone(job, read_log(job.folder / ANSWERS), model, near)
+    alone = _alone(job, read_log(job.folder / RESPONSE_LOG), model, near)
     fit = {_confirmed(job, one, text, model): job.check(one, text) for one, text, fault in alone if not fault}
     _ask_missing(job, endpoint, "checking its answers", fit, at_once)
 
 
-def _confirmed(job: Job, one: Wanted, text: str, model: str) -> str:
+def _confirmed(job: AugmentJob, one: VariantRequest, text: str, model: str) -> str:
     return f"{job.key(one, model)}/{text_hash(text)}"
 
 
-def _ask_missing(job: Job, endpoint: Asked, title: str, asked: Mapping[str, list[Message]], at_once: int) -> None:
-    path = job.folder / ANSWERS
+def _ask_missing(
+    job: AugmentJob, endpoint: ChatModel, title: str, asked: Mapping[str, list[Message]], at_once: int
+) -> None:
+    path = job.folder / RESPONSE_LOG
     known = read_log(path)
     missing = {key: question for key, question in asked.items() if key not in known}
     if len(missing) < len(asked):
@@ -209,22 +211,22 @@ def _ask_missing(job: Job, endpoint: Asked, title: str, asked: Mapping[str, list
     failures = 0
     try:
         with open_log(path) as log, bar(f"{job.task}: {title}", len(missing), "text") as meter:
-            for key, answer in ask_all(endpoint, missing.items(), at_once):
+            for key, answer in complete_all(endpoint, missing.items(), at_once):
                 if answer.failure:
                     failures += 1
                 else:
-                    log.add(key, Kept(without_thoughts(answer.text), answer.cut))
+                    log.add(key, LoggedResponse(strip_thinking(answer.text), answer.truncated))
                 meter.advance(note=f"{failures} failed" if failures else None)
     except KeyboardInterrupt as stop:
         raise Interrupted from stop
 
 
-def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
+def _judged(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> Iterator[FilteredVariant]:
     """Every wanted variant in order, with its text and why it is dropped, if it is."""
-    log = read_log(job.folder / ANSWERS)
+    log = read_log(job.folder / RESPONSE_LOG)
     alone = list(_agreed(job, log, model, _alone(job, log, model, held_out.threshold)))
     fit = ((place, text) for place, (_, text, fault) in enumerate(alone) if not fault)
-    straddling = {place for place, others in held_out.near(fit) if others}
+    straddling = {place for place, others in held_out.query(fit) if others}
     before: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
     for place, (one, text, fault) in enumerate(alone):
         fault = "near a held-out text" if place in straddling else fault
@@ -236,30 +238,34 @@ def _judged(job: Job, model: str, held_out: NearIndex[int]) -> Iterator[Judged]:
         yield one, text, fault
 
 
-def _agreed(job: Job, answers: Mapping[str, Kept], model: str, alone: Iterator[Judged]) -> Iterator[Judged]:
+def _agreed(
+    job: AugmentJob, answers: Mapping[str, LoggedResponse], model: str, alone: Iterator[FilteredVariant]
+) -> Iterator[FilteredVariant]:
     """The same; of new questions those alone whose answer the model finds again."""
     for one, text, fault in alone:
         if job.new and not fault:
             answer = answers.get(_confirmed(job, one, text, model))
             wanted = job.labels[job.rows[one.row]["label"]]
-            fault = None if answer and chosen(without_thoughts(answer.text), job.labels) == wanted else OTHER_ANSWER
+            fault = None if answer and parse_choice(strip_thinking(answer.text), job.labels) == wanted else WRONG_ANSWER
         yield one, text, fault
 
 
-def _alone(job: Job, answers: Mapping[str, Kept], model: str, near: float) -> Iterator[Judged]:
+def _alone(
+    job: AugmentJob, answers: Mapping[str, LoggedResponse], model: str, near: float
+) -> Iterator[FilteredVariant]:
     """The same, each held against its own source only."""
     for one in job.wanted:
         source, answer = job.texts[one.row], answers.get(job.key(one, model))
-        text = clean(answer.text, source) if answer else ""
+        text = clean_response(answer.text, source) if answer else ""
         if answer is None:
             yield one, text, NO_ANSWER
         else:
-            yield one, text, "cut short" if answer.cut else fault_of(text, source, near, job.new)
+            yield one, text, "cut short" if answer.truncated else rejection_reason(text, source, near, job.new)
 
 
-def _variant(job: Job, one: Wanted, text: str, model: str) -> Variant:
+def _variant(job: AugmentJob, one: VariantRequest, text: str, model: str) -> AugmentedRow:
     source = job.rows[one.row]
-    return Variant(
+    return AugmentedRow(
         id=f"{source['id']}+{one.number}",
         text=text,
         label=job.labels[source["label"]] if source["label"] >= 0 else None,
@@ -274,7 +280,7 @@ def _variant(job: Job, one: Wanted, text: str, model: str) -> Variant:
     )
 
 
-def chosen_domains(work: Workspace, domain: str | None, all_domains: bool) -> list[str]:
+def selected_domains(work: Workspace, domain: str | None, all_domains: bool) -> list[str]:
     """The domains that a user named.
 
     Raises:
@@ -285,9 +291,9 @@ def chosen_domains(work: Workspace, domain: str | None, all_domains: bool) -> li
     return [domain] if domain is not None else list(work.run.domains)
 
 
-def named_service(
+def endpoint_from_options(
     base_url: str | None, model: str | None, key_env: str, dry_run: bool, local: Path | None = None
-) -> Service | None:
+) -> EndpointConfig | None:
     """Whom a user wants asked; nobody in a dry run.
 
     Args:
@@ -297,5 +303,5 @@ def named_service(
         Fault: when the address or the model is missing.
     """
     if local and not dry_run:
-        return Service("", str(local), key_env)
-    return None if dry_run else Service.named(base_url, model, key_env)
+        return EndpointConfig("", str(local), key_env)
+    return None if dry_run else EndpointConfig.named(base_url, model, key_env)

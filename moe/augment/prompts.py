@@ -32,7 +32,7 @@ _WORK: dict[Origin, str] = {
 }
 
 
-def messages(text: str, origin: Origin, answer: str = "", choices: Sequence[str] = ()) -> list[Message]:
+def build_messages(text: str, origin: Origin, answer: str = "", choices: Sequence[str] = ()) -> list[Message]:
     """The system's and the user's message for one text.
 
     The mark around the text is made of the text's own hash, so that no text can hold its closing mark.

@@ -12,47 +12,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 
-ANSWERS = "answers.jsonl"
+RESPONSE_LOG = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class LoggedResponse:
     """An answer as it is kept: its text without thoughts, and whether it was cut."""
 
     text: str
-    cut: bool
+    truncated: bool
 
 
-class Log:
+class ResponseLog:
     """Takes answers one by one; each is on disk before the next."""
 
     def __init__(self, stream: IO[str], folder: Path) -> None:
         self._stream, self._folder = stream, folder
 
-    def add(self, key: str, answer: Kept) -> None:
+    def add(self, key: str, answer: LoggedResponse) -> None:
         """Add an answer."""
-        with writable(self._folder):  # ASCII, since a model may send half a surrogate pair
-            self._stream.write(json.dumps({"key": key, "text": answer.text, "cut": answer.cut}) + "\n")
+        with os_errors_as_faults(self._folder):  # ASCII, since a model may send half a surrogate pair
+            self._stream.write(json.dumps({"key": key, "text": answer.text, "cut": answer.truncated}) + "\n")
             self._stream.flush()
 
 
 @contextmanager
-def open_log(path: Path) -> Iterator[Log]:
+def open_log(path: Path) -> Iterator[ResponseLog]:
     """Open a log to add to, on a line of its own.
 
     Raises:
         Fault: when it cannot be written.
     """
-    with writable(path.parent):
+    with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = _torn(path)
         stream = path.open("a", encoding="utf-8")
     with stream:
         if torn:
             stream.write("\n")
-        yield Log(stream, path.parent)
+        yield ResponseLog(stream, path.parent)
 
 
 def _torn(path: Path) -> bool:
@@ -64,9 +64,9 @@ def _torn(path: Path) -> bool:
         return stream.read() != b"\n"
 
 
-def read_log(path: Path) -> dict[str, Kept]:
+def read_log(path: Path) -> dict[str, LoggedResponse]:
     """The answers by key, the last one of a key; none where there is no log."""
-    found: dict[str, Kept] = {}
+    found: dict[str, LoggedResponse] = {}
     if path.is_file():
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
@@ -74,9 +74,9 @@ def read_log(path: Path) -> dict[str, Kept]:
     return found
 
 
-def _entry(line: str) -> dict[str, Kept]:
+def _entry(line: str) -> dict[str, LoggedResponse]:
     try:
         one = json.loads(line)
-        return {str(one["key"]): Kept(str(one["text"]), bool(one["cut"]))}
+        return {str(one["key"]): LoggedResponse(str(one["text"]), bool(one["cut"]))}
     except (ValueError, LookupError, TypeError):
         return {}

@@ -14,7 +14,7 @@ from experts.domain import Domain
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
-from moe.checkpoints.mixture import load_strictly, refuse_other_backbone
+from moe.checkpoints.mixture import load_strictly, check_same_backbone
 from moe.config.run import RunSettings, parse_run
 from moe.config.yaml import read_yaml
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
@@ -22,13 +22,13 @@ from moe.model.heads import Heads, NoHeads
 from moe.model.mixture import Mixture
 
 SHARED_NAME = "shared"
-Make = Callable[[LayerMap, LoraSettings, int], Adapter]
+AdapterFactory = Callable[[LayerMap, LoraSettings, int], Adapter]
 
 
-def expert_model(
+def build_expert_model(
     run: RunSettings,
     name: str,
-    make: Make,
+    make: AdapterFactory,
     polarity: bool,
     seed: int,
     shared: ExpertFolder | None = None,
@@ -43,8 +43,8 @@ def expert_model(
         shared: the shared expert to lie beside it, frozen; heads go on from its heads.
         always_on: whether the fresh expert is itself the shared one.
     """
-    backbone = load_backbone(run.backbone, language=run.language is not None)
-    bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.language is not None)
+    backbone = load_backbone(run.backbone, lm_head=run.language is not None)
+    bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None)
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -66,20 +66,20 @@ def expert_model(
 
 def _meant(adapter: Adapter, backbone: Backbone) -> Adapter:
     """PEFT is told which model the adapter is for."""
-    if backbone.language is None or backbone.language.kind == "masked":
+    if backbone.lm_head is None or backbone.lm_head.kind == "masked":
         return adapter
     return replace(adapter, content=adapter.content | {"task_type": "CAUSAL_LM"})
 
 
 def _placed(model: Mixture, name: str) -> Mixture:
-    model.only = name
+    model.active_expert = name
     device = model.backbone.device
     model.heads.to(device)
-    model.special, model.owners = model.special.to(device), model.owners.to(device)
+    model.special_token_ids, model.domain_expert_mask = model.special_token_ids.to(device), model.domain_expert_mask.to(device)
     return model
 
 
-def read_alone(
+def load_single_expert(
     folder: Path, change: Callable[[BackboneSettings], BackboneSettings] = lambda settings: settings
 ) -> tuple[Mixture, RunSettings]:
     """One expert's folder as a model that answers, on top of its shared expert where it has one.
@@ -103,14 +103,14 @@ def read_alone(
             "put the one that it was trained with beside it",
         )
     card, known = expert.card, Adapter(expert.content, expert.card.layers)
-    model = expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
-    refuse_other_backbone(expert.card.backbone, model.source.id, str(folder))
+    model = build_expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
+    check_same_backbone(expert.card.backbone, model.loaded_backbone.id, str(folder))
     model.bank.load(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)
     return model.eval(), run
 
 
-def expert_settings(folder: Path) -> BackboneSettings:
+def read_backbone_settings(folder: Path) -> BackboneSettings:
     """How the backbone of one expert's folder is loaded.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experts.adapter_bank import ExpertBank
-from experts.atomic_io import check_manifest, whole_folder, write_json, write_text
+from experts.atomic_io import check_manifest, atomic_folder, write_json, write_text
 from experts.cards import read_record
 from experts.domain import LabelSpace
 from experts.errors import Fault
@@ -19,7 +19,7 @@ from experts.expert_io import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.checkpoints.mixture_card import FORMAT, MixtureCard
-from moe.model.backbone import Backbone, identify, load_backbone
+from moe.model.backbone import Backbone, identify_backbone, load_backbone
 from moe.model.heads import Heads, MixedHeads, NoHeads
 from moe.model.mixture import Mixture
 from router.gate import Gate
@@ -40,7 +40,7 @@ def build_mixture(card: MixtureCard, backbone: Backbone, contents: Mapping[str, 
     for name in (*card.routed, *card.shared):
         bank.attach(name, Adapter(contents[name], card.layers[name]), always_on=name in card.shared)
     bank.set_dropout(max((one.adapter.dropout for one in bank.attached.values()), default=0.0))
-    domains = [one.domain() for one in card.domains]
+    domains = [one.to_domain() for one in card.domains]
     labels, width = LabelSpace.of(domains), backbone.model.config.hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(card.seed)
@@ -56,7 +56,7 @@ def _parts_to(model: Mixture) -> Mixture:
     for part in (model.heads, model.gate):
         if isinstance(part, nn.Module):
             part.to(device)
-    model.special, model.owners = model.special.to(device), model.owners.to(device)
+    model.special_token_ids, model.domain_expert_mask = model.special_token_ids.to(device), model.domain_expert_mask.to(device)
     return model
 
 
@@ -85,7 +85,7 @@ def write_mixture(
         Fault: when the folder exists and `overwrite` is false, or cannot be written.
     """
     assert model.gate is not None
-    with whole_folder(folder, overwrite) as temporary:
+    with atomic_folder(folder, overwrite) as temporary:
         for name, one in model.bank.attached.items():
             write_adapter(temporary / "experts" / name, one.adapter, model.bank.saved(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
@@ -127,10 +127,10 @@ def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixtur
         Fault: when anything is missing, changed, unexpected, or the backbone is another.
     """
     card = read_card(folder)
-    refuse_other_backbone(card.backbone, backbone.id if backbone else identify(card.backbone_settings), str(folder))
+    check_same_backbone(card.backbone, backbone.id if backbone else identify_backbone(card.backbone_settings), str(folder))
     names = (*card.routed, *card.shared)
     adapters = {name: read_adapter(folder / "experts" / name) for name in names}
-    backbone = backbone or load_backbone(card.backbone_settings, language=card.language)
+    backbone = backbone or load_backbone(card.backbone_settings, lm_head=card.language)
     model = build_mixture(card, backbone, {name: content for name, (content, _) in adapters.items()})
     for name, (_, weights) in adapters.items():
         model.bank.load(name, weights)
@@ -153,7 +153,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
         raise Fault(f"tensors that fit in {source}", reason, "write the folder again with this version") from error
 
 
-def refuse_other_backbone(expected: BackboneId, found: BackboneId, what: str) -> None:
+def check_same_backbone(expected: BackboneId, found: BackboneId, what: str) -> None:
     """Refuse weights that were trained beside another backbone.
 
     Raises:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from experts.atomic_io import stays_inside
+from experts.atomic_io import is_safe_relative_path
 from experts.domain import Domain
 from experts.expert_io import BackboneId, ExpertFolder
-from experts.lora import Touch
+from experts.lora import LoraSpec
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
 from router.gate import GateSettings
@@ -19,7 +19,7 @@ FORMAT = 2
 
 
 def _file_name(name: str) -> str:
-    if not stays_inside(name) or "/" in name:
+    if not is_safe_relative_path(name) or "/" in name:
         raise ValueError("an expert's name is a folder's, without a path")
     return name
 
@@ -37,12 +37,12 @@ class DomainCard(BaseModel):
     experts: tuple[FileName, ...]
     tasks: dict[str, tuple[str, ...]]
 
-    def domain(self) -> Domain:
+    def to_domain(self) -> Domain:
         """As the experts know it."""
         return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts)
 
 
-class Origin(BaseModel):
+class ExpertOrigin(BaseModel):
     """What an expert was when it came into a mixture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class MixtureCard(BaseModel):
     template: str
     domains: tuple[DomainCard, ...]
     shared: tuple[FileName, ...] = Field(description="experts that are always on")
-    layers: dict[str, dict[str, Touch]] = Field(description="by expert, rank and scaling of every layer it touches")
+    layers: dict[str, dict[str, LoraSpec]] = Field(description="by expert, rank and scaling of every layer it touches")
     gate: GateSettings
     heads: HeadSettings
     polarity: bool = Field(description="whether there is a polarity head")
@@ -80,7 +80,7 @@ class MixtureCard(BaseModel):
     steps: int = 0
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
-    origins: dict[str, Origin] = Field({}, description="by expert, what it was when it came")
+    origins: dict[str, ExpertOrigin] = Field({}, description="by expert, what it was when it came")
     versions: dict[str, str]
 
     @property

@@ -80,11 +80,11 @@ def augment_(
     json_: JsonOption = False,
 ) -> None:
     """Have a language model write training rows anew, or new questions → `augmented.jsonl`; no other row is sent."""
-    from moe.augment.pipeline import augment, chosen_domains, named_service, preview
+    from moe.augment.pipeline import augment, selected_domains, endpoint_from_options, preview
     from moe.report.terminal import augment_view
 
     work = workspace(config, out, sets)
-    names = chosen_domains(work, domain, all_domains)
-    service = named_service(base_url, model, key_env, dry_run, local)
+    names = selected_domains(work, domain, all_domains)
+    service = endpoint_from_options(base_url, model, key_env, dry_run, local)
     found = augment(work, names, service, overwrite, resume, bool(local)) if service else preview(work, names)
     show(found, augment_view, json_)

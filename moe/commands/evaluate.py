@@ -61,7 +61,7 @@ def evaluate_(
     from moe.errors import Fault
     from moe.evaluation.evaluate import evaluate_folder
     from moe.report.terminal import evaluation_view
-    from moe.runs.best import answering_model, best_model
+    from moe.runs.best import default_model, best_model
 
     work = workspace(config, out, sets)
     if work.run.language is not None:
@@ -69,12 +69,12 @@ def evaluate_(
             raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
         if alone:
             raise Fault("a run of labels for --alone", "a run over a language model", "leave it out")
-        from moe.qa.evaluate import Sitting, exam_of_folder, exam_view
+        from moe.qa.evaluate import EvalSettings, evaluate_qa_folder, qa_view
 
-        sitting = Sitting(by, routing == "hard", pin)  # type: ignore[arg-type]
+        sitting = EvalSettings(by, routing == "hard", pin)  # type: ignore[arg-type]
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-        found = exam_of_folder(work, model or answering_model(work.out), names, data, sitting, most, bare)
-        show(found, exam_view, json_)
+        found = evaluate_qa_folder(work, model or default_model(work.out), names, data, sitting, most, bare)
+        show(found, qa_view, json_)
         return
     if tasks or most or bare:
         raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")

@@ -45,9 +45,9 @@ def list_(
     json_: JsonOption = False,
 ) -> None:
     """Show a mixture's experts: domain, role, rank, how they were trained, hash, tasks and labels."""
-    from moe.membership.listing import roster, roster_view
+    from moe.membership.listing import list_experts, experts_table
 
-    show(roster(model), roster_view, json_)
+    show(list_experts(model), experts_table, json_)
 
 
 @expert_app.command(
@@ -69,9 +69,9 @@ def add_(
     """Have a new expert join: all experts frozen, router and heads adapted on its rows and a sample of the others'."""
     from moe.config.run import load_run
     from moe.membership.listing import changed_view
-    from moe.membership.update import Target, add
+    from moe.membership.update import UpdateTarget, add
 
-    show(add(model, expert, load_run(config, sets or ()), Target(out, overwrite, resume)), changed_view, json_)
+    show(add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), changed_view, json_)
 
 
 @expert_app.command(
@@ -90,10 +90,10 @@ def remove_(
 ) -> None:
     """Take an expert out; the gates of the others share its part, and no weight is trained unless asked."""
     from moe.membership.listing import changed_view
-    from moe.membership.update import Target, remove
+    from moe.membership.update import UpdateTarget, remove
 
     run = _run_to_adapt_to(adapt, config, sets)
-    show(remove(model, name, Target(out, overwrite, resume), run), changed_view, json_)
+    show(remove(model, name, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
 
 
 @expert_app.command(
@@ -113,10 +113,10 @@ def swap_(
 ) -> None:
     """Put a newer expert of the same domain in another's place; the router stays; nothing is trained unless asked."""
     from moe.membership.listing import changed_view
-    from moe.membership.update import Target, swap
+    from moe.membership.update import UpdateTarget, swap
 
     run = _run_to_adapt_to(adapt, config, sets)
-    show(swap(model, name, expert, Target(out, overwrite, resume), run), changed_view, json_)
+    show(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
 
 
 def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
@@ -154,8 +154,8 @@ def drift_(
 ) -> None:
     """Tell whether a file is unlike the training data, by month too: experts' shares, confidence, distance."""
     from moe.drift.drift import drift, drift_view
-    from moe.drift.fit import fit_reference, fitted_view
-    from moe.drift.reader import Asked
+    from moe.drift.fit import fit_reference, reference_view
+    from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
 
     if file is None and not fit:
@@ -163,8 +163,8 @@ def drift_(
     work = workspace(config, out, sets)
     fitted = fit_reference(work, model, sets or (), quiet=False) if fit else {}
     if file is None:
-        show(fitted, fitted_view, json_)
+        show(fitted, reference_view, json_)
         return
-    asked = Asked(file, text_column, date_column, date_format, domain)
+    asked = DriftRequest(file, text_column, date_column, date_format, domain)
     target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
     show(drift(model, asked, target, sets or (), quiet=False), drift_view, json_)

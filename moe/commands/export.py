@@ -59,8 +59,8 @@ def export_(
 ) -> None:
     """Write a model for other programs: PEFT adapters, folded weights, ONNX, OpenVINO, a folder for the hub."""
     from moe.export.export import Ask, export, export_view
-    from moe.inference.loading import model_folder
+    from moe.inference.loading import select_model_folder
 
-    folder = model_folder(model, config, None, None) if model is None else model
+    folder = select_model_folder(model, config, None, None) if model is None else model
     how = (tuple(expert or ()), merge, weights, density, rank, quantized, license_, tuple(sets or ()), overwrite)
     show(export(Ask(folder, to, out, *how)), export_view, json_)

@@ -78,22 +78,22 @@ def infer(
     sets: SetOption = None,
 ) -> None:
     """Answer texts: label, probabilities, polarity, confidence, expert shares."""
-    from moe.inference.infer_command import Request, answer_all
-    from moe.inference.loading import Opening, model_folder
+    from moe.inference.infer_command import InferRequest, run_infer
+    from moe.inference.loading import ModelLoader, select_model_folder
 
     if engine is not None:
         from moe.data.schema import Columns
-        from moe.inference.bulk.engine import answer_in_bulk, bulk_view, named
-        from moe.inference.bulk.shards import Bulk
+        from moe.inference.bulk.engine import run_bulk, bulk_summary, check_bulk_paths
+        from moe.inference.bulk.shards import BulkJob
 
-        source, target = named(engine, file, out, bool(texts), spreadsheet)
-        opening = Opening(model_folder(model, config, None, sets), tuple(sets or ()), routing, windows, tokens, abstain)  # type: ignore[arg-type]
-        bulk = Bulk(source, target, opening, Columns(text=text_column), data_type, task, part_rows)
+        source, target = check_bulk_paths(engine, file, out, bool(texts), spreadsheet)
+        opening = ModelLoader(select_model_folder(model, config, None, sets), tuple(sets or ()), routing, windows, tokens, abstain)  # type: ignore[arg-type]
+        bulk = BulkJob(source, target, opening, Columns(text=text_column), data_type, task, part_rows)
         bulk.check()
-        show(answer_in_bulk(bulk, engine, workers, threads), bulk_view, json_)
+        show(run_bulk(bulk, engine, workers, threads), bulk_summary, json_)
         return
     place = Path(out) if out else None
-    request = Request(
+    request = InferRequest(
         texts=tuple(texts or ()),
         file=Path(file) if file else None,
         text_column=text_column,
@@ -106,8 +106,8 @@ def infer(
         spreadsheet=spreadsheet,
     )
     request.check()
-    folder = model_folder(model, config, None if request.out else place, sets)
-    answer_all(request, Opening(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
+    folder = select_model_folder(model, config, None if request.out else place, sets)
+    run_infer(request, ModelLoader(folder, tuple(sets or ()), routing, windows, tokens, abstain))  # type: ignore[arg-type]
 
 
 @app.command(
@@ -148,21 +148,21 @@ def explain_(
     """Say why: words for and against a label, words for an expert, each expert alone; or the words of a corpus."""
     from moe.explain.explain import STEPS, explain
     from moe.explain.lexicon import STEPS as FEWER
-    from moe.explain.lexicon import Asked, lexicon_of_file, lexicon_view
+    from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
     from moe.explain.terminal import explanation_view
-    from moe.inference.loading import Opening, model_folder
+    from moe.inference.loading import ModelLoader, select_model_folder
 
-    asked = Asked(tuple(texts or ()), file, text_column, out, spreadsheet, data_type, task, least, most)
+    asked = LexiconRequest(tuple(texts or ()), file, text_column, out, spreadsheet, data_type, task, least, most)
     asked.check()
-    folder = model_folder(model, None, None, sets)
-    opening = Opening(folder, tuple(sets or ()), routing, tokens=tokens)  # type: ignore[arg-type]
+    folder = select_model_folder(model, None, None, sets)
+    opening = ModelLoader(folder, tuple(sets or ()), routing, tokens=tokens)  # type: ignore[arg-type]
     opening.check()
     predictor = opening.open()
     for text in asked.texts:
         found = explain(predictor, text, data_type, task, steps or STEPS)
         show(found.as_json(), lambda _, found=found: explanation_view(found), json_)
     if file is not None:
-        show(lexicon_of_file(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
+        show(build_lexicon(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
 
 
 @app.command(
@@ -201,12 +201,12 @@ def generate_(
     json_: JsonOption = False,
 ) -> None:
     """Answer prompts by a language model's mixture, and tell which experts did."""
-    from moe.inference.generate_command import Wanted, write_all
+    from moe.inference.generate_command import GenerateRequest, run_generate
     from moe.inference.generator import Sampling
 
     sampling = Sampling(new_tokens, temperature, top_p, seed)
     plain = json_ or not sys.stdout.isatty()
     asked = tuple(prompts or ())
-    wanted = Wanted(model, asked, file, text_column, out, data_type, routing, plain, chat, sampling, spreadsheet)
+    wanted = GenerateRequest(model, asked, file, text_column, out, data_type, routing, plain, chat, sampling, spreadsheet)
     wanted.check()
-    write_all(wanted)
+    run_generate(wanted)

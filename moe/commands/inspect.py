@@ -50,9 +50,9 @@ def plan_(
     json_: JsonOption = False,
 ) -> None:
     """Foretell a run's weights, memory and time from a few steps of each stage; trains nothing that is kept."""
-    from moe.training.cost_estimate import plan, plan_view
+    from moe.training.cost_estimate import estimate_cost, cost_view
 
-    show(plan(workspace(config, out, sets)), plan_view, json_)
+    show(estimate_cost(workspace(config, out, sets)), cost_view, json_)
 
 
 @app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))

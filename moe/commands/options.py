@@ -30,9 +30,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of 
 
 def of_run(named: Path | None) -> Path | None:
     """A run's folder stands for its best mixture, wherever a model is asked for."""
-    from moe.runs.best import meant_by
+    from moe.runs.best import resolve_model_folder
 
-    return None if named is None else meant_by(named)
+    return None if named is None else resolve_model_folder(named)
 
 
 ModelArgument = Annotated[

@@ -50,11 +50,11 @@ def serve_(
     settings = read_settings(config, host=host, port=port)
     refuse_open_door(settings)
     refuse_missing_extra()
-    from moe.inference.loading import model_folder
+    from moe.inference.loading import select_model_folder
     from moe.serve.model_loader import Place
     from moe.serve.server import serve
 
-    place = Place(model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
+    place = Place(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
     serve(settings, place, threads)
 
 

@@ -52,14 +52,14 @@ def train_expert(
 
     if sum((domain is not None, all_domains, shared)) != 1:
         raise Fault("one of --domain NAME, --all, --shared", "none or several", "name one, e.g. --domain news")
-    from moe.training.steps import told_of, train_domain, train_shared
+    from moe.training.steps import training_summary, train_domain, train_shared
 
     work = workspace(config, out, sets)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
     for name in [domain] if domain else list(work.run.domains) if all_domains else []:
         folders += train_domain(work, name, overwrite, resume)
     if json_:
-        tell(told_of(folders), "", json_)
+        tell(training_summary(folders), "", json_)
 
 
 @app.command(
@@ -86,12 +86,12 @@ def pretrain_(
     if sum((role is not None, all_roles, shared)) != 1:
         raise Fault("one of --role NAME, --all, --shared", "none or several", "name one, e.g. --role macro")
     from moe.training.pretrain import pretrain, pretrain_shared
-    from moe.training.steps import told_of
+    from moe.training.steps import training_summary
 
     work = workspace(config, out, sets)
     folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
     folders += [] if shared else pretrain(work, role, overwrite, resume)
-    tell(told_of(folders), "\n".join(map(str, folders)), json_)
+    tell(training_summary(folders), "\n".join(map(str, folders)), json_)
 
 
 @app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
@@ -106,10 +106,10 @@ def merge(
     json_: JsonOption = False,
 ) -> None:
     """Lay experts beside one backbone with a fresh router → `moe-init/`."""
-    from moe.training.steps import merge_experts, told_of
+    from moe.training.steps import merge_experts, training_summary
 
     folder = merge_experts(workspace(config, out, sets), experts or (), overwrite)
-    tell(told_of([folder]), str(folder), json_)
+    tell(training_summary([folder]), str(folder), json_)
 
 
 @app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
@@ -123,11 +123,11 @@ def train_router_(
 ) -> None:
     """Warm-start the router with frozen experts → `router-warmup/`, then train jointly → `moe-joint/`."""
     from moe.runs.best import CANDIDATES
-    from moe.training.steps import told_of, train_router
+    from moe.training.steps import training_summary, train_router
 
     work = workspace(config, out, sets)
     verdict = train_router(work, overwrite, resume)
-    tell(told_of([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
+    tell(training_summary([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
 
 
 @app.command(
@@ -150,10 +150,10 @@ def instruct_(
 ) -> None:
     """Teach a language model's mixture to answer its domains' questions → `moe-instruct/`."""
     from moe.training.instruct import instruct
-    from moe.training.steps import told_of
+    from moe.training.steps import training_summary
 
     folder = instruct(workspace(config, out, sets), model, overwrite, resume)
-    tell(told_of([folder]), str(folder), json_)
+    tell(training_summary([folder]), str(folder), json_)
 
 
 @app.command("run", epilog=examples("moe run --config configs/demo.yaml --out runs/mine", "moe run --resume"))

@@ -13,7 +13,7 @@ LONGEST = 200
 """Characters of a value that a sentence shows."""
 
 
-def sentence(error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel]) -> str:
+def format_error(error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel]) -> str:
     """One validation error of a model of settings in a sentence, with a guess at what was meant.
 
     Args:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from experts.errors import Fault
 from moe.config.run import ConfigFault, RunSettings, load_run
-from moe.model.backbone import read_config
-from moe.trackers import missing
+from moe.model.backbone import read_backbone_config
+from moe.trackers import missing_trackers
 
 
 def check_config(path: Path, sets: Sequence[str] = ()) -> str:
@@ -23,7 +23,7 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
     """
     run = load_run(path, sets)
     faults = _missing_corpora(run) if run.language else _missing_files(run)
-    faults += [f"track: {name} is not installed; pip install {name}, or take it out" for name in missing(run.track)]
+    faults += [f"track: {name} is not installed; pip install {name}, or take it out" for name in missing_trackers(run.track)]
     if faults := faults + _backbone_faults(run):
         raise ConfigFault(str(path), faults)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
@@ -64,7 +64,7 @@ def _missing_corpora(run: RunSettings) -> list[str]:
 
 def _backbone_faults(run: RunSettings) -> list[str]:
     try:
-        config = read_config(run.backbone)
+        config = read_backbone_config(run.backbone)
     except Fault as fault:
         return [f"backbone.name: {fault}"]
     depth = config.num_hidden_layers

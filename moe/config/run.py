@@ -14,22 +14,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import nn
 
 from experts.domain import Domain, LabelSpace
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
-from moe.config.messages import sentence
+from moe.config.messages import format_error
 from moe.config.stages import LossSettings, StagesSettings
 from moe.config.yaml import parse_yaml, read_yaml
 from moe.data.schema import DataSettings, TaskSettings
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
-from moe.trackers import BOARD, Tracker
+from moe.trackers import TENSORBOARD, Tracker
 from router.dao import DAOSettings
 from router.gate import GateSettings
 from router.registry import ComparatorSettings
 
-PACKAGED = Path(__file__).parent.parent / "configs"
-IN_CLONE = PACKAGED.parent.parent / "configs"
+PACKAGED_CONFIGS = Path(__file__).parent.parent / "configs"
+REPOSITORY_CONFIGS = PACKAGED_CONFIGS.parent.parent / "configs"
 DEFAULT = "demo.yaml"
 EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
 """A number that YAML 1.1 reads as a word, such as 1e-4."""
@@ -104,7 +104,7 @@ class RunSettings(BaseModel):
     comparators: ComparatorSettings = ComparatorSettings()
     stages: StagesSettings = StagesSettings()
     track: tuple[Tracker, ...] = Field(
-        (BOARD,), description="who is told of every step, beside the log on disk; several at once, or none"
+        (TENSORBOARD,), description="who is told of every step, beside the log on disk; several at once, or none"
     )
 
     def tasks_of(self, domain: str) -> dict[str, TaskSettings]:
@@ -123,10 +123,10 @@ class RunSettings(BaseModel):
             Fault: when the domain or the task is unknown.
         """
         if domain not in self.domains:
-            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(domain), guess(domain, self.domains))
+            raise Fault(f"one of the domains {', '.join(self.domains)}", repr(domain), suggest(domain, self.domains))
         tasks = self.tasks_of(domain)
         if task is not None and task not in tasks:
-            raise Fault(f"one of {domain}'s tasks {', '.join(tasks)}", repr(task), guess(task, tasks))
+            raise Fault(f"one of {domain}'s tasks {', '.join(tasks)}", repr(task), suggest(task, tasks))
         return tasks[task] if task is not None else next(iter(tasks.values()))
 
     def domain_list(self) -> list[Domain]:
@@ -167,10 +167,10 @@ def find_config(path: Path | None) -> Path:
     if name.is_file():
         return name
     inner = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
-    for folder in (IN_CLONE, PACKAGED):
+    for folder in (REPOSITORY_CONFIGS, PACKAGED_CONFIGS):
         if not name.is_absolute() and (folder / inner).is_file():
             return folder / inner
-    have = sorted(p.relative_to(IN_CLONE).as_posix() for p in IN_CLONE.rglob("*.yaml"))
+    have = sorted(p.relative_to(REPOSITORY_CONFIGS).as_posix() for p in REPOSITORY_CONFIGS.rglob("*.yaml"))
     near = difflib.get_close_matches(inner.as_posix(), have, n=1)
     raise Fault(
         f"a config file at {name}", "no such file", f"did you mean configs/{near[0]}" if near else "name a file"
@@ -186,7 +186,7 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
     found = find_config(path)
     raw = read_yaml(found)
     for one in sets:
-        overlay(raw, one)
+        apply_override(raw, one)
     raw["domains"] = _resolve_domains(raw.get("domains"), found)
     return parse_run(raw, str(found))
 
@@ -200,13 +200,13 @@ def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
     try:
         run = RunSettings.model_validate(raw)
     except ValidationError as error:
-        raise ConfigFault(source, [sentence(one, model=RunSettings) for one in error.errors()]) from error
-    if faults := disagreements(run):
+        raise ConfigFault(source, [format_error(one, model=RunSettings) for one in error.errors()]) from error
+    if faults := find_conflicts(run):
         raise ConfigFault(source, faults)
     return run
 
 
-def disagreements(run: RunSettings) -> list[str]:
+def find_conflicts(run: RunSettings) -> list[str]:
     """What the parts' settings say against each other, a sentence each."""
     faults = []
     try:
@@ -281,7 +281,7 @@ def _unlabelled(run: RunSettings, domain: str) -> list[str]:
     ]
 
 
-def overlay(raw: dict[str, Any], one: str) -> None:
+def apply_override(raw: dict[str, Any], one: str) -> None:
     """Lay one `key=value` over a raw config; the key is dotted, the value is YAML.
 
     Raises:
@@ -323,7 +323,7 @@ def _resolve_domains(domains: Any, source: Path) -> dict[str, Any]:
 def _resolve(name: str, inline: Any, source: Path) -> Any:
     if (inline is not None and not isinstance(inline, dict)) or not _is_plain(name):
         return inline or {}  # what is wrong with it is told with all other faults
-    folders = (source.parent / "domains", source.parent.parent / "domains", IN_CLONE / "domains", PACKAGED / "domains")
+    folders = (source.parent / "domains", source.parent.parent / "domains", REPOSITORY_CONFIGS / "domains", PACKAGED_CONFIGS / "domains")
     file = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if file is None and inline is None:
         known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})

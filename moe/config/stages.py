@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router.registry import Kind
+from router.registry import WeightingKind
 
-Part = Literal["experts", "router", "heads"]
+TrainablePart = Literal["experts", "router", "heads"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stage:
 
     name: str
     learned: bool
-    learns: tuple[Part, ...]
+    learns: tuple[TrainablePart, ...]
     outer: tuple[str, ...]
     folder: str
 
@@ -114,12 +114,12 @@ class LossSettings(BaseModel):
     )
     focal: float = Field(0.0, ge=0, description="γ of the focal factor (1 - p_true)^γ; more looks away from easy rows")
     smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target spread over its task's labels")
-    inner: Kind = Field("dao", description="how classes and polarity are balanced")
+    inner: WeightingKind = Field("dao", description="how classes and polarity are balanced")
     measured: Literal["state", "parameters"] = Field(
         "state",
         description="where inner DAO takes norms: the pooled state, or all experts' weights, the paper's; dearer",
     )
-    outer: Kind = Field("dao", description="how sentiment, domain and balance losses are balanced")
+    outer: WeightingKind = Field("dao", description="how sentiment, domain and balance losses are balanced")
     constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
         {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},
         description="weights where a level is constant; those not named keep these",

@@ -11,7 +11,7 @@ import yaml
 
 from experts.errors import Fault
 
-LARGEST = 100_000
+MAX_VALUES = 100_000
 """Values that a file may come to once its aliases are written out; a few lines of them can stand for billions."""
 
 
@@ -45,7 +45,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())[:160]) from error
     except RecursionError as error:
         raise ValueError("values nested too deep, or in themselves") from error
-    if size > LARGEST:
+    if size > MAX_VALUES:
         raise ValueError(f"{size:,} values, aliases written out; at most {LARGEST:,}")
     return value
 

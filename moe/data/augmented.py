@@ -14,10 +14,10 @@ import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from experts.atomic_io import sha256_of, write_json
-from moe.data.augmented_rows import AUGMENTED, Variant, bounded, read_variants, text_hash
-from moe.data.dedup import NearIndex
+from moe.data.augmented_rows import AUGMENTED, AugmentedRow, cap_variants, read_augmented_rows, text_hash
+from moe.data.dedup import NearDuplicateIndex
 from moe.data.ingest import FEATURES
-from moe.data.prepare import PREPARED, Prepared, load_prepared, save_rows
+from moe.data.prepare import PREPARED, PreparedTask, load_prepared, save_rows
 from moe.data.schema import AugmentSettings, DataSettings
 
 _FOLDER = "augmented"
@@ -26,16 +26,16 @@ _NEAR = 0.85
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutTexts:
     """Every validation and test text of a run, which no augmented row may come near."""
 
     texts: list[str]
     data: DataSettings
 
     @cached_property
-    def index(self) -> NearIndex[int]:
+    def index(self) -> NearDuplicateIndex[int]:
         """The texts, to be asked whether one is near; by 0.85 also where original rows are not compared."""
-        index = NearIndex[int](self.data.near_duplicates or _NEAR, self.data.seed)
+        index = NearDuplicateIndex[int](self.data.near_duplicates or _NEAR, self.data.seed)
         index.add(enumerate(self.texts))
         return index
 
@@ -48,7 +48,7 @@ class HeldOut:
         return said.hexdigest()
 
 
-def with_augmented(base: Prepared, held_out: HeldOut) -> Prepared:
+def add_augmented_rows(base: PreparedTask, held_out: HeldOutTexts) -> PreparedTask:
     """A task's rows with the augmented ones added to train; validation and test are those of `base`.
 
     Left out are variants whose source is not among the training rows any more, text included; those near a held-out
@@ -75,10 +75,10 @@ def with_augmented(base: Prepared, held_out: HeldOut) -> Prepared:
         assert extra is not None
     train = concatenate_datasets([base.splits["train"], extra.splits["train"]])
     splits = DatasetDict({**base.splits, "train": train})
-    return Prepared(splits, base.report | {"augmented": extra.report}, base.folder)
+    return PreparedTask(splits, base.report | {"augmented": extra.report}, base.folder)
 
 
-def told(report: Mapping[str, Any]) -> str:
+def format_augmented_summary(report: Mapping[str, Any]) -> str:
     """The counts of added rows in a line for the terminal."""
     added = report["augmented"]
     kinds = ", ".join(f"{count} {origin}" for origin, count in added["origins"].items())
@@ -87,7 +87,7 @@ def told(report: Mapping[str, Any]) -> str:
     return f"{rows}{f' ({kinds})' if kinds else ''}{f'; left out: {gone}' if gone else ''}"
 
 
-def _key(base: Prepared, digest: str, held_out: HeldOut, settings: AugmentSettings) -> dict[str, Any]:
+def _key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: AugmentSettings) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "augmented": digest,
@@ -97,19 +97,19 @@ def _key(base: Prepared, digest: str, held_out: HeldOut, settings: AugmentSettin
     }
 
 
-def _mixed(base: Prepared, held_out: HeldOut, settings: AugmentSettings) -> tuple[Dataset, dict[str, Any]]:
+def _mixed(base: PreparedTask, held_out: HeldOutTexts, settings: AugmentSettings) -> tuple[Dataset, dict[str, Any]]:
     train, gone = base.splits["train"], Counter[str]()
     place = {(id_, text_hash(text)): i for i, (id_, text) in enumerate(zip(train["id"], train["text"], strict=True))}
-    found = list(read_variants(base.folder / AUGMENTED))
+    found = list(read_augmented_rows(base.folder / AUGMENTED))
     sourced = [one for one in found if (one.source_id, one.source_hash) in place]
     gone["of rows that do not train"] = len(found) - len(sourced)
-    near = held_out.index.near((i, one.text) for i, one in enumerate(sourced))
+    near = held_out.index.query((i, one.text) for i, one in enumerate(sourced))
     apart = [sourced[i] for i, others in near if not others]
     gone["near a held-out text"] = len(sourced) - len(apart)
     sources = train.select([place[one.source_id, one.source_hash] for one in apart])
     labels = np.asarray(sources["label"], dtype=np.int64)  # (P,)
     swapped = np.array([one.origin == "synonym" for one in apart], dtype=np.int64)  # (P,)
-    kept = bounded(2 * labels + swapped, len(train), settings)  # (n,)
+    kept = cap_variants(2 * labels + swapped, len(train), settings)  # (n,)
     gone["above max_share"] = len(apart) - len(kept)
     chosen = [apart[i] for i in kept.tolist()]
     origins = dict(Counter(one.origin for one in chosen).most_common())
@@ -117,7 +117,7 @@ def _mixed(base: Prepared, held_out: HeldOut, settings: AugmentSettings) -> tupl
     return _rows(chosen, sources.select(kept)), counts
 
 
-def _rows(chosen: Sequence[Variant], sources: Dataset) -> Dataset:
+def _rows(chosen: Sequence[AugmentedRow], sources: Dataset) -> Dataset:
     """The variants in the columns of their sources, with a text, an id and an origin of their own."""
     columns = {name: list(sources[name]) for name in FEATURES}
     own = {"id": [o.id for o in chosen], "text": [o.text for o in chosen], "origin": [o.origin for o in chosen]}

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError
 
 from experts.errors import Fault
-from moe.data.readers import text_fault
+from moe.data.readers import text_problem
 from moe.data.schema import AugmentSettings, Origin, Settings
-from moe.data.splits import draw
-from moe.data.text_lines import lines
+from moe.data.splits import stratified_draw
+from moe.data.text_lines import read_lines
 
 AUGMENTED = "augmented.jsonl"
 
 
 def _readable(text: str) -> str:
-    if fault := text_fault(text):
+    if fault := text_problem(text):
         raise ValueError(fault)
     return text
 
 
-class Variant(Settings):
+class AugmentedRow(Settings):
     """One line of `augmented.jsonl`."""
 
     id: str = Field(description="the source's id, `+` and the number of the variant")
@@ -45,7 +45,7 @@ class Variant(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class VariantRequest:
     """A variant to ask for: of which training row, the how manieth of it (from 1), and how it is made."""
 
     row: int
@@ -58,7 +58,9 @@ def text_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings, new: bool = False) -> list[Wanted]:
+def plan_variants(
+    labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings, new: bool = False
+) -> list[VariantRequest]:
     """The variants to ask for, in the rows' order; the same rows and settings give the same ones.
 
     A larger `max_share` asks for the same ones and more, so that no answer is paid for twice; every row gets its first
@@ -75,15 +77,17 @@ def plan(labels: Sequence[int], scored: Sequence[bool], settings: AugmentSetting
     rows = np.tile(useful, settings.variants)  # (P,), all first variants before all second ones
     numbers = np.repeat(np.arange(1, settings.variants + 1), len(useful))  # (P,)
     groups = 2 * (known[rows] + (known.max(initial=0) + 2) * numbers)  # (P,), of one label and number
-    swapped = draw(groups, np.arange(len(rows)), round(settings.synonym_share * len(rows)), settings.seed, 4)[0]
+    swapped = stratified_draw(
+        groups, np.arange(len(rows)), round(settings.synonym_share * len(rows)), settings.seed, 4
+    )[0]
     synonym = np.isin(np.arange(len(rows)), swapped)  # (P,)
-    chosen = bounded(groups + synonym, len(known), settings, numbers)
+    chosen = cap_variants(groups + synonym, len(known), settings, numbers)
     kinds: list[Origin] = ["synthetic" if new else "synonym" if synonym[i] else "paraphrase" for i in chosen]
-    wanted = [Wanted(int(rows[i]), int(numbers[i]), kind) for i, kind in zip(chosen, kinds, strict=True)]
+    wanted = [VariantRequest(int(rows[i]), int(numbers[i]), kind) for i, kind in zip(chosen, kinds, strict=True)]
     return sorted(wanted, key=lambda one: (one.row, one.number))
 
 
-def bounded(
+def cap_variants(
     groups: NDArray[np.int64], originals: int, settings: AugmentSettings, turns: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     """The places (n,) of those variants that `max_share` leaves; a larger share leaves the same ones and more.
@@ -105,7 +109,7 @@ def bounded(
     return np.sort(shuffled[order[:most]])
 
 
-def read_variants(path: Path) -> Iterator[Variant]:
+def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
     """The lines of an `augmented.jsonl`.
 
     Raises:
@@ -117,11 +121,11 @@ def read_variants(path: Path) -> Iterator[Variant]:
             "none",
             "write them by moe augment, or leave data.augmented false",
         )
-    for line in lines(path):
+    for line in read_lines(path):
         if not line.text.strip():
             continue
         try:
-            yield Variant.model_validate_json(line.text)
+            yield AugmentedRow.model_validate_json(line.text)
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

@@ -23,15 +23,15 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
 
 _HALVES = re.compile("[\ud800-\udfff]")
-_INPUTS = ("input_ids", "attention_mask", "position_ids", "read", "trunk")
+_INPUTS = ("input_ids", "attention_mask", "position_ids", "router_mask", "trunk")
 
 
-def inputs_of(batch: Batch) -> dict[str, Tensor | None]:
+def model_inputs(batch: Batch) -> dict[str, Tensor | None]:
     """What a forward pass takes of a batch; None where a batch has no such part."""
     return {name: batch.get(name) for name in _INPUTS}
 
 
-def readable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """A text that a tokenizer takes: each half of a surrogate pair, which is no character, becomes U+FFFD."""
     return _HALVES.sub("\ufffd", text)
 
@@ -40,7 +40,7 @@ def tokenize(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
 ) -> tuple[Tensor, Tensor]:
     """Token ids and mask, (B, T) each, padded to the longest text of the batch."""
-    filled = [template.replace("{text}", readable(text)) for text in texts]
+    filled = [template.replace("{text}", replace_surrogates(text)) for text in texts]
     out = tokenizer(filled, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
     return out["input_ids"], out["attention_mask"]
 
@@ -90,7 +90,7 @@ class Collator:
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text (N,)."""
-        filled = [self.template.replace("{text}", readable(text)) for text in texts]
+        filled = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
         ids = self.tokenizer(filled, truncation=True, max_length=self.max_length, return_attention_mask=False)
         return np.array([len(one) for one in ids["input_ids"]])
 

@@ -47,7 +47,7 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-class NearIndex(Generic[Key]):
+class NearDuplicateIndex(Generic[Key]):
     """Texts that can be asked whether one is near another.
 
     Candidates come by MinHash and locality-sensitive hashing (datasketch), banded so that a pair at the threshold is
@@ -68,15 +68,15 @@ class NearIndex(Generic[Key]):
         for key, pieces, sketch in self._sketched(keyed):
             self._insert(key, pieces, sketch)
 
-    def near(self, keyed: Iterable[tuple[Key, str]], keep: bool = False) -> Iterator[tuple[Key, list[Key]]]:
+    def query(self, keyed: Iterable[tuple[Key, str]], insert_new: bool = False) -> Iterator[tuple[Key, list[Key]]]:
         """For each text asked about, its key and the keys of the texts inside that are near, in the order given.
 
-        With `keep`, a text that is near none is put in before the next is asked about.
+        With `insert_new`, a text that is near none is put in before the next is asked about.
         """
         for key, pieces, sketch in self._sketched(keyed):
             candidates = self._index.query(sketch) if self._shingles else []
             found = [other for other in candidates if jaccard(pieces, self._shingles[other]) >= self.threshold]
-            if keep and not found:
+            if insert_new and not found:
                 self._insert(key, pieces, sketch)
             yield key, found
 

@@ -14,18 +14,18 @@ from typing import Any
 import pyarrow as pa
 from datasets import Features, List, Value
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 from experts.errors import Fault
 from moe.data.schema import SPLITS, DataSettings, Duplicate, Reject, Row, TaskSettings
 from moe.data.validation import UNKNOWN_LABEL
-from moe.data.writers import Writer, open_writer
+from moe.data.writers import RowWriter, open_writer
 
 _BATCH = 1024
 _MOST_NAMED, _MOST_HELD = 12, 1000
 
 
 @dataclass
-class Tally:
+class IngestCounts:
     """What passed by while the file was read once."""
 
     rows: int = 0
@@ -75,13 +75,15 @@ FEATURES = Features(
 )
 
 
-def collect(found: Iterable[Row | Reject | Duplicate], names: dict[str, str], scratch: Path, rejected: Path) -> Tally:
+def ingest_rows(
+    found: Iterable[Row | Reject | Duplicate], names: dict[str, str], scratch: Path, rejected: Path
+) -> IngestCounts:
     """Read the file once: rows to an Arrow file, rejects to theirs, labels and splits to memory."""
-    tally = Tally()
+    tally = IngestCounts()
     schema = FEATURES.arrow_schema
     with (
         open_writer(rejected, Reject.__dataclass_fields__) as rejects,
-        writable(scratch.parent),
+        os_errors_as_faults(scratch.parent),
         pa.OSFile(str(scratch), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as stream,
     ):
@@ -92,7 +94,7 @@ def collect(found: Iterable[Row | Reject | Duplicate], names: dict[str, str], sc
 
 
 def _kept(
-    found: Iterable[Row | Reject | Duplicate], names: dict[str, str], tally: Tally, rejects: Writer
+    found: Iterable[Row | Reject | Duplicate], names: dict[str, str], tally: IngestCounts, rejects: RowWriter
 ) -> Iterator[dict[str, Any]]:
     for one in found:
         if isinstance(one, Row):
@@ -104,7 +106,7 @@ def _kept(
             tally.duplicates += 1
 
 
-def refuse(tally: Tally, path: Path, task: TaskSettings, data: DataSettings, rejected: Path) -> None:
+def check_counts(tally: IngestCounts, path: Path, task: TaskSettings, data: DataSettings, rejected: Path) -> None:
     """Stop a run whose file is not what the settings say."""
     if tally.rows and tally.rejected_share <= data.max_rejected:
         return
@@ -122,7 +124,7 @@ def refuse(tally: Tally, path: Path, task: TaskSettings, data: DataSettings, rej
     )
 
 
-def _label_fault(tally: Tally, path: Path, task: TaskSettings, rejected: Path) -> Fault:
+def _label_fault(tally: IngestCounts, path: Path, task: TaskSettings, rejected: Path) -> Fault:
     strange = [repr(name) for name, _ in tally.strange.most_common(_MOST_NAMED)]
     more = f" and {len(tally.strange) - _MOST_NAMED} more" if len(tally.strange) > _MOST_NAMED else ""
     return Fault(

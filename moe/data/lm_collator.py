@@ -12,13 +12,13 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerBas
 
 from experts.errors import Fault
 from moe.data.collator import Batch
-from moe.model.lm_head import IGNORED, Kind, next_tokens
+from moe.model.lm_head import IGNORE_INDEX, LMKind, next_token_labels
 
-Apart = Callable[[Tensor], dict[str, Tensor | None]]
+DocumentMask = Callable[[Tensor], dict[str, Tensor | None]]
 """Places (B, T) → what keeps documents apart."""
 
 
-class TextCollator:
+class PretrainingCollator:
     """Makes a batch of rows of tokens.
 
     A batch holds `input_ids` (B, T); `tokens` (B, T), what the state at each place is to predict, or −100; `domain`
@@ -37,9 +37,9 @@ class TextCollator:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        kind: Kind,
+        kind: LMKind,
         domains: Sequence[str],
-        apart: Apart | None,
+        apart: DocumentMask | None,
         masked: float = 0.15,
     ) -> None:
         if kind == "masked" and tokenizer.mask_token is None:
@@ -71,13 +71,13 @@ class TextCollator:
     def _asked(self, ids: Tensor, follows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and what is asked of them, (B, T) each; a document's first token is asked of nothing before it."""
         if self.hide is None:
-            return ids, next_tokens(ids, follows)
+            return ids, next_token_labels(ids, follows)
         kept = torch.isin(ids, self.special) | ~real  # (B, T)
         hidden, tokens = self.hide.torch_mask_tokens(ids.clone(), special_tokens_mask=kept)
-        return hidden, tokens.masked_fill(kept, IGNORED)
+        return hidden, tokens.masked_fill(kept, IGNORE_INDEX)
 
 
-class AnswerCollator:
+class InstructionCollator:
     """Makes a batch of rows with `input_ids`, `begins` (where the answer does) and `domain`.
 
     A batch holds `input_ids`, `attention_mask` (B, T); `read` (B, T), 1 on the prompt, all that the router may see;
@@ -101,11 +101,11 @@ class AnswerCollator:
         places = torch.arange(ids.shape[1])[None]  # (1, T)
         real, read = places < lengths, places < begins  # (B, T) each
         domain: Tensor = torch.tensor([self.domains.get(str(row.get("domain")), -1) for row in rows])
-        tokens = next_tokens(ids, real & ~read)  # (B, T)
+        tokens = next_token_labels(ids, real & ~read)  # (B, T)
         return {
             "input_ids": ids,
             "attention_mask": real.long(),
-            "read": read.long(),
+            "router_mask": read.long(),
             "tokens": tokens,
             "domain": domain,
         }

@@ -22,13 +22,13 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 
-from experts.atomic_io import read_json, sha256_of, whole_folder, writable, write_json
+from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
-from moe.data.ingest import FEATURES, Tally, collect, refuse
-from moe.data.readers import records
+from moe.data.ingest import FEATURES, IngestCounts, check_counts, ingest_rows
+from moe.data.readers import read_records
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
-from moe.data.splits import Parts, Rows, draw, part, without_straddlers
-from moe.data.validation import check
+from moe.data.splits import RowIndices, SplitRows, remove_cross_split_duplicates, split_rows, stratified_draw
+from moe.data.validation import validate_records
 
 REJECTED = "rejected.csv"
 PREPARED = "prepared.json"
@@ -38,14 +38,14 @@ _BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTask:
     """A task's rows on disk.
 
     Args:
         splits: train, validation and test (each may be empty), columns id, text, label (-1 none), score (null none),
             lang, line, task, domain, origin, and of rows that ask prompt, answer, choices; mapped from disk, not held
             in memory.
-        report: what was counted; see `summary`.
+        report: what was counted; see `format_summary`.
         folder: where they are, with `rejected.csv` and `prepared.json`.
     """
 
@@ -56,7 +56,7 @@ class Prepared:
 
 def prepare_task(
     path: Path, task: TaskSettings, data: DataSettings, domain: str, task_name: str, out: Path
-) -> Prepared:
+) -> PreparedTask:
     """Prepare one task's file in a folder of its own, or take what is there when file and settings are the same.
 
     The file is read once, row by row; what stays in memory is a few bytes a row and the held-out texts.
@@ -76,15 +76,15 @@ def prepare_task(
     key = _fingerprint(path, task, data, domain, task_name)
     if (there := load_prepared(out, key)) is not None:
         return there
-    source = records(path, task.columns, whole=task.ask is not None)
-    with writable(out):
+    source = read_records(path, task.columns, text_optional=task.ask is not None)
+    with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PREPARED).unlink(missing_ok=True)
     scratch = out / ".rows.arrow"
     try:
         names = {"task": task_name, "domain": domain, "origin": ORIGINAL}
-        tally = collect(check(source, task), names, scratch, out / REJECTED)
-        refuse(tally, path, task, data, out / REJECTED)
+        tally = ingest_rows(validate_records(source, task), names, scratch, out / REJECTED)
+        check_counts(tally, path, task, data, out / REJECTED)
         rows = Dataset.from_file(str(scratch))
         parts, counts = _parts(rows, tally, task, data)
         save_rows({name: rows.select(parts[name]) for name in SPLITS}, out)
@@ -97,7 +97,7 @@ def prepare_task(
     return prepared
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def format_summary(report: Mapping[str, Any]) -> str:
     """The report's counts in a few lines for the terminal."""
     gone = ", ".join(f"{count} {pair}" for pair, count in report["near_duplicates"].items() if count) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in report["reasons"].items())
@@ -136,7 +136,7 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def load_prepared(out: Path, key: dict[str, Any]) -> Prepared | None:
+def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
     """What is in a folder, when it is whole and was made of the same."""
     if not (out / PREPARED).is_file() or not (out / _ROWS).is_dir():
         return None
@@ -145,27 +145,31 @@ def load_prepared(out: Path, key: dict[str, Any]) -> Prepared | None:
         if content["key"] != key:
             return None
         saved = DatasetDict.load_from_disk(str(out / _ROWS), keep_in_memory=False)
-        return Prepared(DatasetDict({name: saved.get(name, _none()) for name in SPLITS}), content["report"], out)
+        return PreparedTask(DatasetDict({name: saved.get(name, _none()) for name in SPLITS}), content["report"], out)
     except (Fault, OSError, ValueError, LookupError, TypeError, DatasetsError, pa.ArrowException):
         return None
 
 
-def _parts(rows: Dataset, tally: Tally, task: TaskSettings, data: DataSettings) -> tuple[Parts, dict[str, Any]]:
+def _parts(
+    rows: Dataset, tally: IngestCounts, task: TaskSettings, data: DataSettings
+) -> tuple[SplitRows, dict[str, Any]]:
     labels, own = np.array(tally.labels, dtype=np.int64), np.array(tally.own, dtype=np.int64)
-    parts = part(labels, own, task.split)
+    parts = split_rows(labels, own, task.split)
     gone: dict[str, int] = {}
     if data.near_duplicates is not None:
-        parts, gone = without_straddlers(parts, lambda which: _texts(rows, which), data.near_duplicates, data.seed)
+        parts, gone = remove_cross_split_duplicates(
+            parts, lambda which: _texts(rows, which), data.near_duplicates, data.seed
+        )
     over = 0
     caps: dict[Split, int | None] = {"train": task.max_train_rows, "validation": task.max_validation_rows}
     for name, cap in caps.items():
         if cap is not None and len(parts[name]) > cap:
             over += len(parts[name]) - cap
-            parts[name], _ = draw(labels, parts[name], cap, data.seed, 2)
+            parts[name], _ = stratified_draw(labels, parts[name], cap, data.seed, 2)
     return parts, {"near_duplicates": gone, "over_cap": over}
 
 
-def _texts(rows: Dataset, which: Rows) -> Iterator[str]:
+def _texts(rows: Dataset, which: RowIndices) -> Iterator[str]:
     for batch in rows.select_columns("text").select(which).iter(_BATCH):
         yield from batch["text"]
 
@@ -182,12 +186,12 @@ def save_rows(splits: Mapping[Split, Dataset], out: Path) -> None:
         Fault: when the folder cannot be written.
     """
     full = DatasetDict({name: rows for name, rows in splits.items() if len(rows)})
-    with quiet(), whole_folder(out / _ROWS, overwrite=True) as temporary, writable(out):
+    with without_progress_bars(), atomic_folder(out / _ROWS, overwrite=True) as temporary, os_errors_as_faults(out):
         full.save_to_disk(str(temporary))
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """No progress bars of `datasets` inside."""
     before = are_progress_bars_disabled()
     disable_progress_bars()
@@ -198,7 +202,7 @@ def quiet() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _counted(tally: Tally) -> dict[str, Any]:
+def _counted(tally: IngestCounts) -> dict[str, Any]:
     own = any(code >= 0 for code in tally.own)
     return {
         "rows": tally.rows,
@@ -210,7 +214,7 @@ def _counted(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _sizes(parts: Parts, tally: Tally, task: TaskSettings) -> dict[str, Any]:
+def _sizes(parts: SplitRows, tally: IngestCounts, task: TaskSettings) -> dict[str, Any]:
     labels = np.array(tally.labels, dtype=np.int64)
     codes = {-1: "(none)"} | dict(enumerate(task.labels))
     sizes = {}

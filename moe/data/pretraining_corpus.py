@@ -13,11 +13,11 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from experts.atomic_io import read_json, sha256_of, whole_folder, writable, write_json
+from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
-from moe.data.readers import texts
+from moe.data.readers import read_texts
 
-LONGEST = 100_000
+MAX_DOCUMENT_CHARS = 100_000
 """Characters of a document that become tokens at once; a longer one is read as several."""
 REPORT = "corpus.json"
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("lengths", pa.list_(pa.int32())), ("domain", pa.string())])
@@ -25,7 +25,7 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Block:
+class TokenBlock:
     """One row: token ids (T,), and how many of them each document has; they sum to T."""
 
     ids: list[int]
@@ -50,7 +50,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class CorpusTokenizer:
     """How text becomes rows.
 
     Args:
@@ -75,7 +75,7 @@ class Tokens:
                 last = self.tokenizer.eos_token_id if self.ends else None
                 yield ids if last is None or ids[-1:] == [last] else [*ids, last]
 
-    def blocks(self, some: Iterable[str]) -> Iterator[Block]:
+    def blocks(self, some: Iterable[str]) -> Iterator[TokenBlock]:
         """Rows of a full length, but for the last, or for every document's last where they are not packed."""
         ids: list[int] = []
         lengths: list[int] = []
@@ -84,13 +84,13 @@ class Tokens:
                 part, document = document[: self.size - len(ids)], document[self.size - len(ids) :]
                 ids, lengths = ids + part, [*lengths, len(part)]
                 if len(ids) == self.size or not self.packed:
-                    yield Block(ids, lengths)
+                    yield TokenBlock(ids, lengths)
                     ids, lengths = [], []
         if ids:
-            yield Block(ids, lengths)
+            yield TokenBlock(ids, lengths)
 
 
-def prepare_corpus(files: Sequence[Path], domain: str, tokens: Tokens, held_out: float, out: Path) -> Corpus:
+def prepare_corpus(files: Sequence[Path], domain: str, tokens: CorpusTokenizer, held_out: float, out: Path) -> Corpus:
     """Make rows of some files, in a folder of their own; or take what is there of the same files and settings.
 
     Args:
@@ -107,7 +107,7 @@ def prepare_corpus(files: Sequence[Path], domain: str, tokens: Tokens, held_out:
     key = _key(files, domain, tokens, held_out)
     if (there := _load(out, key)) is not None:
         return there
-    with whole_folder(out, overwrite=True) as temporary, writable(out.parent):
+    with atomic_folder(out, overwrite=True) as temporary, os_errors_as_faults(out.parent):
         report = {}
         for place, path in enumerate(files):
             report[str(path)] = _one_file(path, domain, tokens, held_out, temporary, place)
@@ -117,13 +117,15 @@ def prepare_corpus(files: Sequence[Path], domain: str, tokens: Tokens, held_out:
     return made
 
 
-def _one_file(path: Path, domain: str, tokens: Tokens, held_out: float, out: Path, place: int) -> dict[str, Any]:
-    found = Documents(path)
+def _one_file(
+    path: Path, domain: str, tokens: CorpusTokenizer, held_out: float, out: Path, place: int
+) -> dict[str, Any]:
+    found = DocumentReader(path)
     count = sum(1 for _ in found)
     if count < 2:
         raise Fault(f"at least two documents in {path}", str(count), "put one document on a line, or name another file")
     kept = count - max(1, round(held_out * count))
-    stream = iter(Documents(path))
+    stream = iter(DocumentReader(path))
     report: dict[str, Any] = {"documents": count, "broken": found.broken}
     for part, some in (("train", islice(stream, kept)), ("held_out", stream)):
         rows, size = _write(out / f"{part}-{place}.arrow", tokens.blocks(some), domain)
@@ -131,7 +133,7 @@ def _one_file(path: Path, domain: str, tokens: Tokens, held_out: float, out: Pat
     return report
 
 
-def _write(path: Path, blocks: Iterator[Block], domain: str) -> tuple[int, int]:
+def _write(path: Path, blocks: Iterator[TokenBlock], domain: str) -> tuple[int, int]:
     rows = size = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         while batch := list(islice(blocks, _BATCH)):
@@ -141,7 +143,7 @@ def _write(path: Path, blocks: Iterator[Block], domain: str) -> tuple[int, int]:
     return rows, size
 
 
-class Documents:
+class DocumentReader:
     """The documents of a file in order; broken and empty ones are passed over, and the broken counted."""
 
     def __init__(self, path: Path) -> None:
@@ -149,15 +151,17 @@ class Documents:
 
     def __iter__(self) -> Iterator[str]:
         self.broken = 0
-        for record in texts(self.path):
+        for record in read_texts(self.path):
             if record.error is None:
                 text = str(record.values["text"]).strip()
-                yield from (text[start : start + LONGEST] for start in range(0, len(text), LONGEST))
+                yield from (
+                    text[start : start + MAX_DOCUMENT_CHARS] for start in range(0, len(text), MAX_DOCUMENT_CHARS)
+                )
             elif record.error != "missing text":
                 self.broken += 1
 
 
-def _key(files: Sequence[Path], domain: str, tokens: Tokens, held_out: float) -> dict[str, Any]:
+def _key(files: Sequence[Path], domain: str, tokens: CorpusTokenizer, held_out: float) -> dict[str, Any]:
     for path in files:
         if not path.exists():
             raise Fault(f"a corpus of {domain} at {path}", "nothing there", "mend domains.*.corpus or data.folder")

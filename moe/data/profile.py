@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.console import Table
-from moe.data.dedup import NearIndex, is_chinese
-from moe.data.readers import records
+from moe.data.dedup import NearDuplicateIndex, is_chinese
+from moe.data.readers import read_records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
-from moe.data.validation import check, wanted
+from moe.data.validation import passes_filter, validate_records
 
 _NEAR = 0.85
 _NEAR_ROWS = 50_000
@@ -72,7 +72,7 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
     counts = _Counts()
     rows = _rows(path, task, counts)
     first = ((row.line, row.text) for row in islice(rows, _NEAR_ROWS))
-    near = sum(bool(others) for _, others in NearIndex[int](_NEAR).near(first, keep=True))
+    near = sum(bool(others) for _, others in NearDuplicateIndex[int](_NEAR).query(first, insert_new=True))
     among = counts.rows
     for _ in rows:
         pass
@@ -81,8 +81,8 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
 
 def _rows(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
     """The file's rows; on the way everything is counted."""
-    wished = (record for record in records(path, task.columns) if wanted(record, task))
-    for found in check(_words_counted(wished, counts), task):
+    wished = (record for record in read_records(path, task.columns) if passes_filter(record, task))
+    for found in validate_records(_words_counted(wished, counts), task):
         if isinstance(found, Row):
             _count_row(found, task, counts)
             yield found

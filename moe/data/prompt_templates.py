@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["choice", "number", "entities", "text"]
+AnswerType = Literal["choice", "number", "entities", "text"]
 """How an answer is judged: one of some, a figure, names with their types, or word for word."""
 ENTITY_TYPES = ("PER", "ORG", "LOC")
 QUERIES = ("query", "prompt", "instruction")
 """Columns that hold a whole question; a row with one of them and `answer` is taken as it is, as FLARE's are."""
 
 
-class NoQuestion(Exception):
+class TemplateMismatch(Exception):
     """A record that cannot be asked: the kind of fault, and the value at fault."""
 
     def __init__(self, reason: str, found: object = "") -> None:
@@ -38,7 +38,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Ask:
+class PromptTemplate:
     """A kind of question.
 
     Args:
@@ -48,10 +48,10 @@ class Ask:
     """
 
     frame: str
-    kind: Kind = "choice"
+    kind: AnswerType = "choice"
     parts: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
-    def question(self, values: Mapping[str, Any], labels: Sequence[str], label: int | None) -> Question:
+    def to_question(self, values: Mapping[str, Any], labels: Sequence[str], label: int | None) -> Question:
         """What a record asks.
 
         Args:
@@ -70,27 +70,27 @@ class Ask:
         elif self.parts is not None:
             text, answer = self.parts(values)
         else:
-            raise NoQuestion("no label and no answer")
-        return Question(text, self.filled(text, labels), answer, tuple(labels))
+            raise TemplateMismatch("no label and no answer")
+        return Question(text, self.fill(text, labels), answer, tuple(labels))
 
-    def filled(self, text: str, labels: Sequence[str]) -> str:
+    def fill(self, text: str, labels: Sequence[str]) -> str:
         """The prompt about a text."""
-        return self.frame.replace("{choices}", said(labels)).replace("{text}", text)
+        return self.frame.replace("{choices}", join_choices(labels)).replace("{text}", text)
 
 
-def said(choices: Sequence[str]) -> str:
+def join_choices(choices: Sequence[str]) -> str:
     """`a, b or c`."""
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else "".join(choices)
 
 
-def find_ask(name: str) -> Ask:
+def find_template(name: str) -> PromptTemplate:
     """A template by its name, or one of your own: any words around {text}; its answers are labels, or `answer`."""
-    return ASKS[name] if name in ASKS else Ask(name, "text", _plain)
+    return TEMPLATES[name] if name in TEMPLATES else PromptTemplate(name, "text", _plain)
 
 
-def kind_of(name: str, labels: Sequence[str]) -> Kind:
+def answer_type(name: str, labels: Sequence[str]) -> AnswerType:
     """How answers are judged; a template of your own with labels asks for one of them."""
-    kind = find_ask(name).kind
+    kind = find_template(name).kind
     return "choice" if kind == "text" and labels else kind
 
 
@@ -100,15 +100,15 @@ def _whole(values: Mapping[str, Any], query: str, labels: Sequence[str]) -> Ques
     choices = tuple(str(one) for one in _listed(values.get("choices"))) or tuple(labels)
     gold = values.get("gold")
     if choices and isinstance(gold, int) and 0 <= gold < len(choices) and choices[gold] != answer:
-        raise NoQuestion("gold and answer differ", f"{choices[gold]} and {answer}")
+        raise TemplateMismatch("gold and answer differ", f"{choices[gold]} and {answer}")
     if choices and answer not in choices:
-        raise NoQuestion("answer is none of the choices", answer)
+        raise TemplateMismatch("answer is none of the choices", answer)
     return Question(str(values.get("text") or query), query, answer, choices)
 
 
 def _plain(values: Mapping[str, Any]) -> tuple[str, str]:
     if values.get("answer") in (None, ""):
-        raise NoQuestion("missing answer")
+        raise TemplateMismatch("missing answer")
     return str(values.get("text") or ""), _spoken(values["answer"])
 
 
@@ -116,7 +116,7 @@ def _reckoned(values: Mapping[str, Any]) -> tuple[str, str]:
     """A report with a table, a question and its answer, as FinQA and TAT-QA have them."""
     for name in ("question", "answer"):
         if values.get(name) in (None, "", []):
-            raise NoQuestion(f"missing {name}")
+            raise TemplateMismatch(f"missing {name}")
     before = _listed(values.get("pre_text")) or _listed(values.get("paragraphs"))
     parts = [*map(str, before), _table(values.get("table")), *map(str, _listed(values.get("post_text")))]
     context = "\n".join(part for part in parts if part.strip(" ."))
@@ -131,17 +131,17 @@ def _named(values: Mapping[str, Any]) -> tuple[str, str]:
     """A sentence with its names: `entities` ({text, label} each), or `tokens` with BIO tags `ner_tags`."""
     if (tokens := _listed(values.get("tokens"))) and (tags := _listed(values.get("ner_tags"))):
         if len(tokens) != len(tags):
-            raise NoQuestion("tokens and tags differ in number", f"{len(tokens)} and {len(tags)}")
-        return " ".join(map(str, tokens)), written_entities(_spans(list(map(str, tokens)), list(map(str, tags))))
+            raise TemplateMismatch("tokens and tags differ in number", f"{len(tokens)} and {len(tags)}")
+        return " ".join(map(str, tokens)), format_entities(_spans(list(map(str, tokens)), list(map(str, tags))))
     found = values.get("entities")
     if not isinstance(found, list) or not all(
         isinstance(one, Mapping) and {"text", "label"} <= {*one} for one in found
     ):
-        raise NoQuestion("missing entities")
-    return str(values.get("text") or ""), written_entities((str(one["text"]), str(one["label"])) for one in found)
+        raise TemplateMismatch("missing entities")
+    return str(values.get("text") or ""), format_entities((str(one["text"]), str(one["label"])) for one in found)
 
 
-def written_entities(found: Iterable[tuple[str, str]]) -> str:
+def format_entities(found: Iterable[tuple[str, str]]) -> str:
     """`name, TYPE` a line, as FLARE's named entities are answered; `none` where there is none."""
     return "\n".join(f"{name}, {kind}" for name, kind in found) or "none"
 
@@ -175,28 +175,34 @@ def _spoken(answer: object) -> str:
     return str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer)
 
 
-ASKS: dict[str, Ask] = {
-    "fpb": Ask("What is the sentiment of this sentence from financial news? Say {choices}.\nText: {text}\nAnswer:"),
-    "fiqa": Ask("What is the sentiment of this financial headline or post? Say {choices}.\nText: {text}\nAnswer:"),
-    "fomc": Ask(
+TEMPLATES: dict[str, PromptTemplate] = {
+    "fpb": PromptTemplate(
+        "What is the sentiment of this sentence from financial news? Say {choices}.\nText: {text}\nAnswer:"
+    ),
+    "fiqa": PromptTemplate(
+        "What is the sentiment of this financial headline or post? Say {choices}.\nText: {text}\nAnswer:"
+    ),
+    "fomc": PromptTemplate(
         "Which stance on monetary policy does this sentence of a central bank take? Say {choices}.\n"
         "Text: {text}\nAnswer:"
     ),
-    "headlines": Ask("What does this headline say of the price? Say {choices}.\nHeadline: {text}\nAnswer:"),
-    "movement": Ask(
+    "headlines": PromptTemplate("What does this headline say of the price? Say {choices}.\nHeadline: {text}\nAnswer:"),
+    "movement": PromptTemplate(
         "From these prices and tweets, will the stock's closing price rise or fall? Say {choices}.\n"
         "Context: {text}\nAnswer:"
     ),
-    "finqa": Ask("Answer the question by the report; give only the figure.\n{text}\nAnswer:", "number", _reckoned),
-    "tatqa": Ask(
+    "finqa": PromptTemplate(
+        "Answer the question by the report; give only the figure.\n{text}\nAnswer:", "number", _reckoned
+    ),
+    "tatqa": PromptTemplate(
         "Answer the question by the table and the text; give only the answer.\n{text}\nAnswer:", "number", _reckoned
     ),
-    "ner": Ask(
+    "ner": PromptTemplate(
         "Name the people (PER), organizations (ORG) and places (LOC) in this text, a line each: name, type.\n"
         "Text: {text}\nAnswer:",
         "entities",
         _named,
     ),
-    "text": Ask("{text}", "text", _plain),
+    "text": PromptTemplate("{text}", "text", _plain),
 }
 """The templates that ship, by name."""

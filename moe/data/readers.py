@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from experts.errors import Fault
 from moe.data.schema import Columns, Record
-from moe.data.text_lines import csv_header, csv_rows, lines, refuse_binary
+from moe.data.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 
 if TYPE_CHECKING:
     from datasets import ClassLabel, Dataset
@@ -36,10 +36,10 @@ _LIKELY_TEXT = {
     "文本",
 }
 
-Raw = tuple[int, dict[str, Any], str | None]
+RawRow = tuple[int, dict[str, Any], str | None]
 
 
-class Part(NamedTuple):
+class SavedSplit(NamedTuple):
     """One part of a saved folder; its split is "" where the folder holds a single dataset."""
 
     split: str
@@ -48,7 +48,7 @@ class Part(NamedTuple):
     tables: Iterator[pa.Table]
     classes: "dict[str, ClassLabel]"
 
-    def named(self, row: dict[str, Any]) -> dict[str, Any]:
+    def with_class_names(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row with the names of its classes in place of their numbers."""
         return row | {name: _class_name(kind, row[name]) for name, kind in self.classes.items() if name in row}
 
@@ -57,37 +57,37 @@ class _File(NamedTuple):
     """The columns that a file has, and its rows as it has them."""
 
     columns: list[str]
-    rows: Iterator[Raw]
+    rows: Iterator[RawRow]
 
 
-def records(path: Path, columns: Columns = Columns(), whole: bool = False) -> Iterator[Record]:
+def read_records(path: Path, columns: Columns = Columns(), text_optional: bool = False) -> Iterator[Record]:
     """Every record of a file, as it is asked for.
 
     The file is opened and its columns looked at before this returns. A record without an id gets `line-N`.
 
     Args:
-        whole: a text is not needed, since a row may be a whole question.
+        text_optional: a text is not needed, since a row may be a whole question.
 
     Raises:
         Fault: when the file is missing, of an unknown kind, binary, empty, or lacks a column that is needed.
     """
     file = _open(path)
-    _demand(file.columns, columns, path, whole)
+    _demand(file.columns, columns, path, text_optional)
     return (_renamed(*raw, columns) for raw in file.rows)
 
 
-def texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
+def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     """Every record of a file, in order, none left out; one whose text is empty or no text carries an error.
 
     Raises:
-        Fault: as `records` does.
+        Fault: as `read_records` does.
     """
-    for record in records(path, columns):
-        error = record.error or text_fault(record.values.get("text"))
+    for record in read_records(path, columns):
+        error = record.error or text_problem(record.values.get("text"))
         yield Record(record.line, record.values, error)
 
 
-def text_fault(value: object) -> str | None:
+def text_problem(value: object) -> str | None:
     """Why a value cannot be a row's text, or None."""
     if value is None:
         return "missing text"
@@ -95,10 +95,10 @@ def text_fault(value: object) -> str | None:
         return f"text is no text: {type(value).__name__}"
     if not any(letter.isprintable() and not letter.isspace() for letter in value):
         return "missing text"
-    return None if encodable(value) else "broken encoding: half a surrogate pair"
+    return None if is_encodable(value) else "broken encoding: half a surrogate pair"
 
 
-def encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether a string can be written as UTF-8 (JSON can smuggle in half a surrogate pair)."""
     try:
         text.encode()
@@ -124,12 +124,12 @@ def _open(path: Path) -> _File:
         raise Fault(f"a readable file at {path}", error.strerror or str(error), "mend its rights") from error
 
 
-def _demand(found: list[str], columns: Columns, path: Path, whole: bool) -> None:
+def _demand(found: list[str], columns: Columns, path: Path, text_optional: bool) -> None:
     """Refuse a file without a needed column; where no row could be read to tell, the rows' own errors do."""
-    missing = sorted(columns.demanded() - set(found) - ({columns.text} if whole else set()))
+    missing = sorted(columns.required() - set(found) - ({columns.text} if text_optional else set()))
     if not missing or not found:
         return
-    ours = {theirs: ours for ours, theirs in columns.names().items()}
+    ours = {theirs: ours for ours, theirs in columns.mapping().items()}
     guess = next((name for name in found if name.lower() in _LIKELY_TEXT), "…")
     wanted = ", ".join(f"{ours[name]}: {guess if ours[name] == 'text' else '…'}" for name in missing)
     raise Fault(
@@ -140,7 +140,7 @@ def _demand(found: list[str], columns: Columns, path: Path, whole: bool) -> None
 
 
 def _renamed(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
-    names = columns.names()
+    names = columns.mapping()
     taken = set(names.values()) | set(Columns.model_fields)
     values = {ours: raw[theirs] for ours, theirs in names.items() if theirs in raw}
     values |= {name: value for name, value in raw.items() if name not in taken}
@@ -151,23 +151,23 @@ def _renamed(number: int, raw: dict[str, Any], error: str | None, columns: Colum
 
 
 def _open_csv(path: Path) -> _File:
-    refuse_binary(path)
-    return _File(csv_header(path), csv_rows(path))
+    check_is_text(path)
+    return _File(read_csv_header(path), read_csv_rows(path))
 
 
 def _open_text(path: Path) -> _File:
-    refuse_binary(path)
-    return _File(["text"], ((line.number, {"text": line.text.rstrip("\r\n")}, line.error) for line in lines(path)))
+    check_is_text(path)
+    return _File(["text"], ((line.number, {"text": line.text.rstrip("\r\n")}, line.error) for line in read_lines(path)))
 
 
 def _open_jsonl(path: Path) -> _File:
-    refuse_binary(path)
+    check_is_text(path)
     first = islice(_json_rows(path), _PEEK)
     return _File(list(dict.fromkeys(key for _, raw, error in first if error is None for key in raw)), _json_rows(path))
 
 
-def _json_rows(path: Path) -> Iterator[Raw]:
-    for line in lines(path):
+def _json_rows(path: Path) -> Iterator[RawRow]:
+    for line in read_lines(path):
         if line.text.strip():
             yield line.number, *_json_row(line.text.strip(), line.error)
 
@@ -181,7 +181,7 @@ def _json_row(text: str, error: str | None) -> tuple[dict[str, Any], str | None]
         return {"": text}, f"no JSON: {fault}"
     if not isinstance(row, dict):
         return {"": text}, f"no JSON object: {type(row).__name__}"
-    if "\\u" in text and not encodable(json.dumps(row, ensure_ascii=False)):
+    if "\\u" in text and not is_encodable(json.dumps(row, ensure_ascii=False)):
         return {"": text}, "broken encoding: half a surrogate pair"
     return row, None
 
@@ -191,27 +191,27 @@ def _open_parquet(path: Path) -> _File:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise Fault(f"a Parquet file at {path}", str(error), "copy it again, or give it its right ending") from error
-    return _File(file.schema_arrow.names, _rows(file.iter_batches(_BATCH), path, 1))
+    return _File(file.schema_arrow.mapping, _rows(file.iter_batches(_BATCH), path, 1))
 
 
 def _open_folder(path: Path) -> _File:
-    parts = saved_parts(path)
+    parts = open_saved_splits(path)
     names = list(dict.fromkeys(name for part in parts for name in part.columns))
     added = ["split"] if "split" not in names and any(part.split for part in parts) else []
     return _File([*names, *added], _parts(parts, path))
 
 
-def _parts(parts: Iterable[Part], path: Path) -> Iterator[Raw]:
+def _parts(parts: Iterable[SavedSplit], path: Path) -> Iterator[RawRow]:
     """The rows of every part, numbered on; the part's name is the split of a row that names none."""
     start = 1
     for part in parts:
         own = {"split": part.split} if part.split and "split" not in part.columns else {}
         for number, row, error in _rows(part.tables, path, start):
-            yield number, own | part.named(row), error
+            yield number, own | part.with_class_names(row), error
         start += part.rows
 
 
-def _rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[Raw]:
+def _rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[RawRow]:
     number = start
     try:
         for batch in batches:
@@ -232,7 +232,7 @@ def _batch_rows(batch: pa.Table | pa.RecordBatch) -> Iterator[tuple[dict[str, An
 
 def _single_row(batch: pa.Table | pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
     row, error = {}, None
-    for name in batch.schema.names:
+    for name in batch.schema.mapping:
         try:
             row[name] = batch.column(name)[0].as_py()
         except UnicodeDecodeError as fault:
@@ -249,7 +249,7 @@ _OPENERS: dict[str, Callable[[Path], _File]] = {
 }
 
 
-def saved_parts(path: Path) -> list[Part]:
+def open_saved_splits(path: Path) -> list[SavedSplit]:
     """The parts of a folder, not read yet.
 
     Raises:
@@ -265,11 +265,11 @@ def saved_parts(path: Path) -> list[Part]:
     return [_part(str(split), part) for split, part in parts.items()]
 
 
-def _part(split: str, part: "Dataset") -> Part:
+def _part(split: str, part: "Dataset") -> SavedSplit:
     from datasets import ClassLabel
 
     classes = {column: kind for column, kind in part.features.items() if isinstance(kind, ClassLabel)}
-    return Part(split, part.column_names, len(part), part.with_format("arrow").iter(_BATCH), classes)
+    return SavedSplit(split, part.column_names, len(part), part.with_format("arrow").iter(_BATCH), classes)
 
 
 def _class_name(kind: "ClassLabel", value: int | None) -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def by_budget(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
+def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
     """Row numbers in batches of like length, none of which holds more tokens than this with its padding.
 
     A row longer than the budget has a batch of its own.
@@ -37,17 +37,17 @@ def row_lengths(rows: "Dataset") -> np.ndarray:
     if not len(rows):
         return np.zeros(0, int)
     if "lengths" not in rows.column_names:
-        return np.asarray(pc.utf8_length(column(rows, "text")))
-    documents = column(rows, "lengths")
+        return np.asarray(pc.utf8_length(arrow_column(rows, "text")))
+    documents = arrow_column(rows, "lengths")
     return np.add.reduceat(np.asarray(documents.flatten()), np.asarray(documents.offsets)[:-1])
 
 
-def column(rows: "Dataset", name: str) -> pa.Array:
+def arrow_column(rows: "Dataset", name: str) -> pa.Array:
     """One column of the rows as they stand, selected and in order, in one piece."""
     return rows.select_columns(name).with_format("arrow")[:].column(name).combine_chunks()
 
 
-class DomainBatches(Sampler[list[int]]):
+class DomainBatchSampler(Sampler[list[int]]):
     """Batches of row numbers, domains drawn by temperature, texts of like length together.
 
     Each epoch draws as many rows as there are; a domain of n rows gets a share ∝ n^(1/temperature), without
@@ -57,7 +57,7 @@ class DomainBatches(Sampler[list[int]]):
         domains: each row's domain (N,).
         lengths: each row's length (N,), any unit.
         window: batches that are sorted by length together; more saves padding and mixes less.
-        share: this process's place and how many there are: each takes every so-many-th row of every batch, all as many
+        shard: this process's place and how many there are: each takes every so-many-th row of every batch, all as many
             (an epoch's last rows, too few to be shared, are left out).
 
     Raises:
@@ -72,18 +72,18 @@ class DomainBatches(Sampler[list[int]]):
         temperature: float,
         seed: int,
         window: int = 16,
-        share: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         assert len(domains) == len(lengths) > 0
-        assert batch_size % share[1] == 0
-        self.share = share
+        assert batch_size % shard[1] == 0
+        self.shard = shard
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
         self.members = [np.flatnonzero(domains == one) for one in np.unique(domains)]
         weights = np.array([len(one) for one in self.members], dtype=float) ** (1.0 / temperature)
         self.quota = np.maximum(1, np.round(len(domains) * weights / weights.sum())).astype(int)
-        self.rows = int(self.quota.sum()) // share[1] * share[1]
+        self.rows = int(self.quota.sum()) // shard[1] * shard[1]
         if not self.rows:
-            raise Fault(f"training rows for {share[1]} processes", str(len(domains)), "start fewer processes")
+            raise Fault(f"training rows for {shard[1]} processes", str(len(domains)), "start fewer processes")
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -104,7 +104,7 @@ class DomainBatches(Sampler[list[int]]):
             batch for start in range(0, len(rows), self._span) for batch in self._cut(rows[start:][: self._span])
         ]
         for i in random.permutation(len(batches)):
-            yield batches[i][self.share[0] :: self.share[1]].tolist()
+            yield batches[i][self.shard[0] :: self.shard[1]].tolist()
 
     @property
     def _span(self) -> int:
@@ -124,13 +124,13 @@ class DomainBatches(Sampler[list[int]]):
         return [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
 
 
-def thinned(rows: "Dataset", most: int, seed: int, whole: Sequence[str] = ()) -> "Dataset":
+def subsample_per_domain(rows: "Dataset", most: int, seed: int, whole: Sequence[str] = ()) -> "Dataset":
     """At most so many rows of each domain, in their order.
 
     Args:
         whole: domains whose rows are all kept.
     """
-    domains, random = column(rows, "domain").to_numpy(zero_copy_only=False), np.random.default_rng(seed)
+    domains, random = arrow_column(rows, "domain").to_numpy(zero_copy_only=False), np.random.default_rng(seed)
     kept = [np.arange(0)]
     for name in dict.fromkeys(domains.tolist()):
         places = np.flatnonzero(domains == name)

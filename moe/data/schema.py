@@ -9,14 +9,14 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moe.data.prompt_templates import ASKS
+from moe.data.prompt_templates import TEMPLATES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Origin = Literal["synonym", "paraphrase", "synthetic"]
 ORIGINAL = "original"
 """The origin of every row that a file holds; rows made of others name how they were made."""
-DAO5 = (-0.5, -0.049, 0.049, 0.5)
+DAO5_CUTS = (-0.5, -0.049, 0.049, 0.5)
 """The borders of five sentiment classes (DAO paper, eq. 4)."""
 
 
@@ -37,13 +37,15 @@ class Columns(Settings):
     lang: str | None = Field("lang", description="language code, for reports")
     split: str | None = Field("split", description="train, validation or test, where the file has its own split")
 
-    def names(self) -> dict[str, str]:
+    def mapping(self) -> dict[str, str]:
         """The file's column by ours, ignored ones left out."""
         return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
 
-    def demanded(self) -> set[str]:
+    def required(self) -> set[str]:
         """The file's columns that must be there: the text, and every one renamed."""
-        renamed = {theirs for ours, theirs in self.names().items() if ours in self.model_fields_set and theirs != ours}
+        renamed = {
+            theirs for ours, theirs in self.mapping().items() if ours in self.model_fields_set and theirs != ours
+        }
         return renamed | {self.text}
 
 
@@ -113,13 +115,13 @@ class TaskSettings(Settings):
     @property
     def cuts(self) -> tuple[float, ...] | None:
         """The borders between classes, ascending (K - 1,)."""
-        return DAO5 if self.score_cuts == "dao5" else self.score_cuts
+        return DAO5_CUTS if self.score_cuts == "dao5" else self.score_cuts
 
     @field_validator("ask")
     @classmethod
     def _asks_of_a_text(cls, ask: str | None) -> str | None:
-        if ask is not None and ask not in ASKS and "{text}" not in ask:
-            raise ValueError(f"ask: one of {', '.join(ASKS)}, or words around {{text}}, not {ask!r}")
+        if ask is not None and ask not in TEMPLATES and "{text}" not in ask:
+            raise ValueError(f"ask: one of {', '.join(TEMPLATES)}, or words around {{text}}, not {ask!r}")
         return ask
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ _SAMPLE = 1 << 16
 _LONGEST_FIELD = 1 << 20
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """A line with its number (from 1), its text with its line end, and why it is broken, if it is."""
 
     number: int
@@ -23,7 +23,7 @@ class Line(NamedTuple):
     error: str | None
 
 
-class Fields(NamedTuple):
+class CsvRow(NamedTuple):
     """A CSV row: the line it starts at, its cells by column, and why it is broken, if it is."""
 
     number: int
@@ -31,7 +31,7 @@ class Fields(NamedTuple):
     error: str | None
 
 
-def refuse_binary(path: Path) -> None:
+def check_is_text(path: Path) -> None:
     """Look at the beginning of a file.
 
     Raises:
@@ -51,14 +51,14 @@ def refuse_binary(path: Path) -> None:
         )
 
 
-def lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[TextLine]:
     """Every line of a file in order, read as asked for; a byte order mark is taken off."""
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
-            yield Line(number, *_decoded(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw))
+            yield TextLine(number, *_decoded(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw))
 
 
-def csv_header(path: Path) -> list[str]:
+def read_csv_header(path: Path) -> list[str]:
     """The column names of a CSV file.
 
     Raises:
@@ -73,7 +73,7 @@ def csv_header(path: Path) -> list[str]:
     return header
 
 
-def csv_rows(path: Path) -> Iterator[Fields]:
+def read_csv_rows(path: Path) -> Iterator[CsvRow]:
     """The rows below the header. A line that breaks the quoting is one broken row; reading goes on at the next line.
 
     An empty line is an empty row where there is one column, and no row where there are several.
@@ -89,27 +89,27 @@ def csv_rows(path: Path) -> Iterator[Fields]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Fields(source.taken[0].number, {"": source.taken[0].text.strip()}, f"malformed CSV: {error}")
+            yield CsvRow(source.taken[0].number, {"": source.taken[0].text.strip()}, f"malformed CSV: {error}")
             source.again()
             continue
         if cells or len(header) == 1:
             yield _row(header, cells or [""], source.taken)
 
 
-def _row(header: list[str], cells: list[str], taken: list[Line]) -> Fields:
+def _row(header: list[str], cells: list[str], taken: list[TextLine]) -> CsvRow:
     error = next((line.error for line in taken if line.error), None)
     if error is None and len(cells) != len(header):
         error = f"wrong number of fields: {len(cells)}, not {len(header)}"
-    return Fields(taken[0].number, dict(zip(header, cells, strict=False)), error)
+    return CsvRow(taken[0].number, dict(zip(header, cells, strict=False)), error)
 
 
 class _Source:
     """Lines for `csv.reader`, remembered in `taken` so that all but the first can be read again."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = lines(path)
-        self._pushed: deque[Line] = deque()
-        self.taken: list[Line] = []
+        self._lines = read_lines(path)
+        self._pushed: deque[TextLine] = deque()
+        self.taken: list[TextLine] = []
 
     def __iter__(self) -> "_Source":
         return self

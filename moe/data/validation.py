@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from moe.data.prompt_templates import NoQuestion, find_ask
-from moe.data.readers import text_fault
+from moe.data.prompt_templates import TemplateMismatch, find_template
+from moe.data.readers import text_problem
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
 
 UNKNOWN_LABEL = "unknown label"
@@ -35,7 +35,7 @@ class _Bad(Exception):
         self.reason, self.found = reason, found
 
 
-def check(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Reject | Duplicate]:
+def validate_records(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Reject | Duplicate]:
     """Each record that `task.only` lets pass, as a row, a reject or a duplicate, in order.
 
     An id that comes again with the same text, label and score is a duplicate, with others a reject; the same content
@@ -43,7 +43,7 @@ def check(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Rejec
     """
     with closing(_Seen()) as seen:
         for record in records:
-            if not wanted(record, task):
+            if not passes_filter(record, task):
                 continue
             try:
                 row = _row(record, task)
@@ -62,7 +62,7 @@ def _reject(record: Record, bad: _Bad) -> Reject:
     )
 
 
-def wanted(record: Record, task: TaskSettings) -> bool:
+def passes_filter(record: Record, task: TaskSettings) -> bool:
     """Whether `only` lets a record pass; one that could not be read always passes, to be rejected."""
     if record.error or not task.only:
         return True
@@ -72,11 +72,11 @@ def wanted(record: Record, task: TaskSettings) -> bool:
 def _row(record: Record, task: TaskSettings) -> Row:
     values = record.values
     if task.ask is None or record.error:
-        _refuse(record.error or text_fault(values.get("text")))
+        _refuse(record.error or text_problem(values.get("text")))
     score = _score(values.get("score"))
     label = _label(values.get("label"), task)
     if label is None and score is not None and task.cuts is not None:
-        label = label_of(score, task.cuts)
+        label = label_from_score(score, task.cuts)
     lang = str(values["lang"]) if values.get("lang") else None
     split = _split(values.get("split")) if task.split.own else None
     if task.ask is not None:
@@ -95,10 +95,10 @@ def _refuse(fault: str | None) -> None:
 def _asking(record: Record, task: TaskSettings, label: int | None, row: Row) -> Row:
     """The row with its question."""
     try:
-        asked = find_ask(str(task.ask)).question(record.values, task.labels, label)
-    except NoQuestion as bad:
+        asked = find_template(str(task.ask)).to_question(record.values, task.labels, label)
+    except TemplateMismatch as bad:
         raise _Bad(bad.reason, bad.found) from None
-    _refuse(text_fault(asked.text) or text_fault(asked.answer))
+    _refuse(text_problem(asked.text) or text_problem(asked.answer))
     if label is None and asked.answer in task.labels:
         label = task.labels.index(asked.answer)
     row = replace(row, text=asked.text, label=label)
@@ -174,7 +174,7 @@ def _content(row: Row) -> bytes:
     ).digest()
 
 
-def label_of(score: float, cuts: Sequence[float]) -> int:
+def label_from_score(score: float, cuts: Sequence[float]) -> int:
     """The class of a score among K, counted from the most negative.
 
     A score on a border belongs to the side nearer 0, as in the DAO paper's eq. 4: with its cuts 0.5 is class 3, 0.049

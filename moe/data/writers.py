@@ -14,15 +14,15 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experts.atomic_io import beside, clear_after_the_dead, writable
+from experts.atomic_io import os_errors_as_faults, remove_stale_files, temporary_path
 from experts.errors import Fault
 
 _BATCH = 1024
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Beginnings that spreadsheets take for a formula (OWASP, CSV injection), full-width ones included."""
 
 
-class Writer:
+class RowWriter:
     """Takes rows one by one; the file appears when `open_writer` is left without an error."""
 
     def __init__(self, stream: IO[str], folder: Path) -> None:
@@ -31,12 +31,12 @@ class Writer:
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row of JSON values; NaN is refused."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-        with writable(self._folder):
+        with os_errors_as_faults(self._folder):
             self._stream.write(line + "\n")
 
 
 @contextmanager
-def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = False) -> Iterator[Writer]:
+def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = False) -> Iterator[RowWriter]:
     """Open a file for rows, under a temporary name beside it until all are written.
 
     Rows are kept as JSON lines on disk; csv and parquet are made of them at the end, when all columns are known. In
@@ -50,18 +50,18 @@ def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = Fal
     Raises:
         Fault: when the ending is unknown, the folder cannot be written, or a Parquet column mixes kinds.
     """
-    refuse_ending(path)
-    temporary, lines = beside(path, "partial"), beside(path, "lines")
-    with writable(path.parent):
+    check_suffix(path)
+    temporary, lines = temporary_path(path, "partial"), temporary_path(path, "lines")
+    with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "a folder of that name", str(path))
-        clear_after_the_dead(path)
+        remove_stale_files(path)
         stream = lines.open("w", encoding="utf-8")
     try:
         with stream:
-            yield Writer(stream, path.parent)
-        with writable(path.parent):
+            yield RowWriter(stream, path.parent)
+        with os_errors_as_faults(path.parent):
             _FORMATS[path.suffix.lower()](lines, temporary, list(columns), spreadsheet)
             temporary.replace(path)
     finally:
@@ -69,7 +69,7 @@ def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = Fal
         temporary.unlink(missing_ok=True)
 
 
-def refuse_ending(path: Path) -> None:
+def check_suffix(path: Path) -> None:
     """Raise a Fault when no writer has this file's ending."""
     if path.suffix.lower() not in _FORMATS:
         raise Fault(f"an output file ending in {', '.join(_FORMATS)}", path.name, "give it one of these endings")
@@ -86,7 +86,7 @@ def _as_lines(lines: Path, target: Path, columns: list[str], spreadsheet: bool) 
 
 
 def _as_csv(lines: Path, target: Path, columns: list[str], spreadsheet: bool) -> None:
-    cell = harmless if spreadsheet else _as_it_is
+    cell = escape_formula if spreadsheet else _as_it_is
     names = list(dict.fromkeys([*columns, *(name for row in _read(lines) for name in _flat(row))]))
     with target.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -95,9 +95,9 @@ def _as_csv(lines: Path, target: Path, columns: list[str], spreadsheet: bool) ->
             writer.writerow([cell(row.get(name, "")) for name in names])
 
 
-def harmless(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """A cell that no spreadsheet runs: text that begins a formula has a `'` before it, numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_PREFIXES) else value
 
 
 def _as_it_is(value: Any) -> Any:

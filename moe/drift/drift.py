@@ -13,26 +13,26 @@ from rich.text import Text
 from scipy.stats import permutation_test
 
 from experts.atomic_io import write_json
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from moe.console import Table, info
-from moe.drift.fit import LEAST, look
-from moe.drift.reader import Asked, read_texts
-from moe.drift.reference import Reference, Seen, read_reference
-from moe.inference.loading import open_model
+from moe.drift.fit import MIN_ROWS, extract_features
+from moe.drift.reference import DriftFeatures, Reference, read_reference
+from moe.drift.timeline import DriftRequest, read_dated_texts
+from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.plots.calibration import GREY
 from moe.plots.style import BLUE, RED, label, panels, save
 
 ALARM = 0.05
 """How often a file, or a month, that is like validation rows is called unlike, at most."""
-DRAWS = 999
-MOST = 2000
+PERMUTATIONS = 999
+MAX_COMPARED = 2000
 """Rows of a file or month, and of validation, that are held against each other; more are sampled."""
 UNLIKE, ALIKE, FEW = "unlike", "alike", "too few rows"
-Told = dict[str, Any]
+DriftReport = dict[str, Any]
 
 
-def drift(folder: Path, asked: Asked, target: Path, sets: Sequence[str] = (), quiet: bool = True) -> Told:
+def drift(folder: Path, asked: DriftRequest, target: Path, sets: Sequence[str] = (), quiet: bool = True) -> DriftReport:
     """Hold a file against a model's reference, whole and by month, and write `drift.json` and `drift.png`.
 
     Returns:
@@ -46,11 +46,13 @@ def drift(folder: Path, asked: Asked, target: Path, sets: Sequence[str] = (), qu
     """
     reference = read_reference(folder)
     held = _held(reference, asked.domain)
-    found = read_texts(asked)
-    model, template, length = open_model(folder, sets)
-    seen = look(Predictor(model, template, length, states=True), reference.space, found.texts, asked.file.name, quiet)
+    found = read_dated_texts(asked)
+    model, template, length = load_model(folder, sets)
+    seen = extract_features(
+        Predictor(model, template, length, states=True), reference.space, found.texts, asked.file.name, quiet
+    )
     months = np.array([one or "" for one in found.months])
-    by_month = {name: seen.where(months == name) for name in sorted(set(months) - {""})} if found.dated else {}
+    by_month = {name: seen.select(months == name) for name in sorted(set(months) - {""})} if found.dated else {}
     report = {
         "model": str(folder),
         "file": str(asked.file),
@@ -58,31 +60,31 @@ def drift(folder: Path, asked: Asked, target: Path, sets: Sequence[str] = (), qu
         "undated": int((months == "").sum()) if found.dated else None,
         "compared_with": {"domain": asked.domain, "rows": len(held)} | _means(held, reference.experts),
         "alarm": ALARM,
-        "whole": compared(seen, held, reference.experts),
-        "months": {name: compared(one, held, reference.experts) for name, one in by_month.items()},
+        "whole": compare_features(seen, held, reference.experts),
+        "months": {name: compare_features(one, held, reference.experts) for name, one in by_month.items()},
     }
     write_json(target / "drift.json", report)
-    draw(target / "drift.png", report, seen, held)
+    plot_drift(target / "drift.png", report, seen, held)
     info(f"written to {target}")
     return report
 
 
-def _held(reference: Reference, domain: str | None) -> Seen:
+def _held(reference: Reference, domain: str | None) -> DriftFeatures:
     if domain is None:
-        return reference.held
+        return reference.validation
     if domain not in reference.domains:
         known = reference.domains
-        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), guess(domain, known))
-    held = reference.held.where(reference.of == reference.domains.index(domain))
-    if len(held) < LEAST:
-        raise Fault(f"at least {LEAST} validation rows of {domain}", str(len(held)), "compare with all: no --domain")
+        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), suggest(domain, known))
+    held = reference.validation.select(reference.domain_index == reference.domains.index(domain))
+    if len(held) < MIN_ROWS:
+        raise Fault(f"at least {MIN_ROWS} validation rows of {domain}", str(len(held)), "compare with all: no --domain")
     return held
 
 
-def compared(seen: Seen, held: Seen, experts: Sequence[str]) -> Told:
+def compare_features(seen: DriftFeatures, held: DriftFeatures, experts: Sequence[str]) -> DriftReport:
     """Some rows beside validation rows: every measure, and the verdict."""
     means = {"rows": len(seen)} | _means(seen, experts)
-    if len(seen) < LEAST:
+    if len(seen) < MIN_ROWS:
         return means | {"verdict": FEW, "measures": {}}
     ours, theirs = (_some(one) for one in (seen, held))
     measures = {name: one for name, one in MEASURES.items() if name != "shares" or len(experts) > 1}
@@ -92,7 +94,7 @@ def compared(seen: Seen, held: Seen, experts: Sequence[str]) -> Told:
     return means | {"verdict": verdict, "measures": told}
 
 
-def _means(seen: Seen, experts: Sequence[str]) -> Told:
+def _means(seen: DriftFeatures, experts: Sequence[str]) -> DriftReport:
     if not len(seen):
         return {"shares": None, "confidence": None, "distance": None}
     shares = dict(zip(experts, seen.shares.mean(0).tolist(), strict=True))
@@ -103,17 +105,19 @@ def _means(seen: Seen, experts: Sequence[str]) -> Told:
     }
 
 
-def _some(seen: Seen) -> Seen:
-    if len(seen) <= MOST:
+def _some(seen: DriftFeatures) -> DriftFeatures:
+    if len(seen) <= MAX_COMPARED:
         return seen
-    return seen.where(np.sort(np.random.default_rng(0).choice(len(seen), MOST, replace=False)))
+    return seen.select(np.sort(np.random.default_rng(0).choice(len(seen), MAX_COMPARED, replace=False)))
 
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of places (draws, n) and (draws, m) among all rows: how far the two apart are, (draws,)."""
 
 
-def _measured(make: Callable[[Seen, Seen], Statistic], ours: Seen, theirs: Seen, level: float) -> Told:
+def _measured(
+    make: Callable[[DriftFeatures, DriftFeatures], Statistic], ours: DriftFeatures, theirs: DriftFeatures, level: float
+) -> DriftReport:
     """A measure of the rows as they are, and of the same rows dealt anew at random, again and again.
 
     Were the file like the validation rows, any way of dealing would be as good as the one that there is.
@@ -123,7 +127,7 @@ def _measured(make: Callable[[Seen, Seen], Statistic], ours: Seen, theirs: Seen,
     found = permutation_test(
         places,
         lambda a, b, axis: statistic(np.atleast_2d(a).astype(int), np.atleast_2d(b).astype(int)),
-        n_resamples=DRAWS,
+        n_resamples=PERMUTATIONS,
         batch=50,
         alternative="greater",
         vectorized=True,
@@ -134,7 +138,7 @@ def _measured(make: Callable[[Seen, Seen], Statistic], ours: Seen, theirs: Seen,
     return {"value": float(np.squeeze(found.statistic)), "limit": limit, "p": p, "unlike": bool(p <= level)}
 
 
-def _stability(ours: Seen, theirs: Seen) -> Statistic:
+def _stability(ours: DriftFeatures, theirs: DriftFeatures) -> Statistic:
     """Population stability index of mean shares: Σ (p − q) · ln(p / q) over experts."""
     shares = np.concatenate([ours.shares, theirs.shares])  # (N, E)
 
@@ -145,10 +149,10 @@ def _stability(ours: Seen, theirs: Seen) -> Statistic:
     return statistic
 
 
-def _gap(name: str) -> Callable[[Seen, Seen], Statistic]:
+def _gap(name: str) -> Callable[[DriftFeatures, DriftFeatures], Statistic]:
     """Kolmogorov and Smirnov's: the greatest gap between two cumulative distributions, 0 to 1."""
 
-    def make(ours: Seen, theirs: Seen) -> Statistic:
+    def make(ours: DriftFeatures, theirs: DriftFeatures) -> Statistic:
         values = np.concatenate([getattr(ours, name), getattr(theirs, name)])  # (N,)
         order = np.argsort(values, kind="stable")  # (N,)
         rank = np.empty_like(order)
@@ -166,7 +170,7 @@ def _gap(name: str) -> Callable[[Seen, Seen], Statistic]:
     return make
 
 
-MEASURES: dict[str, Callable[[Seen, Seen], Statistic]] = {
+MEASURES: dict[str, Callable[[DriftFeatures, DriftFeatures], Statistic]] = {
     "shares": _stability,
     "confidence": _gap("confidence"),
     "distance": _gap("distance"),
@@ -222,7 +226,7 @@ AXES = {"shares": "stability index", "confidence": "greatest gap", "distance": "
 """What a measure by month is called on its axis."""
 
 
-def draw(path: Path, report: Mapping[str, Any], seen: Seen, held: Seen) -> None:
+def plot_drift(path: Path, report: Mapping[str, Any], seen: DriftFeatures, held: DriftFeatures) -> None:
     """One panel a measure.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from experts.atomic_io import MANIFEST, sha256_of, whole_file, write_json
+from experts.atomic_io import MANIFEST, atomic_file, sha256_of, write_json
 from experts.cards import read_record
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
@@ -30,17 +30,17 @@ class DriftCard(BaseModel):
     domains: tuple[str, ...]
     experts: tuple[str, ...] = Field(description="in the order of the shares")
     fitted: dict[str, int] = Field(description="training rows by domain, of which states were taken")
-    held: dict[str, int] = Field(description="validation rows by domain, with which files are compared")
+    validation: dict[str, int] = Field(description="validation rows by domain, with which files are compared")
 
 
 @dataclass(frozen=True)
-class Seen:
+class DriftFeatures:
     """How a model took texts (N).
 
     Args:
         shares: (N, E), soft routing shares.
         confidence: (N,), of the answer, not calibrated.
-        distance: (N,), of the pooled state from training texts, see `Space`.
+        distance: (N,), of the pooled state from training texts, see `StateDistribution`.
     """
 
     shares: np.ndarray
@@ -50,13 +50,13 @@ class Seen:
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def where(self, rows: np.ndarray) -> "Seen":
+    def select(self, rows: np.ndarray) -> "Seen":
         """Some of them, by a mask or by places."""
-        return Seen(self.shares[rows], self.confidence[rows], self.distance[rows])
+        return DriftFeatures(self.shares[rows], self.confidence[rows], self.distance[rows])
 
 
 @dataclass(frozen=True)
-class Space:
+class StateDistribution:
     """Where training texts lie among pooled states (D): a mean for each of G domains, one spread around it for all.
 
     The spread is probabilistic PCA's (Tipping and Bishop, 1999): K directions with their variances, and one variance
@@ -98,9 +98,9 @@ class Reference:
 
     experts: tuple[str, ...]
     domains: tuple[str, ...]
-    space: Space
-    held: Seen
-    of: np.ndarray
+    space: StateDistribution
+    validation: DriftFeatures
+    domain_index: np.ndarray
 
 
 def write_reference(folder: Path, found: Reference, fitted: dict[str, int]) -> DriftCard:
@@ -109,19 +109,21 @@ def write_reference(folder: Path, found: Reference, fitted: dict[str, int]) -> D
     Raises:
         Fault: when the folder cannot be written.
     """
-    parts = {field.name: getattr(found.space, field.name) for field in fields(Space)}
-    parts |= {f"held.{field.name}": getattr(found.held, field.name) for field in fields(Seen)} | {"of": found.of}
+    parts = {field.name: getattr(found.space, field.name) for field in fields(StateDistribution)}
+    parts |= {f"held.{field.name}": getattr(found.validation, field.name) for field in fields(DriftFeatures)} | {
+        "of": found.domain_index
+    }
     tensors = {name: torch.as_tensor(np.asarray(one)) for name, one in parts.items()}
-    with whole_file(folder / TENSORS) as temporary:
+    with atomic_file(folder / TENSORS) as temporary:
         save_tensors(temporary, tensors)
-    held = {name: int((found.of == i).sum()) for i, name in enumerate(found.domains)}
+    held = {name: int((found.domain_index == i).sum()) for i, name in enumerate(found.domains)}
     card = DriftCard(
         model=sha256_of(folder / MANIFEST),
         tensors=sha256_of(folder / TENSORS),
         domains=found.domains,
         experts=found.experts,
         fitted=fitted,
-        held=held,
+        validation=held,
     )
     write_json(folder / DRIFT, card.model_dump(mode="json"))
     return card
@@ -142,6 +144,6 @@ def read_reference(folder: Path) -> Reference:
     if not (folder / TENSORS).is_file() or card.tensors != sha256_of(folder / TENSORS):
         raise Fault(f"{folder / TENSORS} with sha256 {card.tensors[:12]}…", "another file or none", again)
     parts = {name: one.numpy() for name, one in load_tensors(folder / TENSORS).items()}
-    space = Space(parts["means"], parts["directions"], parts["variances"], float(parts["noise"]))
-    held = Seen(*(parts[f"held.{field.name}"] for field in fields(Seen)))
+    space = StateDistribution(parts["means"], parts["directions"], parts["variances"], float(parts["noise"]))
+    held = DriftFeatures(*(parts[f"held.{field.name}"] for field in fields(DriftFeatures)))
     return Reference(card.experts, card.domains, space, held, parts["of"])

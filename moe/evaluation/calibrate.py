@@ -18,14 +18,14 @@ from scipy.special import log_softmax, softmax
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.bootstrap import share
+from moe.bootstrap import wilson_interval
 from moe.console import Table
-from moe.evaluation.datasets import rows_of_run
-from moe.evaluation.evaluate import Judged, by_task, judge
-from moe.evaluation.metrics import honesty
-from moe.inference.abstention import LEAST, Kept, curve_of, reach
+from moe.evaluation.datasets import load_run_rows
+from moe.evaluation.evaluate import EvaluatedRow, group_by_task, evaluate_rows
+from moe.evaluation.metrics import calibration_metrics
+from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, risk_coverage_curve, find_point
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
-from moe.inference.loading import open_model
+from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.plots.calibration import reliability, risk_coverage
 from moe.report.terminal import ends
@@ -33,11 +33,11 @@ from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
 WANTED = (0.8, 0.85, 0.9, 0.95)
-COLDEST, HOTTEST = 0.05, 20.0
+COLDEST, MAX_TEMPERATURE = 0.05, 20.0
 
 
 @dataclass(frozen=True)
-class Said:
+class TaskLogits:
     """What a model said of one task's labelled rows.
 
     Args:
@@ -58,7 +58,7 @@ class Said:
         return softmax(self.logits / temperature, axis=1)
 
 
-Tasks = dict[str, Said]
+Tasks = dict[str, TaskLogits]
 
 
 def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> dict[str, Any]:
@@ -67,19 +67,19 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     Rows are answered softly, with the labels of their own domain. Figures and pictures go below `evaluation/MODEL/`.
 
     Returns:
-        `model`, and by task `temperature`, `remark`, `validation` and `test` (rows and `moe.evaluation.metrics.honesty`
+        `model`, and by task `temperature`, `remark`, `validation` and `test` (rows and `moe.evaluation.metrics.calibration_metrics`
         before and after), `abstain` (by wanted accuracy: threshold, coverage, and what test rows say).
 
     Raises:
         Fault: when the model cannot be opened, there are no labelled validation rows, or a folder cannot be written.
     """
-    model, template, length = open_model(folder, sets)
+    model, template, length = load_model(folder, sets)
     predictor = Predictor(model, template, length)
-    held_out, test = (said(predictor, rows_of_run(work, model, split), split, quiet) for split in SPLITS)
+    held_out, test = (said(predictor, load_run_rows(work, model, split), split, quiet) for split in SPLITS)
     if not held_out:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
-    fitted = {task: fit(one) for task, one in held_out.items()}
-    report = report_of(folder, fitted, held_out, test)
+    fitted = {task: fit_calibration(one) for task, one in held_out.items()}
+    report = calibration_report(folder, fitted, held_out, test)
     write_calibration(folder, fitted)
     target = work.out / "evaluation" / folder.name
     write_json(target / CALIBRATION, report)
@@ -92,24 +92,24 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
 def said(predictor: Predictor, rows: Dataset, title: str, quiet: bool) -> Tasks:
     """What a model says of labelled rows, by task, at temperature 1."""
     space = predictor.model.labels
-    judged = [one for one in judge(predictor, rows, title=title, quiet=quiet) if one.true is not None]
-    return {task: _stacked(some) for task, some in by_task(judged, space).items()}
+    judged = [one for one in evaluate_rows(predictor, rows, title=title, quiet=quiet) if one.true is not None]
+    return {task: _stacked(some) for task, some in group_by_task(judged, space).items()}
 
 
-def _stacked(judged: Sequence[Judged]) -> Said:
+def _stacked(judged: Sequence[EvaluatedRow]) -> TaskLogits:
     probabilities = np.stack([one.masked.probabilities for one in judged])  # (N, K)
     logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
-    return Said(logits, np.array([one.masked.labels.index(one.true) for one in judged]))
+    return TaskLogits(logits, np.array([one.masked.labels.index(one.true) for one in judged]))
 
 
-def fit(one: Said) -> TaskCalibration:
-    """A task's temperature and thresholds; below `LEAST` rows 1 and none."""
-    temperature = temperature_of(one) if len(one.true) >= LEAST and not one.right.all() else 1.0
-    curve = curve_of(one.probabilities(temperature).max(1), one.right)
+def fit_calibration(one: TaskLogits) -> TaskCalibration:
+    """A task's temperature and thresholds; below `MIN_ROWS` rows 1 and none."""
+    temperature = fit_temperature(one) if len(one.true) >= MIN_ROWS and not one.right.all() else 1.0
+    curve = risk_coverage_curve(one.probabilities(temperature).max(1), one.right)
     return TaskCalibration(temperature=temperature, rows=len(one.true), curve=curve)
 
 
-def temperature_of(one: Said) -> float:
+def fit_temperature(one: TaskLogits) -> float:
     """The temperature T whose softmax(logits / T) has the least log loss (Guo et al., 2017), held in 1/20 to 20.
 
     The log loss is convex in 1/T, so there is one minimum; where every row is right it falls without end as T does.
@@ -118,10 +118,10 @@ def temperature_of(one: Said) -> float:
     def loss(exponent: float) -> float:
         return float(-log_softmax(one.logits * np.exp(-exponent), axis=1)[np.arange(len(one.true)), one.true].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([COLDEST, HOTTEST]), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log([COLDEST, MAX_TEMPERATURE]), method="bounded").x))
 
 
-def report_of(folder: Path, fitted: Mapping[str, TaskCalibration], held_out: Tasks, test: Tasks) -> dict[str, Any]:
+def calibration_report(folder: Path, fitted: Mapping[str, TaskCalibration], held_out: Tasks, test: Tasks) -> dict[str, Any]:
     """Figures before and after, see `calibrate`."""
     tasks = {}
     for task, one in fitted.items():
@@ -135,33 +135,33 @@ def report_of(folder: Path, fitted: Mapping[str, TaskCalibration], held_out: Tas
     return {"model": str(folder), "tasks": tasks}
 
 
-def _remark(one: TaskCalibration, held_out: Said) -> str | None:
-    if one.rows < LEAST:
+def _remark(one: TaskCalibration, held_out: TaskLogits) -> str | None:
+    if one.rows < MIN_ROWS:
         return f"{one.rows} validation rows, fewer than {LEAST}: T stays 1, no thresholds"
     if held_out.right.all():
         return "every validation row is right, which says nothing of T: it stays 1"
     return None
 
 
-def _figures(one: Said, temperature: float) -> dict[str, Any]:
-    before, after = (honesty(one.probabilities(t), one.true) for t in (1.0, temperature))
+def _figures(one: TaskLogits, temperature: float) -> dict[str, Any]:
+    before, after = (calibration_metrics(one.probabilities(t), one.true) for t in (1.0, temperature))
     return {"rows": len(one.true), "accuracy": float(one.right.mean()), "before": before, "after": after}
 
 
-def _abstaining(one: TaskCalibration, wanted: float, test: Said | None) -> dict[str, Any] | None:
+def _abstaining(one: TaskCalibration, wanted: float, test: TaskLogits | None) -> dict[str, Any] | None:
     """What is kept at a wanted accuracy; None where validation rows do not reach it."""
-    if (kept := reach(one.curve, wanted)) is None:
+    if (kept := find_point(one.curve, wanted)) is None:
         return None
     found = {"threshold": kept.threshold, "coverage": kept.rows / one.rows, "accuracy": kept.accuracy}
     return found | ({"test": _kept_of(test, one.temperature, kept)} if test else {})
 
 
-def _kept_of(test: Said, temperature: float, kept: Kept) -> dict[str, Any]:
+def _kept_of(test: TaskLogits, temperature: float, kept: RiskCoveragePoint) -> dict[str, Any]:
     mask = test.probabilities(temperature).max(1) >= kept.threshold  # (N,)
     rows, right = int(mask.sum()), int((mask & test.right).sum())
     found: dict[str, Any] = {"rows": rows, "coverage": rows / len(mask)}
     if rows:
-        sure = share(right, rows)
+        sure = wilson_interval(right, rows)
         found |= {"accuracy": sure.value, "accuracy_interval": sure.ends}
     return found
 

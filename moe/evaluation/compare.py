@@ -17,21 +17,21 @@ from experts.domain import Labels
 from experts.errors import Fault
 from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import parse_card
-from moe.bootstrap import Answers, Interval, differences, intervals, mcnemar
+from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
-from moe.evaluation.datasets import test_rows
-from moe.evaluation.evaluate import answers_by_task, judge
-from moe.inference.loading import open_model
+from moe.evaluation.datasets import load_evaluation_rows
+from moe.evaluation.evaluate import predictions_by_task, evaluate_rows
+from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.runs.workspace import Workspace
 
-NONE, FIRST, SECOND = "none", "A better", "B better"
+NO_DIFFERENCE, A_BETTER, B_BETTER = "none", "A better", "B better"
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelTasks:
     """What a model's card says that it answers: label names by task, and its domains."""
 
     tasks: dict[str, Labels]
@@ -62,16 +62,16 @@ def compare(
     Raises:
         Fault: when a model cannot be opened, or the two have no task in common.
     """
-    first, second = (known(folder) for folder in models)
+    first, second = (read_model_tasks(folder) for folder in models)
     both = _in_common(models, first, second)
     left_out = sorted(set(first.domains) ^ set(second.domains))
     within = [name for name in work.run.domains if both & work.run.tasks_of(name).keys()]
     sides = []
     for folder in models:  # one is let go before the next is opened
-        model, template, max_length = open_model(folder, sets)
-        rows = _of_tasks(test_rows(work, model, data, domain, within, left_out), both)
-        judged = judge(Predictor(model, template, max_length), rows, title=folder.name, quiet=quiet)
-        sides.append(answers_by_task([one for one in judged if one.true is not None], model.labels))
+        model, template, max_length = load_model(folder, sets)
+        rows = _of_tasks(load_evaluation_rows(work, model, data, domain, within, left_out), both)
+        judged = evaluate_rows(Predictor(model, template, max_length), rows, title=folder.name, quiet=quiet)
+        sides.append(predictions_by_task([one for one in judged if one.true is not None], model.labels))
         del model
     pairs = {task: (one, sides[1][task]) for task, one in sides[0].items()}
     if not pairs:
@@ -87,7 +87,7 @@ def compare(
     }
 
 
-def known(folder: Path) -> Known:
+def read_model_tasks(folder: Path) -> ModelTasks:
     """What a model answers, by its card; no weight is loaded.
 
     Raises:
@@ -95,13 +95,13 @@ def known(folder: Path) -> Known:
     """
     if (folder / EXPERT_CARD).is_file():
         its = parse_card(folder / EXPERT_CARD)
-        return Known(its.tasks, () if its.always_on else (its.domain,))
+        return ModelTasks(its.tasks, () if its.always_on else (its.domain,))
     card = read_card(folder)
     tasks = {task: labels for one in card.domains for task, labels in one.tasks.items()}
-    return Known(tasks, tuple(one.name for one in card.domains))
+    return ModelTasks(tasks, tuple(one.name for one in card.domains))
 
 
-def _in_common(models: tuple[Path, Path], first: Known, second: Known) -> set[str]:
+def _in_common(models: tuple[Path, Path], first: ModelTasks, second: ModelTasks) -> set[str]:
     both = first.tasks.keys() & second.tasks.keys()
     if not both:
         found = "; ".join(
@@ -120,9 +120,9 @@ def _of_tasks(rows: Dataset, tasks: Collection[str]) -> Dataset:
     return rows.select([place for place, task in enumerate(rows["task"]) if task in tasks])
 
 
-def _set_side_by_side(pairs: Sequence[tuple[Answers, Answers]]) -> dict[str, Any]:
+def _set_side_by_side(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> dict[str, Any]:
     ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
-    alone, less = [intervals(side) for side in (ours, theirs)], differences(ours, theirs)
+    alone, less = [bootstrap_intervals(side) for side in (ours, theirs)], bootstrap_differences(ours, theirs)
     figures = {
         name: {
             "a": alone[0][name].value,
@@ -139,7 +139,7 @@ def _set_side_by_side(pairs: Sequence[tuple[Answers, Answers]]) -> dict[str, Any
 
 def verdict(difference: Interval) -> str:
     """A difference in words: none where its interval holds 0."""
-    return NONE if difference.holds_zero else FIRST if difference.value > 0 else SECOND
+    return NO_DIFFERENCE if difference.holds_zero else A_BETTER if difference.value > 0 else B_BETTER
 
 
 def comparison_view(report: Mapping[str, Any]) -> RenderableType:
@@ -169,7 +169,7 @@ def _cells(figure: Mapping[str, Any], p: str) -> list[RenderableType]:
         f"{100 * figure['difference']:+.1f}",
         Text(f"{100 * low:+.1f} to {100 * high:+.1f}", style="dim"),
         p,
-        Text(figure["verdict"], style="dim" if figure["verdict"] == NONE else "bold"),
+        Text(figure["verdict"], style="dim" if figure["verdict"] == NO_DIFFERENCE else "bold"),
     ]
 
 

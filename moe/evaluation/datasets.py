@@ -8,15 +8,15 @@ from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from moe.data.prepare import prepare_task
-from moe.data.readers import records
+from moe.data.readers import read_records
 from moe.data.schema import SPLITS, Columns, SplitSettings
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 
 
-def test_rows(
+def load_evaluation_rows(
     work: Workspace,
     model: Mixture,
     data: Path | None,
@@ -35,9 +35,9 @@ def test_rows(
     """
     known = [name for name in _known(work, model) if within is None or name in within]
     if domain is not None and domain not in known:
-        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), guess(domain, known))
+        raise Fault(f"one of the domains {', '.join(known)}", repr(domain), suggest(domain, known))
     if data is None:
-        rows = work.rows("test", [domain]) if domain else rows_of_run(work, model, "test", within)
+        rows = work.rows("test", [domain]) if domain else load_run_rows(work, model, "test", within)
     else:
         names, mixed = ([domain], False) if domain else _domains_in(data, known, left_out)
         rows = _rows_of_file(work, data, names, mixed)
@@ -46,10 +46,10 @@ def test_rows(
     return rows
 
 
-test_rows.__test__ = False  # type: ignore[attr-defined]
+load_evaluation_rows.__test__ = False  # type: ignore[attr-defined]
 
 
-def rows_of_run(work: Workspace, model: Mixture, split: str, within: Sequence[str] | None = None) -> Dataset:
+def load_run_rows(work: Workspace, model: Mixture, split: str, within: Sequence[str] | None = None) -> Dataset:
     """The run's rows of one split, of the domains that a model was made for, or of those that are `within` too.
 
     A lone expert is judged on its own domain, the shared one and a mixture on all.
@@ -57,7 +57,7 @@ def rows_of_run(work: Workspace, model: Mixture, split: str, within: Sequence[st
     Raises:
         Fault: when there is no such domain.
     """
-    own = [one.name for one in model.own_domains if one.name in _known(work, model)]
+    own = [one.name for one in model.trained_domains if one.name in _known(work, model)]
     names = own if within is None else [name for name in own if name in within]
     if not names:
         wanted = ", ".join(work.run.domains if within is None else within)
@@ -75,7 +75,7 @@ def _domains_in(path: Path, known: list[str], left_out: Sequence[str]) -> tuple[
     Returns:
         the domains, and whether rows have to be told apart by that column.
     """
-    found = {str(record.values.get("domain")) for record in records(path, Columns())} - {"None", ""}
+    found = {str(record.values.get("domain")) for record in read_records(path, Columns())} - {"None", ""}
     if not found and len(known) == 1:
         return known, False
     ours = found - set(left_out)

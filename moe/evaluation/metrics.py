@@ -17,9 +17,9 @@ from sklearn.metrics import (
     r2_score,
 )
 
-from moe.bootstrap import BINS, bin_of
+from moe.bootstrap import BINS, confidence_bin
 
-ELSE = "(other)"
+OTHER_LABEL = "(other)"
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequen
     macro = _averages(true, predicted, names, "macro")
     weighted = _averages(true, predicted, names, "weighted")
     each = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
-    inside = [name if name in names else ELSE for name in predicted]
-    matrix = confusion_matrix(true, inside, labels=[*names, ELSE])[: len(names)]
+    inside = [name if name in names else OTHER_LABEL for name in predicted]
+    matrix = confusion_matrix(true, inside, labels=[*names, OTHER_LABEL])[: len(names)]
     return {
         "rows": len(true),
         "accuracy": float(accuracy_score(true, predicted)),
@@ -65,7 +65,7 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return figures | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
 
 
-def honesty(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """How far probabilities (N, K) are from what happened: ECE, Brier score, log loss; 0 is best for all.
 
     Args:
@@ -80,7 +80,7 @@ def honesty(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
     one_hot = np.eye(probabilities.shape[1])[true]  # (N, K)
     ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")  # (N,)
     return {
-        "ece": _gap(confidence, right, bin_of(confidence)),
+        "ece": _gap(confidence, right, confidence_bin(confidence)),
         "ece_adaptive": _gap(confidence, right, ranks * BINS // len(true)),
         "brier": float(np.square(probabilities - one_hot).sum(1).mean()),
         "log_loss": float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),

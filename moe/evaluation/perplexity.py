@@ -11,17 +11,17 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from moe.data.collator import Batch, Collate, inputs_of
-from moe.data.sampler import by_budget, row_lengths
+from moe.data.collator import Batch, Collate, model_inputs
+from moe.data.sampler import batch_by_tokens, row_lengths
 from moe.model.backbone import token_budget
-from moe.model.mixture import Mixture, Routed, allowed_experts
+from moe.model.mixture import Mixture, RouterOutput, allowed_experts
 
 SEED = 0
 """Of the masks: encoders are asked for the same tokens each time."""
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class LMEvaluation:
     """What was seen of some rows.
 
     Args:
@@ -45,36 +45,36 @@ class Foreseen:
         """Both together."""
         rights = [one.right for one in (self, other) if one.right is not None]
         right = sum(rights) if rights else None
-        return Foreseen(self.loss + other.loss, self.tokens + other.tokens, self.rows + other.rows, right)
+        return LMEvaluation(self.loss + other.loss, self.tokens + other.tokens, self.rows + other.rows, right)
 
 
 @torch.no_grad()
-def foresee(model: Mixture, rows: Dataset, collate: Collate) -> Foreseen:
+def evaluate_perplexity(model: Mixture, rows: Dataset, collate: Collate) -> LMEvaluation:
     """Run a model over rows of tokens."""
-    assert model.source.language is not None
+    assert model.loaded_backbone.lm_head is not None
     model.eval()
-    device, found = model.owners.device, Foreseen()
+    device, found = model.domain_expert_mask.device, LMEvaluation()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        for some in by_budget(row_lengths(rows), token_budget(device, model.backbone.dtype)):
+        for some in batch_by_tokens(row_lengths(rows), token_budget(device, model.backbone.dtype)):
             if len(some):
                 batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in some]).items()}
-                out = model(**inputs_of(batch))
-                each = model.source.language.losses(out.pooled, batch["tokens"])  # (N,)
-                found += Foreseen(float(each.double().sum()), len(each), *_routed(model, out.routed, batch))
+                out = model(**model_inputs(batch))
+                each = model.loaded_backbone.lm_head.token_losses(out.pooled, batch["tokens"])  # (N,)
+                found += LMEvaluation(float(each.double().sum()), len(each), *_routed(model, out.routing, batch))
     return found
 
 
-def _routed(model: Mixture, routed: Routed | None, batch: Batch) -> tuple[int, int | None]:
+def _routed(model: Mixture, routed: RouterOutput | None, batch: Batch) -> tuple[int, int | None]:
     known = batch["domain"] >= 0  # (B,)
     if routed is None:
         return int(known.sum()), None
-    own = allowed_experts(model.owners, batch["domain"])  # (B, E)
-    best = of_texts(routed.dense, batch).argmax(-1, keepdim=True)  # (B, 1)
+    own = allowed_experts(model.domain_expert_mask, batch["domain"])  # (B, E)
+    best = weights_per_text(routed.probs, batch).argmax(-1, keepdim=True)  # (B, 1)
     return int(known.sum()), int((own.gather(1, best)[:, 0] & known).sum())
 
 
-def of_texts(dense: Tensor, batch: Batch) -> Tensor:
+def weights_per_text(dense: Tensor, batch: Batch) -> Tensor:
     """Soft shares (B, E) of texts: where tokens (B, T, E) are routed, the mean of a text's own."""
     if dense.dim() == 2:
         return dense
@@ -82,14 +82,14 @@ def of_texts(dense: Tensor, batch: Batch) -> Tensor:
     return (dense * real).sum(1) / real.sum(1)  # (B, E)
 
 
-def foresee_all(model: Mixture, held_out: Mapping[str, Dataset], collate: Collate) -> dict[str, float]:
+def evaluate_perplexities(model: Mixture, held_out: Mapping[str, Dataset], collate: Collate) -> dict[str, float]:
     """`perplexity` over all of some rows by domain, `perplexity_DOMAIN` of each, `routing` where there is a router."""
-    found = {name: foresee(model, rows, collate) for name, rows in held_out.items()}
-    whole = sum(found.values(), start=Foreseen())
+    found = {name: evaluate_perplexity(model, rows, collate) for name, rows in held_out.items()}
+    whole = sum(found.values(), start=LMEvaluation())
     routing = {} if whole.right is None else {"routing": whole.right / max(1, whole.rows)}
-    return {"perplexity": whole.perplexity, **told(found), **routing}
+    return {"perplexity": whole.perplexity, **perplexity_fields(found), **routing}
 
 
-def told(found: Mapping[str, Foreseen]) -> dict[str, float]:
+def perplexity_fields(found: Mapping[str, LMEvaluation]) -> dict[str, float]:
     """`perplexity_ROLE` of each."""
     return {f"perplexity_{name}": one.perplexity for name, one in found.items()}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from experts.errors import Fault
-from moe.data.readers import encodable
-from moe.explain.integrated_gradients import Integral, Way, blank_token, integrate, odds, way_of
-from moe.explain.word_spans import Reading, read_words
-from moe.inference.per_expert import each_alone
-from moe.inference.predictor import Answer, Predictor
-from moe.inference.stream import answer_texts, as_row
+from moe.data.readers import is_encodable
+from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate, log_odds
+from moe.explain.word_spans import Tokenization, tokenize_words
+from moe.inference.per_expert import predict_per_expert
+from moe.inference.predictor import Prediction, Predictor
+from moe.inference.stream import predict_texts, to_row
 
 STEPS = 64
 ONE_EXPERT = "one expert alone answers, so there is nothing to route"
@@ -27,7 +27,7 @@ PINNED = "the text was pinned to one expert"
 
 
 @dataclass(frozen=True)
-class Weight:
+class WordWeight:
     """What one word of a text adds to a figure.
 
     Args:
@@ -43,7 +43,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Reason:
+class Attribution:
     """The words for and against one label, or one expert.
 
     Args:
@@ -55,7 +55,7 @@ class Reason:
     """
 
     of: str
-    words: tuple[Weight, ...]
+    words: tuple[WordWeight, ...]
     value: float
     blank: float
     delta: float
@@ -77,8 +77,8 @@ class Explanation:
 
     text: str
     answer: dict[str, Any]
-    why: Reason
-    router: Reason | None
+    why: Attribution
+    router: Attribution | None
     unrouted: str | None
     alone: dict[str, dict[str, Any]]
     blank: str
@@ -104,16 +104,16 @@ def explain(
         Fault: when captum is missing, the text has no word, domain or task are unknown, the predictor averages windows,
             or memory runs out.
     """
-    check(predictor, text, domain, task)
-    (answer,) = answer_texts([text], predictor, domain, task)
-    reading = read(predictor, text)
-    way = way_of(predictor, [reading], domain)
+    check_explainable(predictor, text, domain, task)
+    (answer,) = predict_texts([text], predictor, domain, task)
+    reading = tokenize_text(predictor, text)
+    way = build_paths(predictor, [reading], domain)
     chosen = torch.tensor([answer.labels.index(answer.label)], device=way.ids.device)  # (1,)
-    why = integrate(predictor, way, partial(label_odds, predictor, answer.task, chosen), steps)
+    why = integrate(predictor, way, partial(label_log_odds, predictor, answer.task, chosen), steps)
     routed, unrouted = _routed(predictor, way, reading, answer, steps)
     return Explanation(
         text=text,
-        answer=as_row(answer, predictor.model.bank.names),
+        answer=to_row(answer, predictor.model.bank.names),
         why=_reason(answer.label, reading, why),
         router=routed,
         unrouted=unrouted,
@@ -123,7 +123,7 @@ def explain(
     )
 
 
-def check(predictor: Predictor, text: str, domain: str | None, task: str | None) -> None:
+def check_explainable(predictor: Predictor, text: str, domain: str | None, task: str | None) -> None:
     """Refuse what cannot be explained.
 
     Raises:
@@ -131,36 +131,36 @@ def check(predictor: Predictor, text: str, domain: str | None, task: str | None)
     """
     if predictor.windows:
         raise Fault("a model that cuts long texts", "one that averages windows", "explain without windows")
-    if not text.strip() or not encodable(text):
+    if not text.strip() or not is_encodable(text):
         raise Fault("a text with words in it", "none" if not text.strip() else "bytes that are no text", "give a text")
     predictor.check(task, domain)
 
 
-def read(predictor: Predictor, text: str) -> Reading:
+def tokenize_text(predictor: Predictor, text: str) -> Tokenization:
     """A text as the model reads it, word by word."""
-    return read_words(text, predictor.tokenizer, predictor.template, predictor.max_length)
+    return tokenize_words(text, predictor.tokenizer, predictor.template, predictor.max_length)
 
 
-def label_odds(
+def label_log_odds(
     predictor: Predictor, task: str, chosen: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
     """Log-odds (N,) of a label of the task for each text; `chosen` (B,) is repeated over the N = steps · B rows."""
     out, space = predictor.model(ids, mask, allowed=allowed, hard=predictor.hard), predictor.model.labels
     own = torch.tensor(space.mask(task), device=ids.device)  # (K,)
     logits = out.logits[space.head_of[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
-    return odds(logits, chosen.repeat(len(ids) // len(chosen)))  # (N,)
+    return log_odds(logits, chosen.repeat(len(ids) // len(chosen)))  # (N,)
 
 
 def _expert_odds(predictor: Predictor, expert: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
-    _, routed = predictor.model.look(ids, mask, back=torch.is_grad_enabled())
+    _, routed = predictor.model.encode_trunk(ids, mask, with_grad=torch.is_grad_enabled())
     assert routed is not None
-    shares = routed.dense.clamp(min=torch.finfo(routed.dense.dtype).tiny).log()  # (N, E)
-    return odds(shares, expert.repeat(len(ids)))  # (N,)
+    shares = routed.probs.clamp(min=torch.finfo(routed.probs.dtype).tiny).log()  # (N, E)
+    return log_odds(shares, expert.repeat(len(ids)))  # (N,)
 
 
 def _routed(
-    predictor: Predictor, way: Way, reading: Reading, answer: Answer, steps: int
-) -> tuple[Reason | None, str | None]:
+    predictor: Predictor, way: IGPath, reading: Tokenization, answer: Prediction, steps: int
+) -> tuple[Attribution | None, str | None]:
     """Words for the most probable of the experts that answered, or why there are none."""
     gate, names = predictor.model.gate, predictor.model.bank.names
     if way.allowed is None or gate is None or len(names) == 1:
@@ -174,22 +174,22 @@ def _routed(
     return _reason(names[best], reading, found), None
 
 
-def _reason(of: str, reading: Reading, found: Integral) -> Reason:
-    words = weights(reading, found.tokens[0].tolist())
+def _reason(of: str, reading: Tokenization, found: TokenAttributions) -> Attribution:
+    words = word_weights(reading, found.tokens[0].tolist())
     value, blank = float(found.value[0]), float(found.start[0])
-    return Reason(of, words, value, blank, sum(one.weight for one in words) - (value - blank))
+    return Attribution(of, words, value, blank, sum(one.weight for one in words) - (value - blank))
 
 
-def weights(reading: Reading, tokens: Sequence[float]) -> tuple[Weight, ...]:
+def word_weights(reading: Tokenization, tokens: Sequence[float]) -> tuple[WordWeight, ...]:
     """The tokens' figures (T,) summed to the text's words."""
     return tuple(
-        Weight(reading.said(one), one.start, one.end, sum(tokens[place] for place in one.tokens))
+        WordWeight(reading.word_text(one), one.start, one.end, sum(tokens[place] for place in one.tokens))
         for one in reading.words
     )
 
 
-def _alone(predictor: Predictor, text: str, answer: Answer) -> dict[str, dict[str, Any]]:
-    found: Mapping[str, Sequence[Answer]] = each_alone(predictor, [text], [answer.task])
+def _alone(predictor: Predictor, text: str, answer: Prediction) -> dict[str, dict[str, Any]]:
+    found: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [answer.task])
     shares = dict(zip(predictor.model.bank.names, answer.shares.tolist(), strict=True))
     return {
         name: {"share": shares[name], "label": one.label, "probability": one.confidence}

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from experts.errors import Fault
-from moe.explain.word_spans import Reading
+from moe.explain.word_spans import Tokenization
 from moe.inference.predictor import Predictor
-from moe.profiling import within_memory
+from moe.profiling import oom_guard
 
 if TYPE_CHECKING:
     from captum.attr import IntegratedGradients
 
-ROOM = 4
+BACKWARD_MEMORY_FACTOR = 4
 """A pass with its way back holds about so many times the memory of one without."""
 
 
 @dataclass(frozen=True)
-class Way:
+class IGPath:
     """Texts (B), each on the way from its blank self to itself.
 
     Args:
@@ -41,12 +41,12 @@ class Way:
     allowed: Tensor | None
 
 
-Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+TargetFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Ids (N, T), mask (N, T) and allowed experts (N, E) → a figure of each (N,)."""
 
 
 @dataclass(frozen=True)
-class Integral:
+class TokenAttributions:
     """What came of it: `tokens` (B, T) add up to `value` − `start`, (B,) each, as exactly as the steps allow."""
 
     tokens: Tensor
@@ -54,7 +54,7 @@ class Integral:
     start: Tensor
 
 
-def library() -> "type[IntegratedGradients]":
+def load_captum() -> "type[IntegratedGradients]":
     """Captum's integrated gradients.
 
     Raises:
@@ -82,7 +82,7 @@ def blank_token(predictor: Predictor) -> str:
     raise Fault("a tokenizer with a mask or padding token", "neither", "use another backbone")
 
 
-def way_of(predictor: Predictor, readings: Sequence[Reading], domain: str | None) -> Way:
+def build_paths(predictor: Predictor, readings: Sequence[Tokenization], domain: str | None) -> IGPath:
     """The way of each text, the experts held that it is answered by.
 
     Where gates are chosen and not blended (hard, team, top-k), a choice has no slope: the text's own is kept all along.
@@ -97,11 +97,11 @@ def way_of(predictor: Predictor, readings: Sequence[Reading], domain: str | None
     blank_id = int(str(predictor.tokenizer.convert_tokens_to_ids(blank_token(predictor))))
     blank = ids.masked_fill(own, blank_id)  # (B, T)
     pinned = predictor.pinned([domain] * len(readings)) if domain else None  # (B, E)
-    _, routed = predictor.model.look(ids, mask, allowed=pinned, hard=predictor.hard)
-    return Way(ids, mask, blank, routed.gates > 0 if routed else None)
+    _, routed = predictor.model.encode_trunk(ids, mask, allowed=pinned, hard=predictor.hard)
+    return IGPath(ids, mask, blank, routed.gates > 0 if routed else None)
 
 
-def integrate(predictor: Predictor, way: Way, measure: Measure, steps: int) -> Integral:
+def integrate(predictor: Predictor, way: IGPath, measure: TargetFunction, steps: int) -> TokenAttributions:
     """Integrate the figure's gradient along straight lines between the embeddings of blank and text.
 
     All other tokens (special ones, the template's) are alike at both ends and add nothing.
@@ -109,7 +109,7 @@ def integrate(predictor: Predictor, way: Way, measure: Measure, steps: int) -> I
     Raises:
         Fault: when captum is missing, or memory runs out.
     """
-    method, model = library(), predictor.model
+    method, model = load_captum(), predictor.model
     layer = model.backbone.get_input_embeddings()
     with torch.no_grad():
         text, blank = (layer(ids).float() for ids in (way.ids, way.blank))  # (B, T, D)
@@ -119,18 +119,18 @@ def integrate(predictor: Predictor, way: Way, measure: Measure, steps: int) -> I
             return measure(ids, mask, allowed)  # (N,)
 
     rest: tuple[Any, ...] = (way.ids, way.mask, way.allowed)
-    at_once = max(len(way.ids), predictor.tokens // (ROOM * way.ids.shape[1]))
+    at_once = max(len(way.ids), predictor.tokens // (BACKWARD_MEMORY_FACTOR * way.ids.shape[1]))
     model.eval()
-    with _frozen(model), within_memory("lower --batch-tokens"):
+    with _frozen(model), oom_guard("lower --batch-tokens"):
         with torch.no_grad():
             value, start = figure(text, *rest), figure(blank, *rest)  # (B,)
         shares = method(figure).attribute(
             text, blank, additional_forward_args=rest, n_steps=steps, internal_batch_size=at_once
         )
-    return Integral(shares.sum(-1).detach(), value, start)  # (B, T)
+    return TokenAttributions(shares.sum(-1).detach(), value, start)  # (B, T)
 
 
-def odds(logits: Tensor, chosen: Tensor) -> Tensor:
+def log_odds(logits: Tensor, chosen: Tensor) -> Tensor:
     """Log-odds (N,) of a column (N,) of logits, or of logarithms of shares, (N, K) against all the others."""
     mine = torch.zeros_like(logits, dtype=torch.bool).scatter(1, chosen[:, None], True)  # (N, K)
     others = logits.masked_fill(mine, float("-inf")).logsumexp(1)  # (N,)

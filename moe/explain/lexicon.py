@@ -20,23 +20,23 @@ from rich.text import Text
 from experts.domain import Labels
 from experts.errors import Fault
 from moe.console import Table, bar, info
-from moe.data.readers import texts
-from moe.data.sampler import by_budget
+from moe.data.readers import read_texts
+from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
-from moe.explain.explain import label_odds, read, weights
-from moe.explain.integrated_gradients import ROOM, blank_token, integrate, library, way_of
-from moe.explain.word_spans import Reading
-from moe.inference.output import check_out, to_file
+from moe.explain.explain import label_log_odds, tokenize_text, word_weights
+from moe.explain.integrated_gradients import BACKWARD_MEMORY_FACTOR, blank_token, build_paths, integrate, load_captum
+from moe.explain.word_spans import Tokenization
+from moe.inference.output import check_output, write_rows
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 
-STEPS, LEAST, SHOWN = 32, 5, 15
-CERTAIN = 1.96
+STEPS, MIN_COUNT, SHOWN_WORDS = 32, 5, 15
+Z_95 = 1.96
 """Standard errors to each side of a mean that hold 95 % of a normal distribution."""
 
 
 @dataclass
-class Found:
+class WordStats:
     """A word's weights so far, for each label (K,)."""
 
     total: np.ndarray
@@ -58,7 +58,7 @@ class Found:
     def spread(self) -> np.ndarray:
         """Half of the 95 % interval of the mean (K,), of two places or more."""
         variance = (self.squares - self.total**2 / self.count).clip(0) / (self.count - 1)  # (K,)
-        return CERTAIN * np.sqrt(variance / self.count)
+        return Z_95 * np.sqrt(variance / self.count)
 
 
 @dataclass
@@ -67,12 +67,12 @@ class Lexicon:
 
     labels: Labels
     texts: int = 0
-    words: dict[str, Found] = field(default_factory=dict)
+    words: dict[str, WordStats] = field(default_factory=dict)
 
     def add(self, word: str, weight: np.ndarray) -> None:
         """A word of a text, with its weight for each label (K,)."""
         if word not in self.words:
-            self.words[word] = Found(np.zeros(len(self.labels)), np.zeros(len(self.labels)))
+            self.words[word] = WordStats(np.zeros(len(self.labels)), np.zeros(len(self.labels)))
         self.words[word].add(weight)
 
     def rows(self, least: int) -> list[dict[str, Any]]:
@@ -81,10 +81,10 @@ class Lexicon:
         return [self._row(word, one) for word, one in sorted(kept, key=lambda pair: -np.abs(pair[1].mean).max())]
 
     def as_json(self, least: int) -> dict[str, Any]:
-        """As plain JSON values, see `lexicon_of_file`."""
+        """As plain JSON values, see `build_lexicon`."""
         return {"labels": list(self.labels), "texts": self.texts, "words": self.rows(least)}
 
-    def _row(self, word: str, one: Found) -> dict[str, Any]:
+    def _row(self, word: str, one: WordStats) -> dict[str, Any]:
         mean, spread = (
             {label: round(float(x), 6) for label, x in zip(self.labels, some, strict=True)}
             for some in (one.mean, one.spread if one.count > 1 else np.zeros(len(self.labels)))
@@ -93,7 +93,7 @@ class Lexicon:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LexiconRequest:
     """One call of `moe explain`.
 
     Args:
@@ -110,13 +110,13 @@ class Asked:
 
     texts: tuple[str, ...] = ()
     file: Path | None = None
-    column: str = "text"
+    text_column: str = "text"
     out: Path | None = None
     spreadsheet: bool = False
     domain: str | None = None
     task: str | None = None
-    least: int = LEAST
-    most: int | None = None
+    min_count: int = MIN_COUNT
+    max_texts: int | None = None
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
@@ -125,17 +125,19 @@ class Asked:
             Fault: for texts and a file, or neither; a file for the words of no corpus; a file that cannot be read or
                 written; without captum.
         """
-        library()
+        load_captum()
         if bool(self.texts) == (self.file is not None):
             raise Fault("texts or --file", "both" if self.texts else "neither", "give one of them")
         if self.out is not None and self.file is None:
             raise Fault("--file for --out", "texts", "leave --out out, or take --json > FILE")
-        check_out(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet)
         if self.file is not None:
-            texts(self.file, Columns(text=self.column))
+            read_texts(self.file, Columns(text=self.text_column))
 
 
-def lexicon_of_file(predictor: Predictor, asked: Asked, steps: int = STEPS, quiet: bool = True) -> dict[str, Any]:
+def build_lexicon(
+    predictor: Predictor, asked: LexiconRequest, steps: int = STEPS, quiet: bool = True
+) -> dict[str, Any]:
     """The words of a file's texts, by the labels that their texts could have been given; written where that is asked.
 
     Returns:
@@ -148,64 +150,71 @@ def lexicon_of_file(predictor: Predictor, asked: Asked, steps: int = STEPS, quie
     """
     assert asked.file is not None
     predictor.check(asked.task, asked.domain)
-    records = list(islice(texts(asked.file, Columns(text=asked.column)), asked.most))
+    records = list(islice(read_texts(asked.file, Columns(text=asked.text_column)), asked.max_texts))
     good = [str(record.values["text"]) for record in records if not record.error]
     if not good:
         raise Fault(f"texts in {asked.file}", "none that can be read", "name another file or --text-column")
     found: dict[Labels, Lexicon] = {}
     with bar("explain", len(good), "text", quiet) as meter:
-        for count in gather(found, good, predictor, asked, steps):
+        for count in add_texts(found, good, predictor, asked, steps):
             meter.advance(count)
     report = {
         "file": str(asked.file),
         "texts": len(good),
         "skipped": len(records) - len(good),
         "steps": steps,
-        "least": asked.least,
+        "least": asked.min_count,
         "blank": blank_token(predictor),
-        "lexicons": [one.as_json(asked.least) for one in found.values()],
+        "lexicons": [one.as_json(asked.min_count) for one in found.values()],
     }
     if asked.out is not None:
-        to_file(as_rows(report), asked.out, asked.spreadsheet)
+        write_rows(as_rows(report), asked.out, asked.spreadsheet)
         info(f"written to {asked.out}")
     return report
 
 
-def gather(
-    found: dict[Labels, Lexicon], good: Sequence[str], predictor: Predictor, asked: Asked, steps: int
+def add_texts(
+    found: dict[Labels, Lexicon], good: Sequence[str], predictor: Predictor, asked: LexiconRequest, steps: int
 ) -> Iterator[int]:
     """Add texts to the lexicons of their labels, batch by batch; gives how many each batch had."""
     for at in range(0, len(good), predictor.window):
         window = good[at : at + predictor.window]
         groups: dict[str, list[str]] = defaultdict(list)
-        for text, answer in zip(window, answer_texts(window, predictor, asked.domain, asked.task), strict=True):
+        for text, answer in zip(window, predict_texts(window, predictor, asked.domain, asked.task), strict=True):
             groups[answer.task].append(text)
         for task, some in groups.items():
-            labels = labels_of(predictor, task)
+            labels = task_labels(predictor, task)
             lexicon = found.setdefault(labels, Lexicon(labels))
-            readings = [read(predictor, text) for text in some]
-            for batch in by_budget([len(one.ids) for one in readings], predictor.tokens // ROOM):
+            readings = [tokenize_text(predictor, text) for text in some]
+            for batch in batch_by_tokens(
+                [len(one.ids) for one in readings], predictor.tokens // BACKWARD_MEMORY_FACTOR
+            ):
                 _add(lexicon, [readings[i] for i in batch], predictor, asked, task, steps)
                 yield len(batch)
 
 
-def labels_of(predictor: Predictor, task: str) -> Labels:
+def task_labels(predictor: Predictor, task: str) -> Labels:
     """A task's labels, in the order of its answers' probabilities."""
     space = predictor.model.labels
     return tuple(label for label, own in zip(space.heads[space.head_of[task]], space.mask(task), strict=True) if own)
 
 
 def _add(
-    lexicon: Lexicon, readings: Sequence[Reading], predictor: Predictor, asked: Asked, task: str, steps: int
+    lexicon: Lexicon,
+    readings: Sequence[Tokenization],
+    predictor: Predictor,
+    asked: LexiconRequest,
+    task: str,
+    steps: int,
 ) -> None:
     """Each word of these texts, with its weight for every label."""
-    way, by_label = way_of(predictor, readings, asked.domain), []
+    way, by_label = build_paths(predictor, readings, asked.domain), []
     for k in range(len(lexicon.labels)):
         chosen = torch.full((len(readings),), k, device=way.ids.device)  # (B,)
-        by_label.append(integrate(predictor, way, partial(label_odds, predictor, task, chosen), steps).tokens)
+        by_label.append(integrate(predictor, way, partial(label_log_odds, predictor, task, chosen), steps).tokens)
     tokens = torch.stack(by_label).cpu()  # (K, B, T)
     for row, one in enumerate(readings):
-        each = [weights(one, tokens[k, row].tolist()) for k in range(len(lexicon.labels))]
+        each = [word_weights(one, tokens[k, row].tolist()) for k in range(len(lexicon.labels))]
         for same in zip(*each, strict=True):
             lexicon.add(same[0].word.casefold(), np.array([weight.weight for weight in same]))
     lexicon.texts += len(readings)
@@ -234,7 +243,7 @@ def _table(one: Mapping[str, Any]) -> Table:
     for label in one["labels"]:
         table.add_column(f"→ {label}", overflow="fold")
         table.add_column("weight", justify="right", no_wrap=True)
-        best = sorted(one["words"], key=lambda row: -row["weight"][label])[:SHOWN]
+        best = sorted(one["words"], key=lambda row: -row["weight"][label])[:SHOWN_WORDS]
         columns.append([_cells(row, label) for row in best if row["weight"][label] > 0])
     for place in range(max(map(len, columns), default=0)):
         cells = [column[place] if place < len(column) else ("", "") for column in columns]

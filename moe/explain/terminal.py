@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moe.console import Table
-from moe.explain.explain import Explanation, Reason, Weight
+from moe.explain.explain import Attribution, Explanation, WordWeight
 from moe.plots.style import ORANGE, SKY
 
 FOR, AGAINST = f"bold {SKY}", f"underline {ORANGE}"
@@ -22,7 +22,11 @@ def explanation_view(found: Explanation) -> RenderableType:
     reasons = [_reason_table(found.why, f"words for {found.why.of}")]
     if found.router:
         reasons.append(_reason_table(found.router, f"words for expert {found.router.of}"))
-    parts: list[RenderableType] = [_head(found), marked(found.text, found.why), Columns(reasons, padding=(0, 2))]
+    parts: list[RenderableType] = [
+        _head(found),
+        highlight_words(found.text, found.why),
+        Columns(reasons, padding=(0, 2)),
+    ]
     parts += [_expert_table(found)] if found.alone else []
     return Group(*parts, *(Text(line, style="dim") for line in _remarks(found)))
 
@@ -34,7 +38,7 @@ def _head(found: Explanation) -> Text:
     return Text(f"{label}", style="bold").append(f" {answer['confidence']:.3f}{polarity}, task {answer['task']}")
 
 
-def marked(text: str, reason: Reason) -> Text:
+def highlight_words(text: str, reason: Attribution) -> Text:
     """The text, its strong words marked: bold for, underlined against."""
     shown = Text(text)
     for one in reason.words:
@@ -43,11 +47,11 @@ def marked(text: str, reason: Reason) -> Text:
     return shown
 
 
-def _strong(one: Weight, words: Sequence[Weight]) -> bool:
+def _strong(one: WordWeight, words: Sequence[WordWeight]) -> bool:
     return abs(one.weight) >= STRONG * max(abs(other.weight) for other in words)
 
 
-def _reason_table(reason: Reason, title: str) -> Table:
+def _reason_table(reason: Attribution, title: str) -> Table:
     """The strongest words, in the text's order, with their weights and a bar each."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("word", overflow="fold")
@@ -77,7 +81,7 @@ def _expert_table(found: Explanation) -> Table:
     return table
 
 
-def _rough(one: Reason) -> bool:
+def _rough(one: Attribution) -> bool:
     """Whether the sum is off by more than a twentieth of the way, and by what would be seen."""
     return abs(one.delta) > max(MUCH * abs(one.value - one.blank), MUCH)
 

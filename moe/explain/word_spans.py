@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
-from moe.data.collator import readable
+from moe.data.collator import replace_surrogates
 
 _HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTERS = rf"[^\W{_HAN}]+"
@@ -29,7 +29,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Tokenization:
     """A text as the backbone reads it.
 
     Args:
@@ -44,12 +44,12 @@ class Reading:
     words: tuple[Word, ...]
     truncated: bool
 
-    def said(self, word: Word) -> str:
+    def word_text(self, word: Word) -> str:
         """The word as the text has it."""
         return self.text[word.start : word.end]
 
 
-def read_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int) -> Reading:
+def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int) -> Tokenization:
     """Tokenise a text inside its template, and find the tokens of each of its words.
 
     Words that share a token, as Chinese ones may, are one.
@@ -59,7 +59,7 @@ def read_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max
     """
     if not tokenizer.is_fast:
         raise Fault("a tokenizer that tells places in the text", "a slow one", "use a backbone with a fast tokenizer")
-    plain = readable(text)
+    plain = replace_surrogates(text)
     out = tokenizer(
         template.replace("{text}", plain),
         truncation=True,
@@ -75,7 +75,7 @@ def read_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max
         for place, (start, end) in enumerate(out["offset_mapping"][0])
         if own[place] is not None
     ]
-    return Reading(text, out["input_ids"][0], tuple(_words(plain, spans)), len(out["input_ids"]) > 1)
+    return Tokenization(text, out["input_ids"][0], tuple(_words(plain, spans)), len(out["input_ids"]) > 1)
 
 
 def _words(text: str, spans: list[tuple[int, int, int]]) -> Iterator[Word]:

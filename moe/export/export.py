@@ -13,9 +13,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import MANIFEST, refuse_existing
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from experts.expert_io import CARD as EXPERT_CARD
-from moe.checkpoints.expert import expert_settings
+from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
 from moe.export.hub import write_hub
@@ -23,8 +23,8 @@ from moe.export.merged_weights import write_dense
 from moe.export.onnx import write_graph, write_openvino
 from moe.export.peft import write_adapters
 from moe.export.selection import Choice, Source, alone, open_source, together
-from moe.inference.loading import laid_over
-from moe.model.backbone import BackboneSettings, read_config
+from moe.inference.loading import override_backbone
+from moe.model.backbone import BackboneSettings, read_backbone_config
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def export(ask: Ask) -> Found:
             cannot do with the model.
     """
     if ask.to not in TARGETS:
-        raise Fault(f"--to {', '.join(TARGETS)}", repr(ask.to), guess(ask.to, TARGETS))
+        raise Fault(f"--to {', '.join(TARGETS)}", repr(ask.to), suggest(ask.to, TARGETS))
     _refuse_options(ask)
     refuse_existing(ask.target, ask.overwrite)
     told = TARGETS[ask.to](ask)
@@ -126,15 +126,15 @@ def _dense(ask: Ask) -> Found:
 
 def backbone_of(ask: Ask) -> BackboneSettings:
     """How the model's backbone is loaded."""
-    own = expert_settings(ask.model) if (ask.model / EXPERT_CARD).is_file() else read_card(ask.model).backbone_settings
-    return laid_over(own, ask.sets)
+    own = read_backbone_settings(ask.model) if (ask.model / EXPERT_CARD).is_file() else read_card(ask.model).backbone_settings
+    return override_backbone(own, ask.sets)
 
 
 def as_stored(settings: BackboneSettings) -> BackboneSettings:
     """Where nobody names a precision, the one that the backbone's own files are in, whatever computes fast here."""
     if settings.dtype != "auto" or settings.quantization != "none":
         return settings
-    whole = read_config(settings).dtype in (None, torch.float32)
+    whole = read_backbone_config(settings).dtype in (None, torch.float32)
     return settings.model_copy(update={"dtype": "float32" if whole else "bfloat16"})
 
 

@@ -16,10 +16,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from experts.atomic_io import (
     MANIFEST,
     check_manifest,
-    listed,
+    read_manifest,
     read_json,
     sha256_of,
-    whole_folder,
+    atomic_folder,
     write_manifest,
     write_text,
 )
@@ -57,8 +57,8 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
     calibration = read_calibration(folder)
     made_up = _made_up(folder, card)
     figures, rows = _figures(folder, card) if not made_up else ([], "none")
-    with whole_folder(out, overwrite, unlisted=(CALIBRATION,)) as temporary:
-        names = listed(folder)
+    with atomic_folder(out, overwrite, unlisted=(CALIBRATION,)) as temporary:
+        names = read_manifest(folder)
         assert isinstance(names, dict)
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from experts.atomic_io import write_json
 from experts.safetensors_io import save_tensors
 from moe.export.selection import Choice, Source, heads_of
-from moe.inference.predictor import SIGNS
+from moe.inference.predictor import POLARITY_LABELS
 from moe.model.heads import Heads, head_key
 
 READING, HEADS = "reading.json", "heads.safetensors"
@@ -65,13 +65,13 @@ def reading_of(source: Source) -> Reading:
             head=head,
             columns=tuple(i for i, own in enumerate(space.mask(task)) if own),
             temperature=calibration.temperature(task) if calibration else 1.0,
-            sign=next((pair for pair in SIGNS if set(pair) <= set(space.tasks[task])), None),
+            sign=next((pair for pair in POLARITY_LABELS if set(pair) <= set(space.tasks[task])), None),
         )
         for task, head in space.head_of.items()
     }
     domains = tuple(
         DomainReading(name=one.name, experts=one.expert_names, task=next(iter(space.tasks_of(one.name)), None))
-        for one in model.own_domains
+        for one in model.trained_domains
     )
     bound = _bound(source)
     return Reading(

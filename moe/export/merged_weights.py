@@ -14,16 +14,16 @@ from transformers import PreTrainedModel
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from transformers.pytorch_utils import Conv1D
 
-from experts.atomic_io import whole_folder, write_text
+from experts.atomic_io import atomic_folder, write_text
 from experts.errors import Fault
 from experts.expert_io import README
-from experts.lora_delta import LowRank
+from experts.lora_delta import LowRankUpdate
 from moe.console import info
 from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.peft import said_of
 from moe.export.selection import Choice, Source, own_update, whole_update
-from moe.model.backbone import BackboneSettings, load_backbone, read_config
+from moe.model.backbone import BackboneSettings, load_backbone, read_backbone_config
 
 FEW_BITS = torch.bfloat16
 """What weights of few bits become before an expert is folded into them: the precision that they were computed in."""
@@ -51,17 +51,17 @@ def write_dense(
     if few and not quantized:
         info(f"the backbone is loaded in {settings.quantization}: folding there would round; writing 16-bit weights")
     found: dict[str, Any] = {"name": choice.name}
-    with whole_folder(out, overwrite) as temporary:
+    with atomic_folder(out, overwrite) as temporary:
         found["heads"] = write_heads(temporary, source, choice)
         update = whole_update(source.model, choice)
         whole = fold(source, choice)
-        whole.config.use_cache = getattr(read_config(settings), "use_cache", None)
+        whole.config.use_cache = getattr(read_backbone_config(settings), "use_cache", None)
         if quantized:
             found["lost"] = _write_rounded(temporary, whole, source, settings, update)
             info(f"rounding to {settings.quantization} is {found['lost']:.0%} of the update's size; 16-bit loses less")
         else:
             whole.save_pretrained(temporary)
-        source.model.source.tokenizer.save_pretrained(temporary)
+        source.model.loaded_backbone.tokenizer.save_pretrained(temporary)
         found["dtype"] = settings.quantization if quantized else str(whole.dtype).removeprefix("torch.")
         write_text(temporary / README, _readme(source, choice, found))
     return found
@@ -69,8 +69,8 @@ def write_dense(
 
 def fold(source: Source, choice: Choice) -> PreTrainedModel:
     """The backbone, with its own head where it has one, and the choice in its weights; the mixture is used up."""
-    model, head = source.model, source.model.source.language
-    whole: PreTrainedModel = head.whole if head else model.backbone
+    model, head = source.model, source.model.loaded_backbone.lm_head
+    whole: PreTrainedModel = head.model if head else model.backbone
     update = own_update(model, choice)
     shared = [name for name in model.bank.shared if name in choice.weights]
     model.bank.muted = tuple(shared)  # a shared expert by itself is not to be there twice
@@ -84,22 +84,22 @@ def fold(source: Source, choice: Choice) -> PreTrainedModel:
 
 
 def _write_rounded(
-    folder: Path, whole: PreTrainedModel, source: Source, settings: BackboneSettings, update: LowRank
+    folder: Path, whole: PreTrainedModel, source: Source, settings: BackboneSettings, update: LowRankUpdate
 ) -> float:
     """Write the folded weights in few bits again; the rounding's size as a share of the update's."""
     with TemporaryDirectory(dir=folder.parent) as plain:
         whole.save_pretrained(plain)
-        source.model.source.tokenizer.save_pretrained(plain)
-        small = load_backbone(settings.model_copy(update={"name": plain, "revision": None}), language=source.language)
+        source.model.loaded_backbone.tokenizer.save_pretrained(plain)
+        small = load_backbone(settings.model_copy(update={"name": plain, "revision": None}), lm_head=source.language)
         small.model.config.use_cache = whole.config.use_cache
-        target = small.language.whole if small.language else small.model
+        target = small.lm_head.model if small.lm_head else small.model
         lost = _lost(whole.base_model, target.base_model, update)
-        target.config.name_or_path = public_name(source.model.source.id)
+        target.config.name_or_path = public_name(source.model.loaded_backbone.id)
         target.save_pretrained(folder)
     return lost
 
 
-def _lost(exact: nn.Module, rounded: nn.Module, update: LowRank) -> float:
+def _lost(exact: nn.Module, rounded: nn.Module, update: LowRankUpdate) -> float:
     """‖rounded − exact‖ over ‖update‖, both over the layers that the update touches."""
     error, size = torch.zeros(()), torch.zeros(())
     for path, (a, b) in update.layers.items():
@@ -121,12 +121,12 @@ def _readme(source: Source, choice: Choice, found: dict[str, Any]) -> str:
     read = "`heads.safetensors` holds the heads, `reading.json` says how they are read.\n" if found["heads"] else ""
     return f"""---
 library_name: transformers
-base_model: {public_name(source.model.source.id)}
+base_model: {public_name(source.model.loaded_backbone.id)}
 tags: [finance, finmoe]
 ---
 # {choice.name}, folded
 
-`{public_name(source.model.source.id)}` with {said_of(choice)}{shared} in its weights ({found["dtype"]}).
+`{public_name(source.model.loaded_backbone.id)}` with {said_of(choice)}{shared} in its weights ({found["dtype"]}).
 It computes what the mixture does when it is pinned there; the router is not in it.
 
 ```python

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers import PreTrainedTokenizerFast
 
-from experts.atomic_io import whole_folder, write_json, write_text
+from experts.atomic_io import atomic_folder, write_json, write_text
 from experts.errors import Fault
 from moe.export.inference_spec import READING, Reading, reading_of
 from moe.export.selection import Source
@@ -45,15 +45,15 @@ class Scored(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, domain: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities (B, K) of each task, polarity (B,), and shares (B, E) where there is a router."""
-        allowed = None if domain is None else allowed_experts(self.model.owners, domain)  # (B, E)
+        allowed = None if domain is None else allowed_experts(self.model.domain_expert_mask, domain)  # (B, E)
         out = self.model(input_ids, attention_mask, allowed=allowed)
         found = {}
         for task, one in self.reading.tasks.items():
             logits = out.logits[one.head][:, list(one.columns)].float()  # (B, K)
             found[f"probabilities/{task}"] = (logits / one.temperature).softmax(-1)  # (B, K)
         found |= _polarities(out.polarity, found, self.reading)
-        if out.routed is not None:
-            found["shares"] = out.routed.dense  # (B, E)
+        if out.routing is not None:
+            found["shares"] = out.routing.probs  # (B, E)
         return found
 
 
@@ -80,7 +80,7 @@ def write_graph(out: Path, source: Source, overwrite: bool) -> dict[str, Any]:
         Fault: when a package is missing, the model cannot become a graph, or the folder cannot be written.
     """
     check_graph(source)
-    with whole_folder(out, overwrite) as temporary:
+    with atomic_folder(out, overwrite) as temporary:
         return fill(temporary, source)
 
 
@@ -88,7 +88,7 @@ def fill(folder: Path, source: Source) -> dict[str, Any]:
     """What `write_graph` writes, into a folder that another makes whole."""
     reading = reading_of(source)
     module = Scored(source.model, reading).eval()
-    inputs = ("input_ids", "attention_mask") + (("domain",) if source.model.only is None else ())
+    inputs = ("input_ids", "attention_mask") + (("domain",) if source.model.active_expert is None else ())
     outputs = _export(module, inputs, folder / GRAPH)
     _write_tokenizer(folder / TOKENIZER, source)
     write_json(folder / READING, reading.model_dump(mode="json") | {"inputs": inputs, "outputs": outputs})
@@ -117,7 +117,7 @@ def check_graph(source: Source) -> None:
             f"{type(source.model.backbone).__name__}, whose position biases are made text by text",
             "fold one expert instead: --to dense",
         )
-    if not isinstance(source.model.source.tokenizer, PreTrainedTokenizerFast):
+    if not isinstance(source.model.loaded_backbone.tokenizer, PreTrainedTokenizerFast):
         raise Fault("a tokenizer that the package tokenizers can save", "a slow one", "name a backbone with a fast one")
 
 
@@ -185,7 +185,7 @@ def _quiet() -> Iterator[None]:
 
 def _write_tokenizer(path: Path, source: Source) -> None:
     """The tokenizer with its own cut and padding in it, so that it gives what the graph reads."""
-    tokenizer = source.model.source.tokenizer
+    tokenizer = source.model.loaded_backbone.tokenizer
     core = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     core.enable_truncation(source.max_length)
     core.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
@@ -255,7 +255,7 @@ def write_openvino(out: Path, source: Source, overwrite: bool) -> dict[str, Any]
     """
     need("openvino", REMEDY)
     check_graph(source)
-    with whole_folder(out, overwrite) as temporary:
+    with atomic_folder(out, overwrite) as temporary:
         found = fill(temporary, source)
         convert(temporary / GRAPH, temporary / MODEL)
         for path in temporary.glob(f"{GRAPH}*"):

@@ -10,12 +10,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from experts.adapter import plain_content
-from experts.atomic_io import read_json, whole_folder, write_text
+from experts.adapter import portable_config
+from experts.atomic_io import read_json, atomic_folder, write_text
 from experts.expert_io import ADAPTER, ADAPTER_CONFIG, README, write_adapter
-from experts.gated_linear import linear_size
+from experts.gated_linear import in_out_features
 from experts.lora import Adapter
-from experts.lora_delta import LowRank, tensors_of
+from experts.lora_delta import LowRankUpdate, peft_tensors
 from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.selection import Choice, Source, whole_update
@@ -34,7 +34,7 @@ def write_adapters(out: Path, source: Source, choices: Sequence[Choice], overwri
     Raises:
         Fault: when the folder exists and `overwrite` is false, or cannot be written.
     """
-    with whole_folder(out, overwrite) as temporary:
+    with atomic_folder(out, overwrite) as temporary:
         return [_write(temporary / one.name, source, one) for one in choices]
 
 
@@ -43,8 +43,8 @@ def _write(folder: Path, source: Source, choice: Choice) -> Found:
     update = everywhere(source, whole_update(source.model, choice))
     like = bank.attached[next(iter(choice.weights))].adapter.content
     like = like | {"task_type": "CAUSAL_LM"} if source.causal else like
-    content = plain_content(bank.layers, like, update, public_name(source.model.source.id))
-    write_adapter(folder, Adapter(content, {}), dict(tensors_of(update, bank.prefix)))
+    content = portable_config(bank.layers, like, update, public_name(source.model.loaded_backbone.id))
+    write_adapter(folder, Adapter(content, {}), dict(peft_tensors(update, bank.prefix)))
     found: Found = {"name": choice.name, "rank": update.rank, "layers": len(update.layers)}
     found["heads"] = write_heads(folder, source, choice)
     if source.causal:
@@ -53,14 +53,14 @@ def _write(folder: Path, source: Source, choice: Choice) -> Found:
     return found
 
 
-def everywhere(source: Source, update: LowRank) -> LowRank:
+def everywhere(source: Source, update: LowRankUpdate) -> LowRankUpdate:
     """The update with zeros where no expert is, in layers of the kinds that it touches.
 
     LoRAX reads a kind of layer in all layers or in none; a trunk without experts would lose the whole kind.
     """
     linear = source.model.bank.layers.linear
     kinds = {path.rsplit(".", 1)[-1] for path in update.layers}
-    return update.over({path: linear_size(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
+    return update.over({path: in_out_features(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
 
 
 def violations_of(folder: Path) -> list[str]:
@@ -84,12 +84,12 @@ def _readme(source: Source, choice: Choice, found: Mapping[str, Any]) -> str:
     head = "\n`heads.safetensors` holds its heads, `reading.json` says how they are read.\n" if found["heads"] else ""
     return f"""---
 library_name: peft
-base_model: {public_name(source.model.source.id)}
+base_model: {public_name(source.model.loaded_backbone.id)}
 tags: [lora, finance, finmoe]
 ---
 # {choice.name}
 
-A LoRA adapter of rank {found["rank"]} for `{public_name(source.model.source.id)}`: {said_of(choice)}.{always}
+A LoRA adapter of rank {found["rank"]} for `{public_name(source.model.loaded_backbone.id)}`: {said_of(choice)}.{always}
 Backbone and adapter compute what the mixture does when it is pinned there; its router is not in it.
 
 ```python

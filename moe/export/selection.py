@@ -8,11 +8,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from experts.errors import Fault, guess
-from experts.lora_delta import LowRank, summed
-from experts.merge_methods import DENSITY, check_method, prunes, weighted
+from experts.errors import Fault, suggest
+from experts.lora_delta import LowRankUpdate, sum_updates
+from experts.merge_methods import DEFAULT_DENSITY, check_merge_method, is_pruning_method, merge_updates
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import open_any
+from moe.inference.loading import load_any_model
 from moe.model.heads import Heads, MixedHeads
 from moe.model.mixture import Mixture
 
@@ -38,12 +38,12 @@ class Source:
     @property
     def language(self) -> bool:
         """Whether the backbone's own head answers, and none of ours."""
-        return self.model.source.language is not None
+        return self.model.loaded_backbone.lm_head is not None
 
     @property
     def causal(self) -> bool:
         """Whether that head foresees the next token, as servers of language models expect."""
-        head = self.model.source.language
+        head = self.model.loaded_backbone.lm_head
         return head is not None and head.kind == "causal"
 
     @property
@@ -58,7 +58,7 @@ def open_source(folder: Path, sets: Sequence[str]) -> Source:
     Raises:
         Fault: when the folder is missing, broken, or made for another backbone.
     """
-    model, template, length = open_any(folder, sets)
+    model, template, length = load_any_model(folder, sets)
     return Source(folder, model, template, length, read_calibration(folder))
 
 
@@ -77,7 +77,7 @@ class Choice:
     name: str
     weights: Mapping[str, float]
     method: str | None = None
-    density: float = DENSITY
+    density: float = DEFAULT_DENSITY
     rank: int | None = None
 
 
@@ -104,18 +104,18 @@ def together(
     Raises:
         Fault: for an unknown method or expert, fewer than two experts, or what the method does not take.
     """
-    check_method(method)
+    check_merge_method(method)
     routed = model.bank.names
     given = _parsed(weights, routed) if weights else dict.fromkeys(routed, 1.0 / max(1, len(routed)))
     if len(given) < 2:
         raise Fault("two experts or more to merge", ", ".join(given) or "none", "leave --merge out for one alone")
-    if density is not None and not (prunes(method) and 0 < density <= 1):
+    if density is not None and not (is_pruning_method(method) and 0 < density <= 1):
         raise Fault(
             "--density above 0 up to 1, for ties, dare_… and magnitude_prune", f"{density:g} for {method}", "mend it"
         )
     if rank is not None and not (method.endswith("svd") and rank > 0):
         raise Fault("--rank above 0, for methods that end in svd", f"{rank} for {method}", "leave it out")
-    return Choice(f"merged-{method.replace('_', '-')}", given, method, DENSITY if density is None else density, rank)
+    return Choice(f"merged-{method.replace('_', '-')}", given, method, DEFAULT_DENSITY if density is None else density, rank)
 
 
 def _parsed(weights: str, known: Sequence[str]) -> dict[str, float]:
@@ -134,22 +134,22 @@ def _parsed(weights: str, known: Sequence[str]) -> dict[str, float]:
 
 def _check_known(name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise Fault(f"one of the experts {', '.join(known)}", repr(name), guess(name, known))
+        raise Fault(f"one of the experts {', '.join(known)}", repr(name), suggest(name, known))
 
 
-def own_update(model: Mixture, choice: Choice) -> LowRank:
+def own_update(model: Mixture, choice: Choice) -> LowRankUpdate:
     """The chosen experts' update, without the shared ones that are always on."""
     bank = model.bank
     if choice.method is None:
         return bank.update_of(next(iter(choice.weights)))
     updates = {name: bank.update_of(name) for name in choice.weights}
-    return weighted(updates, choice.weights, choice.method, bank.bases, choice.density, choice.rank)
+    return merge_updates(updates, choice.weights, choice.method, bank.bases, choice.density, choice.rank)
 
 
-def whole_update(model: Mixture, choice: Choice) -> LowRank:
+def whole_update(model: Mixture, choice: Choice) -> LowRankUpdate:
     """What a mixture pinned to the choice adds to its backbone: the choice's update and the shared experts'."""
     shared = [name for name in model.bank.shared if name not in choice.weights]
-    return summed([own_update(model, choice), *(model.bank.update_of(name) for name in shared)])
+    return sum_updates([own_update(model, choice), *(model.bank.update_of(name) for name in shared)])
 
 
 def heads_of(model: Mixture, choice: Choice) -> Heads | None:

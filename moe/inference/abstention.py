@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault
 
-LEAST = 30  # rows below which a share of right ones says too little
+MIN_ROWS = 30  # rows below which a share of right ones says too little
 
 
-class Kept(BaseModel):
+class RiskCoveragePoint(BaseModel):
     """What is kept at one threshold: the rows at least as confident, and how many of them are right."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +29,7 @@ class Kept(BaseModel):
         return self.right / self.rows
 
 
-def curve_of(confidence: np.ndarray, right: np.ndarray, least: int = LEAST) -> tuple[Kept, ...]:
+def risk_coverage_curve(confidence: np.ndarray, right: np.ndarray, least: int = MIN_ROWS) -> tuple[RiskCoveragePoint, ...]:
     """The thresholds worth naming, from all rows to few: each is more accurate than every one that keeps more.
 
     It is the risk–coverage curve (El-Yaniv and Wiener, 2010) without the points that keep fewer rows for nothing.
@@ -45,19 +45,19 @@ def curve_of(confidence: np.ndarray, right: np.ndarray, least: int = LEAST) -> t
     order = np.argsort(-confidence, kind="stable")
     falling, hits = confidence[order], np.cumsum(right[order])  # (N,) each
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)) if len(falling) else np.array([], dtype=int)
-    found: list[Kept] = []
+    found: list[RiskCoveragePoint] = []
     for i in last[last >= least - 1][::-1]:
         if not found or hits[i] / (i + 1) > found[-1].accuracy:
-            found.append(Kept(threshold=float(falling[i]) if found else 0.0, rows=int(i + 1), right=int(hits[i])))
+            found.append(RiskCoveragePoint(threshold=float(falling[i]) if found else 0.0, rows=int(i + 1), right=int(hits[i])))
     return tuple(found)
 
 
-def reach(curve: Sequence[Kept], wanted: float) -> Kept | None:
+def find_point(curve: Sequence[RiskCoveragePoint], wanted: float) -> RiskCoveragePoint | None:
     """The smallest threshold whose kept rows reach a wanted accuracy; None where none does."""
     return next((one for one in curve if one.accuracy >= wanted), None)
 
 
-def check_wanted(wanted: float) -> None:
+def check_target_accuracy(wanted: float) -> None:
     """Refuse an accuracy that cannot be wanted.
 
     Raises:
@@ -67,8 +67,8 @@ def check_wanted(wanted: float) -> None:
         raise Fault("--abstain with an accuracy between 0 and 1", f"{wanted:g}", "say for example --abstain 0.9")
 
 
-def refuse_unreachable(task: str, curve: Sequence[Kept], wanted: float) -> Kept:
-    """As `reach`.
+def require_point(task: str, curve: Sequence[RiskCoveragePoint], wanted: float) -> RiskCoveragePoint:
+    """As `find_point`.
 
     Raises:
         Fault: when no threshold reaches it, naming the best that one does, and its coverage.
@@ -76,7 +76,7 @@ def refuse_unreachable(task: str, curve: Sequence[Kept], wanted: float) -> Kept:
     if not curve:
         expected = f"{LEAST} validation rows of {task}, to abstain by"
         raise Fault(expected, "fewer", "answer without --abstain, or calibrate on more validation rows")
-    if (found := reach(curve, wanted)) is None:
+    if (found := find_point(curve, wanted)) is None:
         best = curve[-1]
         told = f"at best {best.accuracy:.3f}, keeping {best.rows / curve[0].rows:.0%} of them"
         floor = int(best.accuracy * 1000) / 1000

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from experts.atomic_io import MANIFEST, sha256_of, write_json
 from experts.cards import read_record
 from experts.errors import Fault
-from moe.inference.abstention import Kept, refuse_unreachable
+from moe.inference.abstention import RiskCoveragePoint, require_point
 
 CALIBRATION = "calibration.json"
 FORMAT = 1
-AGAIN = "run moe calibrate, or delete it"
+REMEDY = "run moe calibrate, or delete it"
 
 
 class TaskCalibration(BaseModel):
@@ -24,7 +24,7 @@ class TaskCalibration(BaseModel):
 
     temperature: float = Field(gt=0, allow_inf_nan=False, description="logits are divided by it; above 1 is less sure")
     rows: int = Field(ge=0, description="validation rows that it was fitted on")
-    curve: tuple[Kept, ...] = Field((), description="thresholds of calibrated confidence, from all rows to few")
+    curve: tuple[RiskCoveragePoint, ...] = Field((), description="thresholds of calibrated confidence, from all rows to few")
 
 
 class Calibration(BaseModel):
@@ -46,7 +46,7 @@ class Calibration(BaseModel):
         Raises:
             Fault: when none is.
         """
-        return refuse_unreachable(task, self.tasks[task].curve if task in self.tasks else (), wanted).threshold
+        return require_point(task, self.tasks[task].curve if task in self.tasks else (), wanted).threshold
 
 
 def read_calibration(folder: Path) -> Calibration | None:
@@ -58,9 +58,9 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION
     if not path.is_file():
         return None
-    found = read_record(path, Calibration, FORMAT, "calibration", AGAIN)
+    found = read_record(path, Calibration, FORMAT, "calibration", REMEDY)
     if not (folder / MANIFEST).is_file() or found.model != sha256_of(folder / MANIFEST):
-        raise Fault(f"the calibration of this model at {path}", "that of another", AGAIN)
+        raise Fault(f"the calibration of this model at {path}", "that of another", REMEDY)
     return found
 
 

@@ -14,17 +14,17 @@ from transformers import TextStreamer
 
 from experts.errors import Fault
 from moe.console import bar
-from moe.data.readers import encodable, texts
+from moe.data.readers import is_encodable, read_texts
 from moe.data.schema import Columns
-from moe.inference.generator import Generator, Sampling, Written
-from moe.inference.loading import check_routing, open_language
-from moe.inference.output import as_lines, check_out, moving, to_file
+from moe.inference.generator import Generator, Sampling, GeneratedText
+from moe.inference.loading import check_routing, load_language_model
+from moe.inference.output import print_json_lines, check_output, with_progress, write_rows
 
 WINDOW = 64  # prompts that are sorted by length together
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerateRequest:
     """One call of `moe generate`.
 
     Args:
@@ -62,14 +62,14 @@ class Wanted:
             raise Fault("prompts or --file", "both" if self.file else "neither", "give one of them")
         if any(not prompt.strip() for prompt in self.prompts):
             raise Fault("a prompt with words in it", "an empty one", "quote the prompt after the model")
-        if any(not encodable(prompt) for prompt in self.prompts):
+        if any(not is_encodable(prompt) for prompt in self.prompts):
             raise Fault("prompts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
-        check_out(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet)
         if self.file:
-            texts(self.file, Columns(text=self.text_column))
+            read_texts(self.file, Columns(text=self.text_column))
 
 
-def write_all(wanted: Wanted) -> None:
+def run_generate(wanted: GenerateRequest) -> None:
     """Answer what was asked: word by word on a terminal, as JSON lines in a pipe, or to a file.
 
     Raises:
@@ -79,16 +79,16 @@ def write_all(wanted: Wanted) -> None:
     if wanted.out is None and not wanted.plain and wanted.file is None:
         return _aloud(wanted, generator)
     with bar("generate", len(wanted.prompts) or None, "prompt", wanted.out is None and not wanted.plain) as meter:
-        answers = moving(_answered(_rows(wanted), generator, wanted.domain), meter)
-        return to_file(answers, wanted.out, wanted.spreadsheet) if wanted.out else as_lines(answers)
+        answers = with_progress(_answered(_rows(wanted), generator, wanted.domain), meter)
+        return write_rows(answers, wanted.out, wanted.spreadsheet) if wanted.out else print_json_lines(answers)
 
 
-def _generator(wanted: Wanted) -> Generator:
-    model, template = open_language(wanted.model)
+def _generator(wanted: GenerateRequest) -> Generator:
+    model, template = load_language_model(wanted.model)
     return Generator(model, template, wanted.sampling, wanted.routing == "hard", wanted.chat)
 
 
-def _aloud(wanted: Wanted, generator: Generator) -> None:
+def _aloud(wanted: GenerateRequest, generator: Generator) -> None:
     console = Console()
     for prompt in wanted.prompts:
         streamer = TextStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -97,15 +97,15 @@ def _aloud(wanted: Wanted, generator: Generator) -> None:
             console.print(", ".join(f"{name} {share:.0%}" for name, share in told.items()), style="dim")
 
 
-def _experts(written: Written) -> dict[str, float]:
+def _experts(written: GeneratedText) -> dict[str, float]:
     return {name: round(share, 6) for name, share in (written.shares or {}).items()}
 
 
-def _rows(wanted: Wanted) -> Iterator[dict[str, Any]]:
+def _rows(wanted: GenerateRequest) -> Iterator[dict[str, Any]]:
     if wanted.file is None:
         yield from ({"prompt": prompt} for prompt in wanted.prompts)
         return
-    for record in texts(wanted.file, Columns(text=wanted.text_column)):
+    for record in read_texts(wanted.file, Columns(text=wanted.text_column)):
         row = {"id": record.values.get("id"), "line": record.line, "prompt": record.values.get("text")}
         yield row | ({"error": record.error} if record.error else {})
 
@@ -130,5 +130,5 @@ def _prepared(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any]
         return row | {"error": str(fault)}, None
 
 
-def _with(row: dict[str, Any], written: Written) -> dict[str, Any]:
+def _with(row: dict[str, Any], written: GeneratedText) -> dict[str, Any]:
     return row | {"answer": written.text, "experts": _experts(written)}

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from experts.errors import Fault, guess
-from moe.data.sampler import by_budget
-from moe.inference.prompt_tokens import Prompting
+from experts.errors import Fault, suggest
+from moe.data.sampler import batch_by_tokens
+from moe.inference.prompt_tokens import PromptEncoder
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts
-from moe.profiling import within_memory
+from moe.profiling import oom_guard
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """One answer: its text, and each expert's share, meaned where tokens are routed; None of a lone expert.
 
     `tokens` are those of the answer, its end among them; `ended` tells whether it came to its end by itself.
@@ -95,14 +95,14 @@ class Generator:
         hard: bool = False,
         chat: bool | None = None,
     ) -> None:
-        head = model.source.language
+        head = model.loaded_backbone.lm_head
         if head is None or head.kind != "causal":
             raise Fault(
                 "a mixture over a causal language model", "one that cannot write", "train one with moe pretrain"
             )
         self.model, self.sampling, self.hard = model.eval(), sampling, hard
-        self.tokenizer, self.whole = model.source.tokenizer, head.whole
-        self.prompting = Prompting(self.tokenizer, template, chat)
+        self.tokenizer, self.whole = model.loaded_backbone.tokenizer, head.model
+        self.prompting = PromptEncoder(self.tokenizer, template, chat)
         self.context = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
 
     def tokens(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
@@ -128,7 +128,7 @@ class Generator:
         pin: str | None = None,
         streamer: Any = None,
         stop: Callable[[], bool] = lambda: False,
-    ) -> list[Written]:
+    ) -> list[GeneratedText]:
         """Answer prompts, given as token ids, in their order.
 
         Args:
@@ -141,9 +141,9 @@ class Generator:
         """
         lengths = [len(ids) + self.sampling.new_tokens for ids in prompts]
         budget = token_budget(self.model.backbone.device, self.model.backbone.dtype)
-        found: dict[int, Written] = {}
-        for batch in by_budget(lengths, budget) if prompts else ():
-            with within_memory("lower --max-new-tokens, or shorten the prompts"):
+        found: dict[int, GeneratedText] = {}
+        for batch in batch_by_tokens(lengths, budget) if prompts else ():
+            with oom_guard("lower --max-new-tokens, or shorten the prompts"):
                 answers = self._batch([prompts[int(i)] for i in batch], pin, streamer, stop)
             found |= {int(i): one for i, one in zip(batch, answers, strict=True)}
         return [found[i] for i in range(len(prompts))]
@@ -151,12 +151,12 @@ class Generator:
     @torch.inference_mode()
     def _batch(
         self, prompts: Sequence[Sequence[int]], pin: str | None, streamer: Any, stop: Callable[[], bool]
-    ) -> list[Written]:
+    ) -> list[GeneratedText]:
         ids, mask = self._padded(prompts)
         torch.manual_seed(self.sampling.seed)
         how = {"pad_token_id": self.tokenizer.pad_token_id, "streamer": streamer} | self.sampling.options()
         until = StoppingCriteriaList([_Until(stop)])
-        with self.model.answering(self.model.own_tokens(ids, mask), self._allowed(pin, len(ids)), self.hard) as said:
+        with self.model.generation(self.model.content_mask(ids, mask), self._allowed(pin, len(ids)), self.hard) as said:
             out = self.whole.generate(input_ids=ids, attention_mask=mask, stopping_criteria=until, **how)  # (B, T + N)
             shares = said()
         new = out[:, ids.shape[1] :]  # (B, N)
@@ -165,7 +165,7 @@ class Generator:
         counts = [int(count) for count in self._running(new).sum(1)]
         ended = [count < self.sampling.new_tokens or self._ends(row) for count, row in zip(counts, new, strict=True)]
         told = zip(texts, means, counts, ended, strict=True)
-        return [Written(text.strip(), mean, count, end) for text, mean, count, end in told]
+        return [GeneratedText(text.strip(), mean, count, end) for text, mean, count, end in told]
 
     def _ends(self, new: Tensor) -> bool:
         """Whether an answer (N,) of all the tokens that it may have has its end as the last."""
@@ -173,7 +173,7 @@ class Generator:
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids and mask, (B, T) each, padded on the left."""
-        width, device = max(map(len, prompts)), self.model.owners.device
+        width, device = max(map(len, prompts)), self.model.domain_expert_mask.device
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)  # (B, T)
         mask = torch.zeros_like(ids)  # (B, T)
         for row, one in enumerate(prompts):
@@ -186,9 +186,9 @@ class Generator:
             return None
         names = [domain.name for domain in self.model.domains]
         if pin not in names:
-            raise Fault(f"one of the domains {', '.join(names)}", repr(pin), guess(pin, names))
-        index = torch.full((count,), names.index(pin), device=self.model.owners.device)  # (B,)
-        return allowed_experts(self.model.owners, index)  # (B, E)
+            raise Fault(f"one of the domains {', '.join(names)}", repr(pin), suggest(pin, names))
+        index = torch.full((count,), names.index(pin), device=self.model.domain_expert_mask.device)  # (B,)
+        return allowed_experts(self.model.domain_expert_mask, index)  # (B, E)
 
     def _means(self, shares: Tensor, mask: Tensor, new: Tensor) -> list[dict[str, float] | None]:
         if shares.dim() == 3:  # of a prompt's tokens, and of all but the last new one, up to where the text ends

@@ -17,20 +17,20 @@ from rich.prompt import Prompt
 
 from experts.errors import Fault
 from moe.console import bar
-from moe.data.readers import encodable, texts
+from moe.data.readers import is_encodable, read_texts
 from moe.data.schema import Columns
-from moe.inference.loading import Opening
-from moe.inference.multiprocess import answer_in_processes, threads_each
-from moe.inference.output import as_lines, check_out, moving, to_file
+from moe.inference.loading import ModelLoader
+from moe.inference.multiprocess import predict_in_processes, threads_per_worker
+from moe.inference.output import print_json_lines, check_output, with_progress, write_rows
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows
+from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table
 
 SCREEN = 20
 
 
 @dataclass(frozen=True)
-class Request:
+class InferRequest:
     """One call of `moe infer`.
 
     Args:
@@ -61,16 +61,16 @@ class Request:
             Fault: for texts beside a file, an empty text, a file that cannot be read, an unknown ending, more workers
                 than cores.
         """
-        threads_each(self.workers, self.threads)
+        threads_per_worker(self.workers, self.threads)
         if self.texts and self.file:
             raise Fault("texts or --file", "both", "give one of them")
         if any(not text.strip() for text in self.texts):
             raise Fault("a text with words in it", "an empty one", "quote the text after moe infer")
-        if any(not encodable(text) for text in self.texts):
+        if any(not is_encodable(text) for text in self.texts):
             raise Fault("texts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
-        check_out(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet)
         if self.file:
-            texts(self.file, self.columns)
+            read_texts(self.file, self.columns)
 
     @property
     def columns(self) -> Columns:
@@ -78,7 +78,7 @@ class Request:
         return Columns(text=self.text_column)
 
 
-def answer_all(request: Request, opening: Opening) -> None:
+def run_infer(request: InferRequest, opening: ModelLoader) -> None:
     """Answer what was asked, to a file, as JSON lines, as a table, or at a prompt.
 
     Raises:
@@ -91,13 +91,13 @@ def answer_all(request: Request, opening: Opening) -> None:
     total = _count(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
     with bar("infer", total, "text", quiet) as meter:
-        answers = moving(answer(_rows(request)), meter)
+        answers = with_progress(answer(_rows(request)), meter)
         if request.out:
-            return to_file(answers, request.out, request.spreadsheet)
-        return as_lines(answers) if request.plain else _as_tables(answers)
+            return write_rows(answers, request.out, request.spreadsheet)
+        return print_json_lines(answers) if request.plain else _as_tables(answers)
 
 
-def _predictor(request: Request, opening: Opening) -> Predictor:
+def _predictor(request: InferRequest, opening: ModelLoader) -> Predictor:
     if request.threads:
         torch.set_num_threads(request.threads)
     predictor = opening.open()
@@ -105,12 +105,12 @@ def _predictor(request: Request, opening: Opening) -> Predictor:
     return predictor
 
 
-def _answerer(request: Request, opening: Opening) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
+def _answerer(request: InferRequest, opening: ModelLoader) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
     domain, task = request.domain, request.task
     if request.workers == 1:
-        return partial(answer_rows, predictor=_predictor(request, opening), domain=domain, task=task)
+        return partial(predict_rows, predictor=_predictor(request, opening), domain=domain, task=task)
     return partial(
-        answer_in_processes,
+        predict_in_processes,
         opening=opening,
         domain=domain,
         task=task,
@@ -119,16 +119,16 @@ def _answerer(request: Request, opening: Opening) -> Callable[[Iterable[dict[str
     )
 
 
-def _count(request: Request) -> int | None:
+def _count(request: InferRequest) -> int | None:
     """Rows to come, counted only where somebody watches the bar."""
     if request.file is None or not sys.stderr.isatty():
         return len(request.texts) or None
-    return sum(1 for _ in texts(request.file, request.columns))
+    return sum(1 for _ in read_texts(request.file, request.columns))
 
 
-def _rows(request: Request) -> Iterator[dict[str, Any]]:
+def _rows(request: InferRequest) -> Iterator[dict[str, Any]]:
     if request.file:
-        for record in texts(request.file, request.columns):
+        for record in read_texts(request.file, request.columns):
             row = {"id": record.values.get("id"), "line": record.line, "text": record.values.get("text")}
             yield row | ({"error": record.error} if record.error else {})
     elif request.texts:
@@ -153,7 +153,7 @@ def _as_tables(answers: Iterator[dict[str, Any]]) -> None:
         console.print(answers_table(screen))
 
 
-def _prompt(request: Request, predictor: Predictor) -> None:
+def _prompt(request: InferRequest, predictor: Predictor) -> None:
     """Texts typed one by one, until an empty line or the end of input."""
     console = Console()
     console.print("Type a text; an empty line ends.", style="dim")
@@ -164,5 +164,5 @@ def _prompt(request: Request, predictor: Predictor) -> None:
             return
         if not text.strip():
             return
-        rows = answer_rows([{"text": text}], predictor, request.domain, request.task)
+        rows = predict_rows([{"text": text}], predictor, request.domain, request.task)
         console.print(answers_table(rows))

@@ -12,27 +12,27 @@ from pydantic import ValidationError
 from experts.errors import Fault
 from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import CONFIG
-from moe.checkpoints.expert import read_alone
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import CARD as MIXTURE_CARD
 from moe.checkpoints.mixture import read_card, read_mixture
-from moe.config.messages import sentence
-from moe.config.run import ConfigFault, RunSettings, find_config, load_run, overlay, parse_run
+from moe.config.messages import format_error
+from moe.config.run import ConfigFault, RunSettings, find_config, load_run, apply_override, parse_run
 from moe.config.yaml import read_yaml
-from moe.inference.abstention import check_wanted
+from moe.inference.abstention import check_target_accuracy
 from moe.inference.calibration import read_calibration
-from moe.inference.predictor import Predictor, Routing, texts_at_once
-from moe.model.backbone import SMALLEST_BUDGET, BackboneSettings, load_backbone
+from moe.inference.predictor import Predictor, Routing, chunk_size_for
+from moe.model.backbone import MIN_TOKEN_BUDGET, BackboneSettings, load_backbone
 from moe.model.mixture import Mixture
-from moe.runs.best import answering_model, best_model
+from moe.runs.best import default_model, best_model
 
 
 @dataclass(frozen=True)
-class Opening:
+class ModelLoader:
     """How a model is opened to answer texts; small, so that every process can be told it.
 
     Args:
         folder: of a mixture or an expert.
-        sets: laid over its card, see `open_model`.
+        sets: laid over its card, see `load_model`.
         routing, windows, tokens, abstain: the predictor's, see there.
     """
 
@@ -46,7 +46,7 @@ class Opening:
     @property
     def window(self) -> int:
         """Texts that are handed to a process at once; known before the model is, so of the smallest budget."""
-        return texts_at_once(self.tokens or SMALLEST_BUDGET)
+        return chunk_size_for(self.tokens or MIN_TOKEN_BUDGET)
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
@@ -56,23 +56,23 @@ class Opening:
         """
         check_routing(self.routing)
         if self.abstain is not None:
-            check_wanted(self.abstain)
+            check_target_accuracy(self.abstain)
 
     def open(self) -> Predictor:
         """The model, ready to answer.
 
         Raises:
-            Fault: as `open_model`; when its calibration is broken, or is none where it has to abstain.
+            Fault: as `load_model`; when its calibration is broken, or is none where it has to abstain.
         """
         calibration = read_calibration(self.folder)
         if self.abstain is not None and calibration is None and self.folder.is_dir():
             raise Fault(f"a calibrated model at {self.folder}, to abstain", "none", f"run moe calibrate {self.folder}")
-        model, template, length = open_model(self.folder, self.sets)
+        model, template, length = load_model(self.folder, self.sets)
         how = (self.routing, self.windows, self.tokens, calibration, self.abstain)
         return Predictor(model, template, length, *how)
 
 
-def model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:
+def select_model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:
     """The model folder that is named, else the best of the run.
 
     Raises:
@@ -86,7 +86,7 @@ def model_folder(model: Path | None, config: Path | None, out: Path | None, sets
     return model
 
 
-def folder_of(named: Path, sets: Sequence[str] = ()) -> Path:
+def resolve_model_folder(named: Path, sets: Sequence[str] = ()) -> Path:
     """The model folder that a path means: itself, or the mixture that answers of the run that it holds.
 
     Raises:
@@ -95,7 +95,7 @@ def folder_of(named: Path, sets: Sequence[str] = ()) -> Path:
     if not named.is_dir():
         raise Fault(f"a model's or a run's folder at {named}", "none", "name a folder that moe has trained")
     whole = any((named / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))
-    return model_folder(named if whole else answering_model(named), None, None, sets)
+    return select_model_folder(named if whole else default_model(named), None, None, sets)
 
 
 def check_routing(routing: str) -> None:
@@ -108,7 +108,7 @@ def check_routing(routing: str) -> None:
         raise Fault("--routing soft or hard", repr(routing), "name one of them")
 
 
-def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:
+def load_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:
     """A mixture, or one expert alone, ready to answer; with its template and the tokens it reads.
 
     Args:
@@ -121,42 +121,42 @@ def open_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, in
     return _opened(folder, sets, language=False)
 
 
-def open_any(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:
-    """As `open_model`, of a language model too.
+def load_any_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:
+    """As `load_model`, of a language model too.
 
     Raises:
-        Fault: as `open_model`.
+        Fault: as `load_model`.
     """
     return _opened(folder, sets, language=True)
 
 
 def _opened(folder: Path, sets: Sequence[str], language: bool) -> tuple[Mixture, str, int]:
     if (folder / EXPERT_CARD).is_file():
-        model, run = read_alone(folder, lambda settings: laid_over(settings, sets))
+        model, run = load_single_expert(folder, lambda settings: override_backbone(settings, sets))
         _refuse_language(run.language is not None and not language, folder)
         return model, run.template, run.backbone.max_length
     card = read_card(folder)
     _refuse_language(card.language and not language, folder)
-    settings = laid_over(card.backbone_settings, sets)
-    backbone = None if settings == card.backbone_settings else load_backbone(settings, language=card.language)
+    settings = override_backbone(card.backbone_settings, sets)
+    backbone = None if settings == card.backbone_settings else load_backbone(settings, lm_head=card.language)
     model, card = read_mixture(folder, backbone)
     return model, card.template, settings.max_length
 
 
-def open_language(folder: Path) -> tuple[Mixture, str]:
+def load_language_model(folder: Path) -> tuple[Mixture, str]:
     """A language model's mixture, or one expert alone, and its template.
 
     Raises:
         Fault: when the folder holds neither, or not whole.
     """
     if (folder / EXPERT_CARD).is_file():
-        model, run = read_alone(folder)
+        model, run = load_single_expert(folder)
         return model, run.template
     model, card = read_mixture(folder)
     return model, card.template
 
 
-def is_language(folder: Path) -> bool:
+def is_language_model(folder: Path) -> bool:
     """Whether a mixture or an expert writes, and gives no labels; told by its card alone.
 
     Raises:
@@ -172,7 +172,7 @@ def _refuse_language(language: bool, folder: Path) -> None:
         raise Fault("a model that gives labels", f"a language model's at {folder}", "name one trained on labelled rows")
 
 
-def laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:
+def override_backbone(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettings:
     """A model's own backbone settings with `backbone.KEY=VALUE` over them; uncompiled unless that is among them.
 
     Raises:
@@ -181,10 +181,10 @@ def laid_over(settings: BackboneSettings, sets: Sequence[str]) -> BackboneSettin
     raw: dict[str, object] = {"backbone": settings.model_dump() | {"compile": False}}
     for one in sets:
         if one.startswith("backbone."):
-            overlay(raw, one)
+            apply_override(raw, one)
     try:
         return BackboneSettings.model_validate(raw["backbone"])
     except ValidationError as error:
         raise ConfigFault(
-            "--set", [sentence(one, ("backbone",), model=RunSettings) for one in error.errors()]
+            "--set", [format_error(one, ("backbone",), model=RunSettings) for one in error.errors()]
         ) from error

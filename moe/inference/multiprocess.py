@@ -18,20 +18,20 @@ from typing import Any
 import torch
 
 from experts.errors import Fault
-from moe.inference.loading import Opening
+from moe.inference.loading import ModelLoader
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows
+from moe.inference.stream import predict_rows
 
 Rows = list[dict[str, Any]]
-AHEAD = 2  # windows a process has waiting: one is computed, one is at hand
+CHUNKS_PER_WORKER = 2  # windows a process has waiting: one is computed, one is at hand
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads_each(workers: int, threads: int | None) -> int | None:
+def threads_per_worker(workers: int, threads: int | None) -> int | None:
     """Threads of each of several processes: what is asked, else the cores shared out; None leaves one process to torch.
 
     Raises:
@@ -39,21 +39,21 @@ def threads_each(workers: int, threads: int | None) -> int | None:
     """
     if workers > 1 and torch.cuda.is_available():
         raise Fault("--workers 1 on a GPU", str(workers), "leave it out; --batch-tokens fills a GPU")
-    if workers * (threads or 1) > cores():
+    if workers * (threads or 1) > available_cores():
         found = f"{workers} workers of {threads or 1} threads"
         raise Fault(f"at most the {cores()} cores of this machine", found, "lower --workers or --threads")
-    return threads if threads or workers == 1 else cores() // workers
+    return threads if threads or workers == 1 else available_cores() // workers
 
 
-def answer_in_processes(
+def predict_in_processes(
     rows: Iterable[dict[str, Any]],
-    opening: Opening,
+    opening: ModelLoader,
     domain: str | None,
     task: str | None,
     workers: int,
     threads: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """As `answer_rows`, in several processes; at most `AHEAD` windows a process are read ahead.
+    """As `predict_rows`, in several processes; at most `CHUNKS_PER_WORKER` windows a process are read ahead.
 
     Args:
         workers: how many processes, each with a model of its own.
@@ -62,13 +62,13 @@ def answer_in_processes(
     Raises:
         Fault: what a process found wrong, or that one was killed.
     """
-    each = threads_each(workers, threads)
+    each = threads_per_worker(workers, threads)
     stream = iter(rows)
     waiting: deque[Future[Rows]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (each,))
     try:
         while True:
-            while len(waiting) < AHEAD * workers and (window := list(islice(stream, opening.window))):
+            while len(waiting) < CHUNKS_PER_WORKER * workers and (window := list(islice(stream, opening.window))):
                 waiting.append(pool.submit(_answer, opening, domain, task, window))
             if not waiting:
                 return
@@ -88,11 +88,11 @@ def _start(threads: int | None) -> None:
 
 
 @lru_cache(maxsize=1)
-def _predictor(opening: Opening) -> Predictor:
+def _predictor(opening: ModelLoader) -> Predictor:
     return opening.open()
 
 
-def _answer(opening: Opening, domain: str | None, task: str | None, window: Rows) -> Rows:
+def _answer(opening: ModelLoader, domain: str | None, task: str | None, window: Rows) -> Rows:
     predictor = _predictor(opening)
     predictor.check(task, domain)
-    return list(answer_rows(window, predictor, domain, task))
+    return list(predict_rows(window, predictor, domain, task))

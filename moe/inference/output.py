@@ -11,19 +11,19 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.console import Meter
-from moe.data.writers import open_writer, refuse_ending
+from moe.data.writers import open_writer, check_suffix
 
 Row = dict[str, Any]
 
 
-def moving(rows: Iterable[Row], meter: Meter) -> Iterator[Row]:
+def with_progress(rows: Iterable[Row], meter: Meter) -> Iterator[Row]:
     """The rows, the bar moved on by each."""
     for row in rows:
         meter.advance(1)
         yield row
 
 
-def to_file(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> None:
+def write_rows(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> None:
     """Write rows to a file of the kind that its ending says, whole.
 
     Args:
@@ -37,19 +37,19 @@ def to_file(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> None:
             writer.write(row)
 
 
-def check_out(path: Path | None, spreadsheet: bool) -> None:
+def check_output(path: Path | None, spreadsheet: bool) -> None:
     """Refuse a file that no writer knows.
 
     Raises:
         Fault: for an unknown ending, or one that no spreadsheet would run, where escaping is asked for.
     """
     if path is not None:
-        refuse_ending(path)
+        check_suffix(path)
     if spreadsheet and (path is None or path.suffix.lower() != ".csv"):
         raise Fault("--out with a .csv file for --spreadsheet", str(path or "none"), "name one, or leave the flag out")
 
 
-def as_lines(rows: Iterable[Row]) -> None:
+def print_json_lines(rows: Iterable[Row]) -> None:
     """A JSON object a line to standard output, each as soon as it is there."""
     for row in rows:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

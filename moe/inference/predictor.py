@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from experts.domain import Labels
-from experts.errors import Fault, guess
-from moe.data.collator import readable
-from moe.data.sampler import by_budget
+from experts.errors import Fault, suggest
+from moe.data.collator import replace_surrogates
+from moe.data.sampler import batch_by_tokens
 from moe.inference.calibration import Calibration
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts
-from moe.profiling import within_memory
+from moe.profiling import oom_guard
 from router.routing_stats import text_entropy
 
 Routing = Literal["soft", "hard"]
-SIGNS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
+POLARITY_LABELS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """One text's answer: its task's probabilities, polarity in [-1, 1] (None where labels have no sign), shares.
 
     `abstained` is None where nobody asked to abstain; where it is true, `label` is still the best guess.
@@ -103,7 +103,7 @@ class Predictor:
         assert calibration or abstain is None, "thresholds are a calibration's"
         self.model, self.template, self.max_length = model, template, max_length
         self.hard, self.windows = routing == "hard", windows
-        self.tokenizer = model.source.tokenizer
+        self.tokenizer = model.loaded_backbone.tokenizer
         self.calibration, self.abstain, self.states = calibration, abstain, states
         self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
 
@@ -122,7 +122,7 @@ class Predictor:
     @property
     def window(self) -> int:
         """How many texts are looked at together, so that those of like length share a batch."""
-        return texts_at_once(self.tokens)
+        return chunk_size_for(self.tokens)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
@@ -134,7 +134,7 @@ class Predictor:
         Raises:
             Fault: when memory runs out.
         """
-        with within_memory("lower --batch-tokens or backbone.max_length"):
+        with oom_guard("lower --batch-tokens or backbone.max_length"):
             return self._scored(texts, pin)
 
     def _scored(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
@@ -145,8 +145,8 @@ class Predictor:
             first = np.unique(owner, return_index=True)[1]  # (B,)
             ids, owner = [ids[i] for i in first], owner[first]
         allowed = self.pinned([pin[i] for i in owner]) if pin else None  # (W, E)
-        batches = by_budget([len(one) for one in ids], self.tokens)
-        if self.hard and self.model.gate is not None and self.model.only is None:
+        batches = batch_by_tokens([len(one) for one in ids], self.tokens)
+        if self.hard and self.model.gate is not None and self.model.active_expert is None:
             batches, raw = self._in_two_phases(ids, batches, allowed)
         else:
             raw = [self._raw(*self.pad(ids, batch), allowed=_rows(allowed, batch)) for batch in batches]
@@ -156,7 +156,7 @@ class Predictor:
 
     def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
         """Ids of each window (W), and the text that it belongs to (W,)."""
-        filled = [self.template.replace("{text}", readable(text)) for text in texts]
+        filled = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
         out = self.tokenizer(
             filled,
             truncation=True,
@@ -175,16 +175,16 @@ class Predictor:
         expert = np.zeros(len(ids), dtype=int)  # (W,)
         dense = np.zeros((len(ids), len(self.model.bank.names)), dtype=np.float32)  # (W, E)
         for batch in batches:
-            trunk, routed = self.model.look(*self.pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
+            trunk, routed = self.model.encode_trunk(*self.pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
             assert routed is not None
             states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
             expert[batch] = routed.gates.argmax(1).cpu().numpy()
-            dense[batch] = routed.dense.cpu().numpy()
+            dense[batch] = routed.probs.cpu().numpy()
         done, raw = [], []
         for one in np.unique(expert):
-            with self.model.alone(self.model.bank.names[one]):
+            with self.model.single_expert(self.model.bank.names[one]):
                 mine = np.flatnonzero(expert == one)
-                for part in by_budget(lengths[mine], self.tokens):
+                for part in batch_by_tokens(lengths[mine], self.tokens):
                     batch = mine[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
                     raw.append(self._raw(*self.pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
@@ -193,7 +193,7 @@ class Predictor:
 
     def pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
         """Ids and mask of some windows, (W, T) each, on the model's device."""
-        device = self.model.owners.device
+        device = self.model.domain_expert_mask.device
         chosen = [torch.tensor(ids[i]) for i in batch]
         padded = pad_sequence(chosen, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
         mask = pad_sequence([torch.ones_like(one) for one in chosen], batch_first=True)  # (W, T)
@@ -204,7 +204,7 @@ class Predictor:
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`, `states`."""
         out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
-        gates = out.routed.dense if out.routed else self.model.bank.route_state.gates
+        gates = out.routing.probs if out.routing else self.model.bank.route_state.gates
         assert gates is not None
         found = {f"head/{name}": logits for name, logits in out.logits.items()}
         found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(ids), -1)  # (W, E)
@@ -216,8 +216,8 @@ class Predictor:
 
     def pinned(self, domains: Sequence[str | None]) -> Tensor:
         """(W, E) bool: the experts of each one's domain; all of them where it is None or has none."""
-        index = torch.tensor([self.model.domain_index(name) for name in domains], device=self.model.owners.device)
-        allowed = allowed_experts(self.model.owners, index)  # (W, E)
+        index = torch.tensor([self.model.domain_index(name) for name in domains], device=self.model.domain_expert_mask.device)
+        allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
     def _scores(self, whole: dict[str, np.ndarray], owner: np.ndarray, counts: np.ndarray) -> Scores:
@@ -239,15 +239,15 @@ class Predictor:
 
     def routed_tasks(self, scores: Scores) -> list[str]:
         """The task of each text's most probable domain: its first one, if it has several; a lone expert's own."""
-        own = self.model.own_domains
-        owners = self.model.owners.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
+        own = self.model.trained_domains
+        owners = self.model.domain_expert_mask.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
         first = self._first_tasks()
         return [first[i] for i in (scores.shares @ owners.T).argmax(1)]
 
     def _first_tasks(self) -> list[str]:
         """The task that answers for each of its own domains."""
         usual = next(iter(self.model.labels.tasks))
-        return [next(iter(self.model.labels.tasks_of(one.name)), usual) for one in self.model.own_domains]
+        return [next(iter(self.model.labels.tasks_of(one.name)), usual) for one in self.model.trained_domains]
 
     def check(self, task: str | None, domain: str | None) -> None:
         """Refuse a task or domain that the model does not know, or an accuracy that it does not reach there.
@@ -260,21 +260,21 @@ class Predictor:
         for one in asked:
             self._abstains(one, 1.0)
 
-    def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Answer]:
+    def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
         """Read the scores as answers to these tasks (B)."""
         entropy = text_entropy(torch.from_numpy(scores.shares)).clamp(0.0, 1.0)  # (B,)
         return [self._answer(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
-    def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Answer:
+    def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
         space = self.model.labels
         mask = np.array(space.mask(task))  # (K,)
         labels = tuple(label for label, own in zip(space.heads[space.head_of[task]], mask, strict=True) if own)
         logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
-        polarity = sign_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
+        polarity = polarity_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
         said = (task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
-        return Answer(*said, self._abstains(task, float(probabilities.max())))
+        return Prediction(*said, self._abstains(task, float(probabilities.max())))
 
     def temperature(self, task: str) -> float:
         """What a task's logits are divided by."""
@@ -287,7 +287,7 @@ class Predictor:
         return confidence < self.calibration.threshold(task, self.abstain)
 
 
-def texts_at_once(tokens: int) -> int:
+def chunk_size_for(tokens: int) -> int:
     """Texts that are sorted by length together, for a budget of tokens a batch; bounds what a stream holds."""
     return max(1, tokens // 2)
 
@@ -296,9 +296,9 @@ def _rows(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
     return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
 
 
-def sign_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:
+def polarity_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:
     """p(positive) − p(negative), where the labels have a sign."""
-    for low, high in SIGNS:
+    for low, high in POLARITY_LABELS:
         if low in labels and high in labels:
             return float(probabilities[labels.index(high)] - probabilities[labels.index(low)])
     return None
@@ -312,7 +312,7 @@ def check_task(model: Mixture, task: str | None, domain: str | None) -> None:
     """
     domains = [one.name for one in model.domains]
     if domain is not None and domain not in domains:
-        raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), guess(domain, domains))
+        raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     tasks = model.labels.tasks_of(domain) if domain else tuple(model.labels.tasks)
     if task is not None and task not in tasks:
-        raise Fault(f"one of the tasks {', '.join(tasks)}", repr(task), guess(task, tasks))
+        raise Fault(f"one of the tasks {', '.join(tasks)}", repr(task), suggest(task, tasks))

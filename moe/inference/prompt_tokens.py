@@ -11,11 +11,11 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
-from moe.data.collator import readable
+from moe.data.collator import replace_surrogates
 
 
 @dataclass(frozen=True)
-class Prompting:
+class PromptEncoder:
     """How a prompt is framed, and what follows it.
 
     Args:
@@ -57,7 +57,7 @@ class Prompting:
         return ids[:-1] if end is not None and ids[-1:] == [end] else ids  # an end of text begins no answer
 
     def _filled(self, role: str, text: str) -> str:
-        return self.template.replace("{text}", readable(text)) if role == "user" else readable(text)
+        return self.template.replace("{text}", replace_surrogates(text)) if role == "user" else replace_surrogates(text)
 
     def _chat(self, turns: list[dict[str, str]]) -> str:
         try:

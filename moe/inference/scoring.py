@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe.data.sampler import by_budget
+from moe.data.sampler import batch_by_tokens
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture, allowed_experts
-from moe.model.packing import Way, way_to_pack
+from moe.model.packing import PackingMode, find_packing_mode
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt and of what follows it."""
@@ -62,16 +62,16 @@ def likelihoods(
         domains: pin each pair to the experts of this domain; None leaves it to the router.
     """
     model.eval()
-    device, names = model.owners.device, [domain.name for domain in model.domains]
-    way = way_to_pack(model.backbone, masked=True)
+    device, names = model.domain_expert_mask.device, [domain.name for domain in model.domains]
+    way = find_packing_mode(model.backbone, masked=True)
     trees = _trees(pairs, domains, way is not None)
     found: dict[int, Likelihood] = {}
-    for some in by_budget([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):
+    for some in batch_by_tokens([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):
         batch = [trees[int(i)] for i in some]
         pinned = None
         if domains is not None and batch:
             index = torch.tensor([names.index(domains[tree.pairs[0]]) for tree in batch], device=device)  # (B,)
-            pinned = allowed_experts(model.owners, index)  # (B, E)
+            pinned = allowed_experts(model.domain_expert_mask, index)  # (B, E)
         found |= _of(model, batch, way, pinned, hard) if batch else {}
     return [found[i] for i in range(len(pairs))]
 
@@ -88,21 +88,21 @@ def _trees(pairs: Sequence[Pair], domains: Sequence[str] | None, shared: bool) -
 
 
 def _of(
-    model: Mixture, trees: Sequence[_Tree], way: Way | None, pinned: Tensor | None, hard: bool
+    model: Mixture, trees: Sequence[_Tree], way: PackingMode | None, pinned: Tensor | None, hard: bool
 ) -> dict[int, Likelihood]:
     """The likelihoods of some trees' answers, by pair."""
-    assert model.source.language is not None
-    device = model.owners.device
-    ids, places, branch = (part.to(device) for part in _laid_out(trees, model.source.tokenizer.pad_token_id))
+    assert model.loaded_backbone.lm_head is not None
+    device = model.domain_expert_mask.device
+    ids, places, branch = (part.to(device) for part in _laid_out(trees, model.loaded_backbone.tokenizer.pad_token_id))
     told: dict[str, Tensor | None] = {"attention_mask": (branch >= 0).long()}
     if way is not None and int(branch.max()) > 1:
-        told = way.branching(places, branch, model.backbone.dtype)
+        told = way.branching_inputs(places, branch, model.backbone.dtype)
     read = (branch == 0).long()  # (B, T)
-    states = model(ids, read=read, allowed=pinned, hard=hard, **told).pooled  # (B, T, D)
+    states = model(ids, router_mask=read, allowed=pinned, hard=hard, **told).pooled  # (B, T, D)
     row, at = (branch > 0).nonzero(as_tuple=True)  # (N,) each, every answer's tokens
     starts = places[row, at] == read.sum(1)[row]  # (N,), where an answer begins: foreseen by the prompt's last token
     before = torch.where(starts, places[row, at] - 1, at - 1)  # (N,)
-    losses, best = model.source.language.judged(states[row, before][None], ids[row, at][None])  # (N,) each
+    losses, best = model.loaded_backbone.lm_head.token_losses_and_hits(states[row, before][None], ids[row, at][None])  # (N,) each
     order = [i for tree in trees for i in tree.pairs]
     sizes = [len(answer) for tree in trees for answer in tree.answers]
     return {

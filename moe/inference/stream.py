@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from moe.inference.predictor import Answer, Predictor
+from moe.inference.predictor import Prediction, Predictor
 
 
-def answer_rows(
+def predict_rows(
     rows: Iterable[dict[str, Any]],
     predictor: Predictor,
     domain: str | None = None,
@@ -36,21 +36,21 @@ def _answer_window(
     window: list[dict[str, Any]], predictor: Predictor, domain: str | None, task: str | None
 ) -> Iterator[dict[str, Any]]:
     good = [row["text"] for row in window if "error" not in row]
-    answers = iter(answer_texts(good, predictor, domain, task) if good else ())
+    answers = iter(predict_texts(good, predictor, domain, task) if good else ())
     for row in window:
-        yield row if "error" in row else row | as_row(next(answers), predictor.model.bank.names)
+        yield row if "error" in row else row | to_row(next(answers), predictor.model.bank.names)
 
 
-def answer_texts(
+def predict_texts(
     texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
-) -> list[Answer]:
+) -> list[Prediction]:
     """Answer texts (B), in their order."""
-    return answer_each(texts, predictor, [domain] * len(texts), [task] * len(texts))
+    return predict_each(texts, predictor, [domain] * len(texts), [task] * len(texts))
 
 
-def answer_each(
+def predict_each(
     texts: Sequence[str], predictor: Predictor, domains: Sequence[str | None], tasks: Sequence[str | None]
-) -> list[Answer]:
+) -> list[Prediction]:
     """Answer texts (B), each pinned to its own domain and asked its own task, where it has one; in their order."""
     scores = predictor.score(texts, domains if any(domains) else None)
     routed, labels = predictor.routed_tasks(scores), predictor.model.labels
@@ -58,7 +58,7 @@ def answer_each(
     return predictor.answers(scores, [task or other for task, other in zip(tasks, usual, strict=True)])
 
 
-def as_row(answer: Answer, experts: Sequence[str]) -> dict[str, Any]:
+def to_row(answer: Prediction, experts: Sequence[str]) -> dict[str, Any]:
     """An answer as plain JSON values."""
     return {
         "label": None if answer.abstained else answer.label,

@@ -6,14 +6,14 @@ Changing the mixture is left to `moe.membership.update`.
 from collections.abc import Mapping, Sequence
 
 from experts.domain import Domain
-from experts.errors import Fault, guess
-from experts.expert_io import ExpertFolder, refuse_equal, refuse_untrained
-from moe.checkpoints.mixture import refuse_other_backbone
-from moe.merging.edit import Members
-from moe.merging.merge import domain_of, refuse_other_settings, refuse_other_shared
+from experts.errors import Fault, suggest
+from experts.expert_io import ExpertFolder, check_distinct, check_trained
+from moe.checkpoints.mixture import check_same_backbone
+from moe.merging.edit import StoredMixture
+from moe.merging.merge import domain_of, check_same_settings, check_shared_expert
 
 
-def refuse_unknown_expert(before: Members, name: str) -> None:
+def check_known_expert(before: StoredMixture, name: str) -> None:
     """Raise a Fault unless `name` is one of the routed experts of a mixture."""
     routed = before.card.routed
     if name in before.card.shared:
@@ -23,27 +23,27 @@ def refuse_unknown_expert(before: Members, name: str) -> None:
             "the others were trained on top of it: train and merge anew",
         )
     if name not in routed:
-        raise Fault(f"one of the experts {', '.join(routed)} of {before.folder}", repr(name), guess(name, routed))
+        raise Fault(f"one of the experts {', '.join(routed)} of {before.folder}", repr(name), suggest(name, routed))
 
 
-def shared_domain(before: Members, newcomer: ExpertFolder, declared: Mapping[str, Domain]) -> Domain:
+def resolve_domain(before: StoredMixture, newcomer: ExpertFolder, declared: Mapping[str, Domain]) -> Domain:
     """The newcomer's domain; one that the mixture knows already has to have the same labels there."""
     domain = declared[domain_of(newcomer, declared)]
     if domain.name in before.domains:
-        refuse_other_labels(before.domains[domain.name], domain.tasks, str(newcomer.path))
+        check_same_labels(before.domains[domain.name], domain.tasks, str(newcomer.path))
     return domain
 
 
-def refuse_other_domain(owner: Domain, newcomer: ExpertFolder) -> None:
+def check_same_domain(owner: Domain, newcomer: ExpertFolder) -> None:
     """Raise a Fault unless an expert was trained on this domain, with the same tasks and labels."""
     name = newcomer.card.domain if newcomer.card else newcomer.path.name
     if name != owner.name:
         raise Fault(f"an expert of the domain {owner.name} at {newcomer.path}", f"one of {name}", "name another")
     if newcomer.card:
-        refuse_other_labels(owner, newcomer.card.tasks, str(newcomer.path))
+        check_same_labels(owner, newcomer.card.tasks, str(newcomer.path))
 
 
-def refuse_other_labels(owner: Domain, tasks: Mapping[str, Sequence[str]], where: str) -> None:
+def check_same_labels(owner: Domain, tasks: Mapping[str, Sequence[str]], where: str) -> None:
     """Raise a Fault unless these tasks and their labels are the domain's."""
     ours, theirs = (
         "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(some.items())) or "no task"
@@ -57,14 +57,14 @@ def refuse_other_labels(owner: Domain, tasks: Mapping[str, Sequence[str]], where
         )
 
 
-def refuse_misfit(before: Members, newcomer: ExpertFolder) -> None:
+def check_expert_fits(before: StoredMixture, newcomer: ExpertFolder) -> None:
     """What `moe merge` refuses."""
     card = before.card
-    refuse_untrained(newcomer)
+    check_trained(newcomer)
     if newcomer.card:
-        refuse_other_backbone(newcomer.card.backbone, card.backbone, str(newcomer.path))
+        check_same_backbone(newcomer.card.backbone, card.backbone, str(newcomer.path))
         ours = (card.backbone_settings, card.template, card.heads, card.language)
-        refuse_other_settings(newcomer, *ours, who="the mixture")
-    refuse_other_shared([newcomer], before.shared)
+        check_same_settings(newcomer, *ours, who="the mixture")
+    check_shared_expert([newcomer], before.shared)
     for one in before.experts.values():
-        refuse_equal(newcomer, one)
+        check_distinct(newcomer, one)

@@ -13,13 +13,13 @@ from rich.text import Text
 from experts.expert_io import ExpertFolder
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.console import Table
-from moe.merging.edit import read_members
+from moe.merging.edit import read_stored_mixture
 
 MOST = 0.005
 """How much macro-F1 an old domain may lose on validation rows before it is said aloud."""
 
 
-def roster(folder: Path) -> dict[str, Any]:
+def list_experts(folder: Path) -> dict[str, Any]:
     """Every expert of a mixture; no weight of a backbone is loaded.
 
     Returns:
@@ -29,7 +29,7 @@ def roster(folder: Path) -> dict[str, Any]:
     Raises:
         Fault: when the folder is missing, broken or no mixture.
     """
-    found = read_members(folder)
+    found = read_stored_mixture(folder)
     card = found.card
     return {
         "model": str(folder),
@@ -46,7 +46,7 @@ def _one(card: MixtureCard, expert: ExpertFolder) -> dict[str, Any]:
     return {
         "name": name,
         "domain": owner and owner.name,
-        "role": owner and owner.domain().group,
+        "role": owner and owner.to_domain().group,
         "always_on": name in card.shared,
         "rank": [min(ranks), max(ranks)],
         "weights": sum(tensor.numel() for tensor in expert.weights.values()),
@@ -66,7 +66,7 @@ def _trained(card: MixtureCard, expert: ExpertFolder) -> str:
     return alone if origin.sha256 == expert.digest else f"{alone}, then with the others"
 
 
-def roster_view(found: Mapping[str, Any]) -> RenderableType:
+def experts_table(found: Mapping[str, Any]) -> RenderableType:
     """The table of `moe expert list`."""
     title = f"{found['model']}: {found['stage']} over {found['backbone']}"
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -87,7 +87,7 @@ def roster_view(found: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def changed_view(told: Mapping[str, Any]) -> RenderableType:
+def change_summary(told: Mapping[str, Any]) -> RenderableType:
     """What `moe expert add`, `remove` and `swap` did."""
     lines = [Text(f"written to {told['model']}")]
     if told.get("tasks_gone"):
@@ -98,7 +98,7 @@ def changed_view(told: Mapping[str, Any]) -> RenderableType:
         lines.append(Text(f"{told['expert']}: {told['old'][:12]} → {told['new'][:12]}"))
     if not told.get("figures"):
         return Group(*lines, Text("no weight was trained"))
-    return Group(_figures(told["figures"]), *[Text(one) for one in remarks(told["figures"])], *lines)
+    return Group(_figures(told["figures"]), *[Text(one) for one in regression_warnings(told["figures"])], *lines)
 
 
 def _figures(figures: Mapping[str, Mapping[str, float | None]]) -> Table:
@@ -117,7 +117,7 @@ def _pair(before: float, after: float) -> Sequence[str]:
     return f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"
 
 
-def remarks(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+def regression_warnings(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     """What a person should look at: no figures before, or an old task that lost more than half a point of macro-F1."""
     old = {name: one["after"] - one["before"] for name, one in figures.items() if one["before"] is not None}  # type: ignore[operator]
     if not old:

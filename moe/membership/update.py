@@ -14,33 +14,33 @@ from datasets import Dataset
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
 from experts.expert_io import CONFIG, read_expert
-from moe.checkpoints.mixture import refuse_other_backbone, write_mixture
+from moe.checkpoints.mixture import check_same_backbone, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
 from moe.config.stages import ADAPT
 from moe.console import info
-from moe.data.sampler import thinned
+from moe.data.sampler import subsample_per_domain
 from moe.membership.compatibility import (
-    refuse_misfit,
-    refuse_other_domain,
-    refuse_other_labels,
-    refuse_unknown_expert,
-    shared_domain,
+    check_expert_fits,
+    check_same_domain,
+    check_same_labels,
+    check_known_expert,
+    resolve_domain,
 )
-from moe.merging.edit import Members, joined, read_members, rebuilt, swapped, without
+from moe.merging.edit import StoredMixture, with_expert, read_stored_mixture, build_edited_mixture, with_swapped_expert, without_expert
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import Shelf
-from moe.training.stage import Lesson
-from moe.training.steps import finish_stage, labelled
+from moe.training.lm_dataset import LMCorpora
+from moe.training.stage import TrainingData
+from moe.training.steps import train_and_save, labelled_data
 
-Told = dict[str, Any]
+UpdateReport = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Target:
+class UpdateTarget:
     """Where the changed mixture is written.
 
     Args:
@@ -66,7 +66,7 @@ class Target:
         refuse_existing(self.out, self.overwrite)
 
 
-def add(model: Path, expert: Path, run: RunSettings, target: Target) -> Told:
+def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> UpdateReport:
     """Lay one more expert beside a mixture's, and adapt router and heads; every expert is frozen.
 
     Returns:
@@ -77,19 +77,19 @@ def add(model: Path, expert: Path, run: RunSettings, target: Target) -> Told:
         Fault: when the expert does not fit, as for `moe merge`, or the run lacks rows of a domain.
     """
     target.check(model)
-    before = read_members(model)
+    before = read_stored_mixture(model)
     newcomer = read_expert(expert)
     if newcomer.name in before.experts:
         remedy = f"replace it: moe expert swap {model} {newcomer.name} {expert}"
         raise Fault("a name of its own for the new expert", f"{newcomer.name}, which is in {model}", remedy)
-    refuse_misfit(before, newcomer)
-    domain = shared_domain(before, newcomer, {one.name: one for one in run.domain_list()})
-    after = joined(before, newcomer, domain)
+    check_expert_fits(before, newcomer)
+    domain = resolve_domain(before, newcomer, {one.name: one for one in run.domain_list()})
+    after = with_expert(before, newcomer, domain)
     told = _changed(before, after, run, target, "", [domain.name])
     return {"model": str(target.out), "expert": newcomer.name, "domain": domain.name, **told}
 
 
-def remove(model: Path, name: str, target: Target, run: RunSettings | None = None) -> Told:
+def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
     """Take one routed expert out of a mixture: its column of the gates, its heads, its domain where it was alone in it.
 
     Args:
@@ -103,19 +103,19 @@ def remove(model: Path, name: str, target: Target, run: RunSettings | None = Non
         Fault: when there is no such expert, or it is the last, or the shared one.
     """
     target.check(model)
-    before = read_members(model)
-    refuse_unknown_expert(before, name)
+    before = read_stored_mixture(model)
+    check_known_expert(before, name)
     if len(before.card.routed) == 1:
         raise Fault(f"an expert beside {name} in {model}", "none", "add another one first")
-    after = without(before, name)
+    after = without_expert(before, name)
     owner = next(one for one in before.card.domains if name in one.experts)
     left = next((one.experts for one in after.card.domains if one.name == owner.name), ())
-    told: Told = {"model": str(target.out), "expert": name, "domain": owner.name}
+    told: UpdateReport = {"model": str(target.out), "expert": name, "domain": owner.name}
     told |= {"tasks_gone": [] if left else list(owner.tasks), "answered_by": list(left)}
     return told | _changed(before, after, run, target, "expert-removed", [])
 
 
-def swap(model: Path, name: str, expert: Path, target: Target, run: RunSettings | None = None) -> Told:
+def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
     """Put a newer expert of the same domain in another's place; the router stays.
 
     Args:
@@ -128,21 +128,21 @@ def swap(model: Path, name: str, expert: Path, target: Target, run: RunSettings 
         Fault: when the expert does not fit, is of another domain or labels, or has the same weights.
     """
     target.check(model)
-    before = read_members(model)
-    refuse_unknown_expert(before, name)
+    before = read_stored_mixture(model)
+    check_known_expert(before, name)
     newcomer = read_expert(expert)
     owner = next(one for one in before.card.domains if name in one.experts)
-    refuse_other_domain(owner.domain(), newcomer)
-    refuse_misfit(before, newcomer)
-    after = swapped(before, name, newcomer)
+    check_same_domain(owner.to_domain(), newcomer)
+    check_expert_fits(before, newcomer)
+    after = with_swapped_expert(before, name, newcomer)
     told = {"model": str(target.out), "expert": name, "domain": owner.name}
     told |= {"old": before.experts[name].digest, "new": newcomer.digest}
     return told | _changed(before, after, run, target, "expert-swapped", [owner.name])
 
 
 def _changed(
-    before: Members, after: Members, run: RunSettings | None, target: Target, stage: str, whole: Sequence[str]
-) -> Told:
+    before: StoredMixture, after: StoredMixture, run: RunSettings | None, target: UpdateTarget, stage: str, whole: Sequence[str]
+) -> UpdateReport:
     """Write the changed mixture: adapted to a run's rows, or with no weight trained where there is no run.
 
     Args:
@@ -150,9 +150,9 @@ def _changed(
         whole: domains all of whose rows are learned from; of the others a sample is.
     """
     run = None if run is None else _of_these(run, after.card)
-    backbone = load_backbone(before.card.backbone_settings, language=before.card.language)
-    refuse_other_backbone(before.card.backbone, backbone.id, str(before.folder))
-    model, card = rebuilt(before, after, backbone)
+    backbone = load_backbone(before.card.backbone_settings, lm_head=before.card.language)
+    check_same_backbone(before.card.backbone, backbone.id, str(before.folder))
+    model, card = build_edited_mixture(before, after, backbone)
     if run is not None:
         return _adapted(before, model, card, run, target, whole)
     card = card.model_copy(update={"stage": stage, "steps": 0, "metrics": {}})
@@ -182,36 +182,36 @@ def _of_these(run: RunSettings, card: MixtureCard) -> RunSettings:
     for one in run.domain_list():
         if one.name in names and not card.language:
             owner = next(domain for domain in card.domains if domain.name == one.name)
-            refuse_other_labels(owner.domain(), one.tasks, "the config")
+            check_same_labels(owner.to_domain(), one.tasks, "the config")
     own = {"backbone": card.backbone_settings, "template": card.template, "heads": card.heads, "gate": card.gate}
     return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in names}})
 
 
 def _adapted(
-    before: Members, model: Mixture, card: MixtureCard, run: RunSettings, target: Target, whole: Sequence[str]
-) -> Told:
+    before: StoredMixture, model: Mixture, card: MixtureCard, run: RunSettings, target: UpdateTarget, whole: Sequence[str]
+) -> UpdateReport:
     work = Workspace(run, target.out.parent, target.rows)
     lesson = _lesson(work, model, whole)
-    fitted = finish_stage(work, ADAPT, model, card, lesson, target.out.name, target.overwrite, target.resume)
+    fitted = train_and_save(work, ADAPT, model, card, lesson, target.out.name, target.overwrite, target.resume)
     return {"steps": fitted.steps, "figures": _figures(before.card.metrics, fitted.best, card)}
 
 
-def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> Lesson:
+def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> TrainingData:
     names, most, seed = [one.name for one in model.domains], work.run.stages.replay, work.run.seed
     if work.run.language is not None:
-        lesson = Shelf(work, model).routed()
+        lesson = LMCorpora(work, model).routed()
         return replace(lesson, rows=_replayed(lesson.rows, whole, most, seed))
     rows = _replayed(work.rows("train", names), whole, most, seed)
-    return labelled(work, model, rows, work.rows("validation", names))
+    return labelled_data(work, model, rows, work.rows("validation", names))
 
 
 def _replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
-    found = thinned(rows, most, seed, whole)
+    found = subsample_per_domain(rows, most, seed, whole)
     info(f"{len(found)} rows to learn from, at most {most} of each {'other ' if whole else ''}domain")
     return found
 
 
-def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, Told]:
+def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, UpdateReport]:
     """Validation by task, or by domain of a language model, of the mixture before and after."""
     if card.language:
         keys = {one.name: f"{PERPLEXITY.name}_{one.name}" for one in card.domains}

@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experts.adapter import read_config
+from experts.adapter import read_adapter_config
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
 from experts.safetensors_io import load_tensors
 from moe.checkpoints.mixture import HEADS, ROUTER, build_mixture, load_strictly, read_card
-from moe.checkpoints.mixture_card import DomainCard, MixtureCard, Origin
-from moe.merging.head_init import Taught, fill_heads
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard, ExpertOrigin
+from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone
 from moe.model.heads import MixedHeads, NoHeads
 from moe.model.mixture import Mixture
 from router.gate import Gate, GateSettings
-from router.gate_transfer import carry
+from router.gate_transfer import transfer_gate
 
 
 @dataclass(frozen=True)
-class Members:
+class StoredMixture:
     """A mixture on disk, without its backbone.
 
     Args:
@@ -42,7 +42,7 @@ class Members:
     @property
     def domains(self) -> dict[str, Domain]:
         """Its domains by name."""
-        return {one.name: one.domain() for one in self.card.domains}
+        return {one.name: one.to_domain() for one in self.card.domains}
 
     @property
     def shared(self) -> ExpertFolder | None:
@@ -50,7 +50,7 @@ class Members:
         return next((self.experts[name] for name in self.card.shared), None)
 
 
-def read_members(folder: Path) -> Members:
+def read_stored_mixture(folder: Path) -> StoredMixture:
     """Read a mixture's card and adapters; every file is held against the manifest.
 
     Raises:
@@ -58,14 +58,14 @@ def read_members(folder: Path) -> Members:
     """
     card = read_card(folder)
     names = (*card.routed, *card.shared)
-    return Members(folder, card, {name: _adapter(folder / "experts" / name) for name in names})
+    return StoredMixture(folder, card, {name: _adapter(folder / "experts" / name) for name in names})
 
 
 def _adapter(path: Path) -> ExpertFolder:
     return ExpertFolder(path, *read_adapter(path), {}, None)
 
 
-def joined(before: Members, newcomer: ExpertFolder, domain: Domain) -> Members:
+def with_expert(before: StoredMixture, newcomer: ExpertFolder, domain: Domain) -> StoredMixture:
     """The same with one more expert, the last of its domain.
 
     Raises:
@@ -88,21 +88,21 @@ def joined(before: Members, newcomer: ExpertFolder, domain: Domain) -> Members:
     return _with(replace(before, card=card.model_copy(update={"domains": domains})), newcomer, newcomer.name)
 
 
-def swapped(before: Members, name: str, newcomer: ExpertFolder) -> Members:
+def with_swapped_expert(before: StoredMixture, name: str, newcomer: ExpertFolder) -> StoredMixture:
     """The same with another adapter in an expert's place, under that expert's name."""
     return _with(before, newcomer, name)
 
 
-def _with(before: Members, newcomer: ExpertFolder, name: str) -> Members:
+def _with(before: StoredMixture, newcomer: ExpertFolder, name: str) -> StoredMixture:
     card, its = before.card, newcomer.card
     told = {
-        "origins": card.origins | {name: Origin.of(newcomer)},
+        "origins": card.origins | {name: ExpertOrigin.of(newcomer)},
         "data_sha256": card.data_sha256 | (its.data_sha256 if its else {}),
     }
     return replace(before, card=card.model_copy(update=told), experts=before.experts | {name: newcomer}, newcomer=name)
 
 
-def without(before: Members, name: str) -> Members:
+def without_expert(before: StoredMixture, name: str) -> StoredMixture:
     """The same without one routed expert, and without its domain where it was the only one of it."""
     card = before.card
     left = [
@@ -131,13 +131,13 @@ def _gate_without(card: MixtureCard, domains: tuple[DomainCard, ...], name: str)
         if not sum(fixed):
             raise Fault("fixed gates of which some stay", f"all weight on {name}", "merge the others with new weights")
     groups = {
-        "team": len({one.domain().group for one in domains}),
+        "team": len({one.to_domain().group for one in domains}),
         "hard": 1,
     }.get(card.gate.kind, sum(len(one.experts) for one in domains))
     return card.gate.model_copy(update={"fixed": fixed, "top_k": None if top is None else min(top, groups)})
 
 
-def rebuilt(before: Members, after: Members, backbone: Backbone) -> tuple[Mixture, MixtureCard]:
+def build_edited_mixture(before: StoredMixture, after: StoredMixture, backbone: Backbone) -> tuple[Mixture, MixtureCard]:
     """The mixture of other members: what goes on is taken over, and only what is new starts anew.
 
     Args:
@@ -147,28 +147,28 @@ def rebuilt(before: Members, after: Members, backbone: Backbone) -> tuple[Mixtur
     """
     layers = dict(after.card.layers)
     if (new := after.newcomer) is not None:
-        layers[new] = read_config(LayerMap.of(backbone.model), after.experts[new].path, new).layers
+        layers[new] = read_adapter_config(LayerMap.of(backbone.model), after.experts[new].path, new).layers
     card = after.card.model_copy(update={"layers": layers})
     model = build_mixture(card, backbone, {name: one.content for name, one in after.experts.items()})
     for name, one in after.experts.items():
         model.bank.load(name, one.weights)
     assert model.gate is not None
     columns = [before.card.routed.index(name) if name in before.card.routed else None for name in card.routed]
-    carry(model.gate, _gate_of(before, backbone), columns)
+    transfer_gate(model.gate, _gate_of(before, backbone), columns)
     if not isinstance(model.heads, NoHeads):
         kept = isinstance(model.heads, MixedHeads)
-        fill_heads(model.heads, _teachers(before, after, kept), model.labels)
+        init_heads(model.heads, _teachers(before, after, kept), model.labels)
     return model.eval(), card
 
 
-def _gate_of(before: Members, backbone: Backbone) -> Gate:
+def _gate_of(before: StoredMixture, backbone: Backbone) -> Gate:
     groups = [one.group for one in before.domains.values() for _ in one.expert_names]
     gate = Gate(backbone.model.config.hidden_size, groups, before.card.gate)
     load_strictly(gate, load_tensors(before.folder / ROUTER), before.folder / ROUTER)
     return gate
 
 
-def _teachers(before: Members, after: Members, kept: bool) -> Mapping[str, list[Taught]]:
+def _teachers(before: StoredMixture, after: StoredMixture, kept: bool) -> Mapping[str, list[TrainedHeads]]:
     """What each expert's heads, or the one set for all, are taken from.
 
     Args:
@@ -177,11 +177,11 @@ def _teachers(before: Members, after: Members, kept: bool) -> Mapping[str, list[
     space = LabelSpace.of(list(before.domains.values()))
     tensors = load_tensors(before.folder / HEADS)
 
-    def own(prefix: str) -> Taught:
+    def own(prefix: str) -> TrainedHeads:
         mine = {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
-        return Taught(before.folder / HEADS, mine, space.heads, space.tasks)
+        return TrainedHeads(before.folder / HEADS, mine, space.heads, space.tasks)
 
-    new = [Taught.of(after.experts[after.newcomer])] if after.newcomer else []
+    new = [TrainedHeads.of(after.experts[after.newcomer])] if after.newcomer else []
     if not kept:
         return {"": [own(""), *new]}  # what the others rely on stays; a newcomer gives what nobody knew
     return {

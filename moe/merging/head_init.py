@@ -20,7 +20,7 @@ Rows = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Taught:
+class TrainedHeads:
     """Heads that were trained.
 
     Args:
@@ -43,7 +43,7 @@ class Taught:
         return cls(one.path, one.heads, one.card.heads, one.card.tasks)
 
 
-def fill_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[Taught]], labels: LabelSpace) -> None:
+def init_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[TrainedHeads]], labels: LabelSpace) -> None:
     """Average the experts' heads, or keep them apart; rows of labels that an expert never saw are the others' mean.
 
     Experts start their heads from one seed, so that hidden layers may be averaged too.
@@ -82,7 +82,7 @@ def _mean(given: Sequence[Rows], fresh: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp(min=1), fresh)
 
 
-def _in_layout(one: Taught, fresh: Mapping[str, Tensor], labels: LabelSpace) -> dict[str, Rows]:
+def _in_layout(one: TrainedHeads, fresh: Mapping[str, Tensor], labels: LabelSpace) -> dict[str, Rows]:
     """Head tensors under the names of these heads, each with where it was trained."""
     parts = []
     for head, names in one.heads.items():

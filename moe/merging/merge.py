@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from experts.adapter import read_config
+from experts.adapter import read_adapter_config
 from experts.domain import Domain
 from experts.errors import Fault
-from experts.expert_io import BackboneId, ExpertFolder, refuse_equal, refuse_untrained
+from experts.expert_io import BackboneId, ExpertFolder, check_distinct, check_trained
 from experts.lora import LayerMap
-from moe.checkpoints.mixture import build_mixture, refuse_other_backbone
-from moe.checkpoints.mixture_card import DomainCard, MixtureCard, Origin
+from moe.checkpoints.mixture import build_mixture, check_same_backbone
+from moe.checkpoints.mixture_card import DomainCard, MixtureCard, ExpertOrigin
 from moe.config.run import RunSettings
 from moe.console import info
-from moe.merging.head_init import Taught, fill_heads
+from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone, BackboneSettings
 from moe.model.heads import HeadSettings, NoHeads
 from moe.model.mixture import Mixture
-from moe.runs.workspace import versions
+from moe.runs.workspace import package_versions
 
 
 @dataclass(frozen=True)
-class Parts:
+class MergeParts:
     """What is merged: routed experts in the order of the config's domains, and the shared one if there is one."""
 
     experts: list[ExpertFolder]
@@ -39,10 +39,10 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     Raises:
         Fault: when experts do not fit the backbone, the config or each other; both sides are named.
     """
-    parts = check_parts(run, experts, backbone.id)
+    parts = check_merge(run, experts, backbone.id)
     everyone = [*parts.experts, *([parts.shared] if parts.shared else [])]
     layers = LayerMap.of(backbone.model)
-    adapters = {one.name: read_config(layers, one.path, one.name) for one in everyone}
+    adapters = {one.name: read_adapter_config(layers, one.path, one.name) for one in everyone}
     card = MixtureCard(
         stage="moe-init",
         backbone=backbone.id,
@@ -61,19 +61,19 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         polarity=any(one.card is not None and one.card.polarity for one in everyone),
         language=run.language is not None,
         seed=run.seed,
-        origins={one.name: Origin.of(one) for one in everyone},
+        origins={one.name: ExpertOrigin.of(one) for one in everyone},
         data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
-        versions=versions(),
+        versions=package_versions(),
     )
     model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
     for one in everyone:
         model.bank.load(one.name, one.weights)
     if not isinstance(model.heads, NoHeads):
-        fill_heads(model.heads, {one.name: [Taught.of(one)] for one in parts.experts}, model.labels)
+        init_heads(model.heads, {one.name: [TrainedHeads.of(one)] for one in parts.experts}, model.labels)
     return model.eval(), card
 
 
-def check_parts(run: RunSettings, experts: Sequence[ExpertFolder], backbone: BackboneId) -> Parts:
+def check_merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: BackboneId) -> MergeParts:
     """All checks that need no weight of the backbone.
 
     Raises:
@@ -84,20 +84,20 @@ def check_parts(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Bac
     if not routed:
         raise Fault("experts to merge", "none", "train some first: moe train-expert --all")
     for one in experts:
-        refuse_untrained(one)
+        check_trained(one)
         if one.card:
-            refuse_other_backbone(one.card.backbone, backbone, str(one.path))
-            refuse_other_settings(one, run.backbone, run.template, run.heads, run.language is not None, "the config")
+            check_same_backbone(one.card.backbone, backbone, str(one.path))
+            check_same_settings(one, run.backbone, run.template, run.heads, run.language is not None, "the config")
     for first, second in combinations(experts, 2):
         _refuse_same_name(first, second)
-        refuse_equal(first, second)
-    refuse_other_shared(routed, shared[0] if shared else None)
+        check_distinct(first, second)
+    check_shared_expert(routed, shared[0] if shared else None)
     domains = _domains(run, routed)
     order = [name for domain in domains for name in domain.expert_names]
-    return Parts(sorted(routed, key=lambda one: order.index(one.name)), domains, shared[0] if shared else None)
+    return MergeParts(sorted(routed, key=lambda one: order.index(one.name)), domains, shared[0] if shared else None)
 
 
-def refuse_other_settings(
+def check_same_settings(
     one: ExpertFolder, backbone: BackboneSettings, template: str, heads: HeadSettings, language: bool, who: str
 ) -> None:
     """Refuse an expert that reads texts in another way than the others.
@@ -132,7 +132,7 @@ def _refuse_same_name(first: ExpertFolder, second: ExpertFolder) -> None:
         )
 
 
-def refuse_other_shared(routed: Sequence[ExpertFolder], shared: ExpertFolder | None) -> None:
+def check_shared_expert(routed: Sequence[ExpertFolder], shared: ExpertFolder | None) -> None:
     """An expert trained on top of a shared one is worth nothing without exactly that one.
 
     Raises:

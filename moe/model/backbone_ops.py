@@ -13,19 +13,19 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
-from experts.gated_linear import drop
-from experts.lora import layer_list
+from experts.gated_linear import fast_dropout
+from experts.lora import find_layer_stack
 
 
-class Dropped(nn.Dropout):
+class BackboneDropout(nn.Dropout):
     """The backbone's own dropout: the only part of a backbone that is ever in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop a share of x (any shape)."""
-        return drop(x, self.p) if self.training else x
+        return fast_dropout(x, self.p) if self.training else x
 
 
-def soften(model: PreTrainedModel, trunk_depth: int, share: float) -> None:
+def enable_dropout(model: PreTrainedModel, trunk_depth: int, share: float) -> None:
     """Let the layers after the trunk drop in training, where the family has a dropout of its own.
 
     Raises:
@@ -33,7 +33,7 @@ def soften(model: PreTrainedModel, trunk_depth: int, share: float) -> None:
     """
     places = [
         (parent, name)
-        for layer in layer_list(model)[1][trunk_depth:]
+        for layer in find_layer_stack(model)[1][trunk_depth:]
         for parent in layer.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Dropout
@@ -45,22 +45,22 @@ def soften(model: PreTrainedModel, trunk_depth: int, share: float) -> None:
             "set backbone.dropout to 0 and lora.dropout instead",
         )
     for parent, name in places:
-        setattr(parent, name, Dropped(share).eval())
+        setattr(parent, name, BackboneDropout(share).eval())
 
 
 def compile_layers(model: PreTrainedModel) -> None:
     """Have torch.compile make each layer's forward, experts included, when it first runs; hooks stay as they are."""
-    for layer in layer_list(model)[1]:
+    for layer in find_layer_stack(model)[1]:
         layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
 @contextmanager
-def recomputed(model: PreTrainedModel, trunk_depth: int) -> Iterator[None]:
+def activation_checkpointing(model: PreTrainedModel, trunk_depth: int) -> Iterator[None]:
     """While it lasts, layers after the trunk keep their input alone, and are run again on the way back.
 
     The route and the random numbers are then those of the first run: a layer's forward is repeated, not its hooks.
     """
-    layers = list(layer_list(model)[1][trunk_depth:])
+    layers = list(find_layer_stack(model)[1][trunk_depth:])
     kept, cached = [layer.__dict__.get("forward") for layer in layers], model.config.use_cache
     model.config.use_cache = False  # a second run would add to it
     for layer in layers:
@@ -84,11 +84,11 @@ def _twice(forward: Any) -> Any:
     return run
 
 
-SHORT = {torch.bfloat16: 128, torch.float32: 64}
+MAX_EAGER_TOKENS = {torch.bfloat16: 128, torch.float32: 64}
 """The longest row of tokens, by precision, on which plain products train faster on a CPU than the fused kernel."""
 
 
-class Attention:
+class AttentionSwitch:
     """Sets a backbone's attention from batch to batch; does nothing where it has but one, or on other devices.
 
     Args:
@@ -98,7 +98,7 @@ class Attention:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.own = model, model.config._attn_implementation
         choice = self.own == "sdpa" and model.device.type == "cpu" and model._can_set_attn_implementation()
-        self.short = SHORT.get(model.dtype, 0) if choice else 0
+        self.short = MAX_EAGER_TOKENS.get(model.dtype, 0) if choice else 0
 
     def suit(self, tokens: int) -> None:
         """Take the code that trains faster on rows of so many tokens."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-Kind = Literal["causal", "masked"]
+LMKind = Literal["causal", "masked"]
 
 
 class LanguageSettings(BaseModel):
@@ -33,18 +33,18 @@ class LanguageSettings(BaseModel):
     masked: float = Field(0.15, gt=0, lt=1, description="share of tokens that an encoder has to guess")
 
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """A label that is not asked for, transformers' own mark."""
-CHUNK = 1024  # tokens whose scores of the whole vocabulary are in memory at once
+CHUNK_TOKENS = 1024  # tokens whose scores of the whole vocabulary are in memory at once
 
 
-def kind_of(config: PretrainedConfig) -> Kind:
+def lm_kind(config: PretrainedConfig) -> LMKind:
     """What a backbone was made to predict: masked tokens in encoders, the next one in decoders."""
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     return "masked" if masked else "causal"
 
 
-class LanguageHead:
+class LMHead:
     """The frozen head of a whole model, run by that family's own code, so that its norms, caps and scales are in it.
 
     Args:
@@ -53,7 +53,7 @@ class LanguageHead:
 
     def __init__(self, whole: PreTrainedModel) -> None:
         self.whole = whole.requires_grad_(False).eval()
-        self.kind = kind_of(whole.config)
+        self.kind = lm_kind(whole.config)
         self._inside = whole.base_model if self.kind == "masked" else whole.get_decoder()
 
     def scores(self, states: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ class LanguageHead:
             states: (B, T, D), the last states.
             labels: (B, T), the token that each state is to predict, or −100.
         """
-        asked = labels != IGNORED  # (B, T)
+        asked = labels != IGNORE_INDEX  # (B, T)
         wanted, given = labels[asked], states[asked]  # (N,), (N, D)
-        parts = zip(given.split(CHUNK), wanted.split(CHUNK), strict=True)
+        parts = zip(given.split(CHUNK_TOKENS), wanted.split(CHUNK_TOKENS), strict=True)
         if not torch.is_grad_enabled():
             return torch.cat([self._chunk(*part) for part in parts])  # (N,)
         return torch.cat([_Chunk.apply(self._chunk, *part) for part in parts])  # (N,)
@@ -81,8 +81,8 @@ class LanguageHead:
     @torch.no_grad()
     def judged(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """−log p of each token that is asked for, and whether none is more probable there, (N,) each."""
-        asked = labels != IGNORED  # (B, T)
-        parts = zip(states[asked].split(CHUNK), labels[asked].split(CHUNK), strict=True)
+        asked = labels != IGNORE_INDEX  # (B, T)
+        parts = zip(states[asked].split(CHUNK_TOKENS), labels[asked].split(CHUNK_TOKENS), strict=True)
         losses, best = zip(*[self._judged(*part) for part in parts], strict=True)
         return torch.cat(losses), torch.cat(best)  # (N,) each
 
@@ -112,9 +112,9 @@ class _Chunk(torch.autograd.Function):
         return None, gradient * above[:, None].to(gradient.dtype), None
 
 
-def next_tokens(ids: Tensor, own: Tensor) -> Tensor:
+def next_token_labels(ids: Tensor, own: Tensor) -> Tensor:
     """Labels (B, T) of a decoder: at each place the token after it, where `own` (B, T) says it is to be learned."""
-    after = torch.full_like(ids, IGNORED)  # (B, T)
+    after = torch.full_like(ids, IGNORE_INDEX)  # (B, T)
     after[:, :-1] = torch.where(own[:, 1:].bool(), ids[:, 1:], after[:, 1:])
     return after
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from experts.adapter_bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
-from moe.model.backbone_ops import Dropped
+from moe.model.backbone_ops import BackboneDropout
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
-from moe.model.packing import states_of
-from moe.model.trunk import Reached, Trunk
-from router.gate import Gate, Mixed, even, harden, pin
+from moe.model.packing import backbone_states
+from moe.model.trunk import EndOfTrunk, Trunk
+from router.gate import Gate, GateOutput, equal_gates, one_hot_gates, restrict_gates
 
 
 @dataclass
-class Routed:
+class RouterOutput:
     """What the router said in one pass; (B, T, ·) instead of (B, ·) where tokens are routed.
 
     Args:
@@ -40,7 +40,7 @@ class Routed:
 
 
 @dataclass
-class Output:
+class MixtureOutput:
     """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned.
 
     A language model has no heads of ours: its `pooled` are the last states, (B, T, D), which its own head reads; or the
@@ -50,7 +50,7 @@ class Output:
     pooled: Tensor
     logits: dict[str, Tensor]
     polarity: Tensor | None
-    routed: Routed | None
+    routed: RouterOutput | None
 
 
 @dataclass
@@ -63,7 +63,7 @@ class _Pass:
     trunk: Tensor | None = None
     stop: bool = False
     keep: bool = False
-    routed: Routed | None = None
+    routed: RouterOutput | None = None
     said: list[Tensor] = field(default_factory=list)
     learns: bool = field(default_factory=torch.is_grad_enabled)
 
@@ -104,7 +104,7 @@ class Mixture(nn.Module):
         self.detach_gates = False
         self.deep = True
         self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
-        self.register_buffer("owners", owners_of(bank.names, domains), persistent=False)
+        self.register_buffer("owners", build_domain_expert_mask(bank.names, domains), persistent=False)
         self._pass: _Pass | None = None
         self.trunk = Trunk(self.backbone, bank.trunk_depth)
         self.trunk.next.register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -119,7 +119,7 @@ class Mixture(nn.Module):
         position_ids: Tensor | None = None,
         read: Tensor | None = None,
         **_: Any,
-    ) -> Output:
+    ) -> MixtureOutput:
         """One pass over token ids (B, T).
 
         Args:
@@ -133,30 +133,30 @@ class Mixture(nn.Module):
         """
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
-        own = self.own_tokens(input_ids, real if read is None else real * read)  # (B, T)
+        own = self.content_mask(input_ids, real if read is None else real * read)  # (B, T)
         router_alone = self.training and self.detach_gates and isinstance(self.heads, NoHeads)
         now = _Pass(own, allowed, hard, trunk, stop=router_alone)  # no later layer could teach it anything
         states, routed = self._run(now, input_ids, attention_mask, position_ids)
         if isinstance(self.heads, NoHeads):
-            return Output(states, {}, None, routed)
+            return MixtureOutput(states, {}, None, routed)
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures there even when all below is frozen
         gates = routed.gates if routed else self.bank.route_state.gates
         out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
-        return Output(pooled, out.logits, out.polarity, routed)
+        return MixtureOutput(pooled, out.logits, out.polarity, routed)
 
-    def look(
+    def encode_trunk(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         allowed: Tensor | None = None,
         hard: bool = False,
         back: bool = False,
-    ) -> tuple[Tensor, Routed | None]:
+    ) -> tuple[Tensor, RouterOutput | None]:
         """The trunk alone: its states (B, T, D), and what the router makes of them; with a way `back` if asked."""
         with torch.set_grad_enabled(back):
-            now = _Pass(self.own_tokens(input_ids, attention_mask), allowed, hard, stop=True)
+            now = _Pass(self.content_mask(input_ids, attention_mask), allowed, hard, stop=True)
             return self._run(now, input_ids, attention_mask)
 
     def own_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -166,16 +166,16 @@ class Mixture(nn.Module):
 
     def _run(
         self, now: _Pass, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
-    ) -> tuple[Tensor, Routed | None]:
+    ) -> tuple[Tensor, RouterOutput | None]:
         """The backbone's states (B, T, D) where this pass ends, and the routing on the way."""
         if now.trunk is not None and not self.trunk.known:
-            self.look(ids[:1, :2], torch.ones_like(ids[:1, :2]))
+            self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]))
         self._pass = now
         try:
             skipped = self.trunk.skipped() if now.trunk is not None else nullcontext()
             with skipped, torch.set_grad_enabled(now.learns and self.deep):
-                states = states_of(self.backbone, ids, mask, positions)  # (B, T, D)
-        except Reached as reached:
+                states = backbone_states(self.backbone, ids, mask, positions)  # (B, T, D)
+        except EndOfTrunk as reached:
             states = reached.states  # (B, T, D)
         finally:
             self._pass = None
@@ -247,7 +247,7 @@ class Mixture(nn.Module):
         self.backbone.eval()
         self.bank.train(mode)
         for module in self.backbone.modules():
-            if isinstance(module, Dropped):
+            if isinstance(module, BackboneDropout):
                 module.train(mode)
         return self
 
@@ -261,7 +261,7 @@ class Mixture(nn.Module):
         with torch.set_grad_enabled(now.learns):
             self._route(states, now)
         if now.stop:
-            raise Reached(states)
+            raise EndOfTrunk(states)
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
 
     def _route(self, states: Tensor, now: _Pass) -> None:
@@ -276,19 +276,19 @@ class Mixture(nn.Module):
         gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
         gates = gates.detach() if self.detach_gates else torch.zeros_like(gates) if bare else gates  # (B, E)
         self.bank.route(gates)
-        now.routed = Routed(gates, dense, logits, branch)
+        now.routed = RouterOutput(gates, dense, logits, branch)
         if now.keep:
             now.said.append(dense)
 
-    def _mix(self, logits: Tensor, now: _Pass) -> Mixed:
+    def _mix(self, logits: Tensor, now: _Pass) -> GateOutput:
         assert self.gate is not None
-        mixed = even(self.gate.mix(logits)) if self.alike else self.gate.mix(logits)
+        mixed = equal_gates(self.gate.mix(logits)) if self.alike else self.gate.mix(logits)
         allowed = now.allowed
         if self.kept is not None and self.kept.any():
-            allowed = self.kept[None] if allowed is None else within(allowed, self.kept)  # (B, E) or (1, E)
+            allowed = self.kept[None] if allowed is None else restrict_allowed(allowed, self.kept)  # (B, E) or (1, E)
         if allowed is not None:
-            mixed = pin(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
-        return harden(mixed) if now.hard else mixed
+            mixed = restrict_gates(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
+        return one_hot_gates(mixed) if now.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """All experts' parameters, by expert and PEFT key."""
@@ -333,13 +333,13 @@ class Mixture(nn.Module):
         return names.index(name) if name in names else -1
 
 
-def owners_of(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
+def build_domain_expert_mask(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
     """(domains, E) bool: which experts belong to each domain."""
     rows = [[name in domain.expert_names for name in experts] for domain in domains]
     return torch.tensor(rows, dtype=torch.bool).reshape(len(domains), len(experts))
 
 
-def within(allowed: Tensor, kept: Tensor) -> Tensor:
+def restrict_allowed(allowed: Tensor, kept: Tensor) -> Tensor:
     """(B, E) bool: a text's allowed experts that are among the kept (E,); all the kept where none of its own is."""
     own = allowed & kept  # (B, E)
     return torch.where(own.any(-1, keepdim=True), own, kept)  # (B, E)

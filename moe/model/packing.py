@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from moe.model.lm_head import kind_of
+from moe.model.lm_head import lm_kind
 
 TOLERANCE = 1e-2
-NARROW = 3
-"""The window in which a way is tried: narrower than the trial's documents, as real ones are than long documents."""
+TRIAL_WINDOW = 3
+"""Sliding window of the trial, in tokens: narrower than its documents, as real windows are than long documents."""
 
 
 @dataclass(frozen=True)
-class Way:
+class PackingMode:
     """How a backbone is told where documents begin.
 
     Args:
@@ -34,7 +34,7 @@ class Way:
     first: int = 0
 
     def inputs(self, places: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """`attention_mask` and `position_ids` of a batch, as `states_of` takes them.
+        """`attention_mask` and `position_ids` of a batch, as `backbone_states` takes them.
 
         Args:
             places: (B, T), each token's place in its document; 0 begins one.
@@ -67,57 +67,62 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
 
 
-def by_layer(config: PretrainedConfig, mask: Tensor | None, places: Tensor | None) -> Tensor | dict[str, Tensor] | None:
-    """A mask of documents as a backbone's layers need it: with their window, where a token sees only those near it.
+def add_sliding_window(
+    config: PretrainedConfig, mask: Tensor | None, positions: Tensor | None
+) -> Tensor | dict[str, Tensor] | None:
+    """Restrict a mask of packed documents to the backbone's sliding window, per kind of layer.
 
-    Transformers takes a mask of four dimensions as it stands, and lays no window over it. Other masks stay as they are.
+    transformers uses a four-dimensional mask as it is and adds no window to it. Other masks are returned unchanged.
 
     Args:
-        mask: (B, 1, T, T), added to the attention's scores.
-        places: (B, T), position ids.
+        mask: (B, 1, T, T), added to the attention scores.
+        positions: (B, T), position ids.
     """
     window = getattr(config, "sliding_window", None)
     if window is None or mask is None or mask.dim() != 4:
         return mask
-    assert places is not None
-    far = (places[:, None, :, None] - places[:, None, None, :]).abs()  # (B, 1, T, T)
-    near = far < window if kind_of(config) == "causal" else far <= window  # (B, 1, T, T), as transformers counts
-    narrow = mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # (B, 1, T, T)
-    mixed = getattr(config, "layer_types", None)
-    return {"full_attention": mask, "sliding_attention": narrow} if mixed else narrow
+    assert positions is not None
+    distance = (positions[:, None, :, None] - positions[:, None, None, :]).abs()  # (B, 1, T, T)
+    near = (
+        distance < window if lm_kind(config) == "causal" else distance <= window
+    )  # (B, 1, T, T), as transformers does
+    windowed = mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # (B, 1, T, T)
+    layer_types = getattr(config, "layer_types", None)
+    return {"full_attention": mask, "sliding_attention": windowed} if layer_types else windowed
 
 
-def states_of(
+def backbone_states(
     model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
 ) -> Tensor:
-    """A backbone's last states (B, T, D) of rows of tokens, or of documents, which a `Way` tells apart."""
-    placed = {} if position_ids is None else {"position_ids": position_ids}
-    seen = by_layer(model.config, attention_mask, position_ids)
-    states: Tensor = model(input_ids=ids, attention_mask=seen, **placed).last_hidden_state
+    """Last hidden states (B, T, D) of rows of tokens, or of packed documents that a `PackingMode` keeps apart."""
+    optional = {} if position_ids is None else {"position_ids": position_ids}
+    mask = add_sliding_window(model.config, attention_mask, position_ids)
+    states: Tensor = model(input_ids=ids, attention_mask=mask, **optional).last_hidden_state
     return states  # (B, T, D)
 
 
-def way_to_pack(model: PreTrainedModel, masked: bool = False) -> Way | None:
+def find_packing_mode(model: PreTrainedModel, masked: bool = False) -> PackingMode | None:
     """The first way that keeps two documents apart in this backbone; None where none does.
 
     Args:
         masked: only ways by a mask.
     """
-    causal = kind_of(model.config) == "causal"
+    causal = lm_kind(model.config) == "causal"
     starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
-    ways = ([Way(False, causal)] if causal and not masked else []) + [Way(True, causal, first) for first in starts]
-    with _narrowed(model.config):
-        return next((way for way in ways if _holds(model, way)), None)
+    modes = [PackingMode(False, causal)] if causal and not masked else []
+    modes += [PackingMode(True, causal, first) for first in starts]
+    with _narrow_window(model.config):
+        return next((mode for mode in modes if _holds(model, mode)), None)
 
 
 @contextmanager
-def _narrowed(config: PretrainedConfig) -> Iterator[None]:
-    """A narrow window while it lasts, where the backbone has one: a short trial then tells of long documents too."""
+def _narrow_window(config: PretrainedConfig) -> Iterator[None]:
+    """Shrink the sliding window inside the block, so that a trial on short rows also holds for long documents."""
     window = getattr(config, "sliding_window", None)
     if window is None:
         yield
         return
-    config.sliding_window = min(window, NARROW)
+    config.sliding_window = min(window, TRIAL_WINDOW)
     try:
         yield
     finally:
@@ -125,14 +130,14 @@ def _narrowed(config: PretrainedConfig) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _holds(model: PreTrainedModel, way: Way) -> bool:
+def _holds(model: PreTrainedModel, way: PackingMode) -> bool:
     ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
     lengths = (6, 8)
     try:
-        packed = states_of(model, ids, **way.inputs(_places(lengths, model.device), model.dtype))[0]  # (T, D)
+        packed = backbone_states(model, ids, **way.inputs(_places(lengths, model.device), model.dtype))[0]  # (T, D)
     except (RuntimeError, ValueError, TypeError, LookupError):
         return False
-    alone = [states_of(model, one, torch.ones_like(one))[0] for one in ids.split(lengths, 1)]  # (T_i, D) each
+    alone = [backbone_states(model, one, torch.ones_like(one))[0] for one in ids.split(lengths, 1)]  # (T_i, D) each
     apart = torch.cat(alone)  # (T, D)
     return bool((packed - apart).abs().max() <= TOLERANCE * apart.abs().max())
 

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from experts.lora import layer_list
+from experts.lora import find_layer_stack
 
 
-class Reached(Exception):
+class EndOfTrunk(Exception):
     """Raised where the trunk ends, to leave the backbone there: no layer after it is wanted."""
 
     def __init__(self, states: Tensor) -> None:
@@ -30,7 +30,7 @@ class Trunk:
     """
 
     def __init__(self, backbone: PreTrainedModel, depth: int) -> None:
-        layers = layer_list(backbone)[1]
+        layers = find_layer_stack(backbone)[1]
         self.layers, self.next = list(layers[:depth]), layers[depth]
         self._extra: int | None = None if depth else 0  # what a layer returns beside its states; -1: no tuple at all
         if depth:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experts.atomic_io import write_bytes
-from moe.bootstrap import bin_of, share
+from moe.bootstrap import confidence_bin, wilson_interval
 from moe.plots.style import BLUE, GREEN, PINK, RED, _png, label, panels
 
 COLOURS = (RED, BLUE, GREEN, PINK)
@@ -49,10 +49,10 @@ def reliability_chart(rows_of: str, tasks: Mapping[str, Series]) -> bytes:
 
 def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str, mark: str, name: str) -> None:
     """One dot a bin of confidence with the 95 % interval of its share: long where there are few rows."""
-    bins = bin_of(confidence)
+    bins = confidence_bin(confidence)
     for b in np.unique(bins):
         mine = bins == b
-        sure, x = share(int(right[mine].sum()), int(mine.sum())), confidence[mine].mean()
+        sure, x = wilson_interval(int(right[mine].sum()), int(mine.sum())), confidence[mine].mean()
         axis.plot([x, x], sure.ends, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
         axis.plot(x, sure.value, color=colour, marker=mark, ms=5, ls="", label=name)
         name = "_"  # one line of the legend for all dots

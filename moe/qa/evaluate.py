@@ -13,29 +13,29 @@ import numpy as np
 from datasets import Dataset
 
 from experts.atomic_io import write_json
-from experts.errors import Fault, guess
-from moe.bootstrap import Answers
+from experts.errors import Fault, suggest
+from moe.bootstrap import TaskPredictions
 from moe.console import Table, bar, info
 from moe.data.prepare import prepare_task
-from moe.data.prompt_templates import ASKS, kind_of
+from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
 from moe.data.writers import open_writer
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import open_language
+from moe.inference.loading import load_language_model
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
-from moe.qa.scoring import Asked, Marked, by_task, mark, report
+from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.workspace import Workspace
 
-By = Literal["likelihood", "generation"]
-WAYS: tuple[By, ...] = get_args(By)
+ChoiceMethod = Literal["likelihood", "generation"]
+CHOICE_METHODS: tuple[ChoiceMethod, ...] = get_args(ChoiceMethod)
 NEW_TOKENS = {"choice": 16, "number": 32, "entities": 128, "text": 128}
 """Most tokens of a written answer, by the kind of question."""
 WINDOW = 128  # questions that are sorted by length together
 
 
 @dataclass(frozen=True)
-class Sitting:
+class EvalSettings:
     """How an exam is held.
 
     Args:
@@ -45,15 +45,15 @@ class Sitting:
         chat: in the backbone's chat template; None where it has one.
     """
 
-    by: By = "likelihood"
+    by: ChoiceMethod = "likelihood"
     hard: bool = False
     pin: bool = False
     chat: bool | None = None
 
 
-def examine(
-    model: Mixture, template: str, asked: Sequence[Asked], sitting: Sitting = Sitting(), quiet: bool = True
-) -> list[Marked]:
+def answer_questions(
+    model: Mixture, template: str, asked: Sequence[EvalQuestion], sitting: EvalSettings = EvalSettings(), quiet: bool = True
+) -> list[ScoredAnswer]:
     """Put questions to a model and mark what it says, in order.
 
     A prompt that leaves no room for its answer in the backbone's context is not asked: its answer is missing.
@@ -68,10 +68,10 @@ def examine(
             while window := list(islice(places, WINDOW)):
                 said |= answer(generator, {i: asked[i] for i in window}, sitting)
                 meter.advance(len(window))
-    return [mark(one, said[i]) for i, one in enumerate(asked)]
+    return [score_answer(one, said[i]) for i, one in enumerate(asked)]
 
 
-def _fitting(generator: Generator, asked: Mapping[int, Asked]) -> dict[int, list[int]]:
+def _fitting(generator: Generator, asked: Mapping[int, EvalQuestion]) -> dict[int, list[int]]:
     """Prompts as tokens, without those that leave no room."""
     found = {}
     for i, one in asked.items():
@@ -82,7 +82,7 @@ def _fitting(generator: Generator, asked: Mapping[int, Asked]) -> dict[int, list
     return found
 
 
-def _written(generator: Generator, asked: Mapping[int, Asked], sitting: Sitting) -> dict[int, str]:
+def _written(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: EvalSettings) -> dict[int, str]:
     fitting = _fitting(generator, asked)
     said = dict.fromkeys(asked, "")
     for domain, places in _pinned(fitting, asked, sitting.pin):
@@ -91,14 +91,14 @@ def _written(generator: Generator, asked: Mapping[int, Asked], sitting: Sitting)
     return said
 
 
-def _pinned(fitting: Iterable[int], asked: Mapping[int, Asked], pin: bool) -> Iterable[tuple[str | None, list[int]]]:
+def _pinned(fitting: Iterable[int], asked: Mapping[int, EvalQuestion], pin: bool) -> Iterable[tuple[str | None, list[int]]]:
     groups: dict[str | None, list[int]] = {}
     for i in fitting:
         groups.setdefault(asked[i].domain if pin else None, []).append(i)
     return groups.items()
 
 
-def _chosen(generator: Generator, asked: Mapping[int, Asked], sitting: Sitting) -> dict[int, str]:
+def _chosen(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: EvalSettings) -> dict[int, str]:
     fitting = _fitting(generator, asked)
     said = dict.fromkeys(asked, "")
     pairs = [(i, choice) for i in fitting for choice in asked[i].choices]
@@ -112,12 +112,12 @@ def _chosen(generator: Generator, asked: Mapping[int, Asked], sitting: Sitting) 
     return said
 
 
-def exam_of_folder(
+def evaluate_qa_folder(
     work: Workspace,
     folder: Path,
     tasks: Sequence[str] = (),
     data: Path | None = None,
-    sitting: Sitting = Sitting(),
+    sitting: EvalSettings = EvalSettings(),
     most: int | None = None,
     bare: bool = False,
 ) -> dict[str, Any]:
@@ -132,46 +132,46 @@ def exam_of_folder(
     Raises:
         Fault: when a way or task is unknown, the model cannot be opened or cannot write, or there are no questions.
     """
-    if sitting.by not in WAYS:
-        raise Fault(f"--by one of {', '.join(WAYS)}", repr(sitting.by), guess(sitting.by, WAYS))
+    if sitting.by not in CHOICE_METHODS:
+        raise Fault(f"--by one of {', '.join(WAYS)}", repr(sitting.by), suggest(sitting.by, CHOICE_METHODS))
     if data is not None and len(tasks) != 1:
         raise Fault("one task with --data, by which the file is read", f"{len(tasks)}", "name it, e.g. --tasks fpb")
-    asked = questions_of(work, tasks, most) if data is None else questions_in(data, tasks[0], work, most)
+    asked = load_run_questions(work, tasks, most) if data is None else load_file_questions(data, tasks[0], work, most)
     if not asked:
         raise Fault("questions to ask", "none", "give the tasks a test split, or name a file by --data")
-    model, template = open_language(folder)
+    model, template = load_language_model(folder)
     everyone = tuple(model.bank.attached) if bare else ()
-    with model.restricted(everyone):
-        marked = examine(model, template, asked, sitting, quiet=False)
-    content = report_of(marked, sitting) | {"model": str(folder), "bare": bare}
+    with model.ablated(everyone):
+        marked = answer_questions(model, template, asked, sitting, quiet=False)
+    content = qa_report(marked, sitting) | {"model": str(folder), "bare": bare}
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
     write_exam(target, content, marked)
     info(f"written to {target}")
     return content
 
 
-def report_of(marked: Sequence[Marked], sitting: Sitting) -> dict[str, Any]:
+def qa_report(marked: Sequence[ScoredAnswer], sitting: EvalSettings) -> dict[str, Any]:
     """What an exam found: `questions`, `by`, figures of each task, and their means over tasks."""
-    tasks = {task: report(some) for task, some in by_task(marked).items()}
+    tasks = {task: score_report(some) for task, some in group_by_task(marked).items()}
     names = ("accuracy", "macro_f1", "missing")
     values = {name: [one[name] for one in tasks.values() if name in one] for name in names}
     means = {name: float(np.mean(some)) for name, some in values.items() if some}
     return {"questions": len(marked), "by": sitting.by, "tasks": tasks, "mean": means}
 
 
-def answers_of(marked: Sequence[Marked]) -> dict[str, Answers]:
+def qa_predictions_by_task(marked: Sequence[ScoredAnswer]) -> dict[str, TaskPredictions]:
     """By task as `moe.bootstrap` takes them: which choice, or right and wrong of free answers."""
     found = {}
-    for task, some in by_task(marked).items():
+    for task, some in group_by_task(marked).items():
         labels = list(dict.fromkeys(choice for one in some for choice in one.asked.choices))
         if some[0].asked.kind == "choice":
-            found[task] = Answers.of([one.asked.answer for one in some], [one.taken or "" for one in some], labels)
+            found[task] = TaskPredictions.of([one.asked.answer for one in some], [one.taken or "" for one in some], labels)
         else:
-            found[task] = Answers.of_right([[int(one.right) for one in some]])
+            found[task] = TaskPredictions.of_right([[int(one.right) for one in some]])
     return found
 
 
-def write_exam(folder: Path, content: Mapping[str, Any], marked: Sequence[Marked]) -> None:
+def write_exam(folder: Path, content: Mapping[str, Any], marked: Sequence[ScoredAnswer]) -> None:
     """Write `questions.json`, and every question with its answer as JSON lines.
 
     Raises:
@@ -184,7 +184,7 @@ def write_exam(folder: Path, content: Mapping[str, Any], marked: Sequence[Marked
             writer.write(row | {"said": one.said, "taken": one.taken, "right": one.right})
 
 
-def questions_of(work: Workspace, tasks: Sequence[str] = (), most: int | None = None) -> list[Asked]:
+def load_run_questions(work: Workspace, tasks: Sequence[str] = (), most: int | None = None) -> list[EvalQuestion]:
     """The run's test questions.
 
     Args:
@@ -198,21 +198,21 @@ def questions_of(work: Workspace, tasks: Sequence[str] = (), most: int | None = 
     for task in tasks:
         if task not in settings:
             known = ", ".join(settings) or "none"
-            raise Fault(f"one of the run's tasks ({known}), or --data with a file", repr(task), guess(task, settings))
+            raise Fault(f"one of the run's tasks ({known}), or --data with a file", repr(task), suggest(task, settings))
     rows = work.questions("test", tasks)
     return _spaced([one for task in settings for one in _asked(rows, task, settings[task])], most)
 
 
-def questions_in(path: Path, task: str, work: Workspace, most: int | None = None) -> list[Asked]:
+def load_file_questions(path: Path, task: str, work: Workspace, most: int | None = None) -> list[EvalQuestion]:
     """All questions of a file, FLARE's or another's, asked as a task of the run or as the template of that name.
 
     Raises:
         Fault: when there is no such task or template, or the file cannot be read.
     """
     settings = {name: one for d in work.run.domains for name, one in work.run.questions_of(d).items()}
-    if task not in settings and task not in ASKS:
-        known = list(dict.fromkeys([*settings, *ASKS]))
-        raise Fault(f"one of the tasks {', '.join(known)}", repr(task), guess(task, known))
+    if task not in settings and task not in TEMPLATES:
+        known = list(dict.fromkeys([*settings, *TEMPLATES]))
+        raise Fault(f"one of the tasks {', '.join(known)}", repr(task), suggest(task, known))
     own = settings.get(task, TaskSettings(ask=task))
     whole = {"max_train_rows": None, "max_validation_rows": None, "only": None}
     one = own.model_copy(update=whole | {"split": SplitSettings(own=False, ratios=(1, 0, 0))})
@@ -222,19 +222,19 @@ def questions_in(path: Path, task: str, work: Workspace, most: int | None = None
     return _spaced([asked for split in SPLITS for asked in _asked(prepared.splits[split], task, one)], most)
 
 
-def _asked(rows: Dataset, task: str, settings: TaskSettings) -> Iterable[Asked]:
-    kind = kind_of(str(settings.ask), settings.labels)
+def _asked(rows: Dataset, task: str, settings: TaskSettings) -> Iterable[EvalQuestion]:
+    kind = answer_type(str(settings.ask), settings.labels)
     for row in rows:
         if row["task"] == task:
             choices = tuple(row["choices"] or ())
             own = "choice" if choices else kind
-            yield Asked(row["id"], task, row["domain"], row["prompt"], row["answer"], choices, own)
+            yield EvalQuestion(row["id"], task, row["domain"], row["prompt"], row["answer"], choices, own)
 
 
-def _spaced(asked: Sequence[Asked], most: int | None) -> list[Asked]:
+def _spaced(asked: Sequence[EvalQuestion], most: int | None) -> list[EvalQuestion]:
     if most is None:
         return list(asked)
-    groups: dict[str, list[Asked]] = {}
+    groups: dict[str, list[EvalQuestion]] = {}
     for one in asked:
         groups.setdefault(one.task, []).append(one)
     kept = {task: np.linspace(0, len(some) - 1, min(most, len(some))).round() for task, some in groups.items()}
@@ -244,7 +244,7 @@ def _spaced(asked: Sequence[Asked], most: int | None) -> list[Asked]:
 COLUMNS = ("accuracy", "95 %", "macro-F1", "weighted F1", "MCC", "entity F1", "missing")
 
 
-def exam_view(content: Mapping[str, Any]) -> Table:
+def qa_view(content: Mapping[str, Any]) -> Table:
     """One row a task; accuracy is exact match where answers are free."""
     who = "the backbone alone" if content["bare"] else content["model"]
     table = Table(title=f"{content['questions']} questions to {who}, choices by {content['by']}", title_justify="left")

@@ -10,17 +10,17 @@ from typing import Any
 
 from sklearn.metrics import matthews_corrcoef
 
-from moe.bootstrap import Answers, interval_ends
-from moe.data.prompt_templates import Kind
-from moe.evaluation.metrics import ELSE, classification
-from moe.qa.answer_parsing import chosen, entities, number, plain
+from moe.bootstrap import TaskPredictions, interval_ends
+from moe.data.prompt_templates import AnswerType
+from moe.evaluation.metrics import OTHER_LABEL, classification
+from moe.qa.answer_parsing import parse_choice, parse_entities, parse_number, normalize_text
 
 TOLERANCE = 0.01
 """Share of a figure by which an answer may be off, so that rounding is no fault."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalQuestion:
     """One question.
 
     Args:
@@ -35,36 +35,36 @@ class Asked:
     prompt: str
     answer: str
     choices: tuple[str, ...]
-    kind: Kind
+    kind: AnswerType
 
 
 @dataclass(frozen=True)
-class Marked:
+class ScoredAnswer:
     """A question with what was said, what that was taken for (None: missing), and whether it is right."""
 
-    asked: Asked
+    asked: EvalQuestion
     said: str
     taken: str | None
     right: bool
 
 
-def mark(asked: Asked, said: str) -> Marked:
+def score_answer(asked: EvalQuestion, said: str) -> ScoredAnswer:
     """Judge one answer by its question's kind."""
     taken, right = _JUDGES[asked.kind](asked, said)
-    return Marked(asked, said, taken, right)
+    return ScoredAnswer(asked, said, taken, right)
 
 
-def _choice(asked: Asked, said: str) -> tuple[str | None, bool]:
-    taken = chosen(said, asked.choices)
+def _choice(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
+    taken = parse_choice(said, asked.choices)
     return taken, taken == asked.answer
 
 
-def _number(asked: Asked, said: str) -> tuple[str | None, bool]:
+def _number(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
     """A figure by value; an answer in words, as some reports' questions have, word for word."""
-    wanted = number(asked.answer)
-    if wanted is None or plain(asked.answer)[:1].isalpha():
+    wanted = parse_number(asked.answer)
+    if wanted is None or normalize_text(asked.answer)[:1].isalpha():
         return _text(asked, said)
-    found = number(said)
+    found = parse_number(said)
     if found is None:
         return None, False
     return said, any(abs(one - two) <= TOLERANCE * abs(two) for one in _meant(*found) for two in _meant(*wanted))
@@ -75,19 +75,19 @@ def _meant(value: float, percent: bool) -> tuple[float, ...]:
     return (value, value / 100) if percent else (value,)
 
 
-def _entities(asked: Asked, said: str) -> tuple[str | None, bool]:
-    found = entities(said)
-    return (None, False) if found is None else (said, found == entities(asked.answer))
+def _entities(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
+    found = parse_entities(said)
+    return (None, False) if found is None else (said, found == parse_entities(asked.answer))
 
 
-def _text(asked: Asked, said: str) -> tuple[str | None, bool]:
-    return said.strip() or None, plain(said) == plain(asked.answer)
+def _text(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
+    return said.strip() or None, normalize_text(said) == normalize_text(asked.answer)
 
 
 _JUDGES = {"choice": _choice, "number": _number, "entities": _entities, "text": _text}
 
 
-def report(marked: Sequence[Marked]) -> dict[str, Any]:
+def score_report(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
     """The figures of one task's answers, N ≥ 1.
 
     Returns:
@@ -100,20 +100,20 @@ def report(marked: Sequence[Marked]) -> dict[str, Any]:
     if kind == "choice":
         return figures | _chosen(marked)
     right = [int(one.right) for one in marked]
-    ends = interval_ends([Answers.of_right([right])])["accuracy_interval"]
+    ends = interval_ends([TaskPredictions.of_right([right])])["accuracy_interval"]
     figures |= {"rows": len(marked), "accuracy": sum(right) / len(right), "accuracy_interval": ends}
     return figures | (_found(marked) if kind == "entities" else {})
 
 
-def _chosen(marked: Sequence[Marked]) -> dict[str, Any]:
+def _chosen(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
     labels = list(dict.fromkeys(choice for one in marked for choice in one.asked.choices))
-    true, said = [one.asked.answer for one in marked], [one.taken or ELSE for one in marked]
-    found = classification(true, said, labels) | interval_ends([Answers.of(true, said, labels)])
+    true, said = [one.asked.answer for one in marked], [one.taken or OTHER_LABEL for one in marked]
+    found = classification(true, said, labels) | interval_ends([TaskPredictions.of(true, said, labels)])
     return found | {"mcc": float(matthews_corrcoef(true, said))}
 
 
-def _found(marked: Sequence[Marked]) -> dict[str, float]:
-    pairs = [(entities(one.asked.answer) or set(), entities(one.said) or set()) for one in marked]
+def _found(marked: Sequence[ScoredAnswer]) -> dict[str, float]:
+    pairs = [(parse_entities(one.asked.answer) or set(), parse_entities(one.said) or set()) for one in marked]
     both = sum(len(true & said) for true, said in pairs)
     said, true = sum(len(said) for _, said in pairs), sum(len(true) for true, _ in pairs)
     precision, recall = both / max(1, said), both / max(1, true)
@@ -121,9 +121,9 @@ def _found(marked: Sequence[Marked]) -> dict[str, float]:
     return {"entity_precision": precision, "entity_recall": recall, "entity_f1": f1}
 
 
-def by_task(marked: Sequence[Marked]) -> Mapping[str, list[Marked]]:
+def group_by_task(marked: Sequence[ScoredAnswer]) -> Mapping[str, list[ScoredAnswer]]:
     """Answers by task, in the order in which tasks come."""
-    groups: dict[str, list[Marked]] = {}
+    groups: dict[str, list[ScoredAnswer]] = {}
     for one in marked:
         groups.setdefault(one.asked.task, []).append(one)
     return groups

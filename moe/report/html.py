@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experts.atomic_io import whole_file, write_json, write_text
+from experts.atomic_io import atomic_file, write_json, write_text
 from moe.console import bar
 from moe.plots.curves import LEVELS
 from moe.plots.training import cost_chart, learning_chart, losses_chart, routing_chart, weights_chart
@@ -16,9 +16,9 @@ from moe.report.blocks import Picture, Section, Table
 from moe.report.model_card import card_of
 from moe.report.sections import sections_of
 from moe.report.training import numbers, stage_names, validation_figures
-from moe.runs.findings import findings_of
-from moe.runs.reader import RunLogs, labels_of, read_run
-from moe.runs.selection_metric import judged_by
+from moe.runs.findings import read_findings
+from moe.runs.reader import RunLogs, run_labels, read_run
+from moe.runs.selection_metric import selection_metric_of
 
 PAGE, JSON, CARD = "index.html", "report.json", "card.md"
 COST = "cost"
@@ -53,15 +53,15 @@ def report_run(folder: Path, against: Path | None = None, out: Path | None = Non
     Raises:
         Fault: when a folder is no run's, or the report cannot be written.
     """
-    names = labels_of(folder, against) if against else (None, None)
+    names = run_labels(folder, against) if against else (None, None)
     runs = [read_run(one, name) for one, name in zip((folder, against), names, strict=True) if one]
     target = out or folder / "report"
-    report, found = numbers(runs), findings_of(runs[0])
+    report, found = numbers(runs), read_findings(runs[0])
     sections = list(sections_of(found))
     report["left_out"] += [f"{one.title}: {sentence}" for one in sections for sentence in one.missing]
     pictures = [*_drawn(runs, report), *(picture for one in sections for picture in one.pictures)]
     for picture in pictures:
-        with whole_file(target / picture.file) as temporary:
+        with atomic_file(target / picture.file) as temporary:
             temporary.write_bytes(picture.png)
     places = {"page": str(target / PAGE), "card": str(target / CARD)}
     report |= {"model": found.model, "made_of": found.made_of, "pictures": [one.file for one in pictures]} | places
@@ -136,7 +136,7 @@ def _page(
 
 
 def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
-    goal = judged_by(rows)
+    goal = selection_metric_of(rows)
     head = ["stage", "steps", "epochs", "kept at step", f"validation {goal.title}", "seconds", "with evaluations"]
     cells = [
         [

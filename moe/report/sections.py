@@ -13,7 +13,7 @@ import numpy as np
 from moe.plots.calibration import Series, reliability_chart, risk_chart
 from moe.plots.results import confusion_chart, heat_chart, labels_chart
 from moe.report.blocks import Picture, Quote, Section, Table
-from moe.runs.findings import Findings, Heard, Judged
+from moe.runs.findings import Findings, ExpertPredictions, EvaluatedRow
 
 MOST = 12
 """Texts that are shown of a kind."""
@@ -184,15 +184,15 @@ def _calibrated(folder: Path, name: str) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _reliability(rows: Sequence[Judged]) -> bytes:
+def _reliability(rows: Sequence[EvaluatedRow]) -> bytes:
     return reliability_chart("test", {task: {"as answered": one["test"]} for task, one in _series(rows).items()})
 
 
-def _risk(rows: Sequence[Judged]) -> bytes:
+def _risk(rows: Sequence[EvaluatedRow]) -> bytes:
     return risk_chart(_series(rows))
 
 
-def _series(rows: Sequence[Judged]) -> dict[str, Series]:
+def _series(rows: Sequence[EvaluatedRow]) -> dict[str, Series]:
     tasks = {task: [one for one in rows if one.task == task] for task in dict.fromkeys(one.task for one in rows)}
     return {
         task: {"test": (np.array([one.confidence for one in some]), np.array([one.right for one in some]))}
@@ -234,7 +234,7 @@ def _errors(found: Findings) -> Section:
     return Section(title, note, quotes=[Quote(one.text, _said(one)) for one in wrong[:MOST]])
 
 
-def _said(one: Judged) -> list[str]:
+def _said(one: EvaluatedRow) -> list[str]:
     verdict = "right" if one.right else f"label {one.label}"
     return [f"said {one.said}, {one.confidence:.3f}", verdict, f"task {one.task}"]
 
@@ -262,15 +262,15 @@ def _voices(found: Findings) -> Section:
     return Section(title, note, [Table("Accuracy, expert by expert", head, rows)], charts, quotes)
 
 
-def _tasks(rows: Sequence[Heard]) -> list[str]:
+def _tasks(rows: Sequence[ExpertPredictions]) -> list[str]:
     return list(dict.fromkeys(one.row.task for one in rows))
 
 
-def _worth(rows: Sequence[Heard], names: Sequence[str]) -> dict[str, float]:
+def _worth(rows: Sequence[ExpertPredictions], names: Sequence[str]) -> dict[str, float]:
     return {name: float(np.mean([one.experts[name][0] == one.row.label for one in rows])) for name in names}
 
 
-def _each(one: Heard) -> list[str]:
+def _each(one: ExpertPredictions) -> list[str]:
     return [f"{name}: {label} {probability:.2f}" for name, (label, probability) in one.experts.items()]
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.console import Table
-from moe.runs.selection_metric import judged_by
+from moe.runs.selection_metric import selection_metric_of
 
 STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 
@@ -163,7 +163,7 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="training, stage by stage", title_justify="left", header_style="bold")
     for name in ("stage", *(("run",) if several else ())):
         table.add_column(name, overflow="fold")
-    goal = judged_by(rows)
+    goal = selection_metric_of(rows)
     for name in ("steps", f"best val.\n{goal.title}", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
     forms = {

@@ -36,7 +36,7 @@ def best_model(run: Path) -> Path:
     )
 
 
-def answering_model(run: Path) -> Path:
+def default_model(run: Path) -> Path:
     """The mixture of a run folder that answers: the one that was taught questions, else its best.
 
     Raises:
@@ -46,14 +46,14 @@ def answering_model(run: Path) -> Path:
     return taught if taught.is_dir() else best_model(run)
 
 
-def meant_by(named: Path) -> Path:
+def resolve_model_folder(named: Path) -> Path:
     """The model folder that a path means: that of the run whose folder it is, else itself.
 
     Raises:
         Fault: when the run's `result.json` names another thing.
     """
     a_run = (named / RESULT).is_file() or any((named / one).is_dir() for one in CANDIDATES)
-    return answering_model(named) if a_run else named
+    return default_model(named) if a_run else named
 
 
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:

@@ -12,10 +12,10 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
-from moe.data.sampler import DomainBatches
+from moe.data.sampler import DomainBatchSampler
 
 
-class Spread(Sampler[list[int]]):
+class BatchSubset(Sampler[list[int]]):
     """A few of an epoch's batches that stand for all: first the dearest, then others, spread evenly over their costs.
 
     Args:
@@ -23,7 +23,7 @@ class Spread(Sampler[list[int]]):
         count: how many, if it has as many.
     """
 
-    def __init__(self, whole: DomainBatches, count: int) -> None:
+    def __init__(self, whole: DomainBatchSampler, count: int) -> None:
         batches = sorted(whole, key=lambda rows: len(rows) * int(whole.lengths[rows].max()))
         others = range(count - 1)
         places = [int((i + 0.5) / len(others) * len(batches)) for i in others]
@@ -37,7 +37,7 @@ class Spread(Sampler[list[int]]):
 
 
 @dataclass
-class Tried:
+class DryRunStats:
     """What was seen of one stage.
 
     Args:
@@ -75,7 +75,7 @@ class Tried:
 
 
 @dataclass
-class Probe:
+class DryRun:
     """How much is tried of every stage of a run.
 
     Args:
@@ -87,7 +87,7 @@ class Probe:
 
     steps: int = 9
     rows: int = 256
-    seen: list[Tried] = field(default_factory=list)
+    seen: list[DryRunStats] = field(default_factory=list)
     cached: int = 0
     _all: int = 0
     _some: int = 0
@@ -105,7 +105,7 @@ class Probe:
         return share
 
 
-def size_of(model: nn.Module) -> tuple[int, int]:
+def model_size(model: nn.Module) -> tuple[int, int]:
     """All weights of a model, by number and by bytes; quantised ones count as the bytes that they are stored in."""
     every = [*model.parameters(), *model.buffers()]
     return sum(one.numel() for one in model.parameters()), sum(one.numel() * one.element_size() for one in every)

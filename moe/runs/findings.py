@@ -12,13 +12,13 @@ from typing import Any
 from experts.atomic_io import MANIFEST, read_json, sha256_of
 from moe.runs.reader import METRICS, RunLogs
 
-ALONE, QUESTIONS = "alone.csv", "questions.json"
+PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
 LONGEST = 2**30
 """Letters of the longest cell of a csv."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedRow:
     """One labelled test row as it was answered: its texts and names, the confidence, whether it was right."""
 
     domain: str
@@ -35,10 +35,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ExpertPredictions:
     """A test row, and by expert the label and probability that it alone gave."""
 
-    row: Judged
+    row: EvaluatedRow
     experts: dict[str, tuple[str, float]]
 
     @property
@@ -71,8 +71,8 @@ class Findings:
     report: dict[str, Any]
     routing: dict[str, Any]
     questions: dict[str, Any]
-    rows: list[Judged]
-    alone: list[Heard]
+    rows: list[EvaluatedRow]
+    alone: list[ExpertPredictions]
     calibration: dict[str, Any]
     folder: Path
     ablation: dict[str, Any]
@@ -80,7 +80,7 @@ class Findings:
     made_of: dict[str, str]
 
 
-def findings_of(run: RunLogs) -> Findings:
+def read_findings(run: RunLogs) -> Findings:
     """Read what a run folder holds of them; what is not there is empty.
 
     Raises:
@@ -96,9 +96,9 @@ def findings_of(run: RunLogs) -> Findings:
         data=[_content(path).get("report", {}) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
         report=report,
         routing=routing if routing.get("table") else run.summary.get("routing") or {},
-        questions=_content(folder / QUESTIONS),
+        questions=_content(folder / QUESTIONS_JSON),
         rows=[_judged(row) for name in ("right.csv", "wrong.csv") for row in _rows(folder / name)],
-        alone=[_heard(row) for row in _rows(folder / ALONE)],
+        alone=[_heard(row) for row in _rows(folder / PER_EXPERT_CSV)],
         calibration=_content(folder / "calibration.json"),
         folder=folder,
         ablation=_content(run.folder / "ablation" / "ablation.json"),
@@ -124,15 +124,15 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def _judged(row: Mapping[str, str]) -> Judged:
+def _judged(row: Mapping[str, str]) -> EvaluatedRow:
     names = ("domain", "task", "text", "label", "predicted")
     domain, task, text, label, said = (row.get(name) or "" for name in names)
-    return Judged(domain, task, text, label, said, float(row.get("confidence") or 0))
+    return EvaluatedRow(domain, task, text, label, said, float(row.get("confidence") or 0))
 
 
-def _heard(row: Mapping[str, str]) -> Heard:
+def _heard(row: Mapping[str, str]) -> ExpertPredictions:
     names = [key.removeprefix("alone.") for key in row if key.startswith("alone.")]
-    return Heard(_judged(row), {name: (row[f"alone.{name}"], float(row[f"probability.{name}"])) for name in names})
+    return ExpertPredictions(_judged(row), {name: (row[f"alone.{name}"], float(row[f"probability.{name}"])) for name in names})
 
 
 def _made_of(folder: Path, model: str | None, card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -70,7 +70,7 @@ def read_run(folder: Path, label: str | None = None) -> RunLogs:
     )
 
 
-def labels_of(run: Path, other: Path) -> tuple[str, str]:
+def run_labels(run: Path, other: Path) -> tuple[str, str]:
     """What two runs are called beside each other: by their folders' names, by the whole paths where those agree.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Goal:
+class SelectionMetric:
     """The validation metric by which weights are kept, and mixtures compared.
 
     Args:
@@ -42,10 +42,10 @@ class Goal:
         return f"{self.title} {self.figure(metrics)}"
 
 
-MACRO_F1, PERPLEXITY = Goal("macro_f1", "macro-F1", True, 3), Goal("perplexity", "perplexity", False, 2)
-GOALS = (MACRO_F1, PERPLEXITY)
+MACRO_F1, PERPLEXITY = SelectionMetric("macro_f1", "macro-F1", True, 3), SelectionMetric("perplexity", "perplexity", False, 2)
+SELECTION_METRICS = (MACRO_F1, PERPLEXITY)
 
 
-def judged_by(rows: Sequence[Mapping[str, Any]]) -> Goal:
+def selection_metric_of(rows: Sequence[Mapping[str, Any]]) -> SelectionMetric:
     """By what stages were judged, of rows that have a figure or None for each goal; macro-F1 where none has any."""
-    return next((goal for goal in reversed(GOALS) if any(row[goal.name] is not None for row in rows)), MACRO_F1)
+    return next((goal for goal in reversed(SELECTION_METRICS) if any(row[goal.name] is not None for row in rows)), MACRO_F1)

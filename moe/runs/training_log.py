@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experts.atomic_io import whole_file
+from experts.atomic_io import atomic_file
 from experts.errors import Fault
-from moe.runs.selection_metric import GOALS, MACRO_F1, Goal
+from moe.runs.selection_metric import SELECTION_METRICS, MACRO_F1, SelectionMetric
 
 LOG, PARQUET = "log.jsonl", "trajectory.parquet"
 LOSSES = ("loss", "language", "sentiment", "classes", "polarity", "domain", "balance")
@@ -58,9 +58,9 @@ class Trajectory:
         return max(self.evaluations, key=self.goal.worth, default=None)
 
     @property
-    def goal(self) -> Goal:
+    def goal(self) -> SelectionMetric:
         """What the stage was judged by."""
-        return next((goal for goal in GOALS if any(goal.name in one for one in self.evaluations)), MACRO_F1)
+        return next((goal for goal in SELECTION_METRICS if any(goal.name in one for one in self.evaluations)), MACRO_F1)
 
 
 def read_trajectory(logs: Path) -> Trajectory | None:
@@ -84,7 +84,7 @@ def write_trajectory(logs: Path) -> Path | None:
     found = read_trajectory(logs)
     if found is None or not found.rows:
         return None
-    with whole_file(logs / PARQUET) as temporary:
+    with atomic_file(logs / PARQUET) as temporary:
         pq.write_table(_table(found), temporary)
     return logs / PARQUET
 
@@ -112,7 +112,7 @@ def _of_lines(lines: Iterator[Row]) -> Trajectory:
     wall: float | None = None
     for line in lines:
         step = line["step"]
-        if any(f"eval_{goal.name}" in line for goal in GOALS):
+        if any(f"eval_{goal.name}" in line for goal in SELECTION_METRICS):
             evaluations[step] = _numbers(line)
         elif "train_runtime" in line:
             wall = (wall or 0.0) + line["train_runtime"]

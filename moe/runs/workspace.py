@@ -13,15 +13,15 @@ from datasets import Dataset, concatenate_datasets
 
 from experts.domain import Domain
 from experts.errors import Fault
-from moe import distributed as ranks
+from moe import distributed
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
 from moe.console import info
-from moe.data.augmented import HeldOut, told, with_augmented
+from moe.data.augmented import HeldOutTexts, format_augmented_summary, add_augmented_rows
 from moe.data.augmented_rows import AUGMENTED
-from moe.data.prepare import Prepared, prepare_task, summary
+from moe.data.prepare import PreparedTask, prepare_task, format_summary
 from moe.data.schema import TaskSettings
-from moe.runs.dry_run import Probe
+from moe.runs.dry_run import DryRun
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 
@@ -40,7 +40,7 @@ class Workspace:
     run: RunSettings
     out: Path
     store: Path | None = None
-    probe: Probe | None = None
+    probe: DryRun | None = None
 
     def begin(self) -> None:
         """What a step that trains does first: meet the other processes, refuse a tracker that is not there.
@@ -48,7 +48,7 @@ class Workspace:
         Raises:
             Fault: naming what to install.
         """
-        ranks.meet()
+        distributed.init()
         check_trackers(self.run.track)
 
     def expert_folder(self, name: str) -> Path:
@@ -79,7 +79,7 @@ class Workspace:
         whole = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         return self.probe.some(whole) if self.probe and split == "validation" else whole
 
-    def prepared(self, domain: str) -> dict[str, Prepared]:
+    def prepared(self, domain: str) -> dict[str, PreparedTask]:
         """A domain's tasks as they train and test: its own rows, and with `data.augmented` the variants of them.
 
         Raises:
@@ -91,7 +91,7 @@ class Workspace:
             self._augmented[domain] = {task: self._augment(one) for task, one in self.originals(domain).items()}
         return self._augmented[domain]
 
-    def originals(self, domain: str) -> dict[str, Prepared]:
+    def originals(self, domain: str) -> dict[str, PreparedTask]:
         """A domain's own rows by task, read, checked and split; kept on disk for the steps that follow.
 
         Raises:
@@ -128,7 +128,7 @@ class Workspace:
         whole = concatenate_datasets([one.splits[split] for one in found])
         return self.probe.some(whole) if self.probe and split == "validation" else whole
 
-    def asking(self, domain: str, task: str) -> Prepared:
+    def asking(self, domain: str, task: str) -> PreparedTask:
         """The own rows of one task that asks something of a language model.
 
         Raises:
@@ -139,38 +139,38 @@ class Workspace:
             own[task] = self._prepare(domain, task, self.run.questions_of(domain)[task])
         return own[task]
 
-    def own_rows(self, domain: str) -> dict[str, Prepared]:
+    def own_rows(self, domain: str) -> dict[str, PreparedTask]:
         """A domain's own rows by task, labelled or asking, as the run is."""
         if self.run.language is None:
             return self.originals(domain)
         return {task: self.asking(domain, task) for task in self.run.questions_of(domain)}
 
     @cached_property
-    def _prepared(self) -> dict[str, dict[str, Prepared]]:
+    def _prepared(self) -> dict[str, dict[str, PreparedTask]]:
         return {}
 
     @cached_property
-    def _augmented(self) -> dict[str, dict[str, Prepared]]:
+    def _augmented(self) -> dict[str, dict[str, PreparedTask]]:
         return {}
 
     @cached_property
-    def held_out(self) -> HeldOut:
+    def held_out(self) -> HeldOutTexts:
         """Every validation and test text of the run."""
         found = [one.splits for domain in self.run.domains for one in self.own_rows(domain).values()]
         texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
-        return HeldOut(texts, self.run.data)
+        return HeldOutTexts(texts, self.run.data)
 
-    def _augment(self, own: Prepared) -> Prepared:
-        mixed = with_augmented(own, self.held_out)
-        info(told(mixed.report))
+    def _augment(self, own: PreparedTask) -> PreparedTask:
+        mixed = add_augmented_rows(own, self.held_out)
+        info(format_augmented_summary(mixed.report))
         return mixed
 
-    def _prepare(self, domain: str, task: str, settings: TaskSettings) -> Prepared:
+    def _prepare(self, domain: str, task: str, settings: TaskSettings) -> PreparedTask:
         path = self.file_of(domain, task, settings)
         folder = (self.store or self.out) / "data" / domain / task
-        with ranks.first_before_others():
+        with distributed.main_process_first():
             prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
-        info(summary(prepared.report))
+        info(format_summary(prepared.report))
         return prepared
 
     def file_of(self, domain: str, task: str, settings: TaskSettings) -> Path:
@@ -186,7 +186,7 @@ class Workspace:
             raise Fault(f"a file for task {task} of domain {domain}", "none named", f"set domains.{domain}.file")
         folder = (self.store or self.out) / "sample"
         path = folder / f"{domain}.csv"
-        with ranks.first_before_others():
+        with distributed.main_process_first():
             if not path.is_file():
                 write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain])
         return path
@@ -198,14 +198,14 @@ class Workspace:
         return {task: one["sha256"] for task, one in tasks.items()} | added
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The versions that weights and figures depend on, and this program's commit where it runs from a clone."""
     found = {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
-    commit = commit_of(Path(__file__).parents[2])
+    commit = read_commit(Path(__file__).parents[2])
     return found if commit is None else found | {"commit": commit}
 
 
-def commit_of(clone: Path) -> str | None:
+def read_commit(clone: Path) -> str | None:
     """The commit that a clone stands at, read from git's own files; None where there is no clone."""
     git = clone / ".git"
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.inference.predictor import Predictor, Routing
-from moe.inference.stream import answer_each, as_row
+from moe.inference.stream import predict_each, to_row
 from moe.serve.errors import Refused, refuse_unknown
 
 PASSES = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
@@ -86,6 +86,6 @@ class Labelling:
         domains = [one.domain for one in asked for _ in one.texts]
         tasks = [one.task for one in asked for _ in one.texts]
         predictor = self.predictor.asked(asked[0].routing, asked[0].abstain)
-        answers, names = answer_each(texts, predictor, domains, tasks), predictor.model.bank.names
-        rows = iter([{"text": text} | as_row(one, names) for text, one in zip(texts, answers, strict=True)])
+        answers, names = predict_each(texts, predictor, domains, tasks), predictor.model.bank.names
+        rows = iter([{"text": text} | to_row(one, names) for text, one in zip(texts, answers, strict=True)])
         return [{"model": self.model, "answers": [next(rows) for _ in one.texts]} for one in asked]

@@ -10,7 +10,7 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.explain.explain import STEPS, explain
-from moe.explain.integrated_gradients import library
+from moe.explain.integrated_gradients import load_captum
 from moe.inference.predictor import Routing
 from moe.serve.engine_classify import Asked, Labelling
 from moe.serve.errors import Refused
@@ -62,7 +62,7 @@ class Reasoning:
 
     def _why(self, asked: AskedWhy) -> Any:
         try:
-            library()
+            load_captum()
         except Fault as error:
             return Refused(501, error)
         way = Asked((asked.text,), asked.domain, asked.task, asked.routing)

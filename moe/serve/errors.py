@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 
 KINDS = {
     401: "who_are_you",
@@ -68,7 +68,7 @@ def refuse_unknown(kind: str, name: str | None, known: Sequence[str]) -> None:
         Refused: naming those that it has.
     """
     if name is not None and name not in known:
-        raise Refused(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", guess(name, known)))
+        raise Refused(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", suggest(name, known)))
 
 
 def refusal(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experts.atomic_io import MANIFEST, listed, sha256_of
+from experts.atomic_io import MANIFEST, read_manifest, sha256_of
 from experts.errors import Fault
 from experts.expert_io import ADAPTER
 from experts.expert_io import CARD as EXPERT_CARD
-from moe.inference.loading import Opening, folder_of, is_language, open_language
+from moe.inference.loading import ModelLoader, resolve_model_folder, is_language_model, load_language_model
 from moe.integrity import verify
 from moe.model.mixture import Mixture
 from moe.serve.batching import Engine
@@ -56,10 +56,10 @@ def open_served(place: Place) -> Served:
     Raises:
         Fault: when it is not whole, cannot be loaded, or does not answer.
     """
-    folder = folder_of(place.path, place.sets)
+    folder = resolve_model_folder(place.path, place.sets)
     _refuse_broken(folder)
     sha256 = sha256_of(folder / MANIFEST)
-    served = _language(folder, place, sha256) if is_language(folder) else _labels(folder, place, sha256)
+    served = _language(folder, place, sha256) if is_language_model(folder) else _labels(folder, place, sha256)
     if sha256_of(folder / MANIFEST) != sha256:
         raise Fault(f"a model at {folder} that stays as it is while it is read", "another", "ask again")
     return served
@@ -73,7 +73,7 @@ def _refuse_broken(folder: Path) -> None:
 
 
 def _labels(folder: Path, place: Place, sha256: str) -> Served:
-    predictor = Opening(folder, place.sets).open()
+    predictor = ModelLoader(folder, place.sets).open()
     engine = Reasoning(Labelling(predictor, sha256, place.budget))
     _tried(engine.answer([Asked(("The first text.",))]))
     extra = {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
@@ -83,7 +83,7 @@ def _labels(folder: Path, place: Place, sha256: str) -> Served:
 def _language(folder: Path, place: Place, sha256: str) -> Served:
     if place.sets:
         raise Fault("no --set for a language model", place.sets[0], "leave it out")
-    model, template = open_language(folder)
+    model, template = load_language_model(folder)
     engine = Writing(model, template, sha256)
     extra = {"answers": "language", "max_length": engine.context, "calibrated": False}
     return Served(engine, _told(folder, sha256, model) | extra)
@@ -96,7 +96,7 @@ def _tried(results: Sequence[Any]) -> None:
 
 
 def _told(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
-    backbone, identity = model.backbone, model.source.id
+    backbone, identity = model.backbone, model.loaded_backbone.id
     return {
         "name": folder.name,
         "kind": "expert" if (folder / EXPERT_CARD).is_file() else "mixture",
@@ -110,14 +110,14 @@ def _told(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
         },
         "experts": _experts(folder, model),
         "labels": {
-            domain.name: {task: list(labels) for task, labels in domain.tasks.items()} for domain in model.own_domains
+            domain.name: {task: list(labels) for task, labels in domain.tasks.items()} for domain in model.trained_domains
         },
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def _experts(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
-    hashes = listed(folder)
+    hashes = read_manifest(folder)
     known: Mapping[str, str] = {} if isinstance(hashes, Fault) else hashes
     owner = {name: domain.name for domain in model.domains for name in domain.expert_names}
     return {

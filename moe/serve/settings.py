@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from experts.errors import Fault
-from moe.config.messages import sentence
+from moe.config.messages import format_error
 from moe.config.yaml import read_yaml
 
 Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -61,7 +61,7 @@ def read_settings(config: Path | None, **over: Any) -> ServeSettings:
     try:
         return ServeSettings.model_validate(raw)
     except ValidationError as error:
-        wrong = "; ".join(sentence(one, model=ServeSettings) for one in error.errors())
+        wrong = "; ".join(format_error(one, model=ServeSettings) for one in error.errors())
         raise Fault(f"settings of the service in {config or 'the options'}", wrong, "see docs/serving.md") from error
 
 

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from moe.sweep.grid import Plan, Values, told
 from moe.sweep.summary import shortly
@@ -73,7 +73,7 @@ def draw(plan: Plan, content: Mapping[str, Any], out: Path) -> list[Path]:
     for axis in axes(plan):
         target = out / f"{axis.label}.png"
         lines = [Line("", content["points"])] if plan.settings.search else lines_of(axis, content)
-        with writable(out):
+        with os_errors_as_faults(out):
             _picture(axis, content, lines, target, joined=plan.settings.search is None)
         drawn.append(target)
     return drawn

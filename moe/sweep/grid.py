@@ -15,10 +15,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from experts.errors import Fault, guess
-from moe.config.messages import sentence
+from experts.errors import Fault, suggest
+from moe.config.messages import format_error
 from moe.config.preflight import check_config
-from moe.config.run import ConfigFault, RunSettings, find_config, load_run, overlay
+from moe.config.run import ConfigFault, RunSettings, find_config, load_run, apply_override
 from moe.config.yaml import read_yaml
 from moe.sweep.settings import Range, SweepSettings, names_in
 
@@ -188,7 +188,7 @@ def check_sweep(path: Path, sets: Sequence[str] = ()) -> str:
 
 def _sentence(error: Any) -> str:
     """An error in a sentence; of what the file says as a whole, without the whole file."""
-    return sentence(error, model=SweepSettings) if error["loc"] else error["msg"].removeprefix("Value error, ")
+    return format_error(error, model=SweepSettings) if error["loc"] else error["msg"].removeprefix("Value error, ")
 
 
 def _config_of(settings: SweepSettings, source: Path) -> Path:
@@ -201,7 +201,7 @@ def _add(raw: Values, one: str) -> None:
     if not equals or not key or not text.strip():
         raise Fault("--over key=v1,v2", repr(one), "write for example --over lora.r=8,16,32")
     read: Values = {}
-    overlay(read, f"values=[{text}]")
+    apply_override(read, f"values=[{text}]")
     if key == "seed":
         raw["seeds"] = read["values"]
         return

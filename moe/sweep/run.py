@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experts.atomic_io import writable, write_json
+from experts.atomic_io import os_errors_as_faults, write_json
 from experts.errors import Fault
 from moe.console import info
 from moe.data.writers import open_writer
@@ -98,7 +98,7 @@ def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: S
     plan = read_plan(path, sets, over)
     out = out or Path("runs") / "sweeps" / plan.name
     points = plan.points(plan.corners() if plan.settings.search else plan.grid())
-    with writable(out):
+    with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
     done = _search(plan, out) if plan.settings.search else _grid(plan, out, points)
     if not done.results:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 from experts.errors import Fault
 from moe.sweep.grid import Plan, Values, as_yaml, number, short_hash
 from moe.sweep.settings import SearchSettings
@@ -57,7 +57,7 @@ def _study(plan: Plan, out: Path) -> "Study":
             "Optuna, which a search needs", "none installed", "install it: pip install 'finmoe[sweep]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with writable(out):
+    with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         storage = JournalStorage(JournalFileBackend(str(out / JOURNAL)))
         study = optuna.create_study(storage=storage, study_name=_name(plan), direction="maximize", load_if_exists=True)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from experts.atomic_io import read_json, write_json
-from moe.checkpoints.expert import SHARED_NAME, read_alone
+from moe.checkpoints.expert import SHARED_NAME, load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
 from moe.evaluation.evaluate import evaluate
 from moe.model.mixture import Mixture
-from moe.profiling import Cost, spending
+from moe.profiling import Cost, measure_cost
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.sweep.grid import Plan, Point, short_hash
@@ -63,7 +63,7 @@ def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
     with _paid(work.out / SPENT):
         _train(work, until, domains)
     shutil.rmtree(work.out / "cache", ignore_errors=True)
-    result = said | measure(work, until, domains) | read_json(work.out / SPENT)
+    result = said | measure_cost(work, until, domains) | read_json(work.out / SPENT)
     write_json(work.out / MEASURED, result)
     return result
 
@@ -74,7 +74,7 @@ def _paid(path: Path) -> Iterator[None]:
     before: Result = read_json(path) if path.is_file() else {"seconds": 0.0, "peak_mib": None}
     cost = Cost()
     try:
-        with spending(cost):
+        with measure_cost(cost):
             yield
     finally:
         peaks = [one for one in (before["peak_mib"], cost.peak_mib) if one is not None]
@@ -97,7 +97,7 @@ def _train(work: Workspace, until: str, domains: Sequence[str]) -> None:
         train_router(work, resume=True)
 
 
-def measure(work: Workspace, until: str, domains: Sequence[str]) -> Result:
+def measure_cost(work: Workspace, until: str, domains: Sequence[str]) -> Result:
     """Figures on validation and test rows, means over tasks; and the weights that learned."""
     tasks: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     scores: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
@@ -120,13 +120,13 @@ def _models(work: Workspace, until: str, domains: Sequence[str]) -> Iterator[tup
         return
     lone = {work.domains()[name].expert_names[0]: [name] for name in domains}
     for name, answers in lone.items() if until == "expert" else [(SHARED_NAME, list(work.run.domains))]:
-        model, run = read_alone(work.expert_folder(name))
+        model, run = load_single_expert(work.expert_folder(name))
         yield model, run.template, run.backbone.max_length, answers
 
 
 def learned(model: Mixture) -> int:
     """Weights that are trained: of the experts (a lone one's own), the heads and the router."""
-    names = [model.only] if model.only else list(model.bank.attached)
+    names = [model.active_expert] if model.active_expert else list(model.bank.attached)
     experts = sum(one.numel() for name in names for one in model.bank.parameters_of(name).values())
     router = () if model.gate is None else (one for one in model.gate.parameters() if one.requires_grad)
     return experts + sum(one.numel() for one in (*model.heads.parameters(), *router))

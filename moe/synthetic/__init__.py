@@ -13,7 +13,7 @@ from typing import Any
 from experts.atomic_io import write_text
 from experts.errors import Fault
 from moe.synthetic import forum, macro, micro, news, quant
-from moe.synthetic.grammar import Draw, Grammar, Side, draw
+from moe.synthetic.grammar import DrawnText, Grammar, Side, draw_text
 
 GRAMMARS: dict[str, Grammar] = {
     "news": news.GRAMMAR,
@@ -25,7 +25,7 @@ GRAMMARS: dict[str, Grammar] = {
 DOMAINS = tuple(GRAMMARS)
 LABELS = {-1: "negative", 0: "neutral", 1: "positive"}
 COLUMNS = ("id", "text", "label", "score", "domain", "lang", "split")
-FEWEST, MOST = 30, 10_000
+MIN_ROWS, MAX_ROWS = 30, 10_000
 
 README = """# A made-up sample
 
@@ -67,7 +67,7 @@ def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[dict[str, An
         Fault: when the domain is unknown, or rows are too few for three splits or more than the grammars hold.
     """
     random = Random(f"scores of {domain} {seed}")
-    return [_row(domain, i, split, one, random) for i, (split, one) in enumerate(draws(domain, rows, seed))]
+    return [_row(domain, i, split, one, random) for i, (split, one) in enumerate(generate_draws(domain, rows, seed))]
 
 
 def write_sample(out: Path, rows: int = 2400, seed: int = 13, domains: Sequence[str] = DOMAINS) -> list[Path]:
@@ -86,7 +86,7 @@ def write_sample(out: Path, rows: int = 2400, seed: int = 13, domains: Sequence[
     return list(texts)
 
 
-def draws(domain: str, rows: int = 2400, seed: int = 13) -> Iterator[tuple[str, Draw]]:
+def generate_draws(domain: str, rows: int = 2400, seed: int = 13) -> Iterator[tuple[str, DrawnText]]:
     """What `generate` makes its rows from, in the same order: the split, and the text with its template and words.
 
     Raises:
@@ -106,18 +106,18 @@ def draws(domain: str, rows: int = 2400, seed: int = 13) -> Iterator[tuple[str, 
 def _check(domain: str, rows: int) -> None:
     if domain not in GRAMMARS:
         raise Fault(f"a sample domain among {', '.join(DOMAINS)}", repr(domain), "name one of these")
-    if not FEWEST <= rows <= MOST:
-        raise Fault(f"{FEWEST} to {MOST} rows a domain", str(rows), "name a number between them")
+    if not MIN_ROWS <= rows <= MAX_ROWS:
+        raise Fault(f"{MIN_ROWS} to {MAX_ROWS} rows a domain", str(rows), "name a number between them")
 
 
-def _unseen(side: Side, sign: int, random: Random, seen: set[str]) -> Draw:
-    while (one := draw(side, sign, random)).text in seen:
+def _unseen(side: Side, sign: int, random: Random, seen: set[str]) -> DrawnText:
+    while (one := draw_text(side, sign, random)).text in seen:
         pass
     seen.add(one.text)
     return one
 
 
-def _row(domain: str, number: int, split: str, one: Draw, random: Random) -> dict[str, Any]:
+def _row(domain: str, number: int, split: str, one: DrawnText, random: Random) -> dict[str, Any]:
     return {
         "id": f"{domain}-{number:05d}",
         "text": one.text if domain == "forum" else one.text[0].upper() + one.text[1:],

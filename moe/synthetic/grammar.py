@@ -44,7 +44,7 @@ class Grammar:
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawnText:
     """One text with how it came about.
 
     Args:
@@ -68,7 +68,7 @@ class _Filled:
     counts: bool
 
 
-def draw(side: Side, sign: int, random: Random) -> Draw:
+def draw_text(side: Side, sign: int, random: Random) -> DrawnText:
     """Make one text of the given sign, templates and fillers all being equally likely."""
     template = random.choice([one for one in side.templates if _reaches(side, one, sign)])
     while True:
@@ -79,7 +79,7 @@ def draw(side: Side, sign: int, random: Random) -> Draw:
             break
     text = _SLOT.sub(lambda match: filled[match[0]].text, template)
     strengths = [STRENGTHS[one] for one in counted]
-    return Draw(text, sign, max(strengths) if sign else 0.0, template, words)
+    return DrawnText(text, sign, max(strengths) if sign else 0.0, template, words)
 
 
 def _reaches(side: Side, template: str, sign: int) -> bool:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.console import Meter
-from moe.profiling import MIB, peak_since_start
+from moe.profiling import MIB, peak_mib_since_start
 
 
-class Stopper(TrainerCallback):
+class StopOnSignal(TrainerCallback):
     """Turns Ctrl-C and SIGTERM into: finish the step, measure if that is due, save, stop.
 
     `asked` is the signal's number.
@@ -34,7 +34,7 @@ class Stopper(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Save and stop, if asked; all processes at the same step."""
-        self.asked = ranks.agreed(self.asked or 0) or None
+        self.asked = distributed.all_reduce_max(self.asked or 0) or None
         if self.asked is not None:
             control.should_save = control.should_training_stop = True
         return control
@@ -58,7 +58,7 @@ def evaluations_without_gain(state: TrainerState) -> int:
     return int(saved["attributes"]["early_stopping_patience_counter"]) if isinstance(saved, dict) else 0
 
 
-class Watcher(TrainerCallback):
+class ProgressBarCallback(TrainerCallback):
     """Moves the progress bar, and has the last step measured too.
 
     Args:
@@ -87,7 +87,7 @@ class Watcher(TrainerCallback):
             self.meter.advance(0, self.score(metrics))
 
 
-class Clock(TrainerCallback):
+class StepTimer(TrainerCallback):
     """Seconds and memory of each step. It starts anew after every log line, evaluation and checkpoint.
 
     The loop logs a step once its loss and gradient norm are read, so a GPU has finished it by then.
@@ -123,7 +123,7 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     """`memory_mib` (MiB): the GPU's peak of allocated memory, else the peak resident set of the whole process."""
     if device.type == "cuda":
         return {"memory_mib": torch.cuda.max_memory_allocated(device) / MIB}
-    peak = peak_since_start()
+    peak = peak_mib_since_start()
     return {} if peak is None else {"memory_mib": peak}
 
 
@@ -173,7 +173,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def calm_interrupt(stopper: Stopper) -> Iterator[None]:
+def graceful_interrupt(stopper: StopOnSignal) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks the loop to save and stop, a second one stops at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -20,18 +20,18 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from experts.atomic_io import MANIFEST, check_manifest, read_json, write_json, write_manifest
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.training.fsdp import like
+from moe.training.fsdp import distribute_like
 from router.loss_weighting import restore_optimizer
 
 OPTIMIZER, SCHEDULE, RANDOM = "optimizer.safetensors", "schedule.json", "random"
 
 
-def random_file(rank: int = 0) -> str:
+def rng_file(rank: int = 0) -> str:
     """Where a process keeps its random numbers in a checkpoint; the others' names tell how many trained together."""
     return f"{RANDOM}-{rank}.safetensors" if rank else f"{RANDOM}.safetensors"
 
 
-def check_processes(path: Path, processes: int) -> None:
+def check_world_size(path: Path, processes: int) -> None:
     """Refuse to go on with more or fewer processes: their steps are of other rows.
 
     Raises:
@@ -46,12 +46,12 @@ def check_processes(path: Path, processes: int) -> None:
         )
 
 
-def checkpoint(folder: Path, step: int) -> Path:
+def checkpoint_path(folder: Path, step: int) -> Path:
     """Where a stage's checkpoint of a step stands."""
     return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
-def last_whole(folder: Path) -> Path | None:
+def last_complete_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint, if there is one; what was written by halves is taken away."""
     for path in sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True):
         try:
@@ -69,13 +69,13 @@ def _step(path: Path) -> int:
 
 
 @contextmanager
-def whole_checkpoint(folder: Path, step: int) -> Iterator[None]:
+def writing_checkpoint(folder: Path, step: int) -> Iterator[None]:
     """While it lasts a checkpoint is written; then it is marked as whole.
 
     Raises:
         Fault: when it cannot be written, as on a full disk; nothing of it is left.
     """
-    path = checkpoint(folder, step)
+    path = checkpoint_path(folder, step)
     try:
         (path / MANIFEST).unlink(missing_ok=True)  # the same step again, after a stop
         yield
@@ -103,13 +103,13 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRS
     """
     restore_optimizer(optimizer, load_tensors(folder / OPTIMIZER))
     for parameter, moments in optimizer.state.items():
-        moments |= {name: like(value, parameter) for name, value in moments.items()}
+        moments |= {name: distribute_like(value, parameter) for name, value in moments.items()}
     schedule.load_state_dict(read_json(folder / SCHEDULE))
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
 
 
-def random_state() -> dict[str, Tensor]:
+def get_rng_state() -> dict[str, Tensor]:
     """Where Python's, numpy's and torch's random numbers stand, as tensors."""
     version, numbers, gauss = random.getstate()
     _, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
@@ -124,7 +124,7 @@ def random_state() -> dict[str, Tensor]:
     return found | {f"cuda.{i}": state for i, state in enumerate(gpus)}
 
 
-def restore_random(state: dict[str, Tensor]) -> None:
+def set_rng_state(state: dict[str, Tensor]) -> None:
     """Go on with these random numbers; GPUs that are not here are passed over."""
     version, *numbers = state["python"].tolist()
     gauss = state["python.gauss"].item()

@@ -20,19 +20,19 @@ from rich.text import Text
 from moe.config.stages import JOINT, PRETRAIN, SHARED, WARMUP
 from moe.console import Table, bar, hushed, told_time
 from moe.model.backbone import default_device
-from moe.profiling import MIB, Cost, resident, since_start, spending
-from moe.runs.dry_run import Probe, Tried
+from moe.profiling import MIB, Cost, resident_mib, seconds_since_start, measure_cost
+from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
-from moe.training.steps import continue_stage, merge_experts, train_domain, train_shared
+from moe.training.steps import train_stage, merge_experts, train_domain, train_shared
 
 Figures = dict[str, Any]
 Try = Callable[[Workspace], object]
 
 
-def plan(run: Workspace) -> Figures:
+def estimate_cost(run: Workspace) -> Figures:
     """Try every stage of a run in small, in a folder that is then taken away, and foretell what the whole will take.
 
     Returns:
@@ -44,8 +44,8 @@ def plan(run: Workspace) -> Figures:
     Raises:
         Fault: as the stages do; when memory runs out, with the setting to lower.
     """
-    program, start = resident(), since_start()
-    probe = Probe()
+    program, start = resident_mib(), seconds_since_start()
+    probe = DryRun()
     stages: list[Figures] = []
     with _small(run, probe) as work:
         tries = list(_tries(work))
@@ -65,7 +65,7 @@ def plan(run: Workspace) -> Figures:
 
 
 @contextmanager
-def _small(run: Workspace, probe: Probe) -> Iterator[Workspace]:
+def _small(run: Workspace, probe: DryRun) -> Iterator[Workspace]:
     """The run in a folder of its own; rows that are prepared for it are kept for the run itself."""
     store = run.store or run.out
     with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, hushed():
@@ -81,19 +81,19 @@ def _tries(work: Workspace) -> Iterator[Try]:
     else:
         yield from (partial(pretrain, role=role) for role in dict.fromkeys(one.group for one in run.domain_list()))
     yield _warm_start
-    yield partial(continue_stage, stage=JOINT, before=work.out / WARMUP.folder)
+    yield partial(train_stage, stage=JOINT, before=work.out / WARMUP.folder)
     if run.language is not None and any(run.questions_of(name) for name in run.domains):
         yield partial(instruct, model=work.out / JOINT.folder)
 
 
 def _warm_start(work: Workspace) -> None:
-    continue_stage(work, WARMUP, merge_experts(work))
+    train_stage(work, WARMUP, merge_experts(work))
 
 
-def _tried(work: Workspace, probe: Probe, one: Try, program: float) -> list[Figures]:
+def _tried(work: Workspace, probe: DryRun, one: Try, program: float) -> list[Figures]:
     """The figures of the stages that this trains, of several experts one each."""
     cost, before = Cost(), len(probe.seen)
-    with spending(cost):
+    with measure_cost(cost):
         one(work)
     found = probe.seen[before:]
     each = [_foretold(work, tried, cost, program) for tried in found]
@@ -103,7 +103,7 @@ def _tried(work: Workspace, probe: Probe, one: Try, program: float) -> list[Figu
     return each
 
 
-def _foretold(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figures:
+def _foretold(work: Workspace, tried: DryRunStats, cost: Cost, program: float) -> Figures:
     log = read_trajectory(work.logs(tried.name))
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]
@@ -128,7 +128,7 @@ def _foretold(work: Workspace, tried: Tried, cost: Cost, program: float) -> Figu
     }
 
 
-def _parts(tried: Tried, peak: float | None, program: float) -> dict[str, float]:
+def _parts(tried: DryRunStats, peak: float | None, program: float) -> dict[str, float]:
     """MiB by part; gradients are as wide as what learns, in fp32, and AdamW keeps two moments of each."""
     parts = {
         "program": 0.0 if torch.cuda.is_available() else program,
@@ -152,7 +152,7 @@ def machine() -> str:
     return f"{name or platform.processor() or platform.machine()}, {count} thread{'s' * (count > 1)}"
 
 
-def plan_view(found: Mapping[str, Any]) -> RenderableType:
+def cost_view(found: Mapping[str, Any]) -> RenderableType:
     """The table of `moe plan`."""
     table = Table(title=f"what the run will take on {found['machine']}", title_justify="left", header_style="bold")
     table.add_column("stage")

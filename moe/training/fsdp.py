@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from experts.lora import layer_list
-from moe import distributed as ranks
+from experts.lora import find_layer_stack
+from moe import distributed
 from moe.errors import Fault
 from moe.model.mixture import Mixture
 
@@ -24,12 +24,12 @@ def shard(model: Mixture) -> None:
     Raises:
         Fault: when its weights are quantised.
     """
-    if ranks.world() == 1:
+    if distributed.world_size() == 1:
         return
     if hasattr(model.backbone, "hf_quantizer"):
         raise Fault("a backbone in 16 or 32 bits to be sharded", "quantised weights", "set stages.shard to false")
-    mesh = init_device_mesh(model.owners.device.type, (ranks.world(),))
-    for layer in layer_list(model.backbone)[1]:
+    mesh = init_device_mesh(model.domain_expert_mask.device.type, (distributed.world_size(),))
+    for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.backbone, mesh=mesh)
     model.bank.route_state.keeps = False  # a layer's weights are made anew in every pass, at the same place
@@ -44,12 +44,12 @@ def gather_experts(model: Mixture) -> None:
                     side[name] = nn.Parameter(part.full_tensor().detach(), requires_grad=part.requires_grad)
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by name, those put together of which each process holds a part; all processes have to ask."""
     return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in tensors.items()}
 
 
-def like(value: Tensor, part: Tensor) -> Tensor:
+def distribute_like(value: Tensor, part: Tensor) -> Tensor:
     """A whole tensor shared out as another is; as it is where that one is whole, or of another shape."""
     if not isinstance(part, DTensor) or isinstance(value, DTensor) or value.shape != part.shape:
         return value
@@ -62,7 +62,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     parts = [grad.to_local().float().square().sum() for grad in grads if isinstance(grad, DTensor)]
     own = [grad.float().square().sum() for grad in grads if not isinstance(grad, DTensor)]
     none = torch.zeros((), device=grads[0].device if grads else None)
-    shared = ranks.total(torch.stack(parts).sum()) if parts else none
+    shared = distributed.all_reduce(torch.stack(parts).sum()) if parts else none
     return (shared + (torch.stack(own).sum() if own else none)).sqrt()
 
 

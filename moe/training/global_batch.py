@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.data.collator import Batch
-from moe.model.mixture import Output, Routed, allowed_experts
-from router.loss_weighting import gradients, measure
+from moe.model.mixture import MixtureOutput, RouterOutput, allowed_experts
+from router.loss_weighting import loss_gradients, gradient_norms
 
-Part = tuple[Output, Batch]
+MicroBatch = tuple[MixtureOutput, Batch]
 
 
 @dataclass(frozen=True)
-class Place:
+class GradientPoint:
     """Where losses meet: a state, in as many parts as there are, or weights.
 
     Args:
@@ -31,20 +31,20 @@ class Place:
     texts: int | None
 
     def norms(self, losses: Mapping[str, Tensor], rows: Mapping[str, int]) -> dict[str, Tensor]:
-        """Norm of each loss's gradient here, as `router.loss_weighting.measure` tells it of one tensor."""
+        """Norm of each loss's gradient here, as `router.loss_weighting.gradient_norms` tells it of one tensor."""
         if self.texts is None:
             return {name: grad.norm() for name, grad in self.gradients(losses).items()}
-        own = measure(losses, self.parts, {})
-        return {name: ranks.norm_of(one) * rows.get(name, self.texts) ** 0.5 for name, one in own.items()}
+        own = gradient_norms(losses, self.parts, {})
+        return {name: distributed.global_norm(one) * rows.get(name, self.texts) ** 0.5 for name, one in own.items()}
 
     def gradients(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gradient of each loss as one vector (P,), the same in every process."""
-        every = ranks.total if self.texts is None else ranks.gathered
-        return {name: every(grad) for name, grad in gradients(losses, self.parts).items()}
+        every = distributed.all_reduce if self.texts is None else distributed.all_gather
+        return {name: every(grad) for name, grad in loss_gradients(losses, self.parts).items()}
 
 
 @dataclass(frozen=True)
-class Routing:
+class GlobalRouting:
     """What the router said of a step's N texts, or tokens where those are routed.
 
     Args:
@@ -63,7 +63,7 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class Whole:
+class GlobalBatch:
     """A step's B texts: class logits (B, K) by head, polarity (B,), what they should be (B,), and the routing.
 
     `pooled` are this process's parts (b, D), for a gradient is measured where it was made.
@@ -76,28 +76,28 @@ class Whole:
     score: Tensor
     texts: int
     pooled: list[Tensor]
-    routing: Routing | None
+    routing: GlobalRouting | None
 
 
-def join(parts: Sequence[Part], owners: Tensor) -> Whole:
+def gather_batch(parts: Sequence[MicroBatch], owners: Tensor) -> GlobalBatch:
     """Join what was made of a step's parts, here and in other processes.
 
     Args:
         owners: (domains, E) bool, the experts of each domain.
     """
     outs = [out for out, _ in parts]
-    domain = ranks.gathered(_cat([batch["domain"] for _, batch in parts]))  # (B,)
+    domain = distributed.all_gather(_cat([batch["domain"] for _, batch in parts]))  # (B,)
     none = torch.full_like(domain, -1)  # (B,)
     known = {
-        key: ranks.gathered(_cat([batch[key] for _, batch in parts])) if key in parts[0][1] else default
+        key: distributed.all_gather(_cat([batch[key] for _, batch in parts])) if key in parts[0][1] else default
         for key, default in (("task", none), ("label", none), ("score", none * torch.nan))
     }
-    logits = {head: ranks.gathered(_cat([out.logits[head] for out in outs])) for head in outs[0].logits}  # (B, K)
+    logits = {head: distributed.all_gather(_cat([out.logits[head] for out in outs])) for head in outs[0].logits}  # (B, K)
     polarity = [out.polarity for out in outs if out.polarity is not None]
-    routed = [(out.routed, batch) for out, batch in parts if out.routed is not None]
-    return Whole(
+    routed = [(out.routing, batch) for out, batch in parts if out.routing is not None]
+    return GlobalBatch(
         logits=logits,
-        polarity=ranks.gathered(_cat(polarity)) if polarity else None,  # (B,)
+        polarity=distributed.all_gather(_cat(polarity)) if polarity else None,  # (B,)
         texts=len(domain),
         pooled=[out.pooled for out in outs],
         routing=_routing(routed, owners) if routed else None,
@@ -105,20 +105,20 @@ def join(parts: Sequence[Part], owners: Tensor) -> Whole:
     )
 
 
-def _routing(parts: Sequence[tuple[Routed, Batch]], owners: Tensor) -> Routing:
+def _routing(parts: Sequence[tuple[RouterOutput, Batch]], owners: Tensor) -> GlobalRouting:
     dense, allowed = zip(*[_each(routed, batch, owners) for routed, batch in parts], strict=True)
-    return Routing(
-        dense=ranks.gathered(_cat(dense)),
-        allowed=ranks.gathered(_cat(allowed)),
+    return GlobalRouting(
+        dense=distributed.all_gather(_cat(dense)),
+        allowed=distributed.all_gather(_cat(allowed)),
         logits=[routed.logits for routed, _ in parts],
-        branches=[routed.branch for routed, _ in parts],
+        branches=[routed.logits_for_loss for routed, _ in parts],
         learned=any(routed.gates.requires_grad for routed, _ in parts),
     )
 
 
-def _each(routed: Routed, batch: Batch, owners: Tensor) -> tuple[Tensor, Tensor]:
+def _each(routed: RouterOutput, batch: Batch, owners: Tensor) -> tuple[Tensor, Tensor]:
     """Soft shares and own experts, (N, E) each; where tokens are routed, each by its text's domain."""
-    dense, allowed = routed.dense, allowed_experts(owners, batch["domain"])  # (b, E) or (b, T, E), (b, E)
+    dense, allowed = routed.probs, allowed_experts(owners, batch["domain"])  # (b, E) or (b, T, E), (b, E)
     if dense.dim() == 2:
         return dense, allowed
     real = batch["attention_mask"].bool()  # (b, T)

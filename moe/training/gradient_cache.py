@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.data.collator import Batch
-from moe.model.lm_head import IGNORED
-from moe.model.mixture import Mixture, Output
-from moe.training.global_batch import Part
+from moe.model.lm_head import IGNORE_INDEX
+from moe.model.mixture import Mixture, MixtureOutput
+from moe.training.global_batch import MicroBatch
 from moe.training.objective import Objective
 
 Check = Callable[[Tensor, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Backward:
+class BackwardPass:
     """Goes back through one step.
 
     Args:
@@ -34,7 +34,7 @@ class Backward:
     """
 
     model: Mixture
-    forward: Callable[[Batch], Output]
+    forward: Callable[[Batch], MixtureOutput]
     objective: Objective
     check: Check
 
@@ -53,19 +53,19 @@ class Backward:
         else:
             loss = self._twice(batches, idle)
         self.objective.settle()
-        ranks.add_up_gradients(self.model.parameters())
+        distributed.all_reduce_gradients(self.model.parameters())
         self._let_rest(idle)
         return loss
 
     def _let_rest(self, idle: set[str]) -> None:
         names = self.model.bank.names
-        used = ranks.total(torch.tensor([float(name not in idle) for name in names], device=self.model.owners.device))
+        used = distributed.all_reduce(torch.tensor([float(name not in idle) for name in names], device=self.model.domain_expert_mask.device))
         for name, processes in zip(names, used.tolist(), strict=True):
             if not processes:
                 for parameter in self.model.bank.parameters_of(name).values():
                     parameter.grad = None
 
-    def _run(self, batch: Batch, idle: set[str]) -> Output:
+    def _run(self, batch: Batch, idle: set[str]) -> MixtureOutput:
         out = self.forward(batch)
         idle &= set(self.model.bank.unused())
         return out
@@ -77,11 +77,11 @@ class Backward:
         return loss.detach()
 
     def _twice(self, batches: Sequence[Batch], idle: set[str]) -> Tensor:
-        parts: list[Part] = []
+        parts: list[MicroBatch] = []
         numbers: list[_Random] = []
         for batch in batches:
-            numbers.append(_Random.now(self.model.owners.device))
-            with self.model.shallow():
+            numbers.append(_Random.now(self.model.domain_expert_mask.device))
+            with self.model.no_backbone_grad():
                 parts.append((self.forward(batch), batch))
         loss = self.objective.over(parts)
         self.check(loss, self.objective.logs)
@@ -92,27 +92,27 @@ class Backward:
         for batch, state, gradients in zip(batches, numbers, above, strict=True):
             state.restore()
             out = self._run(batch, idle)
-            self.objective.watch(out.routed)
+            self.objective.watch(out.routing)
             pairs = [(one, g) for one, g in zip(_small(out), gradients, strict=True) if g is not None]
             torch.autograd.backward([one for one, _ in pairs], [g for _, g in pairs])
         return loss.detach()
 
     def _streamed(self, batches: Sequence[Batch], idle: set[str]) -> Tensor:
-        asked = ranks.total(torch.stack([(batch["tokens"] != IGNORED).sum() for batch in batches]).sum())
-        parts: list[Part] = []
+        asked = distributed.all_reduce(torch.stack([(batch["tokens"] != IGNORE_INDEX).sum() for batch in batches]).sum())
+        parts: list[MicroBatch] = []
         values: list[Tensor] = []
         for batch in batches:
             out = self._run(batch, idle)
-            self.objective.watch(out.routed)
+            self.objective.watch(out.routing)
             loss = self.objective.language(out, batch, int(asked))
             if loss is not None:
                 loss.backward(
-                    retain_graph=out.routed is not None
+                    retain_graph=out.routing is not None
                 )  # the router's own few nodes are gone back through again
                 values.append(loss.detach())
             parts.append((replace(out, pooled=out.pooled.detach()[:0]), batch))
             del out, loss  # and with them the graph, before the next one is made
-        told = ranks.total(torch.stack(values).sum()) if values else None
+        told = distributed.all_reduce(torch.stack(values).sum()) if values else None
         loss = self.objective.over(parts, told)
         self.check(loss, self.objective.logs)
         if loss.requires_grad:
@@ -120,9 +120,9 @@ class Backward:
         return loss.detach()
 
 
-def _small(out: Output) -> list[Tensor]:
+def _small(out: MixtureOutput) -> list[Tensor]:
     """What the loss of labelled rows is made of, where a gradient goes on from it."""
-    found = [*out.logits.values(), out.polarity, None if out.routed is None else out.routed.dense]
+    found = [*out.logits.values(), out.polarity, None if out.routing is None else out.routing.probs]
     return [one for one in found if one is not None and one.requires_grad]
 
 

@@ -9,12 +9,12 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader
 
-from moe.data.collator import Batch, Collate, inputs_of
-from moe.data.sampler import DomainBatches
-from moe.model.mixture import Mixture, Output
+from moe.data.collator import Batch, Collate, model_inputs
+from moe.data.sampler import DomainBatchSampler
+from moe.model.mixture import Mixture, MixtureOutput
 
 
-class HeldOut:
+class HoldoutSampler:
     """Draws batches of training rows in an order of its own and runs them, leaving the route as the step had it.
 
     Args:
@@ -23,7 +23,7 @@ class HeldOut:
         batches: which rows meet; a quarter of a step's is enough for a direction, and cheap.
     """
 
-    def __init__(self, model: Mixture, rows: object, batches: DomainBatches, collate: Collate) -> None:
+    def __init__(self, model: Mixture, rows: object, batches: DomainBatchSampler, collate: Collate) -> None:
         self.model, self.batches, self.drawn = model, batches, 0
         self.loader = DataLoader(
             rows,  # type: ignore[arg-type, var-annotated]
@@ -33,13 +33,13 @@ class HeldOut:
         )
         self.stream = self._endless()
 
-    def __call__(self) -> tuple[Output, Batch]:
+    def __call__(self) -> tuple[MixtureOutput, Batch]:
         """The model's output on the next batch, and the batch."""
-        device = self.model.owners.device
+        device = self.model.domain_expert_mask.device
         self.drawn += 1
         batch = {name: values.to(device) for name, values in next(self.stream).items()}
         with self.model.bank.route_state.kept():
-            out = self.model(**inputs_of(batch))
+            out = self.model(**model_inputs(batch))
         return out, batch
 
     def skip_to(self, drawn: int) -> None:

@@ -13,16 +13,16 @@ from experts.atomic_io import refuse_existing
 from experts.errors import Fault
 from moe.config.stages import INSTRUCT
 from moe.console import info
-from moe.data.lm_collator import AnswerCollator
-from moe.data.prepare import quiet
-from moe.evaluation.perplexity import foresee_all
-from moe.inference.prompt_tokens import Prompting
+from moe.data.lm_collator import InstructionCollator
+from moe.data.prepare import without_progress_bars
+from moe.evaluation.perplexity import evaluate_perplexities
+from moe.inference.prompt_tokens import PromptEncoder
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
-from moe.training.stage import Lesson
-from moe.training.steps import continue_stage
+from moe.training.stage import TrainingData
+from moe.training.steps import train_stage
 
 _LEFT_OVER = ["id", "text", "label", "score", "lang", "line", "origin", "prompt", "answer", "choices"]
 
@@ -46,29 +46,29 @@ def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False
         return target
     if not resume:
         refuse_existing(target, overwrite)
-    continue_stage(work, INSTRUCT, model or best_model(work.out), overwrite, resume, teach=questions)
+    train_stage(work, INSTRUCT, model or best_model(work.out), overwrite, resume, teach=question_data)
     return target
 
 
-def questions(work: Workspace, model: Mixture) -> Lesson:
+def question_data(work: Workspace, model: Mixture) -> TrainingData:
     """The run's questions as a lesson, judged by the perplexity of held-out answers.
 
     Raises:
         Fault: when there are none that fit, or the model does not write.
     """
-    head = model.source.language
+    head = model.loaded_backbone.lm_head
     if head is None or head.kind != "causal":
         raise Fault("a mixture over a causal language model", "one that cannot write", "name a decoder as backbone")
-    prompting = Prompting(model.source.tokenizer, work.run.template)
+    prompting = PromptEncoder(model.loaded_backbone.tokenizer, work.run.template)
     train, held_out = (_tokens(work, split, prompting) for split in ("train", "validation"))
     names = [domain.name for domain in model.domains]
-    collate = AnswerCollator(model.source.tokenizer.pad_token_id, names)
+    collate = InstructionCollator(model.loaded_backbone.tokenizer.pad_token_id, names)
     whose = np.asarray(held_out["domain"])
     parts = {str(name): held_out.select(np.flatnonzero(whose == name)) for name in dict.fromkeys(whose)}
-    return Lesson(train, collate, lambda: foresee_all(model, parts, collate), PERPLEXITY)
+    return TrainingData(train, collate, lambda: evaluate_perplexities(model, parts, collate), PERPLEXITY)
 
 
-def _tokens(work: Workspace, split: str, prompting: Prompting) -> Dataset:
+def _tokens(work: Workspace, split: str, prompting: PromptEncoder) -> Dataset:
     """Rows of a split as tokens, without those that are longer than `backbone.max_length`; how many is told."""
     rows, longest = work.questions(split), work.run.backbone.max_length
 
@@ -77,7 +77,7 @@ def _tokens(work: Workspace, split: str, prompting: Prompting) -> Dataset:
         ids = [*prompt, *prompting.answer(row["answer"])]
         return {"input_ids": ids, "begins": len(prompt), "lengths": [len(ids)]}
 
-    with quiet():
+    with without_progress_bars():
         made = rows.map(tokens, remove_columns=_LEFT_OVER)
         fitting = made.filter(lambda row: len(row["input_ids"]) <= longest)
     if over := len(made) - len(fitting):

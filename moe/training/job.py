@@ -15,21 +15,21 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainingArguments
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.config.stages import Stage, StageSettings
 from moe.data.collator import Batch, Collate
-from moe.data.sampler import DomainBatches, column, row_lengths
+from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import Spread
-from moe.runs.selection_metric import MACRO_F1, Goal
-from moe.trackers import BOARD, Tracker, reported
+from moe.runs.dry_run import BatchSubset
+from moe.runs.selection_metric import MACRO_F1, SelectionMetric
+from moe.trackers import TENSORBOARD, Tracker, external_trackers
 from moe.training.objective import Objective
 
 Evaluate = Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainResult:
     """A finished stage: optimizer steps taken, the best validation metrics and every evaluation on the way."""
 
     steps: int
@@ -38,7 +38,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """One stage to train.
 
     Args:
@@ -73,11 +73,11 @@ class Job:
     title: str
     learner: str | None = None
     resume: bool = False
-    goal: Goal = MACRO_F1
+    goal: SelectionMetric = MACRO_F1
     recompute: bool = False
     shard: bool = False
     tried: int | None = None
-    track: tuple[Tracker, ...] = (BOARD,)
+    track: tuple[Tracker, ...] = (TENSORBOARD,)
     name: str = ""
 
 
@@ -95,30 +95,30 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
     return [group for group in groups if group["params"]]
 
 
-def steps_of(job: Job) -> int:
+def count_steps(job: TrainJob) -> int:
     """How many steps the stage takes."""
-    return job.settings.steps or max(1, round(job.settings.epochs * len(batches(job))))
+    return job.settings.steps or max(1, round(job.settings.epochs * len(batch_sampler(job))))
 
 
-def batches(job: Job, ahead: bool = False) -> DomainBatches:
+def batch_sampler(job: TrainJob, ahead: bool = False) -> DomainBatchSampler:
     """This process's rows of each step; `ahead`, of smaller batches in another order."""
-    domains = np.asarray(column(job.rows, "domain").dictionary_encode().indices)
-    one, share = job.settings, (ranks.rank(), ranks.world())
+    domains = np.asarray(arrow_column(job.rows, "domain").dictionary_encode().indices)
+    one, shard = job.settings, (distributed.rank(), distributed.world_size())
     size, seed = one.batch_size * one.accumulate, job.seed
     if ahead:  # no more than one pass may hold
         size, seed = max(1, min(one.batch_size, size // 4)), job.seed + 1
-    return DomainBatches(
-        domains, row_lengths(job.rows), size * ranks.world(), one.sampling_temperature, seed, share=share
+    return DomainBatchSampler(
+        domains, row_lengths(job.rows), size * distributed.world_size(), one.sampling_temperature, seed, shard=shard
     )
 
 
-def taken(job: Job) -> DomainBatches | Spread:
+def training_sampler(job: TrainJob) -> DomainBatchSampler | BatchSubset:
     """The batches that are run: all, or the few that stand for them."""
-    return batches(job) if job.tried is None else Spread(batches(job), job.tried)
+    return batch_sampler(job) if job.tried is None else BatchSubset(batch_sampler(job), job.tried)
 
 
 @dataclass(frozen=True)
-class Cut:
+class MicroBatchCollator:
     """Rows of a step → its micro-batches, as alike in size as they can be.
 
     Args:
@@ -135,7 +135,7 @@ class Cut:
         return [self.collate([rows[i] for i in some]) for some in places]
 
 
-def arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
+def training_arguments(model: Mixture, job: TrainJob, total: int) -> TrainingArguments:
     """What the Trainer is told of a stage of so many steps."""
     settings, checkpoints, seed = job.settings, job.checkpoints, job.seed
     every = max(1, math.ceil(total / settings.evals))
@@ -158,7 +158,7 @@ def arguments(model: Mixture, job: Job, total: int) -> TrainingArguments:
         greater_is_better=job.goal.higher,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=reported(job.track),
+        report_to=external_trackers(job.track),
         run_name=job.name or job.title,
         disable_tqdm=True,
         remove_unused_columns=False,

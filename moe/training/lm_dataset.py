@@ -12,24 +12,24 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from moe import distributed as ranks
+from moe import distributed
 from moe.console import info
-from moe.data.lm_collator import TextCollator
-from moe.data.pretraining_corpus import Corpus, Tokens, prepare_corpus
-from moe.evaluation.perplexity import Foreseen, foresee, foresee_all, told
-from moe.model.backbone import identify
-from moe.model.lm_head import LanguageHead, LanguageSettings
+from moe.data.lm_collator import PretrainingCollator
+from moe.data.pretraining_corpus import Corpus, CorpusTokenizer, prepare_corpus
+from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexity, evaluate_perplexities, perplexity_fields
+from moe.model.backbone import identify_backbone
+from moe.model.lm_head import LMHead, LanguageSettings
 from moe.model.mixture import Mixture
-from moe.model.packing import Way, way_to_pack
+from moe.model.packing import PackingMode, find_packing_mode
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
-from moe.training.stage import Lesson
+from moe.training.stage import TrainingData
 
 GENERAL = "general"
 
 
 @dataclass
-class Shelf:
+class LMCorpora:
     """The corpora of a run as rows of tokens of its backbone.
 
     Args:
@@ -41,32 +41,32 @@ class Shelf:
     model: Mixture
 
     @cached_property
-    def _way(self) -> Way | None:
-        return way_to_pack(self.model.backbone)
+    def _way(self) -> PackingMode | None:
+        return find_packing_mode(self.model.backbone)
 
     @property
-    def _head(self) -> LanguageHead:
-        assert self.model.source.language is not None
-        return self.model.source.language
+    def _head(self) -> LMHead:
+        assert self.model.loaded_backbone.lm_head is not None
+        return self.model.loaded_backbone.lm_head
 
     @property
     def _settings(self) -> LanguageSettings:
         assert self.work.run.language is not None
         return self.work.run.language
 
-    def tokens(self, packed: bool) -> Tokens:
+    def tokens(self, packed: bool) -> CorpusTokenizer:
         """How text becomes rows here; packed where the backbone can keep documents apart."""
         run = self.work.run
-        name, size = identify(run.backbone).sha256, run.backbone.max_length
+        name, size = identify_backbone(run.backbone).sha256, run.backbone.max_length
         ends = self._head.kind == "causal"
-        return Tokens(self.model.source.tokenizer, name, size, ends, packed and self._way is not None)
+        return CorpusTokenizer(self.model.loaded_backbone.tokenizer, name, size, ends, packed and self._way is not None)
 
-    def collator(self, packed: bool) -> TextCollator:
+    def collator(self, packed: bool) -> PretrainingCollator:
         """Makes batches of such rows."""
         way, dtype = self._way, self.model.backbone.dtype
         apart = (lambda places: way.inputs(places, dtype)) if packed and way is not None else None
         names = [domain.name for domain in self.model.domains]
-        return TextCollator(self.model.source.tokenizer, self._head.kind, names, apart, self._settings.masked)
+        return PretrainingCollator(self.model.loaded_backbone.tokenizer, self._head.kind, names, apart, self._settings.masked)
 
     def corpus(self, domain: str, packed: bool) -> Corpus:
         """A domain's own text, or the general one.
@@ -78,10 +78,10 @@ class Shelf:
         named = self._settings.general if domain == GENERAL else run.domains[domain].corpus
         folder = (self.work.store or self.work.out) / "data" / domain / ("packed" if packed else "documents")
         files = [run.data.path(name) for name in named]
-        with ranks.first_before_others():
+        with distributed.main_process_first():
             return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
 
-    def packed(self, learned: Sequence[str]) -> Lesson:
+    def packed(self, learned: Sequence[str]) -> TrainingData:
         """Some domains' text with its share of general text, judged on what was held out of every corpus by itself.
 
         Args:
@@ -92,20 +92,20 @@ class Shelf:
         rows, held_out, collate = self._mixed(learned), self._held_out(True), self.collator(True)
 
         def evaluate() -> dict[str, float]:
-            found = {name: foresee(self.model, rows, collate) for name, rows in held_out.items()}
-            own = sum((found[name] for name in learned), start=Foreseen())
-            return {"perplexity": own.perplexity, **told(found)}
+            found = {name: evaluate_perplexity(self.model, rows, collate) for name, rows in held_out.items()}
+            own = sum((found[name] for name in learned), start=LMEvaluation())
+            return {"perplexity": own.perplexity, **perplexity_fields(found)}
 
-        return Lesson(rows, collate, evaluate, PERPLEXITY)
+        return TrainingData(rows, collate, evaluate, PERPLEXITY)
 
-    def routed(self) -> Lesson:
+    def routed(self) -> TrainingData:
         """Every domain's documents, each to be routed, judged on what was held out of all of them together."""
         domains = [domain.name for domain in self.model.domains]
         rows = concatenate_datasets([self._trained_on(name) for name in domains])
         held_out, collate = self._held_out(False), self.collator(False)
         held_out.pop(GENERAL, None)
 
-        return Lesson(rows, collate, lambda: foresee_all(self.model, held_out, collate), PERPLEXITY)
+        return TrainingData(rows, collate, lambda: evaluate_perplexities(self.model, held_out, collate), PERPLEXITY)
 
     def _trained_on(self, domain: str) -> Dataset:
         return _evenly(self.corpus(domain, False).train, self.work.run.domains[domain].max_train_rows)

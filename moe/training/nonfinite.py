@@ -16,11 +16,11 @@ from moe.errors import Fault
 from moe.training.fsdp import gradient_norm
 
 
-class PassedOver(Exception):
+class SkipStep(Exception):
     """A batch whose loss is not finite; nothing goes back from it."""
 
 
-class Finite(TrainerCallback):
+class NonFiniteGuard(TrainerCallback):
     """Watches losses and gradients.
 
     Args:
@@ -44,7 +44,7 @@ class Finite(TrainerCallback):
         if odd:
             self.found = odd[0]
         if not math.isfinite(sum_):
-            raise PassedOver
+            raise SkipStep
 
     def on_pre_optimizer_step(
         self,

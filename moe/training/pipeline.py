@@ -11,15 +11,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import write_json
-from moe import distributed as ranks
-from moe.checkpoints.expert import read_alone
+from moe import distributed
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.baselines import BASELINES, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows
+from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table, comparison_table, routing_table
 from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
@@ -33,11 +33,11 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> d
     """Train every expert, merge, train the router, and judge everything on the test rows.
 
     Returns:
-        `figures` by model and task, `routing`, `predictions`, `verdict`, `folder`; also in `summary.json`.
+        `figures` by model and task, `routing`, `example_predictions`, `verdict`, `folder`; also in `summary.json`.
     """
     _train_experts(work, overwrite, resume)
     info(verdict := _join(work, overwrite, resume))
-    return ranks.from_first(lambda: _summary(work, verdict))
+    return distributed.broadcast_from_main(lambda: _summary(work, verdict))
 
 
 def train_all(work: Workspace) -> Path:
@@ -66,12 +66,12 @@ def _join(work: Workspace, overwrite: bool = False, resume: bool = False) -> str
 
 
 def _summary(work: Workspace, verdict: str) -> dict[str, Any]:
-    summary = compare(work) | {"verdict": verdict, "folder": str(work.out)}
+    summary = compare_with_baselines(work) | {"verdict": verdict, "folder": str(work.out)}
     write_json(work.out / SUMMARY, summary)
     return summary
 
 
-def compare(work: Workspace) -> dict[str, Any]:
+def compare_with_baselines(work: Workspace) -> dict[str, Any]:
     """The mixture beside its baselines on the test rows, its routing, and three predictions."""
     space, train, test = work.run.label_space(), work.rows("train"), work.rows("test")
     figures: Figures = {name: _short(baseline_reports(train, test, space, name)) for name in BASELINES}
@@ -83,14 +83,14 @@ def compare(work: Workspace) -> dict[str, Any]:
         write_evaluation(work.out / "evaluation" / name, report, judged)
         if work.out / name == best_model(work.out):
             predictor = Predictor(model, card.template, card.backbone_settings.max_length)
-            chosen = {"best": name, "routing": report["routing"], "predictions": predictions(work, predictor)}
+            chosen = {"best": name, "routing": report["routing"], "predictions": example_predictions(work, predictor)}
     return {"figures": figures} | chosen
 
 
 def _own_experts(work: Workspace) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for domain in work.run.domain_list():
-        model, run = read_alone(work.expert_folder(domain.expert_names[0]))
+        model, run = load_single_expert(work.expert_folder(domain.expert_names[0]))
         report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.max_length)
         found |= _short(report["tasks"])
     return found
@@ -101,14 +101,14 @@ def _short(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {task: {name: one[name] for name in names} for task, one in tasks.items()}
 
 
-def predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[dict[str, Any]]:
+def example_predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[dict[str, Any]]:
     """The first test rows, domain by domain, answered as a user gets them."""
     domains = list(work.run.domains)
     rows = []
     for i in range(count):
         test = work.rows("test", [domains[i % len(domains)]])
         rows.append({"text": test[(i // len(domains)) % len(test)]["text"]})
-    return list(answer_rows(rows, predictor))
+    return list(predict_rows(rows, predictor))
 
 
 def summary_view(summary: Mapping[str, Any]) -> RenderableType:

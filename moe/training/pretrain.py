@@ -7,18 +7,18 @@ the loop is every stage's, `moe.training.stage`.
 from collections.abc import Mapping
 from pathlib import Path
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.atomic_io import refuse_existing
 from experts.domain import Domain
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from experts.expert_io import read_expert
-from moe.checkpoints.expert import SHARED_NAME, expert_model
+from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import Shelf
+from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
-from moe.training.steps import expert_card, keep_expert, refuse_no_shared
+from moe.training.steps import build_expert_card, save_expert, require_shared_expert
 
 
 def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -34,8 +34,8 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
     _begin(work)
     roles = list(dict.fromkeys(one.group for one in work.run.domain_list()))
     if role is not None and role not in roles:
-        raise Fault(f"one of the roles {', '.join(roles)}", repr(role), guess(role, roles))
-    refuse_no_shared(work, "moe pretrain --shared, or --all")
+        raise Fault(f"one of the roles {', '.join(roles)}", repr(role), suggest(role, roles))
+    require_shared_expert(work, "moe pretrain --shared, or --all")
     return [
         _pretrain_one(work, PRETRAIN, domain, name, work.run.seed + k, overwrite, resume)
         for domain in work.run.domain_list()
@@ -73,16 +73,16 @@ def _pretrain_one(
     pooled = stage is SHARED
     learned = list(work.run.domains) if pooled else [domain.name]
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = expert_model(work.run, name, fresh_adapter, False, seed, shared, always_on=pooled)
-    shelf = Shelf(work, model)
+    model = build_expert_model(work.run, name, build_adapter, False, seed, shared, always_on=pooled)
+    shelf = LMCorpora(work, model)
     lesson = shelf.packed(learned)
     before = lesson.evaluate()
     info(f"{name}: before, {_told(before)}")
     fitted = run_stage(work, model, stage, lesson, seed, name, resume, learner=name)
     data = {one: shelf.digest(one) for one in learned}
-    card = expert_card(work, domain, name, model, False, seed, fitted, shared, data)
+    card = build_expert_card(work, domain, name, model, False, seed, fitted, shared, data)
     history = [before | {"step": 0.0}, *fitted.history]
-    keep_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
+    save_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
     info(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
     return folder
 

@@ -1,6 +1,6 @@
 """One stage of a run: its numbers, objective, checkpoints and logs put together for the loop of `moe.training.trainer`.
 
-What is taught, and how it is judged, is a `Lesson`: labelled rows in `moe.training.steps`, plain text in
+What is taught, and how it is judged, is a `TrainingData`: labelled rows in `moe.training.steps`, plain text in
 `moe.training.pretrain`.
 """
 
@@ -15,23 +15,23 @@ from datasets import Dataset
 from torch import Tensor
 
 from experts.domain import LabelSpace
-from moe import distributed as ranks
+from moe import distributed
 from moe.config.stages import LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import Probe, Tried, size_of
-from moe.runs.selection_metric import MACRO_F1, Goal
+from moe.runs.dry_run import DryRun, DryRunStats, model_size
+from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
-from moe.training.job import Evaluate, Fitted, Job, batches, steps_of
-from moe.training.objective import Objective, Shared
-from moe.training.trainer import choose_learners, fit
-from router.class_imbalance import effective_weights
+from moe.training.job import Evaluate, TrainResult, TrainJob, batch_sampler, count_steps
+from moe.training.objective import Objective, LossContext
+from moe.training.trainer import set_trainable, fit
+from router.class_imbalance import effective_number_weights
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What a stage learns from.
 
     Args:
@@ -45,7 +45,7 @@ class Lesson:
     rows: Dataset
     collate: Collate
     evaluate: Evaluate
-    goal: Goal = MACRO_F1
+    goal: SelectionMetric = MACRO_F1
     counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -53,12 +53,12 @@ def run_stage(
     work: Workspace,
     model: Mixture,
     stage: Stage,
-    lesson: Lesson,
+    lesson: TrainingData,
     seed: int,
     step: str,
     resume: bool,
     learner: str | None = None,
-) -> Fitted:
+) -> TrainResult:
     """Train one stage, its best weights left in the model.
 
     Args:
@@ -73,16 +73,16 @@ def run_stage(
     settings = getattr(run.stages, stage.name)
     if not resume:
         for left in (work.checkpoints(step), work.logs(step)):
-            ranks.by_first(lambda left=left: shutil.rmtree(left, ignore_errors=True))  # type: ignore[misc]
+            distributed.on_main(lambda left=left: shutil.rmtree(left, ignore_errors=True))  # type: ignore[misc]
     _tell_learners(model, stage, learner)
     objective = Objective(
         stage,
         run.losses,
         run.dao,
         model.labels,
-        model.owners,
+        model.domain_expert_mask,
         seed,
-        Shared.of(model),
+        LossContext.of(model),
         run.comparators,
         lesson.counts,
     )
@@ -90,29 +90,29 @@ def run_stage(
     taught = lesson.rows, lesson.collate, lesson.evaluate
     how = learner, resume, lesson.goal, run.stages.recompute, run.stages.shard
     told = {"track": run.track, "name": f"{work.out.resolve().name}/{step}"}
-    job = Job(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
+    job = TrainJob(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
     _tell_idle_average(work, job)
     return fit(model, job if work.probe is None else _tried(model, job, work.probe))
 
 
-def _tried(model: Mixture, job: Job, probe: Probe) -> Job:
+def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
     """The same stage in small: a few steps, one evaluation, and a note of what was left out."""
-    choose_learners(model, job.stage, job.learner)
-    steps = steps_of(job)
+    set_trainable(model, job.stage, job.learner)
+    steps = count_steps(job)
     every = max(1, math.ceil(steps / job.settings.evals))
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     evaluations = math.ceil(steps / every)
-    tried = Tried(job.stage.name, job.title, size_of(model), learned, steps, evaluations, probe.share(), probe.cached)
+    tried = DryRunStats(job.stage.name, job.title, model_size(model), learned, steps, evaluations, probe.share(), probe.cached)
     probe.seen.append(tried)
     probe.cached = 0
-    count = min(probe.steps, len(batches(job)))
+    count = min(probe.steps, len(batch_sampler(job)))
     small = job.settings.model_copy(update={"steps": count, "evals": 1})
     return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate), track=())
 
 
-def _tell_idle_average(work: Workspace, job: Job) -> None:
+def _tell_idle_average(work: Workspace, job: TrainJob) -> None:
     """Say so where a stage ends before DWA has the two periods that it compares."""
-    losses, every, steps = work.run.losses, work.run.comparators.dwa_every, steps_of(job)
+    losses, every, steps = work.run.losses, work.run.comparators.dwa_every, count_steps(job)
     asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer) > 1)
     if asked and steps <= 2 * every:
         info(
@@ -133,7 +133,7 @@ def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
     info(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
 
 
-def label_counts(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
+def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
     """Rows of each task's labels, (K,) in the order of the task's head."""
     tasks, chosen = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
     found = {}
@@ -145,12 +145,12 @@ def label_counts(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
     return found
 
 
-def tell_idle_weights(losses: LossSettings, counts: Mapping[str, Tensor]) -> None:
+def warn_equal_class_weights(losses: LossSettings, counts: Mapping[str, Tensor]) -> None:
     """Say so where effective numbers weigh all classes of a task alike, though their rows differ."""
     if losses.classes != "effective":
         return
     for task, rows in counts.items():
-        weights = effective_weights(rows, losses.effective_beta)[rows > 0]  # (K',)
+        weights = effective_number_weights(rows, losses.effective_beta)[rows > 0]  # (K',)
         if len(weights) > 1 and rows[rows > 0].unique().numel() > 1 and weights.max() / weights.min() < 1.01:
             fewest = int(rows[rows > 0].min())
             info(

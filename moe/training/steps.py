@@ -12,13 +12,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.atomic_io import read_json, refuse_existing
 from experts.domain import Domain
-from experts.errors import Fault, guess
+from experts.errors import Fault, suggest
 from experts.expert_io import METRICS, ExpertCard, ExpertFolder, read_expert, write_expert
-from moe import distributed as ranks
-from moe.checkpoints.expert import SHARED_NAME, expert_model
+from moe import distributed
+from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import EXPERT, JOINT, MERGED, SHARED, WARMUP, Stage
@@ -26,14 +26,14 @@ from moe.console import info
 from moe.data.collator import Collator
 from moe.evaluation.evaluate import validate
 from moe.merging.merge import merge
-from moe.model.backbone import identify, load_backbone
+from moe.model.backbone import identify_backbone, load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.best import CANDIDATES, write_result
-from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, Goal
-from moe.runs.workspace import Workspace, versions
-from moe.training.job import Fitted
-from moe.training.lm_dataset import Shelf
-from moe.training.stage import Lesson, label_counts, run_stage, tell_idle_weights
+from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
+from moe.runs.workspace import Workspace, package_versions
+from moe.training.job import TrainResult
+from moe.training.lm_dataset import LMCorpora
+from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
 
@@ -46,8 +46,8 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     work.begin()
     declared = work.domains()
     if domain not in declared:
-        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), guess(domain, declared))
-    refuse_no_shared(work, "moe train-expert --shared, or train --all")
+        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), suggest(domain, declared))
+    require_shared_expert(work, "moe train-expert --shared, or train --all")
     folders = []
     for k, name in enumerate(declared[domain].expert_names):
         folder = work.expert_folder(name)
@@ -59,7 +59,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     return folders
 
 
-def refuse_no_shared(work: Workspace, command: str) -> None:
+def require_shared_expert(work: Workspace, command: str) -> None:
     """Experts that are to learn what a shared one leaves over need it.
 
     Args:
@@ -98,19 +98,19 @@ def _train_one(
     train, held_out = work.rows("train", domains), work.rows("validation", domains)
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = expert_model(work.run, name, fresh_adapter, polarity, seed, shared, always_on=pooled)
-    fitted = run_stage(work, model, stage, labelled(work, model, train, held_out), seed, name, resume, learner=name)
-    card = expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
-    keep_expert(work, model, card, model.bank.parameters_of(name), fitted, fitted.history, overwrite)
+    model = build_expert_model(work.run, name, build_adapter, polarity, seed, shared, always_on=pooled)
+    fitted = run_stage(work, model, stage, labelled_data(work, model, train, held_out), seed, name, resume, learner=name)
+    card = build_expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
+    save_expert(work, model, card, model.bank.parameters_of(name), fitted, fitted.history, overwrite)
     info(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
 
 
-def keep_expert(
+def save_expert(
     work: Workspace,
     model: Mixture,
     card: ExpertCard,
     weights: Mapping[str, Tensor],
-    fitted: Fitted,
+    fitted: TrainResult,
     history: Sequence[Mapping[str, float]],
     overwrite: bool,
 ) -> None:
@@ -118,36 +118,36 @@ def keep_expert(
     figures = {"best": fitted.best, "history": list(history), "steps": fitted.steps}
     adapter, heads = model.bank.attached[card.name].adapter, model.heads.state_dict()
     folder, config = work.expert_folder(card.name), work.run.as_yaml()
-    ranks.by_first(lambda: write_expert(folder, card, adapter, weights, heads, config, figures, overwrite))
-    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
+    distributed.on_main(lambda: write_expert(folder, card, adapter, weights, heads, config, figures, overwrite))
+    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
 
 
-def labelled(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> Lesson:
+def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> TrainingData:
     """Labelled rows to learn from, judged by macro-F1 on others."""
     run, names = work.run, [domain.name for domain in model.domains]
-    counts = label_counts(train, model.labels)
-    tell_idle_weights(run.losses, counts)
-    collator = Collator(model.source.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    counts = count_labels(train, model.labels)
+    warn_equal_class_weights(run.losses, counts)
+    collator = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
         if work.probe is not None:
             work.probe.cached = cache.tried(train)
         else:
-            with ranks.first_before_others():
+            with distributed.main_process_first():
                 cache.fill(train)
             collator.trunk = cache
     length = run.backbone.max_length
-    return Lesson(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
+    return TrainingData(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
 
 
-def expert_card(
+def build_expert_card(
     work: Workspace,
     domain: Domain,
     name: str,
     model: Mixture,
     polarity: bool,
     seed: int,
-    fitted: Fitted,
+    fitted: TrainResult,
     shared: ExpertFolder | None,
     data: Mapping[str, str],
 ) -> ExpertCard:
@@ -165,7 +165,7 @@ def expert_card(
         name=name,
         domain=domain.name,
         role=domain.group,
-        backbone=identify(run.backbone),
+        backbone=identify_backbone(run.backbone),
         trunk_depth=run.backbone.trunk_depth,
         pooling=run.backbone.pooling,
         template=run.template,
@@ -182,7 +182,7 @@ def expert_card(
         seed=seed,
         steps=fitted.steps,
         metrics={key: value for key, value in fitted.best.items() if key not in ("epoch", "step")},
-        versions=versions(),
+        versions=package_versions(),
     )
 
 
@@ -192,7 +192,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     Raises:
         Fault: when there is nothing to merge, or parts do not fit.
     """
-    ranks.meet()
+    distributed.init()
     target = work.out / MERGED
     refuse_existing(target, overwrite)
     chosen = list(folders) or _own_experts(work)
@@ -200,9 +200,9 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     experts = [read_expert(folder) for folder in chosen]
     if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in chosen:
         experts.append(read_expert(work.shared_folder))
-    backbone = load_backbone(work.run.backbone, language=work.run.language is not None)
+    backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
-    ranks.by_first(lambda: write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite))
+    distributed.on_main(lambda: write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite))
     return target
 
 
@@ -231,17 +231,17 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
         if resume and (work.out / stage.folder).is_dir():
             info(f"{stage.folder}: finished before, kept")
         else:
-            continue_stage(work, stage, before, overwrite, resume)
-    return judge_candidates(work)
+            train_stage(work, stage, before, overwrite, resume)
+    return select_best_mixture(work)
 
 
-def continue_stage(
+def train_stage(
     work: Workspace,
     stage: Stage,
     before: Path,
     overwrite: bool = False,
     resume: bool = False,
-    teach: Callable[[Workspace, Mixture], Lesson] | None = None,
+    teach: Callable[[Workspace, Mixture], TrainingData] | None = None,
 ) -> None:
     """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it.
 
@@ -250,19 +250,19 @@ def continue_stage(
     """
     model, card = read_mixture(before)
     lesson = (teach or _lesson)(work, model)
-    finish_stage(work, stage, model, card, lesson, stage.folder, overwrite, resume)
+    train_and_save(work, stage, model, card, lesson, stage.folder, overwrite, resume)
 
 
-def finish_stage(
+def train_and_save(
     work: Workspace,
     stage: Stage,
     model: Mixture,
     card: MixtureCard,
-    lesson: Lesson,
+    lesson: TrainingData,
     name: str,
     overwrite: bool,
     resume: bool,
-) -> Fitted:
+) -> TrainResult:
     """Train one stage of a mixture that is there, and write what comes of it.
 
     Args:
@@ -274,26 +274,26 @@ def finish_stage(
     card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
     everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
     folder, config = work.out / name, work.run.as_yaml()
-    ranks.by_first(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
-    ranks.by_first(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
+    distributed.on_main(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
+    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
     info(f"{name}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
     return fitted
 
 
-def _lesson(work: Workspace, model: Mixture) -> Lesson:
+def _lesson(work: Workspace, model: Mixture) -> TrainingData:
     """What all domains of a mixture have to learn from: documents in a language model, else labelled rows."""
     if work.run.language is not None:
-        return Shelf(work, model).routed()
+        return LMCorpora(work, model).routed()
     names = [domain.name for domain in model.domains]
-    return labelled(work, model, work.rows("train", names), work.rows("validation", names))
+    return labelled_data(work, model, work.rows("train", names), work.rows("validation", names))
 
 
-def judge_candidates(work: Workspace) -> str:
+def select_best_mixture(work: Workspace) -> str:
     """Compare moe-init, router-warmup and moe-joint by validation and write `result.json`.
 
     The merged one is there to compare with: its router knows nothing yet, so it is never the best.
     """
-    return ranks.from_first(lambda: _judge(work))
+    return distributed.broadcast_from_main(lambda: _judge(work))
 
 
 def _judge(work: Workspace) -> str:
@@ -314,7 +314,7 @@ def _validation_of(work: Workspace, folder: Path) -> dict[str, float]:
     return _lesson(work, model).evaluate()
 
 
-def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: Goal) -> str:
+def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: SelectionMetric) -> str:
     figures = ", ".join(f"{name} {goal.figure(score)}" for name, score in scores.items())
     worse = goal.worth(scores[JOINT.folder]) < goal.worth(scores[WARMUP.folder])
     told = "; the joint phase made it worse than the warm start" if worse else ""
@@ -323,7 +323,7 @@ def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: Goal) -
     return f"best by validation {goal.title}: {best} ({figures}){told}"
 
 
-def told_of(folders: Sequence[Path]) -> dict[str, Any]:
+def training_summary(folders: Sequence[Path]) -> dict[str, Any]:
     """What steps wrote, as `--json` prints it: each folder with its steps and its best validation figures."""
     found = []
     for folder in folders:

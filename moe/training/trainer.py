@@ -21,41 +21,41 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 from experts.safetensors_io import load_tensors, save_tensors
-from moe import distributed as ranks
+from moe import distributed
 from moe.config.stages import Stage
 from moe.console import bar
-from moe.data.collator import Batch, inputs_of
+from moe.data.collator import Batch, model_inputs
 from moe.errors import Fault, Interrupted
-from moe.model.backbone_ops import Attention, recomputed
-from moe.model.mixture import Mixture, Output
-from moe.profiling import within_memory
+from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
+from moe.model.mixture import Mixture, MixtureOutput
+from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
-from moe.trackers import BOARD, tracked
-from moe.training.callbacks import Clock, JsonLog, Patience, Stopper, Watcher, calm_interrupt, evaluations_without_gain
+from moe.trackers import TENSORBOARD, tracker_run
+from moe.training.callbacks import StepTimer, JsonLog, Patience, StopOnSignal, ProgressBarCallback, graceful_interrupt, evaluations_without_gain
 from moe.training.checkpoints import (
-    check_processes,
-    last_whole,
+    check_world_size,
+    last_complete_checkpoint,
     load_optimizer,
-    random_file,
-    random_state,
-    restore_random,
+    rng_file,
+    get_rng_state,
+    set_rng_state,
     save_optimizer,
-    whole_checkpoint,
+    writing_checkpoint,
 )
-from moe.training.fsdp import clip_gradients, gather_experts, like, shard, whole
-from moe.training.gradient_cache import Backward
-from moe.training.holdout import HeldOut
-from moe.training.job import Cut, Fitted, Job, arguments, batches, parameter_groups, steps_of, taken
-from moe.training.nonfinite import Finite, PassedOver
+from moe.training.fsdp import clip_gradients, gather_experts, distribute_like, shard, full_tensors
+from moe.training.gradient_cache import BackwardPass
+from moe.training.holdout import HoldoutSampler
+from moe.training.job import MicroBatchCollator, TrainResult, TrainJob, training_arguments, batch_sampler, parameter_groups, count_steps, training_sampler
+from moe.training.nonfinite import NonFiniteGuard, SkipStep
 from moe.training.objective import Objective
 from router.loss_weighting import optimizer_state
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 
 
-def fit(model: Mixture, job: Job) -> Fitted:
+def fit(model: Mixture, job: TrainJob) -> TrainResult:
     """Train one stage and leave its best weights in the model.
 
     Raises:
@@ -65,37 +65,37 @@ def fit(model: Mixture, job: Job) -> Fitted:
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
     model.train()
-    choose_learners(model, job.stage, job.learner)
-    with ranks.first_before_others():
+    set_trainable(model, job.stage, job.learner)
+    with distributed.main_process_first():
         (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
-        last = last_whole(job.checkpoints) if job.resume else None
+        last = last_complete_checkpoint(job.checkpoints) if job.resume else None
     if last is not None:
-        check_processes(last, ranks.world())
+        check_world_size(last, distributed.world_size())
     if job.shard:
         shard(model)
-    loop = _Loop(model, job)
+    loop = _StageTrainer(model, job)
     if last is None or not loop.take_finished(last):
         room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
         watched = bar(job.title, loop.total, "step")
-        again = recomputed(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
-        told = tracked(job.track)
-        with calm_interrupt(loop.stopper), writable(job.logs), within_memory(room), again, told, watched as meter:
-            loop.add_callback(Watcher(meter, loop.last_loss, loop.score))
-            ranks.start_alike(model.trained_state().values())
+        again = activation_checkpointing(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
+        told = tracker_run(job.track)
+        with graceful_interrupt(loop.stopper), os_errors_as_faults(job.logs), oom_guard(room), again, told, watched as meter:
+            loop.add_callback(ProgressBarCallback(meter, loop.last_loss, loop.score))
+            distributed.broadcast_params(model.trained_state().values())
             loop.train(resume_from_checkpoint=None if last is None else str(last))
     loop.attention.restore()
     if loop.stopper.asked is not None:
         raise Interrupted(loop.stopper.asked)
     gather_experts(model)
-    ranks.by_first(lambda: write_trajectory(job.logs))
-    return Fitted(loop.state.global_step, loop.best_metrics(), loop.history())
+    distributed.on_main(lambda: write_trajectory(job.logs))
+    return TrainResult(loop.state.global_step, loop.best_metrics(), loop.history())
 
 
-def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
+def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
     """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
     names = (learner,) if learner else tuple(model.bank.attached)
     model.bank.train_only(*(names if "experts" in stage.learns else ()))
-    model.only = None if stage.learned else learner
+    model.active_expert = None if stage.learned else learner
     model.heads.requires_grad_("heads" in stage.learns)
     if model.gate is not None:
         model.gate.requires_grad_("router" in stage.learns)
@@ -103,33 +103,33 @@ def choose_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
     model.detach_gates = stage.learned and "experts" not in stage.learns and one_expert_each
 
 
-class _Loop(Trainer):
+class _StageTrainer(Trainer):
     """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
 
-    def __init__(self, model: Mixture, job: Job) -> None:
+    def __init__(self, model: Mixture, job: TrainJob) -> None:
         self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
         self.objective: Objective = job.objective
-        self.stopper = Stopper()
-        self.finite = Finite(job.title, job.settings.nonfinite)
-        self.attention = Attention(model.backbone)
+        self.stopper = StopOnSignal()
+        self.finite = NonFiniteGuard(job.title, job.settings.nonfinite)
+        self.attention = AttentionSwitch(model.backbone)
         device = next(model.backbone.parameters()).device
-        self.clock = Clock(device)
+        self.clock = StepTimer(device)
         self.rates: dict[str, float] = {}
-        self.batches = taken(job)
+        self.batches = training_sampler(job)
         if job.objective.looks_ahead:
-            job.objective.shared.held_out = HeldOut(model, job.rows, batches(job, ahead=True), job.collate)
-        self.total = steps_of(job)
+            job.objective.shared.held_out = HoldoutSampler(model, job.rows, batch_sampler(job, ahead=True), job.collate)
+        self.total = count_steps(job)
         super().__init__(
             model=model,
-            args=arguments(model, job, self.total),
+            args=training_arguments(model, job, self.total),
             train_dataset=job.rows,
             eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
-            data_collator=Cut(job.collate, job.settings.batch_size),  # type: ignore[arg-type]
+            data_collator=MicroBatchCollator(job.collate, job.settings.batch_size),  # type: ignore[arg-type]
             callbacks=[
                 self.stopper,
                 self.finite,
                 Patience(job.settings.patience),
-                *([] if not ranks.first() else _written(job, device)),
+                *([] if not distributed.is_main() else _written(job, device)),
                 self.clock,  # the last, so that writing the log is no part of a step
             ],
         )
@@ -137,9 +137,9 @@ class _Loop(Trainer):
         # `moe.training.gradient_cache` sums the gradients of all processes, so DDP's wrapper is not needed.
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.clip_grad_norm_ = clip_gradients
-        self.go_back = Backward(model, self._forward, job.objective, self.finite.check)
-        if ranks.rank():
-            torch.manual_seed(job.seed + ranks.rank())  # other rows, other dropout
+        self.go_back = BackwardPass(model, self._forward, job.objective, self.finite.check)
+        if distributed.rank():
+            torch.manual_seed(job.seed + distributed.rank())  # other rows, other dropout
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's rows of each step, by domain and length, moved by accelerate."""
@@ -158,9 +158,9 @@ class _Loop(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         return self.optimizer
 
-    def _forward(self, batch: Batch) -> Output:
-        self.attention.suit(batch["input_ids"].shape[1])
-        return self.model_wrapped(**inputs_of(batch))
+    def _forward(self, batch: Batch) -> MixtureOutput:
+        self.attention.select(batch["input_ids"].shape[1])
+        return self.model_wrapped(**model_inputs(batch))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """The gradient of one step's micro-batches; none where its loss is not finite."""
@@ -170,14 +170,14 @@ class _Loop(Trainer):
         try:
             with self.compute_loss_context_manager():
                 return self.go_back(inputs)
-        except PassedOver:
+        except SkipStep:
             model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation metrics by our own predictor."""
         self.attention.restore()
-        metrics = {f"eval_{name}": value for name, value in ranks.told_by_first(self.measure()).items()}
+        metrics = {f"eval_{name}": value for name, value in distributed.broadcast_object(self.measure()).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -201,13 +201,13 @@ class _Loop(Trainer):
         folder = Path(str(self.args.output_dir))
         assert isinstance(self.model, Mixture)
         assert self.optimizer is not None
-        self.kept = whole(self.model.trained_state()), whole(optimizer_state(self.optimizer))
-        with whole_checkpoint(folder, self.state.global_step) if ranks.first() else nullcontext():
+        self.kept = full_tensors(self.model.trained_state()), full_tensors(optimizer_state(self.optimizer))
+        with writing_checkpoint(folder, self.state.global_step) if distributed.is_main() else nullcontext():
             super()._save_checkpoint(model, trial)
-            ranks.wait()
+            distributed.barrier()
         best = self.state.best_model_checkpoint
         kept = str(folder / Path(best).name) if best else None
-        ranks.by_first(lambda: rotate_checkpoints(str(folder), self.settings.keep, kept))
+        distributed.on_main(lambda: rotate_checkpoints(str(folder), self.settings.keep, kept))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
@@ -217,7 +217,7 @@ class _Loop(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.lr_scheduler is not None
-        if ranks.first():
+        if distributed.is_main():
             save_optimizer(Path(output_dir), self.kept[1], self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -228,11 +228,11 @@ class _Loop(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_tensors(Path(output_dir) / random_file(ranks.rank()), random_state())
+        save_tensors(Path(output_dir) / rng_file(distributed.rank()), get_rng_state())
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random(load_tensors(Path(checkpoint) / random_file(ranks.rank())))
+            set_rng_state(load_tensors(Path(checkpoint) / rng_file(distributed.rank())))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
@@ -245,7 +245,7 @@ class _Loop(Trainer):
     def _load_weights(self, folder: Path) -> None:
         assert isinstance(self.model, Mixture)
         mine = self.model.trained_state()
-        found = {name: like(value, mine[name]) for name, value in load_tensors(folder / TRAINED).items()}
+        found = {name: distribute_like(value, mine[name]) for name, value in load_tensors(folder / TRAINED).items()}
         self.model.load_trained_state(found)
 
     def last_loss(self) -> float:
@@ -266,10 +266,10 @@ class _Loop(Trainer):
         return max(self.history(), key=self.goal.worth, default={})
 
 
-def _written(job: Job, device: torch.device) -> list[TrainerCallback]:
+def _written(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
     """What is written of every step, by one process."""
     log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
-    return [log, TensorBoardCallback(_writer(job.logs))] if BOARD in job.track else [log]
+    return [log, TensorBoardCallback(_writer(job.logs))] if TENSORBOARD in job.track else [log]
 
 
 def _writer(logs: Path) -> Any:

@@ -15,11 +15,11 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from experts.atomic_io import reserve, whole_folder
+from experts.atomic_io import reserve_space, atomic_folder
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.console import bar, info
 from moe.data.collator import Collator
-from moe.data.sampler import by_budget
+from moe.data.sampler import batch_by_tokens
 from moe.model.backbone import token_budget
 from moe.model.mixture import Mixture
 
@@ -66,7 +66,7 @@ class TrunkCache:
         """Run the trunk on the batches of the shortest and of the longest texts; gives the bytes of all states."""
         texts = list(rows["text"])
         lengths = self.collator.lengths(texts)  # (N,)
-        batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
+        batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         for batch in (batches[0], batches[-1]):
             self._look([texts[i] for i in batch])
         return int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
@@ -87,7 +87,7 @@ class TrunkCache:
         return _Kept(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
 
     def _key(self, texts: Iterable[str]) -> str:
-        source = self.model.source
+        source = self.model.loaded_backbone
         said = {
             "backbone": source.id.sha256,
             "trunk_depth": self.model.bank.trunk_depth,
@@ -109,10 +109,10 @@ class TrunkCache:
         offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])  # (N + 1,)
         size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
         info(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
-        batches = by_budget(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
-        with whole_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
+        batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
+        with atomic_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
             save_tensors(temporary / OFFSETS, {"offsets": offsets})
-            reserve(temporary / STATES, size)
+            reserve_space(temporary / STATES, size)
             states = self._map(temporary / STATES, int(offsets[-1]), shared=True)
             for batch in batches:
                 found = self._look([texts[i] for i in batch])  # (B, T, D)
@@ -122,5 +122,5 @@ class TrunkCache:
 
     def _look(self, texts: Sequence[str]) -> Tensor:
         ids, mask = self.collator.tokens(texts)
-        device = self.model.owners.device
-        return self.model.look(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)
+        device = self.model.domain_expert_mask.device
+        return self.model.encode_trunk(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)

@@ -7,7 +7,7 @@ import pytest
 from conftest import tiny_backbone
 from peft import LoraConfig, get_peft_model
 
-from experts.adapter import adapter_of, read_config
+from experts.adapter import resolve_adapter, read_adapter_config
 from experts.errors import Fault
 from experts.lora import LayerMap
 
@@ -31,14 +31,14 @@ def written(folder: Path, **over: object) -> Path:
 def test_an_update_that_is_no_sum_of_low_rank_terms_is_refused(named: str, tmp_path: Path) -> None:
     layers = LayerMap.of(tiny_backbone())
     with pytest.raises(Fault, match=f"a plain LoRA adapter as expert odd.*{named}"):
-        read_config(layers, written(tmp_path, **ODD[named]), "odd")
+        read_adapter_config(layers, written(tmp_path, **ODD[named]), "odd")
 
 
 def test_a_config_that_peft_cannot_read_is_one_sentence(tmp_path: Path) -> None:
     path = written(tmp_path) / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"layers_pattern": "layer", "layers_to_transform": None}))
     with pytest.raises(Fault, match="a LoRA config that PEFT reads"):
-        read_config(LayerMap.of(tiny_backbone()), tmp_path, "odd")
+        read_adapter_config(LayerMap.of(tiny_backbone()), tmp_path, "odd")
 
 
 def test_the_layers_are_those_that_peft_wraps(family: str) -> None:
@@ -48,4 +48,4 @@ def test_the_layers_are_those_that_peft_wraps(family: str) -> None:
     layers = LayerMap.of(tiny_backbone(family))
     model = get_peft_model(tiny_backbone(family), config)
     wrapped = {name.removeprefix("base_model.model.") for name, one in model.named_modules() if hasattr(one, "lora_A")}
-    assert set(adapter_of(layers, model.peft_config["default"]).layers) == wrapped & layers.linear.keys()
+    assert set(resolve_adapter(layers, model.peft_config["default"]).layers) == wrapped & layers.linear.keys()

@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experts.adapter import adapter_of, fresh_adapter, lora_config
+from experts.adapter import resolve_adapter, build_adapter, build_lora_config
 from experts.adapter_bank import ExpertBank
 from experts.errors import Fault
 from experts.gated_linear import GatedLinear
@@ -41,11 +41,11 @@ def two_experts(family: str, ranks: tuple[int, int] = (4, 2)) -> tuple[ExpertBan
     """A bank with two experts, and what PEFT makes of each alone."""
     alone, bank = [], ExpertBank(tiny_backbone(family))
     for i, rank in enumerate(ranks):
-        config = lora_config(bank.layers, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
+        config = build_lora_config(bank.layers, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
         model = make_peft(tiny_backbone(family), config, seed=i)
         with torch.no_grad():
             alone.append(states(model))
-        bank.attach(f"e{i}", adapter_of(bank.layers, config))
+        bank.attach(f"e{i}", resolve_adapter(bank.layers, config))
         bank.load(f"e{i}", weights_of(model))
     return bank, alone
 
@@ -149,10 +149,10 @@ def test_a_shared_expert_is_always_on_until_it_is_muted() -> None:
 
 def test_rank_and_alpha_patterns_are_peft_s() -> None:
     bank = ExpertBank(tiny_backbone())
-    config = lora_config(bank.layers, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
+    config = build_lora_config(bank.layers, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
     config.rank_pattern, config.alpha_pattern = {"query": 2}, {"intermediate.dense": 3}
     model = make_peft(tiny_backbone(), config, seed=3)
-    bank.attach("e", adapter_of(bank.layers, config))
+    bank.attach("e", resolve_adapter(bank.layers, config))
     bank.load("e", weights_of(model))
     bank.constant("e")
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_an_adapter_of_a_model_with_a_head_fits() -> None:
 
 def test_the_trunk_has_no_expert(family: str) -> None:
     bank = ExpertBank(tiny_backbone(family), trunk_depth=1)
-    bank.attach("e", fresh_adapter(bank.layers, LoraSettings(r=2), 1))
+    bank.attach("e", build_adapter(bank.layers, LoraSettings(r=2), 1))
     assert {bank.layers.index(path) for path in bank.attached["e"].layers} == {1}
 
 
@@ -196,12 +196,12 @@ def test_faults_name_what_does_not_fit() -> None:
     with pytest.raises(Fault, match="trunk depth from 0 to 1"):
         ExpertBank(backbone, trunk_depth=2)
     with pytest.raises(Fault, match="q_proj"):
-        lora_config(layers, LoraSettings(targets=("q_proj",)), 0)
+        build_lora_config(layers, LoraSettings(targets=("q_proj",)), 0)
     bank = ExpertBank(backbone, trunk_depth=1)
     with pytest.raises(Fault, match="trunk"):
-        bank.attach("deep", fresh_adapter(layers, LoraSettings(), 0))
+        bank.attach("deep", build_adapter(layers, LoraSettings(), 0))
     with pytest.raises(Fault, match="none that match"):
-        bank.attach("other", adapter_of(layers, LoraConfig(target_modules=["nothing"])))
-    bank.attach("e", fresh_adapter(layers, LoraSettings(r=2), 1))
+        bank.attach("other", resolve_adapter(layers, LoraConfig(target_modules=["nothing"])))
+    bank.attach("e", build_adapter(layers, LoraSettings(r=2), 1))
     with pytest.raises(Fault, match="missing"):
         bank.load("e", {})

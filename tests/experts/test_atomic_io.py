@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experts.atomic_io import check_manifest, reserve, whole_file, whole_folder
+from experts.atomic_io import check_manifest, reserve_space, atomic_file, atomic_folder
 from experts.errors import Fault
 from moe.data.writers import open_writer
 
@@ -27,7 +27,7 @@ def test_what_killed_processes_left_is_taken_away_by_the_next_who_writes_there(t
     for left in (tmp_path / f".news.{gone}@{here}.abc", tmp_path / ".news.old", living, other, elsewhere):
         left.mkdir()
         (left / "half").write_text("")
-    with whole_folder(tmp_path / "news") as folder:
+    with atomic_folder(tmp_path / "news") as folder:
         (folder / "a").write_text("b")
     assert set(tmp_path.iterdir()) == {tmp_path / "news", living, other, elsewhere}
     check_manifest(tmp_path / "news", "expert")
@@ -36,7 +36,7 @@ def test_what_killed_processes_left_is_taken_away_by_the_next_who_writes_there(t
 def test_half_files_of_killed_processes_are_taken_away_too(tmp_path: Path) -> None:
     for name in ("rows.csv", "answers.csv"):
         (tmp_path / f".{name}.{dead()}@{platform.node().replace('.', '-')}.partial").write_text("half")
-    with whole_file(tmp_path / "rows.csv") as path:
+    with atomic_file(tmp_path / "rows.csv") as path:
         path.write_text("whole")
     with open_writer(tmp_path / "answers.csv") as writer:
         writer.write({"label": "up"})
@@ -46,7 +46,7 @@ def test_half_files_of_killed_processes_are_taken_away_too(tmp_path: Path) -> No
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
 def test_a_disk_that_takes_nothing_is_a_fault_and_leaves_nothing(tmp_path: Path, error: OSError) -> None:
     def refused() -> None:
-        with whole_file(tmp_path / "rows.csv") as path:
+        with atomic_file(tmp_path / "rows.csv") as path:
             path.write_text("half")
             raise error
 
@@ -56,8 +56,8 @@ def test_a_disk_that_takes_nothing_is_a_fault_and_leaves_nothing(tmp_path: Path,
 
 
 def test_room_is_reserved_before_a_file_is_mapped(tmp_path: Path) -> None:
-    reserve(tmp_path / "states", 5000)
+    reserve_space(tmp_path / "states", 5000)
     assert (tmp_path / "states").stat().st_blocks * 512 >= 5000
     assert (tmp_path / "states").read_bytes() == bytes(5000)
     with pytest.raises(Fault, match=r"No space left|too large"):
-        reserve(tmp_path / "more", 2**62)
+        reserve_space(tmp_path / "more", 2**62)

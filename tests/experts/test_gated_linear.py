@@ -5,10 +5,10 @@ import torch
 from conftest import tiny_backbone
 from torch import Tensor, nn
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.adapter_bank import ExpertBank
-from experts.gated_linear import GatedLinear, Route, drop
-from experts.lora import LoraSettings, Touch
+from experts.gated_linear import GatedLinear, Route, fast_dropout
+from experts.lora import LoraSettings, LoraSpec
 
 IDS = torch.tensor([[5, 9, 2, 8], [7, 3, 1, 4]])
 GATES = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
@@ -20,7 +20,7 @@ def random_bank(family: str) -> ExpertBank:
     bank = ExpertBank(tiny_backbone(family))
     torch.manual_seed(0)
     for name, rank in (("a", 3), ("b", 2)):
-        bank.attach(name, fresh_adapter(bank.layers, LoraSettings(r=rank, alpha=4), trunk_depth=0))
+        bank.attach(name, build_adapter(bank.layers, LoraSettings(r=rank, alpha=4), trunk_depth=0))
         with torch.no_grad():
             for parameter in bank.parameters_of(name).values():
                 parameter.normal_(std=0.3)
@@ -32,7 +32,7 @@ def lone_layer(dtype: torch.dtype = torch.float32) -> tuple[GatedLinear, Route]:
     route = Route()
     layer = GatedLinear(nn.Linear(16, 8).to(dtype), route)
     for name, rank in (("a", 3), ("b", 2)):
-        layer.add(name, Touch(rank, 2.0))
+        layer.add(name, LoraSpec(rank, 2.0))
         nn.init.normal_(layer.lora_B[name])
     route.set(GATES, {"a": 0, "b": 1}, ("a", "b"), [layer])
     return layer, route
@@ -124,9 +124,9 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.ones(301, 333)
     for share in (0.05, 0.5):
-        out = drop(x, share)
+        out = fast_dropout(x, share)
         assert abs(float((out == 0).double().mean()) - share) < 0.005
         torch.testing.assert_close(out.unique(), torch.tensor([0.0, 1 / (1 - share)]))
         assert abs(float(out.mean()) - 1.0) < 0.02
-    assert not torch.equal(drop(x, 0.5), drop(x, 0.5))
-    assert torch.equal(drop(x, 0.0), x)
+    assert not torch.equal(fast_dropout(x, 0.5), fast_dropout(x, 0.5))
+    assert torch.equal(fast_dropout(x, 0.0), x)

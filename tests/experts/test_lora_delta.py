@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from experts.lora_delta import LowRank, even, summed
+from experts.lora_delta import LowRankUpdate, uniform_update, sum_updates
 
 
-def some(rank: int, scaling: float, names: str = "ab", seed: int = 0) -> LowRank:
+def some(rank: int, scaling: float, names: str = "ab", seed: int = 0) -> LowRankUpdate:
     torch.manual_seed(seed)
-    return LowRank(rank, scaling, {name: (torch.randn(rank, 6), torch.randn(4, rank)) for name in names})
+    return LowRankUpdate(rank, scaling, {name: (torch.randn(rank, 6), torch.randn(4, rank)) for name in names})
 
 
-def whole(update: LowRank, name: str) -> Tensor:
+def whole(update: LowRankUpdate, name: str) -> Tensor:
     a, b = update.layers[name]
     return update.scaling * b @ a
 
@@ -27,7 +27,7 @@ def test_padding_spreading_and_scaling_leave_the_update_as_it_is() -> None:
 
 def test_layers_of_unlike_rank_and_scaling_become_one_rank_and_one_scaling() -> None:
     one, two = some(3, 2.0, "a"), some(1, 0.5, "b")
-    both = even({"a": (*one.layers["a"], 2.0), "b": (*two.layers["b"], 0.5)})
+    both = uniform_update({"a": (*one.layers["a"], 2.0), "b": (*two.layers["b"], 0.5)})
     assert (both.rank, both.scaling) == (3, 1.0)
     torch.testing.assert_close(whole(both, "a"), whole(one, "a"))
     torch.testing.assert_close(whole(both, "b"), whole(two, "b"))
@@ -35,7 +35,7 @@ def test_layers_of_unlike_rank_and_scaling_become_one_rank_and_one_scaling() -> 
 
 def test_a_sum_is_the_sum_where_both_touch_and_the_one_where_one_does() -> None:
     one, two = some(3, 2.0, "ab"), some(2, 0.5, "bc", seed=1)
-    both = summed([one, two])
+    both = sum_updates([one, two])
     assert both.rank == 5
     torch.testing.assert_close(whole(both, "a"), whole(one, "a"))
     torch.testing.assert_close(whole(both, "b"), whole(one, "b") + whole(two, "b"))

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import f1_score
 
-from moe.bootstrap import Answers, differences, intervals, mcnemar, share
+from moe.bootstrap import TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar, wilson_interval
 from moe.evaluation.metrics import classification
 
 NAMES = ("a", "b", "c")
@@ -21,20 +21,20 @@ def made_up(rows: int, right: float, seed: int) -> tuple[list[str], list[str]]:
     return true.tolist(), said.tolist()
 
 
-def answers(rows: int = 300, right: float = 0.7, seed: int = 1) -> Answers:
-    return Answers.of(*made_up(rows, right, seed), NAMES)
+def answers(rows: int = 300, right: float = 0.7, seed: int = 1) -> TaskPredictions:
+    return TaskPredictions.of(*made_up(rows, right, seed), NAMES)
 
 
-def beside(one: Answers, *said: np.ndarray) -> Answers:
+def beside(one: TaskPredictions, *said: np.ndarray) -> TaskPredictions:
     """Other answers to the same rows."""
-    return Answers(one.true, np.stack(said), one.classes)
+    return TaskPredictions(one.true, np.stack(said), one.classes)
 
 
 def test_figures_are_those_of_the_evaluation() -> None:
     true, said = made_up(200, 0.6, 3)
     said[:5] = ["hawkish"] * 5
     report = classification(true, said, NAMES)
-    for name, one in intervals([Answers.of(true, said, NAMES)]).items():
+    for name, one in bootstrap_intervals([TaskPredictions.of(true, said, NAMES)]).items():
         assert one.value == pytest.approx(report[name])
         assert one.low < one.value < one.high
 
@@ -49,67 +49,67 @@ def test_drawing_cells_gives_the_interval_that_drawing_rows_gives(name: str) -> 
     slow = bootstrap(
         (one.true, one.said[0]), figure, paired=True, n_resamples=1500, vectorized=False, method="percentile", rng=5
     ).confidence_interval
-    fast = intervals([one])[name]
+    fast = bootstrap_intervals([one])[name]
     assert fast.ends == pytest.approx([slow.low, slow.high], abs=0.008)
 
 
 def test_an_interval_of_accuracy_is_as_wide_as_the_binomial_says_and_narrows_with_rows() -> None:
     for rows in (100, 10_000):
-        one = intervals([answers(rows)])["accuracy"]
+        one = bootstrap_intervals([answers(rows)])["accuracy"]
         assert (one.high - one.low) / 2 == pytest.approx(
             1.96 * np.sqrt(one.value * (1 - one.value) / rows), rel=0.1, abs=1 / rows
         )
 
 
 def test_the_same_rows_give_the_same_interval_and_a_higher_level_a_wider_one() -> None:
-    assert intervals([answers()]) == intervals([answers()])
-    narrow, wide = (intervals([answers()], level)["macro_f1"] for level in (0.5, 0.99))
+    assert bootstrap_intervals([answers()]) == bootstrap_intervals([answers()])
+    narrow, wide = (bootstrap_intervals([answers()], level)["macro_f1"] for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
 def test_the_mean_over_tasks_is_surer_than_one_task_and_lies_between_them() -> None:
     tasks = [answers(seed=1, right=0.6), answers(seed=2, right=0.9)]
-    mean, (low, high) = intervals(tasks)["macro_f1"], (intervals([one])["macro_f1"] for one in tasks)
+    mean, (low, high) = bootstrap_intervals(tasks)["macro_f1"], (bootstrap_intervals([one])["macro_f1"] for one in tasks)
     assert mean.value == pytest.approx((low.value + high.value) / 2)
     assert mean.high - mean.low < low.high - low.low
 
 
 def test_seeds_that_say_the_same_are_no_more_rows() -> None:
     one = answers()
-    assert intervals([beside(one, one.said[0], one.said[0])])["macro_f1"].ends == intervals([one])["macro_f1"].ends
+    assert bootstrap_intervals([beside(one, one.said[0], one.said[0])])["macro_f1"].ends == bootstrap_intervals([one])["macro_f1"].ends
 
 
 def test_macro_f1_of_seeds_is_the_mean_of_theirs_not_of_their_rows() -> None:
     one, other = answers(seed=1), answers(seed=1, right=0.4)
     both = beside(one, one.said[0], other.said[0])
-    alone = [intervals([beside(one, said)])["macro_f1"].value for said in both.said]
-    assert intervals([both])["macro_f1"].value == pytest.approx(np.mean(alone))
+    alone = [bootstrap_intervals([beside(one, said)])["macro_f1"].value for said in both.said]
+    assert bootstrap_intervals([both])["macro_f1"].value == pytest.approx(np.mean(alone))
 
 
 def test_a_model_less_itself_is_none_and_a_better_one_is_not() -> None:
     one = answers()
-    same = differences([one], [one])["accuracy"]
+    same = bootstrap_differences([one], [one])["accuracy"]
     assert same.ends == [0.0, 0.0]
     assert same.holds_zero
     better = beside(one, np.where(np.arange(len(one.true)) % 4, one.true, one.said[0]))
-    told = differences([better], [one])
+    told = bootstrap_differences([better], [one])
     assert not any(told[name].holds_zero for name in told)
-    assert differences([one], [better])["macro_f1"].value == pytest.approx(-told["macro_f1"].value)
+    assert bootstrap_differences([one], [better])["macro_f1"].value == pytest.approx(-told["macro_f1"].value)
 
 
 def test_a_paired_difference_is_surer_than_two_intervals_apart() -> None:
     one = answers(400)
     other = one.said.copy()
     other[0, :10] = one.true[:10]
-    told, alone = differences([one], [beside(one, *other)])["accuracy"], intervals([one])["accuracy"]
+    told, alone = bootstrap_differences([one], [beside(one, *other)])["accuracy"], bootstrap_intervals([one])["accuracy"]
     assert told.high - told.low < (alone.high - alone.low) / 2
 
 
 def test_what_was_right_is_enough_for_accuracy() -> None:
     one = answers()
     right = (one.said == one.true).astype(int).tolist()
-    assert intervals([Answers.of_right(right)])["accuracy"].ends == pytest.approx(
-        intervals([one])["accuracy"].ends, abs=0.005
+    assert bootstrap_intervals([TaskPredictions.of_right(right)])["accuracy"].ends == pytest.approx(
+        bootstrap_intervals([one])["accuracy"].ends, abs=0.005
     )
 
 
@@ -121,6 +121,6 @@ def test_mcnemar_by_hand() -> None:
 
 
 def test_a_share_has_an_interval_even_when_all_are_right() -> None:
-    one = share(30, 30)
+    one = wilson_interval(30, 30)
     assert (one.value, one.high) == (1.0, pytest.approx(1.0))
     assert one.low == pytest.approx(30 / (30 + 1.96**2), abs=0.001)

@@ -8,8 +8,8 @@ from conftest import Make
 from mixtures import written
 
 from moe import Fault, MixtureClassifier
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_rows
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 from moe.runs.best import write_result
 
@@ -27,7 +27,7 @@ def folder(make_work: Make) -> Path:
 
 def test_it_answers_as_the_command_does(folder: Path) -> None:
     classifier = MixtureClassifier.load(folder)
-    told = list(answer_rows([{"text": text} for text in TEXTS], Opening(folder / "moe-joint").open()))
+    told = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").open()))
     assert classifier.answers(TEXTS) == told
     assert classifier.predict(TEXTS) == [row["label"] for row in told]
     probabilities = classifier.predict_proba(TEXTS)

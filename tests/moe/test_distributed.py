@@ -12,8 +12,8 @@ from distributed import CALM, assert_alike, classifier, cut, team, train
 from safetensors.torch import load_file
 
 from experts.errors import Fault
-from moe import distributed as ranks
-from moe.data.sampler import DomainBatches
+from moe import distributed
+from moe.data.sampler import DomainBatchSampler
 from moe.training.steps import train_domain
 
 TESTS = Path(__file__).parent.parent
@@ -102,7 +102,7 @@ def test_a_fault_is_told_once_and_ends_all(tmp_path: Path) -> None:
 
 def test_each_process_takes_its_share_of_every_step_and_none_a_row_twice() -> None:
     domains, lengths = torch.arange(23).numpy() % 2, torch.arange(23).numpy()
-    shares = [DomainBatches(domains, lengths, 6, 1.0, 3, share=(i, 2)) for i in range(2)]
+    shares = [DomainBatchSampler(domains, lengths, 6, 1.0, 3, shard=(i, 2)) for i in range(2)]
     steps = list(zip(*shares, strict=True))
     assert len(steps) == len(shares[0])
     assert all(len(a) == len(b) <= 3 for a, b in steps)
@@ -112,15 +112,15 @@ def test_each_process_takes_its_share_of_every_step_and_none_a_row_twice() -> No
 
 def test_fewer_rows_than_processes_are_refused() -> None:
     with pytest.raises(Fault, match="training rows for 4 processes"):
-        DomainBatches(torch.zeros(3).numpy(), torch.ones(3).numpy(), 4, 1.0, 3, share=(0, 4))
+        DomainBatchSampler(torch.zeros(3).numpy(), torch.ones(3).numpy(), 4, 1.0, 3, shard=(0, 4))
 
 
 def test_alone_everything_is_what_it_is() -> None:
     rows = torch.ones(3, 2, requires_grad=True)
-    assert (ranks.rank(), ranks.world(), ranks.first()) == (0, 1, True)
-    assert ranks.gathered(rows) is ranks.whole_of(rows) is ranks.total(rows) is rows
-    assert ranks.agreed(3) == 3
-    assert ranks.from_first(lambda: "said") == "said"
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.all_gather(rows) is distributed.scalar_all_reduce(rows) is distributed.all_reduce(rows) is rows
+    assert distributed.all_reduce_max(3) == 3
+    assert distributed.broadcast_from_main(lambda: "said") == "said"
 
 
 @pytest.mark.parametrize(

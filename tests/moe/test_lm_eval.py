@@ -13,8 +13,8 @@ from lm_eval.api.task import ConfigurableTask
 from experts.errors import Fault
 from moe.inference.scoring import likelihoods
 from moe.lm_eval import FinMoE
-from moe.qa.evaluate import questions_of
-from moe.qa.scoring import Asked
+from moe.qa.evaluate import load_run_questions
+from moe.qa.scoring import EvalQuestion
 from moe.runs.workspace import Workspace
 
 
@@ -36,7 +36,7 @@ def asked(kind: str, *args: Any) -> Instance:
 
 @pytest.mark.slow
 def test_the_harness_takes_the_choice_that_we_find_likeliest(taught: Workspace, model: FinMoE) -> None:
-    questions = questions_of(taught, ["news-tone"])
+    questions = load_run_questions(taught, ["news-tone"])
     rows = Dataset.from_list(
         [{"prompt": one.prompt, "choices": one.choices, "gold": one.choices.index(one.answer)} for one in questions]
     )
@@ -57,7 +57,7 @@ def test_the_harness_takes_the_choice_that_we_find_likeliest(taught: Workspace, 
     assert found["results"]["tone"]["acc,none"] == pytest.approx(sum(right) / len(right))
 
 
-def _likeliest(model: FinMoE, one: Asked) -> str:
+def _likeliest(model: FinMoE, one: EvalQuestion) -> str:
     """The choice that we find likeliest ourselves behind the harness's tokens of the prompt."""
     pairs = [(model.tok_encode(one.prompt), model.generator.prompting.said(choice)) for choice in one.choices]
     totals = [found.total for found in likelihoods(model.model, pairs)]

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from moe.errors import Fault
-from moe.trackers import check_trackers, tracked
-from moe.training.job import Job, arguments
+from moe.trackers import check_trackers, tracker_run
+from moe.training.job import TrainJob, training_arguments
 from moe.training.steps import train_domain
 from moe.training.trainer import fit
 
@@ -46,7 +46,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_setting_reaches_transformers_and_the_callback_hears_every_step(
     make_work: Make, library: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Job] = []
+    seen: list[TrainJob] = []
     monkeypatch.setattr("moe.training.stage.fit", lambda model, job: seen.append(job) or fit(model, job))
     work = make_work(track=["wandb"])
     train_domain(work, "news")
@@ -60,9 +60,9 @@ def test_the_setting_reaches_transformers_and_the_callback_hears_every_step(
 def test_report_to_holds_what_is_not_ours_to_write(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
 
-    def caught(model: Any, job: Job) -> Any:
+    def caught(model: Any, job: TrainJob) -> Any:
         for track in ((), ("tensorboard",), ("tensorboard", "wandb", "mlflow")):
-            found.append(arguments(model, replace(job, track=track), 4).report_to)
+            found.append(training_arguments(model, replace(job, track=track), 4).report_to)
         return fit(model, job)
 
     monkeypatch.setattr("moe.training.stage.fit", caught)
@@ -89,10 +89,10 @@ def test_what_is_there_is_not_refused() -> None:
 
 
 def test_a_stage_ends_the_run_that_it_began_and_no_other(library: Any, tmp_path: Path) -> None:
-    with tracked(("wandb",)):
+    with tracker_run(("wandb",)):
         library.run = object()
     assert (library.run, library.ended) == (None, 1)
     library.run = mine = object()
-    with tracked(("wandb",)):
+    with tracker_run(("wandb",)):
         pass
     assert (library.run, library.ended) == (mine, 1)

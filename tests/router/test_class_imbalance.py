@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.class_imbalance import class_shares, effective_weights, imbalance_loss, imbalance_sum, row_losses
+from router.class_imbalance import class_statistics, effective_number_weights, imbalance_loss, unnormalized_imbalance_loss, row_losses
 
 PER_ROW = torch.tensor([1.0, 2.0, 3.0, 6.0])
 LABELS = torch.tensor([0, 0, 0, 2])  # class 1 is absent
@@ -16,12 +16,12 @@ SHARE, MEAN = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 1.0, 2.0])
 
 def gradients(alpha: float, beta: float) -> tuple[Tensor, Tensor]:
     a, b = torch.tensor(alpha, requires_grad=True), torch.tensor(beta, requires_grad=True)
-    d_alpha, d_beta = torch.autograd.grad(imbalance_sum(SHARE, MEAN, a, b), (a, b))
+    d_alpha, d_beta = torch.autograd.grad(unnormalized_imbalance_loss(SHARE, MEAN, a, b), (a, b))
     return d_alpha, d_beta
 
 
 def test_shares_and_means_are_of_the_classes_present() -> None:
-    share, mean = class_shares(PER_ROW, LABELS, 3)
+    share, mean = class_statistics(PER_ROW, LABELS, 3)
     assert share.tolist() == [0.75, 0.25]
     assert mean.tolist() == [2.0, 6.0]
 
@@ -86,7 +86,7 @@ def descend(turned: bool) -> tuple[list[float], float, float]:
     adam = torch.optim.Adam([alpha, beta], lr=0.02)
     values = []
     for _ in range(400):
-        loss = imbalance_sum(SHARE.double(), MEAN.double(), alpha, beta)
+        loss = unnormalized_imbalance_loss(SHARE.double(), MEAN.double(), alpha, beta)
         alpha.grad, beta.grad = torch.autograd.grad(loss, (alpha, beta))
         if turned:
             beta.grad = -beta.grad
@@ -118,21 +118,21 @@ IMBALANCED = torch.tensor([900, 90, 10])
 
 @pytest.mark.parametrize("beta", [0.9, 0.99, 0.999, 0.9999, 0.99999])
 def test_effective_numbers_favour_the_rare_class_of_an_imbalanced_set(beta: float) -> None:
-    weights = effective_weights(IMBALANCED, beta)
+    weights = effective_number_weights(IMBALANCED, beta)
     by_hand = (1 - beta) / (1 - beta ** IMBALANCED.double())
     torch.testing.assert_close(weights, (by_hand * 3 / by_hand.sum()).float())
     assert weights[2] > 1.2 * weights[0]
 
 
 def test_effective_numbers_at_beta_zero_and_on_finnfs_counts_do_nothing() -> None:
-    torch.testing.assert_close(effective_weights(IMBALANCED, 0.0), torch.ones(3))
+    torch.testing.assert_close(effective_number_weights(IMBALANCED, 0.0), torch.ones(3))
     finnf = torch.tensor([775_905, 635_353, 215_034])
-    torch.testing.assert_close(effective_weights(finnf, 0.99), torch.ones(3))
-    assert effective_weights(finnf, 0.999999).max() > 1.5
+    torch.testing.assert_close(effective_number_weights(finnf, 0.99), torch.ones(3))
+    assert effective_number_weights(finnf, 0.999999).max() > 1.5
 
 
 def test_a_class_without_rows_weighs_nothing_and_the_others_one_on_average() -> None:
-    weights = effective_weights(torch.tensor([50, 0, 5]), 0.999)
+    weights = effective_number_weights(torch.tensor([50, 0, 5]), 0.999)
     assert weights[1] == 0.0
     assert weights.sum() == pytest.approx(2.0)
 

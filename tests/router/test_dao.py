@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from router.dao import DAO, DAOSettings, difficulty
-from router.loss_weighting import Constant, measure, relative
-from router.mtl_baselines import make_weighting
+from router.loss_weighting import ConstantWeighting, gradient_norms, relative_weights
+from router.mtl_baselines import build_weighting
 
 PAPER = DAOSettings(ema=0.0, norm_floor=0.0, weight_floor=0.0)
 NAMES = ("classes", "polarity")
@@ -109,26 +109,26 @@ def test_norm_at_the_pooled_state_equals_autograds_by_hand() -> None:
     h = torch.randn(4, 3, requires_grad=True)
     loss = h.square().mean()
     expected = 2.0 * math.sqrt(4) * (h.detach() * 2 / 12).norm()
-    torch.testing.assert_close(measure({"a": 2.0 * loss}, h, {})["a"], expected)
+    torch.testing.assert_close(gradient_norms({"a": 2.0 * loss}, h, {})["a"], expected)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_norm_at_the_pooled_state_does_not_depend_on_how_many_rows_carry_the_loss(rows: int) -> None:
     h, pull = torch.randn(4, 3, requires_grad=True), torch.tensor([1.0, 2.0, 2.0])
     loss = (h[:rows] @ pull).mean()
-    assert measure({"a": loss}, h, {"a": rows})["a"].item() == pytest.approx(3.0)
+    assert gradient_norms({"a": loss}, h, {"a": rows})["a"].item() == pytest.approx(3.0)
 
 
 def test_norm_at_parameters_is_taken_over_all_of_them_from_any_iterable() -> None:
     layer = nn.Linear(2, 1)
     losses = {"a": layer(torch.tensor([2.0, 1.0])).sum(), "b": 2 * layer(torch.tensor([2.0, 1.0])).sum()}
-    found = measure(losses, layer.parameters(), {})
+    found = gradient_norms(losses, layer.parameters(), {})
     assert {name: norm.item() for name, norm in found.items()} == pytest.approx({"a": 6**0.5, "b": 2 * 6**0.5})
 
 
 def test_a_loss_that_does_not_reach_the_place_has_norm_zero() -> None:
     h, elsewhere = torch.ones(2, 2, requires_grad=True), scalar(1.0)
-    assert [n.item() for n in measure({"a": elsewhere * 2, "b": torch.tensor(1.0)}, h, {}).values()] == [0.0, 0.0]
+    assert [n.item() for n in gradient_norms({"a": elsewhere * 2, "b": torch.tensor(1.0)}, h, {}).values()] == [0.0, 0.0]
 
 
 def test_norms_measured_elsewhere_take_the_place_of_at() -> None:
@@ -186,7 +186,7 @@ def test_the_model_gets_no_gradient_through_the_weights() -> None:
 
 def test_relative_weights_are_in_sentiments_units_and_bounded() -> None:
     weights = {"sentiment": torch.tensor(0.5), "domain": torch.tensor(5.0), "balance": torch.tensor(0.001)}
-    found = {name: c.item() for name, c in relative(weights, "sentiment", (0.02, 2.0)).items()}
+    found = {name: c.item() for name, c in relative_weights(weights, "sentiment", (0.02, 2.0)).items()}
     assert found == pytest.approx({"sentiment": 1.0, "domain": 2.0, "balance": 0.02})
 
 
@@ -225,8 +225,8 @@ def test_of_three_losses_the_two_present_share_the_whole() -> None:
     assert "w_b" not in dao.trajectory()
 
 
-@pytest.mark.parametrize("weighting", [DAO(NAMES), Constant({"classes": 1.0, "polarity": 0.5})])
-def test_with_every_loss_broken_the_step_goes_back_and_moves_nothing(weighting: DAO | Constant) -> None:
+@pytest.mark.parametrize("weighting", [DAO(NAMES), ConstantWeighting({"classes": 1.0, "polarity": 0.5})])
+def test_with_every_loss_broken_the_step_goes_back_and_moves_nothing(weighting: DAO | ConstantWeighting) -> None:
     x = torch.ones(2, requires_grad=True)
     total = weighting.combine({"classes": x.sum() * math.nan, "polarity": None}, at=[x])
     total.backward()
@@ -371,7 +371,7 @@ def test_constants_stand_in_for_dao_without_a_branch() -> None:
     x = torch.ones(2, requires_grad=True)
     totals = {}
     for kind in ("dao", "constant"):
-        weighting = make_weighting(kind, NAMES, DAOSettings(), {"classes": 1.0, "polarity": 0.1, "other": 3.0})
+        weighting = build_weighting(kind, NAMES, DAOSettings(), {"classes": 1.0, "polarity": 0.1, "other": 3.0})
         totals[kind] = weighting.combine(two_losses(x), at=[x], rows={"classes": 2}).item()
         weighting.observe("classes", 1.0)
         weighting.restore(weighting.state())

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from router.gate import Gate, GateSettings, Mixed, groups_of, normalise, pin, summarise
+from router.gate import Gate, GateSettings, GateOutput, expert_groups, normalize_states, restrict_gates, mean_summary
 
 ROLES = ("news", "news", "bank", "bank", "crypto")
 KINDS = ("soft", "hard", "team", "fixed")
@@ -41,9 +41,9 @@ def test_a_token_is_gated_like_a_text_of_its_own(kind: str) -> None:
 
 
 def test_groups_are_one_each_one_for_all_or_one_a_role() -> None:
-    assert groups_of("soft", ROLES).tolist() == [0, 1, 2, 3, 4]
-    assert groups_of("hard", ROLES).tolist() == [0, 0, 0, 0, 0]
-    assert groups_of("team", ROLES).tolist() == [0, 0, 1, 1, 2]
+    assert expert_groups("soft", ROLES).tolist() == [0, 1, 2, 3, 4]
+    assert expert_groups("hard", ROLES).tolist() == [0, 0, 0, 0, 0]
+    assert expert_groups("team", ROLES).tolist() == [0, 0, 1, 1, 2]
 
 
 def test_soft_gates_are_the_softmax_of_the_role_logits() -> None:
@@ -183,14 +183,14 @@ def test_a_summary_reads_only_the_tokens_of_the_mask() -> None:
     mask = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1]])
     spoiled = states.clone()
     spoiled[0, 0], spoiled[0, 3] = float("nan"), 1e9
-    by_hand = normalise(states)[0, 1:3].mean(0)
-    torch.testing.assert_close(summarise(spoiled, mask)[0], by_hand)
+    by_hand = normalize_states(states)[0, 1:3].mean(0)
+    torch.testing.assert_close(mean_summary(spoiled, mask)[0], by_hand)
 
 
 def test_a_summary_of_no_token_is_zeros_with_a_finite_gradient() -> None:
     states = torch.randn(2, 4, 8, requires_grad=True)
     mask = torch.tensor([[False] * 4, [True] * 4])
-    summary = summarise(states, mask)
+    summary = mean_summary(states, mask)
     assert summary[0].tolist() == [0.0] * 8
     summary.square().sum().backward()
     assert states.grad is not None
@@ -199,20 +199,20 @@ def test_a_summary_of_no_token_is_zeros_with_a_finite_gradient() -> None:
 
 def test_a_summary_does_not_see_the_scale_of_a_token() -> None:
     states, mask = torch.randn(1, 3, 8), torch.ones(1, 3)
-    torch.testing.assert_close(summarise(states * 100, mask), summarise(states, mask), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mean_summary(states * 100, mask), mean_summary(states, mask), atol=1e-3, rtol=1e-3)
 
 
 def test_queries_start_as_the_mean_and_learn_to_look_at_single_tokens() -> None:
     gate = build(queries=2)
     states, mask = torch.randn(3, 4, 8), torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]])
     start = gate.summary(states, mask)
-    torch.testing.assert_close(start, summarise(states, mask).repeat(1, 3))
+    torch.testing.assert_close(start, mean_summary(states, mask).repeat(1, 3))
     gate.logits(start)[:, 0].sum().backward()
     assert gate.attend is not None
     assert gate.attend.weight.grad is not None
     with torch.no_grad():
-        gate.attend.weight += 1e4 * normalise(states)[0, 1]
-    torch.testing.assert_close(gate.summary(states, mask)[0, 8:16], normalise(states)[0, 1])
+        gate.attend.weight += 1e4 * normalize_states(states)[0, 1]
+    torch.testing.assert_close(gate.summary(states, mask)[0, 8:16], normalize_states(states)[0, 1])
 
 
 def test_queries_read_only_the_tokens_of_the_mask_and_zeros_where_there_are_none() -> None:
@@ -232,7 +232,7 @@ def test_a_gate_without_queries_has_no_more_weights_than_before() -> None:
 
 
 def pinned(gates: list[float], dense: list[float], allowed: list[bool]) -> list[float]:
-    return pin(Mixed(torch.tensor([gates]), torch.tensor([dense])), torch.tensor([allowed])).gates[0].tolist()
+    return restrict_gates(GateOutput(torch.tensor([gates]), torch.tensor([dense])), torch.tensor([allowed])).gates[0].tolist()
 
 
 def test_a_pin_keeps_the_allowed_experts_in_proportion() -> None:
@@ -255,7 +255,7 @@ def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
     gate = build("hard")
     logits = (logits_for(gate, 3) * 200).requires_grad_()
     allowed = torch.tensor([[True, False, False, False, False], [False] * 5, [False, True, True, False, False]])
-    (pin(gate.mix(logits), allowed).gates * torch.arange(5.0)).sum().backward()
+    (restrict_gates(gate.mix(logits), allowed).gates * torch.arange(5.0)).sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -263,7 +263,7 @@ def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
 def test_a_pin_holds_every_token_of_its_text() -> None:
     gate = build("soft")
     allowed = torch.tensor([[True, True, False, False, False], [False, False, True, False, False]])
-    gates = pin(gate.mix(logits_for(gate, 2, 3)), allowed).gates
+    gates = restrict_gates(gate.mix(logits_for(gate, 2, 3)), allowed).gates
     assert gates.shape == (2, 3, 5)
     assert gates[0, :, 2:].count_nonzero() == 0
     assert gates[1, :, 2].tolist() == [1.0] * 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from router.gate import Gate, GateSettings
-from router.gate_transfer import START, carry
+from router.gate_transfer import MAX_INITIAL_WEIGHT, transfer_gate
 
 ROLES = ("news", "forum", "bank", "bank")
 
@@ -32,18 +32,18 @@ def test_a_newcomer_gets_at_most_a_hundredth_of_any_text_and_the_others_keep_the
 ) -> None:
     old = gate(ROLES, kind=kind, hidden=hidden)
     new = gate((*ROLES, role), seed=1, kind=kind, hidden=hidden)
-    carry(new, old, (0, 1, 2, 3, None))
+    transfer_gate(new, old, (0, 1, 2, 3, None))
     before, after = shares(old), shares(new)
-    assert 0 < after[:, -1].max() <= START * 1.001
+    assert 0 < after[:, -1].max() <= MAX_INITIAL_WEIGHT * 1.001
     rest = after[:, :-1] / after[:, :-1].sum(1, keepdim=True)
-    torch.testing.assert_close(rest, before, atol=START, rtol=0)
+    torch.testing.assert_close(rest, before, atol=MAX_INITIAL_WEIGHT, rtol=0)
     assert after[:, :-1].argmax(1).equal(before.argmax(1))
 
 
 def test_who_stays_shares_out_what_another_had() -> None:
     old = gate(ROLES)
     new = gate(("news", "bank", "bank"), seed=1)
-    carry(new, old, (0, 2, 3))
+    transfer_gate(new, old, (0, 2, 3))
     kept = shares(old)[:, [0, 2, 3]]
     torch.testing.assert_close(shares(new), kept / kept.sum(1, keepdim=True))
 
@@ -51,11 +51,11 @@ def test_who_stays_shares_out_what_another_had() -> None:
 def test_a_role_goes_with_its_last_expert_and_stays_with_another() -> None:
     old = gate(ROLES, kind="team")
     without = gate(("forum", "bank", "bank"), seed=1, kind="team")
-    carry(without, old, (1, 2, 3))
+    transfer_gate(without, old, (1, 2, 3))
     kept = shares(old)[:, 1:]
     torch.testing.assert_close(shares(without), kept / kept.sum(1, keepdim=True))
     alone = gate(("news", "forum", "bank"), seed=1, kind="team")
-    carry(alone, old, (0, 1, 2))
+    transfer_gate(alone, old, (0, 1, 2))
     roles = torch.stack([shares(old)[:, 0], shares(old)[:, 1], shares(old)[:, 2:].sum(1)], 1)
     torch.testing.assert_close(shares(alone), roles)
 
@@ -63,7 +63,7 @@ def test_a_role_goes_with_its_last_expert_and_stays_with_another() -> None:
 def test_what_the_router_reads_is_carried_too() -> None:
     old, new = gate(ROLES, queries=2), gate((*ROLES, "macro"), seed=1, queries=2)
     old.attend.weight.data.normal_()
-    carry(new, old, (0, 1, 2, 3, None))
+    transfer_gate(new, old, (0, 1, 2, 3, None))
     assert torch.equal(new.attend.weight, old.attend.weight)
     assert torch.equal(new.log_temperature, old.log_temperature)
     assert torch.equal(new.net[0].weight, old.net[0].weight)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from router.gate import Gate, GateSettings
-from router.losses import BALANCE, balance_loss, domain_loss, text_entropy_loss, usage_entropy_loss
+from router.losses import BALANCE_LOSSES, balance_loss, domain_loss, text_entropy_loss, usage_entropy_loss
 
 
 def owners(*rows: tuple[int, ...], experts: int = 3) -> Tensor:
@@ -47,7 +47,7 @@ def test_plain_hard_gating_still_gets_a_domain_gradient() -> None:
 def gradient_at(loss_name: str, share: float, allowed: Tensor) -> Tensor:
     """Gradient at the logits of two experts, the second one having this share of both texts."""
     logits = torch.tensor([[0.0, math.log(share / (1 - share))]] * 2, requires_grad=True)
-    loss = {"domain": domain_loss, **BALANCE}[loss_name]
+    loss = {"domain": domain_loss, **BALANCE_LOSSES}[loss_name]
     loss(logits.softmax(-1), allowed).backward()
     assert logits.grad is not None
     return logits.grad
@@ -72,10 +72,10 @@ def test_balance_pulls_below_its_own_floor() -> None:
     assert (grad[:, 1] < 0).all()
 
 
-@pytest.mark.parametrize("name", ["domain", *BALANCE])
+@pytest.mark.parametrize("name", ["domain", *BALANCE_LOSSES])
 def test_a_share_of_exactly_zero_gives_finite_values_and_gradients(name: str) -> None:
     dense = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
-    loss = {"domain": domain_loss, **BALANCE}[name](dense, owners((1,), (2,)))
+    loss = {"domain": domain_loss, **BALANCE_LOSSES}[name](dense, owners((1,), (2,)))
     loss.backward()
     assert dense.grad is not None
     assert loss.isfinite()
@@ -125,10 +125,10 @@ def test_text_entropy_tells_decided_texts_from_a_balanced_batch() -> None:
     assert text_entropy_loss(decided, owners((), (), ())).item() == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("name", BALANCE)
+@pytest.mark.parametrize("name", BALANCE_LOSSES)
 @pytest.mark.parametrize("shape", [(4, 1), (0, 3)])
 def test_one_expert_or_no_text_has_nothing_to_balance(name: str, shape: tuple[int, int]) -> None:
     dense = torch.ones(shape, requires_grad=True)
-    loss = BALANCE[name](dense, torch.ones(shape, dtype=torch.bool))
+    loss = BALANCE_LOSSES[name](dense, torch.ones(shape, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0.0

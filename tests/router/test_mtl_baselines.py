@@ -11,24 +11,24 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from router.dao import DAOSettings
-from router.loss_weighting import Weighting
-from router.mtl_baselines import DynamicAverage, GradNorm, Surgery, Uncertainty, make_weighting
+from router.loss_weighting import LossWeighting
+from router.mtl_baselines import DynamicWeightAverage, GradNorm, PCGrad, UncertaintyWeighting, build_weighting
 from router.registry import ComparatorSettings
 
 NAMES = ("classes", "polarity")
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
 
 
-def made(kind: str, **settings: float) -> Weighting:
+def made(kind: str, **settings: float) -> LossWeighting:
     chosen = ComparatorSettings.model_validate(settings)
-    return make_weighting(kind, NAMES, DAOSettings(), {"classes": 1.0, "polarity": 2.0}, 3, chosen)
+    return build_weighting(kind, NAMES, DAOSettings(), {"classes": 1.0, "polarity": 2.0}, 3, chosen)
 
 
 def scalar(value: float) -> Tensor:
     return torch.tensor(value, requires_grad=True)
 
 
-def steps(one: Weighting, count: int, start: int = 0) -> list[dict[str, float]]:
+def steps(one: LossWeighting, count: int, start: int = 0) -> list[dict[str, float]]:
     """What a method says over some steps of two losses that pull a state about."""
     seen = []
     for i in range(start, start + count):
@@ -90,7 +90,7 @@ def test_equal_is_one_for_all_and_constant_what_was_asked_for() -> None:
 
 
 def test_uncertainty_settles_where_the_weight_is_one_over_the_loss() -> None:
-    one = Uncertainty(NAMES, ComparatorSettings(lr=0.05))
+    one = UncertaintyWeighting(NAMES, ComparatorSettings(lr=0.05))
     for _ in range(600):
         one.weights({"classes": scalar(4.0), "polarity": scalar(0.25)})
     said = one.trajectory()
@@ -99,14 +99,14 @@ def test_uncertainty_settles_where_the_weight_is_one_over_the_loss() -> None:
 
 
 def test_uncertainty_learns_nothing_about_a_loss_that_is_absent() -> None:
-    one = Uncertainty(NAMES)
+    one = UncertaintyWeighting(NAMES)
     for _ in range(20):
         one.weights({"classes": scalar(4.0)})
     assert one.weights({"polarity": scalar(1.0)})["polarity"].item() == pytest.approx(1.0)
 
 
 def test_dwa_gives_more_to_the_loss_that_falls_slower() -> None:
-    one = DynamicAverage(NAMES, ComparatorSettings(dwa_every=2))
+    one = DynamicWeightAverage(NAMES, ComparatorSettings(dwa_every=2))
     seen = [one.weights({"classes": scalar(0.5 ** (i // 2)), "polarity": scalar(1.0)}) for i in range(6)]
     assert [w["classes"].item() for w in seen[:4]] == [1.0] * 4  # no two periods yet
     expected = 2 * torch.softmax(torch.tensor([0.5, 1.0]) / 2.0, 0)
@@ -133,7 +133,7 @@ def test_gradnorm_pushes_the_loss_that_lags_behind() -> None:
 def test_pcgrad_is_the_projected_sum_of_the_gradients() -> None:
     x = torch.zeros(2, requires_grad=True)
     losses = {"classes": x[0], "polarity": -x[0] + x[1]}  # gradients (1, 0) and (−1, 1): they conflict
-    one = Surgery(NAMES)
+    one = PCGrad(NAMES)
     (found,) = torch.autograd.grad(one.combine(losses, at=[x]), x)
     first = torch.tensor([1.0, 0.0]) + 0.5 * torch.tensor([-1.0, 1.0])  # g1 off g2
     second = torch.tensor([-1.0, 1.0]) + torch.tensor([1.0, 0.0])  # g2 off g1
@@ -142,7 +142,7 @@ def test_pcgrad_is_the_projected_sum_of_the_gradients() -> None:
 
 def test_pcgrad_leaves_gradients_that_agree_alone() -> None:
     x = torch.zeros(2, requires_grad=True)
-    one = Surgery(NAMES)
+    one = PCGrad(NAMES)
     (found,) = torch.autograd.grad(one.combine({"classes": x[0], "polarity": x.sum()}, at=[x]), x)
     torch.testing.assert_close(found, torch.tensor([2.0, 1.0]))
 

@@ -13,17 +13,17 @@ import torch
 
 from experts.errors import Fault
 from moe.console import bar, info, told_time
-from moe.inference.bulk.ray import work_off
-from moe.inference.bulk.shards import STAGED, Bulk, Row, answer_part, begun, open_predictor, rows_of, stage, staged
-from moe.inference.stream import answer_rows
+from moe.inference.bulk.ray import predict_shards_with_ray
+from moe.inference.bulk.shards import STAGED, BulkJob, Row, predict_shard, read_plan, load_predictor, count_rows, stage_shards, read_staged_rows
+from moe.inference.stream import predict_rows
 
-TRIED = 1_024
+TRIAL_ROWS = 1_024
 """Rows that are answered beforehand, to tell how long all will take."""
 ENGINES = ("local", "ray")
-WorkOff = Callable[[Bulk, Sequence[int], int, int | None], Iterator[int]]
+WorkOff = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[int]]
 
 
-def named(engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool) -> tuple[str, str]:
+def check_bulk_paths(engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool) -> tuple[str, str]:
     """The dataset and the folder that `moe infer --engine` was given.
 
     Raises:
@@ -39,7 +39,7 @@ def named(engine: str, source: str | None, out: str | None, texts: bool, spreads
     return source, out
 
 
-def answer_in_bulk(bulk: Bulk, engine: str, workers: int = 1, threads: int | None = None) -> Row:
+def run_bulk(bulk: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> Row:
     """Answer a dataset into a folder of parts, going on where an earlier call stopped.
 
     Returns:
@@ -48,16 +48,16 @@ def answer_in_bulk(bulk: Bulk, engine: str, workers: int = 1, threads: int | Non
     Raises:
         Fault: when the folder holds another job, files or model cannot be read, or a part cannot be written.
     """
-    plan = begun(bulk) or stage(bulk)
+    plan = read_plan(bulk) or stage_shards(bulk)
     todo = [part for part in range(plan["parts"]) if not bulk.store.has(bulk.name(part))]
     start, answered = time.perf_counter(), 0
     if todo:
         if not bulk.store.has(STAGED):  # all was answered once, and a part taken away
-            stage(bulk)
+            stage_shards(bulk)
         work = _engine(engine)
-        actors, each = (workers, threads or 1) if work is work_off else (1, threads or torch.get_num_threads())
+        actors, each = (workers, threads or 1) if work is predict_shards_with_ray else (1, threads or torch.get_num_threads())
         _tell(bulk, plan, todo, actors, each)
-        with bar("infer", rows_of(plan, todo), "text") as meter:
+        with bar("infer", count_rows(plan, todo), "text") as meter:
             for count in work(bulk, todo, actors, each):
                 answered += count
                 meter.advance(count)
@@ -76,35 +76,35 @@ def _engine(name: str) -> WorkOff:
     """Who works parts off; without Ray this process does."""
     if name == "ray":
         if find_spec("ray") is not None:
-            return work_off
+            return predict_shards_with_ray
         info("Ray is not installed (pip install 'finmoe[ray]'): answering in one process")
-    return work_here
+    return predict_shards_locally
 
 
-def _tell(bulk: Bulk, plan: Row, todo: list[int], workers: int, threads: int) -> None:
+def _tell(bulk: BulkJob, plan: Row, todo: list[int], workers: int, threads: int) -> None:
     """Say how fast rows are answered here, and how long those that are left will take; a bad model shows now."""
     torch.set_num_threads(threads)
-    predictor = open_predictor(bulk)
-    rows = staged(bulk, todo[0])[:TRIED]
-    list(answer_rows(rows[:8], predictor, bulk.domain, bulk.task))  # what is made once
+    predictor = load_predictor(bulk)
+    rows = read_staged_rows(bulk, todo[0])[:TRIAL_ROWS]
+    list(predict_rows(rows[:8], predictor, bulk.domain, bulk.task))  # what is made once
     start = time.perf_counter()
-    list(answer_rows(rows, predictor, bulk.domain, bulk.task))
-    speed, left = len(rows) / (time.perf_counter() - start), rows_of(plan, todo)
+    list(predict_rows(rows, predictor, bulk.domain, bulk.task))
+    speed, left = len(rows) / (time.perf_counter() - start), count_rows(plan, todo)
     whose = "" if workers == 1 else f" a worker, {workers} workers"
     takes = told_time(left / speed / workers)
     info(f"{left:,} of {plan['rows']:,} rows to answer at {speed:,.0f} rows/s{whose}: about {takes}")
 
 
-def work_here(bulk: Bulk, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
+def predict_shards_locally(bulk: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
     """Answer parts one by one in this process; gives the rows of each."""
     if threads:
         torch.set_num_threads(threads)
-    predictor = open_predictor(bulk)
+    predictor = load_predictor(bulk)
     for part in todo:
-        yield answer_part(bulk, predictor, part)
+        yield predict_shard(bulk, predictor, part)
 
 
-def bulk_view(found: Row) -> str:
+def bulk_summary(found: Row) -> str:
     """A line for people at the end."""
     speed = found["answered"] / max(found["seconds"], 1e-9)
     return (

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from experts.errors import Fault
-from moe.inference.bulk.shards import Bulk, answer_part, open_predictor
+from moe.inference.bulk.shards import BulkJob, predict_shard, load_predictor
 
 
-class Answerer:
+class ShardPredictor:
     """An actor: opens the model once, then answers parts.
 
     Args:
@@ -22,17 +22,17 @@ class Answerer:
         threads: of the actor.
     """
 
-    def __init__(self, bulk: Bulk, threads: int) -> None:
+    def __init__(self, bulk: BulkJob, threads: int) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         torch.set_num_threads(threads)
-        self.bulk, self.predictor = bulk, open_predictor(bulk)
+        self.bulk, self.predictor = bulk, load_predictor(bulk)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         """Answer the parts of a batch, which holds one; a part that a lost actor began is begun anew."""
-        return {"rows": [answer_part(self.bulk, self.predictor, int(part)) for part in batch["part"]]}
+        return {"rows": [predict_shard(self.bulk, self.predictor, int(part)) for part in batch["part"]]}
 
 
-def work_off(bulk: Bulk, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
+def predict_shards_with_ray(bulk: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
     """Answer parts in `workers` actors, here or on the cluster that RAY_ADDRESS names; gives the rows of each part.
 
     Raises:
@@ -54,7 +54,7 @@ def work_off(bulk: Bulk, todo: Sequence[int], workers: int, threads: int | None)
     try:
         parts = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
         answered = parts.map_batches(
-            Answerer,
+            ShardPredictor,
             fn_constructor_args=(bulk, each),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),

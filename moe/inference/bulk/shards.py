@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import bar
-from moe.data.readers import texts
+from moe.data.readers import read_texts
 from moe.data.schema import Columns
-from moe.inference.bulk.storage import Store, files_of, local_copy
-from moe.inference.loading import Opening
+from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
+from moe.inference.loading import ModelLoader
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_rows
+from moe.inference.stream import predict_rows
 
 PLAN, STAGED = "plan.json", "staged"
 FORMAT = 1
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Bulk:
+class BulkJob:
     """One dataset to answer.
 
     Args:
@@ -46,36 +46,36 @@ class Bulk:
 
     source: str
     out: str
-    opening: Opening
+    opening: ModelLoader
     columns: Columns = Columns()
     domain: str | None = None
     task: str | None = None
     rows: int = 10_000
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> RemoteFolder:
         """Where answers go."""
-        return Store(self.out)
+        return RemoteFolder(self.out)
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
 
         Raises:
-            Fault: as `Opening.check` and `files_of` do.
+            Fault: as `Opening.check` and `list_files` do.
         """
         self.opening.check()
-        files_of(self.source)
+        list_files(self.source)
 
     def name(self, part: int) -> str:
         """The file of a part."""
         return f"part-{part:05}.parquet"
 
 
-def _job(bulk: Bulk) -> Row:
+def _job(bulk: BulkJob) -> Row:
     """What makes one job differ from another, as plain JSON values."""
     manifest = bulk.opening.folder / MANIFEST
     said = {
-        "files": [[name, size] for name, size in files_of(bulk.source)],
+        "files": [[name, size] for name, size in list_files(bulk.source)],
         "columns": bulk.columns.model_dump(),
         "model": sha256_of(manifest) if manifest.is_file() else str(bulk.opening.folder),
         "opening": {key: value for key, value in asdict(bulk.opening).items() if key != "folder"},
@@ -86,7 +86,7 @@ def _job(bulk: Bulk) -> Row:
     return dict(json.loads(json.dumps(said)))
 
 
-def begun(bulk: Bulk) -> Row | None:
+def read_plan(bulk: BulkJob) -> Row | None:
     """The plan of this very job, if its rows were staged before.
 
     Raises:
@@ -108,9 +108,9 @@ def begun(bulk: Bulk) -> Row | None:
     return dict(plan)
 
 
-def stage(bulk: Bulk) -> Row:
+def stage_shards(bulk: BulkJob) -> Row:
     """Cut the dataset into parts of numbered rows beside the answers, so that each can be worked off by itself."""
-    files, parts, total = files_of(bulk.source), 0, 0
+    files, parts, total = list_files(bulk.source), 0, 0
     rows = _read(bulk, [name for name, _ in files])
     with bar("read", None, "row") as meter:
         while some := list(itertools.islice(rows, bulk.rows)):
@@ -128,14 +128,14 @@ _STAGED = pa.schema(
 )
 
 
-def _read(bulk: Bulk, names: Sequence[str]) -> Iterator[Row]:
+def _read(bulk: BulkJob, names: Sequence[str]) -> Iterator[Row]:
     """Every row of every file, in order; those that cannot be answered say why."""
     paths = [name.split("://")[-1] for name in names]
     above = os.path.commonpath([path.rpartition("/")[0] or "/" for path in paths])
     with tempfile.TemporaryDirectory(prefix="moe-infer-") as folder:
         for name, path in zip(names, paths, strict=True):
             place = local_copy(name, Path(folder))
-            for record in texts(place, bulk.columns):
+            for record in read_texts(place, bulk.columns):
                 own, text = record.values.get("id"), record.values.get("text")
                 yield {
                     "file": path.removeprefix(above).lstrip("/"),
@@ -146,33 +146,33 @@ def _read(bulk: Bulk, names: Sequence[str]) -> Iterator[Row]:
                 }
 
 
-def rows_of(plan: Row, parts: Iterable[int]) -> int:
+def count_rows(plan: Row, parts: Iterable[int]) -> int:
     """How many rows parts hold: all alike but the last."""
     size, last = plan["job"]["rows_a_part"], plan["parts"] - 1
     return sum(plan["rows"] - size * last if part == last else size for part in parts)
 
 
-def open_predictor(bulk: Bulk) -> Predictor:
+def load_predictor(bulk: BulkJob) -> Predictor:
     """The model, ready; a task or domain that it has not is refused."""
     predictor = bulk.opening.open()
     predictor.check(bulk.task, bulk.domain)
     return predictor
 
 
-def staged(bulk: Bulk, part: int) -> list[Row]:
+def read_staged_rows(bulk: BulkJob, part: int) -> list[Row]:
     """The rows of a part that is to be answered."""
     table = pq.read_table(pa.BufferReader(bulk.store.read(f"{STAGED}/{bulk.name(part)}")))
     return [row if row["error"] else {k: v for k, v in row.items() if k != "error"} for row in table.to_pylist()]
 
 
-def answer_part(bulk: Bulk, predictor: Predictor, part: int) -> int:
+def predict_shard(bulk: BulkJob, predictor: Predictor, part: int) -> int:
     """Answer one part and write it whole; gives its rows."""
-    rows = list(answer_rows(staged(bulk, part), predictor, bulk.domain, bulk.task))
-    bulk.store.write(bulk.name(part), _parquet(pa.Table.from_pylist(rows, schema_of(predictor))))
+    rows = list(predict_rows(read_staged_rows(bulk, part), predictor, bulk.domain, bulk.task))
+    bulk.store.write(bulk.name(part), _parquet(pa.Table.from_pylist(rows, shard_schema(predictor))))
     return len(rows)
 
 
-def schema_of(predictor: Predictor) -> pa.Schema:
+def shard_schema(predictor: Predictor) -> pa.Schema:
     """The columns of every part, alike whatever its rows are: probabilities of all labels, shares of all experts."""
     labels = dict.fromkeys(label for own in predictor.model.labels.tasks.values() for label in own)
     real = pa.float64()

@@ -18,7 +18,7 @@ KINDS = (".csv", ".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
-class Store:
+class RemoteFolder:
     """A folder in any store that fsspec knows; a file in it is whole or absent.
 
     Args:
@@ -33,32 +33,32 @@ class Store:
     @cached_property
     def place(self) -> tuple[Any, str]:
         """The store, and the folder's path in it."""
-        with reached(self.url):
+        with storage_faults(self.url):
             return fsspec.url_to_fs(self.url)
 
     def has(self, name: str) -> bool:
         """Whether a file is there."""
         system, root = self.place
-        with reached(self.url):
+        with storage_faults(self.url):
             return bool(system.exists(f"{root}/{name}"))
 
     def names(self) -> set[str]:
         """Of what lies in it."""
         system, root = self.place
-        with reached(self.url):
+        with storage_faults(self.url):
             found = system.ls(root, detail=False) if system.isdir(root) else []
         return {str(path).rstrip("/").rpartition("/")[2] for path in found}
 
     def read(self, name: str) -> bytes:
         """A file's content."""
         system, root = self.place
-        with reached(self.url):
+        with storage_faults(self.url):
             return bytes(system.cat_file(f"{root}/{name}"))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole: under another name first."""
         system, root = self.place
-        with reached(self.url):
+        with storage_faults(self.url):
             system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
             with system.open(f"{root}/{name}.partial", "wb") as stream:
                 stream.write(content)
@@ -67,13 +67,13 @@ class Store:
     def remove(self, name: str) -> None:
         """Take a folder in it away."""
         system, root = self.place
-        with reached(self.url):
+        with storage_faults(self.url):
             if system.exists(f"{root}/{name}"):
                 system.rm(f"{root}/{name}", recursive=True)
 
 
 @contextmanager
-def reached(url: str) -> Iterator[None]:
+def storage_faults(url: str) -> Iterator[None]:
     """Turn whatever a store says no with, each has errors of its own, into a Fault."""
     try:
         yield
@@ -86,14 +86,14 @@ def reached(url: str) -> Iterator[None]:
         ) from error
 
 
-def files_of(source: str) -> list[tuple[str, int]]:
+def list_files(source: str) -> list[tuple[str, int]]:
     """The files of a dataset by name, with their sizes: one, those of a folder, or those that a pattern fits.
 
     Raises:
         Fault: when there are none, of no kind that is read, or the store cannot be reached.
     """
-    system, path = Store(source).place
-    with reached(source):
+    system, path = RemoteFolder(source).place
+    with storage_faults(source):
         found = [path] if system.isfile(path) else system.find(path) if system.isdir(path) else system.glob(path)
         kept = sorted(str(one) for one in found if str(one).endswith(KINDS))
         sizes = [(system.unstrip_protocol(one), int(system.size(one))) for one in kept]
@@ -108,6 +108,6 @@ def local_copy(name: str, folder: Path) -> Path:
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         return Path(path)
     target = folder / path.rpartition("/")[2]
-    with reached(name):
+    with storage_faults(name):
         system.get_file(path, str(target))
     return target

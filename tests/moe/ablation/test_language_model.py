@@ -9,7 +9,7 @@ from experts.errors import Fault
 from moe.ablation.run import ablate, rows_of
 from moe.ablation.variants import answered_rows
 from moe.ablation.view import ablation_view
-from moe.qa.evaluate import exam_of_folder
+from moe.qa.evaluate import evaluate_qa_folder
 from moe.runs.workspace import Workspace
 
 
@@ -30,7 +30,7 @@ def test_every_role_is_left_out_and_left_alone_and_the_backbone_too(taught: Work
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == [*NAMES, *ROUTED]
     assert content["model"].endswith("moe-instruct")
-    exam = exam_of_folder(taught, taught.out / "moe-instruct")
+    exam = evaluate_qa_folder(taught, taught.out / "moe-instruct")
     assert rows["full"]["mean"]["accuracy"] == exam["mean"]["accuracy"]
     assert rows["backbone-alone"]["mean"]["accuracy"] < rows["full"]["mean"]["accuracy"]
     assert rows["backbone-alone"]["difference"]["accuracy"] < 0

@@ -15,7 +15,7 @@ from moe.evaluation.evaluate import evaluate
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.pipeline import run_all
-from moe.training.trainer import _Loop
+from moe.training.trainer import _StageTrainer
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def by_name(content: dict) -> dict[str, dict]:
 def test_bare_it_asks_the_trained_mixture_in_every_way_and_trains_nothing(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Loop, "train", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(_StageTrainer, "train", lambda *_, **__: pytest.fail("it trains"))
     content = ablate(work)
     names = [FULL, "without-news", "without-forum", "without-shared", "routing-hard", "routing-uniform"]
     merged = ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
@@ -69,7 +69,7 @@ def test_the_full_row_is_what_evaluate_says_and_the_oracle_what_pinning_says(wor
 def test_an_expert_dropped_by_ablation_answers_nothing(work: Workspace) -> None:
     mixture, card = read_mixture(best_model(work.out))
     row = next(one for one in answered_rows(card.routed, card.shared) if one.name == "without-news")
-    with mixture.restricted(row.without):
+    with mixture.ablated(row.without):
         report, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
     alone, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
     assert report["tasks"]["news"] != alone["tasks"]["news"]
@@ -83,9 +83,9 @@ def test_a_row_of_the_router_starts_from_the_runs_experts(
     work: Workspace, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    plain = _Loop.train
+    plain = _StageTrainer.train
     monkeypatch.setattr(
-        _Loop, "train", lambda self, **kw: trained.append(Path(self.args.output_dir).name) or plain(self, **kw)
+        _StageTrainer, "train", lambda self, **kw: trained.append(Path(self.args.output_dir).name) or plain(self, **kw)
     )
     content = ablate(work, only=[name], again=True)
     assert trained == ["router-warmup", "moe-joint"]

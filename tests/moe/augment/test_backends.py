@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from experts.errors import Fault
-from moe.augment.backends import Endpoint, Service
+from moe.augment.backends import EndpointClient, EndpointConfig
 from moe.data.schema import AugmentSettings
 
 
@@ -20,10 +20,10 @@ from moe.data.schema import AugmentSettings
 )
 def test_an_endpoint_that_is_not_wholly_named_is_refused(url: str | None, model: str | None, told: str) -> None:
     with pytest.raises(Fault, match=told):
-        Service.named(url, model)
+        EndpointConfig.named(url, model)
 
 
 def test_without_the_package_the_remedy_is_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(Fault, match=r"pip install 'finmoe\[augment\]'"):
-        Endpoint(Service("http://localhost:1/v1", "m"), AugmentSettings())
+        EndpointClient(EndpointConfig("http://localhost:1/v1", "m"), AugmentSettings())

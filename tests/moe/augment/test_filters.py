@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe.augment.filters import clean, fault_of, script, without_thoughts
+from moe.augment.filters import clean_response, main_script, rejection_reason, strip_thinking
 
 SOURCE = "Profit at the bank rose on strong trading, the chief executive said"
 GOOD = "The bank earned more as trading was strong, according to its chief executive"
@@ -32,7 +32,7 @@ GOOD = "The bank earned more as trading was strong, according to its chief execu
     ],
 )
 def test_all_that_is_wrapped_around_the_text_comes_off(answer: str) -> None:
-    assert clean(answer, SOURCE) == GOOD
+    assert clean_response(answer, SOURCE) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_all_that_is_wrapped_around_the_text_comes_off(answer: str) -> None:
     ],
 )
 def test_a_text_that_only_looks_wrapped_is_left_alone(text: str) -> None:
-    assert clean(text, SOURCE) == text
+    assert clean_response(text, SOURCE) == text
 
 
 def test_quotes_stay_where_the_source_has_them() -> None:
-    assert clean('"we sold more"', '"sales have risen"') == '"we sold more"'
+    assert clean_response('"we sold more"', '"sales have risen"') == '"we sold more"'
 
 
 def test_thoughts_that_never_end_leave_nothing() -> None:
-    assert without_thoughts("<think>I could say that") == ""
+    assert strip_thinking("<think>I could say that") == ""
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_thoughts_that_never_end_leave_nothing() -> None:
     ],
 )
 def test_an_answer_is_held_against_its_source(text: str, source: str, reason: str | None) -> None:
-    assert fault_of(text, source, 0.85) == reason
+    assert rejection_reason(text, source, 0.85) == reason
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_answer_is_held_against_its_source(text: str, source: str, reason: st
     ],
 )
 def test_a_fair_variant_is_kept(text: str, source: str) -> None:
-    assert fault_of(text, source, 0.85) is None
+    assert rejection_reason(text, source, 0.85) is None
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_fair_variant_is_kept(text: str, source: str) -> None:
     [("profit rose", "LATIN"), ("利润上升 A", "CJK"), ("прибыль", "CYRILLIC"), ("12 % 🚀", ""), ("オプション", "CJK")],
 )
 def test_the_script_is_that_of_most_letters(text: str, found: str) -> None:
-    assert script(text) == found
+    assert main_script(text) == found

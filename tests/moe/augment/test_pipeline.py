@@ -10,7 +10,7 @@ from conftest import Make, made_up_rows, write_csv
 from model_server import MODEL, ModelServer, Reply, completion, rewriting, serving, text_in, trouble, turned
 
 from experts.errors import Fault
-from moe.augment.backends import Service
+from moe.augment.backends import EndpointConfig
 from moe.augment.pipeline import NO_ANSWER, augment, preview
 from moe.errors import Interrupted
 from moe.runs.workspace import Workspace
@@ -25,7 +25,7 @@ def server() -> Iterator[ModelServer]:
 
 def ask(work: Workspace, server: ModelServer, domain: str = "news", **how: bool) -> dict[str, Any]:
     """Augment one domain; give its only task's report."""
-    (report,) = augment(work, [domain], Service(server.url, MODEL), **how)["tasks"]
+    (report,) = augment(work, [domain], EndpointConfig(server.url, MODEL), **how)["tasks"]
     return report
 
 
@@ -61,7 +61,7 @@ def test_every_training_row_gets_its_variants_of_both_kinds_with_label_and_score
 
 def test_no_held_out_text_is_ever_sent(make_work: Make, server: ModelServer) -> None:
     work = make_work()
-    augment(work, list(work.run.domains), Service(server.url, MODEL))
+    augment(work, list(work.run.domains), EndpointConfig(server.url, MODEL))
     train = {
         text for d in work.run.domains for one in work.originals(d).values() for text in one.splits["train"]["text"]
     }
@@ -88,7 +88,7 @@ def test_the_key_comes_from_the_variable_that_is_named(
     make_work: Make, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sesame\n")
-    augment(few(make_work), ["news"], Service(server.url, MODEL, "MY_KEY"))
+    augment(few(make_work), ["news"], EndpointConfig(server.url, MODEL, "MY_KEY"))
     assert server.keys == {"Bearer sesame"}
 
 
@@ -241,12 +241,12 @@ def test_a_finished_file_is_not_overwritten_unasked(make_work: Make, server: Mod
 
 def test_an_endpoint_that_is_not_there_is_a_fault(make_work: Make) -> None:
     with pytest.raises(Fault, match=r"an endpoint that answers at http://127\.0\.0\.1:9"):
-        augment(few(make_work, retries=0), ["news"], Service("http://127.0.0.1:9/v1", MODEL))
+        augment(few(make_work, retries=0), ["news"], EndpointConfig("http://127.0.0.1:9/v1", MODEL))
 
 
 def test_an_unknown_model_is_a_fault_with_a_guess(make_work: Make, server: ModelServer) -> None:
     with pytest.raises(Fault, match="Did you mean --model writer:1b"):
-        augment(few(make_work), ["news"], Service(server.url, "writer:2b"))
+        augment(few(make_work), ["news"], EndpointConfig(server.url, "writer:2b"))
 
 
 def test_a_refused_key_is_a_fault_that_names_the_variable(
@@ -255,7 +255,7 @@ def test_a_refused_key_is_a_fault_that_names_the_variable(
     monkeypatch.delenv("MY_KEY", raising=False)
     server.reply = lambda body, nth: trouble(401, "who are you")
     with pytest.raises(Fault, match="MY_KEY is not set"):
-        augment(few(make_work), ["news"], Service(server.url, MODEL, "MY_KEY"))
+        augment(few(make_work), ["news"], EndpointConfig(server.url, MODEL, "MY_KEY"))
 
 
 def test_a_dry_run_shows_three_prompts_and_sends_nothing(make_work: Make, server: ModelServer) -> None:

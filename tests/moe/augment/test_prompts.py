@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from moe.augment.prompts import messages
+from moe.augment.prompts import build_messages
 
 
 @pytest.mark.parametrize("origin", ["synonym", "paraphrase"])
@@ -19,7 +19,7 @@ from moe.augment.prompts import messages
     ],
 )
 def test_a_text_stands_whole_between_marks_that_it_does_not_hold(text: str, origin: str) -> None:
-    system, user = messages(text, origin)  # type: ignore[arg-type]
+    system, user = build_messages(text, origin)  # type: ignore[arg-type]
     found = re.fullmatch(r"<(text-[0-9a-f]{12})>\n(.*)\n</\1>", user["content"], re.S)
     assert found
     assert found[2] == text
@@ -30,6 +30,6 @@ def test_a_text_stands_whole_between_marks_that_it_does_not_hold(text: str, orig
 
 
 def test_the_two_kinds_ask_for_different_things() -> None:
-    synonym, paraphrase = (messages("profit rose", one)[0]["content"] for one in ("synonym", "paraphrase"))
+    synonym, paraphrase = (build_messages("profit rose", one)[0]["content"] for one in ("synonym", "paraphrase"))
     assert "synonyms" in synonym
     assert "synonyms" not in paraphrase

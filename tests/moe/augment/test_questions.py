@@ -11,8 +11,8 @@ from corpora import SPOKEN, asking, save_model, write_corpora
 from model_server import MODEL, ModelServer, Reply, completion, serving, text_in, turned
 
 from experts.errors import Fault
-from moe.augment.backends import LocalWriter, Service
-from moe.augment.pipeline import OTHER_ANSWER, augment, preview
+from moe.augment.backends import EndpointConfig, LocalModel
+from moe.augment.pipeline import WRONG_ANSWER, augment, preview
 from moe.data.schema import AugmentSettings
 from moe.runs.workspace import Workspace
 
@@ -81,7 +81,7 @@ def teach(server: ModelServer, wrong: int = 0) -> dict[str, str]:
 
 def test_new_questions_have_the_wanted_answer_and_name_their_origin(work: Workspace, server: ModelServer) -> None:
     answers = teach(server)
-    (report,) = augment(work, ["news"], Service(server.url, MODEL))["tasks"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
     train = {row["id"]: row for row in work.asking("news", "news-tone").splits["train"]}
     assert report["wanted"] == {"synthetic": len(train)}
     rows = written(work)
@@ -95,11 +95,11 @@ def test_new_questions_have_the_wanted_answer_and_name_their_origin(work: Worksp
 
 def test_a_text_whose_answer_the_model_does_not_find_again_is_dropped(work: Workspace, server: ModelServer) -> None:
     teach(server, wrong=5)
-    (report,) = augment(work, ["news"], Service(server.url, MODEL))["tasks"]
-    assert report["dropped"][OTHER_ANSWER] == 5
-    assert augment(work, ["news"], Service(server.url, MODEL), resume=True)["tasks"][0]["kept"] == report["kept"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
+    assert report["dropped"][WRONG_ANSWER] == 5
+    assert augment(work, ["news"], EndpointConfig(server.url, MODEL), resume=True)["tasks"][0]["kept"] == report["kept"]
     asked = len(server.asked)
-    augment(work, ["news"], Service(server.url, MODEL), resume=True)
+    augment(work, ["news"], EndpointConfig(server.url, MODEL), resume=True)
     assert len(server.asked) == asked, "what was answered is not asked for again"
 
 
@@ -107,7 +107,7 @@ def test_they_train_in_their_frame_up_to_the_set_share_and_are_never_held_out(
     work: Workspace, server: ModelServer
 ) -> None:
     teach(server)
-    augment(work, ["news"], Service(server.url, MODEL))
+    augment(work, ["news"], EndpointConfig(server.url, MODEL))
     data = work.run.data.model_copy(update={"augmented": True})
     half = data.augment.model_copy(update={"max_share": 0.5})
     for settings, share in ((data, 0.9), (data.model_copy(update={"augment": half}), 0.5)):
@@ -128,7 +128,7 @@ def test_no_held_out_text_is_sent_and_one_that_comes_back_is_dropped(work: Works
     held_out = work.held_out.texts[0]
     write = server.reply
     server.reply = lambda body, nth: completion(held_out) if len(server.asked) == 1 else write(body, nth)
-    (report,) = augment(work, ["news"], Service(server.url, MODEL))["tasks"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
     sent = {text_in(body) for body in server.asked}
     assert not sent & set(work.held_out.texts)
     assert held_out not in [row["text"] for row in written(work)]
@@ -144,19 +144,19 @@ def test_a_dry_run_shows_the_wanted_answer(work: Workspace) -> None:
 
 def test_a_model_on_this_machine_writes_too_and_one_that_cannot_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="folder"):
-        LocalWriter(str(tmp_path / "none"), AugmentSettings())
+        LocalModel(str(tmp_path / "none"), AugmentSettings())
     folder = save_model(tmp_path / "model", "llama")
     with pytest.raises(Fault, match="chat template"):
-        LocalWriter(str(folder), AugmentSettings())
+        LocalModel(str(folder), AugmentSettings())
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
     tokenizer.save_pretrained(folder)
-    writer = LocalWriter(str(folder), AugmentSettings(max_tokens=4, temperature=0.5))
-    answer = writer.ask([{"role": "user", "content": "moon today"}])
-    assert answer.cut
+    writer = LocalModel(str(folder), AugmentSettings(max_tokens=4, temperature=0.5))
+    answer = writer.complete([{"role": "user", "content": "moon today"}])
+    assert answer.truncated
     assert answer.failure is None
     assert isinstance(answer.text, str)
     torn = (folder / "model.safetensors").read_bytes()[:100]
     (folder / "model.safetensors").write_bytes(torn)
     with pytest.raises(Fault, match="causal language model"):
-        LocalWriter(str(folder), AugmentSettings())
+        LocalModel(str(folder), AugmentSettings())

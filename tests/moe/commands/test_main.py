@@ -93,9 +93,9 @@ def test_infer_keeps_bad_rows_in_their_place_in_every_kind_of_file(
     (place / "texts.csv").write_text('id,text\na,profit rose\nb,\nc,"bags fell"\n')
     code, _, err = trained("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--out", f"out/answers.{ending}")
     assert code == 0, err
-    from moe.data.readers import records
+    from moe.data.readers import read_records
 
-    rows = [record.values for record in records(place / "out" / f"answers.{ending}")]
+    rows = [record.values for record in read_records(place / "out" / f"answers.{ending}")]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert [bool(row.get("error")) for row in rows] == [False, True, False]
     assert not list((place / "out").glob(".*"))
@@ -104,7 +104,7 @@ def test_infer_keeps_bad_rows_in_their_place_in_every_kind_of_file(
 def test_infer_shares_a_file_among_processes(
     trained: CommandLine, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe.inference.multiprocess.cores", lambda: 2)
+    monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
     (place / "texts.csv").write_text("text\n" + "profit rose\nbags fell\n" * 5)
     typed = ("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--batch-tokens", "8")
     alone, shared = (trained(*typed, *more) for more in ((), ("--workers", "2")))
@@ -201,11 +201,11 @@ def calibrated(trained: CommandLine, place: Path, tmp_path: Path) -> Path:
     """A copy of the joint mixture, calibrated by hand: forum reaches .9 with half its rows, news with none left out."""
     import shutil
 
-    from moe.inference.abstention import Kept
+    from moe.inference.abstention import RiskCoveragePoint
     from moe.inference.calibration import TaskCalibration, write_calibration
 
     folder = shutil.copytree(place / "runs" / "tiny" / "moe-joint", tmp_path / "calibrated")
-    every, half = Kept(threshold=0.0, rows=100, right=80), Kept(threshold=1.0, rows=50, right=46)
+    every, half = RiskCoveragePoint(threshold=0.0, rows=100, right=80), RiskCoveragePoint(threshold=1.0, rows=50, right=46)
     news = TaskCalibration(temperature=2.0, rows=100, curve=(every.model_copy(update={"right": 95}),))
     write_calibration(folder, {"news": news, "forum": TaskCalibration(temperature=2.0, rows=100, curve=(every, half))})
     return folder
@@ -250,9 +250,9 @@ def test_infer_abstains_below_the_threshold_of_the_wanted_accuracy(
     for domain, abstained in (("news", False), ("forum", True)):
         code, _, err = trained(*typed, "--data-type", domain, "--out", f"out/kept.{ending}")
         assert code == 0, err
-        from moe.data.readers import records
+        from moe.data.readers import read_records
 
-        rows = [record.values for record in records(place / "out" / f"kept.{ending}") if not record.values.get("error")]
+        rows = [record.values for record in read_records(place / "out" / f"kept.{ending}") if not record.values.get("error")]
         assert len(rows) == 2
         for row in rows:
             assert str(row["abstained"]).lower() == str(abstained).lower()
@@ -262,7 +262,7 @@ def test_infer_abstains_below_the_threshold_of_the_wanted_accuracy(
 def test_infer_abstains_in_pipes_processes_and_tables(
     trained: CommandLine, calibrated: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe.inference.multiprocess.cores", lambda: 2)
+    monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
     typed = ("infer", "bags fell", "--model", str(calibrated), "--data-type", "forum", "--abstain", "0.9")
     one, two = (trained(*typed, *more) for more in ((), ("--workers", "2")))
     assert one[:2] == two[:2], two[2]

@@ -10,7 +10,7 @@ import yaml
 from command_line import CommandLine
 from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
 
-from moe.training.trainer import _Loop
+from moe.training.trainer import _StageTrainer
 
 FILE = "run: tiny.yaml\nuntil: expert\ndomains: [news]\nover: {lora.r: [2, 4]}\n"
 
@@ -69,7 +69,7 @@ def test_sweep_refuses_what_it_cannot_do_before_it_trains(moe: CommandLine, plac
 
 
 def test_a_stopped_sweep_names_the_command_that_goes_on(moe: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _Loop.training_step
+    plain = _StageTrainer.training_step
 
     def pressed(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
@@ -77,7 +77,7 @@ def test_a_stopped_sweep_names_the_command_that_goes_on(moe: CommandLine, monkey
 
     typed = ("sweep", "ranks.yaml", "-o", "stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "training_step", pressed)
+        patch.setattr(_StageTrainer, "training_step", pressed)
         code, _, err = moe(*typed)
     assert code == 130
     assert err.rstrip().endswith("Go on with: moe sweep ranks.yaml -o stopped")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from experts.domain import Domain, LabelSpace
 from moe.data.collator import Collator
-from moe.data.sampler import DomainBatches, by_budget
+from moe.data.sampler import DomainBatchSampler, batch_by_tokens
 
 
-def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: int = 0) -> DomainBatches:
+def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: int = 0) -> DomainBatchSampler:
     domains = np.repeat(np.arange(len(counts)), counts)
     lengths = np.random.default_rng(1).integers(1, 100, len(domains))
-    return DomainBatches(domains, lengths, size, temperature, seed)
+    return DomainBatchSampler(domains, lengths, size, temperature, seed)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 9))
@@ -30,7 +30,7 @@ def test_at_temperature_one_an_epoch_holds_every_row_once(counts: list[int], siz
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 120))
 @settings(max_examples=60, deadline=None)
 def test_batches_by_budget_hold_every_row_once_and_no_more_than_it(lengths: list[int], tokens: int) -> None:
-    found = by_budget(lengths, tokens)
+    found = batch_by_tokens(lengths, tokens)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens

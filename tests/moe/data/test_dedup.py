@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from moe.data.dedup import NearIndex, is_chinese, jaccard, shingles
+from moe.data.dedup import NearDuplicateIndex, is_chinese, jaccard, shingles
 
 WORDS = [f"word{n}" for n in range(400)]
 
 
-def near(inside: str, asked: str, threshold: float = 0.85) -> bool:
-    index = NearIndex[int](threshold)
+def query(inside: str, asked: str, threshold: float = 0.85) -> bool:
+    index = NearDuplicateIndex[int](threshold)
     index.add([(0, inside)])
-    return [others for _, others in index.near([(1, asked)])] == [[0]]
+    return [others for _, others in index.query([(1, asked)])] == [[0]]
 
 
 def test_english_is_cut_into_three_words_and_chinese_into_five_characters():
@@ -53,9 +53,9 @@ def test_every_pair_at_the_threshold_is_found_and_none_below_it(threshold: float
     dice = random.Random(0)
     texts = [dice.sample(WORDS, 40) for _ in range(60)]
     altered = [text[: (cut := dice.randint(5, 40))] + dice.sample(WORDS, 40 - cut) for text in texts]
-    index = NearIndex[int](threshold)
+    index = NearDuplicateIndex[int](threshold)
     index.add((n, " ".join(text)) for n, text in enumerate(texts))
-    found = {key: set(others) for key, others in index.near((n, " ".join(text)) for n, text in enumerate(altered))}
+    found = {key: set(others) for key, others in index.query((n, " ".join(text)) for n, text in enumerate(altered))}
     pieces = [shingles(" ".join(text)) for text in texts]
     for key, text in enumerate(altered):
         own = shingles(" ".join(text))
@@ -63,5 +63,7 @@ def test_every_pair_at_the_threshold_is_found_and_none_below_it(threshold: float
 
 
 def test_kept_texts_are_asked_against_those_before_them():
-    asked = NearIndex[int](0.85).near(enumerate(["one two three", "One two three.", "another text here"]), keep=True)
+    asked = NearDuplicateIndex[int](0.85).query(
+        enumerate(["one two three", "One two three.", "another text here"]), insert_new=True
+    )
     assert [others for _, others in asked] == [[], [0], []]

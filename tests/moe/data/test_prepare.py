@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, are_progress_bars_disabled
 
 from experts.errors import Fault
-from moe.data.prepare import Prepared, prepare_task, summary
+from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import DataSettings, SplitSettings, TaskSettings
 
 TASK = TaskSettings(labels=("negative", "neutral", "positive"), split=SplitSettings(ratios=(60, 20, 20)))
@@ -20,7 +20,7 @@ def table(path: Path, rows: int = 100, extra: str = "") -> Path:
     return path
 
 
-def prepare(path: Path, task: TaskSettings = TASK, **data: object) -> Prepared:
+def prepare(path: Path, task: TaskSettings = TASK, **data: object) -> PreparedTask:
     return prepare_task(path, task, DataSettings.model_validate(data), "news", "fpb", path.parent / "out")
 
 
@@ -71,7 +71,7 @@ def test_bad_rows_go_to_a_file_with_line_and_reason_and_the_rest_stays(tmp_path:
         ("104", "r1", "repeated id with other content", "r1"),
     ]
     assert (report["rows"], report["rejected"], report["duplicates"]) == (100, 3, 1)
-    assert "3 rejected (1 missing text" in summary(report)
+    assert "3 rejected (1 missing text" in format_summary(report)
 
 
 def test_too_many_bad_rows_stop_the_run_after_the_rejects_are_written(tmp_path: Path):

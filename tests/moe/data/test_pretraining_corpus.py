@@ -11,15 +11,15 @@ from conftest import tiny_tokenizer
 
 from experts.errors import Fault
 from moe.data import pretraining_corpus as corpus
-from moe.data.pretraining_corpus import Corpus, Tokens, prepare_corpus
+from moe.data.pretraining_corpus import Corpus, CorpusTokenizer, prepare_corpus
 
 SENTENCE = "profit rose today"  # five tokens with the ends
 
 
-def tokens(size: int = 8, packed: bool = True, ends: bool = False) -> Tokens:
+def tokens(size: int = 8, packed: bool = True, ends: bool = False) -> CorpusTokenizer:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = "of"
-    return Tokens(tokenizer, "tiny", size, ends, packed)
+    return CorpusTokenizer(tokenizer, "tiny", size, ends, packed)
 
 
 def written(path: Path, count: int = 20) -> Path:
@@ -27,7 +27,7 @@ def written(path: Path, count: int = 20) -> Path:
     return path
 
 
-def prepare(path: Path, how: Tokens, held_out: float = 0.1) -> Corpus:
+def prepare(path: Path, how: CorpusTokenizer, held_out: float = 0.1) -> Corpus:
     return prepare_corpus([path], "macro", how, held_out, path.parent / "out")
 
 
@@ -91,7 +91,7 @@ def test_broken_and_empty_lines_are_passed_over_and_the_broken_counted(tmp_path:
 
 
 def test_a_very_long_line_is_read_as_several_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "LONGEST", 12)
+    monkeypatch.setattr(corpus, "MAX_DOCUMENT_CHARS", 12)
     path = tmp_path / "a.txt"
     path.write_text("profit rose " * 5 + "\nbank\n", encoding="utf-8")
     assert prepare(path, tokens()).report[str(path)]["documents"] == 6

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experts.errors import Fault
-from moe.data.readers import records, texts
+from moe.data.readers import read_records, read_texts
 from moe.data.schema import Columns, Record
-from moe.data.text_lines import csv_rows
+from moe.data.text_lines import read_csv_rows
 
 ROWS = [{"id": "a", "text": "up", "label": "positive"}, {"id": "b", "text": "down", "label": "negative"}]
 
@@ -25,7 +25,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def read(path: Path, **columns: str | None) -> list[Record]:
-    return list(records(path, Columns(**columns)))
+    return list(read_records(path, Columns(**columns)))
 
 
 def parquet(path: Path, columns: dict[str, object]) -> Path:
@@ -127,18 +127,18 @@ def test_records_are_read_as_they_are_asked_for(tmp_path: Path, monkeypatch: pyt
     passed: list[int] = []
 
     def watched(file: Path):
-        for row in csv_rows(file):
+        for row in read_csv_rows(file):
             passed.append(row.number)
             yield row
 
     monkeypatch.setattr("moe.data.readers.csv_rows", watched)
-    assert len(list(islice(records(path), 10))) == 10
+    assert len(list(islice(read_records(path), 10))) == 10
     assert len(passed) == 10
 
 
 def test_texts_gives_every_row_in_order_bad_ones_with_a_reason(tmp_path: Path):
     rows = ['{"text": "a"}', '{"text": " "}', '{"text": 5}', '{"other": 1}', "{", '{"text": "b"}']
-    found = list(texts(write(tmp_path / "a.jsonl", "\n".join(rows))))
+    found = list(read_texts(write(tmp_path / "a.jsonl", "\n".join(rows))))
     assert [(r.error or "").partition(":")[0] for r in found] == [
         "",
         "missing text",
@@ -150,13 +150,13 @@ def test_texts_gives_every_row_in_order_bad_ones_with_a_reason(tmp_path: Path):
 
 
 def test_a_json_file_of_one_broken_line_is_one_bad_row(tmp_path: Path):
-    (found,) = texts(write(tmp_path / "a.jsonl", '{"text": "cut'))
+    (found,) = read_texts(write(tmp_path / "a.jsonl", '{"text": "cut'))
     assert str(found.error).startswith("no JSON")
     assert found.values == {"id": "line-1", "text": '{"text": "cut'}
 
 
 def test_an_empty_line_is_a_row_of_a_one_column_csv(tmp_path: Path):
-    found = list(texts(write(tmp_path / "a.csv", "text\na\n\nb\n")))
+    found = list(read_texts(write(tmp_path / "a.csv", "text\na\n\nb\n")))
     assert [(r.line, r.error) for r in found] == [(2, None), (3, "missing text"), (4, None)]
 
 
@@ -176,14 +176,14 @@ def test_an_empty_line_is_a_row_of_a_one_column_csv(tmp_path: Path):
 )
 def test_a_file_that_cannot_be_read_is_one_fault(tmp_path: Path, name: str, content: bytes, told: str):
     with pytest.raises(Fault, match=told):
-        records(write(tmp_path / name, content))
+        read_records(write(tmp_path / name, content))
 
 
 def test_a_missing_file_and_a_foreign_folder_are_faults(tmp_path: Path):
     with pytest.raises(Fault, match="nothing there"):
-        records(tmp_path / "no.csv")
+        read_records(tmp_path / "no.csv")
     with pytest.raises(Fault, match="save_to_disk"):
-        records(tmp_path)
+        read_records(tmp_path)
 
 
 def test_a_renamed_column_must_be_there(tmp_path: Path):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.data.schema import DAO5
-from moe.data.validation import label_of
+from moe.data.schema import DAO5_CUTS
+from moe.data.validation import label_from_score
 
 
 @pytest.mark.parametrize(
@@ -13,14 +13,14 @@ from moe.data.validation import label_of
     [(1, 4), (0.501, 4), (0.5, 3), (0.0491, 3), (0.049, 2), (0, 2), (-0.049, 2), (-0.0491, 1), (-0.5, 1), (-0.501, 0)],
 )
 def test_every_border_of_equation_4_falls_on_its_printed_side(score: float, label: int):
-    assert label_of(score, DAO5) == label
+    assert label_from_score(score, DAO5_CUTS) == label
 
 
 def test_three_classes_by_two_cuts():
-    assert [label_of(score, (-0.1, 0.1)) for score in (-0.11, -0.1, 0, 0.1, 0.11)] == [0, 1, 1, 1, 2]
+    assert [label_from_score(score, (-0.1, 0.1)) for score in (-0.11, -0.1, 0, 0.1, 0.11)] == [0, 1, 1, 1, 2]
 
 
 @settings(deadline=None)
 @given(st.floats(-1, 1))
 def test_classes_mirror_around_zero(score: float):
-    assert label_of(-score, DAO5) == 4 - label_of(score, DAO5)
+    assert label_from_score(-score, DAO5_CUTS) == 4 - label_from_score(score, DAO5_CUTS)

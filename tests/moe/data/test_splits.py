@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from experts.errors import Fault
 from moe.data.dedup import jaccard, shingles
 from moe.data.schema import SplitSettings
-from moe.data.splits import Parts, Rows, draw, part, without_straddlers
+from moe.data.splits import RowIndices, SplitRows, remove_cross_split_duplicates, split_rows, stratified_draw
 
 LABELS = np.array([0] * 600 + [1] * 300 + [2] * 100)
 NONE = np.full(1000, -1)
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
-def sizes(parts: Parts) -> list[int]:
+def sizes(parts: SplitRows) -> list[int]:
     return [len(parts[name]) for name in ("train", "validation", "test")]
 
 
@@ -27,7 +27,7 @@ def sizes(parts: Parts) -> list[int]:
 @given(st.lists(st.integers(-1, 3), max_size=60), st.data())
 def test_a_draw_takes_the_count_asked_and_each_label_by_its_share(labels: list[int], data: st.DataObject):
     count = data.draw(st.integers(0, len(labels)))
-    drawn, left = draw(np.array(labels, dtype=np.int64), np.arange(len(labels)), count, 3)
+    drawn, left = stratified_draw(np.array(labels, dtype=np.int64), np.arange(len(labels)), count, 3)
     assert len(drawn) == count
     assert sorted([*drawn, *left]) == list(range(len(labels)))
     for label, held in Counter(labels).items():
@@ -45,14 +45,14 @@ def test_a_draw_takes_the_count_asked_and_each_label_by_its_share(labels: list[i
     ],
 )
 def test_ratios_part_the_rows_exactly_and_by_label(ratios: tuple[float, ...], expected: list[int]):
-    parts = part(LABELS, NONE, SplitSettings(ratios=ratios))
+    parts = split_rows(LABELS, NONE, SplitSettings(ratios=ratios))
     assert sizes(parts) == expected
     for rows in parts.values():
         assert np.bincount(LABELS[rows], minlength=3) == pytest.approx(len(rows) * np.array([0.6, 0.3, 0.1]), abs=1)
 
 
 def test_the_same_seed_draws_the_same_rows_and_another_draws_others():
-    once, again, other = (part(LABELS, NONE, SplitSettings(ratios=(9, 1), seed=seed)) for seed in (1, 1, 2))
+    once, again, other = (split_rows(LABELS, NONE, SplitSettings(ratios=(9, 1), seed=seed)) for seed in (1, 1, 2))
     assert all((once[name] == again[name]).all() for name in once)
     assert set(once["test"]) != set(other["test"])
 
@@ -64,31 +64,35 @@ def own(**counts: int) -> np.ndarray:
 
 def test_the_files_own_split_is_taken_and_rows_without_one_train():
     codes = own(test=100, train=700, validation=150, none=50)
-    parts = part(LABELS, codes, SplitSettings())
+    parts = split_rows(LABELS, codes, SplitSettings())
     assert sizes(parts) == [750, 150, 100]
     assert (parts["test"] == np.arange(100)).all()
 
 
 def test_a_missing_validation_is_a_stratified_tenth_of_train():
-    parts = part(LABELS, own(train=900, test=100), SplitSettings())
+    parts = split_rows(LABELS, own(train=900, test=100), SplitSettings())
     assert sizes(parts) == [810, 90, 100]
     assert np.bincount(LABELS[parts["validation"]]).tolist() == [60, 30]
 
 
 def test_a_lone_validation_serves_as_test_when_told_to():
     codes = own(train=900, validation=100)
-    assert sizes(part(LABELS, codes, SplitSettings())) == [900, 100, 0]
-    parts = part(LABELS, codes, SplitSettings(validation_as_test=True))
+    assert sizes(split_rows(LABELS, codes, SplitSettings())) == [900, 100, 0]
+    parts = split_rows(LABELS, codes, SplitSettings(validation_as_test=True))
     assert sizes(parts) == [810, 90, 100]
     assert (parts["test"] == np.arange(900, 1000)).all()
 
 
 def test_a_file_of_test_rows_only_trains_nothing():
-    assert sizes(part(LABELS, own(test=1000), SplitSettings())) == [0, 0, 1000]
+    assert sizes(split_rows(LABELS, own(test=1000), SplitSettings())) == [0, 0, 1000]
 
 
 def test_the_files_split_is_passed_over_when_told_to():
-    assert sizes(part(LABELS, own(train=900, test=100), SplitSettings(own=False, ratios=(9, 1)))) == [810, 90, 100]
+    assert sizes(split_rows(LABELS, own(train=900, test=100), SplitSettings(own=False, ratios=(9, 1)))) == [
+        810,
+        90,
+        100,
+    ]
 
 
 def apart(texts: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, int]]:
@@ -97,15 +101,15 @@ def apart(texts: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, 
     ends = np.cumsum([0, *map(len, texts.values())])
     parts = {name: np.arange(low, high) for name, low, high in zip(texts, ends, ends[1:], strict=False)}
 
-    def of(rows: Rows) -> Iterator[str]:
+    def of(rows: RowIndices) -> Iterator[str]:
         return (everything[row] for row in rows)
 
-    left, gone = without_straddlers(parts, of, 0.85, 13)  # type: ignore[arg-type]
+    left, gone = remove_cross_split_duplicates(parts, of, 0.85, 13)  # type: ignore[arg-type]
     return {name: [everything[row] for row in rows] for name, rows in left.items()}, gone
 
 
 def test_folds_test_every_row_once_by_label_and_validate_on_a_tenth_of_the_rest():
-    parts = [part(LABELS, NONE, SplitSettings(folds=5, fold=fold)) for fold in range(5)]
+    parts = [split_rows(LABELS, NONE, SplitSettings(folds=5, fold=fold)) for fold in range(5)]
     assert sorted(np.concatenate([one["test"] for one in parts]).tolist()) == list(range(1000))
     for one in parts:
         assert sizes(one) == [720, 80, 200]
@@ -115,12 +119,12 @@ def test_folds_test_every_row_once_by_label_and_validate_on_a_tenth_of_the_rest(
 
 def test_a_fold_passes_the_files_own_split_over():
     own = np.full(1000, TRAIN)
-    assert sizes(part(LABELS, own, SplitSettings(folds=4, fold=3))) == [675, 75, 250]
+    assert sizes(split_rows(LABELS, own, SplitSettings(folds=4, fold=3))) == [675, 75, 250]
 
 
 def test_more_folds_than_any_label_has_rows_are_a_fault_and_a_fold_too_far_is_refused():
     with pytest.raises(Fault, match="fewer folds"):
-        part(np.array([0, 0, 1]), NONE[:3], SplitSettings(folds=3))
+        split_rows(np.array([0, 0, 1]), NONE[:3], SplitSettings(folds=3))
     for wrong in ({"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 1}):
         with pytest.raises(ValidationError):
             SplitSettings.model_validate(wrong)

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from moe.data.sampler import thinned
+from moe.data.sampler import subsample_per_domain
 
 
 def rows() -> Dataset:
@@ -11,7 +11,7 @@ def rows() -> Dataset:
 
 
 def test_at_most_so_many_of_each_domain_but_of_those_that_are_kept_whole() -> None:
-    found = thinned(rows(), 10, 3, ["macro"])
+    found = subsample_per_domain(rows(), 10, 3, ["macro"])
     assert {name: found["domain"].count(name) for name in ("news", "forum", "macro")} == {
         "news": 10,
         "forum": 10,
@@ -19,10 +19,10 @@ def test_at_most_so_many_of_each_domain_but_of_those_that_are_kept_whole() -> No
     }
     places = [int(one) for one in found["id"]]
     assert places == sorted(places)
-    assert thinned(rows(), 10, 3, ["macro"])["id"] == found["id"]
-    assert thinned(rows(), 10, 4, ["macro"])["id"] != found["id"]
+    assert subsample_per_domain(rows(), 10, 3, ["macro"])["id"] == found["id"]
+    assert subsample_per_domain(rows(), 10, 4, ["macro"])["id"] != found["id"]
 
 
 def test_fewer_rows_than_wanted_are_all_kept() -> None:
-    assert len(thinned(rows(), 1000, 3)) == 100
-    assert len(thinned(rows().select([]), 5, 3)) == 0
+    assert len(subsample_per_domain(rows(), 1000, 3)) == 100
+    assert len(subsample_per_domain(rows().select([]), 5, 3)) == 0

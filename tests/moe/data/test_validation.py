@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe.data.schema import Duplicate, Record, Reject, Row, TaskSettings
-from moe.data.validation import check
+from moe.data.validation import validate_records
 
 THREE = TaskSettings(labels=("negative", "neutral", "positive"))
 
 
 def one(task: TaskSettings = THREE, error: str | None = None, **values: object) -> Row | Reject | Duplicate:
     filled = {"id": "a", "text": "profit rises", "label": "positive"} | values
-    (found,) = check([Record(7, filled, error)], task)
+    (found,) = validate_records([Record(7, filled, error)], task)
     return found
 
 
@@ -87,7 +87,9 @@ def test_a_repeated_id_is_a_duplicate_with_the_same_content_and_a_reject_with_ot
     def record(line: int, text: str, split: str = "train") -> Record:
         return Record(line, {"id": "a", "text": text, "label": "positive", "split": split})
 
-    found = list(check([record(2, "up"), record(3, "up"), record(4, "down"), record(5, "up", "test")], THREE))
+    found = list(
+        validate_records([record(2, "up"), record(3, "up"), record(4, "down"), record(5, "up", "test")], THREE)
+    )
     assert [type(one) for one in found] == [Row, Duplicate, Reject, Row]
     assert isinstance(found[2], Reject)
     assert (found[2].line, found[2].reason) == (4, "repeated id with other content")
@@ -97,7 +99,7 @@ def test_only_passes_other_rows_over_without_rejecting_them():
     task = TaskSettings(labels=THREE.labels, only={"domain": ("news",)})
     values = {"text": "x", "label": "?", "domain": "forum"}
     good = {"id": "b", "text": "x", "label": "neutral", "domain": "news"}
-    assert [type(one) for one in check([Record(1, values), Record(2, good)], task)] == [Row]
+    assert [type(one) for one in validate_records([Record(1, values), Record(2, good)], task)] == [Row]
 
 
 ANYTHING = (
@@ -108,6 +110,6 @@ ANYTHING = (
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(("text", "label", "score", "split", "lang"), ANYTHING))))
 def test_whatever_comes_in_comes_out_once(rows: list[dict[str, object]]):
-    found = list(check([Record(n, row | {"id": f"line-{n}"}) for n, row in enumerate(rows)], THREE))
+    found = list(validate_records([Record(n, row | {"id": f"line-{n}"}) for n, row in enumerate(rows)], THREE))
     assert [one.line for one in found] == list(range(len(rows)))
     assert all(abs(one.score) <= 1 for one in found if isinstance(one, Row) and one.score is not None)

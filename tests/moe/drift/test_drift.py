@@ -14,10 +14,10 @@ from sklearn.decomposition import PCA
 from experts.atomic_io import check_manifest, read_json
 from experts.errors import Fault
 from moe.drift import drift as drifting
-from moe.drift.drift import FEW, MEASURES, UNLIKE, compared, drift, drift_view
-from moe.drift.fit import fit_reference, space_of
-from moe.drift.reader import Asked, month_of
-from moe.drift.reference import DRIFT, TENSORS, Seen, read_reference
+from moe.drift.drift import FEW, MEASURES, UNLIKE, compare_features, drift, drift_view
+from moe.drift.fit import fit_reference, fit_state_distribution
+from moe.drift.reference import DRIFT, TENSORS, DriftFeatures, read_reference
+from moe.drift.timeline import DriftRequest, month_of
 from moe.integrity import verify
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -25,23 +25,23 @@ from moe.runs.workspace import Workspace
 EXPERTS = ("news", "forum", "macro")
 
 
-def seen(rows: int, seed: int, **shift: float) -> Seen:
+def seen(rows: int, seed: int, **shift: float) -> DriftFeatures:
     """Texts as a made-up model takes them, each measure shifted by so much."""
     random = np.random.default_rng(seed)
     shares = random.dirichlet([1 + shift.get("shares", 0), 1, 1], rows)
     confidence = 1 / (1 + np.exp(-random.normal(1 - shift.get("confidence", 0), 1, rows)))
-    return Seen(shares, confidence, random.chisquare(8, rows) + shift.get("distance", 0))
+    return DriftFeatures(shares, confidence, random.chisquare(8, rows) + shift.get("distance", 0))
 
 
 def test_what_is_like_validation_rows_is_called_unlike_as_seldom_as_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drifting, "DRAWS", 199)
-    verdicts = [compared(seen(40, 2 * i), seen(60, 2 * i + 1), EXPERTS)["verdict"] for i in range(150)]
+    monkeypatch.setattr(drifting, "PERMUTATIONS", 199)
+    verdicts = [compare_features(seen(40, 2 * i), seen(60, 2 * i + 1), EXPERTS)["verdict"] for i in range(150)]
     assert verdicts.count(UNLIKE) <= 14  # of 150 at one in twenty or less; 15 and more are one chance in a hundred
 
 
 @pytest.mark.parametrize(("name", "shift"), [("shares", 3.0), ("confidence", 1.0), ("distance", 4.0)])
 def test_what_is_shifted_is_called_unlike_by_the_measure_that_was_shifted(name: str, shift: float) -> None:
-    found = compared(seen(150, 1, **{name: shift}), seen(200, 2), EXPERTS)
+    found = compare_features(seen(150, 1, **{name: shift}), seen(200, 2), EXPERTS)
     assert found["verdict"] == UNLIKE
     assert [one for one, its in found["measures"].items() if its["unlike"]] == [name]
     assert found["measures"][name]["value"] > found["measures"][name]["limit"]
@@ -59,15 +59,15 @@ def test_measures_are_those_of_the_books() -> None:
 
 
 def test_few_rows_have_no_verdict_and_a_lone_expert_no_shares() -> None:
-    assert compared(seen(29, 1), seen(60, 2), EXPERTS)["verdict"] == FEW
-    alone = Seen(np.ones((60, 1)), *(getattr(seen(60, 1), name) for name in ("confidence", "distance")))
-    assert set(compared(alone, alone, ("news",))["measures"]) == {"confidence", "distance"}
+    assert compare_features(seen(29, 1), seen(60, 2), EXPERTS)["verdict"] == FEW
+    alone = DriftFeatures(np.ones((60, 1)), *(getattr(seen(60, 1), name) for name in ("confidence", "distance")))
+    assert set(compare_features(alone, alone, ("news",))["measures"]) == {"confidence", "distance"}
 
 
 def test_distance_is_scikit_learns_and_what_lies_off_all_that_was_seen_is_far() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(400, 70)) * np.geomspace(3, 0.05, 70)
-    space = space_of(states, np.array(["news"] * 400), ["news"])
+    space = fit_state_distribution(states, np.array(["news"] * 400), ["news"])
     apart = states - states.mean(0)
     precision = PCA(64, svd_solver="full").fit(apart).get_precision()
     wanted = np.sqrt(np.einsum("nd,de,ne->n", apart, precision, apart))
@@ -80,7 +80,7 @@ def test_distance_is_scikit_learns_and_what_lies_off_all_that_was_seen_is_far() 
 def test_the_nearest_domain_counts() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(200, 5)) + np.repeat([[0.0], [50.0]], 100, axis=0)
-    space = space_of(states, np.array(["news"] * 100 + ["forum"] * 100), ["news", "forum"])
+    space = fit_state_distribution(states, np.array(["news"] * 100 + ["forum"] * 100), ["news", "forum"])
     assert space.distance(states).max() < 6
     assert space.distance(np.full((1, 5), 25.0)) > 20
 
@@ -112,14 +112,14 @@ def test_a_held_out_file_is_alike_and_another_domain_s_is_unlike_from_its_month_
 ) -> None:
     folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
     with pytest.raises(Fault, match="--fit"):
-        drift(folder, Asked(tmp_path / "none.csv"), tmp_path)
+        drift(folder, DriftRequest(tmp_path / "none.csv"), tmp_path)
     told = fit_reference(work, folder)
     assert told["held"] == {"news": 36, "forum": 36}
     check_manifest(folder, "a mixture")
     assert verify(folder)["folders"][0]["remarks"] == []
     held_out = [*work.rows("test")["text"]]
     alike = write_csv(tmp_path / "alike.csv", [{"text": text} for text in held_out])
-    found = drift(folder, Asked(alike), tmp_path / "alike")
+    found = drift(folder, DriftRequest(alike), tmp_path / "alike")
     assert (found["whole"]["verdict"], found["whole"]["rows"], found["months"], found["undated"]) == (
         "alike",
         36,
@@ -129,7 +129,7 @@ def test_a_held_out_file_is_alike_and_another_domain_s_is_unlike_from_its_month_
     old = [{"text": text, "date": "2024-01-05"} for text in held_out]
     new = [{"text": row["text"], "date": "2024-02-05"} for row in made_up_rows("macro")]
     mixed = write_csv(tmp_path / "mixed.csv", [*old, *new, {"text": "", "date": ""}, {"text": "sales", "date": "soon"}])
-    found = drift(folder, Asked(mixed), tmp_path / "mixed")
+    found = drift(folder, DriftRequest(mixed), tmp_path / "mixed")
     assert {name: one["verdict"] for name, one in found["months"].items()} == {"2024-01": "alike", "2024-02": UNLIKE}
     assert (found["rejected"], found["undated"], found["whole"]["verdict"]) == (1, 1, UNLIKE)
     for name, report in (("alike", None), ("mixed", found)):
@@ -147,14 +147,19 @@ def test_what_cannot_be_compared_is_one_sentence(work: Workspace, tmp_path: Path
     fit_reference(work, folder)
     file = write_csv(tmp_path / "few.csv", [{"text": "profit rose", "day": "31.12.2024"}])
     for asked, says in (
-        (Asked(file, when="date"), "a column 'date' in few.csv; found the columns"),
-        (Asked(file, when="day"), "--date-format"),
-        (Asked(file, domain="sports"), "one of the domains news, forum"),
-        (Asked(file, text="words"), "a column 'words'"),
+        (DriftRequest(file, date_column="date"), "a column 'date' in few.csv; found the columns"),
+        (DriftRequest(file, date_column="day"), "--date-format"),
+        (DriftRequest(file, domain="sports"), "one of the domains news, forum"),
+        (DriftRequest(file, text="words"), "a column 'words'"),
     ):
         with pytest.raises(Fault, match=says):
             drift(folder, asked, tmp_path / "out")
-    assert drift(folder, Asked(file, when="day", form="%d.%m.%Y"), tmp_path / "out")["months"]["2024-12"]["rows"] == 1
+    assert (
+        drift(folder, DriftRequest(file, date_column="day", date_format="%d.%m.%Y"), tmp_path / "out")["months"][
+            "2024-12"
+        ]["rows"]
+        == 1
+    )
     (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-8])
     with pytest.raises(Fault, match="another file or none"):
         read_reference(folder)

@@ -11,33 +11,33 @@ from scipy.special import softmax
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
-from moe.evaluation.calibrate import HOTTEST, Said, calibrate, fit, report_of, temperature_of
-from moe.inference.abstention import LEAST
+from moe.evaluation.calibrate import MAX_TEMPERATURE, TaskLogits, calibrate, fit_calibration, calibration_report, fit_temperature
+from moe.inference.abstention import MIN_ROWS
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_texts
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def overconfident(rows: int, factor: float = 2.5, seed: int = 0) -> Said:
+def overconfident(rows: int, factor: float = 2.5, seed: int = 0) -> TaskLogits:
     """Labels drawn as the logits say, then the logits made larger: the temperature to find is the factor."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(rows, 3)) * 2.0
     true = np.array([random.choice(3, p=row) for row in softmax(logits, axis=1)])
-    return Said(logits * factor, true)
+    return TaskLogits(logits * factor, true)
 
 
 def test_the_temperature_that_made_logits_too_sure_is_found() -> None:
-    assert temperature_of(overconfident(8000)) == pytest.approx(2.5, rel=0.06)
-    assert temperature_of(overconfident(8000, 0.4)) == pytest.approx(0.4, rel=0.06)
+    assert fit_temperature(overconfident(8000)) == pytest.approx(2.5, rel=0.06)
+    assert fit_temperature(overconfident(8000, 0.4)) == pytest.approx(0.4, rel=0.06)
 
 
 def test_no_temperature_nearby_has_less_log_loss() -> None:
     one = overconfident(500)
-    best = temperature_of(one)
+    best = fit_temperature(one)
 
     def loss(temperature: float) -> float:
         return -np.log(one.probabilities(temperature)[np.arange(500), one.true]).mean()
@@ -52,7 +52,7 @@ def test_it_is_scikit_learns_temperature() -> None:
     from sklearn.frozen import FrozenEstimator
 
     class Identity(ClassifierMixin, BaseEstimator):
-        def fit(self, x, y):
+        def fit_calibration(self, x, y):
             self.classes_ = np.unique(y)
             return self
 
@@ -65,15 +65,15 @@ def test_it_is_scikit_learns_temperature() -> None:
     one = overconfident(400)
     theirs = CalibratedClassifierCV(FrozenEstimator(Identity().fit(one.logits, one.true)), method="temperature")
     found = theirs.fit(one.logits, one.true).predict_proba(one.logits)
-    np.testing.assert_allclose(one.probabilities(temperature_of(one)), found, atol=1e-4)
+    np.testing.assert_allclose(one.probabilities(fit_temperature(one)), found, atol=1e-4)
 
 
 def test_few_rows_and_faultless_rows_leave_the_temperature_at_1() -> None:
-    few, faultless = overconfident(LEAST - 1), overconfident(200)
-    faultless = Said(faultless.logits, faultless.logits.argmax(1))
-    assert fit(few) == TaskCalibration(temperature=1.0, rows=LEAST - 1)
-    assert fit(faultless).temperature == 1.0
-    report = report_of(Path("x"), {"a": fit(few), "b": fit(faultless)}, {"a": few, "b": faultless}, {})
+    few, faultless = overconfident(MIN_ROWS - 1), overconfident(200)
+    faultless = TaskLogits(faultless.logits, faultless.logits.argmax(1))
+    assert fit_calibration(few) == TaskCalibration(temperature=1.0, rows=MIN_ROWS - 1)
+    assert fit_calibration(faultless).temperature == 1.0
+    report = calibration_report(Path("x"), {"a": fit_calibration(few), "b": fit_calibration(faultless)}, {"a": few, "b": faultless}, {})
     assert "29 validation rows, fewer than 30: T stays 1" in report["tasks"]["a"]["remark"]
     assert "every validation row is right" in report["tasks"]["b"]["remark"]
     assert report["tasks"]["a"]["abstain"]["0.80"] is None
@@ -81,13 +81,13 @@ def test_few_rows_and_faultless_rows_leave_the_temperature_at_1() -> None:
 
 def test_a_model_worse_than_chance_is_held_to_the_hottest() -> None:
     one = overconfident(300)
-    assert temperature_of(Said(-one.logits, one.true)) == pytest.approx(HOTTEST, rel=0.01)
+    assert fit_temperature(TaskLogits(-one.logits, one.true)) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
 
 
 def test_calibrating_mends_ece_and_log_loss_on_rows_it_never_saw() -> None:
     held_out, test = overconfident(1000), overconfident(4000, seed=1)
-    one = fit(held_out)
-    figures = report_of(Path("x"), {"a": one}, {"a": held_out}, {"a": test})["tasks"]["a"]["test"]
+    one = fit_calibration(held_out)
+    figures = calibration_report(Path("x"), {"a": one}, {"a": held_out}, {"a": test})["tasks"]["a"]["test"]
     for name in ("ece", "ece_adaptive", "brier", "log_loss"):
         assert figures["after"][name] < figures["before"][name]
     assert figures["after"]["ece"] < 0.03
@@ -95,7 +95,7 @@ def test_calibrating_mends_ece_and_log_loss_on_rows_it_never_saw() -> None:
 
 def test_a_wanted_accuracy_is_kept_on_rows_it_never_saw() -> None:
     held_out, test = overconfident(3000), overconfident(3000, seed=1)
-    report = report_of(Path("x"), {"a": fit(held_out)}, {"a": held_out}, {"a": test})["tasks"]["a"]["abstain"]
+    report = calibration_report(Path("x"), {"a": fit_calibration(held_out)}, {"a": held_out}, {"a": test})["tasks"]["a"]["abstain"]
     shares = [report[wanted]["test"]["coverage"] for wanted in ("0.80", "0.85", "0.90", "0.95")]
     assert shares == sorted(shares, reverse=True)
     assert 0.1 < shares[-1] < shares[0] < 1
@@ -117,7 +117,7 @@ def test_a_calibrated_folder_is_whole_and_says_the_same_labels_with_other_confid
 ) -> None:
     folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
-    before = answer_texts(texts, Opening(folder).open())
+    before = predict_texts(texts, ModelLoader(folder).open())
     others = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     report = calibrate(work, folder)
     check_manifest(folder, "a mixture")
@@ -127,7 +127,7 @@ def test_a_calibrated_folder_is_whole_and_says_the_same_labels_with_other_confid
     assert {task: one.rows for task, one in found.tasks.items()} == {"news": 36, "forum": 36}
     assert report["tasks"]["news"]["temperature"] == found.temperature("news") != 1
     assert report["tasks"]["forum"]["test"]["rows"] == 18
-    after = answer_texts(texts, Opening(folder).open())
+    after = predict_texts(texts, ModelLoader(folder).open())
     assert [one.label for one in after] == [one.label for one in before]
     for one, other in zip(before, after, strict=True):
         scaled = softmax(np.log(one.probabilities) / found.temperature(one.task))
@@ -149,9 +149,9 @@ def test_calibrating_again_changes_nothing_of_the_same_rows(work: Workspace, tmp
 def test_windows_are_averaged_before_the_temperature(work: Workspace, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
     long = ["profit rose and the bank fell " * 6]
-    (plain,) = answer_texts(long, Opening(folder, windows=True).open())
+    (plain,) = predict_texts(long, ModelLoader(folder, windows=True).open())
     write_calibration(folder, {task: TaskCalibration(temperature=2.0, rows=50) for task in ("news", "forum")})
-    (cooled,) = answer_texts(long, Opening(folder, windows=True).open())
+    (cooled,) = predict_texts(long, ModelLoader(folder, windows=True).open())
     np.testing.assert_allclose(cooled.probabilities, softmax(np.log(plain.probabilities) / 2), atol=1e-6)
 
 

@@ -10,40 +10,40 @@ from mixtures import written
 from rich.console import Console
 
 from experts.errors import Fault
-from moe.bootstrap import Answers, Interval
+from moe.bootstrap import TaskPredictions, Interval
 from moe.evaluation.compare import (
-    FIRST,
-    NONE,
-    SECOND,
-    Known,
+    A_BETTER,
+    NO_DIFFERENCE,
+    B_BETTER,
+    ModelTasks,
     _in_common,
     _set_side_by_side,
     compare,
     comparison_view,
     verdict,
 )
-from moe.membership.update import Target, remove
+from moe.membership.update import UpdateTarget, remove
 from moe.model.backbone import load_backbone
 
 
 @pytest.mark.parametrize(
     ("difference", "word"),
     [
-        (Interval(0.02, -0.01, 0.05), NONE),
-        (Interval(0.02, 0.0, 0.05), NONE),
-        (Interval(0.02, 0.01, 0.05), FIRST),
-        (Interval(-0.02, -0.05, -0.01), SECOND),
+        (Interval(0.02, -0.01, 0.05), NO_DIFFERENCE),
+        (Interval(0.02, 0.0, 0.05), NO_DIFFERENCE),
+        (Interval(0.02, 0.01, 0.05), A_BETTER),
+        (Interval(-0.02, -0.05, -0.01), B_BETTER),
     ],
 )
 def test_a_difference_whose_interval_holds_0_is_none(difference: Interval, word: str) -> None:
     assert verdict(difference) == word
 
 
-def sides() -> tuple[Answers, Answers]:
+def sides() -> tuple[TaskPredictions, TaskPredictions]:
     """A model that is right on 90 of 100 rows, and one that is right on 60 of these."""
     true = np.arange(100) % 2
     said = [np.where(np.arange(100) < right, true, 1 - true)[None] for right in (90, 60)]
-    return Answers(true, said[0], 2), Answers(true, said[1], 2)
+    return TaskPredictions(true, said[0], 2), TaskPredictions(true, said[1], 2)
 
 
 def test_the_table_shows_points_interval_p_and_word() -> None:
@@ -62,17 +62,17 @@ def test_the_table_shows_points_interval_p_and_word() -> None:
 
 
 def test_models_whose_labels_differ_are_not_compared(tmp_path: Path) -> None:
-    first, second = Known({"news": ("down", "up")}, ("news",)), Known({"news": ("up", "down")}, ("news",))
+    first, second = ModelTasks({"news": ("down", "up")}, ("news",)), ModelTasks({"news": ("up", "down")}, ("news",))
     with pytest.raises(Fault, match="the same labels of news in both models; found down, up and up, down"):
         _in_common((tmp_path, tmp_path), first, second)
     with pytest.raises(Fault, match="two models with a task in common"):
-        _in_common((tmp_path, tmp_path), first, Known({"forum": ("up", "down")}, ("forum",)))
+        _in_common((tmp_path, tmp_path), first, ModelTasks({"forum": ("up", "down")}, ("forum",)))
 
 
 def test_mixtures_of_other_domains_are_compared_on_those_of_both(make_work: Make, tmp_path: Path) -> None:
     whole = make_work()
     folder = written(tmp_path / "whole", load_backbone(whole.run.backbone), whole)
-    remove(folder, "forum", Target(tmp_path / "less"))
+    remove(folder, "forum", UpdateTarget(tmp_path / "less"))
     found = compare(whole, (folder, tmp_path / "less"))
     assert list(found["tasks"]) == ["news"]
     assert found["mean"]["rows"] == 18

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.bootstrap import bin_of
-from moe.evaluation.metrics import classification, honesty, regression
+from moe.bootstrap import confidence_bin
+from moe.evaluation.metrics import classification, calibration_metrics, regression
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -42,7 +42,7 @@ def test_scores_by_hand() -> None:
 
 def test_honesty_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
-    report = honesty(probabilities, np.array([0, 1, 1, 1]))
+    report = calibration_metrics(probabilities, np.array([0, 1, 1, 1]))
     gaps = [abs(2 * 0.9 - 1), abs(0.6 - 1), abs(0.7 - 1)]  # bins (.867, .933], (.533, .6], (.667, .733]
     assert report["ece"] == pytest.approx(sum(gaps) / 4)
     assert report["brier"] == pytest.approx((0.02 + 1.62 + 0.32 + 0.18) / 4)
@@ -53,11 +53,11 @@ def test_honest_probabilities_have_no_calibration_error_and_sure_wrong_ones_the_
     random = np.random.default_rng(0)
     first = random.random(40_000)
     probabilities = np.stack([first, 1 - first], axis=1)
-    honest = honesty(probabilities, (random.random(40_000) > first).astype(int))
+    honest = calibration_metrics(probabilities, (random.random(40_000) > first).astype(int))
     assert max(honest["ece"], honest["ece_adaptive"]) < 0.01
-    worst = honesty(np.array([[1.0, 0.0]] * 4), np.ones(4, dtype=int))
+    worst = calibration_metrics(np.array([[1.0, 0.0]] * 4), np.ones(4, dtype=int))
     assert (worst["ece"], worst["ece_adaptive"], worst["brier"]) == (1.0, 1.0, 2.0)
 
 
 def test_a_bin_holds_its_upper_edge_and_all_confidences_have_one() -> None:
-    assert bin_of(np.array([0.0, 1e-9, 1 / 15, 0.0667, 1.0])).tolist() == [0, 0, 0, 1, 14]
+    assert confidence_bin(np.array([0.0, 1e-9, 1 / 15, 0.0667, 1.0])).tolist() == [0, 0, 0, 1, 14]

@@ -17,11 +17,11 @@ from experts.errors import Fault
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.commands import main as cli
 from moe.explain.explain import FIXED, ONE_EXPERT, Explanation, explain
-from moe.explain.lexicon import Asked, lexicon_of_file
+from moe.explain.lexicon import LexiconRequest, build_lexicon
 from moe.explain.terminal import explanation_view
 from moe.inference.calibration import Calibration, TaskCalibration
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 
 TEXT = "Profit rose today, the bank held"
@@ -108,16 +108,16 @@ def test_each_expert_alone_says_what_it_says_when_pinned(predictor: Predictor) -
     found = explain(predictor, "moon bags fell", task="forum", steps=2)
     assert list(found.alone) == ["news", "forum"]
     for name, one in found.alone.items():
-        (pinned,) = answer_texts(["moon bags fell"], predictor, name, "forum" if name == "forum" else None)
+        (pinned,) = predict_texts(["moon bags fell"], predictor, name, "forum" if name == "forum" else None)
         assert (one["label"], one["share"]) == (pinned.label, pytest.approx(found.answer["experts"][name], abs=1e-6))
         assert one["probability"] == pytest.approx(pinned.confidence, abs=1e-5)
 
 
 def test_nothing_of_the_model_is_changed(predictor: Predictor) -> None:
-    before = answer_texts([TEXT], predictor)[0].probabilities
+    before = predict_texts([TEXT], predictor)[0].probabilities
     learning = [parameter.requires_grad for parameter in predictor.model.parameters()]
     explain(predictor, TEXT, steps=2)
-    assert (answer_texts([TEXT], predictor)[0].probabilities == before).all()
+    assert (predict_texts([TEXT], predictor)[0].probabilities == before).all()
     assert [parameter.requires_grad for parameter in predictor.model.parameters()] == learning
     assert all(parameter.grad is None for parameter in predictor.model.parameters())
 
@@ -189,7 +189,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def test_a_corpus_counts_each_word_and_averages_its_weights(predictor: Predictor, corpus: Path) -> None:
-    report = lexicon_of_file(predictor, Asked(file=corpus, task="news", least=1), steps=4)
+    report = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
     (one,) = report["lexicons"]
     counts = {row["word"]: row["count"] for row in one["words"]}
     assert (report["texts"], one["texts"]) == (3, 3)
@@ -207,16 +207,16 @@ def test_a_corpus_counts_each_word_and_averages_its_weights(predictor: Predictor
 
 
 def test_rare_words_and_later_texts_are_left_out(predictor: Predictor, corpus: Path) -> None:
-    (one,) = lexicon_of_file(predictor, Asked(file=corpus, task="news", least=2), steps=2)["lexicons"]
+    (one,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2)["lexicons"]
     assert {row["word"] for row in one["words"]} == {"profit", "bank"}
     assert all(row["spread"] is not None for row in one["words"])
-    assert lexicon_of_file(predictor, Asked(file=corpus, task="news", most=1), steps=2)["texts"] == 1
+    assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2)["texts"] == 1
 
 
 def test_words_do_not_depend_on_the_batch(predictor: Predictor, corpus: Path) -> None:
-    whole = lexicon_of_file(predictor, Asked(file=corpus, task="news", least=1), steps=4)
+    whole = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
     predictor.tokens = 1
-    single = lexicon_of_file(predictor, Asked(file=corpus, task="news", least=1), steps=4)
+    single = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
     for a, b in zip(
         *(sorted(one["lexicons"][0]["words"], key=lambda row: row["word"]) for one in (whole, single)), strict=True
     ):
@@ -278,11 +278,11 @@ def test_without_captum_the_extra_is_named(run: Callable[..., Any], monkeypatch:
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Fault, match=r"finmoe\[explain\]"):
-        Asked(("bank",)).check()
+        LexiconRequest(("bank",)).check()
 
 
 def test_a_lone_expert_is_explained_without_a_router(predictor: Predictor) -> None:
-    with predictor.model.alone("news"):
+    with predictor.model.single_expert("news"):
         found = explain(predictor, TEXT, steps=2)
     assert (found.router, found.unrouted, found.alone) == (None, ONE_EXPERT, {})
 

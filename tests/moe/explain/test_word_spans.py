@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
 from experts.errors import Fault
-from moe.explain.word_spans import read_words
+from moe.explain.word_spans import tokenize_words
 
 
 def by_letter() -> PreTrainedTokenizerFast:
@@ -29,33 +29,33 @@ def by_letter() -> PreTrainedTokenizerFast:
     ],
 )
 def test_words_are_as_people_write_them(text: str, words: list[str]) -> None:
-    found = read_words(text, by_letter(), "{text}", 99)
-    assert [found.said(one) for one in found.words] == words
+    found = tokenize_words(text, by_letter(), "{text}", 99)
+    assert [found.word_text(one) for one in found.words] == words
 
 
 def test_every_token_of_a_word_is_its_own_and_no_other_is() -> None:
-    found = read_words("rates fell", by_letter(), "{text}", 99)
+    found = tokenize_words("rates fell", by_letter(), "{text}", 99)
     assert [one.tokens for one in found.words] == [(0, 1, 2, 3, 4), (6, 7, 8, 9)]
 
 
 def test_words_that_share_a_token_are_one() -> None:
-    found = read_words("profit 上涨", tiny_tokenizer(), "{text}", 99)
-    assert [found.said(one) for one in found.words] == ["profit", "上涨"]
+    found = tokenize_words("profit 上涨", tiny_tokenizer(), "{text}", 99)
+    assert [found.word_text(one) for one in found.words] == ["profit", "上涨"]
 
 
 def test_the_template_is_no_part_of_the_text() -> None:
-    found = read_words("profit rose", tiny_tokenizer(), "the {text} again", 99)
+    found = tokenize_words("profit rose", tiny_tokenizer(), "the {text} again", 99)
     assert [(one.start, one.end, one.tokens) for one in found.words] == [(0, 6, (2,)), (7, 11, (3,))]
 
 
 def test_what_is_cut_has_no_words() -> None:
-    found = read_words("profit rose again", tiny_tokenizer(), "{text}", 4)
+    found = tokenize_words("profit rose again", tiny_tokenizer(), "{text}", 4)
     assert found.truncated
-    assert [found.said(one) for one in found.words] == ["profit", "rose"]
+    assert [found.word_text(one) for one in found.words] == ["profit", "rose"]
 
 
 def test_half_a_pair_of_surrogates_keeps_its_place() -> None:
-    found = read_words("a \ud800 b", by_letter(), "{text}", 99)
+    found = tokenize_words("a \ud800 b", by_letter(), "{text}", 99)
     assert [one.start for one in found.words] == [0, 2, 4]
 
 
@@ -64,4 +64,4 @@ def test_a_tokenizer_without_places_is_refused() -> None:
         is_fast = False
 
     with pytest.raises(Fault, match="places"):
-        read_words("a", Slow(), "{text}", 9)  # type: ignore[arg-type]
+        tokenize_words("a", Slow(), "{text}", 9)  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_texts
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_texts
 from moe.integrity import verify
 from moe.synthetic import write_sample
 
@@ -69,9 +69,9 @@ def test_the_card_tells_experts_limits_and_no_text(out: Path) -> None:
 
 def test_it_is_a_whole_mixture_that_answers_as_the_one_it_was_made_of(folder: Path, out: Path) -> None:
     assert not verify(out)["faults"]
-    ours, theirs = (answer_texts(TEXTS, Opening(one).open()) for one in (folder, out))
+    ours, theirs = (predict_texts(TEXTS, ModelLoader(one).open()) for one in (folder, out))
     assert [one.probabilities.tolist() for one in ours] == [one.probabilities.tolist() for one in theirs]
-    assert Opening(out).open().calibration is not None
+    assert ModelLoader(out).open().calibration is not None
 
 
 def test_without_licence_or_evaluation_it_says_what_to_look_at(folder: Path, tmp_path: Path) -> None:

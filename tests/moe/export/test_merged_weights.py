@@ -19,7 +19,7 @@ from experts.errors import Fault
 from moe.export.merged_weights import write_dense
 from moe.export.selection import Source, alone, together
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.model.backbone import BackboneSettings, _keep_as_loaded
 
 
@@ -48,7 +48,7 @@ def test_a_merge_and_a_shared_expert_alone_fold_too(tmp_path: Path) -> None:
             _, state = pinned(source, name)
             choice = alone(source.model, [name])[0]
         else:
-            with torch.no_grad(), source.model.restricted(alike=True):
+            with torch.no_grad(), source.model.ablated(uniform_gates=True):
                 state = source.model(**tokens(source.model)).pooled
             choice = together(source.model, name, None)
         write_dense(tmp_path / name, source, settings_of(source), choice, quantized=False, overwrite=False)
@@ -62,9 +62,9 @@ def test_a_language_model_keeps_its_head(tmp_path: Path) -> None:
     model = team(save_model(tmp_path / "model", "llama"))
     source = Source(tmp_path / "team", model, "{text}", 64, None)
     given = tokens(model)
-    with torch.no_grad(), model.alone("calls"):
-        assert model.source.language is not None
-        ours = model.source.language.scores(model(**given).pooled[0])
+    with torch.no_grad(), model.single_expert("calls"):
+        assert model.loaded_backbone.lm_head is not None
+        ours = model.loaded_backbone.lm_head.logits(model(**given).pooled[0])
     choice = alone(model, ["calls"])[0]
     found = write_dense(tmp_path / "out", source, settings_of(source), choice, quantized=False, overwrite=False)
     assert not found["heads"]
@@ -110,9 +110,9 @@ def test_the_page_s_code_reads_the_heads_as_the_mixture_does(tmp_path: Path) -> 
     page = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
     (code,) = [body for body in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AutoModel" in body]
     source = opened(tmp_path, heads="averaged")
-    with source.model.alone("news"):
+    with source.model.single_expert("news"):
         predictor = Predictor(source.model, source.template, source.max_length)
-        (wanted,) = answer_texts(["Profit fell less than feared."], predictor, task="news")
+        (wanted,) = predict_texts(["Profit fell less than feared."], predictor, task="news")
     folder = tmp_path / "runs" / "demo" / "export" / "dense"
     choice = alone(source.model, ["news"])[0]
     write_dense(folder, source, settings_of(source), choice, quantized=False, overwrite=False)

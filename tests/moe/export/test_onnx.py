@@ -21,8 +21,8 @@ from moe.export.inference_spec import READING, reading_of
 from moe.export.onnx import GRAPH, MODEL, TOKENIZER, Scored, check_graph, compiled, convert, write_graph, write_openvino
 from moe.export.selection import Source, open_source
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_texts
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_texts
 
 SIZES = ((1, 1), (1, 9), (4, 5), (3, 16))
 
@@ -97,7 +97,7 @@ def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, expo
     for domain, number in ((None, -1), ("forum", 1)):
         out = session.run(reading["outputs"], given | {"domain": np.full(len(some), number)})
         theirs = dict(zip(reading["outputs"], out, strict=True))
-        answers = answer_texts(some, Opening(source.folder).open(), domain, "forum")
+        answers = predict_texts(some, ModelLoader(source.folder).open(), domain, "forum")
         for i, one in enumerate(answers):
             np.testing.assert_allclose(theirs["probabilities/forum"][i], one.probabilities, atol=1e-4)
             np.testing.assert_allclose(theirs["shares"][i], one.shares, atol=1e-4)
@@ -117,7 +117,7 @@ def test_the_page_s_code_answers_without_torch_as_moe_infer_does(
     )
     assert ran.returncode == 0, ran.stderr
     some = ["Profit fell less than feared.", "to the moon, said my broke cousin"]
-    answers = answer_texts(some, Opening(source.folder).open())
+    answers = predict_texts(some, ModelLoader(source.folder).open())
     for line, one in zip(ran.stdout.splitlines(), answers, strict=True):
         assert line.startswith(f"{one.label} {one.confidence:.3g}"[:-1])
 

@@ -68,7 +68,7 @@ def test_an_adapter_is_plain_and_in_every_layer(source: Source, exported: Path) 
 
 def test_cat_is_what_equal_gates_do(source: Source, tmp_path: Path) -> None:
     write_adapters(tmp_path / "out", source, [together(source.model, "cat", None)], overwrite=False)
-    with torch.no_grad(), source.model.restricted(alike=True):
+    with torch.no_grad(), source.model.ablated(uniform_gates=True):
         wanted = source.model(**tokens(source.model)).pooled
     theirs = pooled(loaded(source, tmp_path / "out" / "merged-cat"), source)
     torch.testing.assert_close(theirs, wanted, atol=1e-5, rtol=1e-5)
@@ -83,9 +83,9 @@ def test_a_language_model_s_experts_load_beside_its_head(tmp_path: Path) -> None
     ]
     assert "--max-lora-rank 8" in (tmp_path / "out" / "calls" / "README.md").read_text()
     given = tokens(model)
-    with torch.no_grad(), model.alone("calls"):
-        assert model.source.language is not None
-        ours = model.source.language.scores(model(**given).pooled[0])
+    with torch.no_grad(), model.single_expert("calls"):
+        assert model.loaded_backbone.lm_head is not None
+        ours = model.loaded_backbone.lm_head.logits(model(**given).pooled[0])
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), tmp_path / "out/calls")
     with torch.no_grad():
         theirs = whole(**given).logits[0]

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from experts.atomic_io import whole_folder, write_text
+from experts.atomic_io import atomic_folder, write_text
 from experts.errors import Fault
-from moe.inference.abstention import Kept
+from moe.inference.abstention import RiskCoveragePoint
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
 
-KEPT = (Kept(threshold=0.0, rows=50, right=40), Kept(threshold=0.8, rows=40, right=38))
+KEPT = (RiskCoveragePoint(threshold=0.0, rows=50, right=40), RiskCoveragePoint(threshold=0.8, rows=40, right=38))
 
 
 def model(path: Path, content: str = "weights") -> Path:
     """A folder with a manifest, calibrated."""
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         write_text(folder / "weights", content)
     write_calibration(path, {"news": TaskCalibration(temperature=1.5, rows=50, curve=KEPT)})
     return path

@@ -23,8 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def endless(model: Mixture) -> Mixture:
     """Without an end of text, so that answers have all their tokens."""
-    model.source.tokenizer.eos_token = None
-    model.source.language.whole.generation_config.eos_token_id = None  # type: ignore[union-attr]
+    model.loaded_backbone.tokenizer.eos_token = None
+    model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
     return model
 
 
@@ -35,8 +35,8 @@ def slowly(generator: Generator, ids: list[int], count: int) -> str:
     for _ in range(count):
         row = torch.tensor([ids])
         read = torch.tensor([[1] * start + [0] * (len(ids) - start)])
-        out = model(row, torch.ones_like(row), read=read)
-        ids = [*ids, int(model.source.language.scores(out.pooled[:, -1]).argmax())]  # type: ignore[union-attr]
+        out = model(row, torch.ones_like(row), router_mask=read)
+        ids = [*ids, int(model.loaded_backbone.lm_head.logits(out.pooled[:, -1]).argmax())]  # type: ignore[union-attr]
     return generator.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
@@ -68,7 +68,7 @@ def test_a_pinned_domains_experts_alone_answer(folder: Path) -> None:
     generator = Generator(team(folder), sampling=Sampling(new_tokens=2))
     (one,) = generator.write([generator.tokens(PROMPTS[0])], pin="calls")
     alone = team(folder)
-    alone.only = "calls"
+    alone.active_expert = "calls"
     other = Generator(alone, sampling=Sampling(new_tokens=2))
     (expected,) = other.write([other.tokens(PROMPTS[0])])
     assert one.text == expected.text
@@ -91,9 +91,9 @@ def test_a_chat_template_is_used_where_there_is_one(folder: Path) -> None:
     plain = Generator(model, sampling=few).tokens("profit")
     with pytest.raises(Fault, match="chat template"):
         Generator(model, sampling=few, chat=True)
-    model.source.tokenizer.chat_template = "{% for m in messages %}the {{ m.content }} again{% endfor %}"
+    model.loaded_backbone.tokenizer.chat_template = "{% for m in messages %}the {{ m.content }} again{% endfor %}"
     told = Generator(model, sampling=few)
-    words = model.source.tokenizer.convert_ids_to_tokens
+    words = model.loaded_backbone.tokenizer.convert_ids_to_tokens
     assert words(told.tokens("profit")) == ["the", "profit", "again"]
     assert Generator(model, sampling=few, chat=False).tokens("profit") == plain
 
@@ -114,6 +114,6 @@ def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
     from moe.model.backbone import BackboneSettings, load_backbone
 
     model = team(save_model(tmp_path / "b", "gpt2"))
-    model.source = load_backbone(BackboneSettings(name=str(save_backbone(tmp_path / "plain"))))
+    model.loaded_backbone = load_backbone(BackboneSettings(name=str(save_backbone(tmp_path / "plain"))))
     with pytest.raises(Fault, match="causal language model"):
         Generator(model)

@@ -8,12 +8,12 @@ from mixtures import mixture
 from training_logs import write_run
 
 from moe.errors import Fault
-from moe.evaluation.evaluate import evaluate, write_alone, write_evaluation
-from moe.inference.per_expert import each_alone, heard
+from moe.evaluation.evaluate import evaluate, write_per_expert, write_evaluation
+from moe.inference.per_expert import predict_per_expert, per_expert_columns
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
-from moe.runs.findings import findings_of
+from moe.runs.findings import read_findings
 from moe.runs.reader import read_run
 from moe.runs.workspace import Workspace
 
@@ -32,9 +32,9 @@ def predictor(work: Workspace) -> Predictor:
 
 def test_each_says_what_it_says_when_pinned_in_the_rows_order(predictor: Predictor) -> None:
     predictor.tokens = 4  # several windows
-    said = list(heard(predictor, TEXTS, ["news"] * len(TEXTS)))
+    said = list(per_expert_columns(predictor, TEXTS, ["news"] * len(TEXTS)))
     pinned = {
-        name: answer_texts(TEXTS, predictor, name, "news" if name == "news" else None) for name in ("news", "forum")
+        name: predict_texts(TEXTS, predictor, name, "news" if name == "news" else None) for name in ("news", "forum")
     }
     for name, answers in pinned.items():
         assert [one["alone"][name] for one in said] == [one.label for one in answers]
@@ -44,10 +44,10 @@ def test_each_says_what_it_says_when_pinned_in_the_rows_order(predictor: Predict
 
 
 def test_a_lone_expert_has_nobody_beside_it(predictor: Predictor, tmp_path: Path) -> None:
-    with predictor.model.alone("news"):
-        assert each_alone(predictor, TEXTS[:1], ["news"]) == {}
+    with predictor.model.single_expert("news"):
+        assert predict_per_expert(predictor, TEXTS[:1], ["news"]) == {}
         with pytest.raises(Fault, match="several experts"):
-            write_alone(tmp_path, predictor, [])
+            write_per_expert(tmp_path, predictor, [])
 
 
 def test_what_is_written_is_what_the_report_reads_and_an_older_one_goes(
@@ -57,10 +57,10 @@ def test_what_is_written_is_what_the_report_reads_and_an_older_one_goes(
     folder = run / "evaluation" / "moe-joint"
     report, judged = evaluate(predictor.model, work.rows("test"), "{text}", 16)
     write_evaluation(folder, report, judged)
-    write_alone(folder, predictor, judged)
-    found = findings_of(read_run(run))
+    write_per_expert(folder, predictor, judged)
+    found = read_findings(read_run(run))
     assert len(found.alone) == len(found.rows) == len(judged)
     assert set(found.alone[0].experts) == {"news", "forum"}
     assert sum(one.right for one in found.rows) == sum(one.row.right for one in found.alone)
     write_evaluation(folder, report, judged)
-    assert findings_of(read_run(run)).alone == []
+    assert read_findings(read_run(run)).alone == []

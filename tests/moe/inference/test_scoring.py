@@ -36,8 +36,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def slowly(model: Mixture, prompt: list[int], answer: list[int]) -> tuple[float, bool]:
     ids = torch.tensor([[*prompt, *answer]])
     read = torch.tensor([[1] * len(prompt) + [0] * len(answer)])
-    states = model(ids, torch.ones_like(ids), read=read).pooled[0]
-    scores = model.source.language.scores(states).log_softmax(-1)  # type: ignore[union-attr]
+    states = model(ids, torch.ones_like(ids), router_mask=read).pooled[0]
+    scores = model.loaded_backbone.lm_head.logits(states).log_softmax(-1)  # type: ignore[union-attr]
     places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
     each = [float(scores[place, token]) for place, token in zip(places, answer, strict=True)]
     best = [int(scores[place].argmax()) == token for place, token in zip(places, answer, strict=True)]
@@ -57,7 +57,7 @@ def test_the_most_probable_next_token_is_greedy(model: Mixture) -> None:
     ids = torch.tensor([[1, 5, 9]])
     with torch.no_grad():
         states = model(ids, torch.ones_like(ids)).pooled[0, -1:]
-        best = int(model.source.language.scores(states).argmax())  # type: ignore[union-attr]
+        best = int(model.loaded_backbone.lm_head.logits(states).argmax())  # type: ignore[union-attr]
     (found,) = likelihoods(model, [([1, 5, 9], [best])])
     assert found.greedy
 
@@ -65,13 +65,13 @@ def test_the_most_probable_next_token_is_greedy(model: Mixture) -> None:
 def test_pairs_can_be_pinned_to_a_domain(model: Mixture) -> None:
     free, macro, calls = (likelihoods(model, PAIRS[:1], where)[0].total for where in (None, ["macro"], ["calls"]))
     assert len({round(one, 6) for one in (free, macro, calls)}) == 3
-    with model.restricted(("calls", "filings")):
+    with model.ablated(("calls", "filings")):
         assert likelihoods(model, PAIRS[:1])[0].total == pytest.approx(macro, abs=1e-5)
 
 
 def test_without_any_expert_the_backbone_answers_alone(model: Mixture) -> None:
     ids = torch.tensor([[1, 5, 9, 7]])
-    with torch.no_grad(), model.restricted(tuple(model.bank.attached)):
+    with torch.no_grad(), model.ablated(tuple(model.bank.attached)):
         ours = model(ids, torch.ones_like(ids)).pooled
         model.bank.route(None)
         plain = model.backbone.layers  # the same layers, run by the backbone's own forward below
@@ -100,7 +100,7 @@ def test_where_answers_cannot_be_kept_apart_each_is_run_by_itself(
     model: Mixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = likelihoods(model, PAIRS)
-    monkeypatch.setattr(likelihood, "way_to_pack", lambda *_, **__: None)
+    monkeypatch.setattr(likelihood, "find_packing_mode", lambda *_, **__: None)
     for found, one in zip(likelihoods(model, PAIRS), expected, strict=True):
         assert found.total == pytest.approx(one.total, abs=1e-4)
         assert (found.tokens, found.greedy) == (one.tokens, one.greedy)

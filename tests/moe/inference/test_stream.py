@@ -10,8 +10,8 @@ from mixtures import mixture
 
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from moe.inference.predictor import Predictor, Scores, sign_of
-from moe.inference.stream import answer_each, answer_rows, answer_texts
+from moe.inference.predictor import Predictor, Scores, polarity_of
+from moe.inference.stream import predict_each, predict_rows, predict_texts
 from moe.model.backbone import BackboneSettings, load_backbone
 
 
@@ -26,9 +26,9 @@ TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls o
 
 def test_answers_keep_their_place_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
-    whole = list(answer_rows(rows, predictor))
+    whole = list(predict_rows(rows, predictor))
     predictor.tokens = 1
-    single = list(answer_rows(rows, predictor))
+    single = list(predict_rows(rows, predictor))
     assert [row["id"] for row in whole] == list(range(len(TEXTS)))
     for a, b in zip(whole, single, strict=True):
         assert a["label"] == b["label"]
@@ -44,19 +44,19 @@ def test_a_stream_is_read_a_window_at_a_time(predictor: Predictor) -> None:
             taken += 1
             yield {"text": text}
 
-    next(answer_rows(stream(), predictor))
+    next(predict_rows(stream(), predictor))
     assert taken == predictor.window == 4
 
 
 def test_a_bad_row_keeps_its_place_and_the_others_go_on(predictor: Predictor) -> None:
     rows = [{"text": "bank"}, {"text": None, "error": "missing text"}, {"text": "rates"}]
-    out = list(answer_rows(rows, predictor))
+    out = list(predict_rows(rows, predictor))
     assert [row.get("error") for row in out] == [None, "missing text", None]
     assert "label" not in out[1]
 
 
 def test_probabilities_and_shares_sum_to_one_and_fields_are_there(predictor: Predictor) -> None:
-    (row,) = answer_rows([{"text": "bank"}], predictor)
+    (row,) = predict_rows([{"text": "bank"}], predictor)
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert sum(row["experts"].values()) == pytest.approx(1, abs=1e-5)
     names = {"label", "probabilities", "polarity", "confidence", "experts", "routing_entropy", "truncated"}
@@ -65,34 +65,34 @@ def test_probabilities_and_shares_sum_to_one_and_fields_are_there(predictor: Pre
 
 
 def test_a_pinned_domain_answers_with_its_own_expert(predictor: Predictor) -> None:
-    free = answer_texts(["bank"], predictor)[0].probabilities
-    news, forum = (answer_texts(["bank"], predictor, domain)[0].probabilities for domain in ("news", "forum"))
+    free = predict_texts(["bank"], predictor)[0].probabilities
+    news, forum = (predict_texts(["bank"], predictor, domain)[0].probabilities for domain in ("news", "forum"))
     assert not np.allclose(news, forum)
     assert not np.allclose(free, forum)
 
 
 def test_hard_routing_equals_pinning_the_most_probable_expert(predictor: Predictor) -> None:
-    best = ("news", "forum")[int(answer_texts(["bank"], predictor)[0].shares.argmax())]
-    pinned = answer_texts(["bank"], predictor, best)[0].probabilities
+    best = ("news", "forum")[int(predict_texts(["bank"], predictor)[0].shares.argmax())]
+    pinned = predict_texts(["bank"], predictor, best)[0].probabilities
     predictor.hard = True
-    np.testing.assert_allclose(answer_texts(["bank"], predictor)[0].probabilities, pinned, atol=1e-6)
+    np.testing.assert_allclose(predict_texts(["bank"], predictor)[0].probabilities, pinned, atol=1e-6)
 
 
 def test_long_texts_are_marked_or_averaged_over_windows(predictor: Predictor) -> None:
     text = "profit rose and the bank fell " * 6
-    cut = answer_texts([text, "bank"], predictor)
+    cut = predict_texts([text, "bank"], predictor)
     assert [one.truncated for one in cut] == [True, False]
     predictor.windows = True
-    windowed = answer_texts([text, "bank"], predictor)
+    windowed = predict_texts([text, "bank"], predictor)
     assert not windowed[0].truncated
     assert not np.allclose(windowed[0].probabilities, cut[0].probabilities)
     np.testing.assert_allclose(windowed[1].probabilities, cut[1].probabilities, atol=1e-6)
 
 
 def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
-    assert sign_of(("negative", "neutral", "positive"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
-    assert sign_of(("利空", "中性", "利好"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
-    assert sign_of(("dovish", "neutral", "hawkish"), np.ones(3) / 3) is None
+    assert polarity_of(("negative", "neutral", "positive"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
+    assert polarity_of(("利空", "中性", "利好"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
+    assert polarity_of(("dovish", "neutral", "hawkish"), np.ones(3) / 3) is None
 
 
 def test_unpinned_answers_use_the_label_set_of_the_most_probable_domain(predictor: Predictor) -> None:
@@ -113,9 +113,9 @@ def test_decoders_pad_on_the_right_and_are_frozen(tmp_path: Path) -> None:
 
 def test_texts_may_each_have_their_own_domain_and_task(predictor: Predictor) -> None:
     pins = ["news", None, "forum"]
-    together = answer_each(TEXTS[:3], predictor, pins, [None, None, "news"])
+    together = predict_each(TEXTS[:3], predictor, pins, [None, None, "news"])
     for text, pin, task, one in zip(TEXTS[:3], pins, [None, None, "news"], together, strict=True):
-        (alone,) = answer_texts([text], predictor, pin, task)
+        (alone,) = predict_texts([text], predictor, pin, task)
         assert (one.task, one.label) == (alone.task, alone.label)
         assert one.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
@@ -123,7 +123,7 @@ def test_texts_may_each_have_their_own_domain_and_task(predictor: Predictor) -> 
 def test_one_loaded_model_is_asked_both_ways_in_turn(predictor: Predictor) -> None:
     other = Predictor(predictor.model, "{text}", 16, "hard")
     for asked, expected in ((predictor.asked("hard"), other), (predictor.asked("soft"), predictor)):
-        for one, same in zip(answer_texts(TEXTS, asked), answer_texts(TEXTS, expected), strict=True):
+        for one, same in zip(predict_texts(TEXTS, asked), predict_texts(TEXTS, expected), strict=True):
             assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
     with pytest.raises(Fault, match="a calibrated model, to abstain"):
         predictor.asked("soft", 0.9)

@@ -17,19 +17,19 @@ from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.run import RunSettings
 from moe.inference.predictor import Predictor
 from moe.integrity import verify
-from moe.membership.listing import roster
-from moe.membership.update import Target, add, remove, swap
+from moe.membership.listing import list_experts
+from moe.membership.update import UpdateTarget, add, remove, swap
 from moe.runs.workspace import Workspace
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain
-from router.gate_transfer import START
+from router.gate_transfer import MAX_INITIAL_WEIGHT
 
 THREE = {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum", "macro")}
 
 
 def scores(folder: Path, without: tuple[str, ...] = ()):
     model, card = read_mixture(folder)
-    with model.restricted(without):
+    with model.ablated(without):
         return Predictor(model, card.template, 16).score(TEXTS)
 
 
@@ -53,14 +53,14 @@ def adapting(run: RunSettings, **changed: float) -> RunSettings:
 def test_an_expert_joins_and_the_others_answer_nearly_as_before(merged: Workspace) -> None:
     old, out = merged.out / "moe-init", merged.out / "three"
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
-    told = add(old, merged.expert_folder("macro"), adapting(merged.run), Target(out))
+    told = add(old, merged.expert_folder("macro"), adapting(merged.run), UpdateTarget(out))
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert verify(out)["faults"] == 0
     assert verify(out)["folders"][0]["remarks"] == []
     assert set(told["figures"]) == {"news", "forum", "macro"}
     assert told["figures"]["macro"]["before"] is None
     earlier, now = scores(old), scores(out)
-    assert now.shares[:, 2].max() <= START * 1.001
+    assert now.shares[:, 2].max() <= MAX_INITIAL_WEIGHT * 1.001
     np.testing.assert_allclose(now.shares[:, :2] / now.shares[:, :2].sum(1, keepdims=True), earlier.shares, atol=1e-5)
     for name, logits in earlier.logits.items():
         np.testing.assert_allclose(now.logits[name], logits, atol=0.05)
@@ -70,14 +70,14 @@ def test_an_expert_joins_and_the_others_answer_nearly_as_before(merged: Workspac
 def test_what_learns_is_the_router_and_the_heads_and_the_experts_stay_bit_for_bit(merged: Workspace) -> None:
     run = adapting(merged.run, steps=100, router_lr=0.02, head_lr=0.001)
     out = merged.out / "three"
-    add(merged.out / "moe-init", merged.expert_folder("macro"), run, Target(out))
+    add(merged.out / "moe-init", merged.expert_folder("macro"), run, UpdateTarget(out))
     for name in ("news", "forum", "macro"):
         alone, inside = (folder / ADAPTER for folder in (merged.expert_folder(name), out / "experts" / name))
         assert alone.read_bytes() == inside.read_bytes()
     card = read_card(out)
     assert (card.routed, card.stage, card.steps) == (("news", "forum", "macro"), "moe-adapted", 100)
     assert card.metrics["routing"] > 0.8
-    told = {one["name"]: one for one in roster(out)["experts"]}
+    told = {one["name"]: one for one in list_experts(out)["experts"]}
     assert told["macro"]["trained"] == "6 steps alone"
     assert (merged.out / "logs" / "three" / "trajectory.parquet").is_file()
     assert not (merged.out / "checkpoints" / "three").exists()
@@ -87,7 +87,7 @@ def test_what_learns_is_the_router_and_the_heads_and_the_experts_stay_bit_for_bi
 def test_without_an_expert_the_others_answer_as_if_it_were_not_asked(merged: Workspace) -> None:
     merge_experts(merged, [merged.expert_folder(name) for name in THREE], overwrite=True)
     whole = merged.out / "moe-init"
-    told = remove(whole, "forum", Target(merged.out / "two"))
+    told = remove(whole, "forum", UpdateTarget(merged.out / "two"))
     assert (told["tasks_gone"], told["answered_by"]) == (["forum"], [])
     assert verify(merged.out / "two")["faults"] == 0
     assert read_card(merged.out / "two").routed == ("news", "macro")
@@ -103,7 +103,7 @@ def test_a_swapped_expert_brings_its_weights_and_heads_and_the_router_stays(merg
     old, out, folder = merged.out / "moe-init", merged.out / "newer", merged.expert_folder("forum")
     train_domain(Workspace(merged.run.model_copy(update={"seed": 99}), merged.out / "again"), "forum")
     newer = merged.out / "again" / "experts" / "forum"
-    swap(old, "forum", newer, Target(out))
+    swap(old, "forum", newer, UpdateTarget(out))
     assert verify(out)["faults"] == 0
     assert (out / "experts" / "forum" / ADAPTER).read_bytes() == (newer / ADAPTER).read_bytes()
     for name, tensor in load_tensors(old / "router.safetensors").items():
@@ -115,9 +115,9 @@ def test_a_swapped_expert_brings_its_weights_and_heads_and_the_router_stays(merg
         if name.startswith("experts.news."):
             assert torch.equal(heads[name], tensor)
     with pytest.raises(Fault, match="experts that differ"):
-        swap(old, "forum", folder, Target(merged.out / "same"))
+        swap(old, "forum", folder, UpdateTarget(merged.out / "same"))
     with pytest.raises(Fault, match=r"an expert of the domain news .* found one of forum"):
-        swap(old, "news", newer, Target(merged.out / "other"))
+        swap(old, "news", newer, UpdateTarget(merged.out / "other"))
 
 
 @pytest.mark.parametrize("heads", ["averaged"])
@@ -126,7 +126,7 @@ def test_what_cannot_join_or_leave_is_refused_and_nothing_is_written(merged: Wor
 
     def refused(says: str, model: Path = old, target: Path = out, run=merged.run) -> None:
         with pytest.raises(Fault, match=says):
-            add(model, macro, run, Target(target))
+            add(model, macro, run, UpdateTarget(target))
         assert not out.exists()
 
     refused("another folder for the changed mixture", target=old)
@@ -151,10 +151,10 @@ def test_what_cannot_join_or_leave_is_refused_and_nothing_is_written(merged: Wor
     write_manifest(macro)
     refused("untrained")
     with pytest.raises(Fault, match="one of the experts news, forum"):
-        remove(old, "macro", Target(out))
-    remove(old, "news", Target(out))
+        remove(old, "macro", UpdateTarget(out))
+    remove(old, "news", UpdateTarget(out))
     with pytest.raises(Fault, match="an expert beside forum"):
-        remove(out, "forum", Target(merged.out / "none"))
+        remove(out, "forum", UpdateTarget(merged.out / "none"))
 
 
 @pytest.mark.parametrize("heads", ["per_expert"])
@@ -164,7 +164,7 @@ def test_new_labels_get_a_head_and_a_set_that_is_there_is_shared(merged: Workspa
     domains = THREE | {"macro": THREE["macro"] | wider}
     work = make_work("wide", heads={"merge": "per_expert"}, domains=domains)
     train_domain(work, "macro")
-    add(merged.out / "moe-init", work.expert_folder("macro"), adapting(work.run), Target(work.out / "three"))
+    add(merged.out / "moe-init", work.expert_folder("macro"), adapting(work.run), UpdateTarget(work.out / "three"))
     model, _ = read_mixture(work.out / "three")
     assert list(model.labels.heads) == ["negative-neutral-positive", "dovish-neutral-hawkish"]
     own = load_tensors(work.expert_folder("macro") / "heads.safetensors")
@@ -181,17 +181,17 @@ def test_a_role_joins_a_language_model_s_team(tmp_path: Path) -> None:
     pretrain(work, None, False, False)
     merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
     out = work.out / "three"
-    told = add(work.out / "moe-init", work.expert_folder("macro"), work.run, Target(out))
+    told = add(work.out / "moe-init", work.expert_folder("macro"), work.run, UpdateTarget(out))
     assert verify(out)["faults"] == 0
     assert told["steps"] == 4
     assert set(told["figures"]) == {"news", "forum", "macro"}
     card = read_card(out)
-    assert [(one.name, one.domain().group) for one in card.domains] == [
+    assert [(one.name, one.to_domain().group) for one in card.domains] == [
         ("news", "news"),
         ("forum", "talk"),
         ("macro", "talk"),
     ]
-    assert {one["trained"] for one in roster(out)["experts"]} == {"4 steps alone"}
-    remove(out, "forum", Target(work.out / "two"))
+    assert {one["trained"] for one in list_experts(out)["experts"]} == {"4 steps alone"}
+    remove(out, "forum", UpdateTarget(work.out / "two"))
     assert verify(work.out / "two")["faults"] == 0
     assert read_card(work.out / "two").routed == ("news", "macro")

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moe.model.mixture import Mixture
-from moe.model.packing import way_to_pack
+from moe.model.packing import find_packing_mode
 
 NEW = 6
 
@@ -31,8 +31,8 @@ def prompts() -> tuple[Tensor, Tensor]:
 
 def scores(model: Mixture, states: Tensor) -> Tensor:
     """Scores (B, V) of the token after the last state."""
-    assert model.source.language is not None
-    return model.source.language.scores(states[:, -1])
+    assert model.loaded_backbone.lm_head is not None
+    return model.loaded_backbone.lm_head.logits(states[:, -1])
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def without_cache(model: Mixture, prompt: Tensor) -> list[Tensor]:
     read = torch.ones_like(ids)
     for _ in range(NEW):
         grown = torch.nn.functional.pad(read, (0, ids.shape[1] - read.shape[1]))
-        out = model(ids, torch.ones_like(ids), read=grown)
+        out = model(ids, torch.ones_like(ids), router_mask=grown)
         found.append(scores(model, out.pooled)[0])
         ids = torch.cat([ids, found[-1].argmax().view(1, 1)], 1)
     return found
@@ -51,10 +51,10 @@ def without_cache(model: Mixture, prompt: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def with_cache(model: Mixture, ids: Tensor, mask: Tensor) -> list[Tensor]:
     """The same of several left-padded prompts (B, T) at once, each token run once: scores (B, V) of every step."""
-    assert model.source.language is not None
-    whole, found = model.source.language.whole, []
+    assert model.loaded_backbone.lm_head is not None
+    whole, found = model.loaded_backbone.lm_head.model, []
     cache = DynamicCache()
-    with model.answering(mask.bool()):
+    with model.generation(mask.bool()):
         for _ in range(NEW):
             past = cache.get_seq_length()
             places = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
@@ -83,8 +83,8 @@ def test_a_texts_gates_are_made_once_on_its_prompt_and_a_tokens_with_each(decode
     ids, mask = prompts()
     for unit, shape in (("text", (2, 3)), ("token", (2, 5 + NEW - 1, 3))):
         model = team(decoder, "team", unit)
-        whole = model.source.language.whole  # type: ignore[union-attr]
-        with torch.no_grad(), model.answering(mask.bool()) as said:
+        whole = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
+        with torch.no_grad(), model.generation(mask.bool()) as said:
             whole.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
             assert said().shape == shape
             torch.testing.assert_close(said().sum(-1), torch.ones(shape[:-1]))
@@ -92,13 +92,13 @@ def test_a_texts_gates_are_made_once_on_its_prompt_and_a_tokens_with_each(decode
 
 def test_beams_of_a_text_share_its_gates(decoder: Path) -> None:
     model, (ids, mask) = team(decoder, "soft"), prompts()
-    whole = model.source.language.whole  # type: ignore[union-attr]
-    with torch.no_grad(), model.answering(mask.bool()) as said:
+    whole = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
+    with torch.no_grad(), model.generation(mask.bool()) as said:
         whole.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, num_beams=2, do_sample=False)
         beams = said()
     with torch.no_grad():
         one_by_one = [
-            model(i[m.bool()][None], m[m.bool()][None]).routed.dense[0] for i, m in zip(ids, mask, strict=True)
+            model(i[m.bool()][None], m[m.bool()][None]).routing.probs[0] for i, m in zip(ids, mask, strict=True)
         ]
     torch.testing.assert_close(beams, torch.stack(one_by_one).repeat_interleave(2, 0))
 
@@ -110,16 +110,16 @@ def test_a_later_token_does_not_change_an_earlier_tokens_gate(decoder: Path, kin
     other = ids.clone()
     other[:, -1] = (other[:, -1] + 7) % 99
     with torch.no_grad():
-        first, second = (model(one, torch.ones_like(one)).routed for one in (ids, other))
+        first, second = (model(one, torch.ones_like(one)).routing for one in (ids, other))
     torch.testing.assert_close(first.gates[:, :-1], second.gates[:, :-1])
-    assert not torch.allclose(first.dense[:, -1], second.dense[:, -1])
+    assert not torch.allclose(first.probs[:, -1], second.probs[:, -1])
 
 
 @pytest.mark.parametrize("family_name", DECODERS)
 def test_packed_documents_do_not_see_each_other_through_an_expert(family_name: str, tmp_path: Path) -> None:
     model = team(save_model(tmp_path / "b", family_name))
-    model.only = "calls"
-    lengths, way = (4, 5, 3), way_to_pack(model.backbone)
+    model.active_expert = "calls"
+    lengths, way = (4, 5, 3), find_packing_mode(model.backbone)
     assert way is not None
     ids = torch.randint(4, 99, (1, sum(lengths)), generator=torch.Generator().manual_seed(1))
     places = torch.cat([torch.arange(one) for one in lengths])[None]
@@ -134,7 +134,7 @@ def test_an_answer_is_never_read_by_the_router(decoder: Path) -> None:
     other, read = ids.clone(), torch.tensor([[1, 1, 1, 0, 0]] * 2)
     other[:, 3:] = 50
     with torch.no_grad():
-        first, second = (model(one, torch.ones_like(one), read=read).routed for one in (ids, other))
+        first, second = (model(one, torch.ones_like(one), router_mask=read).routing for one in (ids, other))
     assert torch.equal(first.gates, second.gates)
 
 
@@ -142,6 +142,6 @@ def test_pinned_domains_hold_the_tokens_of_a_text(decoder: Path) -> None:
     model, (ids, _) = team(decoder, "soft", "token"), prompts()
     allowed = torch.tensor([[True, False, False], [False, True, True]])
     with torch.no_grad():
-        gates = model(ids, torch.ones_like(ids), allowed=allowed).routed.gates  # (B, T, E)
+        gates = model(ids, torch.ones_like(ids), allowed=allowed).routing.gates  # (B, T, E)
     assert gates[0, :, 1:].count_nonzero() == 0
     assert gates[1, :, 0].count_nonzero() == 0

@@ -12,7 +12,7 @@ from experts.errors import Fault
 from experts.expert_io import ADAPTER, CARD, read_expert
 from experts.safetensors_io import save_tensors
 from moe.checkpoints.mixture import read_mixture
-from moe.merging.merge import check_parts, merge
+from moe.merging.merge import check_merge, merge
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.training.steps import merge_experts, train_domain
@@ -69,14 +69,14 @@ def test_refusals_name_both_sides(two: Workspace, tmp_path: Path) -> None:
     experts = [read_expert(two.out / "experts" / name) for name in ("news", "forum")]
     backbone = load_backbone(two.run.backbone).id
     with pytest.raises(Fault, match="experts to merge"):
-        check_parts(two.run, [], backbone)
+        check_merge(two.run, [], backbone)
     other = load_backbone(
         two.run.backbone.model_copy(update={"name": str(save_backbone(tmp_path / "other", seed=5))})
     ).id
     with pytest.raises(Fault, match=f"{backbone.sha256[:12]}.*{other.sha256[:12]}"):
-        check_parts(two.run, experts, other)
+        check_merge(two.run, experts, other)
     with pytest.raises(Fault, match=r"a name of its own.*news"):
-        check_parts(two.run, [experts[0], experts[0]], backbone)
+        check_merge(two.run, [experts[0], experts[0]], backbone)
     for change, says in (
         ({"trunk_depth": 0}, "backbone.trunk_depth 1.*0"),
         ({"template": "Text: {text}"}, "template"),
@@ -87,7 +87,7 @@ def test_refusals_name_both_sides(two: Workspace, tmp_path: Path) -> None:
         kept = (folder / CARD).read_text()
         edit_card(folder, **change)
         with pytest.raises(Fault, match=says):
-            check_parts(two.run, [experts[0], read_expert(folder)], backbone)
+            check_merge(two.run, [experts[0], read_expert(folder)], backbone)
         (folder / CARD).write_text(kept)
         write_manifest(folder)
 

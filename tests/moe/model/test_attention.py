@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import Make, tiny_backbone
 
-from moe.model.backbone_ops import SHORT, Attention
-from moe.model.packing import states_of, way_to_pack
+from moe.model.backbone_ops import MAX_EAGER_TOKENS, AttentionSwitch
+from moe.model.packing import backbone_states, find_packing_mode
 from moe.training import trainer as train
 from moe.training.steps import train_domain
 
-LONGEST = SHORT[torch.float32]
+LONGEST = MAX_EAGER_TOKENS[torch.float32]
 PLACES = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 1, 2, 3]])
 
 
@@ -20,16 +20,19 @@ def test_both_codes_give_the_same_states_and_gradients(family: str) -> None:
     model = tiny_backbone(family).eval()
     model.config.use_cache = False
     ids = torch.randint(4, 99, (2, 7), generator=torch.Generator().manual_seed(1))
-    attention, way, mask = Attention(model), way_to_pack(model), torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
-    asked = torch.randn(12, 32, generator=torch.Generator().manual_seed(2))  # a sum of squares no norm would let change
-    packed = [way.inputs(PLACES, torch.float32)] if way else []
+    attention, mode = AttentionSwitch(model), find_packing_mode(model)
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    upstream = torch.randn(
+        12, 32, generator=torch.Generator().manual_seed(2)
+    )  # a sum of squares hides what a norm does
+    packed = [mode.inputs(PLACES, torch.float32)] if mode else []
     for inputs in ({"attention_mask": mask}, *packed):
         found = []
         for tokens in (LONGEST + 1, LONGEST):
-            attention.suit(tokens)
+            attention.select(tokens)
             model.zero_grad()
-            states = states_of(model, ids, **inputs)[mask.bool()]  # (N, D)
-            (states * asked).sum().backward()
+            states = backbone_states(model, ids, **inputs)[mask.bool()]  # (N, D)
+            (states * upstream).sum().backward()
             found.append((states, model.get_input_embeddings().weight.grad))
         for one, other in zip(*found, strict=True):
             size = float(one.abs().max())
@@ -39,14 +42,14 @@ def test_both_codes_give_the_same_states_and_gradients(family: str) -> None:
 
 def test_short_rows_change_it_longer_ones_and_restoring_bring_the_backbone_s_own_again() -> None:
     model = tiny_backbone("bert")
-    attention = Attention(model)
+    attention = AttentionSwitch(model)
     own = model.config._attn_implementation
     assert own == "sdpa"
-    attention.suit(LONGEST)
+    attention.select(LONGEST)
     assert model.config._attn_implementation == "eager"
-    attention.suit(LONGEST + 1)
+    attention.select(LONGEST + 1)
     assert model.config._attn_implementation == own
-    attention.suit(1)
+    attention.select(1)
     attention.restore()
     assert model.config._attn_implementation == own
 
@@ -54,8 +57,8 @@ def test_short_rows_change_it_longer_ones_and_restoring_bring_the_backbone_s_own
 def test_a_choice_that_somebody_made_stays() -> None:
     model = tiny_backbone("bert")
     model.set_attn_implementation("eager")
-    attention = Attention(model)
-    attention.suit(LONGEST + 1)
+    attention = AttentionSwitch(model)
+    attention.select(LONGEST + 1)
     assert model.config._attn_implementation == "eager"
 
 

@@ -8,22 +8,22 @@ from conftest import save_backbone
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from experts.errors import Fault
+from moe.model import backbone
 from moe.model.backbone import (
     BackboneSettings,
     compute_dtype,
-    identify,
+    identify_backbone,
     load_backbone,
     load_tokenizer,
-    read_config,
+    read_backbone_config,
     shipped_folder,
 )
-from moe.model.mixture import backbone
 
 
 def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> None:
     import sys
 
-    assert identify(BackboneSettings()).sha256 == backbone.SHIPPED_SHA256
+    assert identify_backbone(BackboneSettings()).sha256 == backbone.SHIPPED_SHA256
     assert backbone.SHIPPED_PACKAGE not in sys.modules
     assert (shipped_folder() / "model.safetensors").is_file()
 
@@ -31,7 +31,7 @@ def test_the_shipped_backbone_has_its_hash_and_its_code_is_not_imported() -> Non
 def test_a_shipped_file_with_another_hash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "SHIPPED_SHA256", "0" * 64)
     with pytest.raises(Fault, match="shipped backbone with sha256 000000000000"):
-        identify(BackboneSettings())
+        identify_backbone(BackboneSettings())
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "not a name", "/no/such/folder"])
@@ -58,10 +58,10 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
 def test_several_weight_files_have_one_hash_that_tells_each_change(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "b")
     (folder / "more.safetensors").write_bytes(b"one")
-    first = identify(BackboneSettings(name=str(folder))).sha256
+    first = identify_backbone(BackboneSettings(name=str(folder))).sha256
     (folder / "more.safetensors").write_bytes(b"two")
     backbone._digest.cache_clear()
-    assert identify(BackboneSettings(name=str(folder))).sha256 != first
+    assert identify_backbone(BackboneSettings(name=str(folder))).sha256 != first
 
 
 def test_dropout_is_refused_where_the_layers_have_none(tmp_path: Path) -> None:

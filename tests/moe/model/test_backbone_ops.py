@@ -15,12 +15,12 @@ from torch import Tensor
 
 from moe.config.stages import JOINT
 from moe.model.backbone import load_backbone
-from moe.model.backbone_ops import recomputed
+from moe.model.backbone_ops import activation_checkpointing
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain, train_router
-from moe.training.trainer import choose_learners
+from moe.training.trainer import set_trainable
 
 
 def learning(family: str, place: Path) -> tuple[Mixture, Workspace]:
@@ -29,7 +29,7 @@ def learning(family: str, place: Path) -> tuple[Mixture, Workspace]:
         write_csv(place / "data" / f"{name}.csv", made_up_rows(name))
     work = Workspace(tiny_run(folder, place / "data"), place)
     model = mixture(load_backbone(work.run.backbone), work)
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     return model.train(), work
 
 
@@ -54,7 +54,7 @@ def test_layers_run_again_teach_the_same_in_every_family_with_dropout_too(family
     model, work = learning(family, tmp_path)
     model.bank.set_dropout(0.3)
     plain, much = taught(model, work, nullcontext)
-    again, little = taught(model, work, lambda: recomputed(model.backbone, model.bank.trunk_depth))
+    again, little = taught(model, work, lambda: activation_checkpointing(model.backbone, model.bank.trunk_depth))
     assert plain.keys() == again.keys()
     for name, grad in plain.items():
         torch.testing.assert_close(
@@ -67,7 +67,7 @@ def test_nothing_is_left_of_it_behind(make_work: Make) -> None:
     model = mixture(load_backbone(make_work().run.backbone), make_work())
     layers = list(model.backbone.encoder.layer)
     before = [layer.forward for layer in layers], model.backbone.config.use_cache
-    with recomputed(model.backbone, 1):
+    with activation_checkpointing(model.backbone, 1):
         assert layers[0].forward == before[0][0], "the trunk has no way back"
         assert layers[1].forward != before[0][1]
     assert ([layer.forward for layer in layers], model.backbone.config.use_cache) == before

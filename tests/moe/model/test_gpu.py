@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe.config.stages import JOINT, WARMUP, Stage
 from moe.model.backbone import load_backbone
-from moe.training.trainer import choose_learners
+from moe.training.trainer import set_trainable
 
 META = torch.device("meta")  # like a GPU it does not compute with the CPU's tensors, and unlike one it is always there
 
@@ -81,11 +81,11 @@ def test_all_that_a_pass_and_a_step_touch_lies_on_the_backbones_device(
     given = {key: value.to(META) for key, value in tokens(model).items()}
     pinned = torch.ones(3, 2, dtype=torch.bool, device=META)
     with Pretending():
-        for options in ({}, {"allowed": pinned}, {"hard": True}, {"trunk": model.look(**given)[0]}):
+        for options in ({}, {"allowed": pinned}, {"hard": True}, {"trunk": model.encode_trunk(**given)[0]}):
             assert model(**given, **options).pooled.device == META
-        with model.alone("news"):
+        with model.single_expert("news"):
             assert model(**given).pooled.device == META
-        choose_learners(model.train(), stage, None)
+        set_trainable(model.train(), stage, None)
         batch = {key: value.to(META) for key, value in batch_of(model, work).items()}
         objective(model, stage)(model(**batch), batch).backward()
     learns = [p for p in model.parameters() if p.requires_grad and p.grad is not None]

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from experts.errors import Fault
 from moe.model import lm_head as language
 from moe.model.backbone import BackboneSettings, load_backbone
-from moe.model.lm_head import IGNORED, LanguageHead, kind_of, next_tokens
+from moe.model.lm_head import IGNORE_INDEX, LMHead, lm_kind, next_token_labels
 
 
 def whole(family: str) -> PreTrainedModel:
@@ -30,16 +30,16 @@ def ids_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_encoders_predict_masked_tokens_and_decoders_the_next(family: str) -> None:
-    assert kind_of(tiny_backbone(family).config) == ("causal" if family in DECODERS else "masked")
+    assert lm_kind(tiny_backbone(family).config) == ("causal" if family in DECODERS else "masked")
 
 
 def test_scores_of_given_states_are_those_of_the_whole_model(family: str) -> None:
     model, (ids, mask) = whole(family), ids_and_mask()
-    head = LanguageHead(model)
+    head = LMHead(model)
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits  # (B, T, V)
         states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
-        torch.testing.assert_close(head.scores(states.flatten(0, 1)), expected.flatten(0, 1))
+        torch.testing.assert_close(head.logits(states.flatten(0, 1)), expected.flatten(0, 1))
         again = model(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(again, expected)
 
@@ -52,25 +52,25 @@ def test_the_loss_of_next_tokens_is_transformers_own_in_value_and_gradient(
     model, (ids, mask) = whole(family_name), ids_and_mask()
     states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.detach()
     mine, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()
-    labels = next_tokens(ids, mask)
-    LanguageHead(model).losses(mine, labels).mean().backward()
+    labels = next_token_labels(ids, mask)
+    LMHead(model).token_losses(mine, labels).mean().backward()
     logits = model.get_output_embeddings()(theirs)  # (B, T, V)
-    model.loss_function(logits, ids.masked_fill(mask == 0, IGNORED), vocab_size=99).backward()
+    model.loss_function(logits, ids.masked_fill(mask == 0, IGNORE_INDEX), vocab_size=99).backward()
     torch.testing.assert_close(mine.grad, theirs.grad)
 
 
 def test_labels_of_next_tokens_are_what_follows_and_only_where_it_is_asked_for() -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
-    assert next_tokens(ids, torch.tensor([[1, 1, 1, 1]])).tolist() == [[6, 7, 8, IGNORED]]
-    assert next_tokens(ids, torch.tensor([[0, 0, 1, 0]])).tolist() == [[IGNORED, 7, IGNORED, IGNORED]]
+    assert next_token_labels(ids, torch.tensor([[1, 1, 1, 1]])).tolist() == [[6, 7, 8, IGNORE_INDEX]]
+    assert next_token_labels(ids, torch.tensor([[0, 0, 1, 0]])).tolist() == [[IGNORE_INDEX, 7, IGNORE_INDEX, IGNORE_INDEX]]
 
 
 def test_losses_come_in_the_order_of_the_batch() -> None:
     model, (ids, mask) = whole("gpt2"), ids_and_mask()
-    head, labels = LanguageHead(model), next_tokens(ids, mask)
+    head, labels = LMHead(model), next_token_labels(ids, mask)
     with torch.no_grad():
         states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-        found = head.losses(states, labels)  # (N,)
+        found = head.token_losses(states, labels)  # (N,)
         by_hand = -model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)  # (B, T, V)
     assert len(found) == 6 + 4
     torch.testing.assert_close(found[0], by_hand[0, 0, ids[0, 1]])
@@ -82,16 +82,16 @@ def test_a_backbone_is_loaded_with_its_own_head(tmp_path: Path, family_name: str
     model, (ids, mask) = whole(family_name), ids_and_mask()
     model.save_pretrained(tmp_path / "b")
     tiny_tokenizer().save_pretrained(tmp_path / "b")
-    loaded = load_backbone(BackboneSettings(name=str(tmp_path / "b"), dtype="float32"), language=True)
-    assert loaded.language is not None
+    loaded = load_backbone(BackboneSettings(name=str(tmp_path / "b"), dtype="float32"), lm_head=True)
+    assert loaded.lm_head is not None
     assert type(loaded.model) is type(load_backbone(BackboneSettings(name=str(tmp_path / "b"))).model)
     with torch.no_grad():
         states = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state
         expected = model(input_ids=ids, attention_mask=mask).logits
-    torch.testing.assert_close(loaded.language.scores(states.flatten(0, 1)), expected.flatten(0, 1))
-    assert not any(parameter.requires_grad for parameter in loaded.language.whole.parameters())
+    torch.testing.assert_close(loaded.lm_head.logits(states.flatten(0, 1)), expected.flatten(0, 1))
+    assert not any(parameter.requires_grad for parameter in loaded.lm_head.model.parameters())
 
 
 def test_a_head_that_is_not_among_the_weights_is_one_sentence() -> None:
     with pytest.raises(Fault, match=r"language-model head of 'default'.*missing.*saved with its head"):
-        load_backbone(BackboneSettings(), language=True)
+        load_backbone(BackboneSettings(), lm_head=True)

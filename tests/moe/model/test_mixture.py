@@ -14,9 +14,9 @@ from moe.config.stages import JOINT, WARMUP, LossSettings
 from moe.model.backbone import load_backbone
 from moe.model.heads import LabelTables, mask_logits
 from moe.runs.workspace import Workspace
-from moe.training.global_batch import join
-from moe.training.objective import Objective, Shared
-from moe.training.trainer import choose_learners
+from moe.training.global_batch import gather_batch
+from moe.training.objective import Objective, LossContext
+from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 
@@ -55,8 +55,8 @@ def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_wor
     next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
     batch = tokens(model)
     with torch.no_grad():
-        before = model.eval()(**batch).routed.logits
-        after = model.train()(**batch).routed.logits
+        before = model.eval()(**batch).routing.logits
+        after = model.train()(**batch).routing.logits
     torch.testing.assert_close(after, before)
 
 
@@ -69,7 +69,7 @@ def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(ma
         quiet, again = model.eval()(**batch), model(**batch)
         first, second = model.train()(**batch), model(**batch)
     torch.testing.assert_close(again.pooled, quiet.pooled)
-    torch.testing.assert_close(first.routed.logits, quiet.routed.logits)
+    torch.testing.assert_close(first.routing.logits, quiet.routing.logits)
     assert not torch.allclose(first.pooled, second.pooled, atol=1e-3)
 
 
@@ -77,7 +77,7 @@ def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(ma
 def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: Make, heads: str) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, heads=heads)
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     model.train()
     batch = batch_of(model, work)
     objective(model)(model(**batch), batch).backward()
@@ -91,13 +91,13 @@ def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: M
 def test_hard_gates_over_two_experts_a_role_still_teach_the_router(make_work: Make) -> None:
     work = make_work(domains={"forum": {"experts": 2}})
     model = mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     model.train()
     batch = batch_of(model, work)
     out = model(**batch)
-    inside = out.routed.gates[:, 1:]
+    inside = out.routing.gates[:, 1:]
     assert ((inside > 0).sum(1) == 1).all(), "one expert of the role is on"
-    torch.testing.assert_close(out.routed.gates.sum(1), torch.ones(len(inside)))
+    torch.testing.assert_close(out.routing.gates.sum(1), torch.ones(len(inside)))
     objective(model)(out, batch).backward()
     assert model.gate.net[-1].weight.grad.any()
     assert not model.detach_gates
@@ -106,13 +106,13 @@ def test_hard_gates_over_two_experts_a_role_still_teach_the_router(make_work: Ma
 def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
-    choose_learners(model, WARMUP, None)
+    set_trainable(model, WARMUP, None)
     assert model.detach_gates
     model.train()
     batch = batch_of(model, work)
     out = model(**batch)
     loss = objective(model, WARMUP)
-    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
+    losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     losses["classes"].backward()
     assert all(p.grad is None for p in model.gate.parameters())
     assert any(p.grad is not None for p in model.heads.parameters())
@@ -121,12 +121,12 @@ def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make)
 def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work).eval()
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     batch = batch_of(model, work)
     loss = objective(model, JOINT, inner="constant", classes="cross_entropy")
     out = model(**batch)
-    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
-    (grad,) = torch.autograd.grad(sum(losses.values()), out.routed.branch, retain_graph=True)
+    losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
+    (grad,) = torch.autograd.grad(sum(losses.values()), out.routing.logits_for_loss, retain_graph=True)
     expected = float(grad.norm() * len(grad) ** 0.5)
     seen: list[float] = []
     loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
@@ -138,12 +138,12 @@ def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
 def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work).eval()
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     batch = batch_of(model, work)
     settings = LossSettings(measured="parameters", classes="cross_entropy")
-    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.owners, seed=0, shared=Shared.of(model))
+    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, shared=LossContext.of(model))
     out = model(**batch)
-    losses, _ = loss._sentiment_losses(join([(out, batch)], model.owners))
+    losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     expected = {}
     for name, one in losses.items():
         gradients = torch.autograd.grad(
@@ -164,7 +164,7 @@ def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> Non
     model.gate.logits = lambda summary, inner=model.gate.logits: seen.append(summary) or inner(summary)
     with torch.no_grad():
         model(**tokens(model))
-        short = model.source.tokenizer(TEXTS[:1], return_tensors="pt")
+        short = model.loaded_backbone.tokenizer(TEXTS[:1], return_tensors="pt")
         model(input_ids=short["input_ids"], attention_mask=short["attention_mask"])
     torch.testing.assert_close(seen[0][:1], seen[1], atol=1e-5, rtol=1e-5)
 
@@ -223,10 +223,10 @@ def test_a_dropped_expert_is_not_asked_and_the_others_share_its_weight(make_work
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad():
-        free = model(**tokens(model)).routed.gates  # (B, E)
-        with model.restricted(without=["news"]):
-            gates = model(**tokens(model)).routed.gates  # (B, E)
-        again = model(**tokens(model)).routed.gates  # (B, E)
+        free = model(**tokens(model)).routing.gates  # (B, E)
+        with model.ablated(without=["news"]):
+            gates = model(**tokens(model)).routing.gates  # (B, E)
+        again = model(**tokens(model)).routing.gates  # (B, E)
     assert gates[:, 0].eq(0).all()
     torch.testing.assert_close(gates[:, 1:], free[:, 1:] / free[:, 1:].sum(1, keepdim=True))
     torch.testing.assert_close(again, free)
@@ -236,18 +236,18 @@ def test_a_pinned_text_whose_experts_are_all_dropped_goes_to_the_others(make_wor
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
     pinned = torch.tensor([[True, False], [False, True], [True, False]])
-    with torch.no_grad(), model.restricted(without=["news"]):
-        gates = model(**tokens(model), allowed=pinned, hard=True).routed.gates  # (B, E)
+    with torch.no_grad(), model.ablated(without=["news"]):
+        gates = model(**tokens(model), allowed=pinned, hard=True).routing.gates  # (B, E)
     assert gates.tolist() == [[0.0, 1.0]] * 3
 
 
 def test_even_gates_are_equal_whatever_the_router_says(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, experts=2)
-    with torch.no_grad(), model.restricted(alike=True):
-        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.full((3, 3), 1 / 3))
-    with torch.no_grad(), model.restricted(without=["news"], alike=True):
-        torch.testing.assert_close(model(**tokens(model)).routed.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
+    with torch.no_grad(), model.ablated(uniform_gates=True):
+        torch.testing.assert_close(model(**tokens(model)).routing.gates, torch.full((3, 3), 1 / 3))
+    with torch.no_grad(), model.ablated(without=["news"], uniform_gates=True):
+        torch.testing.assert_close(model(**tokens(model)).routing.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from moe.checkpoints.mixture import read_mixture
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.training.steps import merge_experts, train_domain, train_router
 
 
@@ -28,7 +28,7 @@ def test_a_bfloat16_backbone_trains_experts_kept_in_fp32(make_work: Make) -> Non
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     model, _ = read_mixture(folder)
     assert model.backbone.dtype == torch.bfloat16
-    assert 0.99 < answer_texts(["profit rose"], Predictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
+    assert 0.99 < predict_texts(["profit rose"], Predictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
 
 
 def test_nf4_weights_are_wrapped_trained_and_left_out_of_the_folder(make_work: Make) -> None:
@@ -41,5 +41,5 @@ def test_nf4_weights_are_wrapped_trained_and_left_out_of_the_folder(make_work: M
     for path in folder.rglob("*.safetensors"):
         assert not [key for key in load_file(path) if "quant" in key or "embeddings" in key]
     again, _ = read_mixture(folder)
-    a, b = (answer_texts(["profit rose"], Predictor(one, "{text}", 16))[0].probabilities for one in (model, again))
+    a, b = (predict_texts(["profit rose"], Predictor(one, "{text}", 16))[0].probabilities for one in (model, again))
     assert a.tolist() == b.tolist()

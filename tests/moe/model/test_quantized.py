@@ -14,7 +14,7 @@ from experts.errors import Fault
 from experts.gated_linear import GatedLinear
 from moe.checkpoints.mixture import read_mixture
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 
@@ -53,7 +53,7 @@ def test_no_weight_of_the_backbone_is_saved_and_a_copy_answers_the_same(work: Wo
         assert path.stat().st_size < 100_000
     one, two = (read_mixture(folder)[0] for _ in range(2))
     assert any(isinstance(module, kind_of(work)) for module in one.modules())
-    first, again, second = (answer_texts(TEXTS, Predictor(model, "{text}", 16)) for model in (one, one, two))
+    first, again, second = (predict_texts(TEXTS, Predictor(model, "{text}", 16)) for model in (one, one, two))
     for a, b, c in zip(first, again, second, strict=True):
         np.testing.assert_array_equal(a.probabilities, b.probabilities)
         np.testing.assert_array_equal(a.probabilities, c.probabilities)

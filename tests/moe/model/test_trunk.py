@@ -30,12 +30,12 @@ def two_layers(family: str, make_work: Make) -> Mixture:
 def spread(model: Mixture) -> None:
     """Let the router send two of the five texts to one expert and the rest to the other."""
     model.gate.net[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
-    logits = model.look(*tokens(model))[1].logits  # (B, G + E)
+    logits = model.encode_trunk(*tokens(model))[1].logits  # (B, G + E)
     model.gate.net[-1].bias[0] -= (logits[:, 0] - logits[:, 1]).quantile(0.4)
 
 
 def tokens(model: Mixture) -> tuple[Tensor, Tensor]:
-    out = model.source.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    out = model.loaded_backbone.tokenizer(TEXTS, padding=True, return_tensors="pt")
     return out["input_ids"], out["attention_mask"]
 
 
@@ -44,10 +44,10 @@ def test_the_trunk_then_the_rest_equals_one_pass(family: str, make_work: Make) -
     model = two_layers(family, make_work)
     ids, mask = tokens(model)
     whole = model(ids, mask)
-    states, routed = model.look(ids, mask)
+    states, routed = model.encode_trunk(ids, mask)
     rest = model(ids, mask, trunk=states)
     torch.testing.assert_close(rest.pooled, whole.pooled, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(routed.gates, whole.routed.gates)
+    torch.testing.assert_close(routed.gates, whole.routing.gates)
     torch.testing.assert_close(model(ids, mask).pooled, whole.pooled, atol=1e-6, rtol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_the_trunk_then_the_rest_equals_one_pass(family: str, make_work: Make) -
 def test_given_states_are_what_the_rest_reads_and_the_trunk_does_not_run(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
     ids, mask = tokens(model)
-    states, _ = model.look(ids, mask)
+    states, _ = model.encode_trunk(ids, mask)
     runs: list[int] = []
     inner = next(
         m for m in model.trunk.layers[0].modules() if isinstance(m, torch.nn.LayerNorm) or "Norm" in type(m).__name__
@@ -75,7 +75,7 @@ def test_hard_answers_in_two_phases_equal_those_in_one(family: str, make_work: M
     two = predictor.score(TEXTS)
     for head, logits in one.logits.items():
         np.testing.assert_allclose(two.logits[head], logits.numpy(), atol=1e-4, rtol=1e-4)
-    np.testing.assert_allclose(two.shares, one.routed.dense.numpy(), atol=1e-5)
+    np.testing.assert_allclose(two.shares, one.routing.probs.numpy(), atol=1e-5)
     assert len(set(two.shares.argmax(1))) == 2, "both experts answered"
 
 
@@ -84,8 +84,8 @@ def test_a_failed_pass_leaves_the_model_as_it_was(make_work: Make) -> None:
     ids, mask = tokens(model)
     with torch.no_grad():
         before = model(ids, mask).pooled
-        states, _ = model.look(ids, mask)
-        with pytest.raises(RuntimeError), model.alone("news"):
+        states, _ = model.encode_trunk(ids, mask)
+        with pytest.raises(RuntimeError), model.single_expert("news"):
             model(ids, mask, trunk=states[:, :1].expand(-1, 3, -1))
         torch.testing.assert_close(model(ids, mask).pooled, before)
     assert all(layer.folded is None for layer in model.bank._gated.values())

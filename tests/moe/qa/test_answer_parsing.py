@@ -5,7 +5,7 @@ An answer is taken for what it says, and for nothing where it says none or sever
 
 import pytest
 
-from moe.qa.answer_parsing import chosen, entities, number, plain
+from moe.qa.answer_parsing import parse_choice, parse_entities, parse_number, normalize_text
 
 TONES = ("negative", "neutral", "positive")
 
@@ -23,14 +23,14 @@ TONES = ("negative", "neutral", "positive")
     ],
 )
 def test_a_choice_is_named_once_or_not_at_all(answer: str, choice: str | None) -> None:
-    assert chosen(answer, TONES) == choice
+    assert parse_choice(answer, TONES) == choice
 
 
 def test_a_choice_inside_a_longer_one_is_not_named() -> None:
-    assert chosen("It is a strong buy, I think", ("buy", "strong buy")) == "strong buy"
-    assert chosen("out of claim", ("in claim", "out of claim")) == "out of claim"
-    assert chosen("这是利好消息", ("利好", "利空")) is None, "words without spaces are not searched"
-    assert chosen("利好", ("利好", "利空")) == "利好"
+    assert parse_choice("It is a strong buy, I think", ("buy", "strong buy")) == "strong buy"
+    assert parse_choice("out of claim", ("in claim", "out of claim")) == "out of claim"
+    assert parse_choice("这是利好消息", ("利好", "利空")) is None, "words without spaces are not searched"
+    assert parse_choice("利好", ("利好", "利空")) == "利好"
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,15 @@ def test_a_choice_inside_a_longer_one_is_not_named() -> None:
     ],
 )
 def test_the_first_figure_is_read_with_its_sign_and_percent(answer: str, found: tuple[float, bool] | None) -> None:
-    assert number(answer) == found
+    assert parse_number(answer) == found
 
 
 def test_names_are_read_line_by_line() -> None:
-    assert entities("Ann Lee, PER\nAcme, Inc., ORG") == {("ann lee", "PER"), ("acme inc", "ORG")}
-    assert entities("none") == set()
-    assert entities("There are some.") is None
-    assert entities("") is None
+    assert parse_entities("Ann Lee, PER\nAcme, Inc., ORG") == {("ann lee", "PER"), ("acme inc", "ORG")}
+    assert parse_entities("none") == set()
+    assert parse_entities("There are some.") is None
+    assert parse_entities("") is None
 
 
 def test_words_are_compared_without_articles_case_and_punctuation() -> None:
-    assert plain("The  fixed-price type!") == plain("fixedprice type")
+    assert normalize_text("The  fixed-price type!") == normalize_text("fixedprice type")

@@ -9,8 +9,8 @@ from corpora import SPOKEN, taught_below
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
-from moe.inference.loading import open_language
-from moe.qa.evaluate import Sitting, answers_of, exam_of_folder, examine, questions_in, questions_of, report_of
+from moe.inference.loading import load_language_model
+from moe.qa.evaluate import EvalSettings, qa_predictions_by_task, evaluate_qa_folder, answer_questions, load_file_questions, load_run_questions, qa_report
 from moe.runs.workspace import Workspace
 
 
@@ -22,8 +22,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_a_taught_team_answers_the_run_s_test_questions_and_the_bare_backbone_does_not(taught: Workspace) -> None:
     folder = taught.out / "moe-instruct"
-    found = exam_of_folder(taught, folder)
-    bare = exam_of_folder(taught, folder, bare=True)
+    found = evaluate_qa_folder(taught, folder)
+    bare = evaluate_qa_folder(taught, folder, bare=True)
     assert found["tasks"].keys() == {"news-tone", "forum-tone"}
     assert found["questions"] == 48
     assert found["mean"]["accuracy"] > 0.7
@@ -36,11 +36,11 @@ def test_a_taught_team_answers_the_run_s_test_questions_and_the_bare_backbone_do
 
 
 def test_written_answers_are_those_that_are_likeliest_where_choices_are_one_token(taught: Workspace) -> None:
-    model, template = open_language(taught.out / "moe-instruct")
-    asked = questions_of(taught, ["news-tone"], 12)
+    model, template = load_language_model(taught.out / "moe-instruct")
+    asked = load_run_questions(taught, ["news-tone"], 12)
     assert len(asked) == 12
-    by_choice = examine(model, template, asked)
-    written = examine(model, template, asked, Sitting("generation"))
+    by_choice = answer_questions(model, template, asked)
+    written = answer_questions(model, template, asked, EvalSettings("generation"))
     first = [one.said.split()[0] if one.said else "" for one in written]
     same = [one.said == word for one, word in zip(by_choice, first, strict=True) if word in SPOKEN]
     assert len(same) > 6
@@ -48,24 +48,24 @@ def test_written_answers_are_those_that_are_likeliest_where_choices_are_one_toke
 
 
 def test_a_prompt_that_fills_the_context_is_missing_and_no_other_is_lost(taught: Workspace) -> None:
-    model, template = open_language(taught.out / "moe-instruct")
-    one, other = questions_of(taught, ["news-tone"], 2)
+    model, template = load_language_model(taught.out / "moe-instruct")
+    one, other = load_run_questions(taught, ["news-tone"], 2)
     asked = [replace(one, prompt=" ".join([one.prompt] * 9)), other]
     for by in ("likelihood", "generation"):
-        marked = examine(model, template, asked, Sitting(by))  # type: ignore[arg-type]
+        marked = answer_questions(model, template, asked, EvalSettings(by))  # type: ignore[arg-type]
         assert marked[0].taken is None
         assert not marked[0].right
         assert marked[1].said
-        assert report_of(marked, Sitting())["tasks"]["news-tone"]["missing"] >= 0.5
+        assert qa_report(marked, EvalSettings())["tasks"]["news-tone"]["missing"] >= 0.5
 
 
 def test_pinned_and_hard_exams_are_held_too(taught: Workspace) -> None:
-    model, template = open_language(taught.out / "moe-instruct")
-    asked = questions_of(taught, (), 3)
-    for sitting in (Sitting(pin=True), Sitting(hard=True), Sitting("generation", pin=True)):
-        marked = examine(model, template, asked, sitting)
+    model, template = load_language_model(taught.out / "moe-instruct")
+    asked = load_run_questions(taught, (), 3)
+    for sitting in (EvalSettings(pin=True), EvalSettings(hard=True), EvalSettings("generation", pin=True)):
+        marked = answer_questions(model, template, asked, sitting)
         assert [one.asked for one in marked] == asked
-        assert answers_of(marked).keys() == {"news-tone", "forum-tone"}
+        assert qa_predictions_by_task(marked).keys() == {"news-tone", "forum-tone"}
 
 
 def test_a_flare_file_needs_no_task_in_the_config(taught: Workspace, tmp_path: Path) -> None:
@@ -75,21 +75,21 @@ def test_a_flare_file_needs_no_task_in_the_config(taught: Workspace, tmp_path: P
     ]
     path = tmp_path / "flare.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    asked = questions_in(path, "fomc", taught)
+    asked = load_file_questions(path, "fomc", taught)
     assert [(one.prompt, one.answer, one.choices, one.kind) for one in asked] == [
         (f"moon {word}", word, SPOKEN, "choice") for word in SPOKEN
     ]
-    found = exam_of_folder(taught, taught.out / "moe-instruct", ["fomc"], path)
+    found = evaluate_qa_folder(taught, taught.out / "moe-instruct", ["fomc"], path)
     assert found["tasks"]["fomc"]["rows"] == 3
 
 
 def test_unknown_tasks_ways_and_files_are_refused_in_a_sentence(taught: Workspace, tmp_path: Path) -> None:
     folder = taught.out / "moe-instruct"
     with pytest.raises(Fault, match="news-tone"):
-        exam_of_folder(taught, folder, ["news-tune"])
+        evaluate_qa_folder(taught, folder, ["news-tune"])
     with pytest.raises(Fault, match="likelihood, generation"):
-        exam_of_folder(taught, folder, sitting=Sitting("luck"))  # type: ignore[arg-type]
+        evaluate_qa_folder(taught, folder, sitting=EvalSettings("luck"))  # type: ignore[arg-type]
     with pytest.raises(Fault, match="one task with --data"):
-        exam_of_folder(taught, folder, (), tmp_path / "x.jsonl")
+        evaluate_qa_folder(taught, folder, (), tmp_path / "x.jsonl")
     with pytest.raises(Fault, match="fbp"):
-        questions_in(tmp_path / "x.jsonl", "fbp", taught)
+        load_file_questions(tmp_path / "x.jsonl", "fbp", taught)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from moe.data.prompt_templates import Kind
-from moe.qa.scoring import Asked, mark, report
+from moe.data.prompt_templates import AnswerType
+from moe.qa.scoring import EvalQuestion, score_answer, score_report
 
 TONES = ("negative", "neutral", "positive")
 
 
-def asked(answer: str, kind: Kind = "choice", choices: tuple[str, ...] = TONES) -> Asked:
-    return Asked("1", "task", "news", "?", answer, choices if kind == "choice" else (), kind)
+def asked(answer: str, kind: AnswerType = "choice", choices: tuple[str, ...] = TONES) -> EvalQuestion:
+    return EvalQuestion("1", "task", "news", "?", answer, choices if kind == "choice" else (), kind)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ def asked(answer: str, kind: Kind = "choice", choices: tuple[str, ...] = TONES) 
     ],
 )
 def test_figures_count_by_value_within_a_hundredth_and_words_word_for_word(answer: str, said: str, right: bool) -> None:
-    assert mark(asked(answer, "number"), said).right is right
+    assert score_answer(asked(answer, "number"), said).right is right
 
 
 def test_an_answer_that_names_no_choice_is_missing_and_wrong_but_no_class() -> None:
     said = ["positive", "dunno", "neutral", "negative or positive"]
     true = ["positive", "positive", "negative", "negative"]
-    found = report([mark(asked(answer), one) for answer, one in zip(true, said, strict=True)])
+    found = score_report([score_answer(asked(answer), one) for answer, one in zip(true, said, strict=True)])
     assert found["missing"] == 0.5
     assert found["accuracy"] == 0.25
     assert found["confusion"]["rows"] == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], "the last column is no label's"
@@ -41,14 +41,14 @@ def test_an_answer_that_names_no_choice_is_missing_and_wrong_but_no_class() -> N
 
 
 def test_a_perfect_exam_has_perfect_figures() -> None:
-    found = report([mark(asked(tone), f"It is {tone}.") for tone in TONES])
+    found = score_report([score_answer(asked(tone), f"It is {tone}.") for tone in TONES])
     assert (found["accuracy"], found["macro_f1"], found["mcc"], found["missing"]) == (1.0, 1.0, 1.0, 0.0)
     assert found["accuracy_interval"] == [1.0, 1.0]
 
 
 def test_names_are_counted_one_by_one() -> None:
     rows = [("Ann, PER\nAcme, ORG", "Ann, PER\nBerlin, LOC"), ("none", "none"), ("Bob, PER", "well")]
-    found = report([mark(asked(true, "entities"), said) for true, said in rows])
+    found = score_report([score_answer(asked(true, "entities"), said) for true, said in rows])
     assert found["entity_precision"] == pytest.approx(1 / 2)
     assert found["entity_recall"] == pytest.approx(1 / 3)
     assert found["entity_f1"] == pytest.approx(0.4)
@@ -57,5 +57,5 @@ def test_names_are_counted_one_by_one() -> None:
 
 
 def test_a_figure_without_a_figure_is_missing() -> None:
-    one = mark(asked("12", "number"), "no idea")
+    one = score_answer(asked("12", "number"), "no idea")
     assert (one.taken, one.right) == (None, False)

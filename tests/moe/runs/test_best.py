@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.runs.best import RESULT, answering_model, best_model, meant_by, write_result
+from moe.runs.best import RESULT, default_model, best_model, resolve_model_folder, write_result
 
 
 def test_the_mixture_that_was_named_is_the_best_and_without_a_name_the_last(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_the_mixture_that_was_named_is_the_best_and_without_a_name_the_last(tmp_
     (tmp_path / "router-warmup").mkdir()
     assert best_model(tmp_path) == tmp_path / "router-warmup"
     write_result(tmp_path, {}, "moe-init", "it won")
-    assert best_model(tmp_path) == answering_model(tmp_path) == tmp_path / "moe-init"
+    assert best_model(tmp_path) == default_model(tmp_path) == tmp_path / "moe-init"
 
 
 @pytest.mark.parametrize("content", ['{"best": "../../elsewhere"}', '{"best": null}', "[]", "{}", "{"])
@@ -31,8 +31,8 @@ def test_a_run_without_a_mixture_says_what_to_do(tmp_path: Path) -> None:
 def test_a_runs_folder_stands_for_its_best_mixture_and_any_other_for_itself(tmp_path: Path) -> None:
     run, expert = tmp_path / "run", tmp_path / "run" / "experts" / "news"
     expert.mkdir(parents=True)
-    assert [meant_by(one) for one in (run, expert, tmp_path / "none")] == [run, expert, tmp_path / "none"]
+    assert [resolve_model_folder(one) for one in (run, expert, tmp_path / "none")] == [run, expert, tmp_path / "none"]
     for name in ("moe-init", "router-warmup"):
         (run / name).mkdir()
     write_result(run, {}, "moe-init", "it won")
-    assert [meant_by(one) for one in (run, run / "router-warmup")] == [run / "moe-init", run / "router-warmup"]
+    assert [resolve_model_folder(one) for one in (run, run / "router-warmup")] == [run / "moe-init", run / "router-warmup"]

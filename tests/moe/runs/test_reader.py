@@ -6,7 +6,7 @@ import pytest
 from training_logs import joint_lines, step, write_log, write_run
 
 from moe.errors import Fault
-from moe.runs.reader import labels_of, read_run
+from moe.runs.reader import run_labels, read_run
 
 
 def test_a_run_tells_its_stages_in_order_its_experts_and_its_seed(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_broken_result_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_runs_are_called_by_name_and_by_path_where_the_names_agree() -> None:
-    assert labels_of(Path("runs/dao"), Path("runs/constant")) == ("dao", "constant")
-    assert labels_of(Path("a/demo"), Path("b/demo")) == ("a/demo", "b/demo")
+    assert run_labels(Path("runs/dao"), Path("runs/constant")) == ("dao", "constant")
+    assert run_labels(Path("a/demo"), Path("b/demo")) == ("a/demo", "b/demo")
     with pytest.raises(Fault, match="the same folder"):
-        labels_of(Path("runs/demo"), Path("runs/../runs/demo/"))
+        run_labels(Path("runs/demo"), Path("runs/../runs/demo/"))

@@ -16,7 +16,7 @@ from training_logs import step, write_log
 from moe.errors import Fault, Interrupted
 from moe.runs.training_log import LOG, LOSSES, PARQUET, read_trajectory, write_trajectory
 from moe.training import callbacks
-from moe.training.callbacks import Clock, JsonLog
+from moe.training.callbacks import StepTimer, JsonLog
 from moe.training.steps import merge_experts, train_domain, train_router
 
 
@@ -129,7 +129,7 @@ def test_no_log_is_no_trajectory_and_a_broken_table_is_refused(tmp_path: Path) -
 def test_the_clock_counts_neither_evaluations_nor_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 13.0, 14.0, 20.0, 50.0, 52.0])
     monkeypatch.setattr(callbacks, "perf_counter", lambda: next(now))
-    clock, rest = Clock(torch.device("cpu")), (None, None, None)
+    clock, rest = StepTimer(torch.device("cpu")), (None, None, None)
     clock.on_train_begin(*rest)  # 10
     assert clock.read()["seconds"] == 3
     clock.on_log(*rest)  # 14
@@ -142,7 +142,7 @@ def test_on_a_gpu_memory_is_the_stage_s_own_peak_there(monkeypatch: pytest.Monke
     peak = {"bytes": 5 * 2**30}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.update(bytes=2**20))
-    clock = Clock(torch.device("cuda", 0))
+    clock = StepTimer(torch.device("cuda", 0))
     assert clock.read()["memory_mib"] == 5 * 1024
     clock.on_train_begin(None, None, None)
     assert clock.read()["memory_mib"] == 1

@@ -482,7 +482,7 @@ def test_a_language_model_is_chatted_with(opened: Any, tmp_path: Path) -> None:
     service = make_service(team, max_new_tokens=8)
     engine: Any = service.served.engine
     engine.tokenizer.eos_token = None  # so that it has something to say
-    engine.model.source.language.whole.generation_config.eos_token_id = None
+    engine.model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None
     with listening(service) as url:
         page = opened(url, quiet=True, viewport=PHONE)
         page.get_by_label("Your turn").fill("moon bags")

@@ -15,7 +15,7 @@ from serving import make_service
 from starlette.testclient import TestClient
 
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import open_language
+from moe.inference.loading import load_language_model
 from moe.serve.app import make_app
 from moe.serve.model_manager import Service
 
@@ -34,7 +34,7 @@ def service(folder: Path) -> Service:
     found = make_service(folder)
     whole: Any = found.served.engine
     whole.tokenizer.eos_token = None  # so that answers have all their tokens
-    whole.model.source.language.whole.generation_config.eos_token_id = None
+    whole.model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None
     return found
 
 
@@ -51,10 +51,10 @@ def theirs(asking: TestClient) -> openai.OpenAI:
 
 
 def expected(folder: Path, sampling: Sampling, pin: str | None = None) -> Any:
-    model, template = open_language(folder)
+    model, template = load_language_model(folder)
     generator = Generator(model, template, sampling)
     generator.tokenizer.eos_token = None
-    model.source.language.whole.generation_config.eos_token_id = None  # type: ignore[union-attr]
+    model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
     return generator.write([generator.tokens(TURN[0]["content"])], pin)[0]
 
 

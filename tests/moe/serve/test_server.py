@@ -20,8 +20,8 @@ from corpora import save_model
 from mixtures import written, written_team
 from serving import ROOT, Running, running
 
-from moe.inference.loading import Opening
-from moe.inference.stream import answer_rows
+from moe.inference.loading import ModelLoader
+from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.serve.server import _bound
@@ -96,7 +96,7 @@ async def ask(client: httpx.AsyncClient, texts: list[str]) -> httpx.Response:
 @pytest.mark.slow
 def test_many_clients_are_answered_through_swaps_and_the_end_drops_none(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "as it was")
-    expected = {row["text"]: row for row in answer_rows([{"text": one} for one in TEXTS], Opening(folder).open())}
+    expected = {row["text"]: row for row in predict_rows([{"text": one} for one in TEXTS], ModelLoader(folder).open())}
     with running(folder) as service:
         found = asyncio.run(_loaded(service, folder, tmp_path / "as it was"))
         assert service.process.wait(60) == 0

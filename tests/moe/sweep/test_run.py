@@ -17,7 +17,7 @@ from moe.sweep.grid import read_plan
 from moe.sweep.run import sweep
 from moe.sweep.search import JOURNAL
 from moe.sweep.trials import figures, quality
-from moe.training.trainer import _Loop
+from moe.training.trainer import _StageTrainer
 
 FIGURES = {"accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1", "mse", "mae", "rmse", "r2"}
 EXPERTS = "run: tiny.yaml\nuntil: expert\ndomains: [news]\n"
@@ -96,8 +96,8 @@ def test_a_second_call_trains_nothing_and_new_values_and_seeds_add_points(
 ) -> None:
     first = sweep(written(place, EXPERTS + "over: {lora.r: [2]}\nseeds: [1]"), place / "out")
     trained: list[str] = []
-    plain = _Loop.train
-    monkeypatch.setattr(_Loop, "train", lambda self, **kw: trained.append(self.args.output_dir) or plain(self, **kw))
+    plain = _StageTrainer.train
+    monkeypatch.setattr(_StageTrainer, "train", lambda self, **kw: trained.append(self.args.output_dir) or plain(self, **kw))
     assert sweep(place / "sweep.yaml", place / "out") == first
     assert not trained
     sweep(written(place, EXPERTS + "over: {lora.r: [4, 2]}\nseeds: [1, 2]"), place / "out")
@@ -109,7 +109,7 @@ def test_a_second_call_trains_nothing_and_new_values_and_seeds_add_points(
 
 def test_ctrl_c_leaves_what_is_finished_and_the_next_call_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, steps = written(place, EXPERTS + "over: {lora.r: [2, 4]}"), []
-    plain = _Loop.training_step
+    plain = _StageTrainer.training_step
 
     def pressed(self, *args, **kwargs):
         steps.append(self.state.global_step)
@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_what_is_finished_and_the_next_call_goes_on(place: Path, m
         return plain(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "training_step", pressed)
+        patch.setattr(_StageTrainer, "training_step", pressed)
         with pytest.raises(Interrupted):
             sweep(path, place / "out")
         assert len(lines(place / "out")) == 1
@@ -156,14 +156,14 @@ def test_an_expert_on_top_of_a_shared_one_has_it_trained_first(place: Path) -> N
 def test_a_point_whose_training_fails_is_told_and_the_others_go_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = _Loop.training_step
+    plain = _StageTrainer.training_step
 
     def broken(self, *args, **kwargs):
         if self.settings.lr == 1.0:
             raise Fault("a finite loss", "nan", "lower the stage's lr")
         return plain(self, *args, **kwargs)
 
-    monkeypatch.setattr(_Loop, "training_step", broken)
+    monkeypatch.setattr(_StageTrainer, "training_step", broken)
     content = sweep(written(place, EXPERTS + "over: {stages.expert.lr: [1.0, 0.01]}"), place / "out")
     assert len(content["points"]) == 1
     assert "a finite loss" in next(iter(content["failed"].values()))
@@ -196,14 +196,14 @@ def test_a_search_draws_points_within_its_ranges_and_goes_on_to_more(place: Path
 
 def test_a_search_takes_up_the_trial_that_was_stopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(place, SEARCH.replace("TRIALS", "1"))
-    plain = _Loop.training_step
+    plain = _StageTrainer.training_step
 
     def pressed(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
         return plain(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "training_step", pressed)
+        patch.setattr(_StageTrainer, "training_step", pressed)
         with pytest.raises(Interrupted):
             sweep(path, place / "out")
     sweep(path, place / "out")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moe.checkpoints.expert import read_alone
+from moe.checkpoints.expert import load_single_expert
 from moe.config.run import load_run
 from moe.evaluation.baselines import baseline_reports
 from moe.evaluation.evaluate import evaluate
@@ -25,7 +25,7 @@ def accuracies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[floa
         work = Workspace(load_run(None, sets), tmp_path_factory.mktemp(domain))
         counts = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
         train_domain(work, domain)
-        model, run = read_alone(work.expert_folder(domain))
+        model, run = load_single_expert(work.expert_folder(domain))
         report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
         found[domain] = counts[domain]["accuracy"], report["tasks"][domain]["accuracy"]
     print(found)

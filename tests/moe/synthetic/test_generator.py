@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from experts.errors import Fault
-from moe.synthetic import COLUMNS, DOMAINS, GRAMMARS, draws, generate, write_sample
-from moe.synthetic.grammar import SIGNS, Draw, Side, draw
+from moe.synthetic import COLUMNS, DOMAINS, GRAMMARS, generate, generate_draws, write_sample
+from moe.synthetic.grammar import SIGNS, DrawnText, Side, draw_text
 
 SIGN_OF = {"negative": -1, "neutral": 0, "positive": 1}
 
@@ -35,8 +35,8 @@ def rows_of(domain: str) -> tuple[dict[str, Any], ...]:
 
 
 @cache
-def draws_of(domain: str) -> tuple[tuple[str, Draw], ...]:
-    return tuple(draws(domain))
+def draws_of(domain: str) -> tuple[tuple[str, DrawnText], ...]:
+    return tuple(generate_draws(domain))
 
 
 def of_split(domain: str, *splits: str) -> tuple[list[str], list[str]]:
@@ -116,7 +116,7 @@ def test_no_word_put_into_a_test_text_occurs_in_a_training_text_of_any_domain() 
 
 
 def test_rows_are_the_draws_in_order() -> None:
-    for row, (split, one) in zip(generate("macro", 300), draws("macro", 300), strict=True):
+    for row, (split, one) in zip(generate("macro", 300), generate_draws("macro", 300), strict=True):
         assert (row["text"].lower(), row["split"], SIGN_OF[row["label"]]) == (one.text.lower(), split, one.sign)
 
 
@@ -146,7 +146,9 @@ SMALL = Side(
 
 
 def test_a_label_is_the_product_of_the_signs_of_the_slots() -> None:
-    by_text = {one.text: one.sign for sign in (-1, 0, 1) for one in (draw(SMALL, sign, Random(i)) for i in range(80))}
+    by_text = {
+        one.text: one.sign for sign in (-1, 0, 1) for one in (draw_text(SMALL, sign, Random(i)) for i in range(80))
+    }
     assert by_text["Ann did not lose"] == 1
     assert by_text["Ann did not win big"] == -1
     assert by_text["Ann may lose"] == 0
@@ -155,16 +157,16 @@ def test_a_label_is_the_product_of_the_signs_of_the_slots() -> None:
 
 def test_a_figures_direction_is_a_sign() -> None:
     for i in range(200):
-        one = draw(SMALL, i % 3 - 1, Random(i))
+        one = draw_text(SMALL, i % 3 - 1, Random(i))
         if found := re.fullmatch(r"Ann: (.+) from (\d+) to (\d+)", one.text):
             x, y = int(found[2]), int(found[3])
             assert ((y > x) - (y < x)) * (1 if found[1] == "win big" else -1) == one.sign
 
 
 def test_stronger_words_score_higher_and_neutral_texts_have_no_strength() -> None:
-    strengths = {one.text: one.strength for one in (draw(SMALL, 1, Random(i)) for i in range(80))}
+    strengths = {one.text: one.strength for one in (draw_text(SMALL, 1, Random(i)) for i in range(80))}
     assert strengths["Ann did win big"] > strengths["Ann did not lose"] > 0
-    assert draw(SMALL, 0, Random(0)).strength == 0
+    assert draw_text(SMALL, 0, Random(0)).strength == 0
 
 
 def test_written_files_hold_the_rows_and_the_readme_says_they_are_made_up(tmp_path: Path) -> None:

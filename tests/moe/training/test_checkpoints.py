@@ -15,9 +15,9 @@ from signals import LONG, interrupt_at
 from experts.atomic_io import write_manifest
 from moe.errors import Fault, Interrupted
 from moe.runs.workspace import Workspace
-from moe.training.checkpoints import last_whole, random_state, restore_random
+from moe.training.checkpoints import last_complete_checkpoint, get_rng_state, set_rng_state
 from moe.training.steps import train_domain
-from moe.training.trainer import _Loop
+from moe.training.trainer import _StageTrainer
 
 
 def weights(work: Workspace) -> dict[str, torch.Tensor]:
@@ -31,9 +31,9 @@ def test_the_newest_whole_checkpoint_is_taken_and_halves_are_taken_away(tmp_path
     for step in (4, 10, 12):
         write_manifest(tmp_path / f"checkpoint-{step}")
     (tmp_path / "checkpoint-12" / "weights").write_text("cut")
-    assert last_whole(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
-    assert last_whole(tmp_path / "none") is None
+    assert last_complete_checkpoint(tmp_path / "none") is None
 
 
 def test_resume_goes_on_before_a_checkpoint_that_was_cut(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +62,13 @@ def test_a_checkpoint_holds_tensors_and_json_alone(make_work: Make, monkeypatch:
 def test_random_numbers_go_on_where_they_stood() -> None:
     random.gauss(0, 1)
     np.random.normal()
-    state = random_state()
+    state = get_rng_state()
 
     def draws() -> list[float]:
         return [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), torch.rand(()).item()]
 
     expected = draws()
-    restore_random(state)
+    set_rng_state(state)
     assert draws() == expected
 
 
@@ -78,7 +78,7 @@ def test_sigterm_saves_and_tells_its_number(make_work: Make, monkeypatch: pytest
     with pytest.raises(Interrupted) as stopped:
         train_domain(work, "news")
     assert stopped.value.number == signal.SIGTERM
-    assert last_whole(work.checkpoints("news")) == work.checkpoints("news") / "checkpoint-6"
+    assert last_complete_checkpoint(work.checkpoints("news")) == work.checkpoints("news") / "checkpoint-6"
     assert signal.getsignal(signal.SIGTERM) == before, "the handler of before is back"
 
 
@@ -111,7 +111,7 @@ def test_a_stage_that_was_stopped_early_and_killed_before_its_folder_was_written
         patch.setattr("moe.training.steps.write_expert", killed)
         with pytest.raises(KeyboardInterrupt):
             train_domain(work, "news")
-    monkeypatch.setattr(_Loop, "training_step", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(_StageTrainer, "training_step", lambda *_: pytest.fail("it goes on"))
     train_domain(work, "news", resume=True)
     from experts.expert_io import read_expert
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.console import told_time
-from moe.data.sampler import DomainBatches
-from moe.runs.dry_run import Probe, Spread
+from moe.data.sampler import DomainBatchSampler
+from moe.runs.dry_run import DryRun, BatchSubset
 from moe.runs.workspace import Workspace
-from moe.training.cost_estimate import Figures, plan, plan_view
+from moe.training.cost_estimate import Figures, estimate_cost, cost_view
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_domain, train_router, train_shared
@@ -34,7 +34,7 @@ def by_name(found: Figures) -> dict[str, Figures]:
 
 def test_it_foretells_the_steps_evaluations_and_weights_of_a_run(make_work: Make) -> None:
     over = {"shared": {"r": 2}, "stages": {"expert": {"steps": 14, "evals": 3, "patience": 9}}}
-    foretold = by_name(plan(make_work("plan", **over)))
+    foretold = by_name(estimate_cost(make_work("plan", **over)))
     work = make_work("run", **over)
     train_shared(work)
     for domain in ("news", "forum"):
@@ -52,7 +52,7 @@ def test_it_foretells_the_steps_evaluations_and_weights_of_a_run(make_work: Make
 @pytest.mark.slow
 def test_a_language_model_s_run_is_foretold_from_its_corpora_and_questions(tmp_path: Path) -> None:
     few = {"shared": {"steps": 13}, "pretrain": {"steps": 12}, "instruct": {"steps": 11}}
-    foretold = by_name(plan(asking(tmp_path, stages=few, shared={"r": 2})))
+    foretold = by_name(estimate_cost(asking(tmp_path, stages=few, shared={"r": 2})))
     work = asking(tmp_path, stages=few, shared={"r": 2})
     pretrain_shared(work)
     pretrain(work)
@@ -67,7 +67,7 @@ def test_a_language_model_s_run_is_foretold_from_its_corpora_and_questions(tmp_p
 
 def test_nothing_is_kept_but_the_rows_that_were_read(make_work: Make, capsys: pytest.CaptureFixture[str]) -> None:
     work = make_work()
-    found = plan(work)
+    found = estimate_cost(work)
     assert [path.name for path in work.out.iterdir()] == ["data"]
     assert "macro-F1" not in capsys.readouterr().err, "figures of a trial are no figures"
     for one in found["stages"]:
@@ -76,13 +76,13 @@ def test_nothing_is_kept_but_the_rows_that_were_read(make_work: Make, capsys: py
     each = sum(one["seconds"] for one in found["stages"])
     assert found["seconds"] == pytest.approx(each + found["start_seconds"])
     console = Console(width=200, record=True)
-    console.print(plan_view(found))
+    console.print(cost_view(found))
     assert "moe-joint" in (said := console.export_text())
     assert "together" in said
 
 
 def test_an_evaluation_counts_for_all_the_rows_that_it_left_out(make_work: Make) -> None:
-    probe = Probe(rows=9)
+    probe = DryRun(rows=9)
     work = make_work()
     work.probe = probe
     rows = work.rows("validation")
@@ -93,17 +93,17 @@ def test_an_evaluation_counts_for_all_the_rows_that_it_left_out(make_work: Make)
 
 def test_a_few_batches_stand_for_all_the_dearest_first() -> None:
     lengths = np.arange(1, 161)
-    whole = DomainBatches(np.zeros(160, int), lengths, 4, 1.0, 3)
-    cost = [len(rows) * lengths[rows].max() for rows in Spread(whole, 9)]
+    whole = DomainBatchSampler(np.zeros(160, int), lengths, 4, 1.0, 3)
+    cost = [len(rows) * lengths[rows].max() for rows in BatchSubset(whole, 9)]
     every = [len(rows) * lengths[rows].max() for rows in whole]
     assert cost[0] == max(every)
     assert np.mean(cost[1:]) == pytest.approx(np.mean(every), rel=0.05)
-    assert len(Spread(DomainBatches(np.zeros(6, int), lengths[:6], 4, 1.0, 3), 9)) == 2
+    assert len(BatchSubset(DomainBatchSampler(np.zeros(6, int), lengths[:6], 4, 1.0, 3), 9)) == 2
 
 
 def test_what_cannot_be_trained_cannot_be_planned(make_work: Make) -> None:
     with pytest.raises(Fault, match="found nothing there"):
-        plan(make_work(domains={"news": {"file": "elsewhere.csv"}}))
+        estimate_cost(make_work(domains={"news": {"file": "elsewhere.csv"}}))
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(3.2, "3 s"), (300, "5 min"), (9000, "2.5 h")])

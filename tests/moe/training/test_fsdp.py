@@ -7,7 +7,7 @@ from mixtures import mixture
 from torch import nn
 
 from moe.model.backbone import load_backbone
-from moe.training.fsdp import clip_gradients, gather_experts, gradient_norm, like, shard, whole
+from moe.training.fsdp import clip_gradients, gather_experts, gradient_norm, distribute_like, shard, full_tensors
 
 
 def test_one_process_shares_nothing_out(make_work: Make) -> None:
@@ -16,11 +16,11 @@ def test_one_process_shares_nothing_out(make_work: Make) -> None:
     shard(model)
     gather_experts(model)
     after = model.trained_state()
-    assert all(one is after[name] for name, one in whole(after).items())
+    assert all(one is after[name] for name, one in full_tensors(after).items())
     assert all(torch.equal(one, before[name]) for name, one in after.items())
     assert model.bank.route_state.keeps
     value = torch.ones(3)
-    assert like(value, torch.zeros(3)) is value
+    assert distribute_like(value, torch.zeros(3)) is value
 
 
 def test_gradients_are_clipped_as_torch_clips_them() -> None:

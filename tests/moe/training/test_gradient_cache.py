@@ -12,16 +12,16 @@ from mixtures import mixture
 from torch import Tensor
 
 from moe.config.stages import JOINT, LossSettings
-from moe.data.collator import Batch, Collator, inputs_of
+from moe.data.collator import Batch, Collator, model_inputs
 from moe.model.backbone import load_backbone
-from moe.model.mixture import Mixture, Output
+from moe.model.mixture import Mixture, MixtureOutput
 from moe.runs.workspace import Workspace
-from moe.training.gradient_cache import Backward
+from moe.training.gradient_cache import BackwardPass
 from moe.training.instruct import instruct
-from moe.training.objective import Objective, Shared
+from moe.training.objective import Objective, LossContext
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain, train_router
-from moe.training.trainer import choose_learners
+from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 
@@ -81,32 +81,32 @@ def test_micro_batches_of_a_language_model_train_what_whole_batches_do(tmp_path:
 
 def ready(work: Workspace) -> tuple[Mixture, list[Batch]]:
     model = mixture(load_backbone(work.run.backbone), work)
-    choose_learners(model, JOINT, None)
-    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    set_trainable(model, JOINT, None)
+    collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
     rows = work.rows("train")
     return model, [collate([rows[i], rows[len(rows) - 1 - i]]) for i in range(4)]
 
 
-def backward(model: Mixture, outputs: list[Output]) -> Backward:
-    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, model.owners, 0, shared=Shared.of(model))
+def backward(model: Mixture, outputs: list[MixtureOutput]) -> BackwardPass:
+    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
 
-    def forward(batch: Batch) -> Output:
-        outputs.append(model(**inputs_of(batch)))
+    def forward(batch: Batch) -> MixtureOutput:
+        outputs.append(model(**model_inputs(batch)))
         return outputs[-1]
 
-    return Backward(model, forward, objective, lambda *_: None)
+    return BackwardPass(model, forward, objective, lambda *_: None)
 
 
 def test_rows_seen_twice_meet_the_same_dropout_twice(make_work: Make) -> None:
     model, batches = ready(make_work(heads={"dropout": 0.5}, gate={"dropout": 0.5}))
-    outputs: list[Output] = []
+    outputs: list[MixtureOutput] = []
     model.train()
     backward(model, outputs)(batches)
     assert len(outputs) == 8
     for first, second in zip(outputs[:4], outputs[4:], strict=True):
-        assert first.routed is not None
-        assert second.routed is not None
-        torch.testing.assert_close(first.routed.dense, second.routed.dense, rtol=0, atol=0)
+        assert first.routing is not None
+        assert second.routing is not None
+        torch.testing.assert_close(first.routing.probs, second.routing.probs, rtol=0, atol=0)
         for head, logits in first.logits.items():
             torch.testing.assert_close(logits, second.logits[head])
 
@@ -114,23 +114,23 @@ def test_rows_seen_twice_meet_the_same_dropout_twice(make_work: Make) -> None:
 def test_the_first_look_keeps_no_graph_of_the_backbone(make_work: Make) -> None:
     model, batches = ready(make_work())
     model.train()
-    with model.shallow():
-        out = model(**inputs_of(batches[0]))
+    with model.no_backbone_grad():
+        out = model(**model_inputs(batches[0]))
     assert out.pooled.grad_fn is None
-    assert out.routed is not None
-    assert out.routed.dense.requires_grad
+    assert out.routing is not None
+    assert out.routing.probs.requires_grad
     assert all(one.requires_grad for one in out.logits.values())
-    assert model(**inputs_of(batches[0])).pooled.grad_fn is not None
+    assert model(**model_inputs(batches[0])).pooled.grad_fn is not None
 
 
 def test_an_expert_idle_in_one_part_alone_keeps_its_gradient(make_work: Make) -> None:
     model, batches = ready(make_work())
     own: list[Tensor] = [torch.tensor([[True, False]]), torch.tensor([[False, True]])]
-    outputs: list[Output] = []
+    outputs: list[MixtureOutput] = []
     one = backward(model, outputs)
     model.train()
     asked = iter([*own, *own])
-    object.__setattr__(one, "forward", lambda batch: model(**inputs_of(batch), allowed=next(asked).expand(2, -1)))
+    object.__setattr__(one, "forward", lambda batch: model(**model_inputs(batch), allowed=next(asked).expand(2, -1)))
     one(batches[:2])
     for name in model.bank.names:
         assert all(p.grad is not None for p in model.bank.parameters_of(name).values())

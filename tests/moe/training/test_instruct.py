@@ -11,13 +11,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.checkpoints.mixture import read_mixture
-from moe.data.collator import inputs_of
-from moe.data.lm_collator import AnswerCollator
+from moe.data.collator import model_inputs
+from moe.data.lm_collator import InstructionCollator
 from moe.inference.generator import Generator, Sampling
-from moe.inference.prompt_tokens import Prompting
-from moe.model.lm_head import IGNORED
+from moe.inference.prompt_tokens import PromptEncoder
+from moe.model.lm_head import IGNORE_INDEX
 from moe.runs.workspace import Workspace
-from moe.training.instruct import instruct, questions
+from moe.training.instruct import instruct, question_data
 
 CHAT = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
@@ -36,12 +36,12 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
-    batch = AnswerCollator(0, ["news", "macro"])(ROWS)
+    batch = InstructionCollator(0, ["news", "macro"])(ROWS)
     assert batch["tokens"].tolist() == [
-        [IGNORED, IGNORED, 7, 8, IGNORED],
-        [IGNORED, 8, IGNORED, IGNORED, IGNORED],
+        [IGNORE_INDEX, IGNORE_INDEX, 7, 8, IGNORE_INDEX],
+        [IGNORE_INDEX, 8, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX],
     ]
-    assert batch["read"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
+    assert batch["router_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch["domain"].tolist() == [1, -1]
 
@@ -49,17 +49,17 @@ def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
 def test_an_answer_s_words_change_no_gate_of_its_text(taught: Workspace) -> None:
     model, _ = read_mixture(taught.out / "moe-instruct")
     model.eval()
-    collate = AnswerCollator(0, ["news", "forum"])
+    collate = InstructionCollator(0, ["news", "forum"])
     other = [row | {"input_ids": [*row["input_ids"][: row["begins"]], 11, 12]} for row in ROWS]  # type: ignore[index, misc]
     with torch.no_grad():
-        gates = [model(**inputs_of(collate(rows))).routed.gates for rows in (ROWS, other)]
+        gates = [model(**model_inputs(collate(rows))).routing.gates for rows in (ROWS, other)]
     torch.testing.assert_close(*gates)
 
 
 def test_a_mixture_learns_to_answer_and_says_what_it_learned(taught: Workspace) -> None:
     history = read_json(taught.out / "moe-instruct" / "metrics.json")
     before, after = (read_mixture(taught.out / name)[0] for name in ("moe-init", "moe-instruct"))
-    untaught = questions(taught, before).evaluate()
+    untaught = question_data(taught, before).evaluate()
     for figure in ("perplexity", "perplexity_news", "perplexity_forum"):
         assert history["best"][figure] < 0.8 * untaught[figure], "a random head is sure of nothing, so not by more"
     rows = taught.questions("train")
@@ -81,12 +81,12 @@ def test_questions_that_are_too_long_are_left_out_and_counted(
     model, _ = read_mixture(taught.out / "moe-init")
     longest = taught.run.backbone.model_copy(update={"max_length": 14})
     short = Workspace(taught.run.model_copy(update={"backbone": longest}), taught.out, taught.out)
-    lesson = questions(short, model)
+    lesson = question_data(short, model)
     assert max(len(ids) for ids in lesson.rows["input_ids"]) <= 14
     assert "2 of 144 questions are longer than backbone.max_length (14)" in capsys.readouterr().err
     none = taught.run.backbone.model_copy(update={"max_length": 2})
     with pytest.raises(Fault, match="at most 2 tokens"):
-        questions(Workspace(taught.run.model_copy(update={"backbone": none}), taught.out, taught.out), model)
+        question_data(Workspace(taught.run.model_copy(update={"backbone": none}), taught.out, taught.out), model)
 
 
 def test_a_run_without_questions_or_language_is_refused(tmp_path: Path, taught: Workspace) -> None:
@@ -101,17 +101,17 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def test_a_prompt_and_its_answer_stand_in_the_chat_template_where_there_is_one(tmp_path: Path) -> None:
-    plain = Prompting(tokenizer(tmp_path))
+    plain = PromptEncoder(tokenizer(tmp_path))
     assert not plain.chatting
     with pytest.raises(Fault, match="chat template"):
-        Prompting(plain.tokenizer, chat=True)
+        PromptEncoder(plain.tokenizer, chat=True)
     plain.tokenizer.chat_template = CHAT
-    chat = Prompting(plain.tokenizer)
+    chat = PromptEncoder(plain.tokenizer)
     text = "moon today"
     turns = [{"role": "user", "content": text}]
     framed = plain.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert chat.prompt(text) == plain.tokenizer(framed, add_special_tokens=False)["input_ids"]
-    assert Prompting(plain.tokenizer, chat=False).prompt(text) == plain.tokenizer(text)["input_ids"]
+    assert PromptEncoder(plain.tokenizer, chat=False).prompt(text) == plain.tokenizer(text)["input_ids"]
     plain.tokenizer.eos_token = "[SEP]"
     assert chat.answer("moon") == [*chat.said("moon"), plain.tokenizer.eos_token_id]
-    assert Prompting(plain.tokenizer, chat=False).prompt(text)[-1] != plain.tokenizer.eos_token_id
+    assert PromptEncoder(plain.tokenizer, chat=False).prompt(text)[-1] != plain.tokenizer.eos_token_id

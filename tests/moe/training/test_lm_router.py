@@ -11,9 +11,9 @@ from corpora import make
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
-from experts.lora import layer_list
+from experts.lora import find_layer_stack
 from moe.checkpoints.mixture import read_mixture
-from moe.inference.loading import open_model
+from moe.inference.loading import load_model
 from moe.runs.workspace import Workspace
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain, train_router
@@ -63,7 +63,7 @@ def test_every_step_of_every_stage_is_in_the_logs_with_its_losses(team: Workspac
 
 def test_a_router_whose_gates_let_no_gradient_through_learns_from_the_trunk_alone(team: Workspace) -> None:
     model, _ = read_mixture(team.out / "moe-init")
-    after = layer_list(model.backbone)[1][-1]
+    after = find_layer_stack(model.backbone)[1][-1]
     calls: list[int] = []
     after.register_forward_hook(lambda *_: calls.append(1))
     ids = torch.randint(4, 20, (2, 6))
@@ -73,9 +73,9 @@ def test_a_router_whose_gates_let_no_gradient_through_learns_from_the_trunk_alon
         calls.clear()
         out = model(ids, torch.ones_like(ids))
         assert bool(calls) is not detached
-        assert out.routed is not None
-        assert out.routed.dense.requires_grad
-        assert out.routed.gates.requires_grad is not detached
+        assert out.routing is not None
+        assert out.routing.probs.requires_grad
+        assert out.routing.gates.requires_grad is not detached
 
 
 def test_the_verdict_compares_perplexities_and_keeps_the_lowest(team: Workspace) -> None:
@@ -98,6 +98,6 @@ def test_an_expert_for_labels_does_not_join_a_language_models_team(tmp_path: Pat
 def test_commands_for_labels_refuse_a_language_model_in_a_sentence(team: Workspace) -> None:
     for folder in (team.out / "moe-joint", team.expert_folder("news")):
         with pytest.raises(Fault, match=r"a model that gives labels.*a language model's"):
-            open_model(folder)
+            load_model(folder)
     with pytest.raises(Fault, match=r"labelled rows.*moe pretrain"):
         train_domain(team, "news", overwrite=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moe.errors import Fault
-from moe.model.lm_head import LanguageHead
+from moe.model.lm_head import LMHead
 from moe.runs.workspace import Workspace
 from moe.training.objective import Objective
 from moe.training.pretrain import pretrain
@@ -118,14 +118,14 @@ def test_a_language_model_s_step_is_passed_over_whole_with_micro_batches_gone_ba
         asking(tmp_path / name, stages={"pretrain": pretrained | {"steps": n}}) for name, n in (("a", 3), ("b", 4))
     ]
     pretrain(works[0], "news")
-    plain, calls = LanguageHead.losses, iter(range(1, 1000))
+    plain, calls = LMHead.losses, iter(range(1, 1000))
 
     def spoiled(self, states, labels):
         found = plain(self, states, labels)
         bad = torch.is_grad_enabled() and next(calls) == 4 * accumulate  # the last part of the last step
         return found * math.nan if bad else found
 
-    monkeypatch.setattr(LanguageHead, "losses", spoiled)
+    monkeypatch.setattr(LMHead, "losses", spoiled)
     pretrain(works[1], "news")
     for name, tensor in weights(works[0]).items():
         torch.testing.assert_close(weights(works[1])[name], tensor, rtol=0, atol=0)

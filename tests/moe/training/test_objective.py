@@ -9,15 +9,15 @@ from torch import Tensor
 from experts.domain import LabelSpace
 from moe.config.stages import JOINT, WARMUP, LossSettings
 from moe.data.collator import Batch, Collator
-from moe.data.sampler import DomainBatches
+from moe.data.sampler import DomainBatchSampler
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.holdout import HeldOut
-from moe.training.objective import Objective, Shared
-from moe.training.stage import label_counts, tell_idle_weights
+from moe.training.holdout import HoldoutSampler
+from moe.training.objective import Objective, LossContext
+from moe.training.stage import count_labels, warn_equal_class_weights
 from moe.training.steps import train_domain
-from moe.training.trainer import choose_learners
+from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
@@ -25,13 +25,13 @@ KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
 
 def made(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **losses: object) -> Objective:
     settings = LossSettings.model_validate(losses)
-    counts = label_counts(work.rows("train"), model.labels)
-    return Objective(JOINT, settings, dao, model.labels, model.owners, 0, shared=Shared.of(model), counts=counts)
+    counts = count_labels(work.rows("train"), model.labels)
+    return Objective(JOINT, settings, dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model), counts=counts)
 
 
 def ready(work: Workspace) -> tuple[Mixture, Batch]:
     model = mixture(load_backbone(work.run.backbone), work)
-    choose_learners(model, JOINT, None)
+    set_trainable(model, JOINT, None)
     return model, batch_of(model, work)
 
 
@@ -93,10 +93,10 @@ def test_no_imbalance_setting_is_a_no_op_on_an_imbalanced_set(
 
 def test_class_weights_that_do_nothing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     finnf = {"news": torch.tensor([775_905, 635_353, 215_034])}
-    tell_idle_weights(LossSettings(classes="effective", effective_beta=0.99), finnf)
+    warn_equal_class_weights(LossSettings(classes="effective", effective_beta=0.99), finnf)
     assert "does nothing" in capsys.readouterr().err
-    tell_idle_weights(LossSettings(classes="effective", effective_beta=0.999999), finnf)
-    tell_idle_weights(LossSettings(classes="cross_entropy"), finnf)
+    warn_equal_class_weights(LossSettings(classes="effective", effective_beta=0.999999), finnf)
+    warn_equal_class_weights(LossSettings(classes="cross_entropy"), finnf)
     assert not capsys.readouterr().err
 
 
@@ -105,18 +105,18 @@ def test_label_counts_stand_in_the_order_of_the_head(make_work: Make) -> None:
     work = make_work(domains={"forum": {"file": "forum.csv", "labels": ["positive", "negative"]}})
     write_csv(work.run.data.path("forum.csv"), two)
     space: LabelSpace = work.run.label_space()
-    counts = label_counts(work.rows("train"), space)
+    counts = count_labels(work.rows("train"), space)
     assert space.heads[space.head_of["forum"]] == ("negative", "neutral", "positive")
     assert counts["forum"].tolist() == [18, 0, 18]
     assert counts["news"].tolist() == [18, 18, 18]
 
 
-def held_out(work: Workspace, model: Mixture) -> HeldOut:
+def held_out(work: Workspace, model: Mixture) -> HoldoutSampler:
     rows = work.rows("train")
     domains = torch.tensor([row == "news" for row in rows["domain"]]).numpy()
-    batches = DomainBatches(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
-    collate = Collator(model.source.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
-    return HeldOut(model, rows, batches, collate)
+    batches = DomainBatchSampler(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
+    collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
+    return HoldoutSampler(model, rows, batches, collate)
 
 
 def test_the_validation_objective_teaches_both_weight_nets_and_leaves_the_step_as_it_was(make_work: Make) -> None:
@@ -161,9 +161,9 @@ def test_an_expert_trains_and_resumes_under_any_method(make_work: Make, kind: st
 def test_no_held_out_batch_is_run_where_sentiment_cannot_reach_the_router(make_work: Make) -> None:
     work = make_work()
     model, batch = ready(work)
-    choose_learners(model, WARMUP, None)
+    set_trainable(model, WARMUP, None)
     settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
-    loss = Objective(WARMUP, settings, dao, model.labels, model.owners, 0, shared=Shared.of(model))
+    loss = Objective(WARMUP, settings, dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
     loss.shared.held_out = lambda: pytest.fail("it looks ahead")
     loss(model(**batch), batch).backward()
     model.detach_gates = False

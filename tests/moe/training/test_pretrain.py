@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import read_expert
-from moe.checkpoints.expert import read_alone
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import ConfigFault, parse_run
-from moe.data.pretraining_corpus import Documents
+from moe.data.pretraining_corpus import DocumentReader
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import Shelf
+from moe.training.lm_dataset import LMCorpora
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts
 
@@ -41,9 +41,9 @@ def test_an_expert_foresees_its_own_roles_text_better_than_before_and_than_other
 
 
 def test_what_was_measured_is_the_model_that_was_written(trained: Workspace) -> None:
-    model, _ = read_alone(trained.expert_folder("news"))
+    model, _ = load_single_expert(trained.expert_folder("news"))
     best = read_json(trained.expert_folder("news") / "metrics.json")["best"]
-    assert Shelf(trained, model).packed(["news"]).evaluate()["perplexity"] == pytest.approx(
+    assert LMCorpora(trained, model).packed(["news"]).evaluate()["perplexity"] == pytest.approx(
         best["perplexity"], rel=1e-5
     )
 
@@ -53,10 +53,10 @@ def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Pa
     (folder,) = pretrain(work, "news")
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), str(folder)).eval()
     assert type(whole).__name__ == "PeftModelForCausalLM"
-    model, _ = read_alone(folder)
-    tokens, total, count = Shelf(work, model).tokens(True), 0.0, 0
-    lines = list(Documents(tmp_path / "data" / "news.txt"))
-    rows = list(Shelf(work, model)._held_out(True)["news"])
+    model, _ = load_single_expert(folder)
+    tokens, total, count = LMCorpora(work, model).tokens(True), 0.0, 0
+    lines = list(DocumentReader(tmp_path / "data" / "news.txt"))
+    rows = list(LMCorpora(work, model)._held_out(True)["news"])
     pieces = [piece for row in rows for piece in torch.tensor(row["input_ids"]).split(row["lengths"])]
     assert sum(map(len, pieces)) == sum(len(ids) for ids in tokens.documents(lines[-8:]))
     for piece in pieces:
@@ -82,10 +82,10 @@ def test_only_the_experts_of_a_role_are_trained_and_no_backbone_weight_changes(t
 
 def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
     work = make(tmp_path, language={"mix": 0.25})
-    from experts.adapter import fresh_adapter
+    from experts.adapter import build_adapter
     from moe.checkpoints.expert import expert_model
 
-    rows = Shelf(work, expert_model(work.run, "news", fresh_adapter, False, 0)).packed(["news"]).rows
+    rows = LMCorpora(work, expert_model(work.run, "news", build_adapter, False, 0)).packed(["news"]).rows
     domains = list(rows["domain"])
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 
@@ -125,8 +125,8 @@ def test_a_shared_expert_learns_every_role_and_others_learn_what_it_leaves_over(
     pretrain(work, "talk")
     model, _ = read_mixture(merge_experts(work))
     assert model.bank.shared == ("shared",)
-    with model.restricted(model.bank.names):
-        alone = Shelf(work, model).packed(list(work.run.domains)).evaluate()
+    with model.ablated(model.bank.names):
+        alone = LMCorpora(work, model).packed(list(work.run.domains)).evaluate()
     assert alone == pytest.approx({name: best[name] for name in alone}, rel=1e-5)
 
 

@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
 from experts.expert_io import read_expert
-from moe.checkpoints.expert import read_alone
+from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.inference.predictor import Predictor
-from moe.inference.stream import answer_texts
+from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import judge_candidates, merge_experts, train_domain, train_router, train_shared
+from moe.training.steps import select_best_mixture, merge_experts, train_domain, train_router, train_shared
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
@@ -45,7 +45,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def probabilities(folder: Path, texts: list[str] = TEXTS) -> torch.Tensor:
     model, card = read_mixture(folder)
-    answers = answer_texts(texts, Predictor(model, card.template, 16))
+    answers = predict_texts(texts, Predictor(model, card.template, 16))
     return torch.tensor([answer.probabilities.tolist() for answer in answers])
 
 
@@ -83,7 +83,7 @@ def test_an_expert_s_folder_explains_itself(run: Workspace) -> None:
 def test_peft_loads_each_expert_and_gives_its_states(run: Workspace) -> None:
     ids = torch.randint(4, 40, (2, 6))
     for name in ("news", "forum"):
-        model, _ = read_alone(run.out / "experts" / name)
+        model, _ = load_single_expert(run.out / "experts" / name)
         model.bank.constant(name)
         folder = run.out / "moe-init" / "experts" / name
         peft = PeftModel.from_pretrained(load_backbone(run.run.backbone).model, str(folder)).eval()
@@ -143,7 +143,7 @@ def test_evaluation_of_an_expert_and_a_mixture_agree_on_rows(run: Workspace) -> 
     assert news["weighted_recall"] == pytest.approx(news["accuracy"])
     assert sum(map(sum, news["confusion"]["rows"])) == news["rows"]
     assert {"mse", "mae", "rmse", "r2"} == report["scores"]["news"].keys()
-    alone, settings = read_alone(run.out / "experts" / "news")
+    alone, settings = load_single_expert(run.out / "experts" / "news")
     lone, _ = evaluate(alone, run.rows("test", ["news"]), settings.template, 16)
     assert lone["tasks"]["news"]["rows"] == news["rows"]
 
@@ -253,7 +253,7 @@ def test_the_merged_mixture_is_compared_and_never_chosen(make_work: Make, monkey
     work = make_work()
     scores = {"moe-init": 0.9, "router-warmup": 0.7, "moe-joint": 0.6}
     monkeypatch.setattr("moe.training.steps._validation_of", lambda _, folder: {"macro_f1": scores[folder.name]})
-    verdict = judge_candidates(work)
+    verdict = select_best_mixture(work)
     assert verdict.startswith("best by validation macro-F1: router-warmup (moe-init 0.900")
     assert verdict.endswith("with a router that knows nothing, it was better")
     assert best_model(work.out).name == "router-warmup"

@@ -10,7 +10,7 @@ from signals import LONG, interrupt_at
 
 from moe.config.stages import EXPERT
 from moe.errors import Fault, Interrupted
-from moe.training.job import Job
+from moe.training.job import TrainJob
 from moe.training.steps import train_domain
 from moe.training.trainer import fit
 
@@ -54,4 +54,4 @@ def test_a_domain_without_training_rows_says_so(make_work: Make, tmp_path: Path)
     assert len(rows) == 90
     empty = rows.select([])
     with pytest.raises(Fault, match="training rows"):
-        fit(None, Job(EXPERT, None, None, empty, None, None, tmp_path, tmp_path, 0, "news"))
+        fit(None, TrainJob(EXPERT, None, None, empty, None, None, tmp_path, tmp_path, 0, "news"))

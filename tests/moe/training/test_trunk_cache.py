@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import Make
 
-from experts.adapter import fresh_adapter
+from experts.adapter import build_adapter
 from experts.safetensors_io import load_tensors
-from moe.checkpoints.expert import expert_model
+from moe.checkpoints.expert import build_expert_model
 from moe.data.collator import Collator
 from moe.runs.workspace import Workspace
 from moe.training.steps import merge_experts, train_domain, train_router
@@ -52,15 +52,15 @@ def test_all_stages_of_a_run_share_one_file_a_task(make_work: Make) -> None:
 
 def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make, tmp_path: Path) -> None:
     work = make_work()
-    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
+    model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
     rows = work.rows("train", ["news"])
     for template in ("{text}", "read: {text}"):
-        collator = Collator(model.source.tokenizer, template, 16, model.labels, ["news"])
+        collator = Collator(model.loaded_backbone.tokenizer, template, 16, model.labels, ["news"])
         cache = TrunkCache(model, collator, tmp_path / "cache")
         cache.fill(rows)
         batch = [rows[i] for i in (3, 0, 7)]
         states = cache(batch)
-        expected, _ = model.look(*collator.tokens([row["text"] for row in batch]))
+        expected, _ = model.encode_trunk(*collator.tokens([row["text"] for row in batch]))
         for state, other, length in zip(
             states, expected, collator.lengths([row["text"] for row in batch]), strict=True
         ):
@@ -71,8 +71,8 @@ def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make,
 
 def test_half_written_states_are_not_kept(make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work()
-    model = expert_model(work.run, "news", fresh_adapter, True, seed=0).eval()
-    collator = Collator(model.source.tokenizer, "{text}", 16, model.labels, ["news"])
+    model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
+    collator = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, ["news"])
     monkeypatch.setattr(model, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         TrunkCache(model, collator, tmp_path / "cache").fill(work.rows("train", ["news"]))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.data.readers import records, text_fault
+from moe.data.readers import read_records, text_problem
 from moe.data.schema import Columns, Record
 
 DATE = "date"
 
 
 @dataclass(frozen=True)
-class Asked:
+class DriftRequest:
     """The file to look at, and how it is read.
 
     Args:
@@ -29,14 +29,14 @@ class Asked:
     """
 
     file: Path
-    text: str = "text"
-    when: str | None = None
-    form: str | None = None
+    text_column: str = "text"
+    date_column: str | None = None
+    date_format: str | None = None
     domain: str | None = None
 
 
 @dataclass
-class Texts:
+class DatedTexts:
     """The texts of a file with their months; what could not be read is counted."""
 
     texts: list[str]
@@ -45,32 +45,37 @@ class Texts:
     dated: bool
 
 
-def read_texts(asked: Asked) -> Texts:
+def read_dated_texts(asked: DriftRequest) -> DatedTexts:
     """Every text of a file that can be read, in order.
 
     Raises:
         Fault: when the file cannot be read, has no text, or not the column of dates that is named.
     """
-    found = Texts([], [], 0, asked.when is not None)
+    found = DatedTexts([], [], 0, asked.date_column is not None)
     for record in _records(asked):
         text = record.values.get("text")
-        if record.error or text_fault(text):
+        if record.error or text_problem(text):
             found.rejected += 1
             continue
         found.dated = found.dated or DATE in record.values
         found.texts.append(str(text))
-        found.months.append(month_of(record.values.get(asked.when or DATE), asked.form))
+        found.months.append(month_of(record.values.get(asked.date_column or DATE), asked.date_format))
     if not found.texts:
         raise Fault(f"texts in {asked.file}", f"none that can be read, {found.rejected} rejected", "name another file")
-    if asked.when is not None and not any(found.months):
-        form = asked.form or "ISO 8601, such as 2024-01-31"
+    if asked.date_column is not None and not any(found.months):
+        form = asked.date_format or "ISO 8601, such as 2024-01-31"
         raise Fault(f"dates ({form}) in the column {asked.when!r} of {asked.file}", "none", "say --date-format")
     return found
 
 
-def _records(asked: Asked) -> Iterator[Record]:
-    for number, record in enumerate(records(asked.file, Columns(text=asked.text))):
-        if number == 0 and asked.when is not None and asked.when not in record.values and not record.error:
+def _records(asked: DriftRequest) -> Iterator[Record]:
+    for number, record in enumerate(read_records(asked.file, Columns(text_column=asked.text_column))):
+        if (
+            number == 0
+            and asked.date_column is not None
+            and asked.date_column not in record.values
+            and not record.error
+        ):
             known = ", ".join(map(str, record.values))
             raise Fault(f"a column {asked.when!r} in {asked.file.name}", f"the columns {known}", "name another")
         yield record
