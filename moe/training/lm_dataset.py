@@ -76,7 +76,7 @@ class LMCorpora:
         """
         run = self.work.run
         named = self._settings.general if domain == GENERAL else run.domains[domain].corpus
-        folder = (self.work.store or self.work.out) / "data" / domain / ("packed" if packed else "documents")
+        folder = (self.work.data_dir or self.work.out) / "data" / domain / ("packed" if packed else "documents")
         files = [run.data.path(name) for name in named]
         with distributed.main_process_first():
             return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
@@ -116,8 +116,8 @@ class LMCorpora:
         if self._settings.general:
             caps[GENERAL] = max((cap for cap in caps.values() if cap), default=None)
         found = {name: _evenly(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
-        probe = self.work.probe
-        return found if probe is None else {name: probe.some(rows) for name, rows in found.items()}
+        probe = self.work.dry_run
+        return found if probe is None else {name: probe.subset(rows) for name, rows in found.items()}
 
     def _mixed(self, learned: Sequence[str]) -> Dataset:
         domains = self.work.run.domains

@@ -254,7 +254,7 @@ class _StageTrainer(Trainer):
 
     def score(self, metrics: Mapping[str, float]) -> str:
         """The goal's figure of an evaluation, for people."""
-        return self.goal.told({name.removeprefix("eval_"): value for name, value in metrics.items()})
+        return self.goal.describe({name.removeprefix("eval_"): value for name, value in metrics.items()})
 
     def history(self) -> list[dict[str, float]]:
         """Every evaluation, its step included; by name, as those are that a checkpoint brought."""
@@ -263,7 +263,7 @@ class _StageTrainer(Trainer):
 
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
-        return max(self.history(), key=self.goal.worth, default={})
+        return max(self.history(), key=self.goal.score, default={})
 
 
 def _written(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
