@@ -93,7 +93,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
 
 def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
     """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
-    names = (learner,) if learner else tuple(model.bank.attached)
+    names = (learner,) if learner else tuple(model.bank.adapters)
     model.bank.train_only(*(names if "experts" in stage.learns else ()))
     model.active_expert = None if stage.learned else learner
     model.heads.requires_grad_("heads" in stage.learns)

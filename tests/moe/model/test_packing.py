@@ -34,7 +34,7 @@ def test_a_backbone_that_keeps_no_documents_apart_has_no_way(monkeypatch: pytest
 
 def test_the_mask_hides_other_documents_and_what_comes_later() -> None:
     places = torch.tensor([[0, 1, 0, 1, 2]])
-    seen = PackingMode(masked=True, causal=True).inputs(places, torch.float32)["attention_mask"]
+    seen = PackingMode(uses_mask=True, causal=True).inputs(places, torch.float32)["attention_mask"]
     assert seen is not None
     assert (seen[0, 0] == 0).int().tolist() == [
         [1, 0, 0, 0, 0],
