@@ -38,7 +38,7 @@ def main() -> None:
     model, template, length = load_model(args.model)
     predictor = Predictor(model, template, length, states=True)
     test = {}
-    for task, domain in work.run.label_space().domain_of.items():
+    for task, domain in work.run.label_space().domain_by_task.items():
         rows = work.prepared(domain)[task].splits["test"]
         test[task] = extract_features(predictor, reference.space, list(rows["text"]), task)
     console = Console(width=140)

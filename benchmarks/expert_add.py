@@ -74,7 +74,7 @@ class Joining:
         out, old = self.old.out / f"with-{self.domain}", self.mixture(self.old)
         train_domain(self.joining, self.domain, resume=True)
         if not out.is_dir():
-            target = UpdateTarget(out, resume=True, rows=self.joining.store)
+            target = UpdateTarget(out, resume=True, data_dir=self.joining.data_dir)
             add(old, self.joining.expert_folder(self.domain), self.joining.run, target)
         return out
 
@@ -104,7 +104,7 @@ def show(out: Path, space: LabelSpace, joined: str) -> None:
     runs = every(out)
     mine = {name: [run for run in runs if run["model"] == name] for name in MODELS}
     found = {name: by_domain(answers(some, space), space) for name, some in mine.items() if some}
-    domains = [name for name in dict.fromkeys(space.domain_of.values()) if name != joined]
+    domains = [name for name in dict.fromkeys(space.domain_by_task.values()) if name != joined]
     show_figures(mine, found, [*domains, joined], domains)
     table = Table(title="macro-F1, points, 95 %, paired by row", title_justify="left")
     for name in ("difference", "seeds", *domains, "old domains, mean", joined):

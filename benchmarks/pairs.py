@@ -111,7 +111,7 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
     adapter = build_adapter(
-        LayerMap.of(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), settings.trunk_depth
+        LayerMap.from_model(backbone.model), LoraSettings(r=rank, alpha=rank, dropout=0.0), settings.trunk_depth
     )
     card = MixtureCard(
         stage="benchmark",
@@ -127,7 +127,7 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
         seed=0,
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, dict.fromkeys(names, adapter.content))
+    model = build_mixture(card, backbone, dict.fromkeys(names, adapter.peft_config))
     with torch.no_grad():
         for parameter in model.expert_parameters().values():
             parameter.normal_(std=0.02)

@@ -20,7 +20,7 @@ from moe.inference.stream import predict_texts
 
 def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Prediction]:
     """Answers of one precision."""
-    return predict_texts(some, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).open())
+    return predict_texts(some, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).load())
 
 
 def agreement(model: Path, routing: Routing, some: list[str]) -> dict[str, Any]:

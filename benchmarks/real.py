@@ -168,7 +168,7 @@ def _ends(rows: list[dict[str, Any]], tasks: Sequence[str]) -> list[str]:
 
 
 def _answers(results: Sequence[Result], tasks: Sequence[str]) -> list[TaskPredictions]:
-    return [TaskPredictions.of_right([one["tasks"][task]["right"] for one in results]) for task in tasks]
+    return [TaskPredictions.from_correct([one["tasks"][task]["right"] for one in results]) for task in tasks]
 
 
 def difference(ours: Sequence[Result], theirs: Sequence[Result], tasks: Sequence[str]) -> Interval:

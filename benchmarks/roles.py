@@ -155,8 +155,8 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
             collate, found = LMCorpora(work, model).collator(False), {}
             bank = model.bank
             for name in names:
-                without = [one for one in bank.names if one not in kept[name]]
-                with model.ablated(tuple(bank.attached) if bare else without):
+                without = [one for one in bank.routed_experts if one not in kept[name]]
+                with model.ablated(tuple(bank.adapters) if bare else without):
                     found[name] = asdict(evaluate_perplexity(model, held_out[name], collate))
             seen[title] = found
             write_json(book, seen)
@@ -176,7 +176,7 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
     row("team, oracle", routed, {name: [name] for name in names})
     if (pooled(args).out / MERGED).is_dir():
         one, _ = load_language_model(pooled(args).out / MERGED)
-        row("one LoRA of all ranks", one, dict.fromkeys(names, one.bank.names))
+        row("one LoRA of all ranks", one, dict.fromkeys(names, one.bank.routed_experts))
     return rows
 
 
@@ -197,7 +197,7 @@ def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswe
             path = args.out / "answers" / f"{name} {way}.jsonl".replace(" ", "-")
             if not path.is_file():
                 model, template = load_language_model(folder)
-                with model.ablated(tuple(model.bank.attached) if without is None else tuple(without)):
+                with model.ablated(tuple(model.bank.adapters) if without is None else tuple(without)):
                     marked = answer_questions(model, template, some, WAYS[way], quiet=False)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("".join(json.dumps(one.said) + "\n" for one in marked), encoding="utf-8")

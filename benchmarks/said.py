@@ -54,8 +54,8 @@ def answers(runs: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, T
 
 def of_seeds(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], labels: Sequence[str]) -> TaskPredictions:
     """What several seeds said of the same rows, from each one's true and given labels."""
-    each = [TaskPredictions.of(true, said, labels) for true, said in pairs]
-    return TaskPredictions(each[0].true, np.concatenate([one.said for one in each]), len(labels))
+    each = [TaskPredictions.from_labels(true, said, labels) for true, said in pairs]
+    return TaskPredictions(each[0].true, np.concatenate([one.predicted for one in each]), len(labels))
 
 
 def points(x: Interval, digits: int = 2) -> str:
@@ -68,7 +68,7 @@ def by_domain(tasks: Mapping[str, TaskPredictions], space: LabelSpace) -> dict[s
     """The tasks' answers, domain by domain."""
     groups: dict[str, list[TaskPredictions]] = {}
     for task, one in tasks.items():
-        groups.setdefault(space.domain_of[task], []).append(one)
+        groups.setdefault(space.domain_by_task[task], []).append(one)
     return groups
 
 
@@ -80,7 +80,7 @@ def show(out: Path, space: LabelSpace, known: Sequence[str], ours: str) -> None:
         ours: of which the others are taken.
     """
     runs = every(out)
-    domains = list(dict.fromkeys(space.domain_of.values()))
+    domains = list(dict.fromkeys(space.domain_by_task.values()))
     models = [name for name in known if any(run["model"] == name for run in runs)]
     mine = {name: [run for run in runs if run["model"] == name] for name in models}
     table = Table(title="test rows: macro-F1 (accuracy), mean over seeds", title_justify="left")

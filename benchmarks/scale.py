@@ -71,7 +71,7 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 
 def operations(model: PreTrainedModel) -> int:
     """Multiplications and additions a token in the bare model's linear layers; attention is left out."""
-    sizes = [in_out_features(layer) for layer in LayerMap.of(model).linear.values()]
+    sizes = [in_out_features(layer) for layer in LayerMap.from_model(model).linear.values()]
     return sum(2 * inputs * outputs for inputs, outputs in sizes)
 
 

@@ -81,7 +81,7 @@ def offline(folder: Path, args: argparse.Namespace, some: list[str]) -> tuple[Ro
 def scored(folder: Path, dtype: str, threads: int, some: list[str], seconds: float) -> tuple[Rows, float]:
     """Answers by text, and texts a second over at least so many seconds."""
     torch.set_num_threads(threads)
-    predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).open()
+    predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).load()
     rows = [{"text": text} for text in some]
     found = {row["text"]: row for row in predict_rows(rows, predictor)}
     start, count = time.perf_counter(), 0

@@ -34,10 +34,10 @@ from moe.checkpoints.mixture import read_card
 card = read_card(opening.folder); mark("check the folder's files by hash")
 from moe.model.backbone import load_backbone
 load_backbone(card.backbone_settings); mark("load the backbone and tokenizer")
-predictor = opening.open(); mark("open the mixture, a second backbone included")
-from moe.inference.stream import answer_texts
-answer_texts(["Profit fell less than feared."], predictor); mark("first answer")
-answer_texts(["Profit fell less than feared."], predictor); mark("second answer")
+predictor = opening.load(); mark("open the mixture, a second backbone included")
+from moe.inference.stream import predict_texts
+predict_texts(["Profit fell less than feared."], predictor); mark("first answer")
+predict_texts(["Profit fell less than feared."], predictor); mark("second answer")
 print(json.dumps(marks))
 """
 

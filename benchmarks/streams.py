@@ -41,7 +41,7 @@ def _alone(work: Any, *args: Any) -> Any:
 def _answer_stream(some: Sequence[str], count: int) -> tuple[float, float]:
     """Seconds of a stream of texts after a first window, and GiB at the process's peak."""
     predictor = Predictor(mixture(2, 8, 3), "{text}", 16)
-    _exhaust(predict_rows(_rows(some, predictor.window), predictor))
+    _exhaust(predict_rows(_rows(some, predictor.chunk_size), predictor))
     start = time.perf_counter()
     _exhaust(predict_rows(_rows(some, count), predictor))
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -70,7 +70,7 @@ def workers(some: Sequence[str], count: int = 6_000) -> Iterator[Ratio]:
 
 def _many(opening: ModelLoader, some: Sequence[str], count: int) -> float:
     """Seconds a text, after every process has answered its first window."""
-    skip = available_cores() * opening.window
+    skip = available_cores() * opening.chunk_size
     answers = predict_in_processes(_rows(some, skip + count), opening, None, None, available_cores(), 1)
     for _ in range(skip):
         next(answers)
@@ -85,8 +85,8 @@ def _one_process(opening: ModelLoader, some: Sequence[str], count: int) -> float
 
 def _threads(opening: ModelLoader, some: Sequence[str], count: int) -> float:
     torch.set_num_threads(available_cores())
-    predictor = opening.open()
-    _exhaust(predict_rows(_rows(some, predictor.window), predictor))
+    predictor = opening.load()
+    _exhaust(predict_rows(_rows(some, predictor.chunk_size), predictor))
     start = time.perf_counter()
     _exhaust(predict_rows(_rows(some, count), predictor))
     return (time.perf_counter() - start) / count

@@ -95,7 +95,7 @@ class Step:
         other = self.batch(ids, mask, cached=False)
 
         def held_out() -> tuple[MixtureOutput, dict[str, Tensor]]:
-            with self.model.bank.route_state.kept():
+            with self.model.bank.route.preserved():
                 return self.model(other["input_ids"], other["attention_mask"]), other
 
         self.objective.shared.held_out = held_out

@@ -44,7 +44,7 @@ class ExpertBank:
 
     def __init__(self, backbone: PreTrainedModel, trunk_depth: int = 0, headed: bool = False) -> None:
         backbone.requires_grad_(False)
-        self.layers = LayerMap.of(backbone)
+        self.layers = LayerMap.from_model(backbone)
         check_trunk_depth(self.layers, trunk_depth)
         self.backbone, self.trunk_depth, self.headed = backbone, trunk_depth, headed
         self.training = False
@@ -85,7 +85,7 @@ class ExpertBank:
         if missing or not adapter.layers:
             raise Fault(
                 f"expert {name} to touch linear layers of {type(self.backbone).__name__}",
-                missing[0] if missing else f"none that match {adapter.content.get('target_modules')}",
+                missing[0] if missing else f"none that match {adapter.peft_config.get('target_modules')}",
                 "use an adapter trained on this backbone",
             )
         if low := [path for path in adapter.layers if self.layers.index(path) < self.trunk_depth]:

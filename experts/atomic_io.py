@@ -131,7 +131,7 @@ def atomic_folder(folder: Path, overwrite: bool = False, unlisted: Collection[st
     with os_errors_as_faults(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(folder)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{beside(folder, '').name}"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary_path(folder, '').name}"))
     try:
         yield temporary
         with os_errors_as_faults(folder.parent):

@@ -78,11 +78,11 @@ class LabelSpace:
     def mask(self, task: str) -> tuple[bool, ...]:
         """Which of its head's labels a task uses, in the head's order (K,)."""
         own = set(self.tasks[task])
-        return tuple(label in own for label in self.heads[self.head_of[task]])
+        return tuple(label in own for label in self.heads[self.head_by_task[task]])
 
     def tasks_of(self, domain: str) -> tuple[str, ...]:
         """The tasks of a domain, in the order declared."""
-        return tuple(task for task, owner in self.domain_of.items() if owner == domain)
+        return tuple(task for task, owner in self.domain_by_task.items() if owner == domain)
 
 
 def _tasks_of(domains: Sequence[Domain]) -> dict[str, Labels]:

@@ -117,7 +117,7 @@ def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor])
     """Write PEFT's two files, so that `PeftModel.from_pretrained(backbone, folder)` loads them."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / ADAPTER, weights)
-    write_json(folder / ADAPTER_CONFIG, adapter.content)
+    write_json(folder / ADAPTER_CONFIG, adapter.peft_config)
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -131,7 +131,7 @@ class GatedLinear(nn.Module):
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
-        self.folded: Tensor | None = None  # (D_out, D_in)
+        self.merged_weight: Tensor | None = None  # (D_out, D_in)
         self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
 
     @property
@@ -170,8 +170,8 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D_in), or the same flattened to (B·T, D_in), to the same with D_out."""
-        if self.folded is not None:
-            return F.linear(x, self.folded, self.bias)
+        if self.merged_weight is not None:
+            return F.linear(x, self.merged_weight, self.bias)
         y = self.base(x)
         if self.route.gates is None or not self.here:
             return y
@@ -185,7 +185,7 @@ class GatedLinear(nn.Module):
     def foldable(self) -> bool:
         """Whether an update can be added to the weight itself: not to a quantised one, which would round it away."""
         plain = type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
-        return plain and self.route.keeps
+        return plain and self.route.caching
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -194,16 +194,16 @@ class GatedLinear(nn.Module):
         a, b = self.stacked_a(torch.float32), self.stacked_b(torch.float32)  # (R, D_in), (D_out, R)
         scaling = torch.cat([a.new_full((touch.rank,), touch.scaling) for _, touch in self.here])  # (R,)
         weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
-        self.folded = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
+        self.merged_weight = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
 
     def unfold(self) -> None:
         """Compute with the frozen weight again."""
-        self.folded = None
+        self.merged_weight = None
 
     def bared(self) -> nn.Module:
         """The frozen layer itself; with the folded weight for good, where there is one."""
-        if self.folded is not None:
-            folded = self.folded.T if isinstance(self.base, Conv1D) else self.folded
+        if self.merged_weight is not None:
+            folded = self.merged_weight.T if isinstance(self.base, Conv1D) else self.merged_weight
             self.base.weight = nn.Parameter(folded.contiguous(), requires_grad=False)
         return self.base
 
@@ -218,7 +218,7 @@ class GatedLinear(nn.Module):
     def _stacked(self, kind: str, parts: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
         """Parts side by side; kept from pass to pass while nothing learns and no part has changed."""
         if (
-            not self.route.keeps
+            not self.route.caching
             or torch.compiler.is_compiling()
             or (torch.is_grad_enabled() and any(part.requires_grad for part in parts))
         ):
@@ -234,7 +234,7 @@ def _together(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def delete_adapter(x: Tensor, share: float) -> Tensor:
+def fast_dropout(x: Tensor, share: float) -> Tensor:
     """Dropout: a share of the entries of x (any shape) becomes zero, the others grow by 1 / (1 − share).
 
     On a CPU torch draws one number an entry, which costs as much as an expert; 64 random bits serve four entries here,

@@ -27,13 +27,13 @@ class LowRankUpdate:
     scaling: float
     layers: Mapping[str, Factors]
 
-    def widened(self, rank: int) -> "LowRank":
+    def widened(self, rank: int) -> "LowRankUpdate":
         """The same update at a larger rank, by rows and columns of zeros."""
         more = rank - self.rank
         assert more >= 0
         return LowRankUpdate(rank, self.scaling, {path: _padded(*ab, more) for path, ab in self.layers.items()})
 
-    def over(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRank":
+    def over(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRankUpdate":
         """The same update with zeros for every other layer of these (input and output size by name)."""
         blank = {
             path: (torch.zeros(self.rank, inputs), torch.zeros(outputs, self.rank))
@@ -41,7 +41,7 @@ class LowRankUpdate:
         }
         return LowRankUpdate(self.rank, self.scaling, blank | dict(self.layers))
 
-    def unscaled(self) -> "LowRank":
+    def unscaled(self) -> "LowRankUpdate":
         """The same update with its scaling inside B."""
         return LowRankUpdate(self.rank, 1.0, {path: (a, b * self.scaling) for path, (a, b) in self.layers.items()})
 

@@ -46,7 +46,7 @@ def check_merge_method(method: str) -> None:
         Fault: naming those that it has.
     """
     if method not in MERGE_METHODS:
-        raise Fault(f"a way to merge among {', '.join(METHODS)}", repr(method), suggest(method, MERGE_METHODS))
+        raise Fault(f"a way to merge among {', '.join(MERGE_METHODS)}", repr(method), suggest(method, MERGE_METHODS))
 
 
 def merge_updates(

@@ -62,12 +62,12 @@ class MixtureClassifier:
         """
         opening = ModelLoader(resolve_model_folder(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
         opening.check()
-        return cls(opening.open(), opening.folder)
+        return cls(opening.load(), opening.folder)
 
     @property
     def experts(self) -> tuple[str, ...]:
         """The experts' names, in the order of their shares."""
-        return tuple(self.predictor.model.bank.names)
+        return tuple(self.predictor.model.bank.routed_experts)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class MixtureClassifier:
     def _answered(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Prediction]:
         """Answers in the texts' order, a window at a time, so that memory stays bounded."""
         self.predictor.check(task, domain)
-        size = self.predictor.window
+        size = self.predictor.chunk_size
         windows = (texts[start : start + size] for start in range(0, len(texts), size))
         return [answer for some in windows for answer in predict_texts(some, self.predictor, domain, task)]
 

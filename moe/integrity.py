@@ -169,7 +169,7 @@ def _own_parts(folder: Path, card: MixtureCard) -> Iterator[Fault | Remark]:
     groups = [domain.group for domain in domains for _ in domain.expert_names]
     parts: dict[str, nn.Module] = {
         ROUTER: Gate(width, groups, card.gate),
-        HEADS: build_heads(card, LabelSpace.of(domains), width),
+        HEADS: build_heads(card, LabelSpace.from_domains(domains), width),
     }
     for name, module in parts.items():
         try:

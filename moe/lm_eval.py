@@ -40,10 +40,10 @@ class FinMoE(TemplateLM):
         super().__init__()
         check_routing(routing)
         self.model, template = load_language_model(Path(pretrained))
-        self.hard, self.without = routing == "hard", tuple(self.model.bank.attached) if bare else ()
+        self.hard, self.without = routing == "hard", tuple(self.model.bank.adapters) if bare else ()
         self.generator = Generator(self.model, template, hard=self.hard, chat=False)
         self.tokenizer = self.model.loaded_backbone.tokenizer
-        self.context = self.generator.context or LONGEST
+        self.context = self.generator.context_length or LONGEST
 
     @property
     def eot_token_id(self) -> int:
@@ -94,7 +94,7 @@ class FinMoE(TemplateLM):
             generator = Generator(self.model, "{text}", sampling, self.hard, chat=False)
             ids = self.tok_encode(context)[-max(1, self.context - sampling.new_tokens) :]
             with self.model.ablated(self.without):
-                (written,) = generator.write([ids])
+                (written,) = generator.generate([ids])
             said.append(_until(written.text, options.get("until") or ()))
         return said
 

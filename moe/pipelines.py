@@ -52,7 +52,7 @@ class TextPipeline:
         if batch_size is not None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise Fault("a batch_size of 1 or more", repr(batch_size), "leave it out for what suits the machine")
-            classifier.predictor.tokens = batch_size * classifier.predictor.max_length
+            classifier.predictor.batch_tokens = batch_size * classifier.predictor.max_length
 
     def __call__(self, texts: str | Iterable[str], *, top_k: Top = _LEGACY) -> Found | Iterator[Any]:
         """Answer one text, a list of them, or a stream.
@@ -74,7 +74,7 @@ class TextPipeline:
 
     def _stream(self, texts: Iterable[str], top: Top) -> Iterator[Any]:
         stream = iter(texts)
-        while window := list(islice(stream, self.classifier.predictor.window)):
+        while window := list(islice(stream, self.classifier.predictor.chunk_size)):
             yield from self._answer(window, top)
 
     def _answer(self, texts: Iterable[str], top: Top) -> Found:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from router.class_imbalance import class_statistics, imbalance_loss, unnormalized_imbalance_loss
 from router.lookahead import LookAhead
-from router.loss_weighting import StepMeasurements, LossWeighting, optimizer_state, restore_optimizer
+from router.loss_weighting import StepMeasurements, LossWeighting, optimizer_state, load_optimizer_state
 
 
 class DAOSettings(BaseModel):
@@ -251,7 +251,7 @@ class DAO(LossWeighting):
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
             self.beta.copy_(state["beta"])
-        restore_optimizer(self.optimizer, state)
+        load_optimizer_state(self.optimizer, state)
 
 
 class WeightNet(nn.Module):

@@ -184,7 +184,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"adam.{i}.{key}": torch.as_tensor(value).clone() for i, one in whole for key, value in one.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Fill the moments from `optimizer_state`; other names are passed over."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():

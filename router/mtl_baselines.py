@@ -12,7 +12,7 @@ from torchjd.aggregation import PCGradWeighting
 from torchjd.scalarization import DWA, UW
 
 from router.dao import DAO, DAOSettings
-from router.loss_weighting import ConstantWeighting, StepMeasurements, LossWeighting, optimizer_state, restore_optimizer
+from router.loss_weighting import ConstantWeighting, StepMeasurements, LossWeighting, optimizer_state, load_optimizer_state
 from router.registry import ComparatorSettings, WeightingKind
 
 
@@ -57,7 +57,7 @@ class UncertaintyWeighting(LossWeighting):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`."""
         self.each.load_state_dict({k.removeprefix("uw."): v for k, v in state.items() if k.startswith("uw.")})
-        restore_optimizer(self.optimizer, state)
+        load_optimizer_state(self.optimizer, state)
 
 
 class DynamicWeightAverage(LossWeighting):
@@ -172,7 +172,7 @@ class GradNorm(LossWeighting):
         with torch.no_grad():
             self.w.copy_(state["w"])
         self.first, self.norms = state["first"].clone(), state["norms"].clone()
-        restore_optimizer(self.optimizer, state)
+        load_optimizer_state(self.optimizer, state)
 
 
 class PCGrad(LossWeighting):

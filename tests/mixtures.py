@@ -74,7 +74,7 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         DomainCard(name=name, role=role, experts=(name,), tasks={})
         for name, role in (("macro", "macro"), ("calls", "micro"), ("filings", "micro"))
     )
-    layers = LayerMap.of(backbone.model)
+    layers = LayerMap.from_model(backbone.model)
     always = ("shared",) if shared else ()
     names = (*(one.name for one in domains), *always)
     adapters = {name: build_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for name in names}
@@ -93,7 +93,7 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         seed=1,
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
+    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
     assert model.gate is not None
     torch.manual_seed(0)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def _made(
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
     ]
-    layers, depth = LayerMap.of(backbone.model), work.run.backbone.trunk_depth
+    layers, depth = LayerMap.from_model(backbone.model), work.run.backbone.trunk_depth
     routed = [name for domain in domains for name in domain.experts]
     ranks = dict(zip(routed, (4, 2, 3), strict=False)) | ({"shared": 5} if shared else {})
     adapters = {name: build_adapter(layers, LoraSettings(r=rank, dropout=0.0), depth) for name, rank in ranks.items()}
@@ -130,7 +130,7 @@ def _made(
         seed=1,
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
+    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
     torch.manual_seed(0)
     with torch.no_grad():
         for key, parameter in model.expert_parameters().items():

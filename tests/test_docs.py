@@ -379,7 +379,7 @@ def test_dao_in_five_lines_trains() -> None:
     exec(code, space)
     assert trunk.weight.grad is not None
     assert trunk.weight.grad.abs().sum() > 0
-    assert space["dao"].trajectory()["w_polarity"] > 0
+    assert space["dao"].log_values()["w_polarity"] > 0
 
 
 # --- settings

@@ -29,7 +29,7 @@ def retrain(work: Workspace, row: Retrained) -> Path:
         Fault: when the folder is of another config, or training goes wrong.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    own = Workspace(changed(work.run, row), work.out / FOLDER / row.name, work.store or work.out)
+    own = Workspace(changed(work.run, row), work.out / FOLDER / row.name, work.data_dir or work.out)
     _claim(own)
     for name in (*row.folders, CACHE):  # trunk states are found by their hash, so they fit or are not looked at
         _link(work.out / name, own.out / name)

@@ -128,7 +128,7 @@ def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
         if row.merge is None:
             yield
             return
-        with mixture.bank.replaced(own_update(mixture, together(mixture, row.merge, None))):
+        with mixture.bank.override_adapter(own_update(mixture, together(mixture, row.merge, None))):
             yield
 
 
@@ -140,7 +140,7 @@ def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Sai
     classed = [task for task, one in said_full.items() if one.classes > 1]
     f1 = _difference(said, said_full, classed)["macro_f1"] if classed else accuracy
     found = {"accuracy": accuracy, "macro_f1": f1}
-    ends = {f"{name}_interval": one.ends for name, one in found.items()}
+    ends = {f"{name}_interval": one.bounds for name, one in found.items()}
     return row | {"difference": {name: one.value for name, one in found.items()} | ends}
 
 
@@ -158,7 +158,7 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     corpora = all(one.corpus for one in work.run.domains.values())
     if not asked and not corpora:
         raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
-    held_out = LMCorpora(work, mixture).routed() if corpora else None
+    held_out = LMCorpora(work, mixture).routed_data() if corpora else None
     found: list[Found] = []
     answered = [row for row in rows if isinstance(row, Answered)]
     for i, row in enumerate(answered, 1):

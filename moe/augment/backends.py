@@ -32,7 +32,7 @@ class EndpointConfig:
     key_env: str = API_KEY_ENV
 
     @classmethod
-    def named(cls, base_url: str | None, model: str | None, key_env: str = API_KEY_ENV) -> "Service":
+    def named(cls, base_url: str | None, model: str | None, key_env: str = API_KEY_ENV) -> "EndpointConfig":
         """What a user named.
 
         Raises:

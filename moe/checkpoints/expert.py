@@ -48,15 +48,15 @@ def build_expert_model(
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bank.attach(name, _meant(make(bank.layers, settings, run.backbone.trunk_depth), backbone), always_on)
+        bank.add_adapter(name, _meant(make(bank.layer_map, settings, run.backbone.trunk_depth), backbone), always_on)
     labels = run.label_space()
     heads: Heads | NoHeads = NoHeads()
     if run.language is None:
         heads = Heads(backbone.model.config.hidden_size, labels.heads, run.heads, polarity, seed=run.seed)
     if shared:
         assert shared.card is not None
-        bank.attach(shared.name, Adapter(shared.content, shared.card.layers), always_on=True)
-        bank.load(shared.name, shared.weights)
+        bank.add_adapter(shared.name, Adapter(shared.peft_config, shared.card.layers), always_on=True)
+        bank.load_adapter(shared.name, shared.weights)
         start = heads.state_dict()
         heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in start.items()})
     bank.set_dropout(settings.dropout)
@@ -68,7 +68,7 @@ def _meant(adapter: Adapter, backbone: Backbone) -> Adapter:
     """PEFT is told which model the adapter is for."""
     if backbone.lm_head is None or backbone.lm_head.kind == "masked":
         return adapter
-    return replace(adapter, content=adapter.content | {"task_type": "CAUSAL_LM"})
+    return replace(adapter, peft_config=adapter.peft_config | {"task_type": "CAUSAL_LM"})
 
 
 def _placed(model: Mixture, name: str) -> Mixture:
@@ -102,10 +102,10 @@ def load_single_expert(
             f"{shared.digest[:12]}…",
             "put the one that it was trained with beside it",
         )
-    card, known = expert.card, Adapter(expert.content, expert.card.layers)
+    card, known = expert.card, Adapter(expert.peft_config, expert.card.layers)
     model = build_expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
     check_same_backbone(expert.card.backbone, model.loaded_backbone.id, str(folder))
-    model.bank.load(expert.name, expert.weights)
+    model.bank.load_adapter(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)
     return model.eval(), run
 

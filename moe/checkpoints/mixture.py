@@ -38,10 +38,10 @@ def build_mixture(card: MixtureCard, backbone: Backbone, contents: Mapping[str, 
     """A mixture with fresh weights, as its card and its adapters' PEFT configs say."""
     bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth, card.language)
     for name in (*card.routed, *card.shared):
-        bank.attach(name, Adapter(contents[name], card.layers[name]), always_on=name in card.shared)
-    bank.set_dropout(max((one.adapter.dropout for one in bank.attached.values()), default=0.0))
+        bank.add_adapter(name, Adapter(contents[name], card.layers[name]), always_on=name in card.shared)
+    bank.set_dropout(max((one.adapter.dropout for one in bank.adapters.values()), default=0.0))
     domains = [one.to_domain() for one in card.domains]
-    labels, width = LabelSpace.of(domains), backbone.model.config.hidden_size
+    labels, width = LabelSpace.from_domains(domains), backbone.model.config.hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(card.seed)
         gate = Gate(width, [domain.group for domain in domains for _ in domain.expert_names], card.gate)
@@ -86,8 +86,8 @@ def write_mixture(
     """
     assert model.gate is not None
     with atomic_folder(folder, overwrite) as temporary:
-        for name, one in model.bank.attached.items():
-            write_adapter(temporary / "experts" / name, one.adapter, model.bank.saved(name))
+        for name, one in model.bank.adapters.items():
+            write_adapter(temporary / "experts" / name, one.adapter, model.bank.peft_state_dict(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
         save_tensors(temporary / HEADS, model.heads.state_dict())
         write_json(temporary / CARD, card.model_dump(mode="json"))
@@ -133,7 +133,7 @@ def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixtur
     backbone = backbone or load_backbone(card.backbone_settings, lm_head=card.language)
     model = build_mixture(card, backbone, {name: content for name, (content, _) in adapters.items()})
     for name, (_, weights) in adapters.items():
-        model.bank.load(name, weights)
+        model.bank.load_adapter(name, weights)
     assert model.gate is not None
     load_strictly(model.gate, load_tensors(folder / ROUTER), folder / ROUTER)
     load_strictly(model.heads, load_tensors(folder / HEADS), folder / HEADS)

@@ -155,9 +155,9 @@ def explain_(
     asked = LexiconRequest(tuple(texts or ()), file, text_column, out, spreadsheet, data_type, task, least, most)
     asked.check()
     folder = select_model_folder(model, None, None, sets)
-    opening = ModelLoader(folder, tuple(sets or ()), routing, tokens=tokens)  # type: ignore[arg-type]
+    opening = ModelLoader(folder, tuple(sets or ()), routing, batch_tokens=tokens)  # type: ignore[arg-type]
     opening.check()
-    predictor = opening.open()
+    predictor = opening.load()
     for text in asked.texts:
         found = explain(predictor, text, data_type, task, steps or STEPS)
         show(found.as_json(), lambda _, found=found: explanation_view(found), json_)

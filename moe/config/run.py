@@ -139,7 +139,7 @@ class RunSettings(BaseModel):
 
     def label_space(self) -> LabelSpace:
         """Which task reads which head."""
-        return LabelSpace.of(self.domain_list())
+        return LabelSpace.from_domains(self.domain_list())
 
     def as_yaml(self) -> str:
         """The resolved settings, every default written out."""

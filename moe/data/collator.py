@@ -67,7 +67,7 @@ class Collator:
         self.tasks = {task: i for i, task in enumerate(labels.tasks)}
         self.domains = {domain: i for i, domain in enumerate(domains)}
         self.in_head = {
-            task: [labels.heads[labels.head_of[task]].index(label) for label in own]
+            task: [labels.heads[labels.head_by_task[task]].index(label) for label in own]
             for task, own in labels.tasks.items()
         }
 

@@ -53,7 +53,7 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
     space = fit_state_distribution(np.concatenate([_states(one) for one in scores]), np.array(train["domain"]), names)
     seen = extract_features(predictor, space, list(held["text"]), "validation rows", quiet)
     of = np.array([names.index(one) if one in names else -1 for one in held["domain"]])
-    found = Reference(tuple(model.bank.names), tuple(names), space, seen, of)
+    found = Reference(tuple(model.bank.routed_experts), tuple(names), space, seen, of)
     card = write_reference(folder, found, dict(Counter(train["domain"])))
     return {"model": str(folder), "fitted": card.fitted, "held": card.validation}
 
@@ -75,7 +75,7 @@ def extract_features(
     """How a model takes texts, as a user without domain or label gets it."""
     parts = [_seen(predictor, space, one) for one in _scores(predictor, texts, title, quiet)]
     if not parts:
-        return DriftFeatures(np.zeros((0, len(predictor.model.bank.names))), np.zeros(0), np.zeros(0))
+        return DriftFeatures(np.zeros((0, len(predictor.model.bank.routed_experts))), np.zeros(0), np.zeros(0))
     return DriftFeatures(
         *(np.concatenate([getattr(one, name) for one in parts]) for name in ("shares", "confidence", "distance"))
     )
@@ -84,15 +84,15 @@ def extract_features(
 def _scores(predictor: Predictor, texts: Iterable[str], title: str, quiet: bool) -> Iterator[Scores]:
     stream = iter(texts)
     with bar(title, len(texts) if isinstance(texts, Sequence) else None, "text", quiet) as meter:
-        while window := list(islice(stream, predictor.window)):
+        while window := list(islice(stream, predictor.chunk_size)):
             yield predictor.score(window)
             meter.advance(len(window))
 
 
 def _seen(predictor: Predictor, space: StateDistribution, scores: Scores) -> DriftFeatures:
-    answers = predictor.answers(scores, predictor.routed_tasks(scores))
+    answers = predictor.to_predictions(scores, predictor.routed_tasks(scores))
     confidence = np.array([one.confidence for one in answers])
-    return DriftFeatures(scores.shares.astype(np.float64), confidence, space.distance(_states(scores)))
+    return DriftFeatures(scores.routing_weights.astype(np.float64), confidence, space.distance(_states(scores)))
 
 
 def _states(scores: Scores) -> np.ndarray:

@@ -50,7 +50,7 @@ class DriftFeatures:
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def select(self, rows: np.ndarray) -> "Seen":
+    def select(self, rows: np.ndarray) -> "DriftFeatures":
         """Some of them, by a mask or by places."""
         return DriftFeatures(self.shares[rows], self.confidence[rows], self.distance[rows])
 

@@ -64,12 +64,12 @@ def read_dated_texts(asked: DriftRequest) -> DatedTexts:
         raise Fault(f"texts in {asked.file}", f"none that can be read, {found.rejected} rejected", "name another file")
     if asked.date_column is not None and not any(found.months):
         form = asked.date_format or "ISO 8601, such as 2024-01-31"
-        raise Fault(f"dates ({form}) in the column {asked.when!r} of {asked.file}", "none", "say --date-format")
+        raise Fault(f"dates ({form}) in the column {asked.date_column!r} of {asked.file}", "none", "say --date-format")
     return found
 
 
 def _records(asked: DriftRequest) -> Iterator[Record]:
-    for number, record in enumerate(read_records(asked.file, Columns(text_column=asked.text_column))):
+    for number, record in enumerate(read_records(asked.file, Columns(text=asked.text_column))):
         if (
             number == 0
             and asked.date_column is not None
@@ -77,7 +77,7 @@ def _records(asked: DriftRequest) -> Iterator[Record]:
             and not record.error
         ):
             known = ", ".join(map(str, record.values))
-            raise Fault(f"a column {asked.when!r} in {asked.file.name}", f"the columns {known}", "name another")
+            raise Fault(f"a column {asked.date_column!r} in {asked.file.name}", f"the columns {known}", "name another")
         yield record
 
 

@@ -47,7 +47,7 @@ def baseline_reports(train: Dataset, test: Dataset, space: LabelSpace, name: str
             model = BASELINES[name]().fit(known[0], [labels[i] for i in known[1]])
             predicted = [str(one) for one in model.predict(unseen[0])]
             true = [labels[i] for i in unseen[1]]
-            sure = interval_ends([TaskPredictions.of(true, predicted, labels)])
+            sure = interval_ends([TaskPredictions.from_labels(true, predicted, labels)])
             reports[task] = classification(true, predicted, labels) | sure
     return reports
 

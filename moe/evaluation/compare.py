@@ -16,7 +16,7 @@ from rich.text import Text
 from experts.domain import Labels
 from experts.errors import Fault
 from experts.expert_io import CARD as EXPERT_CARD
-from experts.expert_io import parse_card
+from experts.expert_io import read_expert_card
 from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
@@ -94,7 +94,7 @@ def read_model_tasks(folder: Path) -> ModelTasks:
         Fault: when the folder is no whole model.
     """
     if (folder / EXPERT_CARD).is_file():
-        its = parse_card(folder / EXPERT_CARD)
+        its = read_expert_card(folder / EXPERT_CARD)
         return ModelTasks(its.tasks, () if its.always_on else (its.domain,))
     card = read_card(folder)
     tasks = {task: labels for one in card.domains for task, labels in one.tasks.items()}

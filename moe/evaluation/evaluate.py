@@ -62,10 +62,10 @@ def evaluate_rows(predictor: Predictor, rows: Dataset, pin: bool = False, title:
     space = predictor.model.labels
     found: list[EvaluatedRow] = []
     with bar(title, len(rows), "text", quiet) as meter:
-        for batch in in_windows(rows, predictor.window):
+        for batch in in_windows(rows, predictor.chunk_size):
             scores = predictor.score([row["text"] for row in batch], [r["domain"] for r in batch] if pin else None)
-            masked = predictor.answers(scores, [row["task"] for row in batch])
-            routed = predictor.answers(scores, predictor.routed_tasks(scores))
+            masked = predictor.to_predictions(scores, [row["task"] for row in batch])
+            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores))
             found += [EvaluatedRow(r, true_label(r, space), m, u) for r, m, u in zip(batch, masked, routed, strict=True)]
             meter.advance(len(batch))
     return found
@@ -172,7 +172,7 @@ def predictions_by_task(judged: Sequence[EvaluatedRow], space: LabelSpace) -> di
 
 def _answers(judged: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
     said = [(one.routed if routed else one.masked).label for one in judged]
-    return TaskPredictions.of([str(one.true) for one in judged], said, labels)
+    return TaskPredictions.from_labels([str(one.true) for one in judged], said, labels)
 
 
 def _tasks_report(groups: Mapping[str, Sequence[EvaluatedRow]], space: LabelSpace, routed: bool) -> dict[str, dict[str, Any]]:
@@ -209,23 +209,23 @@ def _mean_figures(tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, 
 def _domain_means(
     tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, TaskPredictions], space: LabelSpace
 ) -> dict[str, dict[str, Any]]:
-    names = dict.fromkeys(space.domain_of[task] for task in tasks)
-    own = {name: {t: report for t, report in tasks.items() if space.domain_of[t] == name} for name in names}
+    names = dict.fromkeys(space.domain_by_task[task] for task in tasks)
+    own = {name: {t: report for t, report in tasks.items() if space.domain_by_task[t] == name} for name in names}
     return {name: _mean_figures(some, answers) for name, some in own.items()}
 
 
 def routing_report(judged: Sequence[EvaluatedRow], model: Mixture) -> dict[str, Any]:
     """Domain × expert mean soft shares, mean entropy, and how often the most probable domain is the true one."""
-    usage = Usage(model.bank.names, [one.name for one in model.domains])
-    if judged and model.bank.names:
+    usage = Usage(model.bank.routed_experts, [one.name for one in model.domains])
+    if judged and model.bank.routed_experts:
         shares = torch.tensor(np.stack([one.masked.shares for one in judged]))  # (N, E)
         domain = torch.tensor([model.domain_index(one.row["domain"]) for one in judged])  # (N,)
         usage.add(shares, domain, model.domain_expert_mask)
     return {
-        "accuracy": usage.accuracy(),
-        "entropy": usage.entropy(),
-        "table": usage.table(),
-        "collapsed": list(usage.collapsed()),
+        "accuracy": usage.domain_accuracy(),
+        "entropy": usage.mean_entropy(),
+        "table": usage.by_domain(),
+        "collapsed": list(usage.collapsed_experts()),
     }
 
 
@@ -250,7 +250,7 @@ def write_per_expert(folder: Path, predictor: Predictor, judged: Sequence[Evalua
     Raises:
         Fault: when there is but one expert, or the folder cannot be written.
     """
-    if predictor.model.active_expert is not None or len(predictor.model.bank.names) < 2:
+    if predictor.model.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
         raise Fault("a mixture of several experts for --alone", "one expert", "leave it out")
     rows = [one for one in judged if one.true is not None]
     texts, tasks = ([str(one.row[name]) for one in rows] for name in ("text", "task"))

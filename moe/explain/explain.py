@@ -113,7 +113,7 @@ def explain(
     routed, unrouted = _routed(predictor, way, reading, answer, steps)
     return Explanation(
         text=text,
-        answer=to_row(answer, predictor.model.bank.names),
+        answer=to_row(answer, predictor.model.bank.routed_experts),
         why=_reason(answer.label, reading, why),
         router=routed,
         unrouted=unrouted,
@@ -147,7 +147,7 @@ def label_log_odds(
     """Log-odds (N,) of a label of the task for each text; `chosen` (B,) is repeated over the N = steps · B rows."""
     out, space = predictor.model(ids, mask, allowed=allowed, hard=predictor.hard), predictor.model.labels
     own = torch.tensor(space.mask(task), device=ids.device)  # (K,)
-    logits = out.logits[space.head_of[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
+    logits = out.logits[space.head_by_task[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
     return log_odds(logits, chosen.repeat(len(ids) // len(chosen)))  # (N,)
 
 
@@ -162,13 +162,13 @@ def _routed(
     predictor: Predictor, way: IGPath, reading: Tokenization, answer: Prediction, steps: int
 ) -> tuple[Attribution | None, str | None]:
     """Words for the most probable of the experts that answered, or why there are none."""
-    gate, names = predictor.model.gate, predictor.model.bank.names
+    gate, names = predictor.model.gate, predictor.model.bank.routed_experts
     if way.allowed is None or gate is None or len(names) == 1:
         return None, ONE_EXPERT
     if gate.settings.kind == "fixed":
         return None, FIXED
     held = way.allowed[0].cpu().numpy()  # (E,)
-    best = int((answer.shares * held).argmax())
+    best = int((answer.routing_weights * held).argmax())
     expert = torch.tensor([best], device=way.ids.device)  # (1,)
     found = integrate(predictor, way, partial(_expert_odds, predictor, expert), steps)
     return _reason(names[best], reading, found), None
@@ -190,7 +190,7 @@ def word_weights(reading: Tokenization, tokens: Sequence[float]) -> tuple[WordWe
 
 def _alone(predictor: Predictor, text: str, answer: Prediction) -> dict[str, dict[str, Any]]:
     found: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [answer.task])
-    shares = dict(zip(predictor.model.bank.names, answer.shares.tolist(), strict=True))
+    shares = dict(zip(predictor.model.bank.routed_experts, answer.routing_weights.tolist(), strict=True))
     return {
         name: {"share": shares[name], "label": one.label, "probability": one.confidence}
         for name, (one,) in found.items()

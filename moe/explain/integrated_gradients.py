@@ -96,7 +96,7 @@ def build_paths(predictor: Predictor, readings: Sequence[Tokenization], domain: 
         own[row, [place for word in one.words for place in word.tokens]] = True
     blank_id = int(str(predictor.tokenizer.convert_tokens_to_ids(blank_token(predictor))))
     blank = ids.masked_fill(own, blank_id)  # (B, T)
-    pinned = predictor.pinned([domain] * len(readings)) if domain else None  # (B, E)
+    pinned = predictor.pinned_experts([domain] * len(readings)) if domain else None  # (B, E)
     _, routed = predictor.model.encode_trunk(ids, mask, allowed=pinned, hard=predictor.hard)
     return IGPath(ids, mask, blank, routed.gates > 0 if routed else None)
 
@@ -119,7 +119,7 @@ def integrate(predictor: Predictor, way: IGPath, measure: TargetFunction, steps:
             return measure(ids, mask, allowed)  # (N,)
 
     rest: tuple[Any, ...] = (way.ids, way.mask, way.allowed)
-    at_once = max(len(way.ids), predictor.tokens // (BACKWARD_MEMORY_FACTOR * way.ids.shape[1]))
+    at_once = max(len(way.ids), predictor.batch_tokens // (BACKWARD_MEMORY_FACTOR * way.ids.shape[1]))
     model.eval()
     with _frozen(model), oom_guard("lower --batch-tokens"):
         with torch.no_grad():

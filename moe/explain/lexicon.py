@@ -177,8 +177,8 @@ def add_texts(
     found: dict[Labels, Lexicon], good: Sequence[str], predictor: Predictor, asked: LexiconRequest, steps: int
 ) -> Iterator[int]:
     """Add texts to the lexicons of their labels, batch by batch; gives how many each batch had."""
-    for at in range(0, len(good), predictor.window):
-        window = good[at : at + predictor.window]
+    for at in range(0, len(good), predictor.chunk_size):
+        window = good[at : at + predictor.chunk_size]
         groups: dict[str, list[str]] = defaultdict(list)
         for text, answer in zip(window, predict_texts(window, predictor, asked.domain, asked.task), strict=True):
             groups[answer.task].append(text)
@@ -187,7 +187,7 @@ def add_texts(
             lexicon = found.setdefault(labels, Lexicon(labels))
             readings = [tokenize_text(predictor, text) for text in some]
             for batch in batch_by_tokens(
-                [len(one.ids) for one in readings], predictor.tokens // BACKWARD_MEMORY_FACTOR
+                [len(one.ids) for one in readings], predictor.batch_tokens // BACKWARD_MEMORY_FACTOR
             ):
                 _add(lexicon, [readings[i] for i in batch], predictor, asked, task, steps)
                 yield len(batch)
@@ -196,7 +196,7 @@ def add_texts(
 def task_labels(predictor: Predictor, task: str) -> Labels:
     """A task's labels, in the order of its answers' probabilities."""
     space = predictor.model.labels
-    return tuple(label for label, own in zip(space.heads[space.head_of[task]], space.mask(task), strict=True) if own)
+    return tuple(label for label, own in zip(space.heads[space.head_by_task[task]], space.mask(task), strict=True) if own)
 
 
 def _add(

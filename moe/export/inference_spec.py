@@ -61,13 +61,13 @@ def reading_of(source: Source) -> Reading:
     tasks = {
         task: TaskReading(
             labels=tuple(label for label, own in zip(space.heads[head], space.mask(task), strict=True) if own),
-            domain=space.domain_of[task],
+            domain=space.domain_by_task[task],
             head=head,
             columns=tuple(i for i, own in enumerate(space.mask(task)) if own),
             temperature=calibration.temperature(task) if calibration else 1.0,
             sign=next((pair for pair in POLARITY_LABELS if set(pair) <= set(space.tasks[task])), None),
         )
-        for task, head in space.head_of.items()
+        for task, head in space.head_by_task.items()
     }
     domains = tuple(
         DomainReading(name=one.name, experts=one.expert_names, task=next(iter(space.tasks_of(one.name)), None))
@@ -78,7 +78,7 @@ def reading_of(source: Source) -> Reading:
         template=source.template,
         max_length=source.max_length,
         pooling=model.pooling,
-        experts=model.bank.names,
+        experts=model.bank.routed_experts,
         domains=domains,
         tasks=tasks,
         heads={name: f"classes.{head_key(name)}" for name in space.heads},

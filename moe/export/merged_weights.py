@@ -72,14 +72,14 @@ def fold(source: Source, choice: Choice) -> PreTrainedModel:
     model, head = source.model, source.model.loaded_backbone.lm_head
     whole: PreTrainedModel = head.model if head else model.backbone
     update = own_update(model, choice)
-    shared = [name for name in model.bank.shared if name in choice.weights]
-    model.bank.muted = tuple(shared)  # a shared expert by itself is not to be there twice
+    shared = [name for name in model.bank.shared_experts if name in choice.weights]
+    model.bank.disabled = tuple(shared)  # a shared expert by itself is not to be there twice
     if getattr(whole, "hf_quantizer", None) is not None:
         whole.dequantize(dtype=FEW_BITS)
         whole.to(FEW_BITS)  # type: ignore[arg-type]
-    with model.bank.replaced(update):
-        model.bank.route(None)
-        model.bank.fold_for_good()
+    with model.bank.override_adapter(update):
+        model.bank.set_gates(None)
+        model.bank.merge_and_unload()
     return whole
 
 
@@ -116,7 +116,7 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _readme(source: Source, choice: Choice, found: dict[str, Any]) -> str:
     kind = "AutoModelForCausalLM" if source.causal else "AutoModelForMaskedLM" if source.language else "AutoModel"
-    always = [name for name in source.model.bank.shared if name not in choice.weights]
+    always = [name for name in source.model.bank.shared_experts if name not in choice.weights]
     shared = f" and the shared expert {', '.join(always)}" if always else ""
     read = "`heads.safetensors` holds the heads, `reading.json` says how they are read.\n" if found["heads"] else ""
     return f"""---

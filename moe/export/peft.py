@@ -41,10 +41,10 @@ def write_adapters(out: Path, source: Source, choices: Sequence[Choice], overwri
 def _write(folder: Path, source: Source, choice: Choice) -> Found:
     bank = source.model.bank
     update = everywhere(source, whole_update(source.model, choice))
-    like = bank.attached[next(iter(choice.weights))].adapter.content
+    like = bank.adapters[next(iter(choice.weights))].adapter.peft_config
     like = like | {"task_type": "CAUSAL_LM"} if source.causal else like
-    content = portable_config(bank.layers, like, update, public_name(source.model.loaded_backbone.id))
-    write_adapter(folder, Adapter(content, {}), dict(peft_tensors(update, bank.prefix)))
+    content = portable_config(bank.layer_map, like, update, public_name(source.model.loaded_backbone.id))
+    write_adapter(folder, Adapter(content, {}), dict(peft_tensors(update, bank.key_prefix)))
     found: Found = {"name": choice.name, "rank": update.rank, "layers": len(update.layers)}
     found["heads"] = write_heads(folder, source, choice)
     if source.causal:
@@ -58,9 +58,9 @@ def everywhere(source: Source, update: LowRankUpdate) -> LowRankUpdate:
 
     LoRAX reads a kind of layer in all layers or in none; a trunk without experts would lose the whole kind.
     """
-    linear = source.model.bank.layers.linear
+    linear = source.model.bank.layer_map.linear
     kinds = {path.rsplit(".", 1)[-1] for path in update.layers}
-    return update.over({path: in_out_features(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
+    return update.with_zero_layers({path: in_out_features(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
 
 
 def violations_of(folder: Path) -> list[str]:
@@ -79,7 +79,7 @@ def said_of(choice: Choice) -> str:
 
 
 def _readme(source: Source, choice: Choice, found: Mapping[str, Any]) -> str:
-    shared = [name for name in source.model.bank.shared if name not in choice.weights]
+    shared = [name for name in source.model.bank.shared_experts if name not in choice.weights]
     always = f" The shared expert {', '.join(shared)} is in it." if shared else ""
     head = "\n`heads.safetensors` holds its heads, `reading.json` says how they are read.\n" if found["heads"] else ""
     return f"""---

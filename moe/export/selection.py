@@ -49,7 +49,7 @@ class Source:
     @property
     def experts(self) -> tuple[str, ...]:
         """The experts that can be taken out of it."""
-        return tuple(self.model.bank.attached)
+        return tuple(self.model.bank.adapters)
 
 
 def open_source(folder: Path, sets: Sequence[str]) -> Source:
@@ -87,7 +87,7 @@ def alone(model: Mixture, names: Sequence[str]) -> list[Choice]:
     Raises:
         Fault: for an unknown one.
     """
-    known = tuple(model.bank.attached)
+    known = tuple(model.bank.adapters)
     for name in names:
         _check_known(name, known)
     return [Choice(name, {name: 1.0}) for name in names or known]
@@ -105,7 +105,7 @@ def together(
         Fault: for an unknown method or expert, fewer than two experts, or what the method does not take.
     """
     check_merge_method(method)
-    routed = model.bank.names
+    routed = model.bank.routed_experts
     given = _parsed(weights, routed) if weights else dict.fromkeys(routed, 1.0 / max(1, len(routed)))
     if len(given) < 2:
         raise Fault("two experts or more to merge", ", ".join(given) or "none", "leave --merge out for one alone")
@@ -141,15 +141,15 @@ def own_update(model: Mixture, choice: Choice) -> LowRankUpdate:
     """The chosen experts' update, without the shared ones that are always on."""
     bank = model.bank
     if choice.method is None:
-        return bank.update_of(next(iter(choice.weights)))
-    updates = {name: bank.update_of(name) for name in choice.weights}
-    return merge_updates(updates, choice.weights, choice.method, bank.bases, choice.density, choice.rank)
+        return bank.low_rank_update(next(iter(choice.weights)))
+    updates = {name: bank.low_rank_update(name) for name in choice.weights}
+    return merge_updates(updates, choice.weights, choice.method, bank.base_layers, choice.density, choice.rank)
 
 
 def whole_update(model: Mixture, choice: Choice) -> LowRankUpdate:
     """What a mixture pinned to the choice adds to its backbone: the choice's update and the shared experts'."""
-    shared = [name for name in model.bank.shared if name not in choice.weights]
-    return sum_updates([own_update(model, choice), *(model.bank.update_of(name) for name in shared)])
+    shared = [name for name in model.bank.shared_experts if name not in choice.weights]
+    return sum_updates([own_update(model, choice), *(model.bank.low_rank_update(name) for name in shared)])
 
 
 def heads_of(model: Mixture, choice: Choice) -> Heads | None:

@@ -92,13 +92,13 @@ def _aloud(wanted: GenerateRequest, generator: Generator) -> None:
     console = Console()
     for prompt in wanted.prompts:
         streamer = TextStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        (written,) = generator.write([generator.tokens(prompt)], wanted.domain, streamer)
+        (written,) = generator.generate([generator.encode(prompt)], wanted.domain, streamer)
         if told := _experts(written):
             console.print(", ".join(f"{name} {share:.0%}" for name, share in told.items()), style="dim")
 
 
 def _experts(written: GeneratedText) -> dict[str, float]:
-    return {name: round(share, 6) for name, share in (written.shares or {}).items()}
+    return {name: round(share, 6) for name, share in (written.routing_weights or {}).items()}
 
 
 def _rows(wanted: GenerateRequest) -> Iterator[dict[str, Any]]:
@@ -114,7 +114,7 @@ def _answered(rows: Iterable[dict[str, Any]], generator: Generator, pin: str | N
     """Every row in its place, with `answer` and `experts`, or the `error` that kept it from one."""
     stream = (_prepared(row, generator) for row in rows)
     while window := list(islice(stream, WINDOW)):
-        answers = iter(generator.write([ids for _, ids in window if ids is not None], pin))
+        answers = iter(generator.generate([ids for _, ids in window if ids is not None], pin))
         for row, ids in window:
             yield row if ids is None else _with(row, next(answers))
 
@@ -123,7 +123,7 @@ def _prepared(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any]
     if "error" in row:
         return row, None
     try:
-        return row, generator.tokens(row["prompt"])
+        return row, generator.encode(row["prompt"])
     except Fault as fault:
         if "line" not in row:  # typed, not read from a file
             raise

@@ -195,7 +195,7 @@ class Generator:
             real = torch.cat([mask, self._running(new)[:, :-1]], 1)[:, : shares.shape[1], None]  # (B, T', 1)
             shares = (shares * real).sum(1) / real.sum(1)  # (B, E)
         rows = np.asarray(shares.float().cpu())  # (B, E)
-        return [dict(zip(self.model.bank.names, map(float, row), strict=True)) for row in rows]
+        return [dict(zip(self.model.bank.routed_experts, map(float, row), strict=True)) for row in rows]
 
     def _running(self, new: Tensor) -> Tensor:
         """(B, N), 1 up to where each answer ends."""

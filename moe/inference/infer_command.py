@@ -100,7 +100,7 @@ def run_infer(request: InferRequest, opening: ModelLoader) -> None:
 def _predictor(request: InferRequest, opening: ModelLoader) -> Predictor:
     if request.threads:
         torch.set_num_threads(request.threads)
-    predictor = opening.open()
+    predictor = opening.load()
     predictor.check(request.task, request.domain)
     return predictor
 

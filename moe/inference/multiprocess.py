@@ -68,7 +68,7 @@ def predict_in_processes(
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (each,))
     try:
         while True:
-            while len(waiting) < CHUNKS_PER_WORKER * workers and (window := list(islice(stream, opening.window))):
+            while len(waiting) < CHUNKS_PER_WORKER * workers and (window := list(islice(stream, opening.chunk_size))):
                 waiting.append(pool.submit(_answer, opening, domain, task, window))
             if not waiting:
                 return
@@ -89,7 +89,7 @@ def _start(threads: int | None) -> None:
 
 @lru_cache(maxsize=1)
 def _predictor(opening: ModelLoader) -> Predictor:
-    return opening.open()
+    return opening.load()
 
 
 def _answer(opening: ModelLoader, domain: str | None, task: str | None, window: Rows) -> Rows:

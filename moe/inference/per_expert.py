@@ -20,9 +20,9 @@ def predict_per_expert(predictor: Predictor, texts: Sequence[str], tasks: Sequen
     if model.active_expert is not None:
         return {}
     found = {}
-    for name in model.bank.names:
+    for name in model.bank.routed_experts:
         with model.single_expert(name):
-            found[name] = predictor.answers(predictor.score(texts), tasks)
+            found[name] = predictor.to_predictions(predictor.score(texts), tasks)
     return found
 
 
@@ -31,8 +31,8 @@ def per_expert_columns(
 ) -> Iterator[Mapping[str, Any]]:
     """For each text what the experts alone say: `alone`, their labels, and `probability`, by expert."""
     with bar("each expert alone", len(texts), "text", quiet) as meter:
-        for at in range(0, len(texts), predictor.window):
-            here = slice(at, at + predictor.window)
+        for at in range(0, len(texts), predictor.chunk_size):
+            here = slice(at, at + predictor.chunk_size)
             found = predict_per_expert(predictor, texts[here], tasks[here])
             for place in range(len(texts[here])):
                 said = {name: answers[place] for name, answers in found.items()}

@@ -173,7 +173,7 @@ class Predictor:
         lengths = np.array([len(one) for one in ids])  # (W,)
         states: dict[int, Tensor] = {}
         expert = np.zeros(len(ids), dtype=int)  # (W,)
-        dense = np.zeros((len(ids), len(self.model.bank.names)), dtype=np.float32)  # (W, E)
+        dense = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
         for batch in batches:
             trunk, routed = self.model.encode_trunk(*self.pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
             assert routed is not None
@@ -182,7 +182,7 @@ class Predictor:
             dense[batch] = routed.probs.cpu().numpy()
         done, raw = [], []
         for one in np.unique(expert):
-            with self.model.single_expert(self.model.bank.names[one]):
+            with self.model.single_expert(self.model.bank.routed_experts[one]):
                 mine = np.flatnonzero(expert == one)
                 for part in batch_by_tokens(lengths[mine], self.tokens):
                     batch = mine[part]
@@ -204,10 +204,10 @@ class Predictor:
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`, `states`."""
         out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
-        gates = out.routing.probs if out.routing else self.model.bank.route_state.gates
+        gates = out.routing.probs if out.routing else self.model.bank.route.gates
         assert gates is not None
         found = {f"head/{name}": logits for name, logits in out.logits.items()}
-        found["shares"] = gates[..., : len(self.model.bank.names)].expand(len(ids), -1)  # (W, E)
+        found["shares"] = gates[..., : len(self.model.bank.routed_experts)].expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
             found["polarity"] = out.polarity
         if self.states:
@@ -268,8 +268,8 @@ class Predictor:
     def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
         space = self.model.labels
         mask = np.array(space.mask(task))  # (K,)
-        labels = tuple(label for label, own in zip(space.heads[space.head_of[task]], mask, strict=True) if own)
-        logits = scores.logits[space.head_of[task]][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
+        labels = tuple(label for label, own in zip(space.heads[space.head_by_task[task]], mask, strict=True) if own)
+        logits = scores.logits[space.head_by_task[task]][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
         polarity = polarity_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])

@@ -63,7 +63,7 @@ def likelihoods(
     """
     model.eval()
     device, names = model.domain_expert_mask.device, [domain.name for domain in model.domains]
-    way = find_packing_mode(model.backbone, masked=True)
+    way = find_packing_mode(model.backbone, require_mask=True)
     trees = _trees(pairs, domains, way is not None)
     found: dict[int, Likelihood] = {}
     for some in batch_by_tokens([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):

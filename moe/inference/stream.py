@@ -28,7 +28,7 @@ def predict_rows(
         `error`. Where the predictor abstains there is `abstained` too, and `label` is None where that is true.
     """
     stream = iter(rows)
-    while window := list(islice(stream, predictor.window)):
+    while window := list(islice(stream, predictor.chunk_size)):
         yield from _answer_window(window, predictor, domain, task)
 
 
@@ -38,7 +38,7 @@ def _answer_window(
     good = [row["text"] for row in window if "error" not in row]
     answers = iter(predict_texts(good, predictor, domain, task) if good else ())
     for row in window:
-        yield row if "error" in row else row | to_row(next(answers), predictor.model.bank.names)
+        yield row if "error" in row else row | to_row(next(answers), predictor.model.bank.routed_experts)
 
 
 def predict_texts(
@@ -55,7 +55,7 @@ def predict_each(
     scores = predictor.score(texts, domains if any(domains) else None)
     routed, labels = predictor.routed_tasks(scores), predictor.model.labels
     usual = [labels.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)]
-    return predictor.answers(scores, [task or other for task, other in zip(tasks, usual, strict=True)])
+    return predictor.to_predictions(scores, [task or other for task, other in zip(tasks, usual, strict=True)])
 
 
 def to_row(answer: Prediction, experts: Sequence[str]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def _adapted(
 def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> TrainingData:
     names, most, seed = [one.name for one in model.domains], work.run.stages.replay, work.run.seed
     if work.run.language is not None:
-        lesson = LMCorpora(work, model).routed()
+        lesson = LMCorpora(work, model).routed_data()
         return replace(lesson, rows=_replayed(lesson.rows, whole, most, seed))
     rows = _replayed(work.rows("train", names), whole, most, seed)
     return labelled_data(work, model, rows, work.rows("validation", names))

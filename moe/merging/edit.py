@@ -147,11 +147,11 @@ def build_edited_mixture(before: StoredMixture, after: StoredMixture, backbone: 
     """
     layers = dict(after.card.layers)
     if (new := after.newcomer) is not None:
-        layers[new] = read_adapter_config(LayerMap.of(backbone.model), after.experts[new].path, new).layers
+        layers[new] = read_adapter_config(LayerMap.from_model(backbone.model), after.experts[new].path, new).layers
     card = after.card.model_copy(update={"layers": layers})
-    model = build_mixture(card, backbone, {name: one.content for name, one in after.experts.items()})
+    model = build_mixture(card, backbone, {name: one.peft_config for name, one in after.experts.items()})
     for name, one in after.experts.items():
-        model.bank.load(name, one.weights)
+        model.bank.load_adapter(name, one.weights)
     assert model.gate is not None
     columns = [before.card.routed.index(name) if name in before.card.routed else None for name in card.routed]
     transfer_gate(model.gate, _gate_of(before, backbone), columns)
@@ -174,7 +174,7 @@ def _teachers(before: StoredMixture, after: StoredMixture, kept: bool) -> Mappin
     Args:
         kept: heads are kept per expert.
     """
-    space = LabelSpace.of(list(before.domains.values()))
+    space = LabelSpace.from_domains(list(before.domains.values()))
     tensors = load_tensors(before.folder / HEADS)
 
     def own(prefix: str) -> TrainedHeads:

@@ -87,7 +87,7 @@ def _in_layout(one: TrainedHeads, fresh: Mapping[str, Tensor], labels: LabelSpac
     parts = []
     for head, names in one.heads.items():
         tasks = [task for task, own in one.tasks.items() if set(own) <= set(names) and task in labels.tasks]
-        for target in dict.fromkeys(labels.head_of[task] for task in tasks):
+        for target in dict.fromkeys(labels.head_by_task[task] for task in tasks):
             trained = {label for task in tasks for label in one.tasks[task]}
             parts.append(
                 _class_rows(one.tensors, head_key(head), names, head_key(target), labels.heads[target], trained, fresh)

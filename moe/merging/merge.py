@@ -41,7 +41,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     """
     parts = check_merge(run, experts, backbone.id)
     everyone = [*parts.experts, *([parts.shared] if parts.shared else [])]
-    layers = LayerMap.of(backbone.model)
+    layers = LayerMap.from_model(backbone.model)
     adapters = {one.name: read_adapter_config(layers, one.path, one.name) for one in everyone}
     card = MixtureCard(
         stage="moe-init",
@@ -65,9 +65,9 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.content for name, one in adapters.items()})
+    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
     for one in everyone:
-        model.bank.load(one.name, one.weights)
+        model.bank.load_adapter(one.name, one.weights)
     if not isinstance(model.heads, NoHeads):
         init_heads(model.heads, {one.name: [TrainedHeads.of(one)] for one in parts.experts}, model.labels)
     return model.eval(), card

@@ -1,7 +1,4 @@
-"""What is done to a backbone's layers as a whole: dropout for training, torch.compile, activations made again.
-
-Which layers get experts is `experts.adapter_bank`'s.
-"""
+"""Changes to all layers of a backbone: dropout, torch.compile, activation checkpointing, attention implementation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,64 +15,69 @@ from experts.lora import find_layer_stack
 
 
 class BackboneDropout(nn.Dropout):
-    """The backbone's own dropout: the only part of a backbone that is ever in training mode."""
+    """The backbone's own dropout: its only part that is ever in training mode."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop a share of x (any shape)."""
+        """Apply dropout to x (any shape) in training."""
         return fast_dropout(x, self.p) if self.training else x
 
 
-def enable_dropout(model: PreTrainedModel, trunk_depth: int, share: float) -> None:
-    """Let the layers after the trunk drop in training, where the family has a dropout of its own.
+def enable_dropout(model: PreTrainedModel, trunk_depth: int, p: float) -> None:
+    """Enable dropout in training in the layers after the trunk, wherever the model family has a dropout layer.
+
+    Args:
+        trunk_depth: number of first layers to leave unchanged.
+        p: probability of dropping a value.
 
     Raises:
-        Fault: when they have none.
+        Fault: if these layers have no dropout.
     """
-    places = [
+    dropouts = [
         (parent, name)
         for layer in find_layer_stack(model)[1][trunk_depth:]
         for parent in layer.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Dropout
     ]
-    if not places:
+    if not dropouts:
         raise Fault(
-            "layers with dropout, as backbone.dropout asks for",
+            "layers with dropout, for backbone.dropout",
             f"none after the trunk in {type(model).__name__}",
-            "set backbone.dropout to 0 and lora.dropout instead",
+            "set backbone.dropout to 0 and use lora.dropout instead",
         )
-    for parent, name in places:
-        setattr(parent, name, BackboneDropout(share).eval())
+    for parent, name in dropouts:
+        setattr(parent, name, BackboneDropout(p).eval())
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Have torch.compile make each layer's forward, experts included, when it first runs; hooks stay as they are."""
+    """Compile each layer's forward, experts included, when it first runs; hooks are not compiled."""
     for layer in find_layer_stack(model)[1]:
         layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
 @contextmanager
 def activation_checkpointing(model: PreTrainedModel, trunk_depth: int) -> Iterator[None]:
-    """While it lasts, layers after the trunk keep their input alone, and are run again on the way back.
+    """Keep only the inputs of the layers after the trunk, and rerun these layers in the backward pass.
 
-    The route and the random numbers are then those of the first run: a layer's forward is repeated, not its hooks.
+    The rerun uses the route and the random numbers of the first run, because it repeats a layer's forward but not its
+    hooks.
     """
     layers = list(find_layer_stack(model)[1][trunk_depth:])
-    kept, cached = [layer.__dict__.get("forward") for layer in layers], model.config.use_cache
-    model.config.use_cache = False  # a second run would add to it
+    previous, use_cache = [layer.__dict__.get("forward") for layer in layers], model.config.use_cache
+    model.config.use_cache = False  # a rerun would append to the cache
     for layer in layers:
-        layer.forward = _twice(layer.forward)
+        layer.forward = _checkpointed(layer.forward)
     try:
         yield
     finally:
-        model.config.use_cache = cached
-        for layer, forward in zip(layers, kept, strict=True):
+        model.config.use_cache = use_cache
+        for layer, forward in zip(layers, previous, strict=True):
             del layer.forward
             if forward is not None:
                 layer.forward = forward
 
 
-def _twice(forward: Any) -> Any:
+def _checkpointed(forward: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
@@ -85,28 +87,28 @@ def _twice(forward: Any) -> Any:
 
 
 MAX_EAGER_TOKENS = {torch.bfloat16: 128, torch.float32: 64}
-"""The longest row of tokens, by precision, on which plain products train faster on a CPU than the fused kernel."""
+"""By dtype, the longest row of tokens on which eager attention trains faster on a CPU than the fused kernel."""
 
 
 class AttentionSwitch:
-    """Sets a backbone's attention from batch to batch; does nothing where it has but one, or on other devices.
+    """Chooses the attention implementation for each batch, on CPUs and for models with a fused kernel only.
 
     Args:
-        model: whose layers may have LoRA beside them.
+        model: the backbone.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.own = model, model.config._attn_implementation
-        choice = self.own == "sdpa" and model.device.type == "cpu" and model._can_set_attn_implementation()
-        self.short = MAX_EAGER_TOKENS.get(model.dtype, 0) if choice else 0
+        self.model, self.default = model, model.config._attn_implementation
+        choice = self.default == "sdpa" and model.device.type == "cpu" and model._can_set_attn_implementation()
+        self.max_eager_tokens = MAX_EAGER_TOKENS.get(model.dtype, 0) if choice else 0
 
-    def suit(self, tokens: int) -> None:
-        """Take the code that trains faster on rows of so many tokens."""
-        self._set("eager" if tokens <= self.short else self.own)
+    def select(self, tokens: int) -> None:
+        """Use the implementation that trains faster on rows of this many tokens."""
+        self._set("eager" if tokens <= self.max_eager_tokens else self.default)
 
     def restore(self) -> None:
-        """Take the backbone's own again."""
-        self._set(self.own)
+        """Use the backbone's default implementation again."""
+        self._set(self.default)
 
     def _set(self, name: str) -> None:
         if self.model.config._attn_implementation != name:

@@ -159,11 +159,11 @@ class LabelTables:
         heads = tuple(labels.heads)
         masks = {
             head: torch.tensor(
-                [labels.mask(t) if labels.head_of[t] == head else (False,) * len(names) for t in labels.tasks]
+                [labels.mask(t) if labels.head_by_task[t] == head else (False,) * len(names) for t in labels.tasks]
             ).reshape(len(labels.tasks), len(names))
             for head, names in labels.heads.items()
         }
-        return cls(heads, torch.tensor([heads.index(labels.head_of[task]) for task in labels.tasks]), masks)
+        return cls(heads, torch.tensor([heads.index(labels.head_by_task[task]) for task in labels.tasks]), masks)
 
     def rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
         """Which rows, of tasks and labels (B,), carry a label of this head, (B,) bool."""

@@ -1,7 +1,6 @@
-"""The mixture: trunk → gates → gated layers → heads, in one pass of the backbone. The heart of FinMoE.
+"""The mixture model: trunk → gates → gated layers → heads, in a single forward pass of the backbone.
 
-Training an expert is this with a constant route. Losses are `moe.training.objective`'s, files
-`moe.checkpoints.mixture`'s.
+Training one expert uses the same model with a constant route.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,65 +23,81 @@ from router.gate import Gate, GateOutput, equal_gates, one_hot_gates, restrict_g
 
 @dataclass
 class RouterOutput:
-    """What the router said in one pass; (B, T, ·) instead of (B, ·) where tokens are routed.
+    """Router output of one forward pass; (B, T, ·) instead of (B, ·) if tokens are routed.
 
     Args:
-        gates: (B, E), what the experts were blended by.
-        dense: (B, E), soft probabilities, for the routing losses and for reports.
-        logits: (B, G + E), where the domain and balance losses meet.
-        branch: the same values on the sentiment loss's own path, so that its gradient can be told apart.
+        gates: (B, E), weights by which the experts are mixed.
+        probs: (B, E), soft probabilities, for the routing losses and for reports.
+        logits: (B, G + E), read by the domain and balance losses.
+        logits_for_loss: the same values on the path of the sentiment loss only, so that its gradient can be separated.
     """
 
     gates: Tensor
-    dense: Tensor
+    probs: Tensor
     logits: Tensor
-    branch: Tensor
+    logits_for_loss: Tensor
 
 
 @dataclass
 class MixtureOutput:
-    """One pass: pooled state (B, D), logits (B, K) by head, polarity (B,), and the routing if it was learned.
+    """Output of one forward pass.
 
-    A language model has no heads of ours: its `pooled` are the last states, (B, T, D), which its own head reads; or the
-    trunk's, where a router learns with gates that let no gradient through.
+    Args:
+        pooled: (B, D), pooled state. For a language model, which has no heads here: (B, T, D), the last hidden states
+            that its own head reads, or those of the trunk while a router is trained with detached gates.
+        logits: (B, K) by head.
+        polarity: (B,), or None without a polarity head.
+        routing: router output; None for a constant route.
     """
 
     pooled: Tensor
     logits: dict[str, Tensor]
     polarity: Tensor | None
-    routed: RouterOutput | None
+    routing: RouterOutput | None
 
 
 @dataclass
-class _Pass:
-    """What the trunk's end is told of the pass that is now running; `keep` lays one route for many passes."""
+class ForwardContext:
+    """State of the forward pass in progress, read by the hook at the end of the trunk.
 
-    own: Tensor
+    Args:
+        content: (B, T) bool, tokens that the router reads.
+        allowed: (B, E) bool, experts that each text may use; None for all.
+        hard: whether each text goes to its most probable expert.
+        trunk: (B, T, D), precomputed trunk states.
+        stop: whether the pass ends at the end of the trunk.
+        keep: whether the route is reused for later passes, as in generation.
+        routing: router output, filled in by the hook.
+        probs: soft probabilities of the passes so far, if `keep`.
+        grad: whether gradients are recorded.
+    """
+
+    content: Tensor
     allowed: Tensor | None
     hard: bool
     trunk: Tensor | None = None
     stop: bool = False
     keep: bool = False
-    routed: RouterOutput | None = None
-    said: list[Tensor] = field(default_factory=list)
-    learns: bool = field(default_factory=torch.is_grad_enabled)
+    routing: RouterOutput | None = None
+    probs: list[Tensor] = field(default_factory=list)
+    grad: bool = field(default_factory=torch.is_grad_enabled)
 
 
 class Mixture(nn.Module):
-    """N experts beside one frozen backbone, blended by the router or fixed to one of them.
+    """N experts on one frozen backbone, mixed by the router or fixed to one of them.
 
     Args:
         backbone: loaded and frozen.
         bank: its experts.
         gate: the router; None for a constant route.
-        heads: class and polarity heads; `NoHeads` where the backbone's own language-model head answers.
-        domains: the domains, whose experts are columns of the gates.
-        labels: which task reads which head.
+        heads: class and polarity heads; `NoHeads` if the backbone's own language-model head is used.
+        domains: the domains, whose experts are the columns of the gates.
+        labels: label space, which maps each task to its head.
         pooling: `mean` or `last`.
     """
 
-    special: Tensor
-    owners: Tensor
+    special_token_ids: Tensor
+    domain_expert_mask: Tensor
 
     def __init__(
         self,
@@ -97,17 +112,21 @@ class Mixture(nn.Module):
         super().__init__()
         self.backbone, self.gate, self.heads = backbone.model, gate, heads
         self.bank, self.domains, self.labels, self.pooling = bank, tuple(domains), labels, pooling
-        self.source = backbone
-        self.only: str | None = None
-        self.kept: Tensor | None = None
-        self.alike = False
+        self.loaded_backbone = backbone
+        self.active_expert: str | None = None
+        self.expert_mask: Tensor | None = None
+        self.uniform_gates = False
         self.detach_gates = False
-        self.deep = True
-        self.register_buffer("special", torch.tensor(backbone.tokenizer.all_special_ids), persistent=False)
-        self.register_buffer("owners", build_domain_expert_mask(bank.names, domains), persistent=False)
-        self._pass: _Pass | None = None
+        self.backbone_grad = True
+        special, mask = (
+            torch.tensor(backbone.tokenizer.all_special_ids),
+            build_domain_expert_mask(bank.routed_experts, domains),
+        )
+        self.register_buffer("special_token_ids", special, persistent=False)
+        self.register_buffer("domain_expert_mask", mask, persistent=False)
+        self._context: ForwardContext | None = None
         self.trunk = Trunk(self.backbone, bank.trunk_depth)
-        self.trunk.next.register_forward_pre_hook(self._enter, with_kwargs=True)
+        self.trunk.next.register_forward_pre_hook(self._on_trunk_end, with_kwargs=True)
 
     def forward(
         self,
@@ -117,34 +136,35 @@ class Mixture(nn.Module):
         hard: bool = False,
         trunk: Tensor | None = None,
         position_ids: Tensor | None = None,
-        read: Tensor | None = None,
+        router_mask: Tensor | None = None,
         **_: Any,
     ) -> MixtureOutput:
-        """One pass over token ids (B, T).
+        """Run one pass over token ids (B, T).
 
         Args:
-            attention_mask: (B, T), 0 at padding; or, for several documents a row, (B, 1, T, T) bool, or None where
-                position ids that start anew tell a decoder where each begins.
-            allowed: (B, E) bool, pins each text's gates to these experts.
-            hard: each text goes to its one most probable expert.
-            trunk: (B, T, D), what `look` gave for these ids; the first layers are then not run again.
-            position_ids: (B, T), where they are not counted from 0 in every row.
-            read: (B, T) bool, the tokens that the router may read: a prompt's, not its answer's; by default all.
+            attention_mask: (B, T), 0 at padding; or, for several documents a row, (B, 1, T, T) bool, or None if
+                restarting position ids mark the documents of a decoder.
+            allowed: (B, E) bool, restricts each text's gates to these experts.
+            hard: send each text to its single most probable expert.
+            trunk: (B, T, D), output of `encode_trunk` for these ids; the trunk's layers are then skipped.
+            position_ids: (B, T), if they do not count from 0 in every row.
+            router_mask: (B, T) bool, tokens that the router may read: those of a prompt but not of its answer; all by
+                default.
         """
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
-        own = self.content_mask(input_ids, real if read is None else real * read)  # (B, T)
-        router_alone = self.training and self.detach_gates and isinstance(self.heads, NoHeads)
-        now = _Pass(own, allowed, hard, trunk, stop=router_alone)  # no later layer could teach it anything
-        states, routed = self._run(now, input_ids, attention_mask, position_ids)
+        content = self.content_mask(input_ids, real if router_mask is None else real * router_mask)  # (B, T)
+        router_only = self.training and self.detach_gates and isinstance(self.heads, NoHeads)
+        context = ForwardContext(content, allowed, hard, trunk, stop=router_only)  # later layers give it no gradient
+        states, routing = self._run(context, input_ids, attention_mask, position_ids)
         if isinstance(self.heads, NoHeads):
-            return MixtureOutput(states, {}, None, routed)
+            return MixtureOutput(states, {}, None, routing)
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
-            pooled.requires_grad_()  # DAO measures there even when all below is frozen
-        gates = routed.gates if routed else self.bank.route_state.gates
-        out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.names)])
-        return MixtureOutput(pooled, out.logits, out.polarity, routed)
+            pooled.requires_grad_()  # DAO measures gradients there even when everything below is frozen
+        gates = routing.gates if routing else self.bank.route.gates
+        out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.routed_experts)])
+        return MixtureOutput(pooled, out.logits, out.polarity, routing)
 
     def encode_trunk(
         self,
@@ -152,97 +172,116 @@ class Mixture(nn.Module):
         attention_mask: Tensor,
         allowed: Tensor | None = None,
         hard: bool = False,
-        back: bool = False,
+        with_grad: bool = False,
     ) -> tuple[Tensor, RouterOutput | None]:
-        """The trunk alone: its states (B, T, D), and what the router makes of them; with a way `back` if asked."""
-        with torch.set_grad_enabled(back):
-            now = _Pass(self.content_mask(input_ids, attention_mask), allowed, hard, stop=True)
-            return self._run(now, input_ids, attention_mask)
+        """Run the trunk only.
 
-    def own_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, T) bool: a text's tokens without special ones, which the router reads; all where it has no other."""
-        own = mask.bool() & (ids[..., None] != self.special).all(-1)  # (B, T)
-        return own | (mask.bool() & ~own.any(1, keepdim=True))  # (B, T)
+        Args:
+            with_grad: record gradients.
+
+        Returns:
+            the trunk's states (B, T, D), and the router output computed from them.
+        """
+        with torch.set_grad_enabled(with_grad):
+            context = ForwardContext(self.content_mask(input_ids, attention_mask), allowed, hard, stop=True)
+            return self._run(context, input_ids, attention_mask)
+
+    def content_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, T) bool: tokens that the router reads, all but special ones unless a text has no others."""
+        content = mask.bool() & (ids[..., None] != self.special_token_ids).all(-1)  # (B, T)
+        return content | (mask.bool() & ~content.any(1, keepdim=True))  # (B, T)
 
     def _run(
-        self, now: _Pass, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
+        self, context: ForwardContext, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
     ) -> tuple[Tensor, RouterOutput | None]:
-        """The backbone's states (B, T, D) where this pass ends, and the routing on the way."""
-        if now.trunk is not None and not self.trunk.known:
+        """Return the states (B, T, D) at which this pass ends, and the router output."""
+        if context.trunk is not None and not self.trunk.output_format_known:
             self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]))
-        self._pass = now
+        self._context = context
         try:
-            skipped = self.trunk.skipped() if now.trunk is not None else nullcontext()
-            with skipped, torch.set_grad_enabled(now.learns and self.deep):
+            skipped = self.trunk.skipped() if context.trunk is not None else nullcontext()
+            with skipped, torch.set_grad_enabled(context.grad and self.backbone_grad):
                 states = backbone_states(self.backbone, ids, mask, positions)  # (B, T, D)
-        except EndOfTrunk as reached:
-            states = reached.states  # (B, T, D)
+        except EndOfTrunk as end:
+            states = end.states  # (B, T, D)
         finally:
-            self._pass = None
-        return states, now.routed
+            self._context = None
+        return states, context.routing
 
     @contextmanager
-    def answering(
-        self, own: Tensor, allowed: Tensor | None = None, hard: bool = False
+    def generation(
+        self, content: Tensor, allowed: Tensor | None = None, hard: bool = False
     ) -> Iterator[Callable[[], Tensor | None]]:
-        """Let others run the backbone while it lasts, as transformers' generation does with its cache.
+        """Route the backbone while other code runs it, as transformers' generation does with its cache.
 
-        A text's gates are made once, where its prompt (B, T) leaves the trunk, and kept for all that follows; where
-        tokens are routed, each new token's as it comes. Rows may be repeated, as beams are: each text's stand together.
+        A text's gates are computed once, when its prompt (B, T) leaves the trunk, and reused for every generated token;
+        if tokens are routed, each new token gets its own gates. Rows may be repeated, as in beam search: the beams of a
+        text are adjacent.
 
         Args:
-            own: (B, T), the prompt's own tokens.
-            allowed: (B, E) bool, pins each text's gates to these experts.
-            hard: each text, or token, goes to its one most probable expert.
+            content: (B, T), `content_mask` of the prompt.
+            allowed: (B, E) bool, restricts each text's gates to these experts.
+            hard: send each text, or token, to its single most probable expert.
 
         Yields:
-            what tells the soft shares so far: (B', E) of texts, (B', T', E) of tokens; None of a constant route.
+            a function that returns the soft probabilities so far: (B', E) of texts, (B', T', E) of tokens; None for a
+            constant route.
         """
-        self._pass = now = _Pass(own, allowed, hard, keep=True)
+        self._context = context = ForwardContext(content, allowed, hard, keep=True)
+
+        def probs() -> Tensor | None:
+            if context.probs and context.probs[0].dim() == 3:
+                return torch.cat(context.probs, -2)  # (B', T', E)
+            return next(iter(context.probs), None)
+
         try:
-            yield lambda: torch.cat(now.said, -2) if now.said and now.said[0].dim() == 3 else next(iter(now.said), None)
+            yield probs
         finally:
-            self._pass = None
+            self._context = None
 
     @contextmanager
-    def shallow(self) -> Iterator[None]:
-        """Run the backbone without its graph while it lasts: gradients end at heads and router."""
-        self.deep = False
+    def no_backbone_grad(self) -> Iterator[None]:
+        """Run the backbone without recording gradients: they end at the heads and the router."""
+        self.backbone_grad = False
         try:
             yield
         finally:
-            self.deep = True
+            self.backbone_grad = True
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Answer by this expert and no router while it lasts; see `ExpertBank.alone`."""
-        before, self.only = self.only, name
+    def single_expert(self, name: str) -> Iterator[None]:
+        """Use only this expert, without the router; see `ExpertBank.alone`."""
+        previous, self.active_expert = self.active_expert, name
         try:
-            with self.bank.alone(name):
+            with self.bank.single_adapter(name):
                 yield
         finally:
-            self.only = before
+            self.active_expert = previous
 
     @contextmanager
-    def restricted(self, without: Sequence[str] = (), alike: bool = False) -> Iterator[None]:
-        """Answer without these experts while it lasts: the gates of the others are renormalised.
+    def ablated(self, without: Sequence[str] = (), uniform_gates: bool = False) -> Iterator[None]:
+        """Leave out experts; the gates of the others are renormalized.
 
         Args:
-            without: routed or shared experts that are not asked; all of them leaves the backbone alone.
-            alike: the routed ones that are left get equal shares, whatever the router says.
+            without: routed or shared experts to leave out; leaving out all of them runs the bare backbone.
+            uniform_gates: give the remaining routed experts equal weights instead of the router's.
         """
-        assert set(without) <= set(self.bank.attached), without
-        before, muted = (self.kept, self.alike), self.bank.muted
-        kept = torch.tensor([name not in without for name in self.bank.names], device=self.owners.device)  # (E,)
-        self.kept, self.alike = kept, alike
-        self.bank.muted = tuple(name for name in self.bank.shared if name in without)
+        assert set(without) <= set(self.bank.adapters), without
+        previous, muted = (self.expert_mask, self.uniform_gates), self.bank.disabled
+        mask = [name not in without for name in self.bank.routed_experts]
+        self.expert_mask = torch.tensor(mask, device=self.domain_expert_mask.device)  # (E,)
+        self.uniform_gates = uniform_gates
+        self.bank.disabled = tuple(name for name in self.bank.shared_experts if name in without)
         try:
             yield
         finally:
-            (self.kept, self.alike), self.bank.muted = before, muted
+            (self.expert_mask, self.uniform_gates), self.bank.disabled = previous, muted
 
     def train(self, mode: bool = True) -> "Mixture":
-        """Training or evaluation of all but the backbone, whose trunk shows the router the same state in both."""
+        """Set training or evaluation mode; the frozen backbone stays in evaluation mode.
+
+        So the router reads the same trunk states in both modes. Backbone dropout added by `enable_dropout` does follow.
+        """
         super().train(mode)
         self.backbone.eval()
         self.bank.train(mode)
@@ -251,62 +290,69 @@ class Mixture(nn.Module):
                 module.train(mode)
         return self
 
-    def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs as the trunk's state enters the first layer with experts: once a pass, once a text in generation."""
-        now = self._pass
-        if now is None or (now.said and now.said[0].dim() == 2):
+    def _on_trunk_end(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Set the route as the trunk's states enter the first layer with experts.
+
+        Runs once a forward pass; in generation once a text, or at each token if tokens are routed.
+        """
+        context = self._context
+        if context is None or (context.probs and context.probs[0].dim() == 2):
             return None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
-        states = states if now.trunk is None else now.trunk.to(states.dtype)  # (B, T, D)
-        with torch.set_grad_enabled(now.learns):
-            self._route(states, now)
-        if now.stop:
+        states = states if context.trunk is None else context.trunk.to(states.dtype)  # (B, T, D)
+        with torch.set_grad_enabled(context.grad):
+            self._route(states, context)
+        if context.stop:
             raise EndOfTrunk(states)
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
 
-    def _route(self, states: Tensor, now: _Pass) -> None:
-        if self.only:
-            self.bank.constant(self.only)
+    def _route(self, states: Tensor, context: ForwardContext) -> None:
+        if self.active_expert:
+            self.bank.set_adapter(self.active_expert)
             return
-        bare = self.kept is not None and not bool(self.kept.any())
+        no_expert = self.expert_mask is not None and not bool(self.expert_mask.any())
         assert self.gate is not None
-        times = states.shape[0] // now.own.shape[0]  # beams; len() would fix the number of texts of an exported graph
-        logits = self.gate.logits(self.gate.summary(states, now.own.repeat_interleave(times, 0)))  # (B, G + E)
-        branch = logits.view_as(logits)  # (B, G + E)
-        gates, dense = self._mix(branch, now).gates, self.gate.mix(logits).dense  # (B, E)
-        gates = gates.detach() if self.detach_gates else torch.zeros_like(gates) if bare else gates  # (B, E)
-        self.bank.route(gates)
-        now.routed = RouterOutput(gates, dense, logits, branch)
-        if now.keep:
-            now.said.append(dense)
+        beams = states.shape[0] // context.content.shape[0]  # len() would fix the number of texts of an exported graph
+        content = context.content.repeat_interleave(beams, 0)  # (B', T)
+        logits = self.gate.logits(self.gate.summary(states, content))  # (B, G + E)
+        logits_for_loss = logits.view_as(logits)  # (B, G + E)
+        gates, probs = self._mix(logits_for_loss, context).gates, self.gate.compute_gates(logits).probs  # (B, E)
+        gates = gates.detach() if self.detach_gates else torch.zeros_like(gates) if no_expert else gates  # (B, E)
+        self.bank.set_gates(gates)
+        context.routing = RouterOutput(gates, probs, logits, logits_for_loss)
+        if context.keep:
+            context.probs.append(probs)
 
-    def _mix(self, logits: Tensor, now: _Pass) -> GateOutput:
+    def _mix(self, logits: Tensor, context: ForwardContext) -> GateOutput:
         assert self.gate is not None
-        mixed = equal_gates(self.gate.mix(logits)) if self.alike else self.gate.mix(logits)
-        allowed = now.allowed
-        if self.kept is not None and self.kept.any():
-            allowed = self.kept[None] if allowed is None else restrict_allowed(allowed, self.kept)  # (B, E) or (1, E)
+        mixed = equal_gates(self.gate.compute_gates(logits)) if self.uniform_gates else self.gate.compute_gates(logits)
+        allowed, mask = context.allowed, self.expert_mask
+        if mask is not None and mask.any():
+            allowed = mask[None] if allowed is None else restrict_allowed(allowed, mask)  # (B, E) or (1, E)
         if allowed is not None:
             mixed = restrict_gates(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
-        return one_hot_gates(mixed) if now.hard else mixed
+        return one_hot_gates(mixed) if context.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
-        """All experts' parameters, by expert and PEFT key."""
-        return {f"{n}/{k}": p for n in self.bank.attached for k, p in self.bank.parameters_of(n).items()}
+        """Return the parameters of all experts under `expert/PEFT key`."""
+        return {f"{n}/{k}": p for n in self.bank.adapters for k, p in self.bank.adapter_parameters(n).items()}
 
     def last_expert_parameters(self) -> list[nn.Parameter]:
-        """The experts' parameters in the last linear layer that has any: the cheapest weights that all losses share."""
-        touched = {path for one in self.bank.attached.values() for path in one.adapter.layers}
-        last = [path for path in self.bank.layers.linear if path in touched][-1:]
+        """Return the experts' parameters in the last linear layer that has any.
+
+        These are the cheapest parameters that all losses share.
+        """
+        touched = {path for expert in self.bank.adapters.values() for path in expert.adapter.layers}
+        last = [path for path in self.bank.layer_map.linear if path in touched][-1:]
         return [
             parameter
-            for name in self.bank.attached
-            for key, parameter in self.bank.parameters_of(name).items()
-            if self.bank.path_of(key) in last
+            for name in self.bank.adapters
+            for key, parameter in self.bank.adapter_parameters(name).items()
+            if self.bank.layer_path(key) in last
         ]
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything but the backbone: what a checkpoint holds."""
+        """Return everything but the backbone: experts, heads and router, as in a checkpoint."""
         state: dict[str, Tensor] = {f"experts/{k}": p for k, p in self.expert_parameters().items()}
         state |= {f"heads/{k}": v for k, v in self.heads.state_dict().items()}
         if self.gate is not None:
@@ -315,36 +361,36 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Fill from `trained_state`, strictly."""
-        mine = self.trained_state()
-        assert mine.keys() == state.keys(), sorted(mine.keys() ^ state.keys())[:3]
-        for key, tensor in mine.items():
+        """Load what `trained_state` returned, strictly."""
+        own = self.trained_state()
+        assert own.keys() == state.keys(), sorted(own.keys() ^ state.keys())[:3]
+        for key, tensor in own.items():
             tensor.copy_(state[key])
 
     @property
-    def own_domains(self) -> tuple[Domain, ...]:
-        """The domains that it was made for: a lone expert's own one, of a mixture or the shared expert all."""
-        names = (self.only, (self.only or "").rsplit("-", 1)[0])  # `news`, or `news-2` of several
-        return tuple(one for one in self.domains if one.name in names) or self.domains
+    def trained_domains(self) -> tuple[Domain, ...]:
+        """Domains that the model was trained on: one for a single expert, all for a mixture or the shared expert."""
+        names = (self.active_expert, (self.active_expert or "").rsplit("-", 1)[0])  # `news`, or `news-2` of several
+        return tuple(domain for domain in self.domains if domain.name in names) or self.domains
 
     def domain_index(self, name: str | None) -> int:
-        """A domain's row in `owners`; −1 where it is none of ours."""
+        """Return a domain's row in `domain_expert_mask`; −1 if it is unknown."""
         names = [domain.name for domain in self.domains]
         return names.index(name) if name in names else -1
 
 
 def build_domain_expert_mask(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
-    """(domains, E) bool: which experts belong to each domain."""
+    """Return (domains, E) bool: which experts belong to each domain."""
     rows = [[name in domain.expert_names for name in experts] for domain in domains]
     return torch.tensor(rows, dtype=torch.bool).reshape(len(domains), len(experts))
 
 
-def restrict_allowed(allowed: Tensor, kept: Tensor) -> Tensor:
-    """(B, E) bool: a text's allowed experts that are among the kept (E,); all the kept where none of its own is."""
-    own = allowed & kept  # (B, E)
-    return torch.where(own.any(-1, keepdim=True), own, kept)  # (B, E)
+def restrict_allowed(allowed: Tensor, mask: Tensor) -> Tensor:
+    """Return (B, E) bool: a text's allowed experts (B, E) within a mask (E,); the whole mask if none of them is."""
+    both = allowed & mask  # (B, E)
+    return torch.where(both.any(-1, keepdim=True), both, mask)  # (B, E)
 
 
-def allowed_experts(owners: Tensor, domain: Tensor) -> Tensor:
-    """(B, E) bool from domain indices (B,); a row of False where the domain is unknown (−1)."""
-    return owners[domain.clamp(min=0)] & (domain >= 0)[:, None]
+def allowed_experts(domain_expert_mask: Tensor, domain: Tensor) -> Tensor:
+    """Return (B, E) bool from domain indices (B,); a row of False where the domain is unknown (−1)."""
+    return domain_expert_mask[domain.clamp(min=0)] & (domain >= 0)[:, None]

@@ -1,7 +1,7 @@
-"""Several documents in one row of tokens, none of which attends to another; found out for each backbone by trying.
+"""Packing of several documents into one row without attention between them.
 
-Families keep documents apart in different ways, and some in none: a way is used only where it gives the states that
-each document has alone. Which documents share a row is `moe.data`'s.
+Model families separate documents in different ways, and some not at all, so each way is tried: it is used only if it
+gives the states that each document has alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,50 +21,50 @@ TRIAL_WINDOW = 3
 
 @dataclass(frozen=True)
 class PackingMode:
-    """How a backbone is told where documents begin.
+    """How a backbone is given the boundaries of documents.
 
     Args:
-        masked: by a mask of its own, (B, 1, T, T); otherwise position ids that start anew say it.
-        causal: a token sees those before it only.
-        first: the position id of a document's first token.
+        uses_mask: by an attention mask, (B, 1, T, T); otherwise by position ids that restart.
+        causal: whether a token attends to earlier ones only.
+        first_position: position id of a document's first token.
     """
 
-    masked: bool
+    uses_mask: bool
     causal: bool
-    first: int = 0
+    first_position: int = 0
 
-    def inputs(self, places: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """`attention_mask` and `position_ids` of a batch, as `backbone_states` takes them.
+    def inputs(self, positions: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Return `attention_mask` and `position_ids` of a batch, as `backbone_states` takes them.
 
         Args:
-            places: (B, T), each token's place in its document; 0 begins one.
+            positions: (B, T), each token's position in its document; 0 starts a document.
             dtype: the backbone's.
         """
-        mask = self._mask(places, dtype) if self.masked else None
-        return {"attention_mask": mask, "position_ids": places + self.first}
+        mask = self._mask(positions, dtype) if self.uses_mask else None
+        return {"attention_mask": mask, "position_ids": positions + self.first_position}
 
-    def branching(self, places: Tensor, branch: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """The same for one stem and branches that do not see each other, as a prompt and its possible answers.
+    def branching_inputs(self, positions: Tensor, branch: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Return the same for a stem with branches that do not attend to each other: a prompt and its possible answers.
 
         Args:
-            places: (B, T), each token's place in stem and branch together.
-            branch: (B, T), 0 in the stem, a branch's number from 1 in it, −1 for padding.
+            positions: (B, T), each token's position in the stem followed by its branch.
+            branch: (B, T), 0 in the stem, the branch's number from 1 in a branch, −1 for padding.
         """
-        assert self.masked
+        assert self.uses_mask
         assert self.causal
-        own, other = branch[:, :, None], branch[:, None, :]  # (B, T, 1), (B, 1, T)
-        seen = ((other == 0) | (other == own)).tril()[:, None]  # (B, 1, T, T)
-        return {"attention_mask": _additive(seen, dtype), "position_ids": places + self.first}
+        query, key = branch[:, :, None], branch[:, None, :]  # (B, T, 1), (B, 1, T)
+        visible = ((key == 0) | (key == query)).tril()[:, None]  # (B, 1, T, T)
+        return {"attention_mask": _additive(visible, dtype), "position_ids": positions + self.first_position}
 
-    def _mask(self, places: Tensor, dtype: torch.dtype) -> Tensor:
-        document = (places == 0).cumsum(1)  # (B, T)
-        seen = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
-        seen = seen.tril() if self.causal else seen  # (B, 1, T, T)
-        return _additive(seen, dtype)
+    def _mask(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        document = (positions == 0).cumsum(1)  # (B, T)
+        visible = document[:, None, :, None] == document[:, None, None, :]  # (B, 1, T, T)
+        visible = visible.tril() if self.causal else visible  # (B, 1, T, T)
+        return _additive(visible, dtype)
 
 
-def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)  # (B, 1, T, T)
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)  # (B, 1, T, T)
 
 
 def add_sliding_window(
@@ -101,18 +101,18 @@ def backbone_states(
     return states  # (B, T, D)
 
 
-def find_packing_mode(model: PreTrainedModel, masked: bool = False) -> PackingMode | None:
-    """The first way that keeps two documents apart in this backbone; None where none does.
+def find_packing_mode(model: PreTrainedModel, require_mask: bool = False) -> PackingMode | None:
+    """Return the first mode that keeps two documents apart in this backbone; None if none does.
 
     Args:
-        masked: only ways by a mask.
+        require_mask: try only modes that use a mask.
     """
     causal = lm_kind(model.config) == "causal"
     starts = (0, (model.config.pad_token_id or 0) + 1, 2)  # RoBERTa counts from after its padding, MPNet from 2
-    modes = [PackingMode(False, causal)] if causal and not masked else []
-    modes += [PackingMode(True, causal, first) for first in starts]
+    modes = [PackingMode(uses_mask=False, causal=causal)] if causal and not require_mask else []
+    modes += [PackingMode(uses_mask=True, causal=causal, first_position=start) for start in starts]
     with _narrow_window(model.config):
-        return next((mode for mode in modes if _holds(model, mode)), None)
+        return next((mode for mode in modes if _keeps_documents_apart(model, mode)), None)
 
 
 @contextmanager
@@ -130,17 +130,17 @@ def _narrow_window(config: PretrainedConfig) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _holds(model: PreTrainedModel, way: PackingMode) -> bool:
+def _keeps_documents_apart(model: PreTrainedModel, mode: PackingMode) -> bool:
     ids = torch.arange(3, 17, device=model.device)[None] % model.config.vocab_size  # (1, T)
     lengths = (6, 8)
     try:
-        packed = backbone_states(model, ids, **way.inputs(_places(lengths, model.device), model.dtype))[0]  # (T, D)
+        inputs = mode.inputs(_positions(lengths, model.device), model.dtype)
+        packed = backbone_states(model, ids, **inputs)[0]  # (T, D)
     except (RuntimeError, ValueError, TypeError, LookupError):
         return False
-    alone = [backbone_states(model, one, torch.ones_like(one))[0] for one in ids.split(lengths, 1)]  # (T_i, D) each
-    apart = torch.cat(alone)  # (T, D)
-    return bool((packed - apart).abs().max() <= TOLERANCE * apart.abs().max())
+    separate = torch.cat([backbone_states(model, part, torch.ones_like(part))[0] for part in ids.split(lengths, 1)])
+    return bool((packed - separate).abs().max() <= TOLERANCE * separate.abs().max())  # over (T, D)
 
 
-def _places(lengths: Sequence[int], device: torch.device) -> Tensor:
-    return torch.cat([torch.arange(one, device=device) for one in lengths])[None]  # (1, T)
+def _positions(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(length, device=device) for length in lengths])[None]  # (1, T)

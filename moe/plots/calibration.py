@@ -53,7 +53,7 @@ def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str
     for b in np.unique(bins):
         mine = bins == b
         sure, x = wilson_interval(int(right[mine].sum()), int(mine.sum())), confidence[mine].mean()
-        axis.plot([x, x], sure.ends, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
+        axis.plot([x, x], sure.bounds, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
         axis.plot(x, sure.value, color=colour, marker=mark, ms=5, ls="", label=name)
         name = "_"  # one line of the legend for all dots
 

@@ -91,7 +91,7 @@ def learning_chart(title: str, runs: Runs) -> bytes | None:
     (label, found), *others = runs.items()
     if not found.evaluations:
         return None
-    if found.goal is PERPLEXITY:
+    if found.selection_metric is PERPLEXITY:
         return _perplexity_chart(title, runs)
     figure, axes = grid(title, 1, 2, 3.4)
     for panel, metric, told in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
@@ -133,7 +133,7 @@ def _hold_apart(panel: "Axes", least: float = 0.04) -> None:
 
 
 def _mark_kept(panel: "Axes", found: Trajectory, metric: str) -> None:
-    kept = found.kept
+    kept = found.best_evaluation
     if kept and metric in kept:
         panel.axvline(kept["step"], color="#999999", linewidth=0.8, zorder=0)
         place = ([kept["step"]], [kept[metric]])

@@ -76,7 +76,7 @@ def _fitting(generator: Generator, asked: Mapping[int, EvalQuestion]) -> dict[in
     found = {}
     for i, one in asked.items():
         try:
-            found[i] = generator.tokens(one.prompt)
+            found[i] = generator.encode(one.prompt)
         except Fault:
             continue
     return found
@@ -86,7 +86,7 @@ def _written(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: E
     fitting = _fitting(generator, asked)
     said = dict.fromkeys(asked, "")
     for domain, places in _pinned(fitting, asked, sitting.pin):
-        answers = generator.write([fitting[i] for i in places], domain)
+        answers = generator.generate([fitting[i] for i in places], domain)
         said |= {i: one.text for i, one in zip(places, answers, strict=True)}
     return said
 
@@ -103,7 +103,7 @@ def _chosen(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: Ev
     said = dict.fromkeys(asked, "")
     pairs = [(i, choice) for i in fitting for choice in asked[i].choices]
     domains = [asked[i].domain for i, _ in pairs] if sitting.pin else None
-    tokens = [(fitting[i], generator.prompting.said(choice)) for i, choice in pairs]
+    tokens = [(fitting[i], generator.prompt_encoder.said(choice)) for i, choice in pairs]
     found = likelihoods(generator.model, tokens, domains, sitting.hard)
     best: dict[int, float] = {}
     for (i, choice), one in zip(pairs, found, strict=True):
@@ -140,7 +140,7 @@ def evaluate_qa_folder(
     if not asked:
         raise Fault("questions to ask", "none", "give the tasks a test split, or name a file by --data")
     model, template = load_language_model(folder)
-    everyone = tuple(model.bank.attached) if bare else ()
+    everyone = tuple(model.bank.adapters) if bare else ()
     with model.ablated(everyone):
         marked = answer_questions(model, template, asked, sitting, quiet=False)
     content = qa_report(marked, sitting) | {"model": str(folder), "bare": bare}
@@ -165,9 +165,9 @@ def qa_predictions_by_task(marked: Sequence[ScoredAnswer]) -> dict[str, TaskPred
     for task, some in group_by_task(marked).items():
         labels = list(dict.fromkeys(choice for one in some for choice in one.asked.choices))
         if some[0].asked.kind == "choice":
-            found[task] = TaskPredictions.of([one.asked.answer for one in some], [one.taken or "" for one in some], labels)
+            found[task] = TaskPredictions.from_labels([one.asked.answer for one in some], [one.taken or "" for one in some], labels)
         else:
-            found[task] = TaskPredictions.of_right([[int(one.right) for one in some]])
+            found[task] = TaskPredictions.from_correct([[int(one.right) for one in some]])
     return found
 
 

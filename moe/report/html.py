@@ -64,7 +64,7 @@ def report_run(folder: Path, against: Path | None = None, out: Path | None = Non
         with atomic_file(target / picture.file) as temporary:
             temporary.write_bytes(picture.png)
     places = {"page": str(target / PAGE), "card": str(target / CARD)}
-    report |= {"model": found.model, "made_of": found.made_of, "pictures": [one.file for one in pictures]} | places
+    report |= {"model": found.model, "made_of": found.provenance, "pictures": [one.file for one in pictures]} | places
     write_json(target / JSON, report)
     write_text(target / CARD, card_of(runs[0], found, sections))
     write_text(target / PAGE, _page(runs, report, pictures, sections))
@@ -142,7 +142,7 @@ def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
         [
             row["stage"] + ("" if row["finished"] else " (not finished)"),
             str(row["steps"]),
-            *_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (goal.name, goal.form), ("seconds", ",.1f")),
+            *_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (goal.name, goal.format_spec), ("seconds", ",.1f")),
             *_cells(row, ("wall_seconds", ",.1f"), ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
         ]
         for row in rows

@@ -46,7 +46,7 @@ def _body(run: RunLogs, found: Findings, sections: Sequence[Section]) -> Iterato
         yield from (f"{plain(sentence[:1].upper() + sentence[1:])}\n" for sentence in one.missing)
     yield "## What it is made of"
     yield ""
-    yield from as_markdown(Table("", ["", "version or SHA-256"], [[a, f"`{b}`"] for a, b in found.made_of.items()]))
+    yield from as_markdown(Table("", ["", "version or SHA-256"], [[a, f"`{b}`"] for a, b in found.provenance.items()]))
     if run.seed is not None:
         yield f"Seed {run.seed}. "
     yield "Shares say how a text was routed, not how sure the answer is. Made by `moe report`."

@@ -36,7 +36,7 @@ def sections_of(found: Findings) -> Iterator[Section]:
         yield _voices(found)
     yield Section(
         "What it is made of",
-        tables=[Table("", ["", "version or SHA-256"], list(found.made_of.items()), ("version or SHA-256",))],
+        tables=[Table("", ["", "version or SHA-256"], list(found.provenance.items()), ("version or SHA-256",))],
     )
 
 
@@ -195,7 +195,7 @@ def _risk(rows: Sequence[EvaluatedRow]) -> bytes:
 def _series(rows: Sequence[EvaluatedRow]) -> dict[str, Series]:
     tasks = {task: [one for one in rows if one.task == task] for task in dict.fromkeys(one.task for one in rows)}
     return {
-        task: {"test": (np.array([one.confidence for one in some]), np.array([one.right for one in some]))}
+        task: {"test": (np.array([one.confidence for one in some]), np.array([one.correct for one in some]))}
         for task, some in tasks.items()
     }
 
@@ -228,36 +228,36 @@ def _errors(found: Findings) -> Section:
     title = "Most confident mistakes"
     if not found.rows:
         return _without(found, title)
-    wrong = sorted((one for one in found.rows if not one.right), key=lambda one: -one.confidence)
+    wrong = sorted((one for one in found.rows if not one.correct), key=lambda one: -one.confidence)
     note = f"{len(wrong):,} of {len(found.rows):,} labelled test rows are wrong; these {min(MOST, len(wrong))} were "
     note += "the surest. Some are the label's mistake, not the model's."
     return Section(title, note, quotes=[Quote(one.text, _said(one)) for one in wrong[:MOST]])
 
 
 def _said(one: EvaluatedRow) -> list[str]:
-    verdict = "right" if one.right else f"label {one.label}"
-    return [f"said {one.said}, {one.confidence:.3f}", verdict, f"task {one.task}"]
+    verdict = "right" if one.correct else f"label {one.label}"
+    return [f"said {one.predicted}, {one.confidence:.3f}", verdict, f"task {one.task}"]
 
 
 def _voices(found: Findings) -> Section:
     title = "Where the experts disagree"
-    if not found.alone:
+    if not found.expert_predictions:
         return Section(title, missing=["the experts were not asked one by one: moe evaluate --alone does it."])
-    apart = [one for one in found.alone if one.voices > 1]
-    names = list(found.alone[0].experts)
-    table = {task: _worth([one for one in found.alone if one.row.task == task], names) for task in _tasks(found.alone)}
-    share = len(apart) / len(found.alone)
-    note = f"On {share:.1%} of {len(found.alone):,} labelled test rows not all experts say the same."
+    apart = [one for one in found.expert_predictions if one.distinct_labels > 1]
+    names = list(found.expert_predictions[0].experts)
+    table = {task: _worth([one for one in found.expert_predictions if one.row.task == task], names) for task in _tasks(found.expert_predictions)}
+    share = len(apart) / len(found.expert_predictions)
+    note = f"On {share:.1%} of {len(found.expert_predictions):,} labelled test rows not all experts say the same."
     drawn = heat_chart("accuracy of each expert alone", table, "texts of", "expert")
     caption = "Each expert with all gates on it; the row's own expert should be the best of its row."
     charts = _pictures("test-experts", drawn, caption, "Heat map: accuracy by task and expert.")
     head = ["texts of", "mixture", *names]
     rows = [
-        [task, _figure(float(np.mean([one.row.right for one in found.alone if one.row.task == task])))]
+        [task, _figure(float(np.mean([one.row.correct for one in found.expert_predictions if one.row.task == task])))]
         + [_figure(shares[name]) for name in names]
         for task, shares in table.items()
     ]
-    shown = sorted(apart, key=lambda one: (-one.voices, one.row.confidence))[:MOST]
+    shown = sorted(apart, key=lambda one: (-one.distinct_labels, one.row.confidence))[:MOST]
     quotes = [Quote(one.row.text, [*_said(one.row), *_each(one)]) for one in shown]
     return Section(title, note, [Table("Accuracy, expert by expert", head, rows)], charts, quotes)
 

@@ -167,7 +167,7 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("steps", f"best val.\n{goal.title}", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
     forms = {
-        goal.name: goal.form,
+        goal.name: goal.format_spec,
         "seconds": ",.1f",
         "wall_seconds": ",.1f",
         "seconds_per_step": ".3f",

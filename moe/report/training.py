@@ -52,7 +52,7 @@ def stage_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
         if found := run.stages.get(name):
-            seconds, kept = _finite(found.values("seconds")), found.kept or {}
+            seconds, kept = _finite(found.values("seconds")), found.best_evaluation or {}
             rows.append(
                 {
                     "run": run.label,
@@ -127,7 +127,7 @@ def measured_rows(run: RunLogs) -> list[dict[str, Any]]:
             "macro_f1": report.get("mean", {}).get("macro_f1"),
             "right_domain": report.get("routing", {}).get("accuracy"),
         }
-        for model, report in run.measured.items()
+        for model, report in run.evaluations.items()
     ]
 
 

@@ -86,7 +86,7 @@ def read_findings(run: RunLogs) -> Findings:
     Raises:
         Fault: when a file is there and cannot be read.
     """
-    model = run.result.get("best") or next(reversed(run.measured), None) or _last_model(run.folder)
+    model = run.result.get("best") or next(reversed(run.evaluations), None) or _last_model(run.folder)
     folder = run.folder / "evaluation" / str(model)
     card = _content(run.folder / str(model) / "mixture.json")
     report = _content(folder / METRICS)

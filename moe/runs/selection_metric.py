@@ -24,22 +24,22 @@ class SelectionMetric:
     higher: bool
     digits: int
 
-    def worth(self, metrics: Mapping[str, float]) -> float:
+    def score(self, metrics: Mapping[str, float]) -> float:
         """More is better, whatever the metric."""
         return metrics[self.name] if self.higher else -metrics[self.name]
 
-    def figure(self, metrics: Mapping[str, float]) -> str:
+    def format_value(self, metrics: Mapping[str, float]) -> str:
         """Its value, as people read it."""
-        return format(metrics.get(self.name, 0.0), self.form)
+        return format(metrics.get(self.name, 0.0), self.format_spec)
 
     @property
-    def form(self) -> str:
+    def format_spec(self) -> str:
         """How it is written."""
         return f".{self.digits}f"
 
-    def told(self, metrics: Mapping[str, float]) -> str:
+    def describe(self, metrics: Mapping[str, float]) -> str:
         """Its name and value."""
-        return f"{self.title} {self.figure(metrics)}"
+        return f"{self.title} {self.format_value(metrics)}"
 
 
 MACRO_F1, PERPLEXITY = SelectionMetric("macro_f1", "macro-F1", True, 3), SelectionMetric("perplexity", "perplexity", False, 2)

@@ -55,7 +55,7 @@ class Trajectory:
     @property
     def kept(self) -> dict[str, float] | None:
         """The evaluation whose weights are kept: the best by its goal, the first of equals."""
-        return max(self.evaluations, key=self.goal.worth, default=None)
+        return max(self.evaluations, key=self.goal.score, default=None)
 
     @property
     def goal(self) -> SelectionMetric:

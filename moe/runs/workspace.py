@@ -77,7 +77,7 @@ class Workspace:
         names = list(domains) if domains is not None else list(self.run.domains)
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
         whole = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        return self.probe.some(whole) if self.probe and split == "validation" else whole
+        return self.probe.subset(whole) if self.probe and split == "validation" else whole
 
     def prepared(self, domain: str) -> dict[str, PreparedTask]:
         """A domain's tasks as they train and test: its own rows, and with `data.augmented` the variants of them.
@@ -122,11 +122,11 @@ class Workspace:
         tasks = [(name, task) for name, task in every if not only or task in only]
         if not tasks:
             raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
-        found = [self.asking(name, task) for name, task in tasks]
+        found = [self.question_task(name, task) for name, task in tasks]
         if self.run.data.augmented and split == "train":
             found = [self._augment(one) if (one.folder / AUGMENTED).is_file() else one for one in found]
         whole = concatenate_datasets([one.splits[split] for one in found])
-        return self.probe.some(whole) if self.probe and split == "validation" else whole
+        return self.probe.subset(whole) if self.probe and split == "validation" else whole
 
     def asking(self, domain: str, task: str) -> PreparedTask:
         """The own rows of one task that asks something of a language model.
@@ -143,7 +143,7 @@ class Workspace:
         """A domain's own rows by task, labelled or asking, as the run is."""
         if self.run.language is None:
             return self.originals(domain)
-        return {task: self.asking(domain, task) for task in self.run.questions_of(domain)}
+        return {task: self.question_task(domain, task) for task in self.run.questions_of(domain)}
 
     @cached_property
     def _prepared(self) -> dict[str, dict[str, PreparedTask]]:
@@ -156,7 +156,7 @@ class Workspace:
     @cached_property
     def held_out(self) -> HeldOutTexts:
         """Every validation and test text of the run."""
-        found = [one.splits for domain in self.run.domains for one in self.own_rows(domain).values()]
+        found = [one.splits for domain in self.run.domains for one in self.unaugmented(domain).values()]
         texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
         return HeldOutTexts(texts, self.run.data)
 
@@ -166,7 +166,7 @@ class Workspace:
         return mixed
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> PreparedTask:
-        path = self.file_of(domain, task, settings)
+        path = self.task_file(domain, task, settings)
         folder = (self.store or self.out) / "data" / domain / task
         with distributed.main_process_first():
             prepared = prepare_task(path, settings, self.run.data, domain, task, folder)

@@ -38,7 +38,7 @@ class Labelling:
 
     def __init__(self, predictor: Predictor, model: str, budget: int | None = None) -> None:
         self.predictor, self.model = predictor, model
-        self.budget = budget or PASSES * predictor.tokens
+        self.budget = budget or PASSES * predictor.batch_tokens
 
     def weigh(self, asked: Asked) -> int:
         """About how many tokens its texts have, as far as they are read."""
@@ -70,7 +70,7 @@ class Labelling:
         model = self.predictor.model
         refuse_unknown("domain", one.domain, [domain.name for domain in model.domains])
         refuse_unknown("task", one.task, list(model.labels.tasks))
-        self.predictor.asked(one.routing, one.abstain).check(one.task, one.domain)
+        self.predictor.with_options(one.routing, one.abstain).check(one.task, one.domain)
 
     def _tried(self, asked: Sequence[Asked]) -> list[Any]:
         try:
@@ -85,7 +85,7 @@ class Labelling:
         texts = [text for one in asked for text in one.texts]
         domains = [one.domain for one in asked for _ in one.texts]
         tasks = [one.task for one in asked for _ in one.texts]
-        predictor = self.predictor.asked(asked[0].routing, asked[0].abstain)
-        answers, names = predict_each(texts, predictor, domains, tasks), predictor.model.bank.names
+        predictor = self.predictor.with_options(asked[0].routing, asked[0].abstain)
+        answers, names = predict_each(texts, predictor, domains, tasks), predictor.model.bank.routed_experts
         rows = iter([{"text": text} | to_row(one, names) for text, one in zip(texts, answers, strict=True)])
         return [{"model": self.model, "answers": [next(rows) for _ in one.texts]} for one in asked]

@@ -68,7 +68,7 @@ class Reasoning:
         way = Asked((asked.text,), asked.domain, asked.task, asked.routing)
         try:
             self.labels.refuse(way)
-            predictor = self.labels.predictor.asked(asked.routing)
+            predictor = self.labels.predictor.with_options(asked.routing)
             steps = asked.steps or max(FEWEST, min(STEPS, TOKENS // self.labels.weigh(way)))
             found = explain(predictor, asked.text, asked.domain, asked.task, steps)
         except Refused as error:

@@ -62,7 +62,7 @@ class Writing:
     def __init__(self, model: Mixture, template: str, name: str) -> None:
         first = Generator(model, template)
         self.model, self.template, self.name = model, template, name
-        self.tokenizer, self.context = first.tokenizer, first.context or 0
+        self.tokenizer, self.context = first.tokenizer, first.context_length or 0
 
     def weigh(self, asked: AskedToWrite) -> int:
         """Each fills a batch."""
@@ -83,6 +83,6 @@ class Writing:
     def _said(self, asked: AskedToWrite) -> Said:
         refuse_unknown("domain", asked.domain, [domain.name for domain in self.model.domains])
         generator = Generator(self.model, self.template, asked.sampling, asked.routing == "hard")
-        ids = generator.tokens(asked.turns)
-        (written,) = generator.write([ids], asked.domain, asked.streamer, asked.stop.is_set)
-        return Said(self.name, written.text, written.shares, len(ids), written.tokens, written.ended)
+        ids = generator.encode(asked.turns)
+        (written,) = generator.generate([ids], asked.domain, asked.streamer, asked.stop.is_set)
+        return Said(self.name, written.text, written.routing_weights, len(ids), written.new_tokens, written.finished)

@@ -73,7 +73,7 @@ def _refuse_broken(folder: Path) -> None:
 
 
 def _labels(folder: Path, place: Place, sha256: str) -> Served:
-    predictor = ModelLoader(folder, place.sets).open()
+    predictor = ModelLoader(folder, place.sets).load()
     engine = Reasoning(Labelling(predictor, sha256, place.budget))
     _tried(engine.answer([Asked(("The first text.",))]))
     extra = {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
@@ -126,5 +126,5 @@ def _experts(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
             "rank": max(touch.rank for touch in one.adapter.layers.values()),
             "sha256": known.get(f"experts/{name}/{ADAPTER}", known.get(ADAPTER)),
         }
-        for name, one in model.bank.attached.items()
+        for name, one in model.bank.adapters.items()
     }

@@ -43,7 +43,7 @@ def chat_form(settings: ServeSettings) -> type[BaseModel]:
     }
     turn = create_model("Turn", __config__=STRICT, **said)
     most = Annotated[int, Field(ge=1, le=settings.max_new_tokens), Whole]
-    usual = f"most tokens of the answer; else {USUAL.new_tokens}, or half of the context"
+    usual = f"most tokens of the answer; else {USUAL.max_new_tokens}, or half of the context"
     fields: dict[str, Any] = {
         "model": (str, Field("", max_length=200, description="any name: the model that is served answers")),
         "messages": (list[turn], Field(min_length=1, max_length=settings.max_texts)),
@@ -116,7 +116,7 @@ def chat_routes(routes: APIRouter, service: Service) -> None:
 
 def _asked(body: Any, service: Service) -> AskedToWrite:
     engine: Any = service.served.engine
-    usual = min(USUAL.new_tokens, service.settings.max_new_tokens, (engine.context or 256) // 2)
+    usual = min(USUAL.max_new_tokens, service.settings.max_new_tokens, (engine.context or 256) // 2)
     most = body.max_completion_tokens or body.max_tokens or usual
     streamer = None
     if body.stream:

@@ -122,7 +122,7 @@ class Plan:
             yield "until is shared, but the run has no shared expert: give it a rank, shared.r"
         for name in self.settings.domains or ():
             if name not in run.domains:
-                yield f"domains: no domain {name!r} in the run; {guess(name, run.domains)}"
+                yield f"domains: no domain {name!r} in the run; {suggest(name, run.domains)}"
 
     def domains_of(self, run: RunSettings) -> list[str]:
         """The domains whose experts are trained."""

@@ -63,7 +63,7 @@ def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
     with _paid(work.out / SPENT):
         _train(work, until, domains)
     shutil.rmtree(work.out / "cache", ignore_errors=True)
-    result = said | measure_cost(work, until, domains) | read_json(work.out / SPENT)
+    result = said | measure(work, until, domains) | read_json(work.out / SPENT)
     write_json(work.out / MEASURED, result)
     return result
 
@@ -97,7 +97,7 @@ def _train(work: Workspace, until: str, domains: Sequence[str]) -> None:
         train_router(work, resume=True)
 
 
-def measure_cost(work: Workspace, until: str, domains: Sequence[str]) -> Result:
+def measure(work: Workspace, until: str, domains: Sequence[str]) -> Result:
     """Figures on validation and test rows, means over tasks; and the weights that learned."""
     tasks: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     scores: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
@@ -126,8 +126,8 @@ def _models(work: Workspace, until: str, domains: Sequence[str]) -> Iterator[tup
 
 def learned(model: Mixture) -> int:
     """Weights that are trained: of the experts (a lone one's own), the heads and the router."""
-    names = [model.active_expert] if model.active_expert else list(model.bank.attached)
-    experts = sum(one.numel() for name in names for one in model.bank.parameters_of(name).values())
+    names = [model.active_expert] if model.active_expert else list(model.bank.adapters)
+    experts = sum(one.numel() for name in names for one in model.bank.adapter_parameters(name).values())
     router = () if model.gate is None else (one for one in model.gate.parameters() if one.requires_grad)
     return experts + sum(one.numel() for one in (*model.heads.parameters(), *router))
 

@@ -67,7 +67,7 @@ def estimate_cost(run: Workspace) -> Figures:
 @contextmanager
 def _small(run: Workspace, probe: DryRun) -> Iterator[Workspace]:
     """The run in a folder of its own; rows that are prepared for it are kept for the run itself."""
-    store = run.store or run.out
+    store = run.data_dir or run.out
     with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, hushed():
         yield Workspace(run.run, Path(folder), store, probe)
 
@@ -92,10 +92,10 @@ def _warm_start(work: Workspace) -> None:
 
 def _tried(work: Workspace, probe: DryRun, one: Try, program: float) -> list[Figures]:
     """The figures of the stages that this trains, of several experts one each."""
-    cost, before = Cost(), len(probe.seen)
+    cost, before = Cost(), len(probe.stages)
     with measure_cost(cost):
         one(work)
-    found = probe.seen[before:]
+    found = probe.stages[before:]
     each = [_foretold(work, tried, cost, program) for tried in found]
     spent = sum(figures.pop("spent") for figures in each)
     for figures in each:  # reading, loading, writing: as long in the whole as here
@@ -108,15 +108,15 @@ def _foretold(work: Workspace, tried: DryRunStats, cost: Cost, program: float) -
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]
     step = mean(seconds[1:] or seconds)  # the first was the dearest batch, and warmed up what is made once
-    mapped = 0.0 if torch.cuda.is_available() else tried.cached / MIB  # a file, but in memory once it was read
-    once = mean(tried.evaluating)
+    mapped = 0.0 if torch.cuda.is_available() else tried.cached_bytes / MIB  # a file, but in memory once it was read
+    once = mean(tried.evaluation_seconds)
     reads = work.run.language is not None and tried.stage in (SHARED.name, PRETRAIN.name)
-    evaluation, extra = once / tried.share, int(reads)  # which measure what was before them too
+    evaluation, extra = once / tried.row_share, int(reads)  # which measure what was before them too
     return {
         "stage": tried.stage,
         "name": tried.name,
-        "weights": tried.weights[0],
-        "learned": tried.learned,
+        "weights": tried.model_size[0],
+        "learned": tried.trainable,
         "steps": tried.steps,
         "seconds_per_step": step,
         "evaluations": tried.evaluations + extra,
@@ -124,7 +124,7 @@ def _foretold(work: Workspace, tried: DryRunStats, cost: Cost, program: float) -
         "seconds": tried.steps * step + (tried.evaluations + extra) * evaluation,
         "peak_mib": None if cost.peak_mib is None else cost.peak_mib + mapped,
         "memory": _parts(tried, cost.peak_mib, program) | {"cache": mapped},
-        "spent": sum(seconds) + sum(tried.evaluating) + extra * once,
+        "spent": sum(seconds) + sum(tried.evaluation_seconds) + extra * once,
     }
 
 
@@ -132,9 +132,9 @@ def _parts(tried: DryRunStats, peak: float | None, program: float) -> dict[str, 
     """MiB by part; gradients are as wide as what learns, in fp32, and AdamW keeps two moments of each."""
     parts = {
         "program": 0.0 if torch.cuda.is_available() else program,
-        "weights": tried.weights[1] / MIB,
-        "gradients": 4 * tried.learned / MIB,
-        "optimizer": 8 * tried.learned / MIB,
+        "weights": tried.model_size[1] / MIB,
+        "gradients": 4 * tried.trainable / MIB,
+        "optimizer": 8 * tried.trainable / MIB,
     }
     return parts if peak is None else parts | {"activations": max(0.0, peak - sum(parts.values()))}
 

@@ -32,12 +32,12 @@ def shard(model: Mixture) -> None:
     for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.backbone, mesh=mesh)
-    model.bank.route_state.keeps = False  # a layer's weights are made anew in every pass, at the same place
+    model.bank.route.caching = False  # a layer's weights are made anew in every pass, at the same place
 
 
 def gather_experts(model: Mixture) -> None:
     """Lay whole experts where parts of them lay, to be written; the backbone runs no more."""
-    for layer in model.bank.gated:
+    for layer in model.bank.gated_layers:
         for side in (layer.lora_A, layer.lora_B):
             for name, part in side.items():
                 if isinstance(part, DTensor):

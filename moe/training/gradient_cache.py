@@ -45,7 +45,7 @@ class BackwardPass:
         either (method 2).
         """
         self.objective.begin()
-        idle = set(self.model.bank.names)
+        idle = set(self.model.bank.routed_experts)
         if len(batches) == 1:
             loss = self._once(batches[0], idle)
         elif self.objective.base == "language":
@@ -58,16 +58,16 @@ class BackwardPass:
         return loss
 
     def _let_rest(self, idle: set[str]) -> None:
-        names = self.model.bank.names
+        names = self.model.bank.routed_experts
         used = distributed.all_reduce(torch.tensor([float(name not in idle) for name in names], device=self.model.domain_expert_mask.device))
         for name, processes in zip(names, used.tolist(), strict=True):
             if not processes:
-                for parameter in self.model.bank.parameters_of(name).values():
+                for parameter in self.model.bank.adapter_parameters(name).values():
                     parameter.grad = None
 
     def _run(self, batch: Batch, idle: set[str]) -> MixtureOutput:
         out = self.forward(batch)
-        idle &= set(self.model.bank.unused())
+        idle &= set(self.model.bank.unused_experts())
         return out
 
     def _once(self, batch: Batch, idle: set[str]) -> Tensor:

@@ -38,7 +38,7 @@ class HoldoutSampler:
         device = self.model.domain_expert_mask.device
         self.drawn += 1
         batch = {name: values.to(device) for name, values in next(self.stream).items()}
-        with self.model.bank.route_state.kept():
+        with self.model.bank.route.preserved():
             out = self.model(**model_inputs(batch))
         return out, batch
 

@@ -73,8 +73,8 @@ def _tokens(work: Workspace, split: str, prompting: PromptEncoder) -> Dataset:
     rows, longest = work.questions(split), work.run.backbone.max_length
 
     def tokens(row: dict[str, Any]) -> dict[str, Any]:
-        prompt = prompting.prompt(row["prompt"])
-        ids = [*prompt, *prompting.answer(row["answer"])]
+        prompt = prompting.encode_prompt(row["prompt"])
+        ids = [*prompt, *prompting.encode_answer(row["answer"])]
         return {"input_ids": ids, "begins": len(prompt), "lengths": [len(ids)]}
 
     with without_progress_bars():

@@ -54,7 +54,7 @@ class LMCorpora:
         assert self.work.run.language is not None
         return self.work.run.language
 
-    def tokens(self, packed: bool) -> CorpusTokenizer:
+    def tokenizer(self, packed: bool) -> CorpusTokenizer:
         """How text becomes rows here; packed where the backbone can keep documents apart."""
         run = self.work.run
         name, size = identify_backbone(run.backbone).sha256, run.backbone.max_length
@@ -76,12 +76,12 @@ class LMCorpora:
         """
         run = self.work.run
         named = self._settings.general if domain == GENERAL else run.domains[domain].corpus
-        folder = (self.work.store or self.work.out) / "data" / domain / ("packed" if packed else "documents")
+        folder = (self.work.data_dir or self.work.out) / "data" / domain / ("packed" if packed else "documents")
         files = [run.data.path(name) for name in named]
         with distributed.main_process_first():
-            return prepare_corpus(files, domain, self.tokens(packed), self._settings.held_out, folder)
+            return prepare_corpus(files, domain, self.tokenizer(packed), self._settings.held_out, folder)
 
-    def packed(self, learned: Sequence[str]) -> TrainingData:
+    def packed_data(self, learned: Sequence[str]) -> TrainingData:
         """Some domains' text with its share of general text, judged on what was held out of every corpus by itself.
 
         Args:
@@ -98,7 +98,7 @@ class LMCorpora:
 
         return TrainingData(rows, collate, evaluate, PERPLEXITY)
 
-    def routed(self) -> TrainingData:
+    def routed_data(self) -> TrainingData:
         """Every domain's documents, each to be routed, judged on what was held out of all of them together."""
         domains = [domain.name for domain in self.model.domains]
         rows = concatenate_datasets([self._trained_on(name) for name in domains])
@@ -116,8 +116,8 @@ class LMCorpora:
         if self._settings.general:
             caps[GENERAL] = max((cap for cap in caps.values() if cap), default=None)
         found = {name: _evenly(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
-        probe = self.work.probe
-        return found if probe is None else {name: probe.some(rows) for name, rows in found.items()}
+        probe = self.work.dry_run
+        return found if probe is None else {name: probe.subset(rows) for name, rows in found.items()}
 
     def _mixed(self, learned: Sequence[str]) -> Dataset:
         domains = self.work.run.domains

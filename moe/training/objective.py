@@ -117,7 +117,7 @@ class Objective:
         return {
             head: torch.stack(
                 [
-                    effective_number_weights(counts[t], beta) if labels.head_of[t] == head else torch.zeros(len(names))
+                    effective_number_weights(counts[t], beta) if labels.head_by_task[t] == head else torch.zeros(len(names))
                     for t in labels.tasks
                 ]
             )
@@ -158,11 +158,11 @@ class Objective:
             state = self.settings.measured == "state"
             place = GradientPoint(whole.pooled, whole.texts) if state else GradientPoint(self.shared.experts(), None)
             seen, level = finite_losses(losses), self.inner
-            norms = place.norms(seen, rows) if level.due and level.reads == "norms" else None
-            grads = place.gradients(seen) if level.due and level.reads == "gradients" else None
+            norms = place.norms(seen, rows) if level.update_due and level.requires == "norms" else None
+            grads = place.gradients(seen) if level.update_due and level.requires == "gradients" else None
             total = weighted_sum(losses, level.weights(seen, norms, grads, self._look(level, self.shared.last)))
         self.logs |= {name: float(value.detach()) for name, value in losses.items()}
-        self.logs |= _named("inner", self.inner.trajectory())
+        self.logs |= _named("inner", self.inner.log_values())
         return total
 
     def _one_language(self, out: MixtureOutput, batch: Batch) -> Tensor | None:
@@ -190,7 +190,7 @@ class Objective:
         return any(isinstance(one, DAO) and one.settings.objective == "validation" for one in self._levels().values())
 
     def _look(self, level: LossWeighting, parameters: Parameters) -> LookAhead | None:
-        if self.shared.held_out is None or not level.due:
+        if self.shared.held_out is None or not level.update_due:
             return None
         return LookAhead(parameters(), self._held_out_loss, distributed.all_reduce)
 
@@ -208,7 +208,7 @@ class Objective:
     def _sentiment_losses(self, whole: GlobalBatch, learn: bool = True) -> tuple[dict[str, Tensor], dict[str, int]]:
         losses: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
-        labelled = [(head, self.tables.rows(head, whole.task, whole.label)) for head in self.tables.heads]
+        labelled = [(head, self.tables.labelled_rows(head, whole.task, whole.label)) for head in self.tables.heads]
         count = sum(int(has.sum()) for _, has in labelled)
         if count:
             parts = [int(has.sum()) * self._classes(whole, head, has, learn) for head, has in labelled if has.any()]
@@ -230,7 +230,7 @@ class Objective:
             weights = self.class_weights[head].to(has.device)[task, labels]  # (B_h,)
             return (weights * each).sum() / weights.sum().clamp(min=1e-12)
         if learn:
-            return self.imbalance.imbalance(each, labels, logits.shape[1])
+            return self.imbalance.imbalance_loss(each, labels, logits.shape[1])
         alpha, beta = self.imbalance.alpha.item(), self.imbalance.beta.item()
         return imbalance_loss(each, labels, alpha, beta, logits.shape[1])
 
@@ -247,15 +247,15 @@ class Objective:
             assert base is not None
             everything[self.base] = base
         # Detached gates keep sentiment from the router: no use to look ahead.
-        due, look = self.outer.due, self._look(self.outer, self.shared.router) if routing.learned else None
-        norms = GradientPoint(routing.logits, whole.texts).norms(losses, {}) if due and self.outer.reads == "norms" else None
-        grads = self._gradients(everything, whole, routing) if self.outer.reads == "gradients" else None
+        due, look = self.outer.update_due, self._look(self.outer, self.shared.router) if routing.learned else None
+        norms = GradientPoint(routing.logits, whole.texts).norms(losses, {}) if due and self.outer.requires == "norms" else None
+        grads = self._gradients(everything, whole, routing) if self.outer.requires == "gradients" else None
         weights = self._relative(self.outer.weights(everything, norms, grads, look))
         self._texts = whole.texts
         self._watching = watched and due
         if len(routing.branches) == 1:
             self._lay(routing.branches[0])
-        self.logs |= _named("outer", self.outer.trajectory()) | _named("weight", weights)
+        self.logs |= _named("outer", self.outer.log_values()) | _named("weight", weights)
         self.logs |= {f"share_{i}": float(s) for i, s in enumerate(dense.detach().mean(0))}
         return weighted_sum(losses, {name: c for name, c in weights.items() if name in losses})
 
@@ -269,12 +269,12 @@ class Objective:
         assert self.outer is not None
         if self.base not in weights:
             return dict(weights)
-        return relative_weights(weights, self.base, self.bounds if self.outer.bounded else (-torch.inf, torch.inf))
+        return relative_weights(weights, self.base, self.bounds if self.outer.clip_relative_weights else (-torch.inf, torch.inf))
 
     def begin(self) -> None:
         """A step begins: nothing of it was watched yet."""
         self._watched = []
-        self._watching = self.outer is not None and "sentiment" in self.stage.outer and self.outer.due
+        self._watching = self.outer is not None and "sentiment" in self.stage.outer and self.outer.update_due
 
     def watch(self, routed: RouterOutput | None) -> None:
         """Measure the base loss's gradient at a part's gate logits in the backward that is run anyway.
@@ -300,7 +300,7 @@ class Objective:
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs: both levels' averages, nets and optimizers; how many batches were held out."""
         found = {
-            f"{key}/{name}": tensor for key, level in self._levels().items() for name, tensor in level.state().items()
+            f"{key}/{name}": tensor for key, level in self._levels().items() for name, tensor in level.state_dict().items()
         }
         ahead = self.shared.held_out
         return found | ({} if ahead is None else {DRAWN: torch.tensor(ahead.drawn)})
@@ -308,7 +308,7 @@ class Objective:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state`."""
         for key, level in self._levels().items():
-            level.restore({n.removeprefix(f"{key}/"): t for n, t in state.items() if n.startswith(f"{key}/")})
+            level.load_state_dict({n.removeprefix(f"{key}/"): t for n, t in state.items() if n.startswith(f"{key}/")})
         if self.shared.held_out is not None and DRAWN in state:
             self.shared.held_out.skip_to(int(state[DRAWN]))
 

@@ -75,14 +75,14 @@ def _pretrain_one(
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     model = build_expert_model(work.run, name, build_adapter, False, seed, shared, always_on=pooled)
     shelf = LMCorpora(work, model)
-    lesson = shelf.packed(learned)
+    lesson = shelf.packed_data(learned)
     before = lesson.evaluate()
     info(f"{name}: before, {_told(before)}")
     fitted = run_stage(work, model, stage, lesson, seed, name, resume, learner=name)
     data = {one: shelf.digest(one) for one in learned}
     card = build_expert_card(work, domain, name, model, False, seed, fitted, shared, data)
     history = [before | {"step": 0.0}, *fitted.history]
-    save_expert(work, model, card, model.bank.saved(name), fitted, history, overwrite)
+    save_expert(work, model, card, model.bank.peft_state_dict(name), fitted, history, overwrite)
     info(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
     return folder
 

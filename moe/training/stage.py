@@ -92,7 +92,7 @@ def run_stage(
     told = {"track": run.track, "name": f"{work.out.resolve().name}/{step}"}
     job = TrainJob(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
     _tell_idle_average(work, job)
-    return fit(model, job if work.probe is None else _tried(model, job, work.probe))
+    return fit(model, job if work.dry_run is None else _tried(model, job, work.dry_run))
 
 
 def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
@@ -102,9 +102,9 @@ def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
     every = max(1, math.ceil(steps / job.settings.evals))
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     evaluations = math.ceil(steps / every)
-    tried = DryRunStats(job.stage.name, job.title, model_size(model), learned, steps, evaluations, probe.share(), probe.cached)
-    probe.seen.append(tried)
-    probe.cached = 0
+    tried = DryRunStats(job.stage.name, job.title, model_size(model), learned, steps, evaluations, probe.pop_row_share(), probe.cached_bytes)
+    probe.stages.append(tried)
+    probe.cached_bytes = 0
     count = min(probe.steps, len(batch_sampler(job)))
     small = job.settings.model_copy(update={"steps": count, "evals": 1})
     return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate), track=())
@@ -122,9 +122,9 @@ def _tell_idle_average(work: Workspace, job: TrainJob) -> None:
 
 
 def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
-    names = [learner] if learner else list(model.bank.names)
+    names = [learner] if learner else list(model.bank.routed_experts)
     counts = {
-        "experts": sum(p.numel() for n in names for p in model.bank.parameters_of(n).values()),
+        "experts": sum(p.numel() for n in names for p in model.bank.adapter_parameters(n).values()),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }
@@ -138,7 +138,7 @@ def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
     tasks, chosen = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
     found = {}
     for task, own in labels.tasks.items():
-        names = labels.heads[labels.head_of[task]]
+        names = labels.heads[labels.head_by_task[task]]
         here = chosen[(tasks == task) & (chosen >= 0)]  # (n,)
         places = torch.tensor([names.index(own[i]) for i in here], dtype=torch.long)  # (n,)
         found[task] = torch.bincount(places, minlength=len(names))  # (K,)

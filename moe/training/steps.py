@@ -101,7 +101,7 @@ def _train_one(
     model = build_expert_model(work.run, name, build_adapter, polarity, seed, shared, always_on=pooled)
     fitted = run_stage(work, model, stage, labelled_data(work, model, train, held_out), seed, name, resume, learner=name)
     card = build_expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
-    save_expert(work, model, card, model.bank.parameters_of(name), fitted, fitted.history, overwrite)
+    save_expert(work, model, card, model.bank.adapter_parameters(name), fitted, fitted.history, overwrite)
     info(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
 
 
@@ -116,7 +116,7 @@ def save_expert(
 ) -> None:
     """Write a trained expert's folder, and take its checkpoints away."""
     figures = {"best": fitted.best, "history": list(history), "steps": fitted.steps}
-    adapter, heads = model.bank.attached[card.name].adapter, model.heads.state_dict()
+    adapter, heads = model.bank.adapters[card.name].adapter, model.heads.state_dict()
     folder, config = work.expert_folder(card.name), work.run.as_yaml()
     distributed.on_main(lambda: write_expert(folder, card, adapter, weights, heads, config, figures, overwrite))
     distributed.on_main(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
@@ -130,8 +130,8 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     collator = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
-        if work.probe is not None:
-            work.probe.cached = cache.tried(train)
+        if work.dry_run is not None:
+            work.dry_run.cached_bytes = cache.tried(train)
         else:
             with distributed.main_process_first():
                 cache.fill(train)
@@ -160,7 +160,7 @@ def build_expert_card(
         data: SHA-256 of the file of each task.
     """
     run, space = work.run, work.run.label_space()
-    heads = dict.fromkeys(space.head_of[task] for task in domain.tasks)
+    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks)
     return ExpertCard(
         name=name,
         domain=domain.name,
@@ -172,7 +172,7 @@ def build_expert_card(
         max_length=run.backbone.max_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
         heads={head: space.heads[head] for head in heads},
-        layers=model.bank.attached[name].layers,
+        layers=model.bank.adapters[name].layers,
         head_kind=run.heads.kind,
         polarity=polarity,
         language=run.language is not None,
@@ -276,14 +276,14 @@ def train_and_save(
     folder, config = work.out / name, work.run.as_yaml()
     distributed.on_main(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
     distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
-    info(f"{name}: {fitted.steps} steps, validation {lesson.goal.told(metrics)}")
+    info(f"{name}: {fitted.steps} steps, validation {lesson.goal.describe(metrics)}")
     return fitted
 
 
 def _lesson(work: Workspace, model: Mixture) -> TrainingData:
     """What all domains of a mixture have to learn from: documents in a language model, else labelled rows."""
     if work.run.language is not None:
-        return LMCorpora(work, model).routed()
+        return LMCorpora(work, model).routed_data()
     names = [domain.name for domain in model.domains]
     return labelled_data(work, model, work.rows("train", names), work.rows("validation", names))
 
@@ -301,7 +301,7 @@ def _judge(work: Workspace) -> str:
     for name in CANDIDATES:
         scores[name] = _validation_of(work, work.out / name)
     goal = MACRO_F1 if work.run.language is None else PERPLEXITY
-    best = max((WARMUP.folder, JOINT.folder), key=lambda name: goal.worth(scores[name]))
+    best = max((WARMUP.folder, JOINT.folder), key=lambda name: goal.score(scores[name]))
     verdict = _verdict(scores, best, goal)
     write_result(work.out, scores, best, verdict)
     return verdict
@@ -315,10 +315,10 @@ def _validation_of(work: Workspace, folder: Path) -> dict[str, float]:
 
 
 def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: SelectionMetric) -> str:
-    figures = ", ".join(f"{name} {goal.figure(score)}" for name, score in scores.items())
-    worse = goal.worth(scores[JOINT.folder]) < goal.worth(scores[WARMUP.folder])
+    figures = ", ".join(f"{name} {goal.format_value(score)}" for name, score in scores.items())
+    worse = goal.score(scores[JOINT.folder]) < goal.score(scores[WARMUP.folder])
     told = "; the joint phase made it worse than the warm start" if worse else ""
-    idle = goal.worth(scores[best]) < goal.worth(scores[MERGED])
+    idle = goal.score(scores[best]) < goal.score(scores[MERGED])
     told += "; merged alone, with a router that knows nothing, it was better" if idle else ""
     return f"best by validation {goal.title}: {best} ({figures}){told}"
 

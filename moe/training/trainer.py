@@ -93,7 +93,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
 
 def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
     """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
-    names = (learner,) if learner else tuple(model.bank.attached)
+    names = (learner,) if learner else tuple(model.bank.adapters)
     model.bank.train_only(*(names if "experts" in stage.learns else ()))
     model.active_expert = None if stage.learned else learner
     model.heads.requires_grad_("heads" in stage.learns)
@@ -254,7 +254,7 @@ class _StageTrainer(Trainer):
 
     def score(self, metrics: Mapping[str, float]) -> str:
         """The goal's figure of an evaluation, for people."""
-        return self.goal.told({name.removeprefix("eval_"): value for name, value in metrics.items()})
+        return self.goal.describe({name.removeprefix("eval_"): value for name, value in metrics.items()})
 
     def history(self) -> list[dict[str, float]]:
         """Every evaluation, its step included; by name, as those are that a checkpoint brought."""
@@ -263,7 +263,7 @@ class _StageTrainer(Trainer):
 
     def best_metrics(self) -> dict[str, float]:
         """The metrics of the evaluation whose weights were kept."""
-        return max(self.history(), key=self.goal.worth, default={})
+        return max(self.history(), key=self.goal.score, default={})
 
 
 def _written(job: TrainJob, device: torch.device) -> list[TrainerCallback]:

@@ -41,12 +41,12 @@ def two_experts(family: str, ranks: tuple[int, int] = (4, 2)) -> tuple[ExpertBan
     """A bank with two experts, and what PEFT makes of each alone."""
     alone, bank = [], ExpertBank(tiny_backbone(family))
     for i, rank in enumerate(ranks):
-        config = build_lora_config(bank.layers, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
+        config = build_lora_config(bank.layer_map, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
         model = make_peft(tiny_backbone(family), config, seed=i)
         with torch.no_grad():
             alone.append(states(model))
-        bank.attach(f"e{i}", resolve_adapter(bank.layers, config))
-        bank.load(f"e{i}", weights_of(model))
+        bank.add_adapter(f"e{i}", resolve_adapter(bank.layer_map, config))
+        bank.load_adapter(f"e{i}", weights_of(model))
     return bank, alone
 
 
@@ -54,16 +54,16 @@ def test_one_hot_gates_equal_that_expert_under_peft(family: str) -> None:
     bank, alone = two_experts(family)
     with torch.no_grad():
         for i, expected in enumerate(alone):
-            bank.route(torch.eye(2)[[i, i, i]])
+            bank.set_gates(torch.eye(2)[[i, i, i]])
             torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
-            bank.constant(f"e{i}")
+            bank.set_adapter(f"e{i}")
             torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
     assert (alone[0] - alone[1]).abs().max() > 1e-3
 
 
 def test_each_text_gets_its_own_experts(family: str) -> None:
     bank, alone = two_experts(family)
-    bank.route(torch.eye(2)[[0, 1, 0]])
+    bank.set_gates(torch.eye(2)[[0, 1, 0]])
     with torch.no_grad():
         mixed = states(bank.backbone)
     for row, expert in enumerate([0, 1, 0]):
@@ -72,7 +72,7 @@ def test_each_text_gets_its_own_experts(family: str) -> None:
 
 def test_no_gates_leave_the_backbone_as_it_was(family: str) -> None:
     bank, _ = two_experts(family)
-    bank.route(None)
+    bank.set_gates(None)
     with torch.no_grad():
         torch.testing.assert_close(states(bank.backbone), states(tiny_backbone(family)))
 
@@ -82,7 +82,7 @@ def test_soft_gates_equal_the_weighted_sum_of_updates(family: str) -> None:
     layer = next(m for m in bank.backbone.modules() if isinstance(m, GatedLinear))
     gates = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
     x = torch.randn(3, 7, layer.lora_A["e0"].shape[1])
-    bank.route(gates)
+    bank.set_gates(gates)
     with torch.no_grad():
         expected = layer.base(x)
         for i, name in enumerate(("e0", "e1")):
@@ -98,9 +98,9 @@ def test_gates_per_token_equal_gates_per_text_where_constant(family: str) -> Non
     bank, _ = two_experts(family)
     gates = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
     with torch.no_grad():
-        bank.route(gates)
+        bank.set_gates(gates)
         by_text = states(bank.backbone)
-        bank.route(gates[:, None].expand(3, 7, 2))
+        bank.set_gates(gates[:, None].expand(3, 7, 2))
         torch.testing.assert_close(states(bank.backbone), by_text, atol=1e-5, rtol=1e-5)
 
 
@@ -109,11 +109,11 @@ def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
     bank.train_only("e0", "e1")
     bank.train()
     gates = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5]], requires_grad=True)
-    bank.route(gates)
-    asked = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))  # a norm would hold a sum of squares
-    (states(bank.backbone) * asked).sum().backward()
+    bank.set_gates(gates)
+    upstream = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))  # a norm fixes a sum of squares
+    (states(bank.backbone) * upstream).sum().backward()
     for name in ("e0", "e1"):
-        assert all(p.grad is not None and p.grad.abs().max() > 1e-5 for p in bank.parameters_of(name).values())
+        assert all(p.grad is not None and p.grad.abs().max() > 1e-5 for p in bank.adapter_parameters(name).values())
     assert gates.grad is not None
     assert (gates.grad.abs() > 1e-5).all()
 
@@ -121,7 +121,7 @@ def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
 def test_the_experts_dropout_acts_in_training_alone() -> None:
     bank, _ = two_experts("bert")
     bank.set_dropout(0.5)
-    bank.constant("e0")
+    bank.set_adapter("e0")
     with torch.no_grad():
         still = states(bank.backbone)
         assert torch.equal(states(bank.backbone), still)
@@ -134,51 +134,51 @@ def test_the_experts_dropout_acts_in_training_alone() -> None:
 def test_a_shared_expert_is_always_on_until_it_is_muted() -> None:
     bank, _ = two_experts("bert")
     lone, alone = two_experts("bert")
-    bank.attached["e1"] = type(bank.attached["e1"])(**{**vars(bank.attached["e1"]), "always_on": True})
+    bank.adapters["e1"] = type(bank.adapters["e1"])(**{**vars(bank.adapters["e1"]), "always_on": True})
     with torch.no_grad():
-        bank.route(None)
+        bank.set_gates(None)
         torch.testing.assert_close(states(bank.backbone), alone[1], atol=1e-5, rtol=1e-5)
-        bank.route(torch.full((3, 1), 0.4))
-        lone.route(torch.tensor([[0.4, 1.0]] * 3))
+        bank.set_gates(torch.full((3, 1), 0.4))
+        lone.set_gates(torch.tensor([[0.4, 1.0]] * 3))
         torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
-        bank.muted = ("e1",)
-        bank.route(torch.full((3, 1), 0.4))
-        lone.route(torch.tensor([[0.4, 0.0]] * 3))
+        bank.disabled = ("e1",)
+        bank.set_gates(torch.full((3, 1), 0.4))
+        lone.set_gates(torch.tensor([[0.4, 0.0]] * 3))
         torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
 
 
 def test_rank_and_alpha_patterns_are_peft_s() -> None:
     bank = ExpertBank(tiny_backbone())
-    config = build_lora_config(bank.layers, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
+    config = build_lora_config(bank.layer_map, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
     config.rank_pattern, config.alpha_pattern = {"query": 2}, {"intermediate.dense": 3}
     model = make_peft(tiny_backbone(), config, seed=3)
-    bank.attach("e", resolve_adapter(bank.layers, config))
-    bank.load("e", weights_of(model))
-    bank.constant("e")
+    bank.add_adapter("e", resolve_adapter(bank.layer_map, config))
+    bank.load_adapter("e", weights_of(model))
+    bank.set_adapter("e")
     with torch.no_grad():
         torch.testing.assert_close(states(bank.backbone), states(model), atol=1e-5, rtol=1e-5)
 
 
 def test_an_adapter_of_a_model_with_a_head_fits() -> None:
     bank, alone = two_experts("bert")
-    weights = {k: v.detach().clone() for k, v in bank.parameters_of("e0").items()}
-    bank.attach("again", bank.attached["e0"].adapter)
-    bank.load("again", {k.replace("model.encoder", "model.bert.encoder"): v for k, v in weights.items()})
-    bank.constant("again")
+    weights = {k: v.detach().clone() for k, v in bank.adapter_parameters("e0").items()}
+    bank.add_adapter("again", bank.adapters["e0"].adapter)
+    bank.load_adapter("again", {k.replace("model.encoder", "model.bert.encoder"): v for k, v in weights.items()})
+    bank.set_adapter("again")
     with torch.no_grad():
         torch.testing.assert_close(states(bank.backbone), alone[0], atol=1e-5, rtol=1e-5)
 
 
 def test_the_trunk_has_no_expert(family: str) -> None:
     bank = ExpertBank(tiny_backbone(family), trunk_depth=1)
-    bank.attach("e", build_adapter(bank.layers, LoraSettings(r=2), 1))
-    assert {bank.layers.index(path) for path in bank.attached["e"].layers} == {1}
+    bank.add_adapter("e", build_adapter(bank.layer_map, LoraSettings(r=2), 1))
+    assert {bank.layer_map.index(path) for path in bank.adapters["e"].layers} == {1}
 
 
 def test_train_only_moves_nothing_but_requires_grad() -> None:
     bank, _ = two_experts("bert")
     bank.train_only("e1")
-    learning = {n: {p.requires_grad for p in bank.parameters_of(n).values()} for n in bank.names}
+    learning = {n: {p.requires_grad for p in bank.adapter_parameters(n).values()} for n in bank.routed_experts}
     assert learning == {"e0": {False}, "e1": {True}}
     bank.freeze()
     assert not any(p.requires_grad for p in bank.backbone.parameters())
@@ -186,22 +186,22 @@ def test_train_only_moves_nothing_but_requires_grad() -> None:
 
 def test_unused_names_experts_without_weight() -> None:
     bank, _ = two_experts("bert")
-    bank.route(torch.eye(2)[[0, 0, 0]])
-    assert bank.unused() == ("e1",)
+    bank.set_gates(torch.eye(2)[[0, 0, 0]])
+    assert bank.unused_experts() == ("e1",)
 
 
 def test_faults_name_what_does_not_fit() -> None:
     backbone = tiny_backbone()
-    layers = LayerMap.of(backbone)
+    layers = LayerMap.from_model(backbone)
     with pytest.raises(Fault, match="trunk depth from 0 to 1"):
         ExpertBank(backbone, trunk_depth=2)
     with pytest.raises(Fault, match="q_proj"):
         build_lora_config(layers, LoraSettings(targets=("q_proj",)), 0)
     bank = ExpertBank(backbone, trunk_depth=1)
     with pytest.raises(Fault, match="trunk"):
-        bank.attach("deep", build_adapter(layers, LoraSettings(), 0))
+        bank.add_adapter("deep", build_adapter(layers, LoraSettings(), 0))
     with pytest.raises(Fault, match="none that match"):
-        bank.attach("other", resolve_adapter(layers, LoraConfig(target_modules=["nothing"])))
-    bank.attach("e", build_adapter(layers, LoraSettings(r=2), 1))
+        bank.add_adapter("other", resolve_adapter(layers, LoraConfig(target_modules=["nothing"])))
+    bank.add_adapter("e", build_adapter(layers, LoraSettings(r=2), 1))
     with pytest.raises(Fault, match="missing"):
-        bank.load("e", {})
+        bank.load_adapter("e", {})

@@ -12,7 +12,7 @@ from experts.lora import LoraSettings, LoraSpec
 
 IDS = torch.tensor([[5, 9, 2, 8], [7, 3, 1, 4]])
 GATES = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
-ASKED = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
+UPSTREAM = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
 """Of each state: a norm holds the sum of its squares, which would teach nothing."""
 
 
@@ -20,9 +20,9 @@ def random_bank(family: str) -> ExpertBank:
     bank = ExpertBank(tiny_backbone(family))
     torch.manual_seed(0)
     for name, rank in (("a", 3), ("b", 2)):
-        bank.attach(name, build_adapter(bank.layers, LoraSettings(r=rank, alpha=4), trunk_depth=0))
+        bank.add_adapter(name, build_adapter(bank.layer_map, LoraSettings(r=rank, alpha=4), trunk_depth=0))
         with torch.no_grad():
-            for parameter in bank.parameters_of(name).values():
+            for parameter in bank.adapter_parameters(name).values():
                 parameter.normal_(std=0.3)
     return bank
 
@@ -41,10 +41,10 @@ def lone_layer(dtype: torch.dtype = torch.float32) -> tuple[GatedLinear, Route]:
 def passed(bank: ExpertBank) -> tuple[Tensor, list[Tensor]]:
     """States and every expert's gradient of one pass."""
     bank.train_only("a", "b")
-    bank.route(GATES.clone().requires_grad_())
+    bank.set_gates(GATES.clone().requires_grad_())
     out = bank.backbone(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
-    (out * ASKED).sum().backward()
-    parameters = [p for name in bank.names for p in bank.parameters_of(name).values()]
+    (out * UPSTREAM).sum().backward()
+    parameters = [p for name in bank.routed_experts for p in bank.adapter_parameters(name).values()]
     return out.detach(), [p.grad for p in parameters if p.grad is not None]
 
 
@@ -65,18 +65,18 @@ def test_fusing_the_readers_of_one_input_changes_neither_states_nor_gradients(fa
 )
 def test_q_k_and_v_make_one_product(name: str, first: str, others: int) -> None:
     bank = random_bank(name)
-    groups = {path.rsplit(".", 1)[-1]: bank.route_state.readers.get(layer, []) for path, layer in bank._gated.items()}
+    groups = {path.rsplit(".", 1)[-1]: bank.route.readers.get(layer, []) for path, layer in bank._gated.items()}
     assert len(groups[first]) == others
 
 
 def test_a_reader_given_another_input_makes_its_own_product() -> None:
     bank = random_bank("bert")
-    query, *others = next((first, *rest) for first, rest in bank.route_state.readers.items())
+    query, *others = next((first, *rest) for first, rest in bank.route.readers.items())
     x, other = torch.randn(2, 4, query.base.in_features), torch.randn(2, 4, query.base.in_features)
-    bank.route(GATES)
+    bank.set_gates(GATES)
     with torch.no_grad():
         expected = others[0](other)
-        bank.route(GATES)
+        bank.set_gates(GATES)
         query(x)
         torch.testing.assert_close(others[0](other), expected)
 

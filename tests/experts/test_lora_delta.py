@@ -18,11 +18,11 @@ def whole(update: LowRankUpdate, name: str) -> Tensor:
 
 def test_padding_spreading_and_scaling_leave_the_update_as_it_is() -> None:
     update = some(3, 2.0)
-    for other in (update.widened(5), update.unscaled(), update.over({"a": (6, 4), "c": (6, 4)})):
+    for other in (update.padded_to(5), update.with_unit_scaling(), update.with_zero_layers({"a": (6, 4), "c": (6, 4)})):
         for name in "ab":
             torch.testing.assert_close(whole(other, name), whole(update, name))
-    assert update.widened(5).rank == 5
-    assert not whole(update.over({"c": (6, 4)}), "c").any()
+    assert update.padded_to(5).rank == 5
+    assert not whole(update.with_zero_layers({"c": (6, 4)}), "c").any()
 
 
 def test_layers_of_unlike_rank_and_scaling_become_one_rank_and_one_scaling() -> None:

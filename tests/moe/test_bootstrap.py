@@ -22,7 +22,7 @@ def made_up(rows: int, right: float, seed: int) -> tuple[list[str], list[str]]:
 
 
 def answers(rows: int = 300, right: float = 0.7, seed: int = 1) -> TaskPredictions:
-    return TaskPredictions.of(*made_up(rows, right, seed), NAMES)
+    return TaskPredictions.from_labels(*made_up(rows, right, seed), NAMES)
 
 
 def beside(one: TaskPredictions, *said: np.ndarray) -> TaskPredictions:
@@ -34,7 +34,7 @@ def test_figures_are_those_of_the_evaluation() -> None:
     true, said = made_up(200, 0.6, 3)
     said[:5] = ["hawkish"] * 5
     report = classification(true, said, NAMES)
-    for name, one in bootstrap_intervals([TaskPredictions.of(true, said, NAMES)]).items():
+    for name, one in bootstrap_intervals([TaskPredictions.from_labels(true, said, NAMES)]).items():
         assert one.value == pytest.approx(report[name])
         assert one.low < one.value < one.high
 
@@ -108,7 +108,7 @@ def test_a_paired_difference_is_surer_than_two_intervals_apart() -> None:
 def test_what_was_right_is_enough_for_accuracy() -> None:
     one = answers()
     right = (one.said == one.true).astype(int).tolist()
-    assert bootstrap_intervals([TaskPredictions.of_right(right)])["accuracy"].ends == pytest.approx(
+    assert bootstrap_intervals([TaskPredictions.from_correct(right)])["accuracy"].ends == pytest.approx(
         bootstrap_intervals([one])["accuracy"].ends, abs=0.005
     )
 

@@ -27,7 +27,7 @@ def folder(make_work: Make) -> Path:
 
 def test_it_answers_as_the_command_does(folder: Path) -> None:
     classifier = MixtureClassifier.load(folder)
-    told = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").open()))
+    told = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").load()))
     assert classifier.answers(TEXTS) == told
     assert classifier.predict(TEXTS) == [row["label"] for row in told]
     probabilities = classifier.predict_proba(TEXTS)

@@ -59,7 +59,7 @@ def test_the_harness_takes_the_choice_that_we_find_likeliest(taught: Workspace, 
 
 def _likeliest(model: FinMoE, one: EvalQuestion) -> str:
     """The choice that we find likeliest ourselves behind the harness's tokens of the prompt."""
-    pairs = [(model.tok_encode(one.prompt), model.generator.prompting.said(choice)) for choice in one.choices]
+    pairs = [(model.tok_encode(one.prompt), model.generator.prompt_encoder.said(choice)) for choice in one.choices]
     totals = [found.total for found in likelihoods(model.model, pairs)]
     return one.choices[totals.index(max(totals))]
 

@@ -35,11 +35,11 @@ def test_shapes_are_those_of_transformers(folder: Path) -> None:
 
 def test_a_stream_is_answered_as_it_is_read(folder: Path) -> None:
     ask = moe.pipeline(folder, batch_size=1)
-    assert ask.classifier.predictor.tokens == ask.classifier.predictor.max_length
+    assert ask.classifier.predictor.batch_tokens == ask.classifier.predictor.max_length
     read: list[str] = []
     stream = ask(read.append(text) or text for text in TEXTS * 20)
     first = next(stream)
-    assert len(read) == ask.classifier.predictor.window < 40
+    assert len(read) == ask.classifier.predictor.chunk_size < 40
     assert len([first, *stream]) == 40
 
 

@@ -42,7 +42,7 @@ def test_lambda_equals_equation_11_on_gradients_computed_by_hand() -> None:
     x = torch.tensor([1.0, 1.0], requires_grad=True)
     dao = DAO(NAMES, PAPER)
     dao.combine(two_losses(x), at=[x])
-    said = dao.trajectory()
+    said = dao.log_values()
     assert said["lambda_classes"] == pytest.approx(2 / 7)
     assert said["lambda_polarity"] == pytest.approx(5 / 7)
 
@@ -80,7 +80,7 @@ def test_average_of_norms_is_bias_corrected() -> None:
     dao.observe("polarity", 1.0)
     dao.weights({"classes": scalar(1.0), "polarity": scalar(1.0)})
     mean = (0.9 * 0.1 * 1.0 + 0.1 * 3.0) / (1 - 0.9**2)
-    assert dao.trajectory()["lambda_polarity"] == pytest.approx(mean / (1 + mean))
+    assert dao.log_values()["lambda_polarity"] == pytest.approx(mean / (1 + mean))
 
 
 def test_before_every_norm_is_known_losses_count_alike() -> None:
@@ -96,10 +96,10 @@ def test_before_every_norm_is_known_losses_count_alike() -> None:
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
 def test_a_norm_that_is_not_finite_is_passed_over(norm: float) -> None:
     dao = DAO(NAMES)
-    before = dao.state()["average"]
+    before = dao.state_dict()["average"]
     dao.observe("classes", norm)
-    assert torch.equal(dao.state()["average"], before)
-    assert dao.state()["seen"].tolist() == [0.0, 0.0]
+    assert torch.equal(dao.state_dict()["average"], before)
+    assert dao.state_dict()["seen"].tolist() == [0.0, 0.0]
 
 
 # Where norms are measured
@@ -150,7 +150,7 @@ def test_equal_difficulty_and_weight_leave_the_losses_as_they_are() -> None:
 def test_coefficients_are_n_squared_lambda_w() -> None:
     dao = DAO(NAMES)
     steps(dao, 30)
-    said = dao.trajectory()
+    said = dao.log_values()
     for name in NAMES:
         assert said[f"c_{name}"] == pytest.approx(4 * said[f"lambda_{name}"] * said[f"w_{name}"])
     assert said["w_classes"] + said["w_polarity"] == pytest.approx(1.0)
@@ -161,15 +161,15 @@ def test_no_weight_falls_below_its_floor(floor: float | None, least: float) -> N
     dao = DAO(NAMES, DAOSettings(weight_floor=floor, lr=0.1))
     for _ in range(300):
         dao.weights({"classes": scalar(50.0), "polarity": scalar(0.01)}, {"classes": 1.0, "polarity": 1.0})
-    assert dao.trajectory()["w_classes"] == pytest.approx(least, abs=1e-2)
-    assert dao.trajectory()["w_classes"] >= least - 1e-6
+    assert dao.log_values()["w_classes"] == pytest.approx(least, abs=1e-2)
+    assert dao.log_values()["w_classes"] >= least - 1e-6
 
 
 def test_the_weight_net_flees_to_the_smaller_loss() -> None:
     dao = DAO(NAMES)
     for _ in range(200):
         dao.weights({"classes": scalar(2.0), "polarity": scalar(0.1)}, {"classes": 1.0, "polarity": 1.0})
-    assert dao.trajectory()["w_polarity"] > 0.55
+    assert dao.log_values()["w_polarity"] > 0.55
 
 
 def test_the_model_gets_no_gradient_through_the_weights() -> None:
@@ -178,7 +178,7 @@ def test_the_model_gets_no_gradient_through_the_weights() -> None:
     for _ in range(20):
         total = dao.combine(two_losses(x), at=[x])
     (found,) = torch.autograd.grad(total, x)
-    said = dao.trajectory()
+    said = dao.log_values()
     by_hand = said["c_classes"] * torch.tensor([3.0, 4.0]) + said["c_polarity"] * torch.tensor([0.0, 2.0])
     torch.testing.assert_close(found, by_hand)
     assert not any(c.requires_grad for c in dao.weights(two_losses(x)).values())
@@ -212,9 +212,9 @@ def test_one_of_two_absent_leaves_the_other_as_it_is(gone: float | None) -> None
 def test_a_step_with_one_loss_alone_leaves_the_weight_net_alone() -> None:
     dao = DAO(NAMES)
     steps(dao, 5)
-    before = dao.state()
+    before = dao.state_dict()
     dao.weights({"classes": scalar(1.0)}, {"classes": 1.0})
-    assert all(torch.equal(before[key], value) for key, value in dao.state().items() if key.startswith("net."))
+    assert all(torch.equal(before[key], value) for key, value in dao.state_dict().items() if key.startswith("net."))
 
 
 def test_of_three_losses_the_two_present_share_the_whole() -> None:
@@ -222,7 +222,7 @@ def test_of_three_losses_the_two_present_share_the_whole() -> None:
     found = dao.weights({"a": scalar(1.0), "c": scalar(1.0)}, {"a": 1.0, "c": 3.0})
     assert set(found) == {"a", "c"}
     assert {name: c.item() for name, c in found.items()} == pytest.approx({"a": 1.5, "c": 0.5})
-    assert "w_b" not in dao.trajectory()
+    assert "w_b" not in dao.log_values()
 
 
 @pytest.mark.parametrize("weighting", [DAO(NAMES), ConstantWeighting({"classes": 1.0, "polarity": 0.5})])
@@ -237,10 +237,10 @@ def test_with_every_loss_broken_the_step_goes_back_and_moves_nothing(weighting: 
 def test_without_gradients_dao_weighs_and_learns_nothing() -> None:
     dao = DAO(NAMES)
     steps(dao, 5)
-    before = dao.state()
+    before = dao.state_dict()
     with torch.no_grad():
         steps(dao, 3)
-    assert all(torch.equal(before[key], value) for key, value in dao.state().items())
+    assert all(torch.equal(before[key], value) for key, value in dao.state_dict().items())
 
 
 def test_making_one_leaves_the_callers_random_numbers_alone() -> None:
@@ -265,18 +265,18 @@ def run_imbalance(mode: str, count: int, **changed: float) -> tuple[DAO, Tensor]
 
 
 def test_fixed_alpha_and_beta_stay() -> None:
-    said = run_imbalance("fixed", 20, alpha=0.2, beta=0.4)[0].trajectory()
+    said = run_imbalance("fixed", 20, alpha=0.2, beta=0.4)[0].log_values()
     assert (said["alpha"], said["beta"]) == pytest.approx((0.2, 0.4))
 
 
 def test_learned_by_their_true_gradient_both_fall_to_zero_and_stop_there() -> None:
-    said = run_imbalance("learn", 200, alpha=0.2, beta=0.4, lr=0.01)[0].trajectory()
+    said = run_imbalance("learn", 200, alpha=0.2, beta=0.4, lr=0.01)[0].log_values()
     assert (said["alpha"], said["beta"]) == (0.0, 0.0)
 
 
 def test_as_printed_beta_rises_to_its_bound_and_the_loss_stays_finite() -> None:
     dao, loss = run_imbalance("paper", 400, alpha=1.0, beta=0.5, lr=0.02)
-    assert (dao.trajectory()["alpha"], dao.trajectory()["beta"]) == (0.0, 1.0)
+    assert (dao.log_values()["alpha"], dao.log_values()["beta"]) == (0.0, 1.0)
     assert 0 <= loss.item() < 10
 
 
@@ -308,7 +308,7 @@ def test_a_broken_batch_leaves_alpha_and_beta_finite() -> None:
     dao = DAO(NAMES, DAOSettings(imbalance="learn"))
     loss = dao.imbalance(ROWS * math.nan, LABELS, 3)
     dao.weights({"classes": loss, "polarity": scalar(1.0)})
-    assert math.isfinite(dao.trajectory()["beta"])
+    assert math.isfinite(dao.log_values()["beta"])
     assert dao.imbalance(ROWS, LABELS, 3).isfinite()
 
 
@@ -326,13 +326,13 @@ def test_state_restored_from_bytes_continues_identically(mode: str) -> None:
     for dao in (first, second):
         dao.imbalance(ROWS, LABELS, 3)
     assert steps(first, 5, start=7) == steps(second, 5, start=7)
-    assert first.trajectory() == second.trajectory()
+    assert first.log_values() == second.log_values()
 
 
 def test_state_is_a_copy_that_later_steps_do_not_change() -> None:
     dao = DAO(NAMES)
     steps(dao, 3)
-    state = dao.state()
+    state = dao.state_dict()
     kept = {key: value.clone() for key, value in state.items()}
     steps(dao, 3)
     assert all(torch.equal(kept[key], state[key]) for key in state)
@@ -375,7 +375,7 @@ def test_constants_stand_in_for_dao_without_a_branch() -> None:
         totals[kind] = weighting.combine(two_losses(x), at=[x], rows={"classes": 2}).item()
         weighting.observe("classes", 1.0)
         weighting.restore(weighting.state())
-        assert all(isinstance(value, float) for value in weighting.trajectory().values())
+        assert all(isinstance(value, float) for value in weighting.log_values().values())
     assert totals["constant"] == pytest.approx(7.0 + 0.1 * 2.0)
 
 

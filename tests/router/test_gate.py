@@ -26,7 +26,7 @@ def logits_for(gate: Gate, *lead: int, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("lead", [(6,), (3, 4)])
 def test_gates_sum_to_one_for_texts_and_tokens(kind: str, hard: bool, top_k: int | None, lead: tuple[int, ...]) -> None:
     gate = build(kind, top_k=top_k)
-    mixed = gate.mix(logits_for(gate, *lead), hard=hard)
+    mixed = gate.compute_gates(logits_for(gate, *lead), hard=hard)
     for part in (mixed.gates, mixed.dense):
         assert part.shape == (*lead, len(ROLES))
         assert part.dtype == torch.float32
@@ -37,7 +37,7 @@ def test_gates_sum_to_one_for_texts_and_tokens(kind: str, hard: bool, top_k: int
 def test_a_token_is_gated_like_a_text_of_its_own(kind: str) -> None:
     gate = build(kind)
     logits = logits_for(gate, 2, 3)
-    torch.testing.assert_close(gate.mix(logits).gates[1, 2], gate.mix(logits[1, 2][None]).gates[0])
+    torch.testing.assert_close(gate.compute_gates(logits).gates[1, 2], gate.compute_gates(logits[1, 2][None]).gates[0])
 
 
 def test_groups_are_one_each_one_for_all_or_one_a_role() -> None:
@@ -49,7 +49,7 @@ def test_groups_are_one_each_one_for_all_or_one_a_role() -> None:
 def test_soft_gates_are_the_softmax_of_the_role_logits() -> None:
     gate = build("soft")
     logits = logits_for(gate, 4)
-    mixed = gate.mix(logits)
+    mixed = gate.compute_gates(logits)
     torch.testing.assert_close(mixed.gates, logits[:, :5].softmax(-1))
     assert torch.equal(mixed.gates, mixed.dense)
 
@@ -57,7 +57,7 @@ def test_soft_gates_are_the_softmax_of_the_role_logits() -> None:
 def test_hard_gates_are_one_hot_on_the_largest_expert_logit() -> None:
     gate = build("hard")
     logits = logits_for(gate, 4)
-    gates = gate.mix(logits).gates
+    gates = gate.compute_gates(logits).gates
     assert gates.count_nonzero(-1).tolist() == [1] * 4
     assert gates.argmax(-1).tolist() == logits[:, 1:].argmax(-1).tolist()
 
@@ -69,14 +69,14 @@ def test_team_gates_are_role_weights_times_one_hot() -> None:
     by_hand = torch.zeros(5)
     for role, members in enumerate(([0, 1], [2, 3], [4])):
         by_hand[members[int(experts[members].argmax())]] = roles[role]
-    torch.testing.assert_close(gate.mix(logits).gates[0], by_hand)
+    torch.testing.assert_close(gate.compute_gates(logits).gates[0], by_hand)
 
 
 def test_gradient_flows_straight_through_to_every_expert_logit_of_a_group() -> None:
     gate = build("hard")
     logits = logits_for(gate, 1).requires_grad_()
     payoff = torch.tensor([1.0, 5.0, 2.0, 0.0, 3.0])
-    (through,) = torch.autograd.grad((gate.mix(logits).gates * payoff).sum(), logits)
+    (through,) = torch.autograd.grad((gate.compute_gates(logits).gates * payoff).sum(), logits)
     (soft,) = torch.autograd.grad((logits[:, 1:].softmax(-1) * payoff).sum(), logits)
     torch.testing.assert_close(through, soft)
     assert (through[0, 1:] != 0).all()
@@ -85,7 +85,7 @@ def test_gradient_flows_straight_through_to_every_expert_logit_of_a_group() -> N
 def test_top_k_keeps_the_largest_and_renormalises() -> None:
     gate = build("soft", top_k=2)
     logits = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1]]).log()
-    gates = gate.mix(torch.cat([logits, torch.zeros(1, 5)], -1)).gates
+    gates = gate.compute_gates(torch.cat([logits, torch.zeros(1, 5)], -1)).gates
     torch.testing.assert_close(gates, torch.tensor([[4 / 7, 3 / 7, 0.0, 0.0, 0.0]]))
 
 
@@ -101,7 +101,7 @@ def test_top_k_leaves_the_straight_through_gradient_of_a_hard_gate() -> None:
 @pytest.mark.parametrize("kind", ["soft", "hard", "team"])
 def test_hard_inference_is_one_hot_on_the_most_probable_of_all(kind: str) -> None:
     gate = build(kind)
-    mixed = gate.mix(logits_for(gate, 7), hard=True)
+    mixed = gate.compute_gates(logits_for(gate, 7), hard=True)
     assert mixed.gates.argmax(-1).tolist() == mixed.dense.argmax(-1).tolist()
     assert set(mixed.gates.unique().tolist()) == {0.0, 1.0}
 
@@ -109,7 +109,7 @@ def test_hard_inference_is_one_hot_on_the_most_probable_of_all(kind: str) -> Non
 def test_fresh_gates_weigh_roles_alike() -> None:
     for hidden in (0, 64):
         gate = build("soft", hidden=hidden)
-        torch.testing.assert_close(gate.mix(gate.logits(torch.randn(3, 8))).gates, torch.full((3, 5), 0.2))
+        torch.testing.assert_close(gate.compute_gates(gate.logits(torch.randn(3, 8))).gates, torch.full((3, 5), 0.2))
 
 
 def test_fresh_expert_rows_are_small_and_not_all_alike() -> None:
@@ -148,7 +148,7 @@ def test_logits_are_fp32_in_half_precision_and_under_autocast(hidden: int) -> No
 
 def test_a_fixed_gate_is_constant_and_learns_nothing() -> None:
     gate = build("fixed", fixed=(3.0, 1.0, 0.0, 0.0, 0.0)).requires_grad_(True)
-    mixed = gate.mix(gate.logits(torch.randn(2, 8)))
+    mixed = gate.compute_gates(gate.logits(torch.randn(2, 8)))
     assert mixed.gates.tolist() == [[0.75, 0.25, 0.0, 0.0, 0.0]] * 2
     assert not any(parameter.requires_grad for parameter in gate.parameters())
     assert not mixed.gates.requires_grad
@@ -156,7 +156,7 @@ def test_a_fixed_gate_is_constant_and_learns_nothing() -> None:
 
 def test_a_fixed_gate_without_weights_is_uniform() -> None:
     gate = build("fixed")
-    torch.testing.assert_close(gate.mix(logits_for(gate, 2)).gates, torch.full((2, 5), 0.2))
+    torch.testing.assert_close(gate.compute_gates(logits_for(gate, 2)).gates, torch.full((2, 5), 0.2))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
     gate = build("hard")
     logits = (logits_for(gate, 3) * 200).requires_grad_()
     allowed = torch.tensor([[True, False, False, False, False], [False] * 5, [False, True, True, False, False]])
-    (restrict_gates(gate.mix(logits), allowed).gates * torch.arange(5.0)).sum().backward()
+    (restrict_gates(gate.compute_gates(logits), allowed).gates * torch.arange(5.0)).sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -263,7 +263,7 @@ def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
 def test_a_pin_holds_every_token_of_its_text() -> None:
     gate = build("soft")
     allowed = torch.tensor([[True, True, False, False, False], [False, False, True, False, False]])
-    gates = restrict_gates(gate.mix(logits_for(gate, 2, 3)), allowed).gates
+    gates = restrict_gates(gate.compute_gates(logits_for(gate, 2, 3)), allowed).gates
     assert gates.shape == (2, 3, 5)
     assert gates[0, :, 2:].count_nonzero() == 0
     assert gates[1, :, 2].tolist() == [1.0] * 3

@@ -77,7 +77,7 @@ def train(objective: str, steps: int = 120) -> dict[str, float]:
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-    return dao.trajectory()
+    return dao.log_values()
 
 
 def test_validation_gives_weight_to_the_loss_that_helps_where_the_sum_gives_it_to_the_small_one() -> None:
@@ -90,7 +90,7 @@ def test_without_a_held_out_batch_the_validation_objective_keeps_equal_weights()
     dao = DAO(NAMES, DAOSettings(objective="validation"))
     for _ in range(30):
         dao.combine({"helps": bowl(x, (1.0, 0.0)), "harms": bowl(x, (5.0, 0.0))}, at=[x])
-    assert dao.trajectory()["w_helps"] == pytest.approx(0.5)
+    assert dao.log_values()["w_helps"] == pytest.approx(0.5)
 
 
 def test_a_refresh_every_k_steps_measures_and_looks_ahead_only_then() -> None:

@@ -35,7 +35,7 @@ def steps(one: LossWeighting, count: int, start: int = 0) -> list[dict[str, floa
         x = torch.tensor([1.0 + 0.1 * i, 2.0, -1.0], requires_grad=True)
         losses = {"classes": (x[:2] ** 2).sum(), "polarity": (x[0] - 3 * x[1]) ** 2 / (1 + i)}
         one.combine(losses, at=[x])
-        seen.append(one.trajectory())
+        seen.append(one.log_values())
     return seen
 
 
@@ -93,7 +93,7 @@ def test_uncertainty_settles_where_the_weight_is_one_over_the_loss() -> None:
     one = UncertaintyWeighting(NAMES, ComparatorSettings(lr=0.05))
     for _ in range(600):
         one.weights({"classes": scalar(4.0), "polarity": scalar(0.25)})
-    said = one.trajectory()
+    said = one.log_values()
     assert said["w_classes"] == pytest.approx(0.25, rel=0.05)
     assert said["w_polarity"] == pytest.approx(4.0, rel=0.05)
 

@@ -30,7 +30,7 @@ def test_table_is_the_mean_share_by_domain() -> None:
 def test_table_leaves_out_domains_that_were_not_seen() -> None:
     usage = Usage(("a", "b"), ("first", "second"))
     usage.add(torch.tensor([[0.5, 0.5]]), torch.tensor([1]), torch.eye(2).bool())
-    assert list(usage.table()) == ["second"]
+    assert list(usage.by_domain()) == ["second"]
 
 
 def test_accuracy_counts_a_domains_experts_together_and_only_known_domains() -> None:
@@ -41,27 +41,27 @@ def test_accuracy_counts_a_domains_experts_together_and_only_known_domains() -> 
 def test_entropy_is_the_mean_of_each_texts_own() -> None:
     usage = Usage(("a", "b"), ("d",))
     usage.add(torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([0, 0]), torch.ones(1, 2, dtype=torch.bool))
-    assert usage.entropy() == pytest.approx(0.5)
+    assert usage.mean_entropy() == pytest.approx(0.5)
 
 
 def test_entropy_of_one_expert_is_zero() -> None:
     usage = Usage(("only",), ("d",))
     usage.add(torch.ones(2, 1), torch.tensor([0, 0]), torch.ones(1, 1, dtype=torch.bool))
-    assert usage.entropy() == 0.0
+    assert usage.mean_entropy() == 0.0
 
 
 def test_collapse_alarm_names_the_experts_below_the_threshold() -> None:
     usage = Usage(("a", "b", "c"), ("d",))
     usage.add(torch.tensor([[0.96, 0.01, 0.03]] * 3), torch.tensor([0] * 3), torch.ones(1, 3, dtype=torch.bool))
-    assert usage.collapsed() == ("b",)
-    assert usage.collapsed(0.5) == ("b", "c")
+    assert usage.collapsed_experts() == ("b",)
+    assert usage.collapsed_experts(0.5) == ("b", "c")
 
 
 def test_before_the_first_text_nothing_is_nan_and_nobody_has_collapsed() -> None:
     usage = Usage(("a", "b"), ("d",))
-    assert usage.collapsed() == ()
-    assert usage.table() == {}
-    assert all(math.isfinite(value) for value in (*usage.share().values(), usage.entropy(), usage.accuracy()))
+    assert usage.collapsed_experts() == ()
+    assert usage.by_domain() == {}
+    assert all(math.isfinite(value) for value in (*usage.share().values(), usage.mean_entropy(), usage.domain_accuracy()))
 
 
 def test_gates_are_counted_without_their_graph_and_in_any_precision() -> None:

@@ -154,7 +154,7 @@ def count_rows(plan: Row, parts: Iterable[int]) -> int:
 
 def load_predictor(bulk: BulkJob) -> Predictor:
     """The model, ready; a task or domain that it has not is refused."""
-    predictor = bulk.opening.open()
+    predictor = bulk.opening.load()
     predictor.check(bulk.task, bulk.domain)
     return predictor
 
@@ -182,7 +182,7 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
             ("label", pa.string()),
             ("probabilities", pa.struct([(label, real) for label in labels])),
             *((name, real) for name in ("polarity", "confidence")),
-            ("experts", pa.struct([(name, real) for name in predictor.model.bank.names])),
+            ("experts", pa.struct([(name, real) for name in predictor.model.bank.routed_experts])),
             ("routing_entropy", real),
             ("truncated", pa.bool_()),
             ("task", pa.string()),

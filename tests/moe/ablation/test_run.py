@@ -101,7 +101,7 @@ def test_gates_that_are_equal_by_training_are_equal(work: Workspace) -> None:
     mixture, card = read_mixture(best_model(work.out / "ablation" / "gate-uniform"))
     assert card.gate.kind == "fixed"
     _, judged = evaluate(mixture, work.rows("test"), card.template, 16)
-    assert {round(float(share), 6) for one in judged for share in one.masked.shares} == {0.5}
+    assert {round(float(share), 6) for one in judged for share in one.masked.routing_weights} == {0.5}
 
 
 @pytest.mark.slow

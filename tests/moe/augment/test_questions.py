@@ -82,7 +82,7 @@ def teach(server: ModelServer, wrong: int = 0) -> dict[str, str]:
 def test_new_questions_have_the_wanted_answer_and_name_their_origin(work: Workspace, server: ModelServer) -> None:
     answers = teach(server)
     (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
-    train = {row["id"]: row for row in work.asking("news", "news-tone").splits["train"]}
+    train = {row["id"]: row for row in work.question_task("news", "news-tone").splits["train"]}
     assert report["wanted"] == {"synthetic": len(train)}
     rows = written(work)
     assert report["kept"] == {"synthetic": len(rows)}
@@ -112,7 +112,7 @@ def test_they_train_in_their_frame_up_to_the_set_share_and_are_never_held_out(
     half = data.augment.model_copy(update={"max_share": 0.5})
     for settings, share in ((data, 0.9), (data.model_copy(update={"augment": half}), 0.5)):
         more = Workspace(work.run.model_copy(update={"data": settings}), work.out)
-        own, rows = more.asking("news", "news-tone").splits["train"], more.questions("train", ["news-tone"])
+        own, rows = more.question_task("news", "news-tone").splits["train"], more.questions("train", ["news-tone"])
         new = [row for row in rows if row["origin"] == "synthetic"]
         assert len(rows) == len(own) + len(new)
         assert len(new) >= share * len(own) - 1 if share > 0.5 else len(new) == len(own) // 2

@@ -64,7 +64,7 @@ def test_texts_of_like_length_share_a_batch() -> None:
 
 
 def test_the_collator_maps_labels_into_their_head() -> None:
-    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("c", "a")})])
+    space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("c", "a")})])
     collate = Collator(tiny_tokenizer(), "{text}", 8, space, ["news", "forum"])
     row = {"text": "profit rose", "score": None, "label": 0, "task": "forum", "domain": "forum"}
     batch = collate([row, row | {"label": -1, "score": 0.5}, row | {"task": "news", "domain": "else"}])

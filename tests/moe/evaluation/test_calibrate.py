@@ -117,7 +117,7 @@ def test_a_calibrated_folder_is_whole_and_says_the_same_labels_with_other_confid
 ) -> None:
     folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
-    before = predict_texts(texts, ModelLoader(folder).open())
+    before = predict_texts(texts, ModelLoader(folder).load())
     others = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     report = calibrate(work, folder)
     check_manifest(folder, "a mixture")
@@ -127,7 +127,7 @@ def test_a_calibrated_folder_is_whole_and_says_the_same_labels_with_other_confid
     assert {task: one.rows for task, one in found.tasks.items()} == {"news": 36, "forum": 36}
     assert report["tasks"]["news"]["temperature"] == found.temperature("news") != 1
     assert report["tasks"]["forum"]["test"]["rows"] == 18
-    after = predict_texts(texts, ModelLoader(folder).open())
+    after = predict_texts(texts, ModelLoader(folder).load())
     assert [one.label for one in after] == [one.label for one in before]
     for one, other in zip(before, after, strict=True):
         scaled = softmax(np.log(one.probabilities) / found.temperature(one.task))
@@ -149,9 +149,9 @@ def test_calibrating_again_changes_nothing_of_the_same_rows(work: Workspace, tmp
 def test_windows_are_averaged_before_the_temperature(work: Workspace, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
     long = ["profit rose and the bank fell " * 6]
-    (plain,) = predict_texts(long, ModelLoader(folder, windows=True).open())
+    (plain,) = predict_texts(long, ModelLoader(folder, windows=True).load())
     write_calibration(folder, {task: TaskCalibration(temperature=2.0, rows=50) for task in ("news", "forum")})
-    (cooled,) = predict_texts(long, ModelLoader(folder, windows=True).open())
+    (cooled,) = predict_texts(long, ModelLoader(folder, windows=True).load())
     np.testing.assert_allclose(cooled.probabilities, softmax(np.log(plain.probabilities) / 2), atol=1e-6)
 
 

@@ -215,7 +215,7 @@ def test_rare_words_and_later_texts_are_left_out(predictor: Predictor, corpus: P
 
 def test_words_do_not_depend_on_the_batch(predictor: Predictor, corpus: Path) -> None:
     whole = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
-    predictor.tokens = 1
+    predictor.batch_tokens = 1
     single = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
     for a, b in zip(
         *(sorted(one["lexicons"][0]["words"], key=lambda row: row["word"]) for one in (whole, single)), strict=True

@@ -69,9 +69,9 @@ def test_the_card_tells_experts_limits_and_no_text(out: Path) -> None:
 
 def test_it_is_a_whole_mixture_that_answers_as_the_one_it_was_made_of(folder: Path, out: Path) -> None:
     assert not verify(out)["faults"]
-    ours, theirs = (predict_texts(TEXTS, ModelLoader(one).open()) for one in (folder, out))
+    ours, theirs = (predict_texts(TEXTS, ModelLoader(one).load()) for one in (folder, out))
     assert [one.probabilities.tolist() for one in ours] == [one.probabilities.tolist() for one in theirs]
-    assert ModelLoader(out).open().calibration is not None
+    assert ModelLoader(out).load().calibration is not None
 
 
 def test_without_licence_or_evaluation_it_says_what_to_look_at(folder: Path, tmp_path: Path) -> None:

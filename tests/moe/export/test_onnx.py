@@ -97,10 +97,10 @@ def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, expo
     for domain, number in ((None, -1), ("forum", 1)):
         out = session.run(reading["outputs"], given | {"domain": np.full(len(some), number)})
         theirs = dict(zip(reading["outputs"], out, strict=True))
-        answers = predict_texts(some, ModelLoader(source.folder).open(), domain, "forum")
+        answers = predict_texts(some, ModelLoader(source.folder).load(), domain, "forum")
         for i, one in enumerate(answers):
             np.testing.assert_allclose(theirs["probabilities/forum"][i], one.probabilities, atol=1e-4)
-            np.testing.assert_allclose(theirs["shares"][i], one.shares, atol=1e-4)
+            np.testing.assert_allclose(theirs["shares"][i], one.routing_weights, atol=1e-4)
             assert theirs["polarity"][i] == pytest.approx(one.polarity, abs=1e-4)
     assert reading["tasks"]["forum"]["temperature"] == 0.6
 
@@ -117,7 +117,7 @@ def test_the_page_s_code_answers_without_torch_as_moe_infer_does(
     )
     assert ran.returncode == 0, ran.stderr
     some = ["Profit fell less than feared.", "to the moon, said my broke cousin"]
-    answers = predict_texts(some, ModelLoader(source.folder).open())
+    answers = predict_texts(some, ModelLoader(source.folder).load())
     for line, one in zip(ran.stdout.splitlines(), answers, strict=True):
         assert line.startswith(f"{one.label} {one.confidence:.3g}"[:-1])
 

@@ -60,7 +60,7 @@ def test_an_adapter_is_plain_and_in_every_layer(source: Source, exported: Path) 
         assert not any(config.get(name) for name in ("rank_pattern", "alpha_pattern", "use_rslora"))
         assert violations_of(folder) == []
         names = load_file(folder / "adapter_model.safetensors")
-        for layer in range(source.model.bank.layers.depth):
+        for layer in range(source.model.bank.layer_map.depth):
             assert any(f".{layer}." in name for name in names), "LoRAX reads a kind of layer in all layers or in none"
         trunk = [tensor for name, tensor in names.items() if ".0." in name]
         assert not any(tensor.any() for tensor in trunk)

@@ -45,9 +45,9 @@ def slowly(generator: Generator, ids: list[int], count: int) -> str:
 def test_a_batch_is_answered_as_each_prompt_is_without_a_cache(
     folder: Path, kind: str, unit: str, shared: bool
 ) -> None:
-    generator = Generator(endless(team(folder, kind, unit, shared=shared)), sampling=Sampling(new_tokens=7))
-    prompts = [generator.tokens(prompt) for prompt in PROMPTS]
-    written = generator.write(prompts)
+    generator = Generator(endless(team(folder, kind, unit, shared=shared)), sampling=Sampling(max_new_tokens=7))
+    prompts = [generator.encode(prompt) for prompt in PROMPTS]
+    written = generator.generate(prompts)
     assert [one.text for one in written] == [slowly(generator, ids, 7) for ids in prompts]
     for one in written:
         assert one.shares is not None
@@ -56,38 +56,38 @@ def test_a_batch_is_answered_as_each_prompt_is_without_a_cache(
 
 
 def test_shares_are_those_of_the_prompt_whatever_the_batch(folder: Path) -> None:
-    generator = Generator(endless(team(folder)), sampling=Sampling(new_tokens=3))
-    prompts = [generator.tokens(prompt) for prompt in PROMPTS]
-    together, apart = generator.write(prompts), [generator.write([ids])[0] for ids in prompts]
+    generator = Generator(endless(team(folder)), sampling=Sampling(max_new_tokens=3))
+    prompts = [generator.encode(prompt) for prompt in PROMPTS]
+    together, apart = generator.generate(prompts), [generator.generate([ids])[0] for ids in prompts]
     for one, other in zip(together, apart, strict=True):
         assert one.shares == pytest.approx(other.shares, abs=1e-5)
         assert one.text == other.text
 
 
 def test_a_pinned_domains_experts_alone_answer(folder: Path) -> None:
-    generator = Generator(team(folder), sampling=Sampling(new_tokens=2))
-    (one,) = generator.write([generator.tokens(PROMPTS[0])], pin="calls")
+    generator = Generator(team(folder), sampling=Sampling(max_new_tokens=2))
+    (one,) = generator.generate([generator.encode(PROMPTS[0])], pin="calls")
     alone = team(folder)
     alone.active_expert = "calls"
-    other = Generator(alone, sampling=Sampling(new_tokens=2))
+    other = Generator(alone, sampling=Sampling(max_new_tokens=2))
     (expected,) = other.write([other.tokens(PROMPTS[0])])
     assert one.text == expected.text
     assert expected.shares is None
     with pytest.raises(Fault, match="one of the domains macro, calls, filings"):
-        generator.write([generator.tokens(PROMPTS[0])], pin="news")
+        generator.generate([generator.encode(PROMPTS[0])], pin="news")
 
 
 def test_drawn_answers_vary_by_seed_alone(folder: Path) -> None:
     def drawn(seed: int) -> str:
         generator = Generator(endless(team(folder)), sampling=Sampling(12, temperature=2.0, seed=seed))
-        return generator.write([generator.tokens(PROMPTS[0])])[0].text
+        return generator.generate([generator.encode(PROMPTS[0])])[0].text
 
     assert drawn(1) == drawn(1) != drawn(2)
 
 
 def test_a_chat_template_is_used_where_there_is_one(folder: Path) -> None:
     model = team(folder)
-    few = Sampling(new_tokens=8)
+    few = Sampling(max_new_tokens=8)
     plain = Generator(model, sampling=few).tokens("profit")
     with pytest.raises(Fault, match="chat template"):
         Generator(model, sampling=few, chat=True)
@@ -99,9 +99,9 @@ def test_a_chat_template_is_used_where_there_is_one(folder: Path) -> None:
 
 
 def test_a_prompt_without_room_for_its_answer_is_a_sentence(folder: Path) -> None:
-    generator = Generator(team(folder), sampling=Sampling(new_tokens=60))
+    generator = Generator(team(folder), sampling=Sampling(max_new_tokens=60))
     with pytest.raises(Fault, match=r"at most 4 tokens, with 60 for the answer in a context of 64.*found 8 tokens"):
-        generator.tokens("profit rose today again and of")
+        generator.encode("profit rose today again and of")
 
 
 @pytest.mark.parametrize("wrong", [{"new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])

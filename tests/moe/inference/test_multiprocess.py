@@ -23,7 +23,7 @@ from moe.model.backbone import load_backbone
 @pytest.fixture
 def opening(make_work: Make, tmp_path: Path) -> ModelLoader:
     work = make_work()
-    return ModelLoader(written(tmp_path / "model", load_backbone(work.run.backbone), work), tokens=8)
+    return ModelLoader(written(tmp_path / "model", load_backbone(work.run.backbone), work), batch_tokens=8)
 
 
 @pytest.mark.slow
@@ -43,8 +43,8 @@ def test_two_processes_answer_as_one_does_in_order_and_read_a_bounded_way_ahead(
 
     answers = predict_in_processes(stream(), opening, None, None, workers=2)
     first = next(answers)
-    assert taken <= CHUNKS_PER_WORKER * 2 * opening.window
-    for found, wanted in zip([first, *answers], predict_rows(rows, opening.open()), strict=True):
+    assert taken <= CHUNKS_PER_WORKER * 2 * opening.chunk_size
+    for found, wanted in zip([first, *answers], predict_rows(rows, opening.load()), strict=True):
         assert found.keys() == wanted.keys()
         assert (found["id"], found.get("label")) == (wanted["id"], wanted.get("label"))
         assert found.get("probabilities") == pytest.approx(wanted.get("probabilities"), abs=1e-5)

@@ -31,7 +31,7 @@ def predictor(work: Workspace) -> Predictor:
 
 
 def test_each_says_what_it_says_when_pinned_in_the_rows_order(predictor: Predictor) -> None:
-    predictor.tokens = 4  # several windows
+    predictor.batch_tokens = 4  # several windows
     said = list(per_expert_columns(predictor, TEXTS, ["news"] * len(TEXTS)))
     pinned = {
         name: predict_texts(TEXTS, predictor, name, "news" if name == "news" else None) for name in ("news", "forum")
@@ -59,8 +59,8 @@ def test_what_is_written_is_what_the_report_reads_and_an_older_one_goes(
     write_evaluation(folder, report, judged)
     write_per_expert(folder, predictor, judged)
     found = read_findings(read_run(run))
-    assert len(found.alone) == len(found.rows) == len(judged)
-    assert set(found.alone[0].experts) == {"news", "forum"}
-    assert sum(one.right for one in found.rows) == sum(one.row.right for one in found.alone)
+    assert len(found.expert_predictions) == len(found.rows) == len(judged)
+    assert set(found.expert_predictions[0].experts) == {"news", "forum"}
+    assert sum(one.correct for one in found.rows) == sum(one.row.correct for one in found.expert_predictions)
     write_evaluation(folder, report, judged)
-    assert read_findings(read_run(run)).alone == []
+    assert read_findings(read_run(run)).expert_predictions == []

@@ -71,9 +71,9 @@ def test_pairs_can_be_pinned_to_a_domain(model: Mixture) -> None:
 
 def test_without_any_expert_the_backbone_answers_alone(model: Mixture) -> None:
     ids = torch.tensor([[1, 5, 9, 7]])
-    with torch.no_grad(), model.ablated(tuple(model.bank.attached)):
+    with torch.no_grad(), model.ablated(tuple(model.bank.adapters)):
         ours = model(ids, torch.ones_like(ids)).pooled
-        model.bank.route(None)
+        model.bank.set_gates(None)
         plain = model.backbone.layers  # the same layers, run by the backbone's own forward below
         assert len(plain) == 2
         hook = model.trunk.next._forward_pre_hooks.popitem()

@@ -27,7 +27,7 @@ TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls o
 def test_answers_keep_their_place_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
     whole = list(predict_rows(rows, predictor))
-    predictor.tokens = 1
+    predictor.batch_tokens = 1
     single = list(predict_rows(rows, predictor))
     assert [row["id"] for row in whole] == list(range(len(TEXTS)))
     for a, b in zip(whole, single, strict=True):
@@ -36,7 +36,7 @@ def test_answers_keep_their_place_and_do_not_depend_on_the_batch(predictor: Pred
 
 
 def test_a_stream_is_read_a_window_at_a_time(predictor: Predictor) -> None:
-    predictor.tokens, taken = 8, 0
+    predictor.batch_tokens, taken = 8, 0
 
     def stream() -> Iterator[dict[str, str]]:
         nonlocal taken
@@ -45,7 +45,7 @@ def test_a_stream_is_read_a_window_at_a_time(predictor: Predictor) -> None:
             yield {"text": text}
 
     next(predict_rows(stream(), predictor))
-    assert taken == predictor.window == 4
+    assert taken == predictor.chunk_size == 4
 
 
 def test_a_bad_row_keeps_its_place_and_the_others_go_on(predictor: Predictor) -> None:
@@ -96,11 +96,11 @@ def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
 
 
 def test_unpinned_answers_use_the_label_set_of_the_most_probable_domain(predictor: Predictor) -> None:
-    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+    space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
     predictor.model.labels = space
     logits = {"a-b-c": np.zeros((2, 3))}
     scores = Scores(logits, None, np.array([[0.9, 0.1], [0.1, 0.9]]), np.zeros(2, dtype=bool))
-    answers = predictor.answers(scores, predictor.routed_tasks(scores))
+    answers = predictor.to_predictions(scores, predictor.routed_tasks(scores))
     assert [answer.labels for answer in answers] == [("a", "b", "c"), ("a", "c")]
 
 
@@ -122,8 +122,8 @@ def test_texts_may_each_have_their_own_domain_and_task(predictor: Predictor) -> 
 
 def test_one_loaded_model_is_asked_both_ways_in_turn(predictor: Predictor) -> None:
     other = Predictor(predictor.model, "{text}", 16, "hard")
-    for asked, expected in ((predictor.asked("hard"), other), (predictor.asked("soft"), predictor)):
+    for asked, expected in ((predictor.with_options("hard"), other), (predictor.with_options("soft"), predictor)):
         for one, same in zip(predict_texts(TEXTS, asked), predict_texts(TEXTS, expected), strict=True):
             assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
     with pytest.raises(Fault, match="a calibrated model, to abstain"):
-        predictor.asked("soft", 0.9)
+        predictor.with_options("soft", 0.9)

@@ -60,8 +60,8 @@ def test_an_expert_joins_and_the_others_answer_nearly_as_before(merged: Workspac
     assert set(told["figures"]) == {"news", "forum", "macro"}
     assert told["figures"]["macro"]["before"] is None
     earlier, now = scores(old), scores(out)
-    assert now.shares[:, 2].max() <= MAX_INITIAL_WEIGHT * 1.001
-    np.testing.assert_allclose(now.shares[:, :2] / now.shares[:, :2].sum(1, keepdims=True), earlier.shares, atol=1e-5)
+    assert now.routing_weights[:, 2].max() <= MAX_INITIAL_WEIGHT * 1.001
+    np.testing.assert_allclose(now.routing_weights[:, :2] / now.routing_weights[:, :2].sum(1, keepdims=True), earlier.routing_weights, atol=1e-5)
     for name, logits in earlier.logits.items():
         np.testing.assert_allclose(now.logits[name], logits, atol=0.05)
 
@@ -92,8 +92,8 @@ def test_without_an_expert_the_others_answer_as_if_it_were_not_asked(merged: Wor
     assert verify(merged.out / "two")["faults"] == 0
     assert read_card(merged.out / "two").routed == ("news", "macro")
     muted, gone = scores(whole, ("forum",)), scores(merged.out / "two")
-    kept = muted.shares[:, [0, 2]]
-    np.testing.assert_allclose(gone.shares, kept / kept.sum(1, keepdims=True), atol=1e-6)
+    kept = muted.routing_weights[:, [0, 2]]
+    np.testing.assert_allclose(gone.routing_weights, kept / kept.sum(1, keepdims=True), atol=1e-6)
     for name, logits in muted.logits.items():
         np.testing.assert_allclose(gone.logits[name], logits, atol=1e-5)
 

@@ -48,7 +48,7 @@ def test_scores_of_given_states_are_those_of_the_whole_model(family: str) -> Non
 def test_the_loss_of_next_tokens_is_transformers_own_in_value_and_gradient(
     family_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language, "CHUNK", 4)
+    monkeypatch.setattr(language, "CHUNK_TOKENS", 4)
     model, (ids, mask) = whole(family_name), ids_and_mask()
     states = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.detach()
     mine, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()

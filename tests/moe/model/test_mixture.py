@@ -29,7 +29,7 @@ def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str
     with torch.no_grad():
         pinned = model(**tokens(model), allowed=forum)
         states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still laid
-    write_adapter(tmp_path / "forum", model.bank.attached["forum"].adapter, model.bank.parameters_of("forum"))
+    write_adapter(tmp_path / "forum", model.bank.adapters["forum"].adapter, model.bank.adapter_parameters("forum"))
     alone = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
     with torch.no_grad():
         expected = alone(**tokens(model)).last_hidden_state
@@ -81,8 +81,8 @@ def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: M
     model.train()
     batch = batch_of(model, work)
     objective(model)(model(**batch), batch).backward()
-    for name in model.bank.names:
-        assert all(p.grad is not None and p.grad.any() for p in model.bank.parameters_of(name).values()), name
+    for name in model.bank.routed_experts:
+        assert all(p.grad is not None and p.grad.any() for p in model.bank.adapter_parameters(name).values()), name
     assert model.gate.net[-1].weight.grad.any()
     assert all(p.grad is not None and p.grad.any() for p in model.heads.parameters())
     assert all(p.grad is None for n, p in model.backbone.named_parameters() if "lora_" not in n)
@@ -170,8 +170,8 @@ def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> Non
 
 
 def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
-    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
-    assert space.head_of["news"] == space.head_of["forum"]
+    space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+    assert space.head_by_task["news"] == space.head_by_task["forum"]
     mask = LabelTables.of(space).masks["a-b-c"][[1]]
     logits = torch.zeros(1, 3, requires_grad=True)
     torch.nn.functional.cross_entropy(mask_logits(logits, mask), torch.tensor([2])).backward()

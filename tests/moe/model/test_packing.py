@@ -36,7 +36,7 @@ def test_a_backbone_that_keeps_no_documents_apart_has_no_way(monkeypatch: pytest
 def test_where_a_backbone_has_a_window_its_mask_has_it_too(name: str, left: int, right: int) -> None:
     config = tiny_backbone(name).config
     config.sliding_window = 2
-    mask = PackingMode(masked=True, causal=right == 0).inputs(torch.arange(5)[None], torch.float32)["attention_mask"]
+    mask = PackingMode(uses_mask=True, causal=right == 0).inputs(torch.arange(5)[None], torch.float32)["attention_mask"]
     seen = add_sliding_window(config, mask, torch.arange(5)[None])
     narrow = seen["sliding_attention"] if isinstance(seen, dict) else seen
     near = [[-left <= other - own <= right for other in range(5)] for own in range(5)]
@@ -58,7 +58,7 @@ def test_a_window_wider_than_the_trial_is_tried_too(monkeypatch: pytest.MonkeyPa
 
 def test_the_mask_hides_other_documents_and_what_comes_later() -> None:
     places = torch.tensor([[0, 1, 0, 1, 2]])
-    seen = PackingMode(masked=True, causal=True).inputs(places, torch.float32)["attention_mask"]
+    seen = PackingMode(uses_mask=True, causal=True).inputs(places, torch.float32)["attention_mask"]
     assert seen is not None
     assert (seen[0, 0] == 0).int().tolist() == [
         [1, 0, 0, 0, 0],

@@ -37,7 +37,7 @@ def test_nf4_weights_are_wrapped_trained_and_left_out_of_the_folder(make_work: M
     model, _ = read_mixture(folder)
     quantised = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
     assert len(quantised) >= 12
-    assert len(model.bank.attached["news"].layers) == 6
+    assert len(model.bank.adapters["news"].layers) == 6
     for path in folder.rglob("*.safetensors"):
         assert not [key for key in load_file(path) if "quant" in key or "embeddings" in key]
     again, _ = read_mixture(folder)

@@ -39,8 +39,8 @@ def test_layers_are_wrapped_and_every_expert_gets_gradients(work: Workspace) -> 
     assert len(wrapped) >= 4
     assert all(type(one.base) is kind_of(work) for one in wrapped)
     model.train()(**tokens(model)).pooled.float().square().sum().backward()
-    for name in model.bank.names:
-        grads = {key: p.grad for key, p in model.bank.parameters_of(name).items()}
+    for name in model.bank.routed_experts:
+        grads = {key: p.grad for key, p in model.bank.adapter_parameters(name).items()}
         assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
         assert sum(float(grad.abs().sum()) for key, grad in grads.items() if grad is not None and "lora_B" in key) > 0
 

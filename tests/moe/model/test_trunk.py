@@ -75,8 +75,8 @@ def test_hard_answers_in_two_phases_equal_those_in_one(family: str, make_work: M
     two = predictor.score(TEXTS)
     for head, logits in one.logits.items():
         np.testing.assert_allclose(two.logits[head], logits.numpy(), atol=1e-4, rtol=1e-4)
-    np.testing.assert_allclose(two.shares, one.routing.probs.numpy(), atol=1e-5)
-    assert len(set(two.shares.argmax(1))) == 2, "both experts answered"
+    np.testing.assert_allclose(two.routing_weights, one.routing.probs.numpy(), atol=1e-5)
+    assert len(set(two.routing_weights.argmax(1))) == 2, "both experts answered"
 
 
 def test_a_failed_pass_leaves_the_model_as_it_was(make_work: Make) -> None:
@@ -88,4 +88,4 @@ def test_a_failed_pass_leaves_the_model_as_it_was(make_work: Make) -> None:
         with pytest.raises(RuntimeError), model.single_expert("news"):
             model(ids, mask, trunk=states[:, :1].expand(-1, 3, -1))
         torch.testing.assert_close(model(ids, mask).pooled, before)
-    assert all(layer.folded is None for layer in model.bank._gated.values())
+    assert all(layer.merged_weight is None for layer in model.bank._gated.values())

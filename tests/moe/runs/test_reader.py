@@ -19,7 +19,7 @@ def test_a_run_tells_its_stages_in_order_its_experts_and_its_seed(tmp_path: Path
     assert found.experts == ("news", "forum")
     assert found.seed == 42
     assert found.label == "run"
-    assert found.measured["moe-joint"]["rows"] == 60
+    assert found.evaluations["moe-joint"]["rows"] == 60
 
 
 def test_logs_alone_are_a_run_too(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_logs_alone_are_a_run_too(tmp_path: Path) -> None:
     found = read_run(tmp_path)
     assert list(found.stages) == ["news"]
     assert (found.finished, found.experts, found.seed) == (frozenset(), (), None)
-    assert found.result == found.summary == found.measured == {}
+    assert found.result == found.summary == found.evaluations == {}
 
 
 @pytest.mark.parametrize("content", ["seed: [", "seed: many", "- 1", ""])

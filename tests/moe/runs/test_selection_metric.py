@@ -4,9 +4,9 @@ from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, selection_metric_of
 
 
 def test_a_lower_perplexity_and_a_higher_macro_f1_are_worth_more() -> None:
-    assert PERPLEXITY.worth({"perplexity": 8.0}) > PERPLEXITY.worth({"perplexity": 9.0})
-    assert MACRO_F1.worth({"macro_f1": 0.9}) > MACRO_F1.worth({"macro_f1": 0.8})
-    assert (MACRO_F1.told({"macro_f1": 0.8}), PERPLEXITY.told({"perplexity": 8.0})) == (
+    assert PERPLEXITY.score({"perplexity": 8.0}) > PERPLEXITY.score({"perplexity": 9.0})
+    assert MACRO_F1.score({"macro_f1": 0.9}) > MACRO_F1.score({"macro_f1": 0.8})
+    assert (MACRO_F1.describe({"macro_f1": 0.8}), PERPLEXITY.describe({"perplexity": 8.0})) == (
         "macro-F1 0.800",
         "perplexity 8.00",
     )

@@ -85,7 +85,7 @@ def test_the_wall_time_of_all_parts_is_summed_and_the_first_best_evaluation_is_k
     found = read_trajectory(write_log(tmp_path, *scores, *ends))
     assert found is not None
     assert found.wall_seconds == 4.0
-    assert found.kept == {"step": 2, "macro_f1": 0.7}
+    assert found.best_evaluation == {"step": 2, "macro_f1": 0.7}
 
 
 def test_broken_and_strange_lines_are_passed_over(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("routing", ["soft", "hard"])
 @pytest.mark.parametrize("domain", [None, "news", "forum"])
 def test_answers_are_those_of_moe_infer(asking: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
-    predictor = ModelLoader(folder, routing=routing).open()
+    predictor = ModelLoader(folder, routing=routing).load()
     found = predict(asking, TEXTS, routing=routing, domain=domain)
     assert found.status_code == 200, found.text
     same(found.json()["answers"], list(predict_rows([{"text": text} for text in TEXTS], predictor, domain)))
@@ -60,7 +60,7 @@ def test_one_text_is_answered_as_a_list_of_it(asking: TestClient) -> None:
 def test_what_is_unsure_has_no_label_where_that_is_asked(asking: TestClient, folder: Path) -> None:
     found = predict(asking, TEXTS, abstain=0.9, domain="news").json()["answers"]
     rows = [{"text": text} for text in TEXTS]
-    same(found, list(predict_rows(rows, ModelLoader(folder, abstain=0.9).open(), "news")))
+    same(found, list(predict_rows(rows, ModelLoader(folder, abstain=0.9).load(), "news")))
     assert {row["abstained"] for row in found} >= {True}
     refused = predict(asking, TEXTS, abstain=0.99, domain="news")
     assert refused.status_code == 409

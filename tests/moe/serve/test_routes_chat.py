@@ -55,7 +55,7 @@ def expected(folder: Path, sampling: Sampling, pin: str | None = None) -> Any:
     generator = Generator(model, template, sampling)
     generator.tokenizer.eos_token = None
     model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
-    return generator.write([generator.tokens(TURN[0]["content"])], pin)[0]
+    return generator.generate([generator.encode(TURN[0]["content"])], pin)[0]
 
 
 @pytest.mark.parametrize("pin", [None, "calls"])
@@ -67,7 +67,7 @@ def test_a_whole_answer_is_the_one_of_moe_generate(theirs: openai.OpenAI, folder
     assert found.usage is not None
     assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (5, 9, 14)
     assert found.model_extra is not None
-    assert found.model_extra["experts"] == pytest.approx(other.shares, abs=1e-5)
+    assert found.model_extra["experts"] == pytest.approx(other.routing_weights, abs=1e-5)
 
 
 def test_all_pieces_of_a_stream_are_the_whole_answer(theirs: openai.OpenAI, folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_all_pieces_of_a_stream_are_the_whole_answer(theirs: openai.OpenAI, fold
     assert len([piece for piece in pieces if piece]) > 3
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
     assert chunks[-1].usage.completion_tokens == 12
-    assert chunks[-2].experts == pytest.approx(other.shares, abs=1e-5)
+    assert chunks[-2].experts == pytest.approx(other.routing_weights, abs=1e-5)
 
 
 @pytest.mark.parametrize("stream", [False, True])

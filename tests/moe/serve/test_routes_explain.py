@@ -36,7 +36,7 @@ def why(asking: TestClient, text: str = TEXT, **fields: Any) -> Any:
 def test_it_tells_what_moe_explain_tells(asking: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
     found = why(asking, routing=routing, domain=domain)
     assert found.status_code == 200, found.text
-    expected = explain(ModelLoader(folder, routing=routing).open(), TEXT, domain, steps=8).as_json()
+    expected = explain(ModelLoader(folder, routing=routing).load(), TEXT, domain, steps=8).as_json()
     told = found.json()
     assert told.pop("model") == asking.get("/v1/model").json()["sha256"]
     assert told.keys() == expected.keys()

@@ -96,7 +96,7 @@ async def ask(client: httpx.AsyncClient, texts: list[str]) -> httpx.Response:
 @pytest.mark.slow
 def test_many_clients_are_answered_through_swaps_and_the_end_drops_none(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "as it was")
-    expected = {row["text"]: row for row in predict_rows([{"text": one} for one in TEXTS], ModelLoader(folder).open())}
+    expected = {row["text"]: row for row in predict_rows([{"text": one} for one in TEXTS], ModelLoader(folder).load())}
     with running(folder) as service:
         found = asyncio.run(_loaded(service, folder, tmp_path / "as it was"))
         assert service.process.wait(60) == 0

@@ -84,11 +84,11 @@ def test_nothing_is_kept_but_the_rows_that_were_read(make_work: Make, capsys: py
 def test_an_evaluation_counts_for_all_the_rows_that_it_left_out(make_work: Make) -> None:
     probe = DryRun(rows=9)
     work = make_work()
-    work.probe = probe
+    work.dry_run = probe
     rows = work.rows("validation")
     assert len(rows) == 9
-    assert probe.share() == pytest.approx(9 / len(make_work().rows("validation")))
-    assert probe.share() == 1.0, "told once"
+    assert probe.pop_row_share() == pytest.approx(9 / len(make_work().rows("validation")))
+    assert probe.pop_row_share() == 1.0, "told once"
 
 
 def test_a_few_batches_stand_for_all_the_dearest_first() -> None:

@@ -18,7 +18,7 @@ def test_one_process_shares_nothing_out(make_work: Make) -> None:
     after = model.trained_state()
     assert all(one is after[name] for name, one in full_tensors(after).items())
     assert all(torch.equal(one, before[name]) for name, one in after.items())
-    assert model.bank.route_state.keeps
+    assert model.bank.route.caching
     value = torch.ones(3)
     assert distribute_like(value, torch.zeros(3)) is value
 

@@ -132,10 +132,10 @@ def test_an_expert_idle_in_one_part_alone_keeps_its_gradient(make_work: Make) ->
     asked = iter([*own, *own])
     object.__setattr__(one, "forward", lambda batch: model(**model_inputs(batch), allowed=next(asked).expand(2, -1)))
     one(batches[:2])
-    for name in model.bank.names:
-        assert all(p.grad is not None for p in model.bank.parameters_of(name).values())
+    for name in model.bank.routed_experts:
+        assert all(p.grad is not None for p in model.bank.adapter_parameters(name).values())
     model.zero_grad()
     asked = iter([own[0]] * 4)
     one(batches[:2])
-    idle = {name: all(p.grad is None for p in model.bank.parameters_of(name).values()) for name in model.bank.names}
+    idle = {name: all(p.grad is None for p in model.bank.adapter_parameters(name).values()) for name in model.bank.routed_experts}
     assert idle == {"news": False, "forum": True}

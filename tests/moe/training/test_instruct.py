@@ -63,8 +63,8 @@ def test_a_mixture_learns_to_answer_and_says_what_it_learned(taught: Workspace) 
     for figure in ("perplexity", "perplexity_news", "perplexity_forum"):
         assert history["best"][figure] < 0.8 * untaught[figure], "a random head is sure of nothing, so not by more"
     rows = taught.questions("train")
-    generator = Generator(after, sampling=Sampling(new_tokens=1))
-    said = [one.text for one in generator.write([generator.tokens(text) for text in rows["prompt"]])]
+    generator = Generator(after, sampling=Sampling(max_new_tokens=1))
+    said = [one.text for one in generator.generate([generator.encode(text) for text in rows["prompt"]])]
     right = sum(one == answer for one, answer in zip(said, rows["answer"], strict=True))
     assert right > 0.6 * len(rows), "three answers are possible"
 
@@ -102,7 +102,7 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def test_a_prompt_and_its_answer_stand_in_the_chat_template_where_there_is_one(tmp_path: Path) -> None:
     plain = PromptEncoder(tokenizer(tmp_path))
-    assert not plain.chatting
+    assert not plain.uses_chat_template
     with pytest.raises(Fault, match="chat template"):
         PromptEncoder(plain.tokenizer, chat=True)
     plain.tokenizer.chat_template = CHAT
@@ -110,8 +110,8 @@ def test_a_prompt_and_its_answer_stand_in_the_chat_template_where_there_is_one(t
     text = "moon today"
     turns = [{"role": "user", "content": text}]
     framed = plain.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert chat.prompt(text) == plain.tokenizer(framed, add_special_tokens=False)["input_ids"]
-    assert PromptEncoder(plain.tokenizer, chat=False).prompt(text) == plain.tokenizer(text)["input_ids"]
+    assert chat.encode_prompt(text) == plain.tokenizer(framed, add_special_tokens=False)["input_ids"]
+    assert PromptEncoder(plain.tokenizer, chat=False).encode_prompt(text) == plain.tokenizer(text)["input_ids"]
     plain.tokenizer.eos_token = "[SEP]"
-    assert chat.answer("moon") == [*chat.said("moon"), plain.tokenizer.eos_token_id]
-    assert PromptEncoder(plain.tokenizer, chat=False).prompt(text)[-1] != plain.tokenizer.eos_token_id
+    assert chat.encode_answer("moon") == [*chat.encode_continuation("moon"), plain.tokenizer.eos_token_id]
+    assert PromptEncoder(plain.tokenizer, chat=False).encode_prompt(text)[-1] != plain.tokenizer.eos_token_id

@@ -106,7 +106,7 @@ def test_label_counts_stand_in_the_order_of_the_head(make_work: Make) -> None:
     write_csv(work.run.data.path("forum.csv"), two)
     space: LabelSpace = work.run.label_space()
     counts = count_labels(work.rows("train"), space)
-    assert space.heads[space.head_of["forum"]] == ("negative", "neutral", "positive")
+    assert space.heads[space.head_by_task["forum"]] == ("negative", "neutral", "positive")
     assert counts["forum"].tolist() == [18, 0, 18]
     assert counts["news"].tolist() == [18, 18, 18]
 
@@ -145,9 +145,9 @@ def test_a_held_out_pass_gives_the_route_back(make_work: Make) -> None:
     work = make_work()
     model, batch = ready(work)
     model(**batch)
-    before = model.bank.route_state.gates
+    before = model.bank.route.gates
     out, other = held_out(work, model)()
-    assert model.bank.route_state.gates is before
+    assert model.bank.route.gates is before
     assert len(out.pooled) == len(other["label"]) == 4
 
 

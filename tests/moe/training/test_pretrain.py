@@ -43,7 +43,7 @@ def test_an_expert_foresees_its_own_roles_text_better_than_before_and_than_other
 def test_what_was_measured_is_the_model_that_was_written(trained: Workspace) -> None:
     model, _ = load_single_expert(trained.expert_folder("news"))
     best = read_json(trained.expert_folder("news") / "metrics.json")["best"]
-    assert LMCorpora(trained, model).packed(["news"]).evaluate()["perplexity"] == pytest.approx(
+    assert LMCorpora(trained, model).packed_data(["news"]).evaluate()["perplexity"] == pytest.approx(
         best["perplexity"], rel=1e-5
     )
 
@@ -54,7 +54,7 @@ def test_perplexity_is_transformers_own_with_the_adapter_under_peft(tmp_path: Pa
     whole = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), str(folder)).eval()
     assert type(whole).__name__ == "PeftModelForCausalLM"
     model, _ = load_single_expert(folder)
-    tokens, total, count = LMCorpora(work, model).tokens(True), 0.0, 0
+    tokens, total, count = LMCorpora(work, model).tokenizer(True), 0.0, 0
     lines = list(DocumentReader(tmp_path / "data" / "news.txt"))
     rows = list(LMCorpora(work, model)._held_out(True)["news"])
     pieces = [piece for row in rows for piece in torch.tensor(row["input_ids"]).split(row["lengths"])]
@@ -85,7 +85,7 @@ def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
     from experts.adapter import build_adapter
     from moe.checkpoints.expert import expert_model
 
-    rows = LMCorpora(work, expert_model(work.run, "news", build_adapter, False, 0)).packed(["news"]).rows
+    rows = LMCorpora(work, expert_model(work.run, "news", build_adapter, False, 0)).packed_data(["news"]).rows
     domains = list(rows["domain"])
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 
@@ -124,9 +124,9 @@ def test_a_shared_expert_learns_every_role_and_others_learn_what_it_leaves_over(
 
     pretrain(work, "talk")
     model, _ = read_mixture(merge_experts(work))
-    assert model.bank.shared == ("shared",)
-    with model.ablated(model.bank.names):
-        alone = LMCorpora(work, model).packed(list(work.run.domains)).evaluate()
+    assert model.bank.shared_experts == ("shared",)
+    with model.ablated(model.bank.routed_experts):
+        alone = LMCorpora(work, model).packed_data(list(work.run.domains)).evaluate()
     assert alone == pytest.approx({name: best[name] for name in alone}, rel=1e-5)
 
 

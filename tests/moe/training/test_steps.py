@@ -84,7 +84,7 @@ def test_peft_loads_each_expert_and_gives_its_states(run: Workspace) -> None:
     ids = torch.randint(4, 40, (2, 6))
     for name in ("news", "forum"):
         model, _ = load_single_expert(run.out / "experts" / name)
-        model.bank.constant(name)
+        model.bank.set_adapter(name)
         folder = run.out / "moe-init" / "experts" / name
         peft = PeftModel.from_pretrained(load_backbone(run.run.backbone).model, str(folder)).eval()
         with torch.no_grad():
@@ -180,7 +180,7 @@ def test_a_shared_expert_lies_under_the_others_and_is_demanded_with_them(make_wo
     work = whole_run(make_work(shared={"r": 3}, heads={"merge": "per_expert"}))
     model, card = read_mixture(work.out / "moe-joint")
     assert card.shared == ("shared",)
-    assert model.bank.names == ("news", "forum")
+    assert model.bank.routed_experts == ("news", "forum")
     shared = read_expert(work.out / "experts" / "shared")
     expert = read_expert(work.out / "experts" / "news")
     assert expert.card is not None
@@ -199,7 +199,7 @@ def test_a_shared_expert_lies_under_the_others_and_is_demanded_with_them(make_wo
 def test_a_domain_with_two_experts_trains_two_that_differ(make_work: Make) -> None:
     work = whole_run(make_work(domains={"forum": {"experts": 2}}, gate={"kind": "team"}))
     model, _ = read_mixture(work.out / "moe-joint")
-    assert model.bank.names == ("news", "forum-1", "forum-2")
+    assert model.bank.routed_experts == ("news", "forum-1", "forum-2")
     a, b = (tensors_of(work.out / "experts" / name) for name in ("forum-1", "forum-2"))
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
@@ -216,14 +216,14 @@ def test_a_plain_peft_adapter_joins_a_merge(make_work: Make) -> None:
     plain.save_pretrained(str(work.out / "plain" / "forum"))
     merge_experts(work, [work.out / "experts" / "news", work.out / "plain" / "forum"])
     model, _ = read_mixture(work.out / "moe-init")
-    assert model.bank.names == ("news", "forum")
+    assert model.bank.routed_experts == ("news", "forum")
     assert torch.isfinite(probabilities(work.out / "moe-init")).all()
 
 
 def test_a_user_s_own_domain_needs_no_code(make_work: Make) -> None:
     work = whole_run(make_work(domains={"macro": {"file": "macro.csv", "labels": list(LABELS)}}))
     model, _ = read_mixture(work.out / "moe-joint")
-    assert model.bank.names == ("news", "forum", "macro")
+    assert model.bank.routed_experts == ("news", "forum", "macro")
 
 
 def test_finished_steps_are_not_overwritten_unasked(make_work: Make) -> None:

@@ -58,7 +58,7 @@ def assert_whole(bulk: BulkJob) -> None:
         for name in ("a.csv", "deep/b.jsonl")
         for record in read_texts(Path(bulk.source) / name)
     ]
-    for row, wanted in zip(found, predict_rows(own, bulk.opening.open()), strict=True):
+    for row, wanted in zip(found, predict_rows(own, bulk.opening.load()), strict=True):
         assert row["error"] == wanted.get("error")
         assert row["label"] == wanted.get("label")
         assert row["probabilities"] == pytest.approx(wanted.get("probabilities"), abs=1e-5)
