@@ -200,7 +200,7 @@ def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswe
                 with model.ablated(tuple(model.bank.adapters) if without is None else tuple(without)):
                     marked = answer_questions(model, template, some, WAYS[way], quiet=False)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(json.dumps(one.said) + "\n" for one in marked), encoding="utf-8")
+                path.write_text("".join(json.dumps(one.output) + "\n" for one in marked), encoding="utf-8")
             said = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             found.setdefault(name, {})[way] = [score_answer(*pair) for pair in zip(some, said, strict=True)]
     return found

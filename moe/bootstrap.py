@@ -24,12 +24,12 @@ class Interval:
     high: float
 
     @property
-    def holds_zero(self) -> bool:
+    def contains_zero(self) -> bool:
         """Whether 0 lies in it: a difference of which nothing can be said."""
         return self.low <= 0.0 <= self.high
 
     @property
-    def ends(self) -> list[float]:
+    def bounds(self) -> list[float]:
         """Its two ends, as JSON takes them."""
         return [self.low, self.high]
 
@@ -45,18 +45,18 @@ class TaskPredictions:
     """
 
     true: np.ndarray
-    said: np.ndarray
+    predicted: np.ndarray
     classes: int
 
     @classmethod
-    def of(cls, true: Sequence[str], said: Sequence[str], labels: Sequence[str]) -> "Answers":
+    def from_labels(cls, true: Sequence[str], said: Sequence[str], labels: Sequence[str]) -> "TaskPredictions":
         """From label names (N,)."""
         index = {name: i for i, name in enumerate(labels)}
         rows = [np.array([index.get(name, len(labels)) for name in names]) for names in (true, said)]
         return cls(rows[0], rows[1][None], len(labels))
 
     @classmethod
-    def of_right(cls, right: Sequence[Sequence[int]]) -> "Answers":
+    def from_correct(cls, right: Sequence[Sequence[int]]) -> "TaskPredictions":
         """From what was right (S, N), for accuracy alone."""
         said = 1 - np.asarray(right)
         return cls(np.zeros(said.shape[1], dtype=int), said, 1)
@@ -79,7 +79,7 @@ def bootstrap_intervals(tasks: Sequence[TaskPredictions], level: float = LEVEL) 
 
 def interval_ends(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
     """`bootstrap_intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
-    return {f"{name}_interval": one.ends for name, one in bootstrap_intervals(tasks).items()}
+    return {f"{name}_interval": one.bounds for name, one in bootstrap_intervals(tasks).items()}
 
 
 def bootstrap_differences(ours: Sequence[TaskPredictions], theirs: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
@@ -145,7 +145,7 @@ def _drawn(sides: Sequence[TaskPredictions]) -> Draws:
 
 def _cells(sides: Sequence[TaskPredictions]) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows of (true, said, said, …) (C, 1 + S) and how often each is there (C,)."""
-    rows = np.concatenate([sides[0].true[None], *(one.said for one in sides)])  # (1 + S, N)
+    rows = np.concatenate([sides[0].true[None], *(one.predicted for one in sides)])  # (1 + S, N)
     return np.unique(rows.T, axis=0, return_counts=True)
 
 
@@ -162,7 +162,7 @@ def _redrawn(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 def _of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions]) -> Draws:
     """Figures of counts (draws, C) of the cells (C, 1 + S): means over a side's seeds; of two sides the difference."""
-    ends = np.cumsum([1, *(len(one.said) for one in sides)])
+    ends = np.cumsum([1, *(len(one.predicted) for one in sides)])
     found = [
         _averaged([_one(counts, patterns[:, 0], patterns[:, s], sides[0].classes) for s in range(start, end)])
         for start, end in pairwise(ends)

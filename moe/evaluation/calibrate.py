@@ -137,7 +137,7 @@ def calibration_report(folder: Path, fitted: Mapping[str, TaskCalibration], held
 
 def _remark(one: TaskCalibration, held_out: TaskLogits) -> str | None:
     if one.rows < MIN_ROWS:
-        return f"{one.rows} validation rows, fewer than {LEAST}: T stays 1, no thresholds"
+        return f"{one.rows} validation rows, fewer than {MIN_ROWS}: T stays 1, no thresholds"
     if held_out.right.all():
         return "every validation row is right, which says nothing of T: it stays 1"
     return None
@@ -162,7 +162,7 @@ def _kept_of(test: TaskLogits, temperature: float, kept: RiskCoveragePoint) -> d
     found: dict[str, Any] = {"rows": rows, "coverage": rows / len(mask)}
     if rows:
         sure = wilson_interval(right, rows)
-        found |= {"accuracy": sure.value, "accuracy_interval": sure.ends}
+        found |= {"accuracy": sure.value, "accuracy_interval": sure.bounds}
     return found
 
 

@@ -128,18 +128,18 @@ def _set_side_by_side(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) 
             "a": alone[0][name].value,
             "b": alone[1][name].value,
             "difference": less[name].value,
-            "interval": less[name].ends,
+            "interval": less[name].bounds,
             "verdict": verdict(less[name]),
         }
         for name in SHOWN
     }
-    right = [np.concatenate([one.said[0] == one.true for one in side]) for side in (ours, theirs)]  # (N,) each
+    right = [np.concatenate([one.predicted[0] == one.true for one in side]) for side in (ours, theirs)]  # (N,) each
     return {"rows": len(right[0]), **figures, "mcnemar_p": mcnemar(*right)}
 
 
 def verdict(difference: Interval) -> str:
     """A difference in words: none where its interval holds 0."""
-    return NO_DIFFERENCE if difference.holds_zero else A_BETTER if difference.value > 0 else B_BETTER
+    return NO_DIFFERENCE if difference.contains_zero else A_BETTER if difference.value > 0 else B_BETTER
 
 
 def comparison_view(report: Mapping[str, Any]) -> RenderableType:

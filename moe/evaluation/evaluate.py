@@ -218,7 +218,7 @@ def routing_report(judged: Sequence[EvaluatedRow], model: Mixture) -> dict[str, 
     """Domain × expert mean soft shares, mean entropy, and how often the most probable domain is the true one."""
     usage = Usage(model.bank.routed_experts, [one.name for one in model.domains])
     if judged and model.bank.routed_experts:
-        shares = torch.tensor(np.stack([one.masked.shares for one in judged]))  # (N, E)
+        shares = torch.tensor(np.stack([one.masked.routing_weights for one in judged]))  # (N, E)
         domain = torch.tensor([model.domain_index(one.row["domain"]) for one in judged])  # (N,)
         usage.add(shares, domain, model.domain_expert_mask)
     return {

@@ -74,7 +74,7 @@ def require_point(task: str, curve: Sequence[RiskCoveragePoint], wanted: float) 
         Fault: when no threshold reaches it, naming the best that one does, and its coverage.
     """
     if not curve:
-        expected = f"{LEAST} validation rows of {task}, to abstain by"
+        expected = f"{MIN_ROWS} validation rows of {task}, to abstain by"
         raise Fault(expected, "fewer", "answer without --abstain, or calibrate on more validation rows")
     if (found := find_point(curve, wanted)) is None:
         best = curve[-1]

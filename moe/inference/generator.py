@@ -32,7 +32,7 @@ class Sampling:
         seed: of the draws.
     """
 
-    new_tokens: int = 128
+    max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 13
@@ -44,7 +44,7 @@ class Sampling:
             Fault: naming the first.
         """
         faults = {
-            "--max-new-tokens of 1 or more": (self.new_tokens, self.new_tokens >= 1),
+            "--max-new-tokens of 1 or more": (self.max_new_tokens, self.max_new_tokens >= 1),
             "--temperature of 0 or more": (self.temperature, self.temperature >= 0),
             "--top-p above 0 and at most 1": (self.top_p, 0 < self.top_p <= 1),
         }
@@ -57,7 +57,7 @@ class Sampling:
         how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self.temperature > 0:
             how |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return how | {"max_new_tokens": self.new_tokens, "num_beams": 1, "use_cache": True}
+        return how | {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "use_cache": True}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class GeneratedText:
     """
 
     text: str
-    shares: dict[str, float] | None
-    tokens: int
-    ended: bool
+    routing_weights: dict[str, float] | None
+    new_tokens: int
+    finished: bool
 
 
 class Generator:
@@ -102,27 +102,27 @@ class Generator:
             )
         self.model, self.sampling, self.hard = model.eval(), sampling, hard
         self.tokenizer, self.whole = model.loaded_backbone.tokenizer, head.model
-        self.prompting = PromptEncoder(self.tokenizer, template, chat)
-        self.context = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
+        self.prompt_encoder = PromptEncoder(self.tokenizer, template, chat)
+        self.context_length = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
 
-    def tokens(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
+    def encode(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a prompt, or of a chat's turns (`role`, `content`), in their templates.
 
         Raises:
             Fault: when it leaves no room for an answer, or no template takes such turns.
         """
-        ids = self.prompting.prompt(prompt) if isinstance(prompt, str) else self.prompting.turns(prompt)
-        room = (self.context or len(ids) + self.sampling.new_tokens) - self.sampling.new_tokens
+        ids = self.prompt_encoder.encode_prompt(prompt) if isinstance(prompt, str) else self.prompt_encoder.encode_turns(prompt)
+        room = (self.context_length or len(ids) + self.sampling.max_new_tokens) - self.sampling.max_new_tokens
         if len(ids) > room:
             raise Fault(
-                f"a prompt of at most {max(0, room)} tokens, with {self.sampling.new_tokens} for the answer "
-                f"in a context of {self.context}",
+                f"a prompt of at most {max(0, room)} tokens, with {self.sampling.max_new_tokens} for the answer "
+                f"in a context of {self.context_length}",
                 f"{len(ids)} tokens",
                 "shorten it, or lower --max-new-tokens",
             )
         return ids
 
-    def write(
+    def generate(
         self,
         prompts: Sequence[Sequence[int]],
         pin: str | None = None,
@@ -139,7 +139,7 @@ class Generator:
         Raises:
             Fault: when the domain is unknown, or memory runs out.
         """
-        lengths = [len(ids) + self.sampling.new_tokens for ids in prompts]
+        lengths = [len(ids) + self.sampling.max_new_tokens for ids in prompts]
         budget = token_budget(self.model.backbone.device, self.model.backbone.dtype)
         found: dict[int, GeneratedText] = {}
         for batch in batch_by_tokens(lengths, budget) if prompts else ():
@@ -163,7 +163,7 @@ class Generator:
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         means = [None] * len(texts) if shares is None else self._means(shares, mask, new)
         counts = [int(count) for count in self._running(new).sum(1)]
-        ended = [count < self.sampling.new_tokens or self._ends(row) for count, row in zip(counts, new, strict=True)]
+        ended = [count < self.sampling.max_new_tokens or self._ends(row) for count, row in zip(counts, new, strict=True)]
         told = zip(texts, means, counts, ended, strict=True)
         return [GeneratedText(text.strip(), mean, count, end) for text, mean, count, end in told]
 

@@ -40,13 +40,13 @@ class ModelLoader:
     sets: tuple[str, ...] = ()
     routing: Routing = "soft"
     windows: bool = False
-    tokens: int | None = None
+    batch_tokens: int | None = None
     abstain: float | None = None
 
     @property
-    def window(self) -> int:
+    def chunk_size(self) -> int:
         """Texts that are handed to a process at once; known before the model is, so of the smallest budget."""
-        return chunk_size_for(self.tokens or MIN_TOKEN_BUDGET)
+        return chunk_size_for(self.batch_tokens or MIN_TOKEN_BUDGET)
 
     def check(self) -> None:
         """Refuse what cannot work before anything heavy is loaded.
@@ -58,7 +58,7 @@ class ModelLoader:
         if self.abstain is not None:
             check_target_accuracy(self.abstain)
 
-    def open(self) -> Predictor:
+    def load(self) -> Predictor:
         """The model, ready to answer.
 
         Raises:
@@ -68,7 +68,7 @@ class ModelLoader:
         if self.abstain is not None and calibration is None and self.folder.is_dir():
             raise Fault(f"a calibrated model at {self.folder}, to abstain", "none", f"run moe calibrate {self.folder}")
         model, template, length = load_model(self.folder, self.sets)
-        how = (self.routing, self.windows, self.tokens, calibration, self.abstain)
+        how = (self.routing, self.windows, self.batch_tokens, calibration, self.abstain)
         return Predictor(model, template, length, *how)
 
 

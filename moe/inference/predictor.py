@@ -41,7 +41,7 @@ class Scores:
 
     logits: dict[str, np.ndarray]
     polarity: np.ndarray | None
-    shares: np.ndarray
+    routing_weights: np.ndarray
     truncated: np.ndarray
     states: np.ndarray | None = None
 
@@ -57,7 +57,7 @@ class Prediction:
     labels: Labels
     probabilities: np.ndarray
     polarity: float | None
-    shares: np.ndarray
+    routing_weights: np.ndarray
     entropy: float
     truncated: bool
     abstained: bool | None = None
@@ -95,7 +95,7 @@ class Predictor:
         max_length: int,
         routing: Routing = "soft",
         windows: bool = False,
-        tokens: int | None = None,
+        batch_tokens: int | None = None,
         calibration: Calibration | None = None,
         abstain: float | None = None,
         states: bool = False,
@@ -105,9 +105,9 @@ class Predictor:
         self.hard, self.windows = routing == "hard", windows
         self.tokenizer = model.loaded_backbone.tokenizer
         self.calibration, self.abstain, self.states = calibration, abstain, states
-        self.tokens = tokens or token_budget(model.backbone.device, model.backbone.dtype)
+        self.batch_tokens = batch_tokens or token_budget(model.backbone.device, model.backbone.dtype)
 
-    def asked(self, routing: Routing, abstain: float | None = None) -> "Predictor":
+    def with_options(self, routing: Routing, abstain: float | None = None) -> "Predictor":
         """The same loaded model, asked for another routing or accuracy; both may be used in turn.
 
         Raises:
@@ -120,9 +120,9 @@ class Predictor:
         return other
 
     @property
-    def window(self) -> int:
+    def chunk_size(self) -> int:
         """How many texts are looked at together, so that those of like length share a batch."""
-        return chunk_size_for(self.tokens)
+        return chunk_size_for(self.batch_tokens)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
@@ -144,8 +144,8 @@ class Predictor:
         if not self.windows:
             first = np.unique(owner, return_index=True)[1]  # (B,)
             ids, owner = [ids[i] for i in first], owner[first]
-        allowed = self.pinned([pin[i] for i in owner]) if pin else None  # (W, E)
-        batches = batch_by_tokens([len(one) for one in ids], self.tokens)
+        allowed = self.pinned_experts([pin[i] for i in owner]) if pin else None  # (W, E)
+        batches = batch_by_tokens([len(one) for one in ids], self.batch_tokens)
         if self.hard and self.model.gate is not None and self.model.active_expert is None:
             batches, raw = self._in_two_phases(ids, batches, allowed)
         else:
@@ -184,7 +184,7 @@ class Predictor:
         for one in np.unique(expert):
             with self.model.single_expert(self.model.bank.routed_experts[one]):
                 mine = np.flatnonzero(expert == one)
-                for part in batch_by_tokens(lengths[mine], self.tokens):
+                for part in batch_by_tokens(lengths[mine], self.batch_tokens):
                     batch = mine[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
                     raw.append(self._raw(*self.pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
@@ -214,7 +214,7 @@ class Predictor:
             found["states"] = out.pooled
         return {name: values.float().cpu().numpy() for name, values in found.items()}
 
-    def pinned(self, domains: Sequence[str | None]) -> Tensor:
+    def pinned_experts(self, domains: Sequence[str | None]) -> Tensor:
         """(W, E) bool: the experts of each one's domain; all of them where it is None or has none."""
         index = torch.tensor([self.model.domain_index(name) for name in domains], device=self.model.domain_expert_mask.device)
         allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
@@ -242,7 +242,7 @@ class Predictor:
         own = self.model.trained_domains
         owners = self.model.domain_expert_mask.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
         first = self._first_tasks()
-        return [first[i] for i in (scores.shares @ owners.T).argmax(1)]
+        return [first[i] for i in (scores.routing_weights @ owners.T).argmax(1)]
 
     def _first_tasks(self) -> list[str]:
         """The task that answers for each of its own domains."""
@@ -260,9 +260,9 @@ class Predictor:
         for one in asked:
             self._abstains(one, 1.0)
 
-    def answers(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
+    def to_predictions(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
         """Read the scores as answers to these tasks (B)."""
-        entropy = text_entropy(torch.from_numpy(scores.shares)).clamp(0.0, 1.0)  # (B,)
+        entropy = text_entropy(torch.from_numpy(scores.routing_weights)).clamp(0.0, 1.0)  # (B,)
         return [self._answer(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
     def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
@@ -273,7 +273,7 @@ class Predictor:
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
         polarity = polarity_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
-        said = (task, labels, probabilities, polarity, scores.shares[row], entropy, bool(scores.truncated[row]))
+        said = (task, labels, probabilities, polarity, scores.routing_weights[row], entropy, bool(scores.truncated[row]))
         return Prediction(*said, self._abstains(task, float(probabilities.max())))
 
     def temperature(self, task: str) -> float:

@@ -36,23 +36,23 @@ class PromptEncoder:
             raise Fault("a tokenizer with a chat template", "none", "leave --chat out")
 
     @property
-    def chatting(self) -> bool:
+    def uses_chat_template(self) -> bool:
         """Whether prompts are turns of a chat."""
         return bool(self.tokenizer.chat_template) if self.chat is None else self.chat
 
-    def prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, up to where its answer begins."""
-        return self.turns([{"role": "user", "content": text}])
+        return self.encode_turns([{"role": "user", "content": text}])
 
-    def turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_turns(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat's turns (`role`, `content`), up to where the next answer begins.
 
         Raises:
             Fault: when there are several, or others than the user's, and the backbone's chat template takes no such.
         """
         told = [dict(one) | {"content": self._filled(one["role"], one["content"])} for one in turns]
-        filled = self._chat(told) if self.chatting else _lone(told)
-        ids: list[int] = self.tokenizer(filled, add_special_tokens=not self.chatting)["input_ids"]
+        filled = self._chat(told) if self.uses_chat_template else _lone(told)
+        ids: list[int] = self.tokenizer(filled, add_special_tokens=not self.uses_chat_template)["input_ids"]
         end = self.tokenizer.eos_token_id
         return ids[:-1] if end is not None and ids[-1:] == [end] else ids  # an end of text begins no answer
 
@@ -66,14 +66,14 @@ class PromptEncoder:
             reason = str(error)[:160] or type(error).__name__
             raise Fault("turns that the backbone's chat template takes", reason, "send others") from error
 
-    def answer(self, text: str) -> list[int]:
+    def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer behind a prompt, its end of text among them."""
         end = self.tokenizer.eos_token_id
-        return self.said(text) + ([] if end is None else [end])
+        return self.encode_continuation(text) + ([] if end is None else [end])
 
-    def said(self, text: str) -> list[int]:
+    def encode_continuation(self, text: str) -> list[int]:
         """Token ids of an answer's words: after a space, unless a chat's turn begins with them."""
-        spoken = text if self.chatting else f" {text}"
+        spoken = text if self.uses_chat_template else f" {text}"
         ids: list[int] = self.tokenizer(spoken, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -65,7 +65,7 @@ def to_row(answer: Prediction, experts: Sequence[str]) -> dict[str, Any]:
         "probabilities": {k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
         "polarity": None if answer.polarity is None else round(answer.polarity, 6),
         "confidence": round(answer.confidence, 6),
-        "experts": {name: round(float(s), 6) for name, s in zip(experts, answer.shares, strict=True)},
+        "experts": {name: round(float(s), 6) for name, s in zip(experts, answer.routing_weights, strict=True)},
         "routing_entropy": round(answer.entropy, 6),
         "truncated": answer.truncated,
         "task": answer.task,
