@@ -17,15 +17,15 @@ import torch
 from pairs import Batch, compare, described, texts
 
 from moe.data.sampler import batch_by_tokens
-from moe.export.inference_spec import reading_of
-from moe.export.onnx import GRAPH, MODEL, Scored, compiled, convert, session_of, write_graph
-from moe.export.selection import Source, open_source
+from moe.export.inference_spec import build_inference_spec
+from moe.export.onnx import ONNX_FILE, OPENVINO_FILE, MixtureGraph, load_openvino_model, convert_to_openvino, load_onnx_session, write_onnx
+from moe.export.selection import ExportSource, load_export_source
 from moe.model.backbone import BackboneSettings
 
 Run = Callable[[], None]
 
 
-def batches(source: Source, some: Sequence[str], tokens: int) -> list[Batch]:
+def batches(source: ExportSource, some: Sequence[str], tokens: int) -> list[Batch]:
     """Token ids and masks of texts of like length, at most so many tokens a batch."""
     tokenizer = source.model.loaded_backbone.tokenizer
     ids = tokenizer(list(some), truncation=True, max_length=source.max_length)["input_ids"]
@@ -36,9 +36,9 @@ def batches(source: Source, some: Sequence[str], tokens: int) -> list[Batch]:
     return found
 
 
-def by_torch(source: Source, some: Sequence[Batch]) -> Run:
+def by_torch(source: ExportSource, some: Sequence[Batch]) -> Run:
     """The mixture itself, with the same outputs."""
-    module = Scored(source.model, reading_of(source)).eval()
+    module = MixtureGraph(source.model, build_inference_spec(source)).eval()
 
     @torch.inference_mode()
     def run() -> None:
@@ -59,12 +59,12 @@ def by_graph(call: Callable[[list[np.ndarray]], Any], some: Sequence[Batch]) -> 
     return run
 
 
-def opened(folder: Path | None) -> Source:
+def opened(folder: Path | None) -> ExportSource:
     """The model in fp32."""
     if folder is not None:
-        return open_source(folder, ("backbone.dtype=float32",))
+        return load_export_source(folder, ("backbone.dtype=float32",))
     model, card = described(5, 16, BackboneSettings(trunk_depth=1, dtype="float32"))
-    return Source(Path("untrained"), model, card.template, 128, None)
+    return ExportSource(Path("untrained"), model, card.template, 128, None)
 
 
 def main() -> None:
@@ -80,10 +80,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     source, some = opened(given.model), texts(given.texts, given.file)
     with TemporaryDirectory() as place:
-        write_graph(Path(place) / "onnx", source, overwrite=False)
-        graph = Path(place) / "onnx" / GRAPH
-        convert(graph, Path(place) / MODEL)
-        session, vino = session_of(graph, given.threads), compiled(Path(place) / MODEL, given.threads)
+        write_onnx(Path(place) / "onnx", source, overwrite=False)
+        graph = Path(place) / "onnx" / ONNX_FILE
+        convert_to_openvino(graph, Path(place) / OPENVINO_FILE)
+        session, vino = load_onnx_session(graph, given.threads), load_openvino_model(Path(place) / OPENVINO_FILE, given.threads)
         names = [one.name for one in session.get_inputs()]
         found = []
         for title, tokens in (("batches of 1024 tokens", 1024), ("one text at a time", 1)):

@@ -22,9 +22,9 @@ from moe.inference.abstention import RiskCoveragePoint
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
-from moe.serve.app import make_app
-from moe.serve.model_loader import Place, open_served
-from moe.serve.model_manager import Service
+from moe.serve.app import build_app
+from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_manager import ModelManager
 from moe.serve.settings import ServeSettings
 
 ROOT = Path(__file__).parent.parent
@@ -45,20 +45,20 @@ def calibrated(place: Path) -> Path:
 def client(folder: Path, **settings: object) -> Iterator[TestClient]:
     """One that asks a service of this process."""
     service = make_service(folder, **settings)
-    with TestClient(make_app(service), base_url="http://localhost") as asking:
+    with TestClient(build_app(service), base_url="http://localhost") as asking:
         yield asking
 
 
-def make_service(folder: Path, **settings: object) -> Service:
+def make_service(folder: Path, **settings: object) -> ModelManager:
     """A service, not yet begun."""
-    place = Place(folder)
-    return Service(ServeSettings.model_validate({"drain_s": 0.0} | settings), place, open_served(place))
+    place = ModelLocation(folder)
+    return ModelManager(ServeSettings.model_validate({"drain_s": 0.0} | settings), place, load_served_model(place))
 
 
 @contextmanager
-def listening(service: Service) -> Iterator[str]:
+def listening(service: ModelManager) -> Iterator[str]:
     """The address of a service that listens at a free port, in a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(make_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(build_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

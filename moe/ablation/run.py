@@ -15,15 +15,16 @@ from experts.errors import Fault
 from moe.ablation.retrain import FOLDER, retrain
 from moe.ablation.variants import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
 from moe.ablation.view import draw
-from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences
+from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
 from moe.evaluation.datasets import load_evaluation_rows
-from moe.evaluation.evaluate import predictions_by_task, evaluate
-from moe.export.selection import own_update, together
+from moe.evaluation.evaluate import evaluate, predictions_by_task
+from moe.export.selection import adapter_update, merged_expert_spec
+from moe.extras import check_extra
 from moe.model.mixture import Mixture
-from moe.qa.evaluate import EvalSettings, qa_predictions_by_task, answer_questions, load_run_questions, qa_report
+from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
 from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as VERDICT
 from moe.runs.best import answering_model, best_model
@@ -71,6 +72,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
         Fault: when there is no mixture, a row is unknown, or training goes wrong.
         Interrupted: on Ctrl-C in training, after a checkpoint.
     """
+    check_extra("report")  # the charts are drawn last
     folder = model or _own_model(work)
     rows = chosen(rows_of(work, folder), only, again)
     if again and model is None and not (work.out / VERDICT).is_file():
@@ -128,7 +130,7 @@ def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
         if row.merge is None:
             yield
             return
-        with mixture.bank.override_adapter(own_update(mixture, together(mixture, row.merge, None))):
+        with mixture.bank.override_adapter(adapter_update(mixture, merged_expert_spec(mixture, row.merge, None))):
             yield
 
 

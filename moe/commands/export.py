@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moe.commands.options import ConfigOption, JsonOption, ModelArgument, examples, show
+from moe.commands.options import ConfigOption, JsonOption, OptionalModelArgument, examples, print_view
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ app = typer.Typer()
     ),
 )
 def export_(
-    model: ModelArgument = None,
+    model: OptionalModelArgument = None,
     to: Annotated[str, typer.Option("--to", help="peft, dense, onnx, openvino or hub-folder.")] = "peft",
     expert: Annotated[
         list[str] | None, typer.Option("--expert", help="Only this expert; may be given several times.")
@@ -58,9 +58,9 @@ def export_(
     json_: JsonOption = False,
 ) -> None:
     """Write a model for other programs: PEFT adapters, folded weights, ONNX, OpenVINO, a folder for the hub."""
-    from moe.export.export import Ask, export, export_view
+    from moe.export.export import ExportRequest, export, export_view
     from moe.inference.loading import select_model_folder
 
     folder = select_model_folder(model, config, None, None) if model is None else model
     how = (tuple(expert or ()), merge, weights, density, rank, quantized, license_, tuple(sets or ()), overwrite)
-    show(export(Ask(folder, to, out, *how)), export_view, json_)
+    print_view(export(ExportRequest(folder, to, out, *how)), export_view, json_)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moe.commands.options import JsonOption, SetOption, examples, show
+from moe.commands.options import JsonOption, SetOption, examples, print_view
 
 app = typer.Typer()
 
@@ -39,22 +39,22 @@ def serve_(
 ) -> None:
     """Answer over HTTP, many clients at a time."""
     from moe.errors import Fault
-    from moe.serve.auth import new_key as fresh
-    from moe.serve.settings import read_settings, refuse_missing_extra, refuse_open_door
+    from moe.serve.auth import generate_key as fresh
+    from moe.serve.settings import check_keys_required, check_serve_packages, read_settings
 
     if new_key:
-        show(fresh(), _key_view, json_)
+        print_view(fresh(), _key_view, json_)
         return
     if model is None:
         raise Fault("a model's folder", "none", "name one: moe serve runs/demo")
     settings = read_settings(config, host=host, port=port)
-    refuse_open_door(settings)
-    refuse_missing_extra()
+    check_keys_required(settings)
+    check_serve_packages()
     from moe.inference.loading import select_model_folder
-    from moe.serve.model_loader import Place
+    from moe.serve.model_loader import ModelLocation
     from moe.serve.server import serve
 
-    place = Place(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
+    place = ModelLocation(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
     serve(settings, place, threads)
 
 

@@ -18,17 +18,17 @@ from experts.expert_io import CARD as EXPERT_CARD
 from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
-from moe.export.hub import write_hub
-from moe.export.merged_weights import write_dense
-from moe.export.onnx import write_graph, write_openvino
+from moe.export.hub import write_hub_folder
+from moe.export.merged_weights import write_merged_weights
+from moe.export.onnx import write_onnx, write_openvino
 from moe.export.peft import write_adapters
-from moe.export.selection import Choice, Source, alone, open_source, together
+from moe.export.selection import AdapterSpec, ExportSource, single_expert_specs, load_export_source, merged_expert_spec
 from moe.inference.loading import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
 
 
 @dataclass(frozen=True)
-class Ask:
+class ExportRequest:
     """What `moe export` is asked.
 
     Args:
@@ -37,7 +37,7 @@ class Ask:
         out: the folder to write; `export/TO` beside the model by default.
         experts: these alone.
         merge: PEFT's name of the way to weigh several experts into one.
-        weights, density, rank: of that, see `moe.export.selection.together`.
+        weights, density, rank: of that, see `moe.export.selection.merged_expert_spec`.
         quantized: fold into few bits again.
         licence: what a card for the hub says.
         sets: `backbone.KEY=VALUE`, laid over the model's.
@@ -63,10 +63,10 @@ class Ask:
         return self.out or self.model.parent / "export" / self.to
 
 
-Found = dict[str, Any]
+ExportReport = dict[str, Any]
 
 
-def export(ask: Ask) -> Found:
+def export(ask: ExportRequest) -> ExportReport:
     """Write a model for another program.
 
     Returns:
@@ -86,7 +86,7 @@ def export(ask: Ask) -> Found:
     return {"to": ask.to, "model": str(ask.model), "folder": str(ask.target)} | told | {"files": sizes}
 
 
-def _refuse_options(ask: Ask) -> None:
+def _refuse_options(ask: ExportRequest) -> None:
     given = {
         "--expert": (ask.experts, ("peft", "dense")),
         "--merge": (ask.merge, ("peft", "dense")),
@@ -103,34 +103,34 @@ def _refuse_options(ask: Ask) -> None:
         raise Fault("--merge or --expert", "both", "say by --weights which experts are merged")
 
 
-def _choices(ask: Ask, source: Source) -> list[Choice]:
+def _choices(ask: ExportRequest, source: ExportSource) -> list[AdapterSpec]:
     if ask.merge is not None:
-        return [together(source.model, ask.merge, ask.weights, ask.density, ask.rank)]
-    return alone(source.model, ask.experts)
+        return [merged_expert_spec(source.model, ask.merge, ask.weights, ask.density, ask.rank)]
+    return single_expert_specs(source.model, ask.experts)
 
 
-def _peft(ask: Ask) -> Found:
-    source = open_source(ask.model, ask.sets)
+def _peft(ask: ExportRequest) -> ExportReport:
+    source = load_export_source(ask.model, ask.sets)
     return {"adapters": write_adapters(ask.target, source, _choices(ask, source), ask.overwrite)}
 
 
-def _dense(ask: Ask) -> Found:
-    settings = as_stored(backbone_of(ask))
-    source = open_source(ask.model, (*ask.sets, f"backbone.dtype={settings.dtype}"))
+def _dense(ask: ExportRequest) -> ExportReport:
+    settings = with_stored_dtype(export_backbone_settings(ask))
+    source = load_export_source(ask.model, (*ask.sets, f"backbone.dtype={settings.dtype}"))
     choices = _choices(ask, source)
     if len(choices) != 1:
         names = ", ".join(one.name for one in choices)
         raise Fault("one expert to fold", names, "name it by --expert, or weigh several into one by --merge")
-    return write_dense(ask.target, source, settings, choices[0], ask.quantized, ask.overwrite)
+    return write_merged_weights(ask.target, source, settings, choices[0], ask.quantized, ask.overwrite)
 
 
-def backbone_of(ask: Ask) -> BackboneSettings:
+def export_backbone_settings(ask: ExportRequest) -> BackboneSettings:
     """How the model's backbone is loaded."""
     own = read_backbone_settings(ask.model) if (ask.model / EXPERT_CARD).is_file() else read_card(ask.model).backbone_settings
     return override_backbone(own, ask.sets)
 
 
-def as_stored(settings: BackboneSettings) -> BackboneSettings:
+def with_stored_dtype(settings: BackboneSettings) -> BackboneSettings:
     """Where nobody names a precision, the one that the backbone's own files are in, whatever computes fast here."""
     if settings.dtype != "auto" or settings.quantization != "none":
         return settings
@@ -138,19 +138,19 @@ def as_stored(settings: BackboneSettings) -> BackboneSettings:
     return settings.model_copy(update={"dtype": "float32" if whole else "bfloat16"})
 
 
-def _in_whole_numbers(ask: Ask) -> Source:
+def _load_fp32(ask: ExportRequest) -> ExportSource:
     """The model with its backbone in fp32, as graphs compute."""
-    if (loaded := backbone_of(ask).quantization) != "none":
+    if (loaded := export_backbone_settings(ask).quantization) != "none":
         info(f"the graph computes with the backbone's whole weights, not with {loaded} ones: answers differ a little")
-    return open_source(ask.model, (*ask.sets, "backbone.quantization=none", "backbone.dtype=float32"))
+    return load_export_source(ask.model, (*ask.sets, "backbone.quantization=none", "backbone.dtype=float32"))
 
 
-TARGETS: Mapping[str, Callable[[Ask], Found]] = {
+TARGETS: Mapping[str, Callable[[ExportRequest], ExportReport]] = {
     "peft": _peft,
     "dense": _dense,
-    "onnx": lambda ask: write_graph(ask.target, _in_whole_numbers(ask), ask.overwrite),
-    "openvino": lambda ask: write_openvino(ask.target, _in_whole_numbers(ask), ask.overwrite),
-    "hub-folder": lambda ask: write_hub(ask.target, ask.model, ask.licence, ask.overwrite),
+    "onnx": lambda ask: write_onnx(ask.target, _load_fp32(ask), ask.overwrite),
+    "openvino": lambda ask: write_openvino(ask.target, _load_fp32(ask), ask.overwrite),
+    "hub-folder": lambda ask: write_hub_folder(ask.target, ask.model, ask.licence, ask.overwrite),
 }
 
 

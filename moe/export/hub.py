@@ -33,12 +33,12 @@ from moe.data.prepare import PREPARED
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.model.backbone import SHIPPED
 
-LICENCE, TEMPLATE = "LICENSE", Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
-FIGURES = (("accuracy", "accuracy"), ("macro_f1", "f1"))
-UNSAID = "other"
+LICENSE_FILE, CARD_TEMPLATE = "LICENSE", Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
+CARD_METRICS = (("accuracy", "accuracy"), ("macro_f1", "f1"))
+UNSPECIFIED_LICENSE = "other"
 
 
-def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> dict[str, Any]:
+def write_hub_folder(out: Path, folder: Path, licence: str | None, overwrite: bool) -> dict[str, Any]:
     """Write the folder, whole or not at all.
 
     Args:
@@ -63,12 +63,12 @@ def write_hub(out: Path, folder: Path, licence: str | None, overwrite: bool) -> 
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
-        write_text(temporary / LICENCE, _licence(card, licence))
+        write_text(temporary / LICENSE_FILE, _licence(card, licence))
         told = _model_card(folder, card, licence, figures)
         seen = {"rows": rows, "made_up": made_up, "calibrated": calibration is not None}
         write_text(
             temporary / README,
-            str(ModelCard.from_template(told, str(TEMPLATE), **_shown(folder, card, figures) | seen)),
+            str(ModelCard.from_template(told, str(CARD_TEMPLATE), **_shown(folder, card, figures) | seen)),
         )
         if calibration is not None:  # it names the manifest's hash, so the manifest comes first
             write_manifest(temporary, (CALIBRATION,))
@@ -84,7 +84,7 @@ def _remarks(
     folder: Path, card: MixtureCard, licence: str | None, rows: str, made_up: Collection[str]
 ) -> Iterator[str]:
     if licence is None:
-        yield f"no licence is said: the card says `{UNSAID}`; name one by --license, or write {LICENCE} yourself"
+        yield f"no licence is said: the card says `{UNSPECIFIED_LICENSE}`; name one by --license, or write {LICENSE_FILE} yourself"
     if hub_name(card.backbone) is None:
         yield f"the backbone {card.backbone.name!r} is a folder here: nobody else finds it under that name"
     if made_up:
@@ -105,7 +105,7 @@ def _figures(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], str]:
             tasks = content["tasks"].items()
             return [one for task, report in tasks for one in _results(task, "test", report)], "test"
     reports = {
-        task: {name: card.metrics.get(f"{task}_{name}") for name, _ in FIGURES}
+        task: {name: card.metrics.get(f"{task}_{name}") for name, _ in CARD_METRICS}
         for domain in card.domains
         for task in domain.tasks
     }
@@ -124,7 +124,7 @@ def _results(task: str, split: str, report: dict[str, Any]) -> list[EvalResult]:
             metric_name="macro-F1" if kind == "f1" else kind,
             metric_value=round(float(report[name]), 4),
         )
-        for name, kind in FIGURES
+        for name, kind in CARD_METRICS
         if report.get(name) is not None
     ]
 
@@ -133,9 +133,9 @@ def _model_card(folder: Path, card: MixtureCard, licence: str | None, figures: S
     """What the hub reads of the card."""
     kind = () if card.language else ("sentiment-analysis",)
     return ModelCardData(
-        license=licence or UNSAID,
+        license=licence or UNSPECIFIED_LICENSE,
         license_name=None if licence else "see-license-file",
-        license_link=None if licence else LICENCE,
+        license_link=None if licence else LICENSE_FILE,
         base_model=hub_name(card.backbone),
         library_name="finmoe",
         pipeline_tag="text-generation" if card.language else "text-classification",

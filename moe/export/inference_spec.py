@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from experts.atomic_io import write_json
 from experts.safetensors_io import save_tensors
-from moe.export.selection import Choice, Source, heads_of
+from moe.export.selection import AdapterSpec, ExportSource, heads_for
 from moe.inference.predictor import POLARITY_LABELS
 from moe.model.heads import Heads, head_key
 
-READING, HEADS = "reading.json", "heads.safetensors"
+SPEC_FILE, HEADS_FILE = "reading.json", "heads.safetensors"
 
 
-class TaskReading(BaseModel):
+class TaskInferenceSpec(BaseModel):
     """One task's answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +29,7 @@ class TaskReading(BaseModel):
     sign: tuple[str, str] | None = Field(description="its negative and its positive label, if it has such")
 
 
-class DomainReading(BaseModel):
+class DomainInferenceSpec(BaseModel):
     """One domain; its place in the list is its number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +39,7 @@ class DomainReading(BaseModel):
     task: str | None = Field(description="the task that answers where this domain is the most probable")
 
 
-class Reading(BaseModel):
+class InferenceSpec(BaseModel):
     """What `reading.json` holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,18 +48,18 @@ class Reading(BaseModel):
     max_length: int = Field(description="tokens that a text is cut to, special ones included")
     pooling: str = Field(description="`mean` of the real tokens' states, or the `last` one's")
     experts: tuple[str, ...] = Field(description="in the order of the shares")
-    domains: tuple[DomainReading, ...]
-    tasks: dict[str, TaskReading]
+    domains: tuple[DomainInferenceSpec, ...]
+    tasks: dict[str, TaskInferenceSpec]
     heads: dict[str, str] = Field(description="by class head, where its tensors stand in heads.safetensors")
     polarity: str | None = Field(description="how the polarity head's output is bounded; None where there is none")
 
 
-def reading_of(source: Source) -> Reading:
+def build_inference_spec(source: ExportSource) -> InferenceSpec:
     """How a model's scores are read."""
     model = source.model
     space, calibration = model.labels, source.calibration
     tasks = {
-        task: TaskReading(
+        task: TaskInferenceSpec(
             labels=tuple(label for label, own in zip(space.heads[head], space.mask(task), strict=True) if own),
             domain=space.domain_by_task[task],
             head=head,
@@ -70,11 +70,11 @@ def reading_of(source: Source) -> Reading:
         for task, head in space.head_by_task.items()
     }
     domains = tuple(
-        DomainReading(name=one.name, experts=one.expert_names, task=next(iter(space.tasks_of(one.name)), None))
+        DomainInferenceSpec(name=one.name, experts=one.expert_names, task=next(iter(space.tasks_of(one.name)), None))
         for one in model.trained_domains
     )
     bound = _bound(source)
-    return Reading(
+    return InferenceSpec(
         template=source.template,
         max_length=source.max_length,
         pooling=model.pooling,
@@ -86,16 +86,16 @@ def reading_of(source: Source) -> Reading:
     )
 
 
-def _bound(source: Source) -> str | None:
+def _bound(source: ExportSource) -> str | None:
     heads = next((one for one in source.model.heads.modules() if isinstance(one, Heads)), None)
     return heads.bound if heads is not None and heads.polarity is not None else None
 
 
-def write_heads(folder: Path, source: Source, choice: Choice) -> bool:
+def write_heads(folder: Path, source: ExportSource, choice: AdapterSpec) -> bool:
     """Write the heads that answer for a choice, and how they are read; False where there are none."""
-    heads = heads_of(source.model, choice)
+    heads = heads_for(source.model, choice)
     if heads is None:
         return False
-    save_tensors(folder / HEADS, heads.state_dict())
-    write_json(folder / READING, reading_of(source).model_dump(mode="json"))
+    save_tensors(folder / HEADS_FILE, heads.state_dict())
+    write_json(folder / SPEC_FILE, build_inference_spec(source).model_dump(mode="json"))
     return True

@@ -21,16 +21,16 @@ from experts.lora_delta import LowRankUpdate
 from moe.console import info
 from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
-from moe.export.peft import said_of
-from moe.export.selection import Choice, Source, own_update, whole_update
+from moe.export.peft import describe_spec
+from moe.export.selection import AdapterSpec, ExportSource, adapter_update, pinned_update
 from moe.model.backbone import BackboneSettings, load_backbone, read_backbone_config
 
-FEW_BITS = torch.bfloat16
+DEQUANTIZED_DTYPE = torch.bfloat16
 """What weights of few bits become before an expert is folded into them: the precision that they were computed in."""
 
 
-def write_dense(
-    out: Path, source: Source, settings: BackboneSettings, choice: Choice, quantized: bool, overwrite: bool
+def write_merged_weights(
+    out: Path, source: ExportSource, settings: BackboneSettings, choice: AdapterSpec, quantized: bool, overwrite: bool
 ) -> dict[str, Any]:
     """Write the folder, whole or not at all. The opened model is used up.
 
@@ -53,8 +53,8 @@ def write_dense(
     found: dict[str, Any] = {"name": choice.name}
     with atomic_folder(out, overwrite) as temporary:
         found["heads"] = write_heads(temporary, source, choice)
-        update = whole_update(source.model, choice)
-        whole = fold(source, choice)
+        update = pinned_update(source.model, choice)
+        whole = merge_into_backbone(source, choice)
         whole.config.use_cache = getattr(read_backbone_config(settings), "use_cache", None)
         if quantized:
             found["lost"] = _write_rounded(temporary, whole, source, settings, update)
@@ -67,16 +67,16 @@ def write_dense(
     return found
 
 
-def fold(source: Source, choice: Choice) -> PreTrainedModel:
+def merge_into_backbone(source: ExportSource, choice: AdapterSpec) -> PreTrainedModel:
     """The backbone, with its own head where it has one, and the choice in its weights; the mixture is used up."""
     model, head = source.model, source.model.loaded_backbone.lm_head
     whole: PreTrainedModel = head.model if head else model.backbone
-    update = own_update(model, choice)
+    update = adapter_update(model, choice)
     shared = [name for name in model.bank.shared_experts if name in choice.weights]
     model.bank.disabled = tuple(shared)  # a shared expert by itself is not to be there twice
     if getattr(whole, "hf_quantizer", None) is not None:
-        whole.dequantize(dtype=FEW_BITS)
-        whole.to(FEW_BITS)  # type: ignore[arg-type]
+        whole.dequantize(dtype=DEQUANTIZED_DTYPE)
+        whole.to(DEQUANTIZED_DTYPE)  # type: ignore[arg-type]
     with model.bank.override_adapter(update):
         model.bank.set_gates(None)
         model.bank.merge_and_unload()
@@ -84,7 +84,7 @@ def fold(source: Source, choice: Choice) -> PreTrainedModel:
 
 
 def _write_rounded(
-    folder: Path, whole: PreTrainedModel, source: Source, settings: BackboneSettings, update: LowRankUpdate
+    folder: Path, whole: PreTrainedModel, source: ExportSource, settings: BackboneSettings, update: LowRankUpdate
 ) -> float:
     """Write the folded weights in few bits again; the rounding's size as a share of the update's."""
     with TemporaryDirectory(dir=folder.parent) as plain:
@@ -114,7 +114,7 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight  # (D_out, D_in)
 
 
-def _readme(source: Source, choice: Choice, found: dict[str, Any]) -> str:
+def _readme(source: ExportSource, choice: AdapterSpec, found: dict[str, Any]) -> str:
     kind = "AutoModelForCausalLM" if source.causal else "AutoModelForMaskedLM" if source.language else "AutoModel"
     always = [name for name in source.model.bank.shared_experts if name not in choice.weights]
     shared = f" and the shared expert {', '.join(always)}" if always else ""
@@ -126,7 +126,7 @@ tags: [finance, finmoe]
 ---
 # {choice.name}, folded
 
-`{public_name(source.model.loaded_backbone.id)}` with {said_of(choice)}{shared} in its weights ({found["dtype"]}).
+`{public_name(source.model.loaded_backbone.id)}` with {describe_spec(choice)}{shared} in its weights ({found["dtype"]}).
 It computes what the mixture does when it is pinned there; the router is not in it.
 
 ```python

@@ -21,25 +21,25 @@ from transformers import PreTrainedTokenizerFast
 
 from experts.atomic_io import atomic_folder, write_json, write_text
 from experts.errors import Fault
-from moe.export.inference_spec import READING, Reading, reading_of
-from moe.export.selection import Source
+from moe.export.inference_spec import SPEC_FILE, InferenceSpec, build_inference_spec
+from moe.export.selection import ExportSource
 from moe.inference.predictor import Predictor
 from moe.model.mixture import Mixture, allowed_experts
 
-GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
-MODULES = ("onnx", "onnxscript", "onnxruntime")
-CLOSE = 1e-4
+ONNX_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
+REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
 """How far the graph's numbers may be from torch's."""
-_TRIED = ("Profit rose.", "The bank said that sales fell in the third quarter, and that it cut its outlook.", "up")
+CHECK_TEXTS = ("Profit rose.", "The bank said that sales fell in the third quarter, and that it cut its outlook.", "up")
 
 
-class Scored(nn.Module):
+class MixtureGraph(nn.Module):
     """A mixture as a graph sees it: token ids (B, T), mask (B, T) and domains (B,) to named outputs.
 
     A domain is a number of `reading.json`'s list, whose experts alone then answer; −1 leaves that text to the router.
     """
 
-    def __init__(self, model: Mixture, reading: Reading) -> None:
+    def __init__(self, model: Mixture, reading: InferenceSpec) -> None:
         super().__init__()
         self.model, self.reading = model, reading
 
@@ -57,7 +57,7 @@ class Scored(nn.Module):
         return found
 
 
-def _polarities(head: Tensor | None, probabilities: dict[str, Tensor], reading: Reading) -> dict[str, Tensor]:
+def _polarities(head: Tensor | None, probabilities: dict[str, Tensor], reading: InferenceSpec) -> dict[str, Tensor]:
     """The head's polarity (B,), else each task's p(positive) − p(negative)."""
     if head is not None:
         return {"polarity": head.float().clamp(-1.0, 1.0)}
@@ -70,7 +70,7 @@ def _polarities(head: Tensor | None, probabilities: dict[str, Tensor], reading: 
     return found
 
 
-def write_graph(out: Path, source: Source, overwrite: bool) -> dict[str, Any]:
+def write_onnx(out: Path, source: ExportSource, overwrite: bool) -> dict[str, Any]:
     """Write graph, tokenizer and reading, whole or not at all, held against torch before it is kept.
 
     Returns:
@@ -79,32 +79,32 @@ def write_graph(out: Path, source: Source, overwrite: bool) -> dict[str, Any]:
     Raises:
         Fault: when a package is missing, the model cannot become a graph, or the folder cannot be written.
     """
-    check_graph(source)
+    check_graph_support(source)
     with atomic_folder(out, overwrite) as temporary:
-        return fill(temporary, source)
+        return write_graph_files(temporary, source)
 
 
-def fill(folder: Path, source: Source) -> dict[str, Any]:
-    """What `write_graph` writes, into a folder that another makes whole."""
-    reading = reading_of(source)
-    module = Scored(source.model, reading).eval()
+def write_graph_files(folder: Path, source: ExportSource) -> dict[str, Any]:
+    """What `write_onnx` writes, into a folder that another makes whole."""
+    reading = build_inference_spec(source)
+    module = MixtureGraph(source.model, reading).eval()
     inputs = ("input_ids", "attention_mask") + (("domain",) if source.model.active_expert is None else ())
-    outputs = _export(module, inputs, folder / GRAPH)
-    _write_tokenizer(folder / TOKENIZER, source)
-    write_json(folder / READING, reading.model_dump(mode="json") | {"inputs": inputs, "outputs": outputs})
+    outputs = _export(module, inputs, folder / ONNX_FILE)
+    _write_tokenizer(folder / TOKENIZER_FILE, source)
+    write_json(folder / SPEC_FILE, reading.model_dump(mode="json") | {"inputs": inputs, "outputs": outputs})
     write_text(folder / "README.md", _readme(source, inputs, outputs))
-    difference = _held_against_torch(module, source, inputs, outputs, folder / GRAPH)
+    difference = _held_against_torch(module, source, inputs, outputs, folder / ONNX_FILE)
     return {"inputs": list(inputs), "outputs": list(outputs), "difference": difference}
 
 
-def check_graph(source: Source) -> None:
+def check_graph_support(source: ExportSource) -> None:
     """Refuse what cannot become a graph, before anything heavy is done.
 
     Raises:
         Fault: naming what stands in the way.
     """
-    for name in MODULES:
-        need(name, "pip install 'finmoe[export]'")
+    for name in REQUIRED_PACKAGES:
+        import_package(name, "pip install 'finmoe[export]'")
     if source.language:
         raise Fault(
             "a mixture that gives labels, to make a graph of",
@@ -121,7 +121,7 @@ def check_graph(source: Source) -> None:
         raise Fault("a tokenizer that the package tokenizers can save", "a slow one", "name a backbone with a fast one")
 
 
-def need(module: str, remedy: str) -> Any:
+def import_package(module: str, remedy: str) -> Any:
     """A package that is not always there.
 
     Raises:
@@ -133,7 +133,7 @@ def need(module: str, remedy: str) -> Any:
         raise Fault(f"the package {module}, which this export needs", "none installed", f"run: {remedy}") from error
 
 
-def _export(module: Scored, inputs: Sequence[str], path: Path) -> tuple[str, ...]:
+def _export(module: MixtureGraph, inputs: Sequence[str], path: Path) -> tuple[str, ...]:
     """Write the graph with free batch and length; the names of its outputs."""
     ids = torch.arange(5 * 7).reshape(5, 7) % 5 + 5  # (B, T), sizes that nothing else in the model has
     given = (ids, torch.ones_like(ids), torch.full((5,), -1))[: len(inputs)]
@@ -183,7 +183,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _write_tokenizer(path: Path, source: Source) -> None:
+def _write_tokenizer(path: Path, source: ExportSource) -> None:
     """The tokenizer with its own cut and padding in it, so that it gives what the graph reads."""
     tokenizer = source.model.loaded_backbone.tokenizer
     core = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
@@ -193,16 +193,16 @@ def _write_tokenizer(path: Path, source: Source) -> None:
 
 
 def _held_against_torch(
-    module: Scored, source: Source, inputs: Sequence[str], outputs: Sequence[str], path: Path
+    module: MixtureGraph, source: ExportSource, inputs: Sequence[str], outputs: Sequence[str], path: Path
 ) -> float:
     """The largest difference of the graph's numbers from torch's, in batches of several sizes and lengths.
 
     Raises:
-        Fault: when it is larger than `CLOSE`.
+        Fault: when it is larger than `TOLERANCE`.
     """
-    session = session_of(path)
+    session = load_onnx_session(path)
     predictor = Predictor(source.model, source.template, source.max_length)
-    ids = [predictor._tokens([text])[0][0] for text in _TRIED]
+    ids = [predictor._tokens([text])[0][0] for text in CHECK_TEXTS]
     largest = 0.0
     for batch in (np.array([0]), np.array([2, 1]), np.array([1, 0, 2, 0])):
         padded, mask = predictor.pad(ids, batch)  # (B, T) each
@@ -213,14 +213,14 @@ def _held_against_torch(
         theirs = session.run(list(outputs), dict(zip(inputs, (one.numpy() for one in given), strict=True)))
         pairs = zip(ours.values(), theirs, strict=True)
         largest = max(largest, *(float(np.abs(a.numpy() - b).max()) for a, b in pairs))
-    if not largest <= CLOSE:
-        raise Fault(f"a graph that computes what torch does, to {CLOSE:g}", f"{largest:.1g}", "tell us, with the model")
+    if not largest <= TOLERANCE:
+        raise Fault(f"a graph that computes what torch does, to {TOLERANCE:g}", f"{largest:.1g}", "tell us, with the model")
     return largest
 
 
-def session_of(path: Path, threads: int | None = None) -> Any:
+def load_onnx_session(path: Path, threads: int | None = None) -> Any:
     """An onnxruntime session of a graph, on the CPU."""
-    onnxruntime = need("onnxruntime", "pip install 'finmoe[export]'")
+    onnxruntime = import_package("onnxruntime", "pip install 'finmoe[export]'")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
@@ -228,23 +228,23 @@ def session_of(path: Path, threads: int | None = None) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _readme(source: Source, inputs: Sequence[str], outputs: Sequence[str]) -> str:
-    domains = ", ".join(f"{i} {one.name}" for i, one in enumerate(reading_of(source).domains))
+def _readme(source: ExportSource, inputs: Sequence[str], outputs: Sequence[str]) -> str:
+    domains = ", ".join(f"{i} {one.name}" for i, one in enumerate(build_inference_spec(source).domains))
     pin = f"\n`domain` pins a text to a domain's experts ({domains}); −1 leaves it to the router.\n"
     return f"""# {source.folder.name} as a graph
 
-`{GRAPH}` is the whole mixture: backbone, experts, router and heads. Inputs: {", ".join(inputs)} (int64, any number of
+`{ONNX_FILE}` is the whole mixture: backbone, experts, router and heads. Inputs: {", ".join(inputs)} (int64, any number of
 texts and tokens). Outputs: {", ".join(outputs)}.
 {pin if "domain" in inputs else ""}
-`{TOKENIZER}` cuts and pads as the graph wants it; `{READING}` names template, labels, experts and temperatures.
+`{TOKENIZER_FILE}` cuts and pads as the graph wants it; `{SPEC_FILE}` names template, labels, experts and temperatures.
 """
 
 
-MODEL = "openvino_model.xml"
-REMEDY = "pip install openvino"
+OPENVINO_FILE = "openvino_model.xml"
+INSTALL_OPENVINO = "pip install openvino"
 
 
-def write_openvino(out: Path, source: Source, overwrite: bool) -> dict[str, Any]:
+def write_openvino(out: Path, source: ExportSource, overwrite: bool) -> dict[str, Any]:
     """Write `openvino_model.xml` and `.bin` in whole precision, tokenizer and reading, whole or not at all.
 
     Returns:
@@ -253,26 +253,26 @@ def write_openvino(out: Path, source: Source, overwrite: bool) -> dict[str, Any]
     Raises:
         Fault: as `moe.export.onnx.write_graph`.
     """
-    need("openvino", REMEDY)
-    check_graph(source)
+    import_package("openvino", INSTALL_OPENVINO)
+    check_graph_support(source)
     with atomic_folder(out, overwrite) as temporary:
-        found = fill(temporary, source)
-        convert(temporary / GRAPH, temporary / MODEL)
-        for path in temporary.glob(f"{GRAPH}*"):
+        found = write_graph_files(temporary, source)
+        convert_to_openvino(temporary / ONNX_FILE, temporary / OPENVINO_FILE)
+        for path in temporary.glob(f"{ONNX_FILE}*"):
             path.unlink()
         readme = (temporary / "README.md").read_text(encoding="utf-8")
-        write_text(temporary / "README.md", readme.replace(GRAPH, MODEL))
+        write_text(temporary / "README.md", readme.replace(ONNX_FILE, OPENVINO_FILE))
     return found
 
 
-def convert(graph: Path, target: Path) -> None:
+def convert_to_openvino(graph: Path, target: Path) -> None:
     """Make OpenVINO's form of an ONNX graph, in the same precision."""
-    openvino = need("openvino", REMEDY)
+    openvino = import_package("openvino", INSTALL_OPENVINO)
     openvino.save_model(openvino.convert_model(str(graph)), str(target), compress_to_fp16=False)
 
 
-def compiled(path: Path, threads: int | None = None) -> Any:
+def load_openvino_model(path: Path, threads: int | None = None) -> Any:
     """A model of OpenVINO's, ready to run on the CPU in whole precision."""
-    core = need("openvino", REMEDY).Core()
+    core = import_package("openvino", INSTALL_OPENVINO).Core()
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     return core.compile_model(str(path), "CPU", how | ({"INFERENCE_NUM_THREADS": threads} if threads else {}))

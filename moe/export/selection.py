@@ -18,7 +18,7 @@ from moe.model.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """An opened model folder.
 
     Args:
@@ -52,18 +52,18 @@ class Source:
         return tuple(self.model.bank.adapters)
 
 
-def open_source(folder: Path, sets: Sequence[str]) -> Source:
+def load_export_source(folder: Path, sets: Sequence[str]) -> ExportSource:
     """A mixture or one expert, of labels or of language.
 
     Raises:
         Fault: when the folder is missing, broken, or made for another backbone.
     """
     model, template, length = load_any_model(folder, sets)
-    return Source(folder, model, template, length, read_calibration(folder))
+    return ExportSource(folder, model, template, length, read_calibration(folder))
 
 
 @dataclass(frozen=True)
-class Choice:
+class AdapterSpec:
     """What becomes one adapter.
 
     Args:
@@ -81,7 +81,7 @@ class Choice:
     rank: int | None = None
 
 
-def alone(model: Mixture, names: Sequence[str]) -> list[Choice]:
+def single_expert_specs(model: Mixture, names: Sequence[str]) -> list[AdapterSpec]:
     """The named experts, each by itself; all, where none is named.
 
     Raises:
@@ -90,12 +90,12 @@ def alone(model: Mixture, names: Sequence[str]) -> list[Choice]:
     known = tuple(model.bank.adapters)
     for name in names:
         _check_known(name, known)
-    return [Choice(name, {name: 1.0}) for name in names or known]
+    return [AdapterSpec(name, {name: 1.0}) for name in names or known]
 
 
-def together(
+def merged_expert_spec(
     model: Mixture, method: str, weights: str | None, density: float | None = None, rank: int | None = None
-) -> Choice:
+) -> AdapterSpec:
     """Routed experts weighed into one.
 
     Args:
@@ -115,7 +115,7 @@ def together(
         )
     if rank is not None and not (method.endswith("svd") and rank > 0):
         raise Fault("--rank above 0, for methods that end in svd", f"{rank} for {method}", "leave it out")
-    return Choice(f"merged-{method.replace('_', '-')}", given, method, DEFAULT_DENSITY if density is None else density, rank)
+    return AdapterSpec(f"merged-{method.replace('_', '-')}", given, method, DEFAULT_DENSITY if density is None else density, rank)
 
 
 def _parsed(weights: str, known: Sequence[str]) -> dict[str, float]:
@@ -137,7 +137,7 @@ def _check_known(name: str, known: Sequence[str]) -> None:
         raise Fault(f"one of the experts {', '.join(known)}", repr(name), suggest(name, known))
 
 
-def own_update(model: Mixture, choice: Choice) -> LowRankUpdate:
+def adapter_update(model: Mixture, choice: AdapterSpec) -> LowRankUpdate:
     """The chosen experts' update, without the shared ones that are always on."""
     bank = model.bank
     if choice.method is None:
@@ -146,13 +146,13 @@ def own_update(model: Mixture, choice: Choice) -> LowRankUpdate:
     return merge_updates(updates, choice.weights, choice.method, bank.base_layers, choice.density, choice.rank)
 
 
-def whole_update(model: Mixture, choice: Choice) -> LowRankUpdate:
+def pinned_update(model: Mixture, choice: AdapterSpec) -> LowRankUpdate:
     """What a mixture pinned to the choice adds to its backbone: the choice's update and the shared experts'."""
     shared = [name for name in model.bank.shared_experts if name not in choice.weights]
-    return sum_updates([own_update(model, choice), *(model.bank.low_rank_update(name) for name in shared)])
+    return sum_updates([adapter_update(model, choice), *(model.bank.low_rank_update(name) for name in shared)])
 
 
-def heads_of(model: Mixture, choice: Choice) -> Heads | None:
+def heads_for(model: Mixture, choice: AdapterSpec) -> Heads | None:
     """The heads that answer for a choice: the mixture's, or the chosen experts' own by their weights' shares.
 
     Exact for one expert, and for linear heads; None for a language model, and for a shared expert of a mixture whose

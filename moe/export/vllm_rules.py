@@ -7,22 +7,22 @@ The rules are those of vLLM 0.26 and of its main branch later in 2026 (`vllm/lor
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-RULES = "vLLM 0.26"
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_VERSION = "vLLM 0.26"
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` may be; an adapter's own rank is any up to it."""
-REQUIRED = ("r", "lora_alpha", "target_modules")
-PLAIN_INIT = (True, False, None, "gaussian", "orthogonal")
-PREFIX, ENDS = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
+REQUIRED_KEYS = ("r", "lora_alpha", "target_modules")
+SUPPORTED_INITS = (True, False, None, "gaussian", "orthogonal")
+KEY_PREFIX, LORA_SUFFIXES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def least_max_rank(rank: int) -> int | None:
+def smallest_max_lora_rank(rank: int) -> int | None:
     """The smallest `--max-lora-rank` that admits a rank; None where none does."""
-    return next((one for one in RANKS if one >= rank), None)
+    return next((one for one in MAX_LORA_RANKS if one >= rank), None)
 
 
-def violations(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
+def find_violations(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
     """Every rule that an adapter breaks, in sentences; none where vLLM loads it and computes what PEFT computes.
 
     Args:
@@ -35,7 +35,7 @@ def violations(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
 def _of_config(config: Mapping[str, Any]) -> Iterator[str]:
     if config.get("peft_type") != "LORA":
         yield f"peft_type is {config.get('peft_type')!r}: only LORA is read"
-    for name in REQUIRED:
+    for name in REQUIRED_KEYS:
         if config.get(name) in (None, [], ""):
             yield f"{name} is missing"
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
@@ -49,7 +49,7 @@ def _of_config(config: Mapping[str, Any]) -> Iterator[str]:
     for name in ("rank_pattern", "alpha_pattern"):
         if config.get(name):
             yield f"{name} is not read: every layer is scaled alike"
-    if config.get("init_lora_weights") not in PLAIN_INIT:
+    if config.get("init_lora_weights") not in SUPPORTED_INITS:
         yield f"init_lora_weights={config['init_lora_weights']!r} changes the weights that vLLM loads unchanged"
 
 
@@ -57,13 +57,13 @@ def _of_names(shapes: Shapes) -> Iterator[str]:
     if not shapes:
         yield "no tensors"
     for name in shapes:
-        if not name.endswith(ENDS):
+        if not name.endswith(LORA_SUFFIXES):
             yield f"{name} is no lora_A.weight or lora_B.weight of a layer"
-        elif not name.startswith(PREFIX):
-            yield f"{name} does not start with {PREFIX}"
-    layers = {name.removesuffix(end) for name in shapes for end in ENDS if name.endswith(end)}
+        elif not name.startswith(KEY_PREFIX):
+            yield f"{name} does not start with {KEY_PREFIX}"
+    layers = {name.removesuffix(end) for name in shapes for end in LORA_SUFFIXES if name.endswith(end)}
     for layer in sorted(layers):
-        for end in ENDS:
+        for end in LORA_SUFFIXES:
             if layer + end not in shapes:
                 yield f"{layer}{end} is missing"
 
@@ -73,9 +73,9 @@ def _of_ranks(config: Mapping[str, Any], shapes: Shapes) -> Iterator[str]:
     if not isinstance(rank, int) or rank < 1:
         yield f"r is {rank!r}: a whole number from 1 is needed"
         return
-    if rank > RANKS[-1]:
-        yield f"r is {rank}: --max-lora-rank ends at {RANKS[-1]}"
+    if rank > MAX_LORA_RANKS[-1]:
+        yield f"r is {rank}: --max-lora-rank ends at {MAX_LORA_RANKS[-1]}"
     for name, shape in shapes.items():
-        own = shape[0] if name.endswith(ENDS[0]) else shape[-1] if name.endswith(ENDS[1]) else rank
+        own = shape[0] if name.endswith(LORA_SUFFIXES[0]) else shape[-1] if name.endswith(LORA_SUFFIXES[1]) else rank
         if own != rank:
             yield f"{name} has rank {own}, not {rank}: its scaling would be another"

@@ -9,23 +9,23 @@ import hmac
 import secrets
 from collections.abc import Mapping
 
-MARK = "moe_"
+KEY_PREFIX = "moe_"
 """What a key begins with, so that a leaked one can be found by its look."""
 
 
-def new_key() -> dict[str, str]:
+def generate_key() -> dict[str, str]:
     """A fresh key, and the hash that goes into the settings."""
-    key = MARK + secrets.token_urlsafe(32)
-    return {"key": key, "sha256": hash_of(key)}
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    return {"key": key, "sha256": hash_key(key)}
 
 
-def hash_of(key: str) -> str:
+def hash_key(key: str) -> str:
     """The hash by which a key is known."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def owner_of(key: str, keys: Mapping[str, str]) -> str | None:
+def find_key_owner(key: str, keys: Mapping[str, str]) -> str | None:
     """Whose key it is, None of nobody's; every hash is compared, each in constant time."""
-    shown = hash_of(key)
+    shown = hash_key(key)
     same = [name for name, known in keys.items() if hmac.compare_digest(shown, known)]
     return same[0] if same else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from experts.errors import Fault
-from moe.serve.errors import Refused
+from moe.serve.errors import RequestError
 
 
 class Engine(Protocol):
@@ -97,7 +97,7 @@ class Batcher:
         if self.waiting and self.waiting + texts > self.most:
             found = f"{self.waiting} that wait, and {texts} more"
             later = {"Retry-After": str(self.seconds_to_wait())}
-            raise Refused(503, Fault(f"room for texts in a queue of {self.most}", found, "ask again later"), later)
+            raise RequestError(503, Fault(f"room for texts in a queue of {self.most}", found, "ask again later"), later)
         job = _Job(asked, texts, self.engine.weigh(asked), time.monotonic(), asyncio.get_running_loop().create_future())
         self._queue.append(job)
         self.waiting, self._tokens = self.waiting + texts, self._tokens + job.tokens

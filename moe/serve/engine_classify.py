@@ -10,14 +10,14 @@ from typing import Any
 from experts.errors import Fault
 from moe.inference.predictor import Predictor, Routing
 from moe.inference.stream import predict_each, to_row
-from moe.serve.errors import Refused, refuse_unknown
+from moe.serve.errors import RequestError, check_known_name
 
-PASSES = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
-BYTES = 4  # a token, about
+PASSES_PER_BATCH = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
+BYTES_PER_TOKEN = 4  # a token, about
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClassifyRequest:
     """What one request asks: texts, and how all of them are answered; see `moe.inference.stream`."""
 
     texts: tuple[str, ...]
@@ -27,7 +27,7 @@ class Asked:
     abstain: float | None = None
 
 
-class Labelling:
+class ClassifyEngine:
     """Answers texts with one loaded model.
 
     Args:
@@ -38,21 +38,21 @@ class Labelling:
 
     def __init__(self, predictor: Predictor, model: str, budget: int | None = None) -> None:
         self.predictor, self.model = predictor, model
-        self.budget = budget or PASSES * predictor.batch_tokens
+        self.budget = budget or PASSES_PER_BATCH * predictor.batch_tokens
 
-    def weigh(self, asked: Asked) -> int:
+    def weigh(self, asked: ClassifyRequest) -> int:
         """About how many tokens its texts have, as far as they are read."""
-        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES) for text in asked.texts)
+        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES_PER_TOKEN) for text in asked.texts)
 
-    def answer(self, asked: Sequence[Asked]) -> list[Any]:
+    def answer(self, asked: Sequence[ClassifyRequest]) -> list[Any]:
         """A body of an answer for each, or why there is none; what fails together is tried again one by one."""
         results: list[Any] = [None] * len(asked)
         ways: dict[tuple[Routing, float | None], list[int]] = {}
         for place, one in enumerate(asked):
             try:
                 self.refuse(one)
-            except (Refused, Fault) as error:
-                results[place] = error if isinstance(error, Refused) else Refused(409, error)
+            except (RequestError, Fault) as error:
+                results[place] = error if isinstance(error, RequestError) else RequestError(409, error)
             else:
                 ways.setdefault((one.routing, one.abstain), []).append(place)
         for places in ways.values():
@@ -60,7 +60,7 @@ class Labelling:
                 results[place] = result
         return results
 
-    def refuse(self, one: Asked) -> None:
+    def refuse(self, one: ClassifyRequest) -> None:
         """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way.
 
         Raises:
@@ -68,11 +68,11 @@ class Labelling:
             Fault: for what does not go together, or cannot be reached.
         """
         model = self.predictor.model
-        refuse_unknown("domain", one.domain, [domain.name for domain in model.domains])
-        refuse_unknown("task", one.task, list(model.labels.tasks))
+        check_known_name("domain", one.domain, [domain.name for domain in model.domains])
+        check_known_name("task", one.task, list(model.labels.tasks))
         self.predictor.with_options(one.routing, one.abstain).check(one.task, one.domain)
 
-    def _tried(self, asked: Sequence[Asked]) -> list[Any]:
+    def _tried(self, asked: Sequence[ClassifyRequest]) -> list[Any]:
         try:
             return self._together(asked)
         except Exception as error:
@@ -80,7 +80,7 @@ class Labelling:
                 return [error]
             return [result for one in asked for result in self._tried([one])]
 
-    def _together(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    def _together(self, asked: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
         """Requests of one way of asking, their texts in one go."""
         texts = [text for one in asked for text in one.texts]
         domains = [one.domain for one in asked for _ in one.texts]

@@ -12,11 +12,11 @@ from experts.errors import Fault
 from moe.inference.generator import Generator, Sampling
 from moe.inference.predictor import Routing
 from moe.model.mixture import Mixture
-from moe.serve.errors import Refused, refuse_unknown
+from moe.serve.errors import RequestError, check_known_name
 
 
 @dataclass(frozen=True)
-class AskedToWrite:
+class ChatRequest:
     """What one request asks.
 
     Args:
@@ -34,7 +34,7 @@ class AskedToWrite:
 
 
 @dataclass(frozen=True)
-class Said:
+class ChatResult:
     """An answer, what it took, and who gave it."""
 
     model: str
@@ -45,7 +45,7 @@ class Said:
     ended: bool
 
 
-class Writing:
+class GenerateEngine:
     """Answers chats with one loaded mixture over a causal language model.
 
     Args:
@@ -64,25 +64,25 @@ class Writing:
         self.model, self.template, self.name = model, template, name
         self.tokenizer, self.context = first.tokenizer, first.context_length or 0
 
-    def weigh(self, asked: AskedToWrite) -> int:
+    def weigh(self, asked: ChatRequest) -> int:
         """Each fills a batch."""
         return self.budget
 
-    def answer(self, asked: Sequence[AskedToWrite]) -> list[Any]:
+    def answer(self, asked: Sequence[ChatRequest]) -> list[Any]:
         """What is said to each, or why nothing is."""
         return [self._one(one) for one in asked]
 
-    def _one(self, asked: AskedToWrite) -> Any:
+    def _one(self, asked: ChatRequest) -> Any:
         try:
             return self._said(asked)
         except Exception as error:
             if asked.streamer is not None:
                 asked.streamer.on_finalized_text("", stream_end=True)
-            return Refused(409, error) if isinstance(error, Fault) else error
+            return RequestError(409, error) if isinstance(error, Fault) else error
 
-    def _said(self, asked: AskedToWrite) -> Said:
-        refuse_unknown("domain", asked.domain, [domain.name for domain in self.model.domains])
+    def _said(self, asked: ChatRequest) -> ChatResult:
+        check_known_name("domain", asked.domain, [domain.name for domain in self.model.domains])
         generator = Generator(self.model, self.template, asked.sampling, asked.routing == "hard")
         ids = generator.encode(asked.turns)
         (written,) = generator.generate([ids], asked.domain, asked.streamer, asked.stop.is_set)
-        return Said(self.name, written.text, written.routing_weights, len(ids), written.new_tokens, written.finished)
+        return ChatResult(self.name, written.text, written.routing_weights, len(ids), written.new_tokens, written.finished)

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from experts.errors import Fault, suggest
 
-KINDS = {
+ERROR_TYPES = {
     401: "who_are_you",
     403: "forbidden",
     404: "not_found",
@@ -28,10 +28,10 @@ KINDS = {
     503: "busy",
     504: "too_slow",
 }
-OTHER_KINDS = ("string_type", "list_type")
+UNION_ERROR_TYPES = ("string_type", "list_type")
 
 
-class Trouble(BaseModel):
+class ErrorDetail(BaseModel):
     """Why a request was not answered."""
 
     message: str
@@ -41,13 +41,13 @@ class Trouble(BaseModel):
     remedy: str
 
 
-class Refusal(BaseModel):
+class ErrorResponse(BaseModel):
     """The body of every answer that is none."""
 
-    error: Trouble
+    error: ErrorDetail
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is not answered.
 
     Args:
@@ -61,38 +61,38 @@ class Refused(Exception):
         self.status, self.fault, self.headers = status, fault, dict(headers)
 
 
-def refuse_unknown(kind: str, name: str | None, known: Sequence[str]) -> None:
+def check_known_name(kind: str, name: str | None, known: Sequence[str]) -> None:
     """Refuse a domain or a task that the model does not have.
 
     Raises:
         Refused: naming those that it has.
     """
     if name is not None and name not in known:
-        raise Refused(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", suggest(name, known)))
+        raise RequestError(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", suggest(name, known)))
 
 
-def refusal(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:
+def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:
     """A refusal as a response; in ASCII, since names that a client made up may stand in it."""
-    told = {"message": str(fault), "type": KINDS.get(status, "error")}
-    told |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
-    return Response(json.dumps({"error": told}), status, dict(headers), "application/json")
+    error_responses = {"message": str(fault), "type": ERROR_TYPES.get(status, "error")}
+    error_responses |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
+    return Response(json.dumps({"error": error_responses}), status, dict(headers), "application/json")
 
 
-def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses, as OpenAPI describes them."""
-    return {status: {"model": Refusal, "description": KINDS[status].replace("_", " ")} for status in statuses}
+    return {status: {"model": ErrorResponse, "description": ERROR_TYPES[status].replace("_", " ")} for status in statuses}
 
 
-def hang_up(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Have the application answer so whatever goes wrong in it."""
-    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(RequestValidationError, _misread)
     app.add_exception_handler(HTTPException, _plain)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return refusal(error.status, error.fault, error.headers)
+    assert isinstance(error, RequestError)
+    return build_error_response(error.status, error.fault, error.headers)
 
 
 async def _misread(_: Request, error: Exception) -> Response:
@@ -100,19 +100,19 @@ async def _misread(_: Request, error: Exception) -> Response:
     first = min(error.errors(), key=_far)
     names = [str(part) for part in first["loc"][1:]]
     place = ".".join(name[:40] for name in names if name.isidentifier() or name.isdigit()) or "the body"
-    return refusal(422, Fault("a request as /openapi.json describes it", f"{place}: {first['msg']}", "mend it"))
+    return build_error_response(422, Fault("a request as /openapi.json describes it", f"{place}: {first['msg']}", "mend it"))
 
 
 def _far(error: Any) -> tuple[bool, int]:
     """How far an error is from what was meant: of `a text, or several` only one can have been."""
-    return error["type"] in OTHER_KINDS, -len(error["loc"])
+    return error["type"] in UNION_ERROR_TYPES, -len(error["loc"])
 
 
 async def _plain(request: Request, error: Exception) -> Response:
     """What the framework refuses: an address or a method that there is not, a body that no JSON can be made of."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return refusal(422, Fault("a body in JSON", "one that cannot be read as such", "mend it"))
+        return build_error_response(422, Fault("a body in JSON", "one that cannot be read as such", "mend it"))
     expected = {404: "an address that there is", 405: "a method that this address takes"}
     fault = Fault(expected.get(error.status_code, "another request"), error.detail.lower(), "see /openapi.json")
-    return refusal(error.status_code, fault, error.headers or {})
+    return build_error_response(error.status_code, fault, error.headers or {})

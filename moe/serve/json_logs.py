@@ -10,11 +10,11 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-NAME = "moe.serve"
-LOG = logging.getLogger(NAME)
+LOGGER_NAME = "moe.serve"
+LOGGER = logging.getLogger(LOGGER_NAME)
 
 
-class Lines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as a JSON object: time, level, event, and the fields that were given with it."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,16 +33,16 @@ def _trace(record: logging.LogRecord) -> dict[str, Any]:
     return {"error": type(error).__name__, "trace": [f"{one.filename}:{one.lineno} {one.name}" for one in frames]}
 
 
-def write_lines() -> None:
+def configure_logging() -> None:
     """Send our lines, and uvicorn's warnings, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
-    for name, level in ((NAME, logging.INFO), ("uvicorn", logging.WARNING)):
+    handler.setFormatter(JsonFormatter())
+    for name, level in ((LOGGER_NAME, logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
 
 
-def say(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
+def log_event(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
     """Write one line."""
-    LOG.log(level, event, extra={"fields": fields}, exc_info=error)
+    LOGGER.log(level, event, extra={"fields": fields}, exc_info=error)

@@ -16,16 +16,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from experts.errors import Fault
-from moe.serve.auth import owner_of
-from moe.serve.errors import Refused, refusal
-from moe.serve.json_logs import say
+from moe.serve.auth import find_key_owner
+from moe.serve.errors import RequestError, build_error_response
+from moe.serve.json_logs import log_event
 from moe.serve.metrics import Metrics
 from moe.serve.settings import ServeSettings
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
-LOCKED = ("/v1/", "/metrics")
-QUIET = ("/healthz", "/readyz", "/metrics")
-SAFE = {
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+KEY_PROTECTED_PATHS = ("/v1/", "/metrics")
+UNLOGGED_PATHS = ("/healthz", "/readyz", "/metrics")
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -34,7 +34,7 @@ SAFE = {
 }
 
 
-class Guard:
+class AccessMiddleware:
     """Keys, limits of the body, and where a keyless service may be asked from.
 
     Args:
@@ -44,7 +44,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self.app, self.settings = app, settings
-        self.hosts = {*LOCAL, settings.host}
+        self.hosts = {*LOCAL_HOSTS, settings.host}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -53,19 +53,19 @@ class Guard:
         try:
             self._let_in(scope, Headers(scope=scope))
             body = await self._body(Headers(scope=scope), receive)
-        except Refused as no:
-            return await refusal(no.status, no.fault, no.headers)(scope, receive, send)
+        except RequestError as no:
+            return await build_error_response(no.status, no.fault, no.headers)(scope, receive, send)
         return await self.app(scope, _again(body, receive), send)
 
     def _let_in(self, scope: Scope, headers: Headers) -> None:
         if not self.settings.keys:
             return self._refuse_strange_pages(headers)
-        if scope["path"].startswith(LOCKED):
+        if scope["path"].startswith(KEY_PROTECTED_PATHS):
             kind, _, key = headers.get("authorization", "").partition(" ")
-            owner = owner_of(key.strip(), self.settings.keys) if kind.lower() == "bearer" else None
+            owner = find_key_owner(key.strip(), self.settings.keys) if kind.lower() == "bearer" else None
             if owner is None:
                 fault = Fault("Authorization: Bearer KEY, with a key of this service", "none", "send one")
-                raise Refused(401, fault, {"WWW-Authenticate": "Bearer"})
+                raise RequestError(401, fault, {"WWW-Authenticate": "Bearer"})
             scope["asked_by"] = owner
         return None
 
@@ -76,10 +76,10 @@ class Guard:
             Refused: for another name of this machine (DNS rebinding), or a page from elsewhere.
         """
         if _host(headers.get("host", "")) not in self.hosts:
-            raise Refused(403, Fault("a request to localhost", "another name of it", "ask localhost, or use keys"))
+            raise RequestError(403, Fault("a request to localhost", "another name of it", "ask localhost, or use keys"))
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-            raise Refused(403, Fault("a request from no page, or from one of this service", "another's", "use keys"))
+            raise RequestError(403, Fault("a request from no page, or from one of this service", "another's", "use keys"))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body.
@@ -103,11 +103,11 @@ class Guard:
                         return b"".join(parts)
         except TimeoutError as error:
             slow = Fault(f"the whole body within {self.settings.timeout_s:g} s", "a part", "send it faster")
-            raise Refused(408, slow, {"Connection": "close"}) from error
+            raise RequestError(408, slow, {"Connection": "close"}) from error
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, Fault(f"a body of at most {most:,} bytes", "more", "send fewer texts"), {"Connection": "close"})
+def _too_large(most: int) -> RequestError:
+    return RequestError(413, Fault(f"a body of at most {most:,} bytes", "more", "send fewer texts"), {"Connection": "close"})
 
 
 def _host(header: str) -> str | None:
@@ -127,7 +127,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return message
 
 
-class Watch:
+class TelemetryMiddleware:
     """A number for each request, headers that keep browsers careful, a line in the log, and the metrics.
 
     Args:
@@ -158,14 +158,14 @@ class Watch:
         try:
             await self.app(scope, receive, out)
         except Exception as error:
-            say("error", logging.ERROR, error, request=number)
+            log_event("error", logging.ERROR, error, request=number)
             if not seen["status"]:
                 fault = Fault("an answer", "an error of ours", f"tell whoever runs this: {number}")
-                await refusal(500, fault)(scope, receive, out)
+                await build_error_response(500, fault)(scope, receive, out)
         self._note(scope, seen["status"] or 499, time.perf_counter() - start, number)
 
     def _dress(self, headers: MutableHeaders, number: str) -> None:
-        for name, value in SAFE.items():
+        for name, value in SECURITY_HEADERS.items():
             headers.setdefault(name, value)
         headers["X-Request-Id"] = number
         if not self.alive():
@@ -175,9 +175,9 @@ class Watch:
         path = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.latency.labels(path).observe(seconds)
-        if path in QUIET and status < 400:
+        if path in UNLOGGED_PATHS and status < 400:
             return
         fields: dict[str, Any] = {"path": path, "status": status, "ms": round(seconds * 1000, 1), "request": number}
         fields |= {"method": scope["method"]} if scope["method"] in ("GET", "POST") else {}
         fields |= {name: scope[name] for name in ("asked_by", "texts") if name in scope}
-        say("request", **fields)
+        log_event("request", **fields)

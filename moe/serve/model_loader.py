@@ -13,17 +13,17 @@ from experts.atomic_io import MANIFEST, read_manifest, sha256_of
 from experts.errors import Fault
 from experts.expert_io import ADAPTER
 from experts.expert_io import CARD as EXPERT_CARD
-from moe.inference.loading import ModelLoader, resolve_model_folder, is_language_model, load_language_model
+from moe.inference.loading import ModelLoader, find_model_folder, is_language_model, load_language_model
 from moe.integrity import verify
 from moe.model.mixture import Mixture
 from moe.serve.batching import Engine
-from moe.serve.engine_classify import Asked, Labelling
-from moe.serve.engine_explain import Reasoning
-from moe.serve.engine_generate import Writing
+from moe.serve.engine_classify import ClassifyRequest, ClassifyEngine
+from moe.serve.engine_explain import ExplainEngine
+from moe.serve.engine_generate import GenerateEngine
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """Where the model is read from, now and when it is read again.
 
     Args:
@@ -38,8 +38,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model that answers, and what is told of it (`moe.serve.schemas.ModelTold`)."""
+class ServedModel:
+    """A model that answers, and what is told of it (`moe.serve.schemas.ModelInfo`)."""
 
     engine: Engine
     told: dict[str, Any]
@@ -50,13 +50,13 @@ class Served:
         return str(self.told["sha256"])
 
 
-def open_served(place: Place) -> Served:
+def load_served_model(place: ModelLocation) -> ServedModel:
     """Verify and load a model, and ask it once.
 
     Raises:
         Fault: when it is not whole, cannot be loaded, or does not answer.
     """
-    folder = resolve_model_folder(place.path, place.sets)
+    folder = find_model_folder(place.path, place.sets)
     _refuse_broken(folder)
     sha256 = sha256_of(folder / MANIFEST)
     served = _language(folder, place, sha256) if is_language_model(folder) else _labels(folder, place, sha256)
@@ -72,21 +72,21 @@ def _refuse_broken(folder: Path) -> None:
         raise Fault(f"a whole model at {folder}", f"{faults[0]}{more}", f"see moe verify {folder}")
 
 
-def _labels(folder: Path, place: Place, sha256: str) -> Served:
+def _labels(folder: Path, place: ModelLocation, sha256: str) -> ServedModel:
     predictor = ModelLoader(folder, place.sets).load()
-    engine = Reasoning(Labelling(predictor, sha256, place.budget))
-    _tried(engine.answer([Asked(("The first text.",))]))
+    engine = ExplainEngine(ClassifyEngine(predictor, sha256, place.budget))
+    _tried(engine.answer([ClassifyRequest(("The first text.",))]))
     extra = {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
-    return Served(engine, _told(folder, sha256, predictor.model) | extra)
+    return ServedModel(engine, _told(folder, sha256, predictor.model) | extra)
 
 
-def _language(folder: Path, place: Place, sha256: str) -> Served:
+def _language(folder: Path, place: ModelLocation, sha256: str) -> ServedModel:
     if place.sets:
         raise Fault("no --set for a language model", place.sets[0], "leave it out")
     model, template = load_language_model(folder)
-    engine = Writing(model, template, sha256)
+    engine = GenerateEngine(model, template, sha256)
     extra = {"answers": "language", "max_length": engine.context, "calibrated": False}
-    return Served(engine, _told(folder, sha256, model) | extra)
+    return ServedModel(engine, _told(folder, sha256, model) | extra)
 
 
 def _tried(results: Sequence[Any]) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.serve.batching import Batcher
-from moe.serve.errors import Refused
-from moe.serve.json_logs import say
+from moe.serve.errors import RequestError
+from moe.serve.json_logs import log_event
 from moe.serve.metrics import Metrics
-from moe.serve.model_loader import Place, Served, open_served
+from moe.serve.model_loader import ModelLocation, ServedModel, load_served_model
 from moe.serve.settings import ServeSettings
 
-TICK = 0.02  # seconds between two looks at whether all is answered
+DRAIN_POLL_SECONDS = 0.02  # seconds between two looks at whether all is answered
 
 
-class Service:
+class ModelManager:
     """One service. It lives in one event loop, from `start` to `close`.
 
     Args:
@@ -32,7 +32,7 @@ class Service:
     """
 
     def __init__(
-        self, settings: ServeSettings, place: Place, served: Served, begin: Callable[[], None] = lambda: None
+        self, settings: ServeSettings, place: ModelLocation, served: ServedModel, begin: Callable[[], None] = lambda: None
     ) -> None:
         self.settings, self.place, self.served, self._begin = settings, place, served, begin
         self.metrics = Metrics(lambda: self.batcher.waiting if self.batcher else 0)
@@ -66,7 +66,7 @@ class Service:
         """
         if not self.ready or self.batcher is None:
             gone = Fault("a service that takes work", "one that ends", "ask again later, or another one")
-            raise Refused(503, gone, {"Retry-After": "1", "Connection": "close"})
+            raise RequestError(503, gone, {"Retry-After": "1", "Connection": "close"})
         return self.batcher.put(asked, texts)
 
     async def answer(self, asked: Any, texts: int) -> Any:
@@ -81,10 +81,10 @@ class Service:
         except TimeoutError as error:
             raise self.too_slow() from error
 
-    def too_slow(self) -> Refused:
+    def too_slow(self) -> RequestError:
         """Why a request was given up."""
         limit = f"an answer within {self.settings.timeout_s:g} s"
-        return Refused(504, Fault(limit, "none yet", "send less in a request, or ask again later"))
+        return RequestError(504, Fault(limit, "none yet", "send less in a request, or ask again later"))
 
     async def reload(self) -> dict[str, str]:
         """Read the model's place again, and let what is there answer from the next batch on.
@@ -96,22 +96,22 @@ class Service:
         async with self._swapping:
             before = self.served.sha256
             try:
-                new = await asyncio.to_thread(open_served, self.place)
+                new = await asyncio.to_thread(load_served_model, self.place)
                 self._refuse_other_kind(new)
             except Exception as error:
                 self.metrics.swaps.labels("refused").inc()
-                say("reload refused", logging.ERROR, error, reason=str(error) if isinstance(error, Fault) else None)
+                log_event("reload refused", logging.ERROR, error, reason=str(error) if isinstance(error, Fault) else None)
                 kept = error if isinstance(error, Fault) else Fault("a model that opens", "an error", "see the log")
-                raise Refused(409, kept) from error
+                raise RequestError(409, kept) from error
             self.served = new
             self.batcher.engine = new.engine
             for tell in self.swapped:
                 tell()
             self.metrics.swaps.labels("done").inc()
-            say("reloaded", before=before, now=new.sha256)
+            log_event("reloaded", before=before, now=new.sha256)
             return {"before": before, "now": new.sha256}
 
-    def _refuse_other_kind(self, new: Served) -> None:
+    def _refuse_other_kind(self, new: ServedModel) -> None:
         now, then = self.served.told["answers"], new.told["answers"]
         if now != then:
             raise Fault(f"a model that answers with {now}", f"one that answers with {then}", "start another service")
@@ -120,8 +120,8 @@ class Service:
         """Take no new work; come back when all that was taken is answered, but not before a load balancer saw it."""
         self.draining = True
         assert self.batcher is not None
-        say("draining", waiting=self.batcher.waiting)
+        log_event("draining", waiting=self.batcher.waiting)
         end = time.monotonic() + self.settings.drain_s
         while self.batcher.alive and not self.batcher.idle:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
         await asyncio.sleep(max(0.0, end - time.monotonic()))

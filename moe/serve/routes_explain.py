@@ -11,14 +11,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, create_model
 
 from moe.explain.explain import STEPS
-from moe.serve.engine_explain import AskedWhy
-from moe.serve.errors import told
-from moe.serve.model_manager import Service
-from moe.serve.schemas import STRICT, Answered, Whole, spoken
+from moe.serve.engine_explain import ExplainRequest
+from moe.serve.errors import error_responses
+from moe.serve.model_manager import ModelManager
+from moe.serve.schemas import STRICT_CONFIG, PredictionBody, JsonInteger, nonblank_text
 from moe.serve.settings import ServeSettings
 
 
-class Weighed(BaseModel):
+class WordContribution(BaseModel):
     """What one word adds."""
 
     word: str
@@ -27,17 +27,17 @@ class Weighed(BaseModel):
     weight: float = Field(description="in log-odds; above 0 it speaks for, below 0 against")
 
 
-class Reasons(BaseModel):
+class TargetAttribution(BaseModel):
     """The words for and against one label, or one expert."""
 
     of: str
-    words: list[Weighed]
+    words: list[WordContribution]
     value: float = Field(description="log-odds on this text")
     blank: float = Field(description="log-odds with every word blank")
     delta: float = Field(description="what the words' sum is off; near 0 where the steps sufficed")
 
 
-class Alone(BaseModel):
+class SingleExpertPrediction(BaseModel):
     """What one expert alone would have said."""
 
     share: float
@@ -50,35 +50,35 @@ class ExplainResponse(BaseModel):
 
     model: str = Field(description="SHA-256 of the manifest of the model that answered")
     text: str
-    answer: Answered
-    why: Reasons = Field(description="the words for and against the label")
-    router: Reasons | None = Field(description="the words for and against the expert with the largest share")
+    answer: PredictionBody
+    why: TargetAttribution = Field(description="the words for and against the label")
+    router: TargetAttribution | None = Field(description="the words for and against the expert with the largest share")
     unrouted: str | None = Field(description="why there are none")
-    alone: dict[str, Alone] = Field(description="by expert, what it alone would have said")
+    alone: dict[str, SingleExpertPrediction] = Field(description="by expert, what it alone would have said")
     blank: str = Field(description="the token that a blank word is")
     steps: int
 
 
-def explain_form(settings: ServeSettings) -> type[BaseModel]:
+def build_explain_request(settings: ServeSettings) -> type[BaseModel]:
     """The body of a request."""
-    points = Annotated[int, Field(ge=1, le=STEPS), Whole]
+    points = Annotated[int, Field(ge=1, le=STEPS), JsonInteger]
     fields: dict[str, Any] = {
-        "text": (spoken(settings.max_text_chars), Field(description="a text")),
+        "text": (nonblank_text(settings.max_text_chars), Field(description="a text")),
         "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
         "task": (str | None, Field(None, description="the task to answer, where a domain has several")),
         "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
         "steps": (points | None, Field(None, description="points of the integral; by default fewer for a longer text")),
     }
-    return create_model("ExplainRequest", __config__=STRICT, **fields)
+    return create_model("ExplainRequest", __config__=STRICT_CONFIG, **fields)
 
 
-def explain_routes(routes: APIRouter, service: Service) -> None:
+def add_explain_routes(routes: APIRouter, service: ModelManager) -> None:
     """Hang up the address."""
-    form = explain_form(service.settings)
+    form = build_explain_request(service.settings)
 
-    @routes.post("/v1/explain", response_model=ExplainResponse, responses=told(409, 422, 501, 503, 504))
+    @routes.post("/v1/explain", response_model=ExplainResponse, responses=error_responses(409, 422, 501, 503, 504))
     async def explain_(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
         """Say why a text is answered as it is: words for and against its label, and each expert alone."""
-        one = AskedWhy(**dict(asked))
+        one = ExplainRequest(**dict(asked))
         request.scope["texts"] = 1
         return JSONResponse(await service.answer(one, one.steps or STEPS))

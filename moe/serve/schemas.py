@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from moe.serve.settings import ServeSettings
 
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT_CONFIG = ConfigDict(extra="forbid", strict=True)
 
 
 def _whole(value: Any) -> Any:
@@ -17,17 +17,17 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = BeforeValidator(_whole)
+JsonInteger = BeforeValidator(_whole)
 
 
-def spoken(most: int) -> Any:
+def nonblank_text(most: int) -> Any:
     """The type of a text with something in it, of at most so many characters."""
     return Annotated[str, StringConstraints(min_length=1, max_length=most, pattern=r"\S")]
 
 
-def predict_form(settings: ServeSettings) -> type[BaseModel]:
+def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
     """The body of `POST /v1/predict`."""
-    text = spoken(settings.max_text_chars)
+    text = nonblank_text(settings.max_text_chars)
     several = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
     fields: dict[str, Any] = {
         "texts": (
@@ -42,10 +42,10 @@ def predict_form(settings: ServeSettings) -> type[BaseModel]:
             Field(None, gt=0, lt=1, description="give no label below the confidence that this accuracy needs"),
         ),
     }
-    return create_model("PredictRequest", __config__=STRICT, **fields)
+    return create_model("PredictRequest", __config__=STRICT_CONFIG, **fields)
 
 
-class Answered(BaseModel):
+class PredictionBody(BaseModel):
     """An answer: the fields of `moe infer --json`."""
 
     label: str | None = Field(description="the most probable label; null where the model abstained")
@@ -59,7 +59,7 @@ class Answered(BaseModel):
     abstained: bool = Field(False, description="only where the request has `abstain`")
 
 
-class AnswerRow(Answered):
+class TextPrediction(PredictionBody):
     """One text's answer."""
 
     text: str
@@ -69,10 +69,10 @@ class PredictResponse(BaseModel):
     """Answers in the order of the texts."""
 
     model: str = Field(description="SHA-256 of the manifest of the model that answered")
-    answers: list[AnswerRow]
+    answers: list[TextPrediction]
 
 
-class ExpertTold(BaseModel):
+class ExpertInfo(BaseModel):
     """One expert of the model."""
 
     domain: str | None = Field(description="null of a shared expert")
@@ -80,7 +80,7 @@ class ExpertTold(BaseModel):
     sha256: str | None = Field(description="of its weights, as the manifest has it")
 
 
-class Limits(BaseModel):
+class RequestLimits(BaseModel):
     """The most that is taken."""
 
     texts: int = Field(description="of a request")
@@ -89,7 +89,7 @@ class Limits(BaseModel):
     new_tokens: int = Field(description="of a chat's answer")
 
 
-def limits_of(settings: ServeSettings) -> dict[str, int]:
+def request_limits(settings: ServeSettings) -> dict[str, int]:
     """The most that a service of these settings takes."""
     return {
         "texts": settings.max_texts,
@@ -99,7 +99,7 @@ def limits_of(settings: ServeSettings) -> dict[str, int]:
     }
 
 
-class ModelTold(BaseModel):
+class ModelInfo(BaseModel):
     """The model that answers now."""
 
     name: str = Field(description="its folder's name")
@@ -108,20 +108,20 @@ class ModelTold(BaseModel):
     answers: Literal["labels", "language"]
     backbone: dict[str, str | None] = Field(description="name, revision, sha256 of its weights, dtype, device")
     max_length: int = Field(description="tokens that are read of a text")
-    experts: dict[str, ExpertTold]
+    experts: dict[str, ExpertInfo]
     labels: dict[str, dict[str, list[str]]] = Field(description="by domain, then by task")
     calibrated: bool
     since: str = Field(description="when it began to answer")
-    limits: Limits
+    limits: RequestLimits
 
 
-class Health(BaseModel):
+class HealthStatus(BaseModel):
     """Whether it is well."""
 
     status: str
 
 
-class Swapped(BaseModel):
+class ReloadResult(BaseModel):
     """What a reload did."""
 
     before: str = Field(description="SHA-256 of the model until now")

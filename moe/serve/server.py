@@ -19,19 +19,19 @@ import torch
 import uvicorn
 
 from experts.errors import Fault
-from moe.serve.app import make_app
-from moe.serve.errors import Refused
-from moe.serve.json_logs import say, write_lines
-from moe.serve.model_loader import Place, open_served
-from moe.serve.model_manager import Service
-from moe.serve.settings import ServeSettings, refuse_open_door
+from moe.serve.app import build_app
+from moe.serve.errors import RequestError
+from moe.serve.json_logs import log_event, configure_logging
+from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_manager import ModelManager
+from moe.serve.settings import ServeSettings, check_keys_required
 
-IDLE = 75  # seconds that a connection may rest; longer than most load balancers', so that these close it
+KEEP_ALIVE_SECONDS = 75  # seconds that a connection may rest; longer than most load balancers', so that these close it
 
-SWITCH = 0.0005  # seconds until the model's thread lets the event loop in; Python's own 5 ms are long beside a request
+SWITCH_INTERVAL_SECONDS = 0.0005  # seconds until the model's thread lets the event loop in; Python's own 5 ms are long beside a request
 
 
-def serve(settings: ServeSettings, place: Place, threads: int | None = None) -> None:
+def serve(settings: ServeSettings, place: ModelLocation, threads: int | None = None) -> None:
     """Serve a model until told to end.
 
     Args:
@@ -40,19 +40,19 @@ def serve(settings: ServeSettings, place: Place, threads: int | None = None) -> 
     Raises:
         Fault: when the address is taken or would be open to all, or the model cannot be opened.
     """
-    refuse_open_door(settings)
+    check_keys_required(settings)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one batch at a time: threads of its own only get in torch's way
-    sys.setswitchinterval(SWITCH)
-    with _bound(settings) as listener:
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    with _bind_socket(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
-        served = open_served(place)
-        write_lines()
-        service = Service(settings, place, served, partial(torch.set_num_threads, torch.get_num_threads()))
+        served = load_served_model(place)
+        configure_logging()
+        service = ModelManager(settings, place, served, partial(torch.set_num_threads, torch.get_num_threads()))
         asyncio.run(_run(service, listener))
 
 
-def _bound(settings: ServeSettings) -> socket.socket:
+def _bind_socket(settings: ServeSettings) -> socket.socket:
     """A socket at the address, which does not listen yet.
 
     It says that it is TCP: only then does asyncio send small pieces at once, instead of some 40 ms later.
@@ -70,27 +70,27 @@ def _bound(settings: ServeSettings) -> socket.socket:
     return listener
 
 
-async def _run(service: Service, listener: socket.socket) -> None:
+async def _run(service: ModelManager, listener: socket.socket) -> None:
     server = _Server(service)
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     await server.serve(sockets=[listener])
-    say("ended")
+    log_event("ended")
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which drains first."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ModelManager) -> None:
         self.service = service
         self._tasks: set[asyncio.Task[None]] = set()
         super().__init__(
             uvicorn.Config(
-                make_app(service),
+                build_app(service),
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=IDLE,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(service.settings.timeout_s) + 1,
             )
         )
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
         for one in sockets or ():
             host, port = one.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            say("serving", url=url, model=self.service.served.told["name"], sha256=self.service.served.sha256)
+            log_event("serving", url=url, model=self.service.served.told["name"], sha256=self.service.served.sha256)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to end: drain, and at a second one do not wait. It is not raised again, so the exit code is 0."""
@@ -125,5 +125,5 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     async def _reload(self) -> None:
-        with suppress(Refused):  # the log tells why
+        with suppress(RequestError):  # the log tells why
             await self.service.reload()

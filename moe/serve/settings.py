@@ -14,8 +14,8 @@ from experts.errors import Fault
 from moe.config.messages import format_error
 from moe.config.yaml import read_yaml
 
-Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+Sha256Hex = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+REQUIRED_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 
 
 class ServeSettings(BaseModel):
@@ -25,7 +25,7 @@ class ServeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address to listen at; any but this machine's own needs `keys`")
     port: int = Field(8000, ge=0, le=65535, description="port to listen at; 0 takes a free one")
-    keys: dict[str, Hash] = Field(
+    keys: dict[str, Sha256Hex] = Field(
         {}, description="who may ask: a name, and the SHA-256 of the key; none on this machine"
     )
     max_wait_ms: float = Field(
@@ -73,7 +73,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refuse_open_door(settings: ServeSettings) -> None:
+def check_keys_required(settings: ServeSettings) -> None:
     """Refuse to listen where others can reach it, without a key.
 
     Raises:
@@ -87,11 +87,11 @@ def refuse_open_door(settings: ServeSettings) -> None:
         )
 
 
-def refuse_missing_extra() -> None:
+def check_serve_packages() -> None:
     """Refuse to start without the packages that serve.
 
     Raises:
         Fault: naming those that are missing.
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
         raise Fault("the packages that serve", f"no {', '.join(missing)}", "run: pip install 'finmoe[serve]'")

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
-from moe.export.export import TARGETS, Ask, backbone_of, export, export_view
-from moe.export.onnx import check_graph
-from moe.export.selection import Source
+from moe.export.export import TARGETS, ExportRequest, export_backbone_settings, export, export_view
+from moe.export.onnx import check_graph_support
+from moe.export.selection import ExportSource
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +30,22 @@ def said(content: dict[str, Any]) -> str:
 
 
 def test_adapters_lie_beside_the_model_and_are_told(model: Path) -> None:
-    content = export(Ask(model, "peft", experts=("news",), sets=("backbone.dtype=float32",)))
+    content = export(ExportRequest(model, "peft", experts=("news",), sets=("backbone.dtype=float32",)))
     assert content["folder"] == str(model.parent / "export" / "peft")
     check_manifest(model.parent / "export" / "peft", "an export")
     assert "news/adapter_model.safetensors" in content["files"]
     assert "news: rank 9 in" in said(content), "its own 4 and the shared 5"
     with pytest.raises(Fault, match="--overwrite"):
-        export(Ask(model, "peft"))
-    again = export(Ask(model, "peft", merge="linear", weights="news=1,forum=1", overwrite=True))
+        export(ExportRequest(model, "peft"))
+    again = export(ExportRequest(model, "peft", merge="linear", weights="news=1,forum=1", overwrite=True))
     assert [one["name"] for one in again["adapters"]] == ["merged-linear"]
     assert not (model.parent / "export" / "peft" / "news").exists()
 
 
 def test_one_expert_or_a_merge_is_folded(model: Path, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="news, forum, shared"):
-        export(Ask(model, "dense", tmp_path / "dense"))
-    content = export(Ask(model, "dense", tmp_path / "dense", merge="ties", density=0.3))
+        export(ExportRequest(model, "dense", tmp_path / "dense"))
+    content = export(ExportRequest(model, "dense", tmp_path / "dense", merge="ties", density=0.3))
     assert "merged-ties folded into float32 weights" in said(content)
     assert "model.safetensors" in content["files"]
 
@@ -70,21 +70,21 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_nothing(
     model: Path, tmp_path: Path, how: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(Fault, match=why):
-        export(Ask(model, out=tmp_path / "out", **how))
+        export(ExportRequest(model, out=tmp_path / "out", **how))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", TARGETS)
 def test_a_folder_that_is_none_is_refused_by_every_target(to: str, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="no such folder"):
-        export(Ask(tmp_path / "nowhere", to))
+        export(ExportRequest(tmp_path / "nowhere", to))
 
 
 def test_a_language_model_becomes_no_graph(tmp_path: Path) -> None:
     model = team(save_model(tmp_path / "model", "llama"))
     with pytest.raises(Fault, match="--to dense or --to peft"):
-        check_graph(Source(tmp_path, model, "{text}", 64, None))
+        check_graph_support(ExportSource(tmp_path, model, "{text}", 64, None))
 
 
 def test_settings_are_laid_over_the_model_s_own(model: Path) -> None:
-    assert backbone_of(Ask(model, "dense", sets=("backbone.dtype=bfloat16",))).dtype == "bfloat16"
+    assert export_backbone_settings(ExportRequest(model, "dense", sets=("backbone.dtype=bfloat16",))).dtype == "bfloat16"

@@ -12,7 +12,7 @@ from experts.atomic_io import read_json, sha256_of, write_json, write_text
 from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
-from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub
+from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.loading import ModelLoader
 from moe.inference.stream import predict_texts
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder for the hub."""
     target = tmp_path_factory.mktemp("out") / "hub"
-    write_hub(target, folder, "apache-2.0", overwrite=False)
+    write_hub_folder(target, folder, "apache-2.0", overwrite=False)
     return target
 
 
@@ -81,7 +81,7 @@ def test_without_licence_or_evaluation_it_says_what_to_look_at(folder: Path, tmp
         if path.is_file():
             (alone / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
             (alone / path.relative_to(folder)).write_bytes(path.read_bytes())
-    found = write_hub(tmp_path / "hub", alone, None, overwrite=False)
+    found = write_hub_folder(tmp_path / "hub", alone, None, overwrite=False)
     assert found["figures"] == {"count": 0, "of": "none"}
     told = " ".join(found["remarks"])
     for said in ("no licence is said", "is a folder here", "moe evaluate"):
@@ -95,7 +95,7 @@ def test_an_evaluation_older_than_the_model_or_pinned_is_not_told(folder: Path, 
     before = path.read_text(encoding="utf-8")
     try:
         write_json(path, read_json(path) | {"routing_mode": "pinned"})
-        assert write_hub(tmp_path / "pinned", folder, None, overwrite=False)["figures"]["of"] != "test"
+        assert write_hub_folder(tmp_path / "pinned", folder, None, overwrite=False)["figures"]["of"] != "test"
     finally:
         write_text(path, before)
 
@@ -110,7 +110,7 @@ def test_figures_of_made_up_rows_are_not_told(folder: Path, tmp_path: Path) -> N
     shutil.copytree(folder.parent / "sample", again.parent / "sample")
     shutil.copytree(folder.parent / "evaluation", again.parent / "evaluation")
     (again.parent / "evaluation" / again.name / "metrics.json").touch()
-    found = write_hub(tmp_path / "hub", again, None, overwrite=False)
+    found = write_hub_folder(tmp_path / "hub", again, None, overwrite=False)
     assert found["figures"]["count"] == 0
     assert "made up" in " ".join(found["remarks"])
     assert "model-index" not in metadata_load(tmp_path / "hub" / "README.md")  # type: ignore[operator]
@@ -119,9 +119,9 @@ def test_figures_of_made_up_rows_are_not_told(folder: Path, tmp_path: Path) -> N
 def test_one_expert_alone_and_a_folder_that_is_there_are_refused(folder: Path, out: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "expert" / "expert.json", {})
     with pytest.raises(Fault, match="--to peft"):
-        write_hub(tmp_path / "new", tmp_path / "expert", None, overwrite=False)
+        write_hub_folder(tmp_path / "new", tmp_path / "expert", None, overwrite=False)
     with pytest.raises(Fault, match="--overwrite"):
-        write_hub(out, folder, None, overwrite=False)
+        write_hub_folder(out, folder, None, overwrite=False)
 
 
 def test_names_on_the_hub() -> None:

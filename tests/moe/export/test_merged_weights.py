@@ -16,14 +16,14 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
-from moe.export.merged_weights import write_dense
-from moe.export.selection import Source, alone, together
+from moe.export.merged_weights import write_merged_weights
+from moe.export.selection import ExportSource, single_expert_specs, merged_expert_spec
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
 from moe.model.backbone import BackboneSettings, _keep_as_loaded
 
 
-def settings_of(source: Source, **over) -> BackboneSettings:
+def settings_of(source: ExportSource, **over) -> BackboneSettings:
     folder = source.model.backbone.config.name_or_path
     return BackboneSettings(name=folder, dtype="float32", trunk_depth=1).model_copy(update=over)
 
@@ -32,8 +32,8 @@ def settings_of(source: Source, **over) -> BackboneSettings:
 def test_folded_weights_say_what_the_mixture_says_pinned(family: str, tmp_path: Path) -> None:
     source = opened(tmp_path, family, shared=True)
     _, state = pinned(source, "news")
-    choice = alone(source.model, ["news"])[0]
-    found = write_dense(tmp_path / "out", source, settings_of(source), choice, quantized=False, overwrite=False)
+    choice = single_expert_specs(source.model, ["news"])[0]
+    found = write_merged_weights(tmp_path / "out", source, settings_of(source), choice, quantized=False, overwrite=False)
     assert found == {"name": "news", "heads": True, "dtype": "float32"}
     theirs = pooled(AutoModel.from_pretrained(tmp_path / "out").eval(), source)
     torch.testing.assert_close(theirs, state, atol=1e-5, rtol=1e-5)
@@ -46,12 +46,12 @@ def test_a_merge_and_a_shared_expert_alone_fold_too(tmp_path: Path) -> None:
         source = opened(tmp_path, shared=True)
         if name == "shared":
             _, state = pinned(source, name)
-            choice = alone(source.model, [name])[0]
+            choice = single_expert_specs(source.model, [name])[0]
         else:
             with torch.no_grad(), source.model.ablated(uniform_gates=True):
                 state = source.model(**tokens(source.model)).pooled
-            choice = together(source.model, name, None)
-        write_dense(tmp_path / name, source, settings_of(source), choice, quantized=False, overwrite=False)
+            choice = merged_expert_spec(source.model, name, None)
+        write_merged_weights(tmp_path / name, source, settings_of(source), choice, quantized=False, overwrite=False)
         wanted[name] = (state, pooled(AutoModel.from_pretrained(tmp_path / name).eval(), source))
         (tmp_path / "run").rename(tmp_path / f"run-{name}")
     for ours, theirs in wanted.values():
@@ -60,13 +60,13 @@ def test_a_merge_and_a_shared_expert_alone_fold_too(tmp_path: Path) -> None:
 
 def test_a_language_model_keeps_its_head(tmp_path: Path) -> None:
     model = team(save_model(tmp_path / "model", "llama"))
-    source = Source(tmp_path / "team", model, "{text}", 64, None)
+    source = ExportSource(tmp_path / "team", model, "{text}", 64, None)
     given = tokens(model)
     with torch.no_grad(), model.single_expert("calls"):
         assert model.loaded_backbone.lm_head is not None
         ours = model.loaded_backbone.lm_head.logits(model(**given).pooled[0])
-    choice = alone(model, ["calls"])[0]
-    found = write_dense(tmp_path / "out", source, settings_of(source), choice, quantized=False, overwrite=False)
+    choice = single_expert_specs(model, ["calls"])[0]
+    found = write_merged_weights(tmp_path / "out", source, settings_of(source), choice, quantized=False, overwrite=False)
     assert not found["heads"]
     with torch.no_grad():
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()(**given).logits[0]
@@ -83,8 +83,8 @@ def test_few_bits_become_sixteen_and_fewer_only_when_asked_for(
     for quantized in (False, True):
         source = opened(tmp_path / str(quantized), "bert", quantization=kind)
         _, state = pinned(source, "news")
-        choice, out = alone(source.model, ["news"])[0], tmp_path / f"out-{quantized}"
-        found = write_dense(out, source, settings_of(source, quantization=kind), choice, quantized, overwrite=False)
+        choice, out = single_expert_specs(source.model, ["news"])[0], tmp_path / f"out-{quantized}"
+        found = write_merged_weights(out, source, settings_of(source, quantization=kind), choice, quantized, overwrite=False)
         assert found["dtype"] == (kind if quantized else "bfloat16")
         assert ("quantization_config" in read_json(out / "config.json")) == quantized
         theirs = AutoModel.from_pretrained(out).eval()
@@ -100,9 +100,9 @@ def test_few_bits_become_sixteen_and_fewer_only_when_asked_for(
 
 def test_bits_are_not_taken_from_whole_weights(tmp_path: Path) -> None:
     source = opened(tmp_path)
-    choice = alone(source.model, ["news"])[0]
+    choice = single_expert_specs(source.model, ["news"])[0]
     with pytest.raises(Fault, match="Leave --quantized out"):
-        write_dense(tmp_path / "out", source, settings_of(source), choice, quantized=True, overwrite=False)
+        write_merged_weights(tmp_path / "out", source, settings_of(source), choice, quantized=True, overwrite=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -114,8 +114,8 @@ def test_the_page_s_code_reads_the_heads_as_the_mixture_does(tmp_path: Path) -> 
         predictor = Predictor(source.model, source.template, source.max_length)
         (wanted,) = predict_texts(["Profit fell less than feared."], predictor, task="news")
     folder = tmp_path / "runs" / "demo" / "export" / "dense"
-    choice = alone(source.model, ["news"])[0]
-    write_dense(folder, source, settings_of(source), choice, quantized=False, overwrite=False)
+    choice = single_expert_specs(source.model, ["news"])[0]
+    write_merged_weights(folder, source, settings_of(source), choice, quantized=False, overwrite=False)
     told: dict[str, object] = {}
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
         exec(compile(code, "export.md", "exec"), told)

@@ -17,9 +17,9 @@ from tokenizers import Tokenizer
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.export import onnx as graph
-from moe.export.inference_spec import READING, reading_of
-from moe.export.onnx import GRAPH, MODEL, TOKENIZER, Scored, check_graph, compiled, convert, write_graph, write_openvino
-from moe.export.selection import Source, open_source
+from moe.export.inference_spec import SPEC_FILE, build_inference_spec
+from moe.export.onnx import ONNX_FILE, OPENVINO_FILE, TOKENIZER_FILE, MixtureGraph, check_graph_support, load_openvino_model, convert_to_openvino, write_onnx, write_openvino
+from moe.export.selection import ExportSource, load_export_source
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.loading import ModelLoader
 from moe.inference.stream import predict_texts
@@ -28,19 +28,19 @@ SIZES = ((1, 1), (1, 9), (4, 5), (3, 16))
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ExportSource:
     """A calibrated mixture with a trunk, a shared expert and heads of the experts' own."""
     made = opened(tmp_path_factory.mktemp("graph"), shared=True)
     tasks = {name: TaskCalibration(temperature=heat, rows=9) for name, heat in (("news", 1.7), ("forum", 0.6))}
     write_calibration(made.folder, tasks)
-    return open_source(made.folder, ())
+    return load_export_source(made.folder, ())
 
 
 @pytest.fixture(scope="module")
-def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its graph."""
     out = tmp_path_factory.mktemp("out") / "onnx"
-    found = write_graph(out, source, overwrite=False)
+    found = write_onnx(out, source, overwrite=False)
     assert found["inputs"] == ["input_ids", "attention_mask", "domain"]
     assert found["outputs"] == ["probabilities/news", "probabilities/forum", "polarity", "shares"]
     assert found["difference"] < 1e-4
@@ -57,27 +57,27 @@ def texts(rows: int, length: int) -> dict[str, np.ndarray]:
     return {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "domain": domain.numpy()}
 
 
-def by_torch(source: Source, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def by_torch(source: ExportSource, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        out = Scored(source.model, reading_of(source))(*map(torch.from_numpy, given.values()))
+        out = MixtureGraph(source.model, build_inference_spec(source))(*map(torch.from_numpy, given.values()))
     return {name: one.numpy() for name, one in out.items()}
 
 
 @pytest.mark.parametrize(("rows", "length"), SIZES)
 def test_onnxruntime_computes_what_torch_does_at_any_size(
-    source: Source, exported: Path, rows: int, length: int
+    source: ExportSource, exported: Path, rows: int, length: int
 ) -> None:
     given = texts(rows, length)
-    session = onnxruntime.InferenceSession(str(exported / GRAPH))
-    names = read_json(exported / READING)["outputs"]
+    session = onnxruntime.InferenceSession(str(exported / ONNX_FILE))
+    names = read_json(exported / SPEC_FILE)["outputs"]
     for name, ours in zip(names, session.run(names, given), strict=True):
         np.testing.assert_allclose(ours, by_torch(source, given)[name], atol=1e-4)
 
 
 @pytest.mark.slow
-def test_openvino_does_too(source: Source, exported: Path, tmp_path: Path) -> None:
-    convert(exported / GRAPH, tmp_path / MODEL)
-    model = compiled(tmp_path / MODEL)
+def test_openvino_does_too(source: ExportSource, exported: Path, tmp_path: Path) -> None:
+    convert_to_openvino(exported / ONNX_FILE, tmp_path / OPENVINO_FILE)
+    model = load_openvino_model(tmp_path / OPENVINO_FILE)
     for size in SIZES:
         given = texts(*size)
         theirs = model(list(given.values()))
@@ -85,15 +85,15 @@ def test_openvino_does_too(source: Source, exported: Path, tmp_path: Path) -> No
             np.testing.assert_allclose(theirs[name], ours, atol=1e-4)
 
 
-def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, exported: Path) -> None:
-    reading = read_json(exported / READING)
-    tokenizer = Tokenizer.from_file(str(exported / TOKENIZER))
+def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: ExportSource, exported: Path) -> None:
+    reading = read_json(exported / SPEC_FILE)
+    tokenizer = Tokenizer.from_file(str(exported / TOKENIZER_FILE))
     long = " ".join(["profit rose again"] * 20)
     some = [*TEXTS, long]
     encoded = tokenizer.encode_batch([reading["template"].replace("{text}", text) for text in some])
     ids = np.array([one.ids for one in encoded])
     given = {"input_ids": ids, "attention_mask": np.array([one.attention_mask for one in encoded])}
-    session = onnxruntime.InferenceSession(str(exported / GRAPH))
+    session = onnxruntime.InferenceSession(str(exported / ONNX_FILE))
     for domain, number in ((None, -1), ("forum", 1)):
         out = session.run(reading["outputs"], given | {"domain": np.full(len(some), number)})
         theirs = dict(zip(reading["outputs"], out, strict=True))
@@ -106,7 +106,7 @@ def test_tokenizer_and_graph_alone_answer_as_moe_infer_does(source: Source, expo
 
 
 def test_the_page_s_code_answers_without_torch_as_moe_infer_does(
-    source: Source, exported: Path, tmp_path: Path
+    source: ExportSource, exported: Path, tmp_path: Path
 ) -> None:
     (code,) = [body for body in python_of(PAGE) if "onnxruntime" in body]
     (tmp_path / "runs" / "demo" / "export").mkdir(parents=True)
@@ -131,22 +131,22 @@ def python_of(page: Path) -> list[str]:
 
 
 def test_what_cannot_become_a_graph_is_refused_by_name(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Fault, match="position biases"):
-        check_graph(opened(tmp_path, "deberta-v2"))
+        check_graph_support(opened(tmp_path, "deberta-v2"))
     monkeypatch.setattr(graph, "MODULES", ("nothing_of_this_name",))
     with pytest.raises(Fault, match=r"pip install 'finmoe\[export\]'"):
-        write_graph(tmp_path / "out", source, overwrite=False)
+        write_onnx(tmp_path / "out", source, overwrite=False)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_the_whole_folder_of_openvino_and_one_expert_alone(source: Source, tmp_path: Path) -> None:
+def test_the_whole_folder_of_openvino_and_one_expert_alone(source: ExportSource, tmp_path: Path) -> None:
     out = tmp_path / "openvino"
     write_openvino(out, source, overwrite=False)
-    assert {"openvino_model.xml", "openvino_model.bin", TOKENIZER, READING} <= {one.name for one in out.iterdir()}
-    assert not (out / GRAPH).exists()
+    assert {"openvino_model.xml", "openvino_model.bin", TOKENIZER_FILE, SPEC_FILE} <= {one.name for one in out.iterdir()}
+    assert not (out / ONNX_FILE).exists()
 
 
 GRAPHS = [family for family in FAMILIES if family not in ("bert", "deberta-v2", "xlm-roberta")]
@@ -158,9 +158,9 @@ GRAPHS = [family for family in FAMILIES if family not in ("bert", "deberta-v2", 
 def test_it_holds_in_every_family_but_deberta(family: str, tmp_path: Path) -> None:
     save_backbone(tmp_path / "backbone", family)
     made = opened(tmp_path, family)
-    assert write_graph(tmp_path / "out", made, overwrite=False)["difference"] < 1e-4
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / GRAPH))
-    names = read_json(tmp_path / "out" / READING)["outputs"]
+    assert write_onnx(tmp_path / "out", made, overwrite=False)["difference"] < 1e-4
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / ONNX_FILE))
+    names = read_json(tmp_path / "out" / SPEC_FILE)["outputs"]
     for size in SIZES:
         given = texts(*size)
         for name, ours in zip(names, session.run(names, given), strict=True):

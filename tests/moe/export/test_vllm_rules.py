@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe.export.vllm_rules import least_max_rank, violations
+from moe.export.vllm_rules import smallest_max_lora_rank, find_violations
 
 CONFIG = {
     "peft_type": "LORA",
@@ -21,8 +21,8 @@ SHAPES = {f"{NAME}.lora_A.weight": (4, 32), f"{NAME}.lora_B.weight": (32, 4)}
 
 
 def test_a_plain_adapter_breaks_none() -> None:
-    assert violations(CONFIG, SHAPES) == []
-    assert violations(CONFIG | {"use_rslora": True}, SHAPES) == [], "its scaling is read"
+    assert find_violations(CONFIG, SHAPES) == []
+    assert find_violations(CONFIG | {"use_rslora": True}, SHAPES) == [], "its scaling is read"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_plain_adapter_breaks_none() -> None:
     ],
 )
 def test_each_broken_rule_is_named(over: dict, said: str) -> None:
-    assert any(said in one for one in violations(CONFIG | over, SHAPES))
+    assert any(said in one for one in find_violations(CONFIG | over, SHAPES))
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_each_broken_rule_is_named(over: dict, said: str) -> None:
     ],
 )
 def test_names_that_do_not_parse_are_named(shapes: dict, said: str) -> None:
-    assert any(said in one for one in violations(CONFIG, shapes))
+    assert any(said in one for one in find_violations(CONFIG, shapes))
 
 
 def test_all_are_told_at_once() -> None:
-    assert len(violations({"r": "4", "use_dora": True, "bias": "all"}, {"x": (1,)})) >= 5
+    assert len(find_violations({"r": "4", "use_dora": True, "bias": "all"}, {"x": (1,)})) >= 5
 
 
 def test_the_least_rank_to_start_vllm_with() -> None:
-    assert [least_max_rank(rank) for rank in (1, 4, 8, 48, 512, 513)] == [1, 8, 8, 64, 512, None]
+    assert [smallest_max_lora_rank(rank) for rank in (1, 4, 8, 48, 512, 513)] == [1, 8, 8, 64, 512, None]

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from moe.inference.loading import ModelLoader
 from moe.inference.stream import predict_rows
-from moe.serve.app import make_app
-from moe.serve.auth import new_key
+from moe.serve.app import build_app
+from moe.serve.auth import generate_key
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders and the margin", "rates"]
 
@@ -191,7 +191,7 @@ def test_without_keys_no_page_from_elsewhere_may_ask(asking: TestClient, headers
 def test_with_keys_only_their_owners_are_answered_and_the_log_names_them_without_texts(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine = new_key()
+    mine = generate_key()
     with client(folder, host="0.0.0.0", keys={"me": mine["sha256"]}) as asking:
         for key in (None, "Bearer no", f"Basic {mine['key']}", f"Bearer {mine['sha256']}"):
             headers = {} if key is None else {"authorization": key}
@@ -229,7 +229,7 @@ class Slow:
 
 def test_an_answer_that_takes_too_long_is_given_up_and_a_full_queue_says_when_to_come_back(folder: Path) -> None:
     service, slow = make_service(folder, timeout_s=0.2, queue_texts=2), Slow()
-    with TestClient(make_app(service), base_url="http://localhost") as asking:
+    with TestClient(build_app(service), base_url="http://localhost") as asking:
         service.batcher.engine = slow  # type: ignore[union-attr]
         threads = [threading.Thread(target=predict, args=(asking, ["a", "b"])) for _ in range(2)]
         for one in threads:
@@ -250,7 +250,7 @@ def test_an_error_of_ours_is_told_as_such_and_neither_answer_nor_log_has_its_wor
 ) -> None:
     service, slow = make_service(folder), Slow()
     slow.free.set()
-    with TestClient(make_app(service), base_url="http://localhost") as asking:
+    with TestClient(build_app(service), base_url="http://localhost") as asking:
         service.batcher.engine = slow  # type: ignore[union-attr]
         got = predict(asking, "a")
     assert got.status_code == 500

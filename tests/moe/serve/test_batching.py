@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moe.serve.batching import Batcher
-from moe.serve.errors import Refused
+from moe.serve.errors import RequestError
 
 
 class Counting:
@@ -92,7 +92,7 @@ def test_more_than_may_wait_is_told_to_come_back_and_one_large_request_is_not_lo
         first = batcher.put(0, 5)
         await busy(batcher)
         second = batcher.put(1, 2)
-        with pytest.raises(Refused) as no:
+        with pytest.raises(RequestError) as no:
             batcher.put(2, 2)
         assert no.value.status == 503
         assert int(no.value.headers["Retry-After"]) >= 1

@@ -10,17 +10,17 @@ from serving import calibrated, client
 from starlette.testclient import TestClient
 
 from moe.plots import style as palette
-from moe.serve.app import FILES, POLICY
-from moe.serve.auth import new_key
+from moe.serve.app import PAGE_FOLDER, PAGE_POLICY
+from moe.serve.auth import generate_key
 
-OURS = sorted(FILES.iterdir())
+OURS = sorted(PAGE_FOLDER.iterdir())
 ELSEWHERE = re.compile(r"https?:|//\w+\.\w|@import|url\(")
 RISKY = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", "DOMParser"]
 
 
 @pytest.fixture(scope="module")
 def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with client(calibrated(tmp_path_factory.mktemp("page")), keys={"me": new_key()["sha256"]}) as one:
+    with client(calibrated(tmp_path_factory.mktemp("page")), keys={"me": generate_key()["sha256"]}) as one:
         yield one
 
 
@@ -47,17 +47,17 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def page() -> Reader:
     reader = Reader()
-    reader.feed((FILES / "index.html").read_text(encoding="utf-8"))
+    reader.feed((PAGE_FOLDER / "index.html").read_text(encoding="utf-8"))
     return reader
 
 
 def test_the_page_is_served_without_a_key_and_lets_only_its_own_files_in(asking: TestClient) -> None:
     got = asking.get("/")
     assert got.headers["content-type"] == "text/html; charset=utf-8"
-    assert got.headers["content-security-policy"] == POLICY
+    assert got.headers["content-security-policy"] == PAGE_POLICY
     assert got.headers["x-content-type-options"] == "nosniff"
-    assert POLICY.startswith("default-src 'none'; script-src 'self';")
-    assert "unsafe" not in POLICY
+    assert PAGE_POLICY.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in PAGE_POLICY
     assert asking.get("/v1/model").status_code == 401
 
 
@@ -81,7 +81,7 @@ def test_its_colours_are_those_of_every_picture(asking: TestClient) -> None:
     colours = asking.get("/page/palette.css")
     assert colours.headers["content-type"].startswith("text/css")
     assert f"--blue: {palette.BLUE};" in colours.text
-    assert not re.search("|".join((palette.BLUE, palette.ORANGE)), (FILES / "page.css").read_text(), re.I)
+    assert not re.search("|".join((palette.BLUE, palette.ORANGE)), (PAGE_FOLDER / "page.css").read_text(), re.I)
 
 
 @pytest.mark.parametrize("file", OURS, ids=lambda one: one.name)

@@ -14,8 +14,8 @@ from mixtures import written_team
 from serving import calibrated, listening, make_service
 
 from moe.serve import engine_explain as reasoning
-from moe.serve.auth import new_key
-from moe.serve.model_manager import Service
+from moe.serve.auth import generate_key
+from moe.serve.model_manager import ModelManager
 
 CHROMIUM = Path("/usr/bin/chromium")
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -68,12 +68,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Service:
+def service(folder: Path) -> ModelManager:
     return make_service(folder, max_texts=4, max_text_chars=400)
 
 
 @pytest.fixture(scope="module")
-def url(service: Service) -> Iterator[str]:
+def url(service: ModelManager) -> Iterator[str]:
     with listening(service) as address:
         yield address
 
@@ -318,7 +318,7 @@ def test_words_stand_out_and_a_phone_needs_no_scrolling_sideways(opened: Any, ur
 
 
 def test_a_key_is_asked_for_and_kept_in_this_tab_alone(opened: Any, folder: Path) -> None:
-    mine = new_key()
+    mine = generate_key()
     with listening(make_service(folder, keys={"me": mine["sha256"]})) as url:
         page = opened(url, quiet=True)
         field = page.get_by_label("This service answers only those who show a key.")

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from moe.inference.generator import Generator, Sampling
 from moe.inference.loading import load_language_model
-from moe.serve.app import make_app
-from moe.serve.model_manager import Service
+from moe.serve.app import build_app
+from moe.serve.model_manager import ModelManager
 
 TURN = [{"role": "user", "content": "profit rose today"}]
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Service:
+def service(folder: Path) -> ModelManager:
     found = make_service(folder)
     whole: Any = found.served.engine
     whole.tokenizer.eos_token = None  # so that answers have all their tokens
@@ -39,8 +39,8 @@ def service(folder: Path) -> Service:
 
 
 @pytest.fixture(scope="module")
-def asking(service: Service) -> Iterator[TestClient]:
-    with TestClient(make_app(service), base_url="http://localhost") as one:
+def asking(service: ModelManager) -> Iterator[TestClient]:
+    with TestClient(build_app(service), base_url="http://localhost") as one:
         yield one
 
 
@@ -121,7 +121,7 @@ def test_a_whole_number_may_be_written_as_json_likes(asking: TestClient, over: d
     assert got.status_code == 200, got.text
 
 
-def test_turns_go_through_the_chat_template_where_there_is_one(asking: TestClient, service: Service) -> None:
+def test_turns_go_through_the_chat_template_where_there_is_one(asking: TestClient, service: ModelManager) -> None:
     tokenizer = service.served.engine.tokenizer  # type: ignore[attr-defined]
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' and loop.index > 1 %}{{ raise_exception('system first') }}"
@@ -138,7 +138,7 @@ def test_turns_go_through_the_chat_template_where_there_is_one(asking: TestClien
 
 
 def test_a_stream_that_takes_too_long_ends_with_an_error_and_the_model_stops(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: ModelManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine: Any = service.served.engine
     stopped = threading.Event()
@@ -157,9 +157,9 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_and_the_model_stops(
         return write(self, prompts, pin, streamer, until)
 
     monkeypatch.setattr(Generator, "write", slowly)
-    late = Service(service.settings.model_copy(update={"timeout_s": 1.0}), service.place, service.served)
+    late = ModelManager(service.settings.model_copy(update={"timeout_s": 1.0}), service.place, service.served)
     assert engine is late.served.engine
-    with TestClient(make_app(late), base_url="http://localhost") as asking:
+    with TestClient(build_app(late), base_url="http://localhost") as asking:
         body = {"messages": TURN, "max_tokens": 50, "stream": True, "temperature": 1.5, "seed": 4}
         lines = [line for line in asking.post("/v1/chat/completions", json=body).text.splitlines() if line]
         assert lines[-1] == "data: [DONE]"

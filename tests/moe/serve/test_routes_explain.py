@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from moe.explain.explain import explain
 from moe.inference.loading import ModelLoader
 from moe.serve import engine_explain as reasoning
-from moe.serve.auth import new_key
+from moe.serve.auth import generate_key
 
 TEXT = "profit 😀 rose today"
 
@@ -53,7 +53,7 @@ def test_a_long_text_takes_no_more_steps_than_suit_its_length(
     monkeypatch.setattr(reasoning, "TOKENS", 100)
     short, long_ = (why(asking, text, steps=None).json()["steps"] for text in ("rates", "rates " * 16))
     assert short == 100 // 3
-    assert long_ == reasoning.FEWEST
+    assert long_ == reasoning.MIN_STEPS
 
 
 def test_what_comes_between_explanations_is_answered(asking: TestClient) -> None:
@@ -97,7 +97,7 @@ def test_a_missing_captum_is_told_in_a_sentence(asking: TestClient, monkeypatch:
 
 
 def test_it_wants_a_key_where_texts_do(folder: Path) -> None:
-    mine = new_key()
+    mine = generate_key()
     with client(folder, keys={"me": mine["sha256"]}) as asking:
         assert why(asking).status_code == 401
         asking.headers["authorization"] = f"Bearer {mine['key']}"

@@ -24,7 +24,7 @@ from moe.inference.loading import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
-from moe.serve.server import _bound
+from moe.serve.server import _bind_socket
 from moe.serve.settings import ServeSettings
 
 __all__ = ["moe"]
@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> Path:
 def test_small_answers_are_sent_at_once() -> None:
     async def whole() -> int:
         accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-        with _bound(ServeSettings(port=0)) as listener:
+        with _bind_socket(ServeSettings(port=0)) as listener:
             server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listener)
             async with server:
                 _, asking = await asyncio.open_connection(*listener.getsockname())

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.serve.auth import hash_of, new_key, owner_of
-from moe.serve.settings import ServeSettings, is_loopback, read_settings, refuse_missing_extra, refuse_open_door
+from moe.serve.auth import find_key_owner, generate_key, hash_key
+from moe.serve.settings import ServeSettings, check_keys_required, check_serve_packages, is_loopback, read_settings
 
 
 def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) -> None:
@@ -29,27 +29,27 @@ def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
 def test_no_door_stands_open_to_others_without_a_key(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(Fault, match="Make one with moe serve --new-key"):
-        refuse_open_door(ServeSettings(host=host))
-    refuse_open_door(ServeSettings(host=host, keys={"me": new_key()["sha256"]}))
+        check_keys_required(ServeSettings(host=host))
+    check_keys_required(ServeSettings(host=host, keys={"me": generate_key()["sha256"]}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_at_this_machine_alone_none_is_needed(host: str) -> None:
-    refuse_open_door(ServeSettings(host=host))
+    check_keys_required(ServeSettings(host=host))
 
 
 def test_a_key_is_known_by_its_hash_and_no_other_is() -> None:
-    mine, yours = new_key(), new_key()
+    mine, yours = generate_key(), generate_key()
     keys = {"me": mine["sha256"], "you": yours["sha256"]}
-    assert owner_of(mine["key"], keys) == "me"
-    assert owner_of(yours["key"], keys) == "you"
-    for other in (mine["sha256"], "", mine["key"][:-1], new_key()["key"], "\ud800"):
-        assert owner_of(other, keys) is None
-    assert hash_of(mine["key"]) == mine["sha256"]
+    assert find_key_owner(mine["key"], keys) == "me"
+    assert find_key_owner(yours["key"], keys) == "you"
+    for other in (mine["sha256"], "", mine["key"][:-1], generate_key()["key"], "\ud800"):
+        assert find_key_owner(other, keys) is None
+    assert hash_key(mine["key"]) == mine["sha256"]
     assert mine["key"] != yours["key"]
 
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Fault, match=r"no fastapi, uvicorn, prometheus_client.*finmoe\[serve\]"):
-        refuse_missing_extra()
+        check_serve_packages()

@@ -18,8 +18,8 @@ from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
-from moe.serve.app import make_app
-from moe.serve.model_loader import Place, open_served
+from moe.serve.app import build_app
+from moe.serve.model_loader import ModelLocation, load_served_model
 
 TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 
@@ -126,16 +126,16 @@ def test_under_load_every_request_is_answered_by_the_old_model_or_the_new_one(fo
 def test_a_run_is_served_by_its_best_and_what_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder, run / "moe-joint")
-    assert open_served(Place(run)).told["name"] == "moe-joint"
+    assert load_served_model(ModelLocation(run)).told["name"] == "moe-joint"
     (tmp_path / "other" / "experts").mkdir(parents=True)
     for nothing, told in (("nothing", "a model's or a run's folder"), ("other", "a mixture in")):
         with pytest.raises(Fault, match=told):
-            open_served(Place(tmp_path / nothing))
+            load_served_model(ModelLocation(tmp_path / nothing))
 
 
 def test_what_ends_takes_no_new_work(folder: Path) -> None:
     service = make_service(folder)
-    with TestClient(make_app(service), base_url="http://localhost") as asking:
+    with TestClient(build_app(service), base_url="http://localhost") as asking:
         service.draining = True
         for got in (asking.get("/readyz"), asking.post("/v1/predict", json={"texts": "a"})):
             assert (got.status_code, got.headers["connection"]) == (503, "close")
