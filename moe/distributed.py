@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 _MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
-"""Whether the main process is running a block that the others do not run, so that collectives must not wait for them."""
+"""Whether rank 0 is running a block that the other processes do not run, so that it must not wait for them."""
 
 
 def rank() -> int:

@@ -34,12 +34,17 @@ def check_trackers(names: Sequence[Tracker]) -> None:
 
 
 def missing_trackers(names: Sequence[Tracker]) -> list[str]:
-    """Names of the trackers whose library is not installed."""
-    return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
+    """Names of the trackers whose library is not installed; TensorBoard, the default, is skipped instead."""
+    return [name for name in dict.fromkeys(names) if name != TENSORBOARD and importlib.util.find_spec(name) is None]
+
+
+def uses_tensorboard(names: Sequence[Tracker]) -> bool:
+    """Whether TensorBoard files are written: `track` names it and its package is installed."""
+    return TENSORBOARD in names and importlib.util.find_spec(TENSORBOARD) is not None
 
 
 def external_trackers(names: Sequence[Tracker]) -> list[str]:
-    """Trackers that transformers' Trainer reports to, on rank 0 only; TensorBoard has a callback with our log folder."""
+    """Trackers for transformers' Trainer to report to, on rank 0 only; TensorBoard has its own callback and folder."""
     return [name for name in dict.fromkeys(names) if name != TENSORBOARD] if distributed.is_main() else []
 
 

@@ -9,7 +9,7 @@ from experts.errors import Fault
 from moe.config.preflight import check_config
 from moe.config.run import ConfigFault, DomainSettings, RunSettings, find_config, load_run
 from moe.config.yaml import read_yaml
-from moe.sweep.grid import OWN_KEYS, Point, read_plan
+from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DOMAINS = sorted((CONFIGS / "domains").glob("*.yaml"))
@@ -56,13 +56,13 @@ def test_accelerate_reads_every_shipped_launch_and_starts_as_many_processes_as_i
 @pytest.fixture
 def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that seems to hold every file, and every backbone within reach: what is not shipped is not judged."""
-    monkeypatch.setattr("moe.config.preflight._backbone_faults", lambda run: [])
+    monkeypatch.setattr("moe.config.preflight._backbone_errors", lambda run: [])
     for name in ("fiqa_sa", "news", "forum"):
         (tmp_path / f"{name}.csv").touch()
     return tmp_path
 
 
-def points_of(path: Path, data: Path) -> list[Point]:
+def points_of(path: Path, data: Path) -> list[Trial]:
     plan = read_plan(path, (f"data.folder={data}",))
     return plan.points(plan.corners() if plan.settings.search else plan.grid())
 

@@ -1,4 +1,4 @@
-"""One run as one frozen object: its YAML, its stages as data, its fault messages and the preflight check.
+"""Settings of a run: one frozen object, read from YAML and checked with all errors reported at once.
 
-Settings of a part stand beside that part; this room only composes them.
+The settings of a part are declared next to that part; this package composes them.
 """

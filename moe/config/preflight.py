@@ -1,73 +1,79 @@
-"""What a config asks for and this machine lacks: files, corpora, a backbone deep enough; all told at once.
-
-What is wrong in a config itself is `moe.config.run`'s.
-"""
+"""The preflight check of a config: whether this machine has its files, corpora, trackers and backbone."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from experts.errors import Fault
 from moe.config.run import ConfigFault, RunSettings, load_run
-from moe.model.backbone import read_backbone_config
+from moe.model.backbone import read_config
 from moe.trackers import missing_trackers
 
 
 def check_config(path: Path, sets: Sequence[str] = ()) -> str:
-    """Tell every fault of a config, missing files and an impossible trunk included; no weight is loaded.
+    """Check a config, the files that it names and its backbone, without loading any weights.
+
+    Args:
+        sets: overrides of settings, `key=value` each.
 
     Returns:
-        what the config says, in one line.
+        a one-line summary of the config.
 
     Raises:
-        Fault: with every fault at once.
+        Fault: if anything is wrong, with all errors at once.
     """
     run = load_run(path, sets)
-    faults = _missing_corpora(run) if run.language else _missing_files(run)
-    faults += [f"track: {name} is not installed; pip install {name}, or take it out" for name in missing_trackers(run.track)]
-    if faults := faults + _backbone_faults(run):
-        raise ConfigFault(str(path), faults)
+    errors = _corpus_errors(run) if run.language else _file_errors(run)
+    errors += [
+        f"track: {name} is not installed; run pip install {name}, or remove it" for name in missing_trackers(run.track)
+    ]
+    if errors := errors + _backbone_errors(run):
+        raise ConfigFault(str(path), errors)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
-    answers = "a language model's head" if run.language else f"{len(run.label_space().heads)} class head(s)"
-    return f"{path}: no fault; experts {', '.join(experts)}; {answers}"
+    heads = "language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
+    return f"{path}: valid; experts {', '.join(experts)}; {heads}"
 
 
-def _missing_files(run: RunSettings) -> list[str]:
-    tasks = [(domain, one) for domain in run.domains for one in run.tasks_of(domain).values()]
-    faults = [
-        f"domains.{domain}: no file at {run.data.path(one.file)}; set data.folder or the domain's file"
-        for domain, one in tasks
-        if one.file is not None and not run.data.path(one.file).exists()
+def _file_errors(run: RunSettings) -> list[str]:
+    """Errors about missing files of labelled rows."""
+    tasks = [(domain, task) for domain in run.domains for task in run.tasks_of(domain).values()]
+    errors = [
+        f"domains.{domain}: no file at {run.data.path(task.file)}; set data.folder or domains.{domain}.file"
+        for domain, task in tasks
+        if task.file is not None and not run.data.path(task.file).exists()
     ]
-    return faults + [
-        f"domains.{domain}: names no file, and there is no sample; set domains.{domain}.file"
-        for domain, one in tasks
-        if one.file is None and run.sample is None
+    return errors + [
+        f"domains.{domain}: no file, and the config has no sample; set domains.{domain}.file"
+        for domain, task in tasks
+        if task.file is None and run.sample is None
     ]
 
 
-def _missing_corpora(run: RunSettings) -> list[str]:
+def _corpus_errors(run: RunSettings) -> list[str]:
+    """Errors about missing corpora and files of questions of a language model's run."""
     assert run.language is not None
-    named = {f"domains.{name}.corpus": one.corpus for name, one in run.domains.items()}
-    faults = [f"{key}: names no file of plain text; name one" for key, files in named.items() if not files]
-    named |= {
-        f"domains.{domain}.tasks.{task}": (str(one.file),)
+    files_by_key = {f"domains.{name}.corpus": domain.corpus for name, domain in run.domains.items()}
+    errors = [
+        f"{key}: no file; set it to one or more files of plain text" for key, files in files_by_key.items() if not files
+    ]
+    files_by_key |= {
+        f"domains.{domain}.tasks.{name}": (str(task.file),)
         for domain in run.domains
-        for task, one in run.questions_of(domain).items()
+        for name, task in run.questions_of(domain).items()
     }
-    return faults + [
-        f"{key}: no file at {run.data.path(file)}; set data.folder or mend the name"
-        for key, files in (named | {"language.general": run.language.general}).items()
+    return errors + [
+        f"{key}: no file at {run.data.path(file)}; set data.folder or fix the name"
+        for key, files in (files_by_key | {"language.general": run.language.general}).items()
         for file in files
         if not run.data.path(file).exists()
     ]
 
 
-def _backbone_faults(run: RunSettings) -> list[str]:
+def _backbone_errors(run: RunSettings) -> list[str]:
     try:
-        config = read_backbone_config(run.backbone)
+        config = read_config(run.backbone)
     except Fault as fault:
         return [f"backbone.name: {fault}"]
     depth = config.num_hidden_layers
     if run.backbone.trunk_depth >= depth:
-        return [f"backbone.trunk_depth is {run.backbone.trunk_depth}, the backbone has {depth} layers: lower it"]
+        return [f"backbone.trunk_depth is {run.backbone.trunk_depth}, but the backbone has {depth} layers: lower it"]
     return []

@@ -1,7 +1,4 @@
-"""YAML as we read it: safely, each key once, no deeper and no larger than a config can be.
-
-What the keys mean is `moe.config.run`'s and `moe.sweep`'s.
-"""
+"""YAML, parsed safely: no key twice, and a bound on depth and size."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -12,63 +9,67 @@ import yaml
 from experts.errors import Fault
 
 MAX_VALUES = 100_000
-"""Values that a file may come to once its aliases are written out; a few lines of them can stand for billions."""
+"""Number of values that a file may expand to; with aliases a few lines can stand for billions."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key that comes twice instead of forgetting the first."""
+    """PyYAML's safe loader, which also rejects duplicate keys instead of using the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As it is, with every key looked at first."""
+        """Construct a mapping after checking that its keys are unique."""
         if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
+            keys: set[str] = set()
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    if key.value in seen:
+                    if key.value in keys:
                         raise yaml.constructor.ConstructorError(
-                            None, None, f"the key {key.value[:40]!r} a second time", key.start_mark
+                            None, None, f"duplicate key {key.value[:40]!r}", key.start_mark
                         )
-                    seen.add(key.value)
+                    keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text.
 
     Raises:
-        ValueError: when it is no YAML, has a key twice, is nested too deep or comes to too much.
+        ValueError: if the text is invalid, has a duplicate key, is nested too deeply or expands to too many values.
     """
     try:
         value = yaml.load(text, _Loader)
-        size = _size(value, {})
+        size = _count_values(value, {})
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:160]) from error
     except RecursionError as error:
-        raise ValueError("values nested too deep, or in themselves") from error
+        raise ValueError("values nested too deeply, or recursively") from error
     if size > MAX_VALUES:
-        raise ValueError(f"{size:,} values, aliases written out; at most {LARGEST:,}")
+        raise ValueError(f"{size:,} values after expanding aliases; at most {MAX_VALUES:,}")
     return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        Fault: when it is unreadable, or no mapping.
+        Fault: if the file cannot be read or parsed, or holds something else.
     """
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise Fault(f"a YAML file at {path}", reason, "mend the file or name another") from error
+        raise Fault(f"a YAML file at {path}", reason, "fix the file or choose another one") from error
     if not isinstance(raw, dict):
         raise Fault(f"a YAML mapping in {path}", type(raw).__name__, "write key: value lines")
     return raw
 
 
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values there are in it, one that is named by aliases counted every time."""
+def _count_values(value: Any, known: dict[int, int]) -> int:
+    """Number of values in a structure, a shared one counted at every place where it occurs.
+
+    Args:
+        known: counts of values already visited, by id.
+    """
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ()
     if id(value) not in known:
-        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+        known[id(value)] = 1 + sum(_count_values(item, known) for item in inner)
     return known[id(value)]

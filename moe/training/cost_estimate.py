@@ -1,7 +1,4 @@
-"""What a run will cost, foretold from a few steps of each of its stages: weights that learn, memory by part, time.
-
-How a stage is tried in small is `moe.runs.dry_run`'s; seconds and memory are measured by `moe.profiling`.
-"""
+"""Estimate of a run's trainable parameters, memory and time from a few steps of each of its stages."""
 
 import gc
 import platform
@@ -18,129 +15,129 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moe.config.stages import JOINT, PRETRAIN, SHARED, WARMUP
-from moe.console import Table, bar, hushed, told_time
+from moe.console import Table, format_duration, progress_bar, suppress_output
 from moe.model.backbone import default_device
-from moe.profiling import MIB, Cost, resident_mib, seconds_since_start, measure_cost
+from moe.profiling import MIB, Cost, measure_cost, resident_mib, seconds_since_start
 from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
-from moe.training.steps import train_stage, merge_experts, train_domain, train_shared
+from moe.training.steps import merge_experts, train_domain, train_shared, train_stage
 
 Figures = dict[str, Any]
-Try = Callable[[Workspace], object]
+Step = Callable[[Workspace], object]
 
 
 def estimate_cost(run: Workspace) -> Figures:
-    """Try every stage of a run in small, in a folder that is then taken away, and foretell what the whole will take.
+    """Run a few steps of every stage of a run, in a temporary folder, and estimate the cost of the entire run.
 
     Returns:
         `stages`, each with `weights`, `learned`, `steps`, `seconds_per_step`, `evaluations`, `seconds` and
-        `peak_mib`, of which `memory` gives the parts in MiB: `program`, `weights`, `gradients`, `optimizer`,
-        `activations` with all else, and the `cache` of the trunk's states; `seconds` of all stages and of one start
-        of the program (`start_seconds`), the greatest `peak_mib`, `machine`, `cache_trunk`.
+        `peak_mib`, and under `memory` its parts in MiB: `program`, `weights`, `gradients`, `optimizer`,
+        `activations` with everything else, and the `cache` of the trunk's states; `seconds` of all stages and one
+        start of the program (`start_seconds`), the largest `peak_mib`, `machine`, `cache_trunk`.
 
     Raises:
-        Fault: as the stages do; when memory runs out, with the setting to lower.
+        Fault: if a stage raises one; if memory runs out, with the setting to lower.
     """
-    program, start = resident_mib(), seconds_since_start()
-    probe = DryRun()
+    program_mib, start = resident_mib(), seconds_since_start()
+    dry_run = DryRun()
     stages: list[Figures] = []
-    with _small(run, probe) as work:
-        tries = list(_tries(work))
-        with bar("plan", len(tries), "stage") as meter:
-            for one in tries:
-                gc.collect()  # what the last one left is no part of the next
-                stages += _tried(work, probe, one, program)
+    with _dry_run_workspace(run, dry_run) as work:
+        steps = list(_steps(work))
+        with progress_bar("plan", len(steps), "stage") as meter:
+            for step in steps:
+                gc.collect()  # so that memory of the last stage is not counted for the next
+                stages += _estimate_step(work, dry_run, step, program_mib)
                 meter.advance()
     return {
         "stages": stages,
         "start_seconds": start,
-        "seconds": start + sum(one["seconds"] for one in stages),
-        "peak_mib": max((one["peak_mib"] for one in stages if one["peak_mib"]), default=None),
-        "machine": machine(),
+        "seconds": start + sum(stage["seconds"] for stage in stages),
+        "peak_mib": max((stage["peak_mib"] for stage in stages if stage["peak_mib"]), default=None),
+        "machine": machine_name(),
         "cache_trunk": run.run.stages.cache_trunk,
     }
 
 
 @contextmanager
-def _small(run: Workspace, probe: DryRun) -> Iterator[Workspace]:
-    """The run in a folder of its own; rows that are prepared for it are kept for the run itself."""
-    store = run.data_dir or run.out
-    with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, hushed():
-        yield Workspace(run.run, Path(folder), store, probe)
+def _dry_run_workspace(run: Workspace, dry_run: DryRun) -> Iterator[Workspace]:
+    """A run with the same settings in a temporary folder; its prepared rows are stored for the real run."""
+    with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, suppress_output():
+        yield Workspace(run=run.run, out=Path(folder), data_dir=run.data_dir or run.out, dry_run=dry_run)
 
 
-def _tries(work: Workspace) -> Iterator[Try]:
+def _steps(work: Workspace) -> Iterator[Step]:
+    """The steps of a run, in order."""
     run = work.run
     if run.shared:
         yield train_shared if run.language is None else pretrain_shared
     if run.language is None:
         yield from (partial(train_domain, domain=name) for name in run.domains)
     else:
-        yield from (partial(pretrain, role=role) for role in dict.fromkeys(one.group for one in run.domain_list()))
-    yield _warm_start
+        roles = dict.fromkeys(domain.group for domain in run.domain_list())
+        yield from (partial(pretrain, role=role) for role in roles)
+    yield _merge_and_warm_up
     yield partial(train_stage, stage=JOINT, before=work.out / WARMUP.folder)
     if run.language is not None and any(run.questions_of(name) for name in run.domains):
         yield partial(instruct, model=work.out / JOINT.folder)
 
 
-def _warm_start(work: Workspace) -> None:
+def _merge_and_warm_up(work: Workspace) -> None:
     train_stage(work, WARMUP, merge_experts(work))
 
 
-def _tried(work: Workspace, probe: DryRun, one: Try, program: float) -> list[Figures]:
-    """The figures of the stages that this trains, of several experts one each."""
-    cost, before = Cost(), len(probe.stages)
+def _estimate_step(work: Workspace, dry_run: DryRun, step: Step, program_mib: float) -> list[Figures]:
+    """Figures of each stage that a step runs; training several experts runs several."""
+    cost, before = Cost(), len(dry_run.stages)
     with measure_cost(cost):
-        one(work)
-    found = probe.stages[before:]
-    each = [_foretold(work, tried, cost, program) for tried in found]
-    spent = sum(figures.pop("spent") for figures in each)
-    for figures in each:  # reading, loading, writing: as long in the whole as here
-        figures["seconds"] += max(0.0, cost.seconds - spent) / len(each)
-    return each
+        step(work)
+    stages = [_stage_figures(work, stats, cost, program_mib) for stats in dry_run.stages[before:]]
+    spent = sum(figures.pop("spent") for figures in stages)
+    for figures in stages:  # reading, loading and writing take as long in the real run as here
+        figures["seconds"] += max(0.0, cost.seconds - spent) / len(stages)
+    return stages
 
 
-def _foretold(work: Workspace, tried: DryRunStats, cost: Cost, program: float) -> Figures:
-    log = read_trajectory(work.logs(tried.name))
+def _stage_figures(work: Workspace, stats: DryRunStats, cost: Cost, program_mib: float) -> Figures:
+    log = read_trajectory(work.logs(stats.name))
     assert log is not None
     seconds = [row["seconds"] for row in log.rows if "seconds" in row]
-    step = mean(seconds[1:] or seconds)  # the first was the dearest batch, and warmed up what is made once
-    mapped = 0.0 if torch.cuda.is_available() else tried.cached_bytes / MIB  # a file, but in memory once it was read
-    once = mean(tried.evaluation_seconds)
-    reads = work.run.language is not None and tried.stage in (SHARED.name, PRETRAIN.name)
-    evaluation, extra = once / tried.row_share, int(reads)  # which measure what was before them too
+    step = mean(seconds[1:] or seconds)  # the first step has the largest batch, and one-time costs
+    mapped = 0.0 if torch.cuda.is_available() else stats.cached_bytes / MIB  # memory-mapped: resident once read
+    short_evaluation = mean(stats.evaluation_seconds)
+    pretraining = work.run.language is not None and stats.stage in (SHARED.name, PRETRAIN.name)
+    evaluation, extra = short_evaluation / stats.row_share, int(pretraining)  # which also evaluates before training
     return {
-        "stage": tried.stage,
-        "name": tried.name,
-        "weights": tried.model_size[0],
-        "learned": tried.trainable,
-        "steps": tried.steps,
+        "stage": stats.stage,
+        "name": stats.name,
+        "weights": stats.model_size[0],
+        "learned": stats.trainable,
+        "steps": stats.steps,
         "seconds_per_step": step,
-        "evaluations": tried.evaluations + extra,
+        "evaluations": stats.evaluations + extra,
         "seconds_per_evaluation": evaluation,
-        "seconds": tried.steps * step + (tried.evaluations + extra) * evaluation,
+        "seconds": stats.steps * step + (stats.evaluations + extra) * evaluation,
         "peak_mib": None if cost.peak_mib is None else cost.peak_mib + mapped,
-        "memory": _parts(tried, cost.peak_mib, program) | {"cache": mapped},
-        "spent": sum(seconds) + sum(tried.evaluation_seconds) + extra * once,
+        "memory": _memory_by_part(stats, cost.peak_mib, program_mib) | {"cache": mapped},
+        "spent": sum(seconds) + sum(stats.evaluation_seconds) + extra * short_evaluation,
     }
 
 
-def _parts(tried: DryRunStats, peak: float | None, program: float) -> dict[str, float]:
-    """MiB by part; gradients are as wide as what learns, in fp32, and AdamW keeps two moments of each."""
+def _memory_by_part(stats: DryRunStats, peak_mib: float | None, program_mib: float) -> dict[str, float]:
+    """MiB by part: gradients of trainable parameters are float32, and AdamW has two moments for each."""
     parts = {
-        "program": 0.0 if torch.cuda.is_available() else program,
-        "weights": tried.model_size[1] / MIB,
-        "gradients": 4 * tried.trainable / MIB,
-        "optimizer": 8 * tried.trainable / MIB,
+        "program": 0.0 if torch.cuda.is_available() else program_mib,
+        "weights": stats.model_size[1] / MIB,
+        "gradients": 4 * stats.trainable / MIB,
+        "optimizer": 8 * stats.trainable / MIB,
     }
-    return parts if peak is None else parts | {"activations": max(0.0, peak - sum(parts.values()))}
+    return parts if peak_mib is None else parts | {"activations": max(0.0, peak_mib - sum(parts.values()))}
 
 
-def machine() -> str:
-    """This machine in a few words."""
+def machine_name() -> str:
+    """Name of the GPU, or of the CPU with the number of threads."""
     if default_device().type == "cuda":
         return torch.cuda.get_device_name()
     try:
@@ -152,33 +149,33 @@ def machine() -> str:
     return f"{name or platform.processor() or platform.machine()}, {count} thread{'s' * (count > 1)}"
 
 
-def cost_view(found: Mapping[str, Any]) -> RenderableType:
-    """The table of `moe plan`."""
-    table = Table(title=f"what the run will take on {found['machine']}", title_justify="left", header_style="bold")
+def cost_view(figures: Mapping[str, Any]) -> RenderableType:
+    """Table of estimates, as `moe plan` prints it."""
+    table = Table(title=f"estimated cost on {figures['machine']}", title_justify="left", header_style="bold")
     table.add_column("stage")
-    columns = ("weights that learn", "steps", "s a step", "evaluations", "time", "peak MiB", *_PARTS)
+    columns = ("trainable parameters", "steps", "s/step", "evaluations", "time", "peak MiB", *_PARTS)
     for name in columns:
         table.add_column(name, justify="right")
-    for one in found["stages"]:
-        table.add_row(*_cells(one))
-    peak = "" if found["peak_mib"] is None else f", at most {found['peak_mib']:,.0f} MiB"
-    lines = [Text(f"together {told_time(found['seconds'])}{peak}; patience may end a stage sooner")]
-    if found["cache_trunk"]:
-        lines.append(Text("tried without the trunk's cache (stages.cache_trunk): steps with it are shorter"))
+    for stage in figures["stages"]:
+        table.add_row(*_cells(stage))
+    peak = "" if figures["peak_mib"] is None else f", at most {figures['peak_mib']:,.0f} MiB"
+    lines = [Text(f"total {format_duration(figures['seconds'])}{peak}; early stopping (patience) may end a stage sooner")]
+    if figures["cache_trunk"]:
+        lines.append(Text("measured without the trunk's cache (stages.cache_trunk), with which steps are faster"))
     return Group(table, *lines)
 
 
 _PARTS = ("program", "weights", "gradients", "optimizer", "activations", "cache")
 
 
-def _cells(one: Mapping[str, Any]) -> Sequence[str]:
+def _cells(stage: Mapping[str, Any]) -> Sequence[str]:
     return [
-        one["name"] if one["stage"] in one["name"] else f"{one['stage']} {one['name']}",
-        f"{one['learned']:,} ({one['learned'] / one['weights']:.1%})",
-        f"{one['steps']:,}",
-        f"{one['seconds_per_step']:.2f}",
-        str(one["evaluations"]),
-        told_time(one["seconds"]),
-        "–" if one["peak_mib"] is None else f"{one['peak_mib']:,.0f}",
-        *[f"{one['memory'][part]:,.0f}" if part in one["memory"] else "–" for part in _PARTS],
+        stage["name"] if stage["stage"] in stage["name"] else f"{stage['stage']} {stage['name']}",
+        f"{stage['learned']:,} ({stage['learned'] / stage['weights']:.1%})",
+        f"{stage['steps']:,}",
+        f"{stage['seconds_per_step']:.2f}",
+        str(stage["evaluations"]),
+        format_duration(stage["seconds"]),
+        "–" if stage["peak_mib"] is None else f"{stage['peak_mib']:,.0f}",
+        *[f"{stage['memory'][part]:,.0f}" if part in stage["memory"] else "–" for part in _PARTS],
     ]

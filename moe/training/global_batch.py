@@ -1,8 +1,4 @@
-"""One step's rows as one batch: micro-batches of this process joined, and those of other processes gathered.
-
-Which losses are made of it is `moe.training.objective`'s; how a gradient goes back to the parts,
-`moe.training.gradient_cache`'s.
-"""
+"""One optimizer step's rows as one batch: micro-batches of this process concatenated, and gathered over processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,60 +9,73 @@ from torch import Tensor
 from moe import distributed
 from moe.data.collator import Batch
 from moe.model.mixture import MixtureOutput, RouterOutput, allowed_experts
-from router.loss_weighting import loss_gradients, gradient_norms
+from router.loss_weighting import gradient_norms, loss_gradients
 
 MicroBatch = tuple[MixtureOutput, Batch]
 
 
 @dataclass(frozen=True)
 class GradientPoint:
-    """Where losses meet: a state, in as many parts as there are, or weights.
+    """Tensors at which the gradients of several losses are compared: a hidden state in parts, or shared weights.
 
     Args:
-        parts: of this process.
-        texts: of all processes, where it is a state; None for weights, which every process has.
+        tensors: those of this process.
+        texts: number of texts in all processes for a hidden state; None for weights, which every process has.
     """
 
-    parts: Sequence[Tensor]
+    tensors: Sequence[Tensor]
     texts: int | None
 
     def norms(self, losses: Mapping[str, Tensor], rows: Mapping[str, int]) -> dict[str, Tensor]:
-        """Norm of each loss's gradient here, as `router.loss_weighting.gradient_norms` tells it of one tensor."""
+        """Norm of each loss's gradient over all processes, scaled as in `router.loss_weighting.gradient_norms`.
+
+        Args:
+            rows: number of rows that have each loss; by default, all texts.
+        """
         if self.texts is None:
             return {name: grad.norm() for name, grad in self.gradients(losses).items()}
-        own = gradient_norms(losses, self.parts, {})
-        return {name: distributed.global_norm(one) * rows.get(name, self.texts) ** 0.5 for name, one in own.items()}
+        local = gradient_norms(losses, self.tensors, {})
+        return {name: distributed.global_norm(norm) * rows.get(name, self.texts) ** 0.5 for name, norm in local.items()}
 
     def gradients(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gradient of each loss as one vector (P,), the same in every process."""
-        every = distributed.all_reduce if self.texts is None else distributed.all_gather
-        return {name: every(grad) for name, grad in loss_gradients(losses, self.parts).items()}
+        combine = distributed.all_reduce if self.texts is None else distributed.all_gather
+        return {name: combine(grad) for name, grad in loss_gradients(losses, self.tensors).items()}
 
 
 @dataclass(frozen=True)
 class GlobalRouting:
-    """What the router said of a step's N texts, or tokens where those are routed.
+    """Router outputs for a step's N texts, or its N tokens if tokens are routed.
 
     Args:
-        dense: (N, E), soft probabilities.
-        allowed: (N, E) bool, the experts of each one's domain.
-        logits: this process's, (B, G + E) or (B, T, G + E) a part; where the routing losses meet.
-        branches: the same on the sentiment loss's path.
-        learned: whether the sentiment loss reaches the router.
+        probs: (N, E), soft routing probabilities.
+        allowed: (N, E) bool, the experts of each text's domain.
+        logits: gate logits of this process, (B, G + E) or (B, T, G + E) per micro-batch, from which the routing losses
+            are computed.
+        logits_for_loss: the same logits on the path of the sentiment loss.
+        reaches_router: whether the sentiment loss has a gradient in the router.
     """
 
-    dense: Tensor
+    probs: Tensor
     allowed: Tensor
     logits: list[Tensor]
-    branches: list[Tensor]
-    learned: bool
+    logits_for_loss: list[Tensor]
+    reaches_router: bool
 
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """A step's B texts: class logits (B, K) by head, polarity (B,), what they should be (B,), and the routing.
+    """Outputs and targets of a step's B texts in all processes.
 
-    `pooled` are this process's parts (b, D), for a gradient is measured where it was made.
+    Args:
+        logits: (B, K) per head.
+        polarity: (B,), predicted polarity; None without a polarity head.
+        task: (B,), index of each text's task; −1 if it has none.
+        label: (B,), index of each text's label; −1 if it has none.
+        score: (B,), target polarity; NaN if it has none.
+        texts: B.
+        pooled: pooled states (b, D) of this process's micro-batches; gradients are measured where they were computed.
+        routing: None if no router was used.
     """
 
     logits: dict[str, Tensor]
@@ -79,51 +88,52 @@ class GlobalBatch:
     routing: GlobalRouting | None
 
 
-def gather_batch(parts: Sequence[MicroBatch], owners: Tensor) -> GlobalBatch:
-    """Join what was made of a step's parts, here and in other processes.
+def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor) -> GlobalBatch:
+    """Concatenate the outputs of a step's micro-batches in this and all other processes.
 
     Args:
-        owners: (domains, E) bool, the experts of each domain.
+        domain_expert_mask: (domains, E) bool, the experts of each domain.
     """
-    outs = [out for out, _ in parts]
-    domain = distributed.all_gather(_cat([batch["domain"] for _, batch in parts]))  # (B,)
+    outputs = [output for output, _ in micro_batches]
+    domain = _gather([batch["domain"] for _, batch in micro_batches])  # (B,)
     none = torch.full_like(domain, -1)  # (B,)
-    known = {
-        key: distributed.all_gather(_cat([batch[key] for _, batch in parts])) if key in parts[0][1] else default
+    targets = {
+        key: _gather([batch[key] for _, batch in micro_batches]) if key in micro_batches[0][1] else default
         for key, default in (("task", none), ("label", none), ("score", none * torch.nan))
     }
-    logits = {head: distributed.all_gather(_cat([out.logits[head] for out in outs])) for head in outs[0].logits}  # (B, K)
-    polarity = [out.polarity for out in outs if out.polarity is not None]
-    routed = [(out.routing, batch) for out, batch in parts if out.routing is not None]
+    logits = {head: _gather([output.logits[head] for output in outputs]) for head in outputs[0].logits}  # (B, K)
+    polarity = [output.polarity for output in outputs if output.polarity is not None]
+    routed = [(output.routing, batch) for output, batch in micro_batches if output.routing is not None]
     return GlobalBatch(
         logits=logits,
-        polarity=distributed.all_gather(_cat(polarity)) if polarity else None,  # (B,)
+        polarity=_gather(polarity) if polarity else None,  # (B,)
         texts=len(domain),
-        pooled=[out.pooled for out in outs],
-        routing=_routing(routed, owners) if routed else None,
-        **known,
+        pooled=[output.pooled for output in outputs],
+        routing=_gather_routing(routed, domain_expert_mask) if routed else None,
+        **targets,
     )
 
 
-def _routing(parts: Sequence[tuple[RouterOutput, Batch]], owners: Tensor) -> GlobalRouting:
-    dense, allowed = zip(*[_each(routed, batch, owners) for routed, batch in parts], strict=True)
+def _gather_routing(parts: Sequence[tuple[RouterOutput, Batch]], domain_expert_mask: Tensor) -> GlobalRouting:
+    probs, allowed = zip(*[_flatten_routing(router, batch, domain_expert_mask) for router, batch in parts], strict=True)
     return GlobalRouting(
-        dense=distributed.all_gather(_cat(dense)),
-        allowed=distributed.all_gather(_cat(allowed)),
-        logits=[routed.logits for routed, _ in parts],
-        branches=[routed.logits_for_loss for routed, _ in parts],
-        learned=any(routed.gates.requires_grad for routed, _ in parts),
+        probs=_gather(probs),
+        allowed=_gather(allowed),
+        logits=[router.logits for router, _ in parts],
+        logits_for_loss=[router.logits_for_loss for router, _ in parts],
+        reaches_router=any(router.gates.requires_grad for router, _ in parts),
     )
 
 
-def _each(routed: RouterOutput, batch: Batch, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft shares and own experts, (N, E) each; where tokens are routed, each by its text's domain."""
-    dense, allowed = routed.probs, allowed_experts(owners, batch["domain"])  # (b, E) or (b, T, E), (b, E)
-    if dense.dim() == 2:
-        return dense, allowed
-    real = batch["attention_mask"].bool()  # (b, T)
-    return dense[real], allowed[:, None].expand(-1, real.shape[1], -1)[real]  # (N, E) each
+def _flatten_routing(router: RouterOutput, batch: Batch, domain_expert_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Routing probabilities and allowed experts, (N, E) each; a token has the experts of its text's domain."""
+    probs, allowed = router.probs, allowed_experts(domain_expert_mask, batch["domain"])  # (b, E) or (b, T, E), (b, E)
+    if probs.dim() == 2:
+        return probs, allowed
+    is_token = batch["attention_mask"].bool()  # (b, T)
+    return probs[is_token], allowed[:, None].expand(-1, is_token.shape[1], -1)[is_token]  # (N, E) each
 
 
-def _cat(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def _gather(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate parts (b, …) of this process, then of all processes, (B, …)."""
+    return distributed.all_gather(parts[0] if len(parts) == 1 else torch.cat(list(parts)))

@@ -1,9 +1,10 @@
-"""One step's gradient: in one pass, or micro-batch by micro-batch as if it were one (method 3 and 4 weigh whole steps).
+"""The backward pass of one optimizer step, in one pass or in micro-batches with the same gradient (method 3 and 4).
 
-Shares of classes, means of gates and DAO's norms are a whole step's, so its loss is known only when all rows were seen.
-Labelled rows are therefore run twice: without their graph for what the loss is made of, then, with the same random
-numbers, to go back with the loss's gradient there (Gao et al. 2021, gradient caching). A language model's tokens only
-have to be counted, and the router's loss needs what the one pass leaves: nothing is run twice.
+Class shares, mean gates and DAO's gradient norms belong to the whole step, so its loss is known only after all rows.
+Labelled rows are therefore run twice (gradient caching, Gao et al. 2021): first without a graph, to compute
+the loss and its gradient at the outputs; then again, with the same random numbers, to backpropagate that gradient.
+A language model's loss needs only the number of target tokens, and the router's loss only the outputs of one pass:
+there nothing is run twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,123 +20,131 @@ from moe.model.mixture import Mixture, MixtureOutput
 from moe.training.global_batch import MicroBatch
 from moe.training.objective import Objective
 
-Check = Callable[[Tensor, Mapping[str, float]], None]
+LossCheck = Callable[[Tensor, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """Goes back through one step.
+    """Runs the backward pass of one optimizer step.
 
     Args:
-        model: for its experts.
+        model: whose gradients are computed.
         forward: runs the model on a batch.
         objective: the loss.
-        check: is told the loss and what it is made of, and raises where nothing may go back from it.
+        check: called with the loss and its parts before the backward pass; raises if the step must be skipped.
     """
 
     model: Mixture
     forward: Callable[[Batch], MixtureOutput]
     objective: Objective
-    check: Check
+    check: LossCheck
 
     def __call__(self, batches: Sequence[Batch]) -> Tensor:
-        """Leave the gradient of a step's micro-batches in the weights; gives the loss.
+        """Compute the gradient of a step's micro-batches in the weights, and return the loss.
 
-        An expert that no text of the step, in any process, gave weight keeps no gradient, so that it gets no decay
-        either (method 2).
+        An expert that had weight 0 in every text of the step, in all processes, keeps no gradient, so that weight decay
+        does not change it either (method 2).
         """
-        self.objective.begin()
-        idle = set(self.model.bank.routed_experts)
+        self.objective.start_step()
+        unused = set(self.model.bank.routed_experts)
         if len(batches) == 1:
-            loss = self._once(batches[0], idle)
+            loss = self._single_batch(batches[0], unused)
         elif self.objective.base == "language":
-            loss = self._streamed(batches, idle)
+            loss = self._language_batches(batches, unused)
         else:
-            loss = self._twice(batches, idle)
-        self.objective.settle()
+            loss = self._cached_batches(batches, unused)
+        self.objective.finish_step()
         distributed.all_reduce_gradients(self.model.parameters())
-        self._let_rest(idle)
+        self._clear_gradients(unused)
         return loss
 
-    def _let_rest(self, idle: set[str]) -> None:
-        names = self.model.bank.routed_experts
-        used = distributed.all_reduce(torch.tensor([float(name not in idle) for name in names], device=self.model.domain_expert_mask.device))
-        for name, processes in zip(names, used.tolist(), strict=True):
+    def _clear_gradients(self, unused: set[str]) -> None:
+        """Remove the gradients of experts that no process has used."""
+        names, device = self.model.bank.routed_experts, self.model.domain_expert_mask.device
+        users = distributed.all_reduce(
+            torch.tensor([float(name not in unused) for name in names], device=device)
+        )  # (E,)
+        for name, processes in zip(names, users.tolist(), strict=True):
             if not processes:
                 for parameter in self.model.bank.adapter_parameters(name).values():
                     parameter.grad = None
 
-    def _run(self, batch: Batch, idle: set[str]) -> MixtureOutput:
-        out = self.forward(batch)
-        idle &= set(self.model.bank.unused_experts())
-        return out
+    def _run(self, batch: Batch, unused: set[str]) -> MixtureOutput:
+        output = self.forward(batch)
+        unused &= set(self.model.bank.unused_experts())
+        return output
 
-    def _once(self, batch: Batch, idle: set[str]) -> Tensor:
-        loss = self.objective(self._run(batch, idle), batch)
+    def _single_batch(self, batch: Batch, unused: set[str]) -> Tensor:
+        loss = self.objective(self._run(batch, unused), batch)
         self.check(loss, self.objective.logs)
         loss.backward()
         return loss.detach()
 
-    def _twice(self, batches: Sequence[Batch], idle: set[str]) -> Tensor:
-        parts: list[MicroBatch] = []
-        numbers: list[_Random] = []
+    def _cached_batches(self, batches: Sequence[Batch], unused: set[str]) -> Tensor:
+        """Run labelled micro-batches twice: for the loss and its gradient at the outputs, then to backpropagate it."""
+        micro_batches: list[MicroBatch] = []
+        rng_states: list[_RngState] = []
         for batch in batches:
-            numbers.append(_Random.now(self.model.domain_expert_mask.device))
+            rng_states.append(_RngState.current(self.model.domain_expert_mask.device))
             with self.model.no_backbone_grad():
-                parts.append((self.forward(batch), batch))
-        loss = self.objective.over(parts)
+                micro_batches.append((self.forward(batch), batch))
+        loss = self.objective.compute(micro_batches)
         self.check(loss, self.objective.logs)
-        places = [_small(out) for out, _ in parts]
-        found = iter(torch.autograd.grad(loss, [one for some in places for one in some], allow_unused=True))
-        above = [[next(found) for _ in some] for some in places]
-        del parts, places
-        for batch, state, gradients in zip(batches, numbers, above, strict=True):
-            state.restore()
-            out = self._run(batch, idle)
-            self.objective.watch(out.routing)
-            pairs = [(one, g) for one, g in zip(_small(out), gradients, strict=True) if g is not None]
-            torch.autograd.backward([one for one, _ in pairs], [g for _, g in pairs])
+        outputs = [_output_tensors(output) for output, _ in micro_batches]
+        every = [tensor for tensors in outputs for tensor in tensors]
+        remaining = iter(torch.autograd.grad(loss, every, allow_unused=True))
+        output_gradients = [[next(remaining) for _ in tensors] for tensors in outputs]
+        del micro_batches, outputs, every
+        for batch, rng_state, gradients in zip(batches, rng_states, output_gradients, strict=True):
+            rng_state.restore()
+            output = self._run(batch, unused)
+            self.objective.record_gradient_norm(output.routing)
+            tensors = _output_tensors(output)
+            pairs = [(tensor, grad) for tensor, grad in zip(tensors, gradients, strict=True) if grad is not None]
+            torch.autograd.backward([tensor for tensor, _ in pairs], [grad for _, grad in pairs])
         return loss.detach()
 
-    def _streamed(self, batches: Sequence[Batch], idle: set[str]) -> Tensor:
-        asked = distributed.all_reduce(torch.stack([(batch["tokens"] != IGNORE_INDEX).sum() for batch in batches]).sum())
-        parts: list[MicroBatch] = []
+    def _language_batches(self, batches: Sequence[Batch], unused: set[str]) -> Tensor:
+        """Backpropagate the language-model loss per micro-batch, then the router's loss of the whole step."""
+        tokens = distributed.all_reduce(
+            torch.stack([(batch["tokens"] != IGNORE_INDEX).sum() for batch in batches]).sum()
+        )
+        micro_batches: list[MicroBatch] = []
         values: list[Tensor] = []
         for batch in batches:
-            out = self._run(batch, idle)
-            self.objective.watch(out.routing)
-            loss = self.objective.language(out, batch, int(asked))
+            output = self._run(batch, unused)
+            self.objective.record_gradient_norm(output.routing)
+            loss = self.objective.language_loss(output, batch, int(tokens))
             if loss is not None:
-                loss.backward(
-                    retain_graph=out.routing is not None
-                )  # the router's own few nodes are gone back through again
+                # The router's loss runs a second backward pass through the router's few nodes.
+                loss.backward(retain_graph=output.routing is not None)
                 values.append(loss.detach())
-            parts.append((replace(out, pooled=out.pooled.detach()[:0]), batch))
-            del out, loss  # and with them the graph, before the next one is made
-        told = distributed.all_reduce(torch.stack(values).sum()) if values else None
-        loss = self.objective.over(parts, told)
+            micro_batches.append((replace(output, pooled=output.pooled.detach()[:0]), batch))
+            del output, loss  # frees the graph before the next one is built
+        language_loss = distributed.all_reduce(torch.stack(values).sum()) if values else None
+        loss = self.objective.compute(micro_batches, language_loss)
         self.check(loss, self.objective.logs)
         if loss.requires_grad:
             loss.backward()
         return loss.detach()
 
 
-def _small(out: MixtureOutput) -> list[Tensor]:
-    """What the loss of labelled rows is made of, where a gradient goes on from it."""
-    found = [*out.logits.values(), out.polarity, None if out.routing is None else out.routing.probs]
-    return [one for one in found if one is not None and one.requires_grad]
+def _output_tensors(output: MixtureOutput) -> list[Tensor]:
+    """The outputs from which the loss of labelled rows is computed, those that have a gradient."""
+    tensors = [*output.logits.values(), output.polarity, None if output.routing is None else output.routing.probs]
+    return [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
 
 
 @dataclass(frozen=True)
-class _Random:
-    """Where torch's random numbers stand."""
+class _RngState:
+    """State of torch's random number generators."""
 
     cpu: Tensor
     gpu: Tensor | None
     device: torch.device
 
     @classmethod
-    def now(cls, device: torch.device) -> "_Random":
+    def current(cls, device: torch.device) -> "_RngState":
         gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), gpu, device)
 

@@ -1,7 +1,4 @@
-"""Held-out training batches for DAO's `validation` objective: other rows, through the model as it then stands.
-
-What is learned from them is `router.dao`'s; which loss it is, `moe.training.objective`'s.
-"""
+"""Held-out training batches for DAO's `validation` objective, run through the model in its current state."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,12 +12,15 @@ from moe.model.mixture import Mixture, MixtureOutput
 
 
 class HoldoutSampler:
-    """Draws batches of training rows in an order of its own and runs them, leaving the route as the step had it.
+    """Draws batches of training rows in a separate order and runs the model on them.
+
+    The routing state of the current training step is restored after each run.
 
     Args:
-        model: the one in training.
+        model: the model in training.
         rows: training rows.
-        batches: which rows meet; a quarter of a step's is enough for a direction, and cheap.
+        batches: row indices of each batch; a quarter of a step's rows is enough for a gradient direction, and cheap.
+        collate: makes batches of rows.
     """
 
     def __init__(self, model: Mixture, rows: object, batches: DomainBatchSampler, collate: Collate) -> None:
@@ -29,21 +29,21 @@ class HoldoutSampler:
             rows,  # type: ignore[arg-type, var-annotated]
             batch_sampler=batches,
             collate_fn=collate,
-            generator=torch.Generator(),  # of its own: the loop's numbers do not hang on when this began
+            generator=torch.Generator(),  # separate, so that drawing a batch leaves the training loop's numbers alone
         )
         self.stream = self._endless()
 
     def __call__(self) -> tuple[MixtureOutput, Batch]:
-        """The model's output on the next batch, and the batch."""
+        """Return the model's output on the next batch, and the batch."""
         device = self.model.domain_expert_mask.device
         self.drawn += 1
         batch = {name: values.to(device) for name, values in next(self.stream).items()}
         with self.model.bank.route.preserved():
-            out = self.model(**model_inputs(batch))
-        return out, batch
+            output = self.model(**model_inputs(batch))
+        return output, batch
 
     def skip_to(self, drawn: int) -> None:
-        """Go on as if so many batches had been drawn."""
+        """Continue as if `drawn` batches had been drawn."""
         self.drawn, self.stream = drawn, self._endless(*divmod(drawn, len(self.batches)))
 
     def _endless(self, epoch: int = 0, skipped: int = 0) -> Iterator[Batch]:

@@ -16,9 +16,9 @@ from moe import distributed
 from moe.console import info
 from moe.data.lm_collator import PretrainingCollator
 from moe.data.pretraining_corpus import Corpus, CorpusTokenizer, prepare_corpus
-from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexity, evaluate_perplexities, perplexity_fields
+from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexities, evaluate_perplexity, perplexity_fields
 from moe.model.backbone import identify_backbone
-from moe.model.lm_head import LMHead, LanguageSettings
+from moe.model.lm_head import LanguageSettings, LMHead
 from moe.model.mixture import Mixture
 from moe.model.packing import PackingMode, find_packing_mode
 from moe.runs.selection_metric import PERPLEXITY
@@ -66,7 +66,9 @@ class LMCorpora:
         way, dtype = self._way, self.model.backbone.dtype
         apart = (lambda places: way.inputs(places, dtype)) if packed and way is not None else None
         names = [domain.name for domain in self.model.domains]
-        return PretrainingCollator(self.model.loaded_backbone.tokenizer, self._head.kind, names, apart, self._settings.masked)
+        return PretrainingCollator(
+            self.model.loaded_backbone.tokenizer, self._head.kind, names, apart, self._settings.masked
+        )
 
     def corpus(self, domain: str, packed: bool) -> Corpus:
         """A domain's own text, or the general one.

@@ -18,7 +18,7 @@ from moe.console import info
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
-from moe.training.steps import build_expert_card, save_expert, require_shared_expert
+from moe.training.steps import build_expert_card, require_shared_expert, save_expert
 
 
 def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, resume: bool = False) -> list[Path]:

@@ -24,9 +24,9 @@ from moe.runs.dry_run import DryRun, DryRunStats, model_size
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
-from moe.training.job import Evaluate, TrainResult, TrainJob, batch_sampler, count_steps
-from moe.training.objective import Objective, LossContext
-from moe.training.trainer import set_trainable, fit
+from moe.training.job import Evaluate, TrainJob, TrainResult, batch_sampler, count_steps
+from moe.training.objective import LossContext, Objective
+from moe.training.trainer import fit, set_trainable
 from router.class_imbalance import effective_number_weights
 
 
@@ -102,7 +102,16 @@ def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
     every = max(1, math.ceil(steps / job.settings.evals))
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     evaluations = math.ceil(steps / every)
-    tried = DryRunStats(job.stage.name, job.title, model_size(model), learned, steps, evaluations, probe.pop_row_share(), probe.cached_bytes)
+    tried = DryRunStats(
+        job.stage.name,
+        job.title,
+        model_size(model),
+        learned,
+        steps,
+        evaluations,
+        probe.pop_row_share(),
+        probe.cached_bytes,
+    )
     probe.stages.append(tried)
     probe.cached_bytes = 0
     count = min(probe.steps, len(batch_sampler(job)))
@@ -113,7 +122,7 @@ def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
 def _tell_idle_average(work: Workspace, job: TrainJob) -> None:
     """Say so where a stage ends before DWA has the two periods that it compares."""
     losses, every, steps = work.run.losses, work.run.comparators.dwa_every, count_steps(job)
-    asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer) > 1)
+    asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer_losses) > 1)
     if asked and steps <= 2 * every:
         info(
             f"{job.title}: DWA weighs all losses alike for its first {2 * every} steps, and there are {steps}: lower "
@@ -128,7 +137,7 @@ def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }
-    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.learns)
+    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.trains)
     frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
     info(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
 

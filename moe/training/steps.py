@@ -99,7 +99,9 @@ def _train_one(
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     model = build_expert_model(work.run, name, build_adapter, polarity, seed, shared, always_on=pooled)
-    fitted = run_stage(work, model, stage, labelled_data(work, model, train, held_out), seed, name, resume, learner=name)
+    fitted = run_stage(
+        work, model, stage, labelled_data(work, model, train, held_out), seed, name, resume, learner=name
+    )
     card = build_expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
     save_expert(work, model, card, model.bank.adapter_parameters(name), fitted, fitted.history, overwrite)
     info(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")

@@ -25,29 +25,46 @@ from experts.atomic_io import os_errors_as_faults
 from experts.safetensors_io import load_tensors, save_tensors
 from moe import distributed
 from moe.config.stages import Stage
-from moe.console import bar
+from moe.console import progress_bar
 from moe.data.collator import Batch, model_inputs
 from moe.errors import Fault, Interrupted
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
 from moe.model.mixture import Mixture, MixtureOutput
 from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
-from moe.trackers import TENSORBOARD, tracker_run
-from moe.training.callbacks import StepTimer, JsonLog, Patience, StopOnSignal, ProgressBarCallback, graceful_interrupt, evaluations_without_gain
+from moe.trackers import tracker_run, uses_tensorboard
+from moe.training.callbacks import (
+    JsonLog,
+    Patience,
+    ProgressBarCallback,
+    StepTimer,
+    StopOnSignal,
+    evaluations_without_gain,
+    graceful_interrupt,
+)
 from moe.training.checkpoints import (
     check_world_size,
+    get_rng_state,
     last_complete_checkpoint,
     load_optimizer,
     rng_file,
-    get_rng_state,
-    set_rng_state,
     save_optimizer,
+    set_rng_state,
     writing_checkpoint,
 )
-from moe.training.fsdp import clip_gradients, gather_experts, distribute_like, shard, full_tensors
+from moe.training.fsdp import clip_gradients, distribute_like, full_tensors, gather_experts, shard
 from moe.training.gradient_cache import BackwardPass
 from moe.training.holdout import HoldoutSampler
-from moe.training.job import MicroBatchCollator, TrainResult, TrainJob, training_arguments, batch_sampler, parameter_groups, count_steps, training_sampler
+from moe.training.job import (
+    MicroBatchCollator,
+    TrainJob,
+    TrainResult,
+    batch_sampler,
+    count_steps,
+    parameter_groups,
+    training_arguments,
+    training_sampler,
+)
 from moe.training.nonfinite import NonFiniteGuard, SkipStep
 from moe.training.objective import Objective
 from router.loss_weighting import optimizer_state
@@ -76,10 +93,17 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     loop = _StageTrainer(model, job)
     if last is None or not loop.take_finished(last):
         room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
-        watched = bar(job.title, loop.total, "step")
+        watched = progress_bar(job.title, loop.total, "step")
         again = activation_checkpointing(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
         told = tracker_run(job.track)
-        with graceful_interrupt(loop.stopper), os_errors_as_faults(job.logs), oom_guard(room), again, told, watched as meter:
+        with (
+            graceful_interrupt(loop.stopper),
+            os_errors_as_faults(job.logs),
+            oom_guard(room),
+            again,
+            told,
+            watched as meter,
+        ):
             loop.add_callback(ProgressBarCallback(meter, loop.last_loss, loop.score))
             distributed.broadcast_params(model.trained_state().values())
             loop.train(resume_from_checkpoint=None if last is None else str(last))
@@ -94,13 +118,13 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
 def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
     """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
     names = (learner,) if learner else tuple(model.bank.adapters)
-    model.bank.train_only(*(names if "experts" in stage.learns else ()))
-    model.active_expert = None if stage.learned else learner
-    model.heads.requires_grad_("heads" in stage.learns)
+    model.bank.train_only(*(names if "experts" in stage.trains else ()))
+    model.active_expert = None if stage.routed else learner
+    model.heads.requires_grad_("heads" in stage.trains)
     if model.gate is not None:
-        model.gate.requires_grad_("router" in stage.learns)
+        model.gate.requires_grad_("router" in stage.trains)
     one_expert_each = all(domain.experts == 1 for domain in model.domains)
-    model.detach_gates = stage.learned and "experts" not in stage.learns and one_expert_each
+    model.detach_gates = stage.routed and "experts" not in stage.trains and one_expert_each
 
 
 class _StageTrainer(Trainer):
@@ -116,8 +140,8 @@ class _StageTrainer(Trainer):
         self.clock = StepTimer(device)
         self.rates: dict[str, float] = {}
         self.batches = training_sampler(job)
-        if job.objective.looks_ahead:
-            job.objective.shared.held_out = HoldoutSampler(model, job.rows, batch_sampler(job, ahead=True), job.collate)
+        if job.objective.needs_holdout:
+            job.objective.context.holdout = HoldoutSampler(model, job.rows, batch_sampler(job, ahead=True), job.collate)
         self.total = count_steps(job)
         super().__init__(
             model=model,
@@ -213,7 +237,7 @@ class _StageTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / TRAINED, self.kept[0])
-        save_tensors(folder / OBJECTIVE, self.objective.state())
+        save_tensors(folder / OBJECTIVE, self.objective.state_dict())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.lr_scheduler is not None
@@ -236,7 +260,7 @@ class _StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
-        self.objective.restore(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
+        self.objective.load_state_dict(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
 
     def _load_best_model(self) -> None:
         if self.stopper.asked is None:
@@ -269,7 +293,7 @@ class _StageTrainer(Trainer):
 def _written(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
     """What is written of every step, by one process."""
     log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
-    return [log, TensorBoardCallback(_writer(job.logs))] if TENSORBOARD in job.track else [log]
+    return [log, TensorBoardCallback(_writer(job.logs))] if uses_tensorboard(job.track) else [log]
 
 
 def _writer(logs: Path) -> Any:

@@ -15,9 +15,9 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from experts.atomic_io import reserve_space, atomic_folder
+from experts.atomic_io import atomic_folder, reserve_space
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.console import bar, info
+from moe.console import info, progress_bar
 from moe.data.collator import Collator
 from moe.data.sampler import batch_by_tokens
 from moe.model.backbone import token_budget
@@ -110,7 +110,10 @@ class TrunkCache:
         size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
         info(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
-        with atomic_folder(folder, overwrite=True) as temporary, bar(f"trunk of {task}", len(texts), "text") as meter:
+        with (
+            atomic_folder(folder, overwrite=True) as temporary,
+            progress_bar(f"trunk of {task}", len(texts), "text") as meter,
+        ):
             save_tensors(temporary / OFFSETS, {"offsets": offsets})
             reserve_space(temporary / STATES, size)
             states = self._map(temporary / STATES, int(offsets[-1]), shared=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
-from moe.console import told_time
+from moe.console import format_duration
 from moe.data.sampler import DomainBatchSampler
 from moe.runs.dry_run import DryRun, BatchSubset
 from moe.runs.workspace import Workspace
@@ -108,4 +108,4 @@ def test_what_cannot_be_trained_cannot_be_planned(make_work: Make) -> None:
 
 @pytest.mark.parametrize(("seconds", "said"), [(3.2, "3 s"), (300, "5 min"), (9000, "2.5 h")])
 def test_times_are_told_as_people_say_them(seconds: float, said: str) -> None:
-    assert told_time(seconds) == said
+    assert format_duration(seconds) == said

@@ -88,7 +88,7 @@ def ready(work: Workspace) -> tuple[Mixture, list[Batch]]:
 
 
 def backward(model: Mixture, outputs: list[MixtureOutput]) -> BackwardPass:
-    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
+    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
 
     def forward(batch: Batch) -> MixtureOutput:
         outputs.append(model(**model_inputs(batch)))

@@ -26,7 +26,7 @@ KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
 def made(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **losses: object) -> Objective:
     settings = LossSettings.model_validate(losses)
     counts = count_labels(work.rows("train"), model.labels)
-    return Objective(JOINT, settings, dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model), counts=counts)
+    return Objective(JOINT, settings, dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model), counts=counts)
 
 
 def ready(work: Workspace) -> tuple[Mixture, Batch]:
@@ -125,9 +125,9 @@ def test_the_validation_objective_teaches_both_weight_nets_and_leaves_the_step_a
     for ahead in (False, True):
         model, batch = ready(work)
         loss = made(work, model, DAOSettings(objective="validation", every=1), classes="cross_entropy")
-        assert loss.looks_ahead
+        assert loss.needs_holdout
         if ahead:
-            loss.shared.held_out = held_out(work, model)
+            loss.context.holdout = held_out(work, model)
         model.eval()
         before = {name: p.clone() for name, p in model.trained_state().items()}
         loss(model(**batch), batch).backward()
@@ -163,8 +163,8 @@ def test_no_held_out_batch_is_run_where_sentiment_cannot_reach_the_router(make_w
     model, batch = ready(work)
     set_trainable(model, WARMUP, None)
     settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
-    loss = Objective(WARMUP, settings, dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
-    loss.shared.held_out = lambda: pytest.fail("it looks ahead")
+    loss = Objective(WARMUP, settings, dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
+    loss.context.holdout = lambda: pytest.fail("it looks ahead")
     loss(model(**batch), batch).backward()
     model.detach_gates = False
     with pytest.raises(pytest.fail.Exception, match="looks ahead"):
