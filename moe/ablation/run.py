@@ -13,13 +13,13 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.ablation.retrain import FOLDER, retrain
-from moe.ablation.variants import FULL, Answered, Retrained, Row, answered_rows, chosen, retrained_rows
-from moe.ablation.view import draw
+from moe.ablation.variants import FULL, InferenceVariant, RetrainedVariant, Variant, inference_variants, select_variants, retrained_variants
+from moe.ablation.view import draw_chart
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
-from moe.evaluation.datasets import load_evaluation_rows
+from moe.evaluation.test_sets import load_evaluation_rows
 from moe.evaluation.evaluate import evaluate, predictions_by_task
 from moe.export.selection import adapter_update, merged_expert_spec
 from moe.extras import check_extra
@@ -33,11 +33,11 @@ from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 
 RESULT, CHART = "ablation.json", "ablation.png"
-Said = dict[str, TaskPredictions]
-Found = tuple[dict[str, Any], Said]
+PredictionsByTask = dict[str, TaskPredictions]
+VariantResult = tuple[dict[str, Any], PredictionsByTask]
 
 
-def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
+def list_variants(work: Workspace, model: Path | None = None) -> list[Variant]:
     """Every row that a run can have; no weight is loaded.
 
     Raises:
@@ -47,8 +47,8 @@ def rows_of(work: Workspace, model: Path | None = None) -> list[Row]:
     roles: dict[str, list[str]] = {}
     for domain in card.domains:
         roles.setdefault(domain.role, []).extend(domain.experts)
-    rows = answered_rows(card.routed, card.shared, card.language, roles)
-    return [*rows, *([] if card.language else retrained_rows(work.run))]
+    rows = inference_variants(card.routed, card.shared, card.language, roles)
+    return [*rows, *([] if card.language else retrained_variants(work.run))]
 
 
 def _own_model(work: Workspace) -> Path:
@@ -74,7 +74,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     """
     check_extra("report")  # the charts are drawn last
     folder = model or _own_model(work)
-    rows = chosen(rows_of(work, folder), only, again)
+    rows = select_variants(list_variants(work, folder), only, again)
     if again and model is None and not (work.out / VERDICT).is_file():
         missing = "one whose router is not trained to its end"
         raise Fault(
@@ -82,33 +82,33 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
         )
     mixture, card = read_mixture(folder)
     if card.language:
-        content = ablate_language(work, mixture, card.template, rows)
+        content = ablate_language_model(work, mixture, card.template, rows)
         return _written(work, content | {"model": str(folder)})
     texts = load_evaluation_rows(work, mixture, None, None, None, ())
-    answered = [row for row in rows if isinstance(row, Answered)]
+    answered = [row for row in rows if isinstance(row, InferenceVariant)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture
-    for i, row in enumerate((one for one in rows if isinstance(one, Retrained)), len(answered) + 1):
+    for i, row in enumerate((one for one in rows if isinstance(one, RetrainedVariant)), len(answered) + 1):
         info(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
         other, its_card = read_mixture(retrain(work, row))
-        found.append(_judge(other, its_card, texts, Answered(row.name, row.says), "retrained"))
-    rows_found = [beside(*one, *found[0]) for one in found]
+        found.append(_judge(other, its_card, texts, InferenceVariant(row.name, row.says), "retrained"))
+    rows_found = [with_difference(*one, *found[0]) for one in found]
     return _written(work, {"model": str(folder), "texts": len(texts), "rows": rows_found})
 
 
 def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
-    content["chart"] = str(draw(content, work.out / FOLDER / CHART))
+    content["chart"] = str(draw_chart(content, work.out / FOLDER / CHART))
     write_json(work.out / FOLDER / RESULT, content)
     return content
 
 
-def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, place: str) -> Found:
+def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: InferenceVariant, place: str) -> VariantResult:
     info(f"{place}: {row.name}: {row.says}")
-    with asked_as(mixture, row):
+    with apply_variant(mixture, row):
         return _judge(mixture, card, texts, row, "answered")
 
 
-def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, kind: str) -> Found:
+def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: InferenceVariant, kind: str) -> VariantResult:
     """A row's figures, and what it said of every labelled text."""
     length = card.backbone_settings.max_length
     report, judged = evaluate(mixture, texts, card.template, length, row.routing, row.pin, quiet=False)
@@ -121,7 +121,7 @@ def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: Answered, k
 
 
 @contextmanager
-def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
+def apply_variant(mixture: Mixture, row: InferenceVariant) -> Iterator[None]:
     """Let a mixture answer as a row says while it lasts.
 
     A merged row keeps equal gates for heads that are each expert's own; in the layers the merged update stands alone.
@@ -134,7 +134,7 @@ def asked_as(mixture: Mixture, row: Answered) -> Iterator[None]:
             yield
 
 
-def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Said) -> dict[str, Any]:
+def with_difference(row: dict[str, Any], said: PredictionsByTask, full: dict[str, Any], said_full: PredictionsByTask) -> dict[str, Any]:
     """A row with its difference from the full mixture, paired by text; macro-F1 over tasks that have classes."""
     if row["name"] == FULL or not said:
         return row
@@ -146,11 +146,11 @@ def beside(row: dict[str, Any], said: Said, full: dict[str, Any], said_full: Sai
     return row | {"difference": {name: one.value for name, one in found.items()} | ends}
 
 
-def _difference(said: Said, said_full: Said, tasks: list[str]) -> dict[str, Interval]:
+def _difference(said: PredictionsByTask, said_full: PredictionsByTask, tasks: list[str]) -> dict[str, Interval]:
     return bootstrap_differences([said[task] for task in tasks], [said_full[task] for task in tasks])
 
 
-def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Row]) -> dict[str, Any]:
+def ablate_language_model(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Variant]) -> dict[str, Any]:
     """`texts` and `rows` of the ablation, as `moe.ablation.run.ablate` tells them.
 
     Raises:
@@ -161,16 +161,16 @@ def ablate_language(work: Workspace, mixture: Mixture, template: str, rows: Sequ
     if not asked and not corpora:
         raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
     held_out = LMCorpora(work, mixture).routed_data() if corpora else None
-    found: list[Found] = []
-    answered = [row for row in rows if isinstance(row, Answered)]
+    found: list[VariantResult] = []
+    answered = [row for row in rows if isinstance(row, InferenceVariant)]
     for i, row in enumerate(answered, 1):
         info(f"{i} of {len(answered)}: {row.name}: {row.says}")
-        with asked_as(mixture, row):
+        with apply_variant(mixture, row):
             found.append(_row(mixture, template, row, asked, held_out))
-    return {"texts": len(asked), "rows": [beside(*one, *found[0]) for one in found]}
+    return {"texts": len(asked), "rows": [with_difference(*one, *found[0]) for one in found]}
 
 
-def _row(mixture: Mixture, template: str, row: Answered, asked: Sequence[EvalQuestion], held_out: TrainingData | None) -> Found:
+def _row(mixture: Mixture, template: str, row: InferenceVariant, asked: Sequence[EvalQuestion], held_out: TrainingData | None) -> VariantResult:
     told: dict[str, Any] = {"name": row.name, "kind": "answered", "says": row.says, "tasks": {}, "mean": None}
     if held_out is not None and row.routing == "soft" and not row.pin:
         told["perplexity"] = _named(held_out.evaluate())

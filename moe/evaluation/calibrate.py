@@ -20,15 +20,16 @@ from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.bootstrap import wilson_interval
 from moe.console import Table
-from moe.evaluation.datasets import load_run_rows
-from moe.evaluation.evaluate import EvaluatedRow, group_by_task, evaluate_rows
+from moe.evaluation.test_sets import load_run_rows
+from moe.evaluation.evaluate import EvaluatedRow, evaluate_rows, group_by_task
 from moe.evaluation.metrics import calibration_metrics
-from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, risk_coverage_curve, find_point
+from moe.extras import check_extra
+from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, find_point, risk_coverage_curve
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
-from moe.plots.calibration import reliability, risk_coverage
-from moe.report.terminal import ends
+from moe.plots.calibration import write_reliability_chart, write_risk_coverage_chart
+from moe.report.terminal import format_interval
 from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
@@ -73,6 +74,7 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     Raises:
         Fault: when the model cannot be opened, there are no labelled validation rows, or a folder cannot be written.
     """
+    check_extra("report")  # the charts are drawn last
     model, template, length = load_model(folder, sets)
     predictor = Predictor(model, template, length)
     held_out, test = (said(predictor, load_run_rows(work, model, split), split, quiet) for split in SPLITS)
@@ -84,8 +86,8 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     target = work.out / "evaluation" / folder.name
     write_json(target / CALIBRATION, report)
     shown = test or held_out
-    reliability(target / "reliability.png", "test" if test else "validation", _before_and_after(shown, fitted))
-    risk_coverage(target / "risk_coverage.png", _by_split(held_out, test, fitted))
+    write_reliability_chart(target / "reliability.png", "test" if test else "validation", _before_and_after(shown, fitted))
+    write_risk_coverage_chart(target / "risk_coverage.png", _by_split(held_out, test, fitted))
     return report
 
 
@@ -233,4 +235,4 @@ def _kept_cells(kept: Mapping[str, Any] | None) -> list[RenderableType]:
     test = kept.get("test", {})
     cells: list[RenderableType] = [f"{kept['threshold']:.3f}", f"{kept['coverage']:.0%}"]
     cells.append(f"{test['coverage']:.0%}" if test else "–")
-    return [*cells, f"{test['accuracy']:.3f}", ends(test["accuracy_interval"])] if test.get("rows") else cells
+    return [*cells, f"{test['accuracy']:.3f}", format_interval(test["accuracy_interval"])] if test.get("rows") else cells

@@ -1,6 +1,6 @@
 """Two models on the same rows: both figures, their difference paired by row, and whether it is one.
 
-Rows are `moe.evaluation.datasets`'s, answers `moe.evaluation.evaluate`'s, intervals and tests `moe.bootstrap`'.
+Rows are `moe.evaluation.test_sets`'s, answers `moe.evaluation.evaluate`'s, intervals and tests `moe.bootstrap`'.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from experts.expert_io import read_expert_card
 from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
-from moe.evaluation.datasets import load_evaluation_rows
+from moe.evaluation.test_sets import load_evaluation_rows
 from moe.evaluation.evaluate import predictions_by_task, evaluate_rows
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor

@@ -16,9 +16,9 @@ from experts.atomic_io import write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from moe.bootstrap import METRICS, TaskPredictions, interval_ends
-from moe.console import bar, info
+from moe.console import progress_bar, info
 from moe.data.writers import open_writer
-from moe.evaluation.datasets import load_evaluation_rows
+from moe.evaluation.test_sets import load_evaluation_rows
 from moe.evaluation.metrics import classification, regression
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.loading import check_routing, load_model
@@ -61,7 +61,7 @@ def evaluate_rows(predictor: Predictor, rows: Dataset, pin: bool = False, title:
     """
     space = predictor.model.labels
     found: list[EvaluatedRow] = []
-    with bar(title, len(rows), "text", quiet) as meter:
+    with progress_bar(title, len(rows), "text", quiet) as meter:
         for batch in in_windows(rows, predictor.chunk_size):
             scores = predictor.score([row["text"] for row in batch], [r["domain"] for r in batch] if pin else None)
             masked = predictor.to_predictions(scores, [row["task"] for row in batch])

@@ -1,4 +1,4 @@
 """Predictions and generated text from a trained model: loading, scoring, streaming, calibration, abstention.
 
-Measuring them is left to `moe.evaluation`; large data sets in shards to `moe.inference.bulk`.
+`moe.evaluation` measures them; `moe.inference.bulk` scores large data sets in shards.
 """

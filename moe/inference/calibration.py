@@ -1,6 +1,6 @@
-"""A model's calibration: by task a temperature, and the curve that thresholds are read from; `calibration.json`.
+"""A model's `calibration.json`: for each task its temperature and risk–coverage curve.
 
-It is fitted by `moe.evaluation.calibrate`. Nothing heavy is imported here, since every answer asks.
+`moe.evaluation.calibrate` fits it. Every prediction reads it, so this module imports nothing heavy.
 """
 
 from pathlib import Path
@@ -14,21 +14,25 @@ from moe.inference.abstention import RiskCoveragePoint, require_point
 
 CALIBRATION = "calibration.json"
 FORMAT = 1
-REMEDY = "run moe calibrate, or delete it"
+REMEDY = "run moe calibrate, or delete the file"
 
 
 class TaskCalibration(BaseModel):
-    """One task's calibration."""
+    """Calibration of one task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    temperature: float = Field(gt=0, allow_inf_nan=False, description="logits are divided by it; above 1 is less sure")
-    rows: int = Field(ge=0, description="validation rows that it was fitted on")
-    curve: tuple[RiskCoveragePoint, ...] = Field((), description="thresholds of calibrated confidence, from all rows to few")
+    temperature: float = Field(
+        gt=0, allow_inf_nan=False, description="divisor of the logits; above 1 lowers the confidence"
+    )
+    rows: int = Field(ge=0, description="number of validation rows that it was fitted on")
+    curve: tuple[RiskCoveragePoint, ...] = Field(
+        (), description="thresholds on the calibrated confidence, from full to low coverage"
+    )
 
 
 class Calibration(BaseModel):
-    """What `calibration.json` holds."""
+    """Contents of `calibration.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,41 +41,41 @@ class Calibration(BaseModel):
     tasks: dict[str, TaskCalibration]
 
     def temperature(self, task: str) -> float:
-        """A task's temperature, 1 for one that was not calibrated."""
+        """Temperature of a task; 1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
 
-    def threshold(self, task: str, wanted: float) -> float:
-        """The confidence from which answers to a task are as accurate as wanted, on validation rows.
+    def threshold(self, task: str, accuracy: float) -> float:
+        """Lowest confidence threshold at which a task's validation rows reach an accuracy.
 
         Raises:
-            Fault: when none is.
+            Fault: if no threshold reaches it.
         """
-        return require_point(task, self.tasks[task].curve if task in self.tasks else (), wanted).threshold
+        return require_point(task, self.tasks[task].curve if task in self.tasks else (), accuracy).threshold
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """A model's calibration; None where it has none.
+    """Read a model's calibration; None if it has none.
 
     Raises:
-        Fault: when the file is broken, of another format, or was fitted for another model.
+        Fault: if the file is broken, has another format, or was fitted for another model.
     """
     path = folder / CALIBRATION
     if not path.is_file():
         return None
-    found = read_record(path, Calibration, FORMAT, "calibration", REMEDY)
-    if not (folder / MANIFEST).is_file() or found.model != sha256_of(folder / MANIFEST):
-        raise Fault(f"the calibration of this model at {path}", "that of another", REMEDY)
-    return found
+    calibration = read_record(path, Calibration, FORMAT, "calibration", REMEDY)
+    if not (folder / MANIFEST).is_file() or calibration.model != sha256_of(folder / MANIFEST):
+        raise Fault(f"the calibration of this model at {path}", "the calibration of another model", REMEDY)
+    return calibration
 
 
 def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibration:
-    """Write a model's calibration beside its other files, whole, over an older one.
+    """Write a model's calibration into its folder, atomically, replacing an earlier one.
 
-    The manifest is left as it is: it does not list the calibration, the calibration names the manifest. So nothing else
-    of the model changes, and a copy without the calibration is a whole model.
+    The manifest does not list the calibration; the calibration names the manifest by its hash. So no other file of the
+    model changes, and a copy of the folder without the calibration is still a complete model.
 
     Raises:
-        Fault: when the folder cannot be written.
+        Fault: if the folder cannot be written.
     """
     calibration = Calibration(model=sha256_of(folder / MANIFEST), tasks=tasks)
     write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))

@@ -1,7 +1,4 @@
-"""What `moe generate` is asked: where prompts come from, where answers go, on a terminal, in a pipe, in a file.
-
-The answers themselves are `moe.inference.generator`'s.
-"""
+"""The `moe generate` command: prompts from arguments or a file; answers to a terminal, a pipe or a file."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,28 +10,32 @@ from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
-from moe.console import bar
+from moe.console import progress_bar
 from moe.data.readers import is_encodable, read_texts
 from moe.data.schema import Columns
-from moe.inference.generator import Generator, Sampling, GeneratedText
+from moe.inference.generator import GeneratedText, Generator, Sampling
 from moe.inference.loading import check_routing, load_language_model
-from moe.inference.output import print_json_lines, check_output, with_progress, write_rows
+from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 
-WINDOW = 64  # prompts that are sorted by length together
+CHUNK_SIZE = 64  # prompts sorted by length together
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One call of `moe generate`.
+    """Options of one call of `moe generate`.
 
     Args:
-        model: a mixture's or an expert's folder.
+        model: folder of a mixture or a single expert.
         prompts: from the command line.
-        out: a file for the answers; none means standard output.
-        domain: pins the prompts to a domain's experts.
-        plain: JSON lines instead of text that runs on.
-        chat: in the backbone's chat template; None where it has one.
-        spreadsheet: texts in csv that a spreadsheet would run are escaped.
+        file: a file of prompts, instead of `prompts`.
+        text_column: the file's text column.
+        out: a file for the answers; None is standard output.
+        domain: restricts the prompts to the experts of this domain.
+        routing: `soft` or `hard`.
+        plain: print JSON lines instead of streamed text.
+        chat: whether to use the backbone's chat template; None uses it if there is one.
+        sampling: how tokens are drawn.
+        spreadsheet: escape texts in CSV that a spreadsheet would run as formulas.
     """
 
     model: Path
@@ -50,85 +51,86 @@ class GenerateRequest:
     spreadsheet: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot work before anything heavy is loaded.
+        """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: for no prompt, prompts beside a file, an empty one, a file that cannot be read, an unknown ending,
-                routing or number.
+            Fault: without prompts, for prompts together with a file, an empty prompt, a file that cannot be read, an
+                unknown suffix or routing, or a sampling option out of range.
         """
         check_routing(self.routing)
         self.sampling.check()
         if bool(self.prompts) == bool(self.file):
             raise Fault("prompts or --file", "both" if self.file else "neither", "give one of them")
         if any(not prompt.strip() for prompt in self.prompts):
-            raise Fault("a prompt with words in it", "an empty one", "quote the prompt after the model")
+            raise Fault("a prompt with words in it", "an empty prompt", "quote the prompt after the model")
         if any(not is_encodable(prompt) for prompt in self.prompts):
-            raise Fault("prompts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
+            raise Fault(
+                "prompts in UTF-8", "bytes in another encoding", "put the prompts into a file and convert it with iconv"
+            )
         check_output(self.out, self.spreadsheet)
         if self.file:
             read_texts(self.file, Columns(text=self.text_column))
 
 
-def run_generate(wanted: GenerateRequest) -> None:
-    """Answer what was asked: word by word on a terminal, as JSON lines in a pipe, or to a file.
+def run_generate(request: GenerateRequest) -> None:
+    """Run `moe generate`: answers streamed to a terminal, as JSON lines, or to a file.
 
     Raises:
-        Fault: when the model cannot be opened or cannot write, or the file cannot be written.
+        Fault: if the model cannot be loaded or is no causal language model, or the file cannot be written.
     """
-    generator = _generator(wanted)
-    if wanted.out is None and not wanted.plain and wanted.file is None:
-        return _aloud(wanted, generator)
-    with bar("generate", len(wanted.prompts) or None, "prompt", wanted.out is None and not wanted.plain) as meter:
-        answers = with_progress(_answered(_rows(wanted), generator, wanted.domain), meter)
-        return write_rows(answers, wanted.out, wanted.spreadsheet) if wanted.out else print_json_lines(answers)
+    model, template = load_language_model(request.model)
+    hard = request.routing == "hard"
+    generator = Generator(model, template, request.sampling, hard=hard, chat=request.chat)
+    if request.out is None and not request.plain and request.file is None:
+        return _stream_to_terminal(request, generator)
+    with progress_bar(
+        "generate", len(request.prompts) or None, "prompt", request.out is None and not request.plain
+    ) as meter:
+        rows = with_progress(_generate_rows(_input_rows(request), generator, request.domain), meter)
+        return write_rows(rows, request.out, request.spreadsheet) if request.out else print_json_lines(rows)
 
 
-def _generator(wanted: GenerateRequest) -> Generator:
-    model, template = load_language_model(wanted.model)
-    return Generator(model, template, wanted.sampling, wanted.routing == "hard", wanted.chat)
-
-
-def _aloud(wanted: GenerateRequest, generator: Generator) -> None:
+def _stream_to_terminal(request: GenerateRequest, generator: Generator) -> None:
     console = Console()
-    for prompt in wanted.prompts:
+    for prompt in request.prompts:
         streamer = TextStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        (written,) = generator.generate([generator.encode(prompt)], wanted.domain, streamer)
-        if told := _experts(written):
-            console.print(", ".join(f"{name} {share:.0%}" for name, share in told.items()), style="dim")
+        (generated,) = generator.generate([generator.encode(prompt)], request.domain, streamer)
+        if weights := _expert_weights(generated):
+            console.print(", ".join(f"{name} {weight:.0%}" for name, weight in weights.items()), style="dim")
 
 
-def _experts(written: GeneratedText) -> dict[str, float]:
-    return {name: round(share, 6) for name, share in (written.routing_weights or {}).items()}
+def _expert_weights(generated: GeneratedText) -> dict[str, float]:
+    return {name: round(weight, 6) for name, weight in (generated.routing_weights or {}).items()}
 
 
-def _rows(wanted: GenerateRequest) -> Iterator[dict[str, Any]]:
-    if wanted.file is None:
-        yield from ({"prompt": prompt} for prompt in wanted.prompts)
+def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
+    if request.file is None:
+        yield from ({"prompt": prompt} for prompt in request.prompts)
         return
-    for record in read_texts(wanted.file, Columns(text=wanted.text_column)):
+    for record in read_texts(request.file, Columns(text=request.text_column)):
         row = {"id": record.values.get("id"), "line": record.line, "prompt": record.values.get("text")}
         yield row | ({"error": record.error} if record.error else {})
 
 
-def _answered(rows: Iterable[dict[str, Any]], generator: Generator, pin: str | None) -> Iterator[dict[str, Any]]:
-    """Every row in its place, with `answer` and `experts`, or the `error` that kept it from one."""
-    stream = (_prepared(row, generator) for row in rows)
-    while window := list(islice(stream, WINDOW)):
-        answers = iter(generator.generate([ids for _, ids in window if ids is not None], pin))
-        for row, ids in window:
-            yield row if ids is None else _with(row, next(answers))
+def _generate_rows(rows: Iterable[dict[str, Any]], generator: Generator, pin: str | None) -> Iterator[dict[str, Any]]:
+    """The rows in order, each with `answer` and `experts`, or with the `error` that prevented an answer."""
+    stream = (_encode_row(row, generator) for row in rows)
+    while chunk := list(islice(stream, CHUNK_SIZE)):
+        generated = iter(generator.generate([ids for _, ids in chunk if ids is not None], pin))
+        for row, ids in chunk:
+            if ids is None:
+                yield row
+            else:
+                answer = next(generated)
+                yield row | {"answer": answer.text, "experts": _expert_weights(answer)}
 
 
-def _prepared(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any], list[int] | None]:
+def _encode_row(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any], list[int] | None]:
     if "error" in row:
         return row, None
     try:
         return row, generator.encode(row["prompt"])
     except Fault as fault:
-        if "line" not in row:  # typed, not read from a file
+        if "line" not in row:  # a prompt of the command line, not of a file
             raise
         return row | {"error": str(fault)}, None
-
-
-def _with(row: dict[str, Any], written: GeneratedText) -> dict[str, Any]:
-    return row | {"answer": written.text, "experts": _experts(written)}

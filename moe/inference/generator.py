@@ -1,8 +1,4 @@
-"""Prompts → answers of a language model's mixture: batched, padded on the left, with a cache; and who answered.
-
-The gates on the way are `moe.model.mixture`'s; where prompts come from and answers go is
-`moe.inference.generate_command`'s.
-"""
+"""Text generation with a mixture over a causal language model: batched, left-padded, with a KV cache."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +19,12 @@ from moe.profiling import oom_guard
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
+    """How the tokens of an answer are drawn.
 
     Args:
-        new_tokens: most tokens of an answer.
-        temperature: 0 takes the most probable token; more is more varied.
-        top_p: draws among the most probable tokens that together have this probability.
+        max_new_tokens: maximal length of an answer, in tokens.
+        temperature: 0 is greedy decoding; higher values give more varied answers.
+        top_p: nucleus sampling: draw among the most probable tokens that together have this probability.
         seed: of the draws.
     """
 
@@ -38,33 +34,37 @@ class Sampling:
     seed: int = 13
 
     def check(self) -> None:
-        """Refuse numbers that choose nothing.
+        """Check the ranges.
 
         Raises:
-            Fault: naming the first.
+            Fault: for the first value out of range.
         """
-        faults = {
+        ranges = {
             "--max-new-tokens of 1 or more": (self.max_new_tokens, self.max_new_tokens >= 1),
             "--temperature of 0 or more": (self.temperature, self.temperature >= 0),
             "--top-p above 0 and at most 1": (self.top_p, 0 < self.top_p <= 1),
         }
-        for expected, (found, good) in faults.items():
-            if not good:
-                raise Fault(expected, str(found), "mend it")
+        for expected, (value, valid) in ranges.items():
+            if not valid:
+                raise Fault(expected, str(value), "set a value in this range")
 
-    def options(self) -> dict[str, Any]:
-        """What transformers' `generate` is told, so that no default of the backbone's own speaks."""
-        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    def generate_kwargs(self) -> dict[str, Any]:
+        """Arguments of transformers' `generate`; they set every option, so that no default of the backbone applies."""
+        kwargs: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self.temperature > 0:
-            how |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return how | {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "use_cache": True}
+            kwargs |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return kwargs | {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "use_cache": True}
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """One answer: its text, and each expert's share, meaned where tokens are routed; None of a lone expert.
+    """One generated answer.
 
-    `tokens` are those of the answer, its end among them; `ended` tells whether it came to its end by itself.
+    Args:
+        text: without special tokens.
+        routing_weights: by expert; the mean over tokens if tokens are routed; None for a single expert.
+        new_tokens: number of generated tokens, the end of text included.
+        finished: whether the answer reached its end of text within `max_new_tokens`.
     """
 
     text: str
@@ -74,17 +74,17 @@ class GeneratedText:
 
 
 class Generator:
-    """Answers prompts with one mixture, or one expert alone.
+    """Generates answers to prompts with a mixture or a single expert.
 
     Args:
-        model: over a causal language model.
-        template: the one that it was trained with.
-        sampling: how tokens are chosen.
-        hard: each text, or token, goes to its one most probable expert.
-        chat: put prompts into the backbone's chat template; by default where it has one.
+        model: a mixture over a causal language model.
+        template: the prompt template that the model was trained with.
+        sampling: how tokens are drawn.
+        hard: send each text, or each token, to its most probable expert.
+        chat: whether to use the backbone's chat template; None uses it if there is one.
 
     Raises:
-        Fault: when the model predicts masked tokens, or has no chat template and one is asked for.
+        Fault: if the backbone is no causal language model, or has no chat template and `chat` is true.
     """
 
     def __init__(
@@ -98,27 +98,32 @@ class Generator:
         head = model.loaded_backbone.lm_head
         if head is None or head.kind != "causal":
             raise Fault(
-                "a mixture over a causal language model", "one that cannot write", "train one with moe pretrain"
+                "a mixture over a causal language model",
+                "a model that cannot generate text",
+                "train one with moe pretrain",
             )
         self.model, self.sampling, self.hard = model.eval(), sampling, hard
-        self.tokenizer, self.whole = model.loaded_backbone.tokenizer, head.model
+        self.tokenizer, self.language_model = model.loaded_backbone.tokenizer, head.model
         self.prompt_encoder = PromptEncoder(self.tokenizer, template, chat)
         self.context_length = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
 
     def encode(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a prompt, or of a chat's turns (`role`, `content`), in their templates.
+        """Token ids of a prompt, or of a chat's turns (`role`, `content`), in their template.
 
         Raises:
-            Fault: when it leaves no room for an answer, or no template takes such turns.
+            Fault: if the context has no room left for the answer, or the chat template rejects the turns.
         """
-        ids = self.prompt_encoder.encode_prompt(prompt) if isinstance(prompt, str) else self.prompt_encoder.encode_turns(prompt)
+        if isinstance(prompt, str):
+            ids = self.prompt_encoder.encode_prompt(prompt)
+        else:
+            ids = self.prompt_encoder.encode_turns(prompt)
         room = (self.context_length or len(ids) + self.sampling.max_new_tokens) - self.sampling.max_new_tokens
         if len(ids) > room:
             raise Fault(
                 f"a prompt of at most {max(0, room)} tokens, with {self.sampling.max_new_tokens} for the answer "
                 f"in a context of {self.context_length}",
                 f"{len(ids)} tokens",
-                "shorten it, or lower --max-new-tokens",
+                "shorten the prompt, or lower --max-new-tokens",
             )
         return ids
 
@@ -129,59 +134,67 @@ class Generator:
         streamer: Any = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[GeneratedText]:
-        """Answer prompts, given as token ids, in their order.
+        """Generate answers to prompts, given as token ids.
 
         Args:
-            pin: a domain, whose experts alone answer; None leaves it to the router.
-            streamer: is shown each token of a single prompt as it comes.
-            stop: asked after each token whether to leave it at that.
+            pin: a domain, to whose experts the prompts are restricted; None lets the router decide.
+            streamer: a transformers streamer that receives each token of a single prompt as it is generated.
+            stop: called after each token; true ends all answers.
+
+        Returns:
+            the answers, in the order of the prompts.
 
         Raises:
-            Fault: when the domain is unknown, or memory runs out.
+            Fault: if the domain is unknown, or memory runs out.
         """
         lengths = [len(ids) + self.sampling.max_new_tokens for ids in prompts]
         budget = token_budget(self.model.backbone.device, self.model.backbone.dtype)
-        found: dict[int, GeneratedText] = {}
+        answers: dict[int, GeneratedText] = {}
         for batch in batch_by_tokens(lengths, budget) if prompts else ():
             with oom_guard("lower --max-new-tokens, or shorten the prompts"):
-                answers = self._batch([prompts[int(i)] for i in batch], pin, streamer, stop)
-            found |= {int(i): one for i, one in zip(batch, answers, strict=True)}
-        return [found[i] for i in range(len(prompts))]
+                generated = self._generate_batch([prompts[int(i)] for i in batch], pin, streamer, stop)
+            answers |= {int(i): answer for i, answer in zip(batch, generated, strict=True)}
+        return [answers[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(
+    def _generate_batch(
         self, prompts: Sequence[Sequence[int]], pin: str | None, streamer: Any, stop: Callable[[], bool]
     ) -> list[GeneratedText]:
-        ids, mask = self._padded(prompts)
+        ids, mask = self._left_pad(prompts)
         torch.manual_seed(self.sampling.seed)
-        how = {"pad_token_id": self.tokenizer.pad_token_id, "streamer": streamer} | self.sampling.options()
-        until = StoppingCriteriaList([_Until(stop)])
-        with self.model.generation(self.model.content_mask(ids, mask), self._allowed(pin, len(ids)), self.hard) as said:
-            out = self.whole.generate(input_ids=ids, attention_mask=mask, stopping_criteria=until, **how)  # (B, T + N)
-            shares = said()
+        content, allowed = self.model.content_mask(ids, mask), self._pinned_experts(pin, len(ids))
+        with self.model.generation(content, allowed, self.hard) as routing_probs:
+            out = self.language_model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                stopping_criteria=StoppingCriteriaList([_StopWhen(stop)]),
+                pad_token_id=self.tokenizer.pad_token_id,
+                streamer=streamer,
+                **self.sampling.generate_kwargs(),
+            )  # (B, T + N)
+            probs = routing_probs()
         new = out[:, ids.shape[1] :]  # (B, N)
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        means = [None] * len(texts) if shares is None else self._means(shares, mask, new)
-        counts = [int(count) for count in self._running(new).sum(1)]
-        ended = [count < self.sampling.max_new_tokens or self._ends(row) for count, row in zip(counts, new, strict=True)]
-        told = zip(texts, means, counts, ended, strict=True)
-        return [GeneratedText(text.strip(), mean, count, end) for text, mean, count, end in told]
+        weights = [None] * len(texts) if probs is None else self._mean_weights(probs, mask, new)
+        counts = [int(count) for count in self._answer_mask(new).sum(1)]
+        limit, end = self.sampling.max_new_tokens, self.tokenizer.eos_token_id
+        finished = [count < limit or int(row[-1]) == end for count, row in zip(counts, new, strict=True)]
+        return [
+            GeneratedText(text.strip(), weight, count, done)
+            for text, weight, count, done in zip(texts, weights, counts, finished, strict=True)
+        ]
 
-    def _ends(self, new: Tensor) -> bool:
-        """Whether an answer (N,) of all the tokens that it may have has its end as the last."""
-        return int(new[-1]) == self.tokenizer.eos_token_id
-
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Ids and mask, (B, T) each, padded on the left."""
+    def _left_pad(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, (B, T) each, padded on the left."""
         width, device = max(map(len, prompts)), self.model.domain_expert_mask.device
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)  # (B, T)
         mask = torch.zeros_like(ids)  # (B, T)
-        for row, one in enumerate(prompts):
-            ids[row, width - len(one) :] = torch.tensor(one)
-            mask[row, width - len(one) :] = 1
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
         return ids.to(device), mask.to(device)
 
-    def _allowed(self, pin: str | None, count: int) -> Tensor | None:
+    def _pinned_experts(self, pin: str | None, count: int) -> Tensor | None:
         if pin is None:
             return None
         names = [domain.name for domain in self.model.domains]
@@ -190,26 +203,27 @@ class Generator:
         index = torch.full((count,), names.index(pin), device=self.model.domain_expert_mask.device)  # (B,)
         return allowed_experts(self.model.domain_expert_mask, index)  # (B, E)
 
-    def _means(self, shares: Tensor, mask: Tensor, new: Tensor) -> list[dict[str, float] | None]:
-        if shares.dim() == 3:  # of a prompt's tokens, and of all but the last new one, up to where the text ends
-            real = torch.cat([mask, self._running(new)[:, :-1]], 1)[:, : shares.shape[1], None]  # (B, T', 1)
-            shares = (shares * real).sum(1) / real.sum(1)  # (B, E)
-        rows = np.asarray(shares.float().cpu())  # (B, E)
+    def _mean_weights(self, probs: Tensor, mask: Tensor, new: Tensor) -> list[dict[str, float] | None]:
+        """Routing weights by expert; with token routing (B, T', E), the mean over the prompt's and answer's tokens."""
+        if probs.dim() == 3:  # the last new token was never an input, so it was not routed
+            real = torch.cat([mask, self._answer_mask(new)[:, :-1]], 1)[:, : probs.shape[1], None]  # (B, T', 1)
+            probs = (probs * real).sum(1) / real.sum(1)  # (B, E)
+        rows = np.asarray(probs.float().cpu())  # (B, E)
         return [dict(zip(self.model.bank.routed_experts, map(float, row), strict=True)) for row in rows]
 
-    def _running(self, new: Tensor) -> Tensor:
-        """(B, N), 1 up to where each answer ends."""
+    def _answer_mask(self, new: Tensor) -> Tensor:
+        """(B, N), 1 up to and including each answer's end of text."""
         end = self.tokenizer.eos_token_id
         ended = torch.zeros_like(new) if end is None else (new == end).long()  # (B, N)
         return (ended.cumsum(1) - ended == 0).long()  # (B, N)
 
 
-class _Until(StoppingCriteria):
-    """Ends all answers when it is told to."""
+class _StopWhen(StoppingCriteria):
+    """Ends all answers as soon as a function returns true."""
 
     def __init__(self, stop: Callable[[], bool]) -> None:
         self.stop = stop
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        """After each token: (B,) bool."""
+        """(B,) bool, after each token."""
         return torch.full((len(input_ids),), self.stop(), device=input_ids.device)  # (B,)

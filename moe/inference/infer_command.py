@@ -1,7 +1,4 @@
-"""What `moe infer` is asked: where texts come from, where answers go, on a terminal, in a pipe, in a file.
-
-The answers themselves are `moe.inference.stream`'s.
-"""
+"""The `moe infer` command: texts from arguments, a file, standard input or a prompt; predictions to any output."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,31 +13,34 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from experts.errors import Fault
-from moe.console import bar
+from moe.console import progress_bar
 from moe.data.readers import is_encodable, read_texts
 from moe.data.schema import Columns
 from moe.inference.loading import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
-from moe.inference.output import print_json_lines, check_output, with_progress, write_rows
+from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table
 
-SCREEN = 20
+TABLE_ROWS = 20
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One call of `moe infer`.
+    """Options of one call of `moe infer`.
 
     Args:
-        texts: from the command line; none and no file means standard input or a prompt.
-        out: a file for the answers; none means standard output.
-        domain: pins the texts to a domain's experts.
-        plain: JSON lines instead of a table.
-        workers: processes that answer.
-        threads: of each; None shares the cores out.
-        spreadsheet: texts in csv that a spreadsheet would run are escaped.
+        texts: from the command line; without texts and a file they are read from standard input or a prompt.
+        file: a file of texts, in any format that `read_texts` reads.
+        text_column: the file's text column.
+        out: a file for the predictions; None is standard output.
+        domain: restricts the texts to the experts of this domain.
+        task: the task to predict, if there are several.
+        plain: print JSON lines instead of a table.
+        workers: number of processes.
+        threads: threads of each process; None divides the cores among them.
+        spreadsheet: escape texts in CSV that a spreadsheet would run as formulas.
     """
 
     texts: tuple[str, ...]
@@ -55,63 +55,67 @@ class InferRequest:
     spreadsheet: bool = False
 
     def check(self) -> None:
-        """Refuse what cannot work before anything heavy is loaded.
+        """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: for texts beside a file, an empty text, a file that cannot be read, an unknown ending, more workers
-                than cores.
+            Fault: for texts together with a file, an empty text, a file that cannot be read, an unknown suffix, or more
+                workers than cores.
         """
         threads_per_worker(self.workers, self.threads)
         if self.texts and self.file:
             raise Fault("texts or --file", "both", "give one of them")
         if any(not text.strip() for text in self.texts):
-            raise Fault("a text with words in it", "an empty one", "quote the text after moe infer")
+            raise Fault("a text with words in it", "an empty text", "quote the text after moe infer")
         if any(not is_encodable(text) for text in self.texts):
-            raise Fault("texts in UTF-8", "bytes that are none", "put them into a file, and convert it with iconv")
+            raise Fault(
+                "texts in UTF-8", "bytes in another encoding", "put the texts into a file and convert it with iconv"
+            )
         check_output(self.out, self.spreadsheet)
         if self.file:
             read_texts(self.file, self.columns)
 
     @property
     def columns(self) -> Columns:
-        """How the file's columns are called."""
+        """Column names of the file."""
         return Columns(text=self.text_column)
 
 
-def run_infer(request: InferRequest, opening: ModelLoader) -> None:
-    """Answer what was asked, to a file, as JSON lines, as a table, or at a prompt.
+def run_infer(request: InferRequest, loader: ModelLoader) -> None:
+    """Run `moe infer`: predictions to a file, as JSON lines, as a table, or at a prompt.
 
     Raises:
-        Fault: when domain or task are unknown, the model cannot be opened so, or the file cannot be written.
+        Fault: if the domain or task is unknown, the model cannot be loaded, or the file cannot be written.
     """
-    opening.check()
+    loader.check()
     if not request.texts and not request.file and sys.stdin.isatty():
-        return _prompt(request, _predictor(request, opening))
-    answer = _answerer(request, opening)
-    total = _count(request)
-    quiet = request.out is None and sys.stdout.isatty()  # the table is progress enough
-    with bar("infer", total, "text", quiet) as meter:
-        answers = with_progress(answer(_rows(request)), meter)
+        return _run_prompt(request, _load_predictor(request, loader))
+    predict = _build_predict(request, loader)
+    total = _count_texts(request)
+    quiet = request.out is None and sys.stdout.isatty()  # the table shows the progress
+    with progress_bar("infer", total, "text", quiet) as meter:
+        rows = with_progress(predict(_input_rows(request)), meter)
         if request.out:
-            return write_rows(answers, request.out, request.spreadsheet)
-        return print_json_lines(answers) if request.plain else _as_tables(answers)
+            return write_rows(rows, request.out, request.spreadsheet)
+        return print_json_lines(rows) if request.plain else _print_tables(rows)
 
 
-def _predictor(request: InferRequest, opening: ModelLoader) -> Predictor:
+def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
     if request.threads:
         torch.set_num_threads(request.threads)
-    predictor = opening.load()
+    predictor = loader.load()
     predictor.check(request.task, request.domain)
     return predictor
 
 
-def _answerer(request: InferRequest, opening: ModelLoader) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
+def _build_predict(
+    request: InferRequest, loader: ModelLoader
+) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
     domain, task = request.domain, request.task
     if request.workers == 1:
-        return partial(predict_rows, predictor=_predictor(request, opening), domain=domain, task=task)
+        return partial(predict_rows, predictor=_load_predictor(request, loader), domain=domain, task=task)
     return partial(
         predict_in_processes,
-        opening=opening,
+        loader=loader,
         domain=domain,
         task=task,
         workers=request.workers,
@@ -119,14 +123,14 @@ def _answerer(request: InferRequest, opening: ModelLoader) -> Callable[[Iterable
     )
 
 
-def _count(request: InferRequest) -> int | None:
-    """Rows to come, counted only where somebody watches the bar."""
+def _count_texts(request: InferRequest) -> int | None:
+    """Number of texts for the progress bar; None if unknown. A file is counted only if the bar is visible."""
     if request.file is None or not sys.stderr.isatty():
         return len(request.texts) or None
     return sum(1 for _ in read_texts(request.file, request.columns))
 
 
-def _rows(request: InferRequest) -> Iterator[dict[str, Any]]:
+def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
     if request.file:
         for record in read_texts(request.file, request.columns):
             row = {"id": record.values.get("id"), "line": record.line, "text": record.values.get("text")}
@@ -147,14 +151,14 @@ def _standard_input() -> Iterator[dict[str, Any]]:
         yield {"line": number, "text": text} | ({} if text.strip() else {"error": "missing text"})
 
 
-def _as_tables(answers: Iterator[dict[str, Any]]) -> None:
+def _print_tables(rows: Iterator[dict[str, Any]]) -> None:
     console = Console()
-    while screen := list(islice(answers, SCREEN)):
-        console.print(answers_table(screen))
+    while table := list(islice(rows, TABLE_ROWS)):
+        console.print(answers_table(table))
 
 
-def _prompt(request: InferRequest, predictor: Predictor) -> None:
-    """Texts typed one by one, until an empty line or the end of input."""
+def _run_prompt(request: InferRequest, predictor: Predictor) -> None:
+    """Predict typed texts one at a time, until an empty line or the end of input."""
     console = Console()
     console.print("Type a text; an empty line ends.", style="dim")
     while True:

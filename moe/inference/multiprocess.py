@@ -1,8 +1,4 @@
-"""Answering in several processes: each opens the model itself and answers windows of a stream; the order is kept.
-
-What a window's answers are is `moe.inference.stream`'s. Threads are shared out so that the cores are used once, not
-twice.
-"""
+"""Prediction in several processes, each with its own copy of the model; the order of the rows is preserved."""
 
 import multiprocessing
 import os
@@ -23,64 +19,71 @@ from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 
 Rows = list[dict[str, Any]]
-CHUNKS_PER_WORKER = 2  # windows a process has waiting: one is computed, one is at hand
+CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_per_worker(workers: int, threads: int | None) -> int | None:
-    """Threads of each of several processes: what is asked, else the cores shared out; None leaves one process to torch.
+    """Number of threads of each worker: `threads` if given, else an equal share of the cores.
+
+    Returns:
+        the number; None for a single worker without `threads`, which leaves the choice to torch.
 
     Raises:
-        Fault: when they would need more cores than there are, or share one GPU.
+        Fault: if the workers would need more cores than available, or would share a GPU.
     """
     if workers > 1 and torch.cuda.is_available():
-        raise Fault("--workers 1 on a GPU", str(workers), "leave it out; --batch-tokens fills a GPU")
+        raise Fault("--workers 1 on a GPU", str(workers), "drop --workers and raise --batch-tokens to fill the GPU")
     if workers * (threads or 1) > available_cores():
-        found = f"{workers} workers of {threads or 1} threads"
-        raise Fault(f"at most the {cores()} cores of this machine", found, "lower --workers or --threads")
+        requested = f"{workers} workers of {threads or 1} threads"
+        raise Fault(f"at most the {available_cores()} cores of this machine", requested, "lower --workers or --threads")
     return threads if threads or workers == 1 else available_cores() // workers
 
 
 def predict_in_processes(
     rows: Iterable[dict[str, Any]],
-    opening: ModelLoader,
+    loader: ModelLoader,
     domain: str | None,
     task: str | None,
     workers: int,
     threads: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """As `predict_rows`, in several processes; at most `CHUNKS_PER_WORKER` windows a process are read ahead.
+    """Predict a stream of rows as `predict_rows` does, in several processes.
+
+    At most `CHUNKS_PER_WORKER` chunks per process are read ahead.
 
     Args:
-        workers: how many processes, each with a model of its own.
-        threads: of each process; None shares the cores out.
+        workers: number of processes.
+        threads: threads of each process; None divides the cores among them.
 
     Raises:
-        Fault: what a process found wrong, or that one was killed.
+        Fault: one that a worker raised, or if a worker was killed.
     """
-    each = threads_per_worker(workers, threads)
+    threads = threads_per_worker(workers, threads)
     stream = iter(rows)
-    waiting: deque[Future[Rows]] = deque()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (each,))
+    pending: deque[Future[Rows]] = deque()
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker, (threads,))
     try:
         while True:
-            while len(waiting) < CHUNKS_PER_WORKER * workers and (window := list(islice(stream, opening.chunk_size))):
-                waiting.append(pool.submit(_answer, opening, domain, task, window))
-            if not waiting:
+            while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, loader.chunk_size))):
+                pending.append(pool.submit(_predict_chunk, loader, domain, task, chunk))
+            if not pending:
                 return
-            yield from waiting.popleft().result()
+            yield from pending.popleft().result()
     except BrokenProcessPool as error:
-        raise Fault("workers that live", "one that was killed", "lower --workers; it may be the memory") from error
+        raise Fault(
+            "running worker processes", "one that was killed", "lower --workers if memory ran out, and run it again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(threads: int | None) -> None:
-    """Before a process's first window: Ctrl-C is the parent's, and so are all cores but ours."""
+def _init_worker(threads: int | None) -> None:
+    """Leave Ctrl-C to the parent process and limit the threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if threads:
@@ -88,11 +91,11 @@ def _start(threads: int | None) -> None:
 
 
 @lru_cache(maxsize=1)
-def _predictor(opening: ModelLoader) -> Predictor:
-    return opening.load()
+def _load_once(loader: ModelLoader) -> Predictor:
+    return loader.load()
 
 
-def _answer(opening: ModelLoader, domain: str | None, task: str | None, window: Rows) -> Rows:
-    predictor = _predictor(opening)
+def _predict_chunk(loader: ModelLoader, domain: str | None, task: str | None, chunk: Rows) -> Rows:
+    predictor = _load_once(loader)
     predictor.check(task, domain)
-    return list(predict_rows(window, predictor, domain, task))
+    return list(predict_rows(chunk, predictor, domain, task))

@@ -1,7 +1,4 @@
-"""Rows on their way out, one by one: past a progress bar, into a file, or as JSON lines to standard output.
-
-What is in them is `moe.inference.infer_command`'s and `moe.inference.generate_command`'s.
-"""
+"""Output of rows: with a progress bar, to a file, or as JSON lines to standard output."""
 
 import json
 import sys
@@ -11,26 +8,26 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.console import Meter
-from moe.data.writers import open_writer, check_suffix
+from moe.data.writers import check_suffix, open_writer
 
 Row = dict[str, Any]
 
 
 def with_progress(rows: Iterable[Row], meter: Meter) -> Iterator[Row]:
-    """The rows, the bar moved on by each."""
+    """Yield the rows and advance the progress bar by one for each."""
     for row in rows:
         meter.advance(1)
         yield row
 
 
 def write_rows(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> None:
-    """Write rows to a file of the kind that its ending says, whole.
+    """Write rows atomically to a file, in the format of its suffix.
 
     Args:
-        spreadsheet: texts that a spreadsheet would run are escaped; see `open_writer`.
+        spreadsheet: escape texts that a spreadsheet would run as formulas; see `open_writer`.
 
     Raises:
-        Fault: when it cannot be written.
+        Fault: if the file cannot be written.
     """
     with open_writer(path, spreadsheet=spreadsheet) as writer:
         for row in rows:
@@ -38,19 +35,23 @@ def write_rows(rows: Iterable[Row], path: Path, spreadsheet: bool = False) -> No
 
 
 def check_output(path: Path | None, spreadsheet: bool) -> None:
-    """Refuse a file that no writer knows.
+    """Check the suffix of an output file.
 
     Raises:
-        Fault: for an unknown ending, or one that no spreadsheet would run, where escaping is asked for.
+        Fault: if there is no writer for the suffix, or `spreadsheet` is set and the file is not CSV.
     """
     if path is not None:
         check_suffix(path)
     if spreadsheet and (path is None or path.suffix.lower() != ".csv"):
-        raise Fault("--out with a .csv file for --spreadsheet", str(path or "none"), "name one, or leave the flag out")
+        raise Fault(
+            "--out with a .csv file for --spreadsheet",
+            str(path or "no --out"),
+            "write to a .csv file, or drop --spreadsheet",
+        )
 
 
 def print_json_lines(rows: Iterable[Row]) -> None:
-    """A JSON object a line to standard output, each as soon as it is there."""
+    """Print rows as JSON, one per line, each as soon as it is available."""
     for row in rows:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         sys.stdout.flush()

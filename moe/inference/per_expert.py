@@ -1,43 +1,43 @@
-"""What each expert alone would have said of texts, beside what the mixture says.
-
-Answers are `moe.inference.predictor`'s; who shows them is `moe.explain.explain` and `moe.evaluation.evaluate`.
-"""
+"""Predictions of each expert on its own, to compare with those of the mixture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe.console import bar
+from moe.console import progress_bar
 from moe.inference.predictor import Prediction, Predictor
 
 
 def predict_per_expert(predictor: Predictor, texts: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Prediction]]:
-    """By routed expert its answers to texts (B) as these tasks (B), gates held to it; a pass of the backbone each.
+    """Predict texts (B) for these tasks (B) with each routed expert on its own, one backbone pass per expert.
 
-    A shared expert stays on. Heads are the mixture's, or the expert's own where they are kept per expert; calibration
-    is the mixture's. A lone expert, which has no gates, gives nothing.
+    A shared expert stays active. The heads are the mixture's, or the expert's own if heads are per expert; the
+    calibration is the mixture's.
+
+    Returns:
+        the predictions by expert; empty for a single expert, which has no gates.
     """
     model = predictor.model
     if model.active_expert is not None:
         return {}
-    found = {}
+    predictions = {}
     for name in model.bank.routed_experts:
         with model.single_expert(name):
-            found[name] = predictor.to_predictions(predictor.score(texts), tasks)
-    return found
+            predictions[name] = predictor.to_predictions(predictor.score(texts), tasks)
+    return predictions
 
 
 def per_expert_columns(
     predictor: Predictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
 ) -> Iterator[Mapping[str, Any]]:
-    """For each text what the experts alone say: `alone`, their labels, and `probability`, by expert."""
-    with bar("each expert alone", len(texts), "text", quiet) as meter:
-        for at in range(0, len(texts), predictor.chunk_size):
-            here = slice(at, at + predictor.chunk_size)
-            found = predict_per_expert(predictor, texts[here], tasks[here])
-            for place in range(len(texts[here])):
-                said = {name: answers[place] for name, answers in found.items()}
+    """For each text the label (`alone`) and the confidence (`probability`) of each expert on its own."""
+    with progress_bar("each expert alone", len(texts), "text", quiet) as meter:
+        for start in range(0, len(texts), predictor.chunk_size):
+            chunk = slice(start, start + predictor.chunk_size)
+            predictions = predict_per_expert(predictor, texts[chunk], tasks[chunk])
+            for index in range(len(texts[chunk])):
+                by_expert = {name: expert_predictions[index] for name, expert_predictions in predictions.items()}
                 yield {
-                    "alone": {name: one.label for name, one in said.items()},
-                    "probability": {name: round(one.confidence, 6) for name, one in said.items()},
+                    "alone": {name: prediction.label for name, prediction in by_expert.items()},
+                    "probability": {name: round(prediction.confidence, 6) for name, prediction in by_expert.items()},
                 }
-            meter.advance(len(texts[here]))
+            meter.advance(len(texts[chunk]))

@@ -1,7 +1,4 @@
-"""Texts through a mixture: raw scores, and the answer that a user reads. Evaluation and inference both stand on it.
-
-Files, tables and metrics are `moe.inference.stream`'s and `moe.evaluation.evaluate`'s.
-"""
+"""Predictor: raw scores of texts from a mixture, and the predictions made from them."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -29,14 +26,14 @@ POLARITY_LABELS = (("negative", "positive"), ("bearish", "bullish"), ("利空", 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model says of texts, before a task is chosen.
+    """Model outputs for texts, before a task is selected.
 
     Args:
         logits: (B, K) by head.
-        polarity: (B,), or None without a polarity head.
-        shares: (B, E), soft routing shares.
-        truncated: (B,), whether a text was longer than the backbone reads.
-        states: (B, D), pooled, where they are asked for.
+        polarity: (B,), -1 to 1; None for a model without a polarity head.
+        routing_weights: (B, E), soft routing weights.
+        truncated: (B,), whether the text was longer than `max_length`.
+        states: (B, D), pooled hidden states, if requested.
     """
 
     logits: dict[str, np.ndarray]
@@ -48,9 +45,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One text's answer: its task's probabilities, polarity in [-1, 1] (None where labels have no sign), shares.
+    """Prediction for one text.
 
-    `abstained` is None where nobody asked to abstain; where it is true, `label` is still the best guess.
+    Args:
+        task: the task that the labels belong to.
+        labels: its K labels.
+        probabilities: (K,).
+        polarity: -1 to 1; None if the model has no polarity head and the labels have no sign.
+        routing_weights: (E,), soft routing weights.
+        entropy: normalized entropy of the routing weights, 0 to 1.
+        truncated: whether the text was longer than `max_length`.
+        abstained: whether the confidence is below the threshold; None without abstention. `label` is the most
+            probable label in any case.
     """
 
     task: str
@@ -69,23 +75,23 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """Its probability."""
+        """Probability of the most probable label."""
         return float(self.probabilities.max())
 
 
 class Predictor:
-    """Scores and answers from one mixture.
+    """Scores texts with a mixture and turns the scores into predictions.
 
     Args:
-        model: put into evaluation mode.
-        template: the one that it was trained with.
-        max_length: tokens a text is cut to.
-        routing: `soft` blends, `hard` gives each text to its most probable expert.
-        windows: average a long text over windows instead of cutting it.
-        tokens: how many a batch may hold, padding included; by default what suits device and precision.
-        calibration: its temperatures divide the logits; None leaves them as they are.
-        abstain: the accuracy below which answers are abstained from; needs a calibration.
-        states: scores hold the pooled states too.
+        model: is set to evaluation mode.
+        template: the prompt template that the model was trained with.
+        max_length: tokens at which a text is truncated.
+        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        windows: average a long text over windows instead of truncating it.
+        batch_tokens: tokens in a batch, padding included; by default chosen for the device and precision.
+        calibration: its temperatures divide the logits; None leaves the logits unchanged.
+        abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
+        states: also return the pooled hidden states in `Scores`.
     """
 
     def __init__(
@@ -100,7 +106,7 @@ class Predictor:
         abstain: float | None = None,
         states: bool = False,
     ) -> None:
-        assert calibration or abstain is None, "thresholds are a calibration's"
+        assert calibration or abstain is None, "abstention needs a calibration"
         self.model, self.template, self.max_length = model, template, max_length
         self.hard, self.windows = routing == "hard", windows
         self.tokenizer = model.loaded_backbone.tokenizer
@@ -108,57 +114,60 @@ class Predictor:
         self.batch_tokens = batch_tokens or token_budget(model.backbone.device, model.backbone.dtype)
 
     def with_options(self, routing: Routing, abstain: float | None = None) -> "Predictor":
-        """The same loaded model, asked for another routing or accuracy; both may be used in turn.
+        """A predictor that shares this one's model but has another routing or target accuracy.
 
         Raises:
-            Fault: when it has to abstain and is not calibrated.
+            Fault: if `abstain` is set and the model is not calibrated.
         """
         if abstain is not None and self.calibration is None:
-            raise Fault("a calibrated model, to abstain", "none", "run moe calibrate, or ask without abstaining")
+            raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or drop abstain")
         other = copy(self)
         other.hard, other.abstain = routing == "hard", abstain
         return other
 
     @property
     def chunk_size(self) -> int:
-        """How many texts are looked at together, so that those of like length share a batch."""
+        """Number of texts scored at a time; within a chunk, texts of similar length share a batch."""
         return chunk_size_for(self.batch_tokens)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
-        """Score texts (B) in batches of like length; the scores come in the texts' order.
+        """Score texts (B) in batches of similar length.
 
         Args:
-            pin: a domain a text, whose experts alone answer; None leaves that text to the router.
+            pin: for each text a domain, to whose experts it is restricted; None lets the router decide.
+
+        Returns:
+            the scores, in the order of the texts.
 
         Raises:
-            Fault: when memory runs out.
+            Fault: if memory runs out.
         """
         with oom_guard("lower --batch-tokens or backbone.max_length"):
-            return self._scored(texts, pin)
+            return self._score(texts, pin)
 
-    def _scored(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
+    def _score(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
         self.model.eval()
-        ids, owner = self._tokens(texts)
-        counts = np.bincount(owner, minlength=len(texts))  # (B,)
+        ids, text_index = self._tokenize(texts)
+        counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
         if not self.windows:
-            first = np.unique(owner, return_index=True)[1]  # (B,)
-            ids, owner = [ids[i] for i in first], owner[first]
-        allowed = self.pinned_experts([pin[i] for i in owner]) if pin else None  # (W, E)
-        batches = batch_by_tokens([len(one) for one in ids], self.batch_tokens)
+            first = np.unique(text_index, return_index=True)[1]  # (B,)
+            ids, text_index = [ids[i] for i in first], text_index[first]
+        allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
+        batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         if self.hard and self.model.gate is not None and self.model.active_expert is None:
-            batches, raw = self._in_two_phases(ids, batches, allowed)
+            batches, outputs = self._forward_hard(ids, batches, allowed)
         else:
-            raw = [self._raw(*self.pad(ids, batch), allowed=_rows(allowed, batch)) for batch in batches]
-        back = np.argsort(np.concatenate(batches))  # (W,)
-        whole = {name: np.concatenate([one[name] for one in raw])[back] for name in raw[0]}
-        return self._scores(whole, owner, counts)
+            outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+        order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
+        windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
+        return self._to_scores(windows, text_index, counts)
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
-        """Ids of each window (W), and the text that it belongs to (W,)."""
-        filled = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+        """Token ids of each window (W), and the index of the text that it belongs to (W,)."""
+        prompts = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
         out = self.tokenizer(
-            filled,
+            prompts,
             truncation=True,
             max_length=self.max_length,
             return_overflowing_tokens=True,
@@ -166,138 +175,149 @@ class Predictor:
         )
         return out["input_ids"], np.asarray(out["overflow_to_sample_mapping"])
 
-    def _in_two_phases(
+    def _forward_hard(
         self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
     ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
-        """Hard routing: the trunk for all, then the other layers expert by expert, in batches that are full again."""
-        lengths = np.array([len(one) for one in ids])  # (W,)
+        """Hard routing: the trunk for all windows, then the other layers expert by expert, in new full batches."""
+        lengths = np.array([len(window) for window in ids])  # (W,)
         states: dict[int, Tensor] = {}
         expert = np.zeros(len(ids), dtype=int)  # (W,)
-        dense = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
+        weights = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
         for batch in batches:
-            trunk, routed = self.model.encode_trunk(*self.pad(ids, batch), allowed=_rows(allowed, batch), hard=True)
-            assert routed is not None
+            trunk, routing = self.model.encode_trunk(*self.pad(ids, batch), allowed=_select(allowed, batch), hard=True)
+            assert routing is not None
             states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
-            expert[batch] = routed.gates.argmax(1).cpu().numpy()
-            dense[batch] = routed.probs.cpu().numpy()
-        done, raw = [], []
-        for one in np.unique(expert):
-            with self.model.single_expert(self.model.bank.routed_experts[one]):
-                mine = np.flatnonzero(expert == one)
-                for part in batch_by_tokens(lengths[mine], self.batch_tokens):
-                    batch = mine[part]
+            expert[batch] = routing.gates.argmax(1).cpu().numpy()
+            weights[batch] = routing.probs.cpu().numpy()
+        new_batches, outputs = [], []
+        for index in np.unique(expert):
+            with self.model.single_expert(self.model.bank.routed_experts[index]):
+                assigned = np.flatnonzero(expert == index)
+                for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
+                    batch = assigned[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    raw.append(self._raw(*self.pad(ids, batch), trunk=trunk) | {"shares": dense[batch]})
-                    done.append(batch)
-        return done, raw
+                    output = self._forward(*self.pad(ids, batch), trunk=trunk)
+                    outputs.append(output | {"routing_weights": weights[batch]})
+                    new_batches.append(batch)
+        return new_batches, outputs
 
     def pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Ids and mask of some windows, (W, T) each, on the model's device."""
+        """Token ids and attention mask of the windows `batch`, (W, T) each, on the model's device."""
         device = self.model.domain_expert_mask.device
-        chosen = [torch.tensor(ids[i]) for i in batch]
-        padded = pad_sequence(chosen, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
-        mask = pad_sequence([torch.ones_like(one) for one in chosen], batch_first=True)  # (W, T)
+        rows = [torch.tensor(ids[i]) for i in batch]
+        padded = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (W, T)
         return padded.to(device), mask.to(device)
 
-    def _raw(
+    def _forward(
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
-        """One batch of windows (W): logits by `head/NAME`, `polarity`, `shares`, `states`."""
+        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
         out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
         gates = out.routing.probs if out.routing else self.model.bank.route.gates
         assert gates is not None
-        found = {f"head/{name}": logits for name, logits in out.logits.items()}
-        found["shares"] = gates[..., : len(self.model.bank.routed_experts)].expand(len(ids), -1)  # (W, E)
+        values = {f"head/{name}": logits for name, logits in out.logits.items()}
+        values["routing_weights"] = gates[..., : len(self.model.bank.routed_experts)].expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
-            found["polarity"] = out.polarity
+            values["polarity"] = out.polarity
         if self.states:
-            found["states"] = out.pooled
-        return {name: values.float().cpu().numpy() for name, values in found.items()}
+            values["states"] = out.pooled
+        return {name: value.float().cpu().numpy() for name, value in values.items()}
 
     def pinned_experts(self, domains: Sequence[str | None]) -> Tensor:
-        """(W, E) bool: the experts of each one's domain; all of them where it is None or has none."""
-        index = torch.tensor([self.model.domain_index(name) for name in domains], device=self.model.domain_expert_mask.device)
+        """Mask (W, E) of each domain's experts; all experts where the domain is None or has none."""
+        device = self.model.domain_expert_mask.device
+        index = torch.tensor([self.model.domain_index(name) for name in domains], device=device)  # (W,)
         allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
-    def _scores(self, whole: dict[str, np.ndarray], owner: np.ndarray, counts: np.ndarray) -> Scores:
-        def gather(rows: np.ndarray) -> np.ndarray:
+    def _to_scores(self, windows: dict[str, np.ndarray], text_index: np.ndarray, counts: np.ndarray) -> Scores:
+        def average(rows: np.ndarray) -> np.ndarray:
             if not self.windows:
                 return rows
             total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
-            np.add.at(total, owner, rows)
+            np.add.at(total, text_index, rows)
             return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
 
-        joined = {name: gather(rows) for name, rows in whole.items()}
+        texts = {name: average(rows) for name, rows in windows.items()}
         return Scores(
-            {name.removeprefix("head/"): rows for name, rows in joined.items() if name.startswith("head/")},
-            joined["polarity"].clip(-1.0, 1.0) if "polarity" in joined else None,
-            joined["shares"],
-            counts > 1 if not self.windows else np.zeros(len(counts), dtype=bool),
-            joined.get("states"),
+            logits={name.removeprefix("head/"): rows for name, rows in texts.items() if name.startswith("head/")},
+            polarity=texts["polarity"].clip(-1.0, 1.0) if "polarity" in texts else None,
+            routing_weights=texts["routing_weights"],
+            truncated=counts > 1 if not self.windows else np.zeros(len(counts), dtype=bool),
+            states=texts.get("states"),
         )
 
     def routed_tasks(self, scores: Scores) -> list[str]:
-        """The task of each text's most probable domain: its first one, if it has several; a lone expert's own."""
-        own = self.model.trained_domains
-        owners = self.model.domain_expert_mask.cpu().numpy()[[one in own for one in self.model.domains]]  # (domains, E)
-        first = self._first_tasks()
-        return [first[i] for i in (scores.routing_weights @ owners.T).argmax(1)]
+        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain."""
+        trained = self.model.trained_domains
+        mask = self.model.domain_expert_mask.cpu().numpy()  # (G, E)
+        mask = mask[[domain in trained for domain in self.model.domains]]  # (G', E), trained domains only
+        tasks = self._default_tasks()
+        return [tasks[i] for i in (scores.routing_weights @ mask.T).argmax(1)]
 
-    def _first_tasks(self) -> list[str]:
-        """The task that answers for each of its own domains."""
-        usual = next(iter(self.model.labels.tasks))
-        return [next(iter(self.model.labels.tasks_of(one.name)), usual) for one in self.model.trained_domains]
+    def _default_tasks(self) -> list[str]:
+        """The first task of each trained domain."""
+        fallback = next(iter(self.model.labels.tasks))
+        return [next(iter(self.model.labels.tasks_of(domain.name)), fallback) for domain in self.model.trained_domains]
 
     def check(self, task: str | None, domain: str | None) -> None:
-        """Refuse a task or domain that the model does not know, or an accuracy that it does not reach there.
+        """Check the task and domain of a request, and that the target accuracy can be reached on the task.
 
         Raises:
-            Fault: naming the known ones, or the best that is reached.
+            Fault: if the model does not know the task or domain, or no threshold reaches the target accuracy.
         """
         check_task(self.model, task, domain)
-        asked = [task] if task else self.model.labels.tasks_of(domain)[:1] if domain else self._first_tasks()
-        for one in asked:
-            self._abstains(one, 1.0)
+        tasks = [task] if task else self.model.labels.tasks_of(domain)[:1] if domain else self._default_tasks()
+        for name in tasks:
+            self._abstains(name, confidence=1.0)
 
     def to_predictions(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
-        """Read the scores as answers to these tasks (B)."""
+        """Turn scores of texts (B) into predictions for these tasks (B)."""
         entropy = text_entropy(torch.from_numpy(scores.routing_weights)).clamp(0.0, 1.0)  # (B,)
-        return [self._answer(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
+        return [self._to_prediction(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
-    def _answer(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
+    def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
         space = self.model.labels
+        head = space.head_by_task[task]
         mask = np.array(space.mask(task))  # (K,)
-        labels = tuple(label for label, own in zip(space.heads[space.head_by_task[task]], mask, strict=True) if own)
-        logits = scores.logits[space.head_by_task[task]][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
+        labels = tuple(label for label, in_task in zip(space.heads[head], mask, strict=True) if in_task)
+        logits = scores.logits[head][row][mask].astype(np.float64) / self.temperature(task)  # (K,)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
-        polarity = polarity_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row])
-        said = (task, labels, probabilities, polarity, scores.routing_weights[row], entropy, bool(scores.truncated[row]))
-        return Prediction(*said, self._abstains(task, float(probabilities.max())))
+        return Prediction(
+            task=task,
+            labels=labels,
+            probabilities=probabilities,
+            polarity=polarity_of(labels, probabilities) if scores.polarity is None else float(scores.polarity[row]),
+            routing_weights=scores.routing_weights[row],
+            entropy=entropy,
+            truncated=bool(scores.truncated[row]),
+            abstained=self._abstains(task, float(probabilities.max())),
+        )
 
     def temperature(self, task: str) -> float:
-        """What a task's logits are divided by."""
+        """Divisor of a task's logits; 1 for a model that is not calibrated."""
         return self.calibration.temperature(task) if self.calibration else 1.0
 
     def _abstains(self, task: str, confidence: float) -> bool | None:
-        """Whether an answer to a task is less sure than it has to be; None where nobody asked."""
+        """Whether a confidence is below the task's threshold; None without abstention."""
         if self.calibration is None or self.abstain is None:
             return None
         return confidence < self.calibration.threshold(task, self.abstain)
 
 
-def chunk_size_for(tokens: int) -> int:
-    """Texts that are sorted by length together, for a budget of tokens a batch; bounds what a stream holds."""
-    return max(1, tokens // 2)
+def chunk_size_for(batch_tokens: int) -> int:
+    """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read."""
+    return max(1, batch_tokens // 2)
 
 
-def _rows(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
+def _select(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
     return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
 
 
 def polarity_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:
-    """p(positive) − p(negative), where the labels have a sign."""
+    """p(positive) − p(negative), for labels that have a sign; else None."""
     for low, high in POLARITY_LABELS:
         if low in labels and high in labels:
             return float(probabilities[labels.index(high)] - probabilities[labels.index(low)])
@@ -305,12 +325,12 @@ def polarity_of(labels: Sequence[str], probabilities: np.ndarray) -> float | Non
 
 
 def check_task(model: Mixture, task: str | None, domain: str | None) -> None:
-    """Refuse a task or domain that the model does not know.
+    """Check that a model knows a task and a domain.
 
     Raises:
-        Fault: naming the known ones.
+        Fault: if it does not; it lists the known ones.
     """
-    domains = [one.name for one in model.domains]
+    domains = [known.name for known in model.domains]
     if domain is not None and domain not in domains:
         raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     tasks = model.labels.tasks_of(domain) if domain else tuple(model.labels.tasks)

@@ -1,7 +1,6 @@
-"""How probable a language model finds an answer behind a prompt: Σ log p of its tokens, many pairs at a time.
+"""Log-likelihood of answers given a prompt, Σ log p of their tokens, for many pairs at a time.
 
-A prompt is read once for all its answers, where the backbone can keep these from each other. What is asked is the
-callers': choices in `moe.qa`, requests of a harness in `moe.lm_eval`.
+If the backbone can separate documents in a packed row, a prompt is encoded once for all its answers.
 """
 
 from collections.abc import Sequence
@@ -16,17 +15,17 @@ from moe.model.mixture import Mixture, allowed_experts
 from moe.model.packing import PackingMode, find_packing_mode
 
 Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt and of what follows it."""
+"""Token ids of a prompt and of the answer that follows it."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of one answer.
+    """Log-likelihood of an answer.
 
     Args:
         total: Σ log p of its tokens.
-        tokens: how many they are.
-        greedy: whether each is the most probable one in its place.
+        tokens: number of its tokens.
+        greedy: whether every token is the most probable one at its position.
     """
 
     total: float
@@ -35,13 +34,13 @@ class Likelihood:
 
     @property
     def mean(self) -> float:
-        """Log p a token, so that a longer answer is not worse for its length."""
+        """Log p per token, so that a longer answer is not worse for its length."""
         return self.total / max(1, self.tokens)
 
 
 @dataclass(frozen=True)
-class _Tree:
-    """A prompt, and the answers behind it with their places among the pairs."""
+class _PromptTree:
+    """A prompt with its answers, and the index of each answer's pair."""
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
@@ -55,73 +54,80 @@ class _Tree:
 def likelihoods(
     model: Mixture, pairs: Sequence[Pair], domains: Sequence[str] | None = None, hard: bool = False
 ) -> list[Likelihood]:
-    """Each answer's likelihood behind its prompt, in order; the router reads the prompt alone.
+    """Log-likelihood of each answer given its prompt; the router reads the prompt only.
 
     Args:
-        pairs: a prompt of one token or more each; an answer without tokens has a likelihood of 1.
-        domains: pin each pair to the experts of this domain; None leaves it to the router.
+        pairs: prompts of at least one token; an answer without tokens has the likelihood 1.
+        domains: for each pair the domain to whose experts it is restricted; None lets the router decide.
+        hard: send each text, or each token, to its most probable expert.
+
+    Returns:
+        the likelihoods, in the order of the pairs.
     """
     model.eval()
     device, names = model.domain_expert_mask.device, [domain.name for domain in model.domains]
-    way = find_packing_mode(model.backbone, require_mask=True)
-    trees = _trees(pairs, domains, way is not None)
-    found: dict[int, Likelihood] = {}
-    for some in batch_by_tokens([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):
-        batch = [trees[int(i)] for i in some]
+    packing = find_packing_mode(model.backbone, require_mask=True)
+    trees = _build_trees(pairs, domains, share_prompts=packing is not None)
+    scored: dict[int, Likelihood] = {}
+    for indices in batch_by_tokens([len(tree) for tree in trees], token_budget(device, model.backbone.dtype)):
+        batch = [trees[int(i)] for i in indices]
         pinned = None
         if domains is not None and batch:
             index = torch.tensor([names.index(domains[tree.pairs[0]]) for tree in batch], device=device)  # (B,)
             pinned = allowed_experts(model.domain_expert_mask, index)  # (B, E)
-        found |= _of(model, batch, way, pinned, hard) if batch else {}
-    return [found[i] for i in range(len(pairs))]
+        scored |= _score_batch(model, batch, packing, pinned, hard) if batch else {}
+    return [scored[i] for i in range(len(pairs))]
 
 
-def _trees(pairs: Sequence[Pair], domains: Sequence[str] | None, shared: bool) -> list[_Tree]:
-    """Answers gathered behind the prompt, and domain, that they share; each by itself where that cannot be run."""
+def _build_trees(pairs: Sequence[Pair], domains: Sequence[str] | None, share_prompts: bool) -> list[_PromptTree]:
+    """Group answers by their prompt and domain; without `share_prompts`, one tree per pair."""
     groups: dict[tuple[tuple[int, ...], object], list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
-        groups.setdefault((tuple(prompt), (domains[i] if domains else None) if shared else i), []).append(i)
+        key = (domains[i] if domains else None) if share_prompts else i
+        groups.setdefault((tuple(prompt), key), []).append(i)
     return [
-        _Tree(prompt, tuple(tuple(pairs[i][1]) for i in members), tuple(members))
+        _PromptTree(prompt, tuple(tuple(pairs[i][1]) for i in members), tuple(members))
         for (prompt, _), members in groups.items()
     ]
 
 
-def _of(
-    model: Mixture, trees: Sequence[_Tree], way: PackingMode | None, pinned: Tensor | None, hard: bool
+def _score_batch(
+    model: Mixture, trees: Sequence[_PromptTree], packing: PackingMode | None, pinned: Tensor | None, hard: bool
 ) -> dict[int, Likelihood]:
-    """The likelihoods of some trees' answers, by pair."""
-    assert model.loaded_backbone.lm_head is not None
+    """Likelihoods of the answers of some trees, by the index of their pair."""
+    head = model.loaded_backbone.lm_head
+    assert head is not None
     device = model.domain_expert_mask.device
-    ids, places, branch = (part.to(device) for part in _laid_out(trees, model.loaded_backbone.tokenizer.pad_token_id))
-    told: dict[str, Tensor | None] = {"attention_mask": (branch >= 0).long()}
-    if way is not None and int(branch.max()) > 1:
-        told = way.branching_inputs(places, branch, model.backbone.dtype)
-    read = (branch == 0).long()  # (B, T)
-    states = model(ids, router_mask=read, allowed=pinned, hard=hard, **told).pooled  # (B, T, D)
-    row, at = (branch > 0).nonzero(as_tuple=True)  # (N,) each, every answer's tokens
-    starts = places[row, at] == read.sum(1)[row]  # (N,), where an answer begins: foreseen by the prompt's last token
-    before = torch.where(starts, places[row, at] - 1, at - 1)  # (N,)
-    losses, best = model.loaded_backbone.lm_head.token_losses_and_hits(states[row, before][None], ids[row, at][None])  # (N,) each
+    padded = _pad_trees(trees, model.loaded_backbone.tokenizer.pad_token_id)
+    ids, positions, branch = (tensor.to(device) for tensor in padded)  # (B, T) each
+    inputs: dict[str, Tensor | None] = {"attention_mask": (branch >= 0).long()}
+    if packing is not None and int(branch.max()) > 1:
+        inputs = packing.branching_inputs(positions, branch, model.backbone.dtype)
+    prompt_mask = (branch == 0).long()  # (B, T)
+    states = model(ids, router_mask=prompt_mask, allowed=pinned, hard=hard, **inputs).pooled  # (B, T, D)
+    row, column = (branch > 0).nonzero(as_tuple=True)  # (N,) each, the tokens of all answers
+    starts = positions[row, column] == prompt_mask.sum(1)[row]  # (N,), first tokens: the prompt's last token predicts
+    before = torch.where(starts, positions[row, column] - 1, column - 1)  # (N,), the column that predicts each token
+    losses, hits = head.token_losses_and_hits(states[row, before][None], ids[row, column][None])  # (N,) each
     order = [i for tree in trees for i in tree.pairs]
     sizes = [len(answer) for tree in trees for answer in tree.answers]
     return {
-        i: Likelihood(-float(loss.double().sum()), len(loss), bool(right.all()))
-        for i, loss, right in zip(order, losses.split(sizes), best.split(sizes), strict=True)
+        i: Likelihood(-float(loss.double().sum()), len(loss), bool(hit.all()))
+        for i, loss, hit in zip(order, losses.split(sizes), hits.split(sizes), strict=True)
     }
 
 
-def _laid_out(trees: Sequence[_Tree], padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, places and branches, (B, T) each: the prompt, then its answers one after the other, padded on the right."""
+def _pad_trees(trees: Sequence[_PromptTree], padding: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, positions and branches, (B, T) each: a prompt, then its answers one by one, padded on the right."""
     shape = len(trees), max(map(len, trees))
-    ids, places, branch = torch.full(shape, padding), torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+    ids, positions, branch = torch.full(shape, padding), torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
     for row, tree in enumerate(trees):
-        parts = [(0, 0, tree.prompt), *((n, len(tree.prompt), one) for n, one in enumerate(tree.answers, 1))]
-        at = 0
-        for number, start, tokens in parts:
-            here = slice(at, at + len(tokens))
-            ids[row, here] = torch.tensor(tokens, dtype=torch.long)
-            places[row, here] = torch.arange(start, start + len(tokens))
-            branch[row, here] = number
-            at += len(tokens)
-    return ids, places, branch
+        answers = [(number, len(tree.prompt), answer) for number, answer in enumerate(tree.answers, 1)]
+        column = 0
+        for number, first_position, tokens in [(0, 0, tree.prompt), *answers]:
+            columns = slice(column, column + len(tokens))
+            ids[row, columns] = torch.tensor(tokens, dtype=torch.long)
+            positions[row, columns] = torch.arange(first_position, first_position + len(tokens))
+            branch[row, columns] = number
+            column += len(tokens)
+    return ids, positions, branch

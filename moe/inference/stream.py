@@ -1,7 +1,4 @@
-"""Texts in, answers out, one row each in its place: a bounded window over a stream of any length.
-
-Answers are `moe.inference.predictor`'s; files are `moe.data`'s; how a person sees them is `moe.report.terminal`'s.
-"""
+"""Prediction over a stream of rows of any length, in order and in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,57 +13,52 @@ def predict_rows(
     domain: str | None = None,
     task: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Answer a stream of rows in order.
+    """Predict a stream of rows, in order.
 
     Args:
-        rows: each with `text`, and what else should be kept (`id`, `line`); a row with `error` is passed through.
-        domain: pins every text to this domain's experts.
-        task: the task to answer; by default that of the pinned or most probable domain.
+        rows: each with `text`, and other columns to pass through (`id`, `line`); a row with `error` is returned as is.
+        domain: restricts every text to the experts of this domain.
+        task: the task to predict; by default that of `domain`, or of the text's most probable domain.
 
     Yields:
-        `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`, or the row's
-        `error`. Where the predictor abstains there is `abstained` too, and `label` is None where that is true.
+        the row with `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`. If the
+        predictor abstains, also `abstained`, and `label` is None where that is true.
     """
     stream = iter(rows)
-    while window := list(islice(stream, predictor.chunk_size)):
-        yield from _answer_window(window, predictor, domain, task)
-
-
-def _answer_window(
-    window: list[dict[str, Any]], predictor: Predictor, domain: str | None, task: str | None
-) -> Iterator[dict[str, Any]]:
-    good = [row["text"] for row in window if "error" not in row]
-    answers = iter(predict_texts(good, predictor, domain, task) if good else ())
-    for row in window:
-        yield row if "error" in row else row | to_row(next(answers), predictor.model.bank.routed_experts)
+    while chunk := list(islice(stream, predictor.chunk_size)):
+        texts = [row["text"] for row in chunk if "error" not in row]
+        predictions = iter(predict_texts(texts, predictor, domain, task) if texts else ())
+        for row in chunk:
+            yield row if "error" in row else row | to_row(next(predictions), predictor.model.bank.routed_experts)
 
 
 def predict_texts(
     texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
 ) -> list[Prediction]:
-    """Answer texts (B), in their order."""
+    """Predict texts (B), in order, all with the same domain and task."""
     return predict_each(texts, predictor, [domain] * len(texts), [task] * len(texts))
 
 
 def predict_each(
     texts: Sequence[str], predictor: Predictor, domains: Sequence[str | None], tasks: Sequence[str | None]
 ) -> list[Prediction]:
-    """Answer texts (B), each pinned to its own domain and asked its own task, where it has one; in their order."""
+    """Predict texts (B), in order, each with its own domain and task; None leaves them to the router."""
     scores = predictor.score(texts, domains if any(domains) else None)
     routed, labels = predictor.routed_tasks(scores), predictor.model.labels
-    usual = [labels.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)]
-    return predictor.to_predictions(scores, [task or other for task, other in zip(tasks, usual, strict=True)])
+    defaults = [labels.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)]
+    return predictor.to_predictions(scores, [task or default for task, default in zip(tasks, defaults, strict=True)])
 
 
-def to_row(answer: Prediction, experts: Sequence[str]) -> dict[str, Any]:
-    """An answer as plain JSON values."""
+def to_row(prediction: Prediction, experts: Sequence[str]) -> dict[str, Any]:
+    """A prediction as plain JSON values, numbers rounded to 6 digits."""
+    labels, weights = prediction.labels, prediction.routing_weights
     return {
-        "label": None if answer.abstained else answer.label,
-        "probabilities": {k: round(float(p), 6) for k, p in zip(answer.labels, answer.probabilities, strict=True)},
-        "polarity": None if answer.polarity is None else round(answer.polarity, 6),
-        "confidence": round(answer.confidence, 6),
-        "experts": {name: round(float(s), 6) for name, s in zip(experts, answer.routing_weights, strict=True)},
-        "routing_entropy": round(answer.entropy, 6),
-        "truncated": answer.truncated,
-        "task": answer.task,
-    } | ({} if answer.abstained is None else {"abstained": answer.abstained})
+        "label": None if prediction.abstained else prediction.label,
+        "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
+        "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
+        "confidence": round(prediction.confidence, 6),
+        "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
+        "routing_entropy": round(prediction.entropy, 6),
+        "truncated": prediction.truncated,
+        "task": prediction.task,
+    } | ({} if prediction.abstained is None else {"abstained": prediction.abstained})

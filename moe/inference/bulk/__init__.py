@@ -1,4 +1,4 @@
-"""Scoring of large data sets in shards, each written completely or not at all, locally or with Ray.
+"""Scoring of large datasets in shards, locally or with Ray; each shard is written completely or not at all.
 
 Each row is predicted exactly as in `moe.inference`.
 """

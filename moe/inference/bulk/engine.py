@@ -1,7 +1,7 @@
-"""Scoring of whole datasets, part by part: each part of the output is whole or absent, and what is there is not redone.
+"""Bulk inference: the predictions of a large dataset in shards, in this process or with Ray.
 
-Who works the parts off is an engine: one process here, many with Ray in `moe.inference.bulk.ray`. Files may lie in any
-store that fsspec knows. Rows are read and answered as `moe infer` does.
+Each shard is written completely or not at all, and a finished shard is not predicted again. Files may be on any storage
+that fsspec knows. Rows are read and predicted as by `moe infer`.
 """
 
 import time
@@ -12,102 +12,125 @@ from pathlib import Path
 import torch
 
 from experts.errors import Fault
-from moe.console import bar, info, told_time
+from moe.console import format_duration, info, progress_bar
 from moe.inference.bulk.ray import predict_shards_with_ray
-from moe.inference.bulk.shards import STAGED, BulkJob, Row, predict_shard, read_plan, load_predictor, count_rows, stage_shards, read_staged_rows
+from moe.inference.bulk.shards import (
+    STAGED,
+    BulkJob,
+    Row,
+    count_rows,
+    load_predictor,
+    predict_shard,
+    read_plan,
+    read_staged_rows,
+    stage_shards,
+)
 from moe.inference.stream import predict_rows
 
 TRIAL_ROWS = 1_024
-"""Rows that are answered beforehand, to tell how long all will take."""
+"""Number of rows that are predicted first, to estimate the duration of the job."""
 ENGINES = ("local", "ray")
-WorkOff = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[int]]
+PredictShards = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[int]]
 
 
-def check_bulk_paths(engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool) -> tuple[str, str]:
-    """The dataset and the folder that `moe infer --engine` was given.
+def check_bulk_paths(
+    engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool
+) -> tuple[str, str]:
+    """Check the options of `moe infer --engine`.
+
+    Returns:
+        the dataset and the output folder.
 
     Raises:
-        Fault: when the engine is none, either is missing, or something is asked that parts have not.
+        Fault: for an unknown engine, a missing dataset or folder, or an option that bulk inference does not have.
     """
     if engine not in ENGINES:
-        raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "name one of them")
+        raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
     if texts or spreadsheet:
-        raise Fault("--file and --out alone with --engine", "texts" if texts else "--spreadsheet", "leave it out")
+        option = "texts" if texts else "--spreadsheet"
+        raise Fault("only --file and --out with --engine", option, f"drop {option}")
     if source is None or out is None or Path(out).suffix:
-        found = "no --file" if source is None else "no --out" if out is None else f"--out {out}, which ends as a file"
-        raise Fault("a dataset (--file) and a folder for its parts (--out) with --engine", found, "name both")
+        problem = "no --file" if source is None else "no --out" if out is None else f"--out {out}, which is a file name"
+        raise Fault("a dataset (--file) and a folder for its shards (--out) with --engine", problem, "give both")
     return source, out
 
 
-def run_bulk(bulk: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> Row:
-    """Answer a dataset into a folder of parts, going on where an earlier call stopped.
+def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> Row:
+    """Predict a dataset into a folder of shards, resuming an earlier call that was stopped.
+
+    Args:
+        engine: `local` or `ray`.
+        workers: number of Ray actors.
+        threads: of each actor, 1 by default; of this process for the local engine.
 
     Returns:
-        `rows` and `parts` of all, `answered` rows of this call, `seconds` that it took, `folder`.
+        `rows` and `parts` (shards) of the dataset, rows `answered` by this call, `seconds` it took, `folder`.
 
     Raises:
-        Fault: when the folder holds another job, files or model cannot be read, or a part cannot be written.
+        Fault: if the folder holds another job, the files or the model cannot be read, or a shard cannot be written.
     """
-    plan = read_plan(bulk) or stage_shards(bulk)
-    todo = [part for part in range(plan["parts"]) if not bulk.store.has(bulk.name(part))]
-    start, answered = time.perf_counter(), 0
+    plan = read_plan(job) or stage_shards(job)
+    todo = [shard for shard in range(plan["parts"]) if not job.output.has(job.shard_name(shard))]
+    start, predicted = time.perf_counter(), 0
     if todo:
-        if not bulk.store.has(STAGED):  # all was answered once, and a part taken away
-            stage_shards(bulk)
-        work = _engine(engine)
-        actors, each = (workers, threads or 1) if work is predict_shards_with_ray else (1, threads or torch.get_num_threads())
-        _tell(bulk, plan, todo, actors, each)
-        with bar("infer", count_rows(plan, todo), "text") as meter:
-            for count in work(bulk, todo, actors, each):
-                answered += count
+        if not job.output.has(STAGED):  # the job was finished, and a shard was deleted later
+            stage_shards(job)
+        predict = _select_engine(engine)
+        if predict is predict_shards_with_ray:
+            threads = threads or 1
+        else:
+            workers, threads = 1, threads or torch.get_num_threads()
+        _print_estimate(job, plan, todo, workers, threads)
+        with progress_bar("infer", count_rows(plan, todo), "text") as meter:
+            for count in predict(job, todo, workers, threads):
+                predicted += count
                 meter.advance(count)
-    bulk.store.remove(STAGED)
+    job.output.remove(STAGED)
     seconds = time.perf_counter() - start
     return {
         "rows": plan["rows"],
         "parts": plan["parts"],
-        "answered": answered,
+        "answered": predicted,
         "seconds": round(seconds, 3),
-        "folder": bulk.out,
+        "folder": job.out,
     }
 
 
-def _engine(name: str) -> WorkOff:
-    """Who works parts off; without Ray this process does."""
+def _select_engine(name: str) -> PredictShards:
     if name == "ray":
         if find_spec("ray") is not None:
             return predict_shards_with_ray
-        info("Ray is not installed (pip install 'finmoe[ray]'): answering in one process")
+        info("Ray is not installed (pip install 'finmoe[ray]'): predicting in one process")
     return predict_shards_locally
 
 
-def _tell(bulk: BulkJob, plan: Row, todo: list[int], workers: int, threads: int) -> None:
-    """Say how fast rows are answered here, and how long those that are left will take; a bad model shows now."""
+def _print_estimate(job: BulkJob, plan: Row, todo: list[int], workers: int, threads: int) -> None:
+    """Measure the speed on a few rows and print how long the job will take; a broken model fails here, early."""
     torch.set_num_threads(threads)
-    predictor = load_predictor(bulk)
-    rows = read_staged_rows(bulk, todo[0])[:TRIAL_ROWS]
-    list(predict_rows(rows[:8], predictor, bulk.domain, bulk.task))  # what is made once
+    predictor = load_predictor(job)
+    rows = read_staged_rows(job, todo[0])[:TRIAL_ROWS]
+    list(predict_rows(rows[:8], predictor, job.domain, job.task))  # warm up
     start = time.perf_counter()
-    list(predict_rows(rows, predictor, bulk.domain, bulk.task))
+    list(predict_rows(rows, predictor, job.domain, job.task))
     speed, left = len(rows) / (time.perf_counter() - start), count_rows(plan, todo)
-    whose = "" if workers == 1 else f" a worker, {workers} workers"
-    takes = told_time(left / speed / workers)
-    info(f"{left:,} of {plan['rows']:,} rows to answer at {speed:,.0f} rows/s{whose}: about {takes}")
+    per_worker = "" if workers == 1 else f" per worker, {workers} workers"
+    duration = format_duration(left / speed / workers)
+    info(f"{left:,} of {plan['rows']:,} rows to predict at {speed:,.0f} rows/s{per_worker}: about {duration}")
 
 
-def predict_shards_locally(bulk: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
-    """Answer parts one by one in this process; gives the rows of each."""
+def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
+    """Predict shards one by one in this process; yields the number of rows of each."""
     if threads:
         torch.set_num_threads(threads)
-    predictor = load_predictor(bulk)
-    for part in todo:
-        yield predict_shard(bulk, predictor, part)
+    predictor = load_predictor(job)
+    for shard in todo:
+        yield predict_shard(job, predictor, shard)
 
 
-def bulk_summary(found: Row) -> str:
-    """A line for people at the end."""
-    speed = found["answered"] / max(found["seconds"], 1e-9)
+def bulk_summary(report: Row) -> str:
+    """One line about a finished job, from the result of `run_bulk`."""
+    speed = report["answered"] / max(report["seconds"], 1e-9)
     return (
-        f"{found['answered']:,} rows answered in {told_time(found['seconds'])} ({speed:,.0f}/s), "
-        f"{found['rows']:,} in {found['parts']} parts in {found['folder']}"
+        f"{report['answered']:,} rows predicted in {format_duration(report['seconds'])} ({speed:,.0f}/s), "
+        f"{report['rows']:,} rows in {report['parts']} shards in {report['folder']}"
     )

@@ -1,7 +1,4 @@
-"""Parts of a dataset worked off by Ray Data: a model an actor, as many parts under way as they take, lost ones anew.
-
-What a part is, and how it is answered and written, is `moe.inference.bulk.shards`'.
-"""
+"""Prediction of shards with Ray Data: one model per actor; the shards of a lost actor are predicted again."""
 
 import logging
 import os
@@ -11,70 +8,76 @@ from typing import Any
 import torch
 
 from experts.errors import Fault
-from moe.inference.bulk.shards import BulkJob, predict_shard, load_predictor
+from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
 
 
 class ShardPredictor:
-    """An actor: opens the model once, then answers parts.
+    """Ray actor that loads the model once and predicts shards.
 
     Args:
-        bulk: the dataset.
+        job: the dataset, the model and the output folder.
         threads: of the actor.
     """
 
-    def __init__(self, bulk: BulkJob, threads: int) -> None:
+    def __init__(self, job: BulkJob, threads: int) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         torch.set_num_threads(threads)
-        self.bulk, self.predictor = bulk, load_predictor(bulk)
+        self.job, self.predictor = job, load_predictor(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Answer the parts of a batch, which holds one; a part that a lost actor began is begun anew."""
-        return {"rows": [predict_shard(self.bulk, self.predictor, int(part)) for part in batch["part"]]}
+        """Predict the shard of a batch, which holds one; a shard that a lost actor started is started again."""
+        return {"rows": [predict_shard(self.job, self.predictor, int(shard)) for shard in batch["part"]]}
 
 
-def predict_shards_with_ray(bulk: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
-    """Answer parts in `workers` actors, here or on the cluster that RAY_ADDRESS names; gives the rows of each part.
+def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
+    """Predict shards with `workers` actors; yields the number of rows of each shard.
+
+    Ray runs on this machine, or on the cluster at RAY_ADDRESS. A Ray session that is already running is used and left
+    running.
 
     Raises:
-        Fault: what an actor found wrong.
+        Fault: one that an actor raised.
     """
-    import ray  # an extra
+    import ray  # optional dependency
 
-    each = threads or 1
-    ours = not ray.is_initialized()
-    if ours:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it says is of its own insides
+    threads = threads or 1
+    started_here = not ray.is_initialized()
+    if started_here:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its messages are about Ray's internals
         cluster = "RAY_ADDRESS" in os.environ
-        cores = None if cluster else workers * each
-        board = None if cluster else False
-        ray.init(num_cpus=cores, include_dashboard=board, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            num_cpus=None if cluster else workers * threads,
+            include_dashboard=None if cluster else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        parts = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
-        answered = parts.map_batches(
+        shards = ray.data.from_items([{"part": shard} for shard in todo], override_num_blocks=len(todo))
+        predicted = shards.map_batches(
             ShardPredictor,
-            fn_constructor_args=(bulk, each),
+            fn_constructor_args=(job, threads),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=each,
+            num_cpus=threads,
             num_gpus=1 if torch.cuda.is_available() else None,
         )
-        for row in answered.iter_rows():
+        for row in predicted.iter_rows():
             yield int(row["rows"])
     except ray.exceptions.RayTaskError as error:
-        fault = next((one for one in _causes(error) if isinstance(one, Fault)), None)
+        fault = next((cause for cause in _causes(error) if isinstance(cause, Fault)), None)
         if fault is None:
             raise
         raise fault from None
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__

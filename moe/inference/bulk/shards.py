@@ -1,14 +1,11 @@
-"""A dataset cut into parts: rows staged beside the answers, each part answered and written whole by itself.
-
-Who works the parts off, and what is told meanwhile, is `moe.inference.bulk.engine`'s.
-"""
+"""Shards of a dataset: rows are staged in the output folder, then each shard is predicted and written separately."""
 
 import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
-from moe.console import bar
+from moe.console import progress_bar
 from moe.data.readers import read_texts
 from moe.data.schema import Columns
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
@@ -33,152 +30,165 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BulkJob:
-    """One dataset to answer.
+    """A dataset to predict, the model and the output folder.
 
     Args:
-        source: a file, a folder or a pattern; local, or a URL of a store.
-        out: the folder of the answers, likewise.
-        opening: the model.
-        domain: pins the texts to a domain's experts.
-        task: the task to answer.
-        rows: of a part.
+        source: a file, a folder or a glob pattern; local, or a URL that fsspec knows.
+        out: the output folder, local or a URL.
+        loader: loads the model.
+        columns: column names of the files.
+        domain: restricts the texts to the experts of this domain.
+        task: the task to predict.
+        rows_per_shard: number of rows of every shard but the last.
     """
 
     source: str
     out: str
-    opening: ModelLoader
+    loader: ModelLoader
     columns: Columns = Columns()
     domain: str | None = None
     task: str | None = None
-    rows: int = 10_000
+    rows_per_shard: int = 10_000
 
     @cached_property
-    def store(self) -> RemoteFolder:
-        """Where answers go."""
+    def output(self) -> RemoteFolder:
+        """The output folder."""
         return RemoteFolder(self.out)
 
     def check(self) -> None:
-        """Refuse what cannot work before anything heavy is loaded.
+        """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: as `Opening.check` and `list_files` do.
+            Fault: as `ModelLoader.check` and `list_files`.
         """
-        self.opening.check()
+        self.loader.check()
         list_files(self.source)
 
-    def name(self, part: int) -> str:
-        """The file of a part."""
-        return f"part-{part:05}.parquet"
+    def shard_name(self, shard: int) -> str:
+        """File name of a shard."""
+        return f"part-{shard:05}.parquet"
 
 
-def _job(bulk: BulkJob) -> Row:
-    """What makes one job differ from another, as plain JSON values."""
-    manifest = bulk.opening.folder / MANIFEST
-    said = {
-        "files": [[name, size] for name, size in list_files(bulk.source)],
-        "columns": bulk.columns.model_dump(),
-        "model": sha256_of(manifest) if manifest.is_file() else str(bulk.opening.folder),
-        "opening": {key: value for key, value in asdict(bulk.opening).items() if key != "folder"},
-        "domain": bulk.domain,
-        "task": bulk.task,
-        "rows_a_part": bulk.rows,
+def _identity(job: BulkJob) -> Row:
+    """Everything that the predictions depend on, as plain JSON values; two equal identities are the same job."""
+    loader = job.loader
+    manifest = loader.folder / MANIFEST
+    identity = {
+        "files": [[name, size] for name, size in list_files(job.source)],
+        "columns": job.columns.model_dump(),
+        "model": sha256_of(manifest) if manifest.is_file() else str(loader.folder),
+        "opening": {
+            "sets": loader.sets,
+            "routing": loader.routing,
+            "windows": loader.windows,
+            "tokens": loader.batch_tokens,
+            "abstain": loader.abstain,
+        },
+        "domain": job.domain,
+        "task": job.task,
+        "rows_a_part": job.rows_per_shard,
     }
-    return dict(json.loads(json.dumps(said)))
+    return dict(json.loads(json.dumps(identity)))
 
 
-def read_plan(bulk: BulkJob) -> Row | None:
-    """The plan of this very job, if its rows were staged before.
+def read_plan(job: BulkJob) -> Row | None:
+    """The plan of a job whose rows were staged by an earlier call; None if there is none.
 
     Raises:
-        Fault: when the folder is another job's, or holds other things.
+        Fault: if the folder holds another job or other files.
     """
-    if not bulk.store.has(PLAN):
-        if others := bulk.store.names() - {STAGED}:
-            raise Fault(f"an empty folder at {bulk.out}", f"{sorted(others)[0]} in it", "name another --out")
+    if not job.output.has(PLAN):
+        if others := job.output.names() - {STAGED}:
+            raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out")
         return None
     try:
-        plan = json.loads(bulk.store.read(PLAN))
-        same = plan["format"] == FORMAT and plan["job"]
+        plan = json.loads(job.output.read(PLAN))
+        earlier = plan["format"] == FORMAT and plan["job"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault(f"a plan of moe infer in {bulk.out}", f"{PLAN} that is none", "name another --out") from error
-    job = _job(bulk)
-    if same != job:
-        other = [key for key in job if not isinstance(same, dict) or same.get(key) != job[key]]
-        raise Fault(f"the job that {bulk.out} was begun with", f"other {', '.join(other)}", "name another --out")
+        raise Fault(f"a plan of moe infer in {job.out}", f"a {PLAN} that is not one", "choose another --out") from error
+    identity = _identity(job)
+    if earlier != identity:
+        changed = [key for key in identity if not isinstance(earlier, dict) or earlier.get(key) != identity[key]]
+        raise Fault(
+            f"the job that {job.out} was started with", f"a different {', '.join(changed)}", "choose another --out"
+        )
     return dict(plan)
 
 
-def stage_shards(bulk: BulkJob) -> Row:
-    """Cut the dataset into parts of numbered rows beside the answers, so that each can be worked off by itself."""
-    files, parts, total = list_files(bulk.source), 0, 0
-    rows = _read(bulk, [name for name, _ in files])
-    with bar("read", None, "row") as meter:
-        while some := list(itertools.islice(rows, bulk.rows)):
-            table = pa.Table.from_pylist(some, _STAGED)
-            bulk.store.write(f"{STAGED}/{bulk.name(parts)}", _parquet(table))
-            parts, total = parts + 1, total + len(some)
-            meter.advance(len(some))
-    plan = {"format": FORMAT, "job": _job(bulk), "rows": total, "parts": parts}
-    bulk.store.write(PLAN, json.dumps(plan, indent=2).encode())
+def stage_shards(job: BulkJob) -> Row:
+    """Copy the dataset's rows into shards below the output folder, so that each can be predicted on its own."""
+    files, shards, total = list_files(job.source), 0, 0
+    rows = _read(job, [name for name, _ in files])
+    with progress_bar("read", None, "row") as meter:
+        while shard_rows := list(itertools.islice(rows, job.rows_per_shard)):
+            table = pa.Table.from_pylist(shard_rows, _STAGED_SCHEMA)
+            job.output.write(f"{STAGED}/{job.shard_name(shards)}", _to_parquet(table))
+            shards, total = shards + 1, total + len(shard_rows)
+            meter.advance(len(shard_rows))
+    plan = {"format": FORMAT, "job": _identity(job), "rows": total, "parts": shards}
+    job.output.write(PLAN, json.dumps(plan, indent=2).encode())
     return plan
 
 
-_STAGED = pa.schema(
+_STAGED_SCHEMA = pa.schema(
     [("file", pa.string()), ("id", pa.string()), ("line", pa.int64()), ("text", pa.string()), ("error", pa.string())]
 )
 
 
-def _read(bulk: BulkJob, names: Sequence[str]) -> Iterator[Row]:
-    """Every row of every file, in order; those that cannot be answered say why."""
+def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
+    """Every row of every file, in order; a row that cannot be read has an `error` instead of a text."""
     paths = [name.split("://")[-1] for name in names]
-    above = os.path.commonpath([path.rpartition("/")[0] or "/" for path in paths])
+    parent = os.path.commonpath([path.rpartition("/")[0] or "/" for path in paths])
     with tempfile.TemporaryDirectory(prefix="moe-infer-") as folder:
         for name, path in zip(names, paths, strict=True):
-            place = local_copy(name, Path(folder))
-            for record in read_texts(place, bulk.columns):
-                own, text = record.values.get("id"), record.values.get("text")
+            for record in read_texts(local_copy(name, Path(folder)), job.columns):
+                row_id, text = record.values.get("id"), record.values.get("text")
                 yield {
-                    "file": path.removeprefix(above).lstrip("/"),
-                    "id": None if own is None else str(own),
+                    "file": path.removeprefix(parent).lstrip("/"),
+                    "id": None if row_id is None else str(row_id),
                     "line": record.line,
                     "text": text if record.error is None else None,
                     "error": record.error,
                 }
 
 
-def count_rows(plan: Row, parts: Iterable[int]) -> int:
-    """How many rows parts hold: all alike but the last."""
+def count_rows(plan: Row, shards: Iterable[int]) -> int:
+    """Total number of rows of some shards; all shards but the last have the same size."""
     size, last = plan["job"]["rows_a_part"], plan["parts"] - 1
-    return sum(plan["rows"] - size * last if part == last else size for part in parts)
+    return sum(plan["rows"] - size * last if shard == last else size for shard in shards)
 
 
-def load_predictor(bulk: BulkJob) -> Predictor:
-    """The model, ready; a task or domain that it has not is refused."""
-    predictor = bulk.opening.load()
-    predictor.check(bulk.task, bulk.domain)
+def load_predictor(job: BulkJob) -> Predictor:
+    """Load a job's model.
+
+    Raises:
+        Fault: as `ModelLoader.load`; if the model does not know the job's task or domain.
+    """
+    predictor = job.loader.load()
+    predictor.check(job.task, job.domain)
     return predictor
 
 
-def read_staged_rows(bulk: BulkJob, part: int) -> list[Row]:
-    """The rows of a part that is to be answered."""
-    table = pq.read_table(pa.BufferReader(bulk.store.read(f"{STAGED}/{bulk.name(part)}")))
+def read_staged_rows(job: BulkJob, shard: int) -> list[Row]:
+    """Read the staged rows of a shard, as `predict_rows` takes them."""
+    table = pq.read_table(pa.BufferReader(job.output.read(f"{STAGED}/{job.shard_name(shard)}")))
     return [row if row["error"] else {k: v for k, v in row.items() if k != "error"} for row in table.to_pylist()]
 
 
-def predict_shard(bulk: BulkJob, predictor: Predictor, part: int) -> int:
-    """Answer one part and write it whole; gives its rows."""
-    rows = list(predict_rows(read_staged_rows(bulk, part), predictor, bulk.domain, bulk.task))
-    bulk.store.write(bulk.name(part), _parquet(pa.Table.from_pylist(rows, shard_schema(predictor))))
+def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
+    """Predict one shard, write it atomically, and return its number of rows."""
+    rows = list(predict_rows(read_staged_rows(job, shard), predictor, job.domain, job.task))
+    job.output.write(job.shard_name(shard), _to_parquet(pa.Table.from_pylist(rows, shard_schema(predictor))))
     return len(rows)
 
 
 def shard_schema(predictor: Predictor) -> pa.Schema:
-    """The columns of every part, alike whatever its rows are: probabilities of all labels, shares of all experts."""
-    labels = dict.fromkeys(label for own in predictor.model.labels.tasks.values() for label in own)
+    """Schema of every shard; it lists all labels and all experts, so that all shards have the same one."""
+    labels = dict.fromkeys(label for task_labels in predictor.model.labels.tasks.values() for label in task_labels)
     real = pa.float64()
     return pa.schema(
         [
-            *_STAGED,
+            *_STAGED_SCHEMA,
             ("label", pa.string()),
             ("probabilities", pa.struct([(label, real) for label in labels])),
             *((name, real) for name in ("polarity", "confidence")),
@@ -191,7 +201,7 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
     )
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _to_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()

@@ -1,7 +1,4 @@
-"""Folders and files in any store that fsspec knows, this disk among them; a file that is written is whole or absent.
-
-What is kept there is `moe.inference.bulk.shards`'.
-"""
+"""Files and folders on any storage that fsspec knows, the local disk included; files are written atomically."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,50 +11,50 @@ import fsspec
 
 from experts.errors import Fault
 
-KINDS = (".csv", ".jsonl", ".parquet", ".txt")
+SUFFIXES = (".csv", ".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A folder in any store that fsspec knows; a file in it is whole or absent.
+    """A folder on any storage that fsspec knows.
 
     Args:
-        url: of the folder; a plain path is a local one.
+        url: of the folder; a plain path is local.
 
     Raises:
-        Fault: in every method, where the store says no.
+        Fault: from every method, if the storage reports an error.
     """
 
     url: str
 
     @cached_property
-    def place(self) -> tuple[Any, str]:
-        """The store, and the folder's path in it."""
+    def filesystem(self) -> tuple[Any, str]:
+        """The fsspec file system, and the path of the folder in it."""
         with storage_faults(self.url):
             return fsspec.url_to_fs(self.url)
 
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
-        system, root = self.place
+        """Whether a file or folder exists."""
+        system, root = self.filesystem
         with storage_faults(self.url):
             return bool(system.exists(f"{root}/{name}"))
 
     def names(self) -> set[str]:
-        """Of what lies in it."""
-        system, root = self.place
+        """Names of the files and folders in this folder; empty if it does not exist."""
+        system, root = self.filesystem
         with storage_faults(self.url):
-            found = system.ls(root, detail=False) if system.isdir(root) else []
-        return {str(path).rstrip("/").rpartition("/")[2] for path in found}
+            paths = system.ls(root, detail=False) if system.isdir(root) else []
+        return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
 
     def read(self, name: str) -> bytes:
-        """A file's content."""
-        system, root = self.place
+        """Read a file."""
+        system, root = self.filesystem
         with storage_faults(self.url):
             return bytes(system.cat_file(f"{root}/{name}"))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole: under another name first."""
-        system, root = self.place
+        """Write a file under a temporary name, then rename it, so that it is complete or absent."""
+        system, root = self.filesystem
         with storage_faults(self.url):
             system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
             with system.open(f"{root}/{name}.partial", "wb") as stream:
@@ -65,8 +62,8 @@ class RemoteFolder:
             system.mv(f"{root}/{name}.partial", f"{root}/{name}")
 
     def remove(self, name: str) -> None:
-        """Take a folder in it away."""
-        system, root = self.place
+        """Delete a file or a folder with its contents, if it exists."""
+        system, root = self.filesystem
         with storage_faults(self.url):
             if system.exists(f"{root}/{name}"):
                 system.rm(f"{root}/{name}", recursive=True)
@@ -74,40 +71,42 @@ class RemoteFolder:
 
 @contextmanager
 def storage_faults(url: str) -> Iterator[None]:
-    """Turn whatever a store says no with, each has errors of its own, into a Fault."""
+    """Turn any error of a storage into a Fault; each storage library has exceptions of its own."""
     try:
         yield
     except Exception as error:
-        said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise Fault(
-            f"a folder here, or a store that fsspec knows and that lets us in, at {url}",
-            said,
-            "mend its name, its rights or its room",
+            f"a local path, or a storage that fsspec knows and that can be accessed, at {url}",
+            problem,
+            "check the name, the permissions and the free space",
         ) from error
 
 
 def list_files(source: str) -> list[tuple[str, int]]:
-    """The files of a dataset by name, with their sizes: one, those of a folder, or those that a pattern fits.
+    """The files of a dataset and their sizes in bytes: a single file, those of a folder, or those of a glob pattern.
 
     Raises:
-        Fault: when there are none, of no kind that is read, or the store cannot be reached.
+        Fault: if there are no files in a readable format, or the storage reports an error.
     """
-    system, path = RemoteFolder(source).place
+    system, path = RemoteFolder(source).filesystem
     with storage_faults(source):
-        found = [path] if system.isfile(path) else system.find(path) if system.isdir(path) else system.glob(path)
-        kept = sorted(str(one) for one in found if str(one).endswith(KINDS))
-        sizes = [(system.unstrip_protocol(one), int(system.size(one))) for one in kept]
+        paths = [path] if system.isfile(path) else system.find(path) if system.isdir(path) else system.glob(path)
+        readable = sorted(str(path) for path in paths if str(path).endswith(SUFFIXES))
+        sizes = [(system.unstrip_protocol(path), int(system.size(path))) for path in readable]
     if not sizes:
-        raise Fault(f"files to answer at {source}, {', '.join(KINDS)}", "none", "name a file, a folder or a pattern")
+        raise Fault(
+            f"files to predict at {source} ({', '.join(SUFFIXES)})", "none", "give a file, a folder or a pattern"
+        )
     return sizes
 
 
-def local_copy(name: str, folder: Path) -> Path:
-    """A file as one on this disk."""
-    system, path = fsspec.url_to_fs(name)
+def local_copy(url: str, folder: Path) -> Path:
+    """A local path of a file; a remote file is downloaded into `folder`."""
+    system, path = fsspec.url_to_fs(url)
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         return Path(path)
     target = folder / path.rpartition("/")[2]
-    with storage_faults(name):
+    with storage_faults(url):
         system.get_file(path, str(target))
     return target
