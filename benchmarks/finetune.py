@@ -19,7 +19,7 @@ from experts.adapter import build_adapter
 from moe.checkpoints.expert import build_expert_model
 from moe.config.run import RunSettings
 from moe.config.stages import SHARED
-from moe.console import bar
+from moe.console import progress_bar
 from moe.data.collator import Collator, tokenize
 from moe.data.sampler import DomainBatchSampler, row_lengths
 from moe.evaluation.evaluate import validate
@@ -69,14 +69,14 @@ def fine_tuned(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tup
         model.labels,
         model.domain_expert_mask,
         run.seed,
-        shared=LossContext.of(model),
+        context=LossContext.of(model),
         counts=count_labels(train, model.labels),
     )
     attention, device = AttentionSwitch(model.backbone), torch.device("cpu")
     half = torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(device))
     best: tuple[float, dict[str, Tensor]] = (-1.0, {})
     step, every = 0, math.ceil(total / evals)
-    with bar("full fine-tuning", total, "step") as meter:
+    with progress_bar("full fine-tuning", total, "step") as meter:
         for epoch in range(epochs):
             order.set_epoch(epoch)
             for rows in order:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.config.run import load_run
-from moe.console import told_time as told
+from moe.console import format_duration as told
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
 

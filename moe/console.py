@@ -21,12 +21,12 @@ from rich.text import Text
 
 from experts.errors import Fault
 
-_ONE_OF_MANY = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
-console = Console(stderr=True, quiet=_ONE_OF_MANY)
-_LOUD = False
+_NOT_MAIN_PROCESS = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+console = Console(stderr=True, quiet=_NOT_MAIN_PROCESS)
+_VERBOSE = False
 
 
-def set_volume(quiet: bool, verbose: bool) -> None:
+def set_verbosity(quiet: bool, verbose: bool) -> None:
     """How much a person is told from now on, in this process.
 
     Args:
@@ -36,31 +36,31 @@ def set_volume(quiet: bool, verbose: bool) -> None:
     Raises:
         Fault: when both are asked for.
     """
-    global _LOUD
+    global _VERBOSE
     if quiet and verbose:
         raise Fault("--quiet or --verbose", "both", "leave one out")
-    console.quiet, _LOUD = quiet or _ONE_OF_MANY, verbose and not _ONE_OF_MANY
-    if _LOUD:
+    console.quiet, _VERBOSE = quiet or _NOT_MAIN_PROCESS, verbose and not _NOT_MAIN_PROCESS
+    if _VERBOSE:
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.NOTSET)  # silenced in moe/__init__.py
         logging.basicConfig(level=logging.INFO, handlers=[RichHandler(console=console, show_path=False)], force=True)
 
 
-def loud() -> bool:
+def is_verbose() -> bool:
     """Whether libraries may log."""
-    return _LOUD
+    return _VERBOSE
 
 
-_HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
+_SUPPRESSED: ContextVar[bool] = ContextVar("hushed", default=False)
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Say nothing and draw no bar while it lasts, for work that is done for its measure alone."""
-    before = _HUSHED.set(True)
+    before = _SUPPRESSED.set(True)
     try:
         yield
     finally:
-        _HUSHED.reset(before)
+        _SUPPRESSED.reset(before)
 
 
 class RateColumn(ProgressColumn):
@@ -76,7 +76,7 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterator["Meter"]:
+def progress_bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterator["Meter"]:
     """A progress bar for the time of the block; nothing is drawn off a terminal or when quiet."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit)]
     with Progress(
@@ -85,7 +85,7 @@ def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterat
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=quiet or console.quiet or _HUSHED.get() or not console.is_terminal,
+        disable=quiet or console.quiet or _SUPPRESSED.get() or not console.is_terminal,
     ) as progress:
         yield Meter(progress, title, total)
 
@@ -105,18 +105,18 @@ class Meter:
 
 def info(text: str) -> None:
     """One line for people, on standard error."""
-    if not _HUSHED.get():
+    if not _SUPPRESSED.get():
         console.print(text, highlight=False, soft_wrap=True)
 
 
-def told_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length of time in hours, minutes or seconds."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-READABLE = 16
+MIN_TEXT_WIDTH = 16
 """A text column may be folded to so many letters, and no further."""
 
 
@@ -184,9 +184,9 @@ def _widths(console: Console, options: ConsoleOptions, column: Column) -> Measur
     longest = max((one.minimum for one in cells), default=0)
     if column.no_wrap:
         return Measurement(max(widest, head.minimum), widest)
-    narrow = longest if column.justify == "right" else min(longest, READABLE)
+    narrow = longest if column.justify == "right" else min(longest, MIN_TEXT_WIDTH)
     if column.ratio is not None:
-        narrow = max(narrow, min(READABLE, widest))
+        narrow = max(narrow, min(MIN_TEXT_WIDTH, widest))
     return Measurement(max(narrow, head.minimum), max(widest, narrow))
 
 

@@ -23,7 +23,7 @@ from experts.errors import Fault
 from moe.classifier import MixtureClassifier, check_texts
 from moe.config.run import RunSettings, find_config, apply_override, parse_run
 from moe.config.yaml import read_yaml
-from moe.console import hushed
+from moe.console import suppress_output
 from moe.data.writers import open_writer
 from moe.errors import Interrupted
 from moe.runs.workspace import Workspace
@@ -117,7 +117,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
                     writer.write(row)
         write_json(folder / MARK, {"classes": lesson.classes.tolist(), "domains": list(names)})
         run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
-        with interrupts_as_exceptions(), nullcontext() if self.verbose else hushed():
+        with interrupts_as_exceptions(), nullcontext() if self.verbose else suppress_output():
             model = train_all(Workspace(run, folder))
         self.classes_, self.domains_, self.folder_, self.model_folder_ = lesson.classes, names, folder, model
         self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)

@@ -320,7 +320,7 @@ def test_every_file_named_is_on_the_disk(path: Path) -> None:
         *(expert_folder.ADAPTER, expert_folder.ADAPTER_CONFIG, expert_folder.HEADS, expert_folder.CARD, MANIFEST),
         *(expert_folder.CONFIG, expert_folder.METRICS, mixture_folder.CARD, mixture_folder.ROUTER, result.RESULT),
         *(f"{one}/" for one in result.CANDIDATES),
-        *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE, report_page.JSON),
+        *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE_FILE, report_page.JSON_FILE),
     ],
 )
 def test_every_file_that_we_write_is_in_the_page_about_folders(name: str) -> None:

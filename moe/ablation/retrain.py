@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experts.atomic_io import os_errors_as_faults, write_text
 from experts.errors import Fault
-from moe.ablation.variants import Retrained
+from moe.ablation.variants import RetrainedVariant
 from moe.config.run import RunSettings, apply_override, parse_run
 from moe.config.stages import MERGED
 from moe.runs.best import best_model
@@ -19,7 +19,7 @@ from moe.training.steps import merge_experts, train_domain, train_router, train_
 FOLDER, CONFIG, CACHE = "ablation", "config.yaml", "cache"
 
 
-def retrain(work: Workspace, row: Retrained) -> Path:
+def retrain(work: Workspace, row: RetrainedVariant) -> Path:
     """Train a row in `ablation/NAME/`, going on where it was stopped; what the run has already is linked.
 
     Returns:
@@ -29,7 +29,7 @@ def retrain(work: Workspace, row: Retrained) -> Path:
         Fault: when the folder is of another config, or training goes wrong.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    own = Workspace(changed(work.run, row), work.out / FOLDER / row.name, work.data_dir or work.out)
+    own = Workspace(variant_settings(work.run, row), work.out / FOLDER / row.name, work.data_dir or work.out)
     _claim(own)
     for name in (*row.folders, CACHE):  # trunk states are found by their hash, so they fit or are not looked at
         _link(work.out / name, own.out / name)
@@ -44,7 +44,7 @@ def retrain(work: Workspace, row: Retrained) -> Path:
     return best_model(own.out)
 
 
-def changed(run: RunSettings, row: Retrained) -> RunSettings:
+def variant_settings(run: RunSettings, row: RetrainedVariant) -> RunSettings:
     """The run's config with the row's settings.
 
     Raises:

@@ -20,7 +20,7 @@ MERGES = {"linear": "linear", "svd": "svd", "ties": "ties", "dare": "dare_linear
 
 
 @dataclass(frozen=True)
-class Answered:
+class InferenceVariant:
     """The trained mixture, asked in another way.
 
     Args:
@@ -43,7 +43,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Retrained:
+class RetrainedVariant:
     """The run trained again with other settings.
 
     Args:
@@ -64,42 +64,42 @@ class Retrained:
         return {"merged": (MERGED,), "experts": (EXPERT.folder,), "nothing": ()}[self.start]
 
 
-Row = Answered | Retrained
+Variant = InferenceVariant | RetrainedVariant
 
 
-def answered_rows(
+def inference_variants(
     routed: Sequence[str],
     shared: Sequence[str],
     language: bool = False,
     roles: Mapping[str, Sequence[str]] | None = None,
-) -> list[Answered]:
+) -> list[InferenceVariant]:
     """The rows that need no training, of a mixture with these experts; the full mixture is the first.
 
     Args:
         language: a language model's, which answers without any expert too, and by each expert alone.
         roles: the experts of each role; one with several is left out as a whole too.
     """
-    rows = [Answered(FULL, "the mixture as it is")]
+    rows = [InferenceVariant(FULL, "the mixture as it is")]
     if len(routed) > 1:
-        rows += [Answered(f"without-{name}", f"expert {name} not asked", (name,)) for name in routed]
+        rows += [InferenceVariant(f"without-{name}", f"expert {name} not asked", (name,)) for name in routed]
     for role, experts in (roles or {}).items():
         if 1 < len(experts) < len(routed):
-            rows.append(Answered(f"without-role-{role}", f"none of role {role} asked", tuple(experts)))
-    rows += [Answered(f"without-{name}", f"{name} expert not asked", (name,)) for name in shared]
+            rows.append(InferenceVariant(f"without-role-{role}", f"none of role {role} asked", tuple(experts)))
+    rows += [InferenceVariant(f"without-{name}", f"{name} expert not asked", (name,)) for name in shared]
     if language and len(routed) > 1:
-        rows += [Answered(f"only-{name}", f"expert {name} alone", _others(routed, name)) for name in routed]
+        rows += [InferenceVariant(f"only-{name}", f"expert {name} alone", _others(routed, name)) for name in routed]
     if language:
-        rows.append(Answered("backbone-alone", "no expert asked", (*routed, *shared)))
+        rows.append(InferenceVariant("backbone-alone", "no expert asked", (*routed, *shared)))
     merged = [
-        Answered(f"merged-{name}", f"experts merged for good by PEFT's {method}, no router", alike=True, merge=method)
+        InferenceVariant(f"merged-{name}", f"experts merged for good by PEFT's {method}, no router", alike=True, merge=method)
         for name, method in MERGES.items()
         if len(routed) > 1
     ]
     return [
         *rows,
-        Answered("routing-hard", "each text to its one most probable expert", routing="hard"),
-        Answered("routing-uniform", "equal gates, no router", alike=True),
-        Answered("routing-oracle", "each text to the experts of its true domain", pin=True),
+        InferenceVariant("routing-hard", "each text to its one most probable expert", routing="hard"),
+        InferenceVariant("routing-uniform", "equal gates, no router", alike=True),
+        InferenceVariant("routing-oracle", "each text to the experts of its true domain", pin=True),
         *merged,
     ]
 
@@ -108,50 +108,50 @@ def _others(names: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(one for one in names if one != name)
 
 
-def retrained_rows(run: RunSettings) -> list[Retrained]:
+def retrained_variants(run: RunSettings) -> list[RetrainedVariant]:
     """The rows that need training; what the run does without already is not among them."""
     return [*_losses(run), *_gates(run), *_wholes(run)]
 
 
-def _losses(run: RunSettings) -> Iterator[Retrained]:
+def _losses(run: RunSettings) -> Iterator[RetrainedVariant]:
     losses = run.losses
     for loss, name in (("domain", "domain-loss-off"), ("balance", "balance-off"), ("polarity", "polarity-off")):
         if loss not in losses.without:
             without = as_yaml([*losses.without, loss])
-            yield Retrained(name, f"no {loss} loss", (f"losses.without={without}",), "merged")
+            yield RetrainedVariant(name, f"no {loss} loss", (f"losses.without={without}",), "merged")
     if losses.classes == "dao":
-        yield Retrained("imbalance-off", "plain cross-entropy", ("losses.classes=cross_entropy",), "merged")
+        yield RetrainedVariant("imbalance-off", "plain cross-entropy", ("losses.classes=cross_entropy",), "merged")
     if losses.outer == "dao":
-        yield Retrained("outer-constant", "constants for outer DAO", ("losses.outer=constant",), "merged")
+        yield RetrainedVariant("outer-constant", "constants for outer DAO", ("losses.outer=constant",), "merged")
     if losses.inner == "dao":
         fixed = ("dao.imbalance=fixed",) if run.dao.imbalance != "fixed" else ()  # it learns by inner DAO alone
-        yield Retrained("inner-constant", "constants for inner DAO", ("losses.inner=constant", *fixed), "merged")
+        yield RetrainedVariant("inner-constant", "constants for inner DAO", ("losses.inner=constant", *fixed), "merged")
 
 
-def _gates(run: RunSettings) -> Iterator[Retrained]:
+def _gates(run: RunSettings) -> Iterator[RetrainedVariant]:
     one_each = len({one.group for one in run.domain_list()}) == sum(one.experts for one in run.domain_list())
     same = {run.gate.kind} | ({"soft", "team"} if one_each and run.gate.kind in ("soft", "team") else set())
     names = {"soft": "gate-soft", "hard": "gate-hard", "team": "gate-team", "fixed": "gate-uniform"}
     for kind, name in names.items():
         if kind not in same:
             sets = (f"gate.kind={kind}", "gate.fixed=null", "gate.top_k=null")
-            yield Retrained(name, f"{kind} gates" if kind != "fixed" else "equal gates, no router", sets, "experts")
+            yield RetrainedVariant(name, f"{kind} gates" if kind != "fixed" else "equal gates, no router", sets, "experts")
 
 
-def _wholes(run: RunSettings) -> Iterator[Retrained]:
+def _wholes(run: RunSettings) -> Iterator[RetrainedVariant]:
     depth, layers = run.backbone.trunk_depth, read_backbone_config(run.backbone).num_hidden_layers
     for other in (depth - 1, depth + 1):
         if 0 <= other < layers:
             sets = (f"backbone.trunk_depth={other}",)
-            yield Retrained(f"trunk-{other}", f"trunk of {other} layers, not {depth}", sets, "nothing")
+            yield RetrainedVariant(f"trunk-{other}", f"trunk of {other} layers, not {depth}", sets, "nothing")
     if run.shared:
-        yield Retrained("shared-off", "no shared expert", ("shared=null",), "nothing")
+        yield RetrainedVariant("shared-off", "no shared expert", ("shared=null",), "nothing")
     else:
         shared = as_yaml(run.lora.model_dump(mode="json"))
-        yield Retrained("shared-on", "a shared expert under the others", (f"shared={shared}",), "nothing")
+        yield RetrainedVariant("shared-on", "a shared expert under the others", (f"shared={shared}",), "nothing")
 
 
-def chosen(rows: Sequence[Row], only: Sequence[str], retrain: bool) -> list[Row]:
+def select_variants(rows: Sequence[Variant], only: Sequence[str], retrain: bool) -> list[Variant]:
     """The rows that are asked for, the full mixture always among them.
 
     Raises:
@@ -164,6 +164,6 @@ def chosen(rows: Sequence[Row], only: Sequence[str], retrain: bool) -> list[Row]
     wanted = [row for row in rows if not only or row.name in (*only, FULL)]
     if retrain:
         return wanted
-    if only and (late := [row.name for row in wanted if isinstance(row, Retrained)]):
+    if only and (late := [row.name for row in wanted if isinstance(row, RetrainedVariant)]):
         raise Fault("rows that need no training", ", ".join(late), "add --retrain to train them")
-    return [row for row in wanted if isinstance(row, Answered)]
+    return [row for row in wanted if isinstance(row, InferenceVariant)]

@@ -12,8 +12,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import os_errors_as_faults
-from moe.ablation.variants import Row
+from moe.ablation.variants import Variant
 from moe.console import Table
+from moe.extras import require
 from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
 
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY)
@@ -72,7 +73,7 @@ def _remarks(content: Mapping[str, Any]) -> list[Text]:
     return [Text(line) for line in lines]
 
 
-def rows_view(rows: Sequence[Mapping[str, str]]) -> RenderableType:
+def variants_view(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     """What `moe ablate --list` prints."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
     for name in ("row", "kind", "shows"):
@@ -82,13 +83,13 @@ def rows_view(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     return table
 
 
-def listed(rows: Sequence[Row]) -> list[dict[str, str]]:
+def variant_records(rows: Sequence[Variant]) -> list[dict[str, str]]:
     """Rows as they are listed."""
     kinds = {"Answered": "answered", "Retrained": "retrained"}
     return [{"name": row.name, "kind": kinds[type(row).__name__], "says": row.says} for row in rows]
 
 
-def draw(content: Mapping[str, Any], target: Path) -> Path:
+def draw_chart(content: Mapping[str, Any], target: Path) -> Path:
     """A bar a row: the difference of mean accuracy from the full mixture, in points, with its interval.
 
     Of a language model also, beside it, each row's perplexity on every domain's held-out text.
@@ -96,13 +97,13 @@ def draw(content: Mapping[str, Any], target: Path) -> Path:
     Raises:
         Fault: when it cannot be written.
     """
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     answered = content["rows"][0]["mean"] is not None
     foreseen = [row for row in content["rows"] if "perplexity" in row]
     panels = [_differences] * answered + [_perplexities] * bool(foreseen)
     height = 0.34 * max(3, len(content["rows"])) + 1.5 + 0.2 * len(foreseen)
-    figure = Figure(figsize=(8.5 * len(panels), height), layout="constrained")
+    figure = figure_type(figsize=(8.5 * len(panels), height), layout="constrained")
     for place, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(place, content)
         place.set_axisbelow(True)

@@ -1,8 +1,4 @@
-"""`moe augment`: training rows written anew, or new questions like them, by a language model; sifted, written by task.
-
-The question is `moe.augment.prompts`', the answer's worth `moe.augment.filters`'s; training on the file is
-`moe.data.augmented`'s.
-"""
+"""`moe augment`: a language model rewrites training rows, or writes new questions like them → `augmented.jsonl`."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +16,7 @@ from moe.augment.client import ChatModel, complete_all
 from moe.augment.filters import clean_response, rejection_reason, strip_thinking
 from moe.augment.prompts import Message, build_messages
 from moe.augment.response_log import RESPONSE_LOG, LoggedResponse, open_log, read_log
-from moe.console import bar, info
+from moe.console import info, progress_bar
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, VariantRequest, plan_variants, text_hash
 from moe.data.dedup import NearDuplicateIndex, jaccard, shingles
 from moe.data.schema import Origin
@@ -30,99 +26,105 @@ from moe.qa.answer_parsing import parse_choice
 from moe.runs.workspace import Workspace
 
 SHOWN_PROMPTS = 3
-NO_ANSWER = "no answer"
-WRONG_ANSWER = "its answer is not the wanted one"
+NO_RESPONSE = "no response"
+WRONG_ANSWER = "the model gives another answer"
 FilteredVariant = tuple[VariantRequest, str, str | None]
+"""A request, the text written for it, and why the text is dropped (None if it is retained)."""
 
 
 @dataclass(frozen=True)
 class AugmentJob:
-    """One task's training rows, the variants wanted of them, and where answers and variants go."""
+    """One task's training rows, the variants to request, and the folder for responses and augmented rows."""
 
     domain: str
     task: str
     labels: tuple[str, ...]
     rows: Dataset
     texts: list[str]
-    wanted: list[VariantRequest]
+    requests: list[VariantRequest]
     folder: Path
     prompts: list[str | None]
 
     @property
     def new(self) -> bool:
-        """Whether new questions are wanted, and no row's own text in other words."""
-        return bool(self.wanted) and self.wanted[0].origin == "synthetic"
+        """Whether new questions are requested, and not rewritten texts."""
+        return bool(self.requests) and self.requests[0].origin == "synthetic"
 
     @property
     def file(self) -> Path:
-        """The augmented rows."""
+        """File of the augmented rows."""
         return self.folder / AUGMENTED
 
-    def key(self, one: VariantRequest, model: str) -> str:
-        """By which an answer is found again: it changes with the source's text, the kind, the model."""
-        return f"{text_hash(self.texts[one.row])}/{one.origin}/{one.number}/{model}"
+    def key(self, request: VariantRequest, model: str) -> str:
+        """Key of a request in the response log; depends on the source text, the kind, the number and the model."""
+        return f"{text_hash(self.texts[request.row])}/{request.origin}/{request.number}/{model}"
+
+    def check_key(self, request: VariantRequest, text: str, model: str) -> str:
+        """Key of the check prompt about a new text in the response log."""
+        return f"{self.key(request, model)}/{text_hash(text)}"
 
     def counts(self) -> dict[str, Any]:
-        """What is wanted, in JSON values."""
-        kinds = Counter(one.origin for one in self.wanted)
-        named: tuple[Origin, ...] = ("synthetic",) if self.new else ("synonym", "paraphrase")
-        wanted = {kind: kinds[kind] for kind in named}
+        """Numbers of rows and of requested variants, as JSON values."""
+        counts = Counter(request.origin for request in self.requests)
+        origins: tuple[Origin, ...] = ("synthetic",) if self.new else ("synonym", "paraphrase")
+        wanted = {origin: counts[origin] for origin in origins}
         return {"domain": self.domain, "task": self.task, "rows": len(self.rows), "wanted": wanted}
 
-    def question(self, one: VariantRequest) -> list[Message]:
-        """What is asked for one variant."""
-        label = self.rows[one.row]["label"]
-        return build_messages(self.texts[one.row], one.origin, self.labels[label] if label >= 0 else "", self.labels)
+    def variant_prompt(self, request: VariantRequest) -> list[Message]:
+        """Prompt that requests a variant."""
+        label = self.rows[request.row]["label"]
+        answer = self.labels[label] if label >= 0 else ""
+        return build_messages(self.texts[request.row], request.origin, answer, self.labels)
 
-    def check(self, one: VariantRequest, text: str) -> list[Message]:
-        """The task's own question about a new text, whose answer has to be the wanted one."""
-        prompt = str(self.prompts[one.row]).replace(self.texts[one.row], text)
+    def check_prompt(self, request: VariantRequest, text: str) -> list[Message]:
+        """The task's own question about a new text; the model's answer has to be the source's label."""
+        prompt = str(self.prompts[request.row]).replace(self.texts[request.row], text)
         return [{"role": "user", "content": prompt}]
 
 
 def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
-    """What there is to do for some domains; only training rows are in it.
+    """Build one job for each task of some domains; only training rows are included.
 
     Raises:
-        Fault: when a domain is unknown or its data bad.
+        Fault: if a domain is unknown, or its data cannot be used.
     """
-    found = []
+    jobs = []
     for domain in domains:
         work.run.task_settings(domain)
-        for task, prepared in work.unaugmented(domain).items():
+        for task, prepared in work.own_rows(domain).items():
             rows, labels = prepared.splits["train"], work.run.tasks_of(domain)[task].labels
             texts, prompts, new = list(rows["text"]), list(rows["prompt"]), work.run.language is not None
             scored = [score is not None and not new for score in rows["score"]]
             known = [
-                -1 if new and not _framed(text, prompt) else label
+                -1 if new and not _is_inside_prompt(text, prompt) else label
                 for text, prompt, label in zip(texts, prompts, rows["label"], strict=True)
             ]
-            wanted = plan_variants(known, scored, work.run.data.augment, new)
-            if new and not wanted:
-                info(f"{task}: no answers to choose from, or no text apart from its question; none asked for")
-            found.append(AugmentJob(domain, task, labels, rows, texts, wanted, prepared.folder, prompts))
-    return found
+            requests = plan_variants(known, scored, work.run.data.augment, new)
+            if new and not requests:
+                info(f"{task}: nothing to augment: rows need a label, and a text that is only a part of the prompt")
+            jobs.append(AugmentJob(domain, task, labels, rows, texts, requests, prepared.folder, prompts))
+    return jobs
 
 
-def _framed(text: str, prompt: str | None) -> bool:
-    """Whether a text stands inside its question, where another can take its place."""
+def _is_inside_prompt(text: str, prompt: str | None) -> bool:
+    """Whether a text is a proper part of its prompt, so that another text can replace it."""
     return prompt is not None and text != prompt and text in prompt
 
 
 def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
-    """What would be asked: counts by task, and three prompts; nothing is sent."""
-    todo = build_jobs(work, domains)
-    pairs = [(job, one) for job in todo for one in job.wanted]
-    shown = [pairs[i * len(pairs) // SHOWN_PROMPTS] for i in range(min(SHOWN_PROMPTS, len(pairs)))]
+    """Return what would be requested, counts by task and three sample prompts; nothing is sent."""
+    jobs = build_jobs(work, domains)
+    pairs = [(job, request) for job in jobs for request in job.requests]
+    samples = [pairs[i * len(pairs) // SHOWN_PROMPTS] for i in range(min(SHOWN_PROMPTS, len(pairs)))]
     return {
-        "tasks": [job.counts() for job in todo],
+        "tasks": [job.counts() for job in jobs],
         "prompts": [
             {
-                "id": job.rows[one.row]["id"],
-                "origin": one.origin,
-                "messages": job.question(one),
+                "id": job.rows[request.row]["id"],
+                "origin": request.origin,
+                "messages": job.variant_prompt(request),
             }
-            for job, one in shown
+            for job, request in samples
         ],
     }
 
@@ -130,150 +132,157 @@ def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
 def augment(
     work: Workspace,
     domains: Sequence[str],
-    service: EndpointConfig,
+    endpoint: EndpointConfig,
     overwrite: bool = False,
     resume: bool = False,
     local: bool = False,
 ) -> dict[str, Any]:
-    """Ask for variants of some domains' training rows and write each task's `augmented.jsonl`.
+    """Request variants of some domains' training rows and write each task's `augmented.jsonl`.
 
-    Answers are kept in `answers.jsonl` as they come; those that are there are not asked for again. The model is then
-    asked each new question, without being told its answer: only where it gives the wanted one is the question kept.
+    Responses are logged in `answers.jsonl` as they arrive; a logged response is never requested again. A new question
+    is then put to the model without its answer, and retained only if the model gives the intended one.
 
     Args:
-        local: `service.model` is a folder of a language model, which is run here.
+        work: the run.
+        domains: domains to augment.
+        endpoint: the model to use.
+        overwrite: discard earlier responses and augmented rows.
+        resume: reuse logged responses and rewrite the augmented rows.
+        local: `endpoint.model` is the folder of a language model, which is run in this process.
 
     Returns:
-        `tasks`: rows, what was wanted, kept and dropped, and the file.
+        `model`, and `tasks`: for each the number of rows, of variants `wanted`, `kept` and `dropped`, and the file.
 
     Raises:
-        Fault: when a finished file would be overwritten, or the endpoint cannot answer.
-        Interrupted: on Ctrl-C; what was answered is kept.
+        Fault: if a finished file would be overwritten, or the model cannot be used.
+        Interrupted: on Ctrl-C; responses received so far are saved.
     """
     settings = work.run.data.augment
-    endpoint = LocalModel(service.model, settings) if local else EndpointClient(service, settings)
-    at_once = 1 if local else settings.concurrency
-    with closing(endpoint):
-        todo = build_jobs(work, domains)
-        for job in todo:
+    model = LocalModel(endpoint.model, settings) if local else EndpointClient(endpoint, settings)
+    concurrency = 1 if local else settings.concurrency
+    with closing(model):
+        jobs = build_jobs(work, domains)
+        for job in jobs:
             refuse_existing(job.file, overwrite or resume)
         if overwrite:
-            for job in todo:
+            for job in jobs:
                 (job.folder / RESPONSE_LOG).unlink(missing_ok=True)
         tasks = []
-        for job in todo:
-            _ask(job, endpoint, service.model, at_once)
+        for job in jobs:
+            _request_variants(job, model, endpoint.model, concurrency)
             if job.new:
-                _confirm(job, endpoint, service.model, at_once, work.held_out.index.threshold)
-            tasks.append(_write(job, service.model, work.held_out.index))
-    info("to train on them: --set data.augmented=true")
-    return {"model": service.model, "tasks": tasks}
+                _request_checks(job, model, endpoint.model, concurrency, work.held_out.index.threshold)
+            tasks.append(_write(job, endpoint.model, work.held_out.index))
+    info("to train on these rows, add --set data.augmented=true")
+    return {"model": endpoint.model, "tasks": tasks}
 
 
 def _write(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> dict[str, Any]:
-    dropped, kept = Counter[str](), Counter[str]()
+    dropped, retained = Counter[str](), Counter[str]()
     with open_writer(job.file) as writer:
-        for one, text, fault in _judged(job, model, held_out):
-            if fault:
-                dropped[fault] += 1
+        for request, text, reason in _filter_all(job, model, held_out):
+            if reason:
+                dropped[reason] += 1
             else:
-                kept[one.origin] += 1
-                writer.write(_variant(job, one, text, model).model_dump())
-    info(f"{job.task}: {kept.total()} of {len(job.wanted)} variants kept → {job.file}")
-    return job.counts() | {"kept": dict(kept), "dropped": dict(dropped.most_common()), "file": str(job.file)}
+                retained[request.origin] += 1
+                writer.write(_augmented_row(job, request, text, model).model_dump())
+    info(f"{job.task}: {retained.total()} of {len(job.requests)} variants retained → {job.file}")
+    return job.counts() | {"kept": dict(retained), "dropped": dict(dropped.most_common()), "file": str(job.file)}
 
 
-def _ask(job: AugmentJob, endpoint: ChatModel, model: str, at_once: int) -> None:
-    """Have all that is wanted and not yet answered asked for, and kept."""
-    asked = {job.key(one, model): one for one in job.wanted}  # rows of one text share their answers
-    _ask_missing(job, endpoint, f"asking {model}", {key: job.question(one) for key, one in asked.items()}, at_once)
+def _request_variants(job: AugmentJob, client: ChatModel, model: str, concurrency: int) -> None:
+    """Request and log every variant that the log does not hold yet."""
+    requests = {job.key(request, model): request for request in job.requests}  # rows with one text share responses
+    prompts = {key: job.variant_prompt(request) for key, request in requests.items()}
+    _complete_missing(job, client, f"prompting {model}", prompts, concurrency)
 
 
-def _confirm(job: AugmentJob, endpoint: ChatModel, model: str, at_once: int, near: float) -> None:
-    """Have the task's question asked about every new text that is fit otherwise."""
-    alone = _alone(job, read_log(job.folder / RESPONSE_LOG), model, near)
-    fit = {_confirmed(job, one, text, model): job.check(one, text) for one, text, fault in alone if not fault}
-    _ask_missing(job, endpoint, "checking its answers", fit, at_once)
+def _request_checks(job: AugmentJob, client: ChatModel, model: str, concurrency: int, threshold: float) -> None:
+    """Put the task's question to the model for every new text that passed the other filters."""
+    variants = _filter_by_source(job, read_log(job.folder / RESPONSE_LOG), model, threshold)
+    prompts = {
+        job.check_key(request, text, model): job.check_prompt(request, text)
+        for request, text, reason in variants
+        if not reason
+    }
+    _complete_missing(job, client, "checking its answers", prompts, concurrency)
 
 
-def _confirmed(job: AugmentJob, one: VariantRequest, text: str, model: str) -> str:
-    return f"{job.key(one, model)}/{text_hash(text)}"
-
-
-def _ask_missing(
-    job: AugmentJob, endpoint: ChatModel, title: str, asked: Mapping[str, list[Message]], at_once: int
+def _complete_missing(
+    job: AugmentJob, client: ChatModel, title: str, prompts: Mapping[str, list[Message]], concurrency: int
 ) -> None:
     path = job.folder / RESPONSE_LOG
-    known = read_log(path)
-    missing = {key: question for key, question in asked.items() if key not in known}
-    if len(missing) < len(asked):
-        info(f"{job.task}: {len(asked) - len(missing)} of {len(asked)} answered before, kept")
+    logged = read_log(path)
+    missing = {key: prompt for key, prompt in prompts.items() if key not in logged}
+    if len(missing) < len(prompts):
+        info(f"{job.task}: {len(prompts) - len(missing)} of {len(prompts)} responses reused from an earlier run")
     failures = 0
     try:
-        with open_log(path) as log, bar(f"{job.task}: {title}", len(missing), "text") as meter:
-            for key, answer in complete_all(endpoint, missing.items(), at_once):
-                if answer.failure:
+        with open_log(path) as log, progress_bar(f"{job.task}: {title}", len(missing), "text") as meter:
+            for key, response in complete_all(client, missing.items(), concurrency):
+                if response.failure:
                     failures += 1
                 else:
-                    log.add(key, LoggedResponse(strip_thinking(answer.text), answer.truncated))
+                    log.add(key, LoggedResponse(strip_thinking(response.text), response.truncated))
                 meter.advance(note=f"{failures} failed" if failures else None)
     except KeyboardInterrupt as stop:
         raise Interrupted from stop
 
 
-def _judged(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> Iterator[FilteredVariant]:
-    """Every wanted variant in order, with its text and why it is dropped, if it is."""
+def _filter_all(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> Iterator[FilteredVariant]:
+    """Every requested variant in order, after all filters."""
     log = read_log(job.folder / RESPONSE_LOG)
-    alone = list(_agreed(job, log, model, _alone(job, log, model, held_out.threshold)))
-    fit = ((place, text) for place, (_, text, fault) in enumerate(alone) if not fault)
-    straddling = {place for place, others in held_out.query(fit) if others}
-    before: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
-    for place, (one, text, fault) in enumerate(alone):
-        fault = "near a held-out text" if place in straddling else fault
-        pieces = shingles(text) if not fault else frozenset[str]()
-        if not fault and any(jaccard(pieces, other) >= held_out.threshold for other in before[job.texts[one.row]]):
-            fault = "same as another variant"
-        if not fault:
-            before[job.texts[one.row]].append(pieces)
-        yield one, text, fault
+    variants = list(_filter_by_answer(job, log, model, _filter_by_source(job, log, model, held_out.threshold)))
+    usable = ((index, text) for index, (_, text, reason) in enumerate(variants) if not reason)
+    leaking = {index for index, others in held_out.query(usable) if others}
+    earlier: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+    for index, (request, text, reason) in enumerate(variants):
+        reason = "near a held-out text" if index in leaking else reason
+        pieces = shingles(text) if not reason else frozenset[str]()
+        siblings = earlier[job.texts[request.row]]
+        if not reason and any(jaccard(pieces, other) >= held_out.threshold for other in siblings):
+            reason = "same as another variant"
+        if not reason:
+            siblings.append(pieces)
+        yield request, text, reason
 
 
-def _agreed(
-    job: AugmentJob, answers: Mapping[str, LoggedResponse], model: str, alone: Iterator[FilteredVariant]
+def _filter_by_answer(
+    job: AugmentJob, log: Mapping[str, LoggedResponse], model: str, variants: Iterator[FilteredVariant]
 ) -> Iterator[FilteredVariant]:
-    """The same; of new questions those alone whose answer the model finds again."""
-    for one, text, fault in alone:
-        if job.new and not fault:
-            answer = answers.get(_confirmed(job, one, text, model))
-            wanted = job.labels[job.rows[one.row]["label"]]
-            fault = None if answer and parse_choice(strip_thinking(answer.text), job.labels) == wanted else WRONG_ANSWER
-        yield one, text, fault
+    """Drop new questions that the model does not answer as intended; rewritten texts pass unchecked."""
+    for request, text, reason in variants:
+        if job.new and not reason:
+            response = log.get(job.check_key(request, text, model))
+            answer = parse_choice(strip_thinking(response.text), job.labels) if response else None
+            reason = None if response and answer == job.labels[job.rows[request.row]["label"]] else WRONG_ANSWER
+        yield request, text, reason
 
 
-def _alone(
-    job: AugmentJob, answers: Mapping[str, LoggedResponse], model: str, near: float
+def _filter_by_source(
+    job: AugmentJob, log: Mapping[str, LoggedResponse], model: str, threshold: float
 ) -> Iterator[FilteredVariant]:
-    """The same, each held against its own source only."""
-    for one in job.wanted:
-        source, answer = job.texts[one.row], answers.get(job.key(one, model))
-        text = clean_response(answer.text, source) if answer else ""
-        if answer is None:
-            yield one, text, NO_ANSWER
-        else:
-            yield one, text, "cut short" if answer.truncated else rejection_reason(text, source, near, job.new)
+    """Check each variant against its own source."""
+    for request in job.requests:
+        source, response = job.texts[request.row], log.get(job.key(request, model))
+        if response is None:
+            yield request, "", NO_RESPONSE
+            continue
+        text = clean_response(response.text, source)
+        yield request, text, "truncated" if response.truncated else rejection_reason(text, source, threshold, job.new)
 
 
-def _variant(job: AugmentJob, one: VariantRequest, text: str, model: str) -> AugmentedRow:
-    source = job.rows[one.row]
+def _augmented_row(job: AugmentJob, request: VariantRequest, text: str, model: str) -> AugmentedRow:
+    source = job.rows[request.row]
     return AugmentedRow(
-        id=f"{source['id']}+{one.number}",
+        id=f"{source['id']}+{request.number}",
         text=text,
         label=job.labels[source["label"]] if source["label"] >= 0 else None,
         score=None if source["score"] is None else round(source["score"], 6),
         lang=source["lang"],
         domain=job.domain,
         task=job.task,
-        origin=one.origin,
+        origin=request.origin,
         source_id=source["id"],
         source_hash=text_hash(source["text"]),
         model=model,
@@ -281,27 +290,35 @@ def _variant(job: AugmentJob, one: VariantRequest, text: str, model: str) -> Aug
 
 
 def selected_domains(work: Workspace, domain: str | None, all_domains: bool) -> list[str]:
-    """The domains that a user named.
+    """Return the domains that a user selected.
 
     Raises:
-        Fault: when none is named, or both one and all.
+        Fault: if neither or both of one domain and all domains are selected.
     """
     if (domain is not None) == all_domains:
-        raise Fault("one of --domain NAME, --all", "none or both", "name one, e.g. --domain news")
+        raise Fault(
+            "either --domain NAME or --all",
+            "both" if all_domains else "neither",
+            "select one domain, e.g. --domain news, or all with --all",
+        )
     return [domain] if domain is not None else list(work.run.domains)
 
 
 def endpoint_from_options(
     base_url: str | None, model: str | None, key_env: str, dry_run: bool, local: Path | None = None
 ) -> EndpointConfig | None:
-    """Whom a user wants asked; nobody in a dry run.
+    """Return the model that a user selected, or None for a dry run.
 
     Args:
-        local: the model is a folder, run here, and no address is needed.
+        base_url: address of an endpoint.
+        model: name of the model at the endpoint.
+        key_env: environment variable with the API key.
+        dry_run: whether nothing is to be sent.
+        local: folder of a model to run in this process; no address is needed then.
 
     Raises:
-        Fault: when the address or the model is missing.
+        Fault: if address or model are missing.
     """
-    if local and not dry_run:
-        return EndpointConfig("", str(local), key_env)
-    return None if dry_run else EndpointConfig.named(base_url, model, key_env)
+    if dry_run:
+        return None
+    return EndpointConfig("", str(local), key_env) if local else EndpointConfig.from_options(base_url, model, key_env)

@@ -17,8 +17,8 @@ from moe.commands.options import (
     ResumeOption,
     SetOption,
     examples,
-    show,
-    workspace,
+    print_view,
+    open_workspace,
 )
 
 app = typer.Typer()
@@ -45,7 +45,7 @@ def inspect_(
         from moe.config.run import load_run
 
         settings = load_run(config, sets or ()).task_settings(domain, task)
-    show(inspect_file(file, settings), inspection_view, json_)
+    print_view(inspect_file(file, settings), inspection_view, json_)
 
 
 @app.command(
@@ -83,8 +83,8 @@ def augment_(
     from moe.augment.pipeline import augment, selected_domains, endpoint_from_options, preview
     from moe.report.terminal import augment_view
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     names = selected_domains(work, domain, all_domains)
     service = endpoint_from_options(base_url, model, key_env, dry_run, local)
     found = augment(work, names, service, overwrite, resume, bool(local)) if service else preview(work, names)
-    show(found, augment_view, json_)
+    print_view(found, augment_view, json_)

@@ -12,16 +12,16 @@ from moe.commands.options import (
     ConfigOption,
     DataOption,
     JsonOption,
-    JudgedDomainOption,
+    DomainOption,
+    OptionalModelArgument,
     ModelArgument,
-    NamedModel,
     OutOption,
     RoutingOption,
     SetOption,
     examples,
-    of_run,
-    show,
-    workspace,
+    resolve_model,
+    print_view,
+    open_workspace,
 )
 
 app = typer.Typer()
@@ -36,9 +36,9 @@ app = typer.Typer()
     ),
 )
 def evaluate_(
-    model: ModelArgument = None,
+    model: OptionalModelArgument = None,
     data: DataOption = None,
-    domain: JudgedDomainOption = None,
+    domain: DomainOption = None,
     routing: RoutingOption = "soft",
     pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
     alone: Annotated[
@@ -63,7 +63,7 @@ def evaluate_(
     from moe.report.terminal import evaluation_view
     from moe.runs.best import default_model, best_model
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     if work.run.language is not None:
         if domain is not None:
             raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
@@ -74,12 +74,12 @@ def evaluate_(
         sitting = EvalSettings(by, routing == "hard", pin)  # type: ignore[arg-type]
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
         found = evaluate_qa_folder(work, model or default_model(work.out), names, data, sitting, most, bare)
-        show(found, qa_view, json_)
+        print_view(found, qa_view, json_)
         return
     if tasks or most or bare:
         raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")
     report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin, alone)
-    show(report, evaluation_view, json_)
+    print_view(report, evaluation_view, json_)
 
 
 @app.command(
@@ -89,10 +89,10 @@ def evaluate_(
     )
 )
 def compare(
-    model_a: NamedModel,
-    model_b: NamedModel,
+    model_a: ModelArgument,
+    model_b: ModelArgument,
     data: DataOption = None,
-    domain: JudgedDomainOption = None,
+    domain: DomainOption = None,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -102,14 +102,14 @@ def compare(
     from moe.evaluation.compare import compare as compare_models
     from moe.evaluation.compare import comparison_view
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
-    show(report, comparison_view, json_)
+    print_view(report, comparison_view, json_)
 
 
 @app.command("calibrate", epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json"))
 def calibrate_(
-    model: ModelArgument = None,
+    model: OptionalModelArgument = None,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -119,8 +119,8 @@ def calibrate_(
     from moe.evaluation.calibrate import calibrate, calibration_view
     from moe.runs.best import best_model
 
-    work = workspace(config, out, sets)
-    show(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
+    work = open_workspace(config, out, sets)
+    print_view(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
 
 
 @app.command(
@@ -142,10 +142,10 @@ def report_(
     json_: JsonOption = False,
 ) -> None:
     """Show what a run did and came to, from its data to its mistakes → `RUN/report/index.html`, and a model card."""
-    from moe.report.html import report_run
+    from moe.report.html import write_report
     from moe.report.terminal import training_view
 
-    show(report_run(run, against, out), training_view, json_)
+    print_view(write_report(run, against, out), training_view, json_)
 
 
 @app.command(
@@ -169,10 +169,10 @@ def sweep_(
     json_: JsonOption = False,
 ) -> None:
     """Train and measure one run over many settings and seeds; goes on where it was stopped."""
-    from moe.sweep.run import sweep
+    from moe.sweep.run import run_sweep
     from moe.sweep.summary import sweep_view
 
-    show(sweep(file, out, sets or (), over or ()), sweep_view, json_)
+    print_view(run_sweep(file, out, sets or (), over or ()), sweep_view, json_)
 
 
 @app.command("ablate", epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"))
@@ -180,7 +180,7 @@ def ablate_(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="A mixture's or a run's folder; the run of --config by default.", show_default=False, callback=of_run
+            help="A mixture's or a run's folder; the run of --config by default.", show_default=False, callback=resolve_model
         ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
@@ -192,10 +192,10 @@ def ablate_(
     json_: JsonOption = False,
 ) -> None:
     """Measure what each part of a mixture is worth → `ablation/`; goes on where it was stopped."""
-    from moe.ablation.run import ablate, rows_of
-    from moe.ablation.view import ablation_view, listed, rows_view
+    from moe.ablation.run import ablate, list_variants
+    from moe.ablation.view import ablation_view, variant_records, variants_view
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     if list_:
-        return show(listed(rows_of(work, model)), rows_view, json_)
-    return show(ablate(work, model, only or (), retrain), ablation_view, json_)
+        return print_view(variant_records(list_variants(work, model)), variants_view, json_)
+    return print_view(ablate(work, model, only or (), retrain), ablation_view, json_)

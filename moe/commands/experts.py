@@ -12,14 +12,14 @@ import typer
 from moe.commands.options import (
     ConfigOption,
     JsonOption,
-    NamedModel,
+    ModelArgument,
     OutOption,
     ResumeOption,
     SetOption,
     examples,
-    of_run,
-    show,
-    workspace,
+    resolve_model,
+    print_view,
+    open_workspace,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ expert_app = typer.Typer(help="Change who is in a trained mixture.", no_args_is_
 app.add_typer(expert_app, name="expert")
 
 MixtureArgument = Annotated[
-    Path, typer.Argument(help="A mixture's or a run's folder; it is not changed.", show_default=False, callback=of_run)
+    Path, typer.Argument(help="A mixture's or a run's folder; it is not changed.", show_default=False, callback=resolve_model)
 ]
 NameArgument = Annotated[str, typer.Argument(help="The expert, as `moe expert list` calls it.", show_default=False)]
 ExpertArgument = Annotated[Path, typer.Argument(help="The expert's folder.", show_default=False)]
@@ -47,7 +47,7 @@ def list_(
     """Show a mixture's experts: domain, role, rank, how they were trained, hash, tasks and labels."""
     from moe.membership.listing import list_experts, experts_table
 
-    show(list_experts(model), experts_table, json_)
+    print_view(list_experts(model), experts_table, json_)
 
 
 @expert_app.command(
@@ -71,7 +71,7 @@ def add_(
     from moe.membership.listing import changed_view
     from moe.membership.update import UpdateTarget, add
 
-    show(add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), changed_view, json_)
+    print_view(add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), changed_view, json_)
 
 
 @expert_app.command(
@@ -93,7 +93,7 @@ def remove_(
     from moe.membership.update import UpdateTarget, remove
 
     run = _run_to_adapt_to(adapt, config, sets)
-    show(remove(model, name, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
+    print_view(remove(model, name, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
 
 
 @expert_app.command(
@@ -116,7 +116,7 @@ def swap_(
     from moe.membership.update import UpdateTarget, swap
 
     run = _run_to_adapt_to(adapt, config, sets)
-    show(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
+    print_view(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
 
 
 def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
@@ -130,7 +130,7 @@ def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -
 
 @app.command("drift", epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"))
 def drift_(
-    model: NamedModel,
+    model: ModelArgument,
     file: Annotated[
         Path | None, typer.Argument(help="csv, jsonl, parquet, txt or a datasets folder.", show_default=False)
     ] = None,
@@ -160,11 +160,11 @@ def drift_(
 
     if file is None and not fit:
         raise Fault("a file to look at, or --fit", "neither", f"name a file, or say moe drift {model} --fit")
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     fitted = fit_reference(work, model, sets or (), quiet=False) if fit else {}
     if file is None:
-        show(fitted, reference_view, json_)
+        print_view(fitted, reference_view, json_)
         return
     asked = DriftRequest(file, text_column, date_column, date_format, domain)
     target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
-    show(drift(model, asked, target, sets or (), quiet=False), drift_view, json_)
+    print_view(drift(model, asked, target, sets or (), quiet=False), drift_view, json_)

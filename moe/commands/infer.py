@@ -13,13 +13,13 @@ import typer
 from moe.commands.options import (
     ConfigOption,
     JsonOption,
-    NamedModel,
+    ModelArgument,
     RoutingOption,
     SetOption,
     SpreadsheetOption,
     examples,
-    of_run,
-    show,
+    resolve_model,
+    print_view,
 )
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def infer(
             "--model",
             "-m",
             help="A mixture's, an expert's or a run's folder; the run of --config by default.",
-            callback=of_run,
+            callback=resolve_model,
         ),
     ] = None,
     data_type: Annotated[
@@ -90,7 +90,7 @@ def infer(
         opening = ModelLoader(select_model_folder(model, config, None, sets), tuple(sets or ()), routing, windows, tokens, abstain)  # type: ignore[arg-type]
         bulk = BulkJob(source, target, opening, Columns(text=text_column), data_type, task, part_rows)
         bulk.check()
-        show(run_bulk(bulk, engine, workers, threads), bulk_summary, json_)
+        print_view(run_bulk(bulk, engine, workers, threads), bulk_summary, json_)
         return
     place = Path(out) if out else None
     request = InferRequest(
@@ -118,7 +118,7 @@ def infer(
     ),
 )
 def explain_(
-    model: NamedModel,
+    model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to explain.", show_default=False)] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A corpus (csv, jsonl, parquet, txt): its words for each label.")
@@ -160,9 +160,9 @@ def explain_(
     predictor = opening.load()
     for text in asked.texts:
         found = explain(predictor, text, data_type, task, steps or STEPS)
-        show(found.as_json(), lambda _, found=found: explanation_view(found), json_)
+        print_view(found.as_json(), lambda _, found=found: explanation_view(found), json_)
     if file is not None:
-        show(build_lexicon(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
+        print_view(build_lexicon(predictor, asked, steps or FEWER, quiet=False), lexicon_view, json_)
 
 
 @app.command(
@@ -176,7 +176,7 @@ def generate_(
     model: Annotated[
         Path,
         typer.Argument(
-            help="A mixture's, an expert's or a run's folder, of a language model.", show_default=False, callback=of_run
+            help="A mixture's, an expert's or a run's folder, of a language model.", show_default=False, callback=resolve_model
         ),
     ],
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,

@@ -13,9 +13,9 @@ from moe.commands.options import (
     OutOption,
     SetOption,
     examples,
-    show,
-    tell,
-    workspace,
+    print_view,
+    print_text,
+    open_workspace,
 )
 
 app = typer.Typer()
@@ -37,9 +37,9 @@ def check(
     except ConfigFault as fault:
         if not json_:
             raise
-        tell({"config": str(config), "faults": fault.faults}, "", json_)
+        print_text({"config": str(config), "faults": fault.faults}, "", json_)
         raise typer.Exit(2) from None
-    tell({"config": str(config), "faults": []}, told, json_)
+    print_text({"config": str(config), "faults": []}, told, json_)
 
 
 @app.command("plan", epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"))
@@ -52,7 +52,7 @@ def plan_(
     """Foretell a run's weights, memory and time from a few steps of each stage; trains nothing that is kept."""
     from moe.training.cost_estimate import estimate_cost, cost_view
 
-    show(estimate_cost(workspace(config, out, sets)), cost_view, json_)
+    print_view(estimate_cost(open_workspace(config, out, sets)), cost_view, json_)
 
 
 @app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))
@@ -65,7 +65,7 @@ def verify_(
     from moe.report.terminal import verify_view
 
     found = verify(folder)
-    show(found, verify_view, json_)
+    print_view(found, verify_view, json_)
     raise typer.Exit(2 if found["faults"] else 0)
 
 
@@ -80,4 +80,4 @@ def sample(
     from moe.synthetic import DOMAINS, write_sample
 
     files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS)))
-    tell({"files": files}, "\n".join(files), json_)
+    print_text({"files": files}, "\n".join(files), json_)

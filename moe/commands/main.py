@@ -20,7 +20,7 @@ from moe.commands import export as keep
 from moe.commands import infer as ask
 from moe.commands import inspect as look
 from moe.commands import serve as serving
-from moe.commands.options import silent
+from moe.commands.options import is_secondary_process
 
 app = typer.Typer(
     name="moe",
@@ -32,10 +32,10 @@ app = typer.Typer(
 for room in (train, ask, serving, measure, living, look, keep, data):
     app.add_typer(room.app)
 
-TOGETHER = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
+DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
 """Commands that torchrun or accelerate may start in several processes."""
 
-FIRST_TELLS = 10.0
+MAIN_PROCESS_GRACE = 10.0
 """Seconds that another process leaves the first to tell a fault of both: its end is what the launcher ends all for."""
 
 
@@ -60,20 +60,20 @@ def _root(
 ) -> None:
     """FinMoE: a mixture of domain experts for financial text."""
     if quiet or verbose:
-        from moe.console import set_volume
+        from moe.console import set_verbosity
 
-        set_volume(quiet, verbose)
+        set_verbosity(quiet, verbose)
     several = os.environ.get("WORLD_SIZE", "1")
-    if several != "1" and ctx.invoked_subcommand not in TOGETHER:
+    if several != "1" and ctx.invoked_subcommand not in DISTRIBUTED_COMMANDS:
         from moe.errors import Fault
 
-        remedy = f"start it without torchrun or accelerate; {', '.join(TOGETHER)} run in several"
+        remedy = f"start it without torchrun or accelerate; {', '.join(DISTRIBUTED_COMMANDS)} run in several"
         raise Fault(f"one process for moe {ctx.invoked_subcommand}", several, remedy)
 
 
 def main() -> None:
     """Run a command; a fault is one line and exit code 2, Ctrl-C is 130, SIGTERM 143."""
-    if silent():
+    if is_secondary_process():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 — as long as the process lives
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
     try:
@@ -82,14 +82,14 @@ def main() -> None:
         from moe.errors import Fault, Interrupted
 
         if isinstance(error, Fault):
-            if silent():
-                time.sleep(FIRST_TELLS)  # who is still there after it has a fault of its own
+            if is_secondary_process():
+                time.sleep(MAIN_PROCESS_GRACE)  # who is still there after it has a fault of its own
             typer.echo(f"moe: {error}", err=True)
             sys.exit(2)
         if isinstance(error, Interrupted):
             again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
             flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these always go on
-            if not silent():
+            if not is_secondary_process():
                 typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
             sys.exit(128 + error.number)
         raise

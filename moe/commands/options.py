@@ -28,26 +28,26 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the las
 JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
 
 
-def of_run(named: Path | None) -> Path | None:
+def resolve_model(named: Path | None) -> Path | None:
     """A run's folder stands for its best mixture, wherever a model is asked for."""
     from moe.runs.best import resolve_model_folder
 
     return None if named is None else resolve_model_folder(named)
 
 
-ModelArgument = Annotated[
+OptionalModelArgument = Annotated[
     Path | None,
     typer.Argument(
         help="A mixture's, an expert's or a run's folder; the run of --config by default.",
         show_default=False,
-        callback=of_run,
+        callback=resolve_model,
     ),
 ]
-NamedModel = Annotated[
-    Path, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False, callback=of_run)
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False, callback=resolve_model)
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")]
-JudgedDomainOption = Annotated[
+DomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
 ]
 SpreadsheetOption = Annotated[
@@ -61,12 +61,12 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
 
 
-def silent() -> bool:
+def is_secondary_process() -> bool:
     """Whether this is one of several processes, and not the one that speaks."""
     return os.environ.get("RANK", "0") != "0"
 
 
-def workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
+def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
     """The run that `--config`, `--out` and `--set` name."""
     from moe.config.run import find_config, load_run
     from moe.runs.workspace import Workspace
@@ -75,14 +75,14 @@ def workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> 
     return Workspace(run, out or Path("runs") / find_config(config).stem)
 
 
-def tell(content: Any, told: str, plain: bool) -> None:
+def print_text(content: Any, told: str, plain: bool) -> None:
     """What a step says of itself in a line, in a pipe too; as JSON where that is asked."""
     import json
 
     typer.echo(json.dumps(content, ensure_ascii=False) if plain else told)
 
 
-def show(content: Any, view: Any, plain: bool) -> None:
+def print_view(content: Any, view: Any, plain: bool) -> None:
     """Content as a view on a terminal, as JSON where that is asked or nobody looks."""
     import json
 

@@ -39,8 +39,9 @@ def serve_(
 ) -> None:
     """Answer over HTTP, many clients at a time."""
     from moe.errors import Fault
+    from moe.extras import check_extra
     from moe.serve.auth import generate_key as fresh
-    from moe.serve.settings import check_keys_required, check_serve_packages, read_settings
+    from moe.serve.settings import check_keys_required, read_settings
 
     if new_key:
         print_view(fresh(), _key_view, json_)
@@ -49,7 +50,7 @@ def serve_(
         raise Fault("a model's folder", "none", "name one: moe serve runs/demo")
     settings = read_settings(config, host=host, port=port)
     check_keys_required(settings)
-    check_serve_packages()
+    check_extra("serve")
     from moe.inference.loading import select_model_folder
     from moe.serve.model_loader import ModelLocation
     from moe.serve.server import serve

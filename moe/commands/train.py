@@ -18,10 +18,10 @@ from moe.commands.options import (
     ResumeOption,
     SetOption,
     examples,
-    show,
-    silent,
-    tell,
-    workspace,
+    print_view,
+    is_secondary_process,
+    print_text,
+    open_workspace,
 )
 
 app = typer.Typer()
@@ -54,12 +54,12 @@ def train_expert(
         raise Fault("one of --domain NAME, --all, --shared", "none or several", "name one, e.g. --domain news")
     from moe.training.steps import training_summary, train_domain, train_shared
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
     for name in [domain] if domain else list(work.run.domains) if all_domains else []:
         folders += train_domain(work, name, overwrite, resume)
     if json_:
-        tell(training_summary(folders), "", json_)
+        print_text(training_summary(folders), "", json_)
 
 
 @app.command(
@@ -88,10 +88,10 @@ def pretrain_(
     from moe.training.pretrain import pretrain, pretrain_shared
     from moe.training.steps import training_summary
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
     folders += [] if shared else pretrain(work, role, overwrite, resume)
-    tell(training_summary(folders), "\n".join(map(str, folders)), json_)
+    print_text(training_summary(folders), "\n".join(map(str, folders)), json_)
 
 
 @app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
@@ -108,8 +108,8 @@ def merge(
     """Lay experts beside one backbone with a fresh router → `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
-    folder = merge_experts(workspace(config, out, sets), experts or (), overwrite)
-    tell(training_summary([folder]), str(folder), json_)
+    folder = merge_experts(open_workspace(config, out, sets), experts or (), overwrite)
+    print_text(training_summary([folder]), str(folder), json_)
 
 
 @app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
@@ -125,9 +125,9 @@ def train_router_(
     from moe.runs.best import CANDIDATES
     from moe.training.steps import training_summary, train_router
 
-    work = workspace(config, out, sets)
+    work = open_workspace(config, out, sets)
     verdict = train_router(work, overwrite, resume)
-    tell(training_summary([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
+    print_text(training_summary([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
 
 
 @app.command(
@@ -152,8 +152,8 @@ def instruct_(
     from moe.training.instruct import instruct
     from moe.training.steps import training_summary
 
-    folder = instruct(workspace(config, out, sets), model, overwrite, resume)
-    tell(training_summary([folder]), str(folder), json_)
+    folder = instruct(open_workspace(config, out, sets), model, overwrite, resume)
+    print_text(training_summary([folder]), str(folder), json_)
 
 
 @app.command("run", epilog=examples("moe run --config configs/demo.yaml --out runs/mine", "moe run --resume"))
@@ -168,9 +168,9 @@ def run_(
     """All steps: train every expert, merge, train the router, compare on the test rows."""
     from moe.training.pipeline import run_all, summary_view
 
-    summary = run_all(workspace(config, out, sets), overwrite, resume)
-    if not json_ and not sys.stdout.isatty() and not silent():
+    summary = run_all(open_workspace(config, out, sets), overwrite, resume)
+    if not json_ and not sys.stdout.isatty() and not is_secondary_process():
         from moe.console import console
 
         console.print(summary_view(summary), width=120)
-    show(summary, summary_view, json_)
+    print_view(summary, summary_view, json_)

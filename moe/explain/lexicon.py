@@ -19,7 +19,7 @@ from rich.text import Text
 
 from experts.domain import Labels
 from experts.errors import Fault
-from moe.console import Table, bar, info
+from moe.console import Table, progress_bar, info
 from moe.data.readers import read_texts
 from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
@@ -155,7 +155,7 @@ def build_lexicon(
     if not good:
         raise Fault(f"texts in {asked.file}", "none that can be read", "name another file or --text-column")
     found: dict[Labels, Lexicon] = {}
-    with bar("explain", len(good), "text", quiet) as meter:
+    with progress_bar("explain", len(good), "text", quiet) as meter:
         for count in add_texts(found, good, predictor, asked, steps):
             meter.advance(count)
     report = {

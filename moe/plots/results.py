@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY, grid, png
+from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY, panel_grid, render_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OTHERS = (SKY, GREEN, PINK, ORANGE)
+OTHER_COLOURS = (SKY, GREEN, PINK, ORANGE)
 GREY, DARK, MAP = "#B8B8B8", 0.55, "Blues"
-OF_LABEL = {"negative": RED, "bearish": RED, "dovish": RED, "down": RED, "neutral": GREY, "flat": GREY}
-OF_LABEL |= {"positive": BLUE, "bullish": BLUE, "hawkish": BLUE, "up": BLUE}
+LABEL_COLOURS = {"negative": RED, "bearish": RED, "dovish": RED, "down": RED, "neutral": GREY, "flat": GREY}
+LABEL_COLOURS |= {"positive": BLUE, "bullish": BLUE, "hawkish": BLUE, "up": BLUE}
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 SHORT = {"train": "train", "validation": "val.", "test": "test"}
 
 
-def labels_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
+def label_distribution_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
     """The shares of each label in every split of every task, a bar a split, with its rows.
 
     Args:
@@ -36,7 +36,7 @@ def labels_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
     ]
     if not bars:
         return None
-    figure, axes = grid("labels of each split", 1, 1, 0.5 + 0.24 * len(bars))
+    figure, axes = panel_grid("labels of each split", 1, 1, 0.5 + 0.24 * len(bars))
     panel, colours = axes[0][0], _colours([label for _, _, counts in bars for label in counts])
     left = np.zeros(len(bars))
     for label, colour in colours.items():
@@ -44,41 +44,41 @@ def labels_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
         panel.barh(range(len(bars)), shares, 0.78, left, color=colour, label=label)
         for place in map(int, np.flatnonzero(shares >= 0.08)):
             middle = left[place] + shares[place] / 2
-            panel.text(middle, place, f"{shares[place]:.0%}", color=_ink(colour), fontsize=7.5, **MIDDLE)
+            panel.text(middle, place, f"{shares[place]:.0%}", color=_text_colour(colour), fontsize=7.5, **MIDDLE)
         left += shares
     names = [f"{task}, {SHORT.get(split, split)} ({sum(counts.values()):,})" for task, split, counts in bars]
     panel.set(yticks=range(len(bars)), yticklabels=names, xlim=(0, 1), xlabel="share of rows")
     panel.tick_params(axis="y", labelsize=8)
     panel.invert_yaxis()
     panel.grid(False)
-    return png(figure)
+    return render_png(figure)
 
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour a label: signs have theirs, others one after the other."""
-    free = iter([*OTHERS] * len(labels))
-    return {label: OF_LABEL.get(label) or next(free) for label in dict.fromkeys(labels)}
+    free = iter([*OTHER_COLOURS] * len(labels))
+    return {label: LABEL_COLOURS.get(label) or next(free) for label in dict.fromkeys(labels)}
 
 
-def _ink(colour: str) -> str:
+def _text_colour(colour: str) -> str:
     """Black or white, whichever is read more easily on a colour."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < DARK else "black"
 
 
-def heat_chart(title: str, table: Mapping[str, Mapping[str, float]], rows: str, columns: str) -> bytes | None:
+def heatmap_chart(title: str, table: Mapping[str, Mapping[str, float]], rows: str, columns: str) -> bytes | None:
     """Shares in [0, 1] as a table of colours with their figures: by row, by column."""
     names = list(dict.fromkeys(name for shares in table.values() for name in shares))
     if not names:
         return None
-    figure, axes = grid(title, 1, 1, 0.7 + 0.42 * len(table))
+    figure, axes = panel_grid(title, 1, 1, 0.7 + 0.42 * len(table))
     values = np.array([[shares.get(name, np.nan) for name in names] for shares in table.values()])
     _heat(axes[0][0], values, [[f"{value:.1%}" if value == value else "–" for value in row] for row in values])
     _named(axes[0][0], list(table), names, rows, columns)
-    return png(figure, legend=False)
+    return render_png(figure, legend=False)
 
 
-def confusion_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
+def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
     """What the rows of each label were called, a panel a task: the colour is the share of the label's rows.
 
     Args:
@@ -90,7 +90,7 @@ def confusion_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
     columns = min(3, len(found))
     lines = -(-len(found) // columns)
     widest = max(len(one["labels"]) for one in found.values())
-    figure, axes = grid("what the rows of each label were called", lines, columns, 1.3 + 0.42 * widest)
+    figure, axes = panel_grid("what the rows of each label were called", lines, columns, 1.3 + 0.42 * widest)
     panels = [panel for row in axes for panel in row]
     for panel, (task, one) in zip(panels, found.items(), strict=False):
         counts = np.array(one["rows"], dtype=float)  # (K, K + 1)
@@ -103,7 +103,7 @@ def confusion_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
         panel.set_title(task, fontsize=10)
     for panel in panels[len(found) :]:
         panel.remove()
-    return png(figure, legend=False)
+    return render_png(figure, legend=False)
 
 
 def _heat(panel: "Axes", values: np.ndarray, told: Sequence[Sequence[str]]) -> None:

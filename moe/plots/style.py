@@ -9,12 +9,13 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from experts.atomic_io import write_bytes
+from moe.extras import require
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK = "#222222"
 PANEL, LETTERS, COLUMNS = 3.4, 46, 3
 """A panel's side in inches, the letters that fit in a line of its title, and panels a line."""
-WHOLE = ("optimizer step", "epoch")
+INTEGER_AXES = ("optimizer step", "epoch")
 """What is counted in whole numbers along an axis."""
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", list[list["Axes"]]]:
+def panel_grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", list[list["Axes"]]]:
     """Empty panels in rows and columns below a title, `height` inches a row."""
-    from matplotlib.figure import Figure  # heavy, and only pictures need it; without pyplot it opens no window
+    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     width = {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
-    figure = Figure(figsize=(width, rows * height + 0.7), layout="constrained")
+    figure = figure_type(figsize=(width, rows * height + 0.7), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel in axes.flat:
@@ -38,39 +39,39 @@ def grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", 
     return figure, [list(row) for row in axes]
 
 
-def png(figure: "Figure", legend: bool = True) -> bytes:
+def render_png(figure: "Figure", legend: bool = True) -> bytes:
     """The picture, its legend below the panels, where it covers nothing."""
     if legend:
         handles: dict[str, Any] = {}
         for panel in figure.axes:
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
+            for handle, style_axes in zip(*panel.get_legend_handles_labels(), strict=True):
+                handles.setdefault(style_axes, handle)
         fit = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # about 12 letters an inch
         columns = max(1, min(4, fit))
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
         )
     for panel in figure.axes:
-        if panel.get_xlabel() in WHOLE:
+        if panel.get_xlabel() in INTEGER_AXES:
             panel.locator_params(axis="x", integer=True)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
     return stream.getvalue()
 
 
-def panels(count: int, title: str) -> tuple[Any, list[Any]]:
+def square_panels(count: int, title: str) -> tuple[Any, list[Any]]:
     """A figure with so many panels in lines of `COLUMNS`, under a title."""
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     columns = min(count, COLUMNS) if count != 4 else 2
     lines = -(-count // columns)
-    figure = Figure(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
+    figure = figure_type(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
     figure.suptitle(fill(title, LETTERS * columns), x=0.01, ha="left", fontsize=10)
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     return figure, axes
 
 
-def label(axis: Any, title: str, x: str, y: str) -> None:
+def style_axes(axis: Any, title: str, x: str, y: str) -> None:
     """Names of panel and axes, and the legend above the panel, where it covers nothing."""
     axis.set_title(title, loc="left", fontsize=10)
     above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
@@ -83,16 +84,16 @@ def label(axis: Any, title: str, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole.
 
     Raises:
         Fault: when the file cannot be written.
     """
-    write_bytes(path, _png(figure))
+    write_bytes(path, encode_png(figure))
 
 
-def _png(figure: Any) -> bytes:
+def encode_png(figure: Any) -> bytes:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=130)
     return drawn.getvalue()

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe.plots.curves import (
-    Runs,
+    TrajectoryByRun,
     distinct_losses,
     epoch_means,
-    roles_of,
-    scores,
-    smooth,
-    tasks_of,
+    evaluated_roles,
+    metric_curve,
+    moving_average,
+    evaluated_tasks,
     weight_columns,
-    window_of,
+    smoothing_window,
 )
-from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, grid, png
+from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, panel_grid, render_png
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.training_log import Trajectory
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY)
 # A dash pattern beside each colour: weights often lie on one another.
-OF_LOSS = {
+LOSS_STYLES = {
     "classes": (BLUE, "-"),
     "polarity": (ORANGE, "--"),
     "sentiment": (PINK, "-"),
@@ -50,12 +50,12 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
         return None
     epochs, _ = epoch_means(found, next(iter(columns.values()))[0])
     rows = 2 if len(epochs) > 1 else 1
-    figure, axes = grid(title, rows, len(columns), 2.9)
+    figure, axes = panel_grid(title, rows, len(columns), 2.9)
     for i, (told, names) in enumerate(columns.items()):
         axes[0][i].set(title=told, xlabel="optimizer step")
         for name in names:
             loss = name.split("/")[1].split("_", 1)[-1]
-            colour, dashes = OF_LOSS.get(loss, (BLACK, "-"))
+            colour, dashes = LOSS_STYLES.get(loss, (BLACK, "-"))
             style: dict[str, Any] = {"color": colour, "linestyle": dashes, "label": loss}
             axes[0][i].plot(found.values("step"), found.values(name), linewidth=1.4, **style)
             if rows > 1:
@@ -64,16 +64,16 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
         for row in axes:
             row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
     axes[0][0].set_ylabel("by batch")
-    return png(figure)
+    return render_png(figure)
 
 
-def losses_chart(title: str, runs: Runs) -> bytes | None:
+def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
     """Figures 6 to 8 of the DAO paper: every loss by step, smoothed with the raw behind, one colour a run."""
     names = distinct_losses(runs)
     if not names:
         return None
     columns = {1: 1, 2: 2, 4: 2}.get(len(names), 3)
-    figure, axes = grid(title, math.ceil(len(names) / columns), columns, 2.8)
+    figure, axes = panel_grid(title, math.ceil(len(names) / columns), columns, 2.8)
     panels = [panel for row in axes for panel in row]
     for panel, name in zip(panels, names, strict=False):
         panel.set(title="weighed sum (loss)" if name == "loss" else name, xlabel="optimizer step")
@@ -83,46 +83,46 @@ def losses_chart(title: str, runs: Runs) -> bytes | None:
         panel.remove()
     for row in axes:
         row[0].set_ylabel("loss")
-    return png(figure)
+    return render_png(figure)
 
 
-def learning_chart(title: str, runs: Runs) -> bytes | None:
+def validation_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
     """Validation by step, the kept weights marked: macro-F1 and accuracy, or perplexity; the mean and each of them."""
     (label, found), *others = runs.items()
     if not found.evaluations:
         return None
     if found.selection_metric is PERPLEXITY:
         return _perplexity_chart(title, runs)
-    figure, axes = grid(title, 1, 2, 3.4)
+    figure, axes = panel_grid(title, 1, 2, 3.4)
     for panel, metric, told in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
         panel.set(title=f"validation {told}", xlabel="optimizer step", ylabel=told)
-        tasks = tasks_of(found)
+        tasks = evaluated_tasks(found)
         for task, colour in zip(tasks if len(tasks) > 1 else [], _cycle(), strict=False):
-            panel.plot(*scores(found, f"{task}_{metric}"), "o-", color=colour, linewidth=1, markersize=3, label=task)
+            panel.plot(*metric_curve(found, f"{task}_{metric}"), "o-", color=colour, linewidth=1, markersize=3, label=task)
         whole = f"{label}: mean of the tasks" if len(tasks) > 1 else label
-        panel.plot(*scores(found, metric), "o-", color=BLACK, linewidth=2, label=whole)
+        panel.plot(*metric_curve(found, metric), "o-", color=BLACK, linewidth=2, label=whole)
         for other, one in others:
             told = f"{other}: mean of the tasks" if len(tasks) > 1 else other
-            panel.plot(*scores(one, metric), "s--", color="#777777", linewidth=2, label=told)
+            panel.plot(*metric_curve(one, metric), "s--", color="#777777", linewidth=2, label=told)
         _mark_kept(panel, found, metric)
         panel.set_xlim(left=0)
         _hold_apart(panel)
-    return png(figure)
+    return render_png(figure)
 
 
-def _perplexity_chart(title: str, runs: Runs) -> bytes:
+def _perplexity_chart(title: str, runs: TrajectoryByRun) -> bytes:
     (label, found), *others = runs.items()
-    figure, axes = grid(title, 1, 1, 3.8)
+    figure, axes = panel_grid(title, 1, 1, 3.8)
     panel = axes[0][0]
     panel.set(title="perplexity of held-out text", xlabel="optimizer step", ylabel="perplexity")
-    for role, colour in zip(roles_of(found), _cycle(), strict=False):
-        panel.plot(*scores(found, f"perplexity_{role}"), "o-", color=colour, linewidth=1, markersize=3, label=role)
-    panel.plot(*scores(found, PERPLEXITY.name), "o--", color=BLACK, linewidth=2, label=f"{label}: what counts")
+    for role, colour in zip(evaluated_roles(found), _cycle(), strict=False):
+        panel.plot(*metric_curve(found, f"perplexity_{role}"), "o-", color=colour, linewidth=1, markersize=3, label=role)
+    panel.plot(*metric_curve(found, PERPLEXITY.name), "o--", color=BLACK, linewidth=2, label=f"{label}: what counts")
     for other, one in others:
-        panel.plot(*scores(one, PERPLEXITY.name), "s--", color="#777777", linewidth=2, label=f"{other}: what counts")
+        panel.plot(*metric_curve(one, PERPLEXITY.name), "s--", color="#777777", linewidth=2, label=f"{other}: what counts")
     _mark_kept(panel, found, PERPLEXITY.name)
     panel.set_xlim(left=0)
-    return png(figure)
+    return render_png(figure)
 
 
 def _hold_apart(panel: "Axes", least: float = 0.04) -> None:
@@ -140,14 +140,14 @@ def _mark_kept(panel: "Axes", found: Trajectory, metric: str) -> None:
         panel.plot(*place, "*", color="#F0E442", markeredgecolor=BLACK, markersize=15, zorder=5, label="kept")
 
 
-def routing_chart(title: str, runs: Runs, experts: Sequence[str]) -> bytes | None:
+def routing_chart(title: str, runs: TrajectoryByRun, experts: Sequence[str]) -> bytes | None:
     """The mean gate share of each expert by batch, and by step the share of texts that go to their own domain."""
     (label, found), *others = runs.items()
     shares = [name for name in found.names if name.startswith("share_")]
     if not shares:
         return None
     routed = any("routing" in one for one in found.evaluations)
-    figure, axes = grid(title, 1, 2 if routed else 1, 3.4)
+    figure, axes = panel_grid(title, 1, 2 if routed else 1, 3.4)
     axes[0][0].set(title=f"expert shares, {_told(found)}", xlabel="optimizer step", ylabel="share", ylim=(0, 1))
     for name, colour in zip(shares, _cycle(), strict=False):
         number = int(name.removeprefix("share_"))
@@ -156,11 +156,11 @@ def routing_chart(title: str, runs: Runs, experts: Sequence[str]) -> bytes | Non
     if routed:
         panel = axes[0][1]
         panel.set(title="validation texts routed to their own domain", xlabel="optimizer step", ylabel="share of texts")
-        panel.plot(*scores(found, "routing"), "o-", color=BLACK, linewidth=2, label=f"{label}: right domain")
+        panel.plot(*metric_curve(found, "routing"), "o-", color=BLACK, linewidth=2, label=f"{label}: right domain")
         for other, one in others:
-            panel.plot(*scores(one, "routing"), "s--", color="#777777", label=f"{other}: right domain")
+            panel.plot(*metric_curve(one, "routing"), "s--", color="#777777", label=f"{other}: right domain")
         panel.set(xlim=(0, None), ylim=(0, 1.03))
-    return png(figure)
+    return render_png(figure)
 
 
 def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -176,7 +176,7 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
     height = 0.8 / len(runs)
-    figure, axes = grid(title, 1, len(shown), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
+    figure, axes = panel_grid(title, 1, len(shown), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
     for i, (panel, (key, told)) in enumerate(zip(axes[0], shown.items(), strict=True)):
         for j, (run, colour) in enumerate(zip(runs, (BLUE, RED), strict=False)):
             figures = {row["stage"]: row[key] for row in rows if row["run"] == run}
@@ -187,7 +187,7 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
         panel.invert_yaxis()
         panel.margins(x=0.2)
         panel.grid(False, axis="y")
-    return png(figure, legend=len(runs) > 1)
+    return render_png(figure, legend=len(runs) > 1)
 
 
 def _curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
@@ -195,15 +195,15 @@ def _curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, col
     steps, values = steps[known], values[known]
     if not len(values):
         return
-    window = window_of(len(values))
+    window = smoothing_window(len(values))
     if window > 1:
         panel.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7, zorder=1)
     marker = "o" if len(values) == 1 else None
-    panel.plot(steps, smooth(values, window), marker=marker, color=colour, linewidth=1.6, label=label)
+    panel.plot(steps, moving_average(values, window), marker=marker, color=colour, linewidth=1.6, label=label)
 
 
 def _told(found: Trajectory) -> str:
-    window = window_of(len(found.rows))
+    window = smoothing_window(len(found.rows))
     return "by step" if window == 1 else f"mean of {window} steps, each step behind it"
 
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.errors import Fault, suggest
 from moe.bootstrap import TaskPredictions
-from moe.console import Table, bar, info
+from moe.console import Table, progress_bar, info
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
@@ -60,7 +60,7 @@ def answer_questions(
     """
     kinds = dict.fromkeys(one.kind for one in asked)
     said: dict[int, str] = {}
-    with bar("exam", len(asked), "question", quiet) as meter:
+    with progress_bar("exam", len(asked), "question", quiet) as meter:
         for kind in kinds:
             generator = Generator(model, template, Sampling(NEW_TOKENS[kind]), sitting.hard, sitting.chat)
             places = iter([i for i, one in enumerate(asked) if one.kind == kind])

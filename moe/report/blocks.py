@@ -11,7 +11,7 @@ Cells = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A picture: of a stage, or, with none, of the whole run; `alt` says what it shows where it cannot be seen."""
 
     stage: str
@@ -32,7 +32,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table: cells as text; the first column is a name, those called as in `words` hold words, others figures."""
 
     title: str
@@ -42,7 +42,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Quote:
+class TextExample:
     """A text worth reading: what it is, what was said, and what each expert alone said."""
 
     text: str
@@ -55,9 +55,9 @@ class Section:
 
     title: str
     note: str = ""
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    quotes: list[Quote] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
+    pictures: list[ReportFigure] = field(default_factory=list)
+    quotes: list[TextExample] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import atomic_file, write_json, write_text
-from moe.console import bar
+from moe.console import progress_bar
+from moe.extras import check_extra, require
 from moe.plots.curves import LEVELS
-from moe.plots.training import cost_chart, learning_chart, losses_chart, routing_chart, weights_chart
-from moe.report.blocks import Picture, Section, Table
-from moe.report.model_card import card_of
-from moe.report.sections import sections_of
-from moe.report.training import numbers, stage_names, validation_figures
+from moe.plots.training import cost_chart, validation_chart, losses_chart, routing_chart, weights_chart
+from moe.report.blocks import ReportFigure, Section, ReportTable
+from moe.report.model_card import format_model_card
+from moe.report.sections import build_sections
+from moe.report.training import build_training_report, stage_names, validation_metrics
 from moe.runs.findings import read_findings
-from moe.runs.reader import RunLogs, run_labels, read_run
+from moe.runs.reader import RunLogs, read_run, run_labels
 from moe.runs.selection_metric import selection_metric_of
 
-PAGE, JSON, CARD = "index.html", "report.json", "card.md"
+PAGE_FILE, JSON_FILE, CARD_FILE = "index.html", "report.json", "card.md"
 COST = "cost"
-ALTS = {
+ALT_TEXTS = {
     "losses": "each loss by step",
     "learning": "validation by step",
     "routing": "share of each expert by step",
@@ -42,7 +43,7 @@ CAPTIONS = {
 }
 
 
-def report_run(folder: Path, against: Path | None = None, out: Path | None = None) -> dict[str, Any]:
+def write_report(folder: Path, against: Path | None = None, out: Path | None = None) -> dict[str, Any]:
     """Write the report of a run, whole file by whole file, and give its figures and where the `page` is.
 
     Args:
@@ -53,29 +54,30 @@ def report_run(folder: Path, against: Path | None = None, out: Path | None = Non
     Raises:
         Fault: when a folder is no run's, or the report cannot be written.
     """
+    check_extra("report")
     names = run_labels(folder, against) if against else (None, None)
     runs = [read_run(one, name) for one, name in zip((folder, against), names, strict=True) if one]
     target = out or folder / "report"
-    report, found = numbers(runs), read_findings(runs[0])
-    sections = list(sections_of(found))
+    report, found = build_training_report(runs), read_findings(runs[0])
+    sections = list(build_sections(found))
     report["left_out"] += [f"{one.title}: {sentence}" for one in sections for sentence in one.missing]
     pictures = [*_drawn(runs, report), *(picture for one in sections for picture in one.pictures)]
     for picture in pictures:
         with atomic_file(target / picture.file) as temporary:
             temporary.write_bytes(picture.png)
-    places = {"page": str(target / PAGE), "card": str(target / CARD)}
+    places = {"page": str(target / PAGE_FILE), "card": str(target / CARD_FILE)}
     report |= {"model": found.model, "made_of": found.provenance, "pictures": [one.file for one in pictures]} | places
-    write_json(target / JSON, report)
-    write_text(target / CARD, card_of(runs[0], found, sections))
-    write_text(target / PAGE, _page(runs, report, pictures, sections))
+    write_json(target / JSON_FILE, report)
+    write_text(target / CARD_FILE, format_model_card(runs[0], found, sections))
+    write_text(target / PAGE_FILE, _page(runs, report, pictures, sections))
     return report
 
 
-def _drawn(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[Picture]:
+def _drawn(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportFigure]:
     names = stage_names(runs)
-    with bar("drawing", len(names) + 1, "stage") as meter:
+    with progress_bar("drawing", len(names) + 1, "stage") as meter:
         if png := cost_chart("seconds and memory of each stage", report["stages"]):
-            yield Picture(
+            yield ReportFigure(
                 "",
                 COST,
                 "A stage's seconds hold its evaluations and checkpoints, a step's do not. " + _whose(report),
@@ -94,12 +96,12 @@ def _whose(report: Mapping[str, Any]) -> str:
     return "Memory is the peak of " + " or ".join(told[one] for one in sorted(devices)) + "." if devices else ""
 
 
-def _of_stage(runs: Sequence[RunLogs], name: str) -> Iterator[Picture]:
+def _of_stage(runs: Sequence[RunLogs], name: str) -> Iterator[ReportFigure]:
     """A stage's pictures; the first run that has it is shown, the other laid beside."""
     both = {run.label: run.stages[name] for run in runs if name in run.stages}
     first = next(run for run in runs if name in run.stages)
     found = {
-        "learning": learning_chart(f"{name}: validation", both),
+        "learning": validation_chart(f"{name}: validation", both),
         "losses": losses_chart(f"{name}: losses", both),
         "routing": routing_chart(f"{name}: routing", both, first.experts),
     }
@@ -109,15 +111,16 @@ def _of_stage(runs: Sequence[RunLogs], name: str) -> Iterator[Picture]:
     for kind, png in found.items():
         if png:
             called = kind if kind not in LEVELS else f"weights-{kind}"
-            yield Picture(name, called, CAPTIONS[kind], png, f"Chart of {name}: {ALTS[kind]}.")
+            yield ReportFigure(name, called, CAPTIONS[kind], png, f"Chart of {name}: {ALT_TEXTS[kind]}.")
 
 
 def _page(
-    runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence[Picture], sections: Sequence[Section]
+    runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence[ReportFigure], sections: Sequence[Section]
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader  # only the page needs it
+    jinja2 = require("jinja2", "report")
 
-    engine = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return engine.get_template("report.html").render(
         report=report,
         title=" against ".join(run.label for run in runs),
@@ -135,7 +138,7 @@ def _page(
     )
 
 
-def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
+def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
     goal = selection_metric_of(rows)
     head = ["stage", "steps", "epochs", "kept at step", f"validation {goal.title}", "seconds", "with evaluations"]
     cells = [
@@ -147,27 +150,27 @@ def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
         ]
         for row in rows
     ]
-    return _by_run(Table("Stages", [*head, "s/step", "peak MiB"], cells), rows, several)
+    return _by_run(ReportTable("Stages", [*head, "s/step", "peak MiB"], cells), rows, several)
 
 
-def _loss_table(rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
+def _loss_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
     head = ["loss", "first tenth of the steps", "last tenth"]
     cells = [[row["loss"], *_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
-    return _by_run(Table("", head, cells), rows, several)
+    return _by_run(ReportTable("", head, cells), rows, several)
 
 
-def _by_run(table: Table, rows: Sequence[Mapping[str, Any]], several: bool) -> Table:
+def _by_run(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
     """The table with the run's name as second column, where there are several."""
     if not several:
         return table
     cells = [[first, row["run"], *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
-    return Table(table.title, [table.head[0], "run", *table.head[1:]], cells)
+    return ReportTable(table.title, [table.head[0], "run", *table.head[1:]], cells)
 
 
-def _tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[Table]:
+def _tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportTable]:
     for run in runs:
         of = f" of {run.label}" if len(runs) > 1 else ""
-        yield from _figures(f"Validation of the mixtures{of}", validation_figures(run))
+        yield from _figures(f"Validation of the mixtures{of}", validation_metrics(run))
         yield from _figures(f"Test rows{of}", run.summary.get("figures", {}))
     if rows := report["measured"]:
         head = ["model", "rows", "routing", "accuracy", "macro-F1", "right domain"]
@@ -179,10 +182,10 @@ def _tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[Tabl
             ]
             for row in rows
         ]
-        yield _by_run(Table("Measured last (mean over tasks)", head, cells), rows, len(runs) > 1)
+        yield _by_run(ReportTable("Measured last (mean over tasks)", head, cells), rows, len(runs) > 1)
 
 
-def _figures(title: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Table]:
+def _figures(title: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[ReportTable]:
     tasks = list(dict.fromkeys(task for one in figures.values() for task in one))
     names = {"accuracy": "accuracy", "macro_f1": "macro\N{NON-BREAKING HYPHEN}F1"}
     if tasks:
@@ -191,7 +194,7 @@ def _figures(title: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]
             [model, *(cell for task in tasks for cell in _cells(one.get(task, {}), *((n, ".3f") for n in names)))]
             for model, one in figures.items()
         ]
-        yield Table(title, head, cells)
+        yield ReportTable(title, head, cells)
 
 
 def _cells(row: Mapping[str, Any], *wanted: tuple[str, str]) -> list[str]:

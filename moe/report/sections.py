@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from moe.plots.calibration import Series, reliability_chart, risk_chart
-from moe.plots.results import confusion_chart, heat_chart, labels_chart
-from moe.report.blocks import Picture, Quote, Section, Table
+from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
+from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
+from moe.report.blocks import ReportFigure, TextExample, Section, ReportTable
 from moe.runs.findings import Findings, ExpertPredictions, EvaluatedRow
 
 MOST = 12
@@ -21,7 +21,7 @@ RELIABILITY = "On the diagonal, of answers with confidence .9 nine in ten are ri
 RISK = "Wrong answers among those kept, the surest first: how much is gained by not answering the others."
 
 
-def sections_of(found: Findings) -> Iterator[Section]:
+def build_sections(found: Findings) -> Iterator[Section]:
     """Every section, in the order of the page."""
     language = bool(found.card.get("language"))
     yield _data(found)
@@ -36,7 +36,7 @@ def sections_of(found: Findings) -> Iterator[Section]:
         yield _voices(found)
     yield Section(
         "What it is made of",
-        tables=[Table("", ["", "version or SHA-256"], list(found.provenance.items()), ("version or SHA-256",))],
+        tables=[ReportTable("", ["", "version or SHA-256"], list(found.provenance.items()), ("version or SHA-256",))],
     )
 
 
@@ -53,11 +53,11 @@ def _data(found: Findings) -> Section:
     note = "Rejected rows stand in rejected.csv beside the prepared ones, each with its reason."
     charts = _pictures(
         "data-labels",
-        labels_chart(found.data),
+        label_distribution_chart(found.data),
         "Shares of each label; rows in brackets.",
         "Bars: label shares by split.",
     )
-    return Section("Data", note, [Table("Rows of each task", head, rows)], charts)
+    return Section("Data", note, [ReportTable("Rows of each task", head, rows)], charts)
 
 
 def _counts(one: Mapping[str, Any]) -> list[str]:
@@ -78,7 +78,7 @@ def _figures(found: Findings) -> Section:
     if mean := found.report.get("mean"):
         rows.append(["mean", f"{found.report['rows']:,}", *_sure(mean), ""])
     note = "Labels of the row's own task. Intervals say how much hangs on these test rows."
-    return Section("Test figures", note, [Table(f"{found.model}, {found.report['routing_mode']} routing", head, rows)])
+    return Section("Test figures", note, [ReportTable(f"{found.model}, {found.report['routing_mode']} routing", head, rows)])
 
 
 def _sure(one: Mapping[str, Any]) -> list[str]:
@@ -103,7 +103,7 @@ def _questions(found: Findings) -> Section:
         + [_figure(one.get(name)) for name in ("macro_f1", "missing")]
         for task, one in found.questions["tasks"].items()
     ]
-    return Section("Questions", tables=[Table(f"{found.model}", head, rows)])
+    return Section("Questions", tables=[ReportTable(f"{found.model}", head, rows)])
 
 
 def _routing(found: Findings) -> Section:
@@ -118,12 +118,12 @@ def _routing(found: Findings) -> Section:
     note += "where 0 is one expert a text and 1 all alike."
     if routing.get("collapsed"):
         note += f" Hardly ever asked: {', '.join(routing['collapsed'])}."
-    drawn = heat_chart("mean share of each expert", routing["table"], "texts of", "expert")
+    drawn = heatmap_chart("mean share of each expert", routing["table"], "texts of", "expert")
     charts = _pictures("test-routing", drawn, "Each row sums to 100 %.", "Heat map: mean share by domain and expert.")
     return Section(
         "Routing",
         note,
-        [Table("Routing of test rows: mean share of each expert", ["texts of", *experts], cells)],
+        [ReportTable("Routing of test rows: mean share of each expert", ["texts of", *experts], cells)],
         charts,
     )
 
@@ -131,13 +131,13 @@ def _routing(found: Findings) -> Section:
 def _confusion(found: Findings) -> Section:
     if "tasks" not in found.report:
         return _without(found, "Confusion")
-    drawn = confusion_chart(found.report["tasks"])
+    drawn = confusion_matrix_chart(found.report["tasks"])
     caption = "Rows are the labels, columns what was said; figures are counts, the colour is the share of the row."
     tables = [_by_class(task, one) for task, one in found.report["tasks"].items() if "per_class" in one]
     return Section("Confusion", "", tables, _pictures("test-confusion", drawn, caption, "Heat maps: label by answer."))
 
 
-def _by_class(task: str, one: Mapping[str, Any]) -> Table:
+def _by_class(task: str, one: Mapping[str, Any]) -> ReportTable:
     names, counts = one["confusion"]["labels"], one["confusion"]["rows"]
     head = ["label", "precision", "recall", "F1", "rows", *(f"→ {name}" for name in names)]
     rows = [
@@ -149,7 +149,7 @@ def _by_class(task: str, one: Mapping[str, Any]) -> Table:
         + [str(count) for count in counts[i][: len(names)]]
         for i, name in enumerate(names)
     ]
-    return Table(f"{task}: by class", head, rows)
+    return ReportTable(f"{task}: by class", head, rows)
 
 
 def _honesty(found: Findings) -> Section:
@@ -176,7 +176,7 @@ def _honesty(found: Findings) -> Section:
         for split in ("validation", "test")
         if split in one
     ]
-    return Section(title, "", [Table("Calibration", head, rows, ("rows of",))], charts)
+    return Section(title, "", [ReportTable("Calibration", head, rows, ("rows of",))], charts)
 
 
 def _calibrated(folder: Path, name: str) -> bytes | None:
@@ -189,10 +189,10 @@ def _reliability(rows: Sequence[EvaluatedRow]) -> bytes:
 
 
 def _risk(rows: Sequence[EvaluatedRow]) -> bytes:
-    return risk_chart(_series(rows))
+    return risk_coverage_chart(_series(rows))
 
 
-def _series(rows: Sequence[EvaluatedRow]) -> dict[str, Series]:
+def _series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSeries]:
     tasks = {task: [one for one in rows if one.task == task] for task in dict.fromkeys(one.task for one in rows)}
     return {
         task: {"test": (np.array([one.confidence for one in some]), np.array([one.correct for one in some]))}
@@ -211,7 +211,7 @@ def _parts(found: Findings) -> Section:
     chart = found.folder.parent.parent / "ablation" / "ablation.png"
     drawn = chart.read_bytes() if chart.is_file() else None
     caption = "The difference from the full mixture; an interval that holds 0 shows none."
-    tables = [Table(f"{found.ablation.get('texts', '')} test texts", head, rows, ("shows",))]
+    tables = [ReportTable(f"{found.ablation.get('texts', '')} test texts", head, rows, ("shows",))]
     return Section(title, "", tables, _pictures("ablation", drawn, caption, "Bars: what each part is worth."))
 
 
@@ -231,7 +231,7 @@ def _errors(found: Findings) -> Section:
     wrong = sorted((one for one in found.rows if not one.correct), key=lambda one: -one.confidence)
     note = f"{len(wrong):,} of {len(found.rows):,} labelled test rows are wrong; these {min(MOST, len(wrong))} were "
     note += "the surest. Some are the label's mistake, not the model's."
-    return Section(title, note, quotes=[Quote(one.text, _said(one)) for one in wrong[:MOST]])
+    return Section(title, note, quotes=[TextExample(one.text, _said(one)) for one in wrong[:MOST]])
 
 
 def _said(one: EvaluatedRow) -> list[str]:
@@ -248,7 +248,7 @@ def _voices(found: Findings) -> Section:
     table = {task: _worth([one for one in found.expert_predictions if one.row.task == task], names) for task in _tasks(found.expert_predictions)}
     share = len(apart) / len(found.expert_predictions)
     note = f"On {share:.1%} of {len(found.expert_predictions):,} labelled test rows not all experts say the same."
-    drawn = heat_chart("accuracy of each expert alone", table, "texts of", "expert")
+    drawn = heatmap_chart("accuracy of each expert alone", table, "texts of", "expert")
     caption = "Each expert with all gates on it; the row's own expert should be the best of its row."
     charts = _pictures("test-experts", drawn, caption, "Heat map: accuracy by task and expert.")
     head = ["texts of", "mixture", *names]
@@ -258,8 +258,8 @@ def _voices(found: Findings) -> Section:
         for task, shares in table.items()
     ]
     shown = sorted(apart, key=lambda one: (-one.distinct_labels, one.row.confidence))[:MOST]
-    quotes = [Quote(one.row.text, [*_said(one.row), *_each(one)]) for one in shown]
-    return Section(title, note, [Table("Accuracy, expert by expert", head, rows)], charts, quotes)
+    quotes = [TextExample(one.row.text, [*_said(one.row), *_each(one)]) for one in shown]
+    return Section(title, note, [ReportTable("Accuracy, expert by expert", head, rows)], charts, quotes)
 
 
 def _tasks(rows: Sequence[ExpertPredictions]) -> list[str]:
@@ -274,5 +274,5 @@ def _each(one: ExpertPredictions) -> list[str]:
     return [f"{name}: {label} {probability:.2f}" for name, (label, probability) in one.experts.items()]
 
 
-def _pictures(name: str, png: bytes | None, caption: str, alt: str) -> list[Picture]:
-    return [Picture("", name, caption, png, alt)] if png else []
+def _pictures(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
+    return [ReportFigure("", name, caption, png, alt)] if png else []

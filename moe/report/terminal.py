@@ -119,10 +119,10 @@ def _figures_table(report: Mapping[str, Any]) -> Table:
 
 
 def _sure_figures(one: Mapping[str, Any]) -> list[Text]:
-    return [part for name in ("accuracy", "macro_f1") for part in (_figure(one[name]), ends(one[f"{name}_interval"]))]
+    return [part for name in ("accuracy", "macro_f1") for part in (_figure(one[name]), format_interval(one[f"{name}_interval"]))]
 
 
-def ends(interval: Sequence[float]) -> Text:
+def format_interval(interval: Sequence[float]) -> Text:
     """An interval's two ends."""
     return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 

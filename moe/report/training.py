@@ -14,11 +14,11 @@ from moe.runs.best import RESULT
 from moe.runs.reader import SUMMARY, RunLogs
 from moe.runs.training_log import Trajectory
 
-Figures = dict[str, dict[str, dict[str, float]]]
+ModelMetrics = dict[str, dict[str, dict[str, float]]]
 
 
-def numbers(runs: Sequence[RunLogs]) -> dict[str, Any]:
-    """All figures of one run, or of two beside each other, as JSON; what is missing is null, or told in `left_out`."""
+def build_training_report(runs: Sequence[RunLogs]) -> dict[str, Any]:
+    """All figures of one run, or of two beside each other, as JSON; what is missing is null, or told in `list_omissions`."""
     run = runs[0]
     return {
         "run": str(run.folder),
@@ -30,11 +30,11 @@ def numbers(runs: Sequence[RunLogs]) -> dict[str, Any]:
         "losses": [row for name in stage_names(runs) for row in loss_rows(runs, name)],
         "weights": {name: _weights(found) for name, found in run.stages.items()},
         "evaluations": {name: found.evaluations for name, found in run.stages.items()},
-        "validation": {one.label: validation_figures(one) for one in runs},
+        "validation": {one.label: validation_metrics(one) for one in runs},
         "test": {one.label: one.summary.get("figures", {}) for one in runs},
         "routing": run.summary.get("routing"),
-        "measured": [row for one in runs for row in measured_rows(one)],
-        "left_out": left_out(runs),
+        "measured": [row for one in runs for row in evaluation_rows(one)],
+        "left_out": list_omissions(runs),
     }
 
 
@@ -98,12 +98,12 @@ def _weights(found: Trajectory) -> dict[str, list[float]]:
     return {name: epoch_means(found, name)[1].tolist() for name in names}
 
 
-def validation_figures(run: RunLogs) -> Figures:
+def validation_metrics(run: RunLogs) -> ModelMetrics:
     """Accuracy and macro-F1 of each mixture by task, from `result.json`."""
-    return {model: by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
+    return {model: metrics_by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
 
 
-def by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """`TASK_accuracy` and `TASK_macro_f1` as figures by task, the mean last."""
     figures: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
@@ -115,7 +115,7 @@ def by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return figures | ({"mean": mean} if mean and len(figures) > 1 else {})
 
 
-def measured_rows(run: RunLogs) -> list[dict[str, Any]]:
+def evaluation_rows(run: RunLogs) -> list[dict[str, Any]]:
     """What `moe evaluate` and `moe run` measured last of each model."""
     return [
         {
@@ -131,7 +131,7 @@ def measured_rows(run: RunLogs) -> list[dict[str, Any]]:
     ]
 
 
-def left_out(runs: Sequence[RunLogs]) -> list[str]:
+def list_omissions(runs: Sequence[RunLogs]) -> list[str]:
     """A sentence for each thing that a report would hold, had it been there."""
     said = []
     for run in runs:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import os_errors_as_faults
+from moe.extras import require
 from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
-from moe.sweep.grid import Plan, Values, told
-from moe.sweep.summary import shortly
+from moe.sweep.grid import SweepPlan, Values, format_value
+from moe.sweep.summary import format_settings
 
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
 LEVELS = ("#000000", "#777777")
@@ -35,27 +36,27 @@ class Axis:
 
     def at(self, settings: Values) -> float | None:
         """The number of a point; None where it has none."""
-        return numbers_of({key: settings.get(key) for key in self.keys}).get(self.label)
+        return numeric_values({key: settings.get(key) for key in self.keys}).get(self.label)
 
 
-def numbers_of(values: Values, prefix: str = "") -> dict[str, float]:
+def numeric_values(values: Values, prefix: str = "") -> dict[str, float]:
     """The numbers in a mapping, by dotted name."""
     found: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= numbers_of(value, f"{prefix}{key}.")
+            found |= numeric_values(value, f"{prefix}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[f"{prefix}{key}"] = float(value)
     return found
 
 
-def axes(plan: Plan) -> list[Axis]:
+def chart_axes(plan: SweepPlan) -> list[Axis]:
     """The numeric settings of a sweep, each with those that are joined to it."""
     found = []
     for values in plan.axes():
         seen: dict[str, set[float]] = {}
         for one in values:
-            for name, value in numbers_of(one).items():
+            for name, value in numeric_values(one).items():
                 seen.setdefault(name, set()).add(value)
         if moving := [name for name, numbers in seen.items() if len(numbers) > 1]:
             found.append(Axis(moving[0], tuple(values[0])))
@@ -63,16 +64,16 @@ def axes(plan: Plan) -> list[Axis]:
     return found + [Axis(key, (key,)) for key in ranges]
 
 
-def draw(plan: Plan, content: Mapping[str, Any], out: Path) -> list[Path]:
+def draw_charts(plan: SweepPlan, content: Mapping[str, Any], out: Path) -> list[Path]:
     """One PNG for each numeric setting; none where no setting is a number.
 
     Raises:
         Fault: when the folder cannot be written.
     """
     drawn = []
-    for axis in axes(plan):
+    for axis in chart_axes(plan):
         target = out / f"{axis.label}.png"
-        lines = [Line("", content["points"])] if plan.settings.search else lines_of(axis, content)
+        lines = [Line("", content["points"])] if plan.settings.search else group_lines(axis, content)
         with os_errors_as_faults(out):
             _picture(axis, content, lines, target, joined=plan.settings.search is None)
         drawn.append(target)
@@ -96,21 +97,21 @@ class Line:
         return [row for row in self.rows if axis.at(row["settings"]) is None]
 
 
-def lines_of(axis: Axis, content: Mapping[str, Any]) -> list[Line]:
+def group_lines(axis: Axis, content: Mapping[str, Any]) -> list[Line]:
     """The points sorted into lines by all settings beside the axis."""
     groups: dict[str, list[Row]] = {}
     for row in content["points"]:
         others = {k: v for k, v in row["settings"].items() if k in content["varying"] and k not in axis.keys}
-        groups.setdefault(shortly(others), []).append(row)
+        groups.setdefault(format_settings(others), []).append(row)
     return [Line(label, rows) for label, rows in groups.items()]
 
 
 def _picture(axis: Axis, content: Mapping[str, Any], lines: Sequence[Line], target: Path, joined: bool) -> None:
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     rows = content["points"]
     panels = [name for name in PANELS if any(name in row["test"] or name in row["validation"] for row in rows)]
-    figure = Figure(figsize=(4.4 * (len(panels) + 1), 4.4), layout="constrained")
+    figure = figure_type(figsize=(4.4 * (len(panels) + 1), 4.4), layout="constrained")
     places = figure.subplots(1, len(panels) + 1)
     stroke = {"validation": "--", "test": "-", "seconds": "-"} if joined else {}
     for line, colour in zip(lines, cycle(COLOURS), strict=False):
@@ -173,7 +174,7 @@ def _dress(place: Any, axis: Axis, rows: Sequence[Row]) -> None:
     if numbers and numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
         place.set_xscale("log")
     if len(numbers) <= MOST_TICKS:
-        place.set_xticks(numbers, [told(at) for at in numbers])
+        place.set_xticks(numbers, [format_value(at) for at in numbers])
         place.minorticks_off()
     place.grid(color="0.92")
     place.spines[["top", "right"]].set_visible(False)
@@ -182,20 +183,20 @@ def _dress(place: Any, axis: Axis, rows: Sequence[Row]) -> None:
 
 def _legend(figure: Any, axis: Axis, lines: Sequence[Line], joined: bool) -> None:
     """Below the panels, so that it covers nothing: colours for what else differs, strokes for the split."""
-    from matplotlib.lines import Line2D  # as above
+    line_type = require("matplotlib.lines", "report").Line2D
 
     grey: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5}
     handles: list[Any] = [
-        Line2D([], [], linestyle="--" if joined else "none", markerfacecolor="white", label="validation", **grey),
-        Line2D([], [], linestyle="-" if joined else "none", label="test", **grey),
+        line_type([], [], linestyle="--" if joined else "none", markerfacecolor="white", label="validation", **grey),
+        line_type([], [], linestyle="-" if joined else "none", label="test", **grey),
     ]
     if len(lines) > 1:
         pairs = zip(lines, cycle(COLOURS), strict=False)
-        handles += [Line2D([], [], color=colour, marker="o", markersize=5, label=one.label) for one, colour in pairs]
+        handles += [line_type([], [], color=colour, marker="o", markersize=5, label=one.label) for one, colour in pairs]
     for line in lines:
         for row, colour in zip(line.beside(axis), cycle(LEVELS), strict=False):
             own = {key: row["settings"][key] for key in axis.keys}
-            handles.append(Line2D([], [], color=colour, label=", ".join(filter(None, (shortly(own), line.label)))))
+            handles.append(line_type([], [], color=colour, label=", ".join(filter(None, (format_settings(own), line.label)))))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=3)
 
 

@@ -20,7 +20,7 @@ from moe.config.messages import format_error
 from moe.config.preflight import check_config
 from moe.config.run import ConfigFault, RunSettings, find_config, load_run, apply_override
 from moe.config.yaml import read_yaml
-from moe.sweep.settings import Range, SweepSettings, names_in
+from moe.sweep.settings import SearchRange, SweepSettings, split_keys
 
 OWN_KEYS = ("run", "until", "over", "seeds", "search")
 Values = dict[str, Any]
@@ -28,7 +28,7 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Point:
+class Trial:
     """One combination of values.
 
     Args:
@@ -50,7 +50,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep, checked.
 
     Args:
@@ -70,7 +70,7 @@ class Plan:
     def axes(self) -> list[list[Values]]:
         """The values of each key of `over`, joined keys opened."""
         return [
-            [dict(zip(names_in(key), one, strict=True)) if "," in key else {key: one} for one in values]
+            [dict(zip(split_keys(key), one, strict=True)) if "," in key else {key: one} for one in values]
             for key, values in self.settings.over.items()
         ]
 
@@ -81,16 +81,16 @@ class Plan:
     def corners(self) -> list[Values]:
         """The two ends of a search's ranges with every combination beside them: what is checked before it starts."""
         ranges = self.settings.search.ranges if self.settings.search else {}
-        ends = ({key: number(one, end) for key, one in ranges.items()} for end in ("low", "high"))
+        ends = ({key: range_end(one, end) for key, one in ranges.items()} for end in ("low", "high"))
         return [values | end for end in ends for values in self.grid()]
 
-    def points(self, all_values: Sequence[Values]) -> list[Point]:
+    def points(self, all_values: Sequence[Values]) -> list[Trial]:
         """Points of these values.
 
         Raises:
             ConfigFault: with every fault of every point at once, each told once.
         """
-        found: list[Point] = []
+        found: list[Trial] = []
         faults: dict[str, None] = {}
         for values in all_values:
             try:
@@ -101,7 +101,7 @@ class Plan:
             raise ConfigFault(self.source, list(faults))
         return found
 
-    def point(self, values: Values) -> Point:
+    def point(self, values: Values) -> Trial:
         """One point, its config checked.
 
         Raises:
@@ -115,7 +115,7 @@ class Plan:
         content = run.model_dump(mode="json", exclude={"seed"}) | {"until": self.settings.until}
         content |= {"only": self.domains_of(run)} if self.settings.until == "expert" else {}
         special = {key: value for key, value in values.items() if key in self.varying()}
-        return Point(values, run, slug(special), short_hash(content))
+        return Trial(values, run, slug(special), short_hash(content))
 
     def _disagreements(self, run: RunSettings) -> Iterator[str]:
         if self.settings.until == "shared" and run.shared is None:
@@ -133,12 +133,12 @@ class Plan:
         keys = [name for axis in self.axes() if len(axis) > 1 for name in axis[0]]
         return keys + ([] if self.settings.search is None else list(self.settings.search.ranges))
 
-    def seeds_of(self, point: Point) -> tuple[int, ...]:
+    def seeds_of(self, point: Trial) -> tuple[int, ...]:
         """The seeds that a point is trained from."""
         return self.settings.seeds or (point.run.seed,)
 
 
-def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) -> Plan:
+def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) -> SweepPlan:
     """Read a sweep file, or a run's config with `over` alone.
 
     Args:
@@ -158,7 +158,7 @@ def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) ->
         settings = SweepSettings.model_validate(raw)
     except ValidationError as error:
         raise ConfigFault(str(path), [_sentence(one) for one in error.errors()]) from error
-    return Plan(found.stem, str(path), settings, _config_of(settings, found), tuple(sets))
+    return SweepPlan(found.stem, str(path), settings, _config_of(settings, found), tuple(sets))
 
 
 def is_sweep(path: Path) -> bool:
@@ -207,11 +207,11 @@ def _add(raw: Values, one: str) -> None:
         return
     taken = raw.get("over") if isinstance(raw.get("over"), dict) else {}
     assert taken is not None
-    replaced = set(names_in(key))
-    raw["over"] = {k: v for k, v in taken.items() if not replaced & set(names_in(str(k)))} | {key: read["values"]}
+    replaced = set(split_keys(key))
+    raw["over"] = {k: v for k, v in taken.items() if not replaced & set(split_keys(str(k)))} | {key: read["values"]}
 
 
-def number(one: Range, end: Literal["low", "high"]) -> float | int:
+def range_end(one: SearchRange, end: Literal["low", "high"]) -> float | int:
     """An end of a range, a whole number where it asks for such."""
     value: float = getattr(one, end)
     return int(value) if one.whole else value
@@ -222,16 +222,16 @@ def as_yaml(value: Any) -> str:
     return str(yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True)).strip()[1:-1]
 
 
-def told(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for people: short numbers, mappings without braces."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {told(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def slug(values: Mapping[str, Any]) -> str:
     """Values as a folder's name, at most 60 letters: r-8_alpha-8."""
-    parts = (f"{key.rpartition('.')[2]}-{told(value)}" for key, value in values.items())
+    parts = (f"{key.rpartition('.')[2]}-{format_value(value)}" for key, value in values.items())
     return re.sub(r"[^\w.]+", "-", "_".join(parts))[:60].strip("-_.") or "point"
 
 

@@ -14,11 +14,12 @@ from experts.atomic_io import os_errors_as_faults, write_json
 from experts.errors import Fault
 from moe.console import info
 from moe.data.writers import open_writer
-from moe.sweep.charts import draw
-from moe.sweep.grid import Plan, Point, Values, read_plan, told
-from moe.sweep.search import search, tried
-from moe.sweep.summary import flat, summarise
-from moe.sweep.trials import Result, do_point, finished, quality, workspace_of
+from moe.extras import check_extra
+from moe.sweep.charts import draw_charts
+from moe.sweep.grid import SweepPlan, Trial, Values, read_plan, format_value
+from moe.sweep.search import run_search, completed_values
+from moe.sweep.summary import flatten_row, summarise
+from moe.sweep.trials import TrialResult, run_trial, is_finished, selection_score, trial_workspace
 
 RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
 
@@ -27,31 +28,31 @@ RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
 class _Sweep:
     """A sweep under way."""
 
-    plan: Plan
+    plan: SweepPlan
     out: Path
     total: int
-    points: dict[str, Point] = field(default_factory=dict)
-    results: dict[tuple[str, int], Result] = field(default_factory=dict)
+    points: dict[str, Trial] = field(default_factory=dict)
+    results: dict[tuple[str, int], TrialResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
-    def do(self, point: Point) -> float | None:
+    def do(self, point: Trial) -> float | None:
         """A point from every seed; its mean quality on validation rows, None where training failed."""
         self.points[point.key] = point
         found = [self._seed(point, seed) for seed in self.plan.seeds_of(point)]
-        good = [quality(one["validation"]) for one in found if one is not None]
+        good = [selection_score(one["validation"]) for one in found if one is not None]
         return float(np.mean(good)) if len(good) == len(found) else None
 
-    def _seed(self, point: Point, seed: int) -> Result | None:
+    def _seed(self, point: Trial, seed: int) -> TrialResult | None:
         if (point.key, seed) in self.results:  # a search may draw a point twice
             return self.results[point.key, seed]
-        work = workspace_of(self.plan, point, seed, self.out)
-        known = finished(work)
+        work = trial_workspace(self.plan, point, seed, self.out)
+        known = is_finished(work)
         info(
-            f"{self._place()}: {told(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}"
+            f"{self._place()}: {format_value(point.values)}, seed {seed}{': finished before, kept' if known else self._left()}"
         )
         try:
-            result = do_point(self.plan, point, seed, self.out)
+            result = run_trial(self.plan, point, seed, self.out)
         except Fault as fault:
             info(f"failed: {fault}")
             self.failed[f"{point.key}/seed-{seed}"] = str(fault)
@@ -78,7 +79,7 @@ class _Sweep:
                 writer.write(one)
 
 
-def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: Sequence[str] = ()) -> dict[str, Any]:
+def run_sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: Sequence[str] = ()) -> dict[str, Any]:
     """Train and measure every point of a sweep file; write its results, its table and its charts.
 
     Args:
@@ -95,6 +96,7 @@ def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: S
             could be trained.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
+    check_extra("report")  # the charts are drawn last
     plan = read_plan(path, sets, over)
     out = out or Path("runs") / "sweeps" / plan.name
     points = plan.points(plan.corners() if plan.settings.search else plan.grid())
@@ -106,20 +108,20 @@ def sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: S
     return _finish(done)
 
 
-def _grid(plan: Plan, out: Path, points: Sequence[Point]) -> _Sweep:
+def _grid(plan: SweepPlan, out: Path, points: Sequence[Trial]) -> _Sweep:
     done = _Sweep(plan, out, sum(len(plan.seeds_of(point)) for point in points))
     for point in points:
         done.do(point)
     return done
 
 
-def _search(plan: Plan, out: Path) -> _Sweep:
+def _search(plan: SweepPlan, out: Path) -> _Sweep:
     assert plan.settings.search is not None
     done = _Sweep(plan, out, plan.settings.search.trials * max(1, len(plan.settings.seeds)))
-    before: list[Values] = tried(plan, out)
+    before: list[Values] = completed_values(plan, out)
     for values in before:
         done.do(plan.point(values))
-    search(plan, out, lambda values: done.do(plan.point(values)))
+    run_search(plan, out, lambda values: done.do(plan.point(values)))
     return done
 
 
@@ -128,7 +130,7 @@ def _finish(done: _Sweep) -> dict[str, Any]:
     content |= {"failed": done.failed, "folder": str(done.out)}
     with open_writer(done.out / TABLE) as writer:
         for row in content["points"]:
-            writer.write(flat(row))
-    content["charts"] = [str(chart) for chart in draw(done.plan, content, done.out)]
+            writer.write(flatten_row(row))
+    content["charts"] = [str(chart) for chart in draw_charts(done.plan, content, done.out)]
     write_json(done.out / SUMMARY, content)
     return content

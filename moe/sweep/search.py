@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experts.atomic_io import os_errors_as_faults
-from experts.errors import Fault
-from moe.sweep.grid import Plan, Values, as_yaml, number, short_hash
+from moe.extras import require
+from moe.sweep.grid import SweepPlan, Values, as_yaml, range_end, short_hash
 from moe.sweep.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 JOURNAL = "study.journal"
-Worth = Callable[[Values], float | None]
-Tell = Callable[[float | None], None]
+Objective = Callable[[Values], float | None]
+ReportScore = Callable[[float | None], None]
 
 
-def search(plan: Plan, out: Path, worth: Worth) -> None:
+def run_search(plan: SweepPlan, out: Path, worth: Objective) -> None:
     """Try as many points as the sweep asks for, those of earlier calls counted in.
 
     Args:
@@ -42,30 +42,25 @@ def search(plan: Plan, out: Path, worth: Worth) -> None:
         _tell(study, trial.number, worth(_draw(plan, trial)))
 
 
-def tried(plan: Plan, out: Path) -> list[Values]:
+def completed_values(plan: SweepPlan, out: Path) -> list[Values]:
     """The values of every trial so far that did not fail."""
     return [_values(plan, trial.params) for trial in _done(_study(plan, out)) if trial.value is not None]
 
 
-def _study(plan: Plan, out: Path) -> "Study":
-    try:
-        import optuna  # an extra, and slow to import
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise Fault(
-            "Optuna, which a search needs", "none installed", "install it: pip install 'finmoe[sweep]'"
-        ) from error
+def _study(plan: SweepPlan, out: Path) -> "Study":
+    optuna = require("optuna", "sweep")
+    storages = require("optuna.storages", "sweep")
+    journal = require("optuna.storages.journal", "sweep")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(out / JOURNAL)))
+        storage = storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
         study = optuna.create_study(storage=storage, study_name=_name(plan), direction="maximize", load_if_exists=True)
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a study that goes on draws what is new
     return study
 
 
-def _name(plan: Plan) -> str:
+def _name(plan: SweepPlan) -> str:
     """One journal holds a study for each thing searched, so that no trial is told of another config's."""
     said = plan.settings.model_dump(mode="json", exclude={"run": True, "search": {"trials"}})
     corners = [one.key for one in plan.points(plan.corners())]
@@ -78,10 +73,10 @@ def _done(study: "Study") -> list[Any]:
     return [one for one in study.trials if one.state in (TrialState.COMPLETE, TrialState.FAIL)]
 
 
-def _left_over(plan: Plan, study: "Study") -> list[tuple[Values, Tell]]:
+def _left_over(plan: SweepPlan, study: "Study") -> list[tuple[Values, ReportScore]]:
     """Trials that were under way when an earlier call was stopped; those not drawn to the end are given up."""
     done = {one.number for one in _done(study)}
-    found: list[tuple[Values, Tell]] = []
+    found: list[tuple[Values, ReportScore]] = []
     for one in study.trials:
         if one.number in done:
             continue
@@ -98,13 +93,13 @@ def _tell(study: "Study", trial: int, value: float | None) -> None:
     study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
-def _drawn(plan: Plan) -> list[str]:
+def _drawn(plan: SweepPlan) -> list[str]:
     """The names that Optuna draws: the ranges, and the keys of `over` with more than one value."""
     assert plan.settings.search is not None
     return [*plan.settings.search.ranges, *(key for key, values in plan.settings.over.items() if len(values) > 1)]
 
 
-def _draw(plan: Plan, trial: "Trial") -> Values:
+def _draw(plan: SweepPlan, trial: "Trial") -> Values:
     settings = plan.settings.search
     assert settings is not None
     params: Values = {key: _number(settings, key, trial) for key in settings.ranges}
@@ -118,7 +113,7 @@ def _number(settings: SearchSettings, key: str, trial: "Trial") -> float | int:
     one = settings.ranges[key]
     if one.whole:
         return trial.suggest_int(key, int(one.low), int(one.high), log=one.log)
-    return trial.suggest_float(key, float(number(one, "low")), float(number(one, "high")), log=one.log)
+    return trial.suggest_float(key, float(range_end(one, "low")), float(range_end(one, "high")), log=one.log)
 
 
 def _words(values: Sequence[Any]) -> list[str]:
@@ -126,7 +121,7 @@ def _words(values: Sequence[Any]) -> list[str]:
     return [as_yaml(value) for value in values]
 
 
-def _values(plan: Plan, params: Values) -> Values:
+def _values(plan: SweepPlan, params: Values) -> Values:
     """Drawn parameters as settings."""
     found: Values = {}
     for (key, values), axis in zip(plan.settings.over.items(), plan.axes(), strict=True):

@@ -19,16 +19,16 @@ def _different(values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def numbers(value: Any) -> Any:
+def parse_numbers(value: Any) -> Any:
     """The value with words such as 1e-4, which YAML 1.1 reads as text, as numbers."""
     if isinstance(value, dict):
-        return {key: numbers(inner) for key, inner in value.items()}
+        return {key: parse_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [numbers(inner) for inner in value]
+        return [parse_numbers(inner) for inner in value]
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
-class Range(BaseModel):
+class SearchRange(BaseModel):
     """Where a searched number lies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +55,7 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trials: int = Field(20, ge=1, description="points to try; more finds better ones and takes longer")
-    ranges: dict[str, Range] = Field({}, description="numbers to look for, by dotted setting")
+    ranges: dict[str, SearchRange] = Field({}, description="numbers to look for, by dotted setting")
 
 
 class SweepSettings(BaseModel):
@@ -79,12 +79,12 @@ class SweepSettings(BaseModel):
     @field_validator("over", mode="before")
     @classmethod
     def _as_numbers(cls, over: Any) -> Any:
-        return numbers(over)
+        return parse_numbers(over)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         ranges = [] if self.search is None else list(self.search.ranges)
-        keys = [name for key in self.over for name in names_in(key)] + ranges
+        keys = [name for key in self.over for name in split_keys(key)] + ranges
         if not keys:
             raise ValueError("nothing to sweep: name settings under over, or ranges under search")
         if "seed" in keys:
@@ -99,12 +99,12 @@ class SweepSettings(BaseModel):
 
 
 def _check_lengths(key: str, values: Sequence[Any]) -> None:
-    count = len(names_in(key))
+    count = len(split_keys(key))
     bad = next((one for one in values if count > 1 and not (isinstance(one, list) and len(one) == count)), None)
     if bad is not None:
         raise ValueError(f"{key} joins {count} settings, so each value is a list of {count}, found {bad!r}")
 
 
-def names_in(key: str) -> list[str]:
+def split_keys(key: str) -> list[str]:
     """The settings of a key of `over`, which may join several by commas."""
     return [name.strip() for name in key.split(",")]

@@ -12,28 +12,28 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moe.console import Table
-from moe.sweep.grid import Plan, Point, told
-from moe.sweep.trials import LABEL_FIGURES, SCORE_FIGURES, Result, quality
+from moe.sweep.grid import SweepPlan, Trial, format_value
+from moe.sweep.trials import LABEL_FIGURES, SCORE_FIGURES, TrialResult, selection_score
 
 COSTS = ("seconds", "peak_mib")
 NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE"}
 SHOWN = (("validation", "macro_f1"), *(("test", name) for name in NAMES))
 SHORT = {"validation": "valid.", "test": "test"}
-Spread = dict[str, float | None]
+MeanSd = dict[str, float | None]
 
 
-def spread(values: Sequence[float]) -> Spread:
+def mean_and_sd(values: Sequence[float]) -> MeanSd:
     """Mean, and sample standard deviation, None for one value."""
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def summarise(plan: Plan, points: Sequence[Point], results: Sequence[Result]) -> dict[str, Any]:
+def summarise(plan: SweepPlan, points: Sequence[Trial], results: Sequence[TrialResult]) -> dict[str, Any]:
     """Each point over its seeds.
 
     Returns:
         `name`, `until`, `varying` (the settings that differ), `best` (the key of the point with the best mean
         validation macro-F1, or the least MSE where nothing has labels), and `points`: `point`, `settings`, `seeds`,
-        `parameters`, `quality`, `seconds`, `peak_mib`, and under `validation` and `test` the mean and sd of every
+        `parameters`, `selection_score`, `seconds`, `peak_mib`, and under `validation` and `test` the mean and sd of every
         figure. Points without a result are left out.
     """
     rows = []
@@ -46,22 +46,22 @@ def summarise(plan: Plan, points: Sequence[Point], results: Sequence[Result]) ->
     return head | {"best": best, "points": rows}
 
 
-def _row(point: Point, own: Sequence[Result]) -> dict[str, Any]:
+def _row(point: Trial, own: Sequence[TrialResult]) -> dict[str, Any]:
     row: dict[str, Any] = {"point": point.key, "settings": point.values, "seeds": [one["seed"] for one in own]}
-    row |= {"parameters": own[0]["parameters"], "quality": float(np.mean([quality(one["validation"]) for one in own]))}
+    row |= {"parameters": own[0]["parameters"], "quality": float(np.mean([selection_score(one["validation"]) for one in own]))}
     for name in COSTS:
         known = [one[name] for one in own if one[name] is not None]
-        row[name] = spread(known) if known else None
+        row[name] = mean_and_sd(known) if known else None
     for split in ("validation", "test"):
         known_names = [name for name in (*LABEL_FIGURES, *SCORE_FIGURES) if all(name in one[split] for one in own)]
-        row[split] = {name: spread([one[split][name] for one in own]) for name in known_names}
+        row[split] = {name: mean_and_sd([one[split][name] for one in own]) for name in known_names}
     return row
 
 
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A point as a line of `sweep.csv`: settings, then figures as `test.macro_f1.mean`."""
     rest = {key: value for key, value in row.items() if key not in ("settings", "seeds", "point")}
-    settings = {key: value if isinstance(value, int | float | str) else told(value) for key, value in _settings(row)}
+    settings = {key: value if isinstance(value, int | float | str) else format_value(value) for key, value in _settings(row)}
     return {"point": row["point"], **settings, "seeds": len(row["seeds"]), **rest}
 
 
@@ -87,19 +87,19 @@ def sweep_view(content: Mapping[str, Any]) -> RenderableType:
 
 def _cells(row: Mapping[str, Any], content: Mapping[str, Any], figures: Sequence[tuple[str, str]]) -> list[str]:
     values = {one: row["settings"][one] for one in content["varying"]}
-    point = ("★ " if row["point"] == content["best"] else "  ") + shortly(values)
+    point = ("★ " if row["point"] == content["best"] else "  ") + format_settings(values)
     shown = [_shown(row[split].get(name), 4 if name == "mse" else 3) for split, name in figures]
     weights = f"{row['parameters'] / 1e6:.2f} M"
     return [point, *shown, weights, _shown(row["seconds"], 0), _shown(row["peak_mib"], 0)]
 
 
-def shortly(values: Mapping[str, Any]) -> str:
+def format_settings(values: Mapping[str, Any]) -> str:
     """Settings in a line, by the last part of their names; empty mappings left out."""
     parts = {key.rpartition(".")[2]: value for key, value in values.items() if value != {}}
-    return told(parts if len(parts) == sum(value != {} for value in values.values()) else values)
+    return format_value(parts if len(parts) == sum(value != {} for value in values.values()) else values)
 
 
-def _shown(one: Spread | None, digits: int) -> str:
+def _shown(one: MeanSd | None, digits: int) -> str:
     if one is None:
         return "–"
     return f"{one['mean']:.{digits}f}" + ("" if one["sd"] is None else f" ±{one['sd']:.{digits}f}")

@@ -20,16 +20,16 @@ from moe.model.mixture import Mixture
 from moe.profiling import Cost, measure_cost
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.sweep.grid import Plan, Point, short_hash
+from moe.sweep.grid import SweepPlan, Trial, short_hash
 from moe.training.steps import merge_experts, train_domain, train_router, train_shared
 
 MEASURED, SPENT = "measured.json", "spent.json"
 LABEL_FIGURES = ("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1")
 SCORE_FIGURES = ("mse", "mae", "rmse", "r2")
-Result = dict[str, Any]
+TrialResult = dict[str, Any]
 
 
-def workspace_of(plan: Plan, point: Point, seed: int, out: Path) -> Workspace:
+def trial_workspace(plan: SweepPlan, point: Trial, seed: int, out: Path) -> Workspace:
     """The folder of a point and seed; points whose data settings agree share their prepared rows."""
     data = point.run.model_dump(mode="json", include={"data", "sample", "domains"})
     run = point.run.model_copy(update={"seed": seed})
@@ -37,12 +37,12 @@ def workspace_of(plan: Plan, point: Point, seed: int, out: Path) -> Workspace:
     return Workspace(run, folder / f"seed-{seed}", out / "rows" / short_hash(data))
 
 
-def finished(work: Workspace) -> bool:
+def is_finished(work: Workspace) -> bool:
     """Whether the point was measured before from this seed."""
     return (work.out / MEASURED).is_file()
 
 
-def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
+def run_trial(plan: SweepPlan, point: Trial, seed: int, out: Path) -> TrialResult:
     """Train and measure a point from one seed, or take what is there.
 
     Returns:
@@ -53,9 +53,9 @@ def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
         Fault: when its data or its training go wrong.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    work = workspace_of(plan, point, seed, out)
-    said: Result = {"point": point.key, "settings": point.values, "seed": seed}
-    if finished(work):
+    work = trial_workspace(plan, point, seed, out)
+    said: TrialResult = {"point": point.key, "settings": point.values, "seed": seed}
+    if is_finished(work):
         return read_json(work.out / MEASURED) | said
     until, domains = plan.settings.until, plan.domains_of(point.run)
     for name in domains if until == "expert" else point.run.domains:
@@ -63,7 +63,7 @@ def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
     with _paid(work.out / SPENT):
         _train(work, until, domains)
     shutil.rmtree(work.out / "cache", ignore_errors=True)
-    result = said | measure(work, until, domains) | read_json(work.out / SPENT)
+    result = said | evaluate_trial(work, until, domains) | read_json(work.out / SPENT)
     write_json(work.out / MEASURED, result)
     return result
 
@@ -71,7 +71,7 @@ def do_point(plan: Plan, point: Point, seed: int, out: Path) -> Result:
 @contextmanager
 def _paid(path: Path) -> Iterator[None]:
     """Add what the block costs to a file, so that a point that is stopped and gone on with costs the sum."""
-    before: Result = read_json(path) if path.is_file() else {"seconds": 0.0, "peak_mib": None}
+    before: TrialResult = read_json(path) if path.is_file() else {"seconds": 0.0, "peak_mib": None}
     cost = Cost()
     try:
         with measure_cost(cost):
@@ -97,19 +97,19 @@ def _train(work: Workspace, until: str, domains: Sequence[str]) -> None:
         train_router(work, resume=True)
 
 
-def measure(work: Workspace, until: str, domains: Sequence[str]) -> Result:
+def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> TrialResult:
     """Figures on validation and test rows, means over tasks; and the weights that learned."""
     tasks: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     scores: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     parameters = 0
     for model, template, length, names in _models(work, until, domains):
-        parameters += learned(model)
+        parameters += count_trained_parameters(model)
         for split in tasks:
             if len(rows := work.rows(split, names)):
                 report, _ = evaluate(model, rows, template, length)
                 tasks[split] |= report["tasks"]
                 scores[split] |= report["scores"]
-    return {split: figures(tasks[split], scores[split]) for split in tasks} | {"parameters": parameters}
+    return {split: average_figures(tasks[split], scores[split]) for split in tasks} | {"parameters": parameters}
 
 
 def _models(work: Workspace, until: str, domains: Sequence[str]) -> Iterator[tuple[Mixture, str, int, list[str]]]:
@@ -124,7 +124,7 @@ def _models(work: Workspace, until: str, domains: Sequence[str]) -> Iterator[tup
         yield model, run.template, run.backbone.max_length, answers
 
 
-def learned(model: Mixture) -> int:
+def count_trained_parameters(model: Mixture) -> int:
     """Weights that are trained: of the experts (a lone one's own), the heads and the router."""
     names = [model.active_expert] if model.active_expert else list(model.bank.adapters)
     experts = sum(one.numel() for name in names for one in model.bank.adapter_parameters(name).values())
@@ -132,7 +132,7 @@ def learned(model: Mixture) -> int:
     return experts + sum(one.numel() for one in (*model.heads.parameters(), *router))
 
 
-def figures(tasks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def average_figures(tasks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Means over tasks of the figures of labels and of scores, and each task's own under `tasks`."""
     names = dict.fromkeys((*tasks, *scores))
     own = {
@@ -148,6 +148,6 @@ def figures(tasks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping
     return means | {"tasks": own}
 
 
-def quality(split: Mapping[str, Any]) -> float:
+def selection_score(split: Mapping[str, Any]) -> float:
     """What a point is judged by: macro-F1, or −MSE where no row has a label."""
     return float(split["macro_f1"]) if "macro_f1" in split else -float(split.get("mse", np.inf))

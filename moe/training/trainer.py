@@ -108,8 +108,8 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
             distributed.broadcast_params(model.trained_state().values())
             loop.train(resume_from_checkpoint=None if last is None else str(last))
     loop.attention.restore()
-    if loop.stopper.asked is not None:
-        raise Interrupted(loop.stopper.asked)
+    if loop.stopper.signal is not None:
+        raise Interrupted(loop.stopper.signal)
     gather_experts(model)
     distributed.on_main(lambda: write_trajectory(job.logs))
     return TrainResult(loop.state.global_step, loop.best_metrics(), loop.history())
@@ -263,7 +263,7 @@ class _StageTrainer(Trainer):
         self.objective.load_state_dict(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
 
     def _load_best_model(self) -> None:
-        if self.stopper.asked is None:
+        if self.stopper.signal is None:
             self._load_weights(Path(str(self.args.output_dir)) / Path(str(self.state.best_model_checkpoint)).name)
 
     def _load_weights(self, folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""The trunk's states of training rows, computed once and kept on disk: no stage of a run has to run the trunk again.
-
-A backbone in two parts is `moe.model.trunk`'s; which rows a stage sees is `moe.training.steps`'.
-"""
+"""Cache of the trunk's hidden states of training rows on disk, so that the stages of a run need not run the trunk."""
 
 import hashlib
 import json
@@ -28,68 +25,68 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """One task's states: (ΣT, D) in a memory-mapped file, and where each row begins, (N + 1,)."""
+class _TaskStates:
+    """States of one task, (ΣT, D), memory-mapped, and the offset of each row in them, (N + 1,)."""
 
     states: Tensor
     offsets: Tensor
 
 
 class TrunkCache:
-    """States of texts by (task, text).
+    """Hidden states at the end of the trunk, by task and text.
 
     Args:
-        model: whose trunk it is.
-        collator: makes token ids of the rows, as training does.
-        folder: where files are kept; a file is found again by the hash of backbone, depth, precision, template, length
-            and texts.
+        model: whose trunk is run.
+        collator: tokenizes rows as training does.
+        folder: of the cache; a file's name is a hash of backbone, depth, precision, template, length and texts.
     """
 
     def __init__(self, model: Mixture, collator: Collator, folder: Path) -> None:
         self.model, self.collator, self.folder = model, collator, folder
-        self._tasks: dict[str, _Kept] = {}
-        self._row: dict[tuple[str, str], int] = {}
+        self._tasks: dict[str, _TaskStates] = {}
+        self._rows: dict[tuple[str, str], int] = {}
 
     def fill(self, rows: Dataset) -> None:
-        """Read or compute the states of every row.
+        """Read the states of all rows from disk, or compute and write them.
 
         Raises:
-            Fault: when the folder cannot be written.
+            Fault: if the folder cannot be written.
         """
         tasks = np.asarray(rows["task"])
         for task in dict.fromkeys(tasks.tolist()):
             texts = rows.select(np.flatnonzero(tasks == task).tolist())["text"]
-            self._tasks[task] = self._task(task, list(texts))
-            self._row |= {(task, text): i for i, text in enumerate(texts)}
+            self._tasks[task] = self._read_or_compute(task, list(texts))
+            self._rows |= {(task, text): i for i, text in enumerate(texts)}
 
-    def tried(self, rows: Dataset) -> int:
-        """Run the trunk on the batches of the shortest and of the longest texts; gives the bytes of all states."""
+    def dry_run(self, rows: Dataset) -> int:
+        """Run the trunk on a batch of the shortest and one of the longest texts; return the size of all states in bytes."""
         texts = list(rows["text"])
         lengths = self.collator.lengths(texts)  # (N,)
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         for batch in (batches[0], batches[-1]):
-            self._look([texts[i] for i in batch])
+            self._compute([texts[i] for i in batch])
         return int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
 
     def __call__(self, rows: Sequence[Mapping[str, str]]) -> Tensor:
-        """States of a batch of rows, (B, T, D), zeros after a text's end."""
-        return pad_sequence([self._one(row["task"], row["text"]) for row in rows], batch_first=True)
+        """Return the states of a batch of rows, (B, T, D), zero after the end of a text."""
+        return pad_sequence([self._states(row["task"], row["text"]) for row in rows], batch_first=True)
 
-    def _one(self, task: str, text: str) -> Tensor:
-        kept, row = self._tasks[task], self._row[task, text]
-        return kept.states[kept.offsets[row] : kept.offsets[row + 1]]  # (T, D)
+    def _states(self, task: str, text: str) -> Tensor:
+        cached, row = self._tasks[task], self._rows[task, text]
+        return cached.states[cached.offsets[row] : cached.offsets[row + 1]]  # (T, D)
 
-    def _task(self, task: str, texts: list[str]) -> _Kept:
+    def _read_or_compute(self, task: str, texts: list[str]) -> _TaskStates:
         folder = self.folder / f"{task}-{self._key(texts)}"
         if not folder.is_dir():
             self._write(folder, task, texts)
         offsets = load_tensors(folder / OFFSETS)["offsets"]
-        return _Kept(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
+        return _TaskStates(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
 
     def _key(self, texts: Iterable[str]) -> str:
-        source = self.model.loaded_backbone
-        said = {
-            "backbone": source.id.sha256,
+        """Hash of everything that the states depend on."""
+        backbone = self.model.loaded_backbone
+        inputs = {
+            "backbone": backbone.id.sha256,
             "trunk_depth": self.model.bank.trunk_depth,
             "dtype": str(self.model.backbone.dtype),
             "quantized": hasattr(self.model.backbone, "hf_quantizer"),
@@ -97,7 +94,7 @@ class TrunkCache:
             "max_length": self.collator.max_length,
             "texts": list(texts),
         }
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
     def _map(self, path: Path, tokens: int, shared: bool) -> Tensor:
         width, dtype = self.model.backbone.config.hidden_size, self.model.backbone.dtype
@@ -108,7 +105,7 @@ class TrunkCache:
         lengths = self.collator.lengths(texts)  # (N,)
         offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])  # (N + 1,)
         size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
-        info(f"{task}: trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
+        info(f"{task}: caching trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         with (
             atomic_folder(folder, overwrite=True) as temporary,
@@ -118,12 +115,12 @@ class TrunkCache:
             reserve_space(temporary / STATES, size)
             states = self._map(temporary / STATES, int(offsets[-1]), shared=True)
             for batch in batches:
-                found = self._look([texts[i] for i in batch])  # (B, T, D)
-                for i, row in zip(batch, found, strict=True):
+                batch_states = self._compute([texts[i] for i in batch])  # (B, T, D)
+                for i, row in zip(batch, batch_states, strict=True):
                     states[offsets[i] : offsets[i + 1]] = row[: lengths[i]]
                 meter.advance(len(batch))
 
-    def _look(self, texts: Sequence[str]) -> Tensor:
+    def _compute(self, texts: Sequence[str]) -> Tensor:
         ids, mask = self.collator.tokens(texts)
         device = self.model.domain_expert_mask.device
         return self.model.encode_trunk(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from moe import console as progress
-from moe.console import bar, console, hushed, info, loud, set_volume
+from moe.console import progress_bar, console, suppress_output, info, is_verbose, set_verbosity
 from moe.errors import Fault
 
 
@@ -21,7 +21,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     monkeypatch.setattr(console, "_force_terminal", True)
     monkeypatch.setattr(console, "_environ", {"TERM": "xterm", "COLUMNS": "100", "LINES": "20"})
     monkeypatch.setattr(console, "quiet", False)
-    monkeypatch.setattr(progress, "_LOUD", False)
+    monkeypatch.setattr(progress, "_VERBOSE", False)
     handlers, level = list(logging.root.handlers), logging.root.level
     yield stream
     logging.root.handlers, logging.root.level = handlers, level
@@ -31,13 +31,13 @@ def told(screen: io.StringIO) -> str:
     """What notes and a bar leave on the screen."""
     screen.truncate(0)
     info("a note")
-    with bar("work", 3, "text") as meter:
+    with progress_bar("work", 3, "text") as meter:
         meter.advance(2)
     return screen.getvalue()
 
 
 def test_a_bar_shows_rate_and_time_left(screen: io.StringIO) -> None:
-    with bar("work", 3, "text") as meter:
+    with progress_bar("work", 3, "text") as meter:
         meter.advance(2)
         drawn = io.StringIO()
         Console(file=drawn, width=100).print(meter.progress.get_renderable())
@@ -45,30 +45,30 @@ def test_a_bar_shows_rate_and_time_left(screen: io.StringIO) -> None:
 
 
 def test_quiet_leaves_out_notes_and_bars(screen: io.StringIO) -> None:
-    set_volume(True, False)
+    set_verbosity(True, False)
     assert told(screen) == ""
-    set_volume(False, False)
-    with hushed():
+    set_verbosity(False, False)
+    with suppress_output():
         assert told(screen) == ""
 
 
 def test_verbose_lets_libraries_speak(screen: io.StringIO) -> None:
-    assert not loud()
-    set_volume(False, True)
-    assert loud()
+    assert not is_verbose()
+    set_verbosity(False, True)
+    assert is_verbose()
     logging.getLogger("some.library").info("a log line")
     assert "a log line" in screen.getvalue()
 
 
 def test_both_at_once_are_refused(screen: io.StringIO) -> None:
     with pytest.raises(Fault, match="Leave one out"):
-        set_volume(True, True)
+        set_verbosity(True, True)
 
 
 def test_one_of_many_processes_stays_silent_even_where_it_is_asked_to_speak(
     screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_ONE_OF_MANY", True)
-    set_volume(False, True)
+    monkeypatch.setattr(progress, "_NOT_MAIN_PROCESS", True)
+    set_verbosity(False, True)
     assert told(screen) == ""
-    assert not loud()
+    assert not is_verbose()

@@ -6,8 +6,8 @@ import pytest
 from corpora import make, taught_below
 
 from experts.errors import Fault
-from moe.ablation.run import ablate, rows_of
-from moe.ablation.variants import answered_rows
+from moe.ablation.run import ablate, list_variants
+from moe.ablation.variants import inference_variants
 from moe.ablation.view import ablation_view
 from moe.qa.evaluate import evaluate_qa_folder
 from moe.runs.workspace import Workspace
@@ -25,7 +25,7 @@ ROUTED += ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
 
 
 def test_every_role_is_left_out_and_left_alone_and_the_backbone_too(taught: Workspace) -> None:
-    assert [row.name for row in rows_of(taught)] == [*NAMES, *ROUTED]
+    assert [row.name for row in list_variants(taught)] == [*NAMES, *ROUTED]
     content = ablate(taught)
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == [*NAMES, *ROUTED]
@@ -63,7 +63,7 @@ def test_rows_that_train_are_not_for_language_models(taught: Workspace, tmp_path
 
 
 def test_a_role_of_several_experts_is_left_out_as_a_whole_too() -> None:
-    rows = answered_rows(["macro", "calls", "filings"], [], True, {"macro": ["macro"], "micro": ["calls", "filings"]})
+    rows = inference_variants(["macro", "calls", "filings"], [], True, {"macro": ["macro"], "micro": ["calls", "filings"]})
     found = {row.name: row.without for row in rows}
     assert found["without-role-micro"] == ("calls", "filings")
     assert "without-role-macro" not in found

@@ -7,9 +7,9 @@ import pytest
 from conftest import NOUNS, Make, made_up_rows, tiny_run, write_csv
 
 from experts.errors import Fault
-from moe.ablation.retrain import changed, retrain
-from moe.ablation.run import ablate, rows_of
-from moe.ablation.variants import FULL, Retrained, answered_rows, chosen, retrained_rows
+from moe.ablation.retrain import variant_settings, retrain
+from moe.ablation.run import ablate, list_variants
+from moe.ablation.variants import FULL, RetrainedVariant, inference_variants, select_variants, retrained_variants
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.runs.best import best_model
@@ -68,7 +68,7 @@ def test_the_full_row_is_what_evaluate_says_and_the_oracle_what_pinning_says(wor
 
 def test_an_expert_dropped_by_ablation_answers_nothing(work: Workspace) -> None:
     mixture, card = read_mixture(best_model(work.out))
-    row = next(one for one in answered_rows(card.routed, card.shared) if one.name == "without-news")
+    row = next(one for one in inference_variants(card.routed, card.shared) if one.name == "without-news")
     with mixture.ablated(row.without):
         report, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
     alone, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
@@ -115,45 +115,45 @@ def test_a_row_that_changes_experts_is_trained_whole(work: Workspace, name: str)
 
 
 def test_a_row_of_another_config_is_refused(work: Workspace) -> None:
-    row = Retrained("odd", "for the test", ("losses.without=[balance]",), "merged")
+    row = RetrainedVariant("odd", "for the test", ("losses.without=[balance]",), "merged")
     retrain(work, row)
     with pytest.raises(Fault, match="one of another config"):
-        retrain(work, Retrained("odd", "for the test", ("losses.without=[domain]",), "merged"))
+        retrain(work, RetrainedVariant("odd", "for the test", ("losses.without=[domain]",), "merged"))
 
 
 def test_every_row_is_a_config_without_fault_that_differs_from_the_run(make_work: Make) -> None:
     for over in ({}, {"shared": {"r": 2}}, {"gate": {"kind": "fixed", "fixed": [1, 3]}}, {"gate": {"top_k": 2}}):
         run = make_work(**over).run
-        rows = retrained_rows(run)
-        assert all(changed(run, row) != run for row in rows)
+        rows = retrained_variants(run)
+        assert all(variant_settings(run, row) != run for row in rows)
         assert len({row.name for row in rows}) == len(rows)
 
 
 def test_what_the_run_does_without_is_no_row(make_work: Make) -> None:
     losses = {"outer": "constant", "inner": "constant", "classes": "cross_entropy", "without": ["polarity"]}
-    names = {row.name for row in retrained_rows(make_work(losses=losses).run)}
+    names = {row.name for row in retrained_variants(make_work(losses=losses).run)}
     assert not names & {"outer-constant", "inner-constant", "imbalance-off", "polarity-off", "gate-team", "shared-off"}
     assert {"domain-loss-off", "balance-off", "gate-hard", "gate-uniform", "shared-on", "trunk-0"} <= names
 
 
 def test_team_gates_are_a_row_where_experts_share_a_role(make_work: Make) -> None:
     run = make_work(domains={"news": {"role": "desk"}, "forum": {"role": "desk"}}).run
-    assert "gate-team" in {row.name for row in retrained_rows(run)}
+    assert "gate-team" in {row.name for row in retrained_variants(run)}
 
 
 def test_inner_dao_that_learns_imbalance_gives_it_up_with_constants(make_work: Make) -> None:
     run = make_work(dao={"imbalance": "learn"}).run
-    row = next(row for row in retrained_rows(run) if row.name == "inner-constant")
-    assert changed(run, row).dao.imbalance == "fixed"
+    row = next(row for row in retrained_variants(run) if row.name == "inner-constant")
+    assert variant_settings(run, row).dao.imbalance == "fixed"
 
 
 def test_an_unknown_row_and_one_that_needs_training_are_refused(work: Workspace) -> None:
-    rows = rows_of(work)
+    rows = list_variants(work)
     with pytest.raises(Fault, match="Did you mean routing-hard"):
-        chosen(rows, ["routing-hrad"], False)
+        select_variants(rows, ["routing-hrad"], False)
     with pytest.raises(Fault, match="Add --retrain"):
-        chosen(rows, ["balance-off"], False)
-    assert [row.name for row in chosen(rows, ["routing-hard"], False)] == [FULL, "routing-hard"]
+        select_variants(rows, ["balance-off"], False)
+    assert [row.name for row in select_variants(rows, ["routing-hard"], False)] == [FULL, "routing-hard"]
 
 
 def test_retrained_rows_are_held_against_a_finished_run_alone(work: Workspace, tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_no_run_and_a_lone_expert_are_refused(work: Workspace, make_work: Make) 
 def test_the_page_tells_every_row(make_work: Make) -> None:
     page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     runs = [make_work(**over).run for over in ({}, {"shared": {"r": 2}}, {"gate": {"kind": "fixed"}})]
-    names = {row.name for run in runs for row in retrained_rows(run)} | {row.name for row in answered_rows(("a",), ())}
+    names = {row.name for run in runs for row in retrained_variants(run)} | {row.name for row in inference_variants(("a",), ())}
     assert not [name for name in names if f"`{name}`" not in page and not name.startswith("trunk-")]

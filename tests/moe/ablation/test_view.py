@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from moe.ablation.view import ablation_view, draw
+from moe.ablation.view import ablation_view, draw_chart
 
 
 def row(name: str, kind: str, accuracy: float, low: float, high: float) -> dict[str, Any]:
@@ -36,6 +36,6 @@ def test_the_table_tells_differences_in_points_with_their_interval() -> None:
 
 
 def test_the_chart_is_a_png_even_of_the_full_row_alone(tmp_path: Path) -> None:
-    assert draw(content(), tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert draw_chart(content(), tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
     alone = content() | {"rows": content()["rows"][:1]}
-    assert draw(alone, tmp_path / "b.png").is_file()
+    assert draw_chart(alone, tmp_path / "b.png").is_file()

@@ -12,7 +12,7 @@ from command_line import CommandLine, moe, place
 from conftest import made_up_rows, write_csv
 from signals import interrupt_at
 
-from moe.console import set_volume
+from moe.console import set_verbosity
 
 __all__ = ["moe", "place"]
 
@@ -76,7 +76,7 @@ def test_quiet_leaves_the_result_alone(trained: CommandLine) -> None:
     loud, quiet = (trained(*how, "merge", "--overwrite", "-c", "tiny.yaml") for how in ((), ("--quiet",)))
     assert "merging" in loud[2]
     assert quiet == (0, loud[1], "")
-    set_volume(False, False)
+    set_verbosity(False, False)
 
 
 def test_infer_writes_a_json_object_a_line_into_a_pipe(trained: CommandLine) -> None:

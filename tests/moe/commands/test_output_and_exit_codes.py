@@ -72,7 +72,7 @@ def test_a_fault_of_another_process_is_told_when_the_first_had_time_to_tell_its_
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # which main turns off
     with pytest.raises(SystemExit):
         cli.main()
-    assert waited == [cli.FIRST_TELLS]
+    assert waited == [cli.MAIN_PROCESS_GRACE]
     assert capsys.readouterr().err.count("moe: Expected") == 1
 
 

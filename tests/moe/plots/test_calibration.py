@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experts.errors import Fault
-from moe.plots.calibration import _risk, reliability, risk_coverage
+from moe.plots.calibration import _risk_by_coverage, write_reliability_chart, write_risk_coverage_chart
 
 
 def series(rows: int, names: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -19,8 +19,8 @@ def series(rows: int, names: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.
 @pytest.mark.parametrize("tasks", [1, 4, 5])
 def test_any_number_of_tasks_and_rows_is_drawn(tmp_path: Path, tasks: int) -> None:
     rows = (1, 3, 40, 100, 200)
-    reliability(tmp_path / "a.png", "test", {f"t{i}": series(rows[i], ("T = 1", "T = 2")) for i in range(tasks)})
-    risk_coverage(tmp_path / "b.png", {f"t{i}": series(rows[i], ("validation", "test")) for i in range(tasks)})
+    write_reliability_chart(tmp_path / "a.png", "test", {f"t{i}": series(rows[i], ("T = 1", "T = 2")) for i in range(tasks)})
+    write_risk_coverage_chart(tmp_path / "b.png", {f"t{i}": series(rows[i], ("validation", "test")) for i in range(tasks)})
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
@@ -28,13 +28,13 @@ def test_any_number_of_tasks_and_rows_is_drawn(tmp_path: Path, tasks: int) -> No
 @pytest.mark.filterwarnings("error")
 def test_faultless_answers_are_drawn(tmp_path: Path) -> None:
     sure = (np.ones(50), np.ones(50, dtype=bool))
-    reliability(tmp_path / "a.png", "test", {"news": {"T = 1": sure}})
-    risk_coverage(tmp_path / "b.png", {"news": {"test": sure}})
+    write_reliability_chart(tmp_path / "a.png", "test", {"news": {"T = 1": sure}})
+    write_risk_coverage_chart(tmp_path / "b.png", {"news": {"test": sure}})
 
 
 def test_risk_by_hand() -> None:
     right = np.array([1] * 10 + [0, 1], dtype=bool)
-    kept, wrong = _risk(np.linspace(1, 0.5, 12), right)
+    kept, wrong = _risk_by_coverage(np.linspace(1, 0.5, 12), right)
     assert kept == pytest.approx([100 * k / 12 for k in (10, 11, 12)])
     assert wrong == pytest.approx([0, 100 / 11, 100 / 12])
 
@@ -42,4 +42,4 @@ def test_risk_by_hand() -> None:
 def test_a_place_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("a file")
     with pytest.raises(Fault, match="in-the-way"):
-        risk_coverage(tmp_path / "in-the-way" / "b.png", {"news": series(40, ("validation", "test"))})
+        write_risk_coverage_chart(tmp_path / "in-the-way" / "b.png", {"news": series(40, ("validation", "test"))})

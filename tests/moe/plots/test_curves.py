@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from training_logs import evaluation, joint_lines, step, write_log
 
-from moe.plots.curves import distinct_losses, epoch_means, scores, smooth, tasks_of, weight_columns, window_of
+from moe.plots.curves import distinct_losses, epoch_means, metric_curve, moving_average, evaluated_tasks, weight_columns, smoothing_window
 from moe.runs.training_log import Trajectory, read_trajectory
 
 
@@ -55,18 +55,18 @@ def test_a_sum_that_equals_its_only_part_is_shown_once(tmp_path: Path) -> None:
 
 
 def test_smoothing_keeps_length_constants_and_ends() -> None:
-    assert smooth(np.full(7, 2.0), 5).tolist() == [2.0] * 7
-    assert smooth(np.array([0.0, 3.0, 6.0]), 3).tolist() == [1.5, 3.0, 4.5]
-    assert smooth(np.array([1.0, 5.0]), 1).tolist() == [1.0, 5.0]
+    assert moving_average(np.full(7, 2.0), 5).tolist() == [2.0] * 7
+    assert moving_average(np.array([0.0, 3.0, 6.0]), 3).tolist() == [1.5, 3.0, 4.5]
+    assert moving_average(np.array([1.0, 5.0]), 1).tolist() == [1.0, 5.0]
 
 
 def test_the_window_is_odd_and_grows_with_the_steps() -> None:
-    windows = [window_of(steps) for steps in (1, 30, 60, 500, 2000)]
+    windows = [smoothing_window(steps) for steps in (1, 30, 60, 500, 2000)]
     assert windows == [1, 1, 3, 17, 67]
 
 
 def test_tasks_and_their_scores_come_from_the_evaluations(tmp_path: Path) -> None:
     found = read(tmp_path, evaluation(10, 0.5), evaluation(20, 0.6))
-    assert tasks_of(found) == ["news", "forum"]
-    assert scores(found, "accuracy") == ([10, 20], [0.6, 0.7])
-    assert scores(found, "nothing") == ([], [])
+    assert evaluated_tasks(found) == ["news", "forum"]
+    assert metric_curve(found, "accuracy") == ([10, 20], [0.6, 0.7])
+    assert metric_curve(found, "nothing") == ([], [])

@@ -69,14 +69,14 @@ def test_losses_of_two_runs_share_panels_and_tell_how_they_are_smoothed(tmp_path
 
 def test_the_kept_evaluation_is_marked(tmp_path: Path, drawn: list[Any]) -> None:
     found = read(tmp_path, *joint_lines())
-    assert is_png(charts.learning_chart("joint", {"one": found, "two": found}))
+    assert is_png(charts.validation_chart("joint", {"one": found, "two": found}))
     panel = drawn[0].axes[0]
     assert named(panel) == ["news", "forum", "one: mean of the tasks", "two: mean of the tasks", "kept"]
     assert panel.lines[-1].get_xydata().tolist() == [[10, 0.8]]
 
 
 def test_chance_does_not_fill_a_panel(tmp_path: Path, drawn: list[Any]) -> None:
-    charts.learning_chart("news", {"one": read(tmp_path, {"step": 1, "eval_macro_f1": 0.5, "eval_accuracy": 0.5})})
+    charts.validation_chart("news", {"one": read(tmp_path, {"step": 1, "eval_macro_f1": 0.5, "eval_accuracy": 0.5})})
     low, high = drawn[0].axes[0].get_ylim()
     assert high - low >= 0.04 - 1e-9
 
@@ -108,7 +108,7 @@ def test_where_there_is_nothing_nothing_is_drawn(tmp_path: Path) -> None:
     runs = {"one": nothing}
     assert charts.weights_chart("x", nothing, "inner") is None
     assert charts.losses_chart("x", runs) is None
-    assert charts.learning_chart("x", runs) is None
+    assert charts.validation_chart("x", runs) is None
     assert charts.routing_chart("x", runs, []) is None
     assert charts.cost_chart("x", []) is None
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from training_logs import evaluated, step, write_log, write_run
 
 from moe.errors import Fault
-from moe.report.html import report_run
+from moe.report.html import write_report
 from moe.report.terminal import training_view
 
 
@@ -52,7 +52,7 @@ def shown(report: dict[str, object]) -> str:
 
 
 def test_the_page_holds_its_pictures_and_points_nowhere_else(tmp_path: Path) -> None:
-    report = report_run(write_run(tmp_path / "run"))
+    report = write_report(write_run(tmp_path / "run"))
     folder = tmp_path / "run" / "report"
     page = read(folder / "index.html")
     assert page.tags.count("img") == len(report["pictures"]) == 2 + 3 * 5
@@ -65,7 +65,7 @@ def test_the_page_holds_its_pictures_and_points_nowhere_else(tmp_path: Path) -> 
 
 def test_another_run_is_laid_beside_and_the_report_goes_where_asked(tmp_path: Path) -> None:
     run, other = write_run(tmp_path / "dao"), write_run(tmp_path / "constant", timed=False)
-    report = report_run(run, other, tmp_path / "out")
+    report = write_report(run, other, tmp_path / "out")
     page = read(tmp_path / "out" / "index.html")
     assert "dao against constant" in page.text
     assert not (run / "report").exists()
@@ -76,7 +76,7 @@ def test_another_run_is_laid_beside_and_the_report_goes_where_asked(tmp_path: Pa
 def test_a_name_is_never_taken_for_html(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a<b>&c")
     write_log(run / "logs" / "<script>", step(1))
-    report_run(run)
+    write_report(run)
     page = read(run / "report" / "index.html")
     assert "script" not in page.tags
     assert "b" not in page.tags
@@ -85,7 +85,7 @@ def test_a_name_is_never_taken_for_html(tmp_path: Path) -> None:
 
 def test_a_run_with_little_to_tell_still_has_a_page(tmp_path: Path) -> None:
     write_log(tmp_path / "run" / "logs" / "deep" / "news", step(1), '{"step": 2, "lo')
-    report = report_run(tmp_path / "run")
+    report = write_report(tmp_path / "run")
     page = read(tmp_path / "run" / "report" / "index.html")
     assert report["pictures"] == ["deep-news-losses.png"]
     assert "Left out" in page.text
@@ -94,7 +94,7 @@ def test_a_run_with_little_to_tell_still_has_a_page(tmp_path: Path) -> None:
 
 
 def test_tables_on_a_terminal_tell_stages_figures_and_the_page(tmp_path: Path) -> None:
-    told = shown(report_run(write_run(tmp_path / "run")))
+    told = shown(write_report(write_run(tmp_path / "run")))
     for word in ("s/step", "peak MiB", "moe-joint", "0.800", "1.050", "120", "majority", "index.html"):
         assert word in told
 
@@ -102,16 +102,16 @@ def test_tables_on_a_terminal_tell_stages_figures_and_the_page(tmp_path: Path) -
 def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Fault, match="can be written"):
-        report_run(write_run(tmp_path / "run"), out=tmp_path / "file")
+        write_report(write_run(tmp_path / "run"), out=tmp_path / "file")
     with pytest.raises(Fault, match="run folder"):
-        report_run(tmp_path / "run", against=tmp_path / "nowhere")
+        write_report(tmp_path / "run", against=tmp_path / "nowhere")
 
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> | [a](javascript:b)"
 
 
 def test_a_measured_run_has_every_section_and_misses_none(tmp_path: Path) -> None:
-    report = report_run(evaluated(write_run(tmp_path / "run")))
+    report = write_report(evaluated(write_run(tmp_path / "run")))
     page = read(tmp_path / "run" / "report" / "index.html")
     for word in (
         "Rows of each task",
@@ -130,7 +130,7 @@ def test_a_measured_run_has_every_section_and_misses_none(tmp_path: Path) -> Non
 
 
 def test_what_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    report = report_run(write_run(tmp_path / "run"))
+    report = write_report(write_run(tmp_path / "run"))
     page = read(tmp_path / "run" / "report" / "index.html")
     for command in ("moe evaluate does it", "moe ablate does it", "moe evaluate --alone does it"):
         assert command in page.text
@@ -139,7 +139,7 @@ def test_what_is_not_there_names_the_command_that_makes_it(tmp_path: Path) -> No
 
 def test_texts_are_never_taken_for_html_or_markdown(tmp_path: Path) -> None:
     run = evaluated(write_run(tmp_path / "run"), HOSTILE)
-    report_run(run)
+    write_report(run)
     page = read(run / "report" / "index.html")
     assert HOSTILE in page.text
     assert "script" not in page.tags
@@ -148,7 +148,7 @@ def test_texts_are_never_taken_for_html_or_markdown(tmp_path: Path) -> None:
 
 
 def test_every_picture_says_what_it_shows_and_every_table_has_heads(tmp_path: Path) -> None:
-    report_run(evaluated(write_run(tmp_path / "run")))
+    write_report(evaluated(write_run(tmp_path / "run")))
     html = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert 'alt=""' not in html
     assert html.count("<img") == html.count("alt=")
@@ -157,7 +157,7 @@ def test_every_picture_says_what_it_shows_and_every_table_has_heads(tmp_path: Pa
 
 
 def test_the_card_tells_figures_and_hashes_and_begins_as_hubs_read_it(tmp_path: Path) -> None:
-    report = report_run(evaluated(write_run(tmp_path / "run<b>")))
+    report = write_report(evaluated(write_run(tmp_path / "run<b>")))
     card = Path(report["card"]).read_text(encoding="utf-8")
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-classification"
     for word in ("# run&lt;b>", "| news | 2 | 0.500 | 0.100–0.900 |", "`" + "ab" * 32 + "`", "## Ablations"):
@@ -171,7 +171,7 @@ def test_a_language_models_run_is_told_by_its_questions(tmp_path: Path) -> None:
     (run / "moe-joint" / "mixture.json").write_text(json.dumps(card | {"language": True}))
     told = {"tasks": {"fpb": {"questions": 9, "accuracy": 0.5, "accuracy_interval": [0.2, 0.8], "missing": 0.1}}}
     (run / "evaluation" / "moe-joint" / "questions.json").write_text(json.dumps(told))
-    report = report_run(run)
+    report = write_report(run)
     page = read(run / "report" / "index.html")
     assert "fpb" in page.text
     assert "Most confident mistakes" not in page.text

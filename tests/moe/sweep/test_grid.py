@@ -9,8 +9,8 @@ from conftest import tiny_settings
 
 from experts.errors import Fault
 from moe.config.run import ConfigFault
-from moe.sweep.grid import Plan, as_yaml, check_sweep, is_sweep, read_plan, slug
-from moe.sweep.settings import Range, SweepSettings
+from moe.sweep.grid import SweepPlan, as_yaml, check_sweep, is_sweep, read_plan, slug
+from moe.sweep.settings import SearchRange, SweepSettings
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan_of(folder: Path, text: str, sets: tuple[str, ...] = (), over: tuple[str, ...] = ()) -> Plan:
+def plan_of(folder: Path, text: str, sets: tuple[str, ...] = (), over: tuple[str, ...] = ()) -> SweepPlan:
     """The plan of a sweep file with this text, over the tiny run."""
     path = folder / "sweep.yaml"
     path.write_text(f"run: tiny.yaml\n{text}", encoding="utf-8")
@@ -176,7 +176,7 @@ def test_the_page_tells_every_field_of_a_sweep_file() -> None:
     page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     fields = [*SweepSettings.model_fields.keys() - {"search"}, "search.trials", "search.ranges"]
     assert not [name for name in fields if f"| {name} |" not in page]
-    assert not [one.alias or name for name, one in Range.model_fields.items() if (one.alias or name) not in page]
+    assert not [one.alias or name for name, one in SearchRange.model_fields.items() if (one.alias or name) not in page]
 
 
 def test_a_check_tells_what_a_sweep_would_train_or_every_fault_of_it(folder: Path) -> None:

@@ -14,9 +14,9 @@ from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
 from experts.errors import Fault
 from moe.errors import Interrupted
 from moe.sweep.grid import read_plan
-from moe.sweep.run import sweep
+from moe.sweep.run import run_sweep
 from moe.sweep.search import JOURNAL
-from moe.sweep.trials import figures, quality
+from moe.sweep.trials import average_figures, selection_score
 from moe.training.trainer import _StageTrainer
 
 FIGURES = {"accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1", "mse", "mae", "rmse", "r2"}
@@ -41,7 +41,7 @@ def place(tiny_folder: Path, tmp_path: Path) -> Path:
 def swept(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One sweep of two ranks and two seeds, for the tests that only look."""
     place = place_of(tmp_path_factory.mktemp("sweep"), tiny_folder)
-    sweep(written(place, EXPERTS + "over: {lora.r: [2, 4]}\nseeds: [1, 2]"), place / "out")
+    run_sweep(written(place, EXPERTS + "over: {lora.r: [2, 4]}\nseeds: [1, 2]"), place / "out")
     return place / "out"
 
 
@@ -94,16 +94,16 @@ def test_a_chart_is_drawn_and_points_share_their_rows(swept: Path) -> None:
 def test_a_second_call_trains_nothing_and_new_values_and_seeds_add_points(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = sweep(written(place, EXPERTS + "over: {lora.r: [2]}\nseeds: [1]"), place / "out")
+    first = run_sweep(written(place, EXPERTS + "over: {lora.r: [2]}\nseeds: [1]"), place / "out")
     trained: list[str] = []
     plain = _StageTrainer.train
     monkeypatch.setattr(_StageTrainer, "train", lambda self, **kw: trained.append(self.args.output_dir) or plain(self, **kw))
-    assert sweep(place / "sweep.yaml", place / "out") == first
+    assert run_sweep(place / "sweep.yaml", place / "out") == first
     assert not trained
-    sweep(written(place, EXPERTS + "over: {lora.r: [4, 2]}\nseeds: [1, 2]"), place / "out")
+    run_sweep(written(place, EXPERTS + "over: {lora.r: [4, 2]}\nseeds: [1, 2]"), place / "out")
     assert len(trained) == 3
     assert len(lines(place / "out")) == 4
-    sweep(place / "sweep.yaml", place / "out", ["lora.dropout=0.2"])
+    run_sweep(place / "sweep.yaml", place / "out", ["lora.dropout=0.2"])
     assert len(trained) == 7, "another setting under all points makes other points"
 
 
@@ -120,10 +120,10 @@ def test_ctrl_c_leaves_what_is_finished_and_the_next_call_goes_on(place: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(_StageTrainer, "training_step", pressed)
         with pytest.raises(Interrupted):
-            sweep(path, place / "out")
+            run_sweep(path, place / "out")
         assert len(lines(place / "out")) == 1
         spent = [json.loads(one.read_text())["seconds"] for one in sorted((place / "out").rglob("spent.json"))]
-        sweep(path, place / "out")
+        run_sweep(path, place / "out")
     assert len(steps) == 12, "no step is done twice"
     assert len(lines(place / "out")) == 2
     assert all(one["seconds"] >= min(spent) for one in lines(place / "out"))
@@ -131,8 +131,8 @@ def test_ctrl_c_leaves_what_is_finished_and_the_next_call_goes_on(place: Path, m
 
 def test_until_router_measures_the_best_mixture_and_merge_the_merged(place: Path) -> None:
     text = "run: tiny.yaml\nover: {gate.kind: [soft]}\nuntil: "
-    whole = sweep(written(place, text + "router"), place / "router")
-    merged = sweep(written(place, text + "merge"), place / "merge")
+    whole = run_sweep(written(place, text + "router"), place / "router")
+    merged = run_sweep(written(place, text + "merge"), place / "merge")
     assert lines(place / "router")[0]["test"]["tasks"].keys() == {"news", "forum"}
     assert whole["points"][0]["parameters"] == merged["points"][0]["parameters"]
     assert len(list((place / "router").glob("points/*/*/moe-joint"))) == 1
@@ -142,14 +142,14 @@ def test_until_router_measures_the_best_mixture_and_merge_the_merged(place: Path
 
 def test_until_shared_trains_the_shared_expert_alone(place: Path) -> None:
     text = "run: tiny.yaml\nuntil: shared\nover: {shared.r: [2, 3]}"
-    sweep(written(place, text), place / "out")
+    run_sweep(written(place, text), place / "out")
     assert lines(place / "out")[0]["test"]["tasks"].keys() == {"news", "forum"}
     assert {one.name for one in (place / "out").glob("points/*/*/experts/*")} == {"shared"}
 
 
 def test_an_expert_on_top_of_a_shared_one_has_it_trained_first(place: Path) -> None:
     text = EXPERTS + "over: {shared.r: [2]}"
-    sweep(written(place, text), place / "out")
+    run_sweep(written(place, text), place / "out")
     assert {one.name for one in (place / "out").glob("points/*/*/experts/*")} == {"shared", "news"}
 
 
@@ -164,11 +164,11 @@ def test_a_point_whose_training_fails_is_told_and_the_others_go_on(
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(_StageTrainer, "training_step", broken)
-    content = sweep(written(place, EXPERTS + "over: {stages.expert.lr: [1.0, 0.01]}"), place / "out")
+    content = run_sweep(written(place, EXPERTS + "over: {stages.expert.lr: [1.0, 0.01]}"), place / "out")
     assert len(content["points"]) == 1
     assert "a finite loss" in next(iter(content["failed"].values()))
     with pytest.raises(Fault, match="a finite loss"):
-        sweep(written(place, EXPERTS + "over: {stages.expert.lr: [1.0]}"), place / "none")
+        run_sweep(written(place, EXPERTS + "over: {stages.expert.lr: [1.0]}"), place / "none")
 
 
 SEARCH = EXPERTS + (
@@ -179,7 +179,7 @@ SEARCH = EXPERTS + (
 
 
 def test_a_search_draws_points_within_its_ranges_and_goes_on_to_more(place: Path) -> None:
-    sweep(written(place, SEARCH.replace("TRIALS", "2")), place / "out")
+    run_sweep(written(place, SEARCH.replace("TRIALS", "2")), place / "out")
     first = lines(place / "out")
     assert len(first) == 2
     for one in first:
@@ -188,7 +188,7 @@ def test_a_search_draws_points_within_its_ranges_and_goes_on_to_more(place: Path
         assert 1e-4 <= one["settings"]["stages.expert.lr"] <= 1e-2
         assert one["settings"]["gate.kind"] in ("soft", "hard")
         assert one["settings"]["lora.alpha"] == 8
-    content = sweep(written(place, SEARCH.replace("TRIALS", "3")), place / "out")
+    content = run_sweep(written(place, SEARCH.replace("TRIALS", "3")), place / "out")
     assert lines(place / "out")[:2] == first
     assert len(lines(place / "out")) == 3
     assert [Path(chart).name for chart in content["charts"]] == ["lora.r.png", "stages.expert.lr.png"]
@@ -205,8 +205,8 @@ def test_a_search_takes_up_the_trial_that_was_stopped(place: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(_StageTrainer, "training_step", pressed)
         with pytest.raises(Interrupted):
-            sweep(path, place / "out")
-    sweep(path, place / "out")
+            run_sweep(path, place / "out")
+    run_sweep(path, place / "out")
     assert len(lines(place / "out")) == len(list((place / "out" / "points").iterdir())) == 1
     assert (place / "out" / JOURNAL).is_file()
 
@@ -214,18 +214,18 @@ def test_a_search_takes_up_the_trial_that_was_stopped(place: Path, monkeypatch: 
 def test_a_search_without_optuna_says_what_to_install(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(Fault, match=r"pip install 'finmoe\[sweep\]'"):
-        sweep(written(place, SEARCH.replace("TRIALS", "1")), place / "out")
+        run_sweep(written(place, SEARCH.replace("TRIALS", "1")), place / "out")
 
 
 def test_a_fault_of_any_point_stops_before_anything_is_written(place: Path) -> None:
     with pytest.raises(Fault, match=r"lora.r"):
-        sweep(written(place, EXPERTS + "over: {lora.r: [4, 0]}"), place / "out")
+        run_sweep(written(place, EXPERTS + "over: {lora.r: [4, 0]}"), place / "out")
     assert not (place / "out").exists()
 
 
 def test_a_sweep_is_named_after_its_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    content = sweep(written(place, EXPERTS + "over: {lora.r: [2]}"))
+    content = run_sweep(written(place, EXPERTS + "over: {lora.r: [2]}"))
     assert content["folder"] == "runs/sweeps/sweep"
     assert read_plan(place / "sweep.yaml").name == "sweep"
 
@@ -233,8 +233,8 @@ def test_a_sweep_is_named_after_its_file(place: Path, monkeypatch: pytest.Monkey
 def test_quality_is_macro_f1_or_the_least_error_where_nothing_has_labels() -> None:
     label = dict.fromkeys(("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1"), 0.5)
     errors = {"mse": 0.4, "mae": 0.3, "rmse": 0.6}
-    both = figures({"a": label}, {"a": {"mse": 0.2, "mae": 0.1, "rmse": 0.4}, "b": errors})
-    assert quality(both) == 0.5
+    both = average_figures({"a": label}, {"a": {"mse": 0.2, "mae": 0.1, "rmse": 0.4}, "b": errors})
+    assert selection_score(both) == 0.5
     assert both["mse"] == pytest.approx(0.3)
     assert both["tasks"]["b"] == errors
-    assert quality(figures({}, {"b": {"mse": 0.4}})) == -0.4
+    assert selection_score(average_figures({}, {"b": {"mse": 0.4}})) == -0.4
