@@ -43,7 +43,7 @@ def compiled(some: Sequence[Batch], dtype: str, rounds: int) -> Ratio:
 def hard(bare: Backbone, some: Sequence[str], dtype: str, rounds: int) -> Ratio:
     """Hard answers, tokens included, beside the bare backbone, tokens included."""
     predictor = Predictor(
-        mixture(5, 16, 3, dtype), "{text}", 128, "hard", tokens=token_budget(bare.model.device, bare.model.dtype)
+        mixture(5, 16, 3, dtype), "{text}", 128, "hard", batch_tokens=token_budget(bare.model.device, bare.model.dtype)
     )
     return compare(
         f"hard, E = 5, m = 3, {dtype}: bare backbone",

@@ -75,7 +75,7 @@ def step(args: argparse.Namespace, way: str) -> Callable[[], None]:
     count, again = WAYS[way]
     model, run = mixture(5, 16, 1, args.dtype), load_run()
     set_trainable(model.train(), JOINT, None)
-    objective = Objective(JOINT, run.losses, run.dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model))
+    objective = Objective(JOINT, run.losses, run.dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
     AttentionSwitch(model.backbone).select(args.length)
     batch = drawn(args, len(model.domains))
     parts = [{key: values.chunk(count)[i] for key, values in batch.items()} for i in range(count)]

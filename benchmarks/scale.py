@@ -71,7 +71,7 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 
 def operations(model: PreTrainedModel) -> int:
     """Multiplications and additions a token in the bare model's linear layers; attention is left out."""
-    sizes = [in_out_features(layer) for layer in LayerMap.from_model(model).linear.values()]
+    sizes = [in_out_features(layer) for layer in LayerMap.from_model(model).linear_layers.values()]
     return sum(2 * inputs * outputs for inputs, outputs in sizes)
 
 
@@ -90,7 +90,7 @@ def speeds(shape: str, folder: Path, args: argparse.Namespace, quantization: str
     for depth in (0, trunk):
         model = described(5, 16, settings.model_copy(update={"trunk_depth": depth}))[0]
         ways[f"soft, E = 5, m = {depth}"] = through(model, some)
-    hard = Predictor(model, "{text}", args.length, "hard", tokens=args.texts * args.length)
+    hard = Predictor(model, "{text}", args.length, "hard", batch_tokens=args.texts * args.length)
     read = hard.tokenizer.batch_decode(ids) * args.batches
     ways[f"hard, E = 5, m = {trunk}, from text"] = lambda: hard.score(read)
     found = []

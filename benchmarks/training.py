@@ -84,7 +84,7 @@ class Step:
         settings = run.losses.model_copy(update=losses)
         self.model, self.attention = model, AttentionSwitch(model.backbone)
         self.objective = Objective(
-            stage, settings, dao or run.dao, model.labels, model.domain_expert_mask, 0, shared=LossContext.of(model)
+            stage, settings, dao or run.dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model)
         )
         set_trainable(model.train(), stage, None)
         self.some = [self.batch(ids, mask, cached) for ids, mask in some]
@@ -98,7 +98,7 @@ class Step:
             with self.model.bank.route.preserved():
                 return self.model(other["input_ids"], other["attention_mask"]), other
 
-        self.objective.shared.held_out = held_out
+        self.objective.context.holdout = held_out
 
     def batch(self, ids: Tensor, mask: Tensor, cached: bool) -> dict[str, Tensor]:
         """Token ids and mask (B, T) with labels at random, and the trunk's states if they are to be known."""
@@ -120,10 +120,10 @@ class Step:
         """All batches, forward and backward."""
         for batch in self.some:
             self.attention.select(batch["input_ids"].shape[1])
-            self.objective.begin()
+            self.objective.start_step()
             out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
             self.objective(out, batch).backward()
-            self.objective.settle()
+            self.objective.finish_step()
             self.model.zero_grad()
 
 

@@ -1,4 +1,4 @@
-"""What a domain expert is: LoRA settings, N adapters beside one frozen backbone, one expert on disk.
+"""What a domain expert is: LoRA settings, the adapters attached to one frozen backbone, and an expert's files.
 
-What happens to experts (training, merging, inference) lives in `moe`; how they are blended lives in `router`.
+Training, merging and inference are in `moe`; routing is in `router`.
 """

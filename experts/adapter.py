@@ -1,7 +1,7 @@
-"""PEFT's configs and what they mean on a backbone: which layers an adapter touches, with what rank and scaling.
+"""Translation between PEFT's `LoraConfig` and adapters: which layers it targets, with what rank and scaling.
 
-This and `experts.merge_methods` are the modules that import PEFT, which is slow: training and merging need it,
-answering does not.
+Only this module and `experts.merge_methods` import PEFT, which is slow to import: training and merging need it,
+inference does not.
 """
 
 from collections.abc import Mapping
@@ -19,35 +19,35 @@ from experts.lora_delta import LowRankUpdate
 
 
 def build_lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
-    """PEFT's config for a fresh expert on the linear layers after the trunk.
+    """Build PEFT's config for a new expert on the linear layers after the trunk.
 
     Raises:
-        Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
+        Fault: if the trunk is too deep, or a target does not name a linear layer of the backbone.
     """
     check_trunk_depth(layers, trunk_depth)
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in layers.linear})
-    if unknown := sorted(set(settings.targets or ()) - set(kinds)):
-        raise Fault(f"LoRA targets among {', '.join(kinds)}", ", ".join(unknown), "mend lora.targets")
+    available = sorted({name.rsplit(".", 1)[-1] for name in layers.linear_layers})
+    if unknown := sorted(set(settings.targets or ()) - set(available)):
+        raise Fault(f"LoRA targets among {', '.join(available)}", ", ".join(unknown), "fix lora.targets")
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
-        target_modules=list(settings.targets or kinds),
+        target_modules=list(settings.targets or available),
         layers_to_transform=list(range(trunk_depth, layers.depth)),
         layers_pattern=layers.stack.rsplit(".", 1)[-1],
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.linear.values()),
-        base_model_name_or_path=layers.base_name,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.linear_layers.values()),
+        base_model_name_or_path=layers.model_name,
         task_type="FEATURE_EXTRACTION",
         inference_mode=True,
     )
 
 
 def build_adapter(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> Adapter:
-    """A fresh expert on the linear layers after the trunk.
+    """Build a new expert's adapter on the linear layers after the trunk.
 
     Raises:
-        Fault: when the trunk is too deep, or a named target is no linear layer of the backbone.
+        Fault: if the trunk is too deep, or a target does not name a linear layer of the backbone.
     """
     return resolve_adapter(layers, build_lora_config(layers, settings, trunk_depth))
 
@@ -69,15 +69,19 @@ PORTABLE_KEYS = (
     "layers_to_transform",
     "layers_pattern",
 )
-"""The keys of an adapter's config that every PEFT since 0.4 knows; some versions refuse a key that they do not."""
+"""Config keys that every PEFT version since 0.4 reads; some versions refuse keys they do not know."""
 
 
 def portable_config(layers: LayerMap, like: Mapping[str, Any], update: LowRankUpdate, backbone: str) -> dict[str, Any]:
-    """PEFT's config of an update that stands in every layer of the kinds it touches: no pattern, no bias, one rank.
+    """Return an `adapter_config.json` for an update that any PEFT version since 0.4 can load.
+
+    It has one rank and one scaling for all layers, no patterns and no bias.
 
     Args:
-        like: the config of an adapter of the same backbone.
-        backbone: what PEFT is told that it is for.
+        layers: the backbone's layers.
+        like: the PEFT config of an adapter of the same backbone.
+        update: the update; it covers all layers of the kinds that it adapts.
+        backbone: the value of `base_model_name_or_path`.
     """
     alpha = update.scaling * update.rank
     config = LoraConfig(
@@ -91,38 +95,43 @@ def portable_config(layers: LayerMap, like: Mapping[str, Any], update: LowRankUp
         task_type=like.get("task_type"),
         inference_mode=True,
     )
-    content = resolve_adapter(layers, config).content
+    content = resolve_adapter(layers, config).peft_config
     return {key: content[key] for key in PORTABLE_KEYS}
 
 
 def resolve_adapter(layers: LayerMap, config: LoraConfig) -> Adapter:
-    """A PEFT config held against a backbone: every linear layer that PEFT would touch, with rank and scaling."""
-    touched = {name: _touch(config, name) for name in layers.linear if _is_target(config, name)}
+    """Resolve a PEFT config on a backbone: every linear layer that PEFT would adapt, with rank and scaling."""
+    specs = {name: _lora_spec(config, name) for name in layers.linear_layers if _is_target(config, name)}
     content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    return Adapter(content, touched)
+    return Adapter(content, specs)
 
 
 def read_adapter_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
-    """The config of an adapter on disk, ours or anybody's, held against a backbone.
+    """Read the PEFT config of an adapter folder and resolve it on a backbone.
+
+    Args:
+        layers: the backbone's layers.
+        folder: a folder with `adapter_config.json`, written by this program or by PEFT.
+        name: what messages call the expert.
 
     Raises:
-        Fault: when its update is not a sum of low-rank terms on an unchanged weight, or PEFT cannot read it.
+        Fault: if PEFT cannot read it, or its update is not a sum of low-rank terms on an unchanged weight.
     """
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise Fault(f"a LoRA config that PEFT reads in {folder}", reason, "save it again with PEFT") from error
+        raise Fault(f"a LoRA config that PEFT can read in {folder}", reason, "save it again with PEFT") from error
     check_supported(config, name)
     return resolve_adapter(layers, config)
 
 
 def _is_target(config: LoraConfig, name: str) -> bool:
-    found = check_target_module_exists(config, name)
-    return bool(found) and type(found).__name__ != "_ExcludedModule"
+    match = check_target_module_exists(config, name)
+    return bool(match) and type(match).__name__ != "_ExcludedModule"
 
 
-def _touch(config: LoraConfig, name: str) -> LoraSpec:
+def _lora_spec(config: LoraConfig, name: str) -> LoraSpec:
     ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
@@ -130,15 +139,16 @@ def _touch(config: LoraConfig, name: str) -> LoraSpec:
 
 
 _PLAIN_INIT = (True, False, "gaussian", "orthogonal")
+"""Values of `init_lora_weights` that leave the backbone's weights unchanged."""
 
 
 def check_supported(config: LoraConfig, name: str) -> None:
-    """Refuse adapters whose update is not `scaling · B A` on an unchanged base weight.
+    """Check that an adapter's update is `scaling · B A` on an unchanged base weight.
 
     Raises:
-        Fault: for DoRA, LoRA bias, a base changed by its initialisation, embedding adapters, extra saved modules.
+        Fault: for DoRA, a bias, an initialization that changes the base, embedding adapters and saved modules.
     """
-    faults = {
+    unsupported = {
         "DoRA (its update is not a sum of low-rank terms)": config.use_dora,
         "a bias (it cannot be gated per text)": config.bias != "none" or config.lora_bias,
         f"init_lora_weights={config.init_lora_weights!r} (it changes the backbone's weights)": (
@@ -147,6 +157,5 @@ def check_supported(config: LoraConfig, name: str) -> None:
         "embedding or token adapters": bool(config.trainable_token_indices or config.target_parameters),
         f"modules_to_save={config.modules_to_save}": bool(config.modules_to_save),
     }
-    found = [text for text, present in faults.items() if present]
-    if found:
-        raise Fault(f"a plain LoRA adapter as expert {name}", "; ".join(found), "train it again as plain LoRA")
+    if features := [feature for feature, used in unsupported.items() if used]:
+        raise Fault(f"a plain LoRA adapter as expert {name}", "; ".join(features), "train it again as plain LoRA")

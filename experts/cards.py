@@ -1,7 +1,4 @@
-"""JSON that this program wrote beside weights, read as what it has to be: of the known format, whole, nothing unknown.
-
-Cards, calibrations and references for drift are such records; what they hold is told where they are declared.
-"""
+"""Validated reading of the JSON files that accompany weights: cards, calibrations and drift references."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,31 +11,33 @@ from experts.errors import Fault
 Record = TypeVar("Record", bound=BaseModel)
 
 
-def read_record(path: Path, kind: type[Record], known: int, noun: str, again: str) -> Record:
-    """Read a record.
+def read_record(path: Path, model: type[Record], version: int, noun: str, remedy: str) -> Record:
+    """Read a JSON file as a pydantic model of a known format version.
 
     Args:
-        known: the format that this version reads and writes.
-        noun: what the record is called, such as "expert card".
-        again: what makes a whole one.
+        path: the JSON file; its key `format` holds the format version.
+        model: the pydantic model to validate it with.
+        version: the format version that this release reads and writes.
+        noun: what messages call the file, such as "expert card".
+        remedy: how to create a valid one.
 
     Raises:
-        Fault: when there is none, or one of another format, or a broken one.
+        Fault: if the file is missing, invalid or of another format version.
     """
     content = read_json(path)
-    _refuse_other_format(content, known, noun, path, again)
+    _check_format(content, path, version, noun, remedy)
     try:
-        return kind.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise Fault(f"a whole {noun} at {path}", f"{where}: {first['msg']}", again) from error
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise Fault(f"a valid {noun} at {path}", f"{key}: {first['msg']}", remedy) from error
 
 
-def _refuse_other_format(content: Any, known: int, noun: str, path: Path, again: str) -> None:
-    found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, int):
-        raise Fault(f"a {noun} with its format at {path}", "no format in it", "write the folder again")
-    if found != known:
-        advice = "update finmoe" if found > known else f"older formats are not carried over: {again}"
-        raise Fault(f"a {noun} of format {known} at {path}", f"format {found}", advice)
+def _check_format(content: Any, path: Path, version: int, noun: str, remedy: str) -> None:
+    written = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(written, int):
+        raise Fault(f"a {noun} with a format version at {path}", "no key `format`", "write the folder again")
+    if written != version:
+        advice = "update finmoe" if written > version else f"older formats are no longer supported: {remedy}"
+        raise Fault(f"a {noun} of format {version} at {path}", f"format {written}", advice)

@@ -1,7 +1,4 @@
-"""What a domain is: its name, its role, how many experts it has, its tasks and their labels; which heads they share.
-
-Where its rows come from is told in `moe.data`; how it is trained in `moe.config.stages`.
-"""
+"""Domains, with their role, experts, tasks and labels, and the label space that assigns class heads to tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,98 +13,103 @@ class Domain:
     """One domain of text.
 
     Args:
-        name: lower-case; names the domain's experts and its `--data-type`.
-        role: the group its experts share in team gates (FinTeamExperts eq. 3); its own name by default.
-        experts: how many experts it has (K).
-        tasks: label names by task; a domain with one task calls it by its own name.
-        members: its experts' names, where they are not the usual ones.
+        name: lower-case; used for the domain's experts and for `--data-type`.
+        tasks: label names by task; a single task has the domain's name.
+        role: the group of its experts in team gates (FinTeamExperts eq. 3); the domain's name by default.
+        experts: number of its experts (K).
+        custom_expert_names: names of its experts, if they are not the default ones.
     """
 
     name: str
     tasks: Mapping[str, Labels] = field(default_factory=dict)
     role: str = ""
     experts: int = 1
-    members: tuple[str, ...] = ()
+    custom_expert_names: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
-        """The role, or the domain's own name where it has none."""
+        """The role, or the domain's name if it has no role."""
         return self.role or self.name
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        """`news`, or `news-1`, `news-2` … where the domain has several."""
-        if self.members:
-            return self.members
+        """Names of the domain's experts: `news`, or `news-1`, `news-2` … if it has several."""
+        if self.custom_expert_names:
+            return self.custom_expert_names
         return (self.name,) if self.experts == 1 else tuple(f"{self.name}-{k + 1}" for k in range(self.experts))
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The class heads of a mixture and the task that each answers (method 3).
+    """The class heads of a mixture and the tasks that use them (method 3).
 
-    Equal label sets share a head; a set within a larger one shares the larger one's head, its other labels masked.
+    Tasks with equal label sets share a head. A task whose labels are a subset of another task's shares that task's
+    head, with the other labels masked.
 
     Args:
         heads: label names by head, in the order of the logits.
         tasks: label names by task.
-        head_of: the head by task.
-        domain_of: the domain by task.
+        head_by_task: name of the head that a task uses.
+        domain_by_task: name of the domain that a task belongs to.
     """
 
     heads: dict[str, Labels]
     tasks: dict[str, Labels]
-    head_of: dict[str, str]
-    domain_of: dict[str, str]
+    head_by_task: dict[str, str]
+    domain_by_task: dict[str, str]
 
     @classmethod
-    def of(cls, domains: Sequence[Domain]) -> "LabelSpace":
-        """Lay out the heads for these domains.
+    def from_domains(cls, domains: Sequence[Domain]) -> "LabelSpace":
+        """Assign heads to the tasks of these domains.
 
         Raises:
-            Fault: when a task name is used twice, or labels differ in spelling only.
+            Fault: if two domains have a task of the same name, or two labels differ only in upper and lower case.
         """
-        tasks = _tasks_of(domains)
-        _refuse_spellings(tasks)
+        tasks = _collect_tasks(domains)
+        _check_spellings(tasks)
         sets = sorted({frozenset(labels): labels for labels in reversed(tasks.values())}.values(), key=len)
-        widest = [one for one in sets if not any(set(one) < set(other) for other in sets)]
-        heads = {"-".join(labels): labels for labels in sorted(widest, key=list(tasks.values()).index)}
-        head_of = {task: next(h for h, whole in heads.items() if set(own) <= set(whole)) for task, own in tasks.items()}
-        return cls(heads, tasks, head_of, {task: domain.name for domain in domains for task in domain.tasks})
+        maximal = [labels for labels in sets if not any(set(labels) < set(other) for other in sets)]
+        heads = {"-".join(labels): labels for labels in sorted(maximal, key=list(tasks.values()).index)}
+        head_by_task = {
+            task: next(head for head, head_labels in heads.items() if set(labels) <= set(head_labels))
+            for task, labels in tasks.items()
+        }
+        return cls(heads, tasks, head_by_task, {task: domain.name for domain in domains for task in domain.tasks})
 
     def mask(self, task: str) -> tuple[bool, ...]:
-        """Which of its head's labels a task uses, in the head's order (K,)."""
-        own = set(self.tasks[task])
-        return tuple(label in own for label in self.heads[self.head_by_task[task]])
+        """Return which of its head's labels a task uses, in the order of the logits (K,)."""
+        labels = set(self.tasks[task])
+        return tuple(label in labels for label in self.heads[self.head_by_task[task]])
 
     def tasks_of(self, domain: str) -> tuple[str, ...]:
-        """The tasks of a domain, in the order declared."""
-        return tuple(task for task, owner in self.domain_by_task.items() if owner == domain)
+        """Return the tasks of a domain, in the order declared."""
+        return tuple(task for task, task_domain in self.domain_by_task.items() if task_domain == domain)
 
 
-def _tasks_of(domains: Sequence[Domain]) -> dict[str, Labels]:
+def _collect_tasks(domains: Sequence[Domain]) -> dict[str, Labels]:
     tasks: dict[str, Labels] = {}
-    owner: dict[str, str] = {}
+    domain_by_task: dict[str, str] = {}
     for domain in domains:
         for task, labels in domain.tasks.items():
             if task in tasks:
+                first = f"{domain_by_task[task]} ({', '.join(tasks[task])})"
                 raise Fault(
-                    "each task name once",
-                    f"{task} in {owner[task]} ({', '.join(tasks[task])}) and in {domain.name} ({', '.join(labels)})",
-                    "rename one of them",
+                    "unique task names",
+                    f"{task} in {first} and in {domain.name} ({', '.join(labels)})",
+                    "rename one of the tasks",
                 )
-            tasks[task], owner[task] = tuple(labels), domain.name
+            tasks[task], domain_by_task[task] = tuple(labels), domain.name
     return tasks
 
 
-def _refuse_spellings(tasks: Mapping[str, Labels]) -> None:
-    seen: dict[str, tuple[str, str]] = {}
+def _check_spellings(tasks: Mapping[str, Labels]) -> None:
+    spellings: dict[str, tuple[str, str]] = {}
     for task, labels in tasks.items():
         for label in labels:
-            first, where = seen.setdefault(label.casefold(), (label, task))
-            if first != label:
+            first_label, first_task = spellings.setdefault(label.casefold(), (label, task))
+            if first_label != label:
                 raise Fault(
-                    "one spelling a label",
-                    f"{first!r} in {where} and {label!r} in {task}",
-                    "give both tasks the same label names, by label_map where the files differ",
+                    "the same spelling of a label in all tasks",
+                    f"{first_label!r} in {first_task} and {label!r} in {task}",
+                    "use the same label names in both tasks, with label_map where the files differ",
                 )

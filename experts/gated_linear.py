@@ -1,7 +1,4 @@
-"""The gated linear layer: a frozen weight, the adapters beside it, and the route that blends them.
-
-Which layers are gated, and which adapters learn, is `experts.adapter_bank`'s.
-"""
+"""The gated linear layer: a frozen weight, its LoRA adapters, and the route that holds their gates."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,121 +19,136 @@ SHARED_INPUT_LAYERS = (
     ("q_lin", "k_lin", "v_lin"),
     ("gate_proj", "up_proj"),
 )
+"""Names of sibling layers that read the same tensor."""
 
 
 class Route:
-    """The gates of the texts now in the backbone, shared by all gated layers of one bank.
+    """The gates of the texts in the current pass, shared by all gated layers of a bank.
 
-    Layers that read the very same tensor, as q, k and v do, have it multiplied by all their A at once, by their first.
+    For layers that read the same tensor, such as q, k and v, the first one multiplies it by the A matrices of all.
     """
 
     def __init__(self) -> None:
-        self.gates: Tensor | None = None  # (B, E) or (B, T, E); B = 1 holds for every text
+        self.gates: Tensor | None = None  # (B, E) or (B, T, E); B = 1 broadcasts to every text
         self.columns: dict[str, int] = {}
         self.active: tuple[str, ...] = ()
-        self.keeps = True
-        """Whether stacked weights may be kept from pass to pass; not where others put a layer's weights together."""
+        self.caching = True
+        """Whether concatenated weights may be cached between passes; false where FSDP rebuilds a layer's weights."""
+        self.same_input_layers: dict[GatedLinear, list[GatedLinear]] = {}
+        """The first layer of each group that reads the same tensor, with the others of its group."""
         self._scales: dict[ActiveSpecs, Tensor] = {}
-        self._spreads: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-        self.readers: dict[GatedLinear, list[GatedLinear]] = {}
-        self._waiting: dict[GatedLinear, tuple[Tensor, Tensor]] = {}
+        self._rank_columns: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._products: dict[GatedLinear, tuple[Tensor, Tensor]] = {}  # input and product, until the layer reads it
 
     def set(
         self, gates: Tensor, columns: dict[str, int], active: tuple[str, ...], layers: "Iterable[GatedLinear]"
     ) -> None:
-        """Lay the gates for the passes that follow through these layers.
+        """Set the gates for the following passes.
 
-        Scales are made here, for all layers that ask for the same columns at once, so that a layer only reads.
+        The scales are computed here, once for all layers with the same active adapters.
+
+        Args:
+            gates: (B, E), or (B, T, E) for gates per token; B = 1 broadcasts to every text.
+            columns: column of the gates by adapter name.
+            active: names of the adapters to compute.
+            layers: the layers that use this route.
         """
-        self.gates, self.columns, self.active, self._waiting = gates, columns, active, {}
-        used = dict.fromkeys(one.here for one in layers if one.here)
-        self._scales = {touches: self._scale(touches) for touches in used}
+        self.gates, self.columns, self.active, self._products = gates, columns, active, {}
+        used = dict.fromkeys(specs for layer in layers if (specs := layer.active_specs))
+        self._scales = {specs: self._scale(specs) for specs in used}
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Put the route back as it is now at the end, around a pass on the side."""
+    def preserved(self) -> Iterator[None]:
+        """Restore the current gates on exit, for an extra pass with other gates."""
         before = self.gates, self.columns, self.active, self._scales
         try:
             yield
         finally:
             self.gates, self.columns, self.active, self._scales = before
-            self._waiting = {}
+            self._products = {}
 
     @contextmanager
-    def text(self, row: int) -> Iterator[None]:
-        """Narrow the route to one text, for layers that see no batch dimension."""
-        kept = self.gates, self._scales, self._waiting
+    def single_text(self, row: int) -> Iterator[None]:
+        """Use only the gates of one text, for code whose input has no batch dimension."""
+        before = self.gates, self._scales, self._products
         assert self.gates is not None
-        own = {touches: scale[row : row + 1] for touches, scale in self._scales.items()}
-        self.gates, self._scales, self._waiting = self.gates[row : row + 1], own, {}
+        scales = {specs: scale[row : row + 1] for specs, scale in self._scales.items()}
+        self.gates, self._scales, self._products = self.gates[row : row + 1], scales, {}
         try:
             yield
         finally:
-            self.gates, self._scales, self._waiting = kept
+            self.gates, self._scales, self._products = before
 
-    def low(self, layer: "GatedLinear", x: Tensor) -> Tensor:
-        """`g · s · A x` of a layer, (…, R), made together with that of the other readers of x."""
-        source, low = self._waiting.pop(layer, (None, None))
-        if low is not None and source is x:
-            return low
-        layers = [layer, *(one for one in self.readers.get(layer, ()) if one.here)]
-        lows = self._product(layers, x).split([one.rank for one in layers], dim=-1)  # each (…, R)
-        self._waiting |= {one: (x, low) for one, low in zip(layers[1:], lows[1:], strict=True)}
-        return lows[0]
+    def lora_a_product(self, layer: "GatedLinear", x: Tensor) -> Tensor:
+        """Return `g · s · A x` of a layer, (…, R), computed together with that of the other layers that read x."""
+        source, product = self._products.pop(layer, (None, None))
+        if product is not None and source is x:
+            return product
+        layers = [layer, *(other for other in self.same_input_layers.get(layer, ()) if other.active_specs)]
+        ranks = [other.active_rank for other in layers]
+        products = self._scaled_product(layers, x).split(ranks, dim=-1)  # each (…, R)
+        self._products |= {other: (x, product) for other, product in zip(layers[1:], products[1:], strict=True)}
+        return products[0]
 
-    def _product(self, layers: list["GatedLinear"], x: Tensor) -> Tensor:
-        a = _together([one.stacked_a(x.dtype) for one in layers], dim=0)  # (R, D_in)
-        scale = _together([self.scale(one.here) for one in layers], dim=-1)  # (B, 1, R)
+    def _scaled_product(self, layers: list["GatedLinear"], x: Tensor) -> Tensor:
+        a = _concatenate([layer.stacked_a(x.dtype) for layer in layers], dim=0)  # (R, D_in)
+        scale = _concatenate([self.scale(layer.active_specs) for layer in layers], dim=-1)  # (B, 1, R)
         x = fast_dropout(x, layers[0].dropout if layers[0].training else 0.0)
-        low = F.linear(x, a)  # (B, T, R) or (B·T, R)
-        whole = low if x.dim() == 3 else low.view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
-        scaled = whole * scale.to(low.dtype) if torch.is_grad_enabled() else whole.mul_(scale.to(low.dtype))
-        return scaled.view(low.shape)  # (B, T, R) or (B·T, R)
+        product = F.linear(x, a)  # (B, T, R) or (B·T, R)
+        by_text = product if x.dim() == 3 else product.view(scale.shape[0], -1, a.shape[0])  # (B, T, R)
+        scale = scale.to(product.dtype)
+        scaled = by_text * scale if torch.is_grad_enabled() else by_text.mul_(scale)
+        return scaled.view(product.shape)  # (B, T, R) or (B·T, R)
 
-    def scale(self, touches: ActiveSpecs) -> Tensor:
-        """`g · s`, one column a rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token."""
-        return self._scales[touches]
+    def scale(self, specs: ActiveSpecs) -> Tensor:
+        """Return `g · s`, a column for each rank (method 1), in fp32: (B, 1, R), or (B, T, R) for gates per token."""
+        return self._scales[specs]
 
-    def _scale(self, touches: ActiveSpecs) -> Tensor:
+    def _scale(self, specs: ActiveSpecs) -> Tensor:
         assert self.gates is not None
-        column, scaling = self._spread(touches, self.gates.device)
+        column, scaling = self._columns_by_rank(specs, self.gates.device)
         wide = self.gates.index_select(-1, column).float() * scaling  # (B, R) or (B, T, R)
         return wide if wide.dim() == 3 else wide[:, None]  # (B, 1, R)
 
-    def _spread(self, touches: ActiveSpecs, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which column of the gates each rank has, and its scaling, (R,) each.
+    def _columns_by_rank(self, specs: ActiveSpecs, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the gate column and the scaling of each rank, (R,) each.
 
-        Kept for good: to send them to a GPU in every pass would stop the host each time.
+        They are cached, because copying them to a GPU in every pass would synchronize with the host.
         """
-        key = (tuple(self.columns[name] for name, _ in touches), touches, device)
-        if key not in self._spreads:
-            column = [place for place, (_, touch) in zip(key[0], touches, strict=True) for _ in range(touch.rank)]
-            scaling = [touch.scaling for _, touch in touches for _ in range(touch.rank)]
-            with torch.inference_mode(False):  # what is kept may be read in training
-                made = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
+        key = (tuple(self.columns[name] for name, _ in specs), specs, device)
+        if key not in self._rank_columns:
+            column = [index for index, (_, spec) in zip(key[0], specs, strict=True) for _ in range(spec.rank)]
+            scaling = [spec.scaling for _, spec in specs for _ in range(spec.rank)]
+            with torch.inference_mode(False):  # training may read cached tensors
+                tensors = torch.tensor(column, device=device), torch.tensor(scaling, device=device)
             if torch.compiler.is_compiling():
-                return made  # a tracer's stand-ins, not to be kept
-            self._spreads[key] = made
-        return self._spreads[key]
+                return tensors  # placeholders of the tracer must not be cached
+            self._rank_columns[key] = tensors
+        return self._rank_columns[key]
 
 
 class GatedLinear(nn.Module):
-    """`y = W x + b + Σ_e g_e s_e B_e A_e x`, experts stacked by rank (method 1)."""
+    """`y = W x + b + Σ_e g_e s_e B_e A_e x`, with the adapters concatenated along the rank (method 1).
+
+    Args:
+        base: the frozen linear layer.
+        route: the gates, shared by all layers of a bank.
+    """
 
     def __init__(self, base: nn.Module, route: Route) -> None:
         super().__init__()
         self.base = base
         self.route = route
-        self.touches: dict[str, LoraSpec] = {}
+        self.lora_specs: dict[str, LoraSpec] = {}
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
         self.merged_weight: Tensor | None = None  # (D_out, D_in)
-        self._kept: dict[str, tuple[tuple[object, ...], Tensor]] = {}
+        self._stack_cache: dict[str, tuple[tuple[object, ...], Tensor]] = {}
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight, for code that looks at its dtype or device."""
+        """The frozen weight, for code that reads its dtype or device."""
         return self.base.weight  # type: ignore[return-value]
 
     @property
@@ -145,110 +157,111 @@ class GatedLinear(nn.Module):
         return self.base.bias  # type: ignore[return-value]
 
     @property
-    def here(self) -> ActiveSpecs:
-        """The active experts that touch this layer."""
-        return tuple((name, self.touches[name]) for name in self.route.active if name in self.touches)
+    def active_specs(self) -> ActiveSpecs:
+        """Name, rank and scaling of the active adapters of this layer."""
+        return tuple((name, self.lora_specs[name]) for name in self.route.active if name in self.lora_specs)
 
     @property
-    def rank(self) -> int:
-        """Their ranks' sum (R)."""
-        return sum(touch.rank for _, touch in self.here)
+    def active_rank(self) -> int:
+        """Sum of the ranks of the active adapters (R)."""
+        return sum(spec.rank for _, spec in self.active_specs)
 
-    def add(self, name: str, touch: LoraSpec) -> None:
-        """Lay a fresh adapter beside the weight: A as PEFT initialises it, B zero."""
+    def add_adapter(self, name: str, spec: LoraSpec) -> None:
+        """Add a new adapter, initialized as PEFT does: A Kaiming-uniform, B zero."""
         inputs, outputs = in_out_features(self.base)
-        a = torch.empty(touch.rank, inputs, device=self.weight.device)  # (R, D_in)
+        a = torch.empty(spec.rank, inputs, device=self.weight.device)  # (R, D_in)
         nn.init.kaiming_uniform_(a, a=5**0.5)
-        self.touches[name] = touch
+        self.lora_specs[name] = spec
         self.lora_A[name] = nn.Parameter(a)
-        self.lora_B[name] = nn.Parameter(a.new_zeros(outputs, touch.rank))  # (D_out, R)
+        self.lora_B[name] = nn.Parameter(a.new_zeros(outputs, spec.rank))  # (D_out, R)
 
     def delete_adapter(self, name: str) -> None:
-        """Take an adapter away again."""
-        del self.touches[name], self.lora_A[name], self.lora_B[name]
-        self._kept.clear()
+        """Remove an adapter."""
+        del self.lora_specs[name], self.lora_A[name], self.lora_B[name]
+        self._stack_cache.clear()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D_in), or the same flattened to (B·T, D_in), to the same with D_out."""
+        """Map (B, T, D_in) to (B, T, D_out), or the same flattened to (B·T, D_in) to (B·T, D_out)."""
         if self.merged_weight is not None:
             return F.linear(x, self.merged_weight, self.bias)
         y = self.base(x)
-        if self.route.gates is None or not self.here:
+        if self.route.gates is None or not self.active_specs:
             return y
-        low, b = self.route.low(self, x), self.stacked_b(y.dtype)
+        product, b = self.route.lora_a_product(self, x), self.stacked_b(y.dtype)
         if torch.is_grad_enabled() or not y.is_contiguous():
-            return y + F.linear(low, b).to(y.dtype)
-        y.view(-1, y.shape[-1]).addmm_(low.reshape(-1, low.shape[-1]).to(y.dtype), b.T)
+            return y + F.linear(product, b).to(y.dtype)
+        y.view(-1, y.shape[-1]).addmm_(product.reshape(-1, product.shape[-1]).to(y.dtype), b.T)
         return y
 
     @property
-    def foldable(self) -> bool:
-        """Whether an update can be added to the weight itself: not to a quantised one, which would round it away."""
+    def can_merge(self) -> bool:
+        """Whether an update can be added to the weight: not if it is quantized, which would round the update away."""
         plain = type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
         return plain and self.route.caching
 
     @torch.no_grad()
-    def fold(self) -> None:
-        """Compute with `W + Σ_e s_e B_e A_e` of the active experts, a copy, until `unfold`; gates are then not read."""
-        assert self.foldable
+    def merge(self) -> None:
+        """Compute with a copy `W + Σ_e s_e B_e A_e` of the active adapters, ignoring gates, until `unmerge`."""
+        assert self.can_merge
         a, b = self.stacked_a(torch.float32), self.stacked_b(torch.float32)  # (R, D_in), (D_out, R)
-        scaling = torch.cat([a.new_full((touch.rank,), touch.scaling) for _, touch in self.here])  # (R,)
+        scaling = torch.cat([a.new_full((spec.rank,), spec.scaling) for _, spec in self.active_specs])  # (R,)
         weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
         self.merged_weight = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
 
-    def unfold(self) -> None:
+    def unmerge(self) -> None:
         """Compute with the frozen weight again."""
         self.merged_weight = None
 
-    def bared(self) -> nn.Module:
-        """The frozen layer itself; with the folded weight for good, where there is one."""
+    def unload(self) -> nn.Module:
+        """Return the wrapped linear layer, with the merged weight if there is one."""
         if self.merged_weight is not None:
-            folded = self.merged_weight.T if isinstance(self.base, Conv1D) else self.merged_weight
-            self.base.weight = nn.Parameter(folded.contiguous(), requires_grad=False)
+            merged = self.merged_weight.T if isinstance(self.base, Conv1D) else self.merged_weight
+            self.base.weight = nn.Parameter(merged.contiguous(), requires_grad=False)
         return self.base
 
     def stacked_a(self, dtype: torch.dtype) -> Tensor:
-        """The active experts' A, (R, D_in)."""
-        return self._stacked("A", [self.lora_A[name] for name, _ in self.here], 0, dtype)
+        """Return A of the active adapters, concatenated to (R, D_in)."""
+        return self._stacked("A", [self.lora_A[name] for name, _ in self.active_specs], 0, dtype)
 
     def stacked_b(self, dtype: torch.dtype) -> Tensor:
-        """The active experts' B, (D_out, R)."""
-        return self._stacked("B", [self.lora_B[name] for name, _ in self.here], 1, dtype)
+        """Return B of the active adapters, concatenated to (D_out, R)."""
+        return self._stacked("B", [self.lora_B[name] for name, _ in self.active_specs], 1, dtype)
 
-    def _stacked(self, kind: str, parts: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
-        """Parts side by side; kept from pass to pass while nothing learns and no part has changed."""
+    def _stacked(self, kind: str, parameters: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
+        """Concatenate parameters; the result is cached while none of them is trained or has changed."""
         if (
             not self.route.caching
             or torch.compiler.is_compiling()
-            or (torch.is_grad_enabled() and any(part.requires_grad for part in parts))
+            or (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters))
         ):
-            return _together(list(parts), dim).to(dtype)
-        key = (dtype, *((part.data_ptr(), part._version) for part in parts))
-        if kind not in self._kept or self._kept[kind][0] != key:
-            with torch.inference_mode(False), torch.no_grad():  # what is kept may be read in training
-                self._kept[kind] = key, _together([part.detach() for part in parts], dim).to(dtype)
-        return self._kept[kind][1]
+            return _concatenate(list(parameters), dim).to(dtype)
+        key = (dtype, *((parameter.data_ptr(), parameter._version) for parameter in parameters))
+        if kind not in self._stack_cache or self._stack_cache[kind][0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # training may read cached tensors
+                stack = _concatenate([parameter.detach() for parameter in parameters], dim).to(dtype)
+            self._stack_cache[kind] = key, stack
+        return self._stack_cache[kind][1]
 
 
-def _together(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+def _concatenate(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
 
 
-def fast_dropout(x: Tensor, share: float) -> Tensor:
-    """Dropout: a share of the entries of x (any shape) becomes zero, the others grow by 1 / (1 − share).
+def fast_dropout(x: Tensor, p: float) -> Tensor:
+    """Apply dropout with probability p to x (any shape), faster on a CPU than torch's.
 
-    On a CPU torch draws one number an entry, which costs as much as an expert; 64 random bits serve four entries here,
-    so the share is rounded to 1/65536.
+    On a CPU torch draws one random number per entry, which costs as much as an expert. Here 64 random bits serve four
+    entries, so p is rounded to 1/65536.
     """
-    if x.device.type != "cpu" or share == 0.0:
-        return F.dropout(x, share)
+    if x.device.type != "cpu" or p == 0.0:
+        return F.dropout(x, p)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # each of −2¹⁵ … 2¹⁵ − 1 alike
-    return x * (draws >= round(share * 2**16) - 2**15) / (1.0 - share)
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on −2¹⁵ … 2¹⁵ − 1
+    return x * (draws >= round(p * 2**16) - 2**15) / (1.0 - p)
 
 
 def in_out_features(layer: nn.Module) -> tuple[int, int]:
-    """A linear layer's input and output size, Conv1D's transposed weight included."""
+    """Return the input and output size of a linear layer, including Conv1D with its transposed weight."""
     if isinstance(layer, Conv1D):
         return layer.weight.shape[0], layer.weight.shape[1]
     assert isinstance(layer, nn.Linear)
@@ -256,26 +269,27 @@ def in_out_features(layer: nn.Module) -> tuple[int, int]:
 
 
 def route_position_biases_per_text(backbone: PreTrainedModel, route: Route) -> None:
-    """DeBERTa projects its relative positions once for all texts; let each text's gates act on its own.
+    """Let DeBERTa's relative position projections depend on each text's gates.
 
-    Its attention bias is then made text by text, with the model's own code, wherever texts have different gates.
+    DeBERTa projects its relative positions once for all texts. If texts have different gates, its attention bias is
+    computed one text at a time instead, with the model's own code.
     """
     for module in backbone.modules():
         if hasattr(module, "disentangled_attention_bias"):
-            module.disentangled_attention_bias = _bias_by_text(module, route)
+            module.disentangled_attention_bias = _per_text_bias(module, route)
 
 
-def _bias_by_text(attention: nn.Module, route: Route):  # type: ignore[no-untyped-def]
-    whole, heads = attention.disentangled_attention_bias, attention.num_attention_heads
+def _per_text_bias(attention: nn.Module, route: Route):  # type: ignore[no-untyped-def]
+    batch_bias, heads = attention.disentangled_attention_bias, attention.num_attention_heads
 
     def bias(query: Tensor, key: Tensor, *others: object) -> Tensor:  # (B·H, T, D) each
         if route.gates is None or route.gates.shape[0] == 1:
-            return whole(query, key, *others)  # type: ignore[operator]
-        pieces = []
+            return batch_bias(query, key, *others)  # type: ignore[operator]
+        biases = []
         for row in range(route.gates.shape[0]):
-            own = slice(row * heads, (row + 1) * heads)  # type: ignore[operator]
-            with route.text(row):
-                pieces.append(whole(query[own], key[own], *others))  # type: ignore[operator]
-        return torch.cat(pieces)  # (B·H, T, T)
+            text_heads = slice(row * heads, (row + 1) * heads)  # type: ignore[operator]
+            with route.single_text(row):
+                biases.append(batch_bias(query[text_heads], key[text_heads], *others))  # type: ignore[operator]
+        return torch.cat(biases)  # (B·H, T, T)
 
     return bias

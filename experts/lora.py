@@ -1,7 +1,6 @@
-"""What a LoRA is made with, where a backbone keeps its linear layers, and how an adapter touches them.
+"""LoRA settings, an adapter without its weights, and the map of a backbone's linear layers.
 
-What PEFT's configs mean here is `experts.adapter`'s; the adapters themselves live in `experts.adapter_bank`. Nothing
-here, nor anything that answers a text, imports PEFT, which takes longer than torch and transformers together.
+This module must not import PEFT, which is slow to import and not needed for inference; `experts.adapter` does.
 """
 
 from dataclasses import dataclass, field
@@ -16,22 +15,27 @@ from experts.errors import Fault
 
 
 class LoraSettings(BaseModel):
-    """One expert's LoRA: `ΔW = alpha / r · B A` (Hu et al. 2021; DAO paper eq. 22)."""
+    """LoRA hyperparameters of an expert: `ΔW = alpha / r · B A` (Hu et al. 2021; DAO paper eq. 22)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    r: int = Field(16, ge=1, description="rank; more learns more and costs more")
-    alpha: float = Field(16, gt=0, description="scaling numerator; more makes the expert louder")
-    dropout: float = Field(0.05, ge=0, lt=1, description="share of inputs dropped in training; more regularises")
+    r: int = Field(16, ge=1, description="rank; a higher rank adds capacity, parameters and compute")
+    alpha: float = Field(16, gt=0, description="scaling numerator; a higher value strengthens the expert's update")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the expert's input in training; more regularizes")
     targets: tuple[str, ...] | None = Field(
-        None, description="last names of the linear layers to touch; none given means all of them"
+        None, description="last names of the linear layers to adapt, such as `query`; null adapts all of them"
     )
     rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead of alpha / r")
 
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """How an adapter touches one layer: its rank, and PEFT's `scaling` there."""
+    """Rank and scaling of an adapter in one layer.
+
+    Args:
+        rank: number of rows of A and columns of B (R).
+        scaling: factor of `B A`, as PEFT defines it.
+    """
 
     rank: int
     scaling: float
@@ -42,58 +46,65 @@ class Adapter:
     """An adapter without its weights.
 
     Args:
-        content: PEFT's `adapter_config.json`.
-        layers: every layer that it touches, by dotted name.
+        peft_config: the content of PEFT's `adapter_config.json`.
+        layers: rank and scaling of every adapted layer, by dotted name.
     """
 
-    content: dict[str, Any] = field(repr=False)
+    peft_config: dict[str, Any] = field(repr=False)
     layers: dict[str, LoraSpec] = field(repr=False)
 
     @property
     def dropout(self) -> float:
-        """The share of inputs that is dropped in training."""
-        return float(self.content.get("lora_dropout", 0.0))
+        """Dropout probability of the adapter's input in training."""
+        return float(self.peft_config.get("lora_dropout", 0.0))
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """Where a backbone keeps its layers: the stack's name and depth, and every linear layer in it by dotted name.
+    """The layers of a backbone, read before any of them is wrapped.
 
-    Linear means Linear, its quantised kinds, and GPT-2's Conv1D. Taken before any layer is wrapped.
+    Args:
+        stack: dotted name of the module list that holds the transformer layers, such as `encoder.layer`.
+        depth: number of transformer layers.
+        linear_layers: every linear layer in them by dotted name: Linear, its quantized variants, and GPT-2's Conv1D.
+        model_name: name or path of the backbone.
     """
 
     stack: str
     depth: int
-    linear: dict[str, nn.Module]
-    base_name: str
+    linear_layers: dict[str, nn.Module]
+    model_name: str
 
     @classmethod
-    def of(cls, backbone: PreTrainedModel) -> "LayerMap":
-        """Read a loaded backbone.
+    def from_model(cls, backbone: PreTrainedModel) -> "LayerMap":
+        """Map the layers of a loaded backbone.
 
         Raises:
-            Fault: when it has no such stack, or no linear layer in it.
+            Fault: if it has no list of transformer layers, or no linear layer in them.
         """
         stack, layers = find_layer_stack(backbone)
-        linear: dict[str, nn.Module] = {
+        linear_layers: dict[str, nn.Module] = {
             f"{stack}.{name}": module
             for name, module in layers.named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         }
-        if not linear:
-            raise Fault("linear layers to adapt", "none", "use a backbone family named in the README")
-        return cls(stack, len(layers), linear, backbone.config.name_or_path or "")
+        if not linear_layers:
+            raise Fault("linear layers to adapt", "none", "use a backbone family listed in the README")
+        return cls(stack, len(layers), linear_layers, backbone.config.name_or_path or "")
 
-    def index(self, name: str) -> int:
-        """The layer, counted from 0, in which a linear layer sits."""
+    def layer_index(self, name: str) -> int:
+        """Return the index of the transformer layer, counted from 0, that contains a linear layer."""
         return int(name.removeprefix(f"{self.stack}.").split(".")[0])
 
 
 def find_layer_stack(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The backbone's stack of layers and its dotted name, e.g. `encoder.layer`.
+    """Find the backbone's list of transformer layers.
+
+    Returns:
+        its dotted name, such as `encoder.layer`, and the list.
 
     Raises:
-        Fault: when no list has as many modules as the config has layers.
+        Fault: if no module list is as long as the config's number of layers.
     """
     depth = backbone.config.num_hidden_layers
     for name, module in backbone.named_modules():
@@ -102,19 +113,19 @@ def find_layer_stack(backbone: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     raise Fault(
         f"a backbone with a list of {depth} layers",
         f"none in {type(backbone).__name__}",
-        "use a family named in the README, or add it as CONTRIBUTING.md says",
+        "use a backbone family listed in the README, or add it as described in CONTRIBUTING.md",
     )
 
 
 def check_trunk_depth(layers: LayerMap, trunk_depth: int) -> None:
-    """Refuse a trunk that leaves the experts no layer.
+    """Check that the trunk leaves at least one layer to the experts.
 
     Raises:
-        Fault: when the trunk is as deep as the backbone.
+        Fault: if `trunk_depth` is negative or not below the backbone's depth.
     """
     if not 0 <= trunk_depth < layers.depth:
         raise Fault(
             f"a trunk depth from 0 to {layers.depth - 1} (the backbone has {layers.depth} layers)",
             str(trunk_depth),
-            "lower trunk_depth, so that experts have layers to work in",
+            "lower trunk_depth to leave layers for the experts",
         )

@@ -1,8 +1,4 @@
-"""A LoRA update without its adapter: `scaling · B A` of every layer, at one rank; added up and padded exactly.
-
-Weighing several updates into one is `experts.merge_methods`'s, where they lie beside a backbone
-`experts.adapter_bank`'s.
-"""
+"""LoRA updates independent of an adapter: `scaling · B A` per layer at one rank, with exact sums and padding."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +11,11 @@ Factors = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LowRankUpdate:
-    """One update of a backbone, `scaling · B A` a layer, of one rank and one scaling throughout.
+    """An update of a backbone's weights, `scaling · B A` per layer, with one rank and one scaling for all layers.
 
     Args:
-        rank: of every layer (R).
-        scaling: of every layer.
+        rank: rank in every layer (R).
+        scaling: scaling in every layer.
         layers: A (R, D_in) and B (D_out, R) by the layer's dotted name.
     """
 
@@ -27,68 +23,76 @@ class LowRankUpdate:
     scaling: float
     layers: Mapping[str, Factors]
 
-    def widened(self, rank: int) -> "LowRankUpdate":
-        """The same update at a larger rank, by rows and columns of zeros."""
-        more = rank - self.rank
-        assert more >= 0
-        return LowRankUpdate(rank, self.scaling, {path: _padded(*ab, more) for path, ab in self.layers.items()})
+    def padded_to(self, rank: int) -> "LowRankUpdate":
+        """Return the same update at a higher rank, padded with zeros."""
+        extra = rank - self.rank
+        assert extra >= 0
+        return LowRankUpdate(rank, self.scaling, {path: _pad(a, b, extra) for path, (a, b) in self.layers.items()})
 
-    def over(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRankUpdate":
-        """The same update with zeros for every other layer of these (input and output size by name)."""
-        blank = {
+    def with_zero_layers(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRankUpdate":
+        """Return the same update extended by zeros to more layers.
+
+        Args:
+            sizes: input and output size of each layer by name; layers that have an update keep it.
+        """
+        zeros = {
             path: (torch.zeros(self.rank, inputs), torch.zeros(outputs, self.rank))
             for path, (inputs, outputs) in sizes.items()
         }
-        return LowRankUpdate(self.rank, self.scaling, blank | dict(self.layers))
+        return LowRankUpdate(self.rank, self.scaling, zeros | dict(self.layers))
 
-    def unscaled(self) -> "LowRankUpdate":
-        """The same update with its scaling inside B."""
+    def with_unit_scaling(self) -> "LowRankUpdate":
+        """Return the same update with scaling 1, the scaling multiplied into B."""
         return LowRankUpdate(self.rank, 1.0, {path: (a, b * self.scaling) for path, (a, b) in self.layers.items()})
 
 
 def uniform_update(layers: Mapping[str, tuple[Tensor, Tensor, float]]) -> LowRankUpdate:
-    """One update of layers that may differ in rank and scaling: ranks padded to the largest, scalings kept if alike.
+    """Combine layers of different rank and scaling into one update.
+
+    Ranks are padded to the largest. A scaling that all layers share is preserved; otherwise it is multiplied into B.
 
     Args:
         layers: A (r, D_in), B (D_out, r) and scaling by the layer's name.
     """
     rank = max(a.shape[0] for a, _, _ in layers.values())
     scalings = {scaling for _, _, scaling in layers.values()}
-    kept = scalings.pop() if len(scalings) == 1 else 1.0
+    common = scalings.pop() if len(scalings) == 1 else 1.0
     factors = {
-        path: _padded(a.detach().float(), b.detach().float() * (scaling / kept), rank - a.shape[0])
+        path: _pad(a.detach().float(), b.detach().float() * (scaling / common), rank - a.shape[0])
         for path, (a, b, scaling) in layers.items()
     }
-    return LowRankUpdate(rank, kept, factors)
+    return LowRankUpdate(rank, common, factors)
 
 
-def sum_updates(parts: Sequence[LowRankUpdate]) -> LowRankUpdate:
-    """The sum of several updates as one: A above A, B beside B, ranks added. Exact."""
-    if len(parts) == 1:
-        return parts[0]
-    paths = dict.fromkeys(path for one in parts for path in one.layers)
-    ready = [one.unscaled() for one in parts]
-    return uniform_update({path: _stacked([one.layers[path] for one in ready if path in one.layers]) for path in paths})
+def sum_updates(updates: Sequence[LowRankUpdate]) -> LowRankUpdate:
+    """Return the exact sum of updates, by concatenating their factors along the rank."""
+    if len(updates) == 1:
+        return updates[0]
+    paths = dict.fromkeys(path for update in updates for path in update.layers)
+    unscaled = [update.with_unit_scaling() for update in updates]
+    return uniform_update(
+        {path: _concatenate([update.layers[path] for update in unscaled if path in update.layers]) for path in paths}
+    )
 
 
-def _stacked(parts: Sequence[Factors]) -> tuple[Tensor, Tensor, float]:
-    whole_a, whole_b = zip(*parts, strict=True)
-    return torch.cat(whole_a), torch.cat(whole_b, 1), 1.0  # (R, D_in), (D_out, R)
+def _concatenate(factors: Sequence[Factors]) -> tuple[Tensor, Tensor, float]:
+    all_a, all_b = zip(*factors, strict=True)
+    return torch.cat(all_a), torch.cat(all_b, 1), 1.0  # (R, D_in), (D_out, R)
 
 
-def _padded(a: Tensor, b: Tensor, more: int) -> Factors:
-    if not more:
+def _pad(a: Tensor, b: Tensor, extra: int) -> Factors:
+    if not extra:
         return a, b
-    return torch.cat([a, a.new_zeros(more, a.shape[1])]), torch.cat([b, b.new_zeros(len(b), more)], 1)
+    return torch.cat([a, a.new_zeros(extra, a.shape[1])]), torch.cat([b, b.new_zeros(len(b), extra)], 1)
 
 
 def peft_tensors(update: LowRankUpdate, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """An update's tensors under the names that PEFT looks for."""
+    """Yield an update's tensors under PEFT's names."""
     for path, (a, b) in update.layers.items():
         yield f"{prefix}{path}.lora_A.weight", a
         yield f"{prefix}{path}.lora_B.weight", b
 
 
 def largest_rank(updates: Iterable[LowRankUpdate]) -> int:
-    """The largest rank of several updates."""
-    return max(one.rank for one in updates)
+    """Return the largest rank among updates."""
+    return max(update.rank for update in updates)

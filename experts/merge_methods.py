@@ -1,6 +1,6 @@
-"""Several updates weighed into one for good, by PEFT's `add_weighted_adapter`: linear, cat, SVD, TIES, DARE.
+"""Merging several LoRA updates into one with PEFT's `add_weighted_adapter`: linear, cat, SVD, TIES, DARE.
 
-What an update is `experts.lora_delta` says. Like `experts.adapter` it imports PEFT, which is slow.
+Like `experts.adapter`, this module imports PEFT, which is slow to import.
 """
 
 import re
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from peft.tuners.lora import LoraModel
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from experts.errors import Fault, suggest
-from experts.lora_delta import LowRankUpdate, uniform_update, largest_rank
+from experts.lora_delta import LowRankUpdate, largest_rank, uniform_update
 
 MergeMethod = Literal[
     "linear",
@@ -31,99 +31,108 @@ MergeMethod = Literal[
 ]
 MERGE_METHODS: tuple[str, ...] = get_args(MergeMethod)
 DEFAULT_DENSITY = 0.5
-"""Share of entries that pruning methods keep where nobody says; the middle of what their papers tried."""
+"""Fraction of entries that pruning methods retain by default, the middle of the range in their papers."""
 
 
 def is_pruning_method(method: str) -> bool:
-    """Whether a method keeps only a share of the entries."""
+    """Whether a method retains only a fraction of the entries."""
     return re.match("ties|dare|magnitude", method) is not None
 
 
 def check_merge_method(method: str) -> None:
-    """Refuse a method that PEFT has not.
+    """Check that PEFT supports a merge method.
 
     Raises:
-        Fault: naming those that it has.
+        Fault: if `method` is not one of `MERGE_METHODS`.
     """
     if method not in MERGE_METHODS:
-        raise Fault(f"a way to merge among {', '.join(MERGE_METHODS)}", repr(method), suggest(method, MERGE_METHODS))
+        raise Fault(f"a merge method among {', '.join(MERGE_METHODS)}", repr(method), suggest(method, MERGE_METHODS))
 
 
 def merge_updates(
     updates: Mapping[str, LowRankUpdate],
     weights: Mapping[str, float],
     method: str,
-    bases: Mapping[str, nn.Module],
+    base_layers: Mapping[str, nn.Module],
     density: float = DEFAULT_DENSITY,
     rank: int | None = None,
     seed: int = 0,
 ) -> LowRankUpdate:
-    """One update of several.
+    """Merge several updates into one.
 
     Args:
-        updates: by name; ranks may differ, the smaller are padded with zeros.
+        updates: by name; ranks may differ, lower ranks are padded with zeros.
         weights: by the same names.
         method: one of `MERGE_METHODS`.
-        bases: the frozen linear layers that the updates are of; they are read, not changed.
-        density: share of the entries kept by methods that prune.
-        rank: of the result, for methods that end in `svd`; by default the largest.
-        seed: of DARE, which drops at random.
+        base_layers: the frozen linear layers that the updates belong to, by dotted name; they are not changed.
+        density: fraction of entries that pruning methods retain.
+        rank: rank of the result for methods that end in `svd`; the largest of the updates by default.
+        seed: seed of DARE, which drops entries at random.
 
     Raises:
-        Fault: for a method that PEFT has not.
+        Fault: if PEFT does not support the method.
     """
     check_merge_method(method)
-    together = largest_rank(updates.values())
-    alike = {name: one.widened(together) for name, one in updates.items()}
-    tree = _tree({path: bases[path] for one in alike.values() for path in one.layers})
-    how = {"density": density} if is_pruning_method(method) else {}
-    size = {"svd_rank": rank, "svd_full_matrices": False} if method.endswith("svd") else {}
+    common_rank = largest_rank(updates.values())
+    padded = {name: update.padded_to(common_rank) for name, update in updates.items()}
+    tree = _module_tree({path: base_layers[path] for update in padded.values() for path in update.layers})
+    uses_svd = method.endswith("svd")
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LoraModel(tree, {name: _config(one, tree) for name, one in alike.items()}, next(iter(alike)))
-        for name in list(alike)[1:]:
+        configs: dict[str, PeftConfig] = {name: _lora_config(update, tree) for name, update in padded.items()}
+        model = LoraModel(tree, configs, next(iter(padded)))
+        for name in list(padded)[1:]:
             model.inject_adapter(tree, name)
-        _fill(model, alike)
-        model.add_weighted_adapter(list(alike), [weights[name] for name in alike], "merged", method, **how, **size)  # type: ignore[arg-type]
-    return uniform_update(dict(_read(model, "merged")))
+        _load_updates(model, padded)
+        model.add_weighted_adapter(
+            adapters=list(padded),
+            weights=[weights[name] for name in padded],
+            adapter_name="merged",
+            combination_type=method,  # type: ignore[arg-type]
+            svd_rank=rank if uses_svd else None,
+            svd_full_matrices=not uses_svd,
+            density=density if is_pruning_method(method) else None,
+        )
+    return uniform_update(dict(_adapter_factors(model, "merged")))
 
 
-def _config(one: LowRankUpdate, tree: nn.Module) -> LoraConfig:
-    paths = [re.escape(path) for path in one.layers]
+def _lora_config(update: LowRankUpdate, tree: nn.Module) -> LoraConfig:
+    paths = [re.escape(path) for path in update.layers]
     return LoraConfig(
-        r=one.rank,
-        lora_alpha=one.scaling * one.rank,  # type: ignore[arg-type]
-        target_modules="|".join(paths),  # PEFT would match the end of a plain name
+        r=update.rank,
+        lora_alpha=update.scaling * update.rank,  # type: ignore[arg-type]
+        target_modules="|".join(paths),  # a regular expression: PEFT matches plain names as suffixes
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in tree.modules()),
     )
 
 
-def _tree(layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Empty modules with these layers at their places: all that PEFT needs of a model."""
+def _module_tree(layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Nest layers in empty modules by their dotted names, which is all that PEFT needs of a model."""
     root = nn.Module()
     for path, layer in layers.items():
         *parents, last = path.split(".")
-        place = root
+        module = root
         for name in parents:
-            if not hasattr(place, name):
-                place.add_module(name, nn.Module())
-            place = getattr(place, name)
-        place.add_module(last, layer)
+            if not hasattr(module, name):
+                module.add_module(name, nn.Module())
+            module = getattr(module, name)
+        module.add_module(last, layer)
     return root
 
 
-def _fill(model: LoraModel, updates: Mapping[str, LowRankUpdate]) -> None:
-    for name, one in updates.items():
-        for path, (a, b) in one.layers.items():
+def _load_updates(model: LoraModel, updates: Mapping[str, LowRankUpdate]) -> None:
+    for name, update in updates.items():
+        for path, (a, b) in update.layers.items():
             layer = model.model.get_submodule(path)
             layer.lora_A[name].weight.copy_(a)
             layer.lora_B[name].weight.copy_(b)
 
 
-def _read(model: LoraModel, name: str) -> Sequence[tuple[str, tuple[Tensor, Tensor, float]]]:
-    found = []
+def _adapter_factors(model: LoraModel, name: str) -> Sequence[tuple[str, tuple[Tensor, Tensor, float]]]:
+    """Return dotted name, A, B and scaling of every layer with this adapter."""
+    factors = []
     for path, layer in model.model.named_modules():
         if hasattr(layer, "lora_A") and name in layer.lora_A:
             a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-            found.append((path, (a.detach().cpu(), b.detach().cpu(), float(layer.scaling[name]))))
-    return found
+            factors.append((path, (a.detach().cpu(), b.detach().cpu(), float(layer.scaling[name]))))
+    return factors

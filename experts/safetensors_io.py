@@ -1,6 +1,6 @@
-"""Tensors on disk as safetensors, whole or absent; never pickle.
+"""Reading and writing tensors as safetensors.
 
-Kept apart from `experts.atomic_io`, so that commands without tensors start without torch.
+This is separate from `experts.atomic_io` so that commands without tensors start without importing torch.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     """Save tensors as safetensors, on the CPU and contiguous.
 
     Raises:
-        Fault: when the file cannot be written, as on a full disk.
+        Fault: if the file cannot be written, for example because the disk is full.
     """
-    content = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         save_file(content, path, metadata or {"format": "pt"})
     except (SafetensorError, OSError) as error:
         raise Fault(
-            f"room and rights for {path}", str(error), "free some space, mend the rights or name another folder"
+            f"space and write permission for {path}",
+            str(error),
+            "free some space, fix the permissions or choose another folder",
         ) from error
 
 
@@ -32,11 +34,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Load a safetensors file.
 
     Raises:
-        Fault: when it is missing or is no whole safetensors file.
+        Fault: if it is missing, truncated or not a safetensors file.
     """
     if not path.is_file():
-        raise Fault(f"a safetensors file at {path}", "no such file", "write the folder again or name another")
+        raise Fault(f"a safetensors file at {path}", "no such file", "write the folder again or choose another one")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise Fault(f"a whole safetensors file at {path}", str(error), "copy it again or write it again") from error
+        raise Fault(f"a complete safetensors file at {path}", str(error), "copy or write it again") from error

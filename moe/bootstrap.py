@@ -77,7 +77,7 @@ def bootstrap_intervals(tasks: Sequence[TaskPredictions], level: float = LEVEL) 
     return _ends(_averaged([_figures([one]) for one in tasks]), _averaged([_drawn([one]) for one in tasks]), level)
 
 
-def interval_ends(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
+def interval_fields(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
     """`bootstrap_intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
     return {f"{name}_interval": one.bounds for name, one in bootstrap_intervals(tasks).items()}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from experts.errors import Fault
 from moe.data.readers import text_problem
-from moe.inference.loading import ModelLoader, resolve_model_folder
+from moe.inference.loading import ModelLoader, find_model_folder
 from moe.inference.predictor import Prediction, Predictor, Routing
 from moe.inference.stream import predict_texts, to_row
 
@@ -60,7 +60,7 @@ class MixtureClassifier:
         Raises:
             Fault: when there is no such folder, it is broken, or it cannot be opened so.
         """
-        opening = ModelLoader(resolve_model_folder(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
+        opening = ModelLoader(find_model_folder(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
         opening.check()
         return cls(opening.load(), opening.folder)
 

@@ -1,7 +1,4 @@
-"""What a person sees while work runs: a rich bar with rate and time left on a terminal, plain lines in a pipe.
-
-It knows of no model; the loops that use it tell it where they are. How much is told is decided here alone.
-"""
+"""Progress bars, status lines and tables in the terminal, and the verbosity of this process."""
 
 import logging
 import os
@@ -21,24 +18,24 @@ from rich.text import Text
 
 from experts.errors import Fault
 
-_NOT_MAIN_PROCESS = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+_NOT_MAIN_PROCESS = os.environ.get("RANK", "0") != "0"  # only rank 0 prints
 console = Console(stderr=True, quiet=_NOT_MAIN_PROCESS)
 _VERBOSE = False
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
-    """How much a person is told from now on, in this process.
+    """Set the verbosity of this process.
 
     Args:
-        quiet: no bar and no note; results and errors are others' to print.
-        verbose: what the libraries below log is shown too.
+        quiet: print no progress bars and no status lines; results and errors are still printed.
+        verbose: also show the log messages of the underlying libraries.
 
     Raises:
-        Fault: when both are asked for.
+        Fault: if both are true.
     """
     global _VERBOSE
     if quiet and verbose:
-        raise Fault("--quiet or --verbose", "both", "leave one out")
+        raise Fault("--quiet or --verbose", "both", "remove one of them")
     console.quiet, _VERBOSE = quiet or _NOT_MAIN_PROCESS, verbose and not _NOT_MAIN_PROCESS
     if _VERBOSE:
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.NOTSET)  # silenced in moe/__init__.py
@@ -46,16 +43,16 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
 
 
 def is_verbose() -> bool:
-    """Whether libraries may log."""
+    """Whether log messages of the underlying libraries are shown."""
     return _VERBOSE
 
 
-_SUPPRESSED: ContextVar[bool] = ContextVar("hushed", default=False)
+_SUPPRESSED: ContextVar[bool] = ContextVar("suppressed", default=False)
 
 
 @contextmanager
 def suppress_output() -> Iterator[None]:
-    """Say nothing and draw no bar while it lasts, for work that is done for its measure alone."""
+    """Print no status lines and draw no bars inside the block, for example while cost is being measured."""
     before = _SUPPRESSED.set(True)
     try:
         yield
@@ -64,20 +61,20 @@ def suppress_output() -> Iterator[None]:
 
 
 class RateColumn(ProgressColumn):
-    """Finished units a second."""
+    """Progress column: completed units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
+        """Format the rate; an ellipsis before the first update."""
         return Text(f"{task.speed:.1f} {self.unit}/s" if task.speed else f"… {self.unit}/s", style="cyan")
 
 
 @contextmanager
 def progress_bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterator["Meter"]:
-    """A progress bar for the time of the block; nothing is drawn off a terminal or when quiet."""
+    """Show a progress bar during the block; only on a terminal, and not if `quiet`."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit)]
     with Progress(
         *columns,
@@ -91,104 +88,104 @@ def progress_bar(title: str, total: int | None, unit: str, quiet: bool = False) 
 
 
 class Meter:
-    """Moves one bar."""
+    """Advances one progress bar."""
 
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self.progress, self.task = progress, progress.add_task(title, total=total, note="")
 
     def advance(self, count: int = 1, note: str | None = None) -> None:
-        """Move on by `count` units."""
+        """Advance by `count` units; `note` replaces the text behind the bar."""
         self.progress.update(self.task, advance=count)
         if note is not None:
             self.progress.update(self.task, note=note)
 
 
 def info(text: str) -> None:
-    """One line for people, on standard error."""
+    """Print a status line to standard error."""
     if not _SUPPRESSED.get():
         console.print(text, highlight=False, soft_wrap=True)
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time in hours, minutes or seconds."""
+    """Format a duration in hours, minutes or seconds."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 MIN_TEXT_WIDTH = 16
-"""A text column may be folded to so many letters, and no further."""
+"""Smallest width, in characters, to which a text column is folded."""
 
 
 class Table(rich_table.Table):
-    """A rich table that knows how narrow it may become.
+    """A rich table that stays readable in narrow terminals.
 
-    Columns of figures (aligned right) break between words at most, those that say `no_wrap` nowhere. Where even that
-    does not fit, every row is written below the other, a line a column.
+    Right-aligned columns (numbers) wrap only between words, `no_wrap` columns never. If the table still does not fit,
+    each row is printed as a list with one line per column.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table at its width, narrower, or as a list."""
-        room = options.max_width - self._edges()
-        wanted = [_widths(console, options, column) for column in self.columns]
-        if sum(one.maximum for one in wanted) <= room:
+        """Render at full width, with narrower columns, or as a list."""
+        available = options.max_width - self._border_width()
+        measurements = [_measure_column(console, options, column) for column in self.columns]
+        if sum(measured.maximum for measured in measurements) <= available:
             yield from super().__rich_console__(console, options)
-        elif sum(one.minimum for one in wanted) <= room:
-            yield from self._narrowed(wanted, room).plain(console, options)
+        elif sum(measured.minimum for measured in measurements) <= available:
+            yield from self._narrowed(measurements, available).render_as_is(console, options)
         else:
-            yield from self._listed()
+            yield from self._as_list()
 
-    def plain(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As rich draws it."""
+    def render_as_is(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render with the column widths that are set, as `rich.table.Table` does."""
         yield from super().__rich_console__(console, options)
 
-    def _edges(self) -> int:
-        """What padding and borders take of the width."""
+    def _border_width(self) -> int:
+        """Characters taken by padding and borders."""
         padding = self.padding[1] + self.padding[3]
         return len(self.columns) * padding + (len(self.columns) + 1 if self.box else 0)
 
-    def _narrowed(self, wanted: list[Measurement], room: int) -> "Table":
-        """The same with every column as wide as it must be, and the rest shared out."""
-        widths = [one.minimum for one in wanted]
-        while (left := room - sum(widths)) > 0:
-            short = [i for i, one in enumerate(wanted) if widths[i] < one.maximum]
-            for i in sorted(short, key=lambda i: widths[i])[:left]:
+    def _narrowed(self, measurements: list[Measurement], available: int) -> "Table":
+        """Copy with every column at its minimum width, plus an equal part of the remaining width."""
+        widths = [measured.minimum for measured in measurements]
+        while (remaining := available - sum(widths)) > 0:
+            growable = [i for i, measured in enumerate(measurements) if widths[i] < measured.maximum]
+            for i in sorted(growable, key=lambda i: widths[i])[:remaining]:
                 widths[i] += 1
-        fitting = copy(self)
-        fitting.columns = [replace(column, width=width) for column, width in zip(self.columns, widths, strict=True)]
-        return fitting
+        narrowed = copy(self)
+        narrowed.columns = [replace(column, width=width) for column, width in zip(self.columns, widths, strict=True)]
+        return narrowed
 
-    def _listed(self) -> Iterator[Text | rich_table.Table]:
+    def _as_list(self) -> Iterator[Text | rich_table.Table]:
         if self.title:
             yield Text(str(self.title), style="italic")
-        names = [" ".join(_plain(column.header).split()) for column in self.columns]
-        above = ""
+        names = [" ".join(_plain_text(column.header).split()) for column in self.columns]
+        first = ""
         for cells in zip(*(column.cells for column in self.columns), strict=True):
             row = rich_table.Table.grid(padding=(0, 2, 0, 0))
             row.add_column(style="dim", max_width=24)
             row.add_column(overflow="fold")
-            above = _plain(cells[0]) or above  # an empty first cell means the one above
-            for name, cell in zip(names, (above, *cells[1:]), strict=True):
-                if _plain(cell):
+            first = _plain_text(cells[0]) or first  # an empty first cell repeats the one above
+            for name, cell in zip(names, (first, *cells[1:]), strict=True):
+                if _plain_text(cell):
                     row.add_row(name, cell)
             yield row
             yield Text("")
 
 
-def _widths(console: Console, options: ConsoleOptions, column: Column) -> Measurement:
-    """How narrow a column may become, and how wide it would be."""
-    free = options.update(width=10_000)
-    cells = [Measurement.get(console, free, cell) for cell in column.cells]
-    head = Measurement.get(console, free, column.header)
-    widest = max((one.maximum for one in (head, *cells)), default=0)
-    longest = max((one.minimum for one in cells), default=0)
+def _measure_column(console: Console, options: ConsoleOptions, column: Column) -> Measurement:
+    """Smallest acceptable and full width of a column, in characters."""
+    unbounded = options.update(width=10_000)
+    cells = [Measurement.get(console, unbounded, cell) for cell in column.cells]
+    header = Measurement.get(console, unbounded, column.header)
+    full = max((measured.maximum for measured in (header, *cells)), default=0)
+    longest_word = max((measured.minimum for measured in cells), default=0)
     if column.no_wrap:
-        return Measurement(max(widest, head.minimum), widest)
-    narrow = longest if column.justify == "right" else min(longest, MIN_TEXT_WIDTH)
+        return Measurement(max(full, header.minimum), full)
+    minimum = longest_word if column.justify == "right" else min(longest_word, MIN_TEXT_WIDTH)
     if column.ratio is not None:
-        narrow = max(narrow, min(MIN_TEXT_WIDTH, widest))
-    return Measurement(max(narrow, head.minimum), max(widest, narrow))
+        minimum = max(minimum, min(MIN_TEXT_WIDTH, full))
+    return Measurement(max(minimum, header.minimum), max(full, minimum))
 
 
-def _plain(cell: object) -> str:
+def _plain_text(cell: object) -> str:
     return cell.plain if isinstance(cell, Text) else str(cell)

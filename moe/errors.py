@@ -1,6 +1,6 @@
-"""The exceptions that a command may end with, in one place for `cli.py`.
+"""The exceptions with which a command may end.
 
-`Fault` is told in one line with exit code 2; `Interrupted` means that a checkpoint was written before the stop.
+A `Fault` is printed in one line with exit code 2; `Interrupted` means that a checkpoint was written before the stop.
 """
 
 import signal
@@ -11,10 +11,10 @@ __all__ = ["Fault", "Interrupted"]
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the step was finished and a checkpoint written before this was raised.
+    """Ctrl-C or SIGTERM, raised after the current step is finished and a checkpoint is written.
 
     Args:
-        number: the signal's.
+        number: number of the signal.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from router.class_imbalance import class_statistics, imbalance_loss, unnormalized_imbalance_loss
 from router.lookahead import LookAhead
-from router.loss_weighting import StepMeasurements, LossWeighting, optimizer_state, load_optimizer_state
+from router.loss_weighting import LossWeighting, StepMeasurements, load_optimizer_state, optimizer_state
 
 
 class DAOSettings(BaseModel):
@@ -209,7 +209,9 @@ class DAO(LossWeighting):
     def _imbalance_gradient(self, per_row: Tensor, labels: Tensor, classes: int) -> Tensor:
         """True gradient of the undivided sum to (α, β); `paper` turns β's round, as eq. 17 is printed."""
         share, mean = class_statistics(per_row, labels, classes)
-        grads = torch.autograd.grad(unnormalized_imbalance_loss(share, mean, self.alpha, self.beta), (self.alpha, self.beta))
+        grads = torch.autograd.grad(
+            unnormalized_imbalance_loss(share, mean, self.alpha, self.beta), (self.alpha, self.beta)
+        )
         return torch.stack([grads[0], -grads[1] if self.settings.imbalance == "paper" else grads[1]])
 
     def _take_waiting(self, scale: Tensor) -> None:

@@ -5,15 +5,29 @@ Their formulas are torchjd's where it has them. Constant weights are `router.los
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchjd.aggregation import PCGradWeighting
-from torchjd.scalarization import DWA, UW
 
 from router.dao import DAO, DAOSettings
-from router.loss_weighting import ConstantWeighting, StepMeasurements, LossWeighting, optimizer_state, load_optimizer_state
+from router.loss_weighting import (
+    ConstantWeighting,
+    LossWeighting,
+    StepMeasurements,
+    load_optimizer_state,
+    optimizer_state,
+)
 from router.registry import ComparatorSettings, WeightingKind
+
+
+def _torchjd(module: str) -> Any:
+    try:
+        return import_module(f"torchjd.{module}")  # an extra: only these comparators need it
+    except ImportError as error:
+        message = "uncertainty, dwa and pcgrad need the package torchjd: pip install 'finmoe[balance]'"
+        raise ModuleNotFoundError(message, name="torchjd") from error
 
 
 class UncertaintyWeighting(LossWeighting):
@@ -25,7 +39,7 @@ class UncertaintyWeighting(LossWeighting):
     def __init__(self, names: Sequence[str], settings: ComparatorSettings = ComparatorSettings()) -> None:
         self.names = tuple(names)
         # One UW a loss: an absent one then teaches nothing.
-        self.each = nn.ModuleDict({name: UW(1) for name in names})
+        self.each = nn.ModuleDict({name: _torchjd("scalarization").UW(1) for name in names})
         self.optimizer = torch.optim.Adam(self.each.parameters(), lr=settings.lr)
         self._last: dict[str, float] = {}
 
@@ -87,7 +101,7 @@ class DynamicWeightAverage(LossWeighting):
 
     def _whole(self) -> Tensor:
         """All weights (n,), from torchjd's DWA brought to where this run stands."""
-        dwa = DWA(self.temperature)
+        dwa = _torchjd("scalarization").DWA(self.temperature)
         for mean in self.history:
             dwa(mean)
             dwa.step()
@@ -197,7 +211,7 @@ class PCGrad(LossWeighting):
             stack = torch.stack([seen.grads[name].detach().float().cpu() for name in here])  # (n', P)
             with torch.random.fork_rng(devices=[]):  # its order is random; the loop's own random numbers stay
                 torch.manual_seed(self.seed + self.step)
-                whole = PCGradWeighting()(stack @ stack.T)  # (n',)
+                whole = _torchjd("aggregation").PCGradWeighting()(stack @ stack.T)  # (n',)
             self.step += 1
         self._last = {f"w_{name}": float(c) for name, c in zip(here, whole, strict=True)}
         return dict(zip(here, whole, strict=True))

@@ -1,4 +1,4 @@
-"""An endpoint without a language model: a local server that answers by a function and remembers what it was asked."""
+"""A fake OpenAI-compatible endpoint: a local server that responds by a function and records the requests."""
 
 import json
 import re
@@ -14,41 +14,41 @@ MODEL = "writer:1b"
 
 
 def completion(content: str | None, finish: str = "stop") -> Reply:
-    """A whole answer as servers send it."""
+    """A complete response as servers send it."""
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]}
     return 200, body
 
 
-def trouble(status: int, message: str = "no") -> Reply:
-    """An error as servers send it."""
+def error_reply(status: int, message: str = "no") -> Reply:
+    """An error response as servers send it."""
     return status, {"error": {"message": message, "type": "error"}}
 
 
 def text_in(body: dict[str, Any]) -> str:
-    """The text that a question is about, out of its marks."""
-    found = re.fullmatch(r"<(text-[0-9a-f]+)>\n(.*)\n</\1>", body["messages"][-1]["content"], re.S)
-    assert found, body
-    return found[2]
+    """The text between the marks of a prompt."""
+    match = re.fullmatch(r"<(text-[0-9a-f]+)>\n(.*)\n</\1>", body["messages"][-1]["content"], re.S)
+    assert match, body
+    return match[2]
 
 
-def turned(body: dict[str, Any], nth: int) -> str:
-    """Another text of the same words for each time that it is asked for."""
+def reordered(body: dict[str, Any], nth: int) -> str:
+    """The text's words in another order, a different one for each request."""
     words = text_in(body).split()[::-1]
     return " ".join([*words[nth:], *words[:nth]])
 
 
-def rewriting(body: dict[str, Any], nth: int) -> Reply:
-    """What a good model says."""
-    return completion(turned(body, nth))
+def rewrite(body: dict[str, Any], nth: int) -> Reply:
+    """The response of a well-behaved model."""
+    return completion(reordered(body, nth))
 
 
 class ModelServer:
-    """What was asked, and how it is answered: `reply` gets the question and how often its text was asked before."""
+    """Recorded requests, and the function `reply` that maps a request and its number for this text to a response."""
 
     def __init__(self) -> None:
-        self.reply: Callable[[dict[str, Any], int], Reply] = rewriting
-        self.asked: list[dict[str, Any]] = []
+        self.reply: Callable[[dict[str, Any], int], Reply] = rewrite
+        self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.url = ""
         self._times: Counter[str] = Counter()
@@ -57,21 +57,23 @@ class ModelServer:
     @property
     def texts(self) -> list[str]:
         """The texts that were sent."""
-        return [text_in(body) for body in self.asked]
+        return [text_in(body) for body in self.requests]
 
-    def answer(self, body: dict[str, Any], key: str) -> Reply:
-        """Remember a question and answer it."""
+    def respond(self, body: dict[str, Any], key: str) -> Reply:
+        """Record a request and respond to it."""
         with self._lock:
             text = text_in(body)
             nth, self._times[text] = self._times[text], self._times[text] + 1
-            self.asked.append(body)
+            self.requests.append(body)
             self.keys.add(key)
-        return trouble(404, f"model '{body['model']}' not found") if body["model"] != MODEL else self.reply(body, nth)
+        return (
+            error_reply(404, f"model '{body['model']}' not found") if body["model"] != MODEL else self.reply(body, nth)
+        )
 
 
 @contextmanager
 def serving() -> Iterator[ModelServer]:
-    """A server on a free port of this machine, for the time of the block."""
+    """Run a server on a free port of this machine within the block."""
     model = ModelServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,7 +82,7 @@ def serving() -> Iterator[ModelServer]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._send(*model.answer(body, self.headers["Authorization"]))
+            self._send(*model.respond(body, self.headers["Authorization"]))
 
         def _send(self, status: int, body: Any) -> None:
             sent = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -96,7 +98,7 @@ def serving() -> Iterator[ModelServer]:
             pass
 
     class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:  # a client that hangs up is no fault
+        def handle_error(self, *_: object) -> None:  # a client that disconnects is no error
             pass
 
     with Server(("127.0.0.1", 0), Handler) as server:

@@ -226,7 +226,7 @@ def test_no_module_trusts_remote_code() -> None:
             "moe.report.html, moe.report.terminal",
             {"torch", "transformers", "peft", "datasets", "sklearn", "matplotlib", "jinja2"},
         ),
-        ("moe.evaluation.datasets, moe.evaluation.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
+        ("moe.evaluation.test_sets, moe.evaluation.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
     ],
 )
 def test_a_command_imports_no_library_that_it_does_not_need(modules: str, needless: set[str]) -> None:

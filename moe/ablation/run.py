@@ -84,7 +84,7 @@ def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (),
     if card.language:
         content = ablate_language_model(work, mixture, card.template, rows)
         return _written(work, content | {"model": str(folder)})
-    texts = load_evaluation_rows(work, mixture, None, None, None, ())
+    texts = load_evaluation_rows(work, mixture)
     answered = [row for row in rows if isinstance(row, InferenceVariant)]
     found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
     del mixture

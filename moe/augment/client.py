@@ -1,7 +1,4 @@
-"""Many questions to one endpoint, a bounded number under way at once, answers handed on as they come.
-
-What is asked and where answers are kept is told by whoever calls; one question is `endpoint`'s.
-"""
+"""Sends many prompts to one model, a bounded number at a time, and yields responses as they arrive."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,62 +10,63 @@ from moe.augment.backends import Completion
 from moe.augment.prompts import Message
 
 KeyedPrompt = tuple[str, Sequence[Message]]
-_MOST_FAILURES = 8
+_MAX_FAILURES = 8
 
 
 class ChatModel(Protocol):
-    """Who answers; see `Endpoint.ask`."""
+    """Anything that completes chats; see `EndpointClient` and `LocalModel`."""
 
     def complete(self, messages: Sequence[Message]) -> Completion:
-        """One answer."""
+        """Return the response to one prompt."""
 
 
 def complete_all(
-    endpoint: ChatModel, questions: Iterable[KeyedPrompt], at_once: int
+    model: ChatModel, prompts: Iterable[KeyedPrompt], concurrency: int
 ) -> Iterator[tuple[str, Completion]]:
-    """Each question's key and answer, in the order in which they come.
+    """Yield each prompt's key and response, in the order in which responses arrive.
 
     Args:
-        endpoint: who answers.
-        questions: key and messages; read as they are sent.
-        at_once: requests under way.
+        model: thread-safe if `concurrency` is above 1.
+        prompts: key and messages of each; read lazily.
+        concurrency: requests in flight at once.
 
     Raises:
-        Fault: at the first question that shows that no other can fare better, and when many fail one after the other.
+        Fault: if a response shows that no other request can succeed, or if many requests fail in a row.
     """
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="asking")
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="completion")
+    limit = max(_MAX_FAILURES, 2 * concurrency)
     try:
-        yield from _patiently(_answers(pool, endpoint, iter(questions), at_once), max(_MOST_FAILURES, 2 * at_once))
+        yield from _stop_on_failures(_responses(pool, model, iter(prompts), concurrency), limit)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answers(
-    pool: ThreadPoolExecutor, endpoint: ChatModel, questions: Iterator[KeyedPrompt], at_once: int
+def _responses(
+    pool: ThreadPoolExecutor, model: ChatModel, prompts: Iterator[KeyedPrompt], concurrency: int
 ) -> Iterator[tuple[str, Completion]]:
     def send(count: int) -> dict[Future[Completion], str]:
-        return {pool.submit(endpoint.complete, messages): key for key, messages in islice(questions, count)}
+        return {pool.submit(model.complete, messages): key for key, messages in islice(prompts, count)}
 
-    under_way = send(at_once)
-    while under_way:
-        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-        finished = [(under_way.pop(one), one.result()) for one in done]
-        under_way |= send(len(finished))
+    in_flight = send(concurrency)
+    while in_flight:
+        done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+        finished = [(in_flight.pop(future), future.result()) for future in done]
+        in_flight |= send(len(finished))
         yield from finished
 
 
-def _patiently(answers: Iterator[tuple[str, Completion]], most: int) -> Iterator[tuple[str, Completion]]:
-    """The same; a fault once this many fail in a row, or when all of fewer do."""
-    failed, any_came, last = 0, False, None
-    for key, answer in answers:
-        failed, last = (failed + 1, answer.failure) if answer.failure else (0, last)
-        any_came |= not answer.failure
-        if failed >= most:
+def _stop_on_failures(responses: Iterator[tuple[str, Completion]], limit: int) -> Iterator[tuple[str, Completion]]:
+    """Pass responses on; raise after `limit` failures in a row, or if there were only failures."""
+    failures, any_success, last = 0, False, None
+    for key, response in responses:
+        failures, last = (failures + 1, response.failure) if response.failure else (0, last)
+        any_success |= not response.failure
+        if failures >= limit:
             break
-        yield key, answer
-    if failed >= most or (failed and not any_came):
+        yield key, response
+    if failures >= limit or (failures and not any_success):
         raise Fault(
-            "answers from the endpoint",
-            f"{failed} failures in a row, the last: {last}",
-            "look after the server, then type the same again: what was answered is kept",
+            "responses from the language model",
+            f"{failures} failed requests in a row, the last one: {last}",
+            "check the server, then run the same command again: responses received so far are saved",
         )

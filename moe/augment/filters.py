@@ -1,7 +1,7 @@
-"""What a language model's answer is once its wrapping is off, and why it may not be used.
+"""Filters for a language model's responses: strip what surrounds the text, and reject unusable texts.
 
-It judges one answer beside its source; whether it is near a held-out text or another variant is left to
-`moe.augment.pipeline`.
+Each response is checked against its own source only; `moe.augment.pipeline` compares it with held-out texts and with
+other augmented rows.
 """
 
 import re
@@ -11,17 +11,17 @@ from collections import Counter
 from moe.data.dedup import is_chinese, jaccard, shingles
 from moe.data.readers import text_problem
 
-_LONGER = 3
-_FLOOR = 20
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.S | re.I)
-_OPENED_BEFORE = re.compile(r"\A.*</think(?:ing)?>", re.S | re.I)
+_LENGTH_RATIO = 3
+_SHORT_TEXT = 20
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.S | re.I)
+_THINKING_END = re.compile(r"\A.*</think(?:ing)?>", re.S | re.I)
 _MARKS = re.compile(r"</?text-[0-9a-f]+>")
 _FENCE = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.S)
-_SAID = r"(?:re-?writ|re-?phras|paraphras|re-?word|synonym|version|variant|new text|改写|重写|替换)"
+_REWRITTEN = r"(?:re-?writ|re-?phras|paraphras|re-?word|synonym|version|variant|new text|改写|重写|替换)"
 _PREFIX = re.compile(
     r"\A(?:(?:sure|certainly|of course|okay|ok|好的|当然)\W+)?"
-    rf"(?:(?:here(?:'s|’s| is| are)|以下是|这是|下面是)[^\n:：]{{0,80}}{_SAID}[^\n:：]{{0,80}}"
-    rf"|(?:the )?{_SAID}\w*(?: (?:text|version|headline|sentence|post))?|改写后的?文本?)\s*[:：]\s*",
+    rf"(?:(?:here(?:'s|’s| is| are)|以下是|这是|下面是)[^\n:：]{{0,80}}{_REWRITTEN}[^\n:：]{{0,80}}"
+    rf"|(?:the )?{_REWRITTEN}\w*(?: (?:text|version|headline|sentence|post))?|改写后的?文本?)\s*[:：]\s*",
     re.I,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "`": "`"}
@@ -35,64 +35,64 @@ _REFUSAL = re.compile(
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def strip_thinking(answer: str) -> str:
-    """The answer without `<think>…</think>`, be it never closed or opened before the answer began."""
-    return _OPENED_BEFORE.sub("", _THOUGHTS.sub("", answer)).strip()
+def strip_thinking(response: str) -> str:
+    """Return the response without `<think>…</think>`, also if only one of the two tags is present."""
+    return _THINKING_END.sub("", _THINKING.sub("", response)).strip()
 
 
-def clean_response(answer: str, source: str) -> str:
-    """The new text alone: thoughts, marks, code fence, "Here is …:" and quotes around it taken off."""
-    text = _MARKS.sub("", strip_thinking(answer)).strip()
+def clean_response(response: str, source: str) -> str:
+    """Return the new text only: without thinking, marks, code fence, a lead-in such as "Here is …:", and quotes."""
+    text = _MARKS.sub("", strip_thinking(response)).strip()
     if fenced := _FENCE.match(text):
         text = fenced[1].strip()
     if not _PREFIX.match(source):
         text = _PREFIX.sub("", text).strip()
-    return text if _quoted(source) else _unquoted(text)
+    return text if _is_quoted(source) else _unquote(text)
 
 
-def _quoted(text: str) -> bool:
+def _is_quoted(text: str) -> bool:
     return len(text) > 1 and _QUOTES.get(text[0]) == text[-1]
 
 
-def _unquoted(text: str) -> str:
-    """Without the quotes around it, unless the same kind stands inside, where they belong to the text."""
-    while _quoted(text) and text[0] not in text[1:-1] and text[-1] not in text[1:-1]:
+def _unquote(text: str) -> str:
+    """Strip surrounding quotes, unless the same kind occurs inside and therefore belongs to the text."""
+    while _is_quoted(text) and text[0] not in text[1:-1] and text[-1] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
 
 
-def rejection_reason(text: str, source: str, near: float, new: bool = False) -> str | None:
-    """Why a cleaned answer may not stand for its source, in a few words; None when it may.
+def rejection_reason(text: str, source: str, threshold: float, new: bool = False) -> str | None:
+    """Return why a cleaned response may not be used, in a few words, or None if it may.
 
     Args:
-        text: the answer, cleaned.
-        source: the text it was asked for.
-        near: Jaccard similarity from which the two are the same.
-        new: it is another text like its source, which may tell of other figures.
+        text: the cleaned response.
+        source: the text that it was written from.
+        threshold: Jaccard similarity from which the two count as the same text.
+        new: whether it is a new text like its source, which may hold other figures.
     """
     if text_problem(text):
         return "empty"
     if _REFUSAL.search(text[:120]) and not _REFUSAL.search(source):
         return "refusal"
     if main_script(source) not in ("", main_script(text)):
-        return "other script"
-    if fault := _misshapen(text, source):
-        return fault
+        return "different script"
+    if reason := _shape_problem(text, source):
+        return reason
     if not new and set(_FIGURE.findall(text)) - set(_FIGURE.findall(source)):
         return "a figure that is not in the source"
-    return "same as its source" if jaccard(shingles(text), shingles(source)) >= near else None
+    return "same as its source" if jaccard(shingles(text), shingles(source)) >= threshold else None
 
 
-def _misshapen(text: str, source: str) -> str | None:
-    if len(text) > _LONGER * max(len(source), _FLOOR):
+def _shape_problem(text: str, source: str) -> str | None:
+    if len(text) > _LENGTH_RATIO * max(len(source), _SHORT_TEXT):
         return "much longer than its source"
-    if _LONGER * max(len(text), _FLOOR) < len(source):
+    if _LENGTH_RATIO * max(len(text), _SHORT_TEXT) < len(source):
         return "much shorter than its source"
     return "several lines" if "\n" in text and "\n" not in source.strip() else None
 
 
 def main_script(text: str) -> str:
-    """The script of most letters, by the first word of their Unicode names; Han and kana are one, none is ""."""
+    """Return the script of most letters: the first word of their Unicode names, CJK for Han and kana, "" for none."""
     if any(map(str.isalpha, text)) and is_chinese(text):
         return "CJK"
     names = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())

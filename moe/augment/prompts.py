@@ -1,7 +1,7 @@
-"""What a language model is asked when a text is to be written anew, or a new one like it.
+"""Prompts that make a language model rewrite a text, or write a new text like it.
 
-A text is handed over as data; what comes back is judged in `sieve`. No label is named for a text written anew; for a
-new one it has to be, and so the model is asked afterwards whether it finds the same answer.
+A rewriting prompt names no label. A prompt for a new text has to name the answer, which is why `moe.augment.pipeline`
+afterwards checks whether the model itself gives that answer to the new question.
 """
 
 import hashlib
@@ -33,17 +33,19 @@ _WORK: dict[Origin, str] = {
 
 
 def build_messages(text: str, origin: Origin, answer: str = "", choices: Sequence[str] = ()) -> list[Message]:
-    """The system's and the user's message for one text.
+    """Build the system and the user message for one text.
 
-    The mark around the text is made of the text's own hash, so that no text can hold its closing mark.
+    The marks around the text contain a hash of it, so that no text can contain its own closing mark.
 
     Args:
-        answer: what a synthetic text is to be the answer of, one of `choices`.
+        text: the source.
+        origin: kind of augmented row to write.
+        answer: for a synthetic text the right answer to a question about it, one of `choices`.
+        choices: possible answers.
     """
     mark = "text-" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-    new = origin == "synthetic"
-    work = _NEW.format(mark=mark, answer=answer, choices=", ".join(choices)) if new else ""
-    return [
-        {"role": "system", "content": work or _FRAME.format(mark=mark, work=_WORK[origin])},
-        {"role": "user", "content": f"<{mark}>\n{text}\n</{mark}>"},
-    ]
+    if origin == "synthetic":
+        system = _NEW.format(mark=mark, answer=answer, choices=", ".join(choices))
+    else:
+        system = _FRAME.format(mark=mark, work=_WORK[origin])
+    return [{"role": "system", "content": system}, {"role": "user", "content": f"<{mark}>\n{text}\n</{mark}>"}]

@@ -1,7 +1,6 @@
-"""The answers of a language model on disk, a line each as they come, so that a stopped run goes on where it was.
+"""Log of a language model's responses, one JSON line each, written as they arrive so that a stopped run can resume.
 
-What they are answers to is told by their keys, which `moe.augment.pipeline` makes; a line cut by a crash is passed
-over.
+`moe.augment.pipeline` defines the keys. A line that was cut off by a crash is ignored.
 """
 
 import json
@@ -12,51 +11,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from experts.atomic_io import os_errors_as_faults
+from experts.atomic_io import writable
 
 RESPONSE_LOG = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedResponse:
-    """An answer as it is kept: its text without thoughts, and whether it was cut."""
+    """A response as logged: its text without thinking, and whether it was truncated."""
 
     text: str
     truncated: bool
 
 
 class ResponseLog:
-    """Takes answers one by one; each is on disk before the next."""
+    """An open log; each response is flushed before the next is added."""
 
     def __init__(self, stream: IO[str], folder: Path) -> None:
         self._stream, self._folder = stream, folder
 
-    def add(self, key: str, answer: LoggedResponse) -> None:
-        """Add an answer."""
-        with os_errors_as_faults(self._folder):  # ASCII, since a model may send half a surrogate pair
-            self._stream.write(json.dumps({"key": key, "text": answer.text, "cut": answer.truncated}) + "\n")
+    def add(self, key: str, response: LoggedResponse) -> None:
+        """Append a response."""
+        with writable(self._folder):  # ASCII, since a model may send a lone surrogate
+            line = json.dumps({"key": key, "text": response.text, "cut": response.truncated})
+            self._stream.write(line + "\n")
             self._stream.flush()
 
 
 @contextmanager
 def open_log(path: Path) -> Iterator[ResponseLog]:
-    """Open a log to add to, on a line of its own.
+    """Open a log for appending, starting on a new line.
 
     Raises:
-        Fault: when it cannot be written.
+        Fault: if it cannot be written.
     """
-    with os_errors_as_faults(path.parent):
+    with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = _torn(path)
+        incomplete = _last_line_is_incomplete(path)
         stream = path.open("a", encoding="utf-8")
     with stream:
-        if torn:
+        if incomplete:
             stream.write("\n")
         yield ResponseLog(stream, path.parent)
 
 
-def _torn(path: Path) -> bool:
-    """Whether the last line has no end."""
+def _last_line_is_incomplete(path: Path) -> bool:
     if not path.is_file() or not path.stat().st_size:
         return False
     with path.open("rb") as stream:
@@ -65,18 +64,18 @@ def _torn(path: Path) -> bool:
 
 
 def read_log(path: Path) -> dict[str, LoggedResponse]:
-    """The answers by key, the last one of a key; none where there is no log."""
-    found: dict[str, LoggedResponse] = {}
+    """Read the responses by key, the last one of each key; empty if there is no log."""
+    responses: dict[str, LoggedResponse] = {}
     if path.is_file():
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
-                found |= _entry(line)
-    return found
+                responses |= _parse_line(line)
+    return responses
 
 
-def _entry(line: str) -> dict[str, LoggedResponse]:
+def _parse_line(line: str) -> dict[str, LoggedResponse]:
     try:
-        one = json.loads(line)
-        return {str(one["key"]): LoggedResponse(str(one["text"]), bool(one["cut"]))}
+        entry = json.loads(line)
+        return {str(entry["key"]): LoggedResponse(str(entry["text"]), bool(entry["cut"]))}
     except (ValueError, LookupError, TypeError):
         return {}

@@ -1,4 +1,4 @@
 """A mixture or a single expert on disk: reading, checking and writing its folder.
 
-A run's folder is left to `moe.runs`, training checkpoints to `moe.training`.
+`moe.runs` holds the folder of a run, `moe.training` the checkpoints of training.
 """

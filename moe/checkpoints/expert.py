@@ -1,7 +1,4 @@
-"""One expert by itself: the mixture with a constant route, fresh for training or read from its folder.
-
-It is what a stage with a fixed route trains, and the baseline that a mixture is compared with.
-"""
+"""A single expert as a mixture with a constant route: with fresh weights for training, or loaded from its folder."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +11,7 @@ from experts.domain import Domain
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
-from moe.checkpoints.mixture import load_strictly, check_same_backbone
+from moe.checkpoints.mixture import check_same_backbone, load_strictly, move_trained_parts
 from moe.config.run import RunSettings, parse_run
 from moe.config.yaml import read_yaml
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
@@ -28,19 +25,19 @@ AdapterFactory = Callable[[LayerMap, LoraSettings, int], Adapter]
 def build_expert_model(
     run: RunSettings,
     name: str,
-    make: AdapterFactory,
+    build_adapter: AdapterFactory,
     polarity: bool,
     seed: int,
     shared: ExpertFolder | None = None,
     always_on: bool = False,
 ) -> Mixture:
-    """The mixture with one fresh expert and a constant route.
+    """Build the mixture with one fresh expert and a constant route.
 
     Args:
-        make: the adapter on a backbone's layers, by its settings and the trunk's depth.
+        build_adapter: builds the adapter from the backbone's layers, its settings and the trunk's depth.
         polarity: whether there are scores to learn from.
-        seed: of the adapter's start; heads start from the run's seed, alike for all experts.
-        shared: the shared expert to lie beside it, frozen; heads go on from its heads.
+        seed: of the adapter's initial weights; heads are initialized from the run's seed, equally for all experts.
+        shared: the shared expert to add, frozen; the heads start from its heads.
         always_on: whether the fresh expert is itself the shared one.
     """
     backbone = load_backbone(run.backbone, lm_head=run.language is not None)
@@ -48,7 +45,11 @@ def build_expert_model(
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bank.add_adapter(name, _meant(make(bank.layer_map, settings, run.backbone.trunk_depth), backbone), always_on)
+        bank.add_adapter(
+            name,
+            _with_task_type(build_adapter(bank.layer_map, settings, run.backbone.trunk_depth), backbone),
+            always_on,
+        )
     labels = run.label_space()
     heads: Heads | NoHeads = NoHeads()
     if run.language is None:
@@ -57,50 +58,47 @@ def build_expert_model(
         assert shared.card is not None
         bank.add_adapter(shared.name, Adapter(shared.peft_config, shared.card.layers), always_on=True)
         bank.load_adapter(shared.name, shared.weights)
-        start = heads.state_dict()
-        heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in start.items()})
+        fresh = heads.state_dict()
+        heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in fresh.items()})
     bank.set_dropout(settings.dropout)
-    domains = [Domain(one.name, one.tasks, one.role, 1, (name,)) for one in run.domain_list()]
-    return _placed(Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling), name)
+    domains = [Domain(domain.name, domain.tasks, domain.role, 1, (name,)) for domain in run.domain_list()]
+    model = Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling)
+    model.active_expert = name
+    move_trained_parts(model)
+    return model
 
 
-def _meant(adapter: Adapter, backbone: Backbone) -> Adapter:
-    """PEFT is told which model the adapter is for."""
+def _with_task_type(adapter: Adapter, backbone: Backbone) -> Adapter:
+    """Return the adapter with the task type in its PEFT config, if it is for a causal language model."""
     if backbone.lm_head is None or backbone.lm_head.kind == "masked":
         return adapter
     return replace(adapter, peft_config=adapter.peft_config | {"task_type": "CAUSAL_LM"})
 
 
-def _placed(model: Mixture, name: str) -> Mixture:
-    model.active_expert = name
-    device = model.backbone.device
-    model.heads.to(device)
-    model.special_token_ids, model.domain_expert_mask = model.special_token_ids.to(device), model.domain_expert_mask.to(device)
-    return model
-
-
 def load_single_expert(
     folder: Path, change: Callable[[BackboneSettings], BackboneSettings] = lambda settings: settings
 ) -> tuple[Mixture, RunSettings]:
-    """One expert's folder as a model that answers, on top of its shared expert where it has one.
+    """Load an expert's folder as a model that can predict, on top of its shared expert if it has one.
 
     Args:
-        change: other precision or length than it was trained with.
+        change: changes the backbone settings, for a precision or length other than in training.
 
     Raises:
-        Fault: when the folder is broken, a plain PEFT adapter without heads, or made for another backbone.
+        Fault: if the folder is broken, a plain PEFT adapter without heads, or made for a different backbone.
     """
     expert = read_expert(folder)
     if expert.card is None:
-        raise Fault(f"an expert with heads at {folder}", "a plain PEFT adapter", "merge it into a mixture first")
-    run = _run_of(folder)
+        raise Fault(
+            f"an expert with heads at {folder}", "a plain PEFT adapter", "merge it into a mixture first: moe merge"
+        )
+    run = _read_run_settings(folder)
     run = run.model_copy(update={"backbone": change(run.backbone)})
     shared = read_expert(folder.parent / SHARED_NAME) if expert.card.shared else None
     if shared and shared.digest != expert.card.shared:
         raise Fault(
             f"the shared expert {str(expert.card.shared)[:12]}… at {shared.path}",
             f"{shared.digest[:12]}…",
-            "put the one that it was trained with beside it",
+            "copy the shared expert that it was trained with to that folder",
         )
     card, known = expert.card, Adapter(expert.peft_config, expert.card.layers)
     model = build_expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
@@ -111,13 +109,13 @@ def load_single_expert(
 
 
 def read_backbone_settings(folder: Path) -> BackboneSettings:
-    """How the backbone of one expert's folder is loaded.
+    """Read the backbone settings of an expert's folder.
 
     Raises:
-        Fault: when its config is broken.
+        Fault: if its config is broken.
     """
-    return _run_of(folder).backbone
+    return _read_run_settings(folder).backbone
 
 
-def _run_of(folder: Path) -> RunSettings:
+def _read_run_settings(folder: Path) -> RunSettings:
     return parse_run(read_yaml(folder / CONFIG), str(folder / CONFIG))

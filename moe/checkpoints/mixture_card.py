@@ -1,7 +1,4 @@
-"""The card of a mixture (`mixture.json`): its backbone, domains, experts, gate and heads.
-
-Reading and writing the folder around it is left to `moe.checkpoints.mixture`.
-"""
+"""The card of a mixture (`mixture.json`): its backbone, domains, experts, gate and heads."""
 
 from typing import Annotated
 
@@ -20,7 +17,7 @@ FORMAT = 2
 
 def _file_name(name: str) -> str:
     if not is_safe_relative_path(name) or "/" in name:
-        raise ValueError("an expert's name is a folder's, without a path")
+        raise ValueError("an expert's name must be a folder name, without a path")
     return name
 
 
@@ -38,52 +35,54 @@ class DomainCard(BaseModel):
     tasks: dict[str, tuple[str, ...]]
 
     def to_domain(self) -> Domain:
-        """As the experts know it."""
+        """Return the domain as `experts` defines it."""
         return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts)
 
 
 class ExpertOrigin(BaseModel):
-    """What an expert was when it came into a mixture."""
+    """An expert as it was when it was added to the mixture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sha256: str = Field(description="of its adapter's file; another one by now was trained on since")
-    seed: int | None = Field(None, description="that it was trained from; none of a plain PEFT adapter")
-    steps: int | None = Field(None, description="optimizer steps that it was trained for, by itself")
+    sha256: str = Field(
+        description="hash of its adapter file then; a different hash today means that it was trained further"
+    )
+    seed: int | None = Field(None, description="seed of its training; none for a plain PEFT adapter")
+    steps: int | None = Field(None, description="optimizer steps of its own training")
 
     @classmethod
-    def of(cls, one: ExpertFolder) -> "Origin":
-        """Of an expert's folder."""
-        return cls(sha256=one.digest, seed=one.card and one.card.seed, steps=one.card and one.card.steps)
+    def of(cls, expert: ExpertFolder) -> "ExpertOrigin":
+        """Return the origin of an expert read from its own folder."""
+        return cls(sha256=expert.digest, seed=expert.card and expert.card.seed, steps=expert.card and expert.card.steps)
 
 
 class MixtureCard(BaseModel):
-    """What a mixture says of itself (`mixture.json`)."""
+    """Metadata of a mixture (`mixture.json`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
-    stage: str = Field(description="the step that wrote it")
+    stage: str = Field(description="training stage or command that wrote it")
     backbone: BackboneId
     backbone_settings: BackboneSettings
     template: str
     domains: tuple[DomainCard, ...]
     shared: tuple[FileName, ...] = Field(description="experts that are always on")
-    layers: dict[str, dict[str, LoraSpec]] = Field(description="by expert, rank and scaling of every layer it touches")
+    layers: dict[str, dict[str, LoraSpec]] = Field(
+        description="by expert, rank and scaling of every layer that its adapter touches"
+    )
     gate: GateSettings
     heads: HeadSettings
     polarity: bool = Field(description="whether there is a polarity head")
-    language: bool = Field(
-        False, description="whether the backbone's own language-model head answers, and none of ours"
-    )
+    language: bool = Field(False, description="whether it is a language model, which uses the backbone's own head")
     seed: int
     steps: int = 0
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
-    origins: dict[str, ExpertOrigin] = Field({}, description="by expert, what it was when it came")
+    origins: dict[str, ExpertOrigin] = Field({}, description="by expert, hash and training when it was added")
     versions: dict[str, str]
 
     @property
     def routed(self) -> tuple[str, ...]:
-        """The routed experts, in the order of the gates' columns."""
+        """Names of the routed experts, in the order of the gates' columns."""
         return tuple(name for domain in self.domains for name in domain.experts)

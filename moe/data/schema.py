@@ -1,6 +1,6 @@
-"""What a row is, and the settings that say how a file becomes rows: columns, labels, score cuts, splits.
+"""Data settings (columns, labels, score cuts, splits, augmentation), and the types of records and rows.
 
-Reading, checking and splitting by these settings is left to the modules beside it; nothing heavy is imported here.
+Kept free of heavy imports, since the configuration imports it.
 """
 
 from dataclasses import dataclass
@@ -15,125 +15,134 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Origin = Literal["synonym", "paraphrase", "synthetic"]
 ORIGINAL = "original"
-"""The origin of every row that a file holds; rows made of others name how they were made."""
+"""Origin of every row that was read from a file; augmented rows name how they were made."""
 DAO5_CUTS = (-0.5, -0.049, 0.049, 0.5)
-"""The borders of five sentiment classes (DAO paper, eq. 4)."""
+"""Thresholds between five sentiment classes (DAO paper, eq. 4)."""
 
 
 class Settings(BaseModel):
-    """A frozen piece of the configuration that refuses unknown keys."""
+    """A frozen part of the configuration that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Columns(Settings):
-    """What the file calls its columns; null ignores one. A column that is renamed here must be there."""
+    """Names of the file's columns; null ignores a column. A renamed column is required."""
 
-    id: str | None = Field("id", description="names a row; without it a row is called `line-N`")
-    text: str = Field("text", description="what the model reads; the one column every file needs")
-    label: str | None = Field("label", description="the class, in the file's own words")
+    id: str | None = Field("id", description="unique name of a row; without this column rows are named `line-N`")
+    text: str = Field("text", description="text that the model reads; the only column that every file needs")
+    label: str | None = Field("label", description="class label, as named in the file")
     score: str | None = Field("score", description="polarity from -1 (bad for the holder) to 1 (good)")
-    domain: str | None = Field("domain", description="read by `only` alone: the config's domain overrides it")
+    domain: str | None = Field("domain", description="used by `only` alone; the config sets the domain of a row")
     lang: str | None = Field("lang", description="language code, for reports")
-    split: str | None = Field("split", description="train, validation or test, where the file has its own split")
+    split: str | None = Field("split", description="train, validation or test, if the file has its own split")
 
     def mapping(self) -> dict[str, str]:
-        """The file's column by ours, ignored ones left out."""
-        return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
+        """Names of the file's columns by our field names, without ignored columns."""
+        return {field: column for field, column in self.model_dump().items() if column is not None}
 
     def required(self) -> set[str]:
-        """The file's columns that must be there: the text, and every one renamed."""
-        renamed = {
-            theirs for ours, theirs in self.mapping().items() if ours in self.model_fields_set and theirs != ours
-        }
+        """Names of the columns that the file must have: the text column, and every renamed column."""
+        mapping = self.mapping()
+        renamed = {column for field, column in mapping.items() if field in self.model_fields_set and column != field}
         return renamed | {self.text}
 
 
 class SplitSettings(Settings):
-    """How rows are parted into train, validation and test; always stratified by label."""
+    """How rows are split into train, validation and test; always stratified by label."""
 
-    own: bool = Field(True, description="use the file's split column where it has one; false draws anew")
+    own: bool = Field(True, description="use the file's split column if it has one; false splits at random instead")
     ratios: tuple[float, ...] = Field(
         (98, 1, 1),
-        description="parts of train, validation, test, in any unit (98/1/1, 60/20/20); two are train and test (9/1), "
-        "with a tenth of train as validation; a larger last part tests more surely and trains on less",
+        description="train, validation and test rows in any unit (98/1/1, 60/20/20); two numbers are train and "
+        "test (9/1), with a tenth of train for validation; more test rows give narrower intervals and leave fewer for training",
     )
-    seed: int = Field(13, ge=0, lt=2**31, description="which rows are drawn; the same seed draws the same rows")
+    seed: int = Field(13, ge=0, lt=2**31, description="seed of the split; the same seed gives the same rows")
     validation_as_test: bool = Field(
-        False, description="a file whose only held-out part is validation tests on it and validates on a tenth of train"
+        False,
+        description="if the file has validation rows but no test rows, test on them and validate on a tenth of train",
     )
 
     folds: int | None = Field(
-        None, ge=2, description="cross-validation: this many stratified folds, one of them the test; no ratios then"
+        None,
+        ge=2,
+        description="cross-validation: number of stratified folds, one of which is the test; replaces `ratios`",
     )
-    fold: int = Field(0, ge=0, description="which fold tests, from 0; a tenth of the others validates")
+    fold: int = Field(0, ge=0, description="the fold to test on, from 0; a tenth of the other rows is for validation")
 
     @model_validator(mode="after")
-    def _fold_is_there(self) -> Self:
+    def _check_fold(self) -> Self:
         if self.folds is None and "fold" in self.model_fields_set and self.fold:
-            raise ValueError("fold needs folds: say how many there are")
+            raise ValueError("fold needs folds, the number of folds")
         if self.folds is not None and self.fold >= self.folds:
-            raise ValueError(f"fold is {self.fold}, of {self.folds} folds the last is {self.folds - 1}")
+            raise ValueError(f"expected a fold from 0 to {self.folds - 1}, not {self.fold}")
         return self
 
     @field_validator("ratios")
     @classmethod
-    def _two_or_three_parts(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_ratios(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
         if len(ratios) not in (2, 3) or min(ratios) < 0 or ratios[0] <= 0:
-            raise ValueError("two (train, test) or three (train, validation, test) parts, none negative, train above 0")
+            raise ValueError(
+                "expected two (train, test) or three (train, validation, test) numbers, none negative, train above 0"
+            )
         return ratios
 
 
 class TaskSettings(Settings):
-    """One labelled file: where it is, what its labels are, how it is split."""
+    """Settings of one labelled file: its location, its labels, its split."""
 
-    file: str | None = Field(None, description="path of the file or `datasets` folder, from the data folder")
-    labels: tuple[str, ...] = Field((), description="the label names in the order of the logits; none is plain text")
+    file: str | None = Field(None, description="path of the file or `datasets` folder, relative to the data folder")
+    labels: tuple[str, ...] = Field((), description="label names in the order of the logits; empty for plain text")
     label_map: dict[str, str] = Field(
-        {}, description="the file's labels to ours, any language; a label of ours needs no entry; case matters"
+        {},
+        description="the file's labels, in any language → `labels`; identical names need no entry; case-sensitive",
     )
     columns: Columns = Columns()
     score_cuts: Literal["dao5"] | tuple[float, ...] | None = Field(
         None,
-        description="borders, ascending, that turn the score of a row without label into a class (K - 1 for K labels); "
-        "`dao5` is the DAO paper's eq. 4; a score on a border belongs to the side nearer 0",
+        description="ascending thresholds that turn the score of a row without a label into a class (K - 1 for K "
+        "labels); `dao5` is the DAO paper's eq. 4; a score on a threshold belongs to the class nearer 0",
     )
     split: SplitSettings = SplitSettings()
-    max_train_rows: int | None = Field(None, ge=1, description="stratified cap on training rows; fewer is faster")
+    max_train_rows: int | None = Field(
+        None, ge=1, description="most training rows, a stratified sample; fewer is faster"
+    )
     max_validation_rows: int | None = Field(
-        None, ge=1, description="stratified cap on validation rows, which every evaluation in training reads"
+        None,
+        ge=1,
+        description="most validation rows, a stratified sample; every evaluation during training reads all of them",
     )
     ask: str | None = Field(
         None,
-        description="how a row becomes a question and its answer, for a language model: the name of a template, or one "
-        "of your own with {text}, and {choices} where it has labels",
+        description="prompt template for language models: name of a built-in template, or your own text with {text}, "
+        "and {choices} if the task has labels",
     )
     only: dict[str, tuple[str, ...]] | None = Field(
-        None, description="keep rows whose column has one of these values, others are passed over: {domain: [news]}"
+        None, description="use only rows whose column has one of these values: {domain: [news]}"
     )
 
     @property
     def cuts(self) -> tuple[float, ...] | None:
-        """The borders between classes, ascending (K - 1,)."""
+        """Thresholds between classes, ascending (K − 1,)."""
         return DAO5_CUTS if self.score_cuts == "dao5" else self.score_cuts
 
     @field_validator("ask")
     @classmethod
-    def _asks_of_a_text(cls, ask: str | None) -> str | None:
+    def _check_ask(cls, ask: str | None) -> str | None:
         if ask is not None and ask not in TEMPLATES and "{text}" not in ask:
-            raise ValueError(f"ask: one of {', '.join(TEMPLATES)}, or words around {{text}}, not {ask!r}")
+            raise ValueError(f"expected one of {', '.join(TEMPLATES)}, or a template that contains {{text}}")
         return ask
 
     @model_validator(mode="after")
-    def _labels_agree(self) -> Self:
+    def _check_labels(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels: each once, not {', '.join(self.labels)}")
-        if strange := sorted(set(self.label_map.values()) - set(self.labels)):
-            raise ValueError(f"label_map: leads to {', '.join(strange)}, not among labels ({', '.join(self.labels)})")
+            raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
+        if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
+            raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
         return self
 
     @model_validator(mode="after")
-    def _cuts_fit(self) -> Self:
+    def _check_cuts(self) -> Self:
         if self.cuts is None:
             return self
         if len(self.cuts) != len(self.labels) - 1:
@@ -141,74 +150,80 @@ class TaskSettings(Settings):
                 f"score_cuts: {len(self.labels)} labels need {len(self.labels) - 1} cuts, not {len(self.cuts)}"
             )
         if list(self.cuts) != sorted(set(self.cuts)) or not all(-1 < cut < 1 for cut in self.cuts):
-            raise ValueError(f"score_cuts: ascending, between -1 and 1, not {self.cuts}")
+            raise ValueError(f"score_cuts: expected ascending numbers between -1 and 1, not {self.cuts}")
         return self
 
 
 class AugmentSettings(Settings):
-    """How `moe augment` has a language model write training rows anew, or new questions like them.
+    """How `moe augment` makes a language model rewrite training rows, or write new questions like them.
 
-    Labelled rows are varied as FinSA-MoE's recipe says; of questions every variant is a new text with the same answer.
+    Labelled rows are rewritten as in the recipe of FinSA-MoE; a variant of a question is a new text with the same
+    answer.
     """
 
-    variants: int = Field(3, ge=1, description="new texts asked for a training row; more costs more and repeats more")
+    variants: int = Field(
+        3, ge=1, description="new texts requested for each training row; more costs more and repeats more"
+    )
     synonym_share: float = Field(
         0.2,
         ge=0,
         le=1,
-        description="share of a labelled row's that only replace a few words by synonyms; the others are paraphrases",
+        description="share of variants that only replace a few words by synonyms; the others are paraphrases",
     )
     max_share: float | None = Field(
         None,
         gt=0,
-        description="most new rows for each original row; lower asks for and trains on fewer; null: no bound",
+        description="most new rows per original row; lower requests and trains on fewer; null is no limit",
     )
     seed: int = Field(
-        13, ge=0, lt=2**31, description="which rows are drawn under `max_share`, and which of them get synonyms"
+        13, ge=0, lt=2**31, description="seed that selects rows under `max_share`, and rows that get synonyms"
     )
-    temperature: float = Field(0.8, ge=0, le=2, description="of the language model; higher varies more and errs more")
+    temperature: float = Field(
+        0.8, ge=0, le=2, description="sampling temperature of the language model; higher varies more and errs more"
+    )
     max_tokens: int = Field(
-        2048, ge=1, description="tokens of one answer, its thoughts included; an answer that is cut is dropped"
+        2048, ge=1, description="most tokens of one response, including its thinking; a truncated response is dropped"
     )
     concurrency: int = Field(
-        4, ge=1, le=64, description="requests under way at once; more is faster, if the server can"
+        4, ge=1, le=64, description="requests in flight at once; more is faster if the server can handle them"
     )
-    retries: int = Field(
-        5, ge=0, description="times a request is sent again, with growing pauses, after 429, 5xx or a timeout"
-    )
-    timeout: float = Field(120, gt=0, description="seconds to wait for one answer; a thinking model needs more")
+    retries: int = Field(5, ge=0, description="retries of a request, with growing pauses, after 429, 5xx or a timeout")
+    timeout: float = Field(120, gt=0, description="seconds to wait for one response; a reasoning model needs more")
 
 
 class DataSettings(Settings):
-    """What holds for every file of a run."""
+    """Settings that apply to every file of a run."""
 
-    folder: str | None = Field(None, description="where relative files are looked for; none is the working folder")
-    max_rejected: float = Field(0.05, ge=0, le=1, description="share of bad rows above which the run stops")
+    folder: str | None = Field(None, description="folder of relative paths; null is the working folder")
+    max_rejected: float = Field(0.05, ge=0, le=1, description="share of rejected rows above which the run stops")
     near_duplicates: float | None = Field(
-        0.85, gt=0, le=1, description="Jaccard similarity from which two texts are one; lower removes more; null: none"
+        0.85,
+        gt=0,
+        le=1,
+        description="Jaccard similarity from which texts count as duplicates; lower removes more; null removes none",
     )
     seed: int = Field(
-        13, ge=0, lt=2**31, description="of the hashes that find near duplicates, and of the cap on training rows"
+        13, ge=0, lt=2**31, description="seed of the near-duplicate hashes, and of the samples under `max_train_rows`"
     )
     augmented: bool = Field(
-        False, description="train on the rows of `moe data augment` too; validation and test rows stay as they are"
+        False, description="also train on the rows of `moe data augment`; validation and test rows do not change"
     )
     augment: AugmentSettings = AugmentSettings()
 
     def path(self, file: str) -> Path:
-        """Where a task's file is: below `folder` unless it is absolute."""
+        """Path of a task's file: relative to `folder` unless it is absolute."""
         return Path(self.folder or ".").expanduser() / Path(file).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row as the file has it.
+    """One row of a file, not validated.
 
     Args:
-        line: 1-based; in csv the line of the file where the row starts, in jsonl and txt its line, else its number.
-        values: by our column names, other columns by their own. Where there is an error, what could still be read,
-            broken bytes shown as U+FFFD.
-        error: why it cannot be read, else None.
+        line: from 1; the line of the file at which the row starts (csv, jsonl, txt), else the number of the row.
+        values: values by our field names, and of other columns by their own names. If there is an error, whatever could
+            be read, with undecodable bytes as U+FFFD.
+        error: why the row cannot be read, or None.
     """
 
     line: int
@@ -218,9 +233,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row that can be used: `label` indexes the task's labels, `score` is in [-1, 1], None where there is none.
+    """One valid row.
 
-    `prompt`, `answer` and `choices` are of rows that ask (`moe.data.prompt_templates`), None and empty in others.
+    Args:
+        id: unique name.
+        text: what the model reads.
+        label: index into the task's labels, or None.
+        score: polarity in [-1, 1], or None.
+        lang: language code, or None.
+        split: the file's own split of the row, or None.
+        line: see `Record`.
+        prompt: the question, if the task has a prompt template (`moe.data.prompt_templates`).
+        answer: its answer.
+        choices: the answers to choose from, if there are any.
     """
 
     id: str
@@ -237,7 +262,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """One row that cannot: where it is, the kind of fault, the value at fault, the beginning of its text."""
+    """One invalid row: its line and id, the reason, the invalid value (`found`), and the beginning of its text."""
 
     line: int
     id: str
@@ -248,7 +273,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A row whose id and content came before; dropped and counted, for nothing is lost by it."""
+    """A row with the id and content of an earlier one; dropped and counted."""
 
     line: int
     id: str

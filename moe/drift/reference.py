@@ -1,6 +1,6 @@
-"""What a model's training data looked like to it, kept beside the model: `drift.json` and `drift.safetensors`.
+"""A model's drift reference, stored in its folder as `drift.json` and `drift.safetensors`.
 
-It is fitted by `moe.drift.fit`, and what is held against it by `moe.drift.drift`.
+`moe.drift.fit` computes it; `moe.drift.drift` compares files with it.
 """
 
 from dataclasses import dataclass, fields
@@ -20,27 +20,29 @@ FORMAT = 1
 
 
 class DriftCard(BaseModel):
-    """What `drift.json` holds."""
+    """Contents of `drift.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
-    model: str = Field(description=f"SHA-256 of the {MANIFEST} of the model that it was fitted for")
+    model: str = Field(description=f"SHA-256 of the {MANIFEST} of the model that the reference was fitted for")
     tensors: str = Field(description=f"SHA-256 of {TENSORS}")
     domains: tuple[str, ...]
-    experts: tuple[str, ...] = Field(description="in the order of the shares")
-    fitted: dict[str, int] = Field(description="training rows by domain, of which states were taken")
-    validation: dict[str, int] = Field(description="validation rows by domain, with which files are compared")
+    experts: tuple[str, ...] = Field(description="in the order of the routing weights")
+    fitted: dict[str, int] = Field(description="training rows by domain that the state distribution was fitted on")
+    held: dict[str, int] = Field(description="validation rows by domain that files are compared with")
 
 
 @dataclass(frozen=True)
 class DriftFeatures:
-    """How a model took texts (N).
+    """What a model computes for N texts and drift is measured on.
+
+    Field names are tensor names in `drift.safetensors`.
 
     Args:
-        shares: (N, E), soft routing shares.
-        confidence: (N,), of the answer, not calibrated.
-        distance: (N,), of the pooled state from training texts, see `StateDistribution`.
+        shares: soft routing weights (N, E).
+        confidence: probability of the predicted label, not calibrated (N,).
+        distance: distance of the pooled state from the training texts (N,), see `StateDistribution`.
     """
 
     shares: np.ndarray
@@ -51,20 +53,21 @@ class DriftFeatures:
         return len(self.confidence)
 
     def select(self, rows: np.ndarray) -> "DriftFeatures":
-        """Some of them, by a mask or by places."""
+        """Return the features of some texts, given by a mask or by indices."""
         return DriftFeatures(self.shares[rows], self.confidence[rows], self.distance[rows])
 
 
 @dataclass(frozen=True)
 class StateDistribution:
-    """Where training texts lie among pooled states (D): a mean for each of G domains, one spread around it for all.
+    """Distribution of the pooled states of training texts: one mean for each of G domains, one shared covariance.
 
-    The spread is probabilistic PCA's (Tipping and Bishop, 1999): K directions with their variances, and one variance
-    for all others, so that what lies off every direction that training texts vary in is far.
+    The covariance is that of probabilistic PCA (Tipping and Bishop, 1999): K directions with a variance each, and one
+    variance for all remaining directions. States that leave the directions in which training texts vary are therefore
+    far away.
 
     Args:
         means: (G, D).
-        directions: (K, D), of length 1.
+        directions: unit vectors (K, D).
         variances: (K,).
         noise: variance in every other direction.
     """
@@ -75,25 +78,25 @@ class StateDistribution:
     noise: float
 
     def distance(self, states: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance of states (N, D) from the nearest domain's mean, (N,)."""
+        """Mahalanobis distance of states (N, D) from the mean of the nearest domain (N,)."""
         return np.sqrt(np.min([self._squared(states - mean) for mean in self.means], axis=0))
 
-    def _squared(self, apart: np.ndarray) -> np.ndarray:
-        along = apart @ self.directions.T  # (N, K)
-        off = np.maximum((apart**2).sum(1) - (along**2).sum(1), 0.0)  # (N,)
-        return (along**2 / self.variances).sum(1) + off / self.noise
+    def _squared(self, offsets: np.ndarray) -> np.ndarray:
+        along = offsets @ self.directions.T  # (N, K)
+        residual = np.maximum((offsets**2).sum(1) - (along**2).sum(1), 0.0)  # (N,)
+        return (along**2 / self.variances).sum(1) + residual / self.noise
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a file is compared with.
+    """Everything that a file is compared with.
 
     Args:
-        experts: in the order of the shares.
-        domains: of the model.
-        space: of pooled states.
-        held: validation rows as the model takes them.
-        of: (N,), the index of each such row's domain.
+        experts: names, in the order of the routing weights.
+        domains: domains that the model was trained on.
+        space: distribution of pooled states.
+        validation: features of validation texts.
+        domain_index: domain of each validation text (N,), an index into `domains` or −1.
     """
 
     experts: tuple[str, ...]
@@ -103,47 +106,53 @@ class Reference:
     domain_index: np.ndarray
 
 
-def write_reference(folder: Path, found: Reference, fitted: dict[str, int]) -> DriftCard:
-    """Write a model's reference beside its other files, over an older one. The manifest is left as it is.
+def write_reference(folder: Path, reference: Reference, fitted: dict[str, int]) -> DriftCard:
+    """Write a reference into a model's folder, replacing an older one. The folder's manifest is left unchanged.
+
+    Args:
+        folder: the model's folder.
+        reference: what to write.
+        fitted: training rows by domain that `reference.space` was fitted on.
 
     Raises:
-        Fault: when the folder cannot be written.
+        Fault: if the folder cannot be written.
     """
-    parts = {field.name: getattr(found.space, field.name) for field in fields(StateDistribution)}
-    parts |= {f"held.{field.name}": getattr(found.validation, field.name) for field in fields(DriftFeatures)} | {
-        "of": found.domain_index
-    }
-    tensors = {name: torch.as_tensor(np.asarray(one)) for name, one in parts.items()}
+    arrays = {field.name: getattr(reference.space, field.name) for field in fields(StateDistribution)}
+    for field in fields(DriftFeatures):
+        arrays[f"held.{field.name}"] = getattr(reference.validation, field.name)
+    arrays["of"] = reference.domain_index
+    tensors = {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}
     with atomic_file(folder / TENSORS) as temporary:
         save_tensors(temporary, tensors)
-    held = {name: int((found.domain_index == i).sum()) for i, name in enumerate(found.domains)}
     card = DriftCard(
         model=sha256_of(folder / MANIFEST),
         tensors=sha256_of(folder / TENSORS),
-        domains=found.domains,
-        experts=found.experts,
+        domains=reference.domains,
+        experts=reference.experts,
         fitted=fitted,
-        validation=held,
+        held={name: int((reference.domain_index == i).sum()) for i, name in enumerate(reference.domains)},
     )
     write_json(folder / DRIFT, card.model_dump(mode="json"))
     return card
 
 
 def read_reference(folder: Path) -> Reference:
-    """A model's reference.
+    """Read a model's drift reference.
 
     Raises:
-        Fault: when it has none, or one that is broken, of a newer format, or of another model.
+        Fault: if there is none, or if it is damaged, of a newer format, or belongs to another model.
     """
-    again = f"run moe drift {folder} --fit"
+    remedy = f"fit it with `moe drift {folder} --fit`"
     if not (folder / DRIFT).is_file():
-        raise Fault(f"a reference for drift at {folder / DRIFT}", "none", f"{again}, with the run's --config and --out")
-    card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", again)
+        raise Fault(
+            f"a drift reference at {folder / DRIFT}", "no such file", f"{remedy}, with the run's --config and --out"
+        )
+    card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", remedy)
     if not (folder / MANIFEST).is_file() or card.model != sha256_of(folder / MANIFEST):
-        raise Fault(f"the reference of this model at {folder / DRIFT}", "that of another", again)
+        raise Fault(f"the drift reference of this model at {folder / DRIFT}", "one of another model", remedy)
     if not (folder / TENSORS).is_file() or card.tensors != sha256_of(folder / TENSORS):
-        raise Fault(f"{folder / TENSORS} with sha256 {card.tensors[:12]}…", "another file or none", again)
-    parts = {name: one.numpy() for name, one in load_tensors(folder / TENSORS).items()}
-    space = StateDistribution(parts["means"], parts["directions"], parts["variances"], float(parts["noise"]))
-    held = DriftFeatures(*(parts[f"held.{field.name}"] for field in fields(DriftFeatures)))
-    return Reference(card.experts, card.domains, space, held, parts["of"])
+        raise Fault(f"{folder / TENSORS} with sha256 {card.tensors[:12]}…", "another file or none", remedy)
+    arrays = {name: tensor.numpy() for name, tensor in load_tensors(folder / TENSORS).items()}
+    space = StateDistribution(arrays["means"], arrays["directions"], arrays["variances"], float(arrays["noise"]))
+    validation = DriftFeatures(*(arrays[f"held.{field.name}"] for field in fields(DriftFeatures)))
+    return Reference(card.experts, card.domains, space, validation, arrays["of"])

@@ -1,7 +1,4 @@
-"""The texts of a file with the month of each: what is read as a date, and what is not guessed.
-
-What is asked of them is `moe.drift.drift`'s.
-"""
+"""Texts of a file with the month of each, for drift by month."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,14 +15,14 @@ DATE = "date"
 
 @dataclass(frozen=True)
 class DriftRequest:
-    """The file to look at, and how it is read.
+    """A file to check for drift, and how to read it.
 
     Args:
         file: csv, jsonl, parquet, txt or a `datasets` folder.
-        text: its text column.
-        when: its column of dates; None is `date` where there is one.
-        form: how dates are written, as `strptime` has it; None is ISO 8601.
-        domain: compare with validation rows of this domain alone.
+        text_column: column that holds the text.
+        date_column: column that holds the date; None uses the column `date` if there is one.
+        date_format: format of the dates, as for `strptime`; None is ISO 8601.
+        domain: compare with validation rows of this domain only; None compares with those of all domains.
     """
 
     file: Path
@@ -37,7 +34,14 @@ class DriftRequest:
 
 @dataclass
 class DatedTexts:
-    """The texts of a file with their months; what could not be read is counted."""
+    """Texts of a file with their months.
+
+    Args:
+        texts: all readable texts, in order.
+        months: month of each as `2024-01`, None if its date is missing or cannot be parsed.
+        rejected: number of rows without a readable text.
+        dated: whether the file has a column of dates.
+    """
 
     texts: list[str]
     months: list[str | None]
@@ -45,55 +49,63 @@ class DatedTexts:
     dated: bool
 
 
-def read_dated_texts(asked: DriftRequest) -> DatedTexts:
-    """Every text of a file that can be read, in order.
+def read_dated_texts(request: DriftRequest) -> DatedTexts:
+    """Read every readable text of a file, in order, with its month.
 
     Raises:
-        Fault: when the file cannot be read, has no text, or not the column of dates that is named.
+        Fault: if the file cannot be read, has no text, or lacks the requested column of dates.
     """
-    found = DatedTexts([], [], 0, asked.date_column is not None)
-    for record in _records(asked):
+    result = DatedTexts(texts=[], months=[], rejected=0, dated=request.date_column is not None)
+    for record in _records(request):
         text = record.values.get("text")
         if record.error or text_problem(text):
-            found.rejected += 1
+            result.rejected += 1
             continue
-        found.dated = found.dated or DATE in record.values
-        found.texts.append(str(text))
-        found.months.append(month_of(record.values.get(asked.date_column or DATE), asked.date_format))
-    if not found.texts:
-        raise Fault(f"texts in {asked.file}", f"none that can be read, {found.rejected} rejected", "name another file")
-    if asked.date_column is not None and not any(found.months):
-        form = asked.date_format or "ISO 8601, such as 2024-01-31"
-        raise Fault(f"dates ({form}) in the column {asked.date_column!r} of {asked.file}", "none", "say --date-format")
-    return found
+        result.dated = result.dated or DATE in record.values
+        result.texts.append(str(text))
+        result.months.append(month_of(record.values.get(request.date_column or DATE), request.date_format))
+    if not result.texts:
+        raise Fault(
+            f"texts in {request.file}",
+            f"none that can be read, {result.rejected} rows rejected",
+            "use another file, or set --text-column",
+        )
+    if request.date_column is not None and not any(result.months):
+        expected = request.date_format or "ISO 8601, such as 2024-01-31"
+        raise Fault(
+            f"dates ({expected}) in the column {request.date_column!r} of {request.file}",
+            "none that can be parsed",
+            "set --date-format, e.g. --date-format %d.%m.%Y",
+        )
+    return result
 
 
-def _records(asked: DriftRequest) -> Iterator[Record]:
-    for number, record in enumerate(read_records(asked.file, Columns(text=asked.text_column))):
-        if (
-            number == 0
-            and asked.date_column is not None
-            and asked.date_column not in record.values
-            and not record.error
-        ):
+def _records(request: DriftRequest) -> Iterator[Record]:
+    column = request.date_column
+    for number, record in enumerate(read_records(request.file, Columns(text=request.text_column))):
+        if number == 0 and column is not None and column not in record.values and not record.error:
             known = ", ".join(map(str, record.values))
-            raise Fault(f"a column {asked.date_column!r} in {asked.file.name}", f"the columns {known}", "name another")
+            raise Fault(
+                f"a column {column!r} in {request.file.name}",
+                f"the columns {known}",
+                "set --date-column to one of these",
+            )
         yield record
 
 
-def month_of(value: Any, form: str | None = None) -> str | None:
-    """The month of a date, as `2024-01`; None where it cannot be read.
+def month_of(value: Any, date_format: str | None = None) -> str | None:
+    """Return the month of a date as `2024-01`, or None if it cannot be parsed.
 
     Args:
-        value: a date or a word.
-        form: how a word is written, as `strptime` has it; None is ISO 8601, or a month of it.
+        value: a date, or a string that holds one.
+        date_format: format of the string, as for `strptime`; None is ISO 8601, with or without the day.
     """
     if isinstance(value, date):
         return f"{value:%Y-%m}"
     word = str(value).strip()
-    for text in (word, f"{word}-01") if form is None else (word,):
+    for text in (word, f"{word}-01") if date_format is None else (word,):
         try:
-            return f"{datetime.strptime(text, form) if form else datetime.fromisoformat(text):%Y-%m}"
+            return f"{datetime.strptime(text, date_format) if date_format else datetime.fromisoformat(text):%Y-%m}"
         except ValueError:
             continue
     return None

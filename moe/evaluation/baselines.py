@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from experts.domain import LabelSpace
-from moe.bootstrap import TaskPredictions, interval_ends
+from moe.bootstrap import TaskPredictions, interval_fields
 from moe.evaluation.metrics import classification
 
 WORD = r"(?u)[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
@@ -47,7 +47,7 @@ def baseline_reports(train: Dataset, test: Dataset, space: LabelSpace, name: str
             model = BASELINES[name]().fit(known[0], [labels[i] for i in known[1]])
             predicted = [str(one) for one in model.predict(unseen[0])]
             true = [labels[i] for i in unseen[1]]
-            sure = interval_ends([TaskPredictions.from_labels(true, predicted, labels)])
+            sure = interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
             reports[task] = classification(true, predicted, labels) | sure
     return reports
 

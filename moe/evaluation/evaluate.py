@@ -1,7 +1,4 @@
-"""How good a mixture is: per task and domain, routed as a user without labels gets it and with the true domain given.
-
-Figures are `moe.evaluation.metrics`', answers `moe.inference.predictor`'s, baselines `moe.evaluation.baselines`'.
-"""
+"""Evaluation of a mixture per task and domain: routed, as without labels, and with each row's true task."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +12,11 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
-from moe.bootstrap import METRICS, TaskPredictions, interval_ends
-from moe.console import progress_bar, info
+from moe.bootstrap import METRICS, TaskPredictions, interval_fields
+from moe.console import info, progress_bar
 from moe.data.writers import open_writer
-from moe.evaluation.test_sets import load_evaluation_rows
 from moe.evaluation.metrics import classification, regression
+from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.loading import check_routing, load_model
 from moe.inference.per_expert import per_expert_columns
@@ -32,13 +29,13 @@ from router.routing_stats import Usage
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """One labelled row, and what the mixture said.
+    """A labelled row and its predictions.
 
     Args:
-        row: id, text, label, score, task, domain as prepared.
-        true: the label's name, or None.
-        masked: answered with the row's own task.
-        routed: answered with the task of the most probable domain, as a user without labels gets it.
+        row: id, text, label, score, task and domain, as prepared.
+        true: name of the row's label; None if it has none.
+        masked: prediction for the row's own task, that is with the logits masked to its labels.
+        routed: prediction for the task of the most probable domain, as for a text of unknown domain.
     """
 
     row: Mapping[str, Any]
@@ -47,48 +44,61 @@ class EvaluatedRow:
     routed: Prediction
 
 
-def in_windows(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows as lists of dicts, in order."""
+def iter_chunks(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows as lists of `size` dicts, in order."""
     for columns in rows.iter(size):
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def evaluate_rows(predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True) -> list[EvaluatedRow]:
-    """Answer every row.
+def evaluate_rows(
+    predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
+) -> list[EvaluatedRow]:
+    """Predict every row.
 
     Args:
-        pin: give each row to the experts of its true domain.
+        pin: restrict each row to the experts of its true domain.
+        title: of the progress bar.
+        quiet: show no progress bar.
     """
     space = predictor.model.labels
-    found: list[EvaluatedRow] = []
+    evaluated: list[EvaluatedRow] = []
     with progress_bar(title, len(rows), "text", quiet) as meter:
-        for batch in in_windows(rows, predictor.chunk_size):
-            scores = predictor.score([row["text"] for row in batch], [r["domain"] for r in batch] if pin else None)
-            masked = predictor.to_predictions(scores, [row["task"] for row in batch])
+        for chunk in iter_chunks(rows, predictor.chunk_size):
+            pins = [row["domain"] for row in chunk] if pin else None
+            scores = predictor.score([row["text"] for row in chunk], pins)
+            masked = predictor.to_predictions(scores, [row["task"] for row in chunk])
             routed = predictor.to_predictions(scores, predictor.routed_tasks(scores))
-            found += [EvaluatedRow(r, true_label(r, space), m, u) for r, m, u in zip(batch, masked, routed, strict=True)]
-            meter.advance(len(batch))
-    return found
+            evaluated += [
+                EvaluatedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
+                for row, in_task, in_domain in zip(chunk, masked, routed, strict=True)
+            ]
+            meter.advance(len(chunk))
+    return evaluated
 
 
 def true_label(row: Mapping[str, Any], space: LabelSpace) -> str | None:
-    """The name of a row's label; None where it has none."""
+    """Name of a row's label; None if it has none."""
     return space.tasks[row["task"]][row["label"]] if row["label"] >= 0 else None
 
 
 def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> dict[str, float]:
-    """Validation figures: accuracy and macro-F1 by task and averaged over tasks; routing accuracy if routed."""
-    judged = evaluate_rows(Predictor(model, template, max_length), rows)
-    figures: dict[str, float] = {}
-    for task, some in group_by_task(judged, model.labels).items():
-        one = _labels_report([j for j in some if j.true is not None], model.labels.tasks[task])
-        figures |= {f"{task}_{name}": one[name] for name in ("accuracy", "macro_f1") if name in one}
+    """Validation metrics of a model.
+
+    Returns:
+        `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, and for a model with a
+        router the domain accuracy as `routing`.
+    """
+    evaluated = evaluate_rows(Predictor(model, template, max_length), rows)
+    metrics: dict[str, float] = {}
+    for task, task_rows in group_by_task(evaluated, model.labels).items():
+        report = _label_report([row for row in task_rows if row.true is not None], model.labels.tasks[task])
+        metrics |= {f"{task}_{name}": report[name] for name in ("accuracy", "macro_f1") if name in report}
     for name in ("accuracy", "macro_f1"):
-        values = [value for key, value in figures.items() if key.endswith(f"_{name}")]
-        figures[name] = float(np.mean(values)) if values else 0.0
+        values = [value for key, value in metrics.items() if key.endswith(f"_{name}")]
+        metrics[name] = float(np.mean(values)) if values else 0.0
     if model.active_expert is None and model.gate is not None:
-        figures["routing"] = routing_report(judged, model)["accuracy"]
-    return figures
+        metrics["routing"] = routing_report(evaluated, model)["accuracy"]
+    return metrics
 
 
 def evaluate(
@@ -101,29 +111,39 @@ def evaluate(
     quiet: bool = True,
     calibration: Calibration | None = None,
 ) -> tuple[dict[str, Any], list[EvaluatedRow]]:
-    """Everything that `moe evaluate` prints: by task, by domain, over all; routing; and the judged rows.
+    """Evaluate a model on labelled rows.
+
+    Args:
+        template: the prompt template that the model was trained with.
+        max_length: tokens at which a text is truncated.
+        routing: `soft` or `hard`.
+        pin: restrict each row to the experts of its true domain.
+        quiet: show no progress bar.
+        calibration: of the model; it changes confidences, not labels.
 
     Returns:
-        `tasks` (masked by the task's own labels), `tasks_routed` (without the true domain), `domains`, `mean`,
-        `scores` (MSE, MAE, RMSE, R² by task) and `routing`. Accuracy and F1 come with `…_interval`: [low, high], 95 %.
+        the report, with `tasks` (predictions masked to the row's own task), `tasks_routed` (without the true domain),
+        `domains`, `mean`, `scores` (MSE, MAE, RMSE, R² by task) and `routing`; accuracy and F1 come with
+        `…_interval`: [low, high], 95 %. And the evaluated rows.
     """
     predictor = Predictor(model, template, max_length, routing, calibration=calibration)
-    judged = evaluate_rows(predictor, rows, pin, "evaluate", quiet)
-    labelled = [one for one in judged if one.true is not None]
+    evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
+    labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
-    tasks, routed = (_tasks_report(groups, model.labels, routed) for routed in (False, True))
-    answers = predictions_by_task(labelled, model.labels)
+    tasks, tasks_routed = (_task_reports(groups, model.labels, routed) for routed in (False, True))
+    predictions = predictions_by_task(labelled, model.labels)
+    scores = {task: _score_report(task_rows) for task, task_rows in group_by_task(evaluated, model.labels).items()}
     report = {
-        "rows": len(judged),
+        "rows": len(evaluated),
         "routing_mode": "pinned" if pin else routing,
         "tasks": tasks,
-        "tasks_routed": routed,
-        "domains": _domain_means(tasks, answers, model.labels),
-        "mean": _mean_figures(tasks, answers),
-        "scores": {t: one for t, some in group_by_task(judged, model.labels).items() if (one := _scores_report(some))},
-        "routing": routing_report(judged, model),
+        "tasks_routed": tasks_routed,
+        "domains": _domain_means(tasks, predictions, model.labels),
+        "mean": _mean_metrics(tasks, predictions),
+        "scores": {task: score for task, score in scores.items() if score},
+        "routing": routing_report(evaluated, model),
     }
-    return report, judged
+    return report, evaluated
 
 
 def evaluate_folder(
@@ -136,91 +156,110 @@ def evaluate_folder(
     pin: bool,
     alone: bool = False,
 ) -> dict[str, Any]:
-    """`moe evaluate`: measure a model folder, with its calibration, and write what was found below `evaluation/`.
+    """Evaluate a model folder with its calibration, and write the results below `evaluation/`.
 
     Args:
-        alone: ask each expert alone too, and write `alone.csv`.
+        sets: overrides of the backbone settings, see `load_model`.
+        data: a labelled file, instead of the run's test rows.
+        domain: only rows of this domain.
+        routing: `soft` or `hard`.
+        pin: restrict each row to the experts of its true domain.
+        alone: also evaluate each expert on its own, and write `alone.csv`.
 
     Raises:
-        Fault: when the model cannot be opened, there are no rows, or the folder cannot be written.
+        Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
     """
-    check_routing(routing)
-    model, template, length = load_model(folder, sets)
-    rows = load_evaluation_rows(work, model, data, domain, None, ())
+    mode = check_routing(routing)
+    model, template, max_length = load_model(folder, sets)
+    rows = load_evaluation_rows(work, model, data=data, domain=domain)
     calibration = read_calibration(folder)
-    report, judged = evaluate(model, rows, template, length, routing, pin, False, calibration)  # type: ignore[arg-type]
+    report, evaluated = evaluate(
+        model, rows, template, max_length, routing=mode, pin=pin, quiet=False, calibration=calibration
+    )
     target = work.out / "evaluation" / folder.name
-    write_evaluation(target, report, judged)
+    write_evaluation(target, report, evaluated)
     if alone:
-        write_per_expert(target, Predictor(model, template, length, calibration=calibration), judged)
+        write_per_expert(target, Predictor(model, template, max_length, calibration=calibration), evaluated)
     info(f"written to {target}")
     return report
 
 
-def group_by_task(judged: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, list[EvaluatedRow]]:
-    """The rows of each task that has some, in the label space's order."""
+def group_by_task(rows: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, list[EvaluatedRow]]:
+    """Rows by task, in the order of the label space; tasks without rows are left out."""
     groups: dict[str, list[EvaluatedRow]] = {task: [] for task in space.tasks}
-    for one in judged:
-        groups[one.row["task"]].append(one)
-    return {task: some for task, some in groups.items() if some}
+    for row in rows:
+        groups[row.row["task"]].append(row)
+    return {task: task_rows for task, task_rows in groups.items() if task_rows}
 
 
-def predictions_by_task(judged: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
-    """Labelled rows as `moe.bootstrap` takes them, by task."""
-    return {task: _answers(some, space.tasks[task]) for task, some in group_by_task(judged, space).items()}
-
-
-def _answers(judged: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
-    said = [(one.routed if routed else one.masked).label for one in judged]
-    return TaskPredictions.from_labels([str(one.true) for one in judged], said, labels)
-
-
-def _tasks_report(groups: Mapping[str, Sequence[EvaluatedRow]], space: LabelSpace, routed: bool) -> dict[str, dict[str, Any]]:
+def predictions_by_task(rows: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
+    """Labelled rows by task, as `moe.bootstrap` takes them."""
     return {
-        task: _labels_report(some, labels := space.tasks[task], routed)
-        | interval_ends([_answers(some, labels, routed)])
-        for task, some in groups.items()
+        task: _task_predictions(task_rows, space.tasks[task]) for task, task_rows in group_by_task(rows, space).items()
     }
 
 
-def _labels_report(judged: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
-    if not judged:
+def _task_predictions(rows: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
+    return TaskPredictions.from_labels([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
+
+
+def _predicted_labels(rows: Sequence[EvaluatedRow], routed: bool) -> list[str]:
+    return [(row.routed if routed else row.masked).label for row in rows]
+
+
+def _task_reports(
+    groups: Mapping[str, Sequence[EvaluatedRow]], space: LabelSpace, routed: bool
+) -> dict[str, dict[str, Any]]:
+    return {
+        task: _label_report(rows, space.tasks[task], routed)
+        | interval_fields([_task_predictions(rows, space.tasks[task], routed)])
+        for task, rows in groups.items()
+    }
+
+
+def _label_report(rows: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
+    if not rows:
         return {}
-    answers = [(one.routed if routed else one.masked).label for one in judged]
-    return classification([str(one.true) for one in judged], answers, labels)
+    return classification([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
 
 
-def _scores_report(judged: Sequence[EvaluatedRow]) -> dict[str, float]:
+def _score_report(rows: Sequence[EvaluatedRow]) -> dict[str, float]:
     pairs = [
-        (one.row["score"], one.masked.polarity)
-        for one in judged
-        if one.row["score"] is not None and one.masked.polarity is not None
+        (row.row["score"], row.masked.polarity)
+        for row in rows
+        if row.row["score"] is not None and row.masked.polarity is not None
     ]
     return regression(*np.array(pairs, dtype=np.float64).T) if pairs else {}
 
 
-def _mean_figures(tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, TaskPredictions]) -> dict[str, Any]:
+def _mean_metrics(
+    tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions]
+) -> dict[str, Any]:
     if not tasks:
         return {}
     means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in METRICS}
-    return means | interval_ends([answers[task] for task in tasks])
+    return means | interval_fields([predictions[task] for task in tasks])
 
 
 def _domain_means(
-    tasks: Mapping[str, Mapping[str, Any]], answers: Mapping[str, TaskPredictions], space: LabelSpace
+    tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions], space: LabelSpace
 ) -> dict[str, dict[str, Any]]:
-    names = dict.fromkeys(space.domain_by_task[task] for task in tasks)
-    own = {name: {t: report for t, report in tasks.items() if space.domain_by_task[t] == name} for name in names}
-    return {name: _mean_figures(some, answers) for name, some in own.items()}
+    by_domain: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for task, report in tasks.items():
+        by_domain.setdefault(space.domain_by_task[task], {})[task] = report
+    return {domain: _mean_metrics(reports, predictions) for domain, reports in by_domain.items()}
 
 
-def routing_report(judged: Sequence[EvaluatedRow], model: Mixture) -> dict[str, Any]:
-    """Domain × expert mean soft shares, mean entropy, and how often the most probable domain is the true one."""
-    usage = Usage(model.bank.routed_experts, [one.name for one in model.domains])
-    if judged and model.bank.routed_experts:
-        shares = torch.tensor(np.stack([one.masked.routing_weights for one in judged]))  # (N, E)
-        domain = torch.tensor([model.domain_index(one.row["domain"]) for one in judged])  # (N,)
-        usage.add(shares, domain, model.domain_expert_mask)
+def routing_report(rows: Sequence[EvaluatedRow], model: Mixture) -> dict[str, Any]:
+    """Mean soft routing weights by domain and expert, their mean entropy, collapsed experts, and domain accuracy.
+
+    Domain accuracy is the share of rows whose most probable domain is the true one.
+    """
+    usage = Usage(model.bank.routed_experts, [domain.name for domain in model.domains])
+    if rows and model.bank.routed_experts:
+        weights = torch.tensor(np.stack([row.masked.routing_weights for row in rows]))  # (N, E)
+        domain = torch.tensor([model.domain_index(row.row["domain"]) for row in rows])  # (N,)
+        usage.add(weights, domain, model.domain_expert_mask)
     return {
         "accuracy": usage.domain_accuracy(),
         "entropy": usage.mean_entropy(),
@@ -229,46 +268,47 @@ def routing_report(judged: Sequence[EvaluatedRow], model: Mixture) -> dict[str, 
     }
 
 
-def write_evaluation(folder: Path, report: Mapping[str, Any], judged: Sequence[EvaluatedRow]) -> None:
-    """Write `metrics.json`, and the right and the wrong rows as CSV.
+def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[EvaluatedRow]) -> None:
+    """Write `metrics.json`, and the correct and incorrect rows as `right.csv` and `wrong.csv`.
 
     Raises:
-        Fault: when the folder cannot be written.
+        Fault: if the folder cannot be written.
     """
     write_json(folder / "metrics.json", dict(report))
-    (folder / PER_EXPERT_CSV).unlink(missing_ok=True)  # it told of an evaluation before
-    for name, right in (("right.csv", True), ("wrong.csv", False)):
+    (folder / PER_EXPERT_CSV).unlink(missing_ok=True)  # it belongs to an earlier evaluation
+    for name, correct in (("right.csv", True), ("wrong.csv", False)):
         with open_writer(folder / name) as writer:
-            for one in judged:
-                if one.true is not None and (one.masked.label == one.true) is right:
-                    writer.write(_flat(one))
+            for row in rows:
+                if row.true is not None and (row.masked.label == row.true) is correct:
+                    writer.write(_csv_columns(row))
 
 
-def write_per_expert(folder: Path, predictor: Predictor, judged: Sequence[EvaluatedRow]) -> None:
-    """Write the labelled rows again as `alone.csv`, with what each expert alone says of them.
+def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[EvaluatedRow]) -> None:
+    """Write the labelled rows as `alone.csv`, with the label and confidence of each expert on its own.
 
     Raises:
-        Fault: when there is but one expert, or the folder cannot be written.
+        Fault: if the model has a single expert, or the folder cannot be written.
     """
     if predictor.model.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
-        raise Fault("a mixture of several experts for --alone", "one expert", "leave it out")
-    rows = [one for one in judged if one.true is not None]
-    texts, tasks = ([str(one.row[name]) for one in rows] for name in ("text", "task"))
+        raise Fault("a mixture of several experts for --alone", "one expert", "drop --alone")
+    labelled = [row for row in rows if row.true is not None]
+    texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
     with open_writer(folder / PER_EXPERT_CSV) as writer:
-        for one, said in zip(rows, per_expert_columns(predictor, texts, tasks, quiet=False), strict=True):
-            writer.write(_flat(one) | dict(said))
+        per_expert = per_expert_columns(predictor, texts, tasks, quiet=False)
+        for row, columns in zip(labelled, per_expert, strict=True):
+            writer.write(_csv_columns(row) | dict(columns))
 
 
-def _flat(one: EvaluatedRow) -> dict[str, Any]:
+def _csv_columns(row: EvaluatedRow) -> dict[str, Any]:
     return {
-        "id": one.row["id"],
-        "domain": one.row["domain"],
-        "task": one.row["task"],
-        "text": one.row["text"],
-        "label": one.true,
-        "predicted": one.masked.label,
-        "predicted_routed": one.routed.label,
-        "confidence": round(one.masked.confidence, 6),
-        "polarity": one.masked.polarity,
-        "routing_entropy": round(one.masked.entropy, 6),
+        "id": row.row["id"],
+        "domain": row.row["domain"],
+        "task": row.row["task"],
+        "text": row.row["text"],
+        "label": row.true,
+        "predicted": row.masked.label,
+        "predicted_routed": row.routed.label,
+        "confidence": round(row.masked.confidence, 6),
+        "polarity": row.masked.polarity,
+        "routing_entropy": round(row.masked.entropy, 6),
     }

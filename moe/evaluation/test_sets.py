@@ -1,7 +1,4 @@
-"""The labelled rows to judge a model on: a run's test rows, or a file that a user names.
-
-How it is judged is `moe.evaluation.evaluate`'s.
-"""
+"""Labelled rows to evaluate a model on: a run's test rows, or a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,84 +16,90 @@ from moe.runs.workspace import Workspace
 def load_evaluation_rows(
     work: Workspace,
     model: Mixture,
-    data: Path | None,
-    domain: str | None,
-    within: Sequence[str] | None,
-    left_out: Sequence[str],
+    data: Path | None = None,
+    domain: str | None = None,
+    within: Sequence[str] | None = None,
+    other_domains: Sequence[str] = (),
 ) -> Dataset:
-    """The rows to judge a model on: a labelled file's, else the run's test rows, of all its domains or one.
+    """Load the rows to evaluate a model on: those of a labelled file, else the run's test rows.
 
     Args:
-        within: rows of these domains alone; None takes all that the model was made for.
-        left_out: other domains that a file may have rows of.
+        data: the file.
+        domain: only rows of this domain.
+        within: only rows of these domains; None takes all domains of the model.
+        other_domains: domains whose rows in a file are skipped.
 
     Raises:
-        Fault: when the domain is unknown, or the file's rows belong to no known one.
+        Fault: if the domain is unknown, the file has rows of unknown domains, or there are no rows.
     """
-    known = [name for name in _known(work, model) if within is None or name in within]
+    known = [name for name in _shared_domains(work, model) if within is None or name in within]
     if domain is not None and domain not in known:
         raise Fault(f"one of the domains {', '.join(known)}", repr(domain), suggest(domain, known))
     if data is None:
         rows = work.rows("test", [domain]) if domain else load_run_rows(work, model, "test", within)
     else:
-        names, mixed = ([domain], False) if domain else _domains_in(data, known, left_out)
-        rows = _rows_of_file(work, data, names, mixed)
+        names, mixed = ([domain], False) if domain else _domains_of_file(data, known, other_domains)
+        rows = _load_file_rows(work, data, names, mixed)
     if len(rows) == 0:
-        raise Fault("rows to judge on", "none", "give the run a test split, or name a file by --data")
+        raise Fault("rows to evaluate on", "none", "give the run a test split, or a file with --data")
     return rows
 
 
-load_evaluation_rows.__test__ = False  # type: ignore[attr-defined]
-
-
 def load_run_rows(work: Workspace, model: Mixture, split: str, within: Sequence[str] | None = None) -> Dataset:
-    """The run's rows of one split, of the domains that a model was made for, or of those that are `within` too.
+    """Load a split of the run, restricted to the domains that a model was trained on.
 
-    A lone expert is judged on its own domain, the shared one and a mixture on all.
+    A single expert is evaluated on its own domain; a shared expert and a mixture on all domains.
+
+    Args:
+        within: only rows of these domains.
 
     Raises:
-        Fault: when there is no such domain.
+        Fault: if no domain is left.
     """
-    own = [one.name for one in model.trained_domains if one.name in _known(work, model)]
-    names = own if within is None else [name for name in own if name in within]
+    trained = [domain.name for domain in model.trained_domains if domain.name in _shared_domains(work, model)]
+    names = trained if within is None else [name for name in trained if name in within]
     if not names:
         wanted = ", ".join(work.run.domains if within is None else within)
-        raise Fault(f"a model of the domains {wanted}", f"one of {', '.join(own) or 'others'}", "name another model")
+        raise Fault(f"a model of the domains {wanted}", f"one of {', '.join(trained) or 'others'}", "use another model")
     return work.rows(split, names)
 
 
-def _known(work: Workspace, model: Mixture) -> list[str]:
-    return [one.name for one in model.domains if one.name in work.run.domains]
+def _shared_domains(work: Workspace, model: Mixture) -> list[str]:
+    """Domains that both the model and the run have."""
+    return [domain.name for domain in model.domains if domain.name in work.run.domains]
 
 
-def _domains_in(path: Path, known: list[str], left_out: Sequence[str]) -> tuple[list[str], bool]:
-    """The domains that a file's own column names, all of them known; the only one there is where it has none.
+def _domains_of_file(path: Path, known: list[str], other_domains: Sequence[str]) -> tuple[list[str], bool]:
+    """The domains in a file's domain column; without such a column, the only known domain.
 
     Returns:
-        the domains, and whether rows have to be told apart by that column.
+        the domains, and whether the file has to be filtered by its domain column.
     """
-    found = {str(record.values.get("domain")) for record in read_records(path, Columns())} - {"None", ""}
-    if not found and len(known) == 1:
+    in_file = {str(record.values.get("domain")) for record in read_records(path, Columns())} - {"None", ""}
+    if not in_file and len(known) == 1:
         return known, False
-    ours = found - set(left_out)
-    if not ours or not ours <= set(known):
+    requested = in_file - set(other_domains)
+    if not requested or not requested <= set(known):
         raise Fault(
             f"rows of the domains {', '.join(known)} in {path}",
-            ", ".join(sorted(found)) or "no domain column",
-            "say whose rows they are: --domain NAME",
+            ", ".join(sorted(in_file)) or "no domain column",
+            "give the domain of the rows with --domain NAME",
         )
-    return sorted(ours), len(found) > 1
+    return sorted(requested), len(in_file) > 1
 
 
-def _rows_of_file(work: Workspace, path: Path, domains: list[str], mixed: bool) -> Dataset:
-    """All labelled rows of a file, read by its domains' settings; nothing is split or removed."""
+def _load_file_rows(work: Workspace, path: Path, domains: list[str], mixed: bool) -> Dataset:
+    """All labelled rows of a file, read with the settings of its domains; no row is split off, capped or deduplicated.
+
+    Args:
+        mixed: whether the file has rows of several domains.
+    """
     parts = []
     for name in domains:
         for task, settings in work.run.tasks_of(name).items():
-            only = {"domain": (name,)} if mixed else settings.only
-            whole = settings.model_copy(
+            all_rows = settings.model_copy(
                 update={
-                    "only": only,
+                    "only": {"domain": (name,)} if mixed else settings.only,
                     "max_train_rows": None,
                     "max_validation_rows": None,
                     "split": SplitSettings(own=False, ratios=(1, 0, 0)),
@@ -104,6 +107,6 @@ def _rows_of_file(work: Workspace, path: Path, domains: list[str], mixed: bool) 
             )
             data = work.run.data.model_copy(update={"near_duplicates": None})
             folder = work.out / "evaluation" / ".data" / path.stem / task
-            prepared = prepare_task(path, whole, data, name, task, folder)
+            prepared = prepare_task(path, all_rows, data, name, task, folder)
             parts += [prepared.splits[split] for split in SPLITS]
     return concatenate_datasets(parts)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from experts.errors import Fault
 from moe.explain.word_spans import Tokenization
+from moe.extras import require
 from moe.inference.predictor import Predictor
 from moe.profiling import oom_guard
 
@@ -60,13 +61,8 @@ def load_captum() -> "type[IntegratedGradients]":
     Raises:
         Fault: when captum is not installed.
     """
-    try:
-        from captum.attr import IntegratedGradients  # an extra, and slow to import
-    except ImportError as error:
-        raise Fault(
-            "captum, which explaining needs", "none installed", "install it: pip install 'finmoe[explain]'"
-        ) from error
-    return IntegratedGradients
+    attribution: type[IntegratedGradients] = require("captum.attr", "explain").IntegratedGradients
+    return attribution
 
 
 def blank_token(predictor: Predictor) -> str:

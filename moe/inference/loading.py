@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -110,14 +111,15 @@ def find_model_folder(path: Path, sets: Sequence[str] = ()) -> Path:
     return select_model_folder(path if is_model else default_model(path), None, None, sets)
 
 
-def check_routing(routing: str) -> None:
-    """Check a routing mode.
+def check_routing(routing: str) -> Routing:
+    """Check a routing mode and return it.
 
     Raises:
         Fault: if it is neither `soft` nor `hard`.
     """
     if routing not in ("soft", "hard"):
         raise Fault("--routing soft or hard", repr(routing), "use one of them")
+    return cast(Routing, routing)
 
 
 def load_model(folder: Path, sets: Sequence[str] = ()) -> tuple[Mixture, str, int]:

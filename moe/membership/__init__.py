@@ -1,4 +1,4 @@
 """Adding, removing and swapping experts of a trained mixture, and listing them.
 
-The edit itself is `moe.merging`'s, the adaptation stage is `moe.training`'s.
+`moe.merging` edits the mixture, `moe.training` runs the stage that adapts router and heads.
 """

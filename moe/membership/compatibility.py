@@ -1,7 +1,4 @@
-"""Whether an expert fits a mixture: its name, domain, labels, backbone and settings.
-
-Changing the mixture is left to `moe.membership.update`.
-"""
+"""Checks that an expert fits a mixture: its name, domain, labels, backbone and settings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,61 +7,92 @@ from experts.errors import Fault, suggest
 from experts.expert_io import ExpertFolder, check_distinct, check_trained
 from moe.checkpoints.mixture import check_same_backbone
 from moe.merging.edit import StoredMixture
-from moe.merging.merge import domain_of, check_same_settings, check_shared_expert
+from moe.merging.merge import check_same_settings, check_shared_expert, domain_of
 
 
 def check_known_expert(before: StoredMixture, name: str) -> None:
-    """Raise a Fault unless `name` is one of the routed experts of a mixture."""
+    """Check that `name` is one of a mixture's routed experts.
+
+    Raises:
+        Fault: if it is not.
+    """
     routed = before.card.routed
     if name in before.card.shared:
         raise Fault(
             f"one of the routed experts {', '.join(routed)}",
             f"{name}, which is always on",
-            "the others were trained on top of it: train and merge anew",
+            "the other experts were trained on top of it: train and merge them again",
         )
     if name not in routed:
         raise Fault(f"one of the experts {', '.join(routed)} of {before.folder}", repr(name), suggest(name, routed))
 
 
-def resolve_domain(before: StoredMixture, newcomer: ExpertFolder, declared: Mapping[str, Domain]) -> Domain:
-    """The newcomer's domain; one that the mixture knows already has to have the same labels there."""
-    domain = declared[domain_of(newcomer, declared)]
+def resolve_domain(before: StoredMixture, new_expert: ExpertFolder, declared: Mapping[str, Domain]) -> Domain:
+    """Return the new expert's domain; if the mixture already has it, its labels must be the same.
+
+    Raises:
+        Fault: if the domain is not declared, or its labels differ.
+    """
+    domain = declared[domain_of(new_expert, declared)]
     if domain.name in before.domains:
-        check_same_labels(before.domains[domain.name], domain.tasks, str(newcomer.path))
+        check_same_labels(before.domains[domain.name], domain.tasks, str(new_expert.path))
     return domain
 
 
-def check_same_domain(owner: Domain, newcomer: ExpertFolder) -> None:
-    """Raise a Fault unless an expert was trained on this domain, with the same tasks and labels."""
-    name = newcomer.card.domain if newcomer.card else newcomer.path.name
-    if name != owner.name:
-        raise Fault(f"an expert of the domain {owner.name} at {newcomer.path}", f"one of {name}", "name another")
-    if newcomer.card:
-        check_same_labels(owner, newcomer.card.tasks, str(newcomer.path))
+def check_same_domain(domain: Domain, new_expert: ExpertFolder) -> None:
+    """Check that an expert was trained on this domain, with the same tasks and labels.
 
-
-def check_same_labels(owner: Domain, tasks: Mapping[str, Sequence[str]], where: str) -> None:
-    """Raise a Fault unless these tasks and their labels are the domain's."""
-    ours, theirs = (
-        "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(some.items())) or "no task"
-        for some in (owner.tasks, tasks)
-    )
-    if ours != theirs:
+    Raises:
+        Fault: if it was not.
+    """
+    name = new_expert.card.domain if new_expert.card else new_expert.path.name
+    if name != domain.name:
         raise Fault(
-            f"the tasks and labels of {owner.name} in the mixture ({ours}), in {where}",
-            theirs,
-            "train it on these, or merge the experts anew",
+            f"an expert of the domain {domain.name} at {new_expert.path}", f"one of {name}", "choose another expert"
+        )
+    if new_expert.card:
+        check_same_labels(domain, new_expert.card.tasks, str(new_expert.path))
+
+
+def check_same_labels(domain: Domain, tasks: Mapping[str, Sequence[str]], source: str) -> None:
+    """Check that these tasks and their labels are those of the domain.
+
+    Args:
+        source: where the tasks come from, for the message.
+
+    Raises:
+        Fault: if they differ.
+    """
+    expected, found = (
+        "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(labels_by_task.items())) or "no task"
+        for labels_by_task in (domain.tasks, tasks)
+    )
+    if expected != found:
+        raise Fault(
+            f"the tasks and labels of {domain.name} as in the mixture ({expected}), in {source}",
+            found,
+            "train the expert on these labels, or merge all experts again",
         )
 
 
-def check_expert_fits(before: StoredMixture, newcomer: ExpertFolder) -> None:
-    """What `moe merge` refuses."""
+def check_expert_fits(before: StoredMixture, new_expert: ExpertFolder) -> None:
+    """Run the checks of `moe merge` on a new expert.
+
+    Raises:
+        Fault: if it is untrained, equal to another expert, or differs in backbone, settings or shared expert.
+    """
     card = before.card
-    check_trained(newcomer)
-    if newcomer.card:
-        check_same_backbone(newcomer.card.backbone, card.backbone, str(newcomer.path))
-        ours = (card.backbone_settings, card.template, card.heads, card.language)
-        check_same_settings(newcomer, *ours, who="the mixture")
-    check_shared_expert([newcomer], before.shared)
-    for one in before.experts.values():
-        check_distinct(newcomer, one)
+    check_trained(new_expert)
+    if new_expert.card:
+        check_same_backbone(new_expert.card.backbone, card.backbone, str(new_expert.path))
+        check_same_settings(
+            new_expert,
+            backbone=card.backbone_settings,
+            template=card.template,
+            heads=card.heads,
+            language=card.language,
+            source="the mixture",
+        )
+    check_shared_expert([new_expert], before.shared)
+    for expert in before.experts.values():
+        check_distinct(new_expert, expert)

@@ -1,9 +1,6 @@
-"""Who is in a mixture, as `moe expert list` shows it, and what the other `moe expert` commands say they did.
+"""The list of a mixture's experts (`moe expert list`), and the summaries of `moe expert add`, `remove` and `swap`."""
 
-Changing a mixture is `moe.membership.update`'s.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +12,39 @@ from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.console import Table
 from moe.merging.edit import read_stored_mixture
 
-MOST = 0.005
-"""How much macro-F1 an old domain may lose on validation rows before it is said aloud."""
+MAX_LOSS = 0.005
+"""Macro-F1 that an existing domain may lose on validation rows without a warning."""
 
 
 def list_experts(folder: Path) -> dict[str, Any]:
-    """Every expert of a mixture; no weight of a backbone is loaded.
+    """List the experts of a mixture, without loading the backbone.
 
     Returns:
-        `model`, `stage`, `backbone`, and `experts`: `name`, `domain` (None of the shared one), `role`, `always_on`,
-        `rank` (of its layers, least and most), `weights`, `trained` (in words), `seed`, `steps`, `sha256`, `tasks`.
+        `model`, `stage`, `backbone`, and `experts`: `name`, `domain` (None for the shared one), `role`,
+        `always_on`, `rank` (minimum and maximum over its layers), `weights` (their number), `trained` (in words),
+        `seed`, `steps`, `sha256`, `tasks`.
 
     Raises:
-        Fault: when the folder is missing, broken or no mixture.
+        Fault: if the folder is missing, broken or not a mixture.
     """
-    found = read_stored_mixture(folder)
-    card = found.card
+    mixture = read_stored_mixture(folder)
+    card = mixture.card
     return {
         "model": str(folder),
         "stage": card.stage,
         "backbone": card.backbone.name,
-        "experts": [_one(card, found.experts[name]) for name in (*card.routed, *card.shared)],
+        "experts": [_expert_row(card, mixture.experts[name]) for name in (*card.routed, *card.shared)],
     }
 
 
-def _one(card: MixtureCard, expert: ExpertFolder) -> dict[str, Any]:
+def _expert_row(card: MixtureCard, expert: ExpertFolder) -> dict[str, Any]:
     name, origin = expert.name, card.origins.get(expert.name)
-    owner: DomainCard | None = next((one for one in card.domains if name in one.experts), None)
-    ranks = [touch.rank for touch in card.layers[name].values()]
+    domain: DomainCard | None = next((domain for domain in card.domains if name in domain.experts), None)
+    ranks = [spec.rank for spec in card.layers[name].values()]
     return {
         "name": name,
-        "domain": owner and owner.name,
-        "role": owner and owner.to_domain().group,
+        "domain": domain and domain.name,
+        "role": domain and domain.to_domain().group,
         "always_on": name in card.shared,
         "rank": [min(ranks), max(ranks)],
         "weights": sum(tensor.numel() for tensor in expert.weights.values()),
@@ -54,73 +52,76 @@ def _one(card: MixtureCard, expert: ExpertFolder) -> dict[str, Any]:
         "seed": origin and origin.seed,
         "steps": origin and origin.steps,
         "sha256": expert.digest,
-        "tasks": {} if owner is None else {task: list(labels) for task, labels in owner.tasks.items()},
+        "tasks": {} if domain is None else {task: list(labels) for task, labels in domain.tasks.items()},
     }
 
 
 def _trained(card: MixtureCard, expert: ExpertFolder) -> str:
     origin = card.origins.get(expert.name)
     if origin is None:
-        return "not told by the card"
+        return "not in the card"
     alone = "elsewhere" if origin.steps is None else f"{origin.steps:,} steps alone"
-    return alone if origin.sha256 == expert.digest else f"{alone}, then with the others"
+    return alone if origin.sha256 == expert.digest else f"{alone}, then in the mixture"
 
 
-def experts_table(found: Mapping[str, Any]) -> RenderableType:
-    """The table of `moe expert list`."""
-    title = f"{found['model']}: {found['stage']} over {found['backbone']}"
+def experts_table(report: Mapping[str, Any]) -> RenderableType:
+    """Format the report of `list_experts` as a table."""
+    title = f"{report['model']}: {report['stage']} on {report['backbone']}"
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("expert", "domain", "role", "rank", "weights", "trained", "sha256", "tasks"):
         table.add_column(name, justify="right" if name in ("rank", "weights") else "left")
-    for one in found["experts"]:
-        least, most = one["rank"]
+    for expert in report["experts"]:
+        least, most = expert["rank"]
         table.add_row(
-            one["name"],
-            "all, always on" if one["always_on"] else one["domain"],
-            one["role"] or "",
+            expert["name"],
+            "all, always on" if expert["always_on"] else expert["domain"],
+            expert["role"] or "",
             str(most) if least == most else f"{least} to {most}",
-            f"{one['weights']:,}",
-            one["trained"],
-            one["sha256"][:12],
-            "\n".join(f"{task}: {', '.join(labels)}" for task, labels in one["tasks"].items()),
+            f"{expert['weights']:,}",
+            expert["trained"],
+            expert["sha256"][:12],
+            "\n".join(f"{task}: {', '.join(labels)}" for task, labels in expert["tasks"].items()),
         )
     return table
 
 
-def change_summary(told: Mapping[str, Any]) -> RenderableType:
-    """What `moe expert add`, `remove` and `swap` did."""
-    lines = [Text(f"written to {told['model']}")]
-    if told.get("tasks_gone"):
-        lines.append(Text(f"no longer answered: {', '.join(told['tasks_gone'])}"))
-    if told.get("answered_by"):
-        lines.append(Text(f"{told['domain']} is answered by {', '.join(told['answered_by'])}"))
-    if "new" in told:
-        lines.append(Text(f"{told['expert']}: {told['old'][:12]} → {told['new'][:12]}"))
-    if not told.get("figures"):
+def change_summary(report: Mapping[str, Any]) -> RenderableType:
+    """Format the report of `moe expert add`, `remove` or `swap`."""
+    lines = [Text(f"written to {report['model']}")]
+    if report.get("tasks_gone"):
+        lines.append(Text(f"tasks without an expert now: {', '.join(report['tasks_gone'])}"))
+    if report.get("answered_by"):
+        lines.append(Text(f"remaining experts of {report['domain']}: {', '.join(report['answered_by'])}"))
+    if "new" in report:
+        lines.append(Text(f"{report['expert']}: {report['old'][:12]} → {report['new'][:12]}"))
+    if not report.get("figures"):
         return Group(*lines, Text("no weight was trained"))
-    return Group(_figures(told["figures"]), *[Text(one) for one in regression_warnings(told["figures"])], *lines)
+    warnings = [Text(warning) for warning in regression_warnings(report["figures"])]
+    return Group(_figures_table(report["figures"]), *warnings, *lines)
 
 
-def _figures(figures: Mapping[str, Mapping[str, float | None]]) -> Table:
+def _figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> Table:
     table = Table(title="validation, before and after", title_justify="left", header_style="bold")
     for name in ("", "before", "after", "difference"):
         table.add_column(name, justify="right" if name else "left")
-    for name, one in figures.items():
-        before, after = one["before"], one["after"]
+    for name, figure in figures.items():
+        before, after = figure["before"], figure["after"]
         assert after is not None
-        cells = ("–", f"{after:.3f}", "new") if before is None else _pair(before, after)
-        table.add_row(name, *cells)
+        if before is None:
+            table.add_row(name, "–", f"{after:.3f}", "new")
+        else:
+            table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     return table
 
 
-def _pair(before: float, after: float) -> Sequence[str]:
-    return f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"
-
-
 def regression_warnings(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """What a person should look at: no figures before, or an old task that lost more than half a point of macro-F1."""
-    old = {name: one["after"] - one["before"] for name, one in figures.items() if one["before"] is not None}  # type: ignore[operator]
-    if not old:
-        return ["the old mixture's card has no validation figures to compare with: moe compare tells"]
-    lost = [f"{name} {100 * less:+.1f}" for name, less in old.items() if less < -MOST]
+    """Return warnings: no figures from before, or an existing task that lost more than half a point of macro-F1."""
+    differences = {}
+    for name, figure in figures.items():
+        before, after = figure["before"], figure["after"]
+        if before is not None and after is not None:
+            differences[name] = after - before
+    if not differences:
+        return ["the old mixture's card has no validation figures to compare with: use moe compare"]
+    lost = [f"{name} {100 * difference:+.1f}" for name, difference in differences.items() if difference < -MAX_LOSS]
     return [f"lost more than half a point on validation rows: {', '.join(lost)}"] if lost else []

@@ -1,8 +1,4 @@
-"""Experts of a trained mixture that join it, leave it or are replaced: what may, what is trained then, what is told.
-
-How a mixture is laid anew is `moe.merging.edit`'; the stage that adapts router and heads is run by
-`moe.training.steps`.
-"""
+"""Adding, removing and swapping experts of a trained mixture, with an optional adaptation of router and heads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,19 +18,26 @@ from moe.console import info
 from moe.data.sampler import subsample_per_domain
 from moe.membership.compatibility import (
     check_expert_fits,
+    check_known_expert,
     check_same_domain,
     check_same_labels,
-    check_known_expert,
     resolve_domain,
 )
-from moe.merging.edit import StoredMixture, with_expert, read_stored_mixture, build_edited_mixture, with_swapped_expert, without_expert
+from moe.merging.edit import (
+    StoredMixture,
+    build_edited_mixture,
+    read_stored_mixture,
+    with_expert,
+    with_swapped_expert,
+    without_expert,
+)
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
-from moe.training.steps import train_and_save, labelled_data
+from moe.training.steps import labelled_data, train_and_save
 
 UpdateReport = dict[str, Any]
 
@@ -44,177 +47,192 @@ class UpdateTarget:
     """Where the changed mixture is written.
 
     Args:
-        out: its folder; prepared rows, logs and checkpoints of its training lie beside it.
-        overwrite: over one that is there.
-        resume: go on from the last checkpoint.
-        rows: where prepared rows are kept; beside it by default.
+        out: its folder; logs and checkpoints of the adaptation are written to the parent folder.
+        overwrite: replace an existing folder.
+        resume: resume the adaptation from its last checkpoint.
+        data_dir: folder of prepared rows; the parent of `out` by default.
     """
 
     out: Path
     overwrite: bool = False
     resume: bool = False
-    rows: Path | None = None
+    data_dir: Path | None = None
 
     def check(self, model: Path) -> None:
-        """Refuse a folder that is there, and the one that is to be changed.
+        """Check that the folder is new, and not that of the mixture to change.
 
         Raises:
-            Fault: naming it.
+            Fault: if it exists and `overwrite` is false, or is the mixture's own.
         """
         if self.out.resolve() == model.resolve():
-            raise Fault("another folder for the changed mixture", str(self.out), "the old one is kept: name a new one")
+            raise Fault(
+                "another folder for the changed mixture", str(self.out), "choose a new folder: the old mixture is kept"
+            )
         refuse_existing(self.out, self.overwrite)
 
 
 def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> UpdateReport:
-    """Lay one more expert beside a mixture's, and adapt router and heads; every expert is frozen.
+    """Add an expert to a trained mixture, then adapt router and heads; all experts stay frozen.
 
     Returns:
         `model`, `expert`, `domain`, `steps`, and `figures`: by task, or role of a language model, `before` and `after`
         on validation rows.
 
     Raises:
-        Fault: when the expert does not fit, as for `moe merge`, or the run lacks rows of a domain.
+        Fault: if the expert does not fit, as for `moe merge`, or the run has no rows of a domain.
     """
     target.check(model)
     before = read_stored_mixture(model)
-    newcomer = read_expert(expert)
-    if newcomer.name in before.experts:
-        remedy = f"replace it: moe expert swap {model} {newcomer.name} {expert}"
-        raise Fault("a name of its own for the new expert", f"{newcomer.name}, which is in {model}", remedy)
-    check_expert_fits(before, newcomer)
-    domain = resolve_domain(before, newcomer, {one.name: one for one in run.domain_list()})
-    after = with_expert(before, newcomer, domain)
-    told = _changed(before, after, run, target, "", [domain.name])
-    return {"model": str(target.out), "expert": newcomer.name, "domain": domain.name, **told}
+    new_expert = read_expert(expert)
+    if new_expert.name in before.experts:
+        remedy = f"replace it: moe expert swap {model} {new_expert.name} {expert}"
+        raise Fault("a new name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
+    check_expert_fits(before, new_expert)
+    domain = resolve_domain(before, new_expert, {declared.name: declared for declared in run.domain_list()})
+    after = with_expert(before, new_expert, domain)
+    adaptation = _write_changed(before, after, run, target, stage="", full_domains=[domain.name])
+    return {"model": str(target.out), "expert": new_expert.name, "domain": domain.name, **adaptation}
 
 
 def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
-    """Take one routed expert out of a mixture: its column of the gates, its heads, its domain where it was alone in it.
+    """Remove a routed expert from a mixture: its column of the gates, its heads, and its domain if that has no other.
 
     Args:
-        run: a run whose rows adapt router and heads; None leaves all weights as they are.
+        run: a run on whose rows router and heads are adapted; None leaves all weights unchanged.
 
     Returns:
-        `model`, `expert`, `domain`, `tasks_gone`, `answered_by` (the domain's experts that stay), and what an
-        adaptation told.
+        `model`, `expert`, `domain`, `tasks_gone`, `answered_by` (the domain's remaining experts), and `steps` and
+        `figures` of an adaptation.
 
     Raises:
-        Fault: when there is no such expert, or it is the last, or the shared one.
+        Fault: if there is no such expert, or it is the last one, or the shared one.
     """
     target.check(model)
     before = read_stored_mixture(model)
     check_known_expert(before, name)
     if len(before.card.routed) == 1:
-        raise Fault(f"an expert beside {name} in {model}", "none", "add another one first")
+        raise Fault(f"another expert besides {name} in {model}", "none", "add another expert first")
     after = without_expert(before, name)
-    owner = next(one for one in before.card.domains if name in one.experts)
-    left = next((one.experts for one in after.card.domains if one.name == owner.name), ())
-    told: UpdateReport = {"model": str(target.out), "expert": name, "domain": owner.name}
-    told |= {"tasks_gone": [] if left else list(owner.tasks), "answered_by": list(left)}
-    return told | _changed(before, after, run, target, "expert-removed", [])
+    domain = next(domain for domain in before.card.domains if name in domain.experts)
+    remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
+    report: UpdateReport = {"model": str(target.out), "expert": name, "domain": domain.name}
+    report |= {"tasks_gone": [] if remaining else list(domain.tasks), "answered_by": list(remaining)}
+    return report | _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
 
 
 def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
-    """Put a newer expert of the same domain in another's place; the router stays.
+    """Replace an expert by another one of the same domain; the router is unchanged.
 
     Args:
         run: as for `remove`.
 
     Returns:
-        `model`, `expert`, `domain`, `old` and `new` (SHA-256 of the adapters), and what an adaptation told.
+        `model`, `expert`, `domain`, `old` and `new` (SHA-256 of the adapters), and `steps` and `figures` of an
+        adaptation.
 
     Raises:
-        Fault: when the expert does not fit, is of another domain or labels, or has the same weights.
+        Fault: if the expert does not fit, has a different domain or labels, or has the same weights.
     """
     target.check(model)
     before = read_stored_mixture(model)
     check_known_expert(before, name)
-    newcomer = read_expert(expert)
-    owner = next(one for one in before.card.domains if name in one.experts)
-    check_same_domain(owner.to_domain(), newcomer)
-    check_expert_fits(before, newcomer)
-    after = with_swapped_expert(before, name, newcomer)
-    told = {"model": str(target.out), "expert": name, "domain": owner.name}
-    told |= {"old": before.experts[name].digest, "new": newcomer.digest}
-    return told | _changed(before, after, run, target, "expert-swapped", [owner.name])
+    new_expert = read_expert(expert)
+    domain = next(domain for domain in before.card.domains if name in domain.experts)
+    check_same_domain(domain.to_domain(), new_expert)
+    check_expert_fits(before, new_expert)
+    after = with_swapped_expert(before, name, new_expert)
+    report = {"model": str(target.out), "expert": name, "domain": domain.name}
+    report |= {"old": before.experts[name].digest, "new": new_expert.digest}
+    return report | _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
 
 
-def _changed(
-    before: StoredMixture, after: StoredMixture, run: RunSettings | None, target: UpdateTarget, stage: str, whole: Sequence[str]
+def _write_changed(
+    before: StoredMixture,
+    after: StoredMixture,
+    run: RunSettings | None,
+    target: UpdateTarget,
+    *,
+    stage: str,
+    full_domains: Sequence[str],
 ) -> UpdateReport:
-    """Write the changed mixture: adapted to a run's rows, or with no weight trained where there is no run.
+    """Write the changed mixture, adapted on a run's rows, or untrained if there is no run.
 
     Args:
-        stage: what its card calls it where nothing is trained.
-        whole: domains all of whose rows are learned from; of the others a sample is.
+        stage: `stage` of its card if nothing is trained.
+        full_domains: domains that are trained on all their rows; of the others a sample is used.
     """
-    run = None if run is None else _of_these(run, after.card)
+    run = None if run is None else _restrict_run(run, after.card)
     backbone = load_backbone(before.card.backbone_settings, lm_head=before.card.language)
     check_same_backbone(before.card.backbone, backbone.id, str(before.folder))
     model, card = build_edited_mixture(before, after, backbone)
     if run is not None:
-        return _adapted(before, model, card, run, target, whole)
+        return _adapt(before, model, card, run, target, full_domains)
     card = card.model_copy(update={"stage": stage, "steps": 0, "metrics": {}})
-    resolved = (before.folder / CONFIG).read_text(encoding="utf-8")
-    write_mixture(target.out, model, card, resolved, {}, target.overwrite)
+    config = (before.folder / CONFIG).read_text(encoding="utf-8")
+    write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite)
     return {}
 
 
-def _of_these(run: RunSettings, card: MixtureCard) -> RunSettings:
-    """A run on the mixture's domains, which reads texts as the mixture does.
+def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
+    """Return the run restricted to the mixture's domains, with the mixture's settings.
 
     Raises:
-        Fault: when it lacks one of them, or calls its labels otherwise.
+        Fault: if a domain is missing, or its labels differ.
     """
     if (run.language is not None) != card.language:
         kinds = ("labelled rows", "a language model's text")
         raise Fault(
-            f"a config of {kinds[card.language]}, as the mixture learned",
+            f"a config of {kinds[card.language]}, on which the mixture was trained",
             f"one of {kinds[not card.language]}",
-            "name another",
+            "use another config",
         )
-    names = [one.name for one in card.domains]
-    if missing := [name for name in names if name not in run.domains]:
+    domains = {domain.name: domain for domain in card.domains}
+    if missing := [name for name in domains if name not in run.domains]:
         raise Fault(
-            f"the mixture's domains {', '.join(names)} in the config, to learn again from", f"no {missing[0]}", "add it"
+            f"the mixture's domains {', '.join(domains)} in the config, to train on their rows",
+            f"no {missing[0]}",
+            "add it to the config",
         )
-    for one in run.domain_list():
-        if one.name in names and not card.language:
-            owner = next(domain for domain in card.domains if domain.name == one.name)
-            check_same_labels(owner.to_domain(), one.tasks, "the config")
+    for declared in run.domain_list():
+        if declared.name in domains and not card.language:
+            check_same_labels(domains[declared.name].to_domain(), declared.tasks, "the config")
     own = {"backbone": card.backbone_settings, "template": card.template, "heads": card.heads, "gate": card.gate}
-    return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in names}})
+    return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in domains}})
 
 
-def _adapted(
-    before: StoredMixture, model: Mixture, card: MixtureCard, run: RunSettings, target: UpdateTarget, whole: Sequence[str]
+def _adapt(
+    before: StoredMixture,
+    model: Mixture,
+    card: MixtureCard,
+    run: RunSettings,
+    target: UpdateTarget,
+    full_domains: Sequence[str],
 ) -> UpdateReport:
-    work = Workspace(run, target.out.parent, target.rows)
-    lesson = _lesson(work, model, whole)
-    fitted = train_and_save(work, ADAPT, model, card, lesson, target.out.name, target.overwrite, target.resume)
-    return {"steps": fitted.steps, "figures": _figures(before.card.metrics, fitted.best, card)}
+    work = Workspace(run, target.out.parent, target.data_dir)
+    data = _adaptation_data(work, model, full_domains)
+    result = train_and_save(work, ADAPT, model, card, data, target.out.name, target.overwrite, target.resume)
+    return {"steps": result.steps, "figures": _figures(before.card.metrics, result.best, card)}
 
 
-def _lesson(work: Workspace, model: Mixture, whole: Sequence[str]) -> TrainingData:
-    names, most, seed = [one.name for one in model.domains], work.run.stages.replay, work.run.seed
+def _adaptation_data(work: Workspace, model: Mixture, full_domains: Sequence[str]) -> TrainingData:
+    names, limit, seed = [domain.name for domain in model.domains], work.run.stages.replay, work.run.seed
     if work.run.language is not None:
-        lesson = LMCorpora(work, model).routed_data()
-        return replace(lesson, rows=_replayed(lesson.rows, whole, most, seed))
-    rows = _replayed(work.rows("train", names), whole, most, seed)
+        data = LMCorpora(work, model).routed_data()
+        return replace(data, rows=_subsample(data.rows, full_domains, limit, seed))
+    rows = _subsample(work.rows("train", names), full_domains, limit, seed)
     return labelled_data(work, model, rows, work.rows("validation", names))
 
 
-def _replayed(rows: Dataset, whole: Sequence[str], most: int, seed: int) -> Dataset:
-    found = subsample_per_domain(rows, most, seed, whole)
-    info(f"{len(found)} rows to learn from, at most {most} of each {'other ' if whole else ''}domain")
-    return found
+def _subsample(rows: Dataset, full_domains: Sequence[str], limit: int, seed: int) -> Dataset:
+    sample = subsample_per_domain(rows, limit, seed, full_domains)
+    info(f"{len(sample)} training rows, at most {limit} of each {'other ' if full_domains else ''}domain")
+    return sample
 
 
 def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, UpdateReport]:
-    """Validation by task, or by domain of a language model, of the mixture before and after."""
+    """Return validation metrics before and after, by task, or by domain of a language model."""
     if card.language:
-        keys = {one.name: f"{PERPLEXITY.name}_{one.name}" for one in card.domains}
+        keys = {domain.name: f"{PERPLEXITY.name}_{domain.name}" for domain in card.domains}
     else:
-        keys = {task: f"{task}_{MACRO_F1.name}" for one in card.domains for task in one.tasks}
+        keys = {task: f"{task}_{MACRO_F1.name}" for domain in card.domains for task in domain.tasks}
     return {name: {"before": before.get(key), "after": after[key]} for name, key in keys.items() if key in after}

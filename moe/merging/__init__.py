@@ -1,4 +1,4 @@
-"""From expert folders to one mixture: merging, head initialisation, and edits of an existing mixture.
+"""From expert folders to one mixture: merging, initialization of heads, and edits of an existing mixture.
 
-Adapting a mixture to a new member is left to `moe.membership`.
+`moe.membership` checks whether an expert may be added and adapts the router and the heads.
 """

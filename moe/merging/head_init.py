@@ -1,7 +1,4 @@
-"""Heads made of other heads: whose row of a label is taken where label sets differ, and what stands where nobody knew.
-
-Which experts come together is `moe.merging.merge`'s and `moe.membership.update`'s.
-"""
+"""Initialization of a mixture's heads from its experts' trained heads, whose label sets may differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +13,16 @@ from moe.checkpoints.mixture import load_strictly
 from moe.model.heads import Heads, MixedHeads, head_key
 
 Rows = tuple[Tensor, Tensor]
-"""A head's tensor, and where in it something was learned."""
+"""A head's tensor, and a mask of its trained values."""
 
 
 @dataclass(frozen=True)
 class TrainedHeads:
-    """Heads that were trained.
+    """Trained heads.
 
     Args:
-        source: the folder that they lie in.
-        tensors: under the names of `Heads`.
+        source: their folder or file, for messages.
+        tensors: state dict of `Heads`.
         heads: label names by head.
         tasks: label names by task that they were trained on.
     """
@@ -36,45 +33,51 @@ class TrainedHeads:
     tasks: Mapping[str, Labels]
 
     @classmethod
-    def of(cls, one: ExpertFolder) -> "Taught":
-        """An expert's own heads; none of a plain adapter."""
-        if one.card is None:
-            return cls(one.path, {}, {}, {})
-        return cls(one.path, one.heads, one.card.heads, one.card.tasks)
+    def of(cls, expert: ExpertFolder) -> "TrainedHeads":
+        """Return an expert's own heads; empty for a plain adapter."""
+        if expert.card is None:
+            return cls(expert.path, {}, {}, {})
+        return cls(expert.path, expert.heads, expert.card.heads, expert.card.tasks)
 
 
 def init_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[TrainedHeads]], labels: LabelSpace) -> None:
-    """Average the experts' heads, or keep them apart; rows of labels that an expert never saw are the others' mean.
+    """Initialize heads from trained ones: their average, or one set per expert.
 
-    Experts start their heads from one seed, so that hidden layers may be averaged too.
+    In a set per expert, rows of labels that the expert was not trained on are the mean of the others. All experts
+    initialize their heads from one seed, so hidden layers can be averaged too.
 
     Args:
-        given: by expert what its heads are taken from: the first that knows a row gives it.
+        given: by expert, the heads to copy from; the first one that has a trained row is used for it.
     """
     layout = next(iter(heads.experts.values())) if isinstance(heads, MixedHeads) else heads
     assert isinstance(layout, Heads)
     fresh = {key: tensor.cpu() for key, tensor in layout.state_dict().items()}
-    found = {name: _first_known([_in_layout(one, fresh, labels) for one in some]) for name, some in given.items()}
-    means = {key: _mean([one[key] for one in found.values() if key in one], tensor) for key, tensor in fresh.items()}
+    trained = {
+        name: _first_trained([_to_layout(source, fresh, labels) for source in sources])
+        for name, sources in given.items()
+    }
+    means = {
+        key: _mean([rows[key] for rows in trained.values() if key in rows], tensor) for key, tensor in fresh.items()
+    }
     if isinstance(heads, Heads):
         return load_strictly(heads, means, next(iter(given.values()))[0].source)
-    for name, own in found.items():
-        whole = {key: torch.where(own[key][1], own[key][0], means[key]) if key in own else means[key] for key in means}
-        load_strictly(heads.experts[name], whole, given[name][0].source)
+    for name, own in trained.items():
+        state = {key: torch.where(own[key][1], own[key][0], means[key]) if key in own else means[key] for key in means}
+        load_strictly(heads.experts[name], state, given[name][0].source)
     return None
 
 
-def _first_known(parts: Sequence[Mapping[str, Rows]]) -> dict[str, Rows]:
-    found: dict[str, Rows] = {}
+def _first_trained(parts: Sequence[Mapping[str, Rows]]) -> dict[str, Rows]:
+    merged: dict[str, Rows] = {}
     for part in parts:
         for key, (tensor, trained) in part.items():
-            before, known = found.get(key, (tensor, trained))
-            found[key] = torch.where(known, before, tensor), known | trained
-    return found
+            earlier, earlier_trained = merged.get(key, (tensor, trained))
+            merged[key] = torch.where(earlier_trained, earlier, tensor), earlier_trained | trained
+    return merged
 
 
 def _mean(given: Sequence[Rows], fresh: Tensor) -> Tensor:
-    """The mean of what was trained, and the fresh value where nothing was."""
+    """Return the mean of the trained values, and the fresh value where none was trained."""
     if not given:
         return fresh
     total = torch.stack([torch.where(trained, tensor, 0.0) for tensor, trained in given]).sum(0)
@@ -82,47 +85,57 @@ def _mean(given: Sequence[Rows], fresh: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp(min=1), fresh)
 
 
-def _in_layout(one: TrainedHeads, fresh: Mapping[str, Tensor], labels: LabelSpace) -> dict[str, Rows]:
-    """Head tensors under the names of these heads, each with where it was trained."""
+def _to_layout(source: TrainedHeads, fresh: Mapping[str, Tensor], labels: LabelSpace) -> dict[str, Rows]:
+    """Return the trained tensors under the names and rows of the new heads."""
     parts = []
-    for head, names in one.heads.items():
-        tasks = [task for task, own in one.tasks.items() if set(own) <= set(names) and task in labels.tasks]
+    for head, names in source.heads.items():
+        tasks = [task for task, own in source.tasks.items() if set(own) <= set(names) and task in labels.tasks]
         for target in dict.fromkeys(labels.head_by_task[task] for task in tasks):
-            trained = {label for task in tasks for label in one.tasks[task]}
+            trained = {label for task in tasks for label in source.tasks[task]}
             parts.append(
-                _class_rows(one.tensors, head_key(head), names, head_key(target), labels.heads[target], trained, fresh)
+                _class_rows(
+                    source.tensors,
+                    fresh,
+                    source_key=head_key(head),
+                    source_labels=names,
+                    target_key=head_key(target),
+                    target_labels=labels.heads[target],
+                    trained=trained,
+                )
             )
     parts.append(
         {
             key: (tensor, torch.ones_like(tensor, dtype=torch.bool))
-            for key, tensor in one.tensors.items()
+            for key, tensor in source.tensors.items()
             if key.startswith("polarity.") and key in fresh
         }
     )
-    return _first_known(parts)
+    return _first_trained(parts)
 
 
 def _class_rows(
-    heads: Mapping[str, Tensor],
-    source: str,
-    names: Sequence[str],
-    target: str,
-    wanted: Sequence[str],
-    trained: set[str],
+    tensors: Mapping[str, Tensor],
     fresh: Mapping[str, Tensor],
+    *,
+    source_key: str,
+    source_labels: Sequence[str],
+    target_key: str,
+    target_labels: Sequence[str],
+    trained: set[str],
 ) -> dict[str, Rows]:
-    found: dict[str, Rows] = {}
-    own = {key: tensor for key, tensor in heads.items() if key.startswith(f"classes.{source}.")}
+    """Return one class head's tensors with its rows in the order of the target's labels."""
+    rows_by_key: dict[str, Rows] = {}
+    own = {key: tensor for key, tensor in tensors.items() if key.startswith(f"classes.{source_key}.")}
     last = max(int(key.split(".")[-2]) for key in own)
     for key, tensor in own.items():
         layer, kind = key.split(".")[-2:]
-        place = f"classes.{target}.{layer}.{kind}"
+        target = f"classes.{target_key}.{layer}.{kind}"
         if int(layer) != last:
-            found[place] = (tensor, torch.ones_like(tensor, dtype=torch.bool))
+            rows_by_key[target] = (tensor, torch.ones_like(tensor, dtype=torch.bool))
             continue
-        rows, known = fresh[place].clone(), torch.zeros(len(wanted), dtype=torch.bool)
-        for i, label in enumerate(wanted):
+        rows, known = fresh[target].clone(), torch.zeros(len(target_labels), dtype=torch.bool)
+        for i, label in enumerate(target_labels):
             if label in trained:
-                rows[i], known[i] = tensor[list(names).index(label)], True
-        found[place] = (rows, known.reshape(-1, *[1] * (rows.dim() - 1)).expand_as(rows))
-    return found
+                rows[i], known[i] = tensor[list(source_labels).index(label)], True
+        rows_by_key[target] = (rows, known.reshape(-1, *[1] * (rows.dim() - 1)).expand_as(rows))
+    return rows_by_key

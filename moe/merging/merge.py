@@ -1,8 +1,4 @@
-"""Expert folders → one mixture, and the checks that refuse what does not fit.
-
-No weight of an adapter is changed. Heads are `moe.merging.head_init`', folders `experts.expert_io`'s and
-`moe.checkpoints.mixture`'s.
-"""
+"""Merging of expert folders into one mixture, with checks that they fit. No weight of an adapter is changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +10,7 @@ from experts.errors import Fault
 from experts.expert_io import BackboneId, ExpertFolder, check_distinct, check_trained
 from experts.lora import LayerMap
 from moe.checkpoints.mixture import build_mixture, check_same_backbone
-from moe.checkpoints.mixture_card import DomainCard, MixtureCard, ExpertOrigin
+from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.merging.head_init import TrainedHeads, init_heads
@@ -26,7 +22,7 @@ from moe.runs.workspace import package_versions
 
 @dataclass(frozen=True)
 class MergeParts:
-    """What is merged: routed experts in the order of the config's domains, and the shared one if there is one."""
+    """The experts to merge: routed ones in the order of the config's domains, and the shared one if there is one."""
 
     experts: list[ExpertFolder]
     domains: list[Domain]
@@ -34,15 +30,15 @@ class MergeParts:
 
 
 def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone) -> tuple[Mixture, MixtureCard]:
-    """Lay experts beside one backbone, with a fresh router and merged heads.
+    """Add experts to one backbone, with a fresh router and merged heads.
 
     Raises:
-        Fault: when experts do not fit the backbone, the config or each other; both sides are named.
+        Fault: if experts do not fit the backbone, the config or each other.
     """
     parts = check_merge(run, experts, backbone.id)
-    everyone = [*parts.experts, *([parts.shared] if parts.shared else [])]
+    all_experts = [*parts.experts, *([parts.shared] if parts.shared else [])]
     layers = LayerMap.from_model(backbone.model)
-    adapters = {one.name: read_adapter_config(layers, one.path, one.name) for one in everyone}
+    adapters = {expert.name: read_adapter_config(layers, expert.path, expert.name) for expert in all_experts}
     card = MixtureCard(
         stage="moe-init",
         backbone=backbone.id,
@@ -50,141 +46,162 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
         template=run.template,
         domains=tuple(
             DomainCard(
-                name=d.name, role=d.role, experts=d.expert_names, tasks={t: tuple(v) for t, v in d.tasks.items()}
+                name=domain.name,
+                role=domain.role,
+                experts=domain.expert_names,
+                tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
             )
-            for d in parts.domains
+            for domain in parts.domains
         ),
         shared=(parts.shared.name,) if parts.shared else (),
-        layers={name: one.layers for name, one in adapters.items()},
+        layers={name: adapter.layers for name, adapter in adapters.items()},
         gate=run.gate,
         heads=run.heads,
-        polarity=any(one.card is not None and one.card.polarity for one in everyone),
+        polarity=any(expert.card is not None and expert.card.polarity for expert in all_experts),
         language=run.language is not None,
         seed=run.seed,
-        origins={one.name: ExpertOrigin.of(one) for one in everyone},
-        data_sha256={k: v for one in everyone if one.card for k, v in one.card.data_sha256.items()},
+        origins={expert.name: ExpertOrigin.of(expert) for expert in all_experts},
+        data_sha256={k: v for expert in all_experts if expert.card for k, v in expert.card.data_sha256.items()},
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
-    for one in everyone:
-        model.bank.load_adapter(one.name, one.weights)
+    model = build_mixture(card, backbone, {name: adapter.peft_config for name, adapter in adapters.items()})
+    for expert in all_experts:
+        model.bank.load_adapter(expert.name, expert.weights)
     if not isinstance(model.heads, NoHeads):
-        init_heads(model.heads, {one.name: [TrainedHeads.of(one)] for one in parts.experts}, model.labels)
+        init_heads(model.heads, {expert.name: [TrainedHeads.of(expert)] for expert in parts.experts}, model.labels)
     return model.eval(), card
 
 
 def check_merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: BackboneId) -> MergeParts:
-    """All checks that need no weight of the backbone.
+    """Run all checks that need no weight of the backbone.
 
     Raises:
-        Fault: for nothing to merge, another backbone, trunk or head kind, clashing labels, equal or untrained experts.
+        Fault: if there is nothing to merge, if backbones, trunks, head kinds or labels differ, or if experts are equal
+            or untrained.
     """
-    shared = [one for one in experts if one.card and one.card.always_on]
-    routed = [one for one in experts if one not in shared]
+    shared = [expert for expert in experts if expert.card and expert.card.always_on]
+    routed = [expert for expert in experts if expert not in shared]
     if not routed:
         raise Fault("experts to merge", "none", "train some first: moe train-expert --all")
-    for one in experts:
-        check_trained(one)
-        if one.card:
-            check_same_backbone(one.card.backbone, backbone, str(one.path))
-            check_same_settings(one, run.backbone, run.template, run.heads, run.language is not None, "the config")
+    for expert in experts:
+        check_trained(expert)
+        if expert.card:
+            check_same_backbone(expert.card.backbone, backbone, str(expert.path))
+            check_same_settings(
+                expert,
+                backbone=run.backbone,
+                template=run.template,
+                heads=run.heads,
+                language=run.language is not None,
+                source="the config",
+            )
     for first, second in combinations(experts, 2):
-        _refuse_same_name(first, second)
+        _check_names_differ(first, second)
         check_distinct(first, second)
     check_shared_expert(routed, shared[0] if shared else None)
     domains = _domains(run, routed)
     order = [name for domain in domains for name in domain.expert_names]
-    return MergeParts(sorted(routed, key=lambda one: order.index(one.name)), domains, shared[0] if shared else None)
+    return MergeParts(
+        sorted(routed, key=lambda expert: order.index(expert.name)), domains, shared[0] if shared else None
+    )
 
 
 def check_same_settings(
-    one: ExpertFolder, backbone: BackboneSettings, template: str, heads: HeadSettings, language: bool, who: str
+    expert: ExpertFolder,
+    *,
+    backbone: BackboneSettings,
+    template: str,
+    heads: HeadSettings,
+    language: bool,
+    source: str,
 ) -> None:
-    """Refuse an expert that reads texts in another way than the others.
+    """Check that an expert was trained with the settings of the others.
 
     Args:
-        who: whose settings these are, as people say it.
+        source: where these settings come from, for the message.
 
     Raises:
-        Fault: naming the setting and both values.
+        Fault: if a setting differs.
     """
-    assert one.card is not None
+    assert expert.card is not None
     pairs = {
-        "backbone.trunk_depth": (one.card.trunk_depth, backbone.trunk_depth),
-        "backbone.pooling": (one.card.pooling, backbone.pooling),
-        "template": (one.card.template, template),
-        "heads.kind": (one.card.head_kind, heads.kind),
-        "language": (one.card.language, language),
+        "backbone.trunk_depth": (expert.card.trunk_depth, backbone.trunk_depth),
+        "backbone.pooling": (expert.card.pooling, backbone.pooling),
+        "template": (expert.card.template, template),
+        "heads.kind": (expert.card.head_kind, heads.kind),
+        "language": (expert.card.language, language),
     }
-    for key, (its, ours) in pairs.items():
-        if its != ours:
+    for key, (value, expected) in pairs.items():
+        if value != expected:
             raise Fault(
-                f"{key} {ours!r}, as {who} says, in {one.path}", repr(its), f"set {key} to it, or train it again"
+                f"{key} {expected!r}, as in {source}, for {expert.path}",
+                repr(value),
+                f"set {key} to this value, or train the expert again",
             )
 
 
-def _refuse_same_name(first: ExpertFolder, second: ExpertFolder) -> None:
+def _check_names_differ(first: ExpertFolder, second: ExpertFolder) -> None:
     if first.name == second.name:
         raise Fault(
-            "a name of its own for each expert",
+            "different names of the experts",
             f"{first.name} in {first.path} and in {second.path}",
-            "drop one, or train it under another domain",
+            "leave one out, or train it under another domain",
         )
 
 
 def check_shared_expert(routed: Sequence[ExpertFolder], shared: ExpertFolder | None) -> None:
-    """An expert trained on top of a shared one is worth nothing without exactly that one.
+    """Check that experts were trained on top of this shared expert, without which their weights mean nothing.
 
     Raises:
-        Fault: naming both.
+        Fault: if the shared expert differs.
     """
     present = shared.digest if shared else None
-    for one in routed:
-        needed = one.card.shared if one.card else None
-        if one.card and needed != present:
+    for expert in routed:
+        needed = expert.card.shared if expert.card else None
+        if expert.card and needed != present:
             raise Fault(
-                f"for {one.path} " + (f"the shared expert {needed[:12]}…" if needed else "no shared expert"),
+                f"for {expert.path} " + (f"the shared expert {needed[:12]}…" if needed else "no shared expert"),
                 f"{shared.path} ({present[:12]}…)" if shared and present else "none",
-                "merge it with the one that it was trained with, or train it again",
+                "merge it with the shared expert it was trained with, or train it again",
             )
 
 
 def _domains(run: RunSettings, routed: Sequence[ExpertFolder]) -> list[Domain]:
-    members: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     declared = {domain.name: domain for domain in run.domain_list()}
-    for one in routed:
-        members.setdefault(domain_of(one, declared), []).append(one.name)
+    for expert in routed:
+        names.setdefault(domain_of(expert, declared), []).append(expert.name)
     return [
-        Domain(d.name, d.tasks, d.role, len(members[d.name]), tuple(members[d.name]))
-        for d in declared.values()
-        if d.name in members
+        Domain(domain.name, domain.tasks, domain.role, len(names[domain.name]), tuple(names[domain.name]))
+        for domain in declared.values()
+        if domain.name in names
     ]
 
 
-def domain_of(one: ExpertFolder, declared: Mapping[str, Domain]) -> str:
-    """The declared domain that an expert belongs to, its label sets being the config's.
+def domain_of(expert: ExpertFolder, declared: Mapping[str, Domain]) -> str:
+    """Return the declared domain of an expert, whose label sets must be those of the config.
 
-    A plain PEFT adapter belongs to the domain that its folder is called by.
+    The domain of a plain PEFT adapter is the name of its folder.
 
     Raises:
-        Fault: when there is no such domain, or its labels are others.
+        Fault: if there is no such domain, or its labels differ.
     """
-    name = one.card.domain if one.card else one.path.name
+    name = expert.card.domain if expert.card else expert.path.name
     if name not in declared:
         raise Fault(
-            f"a domain of the config ({', '.join(declared)}) for {one.path}",
+            f"a domain of the config ({', '.join(declared)}) for {expert.path}",
             repr(name),
             "declare it under domains, or name the folder after one of them",
         )
-    if not one.card:
-        info(f"{name}: a plain PEFT adapter, without heads; its heads start fresh")
+    if not expert.card:
+        info(f"{name}: a plain PEFT adapter without heads; its heads are initialized randomly")
         return name
-    for task, labels in one.card.tasks.items():
-        ours = tuple(declared[name].tasks.get(task, ()))
-        if ours != tuple(labels):
+    for task, labels in expert.card.tasks.items():
+        expected = tuple(declared[name].tasks.get(task, ()))
+        if expected != tuple(labels):
             raise Fault(
-                f"labels {', '.join(ours) or '(none)'} for task {task}, as the config says, in {one.path}",
+                f"labels {', '.join(expected) or '(none)'} for task {task}, as in the config, for {expert.path}",
                 ", ".join(labels),
-                "give the config the labels it was trained on, or train it again",
+                "use the labels in the config that it was trained on, or train it again",
             )
     return name

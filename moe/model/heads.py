@@ -1,7 +1,4 @@
-"""Pooling, class heads, the polarity head; heads kept per expert and mixed by the gates.
-
-Which labels share a head is `experts.domain`'s, what the heads are taught is `moe.training.objective`'s.
-"""
+"""Pooling, class heads and polarity heads: one set for the mixture, or one set per expert mixed by the gates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,33 +12,39 @@ from experts.domain import Labels, LabelSpace
 
 
 class HeadSettings(BaseModel):
-    """How a pooled state becomes class scores and a polarity."""
+    """How a pooled state is mapped to class logits and a polarity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["linear", "mlp"] = Field(
-        "linear", description="one matrix, or the DAO paper's hidden layer (eq. 2, 5, 6); linear heads average exactly"
+        "linear",
+        description="one linear layer, or the DAO paper's hidden layer (eq. 2, 5, 6); linear heads average exactly",
     )
-    hidden: int = Field(128, ge=1, description="width of the hidden layer of `mlp`; more fits more")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of the pooled state dropped in training")
+    hidden: int = Field(128, ge=1, description="width of the hidden layer of `mlp`; a wider one fits more")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability on the pooled state in training")
     merge: Literal["averaged", "per_expert"] = Field(
-        "averaged", description="merged heads are the experts' mean, or kept per expert and mixed by the gates"
+        "averaged",
+        description="merging averages the experts' heads, or keeps them per expert and mixes them by the gates",
     )
     polarity_bound: Literal["tanh", "clip", "none"] = Field(
-        "tanh", description="how the polarity is held in [-1, 1]; `none` is the paper's eq. 2"
+        "tanh", description="how the polarity is limited to [-1, 1]; `none` is the paper's eq. 2"
     )
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """Logits (B, K) by class head, and the polarity (B,) where there is a polarity head."""
+    """Logits (B, K) by class head, and the polarity (B,) if there is a polarity head."""
 
     logits: dict[str, Tensor]
     polarity: Tensor | None
 
 
 def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:
-    """Pool token states (B, T, D) by their mask (B, T) to (B, D), in fp32: their mean, or the last real one."""
+    """Pool token states (B, T, D) over their mask (B, T) to (B, D), in fp32.
+
+    Args:
+        kind: `mean` of the real tokens, or the `last` real one.
+    """
     if kind == "last":
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)  # (B,)
         return states[torch.arange(states.shape[0], device=states.device), last].float()  # (B, D)
@@ -69,18 +72,18 @@ def _polarity_head(dim: int, settings: HeadSettings) -> nn.Sequential:
 
 
 def head_key(name: str) -> str:
-    """A head's name as torch admits it in a state dict."""
+    """Return a head's name as a module key, in which torch allows no dot."""
     return name.replace(".", "_")
 
 
 class Heads(nn.Module):
-    """One class head a label set, and a polarity head if scores are learned.
+    """One class head per label set, and a polarity head if scores are learned.
 
     Args:
         dim: width of the pooled state (D).
         heads: label names by head.
         polarity: whether there is a polarity head.
-        seed: equal seeds give equal starts, so that experts' heads can be averaged.
+        seed: equal seeds give equal initial weights, so that experts' heads can be averaged.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Heads(nn.Module):
         self.names = {head_key(name): name for name in heads}
 
     def forward(self, pooled: Tensor, gates: Tensor | None = None) -> HeadOutput:
-        """Map the pooled state (B, D); the gates are not used."""
+        """Map the pooled state (B, D) to logits and polarity; the gates are not used."""
         logits = {self.names[key]: head(pooled) for key, head in self.classes.items()}  # (B, K) each
         return HeadOutput(logits, self._polarity(pooled))
 
@@ -111,10 +114,10 @@ class Heads(nn.Module):
 
 
 class MixedHeads(nn.Module):
-    """Each expert's own heads, their outputs mixed by the gates: Σ_e g_e · head_e(h).
+    """One set of heads per expert, their outputs mixed by the gates: Σ_e g_e · head_e(h).
 
     Args:
-        heads: one `Heads` an expert, in the order of the gates' columns.
+        heads: one `Heads` per expert, in the order of the gates' columns.
     """
 
     def __init__(self, heads: Mapping[str, Heads]) -> None:
@@ -122,31 +125,31 @@ class MixedHeads(nn.Module):
         self.experts = nn.ModuleDict(heads)
 
     def forward(self, pooled: Tensor, gates: Tensor) -> HeadOutput:
-        """Map the pooled state (B, D) by the gates (B, E)."""
+        """Map the pooled state (B, D) to logits and polarity, mixed by the gates (B, E)."""
         outputs = [head(pooled) for head in self.experts.values()]
         gates = gates.expand(pooled.shape[0], -1).to(pooled.dtype)  # (B, E)
         logits = {
-            name: sum(gates[:, e, None] * one.logits[name] for e, one in enumerate(outputs))  # (B, K)
+            name: sum(gates[:, e, None] * output.logits[name] for e, output in enumerate(outputs))  # (B, K)
             for name in outputs[0].logits
         }
         polarity = None
         if outputs[0].polarity is not None:
-            polarity = torch.stack([one.polarity for one in outputs], 1).mul(gates).sum(1)  # (B,)
+            polarity = torch.stack([output.polarity for output in outputs], 1).mul(gates).sum(1)  # (B,)
         return HeadOutput(logits, polarity)
 
 
 class NoHeads(nn.Module):
-    """No head of ours, and nothing to learn: the backbone's own language-model head answers."""
+    """Placeholder without parameters, for a backbone that uses its own language-model head."""
 
 
 @dataclass(frozen=True)
 class LabelTables:
-    """The label space as tensors: each task's head, and which of its labels a task uses.
+    """The label space as tensors: each task's head, and the labels of that head that the task uses.
 
     Args:
         heads: head names, in order.
         head_of: (tasks,), index into `heads`.
-        masks: by head (tasks, K) bool, False rows for tasks of other heads.
+        masks: by head (tasks, K) bool, rows of False for tasks of other heads.
     """
 
     heads: tuple[str, ...]
@@ -159,18 +162,21 @@ class LabelTables:
         heads = tuple(labels.heads)
         masks = {
             head: torch.tensor(
-                [labels.mask(t) if labels.head_by_task[t] == head else (False,) * len(names) for t in labels.tasks]
+                [
+                    labels.mask(task) if labels.head_by_task[task] == head else (False,) * len(names)
+                    for task in labels.tasks
+                ]
             ).reshape(len(labels.tasks), len(names))
             for head, names in labels.heads.items()
         }
         return cls(heads, torch.tensor([heads.index(labels.head_by_task[task]) for task in labels.tasks]), masks)
 
-    def rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
-        """Which rows, of tasks and labels (B,), carry a label of this head, (B,) bool."""
-        here = self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)
-        return here & (task >= 0) & (label >= 0)
+    def labelled_rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
+        """Return (B,) bool: which rows, given by task and label (B,), have a label of this head."""
+        of_head = self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)
+        return of_head & (task >= 0) & (label >= 0)
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
-    """Logits (B, K) with the labels that a task does not use (mask False) out of reach."""
+    """Set the logits (B, K) of labels that a task does not use (mask False) to the lowest finite value."""
     return logits.masked_fill(~mask, torch.finfo(logits.dtype).min)

@@ -25,7 +25,10 @@ class LanguageSettings(BaseModel):
     )
     mix: float = Field(0.1, ge=0, lt=1, description="fraction of general text in a role's training rows")
     held_out: float = Field(
-        0.05, gt=0, lt=1, description="last fraction of each corpus, held out for perplexity; more gives a surer estimate"
+        0.05,
+        gt=0,
+        lt=1,
+        description="last fraction of each corpus, held out for perplexity; more gives a surer estimate",
     )
     masked: float = Field(0.15, gt=0, lt=1, description="fraction of tokens that an encoder has to predict")
 

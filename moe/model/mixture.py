@@ -343,7 +343,7 @@ class Mixture(nn.Module):
         These are the cheapest parameters that all losses share.
         """
         touched = {path for expert in self.bank.adapters.values() for path in expert.adapter.layers}
-        last = [path for path in self.bank.layer_map.linear if path in touched][-1:]
+        last = [path for path in self.bank.layer_map.linear_layers if path in touched][-1:]
         return [
             parameter
             for name in self.bank.adapters

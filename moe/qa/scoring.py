@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn.metrics import matthews_corrcoef
 
-from moe.bootstrap import TaskPredictions, interval_ends
+from moe.bootstrap import TaskPredictions, interval_fields
 from moe.data.prompt_templates import AnswerType
 from moe.evaluation.metrics import OTHER_LABEL, classification
 from moe.qa.answer_parsing import parse_choice, parse_entities, parse_number, normalize_text
@@ -100,7 +100,7 @@ def score_report(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
     if kind == "choice":
         return figures | _chosen(marked)
     right = [int(one.right) for one in marked]
-    ends = interval_ends([TaskPredictions.from_correct([right])])["accuracy_interval"]
+    ends = interval_fields([TaskPredictions.from_correct([right])])["accuracy_interval"]
     figures |= {"rows": len(marked), "accuracy": sum(right) / len(right), "accuracy_interval": ends}
     return figures | (_found(marked) if kind == "entities" else {})
 
@@ -108,7 +108,7 @@ def score_report(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
 def _chosen(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
     labels = list(dict.fromkeys(choice for one in marked for choice in one.asked.choices))
     true, said = [one.asked.answer for one in marked], [one.taken or OTHER_LABEL for one in marked]
-    found = classification(true, said, labels) | interval_ends([TaskPredictions.from_labels(true, said, labels)])
+    found = classification(true, said, labels) | interval_fields([TaskPredictions.from_labels(true, said, labels)])
     return found | {"mcc": float(matthews_corrcoef(true, said))}
 
 

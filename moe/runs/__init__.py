@@ -1,4 +1,4 @@
-"""A run's folder: where its files lie, its logs, its figures and its best model.
+"""A run's folder: paths of its files, logs, evaluation results and its best model.
 
 Training writes into it; reports and commands read from it.
 """

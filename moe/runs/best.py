@@ -1,6 +1,6 @@
-"""Which mixture of a run is its best: `result.json`, and the folders that it may name.
+"""The best mixture of a run, as recorded in `result.json`.
 
-Who is the best is decided in `moe.training.steps`; nothing heavy is imported here, since every answer asks.
+Every prediction needs this module, so it imports nothing heavy.
 """
 
 from pathlib import Path
@@ -14,17 +14,17 @@ CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
 
 
 def best_model(run: Path) -> Path:
-    """The mixture of a run folder that `result.json` names, else the last one written.
+    """Return the mixture of a run folder that `result.json` names, else the one of the last stage.
 
     Raises:
-        Fault: when there is none yet, or `result.json` names another thing.
+        Fault: if there is none yet, or `result.json` names anything else.
     """
     if (run / RESULT).is_file():
         content = read_json(run / RESULT)
         best = content.get("best") if isinstance(content, dict) else None
         if best not in CANDIDATES:
-            known = ", ".join(CANDIDATES)
-            raise Fault(f"one of {known} as best in {run / RESULT}", repr(best)[:80], "run moe train-router again")
+            candidates = ", ".join(CANDIDATES)
+            raise Fault(f"one of {candidates} as best in {run / RESULT}", repr(best)[:80], "run moe train-router again")
         return run / best
     for name in reversed(CANDIDATES):
         if (run / name).is_dir():
@@ -32,30 +32,36 @@ def best_model(run: Path) -> Path:
     raise Fault(
         f"a mixture in {run}",
         "none",
-        "run moe train-expert --all, moe merge and moe train-router first, or name a model folder",
+        "run moe train-expert --all, moe merge and moe train-router first, or use a model folder",
     )
 
 
 def default_model(run: Path) -> Path:
-    """The mixture of a run folder that answers: the one that was taught questions, else its best.
+    """Return the mixture of a run folder to use by default: the instruction-tuned one, else the best one.
 
     Raises:
-        Fault: when there is none yet.
+        Fault: if there is none yet.
     """
-    taught = run / INSTRUCT.folder
-    return taught if taught.is_dir() else best_model(run)
+    instructed = run / INSTRUCT.folder
+    return instructed if instructed.is_dir() else best_model(run)
 
 
-def resolve_model_folder(named: Path) -> Path:
-    """The model folder that a path means: that of the run whose folder it is, else itself.
+def resolve_model_folder(folder: Path) -> Path:
+    """Return the default model of a run folder; any other folder is returned unchanged.
 
     Raises:
-        Fault: when the run's `result.json` names another thing.
+        Fault: if the run's `result.json` names anything but one of its mixtures.
     """
-    a_run = (named / RESULT).is_file() or any((named / one).is_dir() for one in CANDIDATES)
-    return default_model(named) if a_run else named
+    is_run = (folder / RESULT).is_file() or any((folder / name).is_dir() for name in CANDIDATES)
+    return default_model(folder) if is_run else folder
 
 
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:
-    """Name the best of the three mixtures by validation."""
+    """Write `result.json`.
+
+    Args:
+        scores: validation metrics by mixture.
+        best: name of the best mixture.
+        verdict: a sentence for people.
+    """
     write_json(run / RESULT, {"best": best, "verdict": verdict, "validation": scores})

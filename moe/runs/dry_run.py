@@ -1,7 +1,4 @@
-"""A stage tried in small: a few of its steps that stand for all, a few of its validation rows, and what that took.
-
-Who asks for it, and what is foretold from it, is `moe.training.cost_estimate`'s.
-"""
+"""Dry runs of stages: a few steps on representative batches, a few validation rows, and measurements of both."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,18 +13,18 @@ from moe.data.sampler import DomainBatchSampler
 
 
 class BatchSubset(Sampler[list[int]]):
-    """A few of an epoch's batches that stand for all: first the dearest, then others, spread evenly over their costs.
+    """A few representative batches of an epoch: the most expensive one first, then others at even distances in cost.
 
     Args:
-        whole: the epoch's.
-        count: how many, if it has as many.
+        sampler: gives the batches of the epoch.
+        count: number of batches, if the epoch has as many.
     """
 
-    def __init__(self, whole: DomainBatchSampler, count: int) -> None:
-        batches = sorted(whole, key=lambda rows: len(rows) * int(whole.lengths[rows].max()))
+    def __init__(self, sampler: DomainBatchSampler, count: int) -> None:
+        batches = sorted(sampler, key=lambda rows: len(rows) * int(sampler.lengths[rows].max()))
         others = range(count - 1)
-        places = [int((i + 0.5) / len(others) * len(batches)) for i in others]
-        self.batches = [batches[-1], *(batches[i] for i in places)][: len(batches)]
+        indices = [int((i + 0.5) / len(others) * len(batches)) for i in others]
+        self.batches = [batches[-1], *(batches[i] for i in indices)][: len(batches)]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -38,74 +35,76 @@ class BatchSubset(Sampler[list[int]]):
 
 @dataclass
 class DryRunStats:
-    """What was seen of one stage.
+    """Measurements of one stage.
 
     Args:
-        stage: its row of the table.
-        name: the expert that learned, or the stage's folder.
-        weights: of the whole model, by number and by bytes.
-        learned: how many of them learn.
-        steps: that the whole stage takes.
-        evaluations: that it makes.
-        share: of its validation rows that an evaluation here saw.
-        cached: bytes of the trunk's states that the whole stage keeps on disk, and maps.
-        evaluating: seconds of each evaluation here.
+        stage: name of the stage.
+        name: the trained expert, or the stage's folder.
+        model_size: parameters of the entire model, and their bytes.
+        trainable: number of trainable parameters.
+        steps: optimizer steps of the full stage.
+        evaluations: evaluations of the full stage.
+        row_share: fraction of the validation rows that an evaluation of the dry run used.
+        cached_bytes: bytes of trunk states that the full stage caches on disk and maps into memory.
+        evaluation_seconds: duration of each evaluation of the dry run.
     """
 
     stage: str
     name: str
-    weights: tuple[int, int]
-    learned: int
+    model_size: tuple[int, int]
+    trainable: int
     steps: int
     evaluations: int
-    share: float
-    cached: int = 0
-    evaluating: list[float] = field(default_factory=list)
+    row_share: float
+    cached_bytes: int = 0
+    evaluation_seconds: list[float] = field(default_factory=list)
 
     def timed(self, evaluate: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
-        """The same, its seconds noted."""
+        """Return the evaluation function, with its duration recorded in `evaluation_seconds`."""
 
         def run() -> dict[str, float]:
             start = time.perf_counter()
-            found = evaluate()
-            self.evaluating.append(time.perf_counter() - start)
-            return found
+            metrics = evaluate()
+            self.evaluation_seconds.append(time.perf_counter() - start)
+            return metrics
 
         return run
 
 
 @dataclass
 class DryRun:
-    """How much is tried of every stage of a run.
+    """Size and results of a dry run of all stages.
 
     Args:
-        steps: of each stage; the first, which is the dearest, tells of memory, the others of time.
-        rows: of each validation set.
-        seen: the stages tried so far.
-        cached: bytes of the trunk's states of the stage that comes.
+        steps: optimizer steps per stage; the first batch, the most expensive one, gives the peak memory, the others
+            the time.
+        rows: rows of each validation set.
+        stages: measurements of the stages so far.
+        cached_bytes: bytes of cached trunk states of the next stage.
     """
 
     steps: int = 9
     rows: int = 256
-    seen: list[DryRunStats] = field(default_factory=list)
-    cached: int = 0
-    _all: int = 0
-    _some: int = 0
+    stages: list[DryRunStats] = field(default_factory=list)
+    cached_bytes: int = 0
+    _total_rows: int = 0
+    _used_rows: int = 0
 
-    def some(self, rows: Dataset) -> Dataset:
-        """A few of some validation rows, at equal distances."""
+    def subset(self, rows: Dataset) -> Dataset:
+        """Return a few validation rows at equal distances, and count them for `pop_row_share`."""
         count = min(self.rows, len(rows))
-        self._all, self._some = self._all + len(rows), self._some + count
+        self._total_rows, self._used_rows = self._total_rows + len(rows), self._used_rows + count
         return rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
 
-    def share(self) -> float:
-        """Which share of validation rows `some` left since it was last asked."""
-        share = self._some / self._all if self._all else 1.0
-        self._all = self._some = 0
+    def pop_row_share(self) -> float:
+        """Return the fraction of validation rows that `subset` kept since the last call."""
+        share = self._used_rows / self._total_rows if self._total_rows else 1.0
+        self._total_rows = self._used_rows = 0
         return share
 
 
 def model_size(model: nn.Module) -> tuple[int, int]:
-    """All weights of a model, by number and by bytes; quantised ones count as the bytes that they are stored in."""
-    every = [*model.parameters(), *model.buffers()]
-    return sum(one.numel() for one in model.parameters()), sum(one.numel() * one.element_size() for one in every)
+    """Return the number of a model's parameters, and the bytes of parameters and buffers; quantized ones as stored."""
+    tensors = [*model.parameters(), *model.buffers()]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return count, sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,7 +1,4 @@
-"""What is known of a run beside its training: its rows, how its best mixture was judged, text by text, its hashes.
-
-Training's logs are `moe.runs.reader`'; pictures are `moe.plots.results`', the page's sections `moe.report.sections`'.
-"""
+"""Results of a run for its report: data, evaluation of its best mixture, predictions of test rows, hashes."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -14,56 +11,56 @@ from moe.runs.reader import METRICS, RunLogs
 
 PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
 LONGEST = 2**30
-"""Letters of the longest cell of a csv."""
+"""Maximum number of characters in a CSV cell."""
 
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """One labelled test row as it was answered: its texts and names, the confidence, whether it was right."""
+    """One labelled test row with its prediction and the confidence in it."""
 
     domain: str
     task: str
     text: str
     label: str
-    said: str
+    predicted: str
     confidence: float
 
     @property
-    def right(self) -> bool:
-        """Whether the answer is the label."""
-        return self.said == self.label
+    def correct(self) -> bool:
+        """Whether the prediction is the label."""
+        return self.predicted == self.label
 
 
 @dataclass(frozen=True)
 class ExpertPredictions:
-    """A test row, and by expert the label and probability that it alone gave."""
+    """A test row, and by expert the label and probability that this expert alone predicts."""
 
     row: EvaluatedRow
     experts: dict[str, tuple[str, float]]
 
     @property
-    def voices(self) -> int:
-        """How many different labels the experts gave."""
+    def distinct_labels(self) -> int:
+        """Number of different labels that the experts predict."""
         return len({label for label, _ in self.experts.values()})
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found.
+    """Results of a run.
 
     Args:
-        model: the mixture's folder name; the run's best, else the last that was measured.
-        data: `prepared.json`'s report of every task.
+        model: folder name of the mixture: the run's best, else the last evaluated one.
+        data: report of each task, from `prepared.json`.
         report: the model's `metrics.json`, or empty.
         routing: the model's routing of test rows: `table`, `accuracy`, `entropy`; or empty.
         questions: a language model's `questions.json`, or empty.
-        rows: every labelled test row as answered.
-        alone: the same with each expert's own answer, where that was asked for.
+        rows: all labelled test rows with their predictions.
+        expert_predictions: the same with each expert's own prediction, if these were evaluated.
         calibration: `calibration.json` of the evaluation, or empty.
-        folder: where the model's evaluation lies.
+        folder: folder of the model's evaluation.
         ablation: `ablation.json`, or empty.
         card: the model's card, or empty.
-        made_of: what the run is made of and hashes of it, name by name.
+        provenance: versions and hashes of backbone, data, program and weights, by name.
     """
 
     model: str | None
@@ -72,51 +69,51 @@ class Findings:
     routing: dict[str, Any]
     questions: dict[str, Any]
     rows: list[EvaluatedRow]
-    alone: list[ExpertPredictions]
+    expert_predictions: list[ExpertPredictions]
     calibration: dict[str, Any]
     folder: Path
     ablation: dict[str, Any]
     card: dict[str, Any]
-    made_of: dict[str, str]
+    provenance: dict[str, str]
 
 
 def read_findings(run: RunLogs) -> Findings:
-    """Read what a run folder holds of them; what is not there is empty.
+    """Read the results in a run folder; those that are missing are empty.
 
     Raises:
-        Fault: when a file is there and cannot be read.
+        Fault: if a file exists but cannot be read.
     """
     model = run.result.get("best") or next(reversed(run.evaluations), None) or _last_model(run.folder)
     folder = run.folder / "evaluation" / str(model)
-    card = _content(run.folder / str(model) / "mixture.json")
-    report = _content(folder / METRICS)
+    card = _read_object(run.folder / str(model) / "mixture.json")
+    report = _read_object(folder / METRICS)
     routing = report.get("routing") or {}
     return Findings(
         model=model,
-        data=[_content(path).get("report", {}) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
+        data=[_read_object(path).get("report", {}) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
         report=report,
         routing=routing if routing.get("table") else run.summary.get("routing") or {},
-        questions=_content(folder / QUESTIONS_JSON),
-        rows=[_judged(row) for name in ("right.csv", "wrong.csv") for row in _rows(folder / name)],
-        alone=[_heard(row) for row in _rows(folder / PER_EXPERT_CSV)],
-        calibration=_content(folder / "calibration.json"),
+        questions=_read_object(folder / QUESTIONS_JSON),
+        rows=[_evaluated_row(row) for name in ("right.csv", "wrong.csv") for row in _read_csv(folder / name)],
+        expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT_CSV)],
+        calibration=_read_object(folder / "calibration.json"),
         folder=folder,
-        ablation=_content(run.folder / "ablation" / "ablation.json"),
+        ablation=_read_object(run.folder / "ablation" / "ablation.json"),
         card=card,
-        made_of=dict(_made_of(run.folder, model, card)),
+        provenance=dict(_provenance(run.folder, model, card)),
     )
 
 
 def _last_model(folder: Path) -> str | None:
-    return next((name.parent.name for name in sorted(folder.glob("*/mixture.json"), reverse=True)), None)
+    return next((card.parent.name for card in sorted(folder.glob("*/mixture.json"), reverse=True)), None)
 
 
-def _content(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _read_csv(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
     csv.field_size_limit(LONGEST)
@@ -124,23 +121,29 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def _judged(row: Mapping[str, str]) -> EvaluatedRow:
-    names = ("domain", "task", "text", "label", "predicted")
-    domain, task, text, label, said = (row.get(name) or "" for name in names)
-    return EvaluatedRow(domain, task, text, label, said, float(row.get("confidence") or 0))
+def _evaluated_row(row: Mapping[str, str]) -> EvaluatedRow:
+    return EvaluatedRow(
+        domain=row.get("domain") or "",
+        task=row.get("task") or "",
+        text=row.get("text") or "",
+        label=row.get("label") or "",
+        predicted=row.get("predicted") or "",
+        confidence=float(row.get("confidence") or 0),
+    )
 
 
-def _heard(row: Mapping[str, str]) -> ExpertPredictions:
+def _expert_predictions(row: Mapping[str, str]) -> ExpertPredictions:
     names = [key.removeprefix("alone.") for key in row if key.startswith("alone.")]
-    return ExpertPredictions(_judged(row), {name: (row[f"alone.{name}"], float(row[f"probability.{name}"])) for name in names})
+    experts = {name: (row[f"alone.{name}"], float(row[f"probability.{name}"])) for name in names}
+    return ExpertPredictions(_evaluated_row(row), experts)
 
 
-def _made_of(folder: Path, model: str | None, card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names and hashes: backbone, data, program, and the manifest of every folder of weights."""
+def _provenance(folder: Path, model: str | None, card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names with versions or hashes: backbone, data, program, and the manifest of every folder of weights."""
     if backbone := card.get("backbone"):
         yield f"backbone {backbone.get('name')}, weights", str(backbone.get("sha256"))
     yield from ((f"data of {task}", digest) for task, digest in card.get("data_sha256", {}).items())
     yield from card.get("versions", {}).items()
-    for one in [*sorted(folder.glob("experts/*")), *([folder / model] if model else [])]:
-        if (one / MANIFEST).is_file():
-            yield f"{one.relative_to(folder).as_posix()}, its manifest of all files", sha256_of(one / MANIFEST)
+    for path in [*sorted(folder.glob("experts/*")), *([folder / model] if model else [])]:
+        if (path / MANIFEST).is_file():
+            yield f"{path.relative_to(folder).as_posix()}, its manifest of all files", sha256_of(path / MANIFEST)

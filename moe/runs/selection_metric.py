@@ -1,7 +1,4 @@
-"""The validation metrics by which weights are kept and mixtures compared: macro-F1 of labels, perplexity of text.
-
-How they are measured is `moe.evaluation.evaluate`'s and `moe.evaluation.perplexity`'s.
-"""
+"""The validation metric that selects weights and compares mixtures: macro-F1 of labels, or perplexity of text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +7,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SelectionMetric:
-    """The validation metric by which weights are kept, and mixtures compared.
+    """A validation metric that selects the best weights.
 
     Args:
-        name: its key.
-        title: its name.
-        higher: whether more of it is better.
-        digits: behind the point, for people.
+        name: key in the metrics.
+        title: name for people.
+        higher: whether a higher value is better.
+        digits: decimals to print.
     """
 
     name: str
@@ -25,27 +22,32 @@ class SelectionMetric:
     digits: int
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        """More is better, whatever the metric."""
+        """Return a value of which higher is better: the metric, negated if lower is better."""
         return metrics[self.name] if self.higher else -metrics[self.name]
 
     def format_value(self, metrics: Mapping[str, float]) -> str:
-        """Its value, as people read it."""
+        """Format its value."""
         return format(metrics.get(self.name, 0.0), self.format_spec)
 
     @property
     def format_spec(self) -> str:
-        """How it is written."""
+        """Format specification of its value."""
         return f".{self.digits}f"
 
     def describe(self, metrics: Mapping[str, float]) -> str:
-        """Its name and value."""
+        """Format its name and value."""
         return f"{self.title} {self.format_value(metrics)}"
 
 
-MACRO_F1, PERPLEXITY = SelectionMetric("macro_f1", "macro-F1", True, 3), SelectionMetric("perplexity", "perplexity", False, 2)
+MACRO_F1 = SelectionMetric("macro_f1", "macro-F1", higher=True, digits=3)
+PERPLEXITY = SelectionMetric("perplexity", "perplexity", higher=False, digits=2)
 SELECTION_METRICS = (MACRO_F1, PERPLEXITY)
 
 
 def selection_metric_of(rows: Sequence[Mapping[str, Any]]) -> SelectionMetric:
-    """By what stages were judged, of rows that have a figure or None for each goal; macro-F1 where none has any."""
-    return next((goal for goal in reversed(SELECTION_METRICS) if any(row[goal.name] is not None for row in rows)), MACRO_F1)
+    """Return the metric that selected the weights of stages, from rows with a value or None for each metric.
+
+    Macro-F1 if no row has a value.
+    """
+    has_value = (metric for metric in reversed(SELECTION_METRICS) if any(row[metric.name] is not None for row in rows))
+    return next(has_value, MACRO_F1)

@@ -1,8 +1,4 @@
-"""The trajectory of one training stage: its live log in JSON lines, and one row an optimizer step as Parquet.
-
-What is logged is told by `moe.training.trainer` and `moe.training.objective`; what is drawn of it by
-`moe.plots.training`.
-"""
+"""The training log of one stage: JSON lines while it runs, and a Parquet table with a row per optimizer step."""
 
 import json
 import math
@@ -17,23 +13,23 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import atomic_file
 from experts.errors import Fault
-from moe.runs.selection_metric import SELECTION_METRICS, MACRO_F1, SelectionMetric
+from moe.runs.selection_metric import MACRO_F1, SELECTION_METRICS, SelectionMetric
 
 LOG, PARQUET = "log.jsonl", "trajectory.parquet"
 LOSSES = ("loss", "language", "sentiment", "classes", "polarity", "domain", "balance")
-FIRST = ("step", "epoch", *LOSSES)
-LAST = ("grad_norm", "learning_rate", "seconds", "memory_mib", "device")
+FIRST_COLUMNS = ("step", "epoch", *LOSSES)
+LAST_COLUMNS = ("grad_norm", "learning_rate", "seconds", "memory_mib", "device")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What a stage left behind.
+    """Training log of one stage.
 
     Args:
-        rows: one an optimizer step, by step; a figure that a step does not have is not in its row.
-        evaluations: validation metrics and their `step`, by step.
-        wall_seconds: of the whole loop, evaluations and checkpoints included; None where no part of it ended.
+        rows: one per optimizer step, sorted by step; values that were not logged are not in the row.
+        evaluations: validation metrics with their `step`, sorted by step.
+        wall_seconds: duration of the training loop, including evaluations and checkpoints; None if it never ended.
     """
 
     rows: list[Row]
@@ -42,95 +38,102 @@ class Trajectory:
 
     @property
     def names(self) -> list[str]:
-        """Every figure that some step has, in the order of `FIRST`, then as they came, then `LAST`."""
-        seen = dict.fromkeys(name for row in self.rows for name in row)
-        middle = [name for name in seen if name not in FIRST + LAST]
-        return [*(n for n in FIRST if n in seen), *middle, *(n for n in LAST if n in seen)]
+        """Names of all logged values: those of `FIRST_COLUMNS`, others in order of appearance, those of `LAST_COLUMNS`."""
+        logged = dict.fromkeys(name for row in self.rows for name in row)
+        middle = [name for name in logged if name not in FIRST_COLUMNS + LAST_COLUMNS]
+        return [
+            *(name for name in FIRST_COLUMNS if name in logged),
+            *middle,
+            *(name for name in LAST_COLUMNS if name in logged),
+        ]
 
     def values(self, name: str) -> np.ndarray:
-        """One figure of every step (steps,), NaN where a step has none."""
-        found = [row.get(name) for row in self.rows]
-        return np.array([value if isinstance(value, int | float) else math.nan for value in found], dtype=float)
+        """Return one logged value of every step (steps,), NaN for steps without it."""
+        values = [row.get(name) for row in self.rows]
+        return np.array([value if isinstance(value, int | float) else math.nan for value in values], dtype=float)
 
     @property
-    def kept(self) -> dict[str, float] | None:
-        """The evaluation whose weights are kept: the best by its goal, the first of equals."""
-        return max(self.evaluations, key=self.goal.score, default=None)
+    def best_evaluation(self) -> dict[str, float] | None:
+        """The evaluation whose weights were selected: the best one, the first among equals."""
+        return max(self.evaluations, key=self.selection_metric.score, default=None)
 
     @property
-    def goal(self) -> SelectionMetric:
-        """What the stage was judged by."""
-        return next((goal for goal in SELECTION_METRICS if any(goal.name in one for one in self.evaluations)), MACRO_F1)
+    def selection_metric(self) -> SelectionMetric:
+        """The metric that selected the stage's weights."""
+        for metric in SELECTION_METRICS:
+            if any(metric.name in evaluation for evaluation in self.evaluations):
+                return metric
+        return MACRO_F1
 
 
 def read_trajectory(logs: Path) -> Trajectory | None:
-    """What a stage's log folder tells; None where it holds no log.
+    """Read the log of a stage from its log folder; None if there is no log.
 
-    The JSON lines are read first: they are there while a stage runs and after it was stopped, and they alone hold the
+    The JSON lines are preferred: they exist while a stage runs and after it was stopped, and only they hold the
     evaluations.
 
     Raises:
-        Fault: when the log cannot be read.
+        Fault: if the log cannot be read.
     """
     if (logs / LOG).is_file():
-        return _of_lines(_lines(logs / LOG))
+        return _from_lines(_read_lines(logs / LOG))
     if (logs / PARQUET).is_file():
-        return Trajectory(_of_parquet(logs / PARQUET), [])
+        return Trajectory(_from_parquet(logs / PARQUET), [])
     return None
 
 
 def write_trajectory(logs: Path) -> Path | None:
-    """Write a finished stage's `trajectory.parquet` from its JSON lines, whole; None where it logged no step."""
-    found = read_trajectory(logs)
-    if found is None or not found.rows:
+    """Write a finished stage's `trajectory.parquet` from its JSON lines, atomically; None if it logged no step."""
+    trajectory = read_trajectory(logs)
+    if trajectory is None or not trajectory.rows:
         return None
     with atomic_file(logs / PARQUET) as temporary:
-        pq.write_table(_table(found), temporary)
+        pq.write_table(_table(trajectory), temporary)
     return logs / PARQUET
 
 
-def _lines(path: Path) -> Iterator[Row]:
-    """Every line that is whole; the last one may be half-written while a stage runs."""
+def _read_lines(path: Path) -> Iterator[Row]:
+    """Yield every complete line; the last one may be partly written while a stage runs."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 try:
-                    found = json.loads(line)
+                    row = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(found, dict) and isinstance(found.get("step"), int):
-                    yield found
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    yield row
     except OSError as error:
         raise Fault(
-            f"a readable log at {path}", error.strerror or str(error), "mend its rights, or leave it out"
+            f"a readable log at {path}", error.strerror or str(error), "fix its permissions, or leave it out"
         ) from error
 
 
-def _of_lines(lines: Iterator[Row]) -> Trajectory:
+def _from_lines(lines: Iterator[Row]) -> Trajectory:
     rows: dict[int, Row] = {}
     evaluations: dict[int, dict[str, float]] = {}
     wall: float | None = None
     for line in lines:
         step = line["step"]
-        if any(f"eval_{goal.name}" in line for goal in SELECTION_METRICS):
+        if any(f"eval_{metric.name}" in line for metric in SELECTION_METRICS):
             evaluations[step] = _numbers(line)
         elif "train_runtime" in line:
             wall = (wall or 0.0) + line["train_runtime"]
         elif "loss" in line:
             if rows and step <= next(reversed(rows)):
-                _rewind(rows, evaluations, step)
-            rows[step] = {name: value for name, value in line.items() if _known(value)}
+                _discard_from(rows, evaluations, step)
+            rows[step] = {name: value for name, value in line.items() if _is_loggable(value)}
     return Trajectory(list(rows.values()), [evaluations[step] for step in sorted(evaluations)], wall)
 
 
-def _rewind(rows: dict[int, Row], evaluations: dict[int, dict[str, float]], step: int) -> None:
-    """A resumed stage goes back to its checkpoint: what was logged past it belongs to no weights."""
-    for known in (rows, evaluations):
-        for late in [one for one in known if one >= step]:
-            del known[late]
+def _discard_from(rows: dict[int, Row], evaluations: dict[int, dict[str, float]], step: int) -> None:
+    """Discard what was logged from this step on: the stage was resumed from an earlier checkpoint."""
+    for by_step in (rows, evaluations):
+        for discarded in [logged for logged in by_step if logged >= step]:
+            del by_step[discarded]
 
 
-def _known(value: Any) -> bool:
+def _is_loggable(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
 
 
@@ -138,22 +141,24 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
     return {
         name.removeprefix("eval_"): value
         for name, value in line.items()
-        if isinstance(value, int | float) and _known(value)
+        if isinstance(value, int | float) and _is_loggable(value)
     }
 
 
-def _table(found: Trajectory) -> pa.Table:
-    names = list(dict.fromkeys([*FIRST, *found.names, *LAST]))
-    schema = pa.schema([pa.field(name, _KINDS.get(name, pa.float64())) for name in names])
-    return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in found.rows], schema=schema)
+def _table(trajectory: Trajectory) -> pa.Table:
+    names = list(dict.fromkeys([*FIRST_COLUMNS, *trajectory.names, *LAST_COLUMNS]))
+    schema = pa.schema([pa.field(name, _COLUMN_TYPES.get(name, pa.float64())) for name in names])
+    return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in trajectory.rows], schema=schema)
 
 
-_KINDS = {"step": pa.int64(), "device": pa.string()}
+_COLUMN_TYPES = {"step": pa.int64(), "device": pa.string()}
 
 
-def _of_parquet(path: Path) -> list[Row]:
+def _from_parquet(path: Path) -> list[Row]:
     try:
         rows = pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
-        raise Fault(f"a whole Parquet file at {path}", str(error), "train the stage again, or take it away") from error
+        raise Fault(
+            f"a complete Parquet file at {path}", str(error), "train the stage again, or remove the file"
+        ) from error
     return [{name: value for name, value in row.items() if value is not None} for row in rows]

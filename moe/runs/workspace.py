@@ -1,7 +1,4 @@
-"""One run's folder: where each step writes, and the rows it reads.
-
-The steps themselves are `moe.training.steps`'.
-"""
+"""The folder of a run: where each step writes, and the prepared rows that it reads."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +14,9 @@ from moe import distributed
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
 from moe.console import info
-from moe.data.augmented import HeldOutTexts, format_augmented_summary, add_augmented_rows
+from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmented_summary
 from moe.data.augmented_rows import AUGMENTED
-from moe.data.prepare import PreparedTask, prepare_task, format_summary
+from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
 from moe.runs.dry_run import DryRun
 from moe.synthetic import write_sample
@@ -28,80 +25,82 @@ from moe.trackers import check_trackers
 
 @dataclass
 class Workspace:
-    """A config and the folder that its steps write to.
+    """A config and the folder to which its steps write.
 
     Args:
         run: the config.
         out: the folder.
-        store: where prepared rows and the sample are kept, `out` by default; runs on the same rows may share one.
-        probe: tries every stage in small, instead of running it.
+        data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
+        dry_run: measures a few steps of every stage instead of running it.
     """
 
     run: RunSettings
     out: Path
-    store: Path | None = None
-    probe: DryRun | None = None
+    data_dir: Path | None = None
+    dry_run: DryRun | None = None
 
     def begin(self) -> None:
-        """What a step that trains does first: meet the other processes, refuse a tracker that is not there.
+        """Prepare training: initialize the process group and check the trackers.
 
         Raises:
-            Fault: naming what to install.
+            Fault: if a tracker is not installed.
         """
         distributed.init()
         check_trackers(self.run.track)
 
     def expert_folder(self, name: str) -> Path:
-        """Where an expert is written."""
+        """Folder of an expert."""
         return self.out / EXPERT.folder / name
 
     @property
     def shared_folder(self) -> Path | None:
-        """Where the shared expert is written, if the run has one."""
+        """Folder of the shared expert, if the run has one."""
         return self.out / SHARED.folder if self.run.shared else None
 
     def checkpoints(self, step: str) -> Path:
-        """Where a running step keeps transformers' checkpoints."""
+        """Folder of the checkpoints of a running step."""
         return self.out / "checkpoints" / step
 
     def logs(self, step: str) -> Path:
-        """Where a step's TensorBoard and JSONL logs are."""
+        """Folder of a step's TensorBoard and JSONL logs."""
         return self.out / "logs" / step
 
     def domains(self) -> dict[str, Domain]:
-        """The config's domains by name."""
+        """Return the config's domains by name."""
         return {domain.name: domain for domain in self.run.domain_list()}
 
     def rows(self, split: str, domains: Iterable[str] | None = None) -> Dataset:
-        """The rows of one split, of all domains or some, tasks together."""
+        """Return the labelled rows of one split over all tasks, of some domains or all."""
         names = list(domains) if domains is not None else list(self.run.domains)
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
-        whole = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        return self.probe.subset(whole) if self.probe and split == "validation" else whole
+        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+        return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
 
     def prepared(self, domain: str) -> dict[str, PreparedTask]:
-        """A domain's tasks as they train and test: its own rows, and with `data.augmented` the variants of them.
+        """Return a domain's rows by task, as used for training and test: with `data.augmented` including variants.
 
         Raises:
-            Fault: when a file is missing or too much of it is bad.
+            Fault: if a file is missing or has too many invalid rows.
         """
         if not self.run.data.augmented:
             return self.originals(domain)
         if domain not in self._augmented:
-            self._augmented[domain] = {task: self._augment(one) for task, one in self.originals(domain).items()}
+            self._augmented[domain] = {
+                task: self._augment(prepared) for task, prepared in self.originals(domain).items()
+            }
         return self._augmented[domain]
 
     def originals(self, domain: str) -> dict[str, PreparedTask]:
-        """A domain's own rows by task, read, checked and split; kept on disk for the steps that follow.
+        """Return a domain's original rows by task: read, validated, split, and stored on disk for later steps.
 
         Raises:
-            Fault: when its file is missing or too much of it is bad, or the run is a language model's.
+            Fault: if its file is missing or has too many invalid rows, or the run trains a language model.
         """
         if self.run.language is not None:
             raise Fault(
                 "a run on labelled rows",
-                "one of a language model, which learns plain text",
-                "use moe pretrain, moe merge and moe train-router, or take `language` out of the config",
+                "one of a language model, which is trained on plain text",
+                "use moe pretrain, moe merge and moe train-router, or remove `language` from the config",
             )
         if domain not in self._prepared:
             self._prepared[domain] = {
@@ -109,38 +108,41 @@ class Workspace:
             }
         return self._prepared[domain]
 
-    def questions(self, split: str, only: Sequence[str] = ()) -> Dataset:
-        """The rows of one split that ask something of a language model, of all domains, tasks together.
+    def questions(self, split: str, tasks: Sequence[str] = ()) -> Dataset:
+        """Return the rows of one split of the question-answering tasks of all domains.
 
         Args:
-            only: these tasks alone; all by default.
+            tasks: use these tasks only; all by default.
 
         Raises:
-            Fault: when no domain has such a task, a file is missing or too much of it is bad.
+            Fault: if no domain has such a task, or a file is missing or has too many invalid rows.
         """
-        every = [(name, task) for name in self.run.domains for task in self.run.questions_of(name)]
-        tasks = [(name, task) for name, task in every if not only or task in only]
-        if not tasks:
+        declared = [(name, task) for name in self.run.domains for task in self.run.questions_of(name)]
+        selected = [(name, task) for name, task in declared if not tasks or task in tasks]
+        if not selected:
             raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
-        found = [self.question_task(name, task) for name, task in tasks]
+        all_prepared = [self.question_task(name, task) for name, task in selected]
         if self.run.data.augmented and split == "train":
-            found = [self._augment(one) if (one.folder / AUGMENTED).is_file() else one for one in found]
-        whole = concatenate_datasets([one.splits[split] for one in found])
-        return self.probe.subset(whole) if self.probe and split == "validation" else whole
+            all_prepared = [
+                self._augment(prepared) if (prepared.folder / AUGMENTED).is_file() else prepared
+                for prepared in all_prepared
+            ]
+        rows = concatenate_datasets([prepared.splits[split] for prepared in all_prepared])
+        return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
 
-    def asking(self, domain: str, task: str) -> PreparedTask:
-        """The own rows of one task that asks something of a language model.
+    def question_task(self, domain: str, task: str) -> PreparedTask:
+        """Return the original rows of a question-answering task.
 
         Raises:
-            Fault: when its file is missing or too much of it is bad.
+            Fault: if its file is missing or has too many invalid rows.
         """
-        own = self._prepared.setdefault(domain, {})
-        if task not in own:
-            own[task] = self._prepare(domain, task, self.run.questions_of(domain)[task])
-        return own[task]
+        tasks = self._prepared.setdefault(domain, {})
+        if task not in tasks:
+            tasks[task] = self._prepare(domain, task, self.run.questions_of(domain)[task])
+        return tasks[task]
 
-    def own_rows(self, domain: str) -> dict[str, PreparedTask]:
-        """A domain's own rows by task, labelled or asking, as the run is."""
+    def unaugmented(self, domain: str) -> dict[str, PreparedTask]:
+        """Return a domain's original rows by task: labelled ones, or the questions for a language model."""
         if self.run.language is None:
             return self.originals(domain)
         return {task: self.question_task(domain, task) for task in self.run.questions_of(domain)}
@@ -155,36 +157,36 @@ class Workspace:
 
     @cached_property
     def held_out(self) -> HeldOutTexts:
-        """Every validation and test text of the run."""
-        found = [one.splits for domain in self.run.domains for one in self.unaugmented(domain).values()]
-        texts = [text for splits in found for part in ("validation", "test") for text in splits[part]["text"]]
+        """All validation and test texts of the run."""
+        all_splits = [prepared.splits for domain in self.run.domains for prepared in self.unaugmented(domain).values()]
+        texts = [text for splits in all_splits for part in ("validation", "test") for text in splits[part]["text"]]
         return HeldOutTexts(texts, self.run.data)
 
-    def _augment(self, own: PreparedTask) -> PreparedTask:
-        mixed = add_augmented_rows(own, self.held_out)
+    def _augment(self, prepared: PreparedTask) -> PreparedTask:
+        mixed = add_augmented_rows(prepared, self.held_out)
         info(format_augmented_summary(mixed.report))
         return mixed
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> PreparedTask:
         path = self.task_file(domain, task, settings)
-        folder = (self.store or self.out) / "data" / domain / task
+        folder = (self.data_dir or self.out) / "data" / domain / task
         with distributed.main_process_first():
             prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
         info(format_summary(prepared.report))
         return prepared
 
-    def file_of(self, domain: str, task: str, settings: TaskSettings) -> Path:
-        """The file of a task; the shipped sample is written where the config asks for it and names no file.
+    def task_file(self, domain: str, task: str, settings: TaskSettings) -> Path:
+        """Return the file of a task; the synthetic sample is written first if the config uses it for this domain.
 
         Raises:
-            Fault: when the config names no file and asks for no sample.
+            Fault: if the config has neither a file nor `sample`.
         """
         if settings.file is not None:
             return self.run.data.path(settings.file)
         sample = self.run.sample
         if sample is None:
-            raise Fault(f"a file for task {task} of domain {domain}", "none named", f"set domains.{domain}.file")
-        folder = (self.store or self.out) / "sample"
+            raise Fault(f"a file for task {task} of domain {domain}", "none", f"set domains.{domain}.file")
+        folder = (self.data_dir or self.out) / "sample"
         path = folder / f"{domain}.csv"
         with distributed.main_process_first():
             if not path.is_file():
@@ -192,21 +194,25 @@ class Workspace:
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
-        """SHA-256 of each task's file, and of its augmented rows where they train."""
-        tasks = {task: one.report for domain in domains for task, one in self.prepared(domain).items()}
-        added = {f"{task} augmented": one["augmented"]["sha256"] for task, one in tasks.items() if "augmented" in one}
-        return {task: one["sha256"] for task, one in tasks.items()} | added
+        """Return the SHA-256 of each task's file, and of its augmented rows if they are used for training."""
+        reports = {task: prepared.report for domain in domains for task, prepared in self.prepared(domain).items()}
+        hashes = {task: report["sha256"] for task, report in reports.items()}
+        return hashes | {
+            f"{task} augmented": report["augmented"]["sha256"]
+            for task, report in reports.items()
+            if "augmented" in report
+        }
 
 
 def package_versions() -> dict[str, str]:
-    """The versions that weights and figures depend on, and this program's commit where it runs from a clone."""
-    found = {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
+    """Return the package versions on which weights and metrics depend, and the commit if run from a git clone."""
+    versions = {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
     commit = read_commit(Path(__file__).parents[2])
-    return found if commit is None else found | {"commit": commit}
+    return versions if commit is None else versions | {"commit": commit}
 
 
 def read_commit(clone: Path) -> str | None:
-    """The commit that a clone stands at, read from git's own files; None where there is no clone."""
+    """Return the checked-out commit of a clone, read from git's files; None if it is not a clone."""
     git = clone / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="ascii").strip()

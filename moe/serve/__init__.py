@@ -1,4 +1,4 @@
-"""Answering over HTTP: a queue, one thread that computes, and what is asked and answered at which address.
+"""HTTP service: request queue, batching, model thread, routes and web page.
 
-The answers are `moe.inference.stream`'s and `moe.inference.generator`'s, whatever the way that they were asked for.
+Predictions are made by `moe.inference`; this package accepts requests and returns the results.
 """

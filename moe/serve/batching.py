@@ -1,6 +1,7 @@
-"""The queue before the model: what comes close together is computed together, by one thread, in the order it came.
+"""Request queue with dynamic batching: requests that arrive close together are computed together, by one thread.
 
-What is computed is an engine's (`moe.serve.engine_classify`, `moe.serve.engine_generate`); the event loop only waits.
+Engines (`moe.serve.engine_classify`, `moe.serve.engine_explain`, `moe.serve.engine_generate`) do the computation; the
+event loop only waits.
 """
 
 import asyncio
@@ -18,149 +19,158 @@ from moe.serve.errors import RequestError
 
 
 class Engine(Protocol):
-    """What answers. Its `answer` runs in the model's thread and gives a result, or an exception, for each one asked."""
+    """Computes batches of requests. `run_batch` runs in the model's thread."""
 
     @property
-    def budget(self) -> int:
-        """Tokens, about, that are answered together."""
+    def token_budget(self) -> int:
+        """Approximate number of tokens in a batch."""
 
-    def weigh(self, asked: Any) -> int:
-        """About how many tokens one that is asked has."""
+    def estimate_tokens(self, request: Any) -> int:
+        """Return the approximate number of tokens of a request."""
 
-    def answer(self, asked: Sequence[Any]) -> list[Any]:
-        """The results, in order."""
+    def run_batch(self, requests: Sequence[Any]) -> list[Any]:
+        """Return a result or an exception for each request, in order."""
 
 
 @dataclass
-class _Job:
-    asked: Any
+class _QueuedRequest:
+    request: Any
     texts: int
     tokens: int
-    came: float
-    done: asyncio.Future[Any]
+    arrived: float  # time.monotonic()
+    future: asyncio.Future[Any]
 
 
 class Batcher:
-    """Queue, gathering and the model's thread.
+    """Queue, batch formation and the model's thread.
 
     Args:
-        engine: may be set anew at any time: the next batch is the new one's.
-        wait: seconds that the first of a batch waits for others, while the model has nothing else to do.
-        most: texts that may wait.
-        computed: told the texts and seconds of every batch.
-        start: runs first in the model's thread.
+        engine: may be replaced at any time; takes effect with the next batch.
+        max_wait: seconds for which the first request of a batch waits for others while the model is idle.
+        max_queued_texts: texts that may wait; further requests are rejected.
+        on_batch: called with the number of texts and the seconds of every batch.
+        initializer: called first in the model's thread.
     """
 
     def __init__(
         self,
         engine: Engine,
-        wait: float,
-        most: int,
-        computed: Callable[[int, float], None] = lambda texts, seconds: None,
-        start: Callable[[], None] = lambda: None,
+        max_wait: float,
+        max_queued_texts: int,
+        on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
+        initializer: Callable[[], None] = lambda: None,
     ) -> None:
-        self.engine, self.wait, self.most, self._computed = engine, wait, most, computed
-        self._queue: deque[_Job] = deque()
-        self.waiting, self.computing, self._tokens, self._pace = 0, 0, 0, 0.0
-        self._some, self._enough = asyncio.Event(), asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "model", start)
+        self.engine, self.max_wait, self.max_queued_texts, self._on_batch = engine, max_wait, max_queued_texts, on_batch
+        self._queue: deque[_QueuedRequest] = deque()
+        self.queued_texts, self.in_flight, self._queued_tokens, self._seconds_per_text = 0, 0, 0, 0.0
+        self._not_empty, self._batch_full = asyncio.Event(), asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "model", initializer)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to compute."""
+        """Start processing the queue."""
         self._task = asyncio.create_task(self._run())
 
     @property
     def alive(self) -> bool:
-        """Whether it computes, or would."""
+        """Whether the queue is being processed."""
         return self._task is not None and not self._task.done()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed."""
-        return not self._queue and not self.computing
+        """Whether the queue is empty and no batch is being computed."""
+        return not self._queue and not self.in_flight
 
     async def close(self) -> None:
-        """Stop at once; what waits is never computed."""
+        """Stop immediately; queued requests are never computed."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
         self._thread.shutdown(wait=True)
 
-    def put(self, asked: Any, texts: int) -> asyncio.Future[Any]:
-        """Queue what is asked; the future has its result, and to cancel it takes it back while it waits.
+    def submit(self, request: Any, texts: int) -> asyncio.Future[Any]:
+        """Queue a request and return the future of its result; cancelling the future withdraws a queued request.
 
         Raises:
-            Refused: when too many texts wait.
+            RequestError: 503 if too many texts are queued.
         """
-        if self.waiting and self.waiting + texts > self.most:
-            found = f"{self.waiting} that wait, and {texts} more"
-            later = {"Retry-After": str(self.seconds_to_wait())}
-            raise RequestError(503, Fault(f"room for texts in a queue of {self.most}", found, "ask again later"), later)
-        job = _Job(asked, texts, self.engine.weigh(asked), time.monotonic(), asyncio.get_running_loop().create_future())
-        self._queue.append(job)
-        self.waiting, self._tokens = self.waiting + texts, self._tokens + job.tokens
-        self._some.set()
-        if self._tokens >= self.engine.budget:
-            self._enough.set()
-        return job.done
+        if self.queued_texts and self.queued_texts + texts > self.max_queued_texts:
+            found = f"{self.queued_texts} queued texts and {texts} more in this request"
+            retry_after = {"Retry-After": str(self.estimate_wait())}
+            fault = Fault(f"at most {self.max_queued_texts} texts in the queue", found, "retry later")
+            raise RequestError(503, fault, retry_after)
+        queued = _QueuedRequest(
+            request=request,
+            texts=texts,
+            tokens=self.engine.estimate_tokens(request),
+            arrived=time.monotonic(),
+            future=asyncio.get_running_loop().create_future(),
+        )
+        self._queue.append(queued)
+        self.queued_texts, self._queued_tokens = self.queued_texts + texts, self._queued_tokens + queued.tokens
+        self._not_empty.set()
+        if self._queued_tokens >= self.engine.token_budget:
+            self._batch_full.set()
+        return queued.future
 
-    def seconds_to_wait(self) -> int:
-        """About how long what waits will take, at the pace of late; 1 to 60."""
-        return min(60, max(1, math.ceil(self.waiting * self._pace)))
+    def estimate_wait(self) -> int:
+        """Return the estimated seconds until the queue is empty, from recent throughput; between 1 and 60."""
+        return min(60, max(1, math.ceil(self.queued_texts * self._seconds_per_text)))
 
     async def _run(self) -> None:
         while True:
-            await self._some.wait()
-            await self._gather()
-            if jobs := self._take():
-                await self._compute(jobs)
+            await self._not_empty.wait()
+            await self._wait_for_batch()
+            if batch := self._take_batch():
+                await self._compute(batch)
 
-    async def _gather(self) -> None:
-        """Wait until a batch is full, or its first has waited long enough; a model that was busy leaves no wait."""
-        left = self._queue[0].came + self.wait - time.monotonic()
-        if left > 0 and not self._enough.is_set():
+    async def _wait_for_batch(self) -> None:
+        """Wait until a batch is full or its first request has waited `max_wait`, computing time included."""
+        remaining = self._queue[0].arrived + self.max_wait - time.monotonic()
+        if remaining > 0 and not self._batch_full.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._enough.wait()
+                async with asyncio.timeout(remaining):
+                    await self._batch_full.wait()
 
-    def _take(self) -> list[_Job]:
-        """The next batch, one job at least; those that nobody waits for any more fall out."""
-        jobs: list[_Job] = []
-        tokens, budget = 0, self.engine.budget
-        while self._queue and (not jobs or tokens + self._queue[0].tokens <= budget):
-            job = self._queue.popleft()
-            self.waiting, self._tokens = self.waiting - job.texts, self._tokens - job.tokens
-            if not job.done.done():
-                jobs.append(job)
-                tokens += job.tokens
+    def _take_batch(self) -> list[_QueuedRequest]:
+        """Remove the next batch, at least one request, from the queue; withdrawn requests are dropped."""
+        batch: list[_QueuedRequest] = []
+        tokens, budget = 0, self.engine.token_budget
+        while self._queue and (not batch or tokens + self._queue[0].tokens <= budget):
+            queued = self._queue.popleft()
+            self.queued_texts -= queued.texts
+            self._queued_tokens -= queued.tokens
+            if not queued.future.done():
+                batch.append(queued)
+                tokens += queued.tokens
         if not self._queue:
-            self._some.clear()
-        if self._tokens < budget:
-            self._enough.clear()
-        return jobs
+            self._not_empty.clear()
+        if self._queued_tokens < budget:
+            self._batch_full.clear()
+        return batch
 
-    async def _compute(self, jobs: list[_Job]) -> None:
-        self.computing, texts, start = len(jobs), sum(job.texts for job in jobs), time.monotonic()
-        asked, loop = [job.asked for job in jobs], asyncio.get_running_loop()
+    async def _compute(self, batch: list[_QueuedRequest]) -> None:
+        self.in_flight, texts, start = len(batch), sum(queued.texts for queued in batch), time.monotonic()
+        requests, loop = [queued.request for queued in batch], asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self._thread, self.engine.answer, asked)
+            results = await loop.run_in_executor(self._thread, self.engine.run_batch, requests)
         except Exception as error:
-            results = [error] * len(jobs)
+            results = [error] * len(batch)
         finally:
-            self.computing = 0
+            self.in_flight = 0
         seconds = time.monotonic() - start
-        self._pace = seconds / texts if not self._pace else 0.8 * self._pace + 0.2 * seconds / texts
-        self._computed(texts, seconds)
-        for job, result in zip(jobs, results, strict=True):
-            _finish(job.done, result)
+        pace = seconds / texts
+        self._seconds_per_text = pace if not self._seconds_per_text else 0.8 * self._seconds_per_text + 0.2 * pace
+        self._on_batch(texts, seconds)
+        for queued, result in zip(batch, results, strict=True):
+            _resolve(queued.future, result)
 
 
-def _finish(done: asyncio.Future[Any], result: Any) -> None:
-    if done.done():
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # withdrawn while it was being computed
         return
     if isinstance(result, BaseException):
-        done.set_exception(result)
+        future.set_exception(result)
     else:
-        done.set_result(result)
+        future.set_result(result)

@@ -1,7 +1,4 @@
-"""The engine of models that give labels: texts of several requests in one go, as `moe infer` answers them.
-
-How requests come together is `moe.serve.batching`'s.
-"""
+"""Engine for classification models: predicts the texts of several requests in one batch, as `moe infer` does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +9,14 @@ from moe.inference.predictor import Predictor, Routing
 from moe.inference.stream import predict_each, to_row
 from moe.serve.errors import RequestError, check_known_name
 
-PASSES_PER_BATCH = 4  # of the model, that one batch is by default: texts of like length find each other, and none waits long
-BYTES_PER_TOKEN = 4  # a token, about
+PASSES_PER_BATCH = 4
+"""Default batch size in forward passes: enough texts to group by length, few enough that none waits long."""
+BYTES_PER_TOKEN = 4  # rough average
 
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """What one request asks: texts, and how all of them are answered; see `moe.inference.stream`."""
+    """Texts of one request and how to predict all of them; see `moe.inference.stream`."""
 
     texts: tuple[str, ...]
     domain: str | None = None
@@ -28,64 +26,66 @@ class ClassifyRequest:
 
 
 class ClassifyEngine:
-    """Answers texts with one loaded model.
+    """Classifies texts with a loaded model.
 
     Args:
-        predictor: of any routing; each request's own is asked.
-        model: the SHA-256 that answers are marked with.
-        budget: tokens, about, of a batch.
+        predictor: its routing is ignored; every request sets its own.
+        model_sha256: SHA-256 of the model's manifest, returned with every response.
+        token_budget: approximate number of tokens in a batch; by default `PASSES_PER_BATCH` forward passes.
     """
 
-    def __init__(self, predictor: Predictor, model: str, budget: int | None = None) -> None:
-        self.predictor, self.model = predictor, model
-        self.budget = budget or PASSES_PER_BATCH * predictor.batch_tokens
+    def __init__(self, predictor: Predictor, model_sha256: str, token_budget: int | None = None) -> None:
+        self.predictor, self.model_sha256 = predictor, model_sha256
+        self.token_budget = token_budget or PASSES_PER_BATCH * predictor.batch_tokens
 
-    def weigh(self, asked: ClassifyRequest) -> int:
-        """About how many tokens its texts have, as far as they are read."""
-        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES_PER_TOKEN) for text in asked.texts)
+    def estimate_tokens(self, request: ClassifyRequest) -> int:
+        """Return the approximate number of tokens of the request's texts after truncation."""
+        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES_PER_TOKEN) for text in request.texts)
 
-    def answer(self, asked: Sequence[ClassifyRequest]) -> list[Any]:
-        """A body of an answer for each, or why there is none; what fails together is tried again one by one."""
-        results: list[Any] = [None] * len(asked)
-        ways: dict[tuple[Routing, float | None], list[int]] = {}
-        for place, one in enumerate(asked):
+    def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
+        """Return a response body or an exception for each request; a batch that fails is retried request by request."""
+        results: list[Any] = [None] * len(requests)
+        groups: dict[tuple[Routing, float | None], list[int]] = {}
+        for index, request in enumerate(requests):
             try:
-                self.refuse(one)
+                self.check(request)
             except (RequestError, Fault) as error:
-                results[place] = error if isinstance(error, RequestError) else RequestError(409, error)
+                results[index] = error if isinstance(error, RequestError) else RequestError(409, error)
             else:
-                ways.setdefault((one.routing, one.abstain), []).append(place)
-        for places in ways.values():
-            for place, result in zip(places, self._tried([asked[i] for i in places]), strict=True):
-                results[place] = result
+                groups.setdefault((request.routing, request.abstain), []).append(index)
+        for indices in groups.values():
+            for index, result in zip(indices, self._predict_or_retry([requests[i] for i in indices]), strict=True):
+                results[index] = result
         return results
 
-    def refuse(self, one: ClassifyRequest) -> None:
-        """Refuse what this model cannot be asked; looked at here, since the model may have changed on the way.
+    def check(self, request: ClassifyRequest) -> None:
+        """Check that this model can serve a request. Done here, since the model may be replaced while a request waits.
 
         Raises:
-            Refused: for a domain or a task that there is not.
-            Fault: for what does not go together, or cannot be reached.
+            RequestError: 422 if the domain or the task is unknown.
+            Fault: if the options do not fit together, or the target accuracy cannot be reached.
         """
         model = self.predictor.model
-        check_known_name("domain", one.domain, [domain.name for domain in model.domains])
-        check_known_name("task", one.task, list(model.labels.tasks))
-        self.predictor.with_options(one.routing, one.abstain).check(one.task, one.domain)
+        check_known_name("domain", request.domain, [domain.name for domain in model.domains])
+        check_known_name("task", request.task, list(model.labels.tasks))
+        self.predictor.with_options(request.routing, request.abstain).check(request.task, request.domain)
 
-    def _tried(self, asked: Sequence[ClassifyRequest]) -> list[Any]:
+    def _predict_or_retry(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         try:
-            return self._together(asked)
+            return self._predict(requests)
         except Exception as error:
-            if len(asked) == 1:
+            if len(requests) == 1:
                 return [error]
-            return [result for one in asked for result in self._tried([one])]
+            return [result for request in requests for result in self._predict_or_retry([request])]
 
-    def _together(self, asked: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
-        """Requests of one way of asking, their texts in one go."""
-        texts = [text for one in asked for text in one.texts]
-        domains = [one.domain for one in asked for _ in one.texts]
-        tasks = [one.task for one in asked for _ in one.texts]
-        predictor = self.predictor.with_options(asked[0].routing, asked[0].abstain)
-        answers, names = predict_each(texts, predictor, domains, tasks), predictor.model.bank.routed_experts
-        rows = iter([{"text": text} | to_row(one, names) for text, one in zip(texts, answers, strict=True)])
-        return [{"model": self.model, "answers": [next(rows) for _ in one.texts]} for one in asked]
+    def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
+        """Return response bodies of requests that share `routing` and `abstain`."""
+        texts = [text for request in requests for text in request.texts]
+        domains = [request.domain for request in requests for _ in request.texts]
+        tasks = [request.task for request in requests for _ in request.texts]
+        predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
+        predictions, experts = predict_each(texts, predictor, domains, tasks), predictor.model.bank.routed_experts
+        rows = iter([{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)])
+        return [
+            {"model": self.model_sha256, "answers": [next(rows) for _ in request.texts]} for request in requests
+        ]

@@ -1,8 +1,4 @@
-"""The engine of models that give labels and say why: texts as `moe.serve.engine_classify` answers them, and
-explanations.
-
-How explanations are asked and travel is `moe.serve.routes_explain`'s.
-"""
+"""Engine for classification models that also explains predictions, with integrated gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +8,19 @@ from experts.errors import Fault
 from moe.explain.explain import STEPS, explain
 from moe.explain.integrated_gradients import load_captum
 from moe.inference.predictor import Routing
-from moe.serve.engine_classify import ClassifyRequest, ClassifyEngine
+from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.errors import RequestError
 
 TOKEN_STEPS, MIN_STEPS = 4096, 8
-"""Tokens of a text times steps that an explanation has by default, and its least steps: a long text takes no longer."""
+"""Default number of integration steps times tokens of the text, so that a long text takes no longer; minimum steps."""
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """What one request asks: a text, how it is answered, and how exactly its words are weighed; see
-    `moe.explain.explain`.
+    """A text, how to predict it, and how precisely to attribute the prediction; see `moe.explain.explain`.
 
     Args:
-        steps: of the integral; None takes as many as suit the text's length.
+        steps: integration steps; None chooses them by the length of the text.
     """
 
     text: str
@@ -36,45 +31,51 @@ class ExplainRequest:
 
 
 class ExplainEngine:
-    """Answers texts as a `ClassifyEngine` does, and tells why.
+    """Classifies texts with a `ClassifyEngine` and explains its predictions.
 
     Args:
-        labels: it; its model is the one that is explained.
+        classifier: the engine whose model is explained.
     """
 
-    def __init__(self, labels: ClassifyEngine) -> None:
-        self.labels = labels
+    def __init__(self, classifier: ClassifyEngine) -> None:
+        self.classifier = classifier
 
     @property
-    def budget(self) -> int:
-        """As that of the labels."""
-        return self.labels.budget
+    def token_budget(self) -> int:
+        """Approximate number of tokens in a batch."""
+        return self.classifier.token_budget
 
-    def weigh(self, asked: ClassifyRequest | ExplainRequest) -> int:
-        """An explanation fills a batch."""
-        return self.budget if isinstance(asked, ExplainRequest) else self.labels.weigh(asked)
+    def estimate_tokens(self, request: ClassifyRequest | ExplainRequest) -> int:
+        """Return the approximate number of tokens; an explanation fills a batch."""
+        if isinstance(request, ExplainRequest):
+            return self.token_budget
+        return self.classifier.estimate_tokens(request)
 
-    def answer(self, asked: Sequence[ClassifyRequest | ExplainRequest]) -> list[Any]:
-        """A body of an answer for each, or why there is none."""
-        texts = [one for one in asked if not isinstance(one, ExplainRequest)]
-        answers = iter(self.labels.answer(texts) if texts else [])
-        return [self._why(one) if isinstance(one, ExplainRequest) else next(answers) for one in asked]
+    def run_batch(self, requests: Sequence[ClassifyRequest | ExplainRequest]) -> list[Any]:
+        """Return a response body or an exception for each request."""
+        to_classify = [request for request in requests if not isinstance(request, ExplainRequest)]
+        predictions = iter(self.classifier.run_batch(to_classify) if to_classify else [])
+        return [
+            self._explain(request) if isinstance(request, ExplainRequest) else next(predictions)
+            for request in requests
+        ]
 
-    def _why(self, asked: ExplainRequest) -> Any:
+    def _explain(self, request: ExplainRequest) -> Any:
         try:
             load_captum()
         except Fault as error:
             return RequestError(501, error)
-        way = ClassifyRequest((asked.text,), asked.domain, asked.task, asked.routing)
+        to_classify = ClassifyRequest((request.text,), request.domain, request.task, request.routing)
         try:
-            self.labels.refuse(way)
-            predictor = self.labels.predictor.with_options(asked.routing)
-            steps = asked.steps or max(MIN_STEPS, min(STEPS, TOKEN_STEPS // self.labels.weigh(way)))
-            found = explain(predictor, asked.text, asked.domain, asked.task, steps)
+            self.classifier.check(to_classify)
+            predictor = self.classifier.predictor.with_options(request.routing)
+            tokens = self.classifier.estimate_tokens(to_classify)
+            steps = request.steps or max(MIN_STEPS, min(STEPS, TOKEN_STEPS // tokens))
+            explanation = explain(predictor, request.text, request.domain, request.task, steps)
         except RequestError as error:
             return error
         except Fault as error:
             return RequestError(409, error)
         except Exception as error:
             return error
-        return {"model": self.labels.model} | found.as_json()
+        return {"model": self.classifier.model_sha256} | explanation.as_json()

@@ -1,7 +1,4 @@
-"""The engine of language models: one chat at a time, as `moe generate` answers it, token by token where that is wanted.
-
-How answers travel is `moe.serve.routes_chat`'s.
-"""
+"""Engine for language models: answers one chat at a time, as `moe generate` does, optionally token by token."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,12 +14,12 @@ from moe.serve.errors import RequestError, check_known_name
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What one request asks.
+    """One chat to continue.
 
     Args:
-        turns: of the chat, each with `role` and `content`.
-        streamer: is shown each token as it comes; transformers'.
-        stop: set when nobody waits any more.
+        turns: messages of the chat, each with `role` and `content`.
+        streamer: transformers streamer that receives each token as it is generated.
+        stop: set when the client no longer waits; generation then stops.
     """
 
     turns: tuple[Mapping[str, str], ...]
@@ -35,7 +32,13 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class ChatResult:
-    """An answer, what it took, and who gave it."""
+    """A generated message, its token counts and the routing weights.
+
+    Args:
+        model: SHA-256 of the manifest of the model that generated it.
+        experts: mean routing weight of each expert; None for a single expert.
+        ended: whether the model ended the message; False if the token limit cut it.
+    """
 
     model: str
     text: str
@@ -46,43 +49,49 @@ class ChatResult:
 
 
 class GenerateEngine:
-    """Answers chats with one loaded mixture over a causal language model.
+    """Answers chats with a mixture on a causal language model.
 
     Args:
-        model: it.
-        template: the one that it was trained with.
-        name: the SHA-256 that answers are marked with.
+        template: prompt template that the mixture was trained with.
+        model_sha256: SHA-256 of the model's manifest, returned with every response.
 
     Raises:
-        Fault: when it cannot write.
+        Fault: if the model cannot generate text.
     """
 
-    budget = 1  # a batch is one chat, since each has its own way of drawing and its own length
+    token_budget = 1  # every chat is a batch, since sampling settings and lengths differ
 
-    def __init__(self, model: Mixture, template: str, name: str) -> None:
-        first = Generator(model, template)
-        self.model, self.template, self.name = model, template, name
-        self.tokenizer, self.context = first.tokenizer, first.context_length or 0
+    def __init__(self, model: Mixture, template: str, model_sha256: str) -> None:
+        generator = Generator(model, template)
+        self.model, self.template, self.model_sha256 = model, template, model_sha256
+        self.tokenizer, self.context = generator.tokenizer, generator.context_length or 0
 
-    def weigh(self, asked: ChatRequest) -> int:
-        """Each fills a batch."""
-        return self.budget
+    def estimate_tokens(self, request: ChatRequest) -> int:
+        """Return the token budget: every chat fills a batch."""
+        return self.token_budget
 
-    def answer(self, asked: Sequence[ChatRequest]) -> list[Any]:
-        """What is said to each, or why nothing is."""
-        return [self._one(one) for one in asked]
+    def run_batch(self, requests: Sequence[ChatRequest]) -> list[Any]:
+        """Return a `ChatResult` or an exception for each request."""
+        return [self._generate_or_error(request) for request in requests]
 
-    def _one(self, asked: ChatRequest) -> Any:
+    def _generate_or_error(self, request: ChatRequest) -> Any:
         try:
-            return self._said(asked)
+            return self._generate(request)
         except Exception as error:
-            if asked.streamer is not None:
-                asked.streamer.on_finalized_text("", stream_end=True)
+            if request.streamer is not None:
+                request.streamer.on_finalized_text("", stream_end=True)  # wakes the reader of the stream
             return RequestError(409, error) if isinstance(error, Fault) else error
 
-    def _said(self, asked: ChatRequest) -> ChatResult:
-        check_known_name("domain", asked.domain, [domain.name for domain in self.model.domains])
-        generator = Generator(self.model, self.template, asked.sampling, asked.routing == "hard")
-        ids = generator.encode(asked.turns)
-        (written,) = generator.generate([ids], asked.domain, asked.streamer, asked.stop.is_set)
-        return ChatResult(self.name, written.text, written.routing_weights, len(ids), written.new_tokens, written.finished)
+    def _generate(self, request: ChatRequest) -> ChatResult:
+        check_known_name("domain", request.domain, [domain.name for domain in self.model.domains])
+        generator = Generator(self.model, self.template, request.sampling, request.routing == "hard")
+        ids = generator.encode(request.turns)
+        (generated,) = generator.generate([ids], request.domain, request.streamer, request.stop.is_set)
+        return ChatResult(
+            model=self.model_sha256,
+            text=generated.text,
+            experts=generated.routing_weights,
+            prompt_tokens=len(ids),
+            tokens=generated.new_tokens,
+            ended=generated.finished,
+        )

@@ -1,6 +1,6 @@
-"""What is answered where no answer is given: a status, and in JSON what was expected, what was found, what to do.
+"""Error responses: a status code and a JSON body with the expected value, the value found and the remedy.
 
-When something is refused is told where it is; no text of a request comes back in a refusal.
+Error responses never contain a text of the request.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from experts.errors import Fault, suggest
@@ -28,32 +28,43 @@ ERROR_TYPES = {
     503: "busy",
     504: "too_slow",
 }
+ERROR_DESCRIPTIONS = {
+    401: "Missing or unknown API key",
+    403: "Request from another host name or origin",
+    408: "Request body not received in time",
+    409: "Valid request that this model cannot fulfil",
+    413: "Request body too large",
+    422: "Invalid request",
+    501: "Required package not installed",
+    503: "Queue full, or service shutting down",
+    504: "No result in time",
+}
 UNION_ERROR_TYPES = ("string_type", "list_type")
 
 
 class ErrorDetail(BaseModel):
-    """Why a request was not answered."""
+    """Why a request failed."""
 
-    message: str
-    type: str
-    expected: str
-    found: str
-    remedy: str
+    message: str = Field(description="complete error message")
+    type: str = Field(description="machine-readable category of the error")
+    expected: str = Field(description="what would have been valid")
+    found: str = Field(description="what was received instead")
+    remedy: str = Field(description="what to do")
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is none."""
+    """Body of every error response."""
 
     error: ErrorDetail
 
 
 class RequestError(Exception):
-    """A request that is not answered.
+    """A request that gets an error response.
 
     Args:
-        status: of HTTP.
-        fault: why.
-        headers: sent with it.
+        status: HTTP status code.
+        fault: the reason.
+        headers: additional response headers.
     """
 
     def __init__(self, status: int, fault: Fault, headers: Mapping[str, str] = {}) -> None:
@@ -62,57 +73,58 @@ class RequestError(Exception):
 
 
 def check_known_name(kind: str, name: str | None, known: Sequence[str]) -> None:
-    """Refuse a domain or a task that the model does not have.
+    """Check that the model has a domain or a task of this name; None passes.
 
     Raises:
-        Refused: naming those that it has.
+        RequestError: 422 with the known names.
     """
     if name is not None and name not in known:
-        raise RequestError(422, Fault(f"one of the {kind}s {', '.join(known)}", "another", suggest(name, known)))
+        raise RequestError(422, Fault(f"one of the {kind}s {', '.join(known)}", "an unknown name", suggest(name, known)))
 
 
 def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:
-    """A refusal as a response; in ASCII, since names that a client made up may stand in it."""
-    error_responses = {"message": str(fault), "type": ERROR_TYPES.get(status, "error")}
-    error_responses |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
-    return Response(json.dumps({"error": error_responses}), status, dict(headers), "application/json")
+    """Return a fault as a response; in ASCII, since it may contain field names that the client invented."""
+    detail = {"message": str(fault), "type": ERROR_TYPES.get(status, "error")}
+    detail |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
+    return Response(json.dumps({"error": detail}), status, dict(headers), "application/json")
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses, as OpenAPI describes them."""
-    return {status: {"model": ErrorResponse, "description": ERROR_TYPES[status].replace("_", " ")} for status in statuses}
+    """Return the OpenAPI descriptions of these error statuses."""
+    return {status: {"model": ErrorResponse, "description": ERROR_DESCRIPTIONS[status]} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have the application answer so whatever goes wrong in it."""
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(RequestValidationError, _misread)
-    app.add_exception_handler(HTTPException, _plain)
+    """Let the application return every error in this format."""
+    app.add_exception_handler(RequestError, _handle_request_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _handle_request_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return build_error_response(error.status, error.fault, error.headers)
 
 
-async def _misread(_: Request, error: Exception) -> Response:
+async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = min(error.errors(), key=_far)
+    first = min(error.errors(), key=_error_rank)
     names = [str(part) for part in first["loc"][1:]]
-    place = ".".join(name[:40] for name in names if name.isidentifier() or name.isdigit()) or "the body"
-    return build_error_response(422, Fault("a request as /openapi.json describes it", f"{place}: {first['msg']}", "mend it"))
+    field = ".".join(name[:40] for name in names if name.isidentifier() or name.isdigit()) or "the body"
+    fault = Fault("a request that matches /openapi.json", f"{field}: {first['msg']}", "correct the request")
+    return build_error_response(422, fault)
 
 
-def _far(error: Any) -> tuple[bool, int]:
-    """How far an error is from what was meant: of `a text, or several` only one can have been."""
+def _error_rank(error: Any) -> tuple[bool, int]:
+    """Sort key that prefers the union member the client meant: wrong-type errors last, deeper locations first."""
     return error["type"] in UNION_ERROR_TYPES, -len(error["loc"])
 
 
-async def _plain(request: Request, error: Exception) -> Response:
-    """What the framework refuses: an address or a method that there is not, a body that no JSON can be made of."""
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
+    """Convert errors of the framework: unknown path, unsupported method, body that is not JSON."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return build_error_response(422, Fault("a body in JSON", "one that cannot be read as such", "mend it"))
-    expected = {404: "an address that there is", 405: "a method that this address takes"}
-    fault = Fault(expected.get(error.status_code, "another request"), error.detail.lower(), "see /openapi.json")
+        return build_error_response(422, Fault("a JSON body", "a body that cannot be parsed", "send valid JSON"))
+    expected = {404: "an existing path", 405: "a method that this path supports"}
+    fault = Fault(expected.get(error.status_code, "a valid request"), error.detail.lower(), "see /openapi.json")
     return build_error_response(error.status_code, fault, error.headers or {})

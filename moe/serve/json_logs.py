@@ -1,7 +1,4 @@
-"""What the service writes while it runs: a JSON object a line on standard error, never a text that was sent.
-
-What is worth a line is told where it happens.
-"""
+"""Logging as one JSON object per line on standard error; request texts are never logged."""
 
 import json
 import logging
@@ -15,26 +12,27 @@ LOGGER = logging.getLogger(LOGGER_NAME)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object: time, level, event, and the fields that were given with it."""
+    """Formats a record as a JSON object with time, level, event and the fields passed to `log_event`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
-        return json.dumps(line | getattr(record, "fields", {}) | _trace(record), default=str)
+        """Return the record as one line of JSON."""
+        created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": created, "level": record.levelname.lower(), "event": record.getMessage()}
+        return json.dumps(line | getattr(record, "fields", {}) | _error_fields(record), default=str)
 
 
-def _trace(record: logging.LogRecord) -> dict[str, Any]:
-    """Where an error came from: its kind and lines, without its words, in which a text might stand."""
+def _error_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the type and the stack of the record's exception, without its message, which may contain a text."""
     if not record.exc_info or record.exc_info[1] is None:
         return {}
     error = record.exc_info[1]
     frames = traceback.extract_tb(error.__traceback__)
-    return {"error": type(error).__name__, "trace": [f"{one.filename}:{one.lineno} {one.name}" for one in frames]}
+    stack = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return {"error": type(error).__name__, "trace": stack}
 
 
 def configure_logging() -> None:
-    """Send our lines, and uvicorn's warnings, to standard error."""
+    """Send the service's records and uvicorn's warnings to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name, level in ((LOGGER_NAME, logging.INFO), ("uvicorn", logging.WARNING)):
@@ -44,5 +42,5 @@ def configure_logging() -> None:
 
 
 def log_event(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Write one line."""
+    """Log one event with its fields."""
     LOGGER.log(level, event, extra={"fields": fields}, exc_info=error)

@@ -1,7 +1,4 @@
-"""Figures of a running service, as Prometheus reads them.
-
-When each is moved on is told where it happens.
-"""
+"""Prometheus metrics of a running service."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,37 +12,41 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """All figures of one service.
+    """Metrics of one service, in a registry of their own.
 
     Args:
-        waiting: tells how many texts wait.
+        queued_texts: returns the current number of texts in the queue.
     """
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, queued_texts: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        own: Any = {"registry": self.registry}
-        self.requests = Counter("moe_requests", "requests answered", ["path", "status"], **own)
-        self.latency = Histogram("moe_request_seconds", "seconds until the answer", ["path"], buckets=LATENCY_BUCKETS, **own)
-        self.texts = Counter("moe_texts", "texts, or prompts, that were answered", **own)
-        self.waiting = Gauge("moe_queue_texts", "texts that wait", **own)
-        self.batch = Histogram("moe_batch_texts", "texts that were computed together", buckets=BATCH_SIZE_BUCKETS, **own)
-        self.seconds = Counter("moe_model_seconds", "seconds in the model", **own)
-        self.shares = Counter("moe_expert_share", "shares of each expert, summed over texts", ["expert"], **own)
-        self.swaps = Counter("moe_swaps", "models opened while running", ["outcome"], **own)
-        self.waiting.set_function(waiting)
+        common: Any = {"registry": self.registry}
+        self.requests = Counter("moe_requests", "HTTP requests by path and status", ["path", "status"], **common)
+        self.latency = Histogram(
+            "moe_request_seconds", "seconds until the response", ["path"], buckets=LATENCY_BUCKETS, **common
+        )
+        self.texts = Counter("moe_texts", "texts classified or chats answered", **common)
+        self.queue = Gauge("moe_queue_texts", "texts in the queue", **common)
+        self.batch = Histogram("moe_batch_texts", "texts per batch", buckets=BATCH_SIZE_BUCKETS, **common)
+        self.seconds = Counter("moe_model_seconds", "seconds of model computation", **common)
+        self.routing_weights = Counter(
+            "moe_expert_share", "routing weight of each expert, summed over texts", ["expert"], **common
+        )
+        self.reloads = Counter("moe_swaps", "model reloads by outcome", ["outcome"], **common)
+        self.queue.set_function(queued_texts)
 
-    def computed(self, texts: int, seconds: float) -> None:
-        """A batch came back from the model."""
+    def count_batch(self, texts: int, seconds: float) -> None:
+        """Count a computed batch."""
         self.batch.observe(texts)
         self.seconds.inc(seconds)
 
-    def answered(self, shares: Iterable[Mapping[str, float] | None]) -> None:
-        """Texts were answered by experts of these shares."""
-        for one in shares:
+    def count_results(self, routing_weights: Iterable[Mapping[str, float] | None]) -> None:
+        """Count results, one mapping of expert names to routing weights per text; None if there is no router."""
+        for weights in routing_weights:
             self.texts.inc()
-            for name, share in (one or {}).items():
-                self.shares.labels(name).inc(share)
+            for expert, weight in (weights or {}).items():
+                self.routing_weights.labels(expert).inc(weight)
 
-    def page(self) -> bytes:
-        """All of it, in Prometheus' own form."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)

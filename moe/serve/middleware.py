@@ -1,7 +1,6 @@
-"""The door: what is looked at before a request is read, and what stands on every answer and in the log.
+"""ASGI middleware: access control and body limits before a request is parsed; headers, logging and metrics after it.
 
-It is plain ASGI, so that a body that is too large, or a stranger's, is never read to its end. What is asked is read in
-`moe.serve.app`.
+Plain ASGI rather than Starlette's base class, so that a body that is too large or unauthorized is never read to its end.
 """
 
 import asyncio
@@ -35,10 +34,10 @@ SECURITY_HEADERS = {
 
 
 class AccessMiddleware:
-    """Keys, limits of the body, and where a keyless service may be asked from.
+    """Checks the API key, or host and origin of a service without keys, and limits the body.
 
     Args:
-        app: what is behind the door.
+        app: the application behind this middleware.
         settings: keys and limits.
     """
 
@@ -47,49 +46,59 @@ class AccessMiddleware:
         self.hosts = {*LOCAL_HOSTS, settings.host}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         try:
-            self._let_in(scope, Headers(scope=scope))
-            body = await self._body(Headers(scope=scope), receive)
-        except RequestError as no:
-            return await build_error_response(no.status, no.fault, no.headers)(scope, receive, send)
-        return await self.app(scope, _again(body, receive), send)
+            self._check_access(scope, Headers(scope=scope))
+            body = await self._read_body(Headers(scope=scope), receive)
+        except RequestError as error:
+            return await build_error_response(error.status, error.fault, error.headers)(scope, receive, send)
+        return await self.app(scope, _replay_body(body, receive), send)
 
-    def _let_in(self, scope: Scope, headers: Headers) -> None:
+    def _check_access(self, scope: Scope, headers: Headers) -> None:
         if not self.settings.keys:
-            return self._refuse_strange_pages(headers)
+            return self._check_host_and_origin(headers)
         if scope["path"].startswith(KEY_PROTECTED_PATHS):
-            kind, _, key = headers.get("authorization", "").partition(" ")
-            owner = find_key_owner(key.strip(), self.settings.keys) if kind.lower() == "bearer" else None
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            owner = find_key_owner(key.strip(), self.settings.keys) if scheme.lower() == "bearer" else None
             if owner is None:
-                fault = Fault("Authorization: Bearer KEY, with a key of this service", "none", "send one")
+                fault = Fault(
+                    "the header Authorization: Bearer KEY with an API key of this service",
+                    "no key or an unknown one",
+                    "send a valid key",
+                )
                 raise RequestError(401, fault, {"WWW-Authenticate": "Bearer"})
             scope["asked_by"] = owner
         return None
 
-    def _refuse_strange_pages(self, headers: Headers) -> None:
-        """Without keys, whoever sits at this machine may ask; a page of another site in their browser may not.
+    def _check_host_and_origin(self, headers: Headers) -> None:
+        """Without keys, serve programs on this machine, but no web page of another site open in a browser here.
 
         Raises:
-            Refused: for another name of this machine (DNS rebinding), or a page from elsewhere.
+            RequestError: 403 for another host name (DNS rebinding) or a page of another origin.
         """
         if _host(headers.get("host", "")) not in self.hosts:
-            raise RequestError(403, Fault("a request to localhost", "another name of it", "ask localhost, or use keys"))
+            fault = Fault("a request to localhost", "another host name", "use localhost, or configure API keys")
+            raise RequestError(403, fault)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-            raise RequestError(403, Fault("a request from no page, or from one of this service", "another's", "use keys"))
+            fault = Fault(
+                "a request without Origin header, or from this service's own page",
+                "a page of another origin",
+                "send it from a program, or configure API keys",
+            )
+            raise RequestError(403, fault)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body.
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+        """Return the complete body.
 
         Raises:
-            Refused: when it is too large or comes too slowly.
+            RequestError: 413 if it is too large, 408 if it arrives too slowly.
         """
-        most, told = self.settings.max_body_bytes, headers.get("content-length", "")
-        if told.isdigit() and int(told[:20]) > most:
-            raise _too_large(most)
+        limit, declared = self.settings.max_body_bytes, headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise _body_too_large(limit)
         parts, size = [], 0
         try:
             async with asyncio.timeout(self.settings.timeout_s):
@@ -97,17 +106,18 @@ class AccessMiddleware:
                     message = await receive()
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    if size > most:
-                        raise _too_large(most)
+                    if size > limit:
+                        raise _body_too_large(limit)
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError as error:
-            slow = Fault(f"the whole body within {self.settings.timeout_s:g} s", "a part", "send it faster")
-            raise RequestError(408, slow, {"Connection": "close"}) from error
+            fault = Fault(f"the complete body within {self.settings.timeout_s:g} s", "a part of it", "send it faster")
+            raise RequestError(408, fault, {"Connection": "close"}) from error
 
 
-def _too_large(most: int) -> RequestError:
-    return RequestError(413, Fault(f"a body of at most {most:,} bytes", "more", "send fewer texts"), {"Connection": "close"})
+def _body_too_large(limit: int) -> RequestError:
+    fault = Fault(f"a body of at most {limit:,} bytes", "a larger one", "send fewer texts per request")
+    return RequestError(413, fault, {"Connection": "close"})
 
 
 def _host(header: str) -> str | None:
@@ -117,67 +127,69 @@ def _host(header: str) -> str | None:
         return None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, to be read once more; then what the client does next."""
-    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that first yields a body that was already read, then whatever the client sends."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def message() -> Message:
-        return left.pop() if left else await receive()
+        return pending.pop() if pending else await receive()
 
     return message
 
 
 class TelemetryMiddleware:
-    """A number for each request, headers that keep browsers careful, a line in the log, and the metrics.
+    """Adds a request ID and security headers to every response, logs it and updates the metrics.
 
     Args:
-        app: what is watched.
-        metrics: moved on by every request.
-        alive: tells whether connections may go on.
+        app: the application behind this middleware.
+        keep_alive: returns whether connections may be reused.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, alive: Callable[[], bool]) -> None:
-        self.app, self.metrics, self.alive = app, metrics, alive
+    def __init__(self, app: ASGIApp, metrics: Metrics, keep_alive: Callable[[], bool]) -> None:
+        self.app, self.metrics, self.keep_alive = app, metrics, keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] == "http":
-            await self._watch(scope, receive, send)
+            await self._handle(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
-    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start, number, seen = time.perf_counter(), uuid4().hex, {"status": 0}
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start, request_id, status = time.perf_counter(), uuid4().hex, 0
 
-        async def out(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                seen["status"] = message["status"]
-                self._dress(MutableHeaders(scope=message), number)
+                status = message["status"]
+                self._add_headers(MutableHeaders(scope=message), request_id)
             await send(message)
 
         try:
-            await self.app(scope, receive, out)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            log_event("error", logging.ERROR, error, request=number)
-            if not seen["status"]:
-                fault = Fault("an answer", "an error of ours", f"tell whoever runs this: {number}")
-                await build_error_response(500, fault)(scope, receive, out)
-        self._note(scope, seen["status"] or 499, time.perf_counter() - start, number)
+            log_event("error", logging.ERROR, error, request=request_id)
+            if not status:
+                fault = Fault(
+                    "a response", "an internal error", f"report request ID {request_id} to the operator of this service"
+                )
+                await build_error_response(500, fault)(scope, receive, send_with_headers)
+        self._log(scope, status or 499, time.perf_counter() - start, request_id)
 
-    def _dress(self, headers: MutableHeaders, number: str) -> None:
+    def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
         for name, value in SECURITY_HEADERS.items():
             headers.setdefault(name, value)
-        headers["X-Request-Id"] = number
-        if not self.alive():
+        headers["X-Request-Id"] = request_id
+        if not self.keep_alive():
             headers["Connection"] = "close"
 
-    def _note(self, scope: Scope, status: int, seconds: float, number: str) -> None:
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         path = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.latency.labels(path).observe(seconds)
         if path in UNLOGGED_PATHS and status < 400:
             return
-        fields: dict[str, Any] = {"path": path, "status": status, "ms": round(seconds * 1000, 1), "request": number}
+        fields: dict[str, Any] = {"path": path, "status": status, "ms": round(seconds * 1000, 1), "request": request_id}
         fields |= {"method": scope["method"]} if scope["method"] in ("GET", "POST") else {}
         fields |= {name: scope[name] for name in ("asked_by", "texts") if name in scope}
         log_event("request", **fields)

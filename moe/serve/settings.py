@@ -3,7 +3,6 @@
 Which keys there are is told by their hashes alone; how a key is made and known is `moe.serve.auth`'.
 """
 
-import importlib.util
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ from moe.config.messages import format_error
 from moe.config.yaml import read_yaml
 
 Sha256Hex = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-REQUIRED_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 
 
 class ServeSettings(BaseModel):
@@ -85,13 +83,3 @@ def check_keys_required(settings: ServeSettings) -> None:
             "none",
             "make one with moe serve --new-key and put its hash under keys in the file of --config",
         )
-
-
-def check_serve_packages() -> None:
-    """Refuse to start without the packages that serve.
-
-    Raises:
-        Fault: naming those that are missing.
-    """
-    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
-        raise Fault("the packages that serve", f"no {', '.join(missing)}", "run: pip install 'finmoe[serve]'")

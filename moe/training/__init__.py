@@ -1,4 +1,4 @@
-"""Training: the pipeline of steps, the one loop of all stages, objectives, callbacks and training checkpoints.
+"""Training: the steps of a run, one training loop for all stages, their losses, callbacks and checkpoints.
 
-Losses and their balance come from `router`; finished models are written by `moe.checkpoints`.
+Losses and their weighting come from `router`; `moe.checkpoints` writes finished models.
 """

@@ -1,7 +1,4 @@
-"""What goes on beside a training loop: progress bar, clock, JSON log, and signals after which it saves before it stops.
-
-The loop itself is `moe.training.trainer`'s.
-"""
+"""Callbacks of the training loop: stop signals, early stopping, progress bar, timing and the JSON log."""
 
 import json
 import math
@@ -22,58 +19,61 @@ from moe.profiling import MIB, peak_mib_since_start
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns Ctrl-C and SIGTERM into: finish the step, measure if that is due, save, stop.
+    """On Ctrl-C or SIGTERM, finish the step, evaluate if that is due, save a checkpoint and stop.
 
-    `asked` is the signal's number.
+    Attributes:
+        signal: number of the signal received; None if there was none.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.signal: int | None = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Save and stop, if asked; all processes at the same step."""
-        self.asked = distributed.all_reduce_max(self.asked or 0) or None
-        if self.asked is not None:
+        """Save and stop after a signal, all processes at the same step."""
+        self.signal = distributed.all_reduce_max(self.signal or 0) or None
+        if self.signal is not None:
             control.should_save = control.should_training_stop = True
         return control
 
 
 class Patience(EarlyStoppingCallback):
-    """transformers' early stopping, whose count goes on where a stopped run goes on."""
+    """transformers' early stopping, with a counter that a resumed run continues."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up the count of the checkpoint."""
+        """Restore the counter from the checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
 
 
 def evaluations_without_gain(state: TrainerState) -> int:
-    """How many evaluations in a row brought nothing, as a checkpoint tells."""
+    """Number of consecutive evaluations without improvement, according to a checkpoint."""
     states = state.stateful_callbacks
     saved = states.get(Patience.__name__) if isinstance(states, dict) else None
     return int(saved["attributes"]["early_stopping_patience_counter"]) if isinstance(saved, dict) else 0
 
 
 class ProgressBarCallback(TrainerCallback):
-    """Moves the progress bar, and has the last step measured too.
+    """Advances the progress bar, and requests an evaluation and a checkpoint at the last step.
 
     Args:
         meter: the bar.
-        loss: gives the loss of the last step.
-        score: tells the validation metric that counts.
+        loss: returns the loss of the last step.
+        describe: formats the selection metric of an evaluation.
     """
 
-    def __init__(self, meter: Meter, loss: Callable[[], float], score: Callable[[Mapping[str, float]], str]) -> None:
-        self.meter, self.loss, self.score = meter, loss, score
+    def __init__(
+        self, meter: Meter, loss: Callable[[], float], describe: Callable[[Mapping[str, float]], str]
+    ) -> None:
+        self.meter, self.loss, self.describe = meter, loss, describe
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Advance; at the end ask for an evaluation and a checkpoint."""
+        """Advance the bar; at the last step, request an evaluation and a checkpoint."""
         self.meter.advance(1, f"loss {self.loss():.3f}")
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
@@ -82,45 +82,45 @@ class ProgressBarCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
-        """Show the score."""
+        """Show the selection metric."""
         if metrics:
-            self.meter.advance(0, self.score(metrics))
+            self.meter.advance(0, self.describe(metrics))
 
 
 class StepTimer(TrainerCallback):
-    """Seconds and memory of each step. It starts anew after every log line, evaluation and checkpoint.
+    """Time and memory of each step; the timer restarts after every log line, evaluation and checkpoint.
 
-    The loop logs a step once its loss and gradient norm are read, so a GPU has finished it by then.
+    The loop logs a step after reading its loss and gradient norm, so a GPU has finished the step by then.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.since = device, perf_counter()
 
     def read(self) -> dict[str, float]:
-        """`seconds` of the step that ends now, and `memory_mib`, the peak so far."""
+        """`seconds` of the step that has just ended, and the peak memory so far in `memory_mib`."""
         return {"seconds": perf_counter() - self.since, **peak_memory(self.device)}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start; what an earlier stage took of the GPU's memory is not this one's."""
+        """Start the timer, and reset the GPU's peak memory, which may be that of an earlier stage."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.since = perf_counter()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start anew."""
+        """Restart the timer."""
         self.since = perf_counter()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start anew."""
+        """Restart the timer."""
         self.since = perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start anew."""
+        """Restart the timer."""
         self.since = perf_counter()
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """`memory_mib` (MiB): the GPU's peak of allocated memory, else the peak resident set of the whole process."""
+    """`memory_mib`: the GPU's peak of allocated memory in MiB, or the peak resident set of the process."""
     if device.type == "cuda":
         return {"memory_mib": torch.cuda.max_memory_allocated(device) / MIB}
     peak = peak_mib_since_start()
@@ -128,19 +128,19 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 class JsonLog(TrainerCallback):
-    """One JSON object a logged step, for whoever reads logs with programs.
+    """Writes one JSON object per logged step.
 
     Args:
-        path: of the file, which is added to.
-        device: whose memory is logged: `cuda` is the GPU's, `cpu` the process's.
+        path: of the log, to which lines are appended.
+        device: whose memory is logged: the GPU's (`cuda`) or the process's (`cpu`).
     """
 
     def __init__(self, path: Path, device: str) -> None:
         self.path, self.device = path, device
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End a line that was cut when the stage was killed, so that the next one stands by itself."""
-        if self.path.is_file() and _is_cut(self.path):
+        """End a line that was cut off when the process was killed, so that the next one is valid JSON."""
+        if self.path.is_file() and _ends_mid_line(self.path):
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write("\n")
 
@@ -152,8 +152,8 @@ class JsonLog(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Write what the Trainer logs, and the step; a figure that is not finite becomes null."""
-        line = {"step": state.global_step, **{name: _finite(value) for name, value in (logs or {}).items()}}
+        """Write the step and what the Trainer logs; a non-finite number becomes null."""
+        line = {"step": state.global_step, **{name: _finite_or_none(value) for name, value in (logs or {}).items()}}
         if "memory_mib" in line:
             line["device"] = self.device
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,33 +161,33 @@ class JsonLog(TrainerCallback):
             stream.write(json.dumps(line) + "\n")
 
 
-def _is_cut(path: Path) -> bool:
+def _ends_mid_line(path: Path) -> bool:
     with path.open("rb") as stream:
         end = stream.seek(0, 2)
         stream.seek(max(0, end - 1))
         return stream.read(1) not in (b"", b"\n")
 
 
-def _finite(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
 def graceful_interrupt(stopper: StopOnSignal) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the loop to save and stop, a second one stops at once."""
+    """Let the first Ctrl-C or SIGTERM stop training after a checkpoint, and the second one at once."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stopper.asked is not None:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stopper.signal is not None:
             raise KeyboardInterrupt
-        stopper.asked = number
+        stopper.signal = number
 
     try:
-        before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals cannot be caught
+        handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where signal handlers cannot be set
         yield
         return
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

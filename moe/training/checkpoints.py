@@ -1,8 +1,4 @@
-"""Checkpoints of a stage under way: each is whole or passed over, and tensors and JSON alone, never a pickle.
-
-What else stands in one is `moe.training.trainer`'s; what a finished stage leaves, `moe.checkpoints.mixture`'s and
-`experts.expert_io`'s.
-"""
+"""Checkpoints of a stage in training: complete or ignored, tensors and JSON only, never pickle."""
 
 import math
 import random
@@ -21,38 +17,38 @@ from experts.atomic_io import MANIFEST, check_manifest, read_json, write_json, w
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.training.fsdp import distribute_like
-from router.loss_weighting import load_optimizer_state
+from router.loss_weighting import restore_optimizer
 
-OPTIMIZER, SCHEDULE, RANDOM = "optimizer.safetensors", "schedule.json", "random"
+OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
 
 
 def rng_file(rank: int = 0) -> str:
-    """Where a process keeps its random numbers in a checkpoint; the others' names tell how many trained together."""
-    return f"{RANDOM}-{rank}.safetensors" if rank else f"{RANDOM}.safetensors"
+    """Name of the file with a process's random states; there is one per process, which tells their number."""
+    return f"{RNG}-{rank}.safetensors" if rank else f"{RNG}.safetensors"
 
 
 def check_world_size(path: Path, processes: int) -> None:
-    """Refuse to go on with more or fewer processes: their steps are of other rows.
+    """Check that as many processes resume as wrote the checkpoint; otherwise their rows of each step would differ.
 
     Raises:
-        Fault: when the checkpoint was written by another number of them.
+        Fault: if another number of processes wrote it.
     """
-    wrote = len(list(path.glob(f"{RANDOM}*.safetensors")))
-    if wrote != processes:
+    writers = len(list(path.glob(f"{RNG}*.safetensors")))
+    if writers != processes:
         raise Fault(
-            f"{wrote} processes, as wrote the checkpoint at {path}",
+            f"{writers} processes, the number that wrote the checkpoint at {path}",
             str(processes),
-            "start as many, or begin anew without --resume",
+            f"start {writers} processes, or start from scratch without --resume",
         )
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where a stage's checkpoint of a step stands."""
+    """Folder of a stage's checkpoint at a step."""
     return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, if there is one; what was written by halves is taken away."""
+    """Return the newest complete checkpoint, if there is one, after deleting incomplete ones."""
     for path in sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True):
         try:
             check_manifest(path, "checkpoint")
@@ -70,38 +66,38 @@ def _step(path: Path) -> int:
 
 @contextmanager
 def writing_checkpoint(folder: Path, step: int) -> Iterator[None]:
-    """While it lasts a checkpoint is written; then it is marked as whole.
+    """Mark the checkpoint that the block writes as complete when it ends.
 
     Raises:
-        Fault: when it cannot be written, as on a full disk; nothing of it is left.
+        Fault: if it cannot be written, for example because the disk is full; the incomplete checkpoint is deleted.
     """
     path = checkpoint_path(folder, step)
     try:
-        (path / MANIFEST).unlink(missing_ok=True)  # the same step again, after a stop
+        (path / MANIFEST).unlink(missing_ok=True)  # exists if a stopped run had already written this step
         yield
         write_manifest(path)
     except (OSError, Fault) as error:
         shutil.rmtree(path, ignore_errors=True)
         raise Fault(
-            f"room and rights for a checkpoint at {path}",
-            getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split()),
-            "free some space or mend the rights; the checkpoint before it is whole, --resume goes on from it",
+            expected=f"free disk space and write permission for a checkpoint at {path}",
+            found=getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split()),
+            remedy="free some space or fix the permissions, then resume from the previous checkpoint with --resume",
         ) from error
 
 
 def save_optimizer(folder: Path, moments: Mapping[str, Tensor], schedule: LRScheduler) -> None:
-    """Write an optimizer's moments (`optimizer_state`) as tensors, and where its schedule stands."""
+    """Write an optimizer's moments (`optimizer_state`) as tensors, and its learning-rate schedule as JSON."""
     save_tensors(folder / OPTIMIZER, moments)
     write_json(folder / SCHEDULE, schedule.state_dict())
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
-    """Go on with the moments, the schedule and its rates.
+    """Restore the optimizer's moments, the schedule and its learning rates.
 
     Raises:
-        Fault: when a file is missing or broken.
+        Fault: if a file is missing or broken.
     """
-    load_optimizer_state(optimizer, load_tensors(folder / OPTIMIZER))
+    restore_optimizer(optimizer, load_tensors(folder / OPTIMIZER))
     for parameter, moments in optimizer.state.items():
         moments |= {name: distribute_like(value, parameter) for name, value in moments.items()}
     schedule.load_state_dict(read_json(folder / SCHEDULE))
@@ -110,27 +106,28 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRS
 
 
 def get_rng_state() -> dict[str, Tensor]:
-    """Where Python's, numpy's and torch's random numbers stand, as tensors."""
+    """States of the random number generators of Python, numpy and torch, as tensors."""
     version, numbers, gauss = random.getstate()
-    _, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
-    found = {
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {
         "python": torch.tensor([version, *numbers]),
         "python.gauss": torch.tensor(math.nan if gauss is None else gauss, dtype=torch.float64),
-        "numpy": torch.tensor([*np.asarray(keys).tolist(), int(place), int(has_gauss)]),
+        "numpy": torch.tensor([*np.asarray(keys).tolist(), int(position), int(has_gauss)]),
         "numpy.cached": torch.tensor(float(cached), dtype=torch.float64),
         "cpu": torch.get_rng_state(),
     }
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return found | {f"cuda.{i}": state for i, state in enumerate(gpus)}
+    return state | {f"cuda.{i}": gpu for i, gpu in enumerate(gpus)}
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:
-    """Go on with these random numbers; GPUs that are not here are passed over."""
+    """Restore what `get_rng_state` returned; states of GPUs that this machine lacks are ignored."""
     version, *numbers = state["python"].tolist()
     gauss = state["python.gauss"].item()
     random.setstate((version, tuple(numbers), None if math.isnan(gauss) else gauss))
-    *keys, place, has_gauss = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), place, has_gauss, state["numpy.cached"].item()))
+    *keys, position, has_gauss = state["numpy"].tolist()
+    numpy_keys, cached = np.array(keys, dtype=np.uint32), state["numpy.cached"].item()
+    np.random.set_state(("MT19937", numpy_keys, position, has_gauss, cached))
     torch.set_rng_state(state["cpu"])
     for i in range(torch.cuda.device_count()):
         if f"cuda.{i}" in state:

@@ -1,7 +1,6 @@
-"""The backbone and the experts beside it, shared out over processes by torch's FSDP2: each holds a part of each weight.
+"""Sharding of the backbone and its experts over processes with FSDP2; gate and heads, which are small, are replicated.
 
-A layer is put together while it runs, and taken apart again. Gate and heads, which are small, stay whole everywhere.
-How processes share a step is `moe.distributed`'.
+Each process holds a part of every weight; a layer's weights are gathered while it runs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,24 +18,25 @@ from moe.model.mixture import Mixture
 
 
 def shard(model: Mixture) -> None:
-    """Share a model's backbone out, layer by layer; nothing where there is one process only.
+    """Shard a model's backbone layer by layer; does nothing for a single process.
 
     Raises:
-        Fault: when its weights are quantised.
+        Fault: if its weights are quantised.
     """
     if distributed.world_size() == 1:
         return
     if hasattr(model.backbone, "hf_quantizer"):
-        raise Fault("a backbone in 16 or 32 bits to be sharded", "quantised weights", "set stages.shard to false")
+        raise Fault("a backbone in 16 or 32 bits for sharding", "quantised weights", "set stages.shard to false")
     mesh = init_device_mesh(model.domain_expert_mask.device.type, (distributed.world_size(),))
     for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.backbone, mesh=mesh)
-    model.bank.route.caching = False  # a layer's weights are made anew in every pass, at the same place
+    # FSDP2 gathers a layer's weights anew in every pass, at the same address, so a cached product would be stale.
+    model.bank.route.caching = False
 
 
 def gather_experts(model: Mixture) -> None:
-    """Lay whole experts where parts of them lay, to be written; the backbone runs no more."""
+    """Replace sharded expert weights by full ones, to save them; the backbone cannot run afterwards."""
     for layer in model.bank.gated_layers:
         for side in (layer.lora_A, layer.lora_B):
             for name, part in side.items():
@@ -45,33 +45,39 @@ def gather_experts(model: Mixture) -> None:
 
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by name, those put together of which each process holds a part; all processes have to ask."""
-    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in tensors.items()}
+    """Gather sharded tensors; a collective call, which all processes must make."""
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()
+    }
 
 
 def distribute_like(value: Tensor, part: Tensor) -> Tensor:
-    """A whole tensor shared out as another is; as it is where that one is whole, or of another shape."""
+    """Shard a full tensor as `part` is sharded; unchanged if `part` is not sharded or has another shape."""
     if not isinstance(part, DTensor) or isinstance(value, DTensor) or value.shape != part.shape:
         return value
     return distribute_tensor(value.to(part.device), part.device_mesh, part.placements)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The L2 norm of all gradients, of whole tensors and of those that are shared out."""
-    grads = [one.grad for one in parameters if one.grad is not None]
-    parts = [grad.to_local().float().square().sum() for grad in grads if isinstance(grad, DTensor)]
-    own = [grad.float().square().sum() for grad in grads if not isinstance(grad, DTensor)]
-    none = torch.zeros((), device=grads[0].device if grads else None)
-    shared = distributed.all_reduce(torch.stack(parts).sum()) if parts else none
-    return (shared + (torch.stack(own).sum() if own else none)).sqrt()
+    """L2 norm of all gradients, of sharded and of full tensors."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sharded_squares = [grad.to_local().float().square().sum() for grad in grads if isinstance(grad, DTensor)]
+    full_squares = [grad.float().square().sum() for grad in grads if not isinstance(grad, DTensor)]
+    zero = torch.zeros((), device=grads[0].device if grads else None)
+    sharded = distributed.all_reduce(torch.stack(sharded_squares).sum()) if sharded_squares else zero
+    return (sharded + (torch.stack(full_squares).sum() if full_squares else zero)).sqrt()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float, norm_type: float = 2.0) -> Tensor:
-    """Scale all gradients down to this L2 norm if theirs is greater; gives theirs."""
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
+    """Clip gradients to an L2 norm, and return the norm before clipping.
+
+    Args:
+        norm_type: always 2; Accelerate passes it.
+    """
     every = list(parameters)
     norm = gradient_norm(every)
-    scale = float(torch.clamp(most / (norm + 1e-6), max=1.0))
-    for one in every:
-        if one.grad is not None:
-            one.grad.mul_(scale)
+    scale = float(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    for parameter in every:
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
     return norm

@@ -1,7 +1,4 @@
-"""Instruction tuning: a language model's mixture learns to answer the questions of its domains.
-
-How a file's rows become questions is `moe.data.prompt_templates`'; the loop is every stage's.
-"""
+"""Instruction tuning: train a language model's mixture to answer the questions of its domains."""
 
 from pathlib import Path
 from typing import Any
@@ -24,66 +21,69 @@ from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
 from moe.training.steps import train_stage
 
-_LEFT_OVER = ["id", "text", "label", "score", "lang", "line", "origin", "prompt", "answer", "choices"]
+_UNUSED_COLUMNS = ["id", "text", "label", "score", "lang", "line", "origin", "prompt", "answer", "choices"]
 
 
 def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False, resume: bool = False) -> Path:
-    """Teach a mixture the run's questions, loss on the answers only → `moe-instruct/`.
+    """Train a mixture on the run's questions, with the loss on the answers only, and write it to `moe-instruct/`.
 
     Args:
-        model: the mixture to begin with; the run's best by default.
+        model: the mixture to start from; the run's best by default.
+
+    Returns:
+        the folder of the trained mixture.
 
     Raises:
-        Fault: when the run has no language model or no questions, the model cannot write, or a finished one would be
-            overwritten.
+        Fault: if the run has no language model or no questions, the model cannot generate text, or the output exists.
     """
     work.begin()
     if work.run.language is None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     target = work.out / INSTRUCT.folder
     if resume and target.is_dir():
-        info(f"{target.name}: finished before, kept")
+        info(f"{target.name}: already finished, skipped")
         return target
     if not resume:
         refuse_existing(target, overwrite)
-    train_stage(work, INSTRUCT, model or best_model(work.out), overwrite, resume, teach=question_data)
+    before = model or best_model(work.out)
+    train_stage(work, INSTRUCT, before, overwrite=overwrite, resume=resume, load_data=question_data)
     return target
 
 
 def question_data(work: Workspace, model: Mixture) -> TrainingData:
-    """The run's questions as a lesson, judged by the perplexity of held-out answers.
+    """The run's questions as training data, evaluated by the perplexity of held-out answers.
 
     Raises:
-        Fault: when there are none that fit, or the model does not write.
+        Fault: if no question is short enough, or the model cannot generate text.
     """
     head = model.loaded_backbone.lm_head
     if head is None or head.kind != "causal":
-        raise Fault("a mixture over a causal language model", "one that cannot write", "name a decoder as backbone")
-    prompting = PromptEncoder(model.loaded_backbone.tokenizer, work.run.template)
-    train, held_out = (_tokens(work, split, prompting) for split in ("train", "validation"))
+        raise Fault("a mixture over a causal language model", "no causal head", "use a decoder as backbone")
+    encoder = PromptEncoder(model.loaded_backbone.tokenizer, work.run.template)
+    train, held_out = (_tokenize_questions(work, split, encoder) for split in ("train", "validation"))
     names = [domain.name for domain in model.domains]
     collate = InstructionCollator(model.loaded_backbone.tokenizer.pad_token_id, names)
-    whose = np.asarray(held_out["domain"])
-    parts = {str(name): held_out.select(np.flatnonzero(whose == name)) for name in dict.fromkeys(whose)}
-    return TrainingData(train, collate, lambda: evaluate_perplexities(model, parts, collate), PERPLEXITY)
+    domains = np.asarray(held_out["domain"])
+    by_domain = {str(name): held_out.select(np.flatnonzero(domains == name)) for name in dict.fromkeys(domains)}
+    return TrainingData(train, collate, lambda: evaluate_perplexities(model, by_domain, collate), PERPLEXITY)
 
 
-def _tokens(work: Workspace, split: str, prompting: PromptEncoder) -> Dataset:
-    """Rows of a split as tokens, without those that are longer than `backbone.max_length`; how many is told."""
-    rows, longest = work.questions(split), work.run.backbone.max_length
+def _tokenize_questions(work: Workspace, split: str, encoder: PromptEncoder) -> Dataset:
+    """Tokenized rows of a split, without those longer than `backbone.max_length`, whose number is reported."""
+    rows, max_length = work.questions(split), work.run.backbone.max_length
 
-    def tokens(row: dict[str, Any]) -> dict[str, Any]:
-        prompt = prompting.encode_prompt(row["prompt"])
-        ids = [*prompt, *prompting.encode_answer(row["answer"])]
+    def tokenize(row: dict[str, Any]) -> dict[str, Any]:
+        prompt = encoder.encode_prompt(row["prompt"])
+        ids = [*prompt, *encoder.encode_answer(row["answer"])]
         return {"input_ids": ids, "begins": len(prompt), "lengths": [len(ids)]}
 
     with without_progress_bars():
-        made = rows.map(tokens, remove_columns=_LEFT_OVER)
-        fitting = made.filter(lambda row: len(row["input_ids"]) <= longest)
-    if over := len(made) - len(fitting):
-        info(f"{split}: {over} of {len(made)} questions are longer than backbone.max_length ({longest}), left out")
+        every = rows.map(tokenize, remove_columns=_UNUSED_COLUMNS)
+        fitting = every.filter(lambda row: len(row["input_ids"]) <= max_length)
+    if skipped := len(every) - len(fitting):
+        info(f"{split}: skipped {skipped} of {len(every)} questions, longer than backbone.max_length ({max_length})")
     if not len(fitting):
         raise Fault(
-            f"{split} questions of at most {longest} tokens", "none", "raise backbone.max_length, or mend split"
+            f"{split} questions of at most {max_length} tokens", "none", "raise backbone.max_length, or fix the split"
         )
     return fitting

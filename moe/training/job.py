@@ -1,7 +1,4 @@
-"""One stage to train, as data; and what of it transformers' Trainer is told: its arguments, optimizer groups, batches.
-
-The loop that runs it is `moe.training.trainer`'s.
-"""
+"""A stage to train as data, and what transformers' Trainer needs for it: arguments, parameter groups and batches."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +27,13 @@ Evaluate = Callable[[], dict[str, float]]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished stage: optimizer steps taken, the best validation metrics and every evaluation on the way."""
+    """Result of a stage.
+
+    Args:
+        steps: optimizer steps taken.
+        best: validation metrics of the best weights.
+        history: metrics of every evaluation, in order.
+    """
 
     steps: int
     best: dict[str, float]
@@ -42,23 +45,24 @@ class TrainJob:
     """One stage to train.
 
     Args:
-        stage: its row of the table.
-        settings: its numbers.
+        stage: its trainable parts, routing and losses.
+        settings: its settings.
         objective: its loss.
         rows: training rows.
-        collate: makes batches of them.
-        evaluate: gives validation metrics, the goal among them, of the model as it is.
-        checkpoints: folder for transformers' checkpoints while the stage runs.
-        logs: folder for TensorBoard's and our JSONL log.
-        title: shown to people.
-        learner: the one expert that learns, in stages with a fixed route.
-        resume: go on from the last checkpoint.
-        goal: the metric by which the best weights are kept.
-        recompute: layers are run again on the way back.
-        shard: the backbone is shared out over processes.
-        tried: only so many of its steps are run, which stand for all.
-        track: who else is told of every step.
-        name: what they call the stage.
+        collate: makes batches of rows.
+        evaluate: returns validation metrics of the model in its current state, `metric` among them.
+        checkpoints: folder of checkpoints while the stage runs.
+        logs: folder of the JSON log and TensorBoard's files.
+        seed: of the order of rows and of dropout.
+        title: shown to users.
+        expert: the expert to train, in stages without router.
+        resume: resume from the last checkpoint.
+        metric: the validation metric that selects the best weights.
+        recompute: use activation checkpointing.
+        shard: shard the backbone over processes.
+        dry_run_steps: run only this many steps, chosen to represent all; None runs all.
+        track: trackers to which steps are logged.
+        run_name: name of the stage in the trackers; the title by default.
     """
 
     stage: Stage
@@ -71,18 +75,18 @@ class TrainJob:
     logs: Path
     seed: int
     title: str
-    learner: str | None = None
+    expert: str | None = None
     resume: bool = False
-    goal: SelectionMetric = MACRO_F1
+    metric: SelectionMetric = MACRO_F1
     recompute: bool = False
     shard: bool = False
-    tried: int | None = None
+    dry_run_steps: int | None = None
     track: tuple[Tracker, ...] = (TENSORBOARD,)
-    name: str = ""
+    run_name: str = ""
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
-    """AdamW's groups: experts, router, heads, each with its own rate."""
+    """Parameter groups for AdamW: experts, router and heads, each with its own learning rate."""
     parts: dict[str, tuple[float, Iterator[nn.Parameter]]] = {
         "experts": (settings.lr, iter(model.expert_parameters().values())),
         "router": (settings.router_lr, iter(()) if model.gate is None else model.gate.parameters()),
@@ -96,70 +100,80 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
 
 
 def count_steps(job: TrainJob) -> int:
-    """How many steps the stage takes."""
+    """Number of optimizer steps of the stage."""
     return job.settings.steps or max(1, round(job.settings.epochs * len(batch_sampler(job))))
 
 
-def batch_sampler(job: TrainJob, ahead: bool = False) -> DomainBatchSampler:
-    """This process's rows of each step; `ahead`, of smaller batches in another order."""
+def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
+    """Sampler of this process's rows of each step.
+
+    Args:
+        holdout: sample smaller batches in another order, for held-out batches.
+    """
     domains = np.asarray(arrow_column(job.rows, "domain").dictionary_encode().indices)
-    one, shard = job.settings, (distributed.rank(), distributed.world_size())
-    size, seed = one.batch_size * one.accumulate, job.seed
-    if ahead:  # no more than one pass may hold
-        size, seed = max(1, min(one.batch_size, size // 4)), job.seed + 1
+    settings, world_size = job.settings, distributed.world_size()
+    size, seed = settings.batch_size * settings.accumulate, job.seed
+    if holdout:  # a held-out batch runs in a single pass, which batch_size limits
+        size, seed = max(1, min(settings.batch_size, size // 4)), job.seed + 1
     return DomainBatchSampler(
-        domains, row_lengths(job.rows), size * distributed.world_size(), one.sampling_temperature, seed, shard=shard
+        domains,
+        row_lengths(job.rows),
+        size * world_size,
+        settings.sampling_temperature,
+        seed,
+        shard=(distributed.rank(), world_size),
     )
 
 
 def training_sampler(job: TrainJob) -> DomainBatchSampler | BatchSubset:
-    """The batches that are run: all, or the few that stand for them."""
-    return batch_sampler(job) if job.tried is None else BatchSubset(batch_sampler(job), job.tried)
+    """Sampler of the steps to run: all, or a few representative ones in a dry run."""
+    sampler = batch_sampler(job)
+    return sampler if job.dry_run_steps is None else BatchSubset(sampler, job.dry_run_steps)
 
 
 @dataclass(frozen=True)
 class MicroBatchCollator:
-    """Rows of a step → its micro-batches, as alike in size as they can be.
+    """Splits the rows of a step into micro-batches of nearly equal size.
 
     Args:
         collate: makes a batch of rows.
-        most: rows a micro-batch.
+        max_rows: rows per micro-batch.
     """
 
     collate: Collate
-    most: int
+    max_rows: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
-        """Collate in order, so that texts of like length stay together."""
-        places = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.most))
-        return [self.collate([rows[i] for i in some]) for some in places]
+        """Collate rows in order, so that texts of similar length stay together."""
+        splits = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.max_rows))
+        return [self.collate([rows[i] for i in indices]) for indices in splits]
 
 
-def training_arguments(model: Mixture, job: TrainJob, total: int) -> TrainingArguments:
-    """What the Trainer is told of a stage of so many steps."""
+def training_arguments(model: Mixture, job: TrainJob, steps: int) -> TrainingArguments:
+    """Arguments of transformers' Trainer for a stage of `steps` optimizer steps."""
     settings, checkpoints, seed = job.settings, job.checkpoints, job.seed
-    every = max(1, math.ceil(total / settings.evals))
+    interval = max(1, math.ceil(steps / settings.evals))
     device = next(model.backbone.parameters()).device
     half = next(model.backbone.parameters()).dtype == torch.bfloat16 or hasattr(model.backbone, "hf_quantizer")
     return TrainingArguments(
         output_dir=str(checkpoints),
-        max_steps=total,
+        max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.lr,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=round(settings.warmup * total) if settings.warmup < 1 else int(settings.warmup),
+        warmup_steps=round(settings.warmup * steps) if settings.warmup < 1 else int(settings.warmup),
         max_grad_norm=settings.max_grad_norm,
         eval_strategy="steps",
-        eval_steps=every,
+        eval_steps=interval,
         save_strategy="steps",
-        save_steps=every,
+        save_steps=interval,
         load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{job.goal.name}",
-        greater_is_better=job.goal.higher,
+        metric_for_best_model=f"eval_{job.metric.name}",
+        greater_is_better=job.metric.higher,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=external_trackers(job.track),
-        run_name=job.name or job.title,
+        run_name=job.run_name or job.title,
         disable_tqdm=True,
         remove_unused_columns=False,
         bf16=half,

@@ -1,8 +1,4 @@
-"""The corpora of a language model's run, as lessons: a role's documents packed, or all roles' one by one to be routed.
-
-How text becomes rows is `moe.data.pretraining_corpus`'s; who learns from them is `moe.training.pretrain`'s and
-`moe.training.steps`'.
-"""
+"""The corpora of a language model's run as training data: packed for pre-training, or one document a row for routing."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,18 +26,18 @@ GENERAL = "general"
 
 @dataclass
 class LMCorpora:
-    """The corpora of a run as rows of tokens of its backbone.
+    """The corpora of a run, tokenized for its backbone.
 
     Args:
         work: the run.
-        model: whose tokenizer makes the tokens, and whose backbone tells how documents are kept apart.
+        model: gives the tokenizer, and the backbone that determines how packed documents are kept apart.
     """
 
     work: Workspace
     model: Mixture
 
     @cached_property
-    def _way(self) -> PackingMode | None:
+    def _packing(self) -> PackingMode | None:
         return find_packing_mode(self.model.backbone)
 
     @property
@@ -55,92 +51,98 @@ class LMCorpora:
         return self.work.run.language
 
     def tokenizer(self, packed: bool) -> CorpusTokenizer:
-        """How text becomes rows here; packed where the backbone can keep documents apart."""
+        """Tokenizer of documents.
+
+        Args:
+            packed: put several documents in a row, if the backbone can keep them apart.
+        """
         run = self.work.run
         name, size = identify_backbone(run.backbone).sha256, run.backbone.max_length
         ends = self._head.kind == "causal"
-        return CorpusTokenizer(self.model.loaded_backbone.tokenizer, name, size, ends, packed and self._way is not None)
+        packed = packed and self._packing is not None
+        return CorpusTokenizer(self.model.loaded_backbone.tokenizer, name, size, ends, packed)
 
     def collator(self, packed: bool) -> PretrainingCollator:
-        """Makes batches of such rows."""
-        way, dtype = self._way, self.model.backbone.dtype
-        apart = (lambda places: way.inputs(places, dtype)) if packed and way is not None else None
+        """Collator of rows that `tokenizer(packed)` made."""
+        packing, dtype = self._packing, self.model.backbone.dtype
+        inputs = (lambda positions: packing.inputs(positions, dtype)) if packed and packing is not None else None
         names = [domain.name for domain in self.model.domains]
         return PretrainingCollator(
-            self.model.loaded_backbone.tokenizer, self._head.kind, names, apart, self._settings.masked
+            self.model.loaded_backbone.tokenizer, self._head.kind, names, inputs, self._settings.masked
         )
 
     def corpus(self, domain: str, packed: bool) -> Corpus:
-        """A domain's own text, or the general one.
+        """Corpus of a domain, or the general one.
 
         Raises:
-            Fault: when it names no file, or one that cannot be read.
+            Fault: if the config names no file for it, or one that cannot be read.
         """
         run = self.work.run
-        named = self._settings.general if domain == GENERAL else run.domains[domain].corpus
+        names = self._settings.general if domain == GENERAL else run.domains[domain].corpus
         folder = (self.work.data_dir or self.work.out) / "data" / domain / ("packed" if packed else "documents")
-        files = [run.data.path(name) for name in named]
+        files = [run.data.path(name) for name in names]
         with distributed.main_process_first():
             return prepare_corpus(files, domain, self.tokenizer(packed), self._settings.held_out, folder)
 
-    def packed_data(self, learned: Sequence[str]) -> TrainingData:
-        """Some domains' text with its share of general text, judged on what was held out of every corpus by itself.
+    def packed_data(self, domains: Sequence[str]) -> TrainingData:
+        """Packed text of some domains with a share of general text, evaluated on the held-out part of every corpus.
 
         Args:
-            learned: those domains; what was held out of them gives the perplexity that is to fall.
+            domains: whose text is trained on; their held-out parts give the perplexity that selects the best weights.
         """
-        if self._way is None:
-            info("this backbone keeps documents in one row apart in no way that we know: one document a row")
-        rows, held_out, collate = self._mixed(learned), self._held_out(True), self.collator(True)
+        if self._packing is None:
+            info("no known way to keep packed documents apart in this backbone: using one document per row")
+        rows, held_out, collate = self._training_mix(domains), self._held_out(packed=True), self.collator(packed=True)
 
         def evaluate() -> dict[str, float]:
-            found = {name: evaluate_perplexity(self.model, rows, collate) for name, rows in held_out.items()}
-            own = sum((found[name] for name in learned), start=LMEvaluation())
-            return {"perplexity": own.perplexity, **perplexity_fields(found)}
+            evaluations = {name: evaluate_perplexity(self.model, rows, collate) for name, rows in held_out.items()}
+            own = sum((evaluations[name] for name in domains), start=LMEvaluation())
+            return {"perplexity": own.perplexity, **perplexity_fields(evaluations)}
 
         return TrainingData(rows, collate, evaluate, PERPLEXITY)
 
     def routed_data(self) -> TrainingData:
-        """Every domain's documents, each to be routed, judged on what was held out of all of them together."""
-        domains = [domain.name for domain in self.model.domains]
-        rows = concatenate_datasets([self._trained_on(name) for name in domains])
-        held_out, collate = self._held_out(False), self.collator(False)
+        """Documents of all domains, one per row, evaluated on the held-out parts of all their corpora."""
+        domains = self.work.run.domains
+        names = [domain.name for domain in self.model.domains]
+        rows = concatenate_datasets(
+            [_spread(self.corpus(name, packed=False).train, domains[name].max_train_rows) for name in names]
+        )
+        held_out, collate = self._held_out(packed=False), self.collator(packed=False)
         held_out.pop(GENERAL, None)
 
         return TrainingData(rows, collate, lambda: evaluate_perplexities(self.model, held_out, collate), PERPLEXITY)
 
-    def _trained_on(self, domain: str) -> Dataset:
-        return _evenly(self.corpus(domain, False).train, self.work.run.domains[domain].max_train_rows)
-
     def _held_out(self, packed: bool) -> dict[str, Dataset]:
-        """The held-out rows of every corpus of the run, at most `max_validation_rows`, evenly taken."""
-        caps = {name: one.max_validation_rows for name, one in self.work.run.domains.items() if one.corpus}
+        """Held-out rows of every corpus of the run, at most `max_validation_rows` of each."""
+        caps = {name: domain.max_validation_rows for name, domain in self.work.run.domains.items() if domain.corpus}
         if self._settings.general:
             caps[GENERAL] = max((cap for cap in caps.values() if cap), default=None)
-        found = {name: _evenly(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
-        probe = self.work.dry_run
-        return found if probe is None else {name: probe.subset(rows) for name, rows in found.items()}
+        held_out = {name: _spread(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
+        dry_run = self.work.dry_run
+        return held_out if dry_run is None else {name: dry_run.subset(rows) for name, rows in held_out.items()}
 
-    def _mixed(self, learned: Sequence[str]) -> Dataset:
+    def _training_mix(self, names: Sequence[str]) -> Dataset:
+        """Training rows of some domains, followed by the configured share of general text."""
         domains = self.work.run.domains
-        parts = [_evenly(self.corpus(name, True).train, domains[name].max_train_rows) for name in learned]
+        parts = [_spread(self.corpus(name, packed=True).train, domains[name].max_train_rows) for name in names]
         own = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         mix = self._settings.mix
         if not self._settings.general or not mix:
             return own
-        general = self.corpus(GENERAL, True).train
-        wanted = max(1, round(mix / (1 - mix) * len(own)))
-        if wanted > len(general):
-            info(f"{', '.join(learned)}: {wanted} rows of general text asked for, {len(general)} are there")
-        return concatenate_datasets([own, _evenly(general, wanted)])
+        general = self.corpus(GENERAL, packed=True).train
+        count = max(1, round(mix / (1 - mix) * len(own)))
+        if count > len(general):
+            info(f"{', '.join(names)}: language.mix needs {count} rows of general text, only {len(general)} available")
+        return concatenate_datasets([own, _spread(general, count)])
 
     def digest(self, domain: str) -> str:
-        """One SHA-256 over a domain's corpus, file by file."""
-        return hashlib.sha256(repr(self.corpus(domain, True).key["files"]).encode()).hexdigest()
+        """SHA-256 over the hashes of the files of a domain's corpus."""
+        return hashlib.sha256(repr(self.corpus(domain, packed=True).key["files"]).encode()).hexdigest()
 
 
-def _evenly(rows: Dataset, most: int | None) -> Dataset:
-    """At most so many rows, at equal distances."""
-    if most is None or most >= len(rows):
+def _spread(rows: Dataset, max_rows: int | None) -> Dataset:
+    """At most `max_rows` rows, evenly spaced."""
+    if max_rows is None or max_rows >= len(rows):
         return rows
-    return rows.select(np.linspace(0, len(rows) - 1, most).round().astype(int).tolist())
+    return rows.select(np.linspace(0, len(rows) - 1, max_rows).round().astype(int).tolist())

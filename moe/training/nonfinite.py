@@ -1,7 +1,4 @@
-"""Steps without a finite loss or gradient: passed over and told, until there are too many in a row.
-
-Which losses there are is `moe.training.objective`'s; the loop that asks, `moe.training.trainer`.
-"""
+"""A guard that skips optimizer steps whose loss or gradient is not finite, and fails after too many in a row."""
 
 import math
 from collections.abc import Mapping
@@ -17,33 +14,38 @@ from moe.training.fsdp import gradient_norm
 
 
 class SkipStep(Exception):
-    """A batch whose loss is not finite; nothing goes back from it."""
+    """The loss of a step is not finite, so its backward pass must not run."""
 
 
 class NonFiniteGuard(TrainerCallback):
-    """Watches losses and gradients.
+    """Skips optimizer steps whose loss or gradient is not finite; fails after `max_consecutive` such steps.
 
     Args:
-        title: the stage's, for people.
-        most: steps in a row that may be passed over.
+        title: name of the stage, for messages.
+        max_consecutive: number of consecutive steps that may be skipped.
+
+    Attributes:
+        cause: the first non-finite loss of the current step, or "a gradient"; None if all are finite.
+        consecutive: number of steps skipped in a row.
+        steps: number of steps skipped in all.
     """
 
-    def __init__(self, title: str, most: int) -> None:
-        self.title, self.most = title, most
-        self.found: str | None = None
-        self.in_a_row = self.steps = 0
+    def __init__(self, title: str, max_consecutive: int) -> None:
+        self.title, self.max_consecutive = title, max_consecutive
+        self.cause: str | None = None
+        self.consecutive = self.steps = 0
 
-    def check(self, total: torch.Tensor, losses: Mapping[str, float]) -> None:
-        """Note the first of a batch's losses that is not finite.
+    def check(self, loss: torch.Tensor, losses: Mapping[str, float]) -> None:
+        """Record the first of a step's losses that is not finite.
 
         Raises:
-            PassedOver: when their sum is not finite, so that nothing can go back from it.
+            SkipStep: if their sum is not finite.
         """
-        sum_ = float(total.detach())
-        odd = [f"{name} {value}" for name, value in {**losses, "loss": sum_}.items() if not math.isfinite(value)]
-        if odd:
-            self.found = odd[0]
-        if not math.isfinite(sum_):
+        total = float(loss.detach())
+        nonfinite = [f"{name} {value}" for name, value in {**losses, "loss": total}.items() if not math.isfinite(value)]
+        if nonfinite:
+            self.cause = nonfinite[0]
+        if not math.isfinite(total):
             raise SkipStep
 
     def on_pre_optimizer_step(
@@ -54,27 +56,28 @@ class NonFiniteGuard(TrainerCallback):
         model: nn.Module | None = None,
         **_: Any,
     ) -> None:
-        """Take away gradients that are not finite, so that the weights stay what they are."""
+        """Discard gradients that are not finite, so that the weights do not change."""
         assert model is not None
         if not torch.isfinite(gradient_norm(model.parameters())):
-            self.found = self.found or "a gradient"
+            self.cause = self.cause or "a gradient"
             model.zero_grad(set_to_none=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Count.
+        """Count and report a skipped step.
 
         Raises:
-            Fault: when more steps in a row than may be were without finite numbers.
+            Fault: if more than `max_consecutive` steps in a row were skipped.
         """
-        if self.found is None:
-            self.in_a_row = 0
+        if self.cause is None:
+            self.consecutive = 0
             return
-        found, self.found = self.found, None
-        self.in_a_row, self.steps = self.in_a_row + 1, self.steps + 1
-        if self.in_a_row > self.most:
+        cause, self.cause = self.cause, None
+        self.consecutive, self.steps = self.consecutive + 1, self.steps + 1
+        if self.consecutive > self.max_consecutive:
             raise Fault(
-                "a finite loss and gradient",
-                f"{found} at step {state.global_step} of {self.title}, {self.in_a_row} in a row",
-                "lower the stage's lr and look for odd scores; the last checkpoint is whole, --resume takes it",
+                expected="a finite loss and gradient",
+                found=f"{cause} at step {state.global_step} of {self.title}, {self.consecutive} steps in a row",
+                remedy="lower the stage's lr and check the data for extreme scores, then resume from the last "
+                "checkpoint with --resume",
             )
-        info(f"{self.title}: step {state.global_step} passed over, {found} is not finite")
+        info(f"{self.title}: skipped step {state.global_step}, because {cause} is not finite")

@@ -1,4 +1,4 @@
-"""Claims about PEFT's configs: what cannot be gated is refused, what can is resolved as PEFT would."""
+"""Tests of `experts.adapter`: unsupported adapters are refused, all others are resolved as PEFT would."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 from conftest import tiny_backbone
 from peft import LoraConfig, get_peft_model
 
-from experts.adapter import resolve_adapter, read_adapter_config
+from experts.adapter import read_adapter_config, resolve_adapter
 from experts.errors import Fault
 from experts.lora import LayerMap
 
-ODD = {
+UNSUPPORTED = {
     "DoRA": {"use_dora": True},
     "a bias": {"bias": "all"},
     "init_lora_weights": {"init_lora_weights": "pissa"},
@@ -20,32 +20,35 @@ ODD = {
 }
 
 
-def written(folder: Path, **over: object) -> Path:
-    """The config of an adapter on disk."""
-    config = LoraConfig(r=4, target_modules=["query"], **over)
+def save_config(folder: Path, **overrides: object) -> Path:
+    """Save a PEFT adapter config and return its folder."""
+    config = LoraConfig(r=4, target_modules=["query"], **overrides)
     config.save_pretrained(str(folder))
     return folder
 
 
-@pytest.mark.parametrize("named", ODD)
-def test_an_update_that_is_no_sum_of_low_rank_terms_is_refused(named: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("feature", UNSUPPORTED)
+def test_adapter_that_is_not_plain_lora_is_refused(feature: str, tmp_path: Path) -> None:
     layers = LayerMap.from_model(tiny_backbone())
-    with pytest.raises(Fault, match=f"a plain LoRA adapter as expert odd.*{named}"):
-        read_adapter_config(layers, written(tmp_path, **ODD[named]), "odd")
+    with pytest.raises(Fault, match=f"a plain LoRA adapter as expert odd.*{feature}"):
+        read_adapter_config(layers, save_config(tmp_path, **UNSUPPORTED[feature]), "odd")
 
 
-def test_a_config_that_peft_cannot_read_is_one_sentence(tmp_path: Path) -> None:
-    path = written(tmp_path) / "adapter_config.json"
+def test_adapter_config_that_peft_cannot_read_is_a_fault(tmp_path: Path) -> None:
+    path = save_config(tmp_path) / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"layers_pattern": "layer", "layers_to_transform": None}))
-    with pytest.raises(Fault, match="a LoRA config that PEFT reads"):
+    with pytest.raises(Fault, match="a LoRA config that PEFT can read"):
         read_adapter_config(LayerMap.from_model(tiny_backbone()), tmp_path, "odd")
 
 
-def test_the_layers_are_those_that_peft_wraps(family: str) -> None:
+def test_resolved_adapter_has_the_layers_that_peft_wraps(family: str) -> None:
     config = LoraConfig(
         r=4, target_modules="all-linear", rank_pattern={".*query": 2}, exclude_modules=[".*dense_h_to_4h"]
     )
     layers = LayerMap.from_model(tiny_backbone(family))
     model = get_peft_model(tiny_backbone(family), config)
-    wrapped = {name.removeprefix("base_model.model.") for name, one in model.named_modules() if hasattr(one, "lora_A")}
-    assert set(resolve_adapter(layers, model.peft_config["default"]).layers) == wrapped & layers.linear.keys()
+    wrapped = {
+        name.removeprefix("base_model.model.") for name, module in model.named_modules() if hasattr(module, "lora_A")
+    }
+    adapter = resolve_adapter(layers, model.peft_config["default"])
+    assert set(adapter.layers) == wrapped & layers.linear_layers.keys()

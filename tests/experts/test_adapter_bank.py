@@ -1,4 +1,4 @@
-"""Claims about the gated layers: equal to PEFT for one expert, to the weighted sum for several."""
+"""Tests of `experts.adapter_bank`: one expert equals PEFT, several equal the weighted sum of their updates."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from experts.adapter import resolve_adapter, build_adapter, build_lora_config
+from experts.adapter import build_adapter, build_lora_config, resolve_adapter
 from experts.adapter_bank import ExpertBank
 from experts.errors import Fault
 from experts.gated_linear import GatedLinear
@@ -18,11 +18,12 @@ MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
 
 
 def states(model: torch.nn.Module) -> Tensor:
+    """Return the last hidden states of the test texts, with zeros for padding."""
     out = model(input_ids=IDS, attention_mask=MASK).last_hidden_state  # (B, T, D)
     return out * MASK[..., None]
 
 
-def make_peft(backbone: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+def random_peft_model(backbone: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
     torch.manual_seed(seed)
     model = get_peft_model(backbone, config).eval()
     with torch.no_grad():
@@ -32,45 +33,45 @@ def make_peft(backbone: PreTrainedModel, config: LoraConfig, seed: int) -> PeftM
     return model
 
 
-def weights_of(model: PeftModel) -> dict[str, Tensor]:
-    state = {k: v for k, v in model.state_dict().items() if "lora_" in k}
-    return {k.replace(".default", ""): v.clone() for k, v in state.items()}
+def peft_weights(model: PeftModel) -> dict[str, Tensor]:
+    weights = {key: tensor for key, tensor in model.state_dict().items() if "lora_" in key}
+    return {key.replace(".default", ""): tensor.clone() for key, tensor in weights.items()}
 
 
 def two_experts(family: str, ranks: tuple[int, int] = (4, 2)) -> tuple[ExpertBank, list[Tensor]]:
-    """A bank with two experts, and what PEFT makes of each alone."""
-    alone, bank = [], ExpertBank(tiny_backbone(family))
+    """Return a bank with two experts, and the states of each under PEFT."""
+    expected, bank = [], ExpertBank(tiny_backbone(family))
     for i, rank in enumerate(ranks):
         config = build_lora_config(bank.layer_map, LoraSettings(r=rank, alpha=8 + i, dropout=0.0), trunk_depth=0)
-        model = make_peft(tiny_backbone(family), config, seed=i)
+        model = random_peft_model(tiny_backbone(family), config, seed=i)
         with torch.no_grad():
-            alone.append(states(model))
+            expected.append(states(model))
         bank.add_adapter(f"e{i}", resolve_adapter(bank.layer_map, config))
-        bank.load_adapter(f"e{i}", weights_of(model))
-    return bank, alone
+        bank.load_adapter(f"e{i}", peft_weights(model))
+    return bank, expected
 
 
 def test_one_hot_gates_equal_that_expert_under_peft(family: str) -> None:
-    bank, alone = two_experts(family)
+    bank, peft_states = two_experts(family)
     with torch.no_grad():
-        for i, expected in enumerate(alone):
+        for i, expected in enumerate(peft_states):
             bank.set_gates(torch.eye(2)[[i, i, i]])
             torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
             bank.set_adapter(f"e{i}")
             torch.testing.assert_close(states(bank.backbone), expected, atol=1e-5, rtol=1e-5)
-    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    assert (peft_states[0] - peft_states[1]).abs().max() > 1e-3
 
 
-def test_each_text_gets_its_own_experts(family: str) -> None:
-    bank, alone = two_experts(family)
+def test_gates_select_experts_per_text(family: str) -> None:
+    bank, peft_states = two_experts(family)
     bank.set_gates(torch.eye(2)[[0, 1, 0]])
     with torch.no_grad():
         mixed = states(bank.backbone)
     for row, expert in enumerate([0, 1, 0]):
-        torch.testing.assert_close(mixed[row], alone[expert][row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mixed[row], peft_states[expert][row], atol=1e-5, rtol=1e-5)
 
 
-def test_no_gates_leave_the_backbone_as_it_was(family: str) -> None:
+def test_no_gates_leave_the_backbone_unchanged(family: str) -> None:
     bank, _ = two_experts(family)
     bank.set_gates(None)
     with torch.no_grad():
@@ -86,31 +87,30 @@ def test_soft_gates_equal_the_weighted_sum_of_updates(family: str) -> None:
     with torch.no_grad():
         expected = layer.base(x)
         for i, name in enumerate(("e0", "e1")):
-            touch = layer.touches[name]
-            update = touch.scaling * (x @ layer.lora_A[name].T @ layer.lora_B[name].T)
+            update = layer.lora_specs[name].scaling * (x @ layer.lora_A[name].T @ layer.lora_B[name].T)
             expected = expected + gates[:, i, None, None] * update
         torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gates_per_token_equal_gates_per_text_where_constant(family: str) -> None:
+def test_constant_gates_per_token_equal_gates_per_text(family: str) -> None:
     if family == "deberta-v2":
-        pytest.skip("relative positions belong to a text, not to a token")
+        pytest.skip("relative positions are gated per text, not per token")
     bank, _ = two_experts(family)
     gates = torch.tensor([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
     with torch.no_grad():
         bank.set_gates(gates)
-        by_text = states(bank.backbone)
+        per_text = states(bank.backbone)
         bank.set_gates(gates[:, None].expand(3, 7, 2))
-        torch.testing.assert_close(states(bank.backbone), by_text, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(states(bank.backbone), per_text, atol=1e-5, rtol=1e-5)
 
 
-def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
+def test_experts_and_gates_get_gradients(family: str) -> None:
     bank, _ = two_experts(family)
     bank.train_only("e0", "e1")
     bank.train()
     gates = torch.tensor([[0.3, 0.7], [0.9, 0.1], [0.5, 0.5]], requires_grad=True)
     bank.set_gates(gates)
-    upstream = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))  # a norm fixes a sum of squares
+    upstream = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))  # normalization fixes a sum of squares
     (states(bank.backbone) * upstream).sum().backward()
     for name in ("e0", "e1"):
         assert all(p.grad is not None and p.grad.abs().max() > 1e-5 for p in bank.adapter_parameters(name).values())
@@ -118,79 +118,82 @@ def test_every_expert_and_the_gates_get_gradients(family: str) -> None:
     assert (gates.grad.abs() > 1e-5).all()
 
 
-def test_the_experts_dropout_acts_in_training_alone() -> None:
+def test_adapter_dropout_is_active_only_in_training() -> None:
     bank, _ = two_experts("bert")
     bank.set_dropout(0.5)
     bank.set_adapter("e0")
     with torch.no_grad():
-        still = states(bank.backbone)
-        assert torch.equal(states(bank.backbone), still)
+        without_dropout = states(bank.backbone)
+        assert torch.equal(states(bank.backbone), without_dropout)
         bank.train()
-        assert not torch.equal(states(bank.backbone), still)
+        assert not torch.equal(states(bank.backbone), without_dropout)
         bank.train(False)
-        assert torch.equal(states(bank.backbone), still)
+        assert torch.equal(states(bank.backbone), without_dropout)
 
 
-def test_a_shared_expert_is_always_on_until_it_is_muted() -> None:
+def test_shared_expert_is_always_on_until_disabled() -> None:
     bank, _ = two_experts("bert")
-    lone, alone = two_experts("bert")
+    routed, peft_states = two_experts("bert")
     bank.adapters["e1"] = type(bank.adapters["e1"])(**{**vars(bank.adapters["e1"]), "always_on": True})
     with torch.no_grad():
         bank.set_gates(None)
-        torch.testing.assert_close(states(bank.backbone), alone[1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(states(bank.backbone), peft_states[1], atol=1e-5, rtol=1e-5)
         bank.set_gates(torch.full((3, 1), 0.4))
-        lone.set_gates(torch.tensor([[0.4, 1.0]] * 3))
-        torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
+        routed.set_gates(torch.tensor([[0.4, 1.0]] * 3))
+        torch.testing.assert_close(states(bank.backbone), states(routed.backbone))
         bank.disabled = ("e1",)
         bank.set_gates(torch.full((3, 1), 0.4))
-        lone.set_gates(torch.tensor([[0.4, 0.0]] * 3))
-        torch.testing.assert_close(states(bank.backbone), states(lone.backbone))
+        routed.set_gates(torch.tensor([[0.4, 0.0]] * 3))
+        torch.testing.assert_close(states(bank.backbone), states(routed.backbone))
 
 
-def test_rank_and_alpha_patterns_are_peft_s() -> None:
+def test_rank_and_alpha_patterns_equal_peft() -> None:
     bank = ExpertBank(tiny_backbone())
     config = build_lora_config(bank.layer_map, LoraSettings(r=4, alpha=8, dropout=0.0, rslora=True), 0)
     config.rank_pattern, config.alpha_pattern = {"query": 2}, {"intermediate.dense": 3}
-    model = make_peft(tiny_backbone(), config, seed=3)
+    model = random_peft_model(tiny_backbone(), config, seed=3)
     bank.add_adapter("e", resolve_adapter(bank.layer_map, config))
-    bank.load_adapter("e", weights_of(model))
+    bank.load_adapter("e", peft_weights(model))
     bank.set_adapter("e")
     with torch.no_grad():
         torch.testing.assert_close(states(bank.backbone), states(model), atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_of_a_model_with_a_head_fits() -> None:
-    bank, alone = two_experts("bert")
-    weights = {k: v.detach().clone() for k, v in bank.adapter_parameters("e0").items()}
-    bank.add_adapter("again", bank.adapters["e0"].adapter)
-    bank.load_adapter("again", {k.replace("model.encoder", "model.bert.encoder"): v for k, v in weights.items()})
-    bank.set_adapter("again")
+def test_adapter_trained_on_a_model_with_a_head_can_be_loaded() -> None:
+    bank, peft_states = two_experts("bert")
+    weights = {key: p.detach().clone() for key, p in bank.adapter_parameters("e0").items()}
+    bank.add_adapter("loaded", bank.adapters["e0"].adapter)
+    weights = {key.replace("model.encoder", "model.bert.encoder"): tensor for key, tensor in weights.items()}
+    bank.load_adapter("loaded", weights)
+    bank.set_adapter("loaded")
     with torch.no_grad():
-        torch.testing.assert_close(states(bank.backbone), alone[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(states(bank.backbone), peft_states[0], atol=1e-5, rtol=1e-5)
 
 
-def test_the_trunk_has_no_expert(family: str) -> None:
+def test_trunk_has_no_adapter(family: str) -> None:
     bank = ExpertBank(tiny_backbone(family), trunk_depth=1)
     bank.add_adapter("e", build_adapter(bank.layer_map, LoraSettings(r=2), 1))
-    assert {bank.layer_map.index(path) for path in bank.adapters["e"].layers} == {1}
+    assert {bank.layer_map.layer_index(path) for path in bank.adapters["e"].layers} == {1}
 
 
-def test_train_only_moves_nothing_but_requires_grad() -> None:
+def test_train_only_sets_requires_grad() -> None:
     bank, _ = two_experts("bert")
     bank.train_only("e1")
-    learning = {n: {p.requires_grad for p in bank.adapter_parameters(n).values()} for n in bank.routed_experts}
-    assert learning == {"e0": {False}, "e1": {True}}
+    trainable = {
+        name: {p.requires_grad for p in bank.adapter_parameters(name).values()} for name in bank.routed_experts
+    }
+    assert trainable == {"e0": {False}, "e1": {True}}
     bank.freeze()
     assert not any(p.requires_grad for p in bank.backbone.parameters())
 
 
-def test_unused_names_experts_without_weight() -> None:
+def test_unused_experts_are_those_without_weight() -> None:
     bank, _ = two_experts("bert")
     bank.set_gates(torch.eye(2)[[0, 0, 0]])
     assert bank.unused_experts() == ("e1",)
 
 
-def test_faults_name_what_does_not_fit() -> None:
+def test_faults_name_the_mismatch() -> None:
     backbone = tiny_backbone()
     layers = LayerMap.from_model(backbone)
     with pytest.raises(Fault, match="trunk depth from 0 to 1"):

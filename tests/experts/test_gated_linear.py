@@ -1,4 +1,4 @@
-"""Claims about the gated layer: what is fused, kept and added in place changes no result."""
+"""Tests of `experts.gated_linear`: fused products, caches and in-place sums change no result."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from experts.lora import LoraSettings, LoraSpec
 IDS = torch.tensor([[5, 9, 2, 8], [7, 3, 1, 4]])
 GATES = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
 UPSTREAM = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
-"""Of each state: a norm holds the sum of its squares, which would teach nothing."""
+"""Gradient of the loss at each state; a sum of squares would have none, since normalization fixes it."""
 
 
 def random_bank(family: str) -> ExpertBank:
@@ -27,19 +27,19 @@ def random_bank(family: str) -> ExpertBank:
     return bank
 
 
-def lone_layer(dtype: torch.dtype = torch.float32) -> tuple[GatedLinear, Route]:
+def random_layer(dtype: torch.dtype = torch.float32) -> tuple[GatedLinear, Route]:
     torch.manual_seed(0)
     route = Route()
     layer = GatedLinear(nn.Linear(16, 8).to(dtype), route)
     for name, rank in (("a", 3), ("b", 2)):
-        layer.add(name, LoraSpec(rank, 2.0))
+        layer.add_adapter(name, LoraSpec(rank, 2.0))
         nn.init.normal_(layer.lora_B[name])
     route.set(GATES, {"a": 0, "b": 1}, ("a", "b"), [layer])
     return layer, route
 
 
-def passed(bank: ExpertBank) -> tuple[Tensor, list[Tensor]]:
-    """States and every expert's gradient of one pass."""
+def states_and_gradients(bank: ExpertBank) -> tuple[Tensor, list[Tensor]]:
+    """Return the states and the gradients of all experts of one pass."""
     bank.train_only("a", "b")
     bank.set_gates(GATES.clone().requires_grad_())
     out = bank.backbone(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
@@ -48,30 +48,32 @@ def passed(bank: ExpertBank) -> tuple[Tensor, list[Tensor]]:
     return out.detach(), [p.grad for p in parameters if p.grad is not None]
 
 
-def test_fusing_the_readers_of_one_input_changes_neither_states_nor_gradients(family: str) -> None:
+def test_fused_products_change_neither_states_nor_gradients(family: str) -> None:
     fused, plain = random_bank(family), random_bank(family)
-    plain.route_state.readers.clear()
-    (ours, grads), (theirs, wanted) = passed(fused), passed(plain)
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    for grad, want in zip(grads, wanted, strict=True):
-        size = float(want.abs().max())
-        assert size > 0
-        torch.testing.assert_close(grad, want, atol=1e-4 * size, rtol=1e-4)
+    plain.route.same_input_layers.clear()
+    (fused_states, fused_grads), (plain_states, plain_grads) = states_and_gradients(fused), states_and_gradients(plain)
+    torch.testing.assert_close(fused_states, plain_states, atol=1e-4, rtol=1e-4)
+    for grad, expected in zip(fused_grads, plain_grads, strict=True):
+        largest = float(expected.abs().max())
+        assert largest > 0
+        torch.testing.assert_close(grad, expected, atol=1e-4 * largest, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "first", "others"),
     [("bert", "query", 2), ("llama", "q_proj", 2), ("mpnet", "q", 2), ("distilbert", "q_lin", 2)],
 )
-def test_q_k_and_v_make_one_product(name: str, first: str, others: int) -> None:
+def test_layers_with_the_same_input_are_grouped(name: str, first: str, others: int) -> None:
     bank = random_bank(name)
-    groups = {path.rsplit(".", 1)[-1]: bank.route.readers.get(layer, []) for path, layer in bank._gated.items()}
+    groups = {
+        path.rsplit(".", 1)[-1]: bank.route.same_input_layers.get(layer, []) for path, layer in bank._gated.items()
+    }
     assert len(groups[first]) == others
 
 
-def test_a_reader_given_another_input_makes_its_own_product() -> None:
+def test_fused_product_is_not_used_for_another_input() -> None:
     bank = random_bank("bert")
-    query, *others = next((first, *rest) for first, rest in bank.route.readers.items())
+    query, *others = next((first, *rest) for first, rest in bank.route.same_input_layers.items())
     x, other = torch.randn(2, 4, query.base.in_features), torch.randn(2, 4, query.base.in_features)
     bank.set_gates(GATES)
     with torch.no_grad():
@@ -81,52 +83,52 @@ def test_a_reader_given_another_input_makes_its_own_product() -> None:
         torch.testing.assert_close(others[0](other), expected)
 
 
-def test_adding_in_place_equals_adding_with_gradients() -> None:
-    layer, _ = lone_layer()
+def test_in_place_sum_equals_sum_with_gradients() -> None:
+    layer, _ = random_layer()
     x = torch.randn(2, 5, 16)
     with torch.no_grad():
-        kept = x.clone()
-        still = layer(x)
+        original = x.clone()
+        in_place = layer(x)
         flat = layer(x.view(-1, 16))
-    torch.testing.assert_close(still, layer(x).detach())
-    torch.testing.assert_close(flat.view_as(still), still)
-    assert torch.equal(x, kept)
+    torch.testing.assert_close(in_place, layer(x).detach())
+    torch.testing.assert_close(flat.view_as(in_place), in_place)
+    assert torch.equal(x, original)
 
 
-def test_stacks_follow_the_weights() -> None:
-    layer, route = lone_layer()
+def test_stack_cache_follows_the_weights() -> None:
+    layer, route = random_layer()
     x = torch.randn(2, 5, 16)
     with torch.no_grad():
         before = layer(x)
         layer.lora_B["a"].mul_(2.0)
         after = layer(x)
-        layer._kept.clear()
+        layer._stack_cache.clear()
         torch.testing.assert_close(after, layer(x))
         assert not torch.allclose(before, after)
         route.set(GATES, {"a": 0, "b": 1}, ("b",), [layer])
-        alone = layer(x)
+        only_b = layer(x)
     expected = layer.base(x) + GATES[:, 1, None, None] * 2.0 * (x @ layer.lora_A["b"].T @ layer.lora_B["b"].T)
-    torch.testing.assert_close(alone, expected.detach())
+    torch.testing.assert_close(only_b, expected.detach())
 
 
-def test_half_precision_sums_experts_before_it_rounds() -> None:
-    layer, _ = lone_layer(torch.bfloat16)
-    exact, _ = lone_layer()
+def test_half_precision_rounds_after_summing_experts() -> None:
+    layer, _ = random_layer(torch.bfloat16)
+    exact, _ = random_layer()
     x = torch.randn(2, 5, 16).bfloat16()
     with torch.no_grad():
         exact.base.weight.copy_(layer.base.weight)
         exact.base.bias.copy_(layer.base.bias)
-        wanted = exact(x.float())
-        torch.testing.assert_close(layer(x).float(), wanted, atol=0.1, rtol=0.02)
+        expected = exact(x.float())
+        torch.testing.assert_close(layer(x).float(), expected, atol=0.1, rtol=0.02)
 
 
-def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+def test_fast_dropout_zeroes_a_fraction_and_preserves_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.ones(301, 333)
-    for share in (0.05, 0.5):
-        out = fast_dropout(x, share)
-        assert abs(float((out == 0).double().mean()) - share) < 0.005
-        torch.testing.assert_close(out.unique(), torch.tensor([0.0, 1 / (1 - share)]))
+    for p in (0.05, 0.5):
+        out = fast_dropout(x, p)
+        assert abs(float((out == 0).double().mean()) - p) < 0.005
+        torch.testing.assert_close(out.unique(), torch.tensor([0.0, 1 / (1 - p)]))
         assert abs(float(out.mean()) - 1.0) < 0.02
     assert not torch.equal(fast_dropout(x, 0.5), fast_dropout(x, 0.5))
     assert torch.equal(fast_dropout(x, 0.0), x)

@@ -1,42 +1,43 @@
-"""Claims about low-rank updates: what is padded, added, spread or scaled otherwise is the same update."""
+"""Tests of `experts.lora_delta`: padding and rescaling do not change an update, and sums are exact."""
 
 import torch
 from torch import Tensor
 
-from experts.lora_delta import LowRankUpdate, uniform_update, sum_updates
+from experts.lora_delta import LowRankUpdate, sum_updates, uniform_update
 
 
-def some(rank: int, scaling: float, names: str = "ab", seed: int = 0) -> LowRankUpdate:
+def random_update(rank: int, scaling: float, names: str = "ab", seed: int = 0) -> LowRankUpdate:
     torch.manual_seed(seed)
     return LowRankUpdate(rank, scaling, {name: (torch.randn(rank, 6), torch.randn(4, rank)) for name in names})
 
 
-def whole(update: LowRankUpdate, name: str) -> Tensor:
+def dense(update: LowRankUpdate, name: str) -> Tensor:
+    """Return a layer's update as a matrix (D_out, D_in)."""
     a, b = update.layers[name]
     return update.scaling * b @ a
 
 
-def test_padding_spreading_and_scaling_leave_the_update_as_it_is() -> None:
-    update = some(3, 2.0)
+def test_padding_and_rescaling_do_not_change_an_update() -> None:
+    update = random_update(3, 2.0)
     for other in (update.padded_to(5), update.with_unit_scaling(), update.with_zero_layers({"a": (6, 4), "c": (6, 4)})):
         for name in "ab":
-            torch.testing.assert_close(whole(other, name), whole(update, name))
+            torch.testing.assert_close(dense(other, name), dense(update, name))
     assert update.padded_to(5).rank == 5
-    assert not whole(update.with_zero_layers({"c": (6, 4)}), "c").any()
+    assert not dense(update.with_zero_layers({"c": (6, 4)}), "c").any()
 
 
-def test_layers_of_unlike_rank_and_scaling_become_one_rank_and_one_scaling() -> None:
-    one, two = some(3, 2.0, "a"), some(1, 0.5, "b")
-    both = uniform_update({"a": (*one.layers["a"], 2.0), "b": (*two.layers["b"], 0.5)})
-    assert (both.rank, both.scaling) == (3, 1.0)
-    torch.testing.assert_close(whole(both, "a"), whole(one, "a"))
-    torch.testing.assert_close(whole(both, "b"), whole(two, "b"))
+def test_uniform_update_has_one_rank_and_one_scaling() -> None:
+    first, second = random_update(3, 2.0, "a"), random_update(1, 0.5, "b")
+    combined = uniform_update({"a": (*first.layers["a"], 2.0), "b": (*second.layers["b"], 0.5)})
+    assert (combined.rank, combined.scaling) == (3, 1.0)
+    torch.testing.assert_close(dense(combined, "a"), dense(first, "a"))
+    torch.testing.assert_close(dense(combined, "b"), dense(second, "b"))
 
 
-def test_a_sum_is_the_sum_where_both_touch_and_the_one_where_one_does() -> None:
-    one, two = some(3, 2.0, "ab"), some(2, 0.5, "bc", seed=1)
-    both = sum_updates([one, two])
-    assert both.rank == 5
-    torch.testing.assert_close(whole(both, "a"), whole(one, "a"))
-    torch.testing.assert_close(whole(both, "b"), whole(one, "b") + whole(two, "b"))
-    torch.testing.assert_close(whole(both, "c"), whole(two, "c"))
+def test_sum_of_updates_with_different_layers() -> None:
+    first, second = random_update(3, 2.0, "ab"), random_update(2, 0.5, "bc", seed=1)
+    combined = sum_updates([first, second])
+    assert combined.rank == 5
+    torch.testing.assert_close(dense(combined, "a"), dense(first, "a"))
+    torch.testing.assert_close(dense(combined, "b"), dense(first, "b") + dense(second, "b"))
+    torch.testing.assert_close(dense(combined, "c"), dense(second, "c"))

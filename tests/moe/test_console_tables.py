@@ -1,4 +1,4 @@
-"""Claims about tables: at any width every figure stays in one piece, and nothing is left out."""
+"""Tests for terminal tables: no number is broken or dropped at any terminal width."""
 
 import io
 import re
@@ -48,47 +48,47 @@ VIEWS: dict[str, RenderableType] = {
     "compare": comparison_view(COMPARISON),
     "infer": answers_table([ANSWER], "answers"),
 }
-FIGURE = re.compile(r"[-+±]?\d*\.\d+(?:–\d\.\d+)?%?")
+NUMBER = re.compile(r"[-+±]?\d*\.\d+(?:–\d\.\d+)?%?")
 
 
-def drawn(view: RenderableType, width: int, **how: Any) -> str:
-    """What a terminal of this width shows."""
+def render(view: RenderableType, width: int, **options: Any) -> str:
+    """Output of a view on a terminal of this width."""
     stream = io.StringIO()
-    Console(file=stream, width=width, **how).print(view)
+    Console(file=stream, width=width, **options).print(view)
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
-def test_every_figure_stays_in_one_piece(name: str, width: int) -> None:
-    wide, narrow = (sorted(set(FIGURE.findall(drawn(VIEWS[name], one)))) for one in (200, width))
+def test_table_never_breaks_a_number(name: str, width: int) -> None:
+    wide, narrow = (sorted(set(NUMBER.findall(render(VIEWS[name], columns)))) for columns in (200, width))
     assert narrow == wide
-    assert "…" not in drawn(VIEWS[name], width)
-    assert all(len(line) <= width for line in drawn(VIEWS[name], width).splitlines())
+    assert "…" not in render(VIEWS[name], width)
+    assert all(len(line) <= width for line in render(VIEWS[name], width).splitlines())
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "listed"), [("infer", 80, False), ("infer", 60, True), ("compare", 60, True)]
+    ("name", "width", "as_list"), [("infer", 80, False), ("infer", 60, True), ("compare", 60, True)]
 )
-def test_what_is_too_wide_becomes_a_list(name: str, width: int, listed: bool) -> None:
-    assert ("┃" not in drawn(VIEWS[name], width)) == listed
+def test_table_that_is_too_wide_becomes_a_list(name: str, width: int, as_list: bool) -> None:
+    assert ("┃" not in render(VIEWS[name], width)) == as_list
 
 
-def test_in_a_list_an_empty_first_cell_means_the_one_above_and_empty_ones_are_left_out() -> None:
+def test_list_repeats_an_empty_first_cell_and_drops_other_empty_cells() -> None:
     table = Table(title="three")
     for name in ("task", "a long\nname", "a figure"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("news", Text("first"), "0.1234567890")
     table.add_row("", "", "0.2345678901")
-    lines = [line.split() for line in drawn(table, 30).splitlines()]
+    lines = [line.split() for line in render(table, 30).splitlines()]
     assert lines.count(["task", "news"]) == 2
     assert [line for line in lines if line[:2] == ["a", "long"]] == [["a", "long", "name", "first"]]
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_no_colour_is_drawn_where_none_is_wanted(variable: str, value: str) -> None:
+def test_colours_are_off_with_no_color_or_a_dumb_terminal(variable: str, value: str) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*(?:3[0-9]|4[0-9]|9[0-7])m")
     coloured = {"TERM": "xterm-256color"}
-    assert colour.search(drawn(VIEWS["infer"], 120, force_terminal=True, _environ=coloured))
-    plain = drawn(VIEWS["infer"], 120, force_terminal=True, _environ=coloured | {variable: value})
+    assert colour.search(render(VIEWS["infer"], 120, force_terminal=True, _environ=coloured))
+    plain = render(VIEWS["infer"], 120, force_terminal=True, _environ=coloured | {variable: value})
     assert not colour.search(plain)

@@ -89,7 +89,7 @@ def test_processes_stop_together_and_go_on_as_if_nothing_had_happened(tmp_path: 
             assert torch.equal(stopped[key], tensor)
     begun = classifier(tmp_path / "begun", cut(4, 1))
     assert not begun.expert_folder("news").exists()
-    with pytest.raises(Fault, match="2 processes, as wrote the checkpoint"):
+    with pytest.raises(Fault, match="2 processes, the number that wrote the checkpoint"):
         train_domain(begun, "news", resume=True)
 
 

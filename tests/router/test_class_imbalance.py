@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.class_imbalance import class_statistics, effective_number_weights, imbalance_loss, unnormalized_imbalance_loss, row_losses
+from router.class_imbalance import (
+    class_statistics,
+    effective_number_weights,
+    imbalance_loss,
+    unnormalized_imbalance_loss,
+    row_losses,
+)
 
 PER_ROW = torch.tensor([1.0, 2.0, 3.0, 6.0])
 LABELS = torch.tensor([0, 0, 0, 2])  # class 1 is absent

@@ -128,7 +128,10 @@ def test_norm_at_parameters_is_taken_over_all_of_them_from_any_iterable() -> Non
 
 def test_a_loss_that_does_not_reach_the_place_has_norm_zero() -> None:
     h, elsewhere = torch.ones(2, 2, requires_grad=True), scalar(1.0)
-    assert [n.item() for n in gradient_norms({"a": elsewhere * 2, "b": torch.tensor(1.0)}, h, {}).values()] == [0.0, 0.0]
+    assert [n.item() for n in gradient_norms({"a": elsewhere * 2, "b": torch.tensor(1.0)}, h, {}).values()] == [
+        0.0,
+        0.0,
+    ]
 
 
 def test_norms_measured_elsewhere_take_the_place_of_at() -> None:

@@ -232,7 +232,11 @@ def test_a_gate_without_queries_has_no_more_weights_than_before() -> None:
 
 
 def pinned(gates: list[float], dense: list[float], allowed: list[bool]) -> list[float]:
-    return restrict_gates(GateOutput(torch.tensor([gates]), torch.tensor([dense])), torch.tensor([allowed])).gates[0].tolist()
+    return (
+        restrict_gates(GateOutput(torch.tensor([gates]), torch.tensor([dense])), torch.tensor([allowed]))
+        .gates[0]
+        .tolist()
+    )
 
 
 def test_a_pin_keeps_the_allowed_experts_in_proportion() -> None:

@@ -61,7 +61,9 @@ def test_before_the_first_text_nothing_is_nan_and_nobody_has_collapsed() -> None
     usage = Usage(("a", "b"), ("d",))
     assert usage.collapsed_experts() == ()
     assert usage.by_domain() == {}
-    assert all(math.isfinite(value) for value in (*usage.share().values(), usage.mean_entropy(), usage.domain_accuracy()))
+    assert all(
+        math.isfinite(value) for value in (*usage.share().values(), usage.mean_entropy(), usage.domain_accuracy())
+    )
 
 
 def test_gates_are_counted_without_their_graph_and_in_any_precision() -> None:

@@ -1,15 +1,15 @@
-"""Claims about answers: their wrapping comes off, the text inside is left alone, and what is unfit is told why."""
+"""Response filters: wrapping is stripped, the text inside stays, and unusable texts are rejected with a reason."""
 
 import pytest
 
 from moe.augment.filters import clean_response, main_script, rejection_reason, strip_thinking
 
-SOURCE = "Profit at the bank rose on strong trading, the chief executive said"
+SOURCE = "Profit at the bank rose on strong trading, the chief executive noted"
 GOOD = "The bank earned more as trading was strong, according to its chief executive"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         GOOD,
         f"  {GOOD}\n",
@@ -31,8 +31,8 @@ GOOD = "The bank earned more as trading was strong, according to its chief execu
         f"改写后:{GOOD}",
     ],
 )
-def test_all_that_is_wrapped_around_the_text_comes_off(answer: str) -> None:
-    assert clean_response(answer, SOURCE) == GOOD
+def test_clean_response_strips_wrapping(response: str) -> None:
+    assert clean_response(response, SOURCE) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,15 @@ def test_all_that_is_wrapped_around_the_text_comes_off(answer: str) -> None:
         "Text messages: banks fined over them",
     ],
 )
-def test_a_text_that_only_looks_wrapped_is_left_alone(text: str) -> None:
+def test_clean_response_leaves_text_that_only_looks_wrapped(text: str) -> None:
     assert clean_response(text, SOURCE) == text
 
 
-def test_quotes_stay_where_the_source_has_them() -> None:
+def test_clean_response_leaves_quotes_that_the_source_has() -> None:
     assert clean_response('"we sold more"', '"sales have risen"') == '"we sold more"'
 
 
-def test_thoughts_that_never_end_leave_nothing() -> None:
+def test_strip_thinking_removes_thinking_that_never_ends() -> None:
     assert strip_thinking("<think>I could say that") == ""
 
 
@@ -70,10 +70,10 @@ def test_thoughts_that_never_end_leave_nothing() -> None:
         (SOURCE * 4, SOURCE, "much longer than its source"),
         ("OK", SOURCE, "much shorter than its source"),
         (f"{GOOD}\n\nNote: I kept the tone.", SOURCE, "several lines"),
-        ("银行利润因交易强劲而上升,首席执行官表示", SOURCE, "other script"),
-        ("Прибыль банка выросла благодаря торговле, сказал директор", SOURCE, "other script"),
+        ("银行利润因交易强劲而上升,首席执行官表示", SOURCE, "different script"),
+        ("Прибыль банка выросла благодаря торговле, сказал директор", SOURCE, "different script"),
         (
-            "The bank earned 12 percent more on strong trading, its chief said",
+            "The bank earned 12 percent more on strong trading, its chief noted",
             SOURCE,
             "a figure that is not in the source",
         ),
@@ -81,7 +81,7 @@ def test_thoughts_that_never_end_leave_nothing() -> None:
         (SOURCE.upper() + "!", SOURCE, "same as its source"),
     ],
 )
-def test_an_answer_is_held_against_its_source(text: str, source: str, reason: str | None) -> None:
+def test_rejection_reason_compares_with_the_source(text: str, source: str, reason: str | None) -> None:
     assert rejection_reason(text, source, 0.85) == reason
 
 
@@ -94,13 +94,13 @@ def test_an_answer_is_held_against_its_source(text: str, source: str, reason: st
         ("首季净利润增长,股价走高,市场情绪良好", "一季度净利上升,股价上涨,市场乐观"),
     ],
 )
-def test_a_fair_variant_is_kept(text: str, source: str) -> None:
+def test_rejection_reason_accepts_good_variants(text: str, source: str) -> None:
     assert rejection_reason(text, source, 0.85) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "script"),
     [("profit rose", "LATIN"), ("利润上升 A", "CJK"), ("прибыль", "CYRILLIC"), ("12 % 🚀", ""), ("オプション", "CJK")],
 )
-def test_the_script_is_that_of_most_letters(text: str, found: str) -> None:
-    assert main_script(text) == found
+def test_main_script_is_that_of_most_letters(text: str, script: str) -> None:
+    assert main_script(text) == script

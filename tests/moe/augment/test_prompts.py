@@ -1,4 +1,4 @@
-"""Claims about questions to a language model: a text is data, whatever it says."""
+"""Augmentation prompts: a text is data, whatever it contains."""
 
 import re
 
@@ -18,18 +18,19 @@ from moe.augment.prompts import build_messages
         "利好",
     ],
 )
-def test_a_text_stands_whole_between_marks_that_it_does_not_hold(text: str, origin: str) -> None:
+def test_build_messages_puts_the_text_between_marks_that_it_does_not_contain(text: str, origin: str) -> None:
     system, user = build_messages(text, origin)  # type: ignore[arg-type]
-    found = re.fullmatch(r"<(text-[0-9a-f]{12})>\n(.*)\n</\1>", user["content"], re.S)
-    assert found
-    assert found[2] == text
-    assert found[1] not in text
-    assert found[1] in system["content"]
+    match = re.fullmatch(r"<(text-[0-9a-f]{12})>\n(.*)\n</\1>", user["content"], re.S)
+    assert match
+    assert match[2] == text
+    assert match[1] not in text
+    assert match[1] in system["content"]
     assert text not in system["content"]
     assert [system["role"], user["role"]] == ["system", "user"]
 
 
-def test_the_two_kinds_ask_for_different_things() -> None:
-    synonym, paraphrase = (build_messages("profit rose", one)[0]["content"] for one in ("synonym", "paraphrase"))
+def test_build_messages_differs_between_synonym_and_paraphrase() -> None:
+    synonym = build_messages("profit rose", "synonym")[0]["content"]
+    paraphrase = build_messages("profit rose", "paraphrase")[0]["content"]
     assert "synonyms" in synonym
     assert "synonyms" not in paraphrase

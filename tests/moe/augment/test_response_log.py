@@ -1,4 +1,4 @@
-"""Claims about the log of answers: what was added is there, whatever a crash left at its end."""
+"""Response log: added responses are read back, whatever a crash left at the end of the file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from experts.errors import Fault
 from moe.augment.response_log import LoggedResponse, open_log, read_log
 
 
-def test_answers_come_back_by_their_key_the_last_one_first(tmp_path: Path) -> None:
+def test_read_log_returns_the_last_response_of_each_key(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "answers.jsonl"
     with open_log(path) as log:
         log.add("a", LoggedResponse("one", False))
@@ -18,23 +18,23 @@ def test_answers_come_back_by_their_key_the_last_one_first(tmp_path: Path) -> No
     assert read_log(path) == {"a": LoggedResponse("two", False), "b": LoggedResponse("利好 \ud800", True)}
 
 
-@pytest.mark.parametrize("torn", ['{"key": "b", "te', "[1]\n", '{"key": "b"}', "null", "\n\n"])
-def test_a_torn_line_costs_itself_alone(torn: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ['{"key": "b", "te', "[1]\n", '{"key": "b"}', "null", "\n\n"])
+def test_read_log_ignores_only_the_incomplete_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with open_log(path) as log:
         log.add("a", LoggedResponse("one", False))
     with path.open("a") as stream:
-        stream.write(torn)
+        stream.write(line)
     with open_log(path) as log:
         log.add("c", LoggedResponse("three", False))
     assert read_log(path) == {"a": LoggedResponse("one", False), "c": LoggedResponse("three", False)}
 
 
-def test_no_log_is_no_answer(tmp_path: Path) -> None:
+def test_read_log_without_a_file_is_empty(tmp_path: Path) -> None:
     assert read_log(tmp_path / "none.jsonl") == {}
 
 
-def test_a_log_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+def test_open_log_refuses_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").mkdir()
     with pytest.raises(Fault, match="can be written"), open_log(tmp_path / "answers.jsonl"):
         pass

@@ -81,7 +81,7 @@ def test_a_dry_run_of_augmentation_asks_nobody(desk: CommandLine) -> None:
         (("evaluate", *WORDS, "--data", "none.jsonl", "--tasks", "fpb"), "nothing there"),
         (("augment", "--all", *WORDS, "--local", "nowhere"), "a language model's folder at nowhere"),
         (("augment", "--all", *WORDS), "--base-url"),
-        (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.ask=fbp"), "words around {text}"),
+        (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.ask=fbp"), "template that contains {text}"),
         (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.ask=null"), "give it `ask`"),
         (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.file=none.csv"), "no file at"),
     ],

@@ -84,7 +84,7 @@ def test_words_of_one_s_own_around_the_text_are_a_template() -> None:
 
 
 def test_an_unknown_template_without_a_place_for_the_text_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"fpb.*words around \{text\}"):
+    with pytest.raises(ValidationError, match=r"fpb.*template that contains \{text\}"):
         TaskSettings(ask="fbp")
 
 

@@ -24,7 +24,7 @@ def brute(confidence: np.ndarray, right: np.ndarray, wanted: float, least: int) 
 @settings(max_examples=200, deadline=None)
 def test_no_threshold_keeps_more_rows_at_the_wanted_accuracy(drawn: list[tuple[float, bool]], wanted: float) -> None:
     confidence, right = (np.array([one[i] for one in drawn], dtype=float) for i in (0, 1))
-    found = find_point(risk_coverage_curve(confidence, right, least=3), wanted)
+    found = find_point(risk_coverage_curve(confidence, right, min_rows=3), wanted)
     assert (found.rows if found else None) == brute(confidence, right, wanted, 3)
     if found:
         mask = confidence >= found.threshold

@@ -33,7 +33,7 @@ def test_both_codes_give_the_same_states_and_gradients(family: str) -> None:
             model.zero_grad()
             states = backbone_states(model, ids, **inputs)[mask.bool()]  # (N, D)
             (states * upstream).sum().backward()
-            found.append((states, model.get_input_embeddings().weight.grad))
+            found.append((states.detach(), model.get_input_embeddings().weight.grad))
         for one, other in zip(*found, strict=True):
             size = float(one.abs().max())
             assert size > 0.01

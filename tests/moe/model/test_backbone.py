@@ -43,7 +43,7 @@ def test_a_backbone_that_is_not_there_is_one_sentence(name: str) -> None:
 
 def test_a_model_of_pictures_too_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
-    for read in (read_config, load_backbone):
+    for read in (read_backbone_config, load_backbone):
         with pytest.raises(Fault, match=r"model of text alone.*found Gemma3Config"):
             read(BackboneSettings(name=str(tmp_path)))
 

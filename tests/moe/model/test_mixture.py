@@ -131,7 +131,7 @@ def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
     seen: list[float] = []
     loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
     loss(out, batch).backward()
-    loss.settle()
+    loss.finish_step()
     assert seen[-1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -141,7 +141,7 @@ def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_w
     set_trainable(model, JOINT, None)
     batch = batch_of(model, work)
     settings = LossSettings(measured="parameters", classes="cross_entropy")
-    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, shared=LossContext.of(model))
+    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, context=LossContext.of(model))
     out = model(**batch)
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     expected = {}

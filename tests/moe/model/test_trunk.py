@@ -69,7 +69,7 @@ def test_given_states_are_what_the_rest_reads_and_the_trunk_does_not_run(family:
 
 def test_hard_answers_in_two_phases_equal_those_in_one(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
-    predictor = Predictor(model, "{text}", 16, "hard", tokens=24)
+    predictor = Predictor(model, "{text}", 16, "hard", batch_tokens=24)
     with torch.no_grad():
         one = model(*tokens(model), hard=True)
     two = predictor.score(TEXTS)

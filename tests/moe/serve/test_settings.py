@@ -1,13 +1,12 @@
 """Claims about settings and keys: what is wrong is told, no door stands open, and only a key's owner is known by it."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from experts.errors import Fault
 from moe.serve.auth import find_key_owner, generate_key, hash_key
-from moe.serve.settings import ServeSettings, check_keys_required, check_serve_packages, is_loopback, read_settings
+from moe.serve.settings import ServeSettings, check_keys_required, is_loopback, read_settings
 
 
 def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) -> None:
@@ -47,9 +46,3 @@ def test_a_key_is_known_by_its_hash_and_no_other_is() -> None:
         assert find_key_owner(other, keys) is None
     assert hash_key(mine["key"]) == mine["sha256"]
     assert mine["key"] != yours["key"]
-
-
-def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Fault, match=r"no fastapi, uvicorn, prometheus_client.*finmoe\[serve\]"):
-        check_serve_packages()

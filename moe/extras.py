@@ -1,0 +1,52 @@
+"""Optional packages: the extra that installs each one, and the fault if it is missing."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from experts.errors import Fault
+
+Extra = Literal["augment", "balance", "explain", "export", "report", "serve", "sweep", "tensorboard"]
+PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "augment": ("openai",),
+    "balance": ("torchjd",),
+    "explain": ("captum",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "report": ("matplotlib", "jinja2"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
+    "sweep": ("optuna", "matplotlib"),
+    "tensorboard": ("tensorboard",),
+}
+"""The packages of each extra, by the names that Python imports."""
+
+
+def require(module: str, extra: Extra) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: dotted name, such as `matplotlib.figure`.
+        extra: the extra of `finmoe` that installs the package.
+
+    Raises:
+        Fault: if the package is not installed; names the extra to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise missing_extra(extra, [module.split(".")[0]]) from error
+
+
+def check_extra(extra: Extra) -> None:
+    """Check that the packages of an extra are installed, without importing them: before long work needs them at its end.
+
+    Raises:
+        Fault: if one is missing; names the extra to install.
+    """
+    if missing := [package for package in PACKAGES[extra] if find_spec(package) is None]:
+        raise missing_extra(extra, missing)
+
+
+def missing_extra(extra: Extra, packages: list[str]) -> Fault:
+    """Return the fault for missing packages of an extra."""
+    noun = "package" if len(packages) == 1 else "packages"
+    return Fault(f"the {noun} {', '.join(packages)}", "not installed", f"run: pip install 'finmoe[{extra}]'")
