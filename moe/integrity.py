@@ -216,11 +216,11 @@ def _key_prefix(weights: Iterable[str], layers: Iterable[str]) -> str:
 
 def _backbone(expected: BackboneId, settings: BackboneSettings) -> Iterator[Fault | Remark]:
     try:
-        found = identify_backbone(settings)
+        actual = identify_backbone(settings)
     except Fault:
         yield Remark(f"the backbone {expected.name!r} is not on this machine: its hash was not compared")
         return
     try:
-        check_same_backbone(expected, found, "these experts")
+        check_same_backbone(expected, actual, "these experts")
     except Fault as fault:
         yield fault

@@ -164,21 +164,21 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
         ) from error
 
 
-def check_same_backbone(expected: BackboneId, found: BackboneId, what: str) -> None:
+def check_same_backbone(expected: BackboneId, actual: BackboneId, what: str) -> None:
     """Check that weights were trained on this backbone.
 
     Args:
         expected: the backbone that they were trained on.
-        found: the backbone at hand.
+        actual: the backbone at hand.
         what: name of the weights in the message.
 
     Raises:
         Fault: if the hashes of the two backbones differ.
     """
-    if expected.sha256 != found.sha256:
+    if expected.sha256 != actual.sha256:
         raise Fault(
             f"the backbone {expected.name!r} with weights {expected.sha256[:12]}… for {what}",
-            f"{found.name!r} with weights {found.sha256[:12]}…",
+            f"{actual.name!r} with weights {actual.sha256[:12]}…",
             "use the backbone it was trained on, or train it again on this one",
         )
 

@@ -63,14 +63,14 @@ def check_same_labels(domain: Domain, tasks: Mapping[str, Sequence[str]], source
     Raises:
         Fault: if they differ.
     """
-    expected, found = (
+    own, other = (
         "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(labels_by_task.items())) or "no task"
         for labels_by_task in (domain.tasks, tasks)
     )
-    if expected != found:
+    if own != other:
         raise Fault(
-            f"the tasks and labels of {domain.name} as in the mixture ({expected}), in {source}",
-            found,
+            f"the tasks and labels of {domain.name} as in the mixture ({own}), in {source}",
+            other,
             "train the expert on these labels, or merge all experts again",
         )
 

@@ -176,7 +176,7 @@ def _trained_heads(before: StoredMixture, after: StoredMixture, per_expert: bool
     Args:
         per_expert: whether the mixture has one set of heads per expert.
     """
-    space = LabelSpace.of(list(before.domains.values()))
+    space = LabelSpace.from_domains(list(before.domains.values()))
     tensors = load_tensors(before.folder / HEADS)
 
     def existing(prefix: str) -> TrainedHeads:

@@ -139,7 +139,7 @@ class Mixture(nn.Module):
         router_mask: Tensor | None = None,
         **_: Any,
     ) -> MixtureOutput:
-        """Run one pass over token ids (B, T).
+        """Run the model on token ids (B, T).
 
         Args:
             attention_mask: (B, T), 0 at padding; or, for several documents a row, (B, 1, T, T) bool, or None if

@@ -38,7 +38,7 @@ class Trajectory:
 
     @property
     def names(self) -> list[str]:
-        """Names of all logged values: those of `FIRST_COLUMNS`, others in order of appearance, those of `LAST_COLUMNS`."""
+        """Names of all logged values: `FIRST_COLUMNS`, then others in order of appearance, then `LAST_COLUMNS`."""
         logged = dict.fromkeys(name for row in self.rows for name in row)
         middle = [name for name in logged if name not in FIRST_COLUMNS + LAST_COLUMNS]
         return [
