@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from predictions import by_domain, of_seeds, over_domains, points
 from rich.console import Console
 from rich.table import Table
-from said import by_domain, of_seeds, over_domains, points
 
 from experts.domain import LabelSpace
 from moe.bootstrap import TaskPredictions
@@ -27,7 +27,7 @@ from moe.evaluation.evaluate import evaluate
 from moe.evaluation.metrics import classification, regression
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.steps import train_stage, train_domain
+from moe.training.steps import train_domain, train_stage
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDS = 5

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from moe.config.run import load_run
 from moe.drift.drift import MEASURES, UNLIKE, compare_features
-from moe.drift.fit import fit_reference, extract_features
-from moe.drift.reference import Reference, DriftFeatures, read_reference
+from moe.drift.fit import extract_features, fit_reference
+from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.runs.workspace import Workspace

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from inference import inference, pipelines
-from pairs import Ratio, machine, show, texts
+from paired_timing import Ratio, machine, show, texts
 from rich.console import Console
 from rich.table import Table
-from streams import growth, workers
+from throughput import growth, workers
 from training import training
 
 PARTS = ("inference", "pipeline", "training", "growth", "workers")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from predictions import Found, answers, by_domain, every, keep, over_domains, points, read
 from quality import CONFIG, alone, asked
 from rich.console import Console
 from rich.table import Table
-from said import Found, answers, by_domain, every, keep, over_domains, points, read
 
 from experts.domain import LabelSpace
 from moe.bootstrap import TaskPredictions, bootstrap_differences, bootstrap_intervals
@@ -21,7 +21,7 @@ from moe.config.run import load_run
 from moe.config.stages import MERGED, WARMUP
 from moe.membership.update import UpdateTarget, add
 from moe.runs.workspace import Workspace
-from moe.training.steps import train_stage, merge_experts, train_domain, train_shared
+from moe.training.steps import merge_experts, train_domain, train_shared, train_stage
 
 OLD, NEW, OWN, TOGETHER = "mixture without it", "the same, it has joined", "its own expert", "all trained together"
 

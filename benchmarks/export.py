@@ -14,11 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from pairs import Batch, compare, described, texts
+from paired_timing import Batch, compare, described, texts
 
 from moe.data.sampler import batch_by_tokens
 from moe.export.inference_spec import build_inference_spec
-from moe.export.onnx import ONNX_FILE, OPENVINO_FILE, MixtureGraph, load_openvino_model, convert_to_openvino, load_onnx_session, write_onnx
+from moe.export.onnx import (
+    ONNX_FILE,
+    OPENVINO_FILE,
+    MixtureGraph,
+    convert_to_openvino,
+    load_onnx_session,
+    load_openvino_model,
+    write_onnx,
+)
 from moe.export.selection import ExportSource, load_export_source
 from moe.model.backbone import BackboneSettings
 

@@ -27,7 +27,7 @@ from moe.model.backbone import has_fast_bfloat16
 from moe.model.backbone_ops import AttentionSwitch
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.stage import count_labels
 
 NAME = "shared"

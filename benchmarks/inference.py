@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pairs import Batch, Ratio, batches, compare, floor, mixture, peft_config, through
+from paired_timing import Batch, Ratio, batches, compare, floor, mixture, peft_config, through
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, pipeline
 

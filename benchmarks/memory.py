@@ -12,16 +12,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from pairs import mixture, timed
+from paired_timing import mixture, timed
 
 from moe.config.run import load_run
 from moe.config.stages import JOINT
 from moe.data.collator import Batch, model_inputs
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
 from moe.model.mixture import MixtureOutput
-from moe.profiling import Cost, resident_mib, measure_cost
+from moe.profiling import Cost, measure_cost, resident_mib
 from moe.training.gradient_cache import BackwardPass
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.trainer import set_trainable
 
 WAYS = {"whole": (1, False), "4 micro-batches": (4, False), "layers again": (1, True), "both": (4, True)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairs import texts
+from paired_timing import texts
 from rich.console import Console
 from rich.table import Table
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from finetune import fine_tuned, frozen
-from said import Found, Said, keep, read, show, show_tasks
+from predictions import Found, Said, keep, read, show, show_tasks
 from sklearn.pipeline import Pipeline
 
 from experts.atomic_io import read_json

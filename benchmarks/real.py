@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals
+from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run

@@ -24,7 +24,7 @@ from moe.config.stages import INSTRUCT, MERGED
 from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexity
 from moe.inference.loading import load_language_model
 from moe.model.mixture import Mixture
-from moe.qa.evaluate import EvalSettings, qa_predictions_by_task, answer_questions, load_run_questions
+from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task
 from moe.qa.scoring import ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pairs import Batch, described, machine, through, timed
+from paired_timing import Batch, described, machine, through, timed
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel

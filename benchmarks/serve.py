@@ -25,7 +25,7 @@ import aiohttp
 import httpx
 import numpy as np
 import torch
-from pairs import machine, texts
+from paired_timing import machine, texts
 from rich.console import Console
 from rich.table import Table
 

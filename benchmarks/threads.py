@@ -42,7 +42,7 @@ def one() -> None:
     from moe.config.run import load_run
     from moe.config.stages import EXPERT
     from moe.training.objective import Objective
-    from moe.training.trainer import set_trainable, parameter_groups
+    from moe.training.trainer import parameter_groups, set_trainable
 
     run = load_run()
     model = build_expert_model(run, "news", build_adapter, True, seed=13)

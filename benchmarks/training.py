@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from pairs import Batch, Ratio, batches, compare, mixture, peft_config
+from paired_timing import Batch, Ratio, batches, compare, mixture, peft_config
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from moe.config.stages import JOINT, WARMUP, Stage
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.backbone_ops import AttentionSwitch
 from moe.model.mixture import Mixture, MixtureOutput
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 

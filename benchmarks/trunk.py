@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from chart import FLOOR, OURS, WANTED
-from pairs import Ratio, batches, compare, mixture, texts, through
-from pairs import show as show_ratios
+from paired_timing import Ratio, batches, compare, mixture, texts, through
+from paired_timing import show as show_ratios
 from real import Book, judged_alone, options, read, show
 from rich.console import Console
 from rich.table import Table

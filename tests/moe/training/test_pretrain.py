@@ -83,9 +83,9 @@ def test_only_the_experts_of_a_role_are_trained_and_no_backbone_weight_changes(t
 def test_general_text_is_mixed_in_by_its_share(tmp_path: Path) -> None:
     work = make(tmp_path, language={"mix": 0.25})
     from experts.adapter import build_adapter
-    from moe.checkpoints.expert import expert_model
+    from moe.checkpoints.expert import build_expert_model
 
-    rows = LMCorpora(work, expert_model(work.run, "news", build_adapter, False, 0)).packed_data(["news"]).rows
+    rows = LMCorpora(work, build_expert_model(work.run, "news", build_adapter, False, 0)).packed_data(["news"]).rows
     domains = list(rows["domain"])
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 

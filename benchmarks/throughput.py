@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import Ratio, described, mixture
+from paired_timing import Ratio, described, mixture
 
 from moe.checkpoints.mixture import write_mixture
 from moe.inference.loading import ModelLoader
-from moe.inference.multiprocess import predict_in_processes, available_cores
+from moe.inference.multiprocess import available_cores, predict_in_processes
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 from moe.model.backbone import BackboneSettings

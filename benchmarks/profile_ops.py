@@ -1,6 +1,6 @@
 """Where the time goes: operators of the bare backbone, of the mixture, of PEFT's and of our training step.
 
-Run: `python benchmarks/where.py [--trunk M] [--dtype float32] [--texts FILE …] [--top N]`. In the mixture `aten::addmm`
+Run: `python benchmarks/profile_ops.py [--trunk M] [--dtype float32] [--texts FILE …] [--top N]`. In the mixture `aten::addmm`
 is the frozen layers, `aten::mm` the experts' A and `aten::addmm_` their B; in training the products of the way back
 are under `aten::mm`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from pairs import batches, mixture, texts, through
+from paired_timing import batches, mixture, texts, through
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile

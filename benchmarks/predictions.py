@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experts.domain import LabelSpace
-from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals
+from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals
 
 Said = dict[str, tuple[list[str], list[str]]]
 """By task: true labels, and those that were given."""
