@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experts.errors import Fault
 from moe.config.run import ConfigFault, RunSettings, load_run
-from moe.model.backbone import read_config
+from moe.model.backbone import read_backbone_config
 from moe.trackers import missing_trackers
 
 
@@ -70,7 +70,7 @@ def _corpus_errors(run: RunSettings) -> list[str]:
 
 def _backbone_errors(run: RunSettings) -> list[str]:
     try:
-        config = read_config(run.backbone)
+        config = read_backbone_config(run.backbone)
     except Fault as fault:
         return [f"backbone.name: {fault}"]
     depth = config.num_hidden_layers

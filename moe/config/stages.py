@@ -106,7 +106,7 @@ class StagesSettings(BaseModel):
     warmup: StageSettings = StageSettings(steps=500, evals=1)
     cache_trunk: bool = Field(
         False,
-        description="cache the trunk's hidden states of training rows on disk, so that stages need not run it; takes much disk space",
+        description="cache the trunk's states of training rows on disk, so that stages skip the trunk; takes much disk",
     )
     recompute: bool = Field(
         False, description="activation checkpointing: recompute layers in the backward pass; less memory, more time"
@@ -139,7 +139,7 @@ class LossSettings(BaseModel):
     inner: WeightingKind = Field("dao", description="how the class and polarity losses are weighted")
     measured: Literal["state", "parameters"] = Field(
         "state",
-        description="where the inner level measures gradients: pooled state, or experts' weights (as in the paper; slower)",
+        description="where the inner level measures gradients: pooled state, or experts' weights (the paper's; slower)",
     )
     outer: WeightingKind = Field("dao", description="how the sentiment, domain and balance losses are weighted")
     constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(

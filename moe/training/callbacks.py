@@ -65,9 +65,7 @@ class ProgressBarCallback(TrainerCallback):
         describe: formats the selection metric of an evaluation.
     """
 
-    def __init__(
-        self, meter: Meter, loss: Callable[[], float], describe: Callable[[Mapping[str, float]], str]
-    ) -> None:
+    def __init__(self, meter: Meter, loss: Callable[[], float], describe: Callable[[Mapping[str, float]], str]) -> None:
         self.meter, self.loss, self.describe = meter, loss, describe
 
     def on_step_end(

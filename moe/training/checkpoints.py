@@ -17,7 +17,7 @@ from experts.atomic_io import MANIFEST, check_manifest, read_json, write_json, w
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.training.fsdp import distribute_like
-from router.loss_weighting import restore_optimizer
+from router.loss_weighting import load_optimizer_state
 
 OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
 
@@ -97,7 +97,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer, schedule: LRS
     Raises:
         Fault: if a file is missing or broken.
     """
-    restore_optimizer(optimizer, load_tensors(folder / OPTIMIZER))
+    load_optimizer_state(optimizer, load_tensors(folder / OPTIMIZER))
     for parameter, moments in optimizer.state.items():
         moments |= {name: distribute_like(value, parameter) for name, value in moments.items()}
     schedule.load_state_dict(read_json(folder / SCHEDULE))

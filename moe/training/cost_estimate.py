@@ -159,7 +159,9 @@ def cost_view(figures: Mapping[str, Any]) -> RenderableType:
     for stage in figures["stages"]:
         table.add_row(*_cells(stage))
     peak = "" if figures["peak_mib"] is None else f", at most {figures['peak_mib']:,.0f} MiB"
-    lines = [Text(f"total {format_duration(figures['seconds'])}{peak}; early stopping (patience) may end a stage sooner")]
+    lines = [
+        Text(f"total {format_duration(figures['seconds'])}{peak}; early stopping (patience) may end a stage sooner")
+    ]
     if figures["cache_trunk"]:
         lines.append(Text("measured without the trunk's cache (stages.cache_trunk), with which steps are faster"))
     return Group(table, *lines)

@@ -46,9 +46,7 @@ def gather_experts(model: Mixture) -> None:
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gather sharded tensors; a collective call, which all processes must make."""
-    return {
-        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()
-    }
+    return {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
 
 
 def distribute_like(value: Tensor, part: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The corpora of a language model's run as training data: packed for pre-training, or one document a row for routing."""
+"""Corpora of a language model's run as training data: packed for pre-training, one document per row for routing."""
 
 import hashlib
 from collections.abc import Sequence

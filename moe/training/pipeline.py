@@ -1,7 +1,4 @@
-"""All steps of a run one after the other, and the table that sets the mixture beside its baselines.
-
-Each step can be called alone through `moe.training.steps`.
-"""
+"""All steps of a run in sequence, and the comparison of the mixture with its baselines."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,26 +27,27 @@ Figures = dict[str, dict[str, dict[str, Any]]]
 
 
 def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> dict[str, Any]:
-    """Train every expert, merge, train the router, and judge everything on the test rows.
+    """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
     Returns:
-        `figures` by model and task, `routing`, `example_predictions`, `verdict`, `folder`; also in `summary.json`.
+        `figures` by model and task, `best`, `routing`, `predictions`, `verdict`, `folder`; also written to
+        `summary.json`.
     """
     _train_experts(work, overwrite, resume)
-    info(verdict := _join(work, overwrite, resume))
-    return distributed.broadcast_from_main(lambda: _summary(work, verdict))
+    info(verdict := _merge_and_train_router(work, overwrite, resume))
+    return distributed.broadcast_from_main(lambda: _write_summary(work, verdict))
 
 
 def train_all(work: Workspace) -> Path:
-    """The same without the comparison, for rows that hold no test.
+    """Run all training steps without the comparison, which needs test rows.
 
     Returns:
-        the best mixture's folder; where there is one expert alone and so nothing to route, the expert's.
+        folder of the best mixture; if there is a single expert, and so nothing to route, the expert's folder.
     """
     experts = _train_experts(work)
     if len(experts) == 1:
         return experts[0]
-    _join(work)
+    _merge_and_train_router(work)
     return best_model(work.out)
 
 
@@ -59,50 +57,57 @@ def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = Fals
     return [folder for domain in work.run.domains for folder in train_domain(work, domain, overwrite, resume)]
 
 
-def _join(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
+def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
     if not (resume and (work.out / MERGED).is_dir()):
         merge_experts(work, overwrite=overwrite)
     return train_router(work, overwrite, resume)
 
 
-def _summary(work: Workspace, verdict: str) -> dict[str, Any]:
+def _write_summary(work: Workspace, verdict: str) -> dict[str, Any]:
     summary = compare_with_baselines(work) | {"verdict": verdict, "folder": str(work.out)}
     write_json(work.out / SUMMARY, summary)
     return summary
 
 
 def compare_with_baselines(work: Workspace) -> dict[str, Any]:
-    """The mixture beside its baselines on the test rows, its routing, and three predictions."""
+    """Evaluate mixtures and baselines on the test rows, and predict a few of them.
+
+    Returns:
+        `figures` by model and task, the `best` mixture, its `routing`, and example `predictions`.
+    """
     space, train, test = work.run.label_space(), work.rows("train"), work.rows("test")
-    figures: Figures = {name: _short(baseline_reports(train, test, space, name)) for name in BASELINES}
-    figures["own expert"] = _own_experts(work)
+    figures: Figures = {name: _select_figures(baseline_reports(train, test, space, name)) for name in BASELINES}
+    figures["own expert"] = _single_expert_figures(work)
     for name in CANDIDATES:
         model, card = read_mixture(work.out / name)
-        report, judged = evaluate(model, test, card.template, card.backbone_settings.max_length)
-        figures[name] = _short(report["tasks"])
-        write_evaluation(work.out / "evaluation" / name, report, judged)
+        max_length = card.backbone_settings.max_length
+        report, rows = evaluate(model, test, card.template, max_length)
+        figures[name] = _select_figures(report["tasks"])
+        write_evaluation(work.out / "evaluation" / name, report, rows)
         if work.out / name == best_model(work.out):
-            predictor = Predictor(model, card.template, card.backbone_settings.max_length)
-            chosen = {"best": name, "routing": report["routing"], "predictions": example_predictions(work, predictor)}
-    return {"figures": figures} | chosen
+            predictions = example_predictions(work, Predictor(model, card.template, max_length))
+            best = {"best": name, "routing": report["routing"], "predictions": predictions}
+    return {"figures": figures} | best
 
 
-def _own_experts(work: Workspace) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _single_expert_figures(work: Workspace) -> dict[str, dict[str, Any]]:
+    """Figures by task of each domain's first expert, evaluated without the mixture."""
+    figures: dict[str, dict[str, Any]] = {}
     for domain in work.run.domain_list():
         model, run = load_single_expert(work.expert_folder(domain.expert_names[0]))
         report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.max_length)
-        found |= _short(report["tasks"])
-    return found
+        figures |= _select_figures(report["tasks"])
+    return figures
 
 
-def _short(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _select_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Accuracy and macro-F1 of each task, with their intervals."""
     names = [f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_interval")]
-    return {task: {name: one[name] for name in names} for task, one in tasks.items()}
+    return {task: {name: report[name] for name in names} for task, report in tasks.items()}
 
 
 def example_predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[dict[str, Any]]:
-    """The first test rows, domain by domain, answered as a user gets them."""
+    """Predictions for the first test rows, domains in turn."""
     domains = list(work.run.domains)
     rows = []
     for i in range(count):
@@ -112,13 +117,11 @@ def example_predictions(work: Workspace, predictor: Predictor, count: int = 3) -
 
 
 def summary_view(summary: Mapping[str, Any]) -> RenderableType:
-    """The table at the end of `moe run`."""
+    """Comparison, routing and example predictions, as `moe run` prints them."""
     return Group(
-        comparison_table(
-            "test rows: the mixture beside its baselines, ± half of the 95 % interval", summary["figures"]
-        ),
+        comparison_table("test rows: mixture and baselines, ± half of the 95 % interval", summary["figures"]),
         Text(summary["verdict"]),
         routing_table(summary["routing"]),
-        answers_table(summary["predictions"], f"three test texts through {summary['best']}"),
+        answers_table(summary["predictions"], f"three test texts, predicted by {summary['best']}"),
         Text(f"run folder: {Path(summary['folder'])}"),
     )

@@ -1,7 +1,6 @@
-"""Role pre-training: an expert of a language model learns its role's plain text, mixed with some general text.
+"""Pre-training of role experts: an expert of a language model is trained on plain text of its role and general text.
 
-A shared expert learns every role's first, and lies below the others from then on. Rows are `moe.training.lm_dataset`'s;
-the loop is every stage's, `moe.training.stage`.
+A shared expert is trained first, on the text of all roles, and is always active below the others.
 """
 
 from collections.abc import Mapping
@@ -25,35 +24,42 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
     """Pre-train the experts of one role, or of all, and write their folders.
 
     Args:
-        role: as `domains.NAME.role` says, the domain's own name by default; None takes every role.
+        role: a role of `domains.NAME.role`, by default the domain's name; None trains all roles.
+
+    Returns:
+        the experts' folders.
 
     Raises:
-        Fault: when the run has no language model or no such role, a corpus is missing or bad, the shared expert that
-            the config asks for is not there yet, or a finished expert would be overwritten.
+        Fault: if the run has no language model or no such role, a corpus is missing or invalid, the config has a shared
+            expert that is not yet trained, or an output exists.
     """
     _begin(work)
-    roles = list(dict.fromkeys(one.group for one in work.run.domain_list()))
+    roles = list(dict.fromkeys(domain.group for domain in work.run.domain_list()))
     if role is not None and role not in roles:
         raise Fault(f"one of the roles {', '.join(roles)}", repr(role), suggest(role, roles))
     require_shared_expert(work, "moe pretrain --shared, or --all")
     return [
-        _pretrain_one(work, PRETRAIN, domain, name, work.run.seed + k, overwrite, resume)
+        _pretrain_expert(work, PRETRAIN, domain, name, seed=work.run.seed + k, overwrite=overwrite, resume=resume)
         for domain in work.run.domain_list()
         for k, name in enumerate(domain.expert_names if role in (None, domain.group) else ())
     ]
 
 
 def pretrain_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
-    """Pre-train the shared expert on every role's text, by the numbers of `stages.shared`.
+    """Pre-train the shared expert on the text of all roles, with the settings of `stages.shared`.
+
+    Returns:
+        the expert's folder.
 
     Raises:
-        Fault: when the run has no language model, the config no shared expert, a corpus is missing or bad, or a
-            finished one would be overwritten.
+        Fault: if the run has no language model, the config has no shared expert, a corpus is missing or invalid, or the
+            output exists.
     """
     _begin(work)
     if not work.run.shared:
-        raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
-    return _pretrain_one(work, SHARED, Domain(SHARED_NAME, {}), SHARED_NAME, work.run.seed, overwrite, resume)
+        raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
+    domain, seed = Domain(SHARED_NAME, {}), work.run.seed
+    return _pretrain_expert(work, SHARED, domain, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
 
 
 def _begin(work: Workspace) -> None:
@@ -62,31 +68,51 @@ def _begin(work: Workspace) -> None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
 
 
-def _pretrain_one(
+def _pretrain_expert(
     work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
 ) -> Path:
     folder = work.expert_folder(name)
     if resume and folder.is_dir():
-        info(f"{name}: finished before, kept")
+        info(f"{name}: already finished, skipped")
         return folder
     refuse_existing(folder, overwrite)
     pooled = stage is SHARED
-    learned = list(work.run.domains) if pooled else [domain.name]
+    domains = list(work.run.domains) if pooled else [domain.name]
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = build_expert_model(work.run, name, build_adapter, False, seed, shared, always_on=pooled)
-    shelf = LMCorpora(work, model)
-    lesson = shelf.packed_data(learned)
-    before = lesson.evaluate()
-    info(f"{name}: before, {_told(before)}")
-    fitted = run_stage(work, model, stage, lesson, seed, name, resume, learner=name)
-    data = {one: shelf.digest(one) for one in learned}
-    card = build_expert_card(work, domain, name, model, False, seed, fitted, shared, data)
-    history = [before | {"step": 0.0}, *fitted.history]
-    save_expert(work, model, card, model.bank.peft_state_dict(name), fitted, history, overwrite)
-    info(f"{name}: {fitted.steps} steps, {_told(fitted.best)} → {folder}")
+    model = build_expert_model(
+        work.run, name, build_adapter, polarity=False, seed=seed, shared=shared, always_on=pooled
+    )
+    corpora = LMCorpora(work, model)
+    data = corpora.packed_data(domains)
+    before = data.evaluate()
+    info(f"{name}: before training, {_format_perplexities(before)}")
+    result = run_stage(work, model, stage, data, seed=seed, name=name, resume=resume, expert=name)
+    card = build_expert_card(
+        work,
+        domain,
+        name,
+        model,
+        polarity=False,
+        seed=seed,
+        result=result,
+        shared=shared,
+        data_hashes={trained: corpora.digest(trained) for trained in domains},
+    )
+    save_expert(
+        work,
+        model,
+        card,
+        weights=model.bank.peft_state_dict(name),
+        result=result,
+        history=[before | {"step": 0.0}, *result.history],
+        overwrite=overwrite,
+    )
+    info(f"{name}: {result.steps} steps, {_format_perplexities(result.best)} → {folder}")
     return folder
 
 
-def _told(figures: Mapping[str, float]) -> str:
-    named = {key.removeprefix("perplexity_"): value for key, value in figures.items() if key.startswith("perplexity_")}
-    return "perplexity on " + ", ".join(f"{name} {value:.2f}" for name, value in named.items())
+def _format_perplexities(metrics: Mapping[str, float]) -> str:
+    by_domain = {
+        key.removeprefix("perplexity_"): value for key, value in metrics.items() if key.startswith("perplexity_")
+    }
+    return "perplexity on " + ", ".join(f"{name} {value:.2f}" for name, value in by_domain.items())

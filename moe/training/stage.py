@@ -1,8 +1,4 @@
-"""One stage of a run: its numbers, objective, checkpoints and logs put together for the loop of `moe.training.trainer`.
-
-What is taught, and how it is judged, is a `TrainingData`: labelled rows in `moe.training.steps`, plain text in
-`moe.training.pretrain`.
-"""
+"""One stage of a run: its settings, loss, checkpoints and logs, put together for the training loop."""
 
 import math
 import shutil
@@ -32,20 +28,20 @@ from router.class_imbalance import effective_number_weights
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a stage learns from.
+    """Training rows of a stage, and how the model is evaluated on others.
 
     Args:
         rows: training rows, with their `domain`.
-        collate: makes batches of them.
-        evaluate: gives validation metrics of the model as it is, the goal among them.
-        goal: the metric by which the best weights are kept.
+        collate: makes batches of rows.
+        evaluate: returns validation metrics of the model in its current state, `metric` among them.
+        metric: the validation metric that selects the best weights.
         counts: training rows of each task's labels; see `Objective`.
     """
 
     rows: Dataset
     collate: Collate
     evaluate: Evaluate
-    goal: SelectionMetric = MACRO_F1
+    metric: SelectionMetric = MACRO_F1
     counts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -53,109 +49,120 @@ def run_stage(
     work: Workspace,
     model: Mixture,
     stage: Stage,
-    lesson: TrainingData,
+    data: TrainingData,
     seed: int,
-    step: str,
+    name: str,
     resume: bool,
-    learner: str | None = None,
+    expert: str | None = None,
 ) -> TrainResult:
-    """Train one stage, its best weights left in the model.
+    """Train one stage and leave the best weights in the model.
 
     Args:
-        step: names its folders of checkpoints and logs.
-        learner: the one expert that learns, in stages with a fixed route.
+        name: name of the folders of checkpoints and logs.
+        expert: the expert to train, in stages without router.
 
     Raises:
-        Fault: as `moe.training.trainer.fit` does; when a tracker's library is missing.
+        Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.
     """
     run = work.run
     check_trackers(run.track)
-    settings = getattr(run.stages, stage.name)
     if not resume:
-        for left in (work.checkpoints(step), work.logs(step)):
-            distributed.on_main(lambda left=left: shutil.rmtree(left, ignore_errors=True))  # type: ignore[misc]
-    _tell_learners(model, stage, learner)
+        for folder in (work.checkpoints(name), work.logs(name)):
+            distributed.on_main(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
+    _report_trainable(model, stage, expert)
     objective = Objective(
         stage,
         run.losses,
         run.dao,
-        model.labels,
-        model.domain_expert_mask,
-        seed,
-        LossContext.of(model),
-        run.comparators,
-        lesson.counts,
+        labels=model.labels,
+        domain_expert_mask=model.domain_expert_mask,
+        seed=seed,
+        context=LossContext.of(model),
+        comparators=run.comparators,
+        counts=data.counts,
     )
-    places = work.checkpoints(step), work.logs(step)
-    taught = lesson.rows, lesson.collate, lesson.evaluate
-    how = learner, resume, lesson.goal, run.stages.recompute, run.stages.shard
-    told = {"track": run.track, "name": f"{work.out.resolve().name}/{step}"}
-    job = TrainJob(stage, settings, objective, *taught, *places, seed, step, *how, **told)  # type: ignore[arg-type]
-    _tell_idle_average(work, job)
-    return fit(model, job if work.dry_run is None else _tried(model, job, work.dry_run))
+    job = TrainJob(
+        stage=stage,
+        settings=getattr(run.stages, stage.name),
+        objective=objective,
+        rows=data.rows,
+        collate=data.collate,
+        evaluate=data.evaluate,
+        checkpoints=work.checkpoints(name),
+        logs=work.logs(name),
+        seed=seed,
+        title=name,
+        expert=expert,
+        resume=resume,
+        metric=data.metric,
+        recompute=run.stages.recompute,
+        shard=run.stages.shard,
+        track=run.track,
+        run_name=f"{work.out.resolve().name}/{name}",
+    )
+    _warn_idle_dwa(work, job)
+    return fit(model, job if work.dry_run is None else _dry_run_job(model, job, work.dry_run))
 
 
-def _tried(model: Mixture, job: TrainJob, probe: DryRun) -> TrainJob:
-    """The same stage in small: a few steps, one evaluation, and a note of what was left out."""
-    set_trainable(model, job.stage, job.learner)
+def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
+    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`."""
+    set_trainable(model, job.stage, job.expert)
     steps = count_steps(job)
-    every = max(1, math.ceil(steps / job.settings.evals))
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    evaluations = math.ceil(steps / every)
-    tried = DryRunStats(
-        job.stage.name,
-        job.title,
-        model_size(model),
-        learned,
-        steps,
-        evaluations,
-        probe.pop_row_share(),
-        probe.cached_bytes,
+    interval = max(1, math.ceil(steps / job.settings.evals))
+    stats = DryRunStats(
+        stage=job.stage.name,
+        name=job.title,
+        model_size=model_size(model),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        steps=steps,
+        evaluations=math.ceil(steps / interval),
+        row_share=dry_run.pop_row_share(),
+        cached_bytes=dry_run.cached_bytes,
     )
-    probe.stages.append(tried)
-    probe.cached_bytes = 0
-    count = min(probe.steps, len(batch_sampler(job)))
-    small = job.settings.model_copy(update={"steps": count, "evals": 1})
-    return replace(job, settings=small, tried=count, evaluate=tried.timed(job.evaluate), track=())
+    dry_run.stages.append(stats)
+    dry_run.cached_bytes = 0
+    count = min(dry_run.steps, len(batch_sampler(job)))
+    settings = job.settings.model_copy(update={"steps": count, "evals": 1})
+    return replace(job, settings=settings, dry_run_steps=count, evaluate=stats.timed(job.evaluate), track=())
 
 
-def _tell_idle_average(work: Workspace, job: TrainJob) -> None:
-    """Say so where a stage ends before DWA has the two periods that it compares."""
+def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
+    """Warn if a stage ends before DWA has the two averaging periods that it compares."""
     losses, every, steps = work.run.losses, work.run.comparators.dwa_every, count_steps(job)
-    asked = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer_losses) > 1)
-    if asked and steps <= 2 * every:
+    uses_dwa = losses.inner == "dwa" or (losses.outer == "dwa" and len(job.stage.outer_losses) > 1)
+    if uses_dwa and steps <= 2 * every:
         info(
-            f"{job.title}: DWA weighs all losses alike for its first {2 * every} steps, and there are {steps}: lower "
-            "comparators.dwa_every, which is to be about an epoch"
+            f"{job.title}: DWA weights all losses equally in its first {2 * every} steps, but the stage has only "
+            f"{steps}: set comparators.dwa_every to about one epoch"
         )
 
 
-def _tell_learners(model: Mixture, stage: Stage, learner: str | None) -> None:
-    names = [learner] if learner else list(model.bank.routed_experts)
+def _report_trainable(model: Mixture, stage: Stage, expert: str | None) -> None:
+    experts = [expert] if expert else list(model.bank.routed_experts)
     counts = {
-        "experts": sum(p.numel() for n in names for p in model.bank.adapter_parameters(n).values()),
+        "experts": sum(p.numel() for name in experts for p in model.bank.adapter_parameters(name).values()),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }
-    learns = ", ".join(f"{part} {counts[part]:,}" for part in stage.trains)
-    frozen = sum(p.numel() for n, p in model.backbone.named_parameters() if "lora_" not in n)
-    info(f"{stage.name}: weights that learn: {learns}; frozen backbone {frozen:,}")
+    trainable = ", ".join(f"{part} {counts[part]:,}" for part in stage.trains)
+    frozen = sum(p.numel() for name, p in model.backbone.named_parameters() if "lora_" not in name)
+    info(f"{stage.name}: trainable parameters: {trainable}; frozen backbone: {frozen:,}")
 
 
 def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
-    """Rows of each task's labels, (K,) in the order of the task's head."""
-    tasks, chosen = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
-    found = {}
-    for task, own in labels.tasks.items():
-        names = labels.heads[labels.head_by_task[task]]
-        here = chosen[(tasks == task) & (chosen >= 0)]  # (n,)
-        places = torch.tensor([names.index(own[i]) for i in here], dtype=torch.long)  # (n,)
-        found[task] = torch.bincount(places, minlength=len(names))  # (K,)
-    return found
+    """Number of rows of each task's labels, (K,) in the order of the task's head."""
+    row_tasks, row_labels = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
+    counts = {}
+    for task, task_labels in labels.tasks.items():
+        head_labels = labels.heads[labels.head_by_task[task]]
+        indices = row_labels[(row_tasks == task) & (row_labels >= 0)]  # (n,), in the task's labels
+        columns = torch.tensor([head_labels.index(task_labels[i]) for i in indices], dtype=torch.long)  # (n,)
+        counts[task] = torch.bincount(columns, minlength=len(head_labels))  # (K,)
+    return counts
 
 
 def warn_equal_class_weights(losses: LossSettings, counts: Mapping[str, Tensor]) -> None:
-    """Say so where effective numbers weigh all classes of a task alike, though their rows differ."""
+    """Warn if effective numbers weight all classes of a task equally, although their numbers of rows differ."""
     if losses.classes != "effective":
         return
     for task, rows in counts.items():
@@ -163,6 +170,6 @@ def warn_equal_class_weights(losses: LossSettings, counts: Mapping[str, Tensor])
         if len(weights) > 1 and rows[rows > 0].unique().numel() > 1 and weights.max() / weights.min() < 1.01:
             fewest = int(rows[rows > 0].min())
             info(
-                f"{task}: class weights by effective number are all within 1 %; where the rarest class has {fewest} "
-                f"rows, losses.effective_beta {losses.effective_beta:g} does nothing: try one nearer to 1"
+                f"{task}: effective-number class weights differ by less than 1 %; with {fewest} rows in the rarest "
+                f"class, losses.effective_beta = {losses.effective_beta:g} has no effect: set it closer to 1"
             )

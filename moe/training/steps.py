@@ -1,6 +1,6 @@
-"""What the commands do, in order: train an expert, merge, train the router, judge the three mixtures.
+"""The steps of a run, as the commands call them: train experts, merge them, train the router, select the best mixture.
 
-Each step is a row of `moe.config.stages` run by `moe.training.trainer`; folders are whole or absent.
+Each step writes its output folder atomically.
 """
 
 import shutil
@@ -38,57 +38,67 @@ from moe.training.trunk_cache import TrunkCache
 
 
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
-    """Train every expert of a domain, each from its own seed, and write their folders.
+    """Train every expert of a domain, each from a different seed, and write their folders.
+
+    Returns:
+        the experts' folders.
 
     Raises:
-        Fault: when the domain is unknown, its data bad, or a finished expert would be overwritten.
+        Fault: if the domain is unknown, its data are invalid, or an output exists.
     """
     work.begin()
-    declared = work.domains()
-    if domain not in declared:
-        raise Fault(f"one of the domains {', '.join(declared)}", repr(domain), suggest(domain, declared))
+    domains = work.domains()
+    if domain not in domains:
+        raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     require_shared_expert(work, "moe train-expert --shared, or train --all")
     folders = []
-    for k, name in enumerate(declared[domain].expert_names):
+    for k, name in enumerate(domains[domain].expert_names):
         folder = work.expert_folder(name)
         if resume and folder.is_dir():
-            info(f"{name}: finished before, kept")
+            info(f"{name}: already finished, skipped")
         else:
-            _train_one(work, EXPERT, declared[domain], name, work.run.seed + k, overwrite, resume)
+            seed = work.run.seed + k
+            _train_expert(work, EXPERT, domains[domain], name, seed=seed, overwrite=overwrite, resume=resume)
         folders.append(folder)
     return folders
 
 
 def require_shared_expert(work: Workspace, command: str) -> None:
-    """Experts that are to learn what a shared one leaves over need it.
+    """Check that the run's shared expert is trained, if it has one; the other experts are trained on top of it.
 
     Args:
-        command: what trains it.
+        command: the command that trains it.
 
     Raises:
-        Fault: when it is not there yet.
+        Fault: if it is not yet trained.
     """
     if work.shared_folder and not work.shared_folder.is_dir():
-        found = f"the shared expert at {work.shared_folder}, on top of which experts learn"
-        raise Fault(found, "none", f"train it first: {command}")
+        raise Fault(
+            expected=f"the shared expert at {work.shared_folder}, on top of which other experts are trained",
+            found="none",
+            remedy=f"train it first: {command}",
+        )
 
 
 def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
     """Train the shared expert on all domains pooled.
 
+    Returns:
+        the expert's folder.
+
     Raises:
-        Fault: when the config has none, or a finished one would be overwritten.
+        Fault: if the config has none, or the output exists.
     """
     work.begin()
     if not work.run.shared or not work.shared_folder:
-        raise Fault("a shared expert in the config", "none", "give it a rank, for example --set shared.r=12")
-    pooled = Domain(SHARED_NAME, work.run.label_space().tasks)
+        raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
+    pooled, seed = Domain(SHARED_NAME, work.run.label_space().tasks), work.run.seed
     if not (resume and work.shared_folder.is_dir()):
-        _train_one(work, SHARED, pooled, SHARED_NAME, work.run.seed, overwrite, resume)
+        _train_expert(work, SHARED, pooled, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
     return work.shared_folder
 
 
-def _train_one(
+def _train_expert(
     work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
 ) -> None:
     folder = work.expert_folder(name)
@@ -98,13 +108,32 @@ def _train_one(
     train, held_out = work.rows("train", domains), work.rows("validation", domains)
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = build_expert_model(work.run, name, build_adapter, polarity, seed, shared, always_on=pooled)
-    fitted = run_stage(
-        work, model, stage, labelled_data(work, model, train, held_out), seed, name, resume, learner=name
+    model = build_expert_model(
+        work.run, name, build_adapter, polarity=polarity, seed=seed, shared=shared, always_on=pooled
     )
-    card = build_expert_card(work, domain, name, model, polarity, seed, fitted, shared, work.data_hashes(domains))
-    save_expert(work, model, card, model.bank.adapter_parameters(name), fitted, fitted.history, overwrite)
-    info(f"{name}: {fitted.steps} steps, validation macro-F1 {fitted.best.get('macro_f1', 0.0):.3f} → {folder}")
+    data = labelled_data(work, model, train, held_out)
+    result = run_stage(work, model, stage, data, seed=seed, name=name, resume=resume, expert=name)
+    card = build_expert_card(
+        work,
+        domain,
+        name,
+        model,
+        polarity=polarity,
+        seed=seed,
+        result=result,
+        shared=shared,
+        data_hashes=work.data_hashes(domains),
+    )
+    save_expert(
+        work,
+        model,
+        card,
+        weights=model.bank.adapter_parameters(name),
+        result=result,
+        history=result.history,
+        overwrite=overwrite,
+    )
+    info(f"{name}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
 
 
 def save_expert(
@@ -112,34 +141,50 @@ def save_expert(
     model: Mixture,
     card: ExpertCard,
     weights: Mapping[str, Tensor],
-    fitted: TrainResult,
+    result: TrainResult,
     history: Sequence[Mapping[str, float]],
     overwrite: bool,
 ) -> None:
-    """Write a trained expert's folder, and take its checkpoints away."""
-    figures = {"best": fitted.best, "history": list(history), "steps": fitted.steps}
+    """Write a trained expert's folder and delete its checkpoints.
+
+    Args:
+        weights: of the adapter, by name.
+        history: metrics of every evaluation, in order.
+    """
+    metrics = {"best": result.best, "history": list(history), "steps": result.steps}
     adapter, heads = model.bank.adapters[card.name].adapter, model.heads.state_dict()
     folder, config = work.expert_folder(card.name), work.run.as_yaml()
-    distributed.on_main(lambda: write_expert(folder, card, adapter, weights, heads, config, figures, overwrite))
+    distributed.on_main(
+        lambda: write_expert(
+            folder,
+            card,
+            adapter=adapter,
+            weights=weights,
+            heads=heads,
+            config=config,
+            metrics=metrics,
+            overwrite=overwrite,
+        )
+    )
     distributed.on_main(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
 
 
 def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> TrainingData:
-    """Labelled rows to learn from, judged by macro-F1 on others."""
+    """Labelled rows as training data, evaluated by macro-F1 on held-out rows."""
     run, names = work.run, [domain.name for domain in model.domains]
     counts = count_labels(train, model.labels)
     warn_equal_class_weights(run.losses, counts)
-    collator = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    max_length = run.backbone.max_length
+    collator = Collator(model.loaded_backbone.tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
         if work.dry_run is not None:
-            work.dry_run.cached_bytes = cache.tried(train)
+            work.dry_run.cached_bytes = cache.dry_run(train)
         else:
             with distributed.main_process_first():
                 cache.fill(train)
             collator.trunk = cache
-    length = run.backbone.max_length
-    return TrainingData(train, collator, lambda: validate(model, held_out, run.template, length), counts=counts)
+    return TrainingData(train, collator, lambda: validate(model, held_out, run.template, max_length), counts=counts)
 
 
 def build_expert_card(
@@ -149,17 +194,17 @@ def build_expert_card(
     model: Mixture,
     polarity: bool,
     seed: int,
-    fitted: TrainResult,
+    result: TrainResult,
     shared: ExpertFolder | None,
-    data: Mapping[str, str],
+    data_hashes: Mapping[str, str],
 ) -> ExpertCard:
-    """What a trained expert says of itself.
+    """Build the card (metadata) of a trained expert.
 
     Args:
-        model: that it was trained in.
+        model: the model in which it was trained.
         polarity: whether a polarity head was trained.
-        shared: the expert that it was trained on top of.
-        data: SHA-256 of the file of each task.
+        shared: the expert on top of which it was trained.
+        data_hashes: SHA-256 of the file of each task.
     """
     run, space = work.run, work.run.label_space()
     heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks)
@@ -180,58 +225,69 @@ def build_expert_card(
         language=run.language is not None,
         shared=shared.digest if shared else None,
         always_on=name == SHARED_NAME,
-        data_sha256=dict(data),
+        data_sha256=dict(data_hashes),
         seed=seed,
-        steps=fitted.steps,
-        metrics={key: value for key, value in fitted.best.items() if key not in ("epoch", "step")},
+        steps=result.steps,
+        metrics=_card_metrics(result),
         versions=package_versions(),
     )
 
 
+def _card_metrics(result: TrainResult) -> dict[str, float]:
+    return {key: value for key, value in result.best.items() if key not in ("epoch", "step")}
+
+
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False) -> Path:
-    """Merge experts into `moe-init/`: those named, else all of the run.
+    """Merge experts into `moe-init/`.
+
+    Args:
+        folders: of the experts; by default, all trained experts of the run. The run's shared expert is always included.
+
+    Returns:
+        the folder of the merged mixture.
 
     Raises:
-        Fault: when there is nothing to merge, or parts do not fit.
+        Fault: if there is no expert to merge, they are incompatible, or the output exists.
     """
     distributed.init()
     target = work.out / MERGED
     refuse_existing(target, overwrite)
-    chosen = list(folders) or _own_experts(work)
-    info("merging " + (", ".join(str(folder) for folder in chosen) or "nothing"))
-    experts = [read_expert(folder) for folder in chosen]
-    if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in chosen:
+    folders = list(folders) or _trained_experts(work)
+    info("merging " + (", ".join(map(str, folders)) or "nothing"))
+    experts = [read_expert(folder) for folder in folders]
+    if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in folders:
         experts.append(read_expert(work.shared_folder))
     backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
-    distributed.on_main(lambda: write_mixture(target, model, card, work.run.as_yaml(), {}, overwrite))
+    config = work.run.as_yaml()
+    distributed.on_main(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=overwrite))
     return target
 
 
-def _own_experts(work: Workspace) -> list[Path]:
+def _trained_experts(work: Workspace) -> list[Path]:
     names = [name for domain in work.run.domain_list() for name in domain.expert_names]
     return [work.expert_folder(name) for name in names if work.expert_folder(name).is_dir()]
 
 
 def train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
-    """Warm start, then joint; judge the three mixtures by validation and name the best in `result.json`.
+    """Train the router, first alone (warm-up), then jointly, and write the best mixture's name to `result.json`.
 
     Returns:
-        the verdict, a sentence.
+        a sentence that states the best mixture and the validation metric of all three.
 
     Raises:
-        Fault: when nothing was merged yet, or finished steps would be overwritten.
+        Fault: if nothing was merged yet, or an output exists.
     """
     work.begin()
-    start = work.out / MERGED
-    if not start.is_dir():
-        raise Fault(f"a merged mixture at {start}", "none", "run moe merge first")
+    merged = work.out / MERGED
+    if not merged.is_dir():
+        raise Fault(f"a merged mixture at {merged}", "none", "run moe merge first")
     if not resume:
         for stage in (WARMUP, JOINT):
             refuse_existing(work.out / stage.folder, overwrite)
-    for stage, before in ((WARMUP, start), (JOINT, work.out / WARMUP.folder)):
+    for stage, before in ((WARMUP, merged), (JOINT, work.out / WARMUP.folder)):
         if resume and (work.out / stage.folder).is_dir():
-            info(f"{stage.folder}: finished before, kept")
+            info(f"{stage.folder}: already finished, skipped")
         else:
             train_stage(work, stage, before, overwrite, resume)
     return select_best_mixture(work)
@@ -243,16 +299,17 @@ def train_stage(
     before: Path,
     overwrite: bool = False,
     resume: bool = False,
-    teach: Callable[[Workspace, Mixture], TrainingData] | None = None,
+    load_data: Callable[[Workspace, Mixture], TrainingData] | None = None,
 ) -> None:
-    """Train one stage of the router from the mixture in a folder, and write the mixture that comes of it.
+    """Train a stage of a mixture read from a folder, and write the result.
 
     Args:
-        teach: gives what is learned; by default what experts of these domains learned from.
+        before: folder of the mixture to start from.
+        load_data: loads the training data; by default, those on which experts of the mixture's domains are trained.
     """
     model, card = read_mixture(before)
-    lesson = (teach or _lesson)(work, model)
-    train_and_save(work, stage, model, card, lesson, stage.folder, overwrite, resume)
+    data = (load_data or _default_data)(work, model)
+    train_and_save(work, stage, model, card, data=data, name=stage.folder, overwrite=overwrite, resume=resume)
 
 
 def train_and_save(
@@ -260,30 +317,33 @@ def train_and_save(
     stage: Stage,
     model: Mixture,
     card: MixtureCard,
-    lesson: TrainingData,
+    data: TrainingData,
     name: str,
     overwrite: bool,
     resume: bool,
 ) -> TrainResult:
-    """Train one stage of a mixture that is there, and write what comes of it.
+    """Train a stage of a loaded mixture, and write the result.
 
     Args:
-        name: of the folder below the run's, and of its logs and checkpoints.
+        card: of the mixture before this stage.
+        name: name of the output folder, and of its logs and checkpoints.
     """
     torch.manual_seed(work.run.seed)
-    fitted = run_stage(work, model, stage, lesson, work.run.seed, name, resume)
-    metrics = {key: value for key, value in fitted.best.items() if key not in ("epoch", "step")}
-    card = card.model_copy(update={"stage": stage.folder, "steps": fitted.steps, "metrics": metrics})
-    everything = {"best": fitted.best, "history": fitted.history, "steps": fitted.steps}
+    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume)
+    best = _card_metrics(result)
+    card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
+    metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     folder, config = work.out / name, work.run.as_yaml()
-    distributed.on_main(lambda: write_mixture(folder, model.eval(), card, config, everything, overwrite))
+    distributed.on_main(
+        lambda: write_mixture(folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite)
+    )
     distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
-    info(f"{name}: {fitted.steps} steps, validation {lesson.goal.describe(metrics)}")
-    return fitted
+    info(f"{name}: {result.steps} steps, validation {data.metric.describe(best)}")
+    return result
 
 
-def _lesson(work: Workspace, model: Mixture) -> TrainingData:
-    """What all domains of a mixture have to learn from: documents in a language model, else labelled rows."""
+def _default_data(work: Workspace, model: Mixture) -> TrainingData:
+    """Training data of all domains of a mixture: documents for a language model, otherwise labelled rows."""
     if work.run.language is not None:
         return LMCorpora(work, model).routed_data()
     names = [domain.name for domain in model.domains]
@@ -291,45 +351,52 @@ def _lesson(work: Workspace, model: Mixture) -> TrainingData:
 
 
 def select_best_mixture(work: Workspace) -> str:
-    """Compare moe-init, router-warmup and moe-joint by validation and write `result.json`.
+    """Compare moe-init, router-warmup and moe-joint by validation, and write `result.json`.
 
-    The merged one is there to compare with: its router knows nothing yet, so it is never the best.
+    moe-init is evaluated for comparison only: its router is untrained, so it is never selected.
+
+    Returns:
+        a sentence that states the best mixture and the validation metric of all three.
     """
-    return distributed.broadcast_from_main(lambda: _judge(work))
+    return distributed.broadcast_from_main(lambda: _select_best_mixture(work))
 
 
-def _judge(work: Workspace) -> str:
+def _select_best_mixture(work: Workspace) -> str:
     scores: dict[str, dict[str, float]] = {}
     for name in CANDIDATES:
-        scores[name] = _validation_of(work, work.out / name)
-    goal = MACRO_F1 if work.run.language is None else PERPLEXITY
-    best = max((WARMUP.folder, JOINT.folder), key=lambda name: goal.score(scores[name]))
-    verdict = _verdict(scores, best, goal)
+        scores[name] = _validation_metrics(work, work.out / name)
+    metric = MACRO_F1 if work.run.language is None else PERPLEXITY
+    best = max((WARMUP.folder, JOINT.folder), key=lambda name: metric.score(scores[name]))
+    verdict = _verdict(scores, best, metric)
     write_result(work.out, scores, best, verdict)
     return verdict
 
 
-def _validation_of(work: Workspace, folder: Path) -> dict[str, float]:
+def _validation_metrics(work: Workspace, folder: Path) -> dict[str, float]:
     model, card = read_mixture(folder)
     if card.metrics:
         return card.metrics
-    return _lesson(work, model).evaluate()
+    return _default_data(work, model).evaluate()
 
 
-def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, goal: SelectionMetric) -> str:
-    figures = ", ".join(f"{name} {goal.format_value(score)}" for name, score in scores.items())
-    worse = goal.score(scores[JOINT.folder]) < goal.score(scores[WARMUP.folder])
-    told = "; the joint phase made it worse than the warm start" if worse else ""
-    idle = goal.score(scores[best]) < goal.score(scores[MERGED])
-    told += "; merged alone, with a router that knows nothing, it was better" if idle else ""
-    return f"best by validation {goal.title}: {best} ({figures}){told}"
+def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, metric: SelectionMetric) -> str:
+    figures = ", ".join(f"{name} {metric.format_value(score)}" for name, score in scores.items())
+    worse = metric.score(scores[JOINT.folder]) < metric.score(scores[WARMUP.folder])
+    remarks = "; the joint phase made it worse than the warm start" if worse else ""
+    idle = metric.score(scores[best]) < metric.score(scores[MERGED])
+    remarks += "; merged alone, with a router that knows nothing, it was better" if idle else ""
+    return f"best by validation {metric.title}: {best} ({figures}){remarks}"
 
 
 def training_summary(folders: Sequence[Path]) -> dict[str, Any]:
-    """What steps wrote, as `--json` prints it: each folder with its steps and its best validation figures."""
-    found = []
+    """Steps and best validation metrics of trained models, as `--json` prints them.
+
+    Returns:
+        `folders`: a list of `folder`, `steps` and `validation`.
+    """
+    summaries = []
     for folder in folders:
-        figures = read_json(folder / METRICS)
-        best = figures.get("best", {})
-        found.append({"folder": str(folder), "steps": figures.get("steps", 0), "validation": best})
-    return {"folders": found}
+        metrics = read_json(folder / METRICS)
+        best = metrics.get("best", {})
+        summaries.append({"folder": str(folder), "steps": metrics.get("steps", 0), "validation": best})
+    return {"folders": summaries}

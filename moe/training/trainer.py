@@ -1,8 +1,4 @@
-"""One training loop for every stage, on transformers' Trainer: optimizer groups, domain batches, best checkpoint, logs.
-
-What is trained and by which losses is told by `moe.config.stages` and `moe.training.objective`; what is written by
-`moe.training.steps`.
-"""
+"""The training loop of all stages, on transformers' Trainer: optimizer, batches, evaluation, checkpoints and logs."""
 
 import math
 from collections.abc import Mapping
@@ -73,53 +69,57 @@ TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
-    """Train one stage and leave its best weights in the model.
+    """Train one stage and leave the best weights in the model.
 
     Raises:
-        Fault: when there are no rows, losses stay other than finite, memory runs out, or the disk takes no more.
-        Interrupted: on Ctrl-C or SIGTERM, after a checkpoint.
+        Fault: if there are no rows, losses remain non-finite, memory runs out, or the disk is full.
+        Interrupted: on Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     if len(job.rows) == 0:
-        raise Fault(f"training rows for {job.title}", "none", "look at rejected.csv and the split settings")
+        raise Fault(f"training rows for {job.title}", "none", "check rejected.csv and the split settings")
     model.train()
-    set_trainable(model, job.stage, job.learner)
+    set_trainable(model, job.stage, job.expert)
     with distributed.main_process_first():
-        (job.logs / PARQUET).unlink(missing_ok=True)  # it is there only where the stage is finished
+        (job.logs / PARQUET).unlink(missing_ok=True)  # exists only if the stage is finished
         last = last_complete_checkpoint(job.checkpoints) if job.resume else None
     if last is not None:
         check_world_size(last, distributed.world_size())
     if job.shard:
         shard(model)
-    loop = _StageTrainer(model, job)
-    if last is None or not loop.take_finished(last):
-        room = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
-        watched = progress_bar(job.title, loop.total, "step")
-        again = activation_checkpointing(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
-        told = tracker_run(job.track)
+    trainer = _StageTrainer(model, job)
+    if last is None or not trainer.load_if_finished(last):
+        advice = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
+        recompute = activation_checkpointing(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
         with (
-            graceful_interrupt(loop.stopper),
+            graceful_interrupt(trainer.stopper),
             os_errors_as_faults(job.logs),
-            oom_guard(room),
-            again,
-            told,
-            watched as meter,
+            oom_guard(advice),
+            recompute,
+            tracker_run(job.track),
+            progress_bar(job.title, trainer.total_steps, "step") as meter,
         ):
-            loop.add_callback(ProgressBarCallback(meter, loop.last_loss, loop.score))
+            trainer.add_callback(ProgressBarCallback(meter, trainer.last_loss, trainer.describe))
             distributed.broadcast_params(model.trained_state().values())
-            loop.train(resume_from_checkpoint=None if last is None else str(last))
-    loop.attention.restore()
-    if loop.stopper.signal is not None:
-        raise Interrupted(loop.stopper.signal)
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.attention.restore()
+    if trainer.stopper.signal is not None:
+        raise Interrupted(trainer.stopper.signal)
     gather_experts(model)
     distributed.on_main(lambda: write_trajectory(job.logs))
-    return TrainResult(loop.state.global_step, loop.best_metrics(), loop.history())
+    return TrainResult(steps=trainer.state.global_step, best=trainer.best_metrics(), history=trainer.history())
 
 
-def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
-    """Freeze and thaw, and set the route, as the stage says; gates are detached where only the router may learn."""
-    names = (learner,) if learner else tuple(model.bank.adapters)
+def set_trainable(model: Mixture, stage: Stage, expert: str | None) -> None:
+    """Set which parameters are trainable, and whether the router or a constant route is used.
+
+    Gates are detached if the router is trained without the experts, and each domain has only one.
+
+    Args:
+        expert: the expert to train, in stages without router.
+    """
+    names = (expert,) if expert else tuple(model.bank.adapters)
     model.bank.train_only(*(names if "experts" in stage.trains else ()))
-    model.active_expert = None if stage.routed else learner
+    model.active_expert = None if stage.routed else expert
     model.heads.requires_grad_("heads" in stage.trains)
     if model.gate is not None:
         model.gate.requires_grad_("router" in stage.trains)
@@ -128,54 +128,55 @@ def set_trainable(model: Mixture, stage: Stage, learner: str | None) -> None:
 
 
 class _StageTrainer(Trainer):
-    """transformers' loop with our forward, batches, evaluation and checkpoints without backbone."""
+    """transformers' training loop with our backward pass, batches and evaluation; checkpoints omit the backbone."""
 
     def __init__(self, model: Mixture, job: TrainJob) -> None:
-        self.settings, self.measure, self.goal = job.settings, job.evaluate, job.goal
+        self.settings, self.compute_validation_metrics, self.metric = job.settings, job.evaluate, job.metric
         self.objective: Objective = job.objective
         self.stopper = StopOnSignal()
-        self.finite = NonFiniteGuard(job.title, job.settings.nonfinite)
+        guard = NonFiniteGuard(job.title, job.settings.nonfinite)
         self.attention = AttentionSwitch(model.backbone)
         device = next(model.backbone.parameters()).device
-        self.clock = StepTimer(device)
+        self.timer = StepTimer(device)
         self.rates: dict[str, float] = {}
-        self.batches = training_sampler(job)
+        self.sampler = training_sampler(job)
         if job.objective.needs_holdout:
-            job.objective.context.holdout = HoldoutSampler(model, job.rows, batch_sampler(job, ahead=True), job.collate)
-        self.total = count_steps(job)
+            batches = batch_sampler(job, holdout=True)
+            job.objective.context.holdout = HoldoutSampler(model, job.rows, batches, job.collate)
+        self.total_steps = count_steps(job)
         super().__init__(
             model=model,
-            args=training_arguments(model, job, self.total),
+            args=training_arguments(model, job, self.total_steps),
             train_dataset=job.rows,
-            eval_dataset=job.rows.select([]),  # what is measured is told by `evaluate`
+            eval_dataset=job.rows.select([]),  # `evaluate` below does not read it
             data_collator=MicroBatchCollator(job.collate, job.settings.batch_size),  # type: ignore[arg-type]
             callbacks=[
                 self.stopper,
-                self.finite,
+                guard,
                 Patience(job.settings.patience),
-                *([] if not distributed.is_main() else _written(job, device)),
-                self.clock,  # the last, so that writing the log is no part of a step
+                *([] if not distributed.is_main() else _log_callbacks(job, device)),
+                self.timer,  # the last one, so that the time to write the log is not counted
             ],
         )
         self.remove_callback(PrinterCallback)
         # `moe.training.gradient_cache` sums the gradients of all processes, so DDP's wrapper is not needed.
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.clip_grad_norm_ = clip_gradients
-        self.go_back = BackwardPass(model, self._forward, job.objective, self.finite.check)
+        self.backward_pass = BackwardPass(model, self._forward, job.objective, guard.check)
         if distributed.rank():
-            torch.manual_seed(job.seed + distributed.rank())  # other rows, other dropout
+            torch.manual_seed(job.seed + distributed.rank())  # different dropout in each process
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This process's rows of each step, by domain and length, moved by accelerate."""
+        """Loader of this process's rows of each step, which Accelerate moves to the device."""
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=self.batches,
+            batch_sampler=self.sampler,
             collate_fn=self.data_collator,
         )
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a rate for each part."""
+        """Create AdamW with a learning rate for each part."""
         if self.optimizer is None:
             assert isinstance(self.model, Mixture)
             groups = parameter_groups(self.model, self.settings)
@@ -187,35 +188,36 @@ class _StageTrainer(Trainer):
         return self.model_wrapped(**model_inputs(batch))
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """The gradient of one step's micro-batches; none where its loss is not finite."""
+        """Compute the gradient of a step's micro-batches; no gradient if the loss is not finite."""
         assert self.optimizer is not None
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         model.train()
         try:
             with self.compute_loss_context_manager():
-                return self.go_back(inputs)
+                return self.backward_pass(inputs)
         except SkipStep:
             model.zero_grad(set_to_none=True)
             return torch.zeros((), device=self.args.device)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Validation metrics by our own predictor."""
+        """Return the job's validation metrics."""
         self.attention.restore()
-        metrics = {f"eval_{name}": value for name, value in distributed.broadcast_object(self.measure()).items()}
+        computed = distributed.broadcast_object(self.compute_validation_metrics())
+        metrics = {f"eval_{name}": value for name, value in computed.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Every loss, weight, gate share, rate, second and MiB goes beside the Trainer's own figures."""
+        """Add losses, their weights, mean gates, learning rates, time and memory to what the Trainer logs."""
         if not any(key.startswith(("eval_", "train_")) for key in logs):
-            logs = logs | self.objective.logs | self.rates | self.clock.read()
+            logs = logs | self.objective.logs | self.rates | self.timer.read()
         super().log(logs, *args, **kwargs)
 
-    def take_finished(self, folder: Path) -> bool:
-        """Take the best weights if this checkpoint is the last of a stage whose folder was never written."""
+    def load_if_finished(self, folder: Path) -> bool:
+        """Load the best weights if the stage had ended with this checkpoint, but its output was not yet written."""
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
-        if state.global_step < self.total and evaluations_without_gain(state) < self.settings.patience:
+        if state.global_step < self.total_steps and evaluations_without_gain(state) < self.settings.patience:
             return False
         self.state = state
         self._load_best_model()
@@ -225,24 +227,25 @@ class _StageTrainer(Trainer):
         folder = Path(str(self.args.output_dir))
         assert isinstance(self.model, Mixture)
         assert self.optimizer is not None
-        self.kept = full_tensors(self.model.trained_state()), full_tensors(optimizer_state(self.optimizer))
+        # Gathered in all processes, and written by `_save` and `_save_optimizer_and_scheduler` on rank 0.
+        self.full_state = full_tensors(self.model.trained_state()), full_tensors(optimizer_state(self.optimizer))
         with writing_checkpoint(folder, self.state.global_step) if distributed.is_main() else nullcontext():
             super()._save_checkpoint(model, trial)
             distributed.barrier()
         best = self.state.best_model_checkpoint
-        kept = str(folder / Path(best).name) if best else None
-        distributed.on_main(lambda: rotate_checkpoints(str(folder), self.settings.keep, kept))
+        protected = str(folder / Path(best).name) if best else None
+        distributed.on_main(lambda: rotate_checkpoints(str(folder), self.settings.keep, protected))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / TRAINED, self.kept[0])
+        save_tensors(folder / TRAINED, self.full_state[0])
         save_tensors(folder / OBJECTIVE, self.objective.state_dict())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.lr_scheduler is not None
         if distributed.is_main():
-            save_optimizer(Path(output_dir), self.kept[1], self.lr_scheduler)
+            save_optimizer(Path(output_dir), self.full_state[1], self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -268,35 +271,34 @@ class _StageTrainer(Trainer):
 
     def _load_weights(self, folder: Path) -> None:
         assert isinstance(self.model, Mixture)
-        mine = self.model.trained_state()
-        found = {name: distribute_like(value, mine[name]) for name, value in load_tensors(folder / TRAINED).items()}
-        self.model.load_trained_state(found)
+        current, saved = self.model.trained_state(), load_tensors(folder / TRAINED)
+        self.model.load_trained_state({name: distribute_like(value, current[name]) for name, value in saved.items()})
 
     def last_loss(self) -> float:
-        """The loss of the last step."""
+        """Loss of the last step."""
         return self.objective.logs.get("loss", math.nan)
 
-    def score(self, metrics: Mapping[str, float]) -> str:
-        """The goal's figure of an evaluation, for people."""
-        return self.goal.describe({name.removeprefix("eval_"): value for name, value in metrics.items()})
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Format the selection metric of an evaluation."""
+        return self.metric.describe({name.removeprefix("eval_"): value for name, value in metrics.items()})
 
     def history(self) -> list[dict[str, float]]:
-        """Every evaluation, its step included; by name, as those are that a checkpoint brought."""
-        found = [entry for entry in self.state.log_history if f"eval_{self.goal.name}" in entry]
-        return [{key.removeprefix("eval_"): float(entry[key]) for key in sorted(entry)} for entry in found]
+        """Metrics and step of every evaluation; keys are sorted, as in entries read from a checkpoint."""
+        entries = [entry for entry in self.state.log_history if f"eval_{self.metric.name}" in entry]
+        return [{key.removeprefix("eval_"): float(entry[key]) for key in sorted(entry)} for entry in entries]
 
     def best_metrics(self) -> dict[str, float]:
-        """The metrics of the evaluation whose weights were kept."""
-        return max(self.history(), key=self.goal.score, default={})
+        """Metrics of the evaluation with the best weights."""
+        return max(self.history(), key=self.metric.score, default={})
 
 
-def _written(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
-    """What is written of every step, by one process."""
+def _log_callbacks(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
+    """Callbacks that write log files, for rank 0."""
     log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
-    return [log, TensorBoardCallback(_writer(job.logs))] if uses_tensorboard(job.track) else [log]
+    return [log, TensorBoardCallback(_summary_writer(job.logs))] if uses_tensorboard(job.track) else [log]
 
 
-def _writer(logs: Path) -> Any:
-    from torch.utils.tensorboard.writer import SummaryWriter  # heavy, and only training writes it
+def _summary_writer(logs: Path) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, and needed only here
 
     return SummaryWriter(str(logs))

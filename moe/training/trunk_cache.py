@@ -59,7 +59,7 @@ class TrunkCache:
             self._rows |= {(task, text): i for i, text in enumerate(texts)}
 
     def dry_run(self, rows: Dataset) -> int:
-        """Run the trunk on a batch of the shortest and one of the longest texts; return the size of all states in bytes."""
+        """Run the trunk on the shortest and the longest texts, and return the size of all states in bytes."""
         texts = list(rows["text"])
         lengths = self.collator.lengths(texts)  # (N,)
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))

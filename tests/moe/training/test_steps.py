@@ -252,7 +252,7 @@ def test_steps_out_of_order_say_what_comes_first(make_work: Make) -> None:
 def test_the_merged_mixture_is_compared_and_never_chosen(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work()
     scores = {"moe-init": 0.9, "router-warmup": 0.7, "moe-joint": 0.6}
-    monkeypatch.setattr("moe.training.steps._validation_of", lambda _, folder: {"macro_f1": scores[folder.name]})
+    monkeypatch.setattr("moe.training.steps._validation_metrics", lambda _, folder: {"macro_f1": scores[folder.name]})
     verdict = select_best_mixture(work)
     assert verdict.startswith("best by validation macro-F1: router-warmup (moe-init 0.900")
     assert verdict.endswith("with a router that knows nothing, it was better")
