@@ -42,7 +42,7 @@ CORPORA = {
 }
 TAIL = 1_200_000
 """Characters of a corpus: at least 400 rows of 512 tokens."""
-WAYS: dict[str, EvalSettings] = {"likelihood": EvalSettings(), "written": EvalSettings(by="generation")}
+WAYS: dict[str, EvalSettings] = {"likelihood": EvalSettings(), "written": EvalSettings(method="generation")}
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
         rows[title] = {name: LMEvaluation(**seen[title][name]) for name in names}
 
     row("vanilla", experts, dict.fromkeys(names, ()), bare=True)
-    if experts.adapter_bank.shared:
+    if experts.bank.shared_experts:
         row("shared expert alone", experts, dict.fromkeys(names, ()))
     for name in names:
         row(f"expert {name}", experts, dict[str, Sequence[str]].fromkeys(names, [name]))
@@ -183,7 +183,7 @@ def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
 def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswer]]]:
     """By model and way of asking, the marked test questions of all tasks; what was asked before is not asked again."""
     work = team(args)
-    asked = load_run_questions(work, most=args.most)
+    asked = load_run_questions(work, max_questions=args.most)
     micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
     taught, one = work.out / INSTRUCT.folder, pooled(args).out / INSTRUCT.folder
     models: dict[str, tuple[Path, Sequence[str] | None]] = {"vanilla": (taught, None), "team": (taught, ())}

@@ -1,7 +1,4 @@
-"""How sure a figure is: bootstrap intervals of one model's figures and of the difference of two, and McNemar's test.
-
-The figures themselves are `moe.evaluation.metrics`'; which rows and which models are compared is left to the callers.
-"""
+"""Uncertainty of metrics: bootstrap intervals, paired differences of two models, McNemar's test, Wilson's interval."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +8,13 @@ import numpy as np
 
 DRAWS, LEVEL, BLOCK = 10_000, 0.95, 2_000_000  # BLOCK bounds the cells that are drawn at once
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
-Draws = dict[str, np.ndarray]
+MetricValues = dict[str, np.ndarray]
 BINS = 15
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the ends of its interval, in the figure's own unit."""
+    """A metric's value and the bounds of its interval, in the metric's unit."""
 
     value: float
     low: float
@@ -25,23 +22,24 @@ class Interval:
 
     @property
     def contains_zero(self) -> bool:
-        """Whether 0 lies in it: a difference of which nothing can be said."""
+        """Whether 0 lies in the interval; a difference is then not significant."""
         return self.low <= 0.0 <= self.high
 
     @property
     def bounds(self) -> list[float]:
-        """Its two ends, as JSON takes them."""
+        """The bounds [low, high], as JSON reports hold them."""
         return [self.low, self.high]
 
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """What one model said of one task's rows, or what it said trained from several seeds.
+    """True labels and predictions for the rows of one task, by one model or by one model trained with several seeds.
 
     Args:
-        true: (N,), the index of each row's label, N ≥ 1.
-        said: (S, N), the index that each seed's model gave; `classes` stands for a label outside the task's.
-        classes: how many labels the task has (K).
+        true: (N,), index of each row's label, N ≥ 1.
+        predicted: (S, N), index of the label that the model of each seed predicts; `classes` stands for a label outside
+            the task's.
+        classes: number of labels of the task (K).
     """
 
     true: np.ndarray
@@ -49,134 +47,155 @@ class TaskPredictions:
     classes: int
 
     @classmethod
-    def from_labels(cls, true: Sequence[str], said: Sequence[str], labels: Sequence[str]) -> "TaskPredictions":
-        """From label names (N,)."""
+    def from_labels(cls, true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> "TaskPredictions":
+        """Predictions of one model, from label names (N,)."""
         index = {name: i for i, name in enumerate(labels)}
-        rows = [np.array([index.get(name, len(labels)) for name in names]) for names in (true, said)]
+        rows = [np.array([index.get(name, len(labels)) for name in names]) for names in (true, predicted)]
         return cls(rows[0], rows[1][None], len(labels))
 
     @classmethod
-    def from_correct(cls, right: Sequence[Sequence[int]]) -> "TaskPredictions":
-        """From what was right (S, N), for accuracy alone."""
-        said = 1 - np.asarray(right)
-        return cls(np.zeros(said.shape[1], dtype=int), said, 1)
+    def from_correct(cls, correct: Sequence[Sequence[int]]) -> "TaskPredictions":
+        """From whether each row is correct (S, N); only the accuracy is meaningful."""
+        predicted = 1 - np.asarray(correct)
+        return cls(np.zeros(predicted.shape[1], dtype=int), predicted, 1)
 
 
 def bootstrap_intervals(tasks: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
-    """One model's accuracy, macro-F1 and weighted F1, averaged over tasks and seeds, with their intervals.
+    """One model's accuracy, macro-F1 and weighted F1, averaged over tasks and seeds, with percentile intervals.
 
-    Rows are drawn anew inside each task, the same rows for every seed (Efron, 1979; percentile intervals). So an
-    interval tells how much hangs on these test rows, not on the seeds.
+    Rows are resampled within each task, the same rows for every seed (Efron, 1979). So an interval states how much a
+    metric depends on the test rows, not on the seeds.
 
     Args:
-        level: share of the draws inside, 0 to 1; more is wider.
+        level: share of the resamples inside the interval, 0 to 1; more is wider.
 
     Returns:
-        figures in [0, 1].
+        intervals by metric, in [0, 1].
     """
-    return _ends(_averaged([_figures([one]) for one in tasks]), _averaged([_drawn([one]) for one in tasks]), level)
+    values = _average([_metrics([task]) for task in tasks])
+    return _percentiles(values, _average([_resampled_metrics([task]) for task in tasks]), level)
 
 
 def interval_fields(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
-    """`bootstrap_intervals` as reports keep them: `accuracy_interval`: [low, high], and so on."""
-    return {f"{name}_interval": one.bounds for name, one in bootstrap_intervals(tasks).items()}
+    """Bounds of `bootstrap_intervals` under the names of JSON reports: `accuracy_interval`: [low, high], and so on."""
+    return {f"{name}_interval": interval.bounds for name, interval in bootstrap_intervals(tasks).items()}
 
 
-def bootstrap_differences(ours: Sequence[TaskPredictions], theirs: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
-    """Our figures less theirs, paired by row, averaged over tasks and seeds, with their intervals.
+def bootstrap_differences(
+    ours: Sequence[TaskPredictions], theirs: Sequence[TaskPredictions], level: float = LEVEL
+) -> dict[str, Interval]:
+    """Our metrics minus theirs, paired by row, averaged over tasks and seeds, with percentile intervals.
 
     Args:
-        ours, theirs: answers to the same rows, task by task.
+        ours: predictions of the first model, task by task.
+        theirs: predictions of the second model for the same rows.
+        level: as for `bootstrap_intervals`.
 
     Returns:
-        differences in [-1, 1]; one whose interval holds 0 is none.
+        differences by metric, in [-1, 1]; one whose interval contains 0 is not significant.
     """
-    both = list(zip(ours, theirs, strict=True))
-    assert all(np.array_equal(a.true, b.true) for a, b in both), "pairs need the same rows"
-    return _ends(_averaged([_figures(pair) for pair in both]), _averaged([_drawn(pair) for pair in both]), level)
+    pairs = list(zip(ours, theirs, strict=True))
+    assert all(np.array_equal(a.true, b.true) for a, b in pairs), "pairs need the same rows"
+    values = _average([_metrics(pair) for pair in pairs])
+    return _percentiles(values, _average([_resampled_metrics(pair) for pair in pairs]), level)
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """McNemar's exact test (1947): the probability of a split of the rows that one alone got right as uneven as this.
+    """McNemar's exact test (1947) of two models on the same rows.
+
+    The p-value is the probability, if both models are equally good, of a split at least this uneven of the rows that
+    exactly one model predicts correctly.
 
     Args:
-        ours, theirs: (N,), whether each row was right.
+        ours: (N,), whether the first model is correct.
+        theirs: (N,), whether the second model is correct.
 
     Returns:
-        the two-sided p; 1 where the two are right on the same rows.
+        the two-sided p-value; 1 if both are correct on the same rows.
     """
-    from scipy.stats import binomtest  # slow to import, and answering texts does without
+    from scipy.stats import binomtest  # slow to import, and not needed for inference
 
     ours, theirs = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
-    one, other = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return float(binomtest(one, one + other).pvalue) if one + other else 1.0
+    only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return float(binomtest(only_ours, only_ours + only_theirs).pvalue) if only_ours + only_theirs else 1.0
 
 
-def wilson_interval(right: int, rows: int, level: float = LEVEL) -> Interval:
-    """A share of rows (at least 1) with Wilson's interval, which is not empty where all or none are right."""
+def wilson_interval(correct: int, rows: int, level: float = LEVEL) -> Interval:
+    """A proportion with Wilson's interval, which is not empty when all or none of the rows are correct.
+
+    Args:
+        correct: number of correct rows.
+        rows: number of rows, at least 1.
+    """
     from scipy.stats import binomtest  # as above
 
-    found = binomtest(right, rows).proportion_ci(level, method="wilson")
-    return Interval(right / rows, float(found.low), float(found.high))
+    interval = binomtest(correct, rows).proportion_ci(level, method="wilson")
+    return Interval(correct / rows, float(interval.low), float(interval.high))
 
 
-def _ends(values: Mapping[str, np.ndarray], draws: Draws, level: float) -> dict[str, Interval]:
-    edges = (50 * (1 - level), 50 * (1 + level))
-    whole = {name: [float(values[name][0]), *np.percentile(draws[name], edges).tolist()] for name in METRICS}
-    return {name: Interval(*(round(one, 12) for one in ends)) for name, ends in whole.items()}  # an end of 0 is 0
+def _percentiles(values: Mapping[str, np.ndarray], resamples: MetricValues, level: float) -> dict[str, Interval]:
+    percentages = (50 * (1 - level), 50 * (1 + level))
+    numbers = {
+        name: [float(values[name][0]), *np.percentile(resamples[name], percentages).tolist()] for name in METRICS
+    }
+    # Rounded, so that a bound of 0 is exactly 0.
+    return {name: Interval(*(round(number, 12) for number in triple)) for name, triple in numbers.items()}
 
 
-def _averaged(parts: Sequence[Draws]) -> Draws:
+def _average(parts: Sequence[MetricValues]) -> MetricValues:
     return {name: np.mean([part[name] for part in parts], axis=0) for name in METRICS}
 
 
-def _figures(sides: Sequence[TaskPredictions]) -> Draws:
-    """The figures of the rows as they are, (1,) each; of two sides the first's less the second's."""
+def _metrics(sides: Sequence[TaskPredictions]) -> MetricValues:
+    """Metrics of the actual rows, (1,) each; for two sides the first's minus the second's."""
     patterns, counts = _cells(sides)
-    return _of_counts(counts[None], patterns, sides)
+    return _metrics_of_counts(counts[None], patterns, sides)
 
 
-def _drawn(sides: Sequence[TaskPredictions]) -> Draws:
-    """The same for every draw, (DRAWS,) each; alike in every call on the same rows."""
+def _resampled_metrics(sides: Sequence[TaskPredictions]) -> MetricValues:
+    """The same for every resample, (DRAWS,) each; equal in every call with the same rows."""
     patterns, counts = _cells(sides)
-    parts = [_of_counts(some, patterns, sides) for some in _redrawn(counts)]
+    parts = [_metrics_of_counts(block, patterns, sides) for block in _resample(counts)]
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
 def _cells(sides: Sequence[TaskPredictions]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of (true, said, said, …) (C, 1 + S) and how often each is there (C,)."""
-    rows = np.concatenate([sides[0].true[None], *(one.predicted for one in sides)])  # (1 + S, N)
+    """The distinct rows (true, predicted, predicted, …) (C, 1 + S), and the count of each (C,)."""
+    rows = np.concatenate([sides[0].true[None], *(side.predicted for side in sides)])  # (1 + S, N)
     return np.unique(rows.T, axis=0, return_counts=True)
 
 
-def _redrawn(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Counts of N rows drawn with replacement, block by block (draws, C).
+def _resample(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Counts (draws, C) of N rows drawn with replacement, in blocks.
 
-    Rows of one cell are alike, so drawing rows is drawing a multinomial over the cells: exact, and fast.
+    The rows of a cell are interchangeable, so resampling rows is drawing from a multinomial over cells: exact and fast.
     """
-    random = np.random.default_rng([0, *counts.tolist()])  # tasks differ in their draws, the same rows never
+    random = np.random.default_rng([0, *counts.tolist()])  # seeded by the rows: different tasks draw differently
     block = max(1, BLOCK // len(counts))
     for start in range(0, DRAWS, block):
         yield random.multinomial(counts.sum(), counts / counts.sum(), min(block, DRAWS - start))
 
 
-def _of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions]) -> Draws:
-    """Figures of counts (draws, C) of the cells (C, 1 + S): means over a side's seeds; of two sides the difference."""
-    ends = np.cumsum([1, *(len(one.predicted) for one in sides)])
-    found = [
-        _averaged([_one(counts, patterns[:, 0], patterns[:, s], sides[0].classes) for s in range(start, end)])
-        for start, end in pairwise(ends)
+def _metrics_of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions]) -> MetricValues:
+    """Metrics from counts (draws, C) of cells (C, 1 + S): means over a side's seeds; for two sides the difference."""
+    true, classes = patterns[:, 0], sides[0].classes
+    columns = np.cumsum([1, *(len(side.predicted) for side in sides)])
+    means = [
+        _average([_metrics_of_seed(counts, true, patterns[:, s], classes) for s in range(start, end)])
+        for start, end in pairwise(columns)
     ]
-    return found[0] if len(found) == 1 else {name: found[0][name] - found[1][name] for name in METRICS}
+    return means[0] if len(means) == 1 else {name: means[0][name] - means[1][name] for name in METRICS}
 
 
-def _one(counts: np.ndarray, true: np.ndarray, said: np.ndarray, classes: int) -> Draws:
-    """Accuracy, macro-F1 and weighted F1 (draws,) of counts (draws, C) whose cells mean (true, said)."""
+def _metrics_of_seed(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray, classes: int) -> MetricValues:
+    """Accuracy, macro-F1 and weighted F1 (draws,) from counts (draws, C) of cells (true, predicted)."""
     names = np.arange(classes)
-    is_true, is_said = true[:, None] == names, said[:, None] == names  # (C, K)
+    is_true, is_predicted = true[:, None] == names, predicted[:, None] == names  # (C, K)
     weights = counts.astype(np.float64)  # (draws, C)
-    support, called, hits = (weights @ one for one in (is_true, is_said, is_true & is_said))  # (draws, K)
-    f1 = 2 * hits / np.maximum(support + called, 1)  # (draws, K)
+    support, predictions, hits = (
+        weights @ indicator for indicator in (is_true, is_predicted, is_true & is_predicted)
+    )  # (draws, K) each
+    f1 = 2 * hits / np.maximum(support + predictions, 1)  # (draws, K)
     rows = weights.sum(1)  # (draws,)
     return {
         "accuracy": hits.sum(1) / rows,
@@ -186,5 +205,5 @@ def _one(counts: np.ndarray, true: np.ndarray, said: np.ndarray, classes: int) -
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
-    """The bin (N,), 0 to 14, of each confidence (N,); a bin holds its upper edge."""
+    """Bin (N,), 0 to 14, of each confidence (N,); a bin includes its upper edge."""
     return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1

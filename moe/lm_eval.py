@@ -1,7 +1,6 @@
-"""A mixture as a model of EleutherAI's lm-evaluation-harness, so that any of its tasks can be put to it.
+"""FinMoE as a model of EleutherAI's lm-evaluation-harness, to evaluate a mixture on any of its tasks.
 
-Needs `pip install 'finmoe[harness]'`. The harness asks, and counts; what is answered here is a prompt's likeliest
-continuation and how probable a given one is. Our own tasks are `moe.qa`'s.
+Needs `pip install 'finmoe[harness]'`. For this project's own question tasks see `moe.qa`.
 """
 
 from collections.abc import Sequence
@@ -15,60 +14,63 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from moe.inference.generator import Generator, Sampling
 from moe.inference.loading import check_routing, load_language_model
-from moe.inference.scoring import Pair, likelihoods
+from moe.inference.scoring import Likelihood, Pair, likelihoods
 
-NEW_TOKENS = 128
-LONGEST = 2048
-"""Tokens of a window where a backbone names no longest context."""
+MAX_NEW_TOKENS = 128
+DEFAULT_CONTEXT_LENGTH = 2048
+"""Context length in tokens for a backbone that states none."""
 TokenizedRequest = tuple[tuple[str, str], list[int], list[int]]
 
 
 @register_model("finmoe")
 class FinMoE(TemplateLM):
-    """`lm_eval.simple_evaluate(model=FinMoE("runs/roles/moe-instruct"), tasks=[…])`.
+    """A mixture or a single expert over a causal language model, as lm-evaluation-harness takes it.
 
     Args:
-        pretrained: the folder of a language model's mixture, or of one expert.
-        routing: soft or hard.
-        bare: the backbone alone, without any expert, to compare with.
+        pretrained: folder of the model.
+        routing: `soft` or `hard`.
+        bare: evaluate the backbone without experts, for comparison.
 
     Raises:
-        Fault: when there is no such model, or it cannot write.
+        Fault: if there is no such model, or its backbone is no causal language model.
+
+    Example:
+        >>> lm_eval.simple_evaluate(model=FinMoE("runs/roles/moe-instruct"), tasks=["sciq"])  # doctest: +SKIP
     """
 
     def __init__(self, pretrained: str | Path, routing: str = "soft", bare: bool = False) -> None:
         super().__init__()
-        check_routing(routing)
+        self.hard = check_routing(routing) == "hard"
         self.model, template = load_language_model(Path(pretrained))
-        self.hard, self.without = routing == "hard", tuple(self.model.bank.adapters) if bare else ()
+        self.disabled_experts = tuple(self.model.bank.adapters) if bare else ()
         self.generator = Generator(self.model, template, hard=self.hard, chat=False)
         self.tokenizer = self.model.loaded_backbone.tokenizer
-        self.context = self.generator.context_length or LONGEST
+        self.context_length = self.generator.context_length or DEFAULT_CONTEXT_LENGTH
 
     @property
     def eot_token_id(self) -> int:
-        """The end of text, which is also what an empty prompt is."""
-        found = self.tokenizer.eos_token_id
-        return int(self.tokenizer.pad_token_id if found is None else found)
+        """Id of the end-of-text token, which also stands for an empty prompt."""
+        end = self.tokenizer.eos_token_id
+        return int(self.tokenizer.pad_token_id if end is None else end)
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the tokenizer in the harness's caches."""
+        """Name of the tokenizer in the harness's caches."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids; special tokens unless the harness says otherwise, as the backbone's tokenizer adds them."""
-        whole = True if add_special_tokens is None else add_special_tokens
-        ids: list[int] = self.tokenizer(string, add_special_tokens=whole)["input_ids"]
-        return ids[:-1] if whole and len(ids) > 1 and ids[-1] in self._ends else ids
+        """Token ids of a string, without the special token at its end, so that a continuation can follow.
 
-    @property
-    def _ends(self) -> tuple[int | None, ...]:
-        """What a tokenizer may put behind a text, which no continuation begins with."""
-        return self.tokenizer.eos_token_id, self.tokenizer.sep_token_id
+        Args:
+            add_special_tokens: whether to add the tokenizer's special tokens; by default they are added.
+        """
+        special = True if add_special_tokens is None else add_special_tokens
+        ids: list[int] = self.tokenizer(string, add_special_tokens=special)["input_ids"]
+        ends = (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        return ids[:-1] if special and len(ids) > 1 and ids[-1] in ends else ids
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A chat in the backbone's own template."""
+        """Format a chat with the backbone's chat template."""
         return str(
             self.tokenizer.apply_chat_template(
                 chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -76,48 +78,51 @@ class FinMoE(TemplateLM):
         )
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Σ log p of whole texts, in windows of the context, each token asked for once."""
-        found = []
-        for (text,) in (one.args for one in requests):
+        """Σ log p of entire texts, in windows of the context length; each token is predicted once."""
+        totals = []
+        for (text,) in (request.args for request in requests):
             ids = self.tok_encode(text, add_special_tokens=False)
-            windows = get_rolling_token_windows(ids, self.prefix_token_id, self.context - 1, 1)
-            pairs: list[Pair] = [make_disjoint_window(one) for one in windows]
-            found.append(sum(one.total for one in self._likelihoods(pairs)))
-        return found
+            windows = get_rolling_token_windows(ids, self.prefix_token_id, self.context_length - 1, 1)
+            pairs: list[Pair] = [make_disjoint_window(window) for window in windows]
+            totals.append(sum(likelihood.total for likelihood in self._likelihoods(pairs)))
+        return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations, each up to the first of its stopping texts."""
-        said = []
-        for one in requests:
-            context, options = cast(tuple[str, dict[str, Any]], one.args)
-            sampling = _sampling(options)
-            generator = Generator(self.model, "{text}", sampling, self.hard, chat=False)
-            ids = self.tok_encode(context)[-max(1, self.context - sampling.new_tokens) :]
-            with self.model.ablated(self.without):
-                (written,) = generator.generate([ids])
-            said.append(_until(written.text, options.get("until") or ()))
-        return said
+        """Generate continuations, each truncated at the first of its stop strings."""
+        continuations = []
+        for request in requests:
+            context, options = cast(tuple[str, dict[str, Any]], request.args)
+            sampling = _to_sampling(options)
+            generator = Generator(self.model, "{text}", sampling, hard=self.hard, chat=False)
+            ids = self.tok_encode(context)[-max(1, self.context_length - sampling.max_new_tokens) :]
+            with self.model.ablated(self.disabled_experts):
+                (generated,) = generator.generate([ids])
+            continuations.append(_truncate(generated.text, options.get("until") or ()))
+        return continuations
 
     def _loglikelihood_tokens(self, requests: list[TokenizedRequest], **_: Any) -> list[tuple[float, bool]]:
         pairs: list[Pair] = []
         for _text, context, continuation in requests:
-            room = self.context - len(continuation)
-            pairs.append((context[-max(1, room) :], continuation[-(self.context - 1) :]))
-        return [(one.total, one.greedy) for one in self._likelihoods(pairs)]
+            room = self.context_length - len(continuation)
+            pairs.append((context[-max(1, room) :], continuation[-(self.context_length - 1) :]))
+        return [(likelihood.total, likelihood.greedy) for likelihood in self._likelihoods(pairs)]
 
-    def _likelihoods(self, pairs: Sequence[Pair]) -> list[Any]:
-        with self.model.ablated(self.without):
+    def _likelihoods(self, pairs: Sequence[Pair]) -> list[Likelihood]:
+        with self.model.ablated(self.disabled_experts):
             return likelihoods(self.model, pairs, hard=self.hard)
 
 
-def _sampling(options: dict[str, Any]) -> Sampling:
-    """The harness's words for how tokens are chosen, in ours."""
+def _to_sampling(options: dict[str, Any]) -> Sampling:
+    """Convert the harness's generation options."""
     draws = bool(options.get("do_sample", False))
-    temperature = float(options.get("temperature") or 0.0) if draws else 0.0
-    return Sampling(int(options.get("max_gen_toks") or NEW_TOKENS), temperature, float(options.get("top_p") or 1.0))
+    return Sampling(
+        max_new_tokens=int(options.get("max_gen_toks") or MAX_NEW_TOKENS),
+        temperature=float(options.get("temperature") or 0.0) if draws else 0.0,
+        top_p=float(options.get("top_p") or 1.0),
+    )
 
 
-def _until(text: str, stops: str | Sequence[str]) -> str:
+def _truncate(text: str, stops: str | Sequence[str]) -> str:
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.split(stop)[0] if stop else text
     return text

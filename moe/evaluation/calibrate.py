@@ -1,8 +1,4 @@
-"""Calibrates a model: a temperature a task, fitted on validation rows, and what it does to validation and test rows.
-
-What a model keeps of it is `moe.inference.calibration`'s, thresholds are `moe.inference.abstention`'s, pictures
-`moe.plots.calibration`'.
-"""
+"""Calibration of a model: a temperature per task and abstention thresholds, fitted on validation rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,219 +16,258 @@ from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.bootstrap import wilson_interval
 from moe.console import Table
-from moe.evaluation.test_sets import load_run_rows
 from moe.evaluation.evaluate import EvaluatedRow, evaluate_rows, group_by_task
 from moe.evaluation.metrics import calibration_metrics
+from moe.evaluation.test_sets import load_run_rows
 from moe.extras import check_extra
 from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, find_point, risk_coverage_curve
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
-from moe.plots.calibration import write_reliability_chart, write_risk_coverage_chart
+from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.terminal import format_interval
 from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
-WANTED = (0.8, 0.85, 0.9, 0.95)
-COLDEST, MAX_TEMPERATURE = 0.05, 20.0
+TARGET_ACCURACIES = (0.8, 0.85, 0.9, 0.95)
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 @dataclass(frozen=True)
 class TaskLogits:
-    """What a model said of one task's labelled rows.
+    """A model's logits for the labelled rows of one task.
 
     Args:
-        logits: (N, K), up to a constant a row.
-        true: (N,), the index of each row's label.
+        logits: (N, K), up to a constant per row.
+        true: (N,), index of each row's label.
     """
 
     logits: np.ndarray
     true: np.ndarray
 
     @property
-    def right(self) -> np.ndarray:
-        """(N,), whether each row was right; no temperature changes it."""
+    def correct(self) -> np.ndarray:
+        """(N,), whether each prediction is correct; no temperature changes it."""
         return self.logits.argmax(1) == self.true
 
     def probabilities(self, temperature: float) -> np.ndarray:
-        """(N, K), at a temperature."""
+        """Probabilities (N, K) at a temperature."""
         return softmax(self.logits / temperature, axis=1)
 
+    def confidence(self, temperature: float) -> np.ndarray:
+        """Largest probability of each row (N,) at a temperature."""
+        return self.probabilities(temperature).max(1)
 
-Tasks = dict[str, TaskLogits]
+
+LogitsByTask = dict[str, TaskLogits]
 
 
 def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> dict[str, Any]:
     """Fit a model's temperatures and thresholds on the run's validation rows, and write them into its folder.
 
-    Rows are answered softly, with the labels of their own domain. Figures and pictures go below `evaluation/MODEL/`.
+    Rows are predicted with soft routing and the labels of their own task. The report and charts are written below
+    `evaluation/MODEL/`.
+
+    Args:
+        sets: overrides of the backbone settings, see `load_model`.
 
     Returns:
-        `model`, and by task `temperature`, `remark`, `validation` and `test` (rows and `moe.evaluation.metrics.calibration_metrics`
-        before and after), `abstain` (by wanted accuracy: threshold, coverage, and what test rows say).
+        `model`, and for each of `tasks` its `temperature`, a `remark`, `validation` and `test` (number of rows and
+        `moe.evaluation.metrics.calibration_metrics` before and after), `abstain` (by target accuracy the threshold, its
+        coverage, and both on the test rows).
 
     Raises:
-        Fault: when the model cannot be opened, there are no labelled validation rows, or a folder cannot be written.
+        Fault: if the model cannot be loaded, there are no labelled validation rows, or a folder cannot be written.
     """
     check_extra("report")  # the charts are drawn last
-    model, template, length = load_model(folder, sets)
-    predictor = Predictor(model, template, length)
-    held_out, test = (said(predictor, load_run_rows(work, model, split), split, quiet) for split in SPLITS)
-    if not held_out:
+    model, template, max_length = load_model(folder, sets)
+    predictor = Predictor(model, template, max_length)
+    validation, test = (
+        collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS
+    )
+    if not validation:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
-    fitted = {task: fit_calibration(one) for task, one in held_out.items()}
-    report = calibration_report(folder, fitted, held_out, test)
-    write_calibration(folder, fitted)
+    calibrations = {task: fit_calibration(logits) for task, logits in validation.items()}
+    report = calibration_report(folder, calibrations, validation, test)
+    write_calibration(folder, calibrations)
     target = work.out / "evaluation" / folder.name
     write_json(target / CALIBRATION, report)
-    shown = test or held_out
-    write_reliability_chart(target / "reliability.png", "test" if test else "validation", _before_and_after(shown, fitted))
-    write_risk_coverage_chart(target / "risk_coverage.png", _by_split(held_out, test, fitted))
+    before_and_after = _before_and_after(test or validation, calibrations)
+    write_reliability_chart(target / "reliability.png", "test" if test else "validation", before_and_after)
+    write_risk_coverage_chart(target / "risk_coverage.png", _by_split(validation, test, calibrations))
     return report
 
 
-def said(predictor: Predictor, rows: Dataset, title: str, quiet: bool) -> Tasks:
-    """What a model says of labelled rows, by task, at temperature 1."""
-    space = predictor.model.labels
-    judged = [one for one in evaluate_rows(predictor, rows, title=title, quiet=quiet) if one.true is not None]
-    return {task: _stacked(some) for task, some in group_by_task(judged, space).items()}
+def collect_logits(predictor: Predictor, rows: Dataset, title: str, quiet: bool) -> LogitsByTask:
+    """Logits of the labelled rows by task, at temperature 1."""
+    evaluated = evaluate_rows(predictor, rows, title=title, quiet=quiet)
+    labelled = [row for row in evaluated if row.true is not None]
+    groups = group_by_task(labelled, predictor.model.labels)
+    return {task: _stack(task_rows) for task, task_rows in groups.items()}
 
 
-def _stacked(judged: Sequence[EvaluatedRow]) -> TaskLogits:
-    probabilities = np.stack([one.masked.probabilities for one in judged])  # (N, K)
+def _stack(rows: Sequence[EvaluatedRow]) -> TaskLogits:
+    probabilities = np.stack([row.masked.probabilities for row in rows])  # (N, K)
     logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
-    return TaskLogits(logits, np.array([one.masked.labels.index(one.true) for one in judged]))
+    return TaskLogits(logits, np.array([row.masked.labels.index(row.true) for row in rows]))
 
 
-def fit_calibration(one: TaskLogits) -> TaskCalibration:
-    """A task's temperature and thresholds; below `MIN_ROWS` rows 1 and none."""
-    temperature = fit_temperature(one) if len(one.true) >= MIN_ROWS and not one.right.all() else 1.0
-    curve = risk_coverage_curve(one.probabilities(temperature).max(1), one.right)
-    return TaskCalibration(temperature=temperature, rows=len(one.true), curve=curve)
+def fit_calibration(task: TaskLogits) -> TaskCalibration:
+    """Fit the temperature and the risk–coverage curve of a task.
+
+    With fewer than `MIN_ROWS` rows the temperature is 1 and the curve is empty. With correct predictions only, the
+    temperature is 1 as well.
+    """
+    temperature = fit_temperature(task) if len(task.true) >= MIN_ROWS and not task.correct.all() else 1.0
+    curve = risk_coverage_curve(task.confidence(temperature), task.correct)
+    return TaskCalibration(temperature=temperature, rows=len(task.true), curve=curve)
 
 
-def fit_temperature(one: TaskLogits) -> float:
-    """The temperature T whose softmax(logits / T) has the least log loss (Guo et al., 2017), held in 1/20 to 20.
+def fit_temperature(task: TaskLogits) -> float:
+    """The temperature T, within 1/20 to 20, that minimizes the log loss of softmax(logits / T) (Guo et al., 2017).
 
-    The log loss is convex in 1/T, so there is one minimum; where every row is right it falls without end as T does.
+    The log loss is convex in 1/T, so there is a single minimum; if every prediction is correct there is none, as the
+    loss falls with T without bound.
     """
 
-    def loss(exponent: float) -> float:
-        return float(-log_softmax(one.logits * np.exp(-exponent), axis=1)[np.arange(len(one.true)), one.true].mean())
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(task.logits * np.exp(-log_temperature), axis=1)  # (N, K)
+        return float(-log_p[np.arange(len(task.true)), task.true].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log([COLDEST, MAX_TEMPERATURE]), method="bounded").x))
+    bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def calibration_report(folder: Path, fitted: Mapping[str, TaskCalibration], held_out: Tasks, test: Tasks) -> dict[str, Any]:
-    """Figures before and after, see `calibrate`."""
+def calibration_report(
+    folder: Path, calibrations: Mapping[str, TaskCalibration], validation: LogitsByTask, test: LogitsByTask
+) -> dict[str, Any]:
+    """Metrics before and after calibration, as `calibrate` returns them."""
     tasks = {}
-    for task, one in fitted.items():
-        sides = {"validation": held_out[task]} | ({"test": test[task]} if task in test else {})
+    for task, calibration in calibrations.items():
+        splits = {"validation": validation[task]} | ({"test": test[task]} if task in test else {})
         tasks[task] = {
-            "temperature": one.temperature,
-            "remark": _remark(one, held_out[task]),
-            **{split: _figures(side, one.temperature) for split, side in sides.items()},
-            "abstain": {f"{wanted:.2f}": _abstaining(one, wanted, test.get(task)) for wanted in WANTED},
+            "temperature": calibration.temperature,
+            "remark": _remark(calibration, validation[task]),
+            **{split: _metrics(logits, calibration.temperature) for split, logits in splits.items()},
+            "abstain": {
+                f"{accuracy:.2f}": _operating_point(calibration, accuracy, test.get(task))
+                for accuracy in TARGET_ACCURACIES
+            },
         }
     return {"model": str(folder), "tasks": tasks}
 
 
-def _remark(one: TaskCalibration, held_out: TaskLogits) -> str | None:
-    if one.rows < MIN_ROWS:
-        return f"{one.rows} validation rows, fewer than {MIN_ROWS}: T stays 1, no thresholds"
-    if held_out.right.all():
-        return "every validation row is right, which says nothing of T: it stays 1"
+def _remark(calibration: TaskCalibration, validation: TaskLogits) -> str | None:
+    if calibration.rows < MIN_ROWS:
+        return f"{calibration.rows} validation rows, fewer than {MIN_ROWS}: T stays 1, no thresholds"
+    if validation.correct.all():
+        return "every validation row is predicted correctly, so T cannot be fitted and stays 1"
     return None
 
 
-def _figures(one: TaskLogits, temperature: float) -> dict[str, Any]:
-    before, after = (calibration_metrics(one.probabilities(t), one.true) for t in (1.0, temperature))
-    return {"rows": len(one.true), "accuracy": float(one.right.mean()), "before": before, "after": after}
+def _metrics(task: TaskLogits, temperature: float) -> dict[str, Any]:
+    before, after = (calibration_metrics(task.probabilities(t), task.true) for t in (1.0, temperature))
+    return {"rows": len(task.true), "accuracy": float(task.correct.mean()), "before": before, "after": after}
 
 
-def _abstaining(one: TaskCalibration, wanted: float, test: TaskLogits | None) -> dict[str, Any] | None:
-    """What is kept at a wanted accuracy; None where validation rows do not reach it."""
-    if (kept := find_point(one.curve, wanted)) is None:
+def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> dict[str, Any] | None:
+    """Threshold and coverage at a target accuracy; None if the validation rows do not reach it."""
+    if (point := find_point(calibration.curve, accuracy)) is None:
         return None
-    found = {"threshold": kept.threshold, "coverage": kept.rows / one.rows, "accuracy": kept.accuracy}
-    return found | ({"test": _kept_of(test, one.temperature, kept)} if test else {})
+    report = {
+        "threshold": point.threshold,
+        "coverage": point.rows / calibration.rows,
+        "accuracy": point.accuracy,
+    }
+    return report | ({"test": _test_coverage(test, calibration.temperature, point)} if test else {})
 
 
-def _kept_of(test: TaskLogits, temperature: float, kept: RiskCoveragePoint) -> dict[str, Any]:
-    mask = test.probabilities(temperature).max(1) >= kept.threshold  # (N,)
-    rows, right = int(mask.sum()), int((mask & test.right).sum())
-    found: dict[str, Any] = {"rows": rows, "coverage": rows / len(mask)}
+def _test_coverage(test: TaskLogits, temperature: float, point: RiskCoveragePoint) -> dict[str, Any]:
+    retained = test.confidence(temperature) >= point.threshold  # (N,)
+    rows, correct = int(retained.sum()), int((retained & test.correct).sum())
+    report: dict[str, Any] = {"rows": rows, "coverage": rows / len(retained)}
     if rows:
-        sure = wilson_interval(right, rows)
-        found |= {"accuracy": sure.value, "accuracy_interval": sure.bounds}
-    return found
+        interval = wilson_interval(correct, rows)
+        report |= {"accuracy": interval.value, "accuracy_interval": interval.bounds}
+    return report
 
 
-def _before_and_after(
-    shown: Tasks, fitted: Mapping[str, TaskCalibration]
-) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+def _before_and_after(tasks: LogitsByTask, calibrations: Mapping[str, TaskCalibration]) -> dict[str, CalibrationSeries]:
     return {
         task: {
-            name: (one.probabilities(t).max(1), one.right)
-            for name, t in (("T = 1", 1.0), (f"T = {fitted[task].temperature:.2f}", fitted[task].temperature))
+            name: (logits.confidence(t), logits.correct)
+            for name, t in (
+                ("T = 1", 1.0),
+                (f"T = {calibrations[task].temperature:.2f}", calibrations[task].temperature),
+            )
         }
-        for task, one in shown.items()
-        if task in fitted
+        for task, logits in tasks.items()
+        if task in calibrations
     }
 
 
 def _by_split(
-    held_out: Tasks, test: Tasks, fitted: Mapping[str, TaskCalibration]
-) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    validation: LogitsByTask, test: LogitsByTask, calibrations: Mapping[str, TaskCalibration]
+) -> dict[str, CalibrationSeries]:
     return {
         task: {
-            name: (side[task].probabilities(one.temperature).max(1), side[task].right)
-            for name, side in (("validation", held_out), ("test", test))
-            if task in side
+            name: (split[task].confidence(calibration.temperature), split[task].correct)
+            for name, split in (("validation", validation), ("test", test))
+            if task in split
         }
-        for task, one in fitted.items()
+        for task, calibration in calibrations.items()
     }
 
 
 def calibration_view(report: Mapping[str, Any]) -> RenderableType:
-    """All that `moe calibrate` prints."""
-    remarks = [Text(f"{task}: {one['remark']}") for task, one in report["tasks"].items() if one["remark"]]
-    return Group(_honesty_table(report), *remarks, _abstain_table(report))
+    """Terminal output of `moe calibrate`."""
+    remarks = [Text(f"{task}: {content['remark']}") for task, content in report["tasks"].items() if content["remark"]]
+    return Group(_metrics_table(report), *remarks, _abstention_table(report))
 
 
-def _honesty_table(report: Mapping[str, Any]) -> Table:
-    title = "before → after; ECE by 15 bins of equal width, Brier 0 to 2, log loss in nats"
+def _metrics_table(report: Mapping[str, Any]) -> Table:
+    title = "before → after; ECE with 15 bins of equal width, Brier score 0 to 2, log loss in nats"
     table = Table(title=title, title_justify="left", header_style="bold")
-    for name in ("task", "T", "rows of", "rows", "ECE", "Brier", "log loss"):
-        table.add_column(name, justify="left" if name in ("task", "rows of") else "right", no_wrap=True)
-    for task, one in report["tasks"].items():
-        sides = [split for split in SPLITS if split in one]
-        for split in sides:
-            head = (task, f"{one['temperature']:.2f}") if split == sides[0] else ("", "")
-            pairs = [_arrow(one[split], name) for name in ("ece", "brier", "log_loss")]
-            table.add_row(*head, split, str(one[split]["rows"]), *pairs, end_section=split == sides[-1])
+    for name in ("task", "T", "split", "rows", "ECE", "Brier", "log loss"):
+        table.add_column(name, justify="left" if name in ("task", "split") else "right", no_wrap=True)
+    for task, content in report["tasks"].items():
+        splits = [split for split in SPLITS if split in content]
+        for split in splits:
+            first_cells = (task, f"{content['temperature']:.2f}") if split == splits[0] else ("", "")
+            arrows = [
+                f"{content[split]['before'][name]:.3f} → {content[split]['after'][name]:.3f}"
+                for name in ("ece", "brier", "log_loss")
+            ]
+            table.add_row(*first_cells, split, str(content[split]["rows"]), *arrows, end_section=split == splits[-1])
     return table
 
 
-def _arrow(figures: Mapping[str, Any], name: str) -> str:
-    return f"{figures['before'][name]:.3f} → {figures['after'][name]:.3f}"
-
-
-def _abstain_table(report: Mapping[str, Any]) -> Table:
-    table = Table(title="abstaining: moe infer --abstain ACCURACY", title_justify="left", header_style="bold")
-    for name in ("task", "wanted", "confidence\nfrom", "validation\nkept", "test\nkept", "test\naccuracy", "95 %"):
+def _abstention_table(report: Mapping[str, Any]) -> Table:
+    table = Table(title="abstention: moe infer --abstain ACCURACY", title_justify="left", header_style="bold")
+    columns = (
+        "task",
+        "target\naccuracy",
+        "confidence\nthreshold",
+        "validation\ncoverage",
+        "test\ncoverage",
+        "test\naccuracy",
+        "95 %",
+    )
+    for name in columns:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for task, one in report["tasks"].items():
-        for i, (wanted, kept) in enumerate(one["abstain"].items()):
-            last = i == len(one["abstain"]) - 1
-            table.add_row(task if i == 0 else "", wanted, *_kept_cells(kept), end_section=last)
+    for task, content in report["tasks"].items():
+        for i, (accuracy, point) in enumerate(content["abstain"].items()):
+            last = i == len(content["abstain"]) - 1
+            table.add_row(task if i == 0 else "", accuracy, *_point_cells(point), end_section=last)
     return table
 
 
-def _kept_cells(kept: Mapping[str, Any] | None) -> list[RenderableType]:
-    if kept is None:
+def _point_cells(point: Mapping[str, Any] | None) -> list[RenderableType]:
+    if point is None:
         return [Text("out of reach", style="dim")]
-    test = kept.get("test", {})
-    cells: list[RenderableType] = [f"{kept['threshold']:.3f}", f"{kept['coverage']:.0%}"]
+    test = point.get("test", {})
+    cells: list[RenderableType] = [f"{point['threshold']:.3f}", f"{point['coverage']:.0%}"]
     cells.append(f"{test['coverage']:.0%}" if test else "–")
-    return [*cells, f"{test['accuracy']:.3f}", format_interval(test["accuracy_interval"])] if test.get("rows") else cells
+    if not test.get("rows"):
+        return cells
+    return [*cells, f"{test['accuracy']:.3f}", format_interval(test["accuracy_interval"])]

@@ -1,7 +1,4 @@
-"""Two models on the same rows: both figures, their difference paired by row, and whether it is one.
-
-Rows are `moe.evaluation.test_sets`'s, answers `moe.evaluation.evaluate`'s, intervals and tests `moe.bootstrap`'.
-"""
+"""Comparison of two models on the same rows: paired differences with intervals, and McNemar's test."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +14,22 @@ from experts.domain import Labels
 from experts.errors import Fault
 from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import read_expert_card
-from moe.bootstrap import TaskPredictions, Interval, bootstrap_differences, bootstrap_intervals, mcnemar
+from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
+from moe.evaluation.evaluate import evaluate_rows, predictions_by_task
 from moe.evaluation.test_sets import load_evaluation_rows
-from moe.evaluation.evaluate import predictions_by_task, evaluate_rows
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.runs.workspace import Workspace
 
 NO_DIFFERENCE, A_BETTER, B_BETTER = "none", "A better", "B better"
-SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+METRIC_TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @dataclass(frozen=True)
 class ModelTasks:
-    """What a model's card says that it answers: label names by task, and its domains."""
+    """The labels of a model's tasks, and its domains, as stated on its card."""
 
     tasks: dict[str, Labels]
     domains: tuple[str, ...]
@@ -46,132 +43,135 @@ def compare(
     domain: str | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Answer the same labelled rows by two models, one after the other, and set their figures side by side.
-
-    Only rows of tasks that both know are answered.
+    """Compare two models on the labelled rows of the tasks that both have.
 
     Args:
-        models: two folders, each of a mixture or an expert.
-        sets, data, domain: as for `moe evaluate`.
+        models: two folders, each of a mixture or a single expert; they are loaded one after the other.
+        sets: as for `moe evaluate`.
+        data: as for `moe evaluate`.
+        domain: as for `moe evaluate`.
+        quiet: show no progress bar.
 
     Returns:
         `a` and `b` (the folders), and by task and in the `mean` over tasks: `accuracy` and `macro_f1`, each with `a`,
-        `b`, their `difference` (a − b, a share), its 95 % `interval` and `verdict`; `mcnemar_p`, for the mean of all
-        rows pooled. `not_compared`: the tasks that only `a`, or only `b`, knows.
+        `b`, their `difference` (a − b, in [−1, 1]), its 95 % `interval` and `verdict`; `mcnemar_p`, for the mean of all
+        rows pooled. `not_compared`: the tasks that only `a`, or only `b`, has.
 
     Raises:
-        Fault: when a model cannot be opened, or the two have no task in common.
+        Fault: if a model cannot be loaded, or the two have no task in common.
     """
     first, second = (read_model_tasks(folder) for folder in models)
-    both = _in_common(models, first, second)
-    left_out = sorted(set(first.domains) ^ set(second.domains))
-    within = [name for name in work.run.domains if both & work.run.tasks_of(name).keys()]
+    common = _common_tasks(models, first, second)
+    other_domains = sorted(set(first.domains) ^ set(second.domains))
+    within = [name for name in work.run.domains if common & work.run.tasks_of(name).keys()]
     sides = []
-    for folder in models:  # one is let go before the next is opened
+    for folder in models:
         model, template, max_length = load_model(folder, sets)
-        rows = _of_tasks(load_evaluation_rows(work, model, data, domain, within, left_out), both)
-        judged = evaluate_rows(Predictor(model, template, max_length), rows, title=folder.name, quiet=quiet)
-        sides.append(predictions_by_task([one for one in judged if one.true is not None], model.labels))
-        del model
-    pairs = {task: (one, sides[1][task]) for task, one in sides[0].items()}
+        rows = load_evaluation_rows(work, model, data=data, domain=domain, within=within, other_domains=other_domains)
+        predictor = Predictor(model, template, max_length)
+        evaluated = evaluate_rows(predictor, _select_tasks(rows, common), title=folder.name, quiet=quiet)
+        sides.append(predictions_by_task([row for row in evaluated if row.true is not None], model.labels))
+        del model, predictor  # free the memory before the next one is loaded
+    pairs = {task: (predictions, sides[1][task]) for task, predictions in sides[0].items()}
     if not pairs:
-        raise Fault("rows of tasks that both know", "none with a label", "name others by --data or --domain")
+        raise Fault("labelled rows of tasks that both models have", "none", "use other rows with --data or --domain")
     return {
         "a": str(models[0]),
         "b": str(models[1]),
-        "tasks": {task: _set_side_by_side([pair]) for task, pair in pairs.items()},
-        "mean": _set_side_by_side(list(pairs.values())),
+        "tasks": {task: _compare_pairs([pair]) for task, pair in pairs.items()},
+        "mean": _compare_pairs(list(pairs.values())),
         "not_compared": {
-            side: [task for task in one.tasks if task not in both] for side, one in (("a", first), ("b", second))
+            side: [task for task in model_tasks.tasks if task not in common]
+            for side, model_tasks in (("a", first), ("b", second))
         },
     }
 
 
 def read_model_tasks(folder: Path) -> ModelTasks:
-    """What a model answers, by its card; no weight is loaded.
+    """Read a model's tasks and domains from its card, without loading weights.
 
     Raises:
-        Fault: when the folder is no whole model.
+        Fault: if the folder holds no complete model.
     """
     if (folder / EXPERT_CARD).is_file():
-        its = read_expert_card(folder / EXPERT_CARD)
-        return ModelTasks(its.tasks, () if its.always_on else (its.domain,))
+        expert_card = read_expert_card(folder / EXPERT_CARD)
+        return ModelTasks(expert_card.tasks, () if expert_card.always_on else (expert_card.domain,))
     card = read_card(folder)
-    tasks = {task: labels for one in card.domains for task, labels in one.tasks.items()}
-    return ModelTasks(tasks, tuple(one.name for one in card.domains))
+    tasks = {task: labels for domain in card.domains for task, labels in domain.tasks.items()}
+    return ModelTasks(tasks, tuple(domain.name for domain in card.domains))
 
 
-def _in_common(models: tuple[Path, Path], first: ModelTasks, second: ModelTasks) -> set[str]:
-    both = first.tasks.keys() & second.tasks.keys()
-    if not both:
-        found = "; ".join(
-            f"{folder} on {', '.join(one.tasks) or 'no labels'}"
-            for folder, one in zip(models, (first, second), strict=True)
+def _common_tasks(models: tuple[Path, Path], first: ModelTasks, second: ModelTasks) -> set[str]:
+    common = first.tasks.keys() & second.tasks.keys()
+    if not common:
+        tasks = "; ".join(
+            f"{folder} with {', '.join(model_tasks.tasks) or 'no labels'}"
+            for folder, model_tasks in zip(models, (first, second), strict=True)
         )
-        raise Fault("two models with a task in common", found, "name others")
-    for task in sorted(both):
+        raise Fault("two models with a task in common", tasks, "choose other models")
+    for task in sorted(common):
         if first.tasks[task] != second.tasks[task]:
-            found = " and ".join(", ".join(one.tasks[task]) for one in (first, second))
-            raise Fault(f"the same labels of {task} in both models", found, "compare models of one config")
-    return both
+            labels = " and ".join(", ".join(model_tasks.tasks[task]) for model_tasks in (first, second))
+            raise Fault(f"the same labels of {task} in both models", labels, "compare models of one config")
+    return common
 
 
-def _of_tasks(rows: Dataset, tasks: Collection[str]) -> Dataset:
-    return rows.select([place for place, task in enumerate(rows["task"]) if task in tasks])
+def _select_tasks(rows: Dataset, tasks: Collection[str]) -> Dataset:
+    return rows.select([index for index, task in enumerate(rows["task"]) if task in tasks])
 
 
-def _set_side_by_side(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> dict[str, Any]:
-    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
-    alone, less = [bootstrap_intervals(side) for side in (ours, theirs)], bootstrap_differences(ours, theirs)
-    figures = {
+def _compare_pairs(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> dict[str, Any]:
+    sides = [[first for first, _ in pairs], [second for _, second in pairs]]
+    (a, b), difference = [bootstrap_intervals(side) for side in sides], bootstrap_differences(sides[0], sides[1])
+    metrics = {
         name: {
-            "a": alone[0][name].value,
-            "b": alone[1][name].value,
-            "difference": less[name].value,
-            "interval": less[name].bounds,
-            "verdict": verdict(less[name]),
+            "a": a[name].value,
+            "b": b[name].value,
+            "difference": difference[name].value,
+            "interval": difference[name].bounds,
+            "verdict": verdict(difference[name]),
         }
-        for name in SHOWN
+        for name in METRIC_TITLES
     }
-    right = [np.concatenate([one.predicted[0] == one.true for one in side]) for side in (ours, theirs)]  # (N,) each
-    return {"rows": len(right[0]), **figures, "mcnemar_p": mcnemar(*right)}
+    a_correct, b_correct = (np.concatenate([task.predicted[0] == task.true for task in side]) for side in sides)  # (N,)
+    return {"rows": len(a_correct), **metrics, "mcnemar_p": mcnemar(a_correct, b_correct)}
 
 
 def verdict(difference: Interval) -> str:
-    """A difference in words: none where its interval holds 0."""
+    """A difference in words; it is none if its interval contains 0."""
     return NO_DIFFERENCE if difference.contains_zero else A_BETTER if difference.value > 0 else B_BETTER
 
 
 def comparison_view(report: Mapping[str, Any]) -> RenderableType:
-    """All that `moe compare` prints."""
+    """Terminal output of `moe compare`."""
     table = Table(header_style="bold")
-    for name in ("task", "figure", "A", "B", "A − B,\npoints", "95 %", "McNemar's\np", "verdict"):
-        table.add_column(name, justify="left" if name in ("task", "figure", "verdict") else "right")
-    for task, one in [*report["tasks"].items(), ("mean", report["mean"])]:
-        for name, shown in SHOWN.items():
+    for name in ("task", "metric", "A", "B", "A − B,\npoints", "95 %", "McNemar's\np", "verdict"):
+        table.add_column(name, justify="left" if name in ("task", "metric", "verdict") else "right")
+    for task, comparison in [*report["tasks"].items(), ("mean", report["mean"])]:
+        for name, title in METRIC_TITLES.items():
             first = name == "accuracy"
-            p = _probability(one["mcnemar_p"]) if first else ""
-            table.add_row(task if first else "", shown, *_cells(one[name], p), end_section=not first)
-    head = Text(f"A: {report['a']}\nB: {report['b']}\n{report['mean']['rows']} rows answered by both")
-    left = [
-        Text(f"not compared: {', '.join(tasks)}, known to {side.upper()} alone")
+            p = _format_probability(comparison["mcnemar_p"]) if first else ""
+            table.add_row(task if first else "", title, *_cells(comparison[name], p), end_section=not first)
+    header = Text(f"A: {report['a']}\nB: {report['b']}\n{report['mean']['rows']} rows predicted by both")
+    not_compared = [
+        Text(f"not compared, because only {side.upper()} has them: {', '.join(tasks)}")
         for side, tasks in report["not_compared"].items()
         if tasks
     ]
-    return Group(head, table, *left)
+    return Group(header, table, *not_compared)
 
 
-def _cells(figure: Mapping[str, Any], p: str) -> list[RenderableType]:
-    low, high = figure["interval"]
+def _cells(metric: Mapping[str, Any], p: str) -> list[RenderableType]:
+    low, high = metric["interval"]
     return [
-        f"{figure['a']:.3f}",
-        f"{figure['b']:.3f}",
-        f"{100 * figure['difference']:+.1f}",
+        f"{metric['a']:.3f}",
+        f"{metric['b']:.3f}",
+        f"{100 * metric['difference']:+.1f}",
         Text(f"{100 * low:+.1f} to {100 * high:+.1f}", style="dim"),
         p,
-        Text(figure["verdict"], style="dim" if figure["verdict"] == NO_DIFFERENCE else "bold"),
+        Text(metric["verdict"], style="dim" if metric["verdict"] == NO_DIFFERENCE else "bold"),
     ]
 
 
-def _probability(p: float) -> str:
+def _format_probability(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -232,9 +232,7 @@ def _score_report(rows: Sequence[EvaluatedRow]) -> dict[str, float]:
     return regression(*np.array(pairs, dtype=np.float64).T) if pairs else {}
 
 
-def _mean_metrics(
-    tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions]
-) -> dict[str, Any]:
+def _mean_metrics(tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions]) -> dict[str, Any]:
     if not tasks:
         return {}
     means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in METRICS}

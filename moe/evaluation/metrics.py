@@ -1,7 +1,4 @@
-"""The figures of an evaluation: classification, scores, honesty of probabilities. Each is a function of arrays.
-
-Which rows they are measured on is `moe.evaluation.evaluate`'s.
-"""
+"""Metrics of classification, of scores and of calibration, as functions of arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,30 +20,30 @@ OTHER_LABEL = "(other)"
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy; macro and weighted precision, recall, F1; the same per class; the confusion matrix.
+    """Accuracy; macro and weighted precision, recall and F1; the same per class; the confusion matrix.
 
     Args:
         true: label names (N,), N ≥ 1.
-        predicted: label names (N,); a name outside `labels` counts as wrong.
-        labels: the task's labels in order.
+        predicted: label names (N,); a name outside `labels` is an error.
+        labels: the task's labels, in order.
 
     Returns:
-        figures in [0, 1]; `confusion[i][j]` counts rows of label i that were called j, with a last column for
-        names outside `labels`.
+        metrics in [0, 1]; `confusion[i][j]` counts rows of label i that were predicted as label j, with a last column
+        for names outside `labels`.
     """
     names = list(labels)
     macro = _averages(true, predicted, names, "macro")
     weighted = _averages(true, predicted, names, "weighted")
-    each = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
-    inside = [name if name in names else OTHER_LABEL for name in predicted]
-    matrix = confusion_matrix(true, inside, labels=[*names, OTHER_LABEL])[: len(names)]
+    per_class = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
+    known = [name if name in names else OTHER_LABEL for name in predicted]
+    matrix = confusion_matrix(true, known, labels=[*names, OTHER_LABEL])[: len(names)]
     return {
         "rows": len(true),
         "accuracy": float(accuracy_score(true, predicted)),
         **{f"macro_{name}": value for name, value in macro.items()},
         **{f"weighted_{name}": value for name, value in weighted.items()},
         "per_class": {
-            name: {key: float(each[k][i]) for k, key in enumerate(("precision", "recall", "f1", "support"))}
+            name: {key: float(per_class[k][i]) for k, key in enumerate(("precision", "recall", "f1", "support"))}
             for i, name in enumerate(names)
         },
         "confusion": {"labels": names, "rows": matrix.tolist()},
@@ -54,39 +51,39 @@ def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequen
 
 
 def _averages(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str], kind: str) -> dict[str, float]:
-    figures = precision_recall_fscore_support(true, predicted, labels=labels, average=kind, zero_division=0)
-    return {name: float(figures[i]) for i, name in enumerate(("precision", "recall", "f1"))}
+    values = precision_recall_fscore_support(true, predicted, labels=labels, average=kind, zero_division=0)
+    return {name: float(values[i]) for i, name in enumerate(("precision", "recall", "f1"))}
 
 
 def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """MSE, MAE, RMSE and R² of scores (N,) in [-1, 1]; R² needs two rows and is left out below that."""
+    """MSE, MAE, RMSE and R² of scores (N,) in [-1, 1]; R² needs two rows and is left out for fewer."""
     mse = float(mean_squared_error(true, predicted))
-    figures = {"mse": mse, "mae": float(mean_absolute_error(true, predicted)), "rmse": mse**0.5}
-    return figures | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
+    metrics = {"mse": mse, "mae": float(mean_absolute_error(true, predicted)), "rmse": mse**0.5}
+    return metrics | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
 
 
 def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """How far probabilities (N, K) are from what happened: ECE, Brier score, log loss; 0 is best for all.
+    """Calibration metrics of probabilities (N, K): ECE, Brier score and log loss; 0 is best for all.
 
     Args:
-        true: (N,), the index of each row's label, N ≥ 1.
+        true: (N,), index of each row's label, N ≥ 1.
 
     Returns:
         `ece`, the expected calibration error with 15 bins of confidence of equal width (Guo et al., 2017), 0 to 1;
         `ece_adaptive`, the same with 15 bins of equally many rows; `brier`, the mean over rows of the squared distance
         to the one-hot label, 0 to 2 (Brier, 1950); `log_loss` in nats.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == true  # (N,) each
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == true  # (N,) each
     one_hot = np.eye(probabilities.shape[1])[true]  # (N, K)
     ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")  # (N,)
     return {
-        "ece": _gap(confidence, right, confidence_bin(confidence)),
-        "ece_adaptive": _gap(confidence, right, ranks * BINS // len(true)),
+        "ece": _calibration_error(confidence, correct, confidence_bin(confidence)),
+        "ece_adaptive": _calibration_error(confidence, correct, ranks * BINS // len(true)),
         "brier": float(np.square(probabilities - one_hot).sum(1).mean()),
         "log_loss": float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
     }
 
 
-def _gap(confidence: np.ndarray, right: np.ndarray, bins: np.ndarray) -> float:
-    """The mean over rows of |share right − mean confidence| of the row's bin."""
-    return float(sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)) / len(right))
+def _calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> float:
+    """Mean over rows of |accuracy − mean confidence| of the row's bin."""
+    return float(sum(abs((correct[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)) / len(correct))

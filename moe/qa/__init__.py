@@ -1,4 +1,4 @@
 """Evaluation of a language model by questions: prompts, answer parsing, scoring.
 
-Classification is left to `moe.evaluation`.
+`moe.evaluation` evaluates classifiers.
 """

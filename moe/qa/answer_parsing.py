@@ -1,7 +1,4 @@
-"""What a written answer says: which choice, which figure, which names; nothing where it says none.
-
-How answers are counted is `moe.qa.scoring`'s.
-"""
+"""Parsing of free-text answers: a choice, a number or named entities; nothing if the answer states none."""
 
 import re
 import string
@@ -13,43 +10,43 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def parse_choice(answer: str, choices: Sequence[str]) -> str | None:
-    """The choice that an answer names: word for word, else the only one that stands in it as whole words.
+    """The choice that an answer consists of, else the only choice that it contains as whole words; None otherwise.
 
-    Case and punctuation at the ends do not matter. A choice that is named only inside a longer one is not named.
+    Case and surrounding punctuation are ignored. A choice does not count where it is part of a longer one.
     """
-    said = answer.strip().strip(string.punctuation + " ").casefold()
+    text = answer.strip().strip(string.punctuation + " ").casefold()
     for choice in choices:
-        if said == choice.casefold():
+        if text == choice.casefold():
             return choice
-    left, named = said, []
+    contained = []
     for choice in sorted(choices, key=len, reverse=True):
         pattern = rf"(?<!\w){re.escape(choice.casefold())}(?!\w)"
-        if re.search(pattern, left):
-            named.append(choice)
-            left = re.sub(pattern, " ", left)
-    return named[0] if len(named) == 1 else None
+        if re.search(pattern, text):
+            contained.append(choice)
+            text = re.sub(pattern, " ", text)
+    return contained[0] if len(contained) == 1 else None
 
 
 def parse_number(answer: str) -> tuple[float, bool] | None:
-    """The first figure in an answer, and whether it is told in percent; brackets around it are a minus."""
-    found = NUMBER.search(answer)
-    if found is None:
+    """The first number in an answer, and whether it is a percentage; a number in parentheses is negative."""
+    match = NUMBER.search(answer)
+    if match is None:
         return None
-    value = float(found["digits"].replace(",", ""))
-    bracketed = found["open"] is not None and answer[found.end() : found.end() + 1] == ")"
-    return (-value if bracketed or found["sign"] in ("-", "−") else value), found["percent"] is not None
+    value = float(match["digits"].replace(",", ""))
+    in_parentheses = match["open"] is not None and answer[match.end() : match.end() + 1] == ")"
+    return (-value if in_parentheses or match["sign"] in ("-", "−") else value), match["percent"] is not None
 
 
 def parse_entities(answer: str) -> set[tuple[str, str]] | None:
-    """Names with their types, `name, TYPE` a line; empty for `none`; None where no line is of that form."""
+    """Entities as (name, type), one `name, TYPE` per line; empty for `none`; None if no line has this form."""
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     if [line.strip(".").casefold() for line in lines] == ["none"]:
         return set()
     pairs = [line.rpartition(",") for line in lines]
-    found = {(normalize_text(name), kind.strip().upper()) for name, comma, kind in pairs if comma and normalize_text(name)}
-    return found or None
+    entities = {(normalize_text(name), kind.strip().upper()) for name, comma, kind in pairs if comma}
+    return {(name, kind) for name, kind in entities if name} or None
 
 
 def normalize_text(text: str) -> str:
-    """Words alone, to be compared: lower case, without articles, punctuation and spare space (as SQuAD's are)."""
+    """Text in lower case without articles, punctuation and extra spaces, as SQuAD compares answers."""
     return " ".join(_ARTICLES.sub(" ", text.casefold().translate(_PUNCTUATION)).split())

@@ -1,7 +1,4 @@
-"""An exam from questions to a report: what a model answers, by writing or by the likelihood of each choice.
-
-How answers are read and counted is `moe.qa.scoring`'s.
-"""
+"""Evaluation of a language model on questions, by generated answers or by the likelihood of each choice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +12,7 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.errors import Fault, suggest
 from moe.bootstrap import TaskPredictions
-from moe.console import Table, progress_bar, info
+from moe.console import Table, info, progress_bar
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
@@ -29,87 +26,97 @@ from moe.runs.workspace import Workspace
 
 ChoiceMethod = Literal["likelihood", "generation"]
 CHOICE_METHODS: tuple[ChoiceMethod, ...] = get_args(ChoiceMethod)
-NEW_TOKENS = {"choice": 16, "number": 32, "entities": 128, "text": 128}
-"""Most tokens of a written answer, by the kind of question."""
-WINDOW = 128  # questions that are sorted by length together
+MAX_NEW_TOKENS = {"choice": 16, "number": 32, "entities": 128, "text": 128}
+"""Maximal length of a generated answer in tokens, by the kind of question."""
+CHUNK_SIZE = 128  # questions sorted by length together
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How an exam is held.
+    """How questions are put to a model.
 
     Args:
-        by: choices by their likelihood behind the prompt, or all answers written; free answers are always written.
-        hard: each text goes to its one most probable expert.
-        pin: each question goes to the experts of its true domain.
-        chat: in the backbone's chat template; None where it has one.
+        method: `likelihood` takes the most likely choice given the prompt, `generation` generates all answers; free
+            answers are always generated.
+        hard: send each text, or each token, to its most probable expert.
+        pin: restrict each question to the experts of its true domain.
+        chat: whether to use the backbone's chat template; None uses it if there is one.
     """
 
-    by: ChoiceMethod = "likelihood"
+    method: ChoiceMethod = "likelihood"
     hard: bool = False
     pin: bool = False
     chat: bool | None = None
 
 
 def answer_questions(
-    model: Mixture, template: str, asked: Sequence[EvalQuestion], sitting: EvalSettings = EvalSettings(), quiet: bool = True
+    model: Mixture,
+    template: str,
+    questions: Sequence[EvalQuestion],
+    settings: EvalSettings = EvalSettings(),
+    quiet: bool = True,
 ) -> list[ScoredAnswer]:
-    """Put questions to a model and mark what it says, in order.
+    """Put questions to a model and score its answers, in order.
 
-    A prompt that leaves no room for its answer in the backbone's context is not asked: its answer is missing.
+    A prompt that leaves no room for its answer in the backbone's context is skipped; its answer is missing.
+
+    Args:
+        template: the prompt template that the model was trained with.
+        quiet: show no progress bar.
     """
-    kinds = dict.fromkeys(one.kind for one in asked)
-    said: dict[int, str] = {}
-    with progress_bar("exam", len(asked), "question", quiet) as meter:
-        for kind in kinds:
-            generator = Generator(model, template, Sampling(NEW_TOKENS[kind]), sitting.hard, sitting.chat)
-            places = iter([i for i, one in enumerate(asked) if one.kind == kind])
-            answer = _chosen if kind == "choice" and sitting.by == "likelihood" else _written
-            while window := list(islice(places, WINDOW)):
-                said |= answer(generator, {i: asked[i] for i in window}, sitting)
-                meter.advance(len(window))
-    return [score_answer(one, said[i]) for i, one in enumerate(asked)]
+    outputs: dict[int, str] = {}
+    with progress_bar("questions", len(questions), "question", quiet) as meter:
+        for kind in dict.fromkeys(question.kind for question in questions):
+            sampling = Sampling(MAX_NEW_TOKENS[kind])
+            generator = Generator(model, template, sampling, hard=settings.hard, chat=settings.chat)
+            indices = iter([i for i, question in enumerate(questions) if question.kind == kind])
+            by_likelihood = kind == "choice" and settings.method == "likelihood"
+            answer = _most_likely_choices if by_likelihood else _generate_answers
+            while chunk := list(islice(indices, CHUNK_SIZE)):
+                outputs |= answer(generator, {i: questions[i] for i in chunk}, settings)
+                meter.advance(len(chunk))
+    return [score_answer(question, outputs[i]) for i, question in enumerate(questions)]
 
 
-def _fitting(generator: Generator, asked: Mapping[int, EvalQuestion]) -> dict[int, list[int]]:
-    """Prompts as tokens, without those that leave no room."""
-    found = {}
-    for i, one in asked.items():
+def _encode_prompts(generator: Generator, questions: Mapping[int, EvalQuestion]) -> dict[int, list[int]]:
+    """Token ids of the prompts that leave room for their answer."""
+    prompts = {}
+    for i, question in questions.items():
         try:
-            found[i] = generator.encode(one.prompt)
+            prompts[i] = generator.encode(question.prompt)
         except Fault:
             continue
-    return found
+    return prompts
 
 
-def _written(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: EvalSettings) -> dict[int, str]:
-    fitting = _fitting(generator, asked)
-    said = dict.fromkeys(asked, "")
-    for domain, places in _pinned(fitting, asked, sitting.pin):
-        answers = generator.generate([fitting[i] for i in places], domain)
-        said |= {i: one.text for i, one in zip(places, answers, strict=True)}
-    return said
-
-
-def _pinned(fitting: Iterable[int], asked: Mapping[int, EvalQuestion], pin: bool) -> Iterable[tuple[str | None, list[int]]]:
+def _generate_answers(
+    generator: Generator, questions: Mapping[int, EvalQuestion], settings: EvalSettings
+) -> dict[int, str]:
+    prompts = _encode_prompts(generator, questions)
+    outputs = dict.fromkeys(questions, "")
     groups: dict[str | None, list[int]] = {}
-    for i in fitting:
-        groups.setdefault(asked[i].domain if pin else None, []).append(i)
-    return groups.items()
+    for i in prompts:
+        groups.setdefault(questions[i].domain if settings.pin else None, []).append(i)
+    for domain, indices in groups.items():
+        generated = generator.generate([prompts[i] for i in indices], domain)
+        outputs |= {i: answer.text for i, answer in zip(indices, generated, strict=True)}
+    return outputs
 
 
-def _chosen(generator: Generator, asked: Mapping[int, EvalQuestion], sitting: EvalSettings) -> dict[int, str]:
-    fitting = _fitting(generator, asked)
-    said = dict.fromkeys(asked, "")
-    pairs = [(i, choice) for i in fitting for choice in asked[i].choices]
-    domains = [asked[i].domain for i, _ in pairs] if sitting.pin else None
-    tokens = [(fitting[i], generator.prompt_encoder.said(choice)) for i, choice in pairs]
-    found = likelihoods(generator.model, tokens, domains, sitting.hard)
+def _most_likely_choices(
+    generator: Generator, questions: Mapping[int, EvalQuestion], settings: EvalSettings
+) -> dict[int, str]:
+    prompts = _encode_prompts(generator, questions)
+    outputs = dict.fromkeys(questions, "")
+    candidates = [(i, choice) for i in prompts for choice in questions[i].choices]
+    domains = [questions[i].domain for i, _ in candidates] if settings.pin else None
+    pairs = [(prompts[i], generator.prompt_encoder.encode_continuation(choice)) for i, choice in candidates]
+    scored = likelihoods(generator.model, pairs, domains, settings.hard)
     best: dict[int, float] = {}
-    for (i, choice), one in zip(pairs, found, strict=True):
-        if i not in best or one.total > best[i]:
-            best[i], said[i] = one.total, choice
-    return said
+    for (i, choice), likelihood in zip(candidates, scored, strict=True):
+        if i not in best or likelihood.total > best[i]:
+            best[i], outputs[i] = likelihood.total, choice
+    return outputs
 
 
 def evaluate_qa_folder(
@@ -117,145 +124,187 @@ def evaluate_qa_folder(
     folder: Path,
     tasks: Sequence[str] = (),
     data: Path | None = None,
-    sitting: EvalSettings = EvalSettings(),
-    most: int | None = None,
+    settings: EvalSettings = EvalSettings(),
+    max_questions: int | None = None,
     bare: bool = False,
 ) -> dict[str, Any]:
-    """`moe evaluate` of a language model: examine a model folder and write what was found below `evaluation/`.
+    """Evaluate a language model's folder on questions, and write the results below `evaluation/`.
 
     Args:
-        tasks: of the run; with `data` the one task, or template, by which the file is read.
+        tasks: of the run, all by default; with `data` the single task, or prompt template, of the file.
         data: a file of questions, instead of the run's test rows.
-        most: questions of a task.
-        bare: ask the backbone alone, without any expert, to compare with.
+        max_questions: of each task.
+        bare: evaluate the backbone without experts, for comparison.
 
     Raises:
-        Fault: when a way or task is unknown, the model cannot be opened or cannot write, or there are no questions.
+        Fault: if the method or a task is unknown, the model cannot be loaded or is no causal language model, or there
+            are no questions.
     """
-    if sitting.by not in CHOICE_METHODS:
-        raise Fault(f"--by one of {', '.join(WAYS)}", repr(sitting.by), suggest(sitting.by, CHOICE_METHODS))
+    if settings.method not in CHOICE_METHODS:
+        raise Fault(
+            f"--by one of {', '.join(CHOICE_METHODS)}", repr(settings.method), suggest(settings.method, CHOICE_METHODS)
+        )
     if data is not None and len(tasks) != 1:
-        raise Fault("one task with --data, by which the file is read", f"{len(tasks)}", "name it, e.g. --tasks fpb")
-    asked = load_run_questions(work, tasks, most) if data is None else load_file_questions(data, tasks[0], work, most)
-    if not asked:
-        raise Fault("questions to ask", "none", "give the tasks a test split, or name a file by --data")
+        raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
+    if data is None:
+        questions = load_run_questions(work, tasks, max_questions)
+    else:
+        questions = load_file_questions(data, tasks[0], work, max_questions)
+    if not questions:
+        raise Fault("questions to evaluate on", "none", "give the tasks a test split, or a file with --data")
     model, template = load_language_model(folder)
-    everyone = tuple(model.bank.adapters) if bare else ()
-    with model.ablated(everyone):
-        marked = answer_questions(model, template, asked, sitting, quiet=False)
-    content = qa_report(marked, sitting) | {"model": str(folder), "bare": bare}
+    without = tuple(model.bank.adapters) if bare else ()
+    with model.ablated(without):
+        answers = answer_questions(model, template, questions, settings, quiet=False)
+    report = qa_report(answers, settings) | {"model": str(folder), "bare": bare}
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
-    write_exam(target, content, marked)
+    write_qa(target, report, answers)
     info(f"written to {target}")
-    return content
+    return report
 
 
-def qa_report(marked: Sequence[ScoredAnswer], sitting: EvalSettings) -> dict[str, Any]:
-    """What an exam found: `questions`, `by`, figures of each task, and their means over tasks."""
-    tasks = {task: score_report(some) for task, some in group_by_task(marked).items()}
+def qa_report(answers: Sequence[ScoredAnswer], settings: EvalSettings) -> dict[str, Any]:
+    """Report of an evaluation: number of `questions`, method (`by`), metrics of the `tasks`, and their `mean`."""
+    tasks = {task: score_report(task_answers) for task, task_answers in group_by_task(answers).items()}
     names = ("accuracy", "macro_f1", "missing")
-    values = {name: [one[name] for one in tasks.values() if name in one] for name in names}
-    means = {name: float(np.mean(some)) for name, some in values.items() if some}
-    return {"questions": len(marked), "by": sitting.by, "tasks": tasks, "mean": means}
+    values = {name: [report[name] for report in tasks.values() if name in report] for name in names}
+    means = {name: float(np.mean(numbers)) for name, numbers in values.items() if numbers}
+    return {"questions": len(answers), "by": settings.method, "tasks": tasks, "mean": means}
 
 
-def qa_predictions_by_task(marked: Sequence[ScoredAnswer]) -> dict[str, TaskPredictions]:
-    """By task as `moe.bootstrap` takes them: which choice, or right and wrong of free answers."""
-    found = {}
-    for task, some in group_by_task(marked).items():
-        labels = list(dict.fromkeys(choice for one in some for choice in one.asked.choices))
-        if some[0].asked.kind == "choice":
-            found[task] = TaskPredictions.from_labels([one.asked.answer for one in some], [one.taken or "" for one in some], labels)
+def qa_predictions_by_task(answers: Sequence[ScoredAnswer]) -> dict[str, TaskPredictions]:
+    """Answers by task, as `moe.bootstrap` takes them: the choices, or whether free answers are correct."""
+    predictions = {}
+    for task, task_answers in group_by_task(answers).items():
+        if task_answers[0].question.kind == "choice":
+            labels = list(dict.fromkeys(choice for answer in task_answers for choice in answer.question.choices))
+            true = [answer.question.answer for answer in task_answers]
+            predicted = [answer.parsed or "" for answer in task_answers]
+            predictions[task] = TaskPredictions.from_labels(true, predicted, labels)
         else:
-            found[task] = TaskPredictions.from_correct([[int(one.right) for one in some]])
-    return found
+            predictions[task] = TaskPredictions.from_correct([[int(answer.correct) for answer in task_answers]])
+    return predictions
 
 
-def write_exam(folder: Path, content: Mapping[str, Any], marked: Sequence[ScoredAnswer]) -> None:
-    """Write `questions.json`, and every question with its answer as JSON lines.
+def write_qa(folder: Path, report: Mapping[str, Any], answers: Sequence[ScoredAnswer]) -> None:
+    """Write the report as `questions.json`, and every question with its answer to `answers.jsonl`.
 
     Raises:
-        Fault: when the folder cannot be written.
+        Fault: if the folder cannot be written.
     """
-    write_json(folder / "questions.json", dict(content))
+    write_json(folder / "questions.json", dict(report))
     with open_writer(folder / "answers.jsonl") as writer:
-        for one in marked:
-            row = {key: value for key, value in asdict(one.asked).items() if key != "choices"}
-            writer.write(row | {"said": one.said, "taken": one.taken, "right": one.right})
+        for answer in answers:
+            row = {key: value for key, value in asdict(answer.question).items() if key != "choices"}
+            writer.write(row | {"said": answer.output, "taken": answer.parsed, "right": answer.correct})
 
 
-def load_run_questions(work: Workspace, tasks: Sequence[str] = (), most: int | None = None) -> list[EvalQuestion]:
-    """The run's test questions.
+def load_run_questions(
+    work: Workspace, tasks: Sequence[str] = (), max_questions: int | None = None
+) -> list[EvalQuestion]:
+    """Load the run's test questions.
 
     Args:
-        tasks: of these alone; all by default.
-        most: at most so many of a task, at equal distances.
+        tasks: only these; all by default.
+        max_questions: of each task, evenly spaced over its rows.
 
     Raises:
-        Fault: when a task is unknown, or there are none.
+        Fault: if a task is unknown, or the run has no questions.
     """
-    settings = {task: one for name in work.run.domains for task, one in work.run.questions_of(name).items()}
+    task_settings = {
+        task: settings for name in work.run.domains for task, settings in work.run.questions_of(name).items()
+    }
     for task in tasks:
-        if task not in settings:
-            known = ", ".join(settings) or "none"
-            raise Fault(f"one of the run's tasks ({known}), or --data with a file", repr(task), suggest(task, settings))
+        if task not in task_settings:
+            known = ", ".join(task_settings) or "none"
+            raise Fault(
+                f"one of the run's tasks ({known}), or --data with a file", repr(task), suggest(task, task_settings)
+            )
     rows = work.questions("test", tasks)
-    return _spaced([one for task in settings for one in _asked(rows, task, settings[task])], most)
+    questions = [
+        question for task, settings in task_settings.items() for question in _to_questions(rows, task, settings)
+    ]
+    return _evenly_spaced(questions, max_questions)
 
 
-def load_file_questions(path: Path, task: str, work: Workspace, most: int | None = None) -> list[EvalQuestion]:
-    """All questions of a file, FLARE's or another's, asked as a task of the run or as the template of that name.
+def load_file_questions(path: Path, task: str, work: Workspace, max_questions: int | None = None) -> list[EvalQuestion]:
+    """Load all questions of a file, such as FLARE's.
+
+    Args:
+        task: a task of the run, whose settings and prompt are used; or the name of a prompt template.
+        max_questions: at most so many, evenly spaced over the rows.
 
     Raises:
-        Fault: when there is no such task or template, or the file cannot be read.
+        Fault: if there is no such task or template, or the file cannot be read.
     """
-    settings = {name: one for d in work.run.domains for name, one in work.run.questions_of(d).items()}
-    if task not in settings and task not in TEMPLATES:
-        known = list(dict.fromkeys([*settings, *TEMPLATES]))
+    task_settings = {
+        name: settings for domain in work.run.domains for name, settings in work.run.questions_of(domain).items()
+    }
+    if task not in task_settings and task not in TEMPLATES:
+        known = list(dict.fromkeys([*task_settings, *TEMPLATES]))
         raise Fault(f"one of the tasks {', '.join(known)}", repr(task), suggest(task, known))
-    own = settings.get(task, TaskSettings(ask=task))
-    whole = {"max_train_rows": None, "max_validation_rows": None, "only": None}
-    one = own.model_copy(update=whole | {"split": SplitSettings(own=False, ratios=(1, 0, 0))})
-    domain = next((d for d in work.run.domains if task in work.run.questions_of(d)), next(iter(work.run.domains)))
+    settings = task_settings.get(task, TaskSettings(ask=task)).model_copy(
+        update={
+            "max_train_rows": None,
+            "max_validation_rows": None,
+            "only": None,
+            "split": SplitSettings(own=False, ratios=(1, 0, 0)),
+        }
+    )
+    domains = list(work.run.domains)
+    domain = next((name for name in domains if task in work.run.questions_of(name)), domains[0])
     data = work.run.data.model_copy(update={"near_duplicates": None})
-    prepared = prepare_task(path, one, data, domain, task, work.out / "evaluation" / ".data" / path.stem / task)
-    return _spaced([asked for split in SPLITS for asked in _asked(prepared.splits[split], task, one)], most)
+    prepared = prepare_task(path, settings, data, domain, task, work.out / "evaluation" / ".data" / path.stem / task)
+    questions = [question for split in SPLITS for question in _to_questions(prepared.splits[split], task, settings)]
+    return _evenly_spaced(questions, max_questions)
 
 
-def _asked(rows: Dataset, task: str, settings: TaskSettings) -> Iterable[EvalQuestion]:
+def _to_questions(rows: Dataset, task: str, settings: TaskSettings) -> Iterable[EvalQuestion]:
     kind = answer_type(str(settings.ask), settings.labels)
     for row in rows:
         if row["task"] == task:
             choices = tuple(row["choices"] or ())
-            own = "choice" if choices else kind
-            yield EvalQuestion(row["id"], task, row["domain"], row["prompt"], row["answer"], choices, own)
+            yield EvalQuestion(
+                id=row["id"],
+                task=task,
+                domain=row["domain"],
+                prompt=row["prompt"],
+                answer=row["answer"],
+                choices=choices,
+                kind="choice" if choices else kind,
+            )
 
 
-def _spaced(asked: Sequence[EvalQuestion], most: int | None) -> list[EvalQuestion]:
-    if most is None:
-        return list(asked)
+def _evenly_spaced(questions: Sequence[EvalQuestion], max_questions: int | None) -> list[EvalQuestion]:
+    """At most `max_questions` of each task, at equal distances."""
+    if max_questions is None:
+        return list(questions)
     groups: dict[str, list[EvalQuestion]] = {}
-    for one in asked:
-        groups.setdefault(one.task, []).append(one)
-    kept = {task: np.linspace(0, len(some) - 1, min(most, len(some))).round() for task, some in groups.items()}
-    return [groups[task][int(i)] for task, places in kept.items() for i in places]
+    for question in questions:
+        groups.setdefault(question.task, []).append(question)
+    selected = []
+    for group in groups.values():
+        indices = np.linspace(0, len(group) - 1, min(max_questions, len(group))).round()
+        selected += [group[int(i)] for i in indices]
+    return selected
 
 
 COLUMNS = ("accuracy", "95 %", "macro-F1", "weighted F1", "MCC", "entity F1", "missing")
 
 
-def qa_view(content: Mapping[str, Any]) -> Table:
-    """One row a task; accuracy is exact match where answers are free."""
-    who = "the backbone alone" if content["bare"] else content["model"]
-    table = Table(title=f"{content['questions']} questions to {who}, choices by {content['by']}", title_justify="left")
+def qa_view(report: Mapping[str, Any]) -> Table:
+    """Table of `moe evaluate` for a language model, a row per task; for free answers, accuracy is exact match."""
+    model = "the backbone without experts" if report["bare"] else report["model"]
+    title = f"{report['questions']} questions to {model}, choices by {report['by']}"
+    table = Table(title=title, title_justify="left")
     table.add_column("task")
     table.add_column("questions", justify="right")
     for name in COLUMNS:
         table.add_column(name, justify="right")
-    for task, one in content["tasks"].items():
-        low, high = one["accuracy_interval"]
+    for task, metrics in report["tasks"].items():
+        low, high = metrics["accuracy_interval"]
         keys = ("macro_f1", "weighted_f1", "mcc", "entity_f1")
-        figures = [f"{one[key]:.3f}" if key in one else "–" for key in keys]
-        row = [f"{one['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *figures, f"{one['missing']:.1%}"]
-        table.add_row(task, str(one["rows"]), *row)
+        cells = [f"{metrics[key]:.3f}" if key in metrics else "–" for key in keys]
+        row = [f"{metrics['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *cells, f"{metrics['missing']:.1%}"]
+        table.add_row(task, str(metrics["rows"]), *row)
     return table

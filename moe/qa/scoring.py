@@ -1,7 +1,6 @@
-"""Marks: from questions and what was said to them to accuracy, F1, MCC, exact match, entity F1 and what is missing.
+"""Scores of answers to questions: accuracy, F1, MCC, exact match, entity F1 and the share of missing answers.
 
-What an answer says is `moe.qa.answer_parsing`'s. An answer that says none of what was asked for is missing: it is
-wrong, and it is counted apart, never taken for one of the choices.
+An answer from which nothing can be parsed is missing: it is wrong and counted separately, never as one of the choices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +12,24 @@ from sklearn.metrics import matthews_corrcoef
 from moe.bootstrap import TaskPredictions, interval_fields
 from moe.data.prompt_templates import AnswerType
 from moe.evaluation.metrics import OTHER_LABEL, classification
-from moe.qa.answer_parsing import parse_choice, parse_entities, parse_number, normalize_text
+from moe.qa.answer_parsing import normalize_text, parse_choice, parse_entities, parse_number
 
 TOLERANCE = 0.01
-"""Share of a figure by which an answer may be off, so that rounding is no fault."""
+"""Relative error up to which a number is correct, so that rounding is not an error."""
 
 
 @dataclass(frozen=True)
 class EvalQuestion:
-    """One question.
+    """A question with its reference answer.
 
     Args:
-        answer: what should be said.
-        choices: what there is to choose from; empty where the answer is free.
-        kind: how it is judged.
+        id: of the row.
+        task: name of the task.
+        domain: the question's domain.
+        prompt: in the task's prompt template.
+        answer: the reference.
+        choices: the possible answers; empty for a free answer.
+        kind: how answers are parsed and scored.
     """
 
     id: str
@@ -40,90 +43,108 @@ class EvalQuestion:
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """A question with what was said, what that was taken for (None: missing), and whether it is right."""
+    """A model's answer to a question.
 
-    asked: EvalQuestion
-    said: str
-    taken: str | None
-    right: bool
+    Args:
+        question: the question.
+        output: the model's answer.
+        parsed: what the answer was parsed as; None if it is missing.
+        correct: whether it agrees with the reference.
+    """
 
-
-def score_answer(asked: EvalQuestion, said: str) -> ScoredAnswer:
-    """Judge one answer by its question's kind."""
-    taken, right = _JUDGES[asked.kind](asked, said)
-    return ScoredAnswer(asked, said, taken, right)
-
-
-def _choice(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
-    taken = parse_choice(said, asked.choices)
-    return taken, taken == asked.answer
+    question: EvalQuestion
+    output: str
+    parsed: str | None
+    correct: bool
 
 
-def _number(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
-    """A figure by value; an answer in words, as some reports' questions have, word for word."""
-    wanted = parse_number(asked.answer)
-    if wanted is None or normalize_text(asked.answer)[:1].isalpha():
-        return _text(asked, said)
-    found = parse_number(said)
-    if found is None:
+def score_answer(question: EvalQuestion, output: str) -> ScoredAnswer:
+    """Parse an answer and compare it with the reference, as the kind of question requires."""
+    parsed, correct = _SCORERS[question.kind](question, output)
+    return ScoredAnswer(question, output, parsed, correct)
+
+
+def _score_choice(question: EvalQuestion, output: str) -> tuple[str | None, bool]:
+    choice = parse_choice(output, question.choices)
+    return choice, choice == question.answer
+
+
+def _score_number(question: EvalQuestion, output: str) -> tuple[str | None, bool]:
+    """Compare by value; if the reference is in words, as in some datasets of reports, by normalized text."""
+    reference = parse_number(question.answer)
+    if reference is None or normalize_text(question.answer)[:1].isalpha():
+        return _score_text(question, output)
+    number = parse_number(output)
+    if number is None:
         return None, False
-    return said, any(abs(one - two) <= TOLERANCE * abs(two) for one in _meant(*found) for two in _meant(*wanted))
+    correct = any(
+        abs(value - true) <= TOLERANCE * abs(true)
+        for value in _possible_values(*number)
+        for true in _possible_values(*reference)
+    )
+    return output, correct
 
 
-def _meant(value: float, percent: bool) -> tuple[float, ...]:
-    """What a figure may stand for: 56.2% is 56.2 and .562."""
+def _possible_values(value: float, percent: bool) -> tuple[float, ...]:
+    """The values that a number can stand for: 56.2% is 56.2 or .562."""
     return (value, value / 100) if percent else (value,)
 
 
-def _entities(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
-    found = parse_entities(said)
-    return (None, False) if found is None else (said, found == parse_entities(asked.answer))
+def _score_entities(question: EvalQuestion, output: str) -> tuple[str | None, bool]:
+    entities = parse_entities(output)
+    return (None, False) if entities is None else (output, entities == parse_entities(question.answer))
 
 
-def _text(asked: EvalQuestion, said: str) -> tuple[str | None, bool]:
-    return said.strip() or None, normalize_text(said) == normalize_text(asked.answer)
+def _score_text(question: EvalQuestion, output: str) -> tuple[str | None, bool]:
+    return output.strip() or None, normalize_text(output) == normalize_text(question.answer)
 
 
-_JUDGES = {"choice": _choice, "number": _number, "entities": _entities, "text": _text}
+_SCORERS = {"choice": _score_choice, "number": _score_number, "entities": _score_entities, "text": _score_text}
 
 
-def score_report(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
-    """The figures of one task's answers, N ≥ 1.
+def score_report(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
+    """Metrics of the answers of one task, N ≥ 1.
 
     Returns:
-        `rows`, `missing` (share), `accuracy` (share of right answers; exact match of free ones) with its interval; of
-        choices also macro and weighted F1, `mcc` and all that `classification` tells; of entities their precision,
-        recall and F1 over all rows.
+        `kind`, `rows`, `missing` (share of missing answers), `accuracy` (exact match for free answers) with its
+        interval. For choices also macro and weighted F1, `mcc` and the rest of `classification`; for entities their
+        precision, recall and F1 over all rows.
     """
-    kind = marked[0].asked.kind
-    figures: dict[str, Any] = {"kind": kind, "missing": sum(one.taken is None for one in marked) / len(marked)}
+    kind = answers[0].question.kind
+    metrics: dict[str, Any] = {
+        "kind": kind,
+        "missing": sum(answer.parsed is None for answer in answers) / len(answers),
+    }
     if kind == "choice":
-        return figures | _chosen(marked)
-    right = [int(one.right) for one in marked]
-    ends = interval_fields([TaskPredictions.from_correct([right])])["accuracy_interval"]
-    figures |= {"rows": len(marked), "accuracy": sum(right) / len(right), "accuracy_interval": ends}
-    return figures | (_found(marked) if kind == "entities" else {})
+        return metrics | _choice_metrics(answers)
+    correct = [int(answer.correct) for answer in answers]
+    interval = interval_fields([TaskPredictions.from_correct([correct])])["accuracy_interval"]
+    metrics |= {"rows": len(answers), "accuracy": sum(correct) / len(correct), "accuracy_interval": interval}
+    return metrics | (_entity_metrics(answers) if kind == "entities" else {})
 
 
-def _chosen(marked: Sequence[ScoredAnswer]) -> dict[str, Any]:
-    labels = list(dict.fromkeys(choice for one in marked for choice in one.asked.choices))
-    true, said = [one.asked.answer for one in marked], [one.taken or OTHER_LABEL for one in marked]
-    found = classification(true, said, labels) | interval_fields([TaskPredictions.from_labels(true, said, labels)])
-    return found | {"mcc": float(matthews_corrcoef(true, said))}
+def _choice_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
+    labels = list(dict.fromkeys(choice for answer in answers for choice in answer.question.choices))
+    true = [answer.question.answer for answer in answers]
+    predicted = [answer.parsed or OTHER_LABEL for answer in answers]
+    intervals = interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
+    return classification(true, predicted, labels) | intervals | {"mcc": float(matthews_corrcoef(true, predicted))}
 
 
-def _found(marked: Sequence[ScoredAnswer]) -> dict[str, float]:
-    pairs = [(parse_entities(one.asked.answer) or set(), parse_entities(one.said) or set()) for one in marked]
-    both = sum(len(true & said) for true, said in pairs)
-    said, true = sum(len(said) for _, said in pairs), sum(len(true) for true, _ in pairs)
-    precision, recall = both / max(1, said), both / max(1, true)
-    f1 = 2 * precision * recall / (precision + recall) if both else 0.0
+def _entity_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, float]:
+    pairs = [
+        (parse_entities(answer.question.answer) or set(), parse_entities(answer.output) or set()) for answer in answers
+    ]
+    hits = sum(len(true & predicted) for true, predicted in pairs)
+    precision = hits / max(1, sum(len(predicted) for _, predicted in pairs))
+    recall = hits / max(1, sum(len(true) for true, _ in pairs))
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
     return {"entity_precision": precision, "entity_recall": recall, "entity_f1": f1}
 
 
-def group_by_task(marked: Sequence[ScoredAnswer]) -> Mapping[str, list[ScoredAnswer]]:
-    """Answers by task, in the order in which tasks come."""
+def group_by_task(answers: Sequence[ScoredAnswer]) -> Mapping[str, list[ScoredAnswer]]:
+    """Answers by task, in order of first appearance."""
     groups: dict[str, list[ScoredAnswer]] = {}
-    for one in marked:
-        groups.setdefault(one.asked.task, []).append(one)
+    for answer in answers:
+        groups.setdefault(answer.question.task, []).append(answer)
     return groups
