@@ -34,7 +34,7 @@ class PackingMode:
     first_position: int = 0
 
     def inputs(self, positions: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """Return `attention_mask` and `position_ids` of a batch, as `backbone_states` takes them.
+        """Return `attention_mask` and `position_ids` of a batch, for `backbone_states`.
 
         Args:
             positions: (B, T), each token's position in its document; 0 starts a document.
@@ -83,9 +83,8 @@ def add_sliding_window(
         return mask
     assert positions is not None
     distance = (positions[:, None, :, None] - positions[:, None, None, :]).abs()  # (B, 1, T, T)
-    near = (
-        distance < window if lm_kind(config) == "causal" else distance <= window
-    )  # (B, 1, T, T), as transformers does
+    causal = lm_kind(config) == "causal"
+    near = distance < window if causal else distance <= window  # (B, 1, T, T), as in transformers
     windowed = mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # (B, 1, T, T)
     layer_types = getattr(config, "layer_types", None)
     return {"full_attention": mask, "sliding_attention": windowed} if layer_types else windowed
@@ -94,7 +93,7 @@ def add_sliding_window(
 def backbone_states(
     model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
 ) -> Tensor:
-    """Last hidden states (B, T, D) of rows of tokens, or of packed documents that a `PackingMode` keeps apart."""
+    """Return the last hidden states (B, T, D) of rows of tokens, or of packed documents that a `PackingMode` keeps apart."""
     optional = {} if position_ids is None else {"position_ids": position_ids}
     mask = add_sliding_window(model.config, attention_mask, position_ids)
     states: Tensor = model(input_ids=ids, attention_mask=mask, **optional).last_hidden_state

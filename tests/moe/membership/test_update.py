@@ -1,4 +1,4 @@
-"""Claims about experts that join, leave and are replaced: who stays answers as before, router and heads learn."""
+"""Tests of adding, removing and swapping experts: the others predict as before, router and heads are adapted."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def scores(folder: Path, without: tuple[str, ...] = ()):
 
 @pytest.fixture
 def merged(make_work: Make, heads: str) -> Workspace:
-    """Two of three domains merged, the third trained and waiting."""
+    """A run with three trained experts, of which two are merged."""
     work = make_work(heads={"merge": heads}, domains=THREE)
     for name in work.run.domains:
         train_domain(work, name)
@@ -44,62 +44,66 @@ def merged(make_work: Make, heads: str) -> Workspace:
 
 
 def adapting(run: RunSettings, **changed: float) -> RunSettings:
-    """The run with its stage for joiners changed; by default next to nothing is learned in it."""
+    """Return the run with a changed adaptation stage; by default it trains next to nothing."""
     stage = run.stages.warmup.model_copy(update={"steps": 1, "router_lr": 1e-12, "head_lr": 1e-12} | changed)
     return run.model_copy(update={"stages": run.stages.model_copy(update={"adapt": stage})})
 
 
 @pytest.mark.parametrize("heads", ["per_expert", "averaged"])
-def test_an_expert_joins_and_the_others_answer_nearly_as_before(merged: Workspace) -> None:
+def test_added_expert_leaves_the_other_predictions_nearly_unchanged(merged: Workspace) -> None:
     old, out = merged.out / "moe-init", merged.out / "three"
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
-    told = add(old, merged.expert_folder("macro"), adapting(merged.run), UpdateTarget(out))
+    report = add(old, merged.expert_folder("macro"), adapting(merged.run), UpdateTarget(out))
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert verify(out)["faults"] == 0
     assert verify(out)["folders"][0]["remarks"] == []
-    assert set(told["figures"]) == {"news", "forum", "macro"}
-    assert told["figures"]["macro"]["before"] is None
+    assert set(report["figures"]) == {"news", "forum", "macro"}
+    assert report["figures"]["macro"]["before"] is None
     earlier, now = scores(old), scores(out)
     assert now.routing_weights[:, 2].max() <= MAX_INITIAL_WEIGHT * 1.001
-    np.testing.assert_allclose(now.routing_weights[:, :2] / now.routing_weights[:, :2].sum(1, keepdims=True), earlier.routing_weights, atol=1e-5)
+    np.testing.assert_allclose(
+        now.routing_weights[:, :2] / now.routing_weights[:, :2].sum(1, keepdims=True),
+        earlier.routing_weights,
+        atol=1e-5,
+    )
     for name, logits in earlier.logits.items():
         np.testing.assert_allclose(now.logits[name], logits, atol=0.05)
 
 
 @pytest.mark.parametrize("heads", ["per_expert"])
-def test_what_learns_is_the_router_and_the_heads_and_the_experts_stay_bit_for_bit(merged: Workspace) -> None:
+def test_adding_an_expert_trains_router_and_heads_and_no_expert(merged: Workspace) -> None:
     run = adapting(merged.run, steps=100, router_lr=0.02, head_lr=0.001)
     out = merged.out / "three"
     add(merged.out / "moe-init", merged.expert_folder("macro"), run, UpdateTarget(out))
     for name in ("news", "forum", "macro"):
-        alone, inside = (folder / ADAPTER for folder in (merged.expert_folder(name), out / "experts" / name))
-        assert alone.read_bytes() == inside.read_bytes()
+        own, merged_file = (folder / ADAPTER for folder in (merged.expert_folder(name), out / "experts" / name))
+        assert own.read_bytes() == merged_file.read_bytes()
     card = read_card(out)
     assert (card.routed, card.stage, card.steps) == (("news", "forum", "macro"), "moe-adapted", 100)
     assert card.metrics["routing"] > 0.8
-    told = {one["name"]: one for one in list_experts(out)["experts"]}
-    assert told["macro"]["trained"] == "6 steps alone"
+    rows = {row["name"]: row for row in list_experts(out)["experts"]}
+    assert rows["macro"]["trained"] == "6 steps alone"
     assert (merged.out / "logs" / "three" / "trajectory.parquet").is_file()
     assert not (merged.out / "checkpoints" / "three").exists()
 
 
 @pytest.mark.parametrize("heads", ["per_expert", "averaged"])
-def test_without_an_expert_the_others_answer_as_if_it_were_not_asked(merged: Workspace) -> None:
+def test_removed_expert_equals_an_ablated_one(merged: Workspace) -> None:
     merge_experts(merged, [merged.expert_folder(name) for name in THREE], overwrite=True)
-    whole = merged.out / "moe-init"
-    told = remove(whole, "forum", UpdateTarget(merged.out / "two"))
-    assert (told["tasks_gone"], told["answered_by"]) == (["forum"], [])
+    full = merged.out / "moe-init"
+    report = remove(full, "forum", UpdateTarget(merged.out / "two"))
+    assert (report["tasks_gone"], report["answered_by"]) == (["forum"], [])
     assert verify(merged.out / "two")["faults"] == 0
     assert read_card(merged.out / "two").routed == ("news", "macro")
-    muted, gone = scores(whole, ("forum",)), scores(merged.out / "two")
-    kept = muted.routing_weights[:, [0, 2]]
-    np.testing.assert_allclose(gone.routing_weights, kept / kept.sum(1, keepdims=True), atol=1e-6)
-    for name, logits in muted.logits.items():
-        np.testing.assert_allclose(gone.logits[name], logits, atol=1e-5)
+    ablated, reduced = scores(full, ("forum",)), scores(merged.out / "two")
+    remaining = ablated.routing_weights[:, [0, 2]]
+    np.testing.assert_allclose(reduced.routing_weights, remaining / remaining.sum(1, keepdims=True), atol=1e-6)
+    for name, logits in ablated.logits.items():
+        np.testing.assert_allclose(reduced.logits[name], logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("heads", ["per_expert"])
-def test_a_swapped_expert_brings_its_weights_and_heads_and_the_router_stays(merged: Workspace) -> None:
+def test_swapped_expert_has_its_own_weights_and_heads_and_the_same_router(merged: Workspace) -> None:
     old, out, folder = merged.out / "moe-init", merged.out / "newer", merged.expert_folder("forum")
     train_domain(Workspace(merged.run.model_copy(update={"seed": 99}), merged.out / "again"), "forum")
     newer = merged.out / "again" / "experts" / "forum"
@@ -121,21 +125,21 @@ def test_a_swapped_expert_brings_its_weights_and_heads_and_the_router_stays(merg
 
 
 @pytest.mark.parametrize("heads", ["averaged"])
-def test_what_cannot_join_or_leave_is_refused_and_nothing_is_written(merged: Workspace) -> None:
+def test_refused_update_writes_nothing(merged: Workspace) -> None:
     old, macro, out = merged.out / "moe-init", merged.expert_folder("macro"), merged.out / "three"
 
-    def refused(says: str, model: Path = old, target: Path = out, run=merged.run) -> None:
-        with pytest.raises(Fault, match=says):
+    def refused(message: str, model: Path = old, target: Path = out, run=merged.run) -> None:
+        with pytest.raises(Fault, match=message):
             add(model, macro, run, UpdateTarget(target))
         assert not out.exists()
 
     refused("another folder for the changed mixture", target=old)
     refused("no finished step", target=merged.out / "experts")
-    fewer = {name: one for name, one in merged.run.domains.items() if name != "forum"}
+    fewer = {name: domain for name, domain in merged.run.domains.items() if name != "forum"}
     refused("no forum", run=merged.run.model_copy(update={"domains": fewer}))
-    kept = (macro / CARD).read_text()
-    for change, says in (
-        ({"trunk_depth": 0}, "backbone.trunk_depth 1, as the mixture says"),
+    original = (macro / CARD).read_text()
+    for change, message in (
+        ({"trunk_depth": 0}, "backbone.trunk_depth 1, as in the mixture"),
         ({"shared": "1" * 64}, "the shared expert 111111111111"),
         ({"name": "news"}, "replace it: moe expert swap|Replace it"),
         ({"domain": "sports"}, "a domain of the config"),
@@ -143,22 +147,22 @@ def test_what_cannot_join_or_leave_is_refused_and_nothing_is_written(merged: Wor
     ):
         write_json(macro / CARD, read_json(macro / CARD) | change)
         write_manifest(macro)
-        refused(says)
-        (macro / CARD).write_text(kept)
+        refused(message)
+        (macro / CARD).write_text(original)
         write_manifest(macro)
     weights = load_tensors(macro / ADAPTER)
-    save_tensors(macro / ADAPTER, {key: one * (0 if "lora_B" in key else 1) for key, one in weights.items()})
+    save_tensors(macro / ADAPTER, {key: tensor * (0 if "lora_B" in key else 1) for key, tensor in weights.items()})
     write_manifest(macro)
     refused("untrained")
     with pytest.raises(Fault, match="one of the experts news, forum"):
         remove(old, "macro", UpdateTarget(out))
     remove(old, "news", UpdateTarget(out))
-    with pytest.raises(Fault, match="an expert beside forum"):
+    with pytest.raises(Fault, match="another expert besides forum"):
         remove(out, "forum", UpdateTarget(merged.out / "none"))
 
 
 @pytest.mark.parametrize("heads", ["per_expert"])
-def test_new_labels_get_a_head_and_a_set_that_is_there_is_shared(merged: Workspace, make_work: Make) -> None:
+def test_added_expert_with_new_labels_gets_a_new_head(merged: Workspace, make_work: Make) -> None:
     stances = ("dovish", "neutral", "hawkish")
     wider = {"labels": list(stances), "label_map": dict(zip(LABELS, stances, strict=True))}
     domains = THREE | {"macro": THREE["macro"] | wider}
@@ -171,27 +175,29 @@ def test_new_labels_get_a_head_and_a_set_that_is_there_is_shared(merged: Workspa
     news, macro = (model.heads.experts[name].state_dict() for name in ("news", "macro"))
     weight = "classes.dovish-neutral-hawkish.1.weight"
     torch.testing.assert_close(macro[weight], own[weight])
-    torch.testing.assert_close(news[weight], own[weight], msg="who never saw the labels starts as who did")
+    torch.testing.assert_close(
+        news[weight], own[weight], msg="an expert not trained on the labels starts from the one that was"
+    )
 
 
 @pytest.mark.slow
-def test_a_role_joins_a_language_model_s_team(tmp_path: Path) -> None:
+def test_role_expert_is_added_to_and_removed_from_a_language_model(tmp_path: Path) -> None:
     few = {"steps": 4, "batch_size": 8, "evals": 1}
     work = corpora.make(tmp_path, stages={"pretrain": few, "adapt": few, "warmup": few}, gate={"kind": "team"})
     pretrain(work, None, False, False)
     merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
     out = work.out / "three"
-    told = add(work.out / "moe-init", work.expert_folder("macro"), work.run, UpdateTarget(out))
+    report = add(work.out / "moe-init", work.expert_folder("macro"), work.run, UpdateTarget(out))
     assert verify(out)["faults"] == 0
-    assert told["steps"] == 4
-    assert set(told["figures"]) == {"news", "forum", "macro"}
+    assert report["steps"] == 4
+    assert set(report["figures"]) == {"news", "forum", "macro"}
     card = read_card(out)
-    assert [(one.name, one.to_domain().group) for one in card.domains] == [
+    assert [(domain.name, domain.to_domain().group) for domain in card.domains] == [
         ("news", "news"),
         ("forum", "talk"),
         ("macro", "talk"),
     ]
-    assert {one["trained"] for one in list_experts(out)["experts"]} == {"4 steps alone"}
+    assert {row["trained"] for row in list_experts(out)["experts"]} == {"4 steps alone"}
     remove(out, "forum", UpdateTarget(work.out / "two"))
     assert verify(work.out / "two")["faults"] == 0
     assert read_card(work.out / "two").routed == ("news", "macro")

@@ -1,4 +1,4 @@
-"""Claims about merging: heads that mean the same, and refusals that name both sides."""
+"""Tests of merging: initialization of heads, and refusals of experts that do not fit."""
 
 from pathlib import Path
 
@@ -41,15 +41,15 @@ def edit_adapter(folder: Path, change) -> None:
     write_manifest(folder)
 
 
-def test_averaged_heads_are_the_mean_of_the_experts(two: Workspace) -> None:
+def test_merged_heads_are_the_mean_of_the_experts_heads(two: Workspace) -> None:
     merge_experts(two)
-    own = [load_file(two.out / "experts" / name / "heads.safetensors") for name in ("news", "forum")]
+    heads = [load_file(two.out / "experts" / name / "heads.safetensors") for name in ("news", "forum")]
     merged = load_file(two.out / "moe-init" / "heads.safetensors")
     for key, tensor in merged.items():
-        torch.testing.assert_close(tensor, (own[0][key] + own[1][key]) / 2)
+        torch.testing.assert_close(tensor, (heads[0][key] + heads[1][key]) / 2)
 
 
-def test_rows_of_labels_that_an_expert_never_saw_come_from_the_others(make_work: Make) -> None:
+def test_merged_head_rows_of_untrained_labels_come_from_the_other_experts(make_work: Make) -> None:
     work = make_work(
         domains={"forum": {"labels": ["negative", "positive"], "only": {"label": ["negative", "positive"]}}},
         heads={"merge": "per_expert"},
@@ -64,7 +64,7 @@ def test_rows_of_labels_that_an_expert_never_saw_come_from_the_others(make_work:
     assert not torch.equal(forum[weight][0], news[weight][0])
 
 
-def test_refusals_name_both_sides(two: Workspace, tmp_path: Path) -> None:
+def test_merge_refuses_differing_experts_and_names_both_values(two: Workspace, tmp_path: Path) -> None:
     folder = two.out / "experts" / "forum"
     experts = [read_expert(two.out / "experts" / name) for name in ("news", "forum")]
     backbone = load_backbone(two.run.backbone).id
@@ -75,24 +75,24 @@ def test_refusals_name_both_sides(two: Workspace, tmp_path: Path) -> None:
     ).id
     with pytest.raises(Fault, match=f"{backbone.sha256[:12]}.*{other.sha256[:12]}"):
         check_merge(two.run, experts, other)
-    with pytest.raises(Fault, match=r"a name of its own.*news"):
+    with pytest.raises(Fault, match=r"different names.*news"):
         check_merge(two.run, [experts[0], experts[0]], backbone)
-    for change, says in (
+    for change, message in (
         ({"trunk_depth": 0}, "backbone.trunk_depth 1.*0"),
         ({"template": "Text: {text}"}, "template"),
         ({"head_kind": "mlp"}, "heads.kind 'linear'.*'mlp'"),
         ({"tasks": {"forum": ["negative", "positive"]}}, "labels negative, neutral, positive.*negative, positive"),
         ({"domain": "sports"}, "a domain of the config.*'sports'"),
     ):
-        kept = (folder / CARD).read_text()
+        original = (folder / CARD).read_text()
         edit_card(folder, **change)
-        with pytest.raises(Fault, match=says):
+        with pytest.raises(Fault, match=message):
             check_merge(two.run, [experts[0], read_expert(folder)], backbone)
-        (folder / CARD).write_text(kept)
+        (folder / CARD).write_text(original)
         write_manifest(folder)
 
 
-def test_untrained_equal_and_broken_experts_are_refused(two: Workspace) -> None:
+def test_merge_refuses_untrained_equal_and_broken_experts(two: Workspace) -> None:
     news, forum = two.out / "experts" / "news", two.out / "experts" / "forum"
     (forum / ADAPTER).write_bytes((news / ADAPTER).read_bytes())
     write_manifest(forum)
@@ -116,7 +116,7 @@ def test_untrained_equal_and_broken_experts_are_refused(two: Workspace) -> None:
     assert not (two.out / "moe-init").exists()
 
 
-def test_layers_and_ranks_that_do_not_fit_are_named(two: Workspace) -> None:
+def test_merge_names_tensors_of_a_wrong_rank(two: Workspace) -> None:
     forum = two.out / "experts" / "forum"
     edit_adapter(forum, lambda key, value: value[:2] if "lora_A" in key else value)
     experts = [read_expert(two.out / "experts" / name) for name in ("news", "forum")]

@@ -1,4 +1,4 @@
-"""Claims about the mixture: one pass, equal to its experts where it should be, gradients where they should be."""
+"""Tests of the mixture: equality with single experts, gradients of experts, router and heads, ablations."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from moe.model.backbone import load_backbone
 from moe.model.heads import LabelTables, mask_logits
 from moe.runs.workspace import Workspace
 from moe.training.global_batch import gather_batch
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 
-def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str, tmp_path: Path) -> None:
+def test_mixture_pinned_to_one_expert_equals_it_under_peft_with_its_heads(family: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", family)
     write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
     work = Workspace(tiny_run(folder, tmp_path / "data"), tmp_path)
@@ -28,11 +28,11 @@ def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str
     forum = torch.tensor([[False, True]] * 3)
     with torch.no_grad():
         pinned = model(**tokens(model), allowed=forum)
-        states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still laid
+        states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still set
     write_adapter(tmp_path / "forum", model.bank.adapters["forum"].adapter, model.bank.adapter_parameters("forum"))
-    alone = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
+    single = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
     with torch.no_grad():
-        expected = alone(**tokens(model)).last_hidden_state
+        expected = single(**tokens(model)).last_hidden_state
     mask = tokens(model)["attention_mask"][..., None]
     torch.testing.assert_close(states * mask, expected * mask, atol=1e-5, rtol=1e-5)
     own = model.heads.experts["forum"](pinned.pooled)
@@ -41,7 +41,7 @@ def test_pinned_gates_give_that_expert_under_peft_with_its_own_heads(family: str
     torch.testing.assert_close(pinned.polarity, own.polarity, atol=1e-5, rtol=1e-5)
 
 
-def test_the_backbone_runs_once_a_text(make_work: Make) -> None:
+def test_mixture_runs_the_backbone_once_per_batch(make_work: Make) -> None:
     work = make_work()
     model, calls = mixture(load_backbone(work.run.backbone), work), []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
@@ -49,10 +49,10 @@ def test_the_backbone_runs_once_a_text(make_work: Make) -> None:
     assert calls == [1]
 
 
-def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_work: Make) -> None:
+def test_router_logits_are_equal_in_training_and_evaluation(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
-    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    next(module for module in model.gate.net if isinstance(module, torch.nn.Dropout)).p = 0.0
     batch = tokens(model)
     with torch.no_grad():
         before = model.eval()(**batch).routing.logits
@@ -60,21 +60,21 @@ def test_the_frozen_backbone_drops_nothing_so_the_router_sees_one_state(make_wor
     torch.testing.assert_close(after, before)
 
 
-def test_dropout_after_the_trunk_acts_in_training_alone_and_not_on_the_router(make_work: Make) -> None:
+def test_backbone_dropout_acts_only_in_training_and_not_on_the_router(make_work: Make) -> None:
     work = make_work(backbone={"dropout": 0.5, "trunk_depth": 1})
     model = mixture(load_backbone(work.run.backbone), work)
-    next(m for m in model.gate.net if isinstance(m, torch.nn.Dropout)).p = 0.0
+    next(module for module in model.gate.net if isinstance(module, torch.nn.Dropout)).p = 0.0
     batch = tokens(model)
     with torch.no_grad():
-        quiet, again = model.eval()(**batch), model(**batch)
+        evaluated, again = model.eval()(**batch), model(**batch)
         first, second = model.train()(**batch), model(**batch)
-    torch.testing.assert_close(again.pooled, quiet.pooled)
-    torch.testing.assert_close(first.routing.logits, quiet.routing.logits)
+    torch.testing.assert_close(again.pooled, evaluated.pooled)
+    torch.testing.assert_close(first.routing.logits, evaluated.routing.logits)
     assert not torch.allclose(first.pooled, second.pooled, atol=1e-3)
 
 
 @pytest.mark.parametrize("heads", ["averaged", "per_expert"])
-def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: Make, heads: str) -> None:
+def test_joint_step_gives_gradients_to_all_experts_router_and_heads(make_work: Make, heads: str) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, heads=heads)
     set_trainable(model, JOINT, None)
@@ -88,22 +88,22 @@ def test_one_joint_step_moves_every_expert_the_router_and_the_heads(make_work: M
     assert all(p.grad is None for n, p in model.backbone.named_parameters() if "lora_" not in n)
 
 
-def test_hard_gates_over_two_experts_a_role_still_teach_the_router(make_work: Make) -> None:
+def test_router_gets_gradients_with_two_experts_per_role(make_work: Make) -> None:
     work = make_work(domains={"forum": {"experts": 2}})
     model = mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
     set_trainable(model, JOINT, None)
     model.train()
     batch = batch_of(model, work)
     out = model(**batch)
-    inside = out.routing.gates[:, 1:]
-    assert ((inside > 0).sum(1) == 1).all(), "one expert of the role is on"
-    torch.testing.assert_close(out.routing.gates.sum(1), torch.ones(len(inside)))
+    role_gates = out.routing.gates[:, 1:]
+    assert ((role_gates > 0).sum(1) == 1).all(), "one expert of the role is active"
+    torch.testing.assert_close(out.routing.gates.sum(1), torch.ones(len(role_gates)))
     objective(model)(out, batch).backward()
     assert model.gate.net[-1].weight.grad.any()
     assert not model.detach_gates
 
 
-def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make) -> None:
+def test_detached_gates_stop_the_sentiment_gradient_before_the_router(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, WARMUP, None)
@@ -118,7 +118,7 @@ def test_detached_gates_keep_the_sentiment_loss_from_the_router(make_work: Make)
     assert any(p.grad is not None for p in model.heads.parameters())
 
 
-def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
+def test_objective_sentiment_gradient_norm_equals_autograd(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work).eval()
     set_trainable(model, JOINT, None)
@@ -128,48 +128,50 @@ def test_the_hook_s_sentiment_norm_equals_autograd_s(make_work: Make) -> None:
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     (grad,) = torch.autograd.grad(sum(losses.values()), out.routing.logits_for_loss, retain_graph=True)
     expected = float(grad.norm() * len(grad) ** 0.5)
-    seen: list[float] = []
-    loss.outer.observe = lambda name, norm: seen.append(float(norm)) if name == "sentiment" else None
+    norms: list[float] = []
+    loss.outer.observe = lambda name, norm: norms.append(float(norm)) if name == "sentiment" else None
     loss(out, batch).backward()
     loss.finish_step()
-    assert seen[-1] == pytest.approx(expected, rel=1e-5)
+    assert norms[-1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_inner_dao_can_measure_over_all_experts_weights_as_the_paper_does(make_work: Make) -> None:
+def test_inner_dao_can_measure_gradients_at_all_expert_parameters(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work).eval()
     set_trainable(model, JOINT, None)
     batch = batch_of(model, work)
     settings = LossSettings(measured="parameters", classes="cross_entropy")
-    loss = Objective(JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, context=LossContext.of(model))
+    loss = Objective(
+        JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, context=LossContext.of(model)
+    )
     out = model(**batch)
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     expected = {}
-    for name, one in losses.items():
+    for name, value in losses.items():
         gradients = torch.autograd.grad(
-            one, list(model.expert_parameters().values()), retain_graph=True, allow_unused=True
+            value, list(model.expert_parameters().values()), retain_graph=True, allow_unused=True
         )
         expected[name] = float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
-    seen: dict[str, float] = {}
-    loss.inner.observe = lambda name, norm: seen.update({name: float(norm)})
+    norms: dict[str, float] = {}
+    loss.inner.observe = lambda name, norm: norms.update({name: float(norm)})
     loss(out, batch).backward()
-    assert set(seen) == {"classes", "polarity"}
-    assert seen == pytest.approx(expected, rel=1e-4)
+    assert set(norms) == {"classes", "polarity"}
+    assert norms == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_router_sees_no_special_and_no_padding_token(make_work: Make) -> None:
+def test_router_ignores_special_and_padding_tokens(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
-    seen = []
-    model.gate.logits = lambda summary, inner=model.gate.logits: seen.append(summary) or inner(summary)
+    summaries = []
+    model.gate.logits = lambda summary, inner=model.gate.logits: summaries.append(summary) or inner(summary)
     with torch.no_grad():
         model(**tokens(model))
         short = model.loaded_backbone.tokenizer(TEXTS[:1], return_tensors="pt")
         model(input_ids=short["input_ids"], attention_mask=short["attention_mask"])
-    torch.testing.assert_close(seen[0][:1], seen[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(summaries[0][:1], summaries[1], atol=1e-5, rtol=1e-5)
 
 
-def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
+def test_mask_logits_excludes_unused_labels_from_loss_and_gradient() -> None:
     space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
     assert space.head_by_task["news"] == space.head_by_task["forum"]
     mask = LabelTables.of(space).masks["a-b-c"][[1]]
@@ -180,7 +182,7 @@ def test_labels_outside_a_task_are_out_of_reach_and_get_no_gradient() -> None:
     assert logits.grad[0, 0] != 0
 
 
-def test_frozen_experts_pass_gradients_to_the_router_after_an_answer(make_work: Make) -> None:
+def test_frozen_experts_pass_gradients_to_the_router_after_inference(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
     with torch.inference_mode():
@@ -200,39 +202,39 @@ def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_pat
     compiled = mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
     compiled.load_trained_state(eager.trained_state())
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    found = []
+    results = []
     for model in (eager, compiled):
         with torch.inference_mode():
-            quiet = model(**tokens(model)).logits
+            evaluated = model(**tokens(model)).logits
         model.train()
         model.gate.eval()
         model.heads.eval()
         out = model(**tokens(model))
-        sum(one.square().sum() for one in out.logits.values()).backward()
-        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        sum(logits.square().sum() for logits in out.logits.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         assert any("lora_A" in name for name in gradients)
-        found.append((quiet, out.logits, gradients))
+        results.append((evaluated, out.logits, gradients))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
-    for one, other in zip(*found, strict=True):
-        assert one.keys() == other.keys()
-        for name, tensor in one.items():
-            torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-4)
+    for expected, actual in zip(*results, strict=True):
+        assert expected.keys() == actual.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(actual[name], tensor, atol=1e-4, rtol=1e-4)
 
 
-def test_a_dropped_expert_is_not_asked_and_the_others_share_its_weight(make_work: Make) -> None:
+def test_ablated_expert_has_zero_gate_and_the_others_are_renormalized(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad():
-        free = model(**tokens(model)).routing.gates  # (B, E)
+        full = model(**tokens(model)).routing.gates  # (B, E)
         with model.ablated(without=["news"]):
             gates = model(**tokens(model)).routing.gates  # (B, E)
         again = model(**tokens(model)).routing.gates  # (B, E)
     assert gates[:, 0].eq(0).all()
-    torch.testing.assert_close(gates[:, 1:], free[:, 1:] / free[:, 1:].sum(1, keepdim=True))
-    torch.testing.assert_close(again, free)
+    torch.testing.assert_close(gates[:, 1:], full[:, 1:] / full[:, 1:].sum(1, keepdim=True))
+    torch.testing.assert_close(again, full)
 
 
-def test_a_pinned_text_whose_experts_are_all_dropped_goes_to_the_others(make_work: Make) -> None:
+def test_ablation_sends_text_pinned_to_ablated_experts_to_the_others(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
     pinned = torch.tensor([[True, False], [False, True], [True, False]])
@@ -241,7 +243,7 @@ def test_a_pinned_text_whose_experts_are_all_dropped_goes_to_the_others(make_wor
     assert gates.tolist() == [[0.0, 1.0]] * 3
 
 
-def test_even_gates_are_equal_whatever_the_router_says(make_work: Make) -> None:
+def test_uniform_gates_ignore_the_router(make_work: Make) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad(), model.ablated(uniform_gates=True):
@@ -251,19 +253,21 @@ def test_even_gates_are_equal_whatever_the_router_says(make_work: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "left"),
+    ("without", "remaining"),
     [
         (["domain"], {"classes", "polarity", "balance"}),
         (["polarity", "balance"], {"classes", "domain"}),
         (["domain", "balance"], {"classes", "polarity"}),
     ],
 )
-def test_a_loss_that_is_left_out_is_not_formed(make_work: Make, without: list[str], left: set[str]) -> None:
+def test_objective_does_not_compute_a_loss_that_is_left_out(
+    make_work: Make, without: list[str], remaining: set[str]
+) -> None:
     work = make_work()
     model = mixture(load_backbone(work.run.backbone), work)
     for stage in (WARMUP, JOINT):
         loss = objective(model, stage, without=without)
         total = loss(model(**(batch := batch_of(model, work))), batch)
         total.backward()
-        assert {"classes", "polarity", "domain", "balance"} & loss.logs.keys() == left
+        assert {"classes", "polarity", "domain", "balance"} & loss.logs.keys() == remaining
         assert total.isfinite()

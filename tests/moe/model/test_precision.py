@@ -1,4 +1,4 @@
-"""Claims about other precisions: bfloat16 and 4-bit weights train, save and predict through the same code."""
+"""Tests of bfloat16 and 4-bit backbones: training, saving and prediction."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def trained(make_work: Make, **backbone: str) -> Path:
     return work.out / "moe-joint"
 
 
-def test_a_bfloat16_backbone_trains_experts_kept_in_fp32(make_work: Make) -> None:
+def test_bfloat16_backbone_trains_experts_in_fp32(make_work: Make) -> None:
     folder = trained(make_work, dtype="bfloat16")
     weights = load_file(folder / "experts" / "news" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -31,15 +31,17 @@ def test_a_bfloat16_backbone_trains_experts_kept_in_fp32(make_work: Make) -> Non
     assert 0.99 < predict_texts(["profit rose"], Predictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
 
 
-def test_nf4_weights_are_wrapped_trained_and_left_out_of_the_folder(make_work: Make) -> None:
+def test_nf4_mixture_is_trained_and_saved_without_backbone_weights(make_work: Make) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes")
     folder = trained(make_work, quantization="nf4")
     model, _ = read_mixture(folder)
-    quantised = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    assert len(quantised) >= 12
+    quantized = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert len(quantized) >= 12
     assert len(model.bank.adapters["news"].layers) == 6
     for path in folder.rglob("*.safetensors"):
         assert not [key for key in load_file(path) if "quant" in key or "embeddings" in key]
     again, _ = read_mixture(folder)
-    a, b = (predict_texts(["profit rose"], Predictor(one, "{text}", 16))[0].probabilities for one in (model, again))
+    a, b = (
+        predict_texts(["profit rose"], Predictor(mixture, "{text}", 16))[0].probabilities for mixture in (model, again)
+    )
     assert a.tolist() == b.tolist()

@@ -1,4 +1,4 @@
-"""Claims about 4-bit and 8-bit backbones of every family: their layers are wrapped, learn, and come back the same."""
+"""Tests of 4-bit and 8-bit backbones of every model family: wrapping, gradients, saving and loading."""
 
 from pathlib import Path
 
@@ -23,21 +23,21 @@ KINDS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 
 @pytest.fixture(params=[f"{family}-{kind}" for family in FAMILIES for kind in KINDS])
 def work(request: pytest.FixtureRequest, make_work: Make, tmp_path: Path) -> Workspace:
-    """A run on a tiny backbone of each family in each kind of few bits."""
+    """A run on a tiny backbone of each family in each quantization."""
     family, _, kind = request.param.rpartition("-")
     folder = save_backbone(tmp_path / family, family)
     return make_work(backbone={"name": str(folder), "quantization": kind})
 
 
-def kind_of(work: Workspace) -> type[torch.nn.Module]:
+def layer_type(work: Workspace) -> type[torch.nn.Module]:
     return KINDS[work.run.backbone.quantization]
 
 
-def test_layers_are_wrapped_and_every_expert_gets_gradients(work: Workspace) -> None:
+def test_quantized_layers_are_wrapped_and_all_experts_get_gradients(work: Workspace) -> None:
     model = mixture(load_backbone(work.run.backbone), work)
-    wrapped = [one for one in model.modules() if isinstance(one, GatedLinear)]
+    wrapped = [module for module in model.modules() if isinstance(module, GatedLinear)]
     assert len(wrapped) >= 4
-    assert all(type(one.base) is kind_of(work) for one in wrapped)
+    assert all(type(layer.base) is layer_type(work) for layer in wrapped)
     model.train()(**tokens(model)).pooled.float().square().sum().backward()
     for name in model.bank.routed_experts:
         grads = {key: p.grad for key, p in model.bank.adapter_parameters(name).items()}
@@ -45,22 +45,24 @@ def test_layers_are_wrapped_and_every_expert_gets_gradients(work: Workspace) -> 
         assert sum(float(grad.abs().sum()) for key, grad in grads.items() if grad is not None and "lora_B" in key) > 0
 
 
-def test_no_weight_of_the_backbone_is_saved_and_a_copy_answers_the_same(work: Workspace, tmp_path: Path) -> None:
+def test_quantized_mixture_is_saved_without_backbone_and_predicts_the_same(work: Workspace, tmp_path: Path) -> None:
     backbone = load_backbone(work.run.backbone)
     folder = written(tmp_path / "mixture", backbone, work)
     for path in folder.rglob("*.safetensors"):
         assert all(".lora_" in key or path.parent == folder for key in load_file(path))
         assert path.stat().st_size < 100_000
-    one, two = (read_mixture(folder)[0] for _ in range(2))
-    assert any(isinstance(module, kind_of(work)) for module in one.modules())
-    first, again, second = (predict_texts(TEXTS, Predictor(model, "{text}", 16)) for model in (one, one, two))
+    original, copy = (read_mixture(folder)[0] for _ in range(2))
+    assert any(isinstance(module, layer_type(work)) for module in original.modules())
+    first, again, second = (
+        predict_texts(TEXTS, Predictor(model, "{text}", 16)) for model in (original, original, copy)
+    )
     for a, b, c in zip(first, again, second, strict=True):
         np.testing.assert_array_equal(a.probabilities, b.probabilities)
         np.testing.assert_array_equal(a.probabilities, c.probabilities)
         assert np.isfinite(a.probabilities).all()
 
 
-def test_a_backbone_of_which_nothing_was_quantized_is_refused(
+def test_backbone_without_any_quantized_layer_is_refused(
     make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_backbone(tmp_path / "bert", "bert")

@@ -1,4 +1,4 @@
-"""Claims about a backbone in two parts: first the trunk, then the rest, gives what one pass gives, in every family."""
+"""Tests of the trunk: running it first and the rest later equals one pass, in every model family."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ def two_layers(family: str, make_work: Make) -> Mixture:
         tiny_backbone(family), tiny_tokenizer(), BackboneId(name=family, revision=None, sha256="0" * 64)
     )
     model = mixture(backbone, work)
-    spread(model)
+    balance_router(model)
     return model
 
 
 @torch.no_grad()
-def spread(model: Mixture) -> None:
-    """Let the router send two of the five texts to one expert and the rest to the other."""
+def balance_router(model: Mixture) -> None:
+    """Make the router send two of the five texts to one expert and the rest to the other."""
     model.gate.net[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
     logits = model.encode_trunk(*tokens(model))[1].logits  # (B, G + E)
     model.gate.net[-1].bias[0] -= (logits[:, 0] - logits[:, 1]).quantile(0.4)
@@ -40,46 +40,46 @@ def tokens(model: Mixture) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_the_trunk_then_the_rest_equals_one_pass(family: str, make_work: Make) -> None:
+def test_trunk_followed_by_the_rest_equals_one_pass(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
     ids, mask = tokens(model)
-    whole = model(ids, mask)
+    full = model(ids, mask)
     states, routed = model.encode_trunk(ids, mask)
     rest = model(ids, mask, trunk=states)
-    torch.testing.assert_close(rest.pooled, whole.pooled, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(routed.gates, whole.routing.gates)
-    torch.testing.assert_close(model(ids, mask).pooled, whole.pooled, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rest.pooled, full.pooled, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(routed.gates, full.routing.gates)
+    torch.testing.assert_close(model(ids, mask).pooled, full.pooled, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
-def test_given_states_are_what_the_rest_reads_and_the_trunk_does_not_run(family: str, make_work: Make) -> None:
+def test_precomputed_trunk_states_are_used_and_the_trunk_does_not_run(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
     ids, mask = tokens(model)
     states, _ = model.encode_trunk(ids, mask)
-    runs: list[int] = []
+    calls: list[int] = []
     inner = next(
         m for m in model.trunk.layers[0].modules() if isinstance(m, torch.nn.LayerNorm) or "Norm" in type(m).__name__
     )
-    inner.register_forward_hook(lambda *_: runs.append(1))
+    inner.register_forward_hook(lambda *_: calls.append(1))
     moved = model(ids, mask, trunk=states.flip(0)).pooled
-    assert not runs
+    assert not calls
     assert not torch.allclose(moved, model(ids, mask).pooled, atol=1e-3)
-    assert runs
+    assert calls
 
 
-def test_hard_answers_in_two_phases_equal_those_in_one(family: str, make_work: Make) -> None:
+def test_predictor_with_precomputed_trunk_equals_one_hard_pass(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
     predictor = Predictor(model, "{text}", 16, "hard", batch_tokens=24)
     with torch.no_grad():
-        one = model(*tokens(model), hard=True)
-    two = predictor.score(TEXTS)
-    for head, logits in one.logits.items():
-        np.testing.assert_allclose(two.logits[head], logits.numpy(), atol=1e-4, rtol=1e-4)
-    np.testing.assert_allclose(two.routing_weights, one.routing.probs.numpy(), atol=1e-5)
-    assert len(set(two.routing_weights.argmax(1))) == 2, "both experts answered"
+        out = model(*tokens(model), hard=True)
+    scores = predictor.score(TEXTS)
+    for head, logits in out.logits.items():
+        np.testing.assert_allclose(scores.logits[head], logits.numpy(), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(scores.routing_weights, out.routing.probs.numpy(), atol=1e-5)
+    assert len(set(scores.routing_weights.argmax(1))) == 2, "both experts are used"
 
 
-def test_a_failed_pass_leaves_the_model_as_it_was(make_work: Make) -> None:
+def test_failed_pass_leaves_the_model_unchanged(make_work: Make) -> None:
     model = two_layers("bert", make_work)
     ids, mask = tokens(model)
     with torch.no_grad():

@@ -1,14 +1,14 @@
-"""Claims about `result.json`: it names one of a run's own mixtures, or the run is refused in a sentence."""
+"""Tests of the best model of a run, as named by `result.json`."""
 
 from pathlib import Path
 
 import pytest
 
 from experts.errors import Fault
-from moe.runs.best import RESULT, default_model, best_model, resolve_model_folder, write_result
+from moe.runs.best import RESULT, best_model, default_model, resolve_model_folder, write_result
 
 
-def test_the_mixture_that_was_named_is_the_best_and_without_a_name_the_last(tmp_path: Path) -> None:
+def test_best_model_is_the_named_one_and_without_a_result_the_last(tmp_path: Path) -> None:
     (tmp_path / "moe-init").mkdir()
     (tmp_path / "router-warmup").mkdir()
     assert best_model(tmp_path) == tmp_path / "router-warmup"
@@ -17,22 +17,29 @@ def test_the_mixture_that_was_named_is_the_best_and_without_a_name_the_last(tmp_
 
 
 @pytest.mark.parametrize("content", ['{"best": "../../elsewhere"}', '{"best": null}', "[]", "{}", "{"])
-def test_a_result_that_names_another_place_is_refused(tmp_path: Path, content: str) -> None:
+def test_best_model_refuses_a_result_that_names_anything_else(tmp_path: Path, content: str) -> None:
     (tmp_path / RESULT).write_text(content)
     with pytest.raises(Fault, match=r"result\.json"):
         best_model(tmp_path)
 
 
-def test_a_run_without_a_mixture_says_what_to_do(tmp_path: Path) -> None:
+def test_best_model_of_a_run_without_a_mixture_names_the_commands_to_run(tmp_path: Path) -> None:
     with pytest.raises(Fault, match=r"moe merge"):
         best_model(tmp_path)
 
 
-def test_a_runs_folder_stands_for_its_best_mixture_and_any_other_for_itself(tmp_path: Path) -> None:
+def test_resolve_model_folder_maps_a_run_to_its_best_model_only(tmp_path: Path) -> None:
     run, expert = tmp_path / "run", tmp_path / "run" / "experts" / "news"
     expert.mkdir(parents=True)
-    assert [resolve_model_folder(one) for one in (run, expert, tmp_path / "none")] == [run, expert, tmp_path / "none"]
+    assert [resolve_model_folder(folder) for folder in (run, expert, tmp_path / "none")] == [
+        run,
+        expert,
+        tmp_path / "none",
+    ]
     for name in ("moe-init", "router-warmup"):
         (run / name).mkdir()
     write_result(run, {}, "moe-init", "it won")
-    assert [resolve_model_folder(one) for one in (run, run / "router-warmup")] == [run / "moe-init", run / "router-warmup"]
+    assert [resolve_model_folder(folder) for folder in (run, run / "router-warmup")] == [
+        run / "moe-init",
+        run / "router-warmup",
+    ]

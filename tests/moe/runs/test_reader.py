@@ -1,43 +1,43 @@
-"""Claims about a run's folder as read: stages in their order, what is finished, and what is no run."""
+"""Tests of reading a run's folder: order of its stages, finished stages, and folders that are not a run."""
 
 from pathlib import Path
 
 import pytest
-from training_logs import joint_lines, step, write_log, write_run
+from training_logs import joint_lines, step_line, write_log, write_run
 
 from moe.errors import Fault
-from moe.runs.reader import run_labels, read_run
+from moe.runs.reader import read_run, run_labels
 
 
-def test_a_run_tells_its_stages_in_order_its_experts_and_its_seed(tmp_path: Path) -> None:
+def test_read_run_returns_ordered_stages_experts_and_seed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     for name in ("router-warmup", "shared", "another"):
-        write_log(run / "logs" / name, step(1))
-    found = read_run(run)
-    assert list(found.stages) == ["shared", "news", "forum", "another", "router-warmup", "moe-joint"]
-    assert found.finished == {"news", "forum", "moe-joint"}
-    assert found.experts == ("news", "forum")
-    assert found.seed == 42
-    assert found.label == "run"
-    assert found.evaluations["moe-joint"]["rows"] == 60
+        write_log(run / "logs" / name, step_line(1))
+    run_logs = read_run(run)
+    assert list(run_logs.stages) == ["shared", "news", "forum", "another", "router-warmup", "moe-joint"]
+    assert run_logs.finished == {"news", "forum", "moe-joint"}
+    assert run_logs.experts == ("news", "forum")
+    assert run_logs.seed == 42
+    assert run_logs.label == "run"
+    assert run_logs.evaluations["moe-joint"]["rows"] == 60
 
 
-def test_logs_alone_are_a_run_too(tmp_path: Path) -> None:
+def test_read_run_accepts_a_folder_with_logs_only(tmp_path: Path) -> None:
     write_log(tmp_path / "logs" / "news", *joint_lines(10))
-    found = read_run(tmp_path)
-    assert list(found.stages) == ["news"]
-    assert (found.finished, found.experts, found.seed) == (frozenset(), (), None)
-    assert found.result == found.summary == found.evaluations == {}
+    run_logs = read_run(tmp_path)
+    assert list(run_logs.stages) == ["news"]
+    assert (run_logs.finished, run_logs.experts, run_logs.seed) == (frozenset(), (), None)
+    assert run_logs.result == run_logs.summary == run_logs.evaluations == {}
 
 
 @pytest.mark.parametrize("content", ["seed: [", "seed: many", "- 1", ""])
-def test_a_config_that_tells_no_seed_is_passed_over(tmp_path: Path, content: str) -> None:
+def test_read_run_skips_a_config_without_a_seed(tmp_path: Path, content: str) -> None:
     run = write_run(tmp_path / "run")
     (run / "moe-joint" / "config.yaml").write_text(content)
     assert read_run(run).seed is None
 
 
-def test_what_is_no_run_is_refused_and_the_run_around_it_is_named(tmp_path: Path) -> None:
+def test_read_run_refuses_other_folders_and_names_the_run_around_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(Fault, match=r"logs/STEP/log.jsonl.*no such folder.*runs/demo"):
@@ -46,11 +46,11 @@ def test_what_is_no_run_is_refused_and_the_run_around_it_is_named(tmp_path: Path
         read_run(tmp_path / "file")
     with pytest.raises(Fault, match="a folder without logs"):
         read_run(tmp_path)
-    with pytest.raises(Fault, match=f"Name the run's own folder, {run}"):
+    with pytest.raises(Fault, match=f"Use the run's folder, {run}"):
         read_run(run / "moe-joint")
 
 
-def test_a_broken_result_is_refused_by_name(tmp_path: Path) -> None:
+def test_read_run_refuses_a_broken_result_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "result.json").write_text("{")
     with pytest.raises(Fault, match=r"result\.json"):
@@ -60,7 +60,7 @@ def test_a_broken_result_is_refused_by_name(tmp_path: Path) -> None:
         read_run(run)
 
 
-def test_runs_are_called_by_name_and_by_path_where_the_names_agree() -> None:
+def test_run_labels_are_names_or_paths_if_names_are_equal() -> None:
     assert run_labels(Path("runs/dao"), Path("runs/constant")) == ("dao", "constant")
     assert run_labels(Path("a/demo"), Path("b/demo")) == ("a/demo", "b/demo")
     with pytest.raises(Fault, match="the same folder"):

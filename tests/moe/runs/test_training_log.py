@@ -1,4 +1,4 @@
-"""Claims about the trajectory: one row an optimizer step, whole files, nothing made up where nothing was logged."""
+"""Tests of the training log: one row per optimizer step, complete files, null for values that were not logged."""
 
 import json
 import math
@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Make
-from signals import LONG, interrupt_at
-from training_logs import step, write_log
+from signals import LONG_STAGE, interrupt_at
+from training_logs import step_line, write_log
 
 from moe.errors import Fault, Interrupted
 from moe.runs.training_log import LOG, LOSSES, PARQUET, read_trajectory, write_trajectory
 from moe.training import callbacks
-from moe.training.callbacks import StepTimer, JsonLog
+from moe.training.callbacks import JsonLog, StepTimer
 from moe.training.steps import merge_experts, train_domain, train_router
 
 
-def test_every_stage_leaves_one_row_a_step_with_all_its_figures(make_work: Make) -> None:
+def test_training_log_has_one_row_per_step_with_all_values(make_work: Make) -> None:
     work = make_work()
     for domain in work.run.domains:
         train_domain(work, domain)
@@ -37,23 +37,21 @@ def test_every_stage_leaves_one_row_a_step_with_all_its_figures(make_work: Make)
         assert set(table["device"].to_pylist()) == {"cuda" if torch.cuda.is_available() else "cpu"}
     assert table["share_1"].null_count == 0
     assert {"outer/w_domain", "outer/beta", "weight/balance", "lr/router"} <= set(table.column_names)
-    assert pq.read_table(work.logs("news") / PARQUET)["domain"].null_count == 6, "an expert has no such loss"
+    assert pq.read_table(work.logs("news") / PARQUET)["domain"].null_count == 6, "a single expert has no domain loss"
     assert not list(work.out.rglob("*.partial"))
 
 
-def test_the_rate_told_is_the_one_that_the_step_was_made_with(make_work: Make) -> None:
+def test_training_log_has_the_learning_rate_used_in_the_step(make_work: Make) -> None:
     work = make_work(stages={"expert": {"lr": 0.01, "head_lr": 0.002, "warmup": 2, "steps": 4}})
     train_domain(work, "news")
-    found = read_trajectory(work.logs("news"))
-    assert found is not None
-    assert found.values("lr/experts").tolist() == pytest.approx(found.values("learning_rate").tolist())
-    assert found.values("lr/heads").tolist() == pytest.approx([0.2 * rate for rate in found.values("lr/experts")])
+    log = read_trajectory(work.logs("news"))
+    assert log is not None
+    assert log.values("lr/experts").tolist() == pytest.approx(log.values("learning_rate").tolist())
+    assert log.values("lr/heads").tolist() == pytest.approx([0.2 * rate for rate in log.values("lr/experts")])
 
 
-def test_a_stopped_stage_has_a_log_and_a_resumed_one_each_step_once(
-    make_work: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = make_work("stopped", **LONG)
+def test_training_log_of_a_resumed_stage_has_each_step_once(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work("stopped", **LONG_STAGE)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)
         with pytest.raises(Interrupted):
@@ -70,34 +68,36 @@ def test_a_stopped_stage_has_a_log_and_a_resumed_one_each_step_once(
     assert 99 not in table["loss"].to_pylist()
 
 
-def test_what_was_logged_past_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
-    late = {"step": 4, "eval_macro_f1": 0.9}
-    logs = write_log(tmp_path, *map(step, (1, 2, 3, 4)), late, step(3, loss=5.0), {"step": 3, "eval_macro_f1": 0.5})
-    found = read_trajectory(logs)
-    assert found is not None
-    assert found.values("loss").tolist() == [1.0, 0.5, 5.0]
-    assert found.evaluations == [{"step": 3, "macro_f1": 0.5}]
+def test_training_log_discards_steps_after_the_resumed_checkpoint(tmp_path: Path) -> None:
+    discarded = {"step": 4, "eval_macro_f1": 0.9}
+    logs = write_log(
+        tmp_path, *map(step_line, (1, 2, 3, 4)), discarded, step_line(3, loss=5.0), {"step": 3, "eval_macro_f1": 0.5}
+    )
+    log = read_trajectory(logs)
+    assert log is not None
+    assert log.values("loss").tolist() == [1.0, 0.5, 5.0]
+    assert log.evaluations == [{"step": 3, "macro_f1": 0.5}]
 
 
-def test_the_wall_time_of_all_parts_is_summed_and_the_first_best_evaluation_is_kept(tmp_path: Path) -> None:
+def test_training_log_sums_wall_time_and_returns_the_first_best_evaluation(tmp_path: Path) -> None:
     scores = [{"step": number, "eval_macro_f1": score} for number, score in ((1, 0.4), (2, 0.7), (3, 0.7))]
     ends = [{"step": 2, "train_runtime": 2.5}, {"step": 3, "train_runtime": 1.5}]
-    found = read_trajectory(write_log(tmp_path, *scores, *ends))
-    assert found is not None
-    assert found.wall_seconds == 4.0
-    assert found.best_evaluation == {"step": 2, "macro_f1": 0.7}
+    log = read_trajectory(write_log(tmp_path, *scores, *ends))
+    assert log is not None
+    assert log.wall_seconds == 4.0
+    assert log.best_evaluation == {"step": 2, "macro_f1": 0.7}
 
 
-def test_broken_and_strange_lines_are_passed_over(tmp_path: Path) -> None:
-    found = read_trajectory(
-        write_log(tmp_path, step(1), "\n", "nonsense\n", "[1]\n", '{"loss": 1}\n', step(2), '{"step": 3, ')
+def test_training_log_skips_broken_and_unknown_lines(tmp_path: Path) -> None:
+    log = read_trajectory(
+        write_log(tmp_path, step_line(1), "\n", "nonsense\n", "[1]\n", '{"loss": 1}\n', step_line(2), '{"step": 3, ')
     )
-    assert found is not None
-    assert found.values("step").tolist() == [1, 2]
+    assert log is not None
+    assert log.values("step").tolist() == [1, 2]
 
 
-def test_what_is_missing_or_not_finite_becomes_null(tmp_path: Path) -> None:
-    logs = write_log(tmp_path, step(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step(3))
+def test_training_log_writes_null_for_missing_and_non_finite_values(tmp_path: Path) -> None:
+    logs = write_log(tmp_path, step_line(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step_line(3))
     assert write_trajectory(logs) == logs / PARQUET
     table = pq.read_table(logs / PARQUET)
     assert table["polarity"].to_pylist() == [0.5, None, None]
@@ -106,8 +106,8 @@ def test_what_is_missing_or_not_finite_becomes_null(tmp_path: Path) -> None:
     assert str(table.schema.field("grad_norm").type) == "double"
 
 
-def test_the_table_alone_tells_the_same_steps(tmp_path: Path) -> None:
-    logs = write_log(tmp_path, step(1, polarity=0.5), step(2))
+def test_training_log_from_parquet_equals_that_from_json_lines(tmp_path: Path) -> None:
+    logs = write_log(tmp_path, step_line(1, polarity=0.5), step_line(2))
     write_trajectory(logs)
     before = read_trajectory(logs)
     (logs / LOG).unlink()
@@ -117,16 +117,16 @@ def test_the_table_alone_tells_the_same_steps(tmp_path: Path) -> None:
     assert after.rows == before.rows
 
 
-def test_no_log_is_no_trajectory_and_a_broken_table_is_refused(tmp_path: Path) -> None:
+def test_training_log_is_none_without_a_log_and_refuses_a_broken_table(tmp_path: Path) -> None:
     assert read_trajectory(tmp_path) is None
     assert write_trajectory(tmp_path) is None
     assert write_trajectory(write_log(tmp_path / "empty")) is None
     (tmp_path / PARQUET).write_bytes(b"no table")
-    with pytest.raises(Fault, match="whole Parquet file"):
+    with pytest.raises(Fault, match="complete Parquet file"):
         read_trajectory(tmp_path)
 
 
-def test_the_clock_counts_neither_evaluations_nor_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_timer_excludes_evaluations_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 13.0, 14.0, 20.0, 50.0, 52.0])
     monkeypatch.setattr(callbacks, "perf_counter", lambda: next(now))
     clock, rest = StepTimer(torch.device("cpu")), (None, None, None)
@@ -138,7 +138,7 @@ def test_the_clock_counts_neither_evaluations_nor_checkpoints(monkeypatch: pytes
     assert clock.read()["seconds"] == 2
 
 
-def test_on_a_gpu_memory_is_the_stage_s_own_peak_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_on_a_gpu_is_the_peak_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = {"bytes": 5 * 2**30}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak["bytes"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.update(bytes=2**20))
@@ -148,14 +148,14 @@ def test_on_a_gpu_memory_is_the_stage_s_own_peak_there(monkeypatch: pytest.Monke
     assert clock.read()["memory_mib"] == 1
 
 
-def test_elsewhere_memory_is_the_process_s_peak_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_on_a_cpu_is_the_peak_of_the_process_if_available(monkeypatch: pytest.MonkeyPatch) -> None:
     here = callbacks.peak_memory(torch.device("cpu"))["memory_mib"]
     assert 50 < here < 1_000_000, "MiB"
     monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
     assert callbacks.peak_memory(torch.device("cpu")) == {}
 
 
-def test_the_live_log_holds_no_word_that_json_does_not_know(tmp_path: Path) -> None:
+def test_json_log_writes_null_instead_of_nan(tmp_path: Path) -> None:
     writer = JsonLog(tmp_path / "logs" / LOG, "cpu")
     state = SimpleNamespace(global_step=1)
     writer.on_log(None, state, None, {"loss": math.nan, "memory_mib": 5.0})
