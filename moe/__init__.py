@@ -1,6 +1,6 @@
-"""The workshop: data, model, stages, training, merging, evaluation and inference for a mixture of domain experts.
+"""FinMoE: data, models, training, merging, evaluation and inference for a mixture of domain experts.
 
-Its public names are few, and each is imported on first use, so that importing the package stays cheap.
+Each public name is imported on first use, so that importing the package stays fast.
 """
 
 import logging
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from moe.estimator import MixtureEstimator
     from moe.pipelines import TextPipeline, pipeline
 
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel from the hub
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
+    logging.ERROR
+)  # it warns that an optional kernel is missing
 
 __all__ = ["Fault", "MixtureClassifier", "MixtureEstimator", "RunSettings", "TextPipeline", "load_run", "pipeline"]
 

@@ -1,8 +1,4 @@
-"""A trained model asked from Python: labels, probabilities, whole answers.
-
-It opens folders by `moe.inference.loading` and answers by `moe.inference.stream`, as `moe infer` does; training is
-`moe.estimator`'s.
-"""
+"""MixtureClassifier: a trained model in Python, with predicted labels, probabilities and complete predictions."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,22 +14,38 @@ from moe.inference.stream import predict_texts, to_row
 
 
 class MixtureClassifier:
-    """A mixture, or one expert alone, that labels texts.
+    """A trained mixture, or a single expert, that classifies texts.
 
-    `MixtureClassifier.load` opens one. Where the model has several tasks, each text is answered by the first task of
-    its most probable domain, unless `domain` or `task` says which.
+    Use `MixtureClassifier.load` to create one. If the model has several tasks, each text is classified for the first
+    task of its most probable domain, unless `domain` or `task` is given.
 
     Args:
-        predictor: the open model.
-        folder: where it came from.
+        predictor: the loaded model.
+        folder: the folder that it was loaded from.
 
     Attributes:
-        classes_: every label that may be answered, in the order of `predict_proba`'s columns (K,).
+        classes_: all labels of all tasks, (K,), in the order of the columns of `predict_proba`.
+
+    Examples:
+        A run that `make demo` has trained:
+
+        >>> from moe import MixtureClassifier
+        >>> model = MixtureClassifier.load("runs/demo")
+        >>> texts = ["Quarterly profit fell and the company cut its dividend.", "$TSLA to the moon, loaded up on calls"]
+        >>> model.predict(texts)
+        ['negative', 'positive']
+        >>> model.predict_proba(texts).round(3)
+        array([[0.999, 0.   , 0.001],
+               [0.027, 0.   , 0.973]])
+        >>> model.classes_
+        array(['negative', 'neutral', 'positive'], dtype='<U8')
+        >>> model.answers(texts)[0]["experts"]
+        {'news': 0.998082, 'forum': 0.001918}
     """
 
     def __init__(self, predictor: Predictor, folder: Path) -> None:
         self.predictor, self.folder = predictor, folder
-        labels = [label for labels in predictor.model.labels.tasks.values() for label in labels]
+        labels = [label for task_labels in predictor.model.labels.tasks.values() for label in task_labels]
         self.classes_ = np.array(list(dict.fromkeys(labels)))  # (K,)
 
     @classmethod
@@ -47,116 +59,142 @@ class MixtureClassifier:
         abstain: float | None = None,
         sets: Sequence[str] = (),
     ) -> Self:
-        """Open the folder of a mixture, of an expert, or of a run, whose best mixture is taken.
+        """Load a model from its folder.
 
         Args:
-            path: the folder.
-            routing: `soft` blends experts, `hard` asks the most probable one.
-            windows: average long texts over windows, not cut them.
-            batch_tokens: tokens in one pass; by default what suits the machine.
-            abstain: give no label below the confidence that this accuracy needs; the model has to be calibrated.
-            sets: `backbone.dtype=…`, `backbone.quantization=…` or `backbone.max_length=…`, laid over the model's card.
+            path: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded.
+            routing: `soft` mixes the experts by their routing weights, `hard` uses the most probable expert only.
+            windows: average a text that is longer than the model's maximal length over windows, instead of truncating
+                it.
+            batch_tokens: maximal number of tokens in a batch, padding included; by default chosen for the device and
+                the precision.
+            abstain: target accuracy, between 0 and 1. Predictions below the confidence that validation rows need to
+                reach it get no label. The model has to be calibrated (`moe calibrate`).
+            sets: overrides of the model's backbone settings, such as `backbone.dtype=bfloat16`,
+                `backbone.quantization=int8` or `backbone.max_length=256`.
+
+        Returns:
+            the loaded model.
 
         Raises:
-            Fault: when there is no such folder, it is broken, or it cannot be opened so.
+            Fault: if there is no model at `path`, its files are broken, or an option does not fit the model.
         """
-        opening = ModelLoader(find_model_folder(Path(path), sets), tuple(sets), routing, windows, batch_tokens, abstain)
-        opening.check()
-        return cls(opening.load(), opening.folder)
+        loader = ModelLoader(
+            folder=find_model_folder(Path(path), sets),
+            sets=tuple(sets),
+            routing=routing,
+            windows=windows,
+            batch_tokens=batch_tokens,
+            abstain=abstain,
+        )
+        loader.check()
+        return cls(loader.load(), loader.folder)
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """The experts' names, in the order of their shares."""
+        """Names of the routed experts (E), in the order of the routing weights."""
         return tuple(self.predictor.model.bank.routed_experts)
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains that texts can be pinned to."""
-        return tuple(one.name for one in self.predictor.model.trained_domains)
+        """Names of the domains, for the argument `domain`."""
+        return tuple(domain.name for domain in self.predictor.model.trained_domains)
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
-        """The labels of each task."""
+        """Labels of each task."""
         return dict(self.predictor.model.labels.tasks)
 
     def predict(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> list[str | None]:
-        """The label of each text (B); None where the model abstains.
+        """Predict the label of each text.
 
         Args:
-            texts: any number of them, in a list, an array, a column or a stream.
-            domain: only this domain's experts answer; else the router decides.
-            task: the task to answer, where there are several.
+            texts: B texts: a list, an array, a table column or any other iterable.
+            domain: restrict all texts to the experts of this domain; by default the router decides.
+            task: the task to predict; by default that of `domain`, or of the text's most probable domain.
+
+        Returns:
+            B labels, in the order of the texts; None where the model abstains.
 
         Raises:
-            Fault: when a text is missing or no text, or domain or task are unknown.
+            Fault: if a text is missing, empty or not a string, or the model does not know the domain or task.
         """
-        return [None if one.abstained else one.label for one in self._answered(check_texts(texts), domain, task)]
+        predictions = self._predict(check_texts(texts), domain, task)
+        return [None if prediction.abstained else prediction.label for prediction in predictions]
 
     def predict_proba(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> np.ndarray:
-        """The probability of each label (B, K), in the order of `classes_`; 0 for labels that its task has not.
+        """Predict the probability of each label for each text.
 
         Args:
-            texts: as in `predict`.
-            domain: as in `predict`.
-            task: as in `predict`.
+            texts: B texts, as for `predict`.
+            domain: as for `predict`.
+            task: as for `predict`.
+
+        Returns:
+            probabilities (B, K) in the order of `classes_`; rows sum to 1, and labels of other tasks have 0.
 
         Raises:
             Fault: as `predict`.
         """
-        answers = self._answered(check_texts(texts), domain, task)
+        predictions = self._predict(check_texts(texts), domain, task)
         columns = {str(label): k for k, label in enumerate(self.classes_)}
-        found = np.zeros((len(answers), len(columns)))  # (B, K)
-        for row, answer in zip(found, answers, strict=True):
-            row[[columns[label] for label in answer.labels]] = answer.probabilities
-        return found
+        probabilities = np.zeros((len(predictions), len(columns)))  # (B, K)
+        for row, prediction in zip(probabilities, predictions, strict=True):
+            row[[columns[label] for label in prediction.labels]] = prediction.probabilities
+        return probabilities
 
     def answers(
         self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None
     ) -> list[dict[str, Any]]:
-        """All that `moe infer` says of each text (B).
-
-        Returns:
-            By text `text, label, probabilities, polarity, confidence, experts, routing_entropy, truncated, task`, and
-            `abstained` where the model was opened to abstain.
+        """Predict each text and return everything that `moe infer` prints about it.
 
         Args:
-            texts: as in `predict`.
-            domain: as in `predict`.
-            task: as in `predict`.
+            texts: B texts, as for `predict`.
+            domain: as for `predict`.
+            task: as for `predict`.
+
+        Returns:
+            B dictionaries with `text`, `label`, `probabilities` (by label), `polarity` (-1 to 1, or None), `confidence`
+            (probability of the most probable label), `experts` (routing weight by expert), `routing_entropy` (0 to 1),
+            `truncated` (whether the text was longer than the model's maximal length) and `task`; and `abstained` if the
+            model was loaded with `abstain`. Numbers are rounded to 6 digits.
 
         Raises:
             Fault: as `predict`.
         """
-        given = check_texts(texts)
-        answers = self._answered(given, domain, task)
-        return [{"text": text} | to_row(one, self.experts) for text, one in zip(given, answers, strict=True)]
+        checked = check_texts(texts)
+        predictions = self._predict(checked, domain, task)
+        return [
+            {"text": text} | to_row(prediction, self.experts)
+            for text, prediction in zip(checked, predictions, strict=True)
+        ]
 
-    def _answered(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Prediction]:
-        """Answers in the texts' order, a window at a time, so that memory stays bounded."""
+    def _predict(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Prediction]:
+        """Predictions in the order of the texts, chunk by chunk, so that memory stays bounded."""
         self.predictor.check(task, domain)
         size = self.predictor.chunk_size
-        windows = (texts[start : start + size] for start in range(0, len(texts), size))
-        return [answer for some in windows for answer in predict_texts(some, self.predictor, domain, task)]
+        chunks = (texts[start : start + size] for start in range(0, len(texts), size))
+        return [prediction for chunk in chunks for prediction in predict_texts(chunk, self.predictor, domain, task)]
 
     def __repr__(self) -> str:
-        """The model's folder and who answers in it."""
+        """The model's folder and its experts."""
         return f"{type(self).__name__}({str(self.folder)!r}, experts={list(self.experts)})"
 
 
 def check_texts(texts: Iterable[Any]) -> list[str]:
-    """What a caller hands over as texts, as a list of them.
+    """Check texts given by a caller, and return them as a list.
 
     Raises:
-        Fault: for one string where several are asked for, for a table, and for the first that is missing or no text.
+        Fault: for a single string, a table, or the first text that is missing, empty or not a string.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise Fault("a list of texts", f"one {type(texts).__name__}", "put it into a list: [text]")
+        raise Fault("a list of texts", f"a single {type(texts).__name__}", "put it into a list: [text]")
     if getattr(texts, "ndim", 1) != 1 or isinstance(texts, dict):
         shape = getattr(texts, "shape", None)
-        found = f"one of shape {shape}" if shape else f"a {type(texts).__name__}"
-        raise Fault("texts in one column", found, "name the column that holds them")
-    given = list(texts)
-    for place, text in enumerate(given):
-        if fault := text_problem(text):
-            raise Fault("a text with words in it", f"{fault}, at position {place}", "leave it out or mend it")
-    return [str(text) for text in given]
+        problem = f"an array of shape {shape}" if shape else f"a {type(texts).__name__}"
+        raise Fault("texts in one column", problem, "select the column of the texts")
+    checked = list(texts)
+    for position, text in enumerate(checked):
+        if problem := text_problem(text):
+            raise Fault("a text with words in it", f"{problem}, at position {position}", "remove or fix this text")
+    return [str(text) for text in checked]

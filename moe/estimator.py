@@ -1,8 +1,4 @@
-"""A mixture as a scikit-learn estimator: texts and labels in, a trained run folder and its answers out.
-
-It trains by `moe.training.pipeline` and answers by `moe.classifier`; what it adds to them is scikit-learn's manners
-alone.
-"""
+"""MixtureEstimator: training and prediction with the interface of a scikit-learn classifier."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.classifier import MixtureClassifier, check_texts
-from moe.config.run import RunSettings, find_config, apply_override, parse_run
+from moe.config.run import RunSettings, apply_override, find_config, parse_run
 from moe.config.yaml import read_yaml
 from moe.console import suppress_output
 from moe.data.writers import open_writer
@@ -29,46 +25,63 @@ from moe.errors import Interrupted
 from moe.runs.workspace import Workspace
 from moe.training.pipeline import train_all
 
-MARK = "estimator.json"
-ALONE = "texts"
-"""The domain of all texts, where nobody says which are of which."""
+MARKER_FILE = "estimator.json"
+SINGLE_DOMAIN = "texts"
+"""Name of the domain if `fit` is called without domains."""
 
 
 @dataclass(frozen=True)
 class FitData:
-    """What `fit` was given, checked: texts (N), a label and a domain for each, and the classes (K,)."""
+    """Checked arguments of `fit`.
+
+    Args:
+        texts: (N).
+        labels: (N), as strings.
+        domains: (N).
+        classes: (K,), the distinct labels, sorted, in the caller's type.
+    """
 
     texts: list[str]
     labels: list[str]
     domains: list[str]
     classes: np.ndarray
 
-    def of(self, domain: str) -> Iterator[dict[str, str]]:
+    def rows_of(self, domain: str) -> Iterator[dict[str, str]]:
         """The rows of one domain."""
         rows = zip(self.texts, self.labels, self.domains, strict=True)
-        return ({"text": text, "label": label} for text, label, owner in rows if owner == domain)
+        return ({"text": text, "label": label} for text, label, row_domain in rows if row_domain == domain)
 
 
 class MixtureEstimator(ClassifierMixin, BaseEstimator):
-    """Trains a mixture of experts on texts, one expert a domain, and labels texts with it.
+    """Trains a mixture of experts, one per domain, and classifies texts with it.
 
-    Say by `domains` in `fit` which text is of which domain. Without it all texts are one domain, and one expert learns
-    it by itself, for there is nothing to route.
+    The argument `domains` of `fit` assigns each text to a domain. Without it, all texts form one domain, and a single
+    expert is trained without a router.
 
     Args:
-        config: a YAML file of settings; `configs/demo.yaml` by default. Its domains and files give way to `fit`'s.
-        sets: settings laid over it, such as `("lora.r=8", "stages.expert.epochs=2")`.
-        folder: where the run is written. None is a temporary folder, which goes when the estimator does; an estimator
-            that shall be pickled needs a folder. Another `fit` replaces what the one before wrote there.
-        validation: the share of the rows that choose which weights are kept, and are not trained on.
-        random_state: seeds the weights and the order of rows; None takes the config's seed.
-        verbose: show the bars and notes of training.
+        config: a YAML file of settings; `configs/demo.yaml` by default. Its domains and data files are replaced by the
+            data of `fit`.
+        sets: overrides of settings, such as `("lora.r=8", "stages.expert.epochs=2")`.
+        folder: the run folder to write. By default a temporary folder, which is deleted with the estimator; an
+            estimator needs a folder to be pickled. Another `fit` replaces the run of an earlier one.
+        validation: share of the rows, between 0 and 1, that select the best weights and are not trained on.
+        random_state: seed of the initial weights and of the order of rows; None uses the seed of the config.
+        verbose: whether to show the progress of training.
 
     Attributes:
-        classes_: the labels, sorted (K,).
-        domains_: the domains, in the order of their experts.
+        classes_: the labels (K,), sorted.
+        domains_: names of the domains, in the order of their experts.
         folder_: the run folder.
-        model_folder_: the model that answers; `MixtureClassifier.load` and `moe infer --model` open it.
+        model_folder_: folder of the best model, for `MixtureClassifier.load` and `moe infer --model`.
+
+    Examples:
+        >>> from moe import MixtureEstimator
+        >>> subjects = ["Profit", "Revenue", "Sales", "Orders", "Margins", "Cash flow", "Demand", "Earnings"]
+        >>> texts = [f"{subject} {verb} in the quarter." for subject in subjects for verb in ("rose", "fell")]
+        >>> labels = ["positive", "negative"] * len(subjects)
+        >>> estimator = MixtureEstimator(random_state=0).fit(texts, labels)
+        >>> estimator.predict(["Bookings rose strongly.", "Bookings fell sharply."])
+        array(['positive', 'negative'], dtype='<U8')
     """
 
     classes_: np.ndarray
@@ -96,16 +109,20 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         """Train on texts and their labels.
 
         Args:
-            X: the texts (N), in a list, an array or a column.
-            y: the label of each (N).
-            domains: the domain of each (N); its names have lower-case letters, digits, - and _ only.
+            X: N texts: a list, an array, a table column or any other iterable.
+            y: the label of each text (N), of at least two classes.
+            domains: the domain of each text (N), at least two texts of each; names may contain lower-case letters,
+                digits, `-` and `_`.
+
+        Returns:
+            the fitted estimator.
 
         Raises:
-            Fault: when texts, labels, domains or settings cannot be used, or the folder holds something else.
+            Fault: if texts, labels, domains or settings are invalid, or the folder holds other files.
         """
-        lesson = _lesson(X, y, domains)
-        names = tuple(dict.fromkeys(lesson.domains))
-        run = self._settings(names, lesson)
+        data = _check_fit_data(X, y, domains)
+        names = tuple(dict.fromkeys(data.domains))
+        run = self._run_settings(names, data)
         self._scratch = (
             TemporaryDirectory(prefix="finmoe-", ignore_cleanup_errors=True) if self.folder is None else None
         )
@@ -113,141 +130,160 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         _clear(folder)
         for name in names:
             with open_writer(folder / "rows" / f"{name}.jsonl") as writer:
-                for row in lesson.of(name):
+                for row in data.rows_of(name):
                     writer.write(row)
-        write_json(folder / MARK, {"classes": lesson.classes.tolist(), "domains": list(names)})
+        write_json(folder / MARKER_FILE, {"classes": data.classes.tolist(), "domains": list(names)})
         run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
         with interrupts_as_exceptions(), nullcontext() if self.verbose else suppress_output():
             model = train_all(Workspace(run, folder))
-        self.classes_, self.domains_, self.folder_, self.model_folder_ = lesson.classes, names, folder, model
+        self.classes_, self.domains_, self.folder_, self.model_folder_ = data.classes, names, folder, model
         self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
-        """The label of each text (N,).
+        """Predict the label of each text.
 
         Args:
-            X: the texts.
+            X: N texts, as for `fit`.
+
+        Returns:
+            labels (N,), in the type of `y`.
 
         Raises:
-            Fault: when a text is missing or no text.
+            Fault: if a text is missing, empty or not a string.
         """
         best = self.predict_proba(X).argmax(1)  # (N,)
         return self.classes_[best]  # (N,)
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
-        """The probability of each label (N, K), in the order of `classes_`.
+        """Predict the probability of each label for each text.
 
         Args:
-            X: the texts.
+            X: N texts, as for `fit`.
+
+        Returns:
+            probabilities (N, K), in the order of `classes_`.
 
         Raises:
-            Fault: when a text is missing or no text.
+            Fault: if a text is missing, empty or not a string.
         """
         check_is_fitted(self, "model_folder_")
         if self._classifier is None:
             self._classifier = MixtureClassifier.load(self.model_folder_)
-        columns = [list(map(str, self._classifier.classes_)).index(str(one)) for one in self.classes_]
+        names = list(map(str, self._classifier.classes_))
+        columns = [names.index(str(label)) for label in self.classes_]
         return self._classifier.predict_proba(X)[:, columns]  # (N, K)
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may ask of it: a classifier of texts."""
+        """The tags that scikit-learn reads: a classifier of texts."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array = True, False
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """As another process gets it: with the path of its folder, never with weights.
+        """The state to pickle: the path of the folder, not the weights.
 
         Raises:
-            Fault: when its folder is a temporary one.
+            Fault: if the folder is temporary.
         """
         if self.__dict__.get("_scratch") is not None:
             raise Fault(
-                "an estimator with a folder, to be pickled", "a temporary one", "name it: folder=PATH, then fit"
+                "an estimator with a folder of its own, to be pickled",
+                "a temporary folder",
+                "create it with folder=PATH and fit it again",
             )
         state: dict[str, Any] = super().__getstate__()
         return state | ({"_classifier": None} if "_classifier" in state else {})
 
-    def _settings(self, names: Sequence[str], lesson: FitData) -> RunSettings:
-        """The run of these domains by the config.
+    def _run_settings(self, names: Sequence[str], data: FitData) -> RunSettings:
+        """The settings of a run with these domains.
 
         Raises:
-            Fault: with every fault of the config at once.
+            Fault: with all faults of the config.
         """
         source = find_config(Path(self.config) if self.config is not None else None)
         raw = read_yaml(source)
-        for one in self.sets:
-            apply_override(raw, one)
+        for override in self.sets:
+            apply_override(raw, override)
         if raw.get("language") is not None:
-            raise Fault("a config that gives labels", f"a language model's in {source}", "take `language` out of it")
-        raw["domains"] = {name: self._domain(name, lesson) for name in names}
+            raise Fault(
+                "a config of a classifier", f"a language model's in {source}", "remove `language` from the config"
+            )
+        raw["domains"] = {name: self._domain_settings(name, data) for name in names}
         raw.pop("sample", None)
         if self.random_state is not None:
-            raw["seed"] = _seed(self.random_state)
+            raw["seed"] = _to_seed(self.random_state)
         return parse_run(raw, str(source))
 
-    def _domain(self, name: str, lesson: FitData) -> dict[str, Any]:
-        rows = lesson.domains.count(name)
+    def _domain_settings(self, name: str, data: FitData) -> dict[str, Any]:
+        rows = data.domains.count(name)
         if not isinstance(self.validation, int | float) or not 0 < self.validation < 1:
-            raise Fault("a validation share between 0 and 1", repr(self.validation), "0.1 keeps a tenth of the rows")
+            raise Fault(
+                "a validation share between 0 and 1", repr(self.validation), "set for example 0.1, a tenth of the rows"
+            )
         held_out = max(round(self.validation * rows), 1)
         if rows - held_out < 1:
-            raise Fault(f"two texts or more of domain {name}", str(rows), "give more, or leave the domain out")
-        labels = [_name(one) for one in lesson.classes]
+            raise Fault(f"at least two texts of domain {name}", str(rows), "add texts, or leave out the domain")
+        labels = [str(label) for label in data.classes]
         return {"file": f"{name}.jsonl", "labels": labels, "split": {"ratios": [rows - held_out, held_out, 0]}}
 
 
-def _lesson(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] | None) -> FitData:
-    """What `fit` was given, checked.
+def _check_fit_data(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] | None) -> FitData:
+    """Check the arguments of `fit`.
 
     Raises:
-        Fault: when something is missing, there are not as many of each, or there are no two classes.
+        Fault: if something is missing, the lengths differ, or there are fewer than two classes.
     """
-    if labels is None:
-        raise Fault("labels: it requires y to be passed, but the target y is None", "no labels", "give one a text as y")
-    given = check_texts(texts)
-    said = column_or_1d(np.asarray(labels if hasattr(labels, "__len__") else list(labels)), warn=True)  # (N,)
-    owners = [ALONE] * len(given) if domains is None else [str(one) for one in domains]
-    for what, many in (("labels", len(said)), ("domains", len(owners))):
-        if many != len(given):
-            raise Fault(f"as many {what} as texts", f"{many} and {len(given)}", "give one for each text")
-    if any(one is None or one != one or not _name(one).strip() for one in said):
-        raise Fault("a label for each text", "a missing one", "leave out the texts without label")
-    check_classification_targets(said)
-    classes = np.unique(said)  # (K,)
+    if labels is None:  # in the words that scikit-learn's own checks expect
+        raise Fault(
+            "labels: fit requires y to be passed, but the target y is None", "no labels", "give a label for each text"
+        )
+    checked = check_texts(texts)
+    y = column_or_1d(np.asarray(labels if hasattr(labels, "__len__") else list(labels)), warn=True)  # (N,)
+    row_domains = [SINGLE_DOMAIN] * len(checked) if domains is None else [str(domain) for domain in domains]
+    for noun, count in (("labels", len(y)), ("domains", len(row_domains))):
+        if count != len(checked):
+            raise Fault(f"as many {noun} as texts", f"{count} and {len(checked)}", "give one for each text")
+    if any(label is None or label != label or not str(label).strip() for label in y):
+        raise Fault("a label for each text", "a missing label", "remove the texts without a label")
+    check_classification_targets(y)
+    classes = np.unique(y)  # (K,)
     if len(classes) < 2:
-        raise Fault("labels of two classes or more", f"{len(classes)} class", "give texts of each class")
-    return FitData(given, [_name(one) for one in said], owners, classes)
+        raise Fault("labels of at least two classes", f"{len(classes)} class", "add texts of another class")
+    return FitData(checked, [str(label) for label in y], row_domains, classes)
 
 
-def _name(label: Any) -> str:
-    return str(label)
-
-
-def _seed(given: int | np.random.RandomState) -> int:
-    return int(given) if isinstance(given, int | np.integer) else int(check_random_state(given).randint(2**31 - 1))
+def _to_seed(random_state: int | np.random.RandomState) -> int:
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _clear(folder: Path) -> None:
-    """Take away what an earlier `fit` wrote.
+    """Delete the run of an earlier `fit`.
 
     Raises:
-        Fault: when the folder holds something else.
+        Fault: if the folder holds something else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / MARK).is_file():
-        raise Fault(f"an empty folder at {folder}, or an earlier fit's", "something else", "name another folder")
+    if not (folder / MARKER_FILE).is_file():
+        raise Fault(
+            f"an empty folder at {folder}, or the run of an earlier fit", "other files", "choose another folder"
+        )
     shutil.rmtree(folder)
 
 
 @contextmanager
 def interrupts_as_exceptions() -> Iterator[None]:
-    """Ctrl-C and SIGTERM as Python knows them: no caller that goes on after exceptions shall go on after these."""
+    """Raise Ctrl-C and SIGTERM as KeyboardInterrupt and SystemExit.
+
+    `Interrupted` is an ordinary exception; callers that catch exceptions and continue, such as a cross-validation,
+    would ignore it.
+    """
     try:
         yield
-    except Interrupted as stopped:
-        if stopped.number == SIGINT:
-            raise KeyboardInterrupt from stopped
-        raise SystemExit(128 + stopped.number) from stopped
+    except Interrupted as interrupted:
+        if interrupted.number == SIGINT:
+            raise KeyboardInterrupt from interrupted
+        raise SystemExit(128 + interrupted.number) from interrupted

@@ -1,7 +1,6 @@
-"""A trained model behind the surface of transformers' text-classification pipeline.
+"""A trained model with the interface of transformers' text-classification pipeline.
 
-It answers by `moe.classifier`. transformers' own class asks for one of its own models, which a mixture is not; so this
-is a plain callable, and its docstring tells where it differs.
+transformers' own pipeline class accepts transformers models only, which a mixture is not, so this is a separate class.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,29 +11,39 @@ from typing import Any
 from experts.errors import Fault
 from moe.classifier import MixtureClassifier
 
-_LEGACY = ""
-"""transformers' own mark for a `top_k` that nobody named."""
-Top = int | str | None
-Found = list[Any]
+_UNSET = ""
+"""Default of `top_k` that transformers uses to distinguish an omitted argument from None."""
+TopK = int | str | None
+Results = list[Any]
 
 
 class TextPipeline:
-    """Texts in, `[{"label", "score"}]` out, as `transformers.pipeline("text-classification")` gives them.
+    """Classifies texts as `transformers.pipeline("text-classification")` does.
 
-    One text gives a list of one dictionary; a list gives one dictionary a text; any other iterable (a generator, a
-    `datasets` column) is answered as it is read. With `top_k=N` or `top_k=None` (all) every text gives a list of
-    `{"label", "score"}`, the likeliest first.
+    One text gives a list with one dictionary, `[{"label", "score"}]`; a list gives one dictionary per text; any other
+    iterable, such as a generator or a column of a `datasets.Dataset`, gives an iterator that reads the texts as it
+    goes. With `top_k`, every text gives a list of `{"label", "score"}`, the most probable label first.
 
-    It differs from transformers' in this: without `top_k` a dictionary also holds `polarity`, `experts` (shares) and
-    `task`; scores are always probabilities, so there is no `function_to_apply`; pairs of texts are refused; a label is
-    None where the model abstains; and `batch_size` bounds memory, see `pipeline`.
+    Differences from transformers:
+
+    - without `top_k`, a dictionary also holds `polarity`, `experts` (routing weights) and `task`;
+    - scores are always probabilities, so there is no `function_to_apply`;
+    - pairs of texts are refused;
+    - the label is None where the model abstains;
+    - `batch_size` bounds the memory of a batch, not its number of texts, see `pipeline`.
+
+    Use `pipeline` to create one from a folder.
 
     Args:
-        classifier: the open model.
-        domain: only this domain's experts answer; else the router decides.
-        task: the task to answer, where there are several.
-        top_k: how many labels a text gets.
-        batch_size: texts of full length in one pass.
+        classifier: the loaded model.
+        domain: restrict all texts to the experts of this domain; by default the router decides.
+        task: the task to predict; by default that of `domain`, or of the text's most probable domain.
+        top_k: number of labels per text; None for all; by default the most probable label, with the additional keys.
+        batch_size: number of texts of maximal length whose tokens fit into a batch; it is set on the classifier's
+            predictor as well. By default chosen for the device and the precision.
+
+    Raises:
+        Fault: if the model does not know the domain or task, or `top_k` or `batch_size` is not a positive number.
     """
 
     task = "text-classification"
@@ -44,42 +53,45 @@ class TextPipeline:
         classifier: MixtureClassifier,
         domain: str | None = None,
         task: str | None = None,
-        top_k: Top = _LEGACY,
+        top_k: TopK = _UNSET,
         batch_size: int | None = None,
     ) -> None:
         classifier.predictor.check(task, domain)
-        self.classifier, self.domain, self.asked, self.top_k = classifier, domain, task, _checked_top(top_k)
+        self.classifier, self.domain, self.model_task, self.top_k = classifier, domain, task, _check_top_k(top_k)
         if batch_size is not None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-                raise Fault("a batch_size of 1 or more", repr(batch_size), "leave it out for what suits the machine")
+                raise Fault("a batch_size of 1 or more", repr(batch_size), "omit it for a size that suits the device")
             classifier.predictor.batch_tokens = batch_size * classifier.predictor.max_length
 
-    def __call__(self, texts: str | Iterable[str], *, top_k: Top = _LEGACY) -> Found | Iterator[Any]:
-        """Answer one text, a list of them, or a stream.
+    def __call__(self, texts: str | Iterable[str], *, top_k: TopK = _UNSET) -> Results | Iterator[Any]:
+        """Classify one text, a list of texts, or a stream.
 
         Args:
-            texts: a string, a list, or any other iterable, which is then answered as it is read.
-            top_k: how many labels a text gets; None gives all.
+            texts: a string, a list or tuple, or any other iterable, which is read as it is classified.
+            top_k: number of labels per text; None for all; by default as the pipeline was created.
+
+        Returns:
+            a list, or an iterator for a stream; see the class.
 
         Raises:
-            Fault: when a text is missing or no text.
+            Fault: if a text is missing, empty or not a string.
         """
-        top = self.top_k if top_k == _LEGACY else _checked_top(top_k)
+        top_k = self.top_k if top_k == _UNSET else _check_top_k(top_k)
         if isinstance(texts, str):
-            found = self._answer([texts], top)
-            return found if top == _LEGACY else found[0]
+            results = self._classify([texts], top_k)
+            return results if top_k == _UNSET else results[0]
         if isinstance(texts, (list, tuple)):
-            return self._answer(texts, top)
-        return self._stream(texts, top)
+            return self._classify(texts, top_k)
+        return self._stream(texts, top_k)
 
-    def _stream(self, texts: Iterable[str], top: Top) -> Iterator[Any]:
+    def _stream(self, texts: Iterable[str], top_k: TopK) -> Iterator[Any]:
         stream = iter(texts)
-        while window := list(islice(stream, self.classifier.predictor.chunk_size)):
-            yield from self._answer(window, top)
+        while chunk := list(islice(stream, self.classifier.predictor.chunk_size)):
+            yield from self._classify(chunk, top_k)
 
-    def _answer(self, texts: Iterable[str], top: Top) -> Found:
-        answers = self.classifier.answers(texts, domain=self.domain, task=self.asked)
-        return [_best(one) if top == _LEGACY else _ranked(one, top) for one in answers]
+    def _classify(self, texts: Iterable[str], top_k: TopK) -> Results:
+        answers = self.classifier.answers(texts, domain=self.domain, task=self.model_task)
+        return [_best(answer) if top_k == _UNSET else _ranked(answer, top_k) for answer in answers]
 
 
 def pipeline(
@@ -87,37 +99,53 @@ def pipeline(
     *,
     domain: str | None = None,
     task: str | None = None,
-    top_k: int | str | None = _LEGACY,
+    top_k: int | str | None = _UNSET,
     batch_size: int | None = None,
-    **opening: Any,
+    **load_options: Any,
 ) -> TextPipeline:
-    """Open a model as a text-classification pipeline.
+    """Load a model as a text-classification pipeline.
 
     Args:
-        model: the folder of a mixture, of an expert, or of a run, whose best mixture is taken.
-        domain: only this domain's experts answer; else the router decides.
-        task: the task to answer, where there are several.
-        top_k: how many labels a text gets; None gives all; left out, the likeliest alone.
-        batch_size: as many tokens in one pass as this many texts of full length have; shorter texts go more at a time.
-        opening: the settings of `MixtureClassifier.load`.
+        model: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded.
+        domain: restrict all texts to the experts of this domain; by default the router decides.
+        task: the task to predict; by default that of `domain`, or of the text's most probable domain.
+        top_k: number of labels per text; None for all; by default the most probable label, with the additional keys.
+        batch_size: a batch has as many tokens as this many texts of maximal length, so it can hold more texts if they
+            are shorter. By default chosen for the device and the precision.
+        load_options: the options of `MixtureClassifier.load`, such as `routing` or `abstain`.
+
+    Returns:
+        the pipeline.
 
     Raises:
-        Fault: as `MixtureClassifier.load`; when domain or task are unknown, or `top_k` or `batch_size` cannot be.
+        Fault: as `MixtureClassifier.load`; if the model does not know the domain or task, or `top_k` or `batch_size` is
+            not a positive number.
+
+    Examples:
+        A run that `make demo` has trained:
+
+        >>> from moe import pipeline
+        >>> classify = pipeline("runs/demo")
+        >>> classify("$TSLA to the moon, loaded up on calls", top_k=1)
+        [{'label': 'positive', 'score': 0.972501}]
+        >>> classify("Quarterly profit fell and the company cut its dividend.", top_k=2)
+        [{'label': 'negative', 'score': 0.999358}, {'label': 'positive', 'score': 0.000639}]
     """
-    return TextPipeline(MixtureClassifier.load(model, **opening), domain, task, top_k, batch_size)
+    classifier = MixtureClassifier.load(model, **load_options)
+    return TextPipeline(classifier, domain=domain, task=task, top_k=top_k, batch_size=batch_size)
 
 
-def _checked_top(top_k: Top) -> Top:
-    if top_k in (None, _LEGACY) or (isinstance(top_k, int) and not isinstance(top_k, bool) and top_k >= 1):
+def _check_top_k(top_k: TopK) -> TopK:
+    if top_k in (None, _UNSET) or (isinstance(top_k, int) and not isinstance(top_k, bool) and top_k >= 1):
         return top_k
-    raise Fault("a top_k of 1 or more, or None for all labels", repr(top_k), "name how many labels a text gets")
+    raise Fault("a top_k of 1 or more, or None for all labels", repr(top_k), "set the number of labels per text")
 
 
 def _best(answer: dict[str, Any]) -> dict[str, Any]:
-    more = {name: answer[name] for name in ("polarity", "experts", "task")}
-    return {"label": answer["label"], "score": answer["confidence"]} | more
+    extra = {name: answer[name] for name in ("polarity", "experts", "task")}
+    return {"label": answer["label"], "score": answer["confidence"]} | extra
 
 
-def _ranked(answer: dict[str, Any], top: Top) -> list[dict[str, Any]]:
-    ranked = sorted(answer["probabilities"].items(), key=lambda one: -one[1])
-    return [{"label": label, "score": score} for label, score in ranked[: top if isinstance(top, int) else None]]
+def _ranked(answer: dict[str, Any], top_k: TopK) -> list[dict[str, Any]]:
+    ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+    return [{"label": label, "score": score} for label, score in ranked[: top_k if isinstance(top_k, int) else None]]
