@@ -35,7 +35,7 @@ def build_expert_model(
 
     Args:
         build_adapter: builds the adapter from the backbone's layers, its settings and the trunk's depth.
-        polarity: whether there are scores to learn from.
+        polarity: whether to add a polarity head, for rows with scores.
         seed: of the adapter's initial weights; heads are initialized from the run's seed, equally for all experts.
         shared: the shared expert to add, frozen; the heads start from its heads.
         always_on: whether the fresh expert is itself the shared one.
@@ -45,11 +45,8 @@ def build_expert_model(
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bank.add_adapter(
-            name,
-            _with_task_type(build_adapter(bank.layer_map, settings, run.backbone.trunk_depth), backbone),
-            always_on,
-        )
+        adapter = build_adapter(bank.layer_map, settings, run.backbone.trunk_depth)
+        bank.add_adapter(name, _with_task_type(adapter, backbone), always_on=always_on)
     labels = run.label_space()
     heads: Heads | NoHeads = NoHeads()
     if run.language is None:
@@ -98,11 +95,19 @@ def load_single_expert(
         raise Fault(
             f"the shared expert {str(expert.card.shared)[:12]}… at {shared.path}",
             f"{shared.digest[:12]}…",
-            "copy the shared expert that it was trained with to that folder",
+            "copy the shared expert it was trained with to that folder",
         )
-    card, known = expert.card, Adapter(expert.peft_config, expert.card.layers)
-    model = build_expert_model(run, card.name, lambda *_: known, card.polarity, card.seed, shared, card.always_on)
-    check_same_backbone(expert.card.backbone, model.loaded_backbone.id, str(folder))
+    card, adapter = expert.card, Adapter(expert.peft_config, expert.card.layers)
+    model = build_expert_model(
+        run,
+        card.name,
+        lambda *_: adapter,
+        polarity=card.polarity,
+        seed=card.seed,
+        shared=shared,
+        always_on=card.always_on,
+    )
+    check_same_backbone(card.backbone, model.loaded_backbone.id, str(folder))
     model.bank.load_adapter(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)
     return model.eval(), run

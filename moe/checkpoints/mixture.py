@@ -1,7 +1,4 @@
-"""Writing and strict reading of a mixture's folder: card, experts in PEFT's format, router, heads, hash of every file.
-
-`experts.expert_io` does the same for the folder of one expert.
-"""
+"""Reading and writing of a mixture's folder: card, experts in PEFT's format, router, heads, hash of every file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

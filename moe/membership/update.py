@@ -75,8 +75,8 @@ def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> Up
     """Add an expert to a trained mixture, then adapt router and heads; all experts stay frozen.
 
     Returns:
-        `model`, `expert`, `domain`, `steps`, and `figures`: by task, or role of a language model, `before` and `after`
-        on validation rows.
+        `model`, `expert`, `domain`, `steps`, and `figures`: metrics on validation rows `before` and `after`, by task,
+        or by domain of a language model.
 
     Raises:
         Fault: if the expert does not fit, as for `moe merge`, or the run has no rows of a domain.
@@ -121,7 +121,7 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
 
 
 def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
-    """Replace an expert by another one of the same domain; the router is unchanged.
+    """Replace an expert with another one of the same domain; the router stays unchanged.
 
     Args:
         run: as for `remove`.

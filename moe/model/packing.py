@@ -93,7 +93,7 @@ def add_sliding_window(
 def backbone_states(
     model: PreTrainedModel, ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
 ) -> Tensor:
-    """Return the last hidden states (B, T, D) of rows of tokens, or of packed documents that a `PackingMode` keeps apart."""
+    """Return the last hidden states (B, T, D) of rows of tokens, or of documents packed by a `PackingMode`."""
     optional = {} if position_ids is None else {"position_ids": position_ids}
     mask = add_sliding_window(model.config, attention_mask, position_ids)
     states: Tensor = model(input_ids=ids, attention_mask=mask, **optional).last_hidden_state

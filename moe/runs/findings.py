@@ -10,7 +10,7 @@ from experts.atomic_io import MANIFEST, read_json, sha256_of
 from moe.runs.reader import METRICS, RunLogs
 
 PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
-LONGEST = 2**30
+MAX_CELL_CHARACTERS = 2**30
 """Maximum number of characters in a CSV cell."""
 
 
@@ -116,7 +116,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
-    csv.field_size_limit(LONGEST)
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding="utf-8", newline="") as stream:
         yield from csv.DictReader(stream)
 

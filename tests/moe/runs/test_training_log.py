@@ -97,7 +97,9 @@ def test_training_log_skips_broken_and_unknown_lines(tmp_path: Path) -> None:
 
 
 def test_training_log_writes_null_for_missing_and_non_finite_values(tmp_path: Path) -> None:
-    logs = write_log(tmp_path, step_line(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step_line(3))
+    logs = write_log(
+        tmp_path, step_line(1, polarity=0.5), '{"step": 2, "loss": NaN, "grad_norm": Infinity}\n', step_line(3)
+    )
     assert write_trajectory(logs) == logs / PARQUET
     table = pq.read_table(logs / PARQUET)
     assert table["polarity"].to_pylist() == [0.5, None, None]
