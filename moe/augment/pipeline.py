@@ -91,7 +91,7 @@ def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
     jobs = []
     for domain in domains:
         work.run.task_settings(domain)
-        for task, prepared in work.own_rows(domain).items():
+        for task, prepared in work.unaugmented(domain).items():
             rows, labels = prepared.splits["train"], work.run.tasks_of(domain)[task].labels
             texts, prompts, new = list(rows["text"]), list(rows["prompt"]), work.run.language is not None
             scored = [score is not None and not new for score in rows["score"]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from experts.atomic_io import writable
+from experts.atomic_io import os_errors_as_faults
 
 RESPONSE_LOG = "answers.jsonl"
 
@@ -32,7 +32,7 @@ class ResponseLog:
 
     def add(self, key: str, response: LoggedResponse) -> None:
         """Append a response."""
-        with writable(self._folder):  # ASCII, since a model may send a lone surrogate
+        with os_errors_as_faults(self._folder):  # ASCII, since a model may send a lone surrogate
             line = json.dumps({"key": key, "text": response.text, "cut": response.truncated})
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -45,7 +45,7 @@ def open_log(path: Path) -> Iterator[ResponseLog]:
     Raises:
         Fault: if it cannot be written.
     """
-    with writable(path.parent):
+    with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         incomplete = _last_line_is_incomplete(path)
         stream = path.open("a", encoding="utf-8")

@@ -1,7 +1,4 @@
-"""Augmented rows beside a task's original ones, on the training side only.
-
-Who writes them is `moe.augment.pipeline`; here every one is held again against the splits as they are now.
-"""
+"""Adds augmented rows to a task's training rows, after checking them against the current splits."""
 
 import hashlib
 from collections import Counter
@@ -27,67 +24,67 @@ _NEAR = 0.85
 
 @dataclass(frozen=True)
 class HeldOutTexts:
-    """Every validation and test text of a run, which no augmented row may come near."""
+    """Every validation and test text of a run; no augmented row may be near one of them."""
 
     texts: list[str]
     data: DataSettings
 
     @cached_property
     def index(self) -> NearDuplicateIndex[int]:
-        """The texts, to be asked whether one is near; by 0.85 also where original rows are not compared."""
+        """Index of the texts; its threshold is 0.85 if near duplicates of original rows are not removed."""
         index = NearDuplicateIndex[int](self.data.near_duplicates or _NEAR, self.data.seed)
         index.add(enumerate(self.texts))
         return index
 
     @cached_property
     def sha256(self) -> str:
-        """Of the texts and of how they are compared."""
-        said = hashlib.sha256(repr((self.data.near_duplicates or _NEAR, self.data.seed)).encode())
+        """Hash of the texts and of the settings of the comparison."""
+        digest = hashlib.sha256(repr((self.data.near_duplicates or _NEAR, self.data.seed)).encode())
         for text in self.texts:
-            said.update(text.encode() + b"\0")
-        return said.hexdigest()
+            digest.update(text.encode() + b"\0")
+        return digest.hexdigest()
 
 
 def add_augmented_rows(base: PreparedTask, held_out: HeldOutTexts) -> PreparedTask:
-    """A task's rows with the augmented ones added to train; validation and test are those of `base`.
+    """Return a task's rows with augmented rows added to train; validation and test are unchanged.
 
-    Left out are variants whose source is not among the training rows any more, text included; those near a held-out
-    text; and those above `max_share`. Label, score and language are the source's.
+    Left out are variants whose source (id and text) is not in train, variants near a held-out text, and those above
+    `max_share`. Label, score and language are those of the source.
 
     Args:
         base: the task's original rows.
-        held_out: what they are kept away from, and the run's settings.
+        held_out: texts that no variant may be near to, and the run's data settings.
 
     Raises:
-        Fault: when `augmented.jsonl` is missing or broken.
+        Fault: if `augmented.jsonl` is missing or cannot be read.
     """
     file, folder = base.folder / AUGMENTED, base.folder / _FOLDER
     digest = sha256_of(file) if file.is_file() else ""
     settings = held_out.data.augment
-    key = _key(base, digest, held_out, settings)
-    extra = load_prepared(folder, key) if digest else None
-    if extra is None:
-        rows, counts = _mixed(base, held_out, settings)
+    key = _cache_key(base, digest, held_out, settings)
+    added = load_prepared(folder, key) if digest else None
+    if added is None:
+        rows, counts = _select_rows(base, held_out, settings)
         (folder / PREPARED).unlink(missing_ok=True)
         save_rows({"train": rows}, folder)
         write_json(folder / PREPARED, {"key": key, "report": {"sha256": digest} | counts})
-        extra = load_prepared(folder, key)
-        assert extra is not None
-    train = concatenate_datasets([base.splits["train"], extra.splits["train"]])
+        added = load_prepared(folder, key)
+        assert added is not None
+    train = concatenate_datasets([base.splits["train"], added.splits["train"]])
     splits = DatasetDict({**base.splits, "train": train})
-    return PreparedTask(splits, base.report | {"augmented": extra.report}, base.folder)
+    return PreparedTask(splits, base.report | {"augmented": added.report}, base.folder)
 
 
 def format_augmented_summary(report: Mapping[str, Any]) -> str:
-    """The counts of added rows in a line for the terminal."""
+    """Format the counts of added rows as one line for the terminal."""
     added = report["augmented"]
-    kinds = ", ".join(f"{count} {origin}" for origin, count in added["origins"].items())
-    gone = ", ".join(f"{count} {reason}" for reason, count in added["left_out"].items())
+    origins = ", ".join(f"{count} {origin}" for origin, count in added["origins"].items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in added["left_out"].items())
     rows = f"{report['task']}: {added['rows']} augmented training rows added"
-    return f"{rows}{f' ({kinds})' if kinds else ''}{f'; left out: {gone}' if gone else ''}"
+    return f"{rows}{f' ({origins})' if origins else ''}{f'; left out: {left_out}' if left_out else ''}"
 
 
-def _key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: AugmentSettings) -> dict[str, Any]:
+def _cache_key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: AugmentSettings) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "augmented": digest,
@@ -97,32 +94,40 @@ def _key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: Augm
     }
 
 
-def _mixed(base: PreparedTask, held_out: HeldOutTexts, settings: AugmentSettings) -> tuple[Dataset, dict[str, Any]]:
-    train, gone = base.splits["train"], Counter[str]()
-    place = {(id_, text_hash(text)): i for i, (id_, text) in enumerate(zip(train["id"], train["text"], strict=True))}
-    found = list(read_augmented_rows(base.folder / AUGMENTED))
-    sourced = [one for one in found if (one.source_id, one.source_hash) in place]
-    gone["of rows that do not train"] = len(found) - len(sourced)
-    near = held_out.index.query((i, one.text) for i, one in enumerate(sourced))
-    apart = [sourced[i] for i, others in near if not others]
-    gone["near a held-out text"] = len(sourced) - len(apart)
-    sources = train.select([place[one.source_id, one.source_hash] for one in apart])
+def _select_rows(
+    base: PreparedTask, held_out: HeldOutTexts, settings: AugmentSettings
+) -> tuple[Dataset, dict[str, Any]]:
+    """Augmented rows that may be added, and counts of added and left out ones."""
+    train, left_out = base.splits["train"], Counter[str]()
+    index = {(id_, text_hash(text)): i for i, (id_, text) in enumerate(zip(train["id"], train["text"], strict=True))}
+    variants = list(read_augmented_rows(base.folder / AUGMENTED))
+    in_train = [variant for variant in variants if (variant.source_id, variant.source_hash) in index]
+    left_out["source not in train"] = len(variants) - len(in_train)
+    matches = held_out.index.query((i, variant.text) for i, variant in enumerate(in_train))
+    clean = [in_train[i] for i, others in matches if not others]
+    left_out["near a held-out text"] = len(in_train) - len(clean)
+    sources = train.select([index[variant.source_id, variant.source_hash] for variant in clean])
     labels = np.asarray(sources["label"], dtype=np.int64)  # (P,)
-    swapped = np.array([one.origin == "synonym" for one in apart], dtype=np.int64)  # (P,)
-    kept = cap_variants(2 * labels + swapped, len(train), settings)  # (n,)
-    gone["above max_share"] = len(apart) - len(kept)
-    chosen = [apart[i] for i in kept.tolist()]
-    origins = dict(Counter(one.origin for one in chosen).most_common())
-    counts = {"rows": len(chosen), "origins": origins, "left_out": dict(+gone)}
-    return _rows(chosen, sources.select(kept)), counts
+    is_synonym = np.array([variant.origin == "synonym" for variant in clean], dtype=np.int64)  # (P,)
+    retained = cap_variants(2 * labels + is_synonym, len(train), settings)  # (n,)
+    left_out["above max_share"] = len(clean) - len(retained)
+    selected = [clean[i] for i in retained.tolist()]
+    origins = dict(Counter(variant.origin for variant in selected).most_common())
+    counts = {"rows": len(selected), "origins": origins, "left_out": dict(+left_out)}
+    return _to_rows(selected, sources.select(retained)), counts
 
 
-def _rows(chosen: Sequence[AugmentedRow], sources: Dataset) -> Dataset:
-    """The variants in the columns of their sources, with a text, an id and an origin of their own."""
+def _to_rows(variants: Sequence[AugmentedRow], sources: Dataset) -> Dataset:
+    """Rows with the columns of the sources, but the variants' id, text, origin and prompt."""
     columns = {name: list(sources[name]) for name in FEATURES}
-    own = {"id": [o.id for o in chosen], "text": [o.text for o in chosen], "origin": [o.origin for o in chosen]}
-    own["prompt"] = [
-        prompt and prompt.replace(before, one.text)
-        for prompt, before, one in zip(columns["prompt"], columns["text"], chosen, strict=True)
+    prompts = [
+        prompt and prompt.replace(text, variant.text)
+        for prompt, text, variant in zip(columns["prompt"], columns["text"], variants, strict=True)
     ]
-    return Dataset.from_dict(columns | own, features=FEATURES)
+    columns |= {
+        "id": [variant.id for variant in variants],
+        "text": [variant.text for variant in variants],
+        "origin": [variant.origin for variant in variants],
+        "prompt": prompts,
+    }
+    return Dataset.from_dict(columns, features=FEATURES)

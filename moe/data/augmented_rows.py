@@ -1,7 +1,4 @@
-"""A variant: a training row written anew, with the row it comes from; which ones to ask for, and their file.
-
-How one is asked for is left to `prompts` and `endpoint`, whether it is fit to `sieve`, training on it to `mixing`.
-"""
+"""Augmented rows: variants of training rows written by a language model, which variants to request, and their file."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,31 +19,31 @@ from moe.data.text_lines import read_lines
 AUGMENTED = "augmented.jsonl"
 
 
-def _readable(text: str) -> str:
-    if fault := text_problem(text):
-        raise ValueError(fault)
+def _check_text(text: str) -> str:
+    if problem := text_problem(text):
+        raise ValueError(problem)
     return text
 
 
 class AugmentedRow(Settings):
     """One line of `augmented.jsonl`."""
 
-    id: str = Field(description="the source's id, `+` and the number of the variant")
-    text: Annotated[str, AfterValidator(_readable)]
-    label: str | None = Field(description="the source's label by our name")
-    score: float | None = Field(description="the source's polarity")
+    id: str = Field(description="id of the source, `+` and the number of the variant")
+    text: Annotated[str, AfterValidator(_check_text)]
+    label: str | None = Field(description="label of the source, one of the task's labels")
+    score: float | None = Field(description="polarity of the source")
     lang: str | None
     domain: str
     task: str
     origin: Origin
     source_id: str
-    source_hash: str = Field(description="of the source's text, so that a variant of another text is known")
-    model: str = Field(description="who wrote it")
+    source_hash: str = Field(description="hash of the source's text, to detect variants of another text")
+    model: str = Field(description="model that wrote the text")
 
 
 @dataclass(frozen=True, slots=True)
 class VariantRequest:
-    """A variant to ask for: of which training row, the how manieth of it (from 1), and how it is made."""
+    """A variant to request: index of the training row, number of the variant of this row (from 1), and its kind."""
 
     row: int
     number: int
@@ -54,72 +51,73 @@ class VariantRequest:
 
 
 def text_hash(text: str) -> str:
-    """A short name for a text."""
+    """Return a short hash of a text."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def plan_variants(
     labels: Sequence[int], scored: Sequence[bool], settings: AugmentSettings, new: bool = False
 ) -> list[VariantRequest]:
-    """The variants to ask for, in the rows' order; the same rows and settings give the same ones.
+    """Return the variants to request, in the order of the rows; deterministic for given rows and settings.
 
-    A larger `max_share` asks for the same ones and more, so that no answer is paid for twice; every row gets its first
-    variant before any gets a second.
+    A larger `max_share` requests the same variants and more, so that no response is paid for twice. Every row gets its
+    first variant before any row gets a second.
 
     Args:
         labels: label of every training row, -1 for none (N,).
-        scored: whether it has a score (N,); a row with neither teaches nothing and gets no variant.
-        settings: how many, and of which kind.
-        new: all are new texts, none a row's own in other words.
+        scored: whether a row has a score (N,); a row with neither label nor score gets no variant.
+        settings: number and kinds of variants.
+        new: request new texts instead of rewritten ones.
     """
     known = np.asarray(labels, dtype=np.int64)
     useful = np.flatnonzero((known >= 0) | np.asarray(scored, dtype=bool))
     rows = np.tile(useful, settings.variants)  # (P,), all first variants before all second ones
     numbers = np.repeat(np.arange(1, settings.variants + 1), len(useful))  # (P,)
-    groups = 2 * (known[rows] + (known.max(initial=0) + 2) * numbers)  # (P,), of one label and number
-    swapped = stratified_draw(
-        groups, np.arange(len(rows)), round(settings.synonym_share * len(rows)), settings.seed, 4
-    )[0]
-    synonym = np.isin(np.arange(len(rows)), swapped)  # (P,)
-    chosen = cap_variants(groups + synonym, len(known), settings, numbers)
-    kinds: list[Origin] = ["synthetic" if new else "synonym" if synonym[i] else "paraphrase" for i in chosen]
-    wanted = [VariantRequest(int(rows[i]), int(numbers[i]), kind) for i, kind in zip(chosen, kinds, strict=True)]
-    return sorted(wanted, key=lambda one: (one.row, one.number))
+    groups = 2 * (known[rows] + (known.max(initial=0) + 2) * numbers)  # (P,), one per label and number
+    candidates, count = np.arange(len(rows)), round(settings.synonym_share * len(rows))
+    synonyms, _ = stratified_draw(groups, candidates, count, settings.seed, 4)
+    is_synonym = np.isin(candidates, synonyms)  # (P,)
+    selected = cap_variants(groups + is_synonym, len(known), settings, numbers)
+    origins: list[Origin] = ["synthetic" if new else "synonym" if is_synonym[i] else "paraphrase" for i in selected]
+    requests = [
+        VariantRequest(int(rows[i]), int(numbers[i]), origin) for i, origin in zip(selected, origins, strict=True)
+    ]
+    return sorted(requests, key=lambda request: (request.row, request.number))
 
 
 def cap_variants(
     groups: NDArray[np.int64], originals: int, settings: AugmentSettings, turns: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """The places (n,) of those variants that `max_share` leaves; a larger share leaves the same ones and more.
+    """Return the indices (n,) of the variants that `max_share` allows; a larger share adds to those of a smaller one.
 
     Args:
-        groups: what each variant is alike in, such as its label (P,); every group keeps its part, within one row.
-        originals: training rows that are no variants.
-        settings: holds the bound and the seed.
-        turns: variants of an earlier turn come first (P,); all in one by default.
+        groups: group of each variant, such as its label (P,); every group retains its share, within one variant.
+        originals: number of training rows that are not variants.
+        settings: `max_share` and the seed.
+        turns: variants of an earlier turn are selected first (P,); all in one turn by default.
     """
     everything = np.arange(len(groups))
-    if settings.max_share is None or (most := int(settings.max_share * originals)) >= len(groups):
+    if settings.max_share is None or (limit := int(settings.max_share * originals)) >= len(groups):
         return everything
     shuffled = np.random.default_rng((settings.seed, 3)).permutation(everything)
     shuffled = shuffled[np.argsort(groups[shuffled], kind="stable")]
     _, starts, sizes = np.unique(groups[shuffled], return_index=True, return_counts=True)
-    place = (everything - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)  # (P,), inside its group
-    order = np.lexsort((place, np.zeros(len(groups)) if turns is None else turns[shuffled]))
-    return np.sort(shuffled[order[:most]])
+    quantile = (everything - np.repeat(starts, sizes) + 0.5) / np.repeat(sizes, sizes)  # (P,), within its group
+    order = np.lexsort((quantile, np.zeros(len(groups)) if turns is None else turns[shuffled]))
+    return np.sort(shuffled[order[:limit]])
 
 
 def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
-    """The lines of an `augmented.jsonl`.
+    """Read the rows of an `augmented.jsonl` lazily.
 
     Raises:
-        Fault: when there is no such file, or a line is no variant.
+        Fault: if there is no such file, or a line is not an augmented row.
     """
     if not path.is_file():
         raise Fault(
-            f"augmented rows at {path}, as data.augmented asks",
-            "none",
-            "write them by moe augment, or leave data.augmented false",
+            f"augmented rows at {path}, since data.augmented is true",
+            "no such file",
+            "write them with `moe augment`, or set data.augmented=false",
         )
     for line in read_lines(path):
         if not line.text.strip():
@@ -132,5 +130,5 @@ def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
             raise Fault(
                 f"an augmented row in line {line.number} of {path}",
                 line.error or reason,
-                "take the line out, or write the file again by moe augment --overwrite",
+                "remove the line, or rewrite the file with `moe augment --overwrite`",
             ) from error

@@ -1,7 +1,4 @@
-"""Plain text for pre-training: documents → rows of tokens, packed to full length, the last share of each file held out.
-
-How documents in one row are kept apart is `moe.model.packing`'s; what is learned of them, `moe.model.lm_head`'s.
-"""
+"""Corpora for pre-training: documents → rows of tokens, packed to full length, with the end of each file held out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +15,7 @@ from experts.errors import Fault
 from moe.data.readers import read_texts
 
 MAX_DOCUMENT_CHARS = 100_000
-"""Characters of a document that become tokens at once; a longer one is read as several."""
+"""Most characters of a document; a longer one is read as several."""
 REPORT = "corpus.json"
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("lengths", pa.list_(pa.int32())), ("domain", pa.string())])
 _BATCH = 256
@@ -26,7 +23,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class TokenBlock:
-    """One row: token ids (T,), and how many of them each document has; they sum to T."""
+    """One row: token ids (T,), and the number of tokens of each document in it; they sum to T."""
 
     ids: list[int]
     lengths: list[int]
@@ -34,13 +31,13 @@ class TokenBlock:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A role's text as rows of tokens.
+    """A domain's text as rows of tokens.
 
     Args:
-        train: columns `input_ids`, `lengths`, `domain`; mapped from disk.
-        held_out: the same of the last share of each file.
-        report: documents, broken ones, tokens and rows, by file and part.
-        key: what it was made of: the files' hashes, tokenizer and shape.
+        train: columns `input_ids`, `lengths`, `domain`; memory-mapped.
+        held_out: the same columns, for the last share of each file.
+        report: documents, broken documents, tokens and rows, by file and part.
+        key: what the rows were made from: the files' hashes, the tokenizer and the shape of rows.
     """
 
     train: Dataset
@@ -51,100 +48,106 @@ class Corpus:
 
 @dataclass(frozen=True)
 class CorpusTokenizer:
-    """How text becomes rows.
+    """Converts text to rows of tokens.
 
     Args:
-        tokenizer: the backbone's.
-        name: what tells its tokens from another's: the hash of the backbone's weights.
-        size: tokens a row.
-        ends: whether every document ends with the tokenizer's end-of-text token, as decoders need it.
-        packed: several documents a row; otherwise each begins a row of its own.
+        tokenizer: of the backbone.
+        fingerprint: hash that identifies the tokenizer: that of the backbone's weights.
+        row_length: tokens per row.
+        append_eos: whether every document ends with the end-of-text token, as decoders need it.
+        packed: whether a row holds several documents; otherwise each document starts a new row.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    name: str
-    size: int
-    ends: bool
+    fingerprint: str
+    row_length: int
+    append_eos: bool
     packed: bool
 
-    def documents(self, some: Iterable[str]) -> Iterator[list[int]]:
-        """Token ids of each document, in order."""
-        stream = iter(some)
+    def documents(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """Yield the token ids of each document, in order."""
+        stream = iter(texts)
+        eos = self.tokenizer.eos_token_id if self.append_eos else None
         while batch := list(islice(stream, _BATCH)):
             for ids in self.tokenizer(batch, return_attention_mask=False)["input_ids"]:
-                last = self.tokenizer.eos_token_id if self.ends else None
-                yield ids if last is None or ids[-1:] == [last] else [*ids, last]
+                yield ids if eos is None or ids[-1:] == [eos] else [*ids, eos]
 
-    def blocks(self, some: Iterable[str]) -> Iterator[TokenBlock]:
-        """Rows of a full length, but for the last, or for every document's last where they are not packed."""
+    def blocks(self, texts: Iterable[str]) -> Iterator[TokenBlock]:
+        """Yield rows of full length; only the last one, or if not packed the last one of each document, is shorter."""
         ids: list[int] = []
         lengths: list[int] = []
-        for document in self.documents(some):
+        for document in self.documents(texts):
             while document:
-                part, document = document[: self.size - len(ids)], document[self.size - len(ids) :]
+                room = self.row_length - len(ids)
+                part, document = document[:room], document[room:]
                 ids, lengths = ids + part, [*lengths, len(part)]
-                if len(ids) == self.size or not self.packed:
+                if len(ids) == self.row_length or not self.packed:
                     yield TokenBlock(ids, lengths)
                     ids, lengths = [], []
         if ids:
             yield TokenBlock(ids, lengths)
 
 
-def prepare_corpus(files: Sequence[Path], domain: str, tokens: CorpusTokenizer, held_out: float, out: Path) -> Corpus:
-    """Make rows of some files, in a folder of their own; or take what is there of the same files and settings.
+def prepare_corpus(
+    files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float, out: Path
+) -> Corpus:
+    """Tokenize a domain's files into a folder, or load the rows from there if files and settings are unchanged.
 
     Args:
-        files: text, one document a line; or csv, jsonl, Parquet or a `datasets` folder with a column `text`.
-        domain: whose text it is.
-        held_out: the last share of each file's documents, contiguous, that is kept for measuring.
-        out: the folder to fill.
+        files: text, one document per line; or csv, jsonl, Parquet or a `datasets` folder with a column `text`.
+        domain: domain of the text.
+        tokenizer: converts documents to rows.
+        held_out: share of each file's documents, taken from its end, that is held out for evaluation.
+        out: folder to write.
 
     Raises:
-        Fault: when a file cannot be read, has fewer than two documents, or the folder cannot be written.
+        Fault: if a file cannot be read or has fewer than two documents, or the folder cannot be written.
     """
     if not files:
-        raise Fault(f"a corpus for {domain}", "no file named", f"set domains.{domain}.corpus")
-    key = _key(files, domain, tokens, held_out)
-    if (there := _load(out, key)) is not None:
-        return there
+        raise Fault(f"a corpus for {domain}", "no file", f"set domains.{domain}.corpus")
+    key = _cache_key(files, domain, tokenizer, held_out)
+    if (cached := _load(out, key)) is not None:
+        return cached
     with atomic_folder(out, overwrite=True) as temporary, os_errors_as_faults(out.parent):
         report = {}
-        for place, path in enumerate(files):
-            report[str(path)] = _one_file(path, domain, tokens, held_out, temporary, place)
+        for index, path in enumerate(files):
+            report[str(path)] = _tokenize_file(path, domain, tokenizer, held_out, temporary, index)
         write_json(temporary / REPORT, {"key": key, "report": report})
-    made = _load(out, key)
-    assert made is not None
-    return made
+    corpus = _load(out, key)
+    assert corpus is not None
+    return corpus
 
 
-def _one_file(
-    path: Path, domain: str, tokens: CorpusTokenizer, held_out: float, out: Path, place: int
+def _tokenize_file(
+    path: Path, domain: str, tokenizer: CorpusTokenizer, held_out: float, out: Path, index: int
 ) -> dict[str, Any]:
-    found = DocumentReader(path)
-    count = sum(1 for _ in found)
+    reader = DocumentReader(path)
+    count = sum(1 for _ in reader)
     if count < 2:
-        raise Fault(f"at least two documents in {path}", str(count), "put one document on a line, or name another file")
-    kept = count - max(1, round(held_out * count))
+        raise Fault(
+            f"at least two documents in {path}", str(count), "put each document on its own line, or use another file"
+        )
+    train = count - max(1, round(held_out * count))
     stream = iter(DocumentReader(path))
-    report: dict[str, Any] = {"documents": count, "broken": found.broken}
-    for part, some in (("train", islice(stream, kept)), ("held_out", stream)):
-        rows, size = _write(out / f"{part}-{place}.arrow", tokens.blocks(some), domain)
-        report[part] = {"rows": rows, "tokens": size}
+    report: dict[str, Any] = {"documents": count, "broken": reader.broken}
+    for part, texts in (("train", islice(stream, train)), ("held_out", stream)):
+        rows, tokens = _write(out / f"{part}-{index}.arrow", tokenizer.blocks(texts), domain)
+        report[part] = {"rows": rows, "tokens": tokens}
     return report
 
 
 def _write(path: Path, blocks: Iterator[TokenBlock], domain: str) -> tuple[int, int]:
-    rows = size = 0
+    rows = tokens = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         while batch := list(islice(blocks, _BATCH)):
-            content = [{"input_ids": one.ids, "lengths": one.lengths, "domain": domain} for one in batch]
+            content = [{"input_ids": block.ids, "lengths": block.lengths, "domain": domain} for block in batch]
             stream.write_batch(pa.RecordBatch.from_pylist(content, schema=SCHEMA))
-            rows, size = rows + len(batch), size + sum(len(one.ids) for one in batch)
-    return rows, size
+            rows, tokens = rows + len(batch), tokens + sum(len(block.ids) for block in batch)
+    return rows, tokens
 
 
 class DocumentReader:
-    """The documents of a file in order; broken and empty ones are passed over, and the broken counted."""
+    """Iterates over the documents of a file, in order; empty and broken ones are skipped, and the broken counted."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.broken = path, 0
@@ -154,23 +157,25 @@ class DocumentReader:
         for record in read_texts(self.path):
             if record.error is None:
                 text = str(record.values["text"]).strip()
-                yield from (
-                    text[start : start + MAX_DOCUMENT_CHARS] for start in range(0, len(text), MAX_DOCUMENT_CHARS)
-                )
+                yield from (text[at : at + MAX_DOCUMENT_CHARS] for at in range(0, len(text), MAX_DOCUMENT_CHARS))
             elif record.error != "missing text":
                 self.broken += 1
 
 
-def _key(files: Sequence[Path], domain: str, tokens: CorpusTokenizer, held_out: float) -> dict[str, Any]:
+def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float) -> dict[str, Any]:
     for path in files:
         if not path.exists():
-            raise Fault(f"a corpus of {domain} at {path}", "nothing there", "mend domains.*.corpus or data.folder")
-    inner = [sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] for path in files]
+            raise Fault(
+                f"a corpus of {domain} at {path}",
+                "nothing there",
+                f"correct domains.{domain}.corpus, or set data.folder",
+            )
+    contents = [sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] for path in files]
     return {
-        "files": [[sha256_of(one) for one in some] for some in inner],
+        "files": [[sha256_of(file) for file in content] for content in contents],
         "domain": domain,
-        "tokenizer": tokens.name,
-        "shape": [tokens.size, tokens.ends, tokens.packed, held_out],
+        "tokenizer": tokenizer.fingerprint,
+        "shape": [tokenizer.row_length, tokenizer.append_eos, tokenizer.packed, held_out],
     }
 
 
@@ -186,5 +191,5 @@ def _load(out: Path, key: dict[str, Any]) -> Corpus | None:
 
 
 def _rows(out: Path, part: str, files: int) -> Dataset:
-    parts = [Dataset.from_file(str(out / f"{part}-{place}.arrow")) for place in range(files)]
+    parts = [Dataset.from_file(str(out / f"{part}-{index}.arrow")) for index in range(files)]
     return concatenate_datasets(parts) if len(parts) > 1 else parts[0]

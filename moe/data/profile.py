@@ -1,7 +1,4 @@
-"""What is in a file: rows, labels, scores, lengths, languages, duplicates, rejects, counted in one pass and drawn.
-
-It changes nothing and writes nothing; making a data set of the file is left to `prepare`.
-"""
+"""`moe data inspect`: counts rows, labels, scores, lengths, languages, duplicates and rejects of a file in one pass."""
 
 import math
 from collections import Counter
@@ -26,7 +23,7 @@ _NEAR = 0.85
 _NEAR_ROWS = 50_000
 _SHOWN_REJECTS = 10
 _SHOWN_LABELS = 20
-_MOST_LABELS = 1000
+_MAX_LABELS = 1000
 _SCORE_BINS = 10
 _LENGTH_BINS = 12
 _WIDTH = 40
@@ -35,7 +32,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 @dataclass
 class _Counts:
-    """What passed by; distinct lengths and texts' hashes are all that grows with the file."""
+    """Counts of one pass; only the distinct lengths and the hashes of texts grow with the file."""
 
     rows: int = 0
     duplicates: int = 0
@@ -55,22 +52,22 @@ class _Counts:
 
 
 def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]:
-    """Count what is in a file; without a task any label is counted as it stands.
+    """Count what a file holds; without a task, labels are counted as they are named in the file.
 
     Args:
-        path: csv, jsonl, txt, parquet or `datasets` folder.
-        task: columns and labels to hold the rows against.
+        path: csv, jsonl, txt, parquet or a `datasets` folder.
+        task: columns and labels to validate the rows against.
 
     Returns:
-        JSON values: rows, labels (the file's own words), classes (the task's), scores, lengths, languages, splits,
+        JSON values: rows, labels (as named in the file), classes (the task's), scores, lengths, languages, splits,
         origins, duplicates (of id and content, of text, near), rejects.
 
     Raises:
-        Fault: when the file cannot be read; see `read.records`.
+        Fault: if the file cannot be read; see `read_records`.
     """
     task = task or TaskSettings()
     counts = _Counts()
-    rows = _rows(path, task, counts)
+    rows = _count_all(path, task, counts)
     first = ((row.line, row.text) for row in islice(rows, _NEAR_ROWS))
     near = sum(bool(others) for _, others in NearDuplicateIndex[int](_NEAR).query(first, insert_new=True))
     among = counts.rows
@@ -79,27 +76,27 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
     return _report(path, counts) | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
 
 
-def _rows(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
-    """The file's rows; on the way everything is counted."""
-    wished = (record for record in read_records(path, task.columns) if passes_filter(record, task))
-    for found in validate_records(_words_counted(wished, counts), task):
-        if isinstance(found, Row):
-            _count_row(found, task, counts)
-            yield found
-        elif isinstance(found, Duplicate):
+def _count_all(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
+    """Yield the valid rows of a file, and count everything on the way."""
+    records = (record for record in read_records(path, task.columns) if passes_filter(record, task))
+    for result in validate_records(_count_records(records, counts), task):
+        if isinstance(result, Row):
+            _count_row(result, task, counts)
+            yield result
+        elif isinstance(result, Duplicate):
             counts.duplicates += 1
         else:
-            counts.reasons[found.reason] += 1
-            counts.rejects += [found] if len(counts.rejects) < _SHOWN_REJECTS else []
+            counts.reasons[result.reason] += 1
+            counts.rejects += [result] if len(counts.rejects) < _SHOWN_REJECTS else []
 
 
-def _words_counted(found: Iterable[Record], counts: _Counts) -> Iterator[Record]:
-    for record in found:
+def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Record]:
+    for record in records:
         label = record.values.get("label")
-        if not record.error and (str(label) in counts.labels or len(counts.labels) < _MOST_LABELS):
+        if not record.error and (str(label) in counts.labels or len(counts.labels) < _MAX_LABELS):
             counts.labels["(none)" if label in (None, "") else str(label)] += 1
         origin = str(record.values.get("origin") or ORIGINAL)
-        if not record.error and (origin in counts.origins or len(counts.origins) < _MOST_LABELS):
+        if not record.error and (origin in counts.origins or len(counts.origins) < _MAX_LABELS):
             counts.origins[origin] += 1
         yield record
 
@@ -121,16 +118,16 @@ def _count_row(row: Row, task: TaskSettings, counts: _Counts) -> None:
 
 
 def _report(path: Path, counts: _Counts) -> dict[str, Any]:
-    edges = [round(-1 + 2 * place / _SCORE_BINS, 3) for place in range(_SCORE_BINS + 1)]
-    bins = [counts.scores[place] for place in range(_SCORE_BINS)]
+    edges = [round(-1 + 2 * i / _SCORE_BINS, 3) for i in range(_SCORE_BINS + 1)]
+    bins = [counts.scores[i] for i in range(_SCORE_BINS)]
     return {
         "file": str(path),
         "rows": counts.rows,
         "labels": dict(counts.labels.most_common()),
         "classes": dict(counts.classes.most_common()),
         "scores": {"edges": edges, "counts": bins, "rows": sum(bins)},
-        "words": _lengths(counts.words),
-        "characters": _lengths(counts.characters),
+        "words": _length_report(counts.words),
+        "characters": _length_report(counts.characters),
         "languages": dict(counts.languages.most_common()),
         "chinese_rows": counts.chinese,
         "splits": dict(counts.splits.most_common()),
@@ -144,35 +141,35 @@ def _report(path: Path, counts: _Counts) -> dict[str, Any]:
     }
 
 
-def _lengths(lengths: Counter[int]) -> dict[str, Any]:
-    """Quantiles, and a histogram up to the 99th percentile whose last bin holds what is longer."""
+def _length_report(lengths: Counter[int]) -> dict[str, Any]:
+    """Quantiles, and a histogram up to the 99th percentile whose last bin also holds all longer texts."""
     quantiles = {f"{share:.0%}": _quantile(lengths, share) for share in _QUANTILES} if lengths else {}
     width = max(1, math.ceil((quantiles.get("99%", 0) + 1) / _LENGTH_BINS))
     bins = Counter[int]()
     for length, count in lengths.items():
         bins[min(_LENGTH_BINS - 1, length // width)] += count
     last = max(bins, default=-1)
-    edges = [place * width for place in range(last + 1)]
-    return {"quantiles": quantiles, "edges": edges, "counts": [bins[place] for place in range(last + 1)]}
+    edges = [i * width for i in range(last + 1)]
+    return {"quantiles": quantiles, "edges": edges, "counts": [bins[i] for i in range(last + 1)]}
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:
-    """The smallest length that at least this share of the rows do not exceed."""
-    passed, wanted_rows = 0, share * lengths.total()
+    """Smallest length that at least this share of the rows do not exceed."""
+    rows, required = 0, share * lengths.total()
     for length in sorted(lengths):
-        passed += lengths[length]
-        if passed >= wanted_rows:
+        rows += lengths[length]
+        if rows >= required:
             return length
     return max(lengths)
 
 
 def inspection_view(report: Mapping[str, Any]) -> Group:
-    """A report of `inspect_file`: a line of totals, then a table of bars for each kind of count."""
+    """Report of `inspect_file` for the terminal: a line of totals, then a bar chart for each kind of count."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
     parts: list[RenderableType] = [
         f"[bold]{escape(report['file'])}[/bold]: {report['rows']} rows, {rejected['rows']} rejected",
-        f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text; {near['rows']} near ones "
-        f"(Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
+        f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text, {near['rows']} near "
+        f"duplicates (Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
     ]
     for title in ("labels", "classes", "splits", "languages", "origins"):
         if title != "origins" or report[title].keys() - {ORIGINAL}:
@@ -185,22 +182,22 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
         quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
         names = [f"≥ {edge}" for edge in report[unit]["edges"]]
         parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
-    return Group(*parts, *_rejects(rejected))
+    return Group(*parts, *_reject_lines(rejected))
 
 
 def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
     if not counts:
         return []
     table = Table(box=None, show_header=False)
-    most = max(1, *counts.values())
+    longest = max(1, *counts.values())
     for name, count in counts.items():
-        table.add_row(escape(name), f"{count}", Bar(most, 0, count, width=_WIDTH))
+        table.add_row(escape(name), f"{count}", Bar(longest, 0, count, width=_WIDTH))
     return [f"[bold]{title}[/bold]", table]
 
 
-def _rejects(rejected: Mapping[str, Any]) -> list[RenderableType]:
+def _reject_lines(rejected: Mapping[str, Any]) -> list[RenderableType]:
     lines = []
-    for one in rejected["first"]:
-        found = f" ({one['found']})" if one["found"] else ""
-        lines.append(Text(f"  line {one['line']}: {one['reason']}{found}: {one['text'][:_WIDTH]}"))
+    for reject in rejected["first"]:
+        value = f" ({reject['found']})" if reject["found"] else ""
+        lines.append(Text(f"  line {reject['line']}: {reject['reason']}{value}: {reject['text'][:_WIDTH]}"))
     return [*_bars("rejected", rejected["reasons"]), *lines]

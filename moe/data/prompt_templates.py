@@ -1,34 +1,33 @@
-"""How a record becomes a question and its answer: a template by name, one of your own, or a row that is both already.
-
-Which records are rows is `moe.data.validation`'s; how they become tokens, `moe.inference.prompt_tokens`'s.
-"""
+"""Prompt templates: how a record becomes a question with its answer, by a built-in or a custom template."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 AnswerType = Literal["choice", "number", "entities", "text"]
-"""How an answer is judged: one of some, a figure, names with their types, or word for word."""
+"""What an answer is, and so how it is scored: one of several choices, a number, names with types, or free text."""
 ENTITY_TYPES = ("PER", "ORG", "LOC")
 QUERIES = ("query", "prompt", "instruction")
-"""Columns that hold a whole question; a row with one of them and `answer` is taken as it is, as FLARE's are."""
+"""Columns that hold a complete question; a row with one of them and `answer` needs no template (as in FLARE)."""
 
 
 class TemplateMismatch(Exception):
-    """A record that cannot be asked: the kind of fault, and the value at fault."""
+    """A record that does not fit its template: the reason, and the invalid value."""
 
-    def __init__(self, reason: str, found: object = "") -> None:
+    def __init__(self, reason: str, value: object = "") -> None:
         super().__init__(reason)
-        self.reason, self.found = reason, found
+        self.reason, self.value = reason, value
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and what should be said.
+    """A prompt and its expected answer.
 
     Args:
-        text: what the question is about, without its frame; by this two questions are told apart or alike.
-        choices: the answers to choose from, where there are some.
+        text: the text that the question is about, without the template; used to find duplicates.
+        prompt: the complete prompt.
+        answer: the expected answer.
+        choices: answers to choose from, if there are any.
     """
 
     text: str
@@ -39,139 +38,140 @@ class Question:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A kind of question.
+    """A template for one kind of question.
 
     Args:
-        frame: the prompt, with {text} and, where there are some, {choices}.
-        kind: how its answers are judged.
-        parts: gives the text and the answer of a record that has no label.
+        frame: the prompt, with {text} and, if there are choices, {choices}.
+        kind: type of its answers.
+        parse: returns the text and the answer of a record without a label; None if records need a label.
     """
 
     frame: str
     kind: AnswerType = "choice"
-    parts: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
+    parse: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
     def to_question(self, values: Mapping[str, Any], labels: Sequence[str], label: int | None) -> Question:
-        """What a record asks.
+        """Make a question of a record.
 
         Args:
-            values: its columns.
-            labels: the task's, if it has some.
-            label: the index of the record's own.
+            values: the record's columns.
+            labels: the task's labels, if it has any.
+            label: index of the record's label, or None.
 
         Raises:
-            NoQuestion: when a column is missing or is not what it should be.
+            TemplateMismatch: if a column is missing or invalid.
         """
         query = next((values[name] for name in QUERIES if values.get(name)), None)
         if query is not None and values.get("answer") is not None:
-            return _whole(values, str(query), labels)
+            return _complete_question(values, str(query), labels)
         if label is not None:
             text, answer = str(values.get("text") or ""), labels[label]
-        elif self.parts is not None:
-            text, answer = self.parts(values)
+        elif self.parse is not None:
+            text, answer = self.parse(values)
         else:
             raise TemplateMismatch("no label and no answer")
         return Question(text, self.fill(text, labels), answer, tuple(labels))
 
     def fill(self, text: str, labels: Sequence[str]) -> str:
-        """The prompt about a text."""
+        """Return the prompt about a text."""
         return self.frame.replace("{choices}", join_choices(labels)).replace("{text}", text)
 
 
 def join_choices(choices: Sequence[str]) -> str:
-    """`a, b or c`."""
+    """Join choices as `a, b or c`."""
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else "".join(choices)
 
 
 def find_template(name: str) -> PromptTemplate:
-    """A template by its name, or one of your own: any words around {text}; its answers are labels, or `answer`."""
-    return TEMPLATES[name] if name in TEMPLATES else PromptTemplate(name, "text", _plain)
+    """Return a built-in template by name, or make one of a text with {text}, answered by the label or `answer`."""
+    return TEMPLATES[name] if name in TEMPLATES else PromptTemplate(name, "text", _free_text)
 
 
 def answer_type(name: str, labels: Sequence[str]) -> AnswerType:
-    """How answers are judged; a template of your own with labels asks for one of them."""
+    """Return the type of a template's answers; with labels, the answers of a custom template are choices."""
     kind = find_template(name).kind
     return "choice" if kind == "text" and labels else kind
 
 
-def _whole(values: Mapping[str, Any], query: str, labels: Sequence[str]) -> Question:
-    """A row that holds its question and answer, in FLARE's names: query, answer, text, choices, gold."""
-    answer = _spoken(values["answer"])
-    choices = tuple(str(one) for one in _listed(values.get("choices"))) or tuple(labels)
+def _complete_question(values: Mapping[str, Any], query: str, labels: Sequence[str]) -> Question:
+    """Question of a row that holds it completely, in FLARE's columns: query, answer, text, choices, gold."""
+    answer = _answer_text(values["answer"])
+    choices = tuple(str(choice) for choice in _as_list(values.get("choices"))) or tuple(labels)
     gold = values.get("gold")
     if choices and isinstance(gold, int) and 0 <= gold < len(choices) and choices[gold] != answer:
         raise TemplateMismatch("gold and answer differ", f"{choices[gold]} and {answer}")
     if choices and answer not in choices:
-        raise TemplateMismatch("answer is none of the choices", answer)
+        raise TemplateMismatch("answer is not among the choices", answer)
     return Question(str(values.get("text") or query), query, answer, choices)
 
 
-def _plain(values: Mapping[str, Any]) -> tuple[str, str]:
+def _free_text(values: Mapping[str, Any]) -> tuple[str, str]:
     if values.get("answer") in (None, ""):
         raise TemplateMismatch("missing answer")
-    return str(values.get("text") or ""), _spoken(values["answer"])
+    return str(values.get("text") or ""), _answer_text(values["answer"])
 
 
-def _reckoned(values: Mapping[str, Any]) -> tuple[str, str]:
-    """A report with a table, a question and its answer, as FinQA and TAT-QA have them."""
+def _financial_report(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Report with a table, a question and its answer, in the columns of FinQA and TAT-QA."""
     for name in ("question", "answer"):
         if values.get(name) in (None, "", []):
             raise TemplateMismatch(f"missing {name}")
-    before = _listed(values.get("pre_text")) or _listed(values.get("paragraphs"))
-    parts = [*map(str, before), _table(values.get("table")), *map(str, _listed(values.get("post_text")))]
+    before = _as_list(values.get("pre_text")) or _as_list(values.get("paragraphs"))
+    parts = [*map(str, before), _format_table(values.get("table")), *map(str, _as_list(values.get("post_text")))]
     context = "\n".join(part for part in parts if part.strip(" ."))
     scale = str(values.get("scale") or "")
-    answer = _spoken(values["answer"])
+    answer = _answer_text(values["answer"])
     unit = {"percent": "%", "": ""}.get(scale, f" {scale}")
-    ends = "" if unit.strip() and unit.strip() in answer else unit
-    return f"{context}\nQuestion: {values['question']}", answer + ends
+    suffix = "" if unit.strip() and unit.strip() in answer else unit
+    return f"{context}\nQuestion: {values['question']}", answer + suffix
 
 
-def _named(values: Mapping[str, Any]) -> tuple[str, str]:
-    """A sentence with its names: `entities` ({text, label} each), or `tokens` with BIO tags `ner_tags`."""
-    if (tokens := _listed(values.get("tokens"))) and (tags := _listed(values.get("ner_tags"))):
+def _entities(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Sentence with named entities: a column `entities` ({text, label} each), or `tokens` with BIO tags `ner_tags`."""
+    if (tokens := _as_list(values.get("tokens"))) and (tags := _as_list(values.get("ner_tags"))):
         if len(tokens) != len(tags):
-            raise TemplateMismatch("tokens and tags differ in number", f"{len(tokens)} and {len(tags)}")
-        return " ".join(map(str, tokens)), format_entities(_spans(list(map(str, tokens)), list(map(str, tags))))
-    found = values.get("entities")
-    if not isinstance(found, list) or not all(
-        isinstance(one, Mapping) and {"text", "label"} <= {*one} for one in found
+            raise TemplateMismatch("different numbers of tokens and tags", f"{len(tokens)} and {len(tags)}")
+        return " ".join(map(str, tokens)), format_entities(_bio_spans(list(map(str, tokens)), list(map(str, tags))))
+    entities = values.get("entities")
+    if not isinstance(entities, list) or not all(
+        isinstance(entity, Mapping) and {"text", "label"} <= {*entity} for entity in entities
     ):
         raise TemplateMismatch("missing entities")
-    return str(values.get("text") or ""), format_entities((str(one["text"]), str(one["label"])) for one in found)
+    pairs = ((str(entity["text"]), str(entity["label"])) for entity in entities)
+    return str(values.get("text") or ""), format_entities(pairs)
 
 
-def format_entities(found: Iterable[tuple[str, str]]) -> str:
-    """`name, TYPE` a line, as FLARE's named entities are answered; `none` where there is none."""
-    return "\n".join(f"{name}, {kind}" for name, kind in found) or "none"
+def format_entities(entities: Iterable[tuple[str, str]]) -> str:
+    """Format entities as lines `name, TYPE`, as FLARE does, or as `none` if there are none."""
+    return "\n".join(f"{name}, {kind}" for name, kind in entities) or "none"
 
 
-def _spans(tokens: list[str], tags: list[str]) -> list[tuple[str, str]]:
-    found: list[tuple[list[str], str]] = []
+def _bio_spans(tokens: list[str], tags: list[str]) -> list[tuple[str, str]]:
+    spans: list[tuple[list[str], str]] = []
     inside = ""
     for token, tag in zip(tokens, tags, strict=True):
-        begins, _, kind = tag.partition("-")
-        if begins == "B" or (begins == "I" and kind != inside):
-            found.append(([token], kind))
-        elif begins == "I":
-            found[-1][0].append(token)
+        prefix, _, kind = tag.partition("-")
+        if prefix == "B" or (prefix == "I" and kind != inside):
+            spans.append(([token], kind))
+        elif prefix == "I":
+            spans[-1][0].append(token)
         inside = kind
-    return [(" ".join(words), kind) for words, kind in found]
+    return [(" ".join(words), kind) for words, kind in spans]
 
 
-def _table(rows: object) -> str:
-    """A table's rows, a line each."""
-    return "\n".join(" | ".join(map(str, _listed(row))) for row in _listed(rows))
+def _format_table(rows: object) -> str:
+    """Rows of a table, one line each."""
+    return "\n".join(" | ".join(map(str, _as_list(row))) for row in _as_list(rows))
 
 
-def _listed(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _spoken(answer: object) -> str:
-    """An answer as it is written: a list's parts after another, a whole number without its point."""
+def _answer_text(answer: object) -> str:
+    """Text of an answer: a list is joined by commas, an integral float loses its decimal point."""
     if isinstance(answer, (list, tuple)):
-        return ", ".join(map(_spoken, answer))
+        return ", ".join(map(_answer_text, answer))
     return str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer)
 
 
@@ -192,17 +192,19 @@ TEMPLATES: dict[str, PromptTemplate] = {
         "Context: {text}\nAnswer:"
     ),
     "finqa": PromptTemplate(
-        "Answer the question by the report; give only the figure.\n{text}\nAnswer:", "number", _reckoned
+        "Answer the question by the report; give only the figure.\n{text}\nAnswer:", "number", _financial_report
     ),
     "tatqa": PromptTemplate(
-        "Answer the question by the table and the text; give only the answer.\n{text}\nAnswer:", "number", _reckoned
+        "Answer the question by the table and the text; give only the answer.\n{text}\nAnswer:",
+        "number",
+        _financial_report,
     ),
     "ner": PromptTemplate(
         "Name the people (PER), organizations (ORG) and places (LOC) in this text, a line each: name, type.\n"
         "Text: {text}\nAnswer:",
         "entities",
-        _named,
+        _entities,
     ),
-    "text": PromptTemplate("{text}", "text", _plain),
+    "text": PromptTemplate("{text}", "text", _free_text),
 }
-"""The templates that ship, by name."""
+"""Built-in templates by name."""

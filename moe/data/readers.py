@@ -1,6 +1,6 @@
-"""Records of any file we read, in order, lazily, each with the line it stands in: csv, jsonl, txt, parquet, `datasets`.
+"""Lazy readers of csv, jsonl, txt, parquet and `datasets` folders: records in order, each with its line number.
 
-Whether a record is a good row is left to `check`; here it is only read and its columns given our names.
+`moe.data.validation` checks the records; readers only rename columns and report what cannot be decoded.
 """
 
 import json
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from datasets import ClassLabel, Dataset
 
 _BATCH = 1024
-_PEEK = 1000
+_HEADER_ROWS = 1000
+"""Rows of a jsonl file from which its columns are collected."""
 _LIKELY_TEXT = {
     "text",
     "sentence",
@@ -37,10 +38,11 @@ _LIKELY_TEXT = {
 }
 
 RawRow = tuple[int, dict[str, Any], str | None]
+"""Number, values by the file's column names, and why the row cannot be read, or None."""
 
 
 class SavedSplit(NamedTuple):
-    """One part of a saved folder; its split is "" where the folder holds a single dataset."""
+    """One split of a saved `datasets` folder; its name is "" if the folder holds a single dataset."""
 
     split: str
     columns: list[str]
@@ -49,38 +51,41 @@ class SavedSplit(NamedTuple):
     classes: "dict[str, ClassLabel]"
 
     def with_class_names(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row with the names of its classes in place of their numbers."""
+        """Return a row with class names in place of class numbers."""
         return row | {name: _class_name(kind, row[name]) for name, kind in self.classes.items() if name in row}
 
 
-class _File(NamedTuple):
-    """The columns that a file has, and its rows as it has them."""
+class _OpenFile(NamedTuple):
+    """Column names of a file, and its rows."""
 
     columns: list[str]
     rows: Iterator[RawRow]
 
 
 def read_records(path: Path, columns: Columns = Columns(), text_optional: bool = False) -> Iterator[Record]:
-    """Every record of a file, as it is asked for.
+    """Read the records of a file lazily.
 
-    The file is opened and its columns looked at before this returns. A record without an id gets `line-N`.
+    The file is opened and its columns are checked before this function returns. A record without an id is named
+    `line-N`.
 
     Args:
-        text_optional: a text is not needed, since a row may be a whole question.
+        path: csv, jsonl, txt or parquet file, or a `datasets` folder.
+        columns: names of the file's columns.
+        text_optional: do not require a text column, since a row may hold a complete question.
 
     Raises:
-        Fault: when the file is missing, of an unknown kind, binary, empty, or lacks a column that is needed.
+        Fault: if the file is missing, of an unknown kind, binary or empty, or lacks a required column.
     """
     file = _open(path)
-    _demand(file.columns, columns, path, text_optional)
-    return (_renamed(*raw, columns) for raw in file.rows)
+    _check_columns(file.columns, columns, path, text_optional)
+    return (_to_record(number, values, error, columns) for number, values, error in file.rows)
 
 
 def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
-    """Every record of a file, in order, none left out; one whose text is empty or no text carries an error.
+    """Read every record of a file, in order; a record without a valid text has an error.
 
     Raises:
-        Fault: as `read_records` does.
+        Fault: as `read_records`.
     """
     for record in read_records(path, columns):
         error = record.error or text_problem(record.values.get("text"))
@@ -88,18 +93,18 @@ def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
 
 
 def text_problem(value: object) -> str | None:
-    """Why a value cannot be a row's text, or None."""
+    """Return why a value cannot be the text of a row, or None if it can."""
     if value is None:
         return "missing text"
     if not isinstance(value, str):
-        return f"text is no text: {type(value).__name__}"
+        return f"text is not a string: {type(value).__name__}"
     if not any(letter.isprintable() and not letter.isspace() for letter in value):
         return "missing text"
-    return None if is_encodable(value) else "broken encoding: half a surrogate pair"
+    return None if is_encodable(value) else "broken encoding: unpaired surrogate"
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a string can be written as UTF-8 (JSON can smuggle in half a surrogate pair)."""
+    """Whether a string can be encoded as UTF-8; JSON escapes may hold unpaired surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -107,141 +112,143 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def _open(path: Path) -> _File:
+def _open(path: Path) -> _OpenFile:
     if not path.exists():
-        raise Fault(f"a file or `datasets` folder at {path}", "nothing there", "name another, or set the data folder")
+        raise Fault(f"a file or `datasets` folder at {path}", "nothing there", "correct the path, or set data.folder")
     if path.is_dir():
         return _open_folder(path)
     if path.suffix.lower() not in _OPENERS:
         raise Fault(
             f"a file ending in {', '.join(_OPENERS)}, or a `datasets` folder",
             path.name,
-            "convert it, or give it its right ending",
+            "convert the file, or correct its ending",
         )
     try:
         return _OPENERS[path.suffix.lower()](path)
     except OSError as error:
-        raise Fault(f"a readable file at {path}", error.strerror or str(error), "mend its rights") from error
+        raise Fault(f"a readable file at {path}", error.strerror or str(error), "fix its permissions") from error
 
 
-def _demand(found: list[str], columns: Columns, path: Path, text_optional: bool) -> None:
-    """Refuse a file without a needed column; where no row could be read to tell, the rows' own errors do."""
-    missing = sorted(columns.required() - set(found) - ({columns.text} if text_optional else set()))
-    if not missing or not found:
+def _check_columns(names: list[str], columns: Columns, path: Path, text_optional: bool) -> None:
+    """Reject a file without a required column; a file whose columns are unknown is rejected later, by its rows."""
+    missing = sorted(columns.required() - set(names) - ({columns.text} if text_optional else set()))
+    if not missing or not names:
         return
-    ours = {theirs: ours for ours, theirs in columns.mapping().items()}
-    guess = next((name for name in found if name.lower() in _LIKELY_TEXT), "…")
-    wanted = ", ".join(f"{ours[name]}: {guess if ours[name] == 'text' else '…'}" for name in missing)
+    fields = {column: field for field, column in columns.mapping().items()}
+    likely = next((name for name in names if name.lower() in _LIKELY_TEXT), "…")
+    setting = ", ".join(f"{fields[name]}: {likely if fields[name] == 'text' else '…'}" for name in missing)
     raise Fault(
         f"a column {' and a column '.join(map(repr, missing))} in {path.name}",
-        f"the columns {', '.join(found) or '(none)'}",
-        f"name the right one by `columns: {{{wanted}}}`",
+        f"the columns {', '.join(names) or '(none)'}",
+        f"name the right column with `columns: {{{setting}}}`",
     )
 
 
-def _renamed(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
-    names = columns.mapping()
-    taken = set(names.values()) | set(Columns.model_fields)
-    values = {ours: raw[theirs] for ours, theirs in names.items() if theirs in raw}
-    values |= {name: value for name, value in raw.items() if name not in taken}
-    if (unnamed := values.pop("", None)) is not None:
-        values.setdefault("text", unnamed)
+def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
+    mapping = columns.mapping()
+    reserved = set(mapping.values()) | set(Columns.model_fields)
+    values = {field: raw[column] for field, column in mapping.items() if column in raw}
+    values |= {name: value for name, value in raw.items() if name not in reserved}
+    if (unparsed := values.pop("", None)) is not None:
+        values.setdefault("text", unparsed)
     values["id"] = f"line-{number}" if values.get("id") in (None, "") else str(values["id"])
     return Record(number, values, error)
 
 
-def _open_csv(path: Path) -> _File:
+def _open_csv(path: Path) -> _OpenFile:
     check_is_text(path)
-    return _File(read_csv_header(path), read_csv_rows(path))
+    return _OpenFile(read_csv_header(path), read_csv_rows(path))
 
 
-def _open_text(path: Path) -> _File:
+def _open_text(path: Path) -> _OpenFile:
     check_is_text(path)
-    return _File(["text"], ((line.number, {"text": line.text.rstrip("\r\n")}, line.error) for line in read_lines(path)))
+    rows = ((line.number, {"text": line.text.rstrip("\r\n")}, line.error) for line in read_lines(path))
+    return _OpenFile(["text"], rows)
 
 
-def _open_jsonl(path: Path) -> _File:
+def _open_jsonl(path: Path) -> _OpenFile:
     check_is_text(path)
-    first = islice(_json_rows(path), _PEEK)
-    return _File(list(dict.fromkeys(key for _, raw, error in first if error is None for key in raw)), _json_rows(path))
+    first = islice(_json_rows(path), _HEADER_ROWS)
+    names = list(dict.fromkeys(key for _, raw, error in first if error is None for key in raw))
+    return _OpenFile(names, _json_rows(path))
 
 
 def _json_rows(path: Path) -> Iterator[RawRow]:
     for line in read_lines(path):
         if line.text.strip():
-            yield line.number, *_json_row(line.text.strip(), line.error)
+            yield line.number, *_parse_json(line.text.strip(), line.error)
 
 
-def _json_row(text: str, error: str | None) -> tuple[dict[str, Any], str | None]:
+def _parse_json(text: str, error: str | None) -> tuple[dict[str, Any], str | None]:
     if error:
         return {"": text}, error
     try:
         row = json.loads(text)
-    except (ValueError, RecursionError) as fault:
-        return {"": text}, f"no JSON: {fault}"
+    except (ValueError, RecursionError) as problem:
+        return {"": text}, f"invalid JSON: {problem}"
     if not isinstance(row, dict):
-        return {"": text}, f"no JSON object: {type(row).__name__}"
+        return {"": text}, f"not a JSON object: {type(row).__name__}"
     if "\\u" in text and not is_encodable(json.dumps(row, ensure_ascii=False)):
-        return {"": text}, "broken encoding: half a surrogate pair"
+        return {"": text}, "broken encoding: unpaired surrogate"
     return row, None
 
 
-def _open_parquet(path: Path) -> _File:
+def _open_parquet(path: Path) -> _OpenFile:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise Fault(f"a Parquet file at {path}", str(error), "copy it again, or give it its right ending") from error
-    return _File(file.schema_arrow.mapping, _rows(file.iter_batches(_BATCH), path, 1))
+        raise Fault(f"a Parquet file at {path}", str(error), "copy the file again, or correct its ending") from error
+    return _OpenFile(file.schema_arrow.names, _table_rows(file.iter_batches(_BATCH), path, 1))
 
 
-def _open_folder(path: Path) -> _File:
-    parts = open_saved_splits(path)
-    names = list(dict.fromkeys(name for part in parts for name in part.columns))
-    added = ["split"] if "split" not in names and any(part.split for part in parts) else []
-    return _File([*names, *added], _parts(parts, path))
+def _open_folder(path: Path) -> _OpenFile:
+    splits = open_saved_splits(path)
+    names = list(dict.fromkeys(name for split in splits for name in split.columns))
+    added = ["split"] if "split" not in names and any(split.split for split in splits) else []
+    return _OpenFile([*names, *added], _split_rows(splits, path))
 
 
-def _parts(parts: Iterable[SavedSplit], path: Path) -> Iterator[RawRow]:
-    """The rows of every part, numbered on; the part's name is the split of a row that names none."""
+def _split_rows(splits: Iterable[SavedSplit], path: Path) -> Iterator[RawRow]:
+    """Rows of all splits, numbered consecutively; rows without a column `split` get the name of their split."""
     start = 1
-    for part in parts:
-        own = {"split": part.split} if part.split and "split" not in part.columns else {}
-        for number, row, error in _rows(part.tables, path, start):
-            yield number, own | part.with_class_names(row), error
-        start += part.rows
+    for saved in splits:
+        split = {"split": saved.split} if saved.split and "split" not in saved.columns else {}
+        for number, row, error in _table_rows(saved.tables, path, start):
+            yield number, split | saved.with_class_names(row), error
+        start += saved.rows
 
 
-def _rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[RawRow]:
+def _table_rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[RawRow]:
     number = start
     try:
         for batch in batches:
             for row, error in _batch_rows(batch):
                 yield number, row, error
                 number += 1
-    except (pa.ArrowInvalid, OSError) as fault:
-        raise Fault(f"whole data in {path}", f"row {number}: {fault}", "copy the file again") from fault
+    except (pa.ArrowInvalid, OSError) as problem:
+        raise Fault(f"undamaged data in {path}", f"row {number}: {problem}", "copy the file again") from problem
 
 
 def _batch_rows(batch: pa.Table | pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str | None]]:
     try:
         yield from [(row, None) for row in batch.to_pylist()]
     except UnicodeDecodeError:
-        for place in range(batch.num_rows):
-            yield _single_row(batch.slice(place, 1))
+        for index in range(batch.num_rows):
+            yield _decode_row(batch.slice(index, 1))
 
 
-def _single_row(batch: pa.Table | pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
+def _decode_row(batch: pa.Table | pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
     row, error = {}, None
-    for name in batch.schema.mapping:
+    for name in batch.schema.names:
         try:
             row[name] = batch.column(name)[0].as_py()
-        except UnicodeDecodeError as fault:
-            row[name] = fault.object.decode("utf-8", "replace")
+        except UnicodeDecodeError as problem:
+            row[name] = problem.object.decode("utf-8", "replace")
             error = f"broken encoding: {name}"
     return row, error
 
 
-_OPENERS: dict[str, Callable[[Path], _File]] = {
+_OPENERS: dict[str, Callable[[Path], _OpenFile]] = {
     ".csv": _open_csv,
     ".jsonl": _open_jsonl,
     ".txt": _open_text,
@@ -250,26 +257,28 @@ _OPENERS: dict[str, Callable[[Path], _File]] = {
 
 
 def open_saved_splits(path: Path) -> list[SavedSplit]:
-    """The parts of a folder, not read yet.
+    """Open the splits of a `datasets` folder; their rows are read later.
 
     Raises:
-        Fault: when it is no such folder.
+        Fault: if it is not such a folder.
     """
     from datasets import DatasetDict, load_from_disk
 
     try:
-        whole = load_from_disk(str(path), keep_in_memory=False)
+        saved = load_from_disk(str(path), keep_in_memory=False)
     except (OSError, ValueError) as error:
-        raise Fault(f"a folder of `Dataset.save_to_disk` at {path}", str(error), "name a file instead") from error
-    parts = whole if isinstance(whole, DatasetDict) else DatasetDict({"": whole})
-    return [_part(str(split), part) for split, part in parts.items()]
+        raise Fault(
+            f"a folder written by `Dataset.save_to_disk` at {path}", str(error), "use such a folder, or a file"
+        ) from error
+    splits = saved if isinstance(saved, DatasetDict) else DatasetDict({"": saved})
+    return [_saved_split(str(name), split) for name, split in splits.items()]
 
 
-def _part(split: str, part: "Dataset") -> SavedSplit:
+def _saved_split(name: str, rows: "Dataset") -> SavedSplit:
     from datasets import ClassLabel
 
-    classes = {column: kind for column, kind in part.features.items() if isinstance(kind, ClassLabel)}
-    return SavedSplit(split, part.column_names, len(part), part.with_format("arrow").iter(_BATCH), classes)
+    classes = {column: kind for column, kind in rows.features.items() if isinstance(kind, ClassLabel)}
+    return SavedSplit(name, rows.column_names, len(rows), rows.with_format("arrow").iter(_BATCH), classes)
 
 
 def _class_name(kind: "ClassLabel", value: int | None) -> str | None:

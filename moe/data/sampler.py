@@ -1,7 +1,4 @@
-"""Which rows meet in a batch: domains drawn by temperature, texts of like length together, and samples per domain.
-
-Turning rows into tensors is left to `moe.data.collator`.
-"""
+"""Batches of row indices: by token budget, or drawn per domain for training; and samples of rows per domain."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,21 +16,31 @@ if TYPE_CHECKING:
 
 
 def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Row numbers in batches of like length, none of which holds more tokens than this with its padding.
+    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
 
-    A row longer than the budget has a batch of its own.
+    A row that is longer than the budget is a batch by itself.
+
+    Args:
+        lengths: length of each row in tokens (N,).
+        tokens: token budget of a batch.
+
+    Returns:
+        Row indices of each batch, in order of length.
     """
     order = np.argsort(lengths, kind="stable")  # (N,)
     cuts, start = [], 0
-    for place, row in enumerate(order):
-        if place > start and (place - start + 1) * lengths[row] > tokens:
-            cuts.append(place)
-            start = place
+    for position, row in enumerate(order):
+        if position > start and (position - start + 1) * lengths[row] > tokens:
+            cuts.append(position)
+            start = position
     return np.split(order, cuts)
 
 
 def row_lengths(rows: "Dataset") -> np.ndarray:
-    """Tokens of each row (N,) where it holds them; else characters of its text, which sort nearly as tokens do."""
+    """Return the number of tokens of each row (N,) if rows hold tokens, else the number of characters of its text.
+
+    Sorted by characters, texts are nearly in the order of their tokens.
+    """
     if not len(rows):
         return np.zeros(0, int)
     if "lengths" not in rows.column_names:
@@ -43,25 +50,28 @@ def row_lengths(rows: "Dataset") -> np.ndarray:
 
 
 def arrow_column(rows: "Dataset", name: str) -> pa.Array:
-    """One column of the rows as they stand, selected and in order, in one piece."""
+    """Return a column of the rows, in their order, as one Arrow array."""
     return rows.select_columns(name).with_format("arrow")[:].column(name).combine_chunks()
 
 
 class DomainBatchSampler(Sampler[list[int]]):
-    """Batches of row numbers, domains drawn by temperature, texts of like length together.
+    """Batches of row indices, with domains sampled by temperature and texts of similar length in one batch.
 
-    Each epoch draws as many rows as there are; a domain of n rows gets a share ∝ n^(1/temperature), without
-    repeating a row before all its others were seen. An epoch's batches depend on seed and epoch alone.
+    Each epoch draws as many rows as there are; a domain of n rows gets a share ∝ n^(1/temperature). No row is repeated
+    before all other rows of its domain were drawn. The batches of an epoch depend only on the seed and the epoch.
 
     Args:
-        domains: each row's domain (N,).
-        lengths: each row's length (N,), any unit.
+        domains: domain of each row (N,).
+        lengths: length of each row (N,), in any unit.
+        batch_size: rows per batch, of all processes together.
+        temperature: 1 samples domains in proportion to their rows, higher values more evenly.
+        seed: of the order of rows.
         window: batches that are sorted by length together; more saves padding and mixes less.
-        shard: this process's place and how many there are: each takes every so-many-th row of every batch, all as many
-            (an epoch's last rows, too few to be shared, are left out).
+        shard: rank of this process and number of processes. Process r of n takes every n-th row of each batch from row
+            r on; the last rows of an epoch that do not fill all processes are dropped.
 
     Raises:
-        Fault: when there are fewer rows than processes.
+        Fault: if there are fewer rows than processes.
     """
 
     def __init__(
@@ -78,16 +88,18 @@ class DomainBatchSampler(Sampler[list[int]]):
         assert batch_size % shard[1] == 0
         self.shard = shard
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
-        self.members = [np.flatnonzero(domains == one) for one in np.unique(domains)]
-        weights = np.array([len(one) for one in self.members], dtype=float) ** (1.0 / temperature)
+        self.members = [np.flatnonzero(domains == domain) for domain in np.unique(domains)]
+        weights = np.array([len(rows) for rows in self.members], dtype=float) ** (1.0 / temperature)
         self.quota = np.maximum(1, np.round(len(domains) * weights / weights.sum())).astype(int)
         self.rows = int(self.quota.sum()) // shard[1] * shard[1]
         if not self.rows:
-            raise Fault(f"training rows for {shard[1]} processes", str(len(domains)), "start fewer processes")
+            raise Fault(
+                f"at least one training row for each of {shard[1]} processes", str(len(domains)), "use fewer processes"
+            )
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches come next."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -100,23 +112,18 @@ class DomainBatchSampler(Sampler[list[int]]):
         )
         random.shuffle(rows)
         rows = rows[: self.rows]
-        batches = [
-            batch for start in range(0, len(rows), self._span) for batch in self._cut(rows[start:][: self._span])
-        ]
+        span = self.window * self.batch_size
+        batches = [batch for start in range(0, len(rows), span) for batch in self._cut(rows[start:][:span])]
         for i in random.permutation(len(batches)):
             yield batches[i][self.shard[0] :: self.shard[1]].tolist()
 
-    @property
-    def _span(self) -> int:
-        return self.window * self.batch_size
-
     def _draw(self, members: np.ndarray, quota: int, domain: int) -> np.ndarray:
-        """Rows epoch·quota … of an endless row of shuffles of this domain."""
+        """Rows epoch · quota to (epoch + 1) · quota of an endless sequence of permutations of the domain's rows."""
         positions = np.arange(self.epoch * quota, (self.epoch + 1) * quota)
-        rounds = {int(r): self._shuffled(members, domain, int(r)) for r in np.unique(positions // len(members))}
+        rounds = {int(r): self._permutation(members, domain, int(r)) for r in np.unique(positions // len(members))}
         return np.array([rounds[int(p // len(members))][p % len(members)] for p in positions])
 
-    def _shuffled(self, members: np.ndarray, domain: int, turn: int) -> np.ndarray:
+    def _permutation(self, members: np.ndarray, domain: int, turn: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 1 + domain, turn]).permutation(members)
 
     def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -124,15 +131,19 @@ class DomainBatchSampler(Sampler[list[int]]):
         return [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
 
 
-def subsample_per_domain(rows: "Dataset", most: int, seed: int, whole: Sequence[str] = ()) -> "Dataset":
-    """At most so many rows of each domain, in their order.
+def subsample_per_domain(rows: "Dataset", max_rows: int, seed: int, keep_all: Sequence[str] = ()) -> "Dataset":
+    """Return a random sample of at most `max_rows` rows of each domain, in the original order.
 
     Args:
-        whole: domains whose rows are all kept.
+        rows: rows with a column `domain`.
+        max_rows: most rows of a domain.
+        seed: of the sample.
+        keep_all: domains of which every row is retained.
     """
     domains, random = arrow_column(rows, "domain").to_numpy(zero_copy_only=False), np.random.default_rng(seed)
-    kept = [np.arange(0)]
+    samples = [np.arange(0)]
     for name in dict.fromkeys(domains.tolist()):
-        places = np.flatnonzero(domains == name)
-        kept.append(places if name in whole or len(places) <= most else random.choice(places, most, replace=False))
-    return rows.select(np.sort(np.concatenate(kept)).tolist())
+        indices = np.flatnonzero(domains == name)
+        complete = name in keep_all or len(indices) <= max_rows
+        samples.append(indices if complete else random.choice(indices, max_rows, replace=False))
+    return rows.select(np.sort(np.concatenate(samples)).tolist())

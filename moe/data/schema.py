@@ -55,7 +55,8 @@ class SplitSettings(Settings):
     ratios: tuple[float, ...] = Field(
         (98, 1, 1),
         description="train, validation and test rows in any unit (98/1/1, 60/20/20); two numbers are train and "
-        "test (9/1), with a tenth of train for validation; more test rows give narrower intervals and leave fewer for training",
+        "test (9/1), with a tenth of train for validation; more test rows give narrower intervals and leave fewer "
+        "for training",
     )
     seed: int = Field(13, ge=0, lt=2**31, description="seed of the split; the same seed gives the same rows")
     validation_as_test: bool = Field(
@@ -114,7 +115,7 @@ class TaskSettings(Settings):
     )
     ask: str | None = Field(
         None,
-        description="prompt template for language models: name of a built-in template, or your own text with {text}, "
+        description="prompt template for language models: name of a built-in template, or a custom text with {text}, "
         "and {choices} if the task has labels",
     )
     only: dict[str, tuple[str, ...]] | None = Field(

@@ -1,6 +1,6 @@
-"""Who trains, who validates, who tests: the file's own split, a stratified draw or a fold; no text on two sides.
+"""Train, validation and test rows: the file's own split, a stratified draw or a fold; no near duplicates across splits.
 
-Rows are numbers here, from 0 in the order of the file; reading and saving them is left to `prepare`.
+Rows are indices here, from 0 in the order of the file.
 """
 
 import warnings
@@ -24,15 +24,15 @@ _VALIDATION_SHARE = 0.1
 def stratified_draw(
     labels: NDArray[np.integer], rows: RowIndices, count: int, *seed: int
 ) -> tuple[RowIndices, RowIndices]:
-    """Draw exactly `count` of these rows, every label within one row of its share; both parts in file order.
+    """Draw exactly `count` rows so that every label is within one row of its share; both results are in file order.
 
-    Rows are shuffled inside their label and taken at even steps along the labels in turn.
+    Rows are shuffled within their label; then every n-th of the rows sorted by label is drawn.
 
     Args:
         labels: label of every row of the file, -1 for none (N,).
-        rows: those to draw from (n,).
-        count: how many, at most n.
-        seed: whole numbers; the same ones draw the same rows.
+        rows: rows to draw from (n,).
+        count: number of rows to draw, at most n.
+        seed: integers; the same ones draw the same rows.
 
     Returns:
         Rows drawn (count,) and rows left (n - count,).
@@ -45,19 +45,22 @@ def stratified_draw(
 
 
 def split_rows(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitSettings) -> SplitRows:
-    """Part all rows of a file.
+    """Split all rows of a file.
 
-    With the file's own split, rows that name none train; a missing validation is a tenth of train.
+    If the file has its own split, rows without one are for training, and a missing validation is a tenth of train.
 
     Args:
         labels: label of every row, -1 for none (N,).
         own: the file's split of every row as an index into `SPLITS`, -1 for none (N,).
-        settings: what the config says.
+        settings: how to split.
+
+    Raises:
+        Fault: if there are fewer rows of every label than folds.
     """
     if settings.folds is not None:
-        return _fold(labels, settings.folds, settings)
+        return _split_by_fold(labels, settings.folds, settings)
     if settings.own and (own >= 0).any():
-        return _own(labels, own, settings)
+        return _split_as_in_file(labels, own, settings)
     everything = np.arange(len(labels))
     train, *held_out = np.array(settings.ratios) / sum(settings.ratios)
     test, rest = stratified_draw(labels, everything, round(held_out[-1] * len(labels)), settings.seed, 0)
@@ -66,21 +69,21 @@ def split_rows(labels: NDArray[np.integer], own: NDArray[np.integer], settings: 
     return {"train": train_rows, "validation": validation, "test": test}
 
 
-def _fold(labels: NDArray[np.integer], folds: int, settings: SplitSettings) -> SplitRows:
-    from sklearn.model_selection import StratifiedKFold  # heavy, and few runs ask for folds
+def _split_by_fold(labels: NDArray[np.integer], folds: int, settings: SplitSettings) -> SplitRows:
+    from sklearn.model_selection import StratifiedKFold  # slow to import, and rarely needed
 
-    if np.bincount(labels + 1).max(initial=0) < folds:
-        most = int(np.bincount(labels + 1).max(initial=0))
-        raise Fault(f"{folds} rows or more of some label for {folds} folds", f"at most {most}", "take fewer folds")
+    largest = int(np.bincount(labels + 1).max(initial=0))
+    if largest < folds:
+        raise Fault(f"at least {folds} rows of some label for {folds} folds", f"at most {largest}", "lower split.folds")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds is spread as far as it goes
-        every = list(StratifiedKFold(folds, shuffle=True, random_state=settings.seed).split(labels, labels))
-    rest, test = every[settings.fold]
+        warnings.simplefilter("ignore", UserWarning)  # a label with fewer rows than folds is missing in some folds
+        all_folds = list(StratifiedKFold(folds, shuffle=True, random_state=settings.seed).split(labels, labels))
+    rest, test = all_folds[settings.fold]
     validation, train = stratified_draw(labels, rest, round(_VALIDATION_SHARE * len(rest)), settings.seed, 1)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _own(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitSettings) -> SplitRows:
+def _split_as_in_file(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitSettings) -> SplitRows:
     train, validation, test = (np.flatnonzero(own == code) for code in range(len(SPLITS)))
     train = np.union1d(train, np.flatnonzero(own < 0))
     if settings.validation_as_test and not len(test):
@@ -91,42 +94,43 @@ def _own(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitS
 
 
 def remove_cross_split_duplicates(
-    parts: SplitRows, texts: FetchTexts, threshold: float, seed: int
+    splits: SplitRows, texts: FetchTexts, threshold: float, seed: int
 ) -> tuple[SplitRows, dict[str, int]]:
-    """Take out of train what is near a held-out text, and out of validation what is near a test text.
+    """Remove train rows that are near a held-out text, and validation rows that are near a test text.
 
-    Test rows never move. Near texts inside one part stay.
+    Test rows are never removed, and near duplicates within a split stay.
 
     Args:
-        parts: rows by split.
-        texts: gives the texts of rows, in their order.
-        threshold: Jaccard similarity from which two texts are near.
+        splits: rows by split.
+        texts: returns the texts of rows, in their order.
+        threshold: Jaccard similarity from which two texts are near duplicates.
         seed: of the hash functions.
 
     Returns:
-        The parts that are left, and how many rows went, by pair of splits; a row near both counts under test.
+        The remaining rows, and the number of removed rows by pair of splits; a train row near both is counted under
+        test.
     """
     index = NearDuplicateIndex[tuple[Split, int]](threshold, seed)
-    index.add(_keyed("test", parts["test"], texts))
-    validation, from_validation = _apart("validation", parts["validation"], texts, index)
-    index.add(_keyed("validation", validation, texts))
-    train, from_train = _apart("train", parts["train"], texts, index)
-    gone = {f"train/{side}": from_train[side] for side in ("test", "validation")}
-    gone["validation/test"] = from_validation["test"]
-    return {"train": train, "validation": validation, "test": parts["test"]}, gone
+    index.add(_with_keys("test", splits["test"], texts))
+    validation, from_validation = _remove_near("validation", splits["validation"], texts, index)
+    index.add(_with_keys("validation", validation, texts))
+    train, from_train = _remove_near("train", splits["train"], texts, index)
+    removed = {f"train/{split}": from_train[split] for split in ("test", "validation")}
+    removed["validation/test"] = from_validation["test"]
+    return {"train": train, "validation": validation, "test": splits["test"]}, removed
 
 
-def _keyed(name: Split, rows: RowIndices, texts: FetchTexts) -> Iterator[tuple[tuple[Split, int], str]]:
+def _with_keys(name: Split, rows: RowIndices, texts: FetchTexts) -> Iterator[tuple[tuple[Split, int], str]]:
     return zip(((name, int(row)) for row in rows), texts(rows), strict=True)
 
 
-def _apart(
+def _remove_near(
     name: Split, rows: RowIndices, texts: FetchTexts, index: NearDuplicateIndex[tuple[Split, int]]
 ) -> tuple[RowIndices, Counter[str]]:
-    """The rows near none inside the index, and how many were near a row of which split."""
-    kept, gone = np.ones(len(rows), dtype=bool), Counter[str]()
-    for place, (_, others) in enumerate(index.query(_keyed(name, rows, texts))):
-        if others:
-            kept[place] = False
-            gone["test" if any(side == "test" for side, _ in others) else "validation"] += 1
-    return rows[kept], gone
+    """Rows that are near no text in the index, and the number of removed rows by the split they were near to."""
+    retained, removed = np.ones(len(rows), dtype=bool), Counter[str]()
+    for position, (_, matches) in enumerate(index.query(_with_keys(name, rows, texts))):
+        if matches:
+            retained[position] = False
+            removed["test" if any(split == "test" for split, _ in matches) else "validation"] += 1
+    return rows[retained], removed

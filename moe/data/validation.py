@@ -1,6 +1,6 @@
-"""Which records are rows: text, label, score, split and id are each held against the task, nothing is coerced.
+"""Validation of records: text, label, score, split and id are checked against the task's settings, nothing is coerced.
 
-Bad records come out as rejects in their place; how many of them are too many is left to `prepare`.
+Invalid records become rejects in the same order; `moe.data.ingest` decides how many of them are too many.
 """
 
 import hashlib
@@ -27,85 +27,103 @@ _SPLIT_NAMES: dict[str, Split] = {
 }
 
 
-class _Bad(Exception):
-    """A record that is no row: the kind of fault, and the value at fault."""
+class _InvalidRecord(Exception):
+    """A record that is not a valid row: the reason, and the invalid value."""
 
-    def __init__(self, reason: str, found: object = "") -> None:
+    def __init__(self, reason: str, value: object = "") -> None:
         super().__init__(reason)
-        self.reason, self.found = reason, found
+        self.reason, self.value = reason, value
 
 
 def validate_records(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Reject | Duplicate]:
-    """Each record that `task.only` lets pass, as a row, a reject or a duplicate, in order.
+    """Turn each record that passes `task.only` into a row, a reject or a duplicate, in order.
 
-    An id that comes again with the same text, label and score is a duplicate, with others a reject; the same content
-    in another split is a row, which the search for near duplicates then keeps from straddling.
+    A repeated id with the same text, label and score is a duplicate, with other content a reject. The same content in
+    another split is a row; the search for near duplicates later removes it from one of the splits.
     """
-    with closing(_Seen()) as seen:
+    with closing(_SeenIds()) as seen:
         for record in records:
             if not passes_filter(record, task):
                 continue
             try:
-                row = _row(record, task)
-                yield row if seen.first(row) else Duplicate(row.line, row.id)
-            except _Bad as bad:
-                yield _reject(record, bad)
+                row = _to_row(record, task)
+                yield row if seen.add(row) else Duplicate(row.line, row.id)
+            except _InvalidRecord as invalid:
+                yield _to_reject(record, invalid)
 
 
-def _reject(record: Record, bad: _Bad) -> Reject:
-    def shown(value: object) -> str:
+def _to_reject(record: Record, invalid: _InvalidRecord) -> Reject:
+    def excerpt(value: object) -> str:
         return str(value).encode("utf-8", "replace").decode()[:_EXCERPT]
 
     text = record.values.get("text")
     return Reject(
-        record.line, shown(record.values["id"]), bad.reason, shown(bad.found), shown("" if text is None else text)
+        line=record.line,
+        id=excerpt(record.values["id"]),
+        reason=invalid.reason,
+        found=excerpt(invalid.value),
+        text=excerpt("" if text is None else text),
     )
 
 
 def passes_filter(record: Record, task: TaskSettings) -> bool:
-    """Whether `only` lets a record pass; one that could not be read always passes, to be rejected."""
+    """Whether a record passes `task.only`; unreadable records pass, and are rejected later."""
     if record.error or not task.only:
         return True
     return all(str(record.values.get(column)) in allowed for column, allowed in task.only.items())
 
 
-def _row(record: Record, task: TaskSettings) -> Row:
+def _to_row(record: Record, task: TaskSettings) -> Row:
     values = record.values
     if task.ask is None or record.error:
-        _refuse(record.error or text_problem(values.get("text")))
-    score = _score(values.get("score"))
-    label = _label(values.get("label"), task)
+        _reject_if(record.error or text_problem(values.get("text")))
+    score = _parse_score(values.get("score"))
+    label = _parse_label(values.get("label"), task)
     if label is None and score is not None and task.cuts is not None:
         label = label_from_score(score, task.cuts)
-    lang = str(values["lang"]) if values.get("lang") else None
-    split = _split(values.get("split")) if task.split.own else None
+    row = Row(
+        id=str(values["id"]),
+        text="" if task.ask is not None else str(values["text"]),
+        label=label,
+        score=score,
+        lang=str(values["lang"]) if values.get("lang") else None,
+        split=_parse_split(values.get("split")) if task.split.own else None,
+        line=record.line,
+    )
     if task.ask is not None:
-        return _asking(record, task, label, Row(str(values["id"]), "", None, score, lang, split, record.line))
+        return _with_question(row, record, task)
     if task.labels and label is None and score is None:
-        raise _Bad("no label and no score")
-    return Row(str(values["id"]), str(values["text"]), label, score, lang, split, record.line)
+        raise _InvalidRecord("no label and no score")
+    return row
 
 
-def _refuse(fault: str | None) -> None:
-    if fault:
-        reason, _, found = fault.partition(": ")
-        raise _Bad(reason, found)
+def _reject_if(problem: str | None) -> None:
+    if problem:
+        reason, _, value = problem.partition(": ")
+        raise _InvalidRecord(reason, value)
 
 
-def _asking(record: Record, task: TaskSettings, label: int | None, row: Row) -> Row:
-    """The row with its question."""
+def _with_question(row: Row, record: Record, task: TaskSettings) -> Row:
+    """Return the row with the question that the task's template makes of the record."""
     try:
-        asked = find_template(str(task.ask)).to_question(record.values, task.labels, label)
-    except TemplateMismatch as bad:
-        raise _Bad(bad.reason, bad.found) from None
-    _refuse(text_problem(asked.text) or text_problem(asked.answer))
-    if label is None and asked.answer in task.labels:
-        label = task.labels.index(asked.answer)
-    row = replace(row, text=asked.text, label=label)
-    return replace(row, prompt=asked.prompt, answer=asked.answer, choices=asked.choices)
+        question = find_template(str(task.ask)).to_question(record.values, task.labels, row.label)
+    except TemplateMismatch as mismatch:
+        raise _InvalidRecord(mismatch.reason, mismatch.value) from None
+    _reject_if(text_problem(question.text) or text_problem(question.answer))
+    label = row.label
+    if label is None and question.answer in task.labels:
+        label = task.labels.index(question.answer)
+    return replace(
+        row,
+        text=question.text,
+        label=label,
+        prompt=question.prompt,
+        answer=question.answer,
+        choices=question.choices,
+    )
 
 
-def _score(value: object) -> float | None:
+def _parse_score(value: object) -> float | None:
     if value is None or value == "":
         return None
     try:
@@ -113,35 +131,35 @@ def _score(value: object) -> float | None:
             raise TypeError
         score = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise _Bad("score is no number", value) from None
+        raise _InvalidRecord("score is not a number", value) from None
     if math.isnan(score):
-        raise _Bad("score is NaN", value)
+        raise _InvalidRecord("score is NaN", value)
     if abs(score) > 1:
-        raise _Bad("score outside [-1, 1]", value)
+        raise _InvalidRecord("score outside [-1, 1]", value)
     return score
 
 
-def _label(value: object, task: TaskSettings) -> int | None:
+def _parse_label(value: object, task: TaskSettings) -> int | None:
     if value is None or value == "" or not task.labels:
         return None
-    # pandas writes whole-number labels beside missing ones as floats
+    # pandas writes integer labels as floats if some are missing
     name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     name = task.label_map.get(name, name)
     if name not in task.labels:
-        raise _Bad(UNKNOWN_LABEL, value)
+        raise _InvalidRecord(UNKNOWN_LABEL, value)
     return task.labels.index(name)
 
 
-def _split(value: object) -> Split | None:
+def _parse_split(value: object) -> Split | None:
     if value is None or value == "":
         return None
     if str(value) not in _SPLIT_NAMES:
-        raise _Bad("unknown split", value)
+        raise _InvalidRecord("unknown split", value)
     return _SPLIT_NAMES[str(value)]
 
 
-class _Seen:
-    """Which ids came with which content, in a private database that spills to disk, so that memory stays bounded."""
+class _SeenIds:
+    """Ids seen so far with a hash of their content, in a temporary database that spills to disk to bound memory."""
 
     def __init__(self) -> None:
         self._base = sqlite3.connect("", isolation_level=None)
@@ -149,16 +167,20 @@ class _Seen:
         self._base.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content BLOB, splits TEXT) WITHOUT ROWID")
         self._base.execute("BEGIN")
 
-    def first(self, row: Row) -> bool:
-        """Whether this row is new; `_Bad` when its id came with other content. Ids we gave ourselves are not held."""
+    def add(self, row: Row) -> bool:
+        """Add a row and return whether it is new; generated ids (`line-N`) are not stored.
+
+        Raises:
+            _InvalidRecord: if its id was seen with other content.
+        """
         if row.id == f"line-{row.line}":
             return True
-        content, split = _content(row), f"|{row.split}|"
+        content, split = _content_hash(row), f"|{row.split}|"
         if self._base.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (row.id, content, split)).rowcount:
             return True
         before, splits = self._base.execute("SELECT content, splits FROM seen WHERE id = ?", (row.id,)).fetchone()
         if before != content:
-            raise _Bad("repeated id with other content", row.id)
+            raise _InvalidRecord("repeated id with different content", row.id)
         if split in splits:
             return False
         self._base.execute("UPDATE seen SET splits = ? WHERE id = ?", (splits + split, row.id))
@@ -168,20 +190,19 @@ class _Seen:
         self._base.close()
 
 
-def _content(row: Row) -> bytes:
-    return hashlib.blake2b(
-        repr((row.text, row.label, row.score, row.prompt, row.answer)).encode(), digest_size=16
-    ).digest()
+def _content_hash(row: Row) -> bytes:
+    content = (row.text, row.label, row.score, row.prompt, row.answer)
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
 
 
 def label_from_score(score: float, cuts: Sequence[float]) -> int:
-    """The class of a score among K, counted from the most negative.
+    """Return the class of a score among K classes, counted from the most negative.
 
-    A score on a border belongs to the side nearer 0, as in the DAO paper's eq. 4: with its cuts 0.5 is class 3, 0.049
-    and -0.049 are class 2, -0.5 is class 1.
+    A score on a threshold belongs to the class nearer 0 (DAO paper, eq. 4): with the paper's thresholds 0.5 is class 3,
+    0.049 and -0.049 are class 2, and -0.5 is class 1.
 
     Args:
         score: polarity in [-1, 1].
-        cuts: ascending borders (K - 1,).
+        cuts: ascending thresholds (K − 1,).
     """
     return sum(score > cut if cut >= 0 else score >= cut for cut in cuts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import tiny_tokenizer
-from corpora import SPOKEN, asking, save_model, write_corpora
+from corpora import LABEL_WORDS, make_question_workspace, save_language_model, write_corpora
 from model_server import MODEL, ModelServer, Reply, completion, reordered, serving, text_in
 
 from experts.errors import Fault
@@ -30,9 +30,9 @@ def server() -> Iterator[ModelServer]:
 @pytest.fixture
 def work(tmp_path: Path) -> Workspace:
     """Two roles with a prompt template of their own."""
-    save_model(tmp_path / "model", "llama")
+    save_language_model(tmp_path / "model", "llama")
     write_corpora(tmp_path / "data")
-    plain = asking(tmp_path)
+    plain = make_question_workspace(tmp_path)
     raw = plain.run.model_dump(mode="json")
     raw["data"]["augment"] |= AUGMENT
     for domain in raw["domains"].values():
@@ -49,7 +49,7 @@ def written(work: Workspace) -> list[dict[str, Any]]:
 def intended_answer(body: dict[str, Any]) -> str:
     """The answer that the prompt for a new text names."""
     prompt = body["messages"][0]["content"]
-    return next(word for word in SPOKEN if f"answer to a question about it is: {word}" in prompt)
+    return next(word for word in LABEL_WORDS if f"answer to a question about it is: {word}" in prompt)
 
 
 def write_texts(answers: dict[str, str], wrong: int = 0) -> Any:
@@ -116,7 +116,7 @@ def test_new_questions_train_in_their_template_up_to_max_share_only(work: Worksp
         assert len(new) >= share * len(own) - 1 if share > 0.5 else len(new) == len(own) // 2
         for row in new:
             assert row["prompt"] == TEMPLATE.replace("{choices}", "fell, held or rose").replace("{text}", row["text"])
-            assert row["answer"] in SPOKEN
+            assert row["answer"] in LABEL_WORDS
         for split in ("validation", "test"):
             assert set(more.questions(split)["origin"]) == {"original"}
 
@@ -143,7 +143,7 @@ def test_preview_of_new_questions_shows_the_intended_answer(work: Workspace) -> 
 def test_local_model_completes_a_chat_and_refuses_unusable_folders(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="folder"):
         LocalModel(str(tmp_path / "none"), AugmentSettings())
-    folder = save_model(tmp_path / "model", "llama")
+    folder = save_language_model(tmp_path / "model", "llama")
     with pytest.raises(Fault, match="chat template"):
         LocalModel(str(folder), AugmentSettings())
     tokenizer = tiny_tokenizer()
