@@ -1,4 +1,4 @@
-"""Claims about comparing two models: the words follow the interval, and the table says what the report says."""
+"""Claims about comparing two models: the verdict follows the interval, and the table shows the report."""
 
 import io
 from pathlib import Path
@@ -10,14 +10,14 @@ from mixtures import written
 from rich.console import Console
 
 from experts.errors import Fault
-from moe.bootstrap import TaskPredictions, Interval
+from moe.bootstrap import Interval, TaskPredictions
 from moe.evaluation.compare import (
     A_BETTER,
-    NO_DIFFERENCE,
     B_BETTER,
+    NO_DIFFERENCE,
     ModelTasks,
-    _in_common,
-    _set_side_by_side,
+    _common_tasks,
+    _compare_pairs,
     compare,
     comparison_view,
     verdict,
@@ -27,7 +27,7 @@ from moe.model.backbone import load_backbone
 
 
 @pytest.mark.parametrize(
-    ("difference", "word"),
+    ("difference", "expected"),
     [
         (Interval(0.02, -0.01, 0.05), NO_DIFFERENCE),
         (Interval(0.02, 0.0, 0.05), NO_DIFFERENCE),
@@ -35,53 +35,60 @@ from moe.model.backbone import load_backbone
         (Interval(-0.02, -0.05, -0.01), B_BETTER),
     ],
 )
-def test_a_difference_whose_interval_holds_0_is_none(difference: Interval, word: str) -> None:
-    assert verdict(difference) == word
+def test_verdict_is_none_if_the_interval_contains_0(difference: Interval, expected: str) -> None:
+    assert verdict(difference) == expected
 
 
-def sides() -> tuple[TaskPredictions, TaskPredictions]:
-    """A model that is right on 90 of 100 rows, and one that is right on 60 of these."""
+def pair_of_models() -> tuple[TaskPredictions, TaskPredictions]:
+    """A model that is correct on 90 of 100 rows, and one that is correct on 60 of these."""
     true = np.arange(100) % 2
-    said = [np.where(np.arange(100) < right, true, 1 - true)[None] for right in (90, 60)]
-    return TaskPredictions(true, said[0], 2), TaskPredictions(true, said[1], 2)
+    predicted = [np.where(np.arange(100) < correct, true, 1 - true)[None] for correct in (90, 60)]
+    return TaskPredictions(true, predicted[0], 2), TaskPredictions(true, predicted[1], 2)
 
 
-def test_the_table_shows_points_interval_p_and_word() -> None:
-    one = _set_side_by_side([sides()])
-    assert one["accuracy"]["difference"] == pytest.approx(0.3)
-    assert one["mcnemar_p"] == pytest.approx(2 * 0.5**30)
-    report = {"a": "first", "b": "second", "tasks": {"news": one}, "mean": one, "not_compared": {"a": [], "b": []}}
+def test_table_shows_points_interval_p_value_and_verdict() -> None:
+    comparison = _compare_pairs([pair_of_models()])
+    assert comparison["accuracy"]["difference"] == pytest.approx(0.3)
+    assert comparison["mcnemar_p"] == pytest.approx(2 * 0.5**30)
+    report = {
+        "a": "first",
+        "b": "second",
+        "tasks": {"news": comparison},
+        "mean": comparison,
+        "not_compared": {"a": [], "b": []},
+    }
     console = Console(width=100, file=io.StringIO())
-    with console.capture() as told:
+    with console.capture() as output:
         console.print(comparison_view(report))
-    low, high = one["accuracy"]["interval"]
-    line = next(line for line in told.get().splitlines() if line.startswith("│ news"))
+    low, high = comparison["accuracy"]["interval"]
+    line = next(line for line in output.get().splitlines() if line.startswith("│ news"))
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
     assert cells == ["news", "accuracy", "0.900", "0.600", "+30.0", interval, "< 0.001", "A better"]
 
 
-def test_models_whose_labels_differ_are_not_compared(tmp_path: Path) -> None:
+def test_models_with_different_labels_are_not_compared(tmp_path: Path) -> None:
     first, second = ModelTasks({"news": ("down", "up")}, ("news",)), ModelTasks({"news": ("up", "down")}, ("news",))
     with pytest.raises(Fault, match="the same labels of news in both models; found down, up and up, down"):
-        _in_common((tmp_path, tmp_path), first, second)
+        _common_tasks((tmp_path, tmp_path), first, second)
     with pytest.raises(Fault, match="two models with a task in common"):
-        _in_common((tmp_path, tmp_path), first, ModelTasks({"forum": ("up", "down")}, ("forum",)))
+        _common_tasks((tmp_path, tmp_path), first, ModelTasks({"forum": ("up", "down")}, ("forum",)))
 
 
-def test_mixtures_of_other_domains_are_compared_on_those_of_both(make_work: Make, tmp_path: Path) -> None:
-    whole = make_work()
-    folder = written(tmp_path / "whole", load_backbone(whole.run.backbone), whole)
-    remove(folder, "forum", UpdateTarget(tmp_path / "less"))
-    found = compare(whole, (folder, tmp_path / "less"))
-    assert list(found["tasks"]) == ["news"]
-    assert found["mean"]["rows"] == 18
-    assert found["not_compared"] == {"a": ["forum"], "b": []}
-    assert compare(whole, (tmp_path / "less", folder))["not_compared"] == {"a": [], "b": ["forum"]}
+def test_mixtures_of_different_domains_are_compared_on_common_ones(make_work: Make, tmp_path: Path) -> None:
+    work = make_work()
+    both_domains = written(tmp_path / "both", load_backbone(work.run.backbone), work)
+    news_only = tmp_path / "news"
+    remove(both_domains, "forum", UpdateTarget(news_only))
+    report = compare(work, (both_domains, news_only))
+    assert list(report["tasks"]) == ["news"]
+    assert report["mean"]["rows"] == 18
+    assert report["not_compared"] == {"a": ["forum"], "b": []}
+    assert compare(work, (news_only, both_domains))["not_compared"] == {"a": [], "b": ["forum"]}
     rows = [row | {"domain": name} for name in ("news", "forum") for row in made_up_rows(name, 30)]
-    both = compare(whole, (folder, tmp_path / "less"), data=write_csv(tmp_path / "both.csv", rows))
-    assert both["mean"]["rows"] == 30
+    on_file = compare(work, (both_domains, news_only), data=write_csv(tmp_path / "both.csv", rows))
+    assert on_file["mean"]["rows"] == 30
     console = Console(width=100, file=io.StringIO())
-    with console.capture() as told:
-        console.print(comparison_view(found))
-    assert "not compared: forum, known to A alone" in told.get()
+    with console.capture() as output:
+        console.print(comparison_view(report))
+    assert "not compared, because only A has them: forum" in output.get()

@@ -1,4 +1,4 @@
-"""Claims about the figures, against numbers worked out by hand."""
+"""Claims about the metrics, compared with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.bootstrap import confidence_bin
-from moe.evaluation.metrics import classification, calibration_metrics, regression
+from moe.evaluation.metrics import calibration_metrics, classification, regression
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -20,7 +20,7 @@ def test_weighted_recall_equals_accuracy(rows: list[tuple[str, str]]) -> None:
     assert report["weighted_recall"] == pytest.approx(report["accuracy"])
 
 
-def test_figures_by_hand() -> None:
+def test_classification_metrics_by_hand() -> None:
     report = classification(["a", "a", "b", "b"], ["a", "b", "b", "b"], ("a", "b"))
     assert report["accuracy"] == 0.75
     assert report["per_class"]["a"] == pytest.approx({"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2})
@@ -28,19 +28,19 @@ def test_figures_by_hand() -> None:
     assert report["confusion"]["rows"] == [[1, 1, 0], [0, 2, 0]]
 
 
-def test_an_answer_from_another_label_set_is_wrong_and_counted_apart() -> None:
+def test_label_of_another_task_is_wrong_and_counted_in_the_last_column() -> None:
     report = classification(["a", "b"], ["a", "hawkish"], ("a", "b"))
     assert report["accuracy"] == 0.5
     assert report["confusion"]["rows"] == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_scores_by_hand() -> None:
+def test_regression_metrics_by_hand() -> None:
     report = regression(np.array([0.0, 1.0]), np.array([0.5, 1.0]))
     assert report == pytest.approx({"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5})
     assert "r2" not in regression(np.array([0.0]), np.array([0.5]))
 
 
-def test_honesty_by_hand() -> None:
+def test_calibration_metrics_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
     report = calibration_metrics(probabilities, np.array([0, 1, 1, 1]))
     gaps = [abs(2 * 0.9 - 1), abs(0.6 - 1), abs(0.7 - 1)]  # bins (.867, .933], (.533, .6], (.667, .733]
@@ -49,15 +49,15 @@ def test_honesty_by_hand() -> None:
     assert report["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
 
 
-def test_honest_probabilities_have_no_calibration_error_and_sure_wrong_ones_the_most() -> None:
+def test_calibration_error_is_0_if_calibrated_and_largest_if_confident_and_wrong() -> None:
     random = np.random.default_rng(0)
     first = random.random(40_000)
     probabilities = np.stack([first, 1 - first], axis=1)
-    honest = calibration_metrics(probabilities, (random.random(40_000) > first).astype(int))
-    assert max(honest["ece"], honest["ece_adaptive"]) < 0.01
+    calibrated = calibration_metrics(probabilities, (random.random(40_000) > first).astype(int))
+    assert max(calibrated["ece"], calibrated["ece_adaptive"]) < 0.01
     worst = calibration_metrics(np.array([[1.0, 0.0]] * 4), np.ones(4, dtype=int))
     assert (worst["ece"], worst["ece_adaptive"], worst["brier"]) == (1.0, 1.0, 2.0)
 
 
-def test_a_bin_holds_its_upper_edge_and_all_confidences_have_one() -> None:
+def test_confidence_bin_includes_its_upper_edge() -> None:
     assert confidence_bin(np.array([0.0, 1e-9, 1 / 15, 0.0667, 1.0])).tolist() == [0, 0, 0, 1, 14]

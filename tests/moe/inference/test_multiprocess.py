@@ -1,4 +1,4 @@
-"""Claims about several processes: the same answers in the same order, faults told, cores used once."""
+"""Claims about several processes: same predictions in the same order, faults are passed on, each core is used once."""
 
 import multiprocessing
 from collections import deque
@@ -13,7 +13,7 @@ from conftest import Make
 from mixtures import written
 
 from experts.errors import Fault
-from moe.inference import multiprocess as workers
+from moe.inference import multiprocess
 from moe.inference.loading import ModelLoader
 from moe.inference.multiprocess import CHUNKS_PER_WORKER, predict_in_processes, threads_per_worker
 from moe.inference.stream import predict_rows
@@ -21,45 +21,43 @@ from moe.model.backbone import load_backbone
 
 
 @pytest.fixture
-def opening(make_work: Make, tmp_path: Path) -> ModelLoader:
+def loader(make_work: Make, tmp_path: Path) -> ModelLoader:
     work = make_work()
     return ModelLoader(written(tmp_path / "model", load_backbone(work.run.backbone), work), batch_tokens=8)
 
 
 @pytest.mark.slow
-def test_two_processes_answer_as_one_does_in_order_and_read_a_bounded_way_ahead(
-    opening: ModelLoader, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_predict_as_one_in_order_and_read_a_bounded_way_ahead(
+    loader: ModelLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
     rows: list[dict[str, Any]] = [{"id": i, "text": "bags fell again " * (i % 3 + 1)} for i in range(60)]
     rows[7] = {"id": 7, "text": None, "error": "missing text"}
-    taken = 0
+    read = 0
 
     def stream() -> Iterator[dict[str, Any]]:
-        nonlocal taken
+        nonlocal read
         for row in rows:
-            taken += 1
+            read += 1
             yield row
 
-    answers = predict_in_processes(stream(), opening, None, None, workers=2)
-    first = next(answers)
-    assert taken <= CHUNKS_PER_WORKER * 2 * opening.chunk_size
-    for found, wanted in zip([first, *answers], predict_rows(rows, opening.load()), strict=True):
-        assert found.keys() == wanted.keys()
-        assert (found["id"], found.get("label")) == (wanted["id"], wanted.get("label"))
-        assert found.get("probabilities") == pytest.approx(wanted.get("probabilities"), abs=1e-5)
+    predicted = predict_in_processes(stream(), loader, None, None, workers=2)
+    first = next(predicted)
+    assert read <= CHUNKS_PER_WORKER * 2 * loader.chunk_size
+    for row, expected in zip([first, *predicted], predict_rows(rows, loader.load()), strict=True):
+        assert row.keys() == expected.keys()
+        assert (row["id"], row.get("label")) == (expected["id"], expected.get("label"))
+        assert row.get("probabilities") == pytest.approx(expected.get("probabilities"), abs=1e-5)
 
 
-def test_what_a_process_finds_wrong_is_told_as_if_it_were_here(
-    opening: ModelLoader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+def test_fault_of_a_worker_is_raised_in_the_caller(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
     with pytest.raises(Fault, match=r"one of the domains news, forum; found 'newz'\. Did you mean news\?"):
-        list(predict_in_processes([{"text": "bank"}], opening, "newz", None, workers=2))
+        list(predict_in_processes([{"text": "bank"}], loader, "newz", None, workers=2))
 
 
-def test_the_cores_are_shared_out_and_never_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 8)
+def test_cores_are_divided_among_workers_and_never_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess, "available_cores", lambda: 8)
     assert threads_per_worker(1, None) is None
     assert threads_per_worker(3, None) == 2
     assert threads_per_worker(4, 1) == 1
@@ -68,18 +66,18 @@ def test_the_cores_are_shared_out_and_never_used_twice(monkeypatch: pytest.Monke
             threads_per_worker(count, threads)
 
 
-def test_several_processes_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_workers_on_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(Fault, match="--workers 1 on a GPU"):
         threads_per_worker(2, None)
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_work_with_a_sentence(opening: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 2)
-    answers = predict_in_processes(repeat({"text": "bank"}), opening, None, None, workers=2)
-    assert next(answers)["label"]
+def test_killed_worker_ends_the_prediction_with_a_fault(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
+    predicted = predict_in_processes(repeat({"text": "bank"}), loader, None, None, workers=2)
+    assert next(predicted)["label"]
     for process in multiprocessing.active_children():
         process.kill()
     with pytest.raises(Fault, match="one that was killed"):
-        deque(answers, maxlen=0)
+        deque(predicted, maxlen=0)

@@ -1,4 +1,4 @@
-"""Claims about experts asked one by one: each as when it is pinned, in the rows' order, written for the report."""
+"""Claims about predictions per expert: equal to pinned ones, in the order of the rows, and written for the report."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from mixtures import mixture
 from training_logs import write_run
 
 from moe.errors import Fault
-from moe.evaluation.evaluate import evaluate, write_per_expert, write_evaluation
-from moe.inference.per_expert import predict_per_expert, per_expert_columns
+from moe.evaluation.evaluate import evaluate, write_evaluation, write_per_expert
+from moe.inference.per_expert import per_expert_columns, predict_per_expert
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
@@ -30,37 +30,38 @@ def predictor(work: Workspace) -> Predictor:
     return Predictor(mixture(load_backbone(work.run.backbone), work), "{text}", 16)
 
 
-def test_each_says_what_it_says_when_pinned_in_the_rows_order(predictor: Predictor) -> None:
-    predictor.batch_tokens = 4  # several windows
-    said = list(per_expert_columns(predictor, TEXTS, ["news"] * len(TEXTS)))
+def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: Predictor) -> None:
+    predictor.batch_tokens = 4  # several chunks
+    columns = list(per_expert_columns(predictor, TEXTS, ["news"] * len(TEXTS)))
     pinned = {
         name: predict_texts(TEXTS, predictor, name, "news" if name == "news" else None) for name in ("news", "forum")
     }
-    for name, answers in pinned.items():
-        assert [one["alone"][name] for one in said] == [one.label for one in answers]
-        assert [one["probability"][name] for one in said] == pytest.approx(
-            [one.confidence for one in answers], abs=1e-5
+    for name, predictions in pinned.items():
+        assert [row["alone"][name] for row in columns] == [prediction.label for prediction in predictions]
+        assert [row["probability"][name] for row in columns] == pytest.approx(
+            [prediction.confidence for prediction in predictions], abs=1e-5
         )
 
 
-def test_a_lone_expert_has_nobody_beside_it(predictor: Predictor, tmp_path: Path) -> None:
+def test_single_expert_has_no_per_expert_predictions(predictor: Predictor, tmp_path: Path) -> None:
     with predictor.model.single_expert("news"):
         assert predict_per_expert(predictor, TEXTS[:1], ["news"]) == {}
         with pytest.raises(Fault, match="several experts"):
             write_per_expert(tmp_path, predictor, [])
 
 
-def test_what_is_written_is_what_the_report_reads_and_an_older_one_goes(
+def test_report_reads_per_expert_predictions_and_a_new_evaluation_deletes_them(
     work: Workspace, predictor: Predictor, tmp_path: Path
 ) -> None:
     run = write_run(tmp_path / "other")
     folder = run / "evaluation" / "moe-joint"
-    report, judged = evaluate(predictor.model, work.rows("test"), "{text}", 16)
-    write_evaluation(folder, report, judged)
-    write_per_expert(folder, predictor, judged)
-    found = read_findings(read_run(run))
-    assert len(found.expert_predictions) == len(found.rows) == len(judged)
-    assert set(found.expert_predictions[0].experts) == {"news", "forum"}
-    assert sum(one.correct for one in found.rows) == sum(one.row.correct for one in found.expert_predictions)
-    write_evaluation(folder, report, judged)
+    report, rows = evaluate(predictor.model, work.rows("test"), "{text}", 16)
+    write_evaluation(folder, report, rows)
+    write_per_expert(folder, predictor, rows)
+    findings = read_findings(read_run(run))
+    assert len(findings.expert_predictions) == len(findings.rows) == len(rows)
+    assert set(findings.expert_predictions[0].experts) == {"news", "forum"}
+    correct = sum(row.correct for row in findings.rows)
+    assert correct == sum(prediction.row.correct for prediction in findings.expert_predictions)
+    write_evaluation(folder, report, rows)
     assert read_findings(read_run(run)).expert_predictions == []

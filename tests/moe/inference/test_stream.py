@@ -1,4 +1,4 @@
-"""Claims about answers: in order, whatever the batch; pinned, hard and windowed as asked."""
+"""Claims about predictions: in order, independent of the batch; pinned, hard and windowed as requested."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,38 +24,38 @@ def predictor(make_work: Make) -> Predictor:
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost", "rates"] * 7
 
 
-def test_answers_keep_their_place_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
+def test_predictions_are_in_order_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
-    whole = list(predict_rows(rows, predictor))
+    batched = list(predict_rows(rows, predictor))
     predictor.batch_tokens = 1
     single = list(predict_rows(rows, predictor))
-    assert [row["id"] for row in whole] == list(range(len(TEXTS)))
-    for a, b in zip(whole, single, strict=True):
+    assert [row["id"] for row in batched] == list(range(len(TEXTS)))
+    for a, b in zip(batched, single, strict=True):
         assert a["label"] == b["label"]
         assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
 
 
-def test_a_stream_is_read_a_window_at_a_time(predictor: Predictor) -> None:
-    predictor.batch_tokens, taken = 8, 0
+def test_stream_is_read_one_chunk_at_a_time(predictor: Predictor) -> None:
+    predictor.batch_tokens, read = 8, 0
 
     def stream() -> Iterator[dict[str, str]]:
-        nonlocal taken
+        nonlocal read
         for text in TEXTS:
-            taken += 1
+            read += 1
             yield {"text": text}
 
     next(predict_rows(stream(), predictor))
-    assert taken == predictor.chunk_size == 4
+    assert read == predictor.chunk_size == 4
 
 
-def test_a_bad_row_keeps_its_place_and_the_others_go_on(predictor: Predictor) -> None:
+def test_row_with_an_error_is_returned_in_order_and_the_others_are_predicted(predictor: Predictor) -> None:
     rows = [{"text": "bank"}, {"text": None, "error": "missing text"}, {"text": "rates"}]
     out = list(predict_rows(rows, predictor))
     assert [row.get("error") for row in out] == [None, "missing text", None]
     assert "label" not in out[1]
 
 
-def test_probabilities_and_shares_sum_to_one_and_fields_are_there(predictor: Predictor) -> None:
+def test_row_has_all_fields_and_its_probabilities_and_weights_sum_to_1(predictor: Predictor) -> None:
     (row,) = predict_rows([{"text": "bank"}], predictor)
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert sum(row["experts"].values()) == pytest.approx(1, abs=1e-5)
@@ -64,7 +64,7 @@ def test_probabilities_and_shares_sum_to_one_and_fields_are_there(predictor: Pre
     assert row["confidence"] == max(row["probabilities"].values())
 
 
-def test_a_pinned_domain_answers_with_its_own_expert(predictor: Predictor) -> None:
+def test_pinned_domain_uses_its_own_expert(predictor: Predictor) -> None:
     free = predict_texts(["bank"], predictor)[0].probabilities
     news, forum = (predict_texts(["bank"], predictor, domain)[0].probabilities for domain in ("news", "forum"))
     assert not np.allclose(news, forum)
@@ -72,21 +72,21 @@ def test_a_pinned_domain_answers_with_its_own_expert(predictor: Predictor) -> No
 
 
 def test_hard_routing_equals_pinning_the_most_probable_expert(predictor: Predictor) -> None:
-    best = ("news", "forum")[int(predict_texts(["bank"], predictor)[0].shares.argmax())]
+    best = ("news", "forum")[int(predict_texts(["bank"], predictor)[0].routing_weights.argmax())]
     pinned = predict_texts(["bank"], predictor, best)[0].probabilities
     predictor.hard = True
     np.testing.assert_allclose(predict_texts(["bank"], predictor)[0].probabilities, pinned, atol=1e-6)
 
 
-def test_long_texts_are_marked_or_averaged_over_windows(predictor: Predictor) -> None:
+def test_long_texts_are_marked_as_truncated_or_averaged_over_windows(predictor: Predictor) -> None:
     text = "profit rose and the bank fell " * 6
-    cut = predict_texts([text, "bank"], predictor)
-    assert [one.truncated for one in cut] == [True, False]
+    truncated = predict_texts([text, "bank"], predictor)
+    assert [prediction.truncated for prediction in truncated] == [True, False]
     predictor.windows = True
     windowed = predict_texts([text, "bank"], predictor)
     assert not windowed[0].truncated
-    assert not np.allclose(windowed[0].probabilities, cut[0].probabilities)
-    np.testing.assert_allclose(windowed[1].probabilities, cut[1].probabilities, atol=1e-6)
+    assert not np.allclose(windowed[0].probabilities, truncated[0].probabilities)
+    np.testing.assert_allclose(windowed[1].probabilities, truncated[1].probabilities, atol=1e-6)
 
 
 def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
@@ -95,13 +95,17 @@ def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
     assert polarity_of(("dovish", "neutral", "hawkish"), np.ones(3) / 3) is None
 
 
-def test_unpinned_answers_use_the_label_set_of_the_most_probable_domain(predictor: Predictor) -> None:
-    space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+def test_unpinned_predictions_use_the_labels_of_the_most_probable_domain(predictor: Predictor) -> None:
+    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
     predictor.model.labels = space
-    logits = {"a-b-c": np.zeros((2, 3))}
-    scores = Scores(logits, None, np.array([[0.9, 0.1], [0.1, 0.9]]), np.zeros(2, dtype=bool))
-    answers = predictor.to_predictions(scores, predictor.routed_tasks(scores))
-    assert [answer.labels for answer in answers] == [("a", "b", "c"), ("a", "c")]
+    scores = Scores(
+        logits={"a-b-c": np.zeros((2, 3))},
+        polarity=None,
+        routing_weights=np.array([[0.9, 0.1], [0.1, 0.9]]),
+        truncated=np.zeros(2, dtype=bool),
+    )
+    predictions = predictor.to_predictions(scores, predictor.routed_tasks(scores))
+    assert [prediction.labels for prediction in predictions] == [("a", "b", "c"), ("a", "c")]
 
 
 def test_decoders_pad_on_the_right_and_are_frozen(tmp_path: Path) -> None:
@@ -111,19 +115,19 @@ def test_decoders_pad_on_the_right_and_are_frozen(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in backbone.model.parameters())
 
 
-def test_texts_may_each_have_their_own_domain_and_task(predictor: Predictor) -> None:
-    pins = ["news", None, "forum"]
-    together = predict_each(TEXTS[:3], predictor, pins, [None, None, "news"])
-    for text, pin, task, one in zip(TEXTS[:3], pins, [None, None, "news"], together, strict=True):
-        (alone,) = predict_texts([text], predictor, pin, task)
-        assert (one.task, one.label) == (alone.task, alone.label)
-        assert one.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+def test_each_text_may_have_its_own_domain_and_task(predictor: Predictor) -> None:
+    pins, tasks = ["news", None, "forum"], [None, None, "news"]
+    together = predict_each(TEXTS[:3], predictor, pins, tasks)
+    for text, pin, task, prediction in zip(TEXTS[:3], pins, tasks, together, strict=True):
+        (single,) = predict_texts([text], predictor, pin, task)
+        assert (prediction.task, prediction.label) == (single.task, single.label)
+        assert prediction.probabilities == pytest.approx(single.probabilities, abs=1e-5)
 
 
-def test_one_loaded_model_is_asked_both_ways_in_turn(predictor: Predictor) -> None:
-    other = Predictor(predictor.model, "{text}", 16, "hard")
-    for asked, expected in ((predictor.with_options("hard"), other), (predictor.with_options("soft"), predictor)):
-        for one, same in zip(predict_texts(TEXTS, asked), predict_texts(TEXTS, expected), strict=True):
-            assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
-    with pytest.raises(Fault, match="a calibrated model, to abstain"):
+def test_one_loaded_model_serves_both_routings_in_turn(predictor: Predictor) -> None:
+    hard = Predictor(predictor.model, "{text}", 16, "hard")
+    for shared, expected in ((predictor.with_options("hard"), hard), (predictor.with_options("soft"), predictor)):
+        for a, b in zip(predict_texts(TEXTS, shared), predict_texts(TEXTS, expected), strict=True):
+            assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+    with pytest.raises(Fault, match="a calibrated model to abstain with"):
         predictor.with_options("soft", 0.9)

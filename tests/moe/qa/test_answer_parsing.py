@@ -1,11 +1,8 @@
-"""Claims about `moe.qa.answer_parsing`.
-
-An answer is taken for what it says, and for nothing where it says none or several.
-"""
+"""Claims about parsing answers: what an answer states, and nothing if it states none or several."""
 
 import pytest
 
-from moe.qa.answer_parsing import parse_choice, parse_entities, parse_number, normalize_text
+from moe.qa.answer_parsing import normalize_text, parse_choice, parse_entities, parse_number
 
 TONES = ("negative", "neutral", "positive")
 
@@ -22,11 +19,11 @@ TONES = ("negative", "neutral", "positive")
         ("non-negatively put", None),
     ],
 )
-def test_a_choice_is_named_once_or_not_at_all(answer: str, choice: str | None) -> None:
+def test_choice_is_parsed_if_exactly_one_is_named(answer: str, choice: str | None) -> None:
     assert parse_choice(answer, TONES) == choice
 
 
-def test_a_choice_inside_a_longer_one_is_not_named() -> None:
+def test_choice_inside_a_longer_one_does_not_count() -> None:
     assert parse_choice("It is a strong buy, I think", ("buy", "strong buy")) == "strong buy"
     assert parse_choice("out of claim", ("in claim", "out of claim")) == "out of claim"
     assert parse_choice("这是利好消息", ("利好", "利空")) is None, "words without spaces are not searched"
@@ -34,7 +31,7 @@ def test_a_choice_inside_a_longer_one_is_not_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "number"),
     [
         ("127.4", (127.4, False)),
         ("about $1,496.5 million", (1496.5, False)),
@@ -46,16 +43,16 @@ def test_a_choice_inside_a_longer_one_is_not_named() -> None:
         ("none", None),
     ],
 )
-def test_the_first_figure_is_read_with_its_sign_and_percent(answer: str, found: tuple[float, bool] | None) -> None:
-    assert parse_number(answer) == found
+def test_first_number_is_parsed_with_its_sign_and_percent(answer: str, number: tuple[float, bool] | None) -> None:
+    assert parse_number(answer) == number
 
 
-def test_names_are_read_line_by_line() -> None:
+def test_entities_are_parsed_line_by_line() -> None:
     assert parse_entities("Ann Lee, PER\nAcme, Inc., ORG") == {("ann lee", "PER"), ("acme inc", "ORG")}
     assert parse_entities("none") == set()
     assert parse_entities("There are some.") is None
     assert parse_entities("") is None
 
 
-def test_words_are_compared_without_articles_case_and_punctuation() -> None:
+def test_normalized_text_has_no_articles_case_and_punctuation() -> None:
     assert normalize_text("The  fixed-price type!") == normalize_text("fixedprice type")

@@ -1,4 +1,4 @@
-"""Claims about `moe.qa.scoring`: what is missing is counted apart and never taken for a class."""
+"""Claims about scoring answers: a missing answer is counted separately and never as a class."""
 
 import pytest
 
@@ -8,12 +8,20 @@ from moe.qa.scoring import EvalQuestion, score_answer, score_report
 TONES = ("negative", "neutral", "positive")
 
 
-def asked(answer: str, kind: AnswerType = "choice", choices: tuple[str, ...] = TONES) -> EvalQuestion:
-    return EvalQuestion("1", "task", "news", "?", answer, choices if kind == "choice" else (), kind)
+def question(answer: str, kind: AnswerType = "choice", choices: tuple[str, ...] = TONES) -> EvalQuestion:
+    return EvalQuestion(
+        id="1",
+        task="task",
+        domain="news",
+        prompt="?",
+        answer=answer,
+        choices=choices if kind == "choice" else (),
+        kind=kind,
+    )
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "right"),
+    ("reference", "output", "correct"),
     [
         ("0.56197", "56.2%", True),
         ("0.56197", "0.5620", True),
@@ -26,36 +34,36 @@ def asked(answer: str, kind: AnswerType = "choice", choices: tuple[str, ...] = T
         ("cost-plus, fixed", "fixed", False),
     ],
 )
-def test_figures_count_by_value_within_a_hundredth_and_words_word_for_word(answer: str, said: str, right: bool) -> None:
-    assert score_answer(asked(answer, "number"), said).right is right
+def test_numbers_are_compared_within_one_percent_and_words_exactly(reference: str, output: str, correct: bool) -> None:
+    assert score_answer(question(reference, "number"), output).correct is correct
 
 
-def test_an_answer_that_names_no_choice_is_missing_and_wrong_but_no_class() -> None:
-    said = ["positive", "dunno", "neutral", "negative or positive"]
+def test_answer_that_names_no_choice_is_missing_and_wrong_but_no_class() -> None:
+    outputs = ["positive", "dunno", "neutral", "negative or positive"]
     true = ["positive", "positive", "negative", "negative"]
-    found = score_report([score_answer(asked(answer), one) for answer, one in zip(true, said, strict=True)])
-    assert found["missing"] == 0.5
-    assert found["accuracy"] == 0.25
-    assert found["confusion"]["rows"] == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], "the last column is no label's"
-    assert found["per_class"]["positive"]["recall"] == 0.5
+    report = score_report([score_answer(question(label), output) for label, output in zip(true, outputs, strict=True)])
+    assert report["missing"] == 0.5
+    assert report["accuracy"] == 0.25
+    assert report["confusion"]["rows"] == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], "the last column is no label's"
+    assert report["per_class"]["positive"]["recall"] == 0.5
 
 
-def test_a_perfect_exam_has_perfect_figures() -> None:
-    found = score_report([score_answer(asked(tone), f"It is {tone}.") for tone in TONES])
-    assert (found["accuracy"], found["macro_f1"], found["mcc"], found["missing"]) == (1.0, 1.0, 1.0, 0.0)
-    assert found["accuracy_interval"] == [1.0, 1.0]
+def test_correct_answers_have_perfect_metrics() -> None:
+    report = score_report([score_answer(question(tone), f"It is {tone}.") for tone in TONES])
+    assert (report["accuracy"], report["macro_f1"], report["mcc"], report["missing"]) == (1.0, 1.0, 1.0, 0.0)
+    assert report["accuracy_interval"] == [1.0, 1.0]
 
 
-def test_names_are_counted_one_by_one() -> None:
+def test_entity_metrics_count_single_entities() -> None:
     rows = [("Ann, PER\nAcme, ORG", "Ann, PER\nBerlin, LOC"), ("none", "none"), ("Bob, PER", "well")]
-    found = score_report([score_answer(asked(true, "entities"), said) for true, said in rows])
-    assert found["entity_precision"] == pytest.approx(1 / 2)
-    assert found["entity_recall"] == pytest.approx(1 / 3)
-    assert found["entity_f1"] == pytest.approx(0.4)
-    assert found["accuracy"] == pytest.approx(1 / 3)
-    assert found["missing"] == pytest.approx(1 / 3)
+    report = score_report([score_answer(question(reference, "entities"), output) for reference, output in rows])
+    assert report["entity_precision"] == pytest.approx(1 / 2)
+    assert report["entity_recall"] == pytest.approx(1 / 3)
+    assert report["entity_f1"] == pytest.approx(0.4)
+    assert report["accuracy"] == pytest.approx(1 / 3)
+    assert report["missing"] == pytest.approx(1 / 3)
 
 
-def test_a_figure_without_a_figure_is_missing() -> None:
-    one = score_answer(asked("12", "number"), "no idea")
-    assert (one.taken, one.right) == (None, False)
+def test_answer_without_a_number_is_missing() -> None:
+    answer = score_answer(question("12", "number"), "no idea")
+    assert (answer.parsed, answer.correct) == (None, False)
