@@ -1,4 +1,4 @@
-"""The command line from a clone: `python cli.py …` does what the installed `moe …` does."""
+"""Entry point for a clone: `python cli.py …` is the same as the installed command `moe …`."""
 
 from moe.commands.main import main
 

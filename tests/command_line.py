@@ -1,4 +1,4 @@
-"""A command line for tests: types `moe …` in a folder of its own, within this process."""
+"""Command line for tests: runs `moe …` within the test process, in a folder of its own."""
 
 import sys
 from pathlib import Path
@@ -13,13 +13,13 @@ Result = tuple[int, str, str]
 
 
 class CommandLine:
-    """Types commands in a folder of its own."""
+    """Runs commands in a folder."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.patch, self.capsys = folder, monkeypatch, capsys
 
     def __call__(self, *words: str) -> Result:
-        """Type `moe words…` and give exit code, output, errors."""
+        """Run `moe words…` and return exit code, standard output and standard error."""
         self.capsys.readouterr()
         with self.patch.context() as patch:
             patch.chdir(self.folder)
@@ -27,24 +27,24 @@ class CommandLine:
             try:
                 main.main()
                 code = 0
-            except SystemExit as leaving:
-                code = int(leaving.code or 0)
+            except SystemExit as exit_:
+                code = int(exit_.code or 0)
         out, err = self.capsys.readouterr()
         return code, out, err
 
     def refused(self, *words: str) -> str:
-        """Type a command that must be refused; give its one sentence."""
+        """Run a command that must fail with a fault; return the fault's line."""
         code, out, err = self(*words)
-        told = [line for line in err.splitlines() if line.startswith("moe: ")]
+        faults = [line for line in err.splitlines() if line.startswith("moe: ")]
         assert code == 2, (code, out, err)
         assert "Traceback" not in err
-        assert len(told) == 1, err
-        return told[0]
+        assert len(faults) == 1, err
+        return faults[0]
 
 
 @pytest.fixture(scope="module")
-def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a config, where the tests type."""
+def workdir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working folder with data and a config."""
     folder = tmp_path_factory.mktemp("commands")
     for domain in NOUNS:
         write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
@@ -53,6 +53,6 @@ def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def moe(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Types commands in `place`."""
-    return CommandLine(place, monkeypatch, capsys)
+def moe(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Command line in `workdir`."""
+    return CommandLine(workdir, monkeypatch, capsys)

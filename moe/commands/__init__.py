@@ -1,5 +1,5 @@
-"""The commands of `moe`, one file a topic; `main` builds the app and turns faults into one line.
+"""The commands of `moe`, one file per topic; `main` assembles the app and prints faults as one line.
 
-Every command only parses its options: the work lies in the other rooms, imported inside the functions so that `--help`
-stays fast.
+The commands only parse options. The work is done in the other packages, which are imported inside the functions so that
+`--help` stays fast.
 """

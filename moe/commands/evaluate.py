@@ -1,7 +1,4 @@
-"""Commands that measure: evaluate, compare, calibrate, report, sweep, ablate.
-
-Imports of ours stand inside the commands, so that help answers at once; figures and pictures are made elsewhere.
-"""
+"""Evaluation commands: evaluate, compare, calibrate, report, sweep, ablate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +8,18 @@ import typer
 from moe.commands.options import (
     ConfigOption,
     DataOption,
-    JsonOption,
     DomainOption,
-    OptionalModelArgument,
+    JsonOption,
     ModelArgument,
+    OptionalModelArgument,
     OutOption,
+    RenamedOptions,
     RoutingOption,
     SetOption,
     examples,
-    resolve_model,
-    print_view,
     open_workspace,
+    print_view,
+    resolve_model,
 )
 
 app = typer.Typer()
@@ -29,6 +27,7 @@ app = typer.Typer()
 
 @app.command(
     "evaluate",
+    cls=RenamedOptions,
     epilog=examples(
         "moe evaluate",
         "moe evaluate runs/demo/moe-init --pin",
@@ -40,45 +39,71 @@ def evaluate_(
     data: DataOption = None,
     domain: DomainOption = None,
     routing: RoutingOption = "soft",
-    pin: Annotated[bool, typer.Option("--pin", help="Give each text to the experts of its true domain.")] = False,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Ask each expert alone too, for the report → alone.csv.")
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Route each text to the experts of its true domain (oracle routing).")
+    ] = False,
+    per_expert: Annotated[
+        bool,
+        typer.Option("--per-expert", help="Also evaluate each expert on its own, for the report (alone.csv)."),
     ] = False,
     tasks: Annotated[
-        str | None, typer.Option("--tasks", help="A language model's questions: these tasks, comma between; else all.")
+        str | None, typer.Option("--tasks", help="Language models: tasks to evaluate, comma-separated; default: all.")
     ] = None,
-    by: Annotated[
-        str, typer.Option("--by", help="A language model's choices: by their likelihood, or by generation.")
+    choice_method: Annotated[
+        str,
+        typer.Option("--choice-method", help="Language models: answer choices by likelihood or by generation."),
     ] = "likelihood",
-    most: Annotated[int | None, typer.Option("--most", min=1, help="At most so many questions of a task.")] = None,
-    bare: Annotated[bool, typer.Option("--bare", help="Ask the language model alone, without experts.")] = False,
+    max_questions: Annotated[
+        int | None,
+        typer.Option("--max-questions", min=1, help="Language models: maximal number of questions per task."),
+    ] = None,
+    no_experts: Annotated[
+        bool, typer.Option("--no-experts", help="Language models: evaluate the backbone without experts.")
+    ] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure a model: per class, per domain, routing → `evaluation/MODEL/`, with right and wrong rows."""
+    """Evaluate a model: metrics per class and domain, routing; writes `evaluation/MODEL/` with every prediction."""
     from moe.errors import Fault
     from moe.evaluation.evaluate import evaluate_folder
     from moe.report.terminal import evaluation_view
-    from moe.runs.best import default_model, best_model
+    from moe.runs.best import best_model, default_model
 
     work = open_workspace(config, out, sets)
     if work.run.language is not None:
         if domain is not None:
-            raise Fault("--tasks for a language model's questions", "--domain", "name tasks, or leave it out for all")
-        if alone:
-            raise Fault("a run of labels for --alone", "a run over a language model", "leave it out")
+            raise Fault("--tasks for a language model's questions", "--domain", "use --tasks, or neither for all tasks")
+        if per_expert:
+            raise Fault("a classification run for --per-expert", "a language-model run", "remove --per-expert")
         from moe.qa.evaluate import EvalSettings, evaluate_qa_folder, qa_view
 
-        sitting = EvalSettings(by, routing == "hard", pin)  # type: ignore[arg-type]
+        settings = EvalSettings(
+            method=choice_method,  # type: ignore[arg-type]  # `evaluate_qa_folder` refuses other words
+            hard=routing == "hard",
+            pin=pin,
+        )
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-        found = evaluate_qa_folder(work, model or default_model(work.out), names, data, sitting, most, bare)
-        print_view(found, qa_view, json_)
+        report = evaluate_qa_folder(
+            work, model or default_model(work.out), names, data, settings, max_questions, no_experts
+        )
+        print_view(report, qa_view, json_)
         return
-    if tasks or most or bare:
-        raise Fault("a run over a language model for --tasks, --most, --bare", "a run of labels", "leave them out")
-    report = evaluate_folder(work, model or best_model(work.out), sets or (), data, domain, routing, pin, alone)
+    if tasks or max_questions or no_experts:
+        raise Fault(
+            "a language-model run for --tasks, --max-questions, --no-experts", "a classification run", "remove them"
+        )
+    report = evaluate_folder(
+        work,
+        model or best_model(work.out),
+        sets or (),
+        data=data,
+        domain=domain,
+        routing=routing,
+        pin=pin,
+        alone=per_expert,
+    )
     print_view(report, evaluation_view, json_)
 
 
@@ -98,7 +123,7 @@ def compare(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Two models on the same rows: both figures, their difference with its interval, and whether it is one."""
+    """Compare two models on the same rows: metrics, difference with 95 % interval, and whether it is significant."""
     from moe.evaluation.compare import compare as compare_models
     from moe.evaluation.compare import comparison_view
 
@@ -115,7 +140,7 @@ def calibrate_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Fit a model's temperatures and thresholds on validation rows → `calibration.json` in its folder."""
+    """Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`."""
     from moe.evaluation.calibrate import calibrate, calibration_view
     from moe.runs.best import best_model
 
@@ -132,16 +157,14 @@ def calibrate_(
     ),
 )
 def report_(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another run, whose curves are laid beside.")
+        Path | None, typer.Option("--against", help="Second run, whose training curves are overlaid.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A folder to write to; RUN/report by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default: RUN/report.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show what a run did and came to, from its data to its mistakes → `RUN/report/index.html`, and a model card."""
+    """Write a run's HTML report and model card: data, metrics, routing, calibration, errors, training curves."""
     from moe.report.html import write_report
     from moe.report.terminal import training_view
 
@@ -157,18 +180,19 @@ def report_(
     ),
 )
 def sweep_(
-    file: Annotated[Path, typer.Argument(help="A sweep file, or a run's config with --over.")],
+    file: Annotated[Path, typer.Argument(help="Sweep file, or a run config with --over.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The sweep's folder; runs/sweeps/NAME by default.", show_default=False),
+        typer.Option("--out", "-o", help="Sweep folder; default: runs/sweeps/NAME.", show_default=False),
     ] = None,
     sets: SetOption = None,
     over: Annotated[
-        list[str] | None, typer.Option("--over", help="Sweep this setting too, e.g. lora.r=8,16,32.")
+        list[str] | None,
+        typer.Option("--over", help="Sweep a setting over values, e.g. lora.r=8,16,32 (repeatable)."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train and measure one run over many settings and seeds; goes on where it was stopped."""
+    """Train and evaluate one run over many settings and seeds; called again, it resumes."""
     from moe.sweep.run import run_sweep
     from moe.sweep.summary import sweep_view
 
@@ -180,18 +204,18 @@ def ablate_(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="A mixture's or a run's folder; the run of --config by default.", show_default=False, callback=resolve_model
+            help="Mixture or run folder; default: the run of --config.", show_default=False, callback=resolve_model
         ),
     ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the rows that need it too.")] = False,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Only this row; may be given several times.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the rows and do none.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Include the variants that need training.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this variant (repeatable).")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the variants and exit.")] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure what each part of a mixture is worth → `ablation/`; goes on where it was stopped."""
+    """Measure what each part of a mixture contributes; writes `ablation/`; called again, it resumes."""
     from moe.ablation.run import ablate, list_variants
     from moe.ablation.view import ablation_view, variant_records, variants_view
 

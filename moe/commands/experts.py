@@ -1,8 +1,4 @@
-"""Commands to live with a mixture: who is in it, an expert that joins, leaves or is replaced; drift.
-
-Imports of ours stand inside the commands, so that help answers at once; the work lies in `moe.membership.update` and
-`moe.drift.drift`.
-"""
+"""Commands for a trained mixture: list, add, remove and swap experts; data drift."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,27 +12,30 @@ from moe.commands.options import (
     OutOption,
     ResumeOption,
     SetOption,
+    TextColumnOption,
     examples,
-    resolve_model,
-    print_view,
     open_workspace,
+    print_view,
+    resolve_model,
 )
 
 if TYPE_CHECKING:
     from moe.config.run import RunSettings
 
 app = typer.Typer()
-expert_app = typer.Typer(help="Change who is in a trained mixture.", no_args_is_help=True)
+expert_app = typer.Typer(help="List, add, remove or swap the experts of a trained mixture.", no_args_is_help=True)
 app.add_typer(expert_app, name="expert")
 
 MixtureArgument = Annotated[
-    Path, typer.Argument(help="A mixture's or a run's folder; it is not changed.", show_default=False, callback=resolve_model)
+    Path, typer.Argument(help="Mixture or run folder; it is not modified.", show_default=False, callback=resolve_model)
 ]
-NameArgument = Annotated[str, typer.Argument(help="The expert, as `moe expert list` calls it.", show_default=False)]
-ExpertArgument = Annotated[Path, typer.Argument(help="The expert's folder.", show_default=False)]
-ChangedOption = Annotated[Path, typer.Option("--out", "-o", help="The new mixture's folder.", show_default=False)]
-AgainOption = Annotated[bool, typer.Option("--overwrite", help="Write over a folder that is there.")]
-AdaptOption = Annotated[bool, typer.Option("--adapt", help="Adapt router and heads to the rows of --config.")]
+ExpertNameArgument = Annotated[
+    str, typer.Argument(help="Name of the expert, see `moe expert list`.", show_default=False)
+]
+ExpertFolderArgument = Annotated[Path, typer.Argument(help="Folder of the new expert.", show_default=False)]
+NewMixtureOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the new mixture.", show_default=False)]
+OverwriteFolderOption = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")]
+AdaptOption = Annotated[bool, typer.Option("--adapt", help="Also train router and heads on the rows of --config.")]
 
 
 @expert_app.command("list", epilog=examples("moe expert list runs/demo/router-warmup"))
@@ -44,8 +43,8 @@ def list_(
     model: MixtureArgument,
     json_: JsonOption = False,
 ) -> None:
-    """Show a mixture's experts: domain, role, rank, how they were trained, hash, tasks and labels."""
-    from moe.membership.listing import list_experts, experts_table
+    """List the experts of a mixture: domain, role, rank, training, hash, tasks and labels."""
+    from moe.membership.listing import experts_table, list_experts
 
     print_view(list_experts(model), experts_table, json_)
 
@@ -58,20 +57,22 @@ def list_(
 )
 def add_(
     model: MixtureArgument,
-    expert: ExpertArgument,
-    out: ChangedOption,
+    expert: ExpertFolderArgument,
+    out: NewMixtureOption,
     config: ConfigOption = None,
     sets: SetOption = None,
-    overwrite: AgainOption = False,
+    overwrite: OverwriteFolderOption = False,
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Have a new expert join: all experts frozen, router and heads adapted on its rows and a sample of the others'."""
+    """Add an expert to a trained mixture; trains the router and heads on its rows and a sample of the others' rows."""
     from moe.config.run import load_run
-    from moe.membership.listing import changed_view
+    from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, add
 
-    print_view(add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), changed_view, json_)
+    print_view(
+        add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), change_summary, json_
+    )
 
 
 @expert_app.command(
@@ -79,21 +80,21 @@ def add_(
 )
 def remove_(
     model: MixtureArgument,
-    name: NameArgument,
-    out: ChangedOption,
+    name: ExpertNameArgument,
+    out: NewMixtureOption,
     adapt: AdaptOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
-    overwrite: AgainOption = False,
+    overwrite: OverwriteFolderOption = False,
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Take an expert out; the gates of the others share its part, and no weight is trained unless asked."""
-    from moe.membership.listing import changed_view
+    """Remove an expert; renormalises the other routing weights, trains nothing without `--adapt`."""
+    from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, remove
 
-    run = _run_to_adapt_to(adapt, config, sets)
-    print_view(remove(model, name, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
+    run = _adaptation_run(adapt, config, sets)
+    print_view(remove(model, name, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
 @expert_app.command(
@@ -101,30 +102,32 @@ def remove_(
 )
 def swap_(
     model: MixtureArgument,
-    name: NameArgument,
-    expert: ExpertArgument,
-    out: ChangedOption,
+    name: ExpertNameArgument,
+    expert: ExpertFolderArgument,
+    out: NewMixtureOption,
     adapt: AdaptOption = False,
     config: ConfigOption = None,
     sets: SetOption = None,
-    overwrite: AgainOption = False,
+    overwrite: OverwriteFolderOption = False,
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Put a newer expert of the same domain in another's place; the router stays; nothing is trained unless asked."""
-    from moe.membership.listing import changed_view
+    """Replace an expert by another one of the same domain; retains the router, trains nothing without `--adapt`."""
+    from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, swap
 
-    run = _run_to_adapt_to(adapt, config, sets)
-    print_view(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), changed_view, json_)
+    run = _adaptation_run(adapt, config, sets)
+    print_view(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
-def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
+def _adaptation_run(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
     from moe.config.run import load_run
     from moe.errors import Fault
 
     if not adapt and (config is not None or sets):
-        raise Fault("--adapt, which alone reads --config and --set", "none", "add --adapt, or leave them out")
+        raise Fault(
+            "--adapt together with --config or --set", "no --adapt", "add --adapt, or remove --config and --set"
+        )
     return load_run(config, sets or ()) if adapt else None
 
 
@@ -132,39 +135,43 @@ def _run_to_adapt_to(adapt: bool, config: Path | None, sets: list[str] | None) -
 def drift_(
     model: ModelArgument,
     file: Annotated[
-        Path | None, typer.Argument(help="csv, jsonl, parquet, txt or a datasets folder.", show_default=False)
+        Path | None,
+        typer.Argument(help="Data file (csv, jsonl, parquet, txt) or `datasets` folder.", show_default=False),
     ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="First fit the model's reference to the run's training and validation rows.")
+        bool,
+        typer.Option("--fit", help="First fit the model's drift reference on the run's training and validation rows."),
     ] = False,
     domain: Annotated[
-        str | None, typer.Option("--domain", "-d", help="Compare with this domain's validation rows alone.")
+        str | None, typer.Option("--domain", "-d", help="Compare with the validation rows of this domain only.")
     ] = None,
-    text_column: Annotated[str, typer.Option("--text-column", help="The file's text column.")] = "text",
+    text_column: TextColumnOption = "text",
     date_column: Annotated[
-        str | None, typer.Option("--date-column", help="Its column of dates; `date` by default, where there is one.")
+        str | None, typer.Option("--date-column", help="Date column of the file; default: `date`, if there is one.")
     ] = None,
     date_format: Annotated[
-        str | None, typer.Option("--date-format", help="How dates are written, e.g. %d.%m.%Y; ISO 8601 by default.")
+        str | None, typer.Option("--date-format", help="Format of the dates, e.g. %d.%m.%Y; default: ISO 8601.")
     ] = None,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tell whether a file is unlike the training data, by month too: experts' shares, confidence, distance."""
+    """Test whether a file has drifted from the training data, in total and by month: routing, confidence, distance."""
     from moe.drift.drift import drift, drift_view
     from moe.drift.fit import fit_reference, reference_view
     from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
 
     if file is None and not fit:
-        raise Fault("a file to look at, or --fit", "neither", f"name a file, or say moe drift {model} --fit")
+        raise Fault("a file to test, or --fit", "neither", f"give a file, or run moe drift {model} --fit")
     work = open_workspace(config, out, sets)
-    fitted = fit_reference(work, model, sets or (), quiet=False) if fit else {}
+    reference = fit_reference(work, model, sets or (), quiet=False) if fit else {}
     if file is None:
-        print_view(fitted, reference_view, json_)
+        print_view(reference, reference_view, json_)
         return
-    asked = DriftRequest(file, text_column, date_column, date_format, domain)
+    request = DriftRequest(
+        file, text_column=text_column, date_column=date_column, date_format=date_format, domain=domain
+    )
     target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
-    print_view(drift(model, asked, target, sets or (), quiet=False), drift_view, json_)
+    print_view(drift(model, request, target, sets or (), quiet=False), drift_view, json_)

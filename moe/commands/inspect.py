@@ -1,7 +1,4 @@
-"""Commands to look before and after: check, plan, verify, sample.
-
-Imports of ours stand inside the commands, so that help answers at once; no weight is trained here.
-"""
+"""Commands that inspect without training: check, plan, verify; and the synthetic sample data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +10,9 @@ from moe.commands.options import (
     OutOption,
     SetOption,
     examples,
-    print_view,
-    print_text,
     open_workspace,
+    print_text,
+    print_view,
 )
 
 app = typer.Typer()
@@ -23,60 +20,60 @@ app = typer.Typer()
 
 @app.command(epilog=examples("moe check configs/demo.yaml --set lora.r=8"))
 def check(
-    config: Annotated[Path, typer.Argument(help="The config or the sweep file to check.")],
+    config: Annotated[Path, typer.Argument(help="Run config or sweep file.")],
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tell every fault of a config, or of a sweep file, at once; no weight is loaded."""
+    """Check a run config or a sweep file and report all its errors at once; loads no weights."""
     from moe.config.preflight import check_config
     from moe.config.run import ConfigFault
     from moe.sweep.grid import check_sweep, is_sweep
 
     try:
-        told = (check_sweep if is_sweep(config) else check_config)(config, sets or ())
+        summary = (check_sweep if is_sweep(config) else check_config)(config, sets or ())
     except ConfigFault as fault:
         if not json_:
             raise
         print_text({"config": str(config), "faults": fault.faults}, "", json_)
         raise typer.Exit(2) from None
-    print_text({"config": str(config), "faults": []}, told, json_)
+    print_text({"config": str(config), "faults": []}, summary, json_)
 
 
 @app.command("plan", epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"))
 def plan_(
-    config: Annotated[Path | None, typer.Argument(help="The config; configs/demo.yaml by default.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="Run config; default: configs/demo.yaml.")] = None,
     out: OutOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Foretell a run's weights, memory and time from a few steps of each stage; trains nothing that is kept."""
-    from moe.training.cost_estimate import estimate_cost, cost_view
+    """Estimate a run's parameters, memory and time from a few steps of each stage; keeps no trained weights."""
+    from moe.training.cost_estimate import cost_view, estimate_cost
 
     print_view(estimate_cost(open_workspace(config, out, sets)), cost_view, json_)
 
 
 @app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))
 def verify_(
-    folder: Annotated[Path, typer.Argument(help="An expert, a mixture, or a run folder with several.")],
+    folder: Annotated[Path, typer.Argument(help="Expert, mixture or run folder.")],
     json_: JsonOption = False,
 ) -> None:
-    """Hold files against their hashes, tensors against the card; exit code 2 where one does not hold."""
+    """Verify files against their hashes and tensors against the card; exits with 2 on any mismatch."""
     from moe.integrity import verify
     from moe.report.terminal import verify_view
 
-    found = verify(folder)
-    print_view(found, verify_view, json_)
-    raise typer.Exit(2 if found["faults"] else 0)
+    report = verify(folder)
+    print_view(report, verify_view, json_)
+    raise typer.Exit(2 if report["faults"] else 0)
 
 
 @app.command(epilog=examples("moe sample --out sample --rows 600 --seed 42"))
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
-    rows: Annotated[int, typer.Option("--rows", help="Texts a domain.")] = 2400,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other texts.")] = 13,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")],
+    rows: Annotated[int, typer.Option("--rows", help="Texts per domain.")] = 2400,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the texts.")] = 13,
     json_: JsonOption = False,
 ) -> None:
-    """Write the made-up sample: for seeing the pipeline run, never for quoting accuracy."""
+    """Write the synthetic sample data, made to try the pipeline and not to report accuracy."""
     from moe.synthetic import DOMAINS, write_sample
 
     files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS)))

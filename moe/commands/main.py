@@ -1,7 +1,6 @@
-"""The front desk: what people type, told to `moe`, and faults told back in one line.
+"""The `moe` app: assembles the commands, sets up the process, and prints faults as one line.
 
-Only this module catches faults. The commands stand in `moe/commands/`; everything heavy is imported inside them, so
-that `--help` answers at once.
+This is the only module that catches faults.
 """
 
 import os
@@ -13,13 +12,7 @@ from typing import Annotated
 
 import typer
 
-from moe.commands import data, train
-from moe.commands import evaluate as measure
-from moe.commands import experts as living
-from moe.commands import export as keep
-from moe.commands import infer as ask
-from moe.commands import inspect as look
-from moe.commands import serve as serving
+from moe.commands import data, evaluate, experts, export, infer, inspect, serve, train
 from moe.commands.options import is_secondary_process
 
 app = typer.Typer(
@@ -29,18 +22,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for room in (train, ask, serving, measure, living, look, keep, data):
-    app.add_typer(room.app)
+for topic in (train, infer, serve, evaluate, experts, inspect, export, data):
+    app.add_typer(topic.app)
 
 DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
 """Commands that torchrun or accelerate may start in several processes."""
 
 MAIN_PROCESS_GRACE = 10.0
-"""Seconds that another process leaves the first to tell a fault of both: its end is what the launcher ends all for."""
+"""Seconds that other processes wait before they print a fault: a fault that all ranks share is printed by rank 0, and
+its exit makes the launcher stop the others."""
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"finmoe {version('finmoe')}")
@@ -51,31 +45,34 @@ def _version(asked: bool) -> None:
 def _root(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing beside the result: no bar, no note; errors stay.")
+        bool, typer.Option("--quiet", "-q", help="Print results and errors only, no progress and no status lines.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the libraries below log, too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show log messages of the underlying libraries.")
+    ] = False,
 ) -> None:
     """FinMoE: a mixture of domain experts for financial text."""
     if quiet or verbose:
         from moe.console import set_verbosity
 
-        set_verbosity(quiet, verbose)
-    several = os.environ.get("WORLD_SIZE", "1")
-    if several != "1" and ctx.invoked_subcommand not in DISTRIBUTED_COMMANDS:
+        set_verbosity(quiet=quiet, verbose=verbose)
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1" and ctx.invoked_subcommand not in DISTRIBUTED_COMMANDS:
         from moe.errors import Fault
 
-        remedy = f"start it without torchrun or accelerate; {', '.join(DISTRIBUTED_COMMANDS)} run in several"
-        raise Fault(f"one process for moe {ctx.invoked_subcommand}", several, remedy)
+        remedy = f"start it without torchrun or accelerate; these run distributed: {', '.join(DISTRIBUTED_COMMANDS)}"
+        raise Fault(f"one process for moe {ctx.invoked_subcommand}", world_size, remedy)
 
 
 def main() -> None:
-    """Run a command; a fault is one line and exit code 2, Ctrl-C is 130, SIGTERM 143."""
+    """Run a command; exit with 2 after a fault (printed as one line), 130 after Ctrl-C, 143 after SIGTERM."""
     if is_secondary_process():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 — as long as the process lives
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # threads that spin for long crawl where cores are shared
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (stays open until the process ends)
+    # OpenMP threads that spin for long are very slow where cores are shared
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
     except Exception as error:
@@ -83,13 +80,13 @@ def main() -> None:
 
         if isinstance(error, Fault):
             if is_secondary_process():
-                time.sleep(MAIN_PROCESS_GRACE)  # who is still there after it has a fault of its own
+                time.sleep(MAIN_PROCESS_GRACE)
             typer.echo(f"moe: {error}", err=True)
             sys.exit(2)
         if isinstance(error, Interrupted):
-            again = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
-            flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these always go on
+            command = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
+            flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these two always resume
             if not is_secondary_process():
-                typer.echo(f"moe: stopped; the last checkpoint is whole. Go on with: {again}{flag}", err=True)
+                typer.echo(f"moe: stopped; the last checkpoint is complete. Resume with: {command}{flag}", err=True)
             sys.exit(128 + error.number)
         raise

@@ -1,73 +1,129 @@
-"""What several commands share: their options, the run that these name, and how content is shown.
-
-What a command does with them is its own.
-"""
+"""Options that several commands share, renamed options, and the output of results."""
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from moe.runs.workspace import Workspace
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="A YAML file; configs/demo.yaml by default.", show_default=False)
+    Path | None,
+    typer.Option("--config", "-c", help="Run config (YAML); default: configs/demo.yaml.", show_default=False),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="The run folder; runs/NAME of the config by default.", show_default=False),
+    typer.Option("--out", "-o", help="Run folder; default: runs/NAME, after the config file.", show_default=False),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Lay one setting over the config, e.g. stages.joint.lr=1e-4.")
+    list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Do finished steps again.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint; keep finished steps.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Plain JSON instead of tables.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Run finished steps again and overwrite them.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Resume from the last checkpoint and skip finished steps.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-def resolve_model(named: Path | None) -> Path | None:
-    """A run's folder stands for its best mixture, wherever a model is asked for."""
+def resolve_model(folder: Path | None) -> Path | None:
+    """Option callback: replace a run folder by the folder of its best mixture."""
     from moe.runs.best import resolve_model_folder
 
-    return None if named is None else resolve_model_folder(named)
+    return None if folder is None else resolve_model_folder(folder)
 
 
 OptionalModelArgument = Annotated[
     Path | None,
     typer.Argument(
-        help="A mixture's, an expert's or a run's folder; the run of --config by default.",
-        show_default=False,
-        callback=resolve_model,
+        help="Mixture, expert or run folder; default: the run of --config.", show_default=False, callback=resolve_model
     ),
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False, callback=resolve_model)
+    Path, typer.Argument(help="Mixture, expert or run folder.", show_default=False, callback=resolve_model)
 ]
-DataOption = Annotated[Path | None, typer.Option("--data", help="A labelled file instead of the run's test rows.")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Labelled file to use instead of the run's test rows.")]
 DomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
 ]
-SpreadsheetOption = Annotated[
-    bool, typer.Option("--spreadsheet", help="In a .csv, put a ' before texts that a spreadsheet would run.")
+DataTypeOption = Annotated[
+    str | None,
+    typer.Option("--data-type", help="Route to the experts of this domain only; default: the router decides."),
 ]
-RoutingOption = Annotated[str, typer.Option("--routing", help="soft blends experts, hard asks the most probable one.")]
+TextColumnOption = Annotated[str, typer.Option("--text-column", help="Text column of the file.")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="Task to predict, if there are several.")]
+BatchTokensOption = Annotated[
+    int | None, typer.Option("--batch-tokens", min=1, help="Tokens per forward pass; default: chosen for the device.")
+]
+RoutingOption = Annotated[
+    str,
+    typer.Option(
+        "--routing", help="soft mixes the experts by routing weight; hard uses only the most probable expert."
+    ),
+]
+SpreadsheetOption = Annotated[
+    bool,
+    typer.Option("--spreadsheet", help="Escape texts in CSV output that a spreadsheet would run as formulas."),
+]
+
+
+RENAMED_OPTIONS = {
+    "evaluate": {
+        "--alone": "--per-expert",
+        "--bare": "--no-experts",
+        "--by": "--choice-method",
+        "--most": "--max-questions",
+    },
+    "explain": {"--least": "--min-count", "--most": "--max-texts"},
+}
+"""By command: old and new spelling of its renamed options. The old ones are removed in the next release."""
+
+RENAMED_COMMANDS = {"augment": "data augment"}
+"""Old and new names of commands. The old ones are removed in the next release."""
+
+
+class RenamedOptions(TyperCommand):
+    """Command that still accepts the old spelling of its renamed options, with a deprecation note."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments after replacing old spellings."""
+        return super().parse_args(ctx, self._replace_old_spellings(args))
+
+    def _replace_old_spellings(self, args: Sequence[str]) -> list[str]:
+        renamed = RENAMED_OPTIONS.get(self.name or "", {})
+        end = args.index("--") if "--" in args else len(args)
+        current = list(args)
+        for i, (old, equals, value) in enumerate(arg.partition("=") for arg in args[:end]):
+            if new := renamed.get(old):
+                current[i] = f"{new}{equals}{value}"
+                typer.echo(f"{old} is deprecated and will be removed in the next release; use {new}", err=True)
+        return current
+
+
+class RenamedCommand(TyperCommand):
+    """Command under its old name, with a deprecation note."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.deprecated = f"Use 'moe {RENAMED_COMMANDS[self.name or '']}' instead."
 
 
 def examples(*lines: str) -> str:
-    """What a command's help ends with: one to three lines as they are typed."""
+    """Format one to three example calls, which end the help text of a command."""
     return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
 
 
 def is_secondary_process() -> bool:
-    """Whether this is one of several processes, and not the one that speaks."""
+    """Whether this is a process of rank > 0, which prints nothing."""
     return os.environ.get("RANK", "0") != "0"
 
 
 def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
-    """The run that `--config`, `--out` and `--set` name."""
+    """Return the workspace of the run that `--config`, `--out` and `--set` describe."""
     from moe.config.run import find_config, load_run
     from moe.runs.workspace import Workspace
 
@@ -75,20 +131,20 @@ def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None
     return Workspace(run, out or Path("runs") / find_config(config).stem)
 
 
-def print_text(content: Any, told: str, plain: bool) -> None:
-    """What a step says of itself in a line, in a pipe too; as JSON where that is asked."""
+def print_text(content: Any, text: str, as_json: bool) -> None:
+    """Print a result as text, or its content as one line of JSON."""
     import json
 
-    typer.echo(json.dumps(content, ensure_ascii=False) if plain else told)
+    typer.echo(json.dumps(content, ensure_ascii=False) if as_json else text)
 
 
-def print_view(content: Any, view: Any, plain: bool) -> None:
-    """Content as a view on a terminal, as JSON where that is asked or nobody looks."""
+def print_view(content: Any, view: Any, as_json: bool) -> None:
+    """Print content: formatted by `view` on a terminal, as one line of JSON in a pipe or if `as_json`."""
     import json
 
     from rich.console import Console
 
-    if plain or not sys.stdout.isatty():
+    if as_json or not sys.stdout.isatty():
         typer.echo(json.dumps(content, ensure_ascii=False))
     else:
         Console().print(view(content))

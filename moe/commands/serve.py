@@ -1,7 +1,4 @@
-"""The command that answers over HTTP.
-
-Imports of ours stand inside it, so that help answers at once; the work lies in `moe.serve`.
-"""
+"""The serve command: a model over HTTP."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,34 +17,28 @@ app = typer.Typer()
     ),
 )
 def serve_(
-    model: Annotated[
-        Path | None, typer.Argument(help="A mixture's, an expert's or a run's folder.", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A YAML file with the service's settings.")
-    ] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen at; 127.0.0.1 by default.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port to listen at; 8000 by default.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="Mixture, expert or run folder.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Service settings (YAML).")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Cores that the model computes with; by default all.")
+        int | None, typer.Option("--threads", min=1, help="CPU cores for the model; default: all.")
     ] = None,
     sets: SetOption = None,
-    new_key: Annotated[
-        bool, typer.Option("--new-key", help="Print a fresh key and its hash, and serve nothing.")
-    ] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Print a new API key and its hash, and exit.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Answer over HTTP, many clients at a time."""
+    """Serve a model over HTTP: JSON API and web page."""
     from moe.errors import Fault
     from moe.extras import check_extra
-    from moe.serve.auth import generate_key as fresh
+    from moe.serve.auth import generate_key
     from moe.serve.settings import check_keys_required, read_settings
 
     if new_key:
-        print_view(fresh(), _key_view, json_)
+        print_view(generate_key(), _key_view, json_)
         return
     if model is None:
-        raise Fault("a model's folder", "none", "name one: moe serve runs/demo")
+        raise Fault("a model folder", "none", "give one, e.g. moe serve runs/demo")
     settings = read_settings(config, host=host, port=port)
     check_keys_required(settings)
     check_extra("serve")
@@ -55,12 +46,12 @@ def serve_(
     from moe.serve.model_loader import ModelLocation
     from moe.serve.server import serve
 
-    place = ModelLocation(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
-    serve(settings, place, threads)
+    location = ModelLocation(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
+    serve(settings, location, threads)
 
 
-def _key_view(found: Any) -> str:
+def _key_view(key: Any) -> str:
     return (
-        f"key     {found['key']}\nsha256  {found['sha256']}\n\n"
-        "The key is for who asks, and shown this once. The hash goes into the settings: keys: {NAME: SHA256}."
+        f"key     {key['key']}\nsha256  {key['sha256']}\n\n"
+        "Give the key to the client; it is shown only once. Put the hash into the settings: keys: {NAME: SHA256}."
     )

@@ -1,8 +1,4 @@
-"""Commands that train: experts, roles, the merge, the router, questions, all in a row.
-
-Imports of ours stand inside the commands, so that help answers at once; what they do lies in `moe.training.steps`,
-`moe.training.pretrain`, `moe.training.instruct` and `moe.training.pipeline`.
-"""
+"""Training commands: experts, roles, merge, router, instruction tuning, and all steps in a row."""
 
 import sys
 from pathlib import Path
@@ -18,10 +14,10 @@ from moe.commands.options import (
     ResumeOption,
     SetOption,
     examples,
-    print_view,
     is_secondary_process,
-    print_text,
     open_workspace,
+    print_text,
+    print_view,
 )
 
 app = typer.Typer()
@@ -35,11 +31,13 @@ app = typer.Typer()
     ),
 )
 def train_expert(
-    domain: Annotated[
-        str | None, typer.Option("--domain", "-d", help="The domain to train.", show_default=False)
-    ] = None,
-    all_domains: Annotated[bool, typer.Option("--all", help="Every domain, after the shared expert if any.")] = False,
-    shared: Annotated[bool, typer.Option("--shared", help="The shared expert, on all domains pooled.")] = False,
+    domain: Annotated[str | None, typer.Option("--domain", "-d", help="Domain to train.", show_default=False)] = None,
+    all_domains: Annotated[
+        bool, typer.Option("--all", help="Train every domain, after the shared expert if there is one.")
+    ] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Train the shared expert on the pooled rows of all domains.")
+    ] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -47,12 +45,12 @@ def train_expert(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Train one LoRA expert (or `--all`) on its domain → `experts/NAME/`, in PEFT's format."""
+    """Train the LoRA expert of one domain (or `--all`); writes `experts/NAME/` in PEFT's format."""
     from moe.errors import Fault
 
     if sum((domain is not None, all_domains, shared)) != 1:
-        raise Fault("one of --domain NAME, --all, --shared", "none or several", "name one, e.g. --domain news")
-    from moe.training.steps import training_summary, train_domain, train_shared
+        raise Fault("one of --domain NAME, --all, --shared", "none or several", "use one, e.g. --domain news")
+    from moe.training.steps import train_domain, train_shared, training_summary
 
     work = open_workspace(config, out, sets)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
@@ -70,9 +68,13 @@ def train_expert(
     ),
 )
 def pretrain_(
-    role: Annotated[str | None, typer.Option("--role", help="The role to pre-train.", show_default=False)] = None,
-    all_roles: Annotated[bool, typer.Option("--all", help="Every role, after the shared expert if any.")] = False,
-    shared: Annotated[bool, typer.Option("--shared", help="The shared expert, on every role's text.")] = False,
+    role: Annotated[str | None, typer.Option("--role", help="Role to pre-train.", show_default=False)] = None,
+    all_roles: Annotated[
+        bool, typer.Option("--all", help="Pre-train every role, after the shared expert if there is one.")
+    ] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Pre-train the shared expert on the text of all roles.")
+    ] = False,
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
@@ -80,11 +82,11 @@ def pretrain_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Train one role's experts (or `--all`) of a language model on plain text → `experts/NAME/`, in PEFT's format."""
+    """Pre-train a language model's role experts on plain text; writes `experts/NAME/` in PEFT's format."""
     from moe.errors import Fault
 
     if sum((role is not None, all_roles, shared)) != 1:
-        raise Fault("one of --role NAME, --all, --shared", "none or several", "name one, e.g. --role macro")
+        raise Fault("one of --role NAME, --all, --shared", "none or several", "use one, e.g. --role macro")
     from moe.training.pretrain import pretrain, pretrain_shared
     from moe.training.steps import training_summary
 
@@ -97,7 +99,7 @@ def pretrain_(
 @app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
 def merge(
     experts: Annotated[
-        list[Path] | None, typer.Argument(help="Expert folders; all of the run by default.", show_default=False)
+        list[Path] | None, typer.Argument(help="Expert folders; default: all of the run.", show_default=False)
     ] = None,
     config: ConfigOption = None,
     out: OutOption = None,
@@ -105,7 +107,7 @@ def merge(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Lay experts beside one backbone with a fresh router → `moe-init/`."""
+    """Combine experts on one backbone under a newly initialised router; writes `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
     folder = merge_experts(open_workspace(config, out, sets), experts or (), overwrite)
@@ -121,9 +123,9 @@ def train_router_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Warm-start the router with frozen experts → `router-warmup/`, then train jointly → `moe-joint/`."""
+    """Train the router on frozen experts, then all of them jointly; writes `router-warmup/` and `moe-joint/`."""
     from moe.runs.best import CANDIDATES
-    from moe.training.steps import training_summary, train_router
+    from moe.training.steps import train_router, training_summary
 
     work = open_workspace(config, out, sets)
     verdict = train_router(work, overwrite, resume)
@@ -139,7 +141,7 @@ def train_router_(
 )
 def instruct_(
     model: Annotated[
-        Path | None, typer.Argument(help="A mixture's folder; the run's best by default.", show_default=False)
+        Path | None, typer.Argument(help="Mixture folder; default: the best one of the run.", show_default=False)
     ] = None,
     config: ConfigOption = None,
     out: OutOption = None,
@@ -148,7 +150,7 @@ def instruct_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Teach a language model's mixture to answer its domains' questions → `moe-instruct/`."""
+    """Instruction-tune a language model's mixture on the questions of its domains; writes `moe-instruct/`."""
     from moe.training.instruct import instruct
     from moe.training.steps import training_summary
 
@@ -165,7 +167,7 @@ def run_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """All steps: train every expert, merge, train the router, compare on the test rows."""
+    """Run all steps: train every expert, merge, train the router, compare the models on the test rows."""
     from moe.training.pipeline import run_all, summary_view
 
     summary = run_all(open_workspace(config, out, sets), overwrite, resume)

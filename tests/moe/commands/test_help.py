@@ -1,4 +1,4 @@
-"""Claims about the front desk's help: it answers at once, for every command, and `docs/commands.md` tells all of it."""
+"""Tests for help texts and renamed options: complete, fast to print, and equal to `docs/commands.md`."""
 
 import re
 import shlex
@@ -14,96 +14,138 @@ import typer
 from typer.testing import CliRunner
 
 from moe.commands import main as cli
+from moe.commands.options import RENAMED_COMMANDS, RENAMED_OPTIONS
 
 PAGE = Path(__file__).parents[3] / "docs" / "commands.md"
 ROOT = PAGE.parent.parent
 GROUP: Any = typer.main.get_command(cli.app)
-maker: Any = module_from_spec(spec := spec_from_file_location("maker", ROOT / "docs" / "hooks" / "commands.py"))  # type: ignore[arg-type]
-spec.loader.exec_module(maker)  # type: ignore[union-attr]
-row = maker.row
+hook: Any = module_from_spec(spec := spec_from_file_location("hook", ROOT / "docs" / "hooks" / "commands.py"))  # type: ignore[arg-type]
+spec.loader.exec_module(hook)  # type: ignore[union-attr]
 
-
-COMMANDS: dict[tuple[str, ...], Any] = dict(maker.commands(GROUP))
+COMMANDS: dict[tuple[str, ...], Any] = dict(hook.commands(GROUP))
 
 
 def sections() -> dict[str, str]:
-    """The page's text by heading."""
+    """Text of the page by heading."""
     parts = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.M)[1:]
     return {head.strip().strip("`"): body for head, _, body in (part.partition("\n") for part in parts)}
 
 
+def option_rows(command: Any) -> list[str]:
+    """Table rows of a command's options and arguments."""
+    return [hook.format_parameter(parameter) for parameter in command.params if parameter.name != "help"]
+
+
 @pytest.mark.parametrize("words", [(), ("data",), *COMMANDS], ids=" ".join)
-def test_every_help_is_given(words: tuple[str, ...]) -> None:
+def test_help_is_printed_for_every_command(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli.app, [*words, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.stdout
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_option_is_in_the_page_under_its_command(words: tuple[str, ...]) -> None:
+def test_page_lists_every_option_under_its_command(words: tuple[str, ...]) -> None:
     body = sections()["moe " + " ".join(words)].splitlines()
-    missing = [row(one) for one in COMMANDS[words].params if one.name != "help" and row(one) not in body]
+    missing = [row for row in option_rows(COMMANDS[words]) if row not in body]
     assert not missing, "put into docs/commands.md:\n" + "\n".join(missing)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_the_page_tells_of_no_option_that_is_not_there(words: tuple[str, ...]) -> None:
-    told = [line for line in sections()["moe " + " ".join(words)].splitlines() if line.startswith("| `")]
-    assert set(told) <= {row(one) for one in COMMANDS[words].params}
+def test_page_lists_no_option_that_does_not_exist(words: tuple[str, ...]) -> None:
+    listed = [line for line in sections()["moe " + " ".join(words)].splitlines() if line.startswith("| `")]
+    assert set(listed) <= set(option_rows(COMMANDS[words]))
 
 
-def test_the_page_tells_of_every_command_and_of_no_other() -> None:
-    told = {name for name in sections() if name.startswith("moe ")}
-    assert told == {"moe " + " ".join(words) for words in COMMANDS}
+def test_page_has_a_section_for_every_command_and_no_other() -> None:
+    listed = {name for name in sections() if name.startswith("moe ")}
+    assert listed == {"moe " + " ".join(words) for words in COMMANDS}
 
 
-def test_the_page_holds_what_help_says_today() -> None:
+def test_page_is_up_to_date_with_the_help_texts() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert maker.written(page, GROUP) == page, "run `make help`"
+    assert hook.update_page(page, GROUP) == page, "run `make help`"
 
 
-def test_a_page_without_marks_or_sections_gets_them() -> None:
+def test_hook_adds_missing_marks_and_sections_to_a_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
     bare = re.sub(r"<!-- help: moe \w.*? -->\n(.*?)<!-- end -->\n", r"\1", page, flags=re.S)
     cut = "".join(part for part in re.split(r"(?m)^(?=## )", bare) if not part.startswith("## `moe verify`"))
-    again = maker.written(cut, GROUP)
-    assert all(row(one) in again for command in COMMANDS.values() for one in command.params if one.name != "help")
-    assert again.count("## `moe verify`") == 1
-    assert maker.written(again, GROUP) == again
+    updated = hook.update_page(cut, GROUP)
+    assert all(row in updated for command in COMMANDS.values() for row in option_rows(command))
+    assert updated.count("## `moe verify`") == 1
+    assert hook.update_page(updated, GROUP) == updated
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_help_ends_with_examples_that_can_be_typed(words: tuple[str, ...]) -> None:
-    lines = maker.shown(COMMANDS[words])
+def test_help_ends_with_one_to_three_valid_examples(words: tuple[str, ...]) -> None:
+    lines = hook.example_lines(COMMANDS[words])
     assert 1 <= len(lines) <= 3, f"give moe {' '.join(words)} an epilog=examples(…)"
     calls = [part.split() for line in lines for part in line.split("|") if part.split()[0] == "moe"]
     assert any(tuple(call[1 : len(words) + 1]) == words for call in calls)
     for line in lines:
-        typed = shlex.split(line.split("|")[-1].split(">")[0])
-        assert typed[0] == "moe"
-        parsed(GROUP, typed[1:])
+        arguments = shlex.split(line.split("|")[-1].split(">")[0])
+        assert arguments[0] == "moe"
+        parse(GROUP, arguments[1:])
 
 
-def parsed(command: Any, typed: list[str]) -> None:
-    """Parse words as the command would, and call nothing."""
+def parse(command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Parse arguments as the command would, without running it; return the values by parameter."""
     while hasattr(command, "commands"):
-        command, typed = command.commands[typed[0]], typed[1:]
-    with command.make_context(command.name, list(typed), resilient_parsing=False):
-        pass
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    with command.make_context(command.name, list(arguments), resilient_parsing=False) as context:
+        return dict(context.params)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_option_has_a_help_text(words: tuple[str, ...]) -> None:
-    assert all(one.help for one in COMMANDS[words].params)
+    assert all(parameter.help for parameter in COMMANDS[words].params)
 
 
-def test_the_version_is_the_packages() -> None:
+RENAMED = [(command, old, new) for command, names in RENAMED_OPTIONS.items() for old, new in names.items()]
+
+
+@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
+def test_renamed_option_works_with_one_note_and_is_hidden(
+    command: str, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {
+        spelling
+        for option in COMMANDS[command,].params
+        if getattr(option, "is_flag", False)
+        for spelling in option.opts
+    }
+    value = [] if new in flags else ["generation"] if new == "--choice-method" else ["3"]
+    arguments = [command, "--set", "x=1"] if command == "evaluate" else [command, "runs/demo/moe-joint", "a text"]
+    current = parse(GROUP, [*arguments, new, *value])
+    assert capsys.readouterr().err == ""
+    assert parse(GROUP, [*arguments, old, *value]) == current
+    assert capsys.readouterr().err.splitlines() == [
+        f"{old} is deprecated and will be removed in the next release; use {new}"
+    ]
+    assert not any(old in parameter.opts for parameter in COMMANDS[command,].params)
+
+
+def test_renamed_option_is_replaced_before_an_equals_sign_but_not_after_a_double_dash() -> None:
+    arguments = ["explain", "runs/demo/moe-joint", "--least=7", "--", "--most"]
+    values = parse(GROUP, arguments)
+    assert (values["min_count"], values["texts"]) == (7, ["--most"])
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_COMMANDS.items())
+def test_renamed_command_has_the_options_of_its_new_name_and_is_hidden(old: str, new: str) -> None:
+    alias = GROUP.commands[old]
+    assert alias.hidden
+    assert (old,) not in COMMANDS
+    assert option_rows(alias) == option_rows(COMMANDS[tuple(new.split())])
+
+
+def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.stdout.strip() == f"finmoe {version('finmoe')}"
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys; from moe.commands import main\n"
         "sys.argv = ['moe', '--help']\n"
@@ -114,6 +156,6 @@ def test_help_loads_nothing_heavy() -> None:
         "print(*heavy & set(sys.modules), file=sys.stderr, end='')\n"
     )
     root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
-    assert "train-router" in done.stdout
-    assert done.stderr == ""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert "train-router" in result.stdout
+    assert result.stderr == ""

@@ -1,11 +1,11 @@
-"""Claims about a language model's commands as typed: pretrain, merge, train-router, generate; and what they refuse."""
+"""Tests for the commands of a language model: pretrain, merge, train-router, generate; and their errors."""
 
 import json
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine, moe
-from corpora import make
+from corpora import make_lm_workspace
 
 __all__ = ["moe"]
 FEW = {"steps": 3, "batch_size": 8, "evals": 1}
@@ -13,33 +13,33 @@ WORDS = ("-c", "team.yaml", "-o", "team")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with corpora, a tiny decoder and a config."""
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working folder with corpora, a tiny decoder and a config."""
     folder = tmp_path_factory.mktemp("team")
-    work = make(folder, stages={"pretrain": FEW, "warmup": FEW, "joint": FEW})
+    work = make_lm_workspace(folder, stages={"pretrain": FEW, "warmup": FEW, "joint": FEW})
     (folder / "team.yaml").write_text(work.run.as_yaml())
     return folder
 
 
 @pytest.fixture
-def team(moe: CommandLine, place: Path) -> CommandLine:
-    """The desk, once a team is there."""
-    if not (place / "team" / "result.json").exists():
+def team(moe: CommandLine, workdir: Path) -> CommandLine:
+    """Command line after the mixture `team` was trained."""
+    if not (workdir / "team" / "result.json").exists():
         for words in (("pretrain", "--all"), ("merge",), ("train-router",)):
             code, _, err = moe(*words, *WORDS)
             assert code == 0, err
     return moe
 
 
-def test_a_role_is_pretrained_and_its_folders_are_printed(moe: CommandLine, place: Path) -> None:
+def test_pretrain_of_a_role_prints_the_expert_folders(moe: CommandLine, workdir: Path) -> None:
     code, out, err = moe("pretrain", "--role", "talk", "-c", "team.yaml", "-o", "one")
     assert code == 0, err
     assert out.split() == ["one/experts/forum", "one/experts/macro"]
     assert "before, perplexity on news" in err
-    assert (place / "one" / "logs" / "forum" / "trajectory.parquet").is_file()
+    assert (workdir / "one" / "logs" / "forum" / "trajectory.parquet").is_file()
 
 
-def test_a_shared_expert_is_pretrained_by_itself_or_before_all_roles(moe: CommandLine, place: Path) -> None:
+def test_pretrain_trains_a_shared_expert_alone_or_before_all_roles(moe: CommandLine, workdir: Path) -> None:
     sets = (
         "-c",
         "team.yaml",
@@ -55,10 +55,10 @@ def test_a_shared_expert_is_pretrained_by_itself_or_before_all_roles(moe: Comman
     code, out, err = moe("pretrain", "--all", *sets, "-o", "below", "--resume")
     assert code == 0, err
     assert "shared: finished before, kept" in err
-    assert [Path(one).name for one in out.split()] == ["shared", "news", "forum", "macro"]
+    assert [Path(folder).name for folder in out.split()] == ["shared", "news", "forum", "macro"]
 
 
-def test_check_tells_what_a_team_lacks_all_at_once(moe: CommandLine, place: Path) -> None:
+def test_check_reports_every_missing_corpus_at_once(moe: CommandLine, workdir: Path) -> None:
     code, out, err = moe("check", "team.yaml")
     assert code == 0, err
     assert "experts news, forum, macro; a language model's head" in out
@@ -69,7 +69,7 @@ def test_check_tells_what_a_team_lacks_all_at_once(moe: CommandLine, place: Path
     assert "language.general: no file at" in err
 
 
-def test_generate_writes_an_object_a_line_with_the_experts_that_answered(team: CommandLine) -> None:
+def test_generate_prints_one_json_object_per_line_with_routing_weights(team: CommandLine) -> None:
     code, out, err = team("generate", "team/moe-joint", "profit rose", "moon bags", "--max-new-tokens", "5")
     assert code == 0, err
     rows = [json.loads(line) for line in out.splitlines()]
@@ -79,37 +79,37 @@ def test_generate_writes_an_object_a_line_with_the_experts_that_answered(team: C
         assert isinstance(row["answer"], str)
 
 
-def test_a_teams_training_is_reported(team: CommandLine, place: Path) -> None:
+def test_report_shows_language_model_training(team: CommandLine, workdir: Path) -> None:
     code, out, err = team("report", "team")
     assert code == 0, err
     stages = {row["stage"]: row for row in json.loads(out)["stages"]}
     assert stages.keys() == {"news", "forum", "macro", "router-warmup", "moe-joint"}
     assert all(row["perplexity"] > 1 and row["macro_f1"] is None for row in stages.values())
-    page = (place / "team" / "report" / "index.html").read_text()
+    page = (workdir / "team" / "report" / "index.html").read_text()
     assert "validation perplexity" in page
-    assert (place / "team" / "report" / "news-learning.png").is_file()
+    assert (workdir / "team" / "report" / "news-learning.png").is_file()
 
 
-def test_a_lone_expert_answers_too(team: CommandLine) -> None:
+def test_generate_works_with_a_single_expert(team: CommandLine) -> None:
     code, out, err = team("generate", "team/experts/news", "profit rose", "--max-new-tokens", "5")
     assert code == 0, err
     assert json.loads(out)["experts"] == {}
 
 
-def test_a_files_prompts_are_answered_in_their_place_and_long_ones_told(team: CommandLine, place: Path) -> None:
-    long = " ".join(["profit"] * 80)
-    (place / "prompts.txt").write_text(f"profit rose\n\n{long}\nmoon\n")
+def test_generate_from_a_file_retains_the_order_and_reports_long_prompts(team: CommandLine, workdir: Path) -> None:
+    long_prompt = " ".join(["profit"] * 80)
+    (workdir / "prompts.txt").write_text(f"profit rose\n\n{long_prompt}\nmoon\n")
     words = ("--file", "prompts.txt", "--out", "answers.jsonl", "--max-new-tokens", "5")
     code, out, err = team("generate", "team/moe-joint", *words)
     assert (code, out) == (0, ""), err
-    rows = [json.loads(line) for line in (place / "answers.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (workdir / "answers.jsonl").read_text().splitlines()]
     assert ["answer" in row for row in rows] == [True, False, False, True]
     assert "missing text" in rows[1]["error"]
     assert "at most 59 tokens" in rows[2]["error"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("pretrain", *WORDS), "--role NAME, --all"),
         (("pretrain", "--all", "--shared", *WORDS), "--role NAME, --all, --shared"),
@@ -129,5 +129,7 @@ def test_a_files_prompts_are_answered_in_their_place_and_long_ones_told(team: Co
         (("generate", "team/moe-joint", "profit", "--chat"), "chat template"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(team: CommandLine, words: tuple[str, ...], told: str) -> None:
-    assert told in team.refused(*words)
+def test_language_model_commands_refuse_unusable_input_in_one_line(
+    team: CommandLine, words: tuple[str, ...], message: str
+) -> None:
+    assert message in team.refused(*words)

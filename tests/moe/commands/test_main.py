@@ -1,4 +1,4 @@
-"""Claims about the commands as typed: what they print, and what bad input gets: one sentence, exit code 2."""
+"""Tests for the commands: output, files, and one-line errors with exit code 2."""
 
 import json
 import os
@@ -8,78 +8,78 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import CommandLine, moe, place
+from command_line import CommandLine, moe, workdir
 from conftest import made_up_rows, write_csv
 from signals import interrupt_at
 
 from moe.console import set_verbosity
 
-__all__ = ["moe", "place"]
+__all__ = ["moe", "workdir"]
 
 
 @pytest.fixture
-def trained(moe: CommandLine, place: Path) -> CommandLine:
-    """The same, once all steps ran."""
-    if not (place / "runs" / "tiny" / "result.json").exists():
+def trained(moe: CommandLine, workdir: Path) -> CommandLine:
+    """Command line after `moe run`."""
+    if not (workdir / "runs" / "tiny" / "result.json").exists():
         code, _, err = moe("run", "-c", "tiny.yaml")
         assert code == 0, err
     return moe
 
 
-def test_the_four_commands_one_after_the_other(moe: CommandLine, place: Path) -> None:
-    typed = ("-c", "tiny.yaml", "-o", "four")
-    assert moe("train-expert", "--domain", "news", *typed)[0] == 0
-    assert moe("train-expert", "--domain", "forum", *typed)[0] == 0
-    code, out, err = moe("merge", *typed)
+def test_main_commands_run_one_after_the_other(moe: CommandLine, workdir: Path) -> None:
+    options = ("-c", "tiny.yaml", "-o", "four")
+    assert moe("train-expert", "--domain", "news", *options)[0] == 0
+    assert moe("train-expert", "--domain", "forum", *options)[0] == 0
+    code, out, err = moe("merge", *options)
     assert (code, out.strip()) == (0, "four/moe-init")
     assert "four/experts/news, four/experts/forum" in err
-    code, out, _ = moe("train-router", *typed)
+    code, out, _ = moe("train-router", *options)
     assert code == 0
     assert out.startswith("best by validation macro-F1: ")
     code, out, _ = moe("infer", "profit rose", "--data-type", "forum", "--out", "four")
     assert code == 0
     assert json.loads(out)["task"] == "forum"
-    assert "Go on" not in out
+    assert "Resume" not in out
 
 
-def test_run_ends_with_figures_routing_and_three_predictions(trained: CommandLine, place: Path) -> None:
-    summary = json.loads((place / "runs" / "tiny" / "summary.json").read_text())
+def test_run_prints_metrics_routing_and_three_predictions(trained: CommandLine, workdir: Path) -> None:
+    summary = json.loads((workdir / "runs" / "tiny" / "summary.json").read_text())
     models = {"majority", "tfidf", "own expert", "moe-init", "router-warmup", "moe-joint"}
     assert models == summary["figures"].keys()
-    for one in (one for figures in summary["figures"].values() for one in figures.values()):
-        assert one.keys() == {"accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"}
-        assert one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1]
+    for metrics in (metrics for tasks in summary["figures"].values() for metrics in tasks.values()):
+        assert metrics.keys() == {"accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"}
+        assert metrics["accuracy_interval"][0] <= metrics["accuracy"] <= metrics["accuracy_interval"][1]
     assert len(summary["predictions"]) == 3
     assert summary["routing"]["table"].keys() == {"news", "forum"}
     for model in ("moe-init", "moe-joint"):
-        names = {path.name for path in (place / "runs" / "tiny" / "evaluation" / model).iterdir()}
+        names = {path.name for path in (workdir / "runs" / "tiny" / "evaluation" / model).iterdir()}
         assert names == {"metrics.json", "right.csv", "wrong.csv"}
 
 
-def test_steps_tell_json_where_it_is_asked(trained: CommandLine) -> None:
-    def told(*words: str) -> dict[str, Any]:
+def test_training_steps_print_json_on_request(trained: CommandLine) -> None:
+    def result(*words: str) -> dict[str, Any]:
         code, out, err = trained(*words, "-c", "tiny.yaml", "--json")
         assert code == 0, err
         content: dict[str, Any] = json.loads(out)
         return content
 
-    news, forum = told("train-expert", "--all", "--resume")["folders"]
+    news, forum = result("train-expert", "--all", "--resume")["folders"]
     assert (news["folder"], news["steps"]) == ("runs/tiny/experts/news", 6)
     assert 0 <= forum["validation"]["macro_f1"] <= 1
-    assert told("merge", "--overwrite")["folders"] == [{"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}]
-    router = told("train-router", "--resume")
-    assert [one["folder"] for one in router["folders"][1:]] == ["runs/tiny/router-warmup", "runs/tiny/moe-joint"]
+    assert result("merge", "--overwrite")["folders"] == [{"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}]
+    router = result("train-router", "--resume")
+    assert [step["folder"] for step in router["folders"][1:]] == ["runs/tiny/router-warmup", "runs/tiny/moe-joint"]
     assert router["verdict"].startswith("best by validation")
 
 
-def test_quiet_leaves_the_result_alone(trained: CommandLine) -> None:
-    loud, quiet = (trained(*how, "merge", "--overwrite", "-c", "tiny.yaml") for how in ((), ("--quiet",)))
-    assert "merging" in loud[2]
-    assert quiet == (0, loud[1], "")
-    set_verbosity(False, False)
+def test_quiet_prints_the_result_only(trained: CommandLine) -> None:
+    normal, quiet = (trained(*flags, "merge", "--overwrite", "-c", "tiny.yaml") for flags in ((), ("--quiet",)))
+    assert "merging" in normal[2]
+    assert quiet == (0, normal[1], "")
+    set_verbosity(quiet=False, verbose=False)
 
 
-def test_infer_writes_a_json_object_a_line_into_a_pipe(trained: CommandLine) -> None:
+def test_infer_prints_one_json_object_per_line_in_a_pipe(trained: CommandLine) -> None:
     code, out, _ = trained("infer", "profit rose", "bags fell", "-c", "tiny.yaml")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -87,30 +87,30 @@ def test_infer_writes_a_json_object_a_line_into_a_pipe(trained: CommandLine) -> 
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_infer_keeps_bad_rows_in_their_place_in_every_kind_of_file(
-    trained: CommandLine, place: Path, ending: str
+def test_infer_retains_the_order_of_unreadable_rows_in_every_format(
+    trained: CommandLine, workdir: Path, ending: str
 ) -> None:
-    (place / "texts.csv").write_text('id,text\na,profit rose\nb,\nc,"bags fell"\n')
+    (workdir / "texts.csv").write_text('id,text\na,profit rose\nb,\nc,"bags fell"\n')
     code, _, err = trained("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--out", f"out/answers.{ending}")
     assert code == 0, err
     from moe.data.readers import read_records
 
-    rows = [record.values for record in read_records(place / "out" / f"answers.{ending}")]
+    rows = [record.values for record in read_records(workdir / "out" / f"answers.{ending}")]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert [bool(row.get("error")) for row in rows] == [False, True, False]
-    assert not list((place / "out").glob(".*"))
+    assert not list((workdir / "out").glob(".*"))
 
 
-def test_infer_shares_a_file_among_processes(
-    trained: CommandLine, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_infer_gives_the_same_result_with_several_processes(
+    trained: CommandLine, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
-    (place / "texts.csv").write_text("text\n" + "profit rose\nbags fell\n" * 5)
-    typed = ("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--batch-tokens", "8")
-    alone, shared = (trained(*typed, *more) for more in ((), ("--workers", "2")))
-    assert alone[0] == shared[0] == 0, shared[2]
-    assert alone[1] == shared[1]
-    code, _, err = trained(*typed, "--workers", "3")
+    (workdir / "texts.csv").write_text("text\n" + "profit rose\nbags fell\n" * 5)
+    words = ("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--batch-tokens", "8")
+    single, several = (trained(*words, *workers) for workers in ((), ("--workers", "2")))
+    assert single[0] == several[0] == 0, several[2]
+    assert single[1] == several[1]
+    code, _, err = trained(*words, "--workers", "3")
     assert code == 2
     assert "at most the 2 cores of this machine; found 3 workers" in err
 
@@ -125,7 +125,7 @@ def test_infer_reads_standard_input(trained: CommandLine, monkeypatch: pytest.Mo
     assert ["error" in row for row in rows] == [False, True, True]
 
 
-def test_evaluate_a_file_a_domain_an_expert_and_a_setting(trained: CommandLine, place: Path) -> None:
+def test_evaluate_accepts_a_file_a_domain_an_expert_and_settings(trained: CommandLine, workdir: Path) -> None:
     code, out, _ = trained("evaluate", "-c", "tiny.yaml", "--domain", "news")
     assert code == 0
     assert json.loads(out)["tasks"].keys() == {"news"}
@@ -139,45 +139,46 @@ def test_evaluate_a_file_a_domain_an_expert_and_a_setting(trained: CommandLine, 
     assert code == 0
 
 
-def test_report_draws_a_run_and_lays_another_beside(trained: CommandLine, place: Path) -> None:
+def test_report_overlays_the_curves_of_a_second_run(trained: CommandLine, workdir: Path) -> None:
     constant = ("--set", "losses.inner=constant", "--set", "losses.classes=cross_entropy")
     assert trained("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "constant", *constant)[0] == 0
-    code, out, err = trained("report", "runs/tiny", "--against", "constant", "--out", "beside")
+    code, out, err = trained("report", "runs/tiny", "--against", "constant", "--out", "overlaid")
     assert code == 0, err
     report = json.loads(out)
     stages = [(row["stage"], row["run"], row["steps"]) for row in report["stages"]]
-    alone = [(name, "tiny", 6) for name in ("forum", "router-warmup", "moe-joint")]
-    assert stages == [("news", "tiny", 6), ("news", "constant", 6), *alone]
+    only_tiny = [(name, "tiny", 6) for name in ("forum", "router-warmup", "moe-joint")]
+    assert stages == [("news", "tiny", 6), ("news", "constant", 6), *only_tiny]
     assert all(row["seconds"] > 0 and row["peak_mib"] > 0 for row in report["stages"])
     assert {"news-weights-inner.png", "moe-joint-weights-outer.png", "moe-joint-routing.png"} <= set(report["pictures"])
     for name in (*report["pictures"], "index.html", "report.json"):
-        assert (place / "beside" / name).stat().st_size > 0
-    assert report["left_out"], "what only one of them has is told"
-    assert report["page"] == str(Path("beside") / "index.html")
+        assert (workdir / "overlaid" / name).stat().st_size > 0
+    assert report["left_out"], "stages of one run only are listed"
+    assert report["page"] == str(Path("overlaid") / "index.html")
 
 
-def test_report_refuses_what_is_no_run(trained: CommandLine) -> None:
+def test_report_refuses_a_folder_that_is_no_run(trained: CommandLine) -> None:
     assert "no such folder" in trained.refused("report", "nowhere")
     assert "Name the run's own folder" in trained.refused("report", "runs/tiny/moe-joint")
     assert "a folder without logs" in trained.refused("report", "runs/tiny", "--against", "data")
 
 
-def test_compare_sets_two_models_beside_each_other_on_the_rows_of_both(trained: CommandLine, place: Path) -> None:
-    typed = ("-c", "tiny.yaml", "--json")
-    code, out, err = trained("compare", "runs/tiny/moe-joint", "runs/tiny/moe-init", *typed)
+def test_compare_reports_the_metrics_of_two_models_and_their_difference(trained: CommandLine, workdir: Path) -> None:
+    options = ("-c", "tiny.yaml", "--json")
+    code, out, err = trained("compare", "runs/tiny/moe-joint", "runs/tiny/moe-init", *options)
     assert code == 0, err
     report = json.loads(out)
     assert report["tasks"].keys() == {"news", "forum"}
-    assert report["mean"]["rows"] == sum(one["rows"] for one in report["tasks"].values())
-    judged = [json.loads(trained("evaluate", f"runs/tiny/{name}", *typed)[1]) for name in ("moe-joint", "moe-init")]
-    for side, one in zip("ab", judged, strict=True):
-        assert report["mean"]["macro_f1"][side] == pytest.approx(one["mean"]["macro_f1"])
-    same = json.loads(trained("compare", "runs/tiny/moe-init", "runs/tiny/moe-init", *typed)[1])["mean"]
+    assert report["mean"]["rows"] == sum(task["rows"] for task in report["tasks"].values())
+    names = ("moe-joint", "moe-init")
+    evaluations = [json.loads(trained("evaluate", f"runs/tiny/{name}", *options)[1]) for name in names]
+    for side, evaluation in zip("ab", evaluations, strict=True):
+        assert report["mean"]["macro_f1"][side] == pytest.approx(evaluation["mean"]["macro_f1"])
+    same = json.loads(trained("compare", "runs/tiny/moe-init", "runs/tiny/moe-init", *options)[1])["mean"]
     assert (same["mcnemar_p"], same["accuracy"]["interval"], same["accuracy"]["verdict"]) == (1.0, [0.0, 0.0], "none")
 
 
-def test_compare_takes_lone_experts_files_and_refuses_what_has_nothing_in_common(
-    trained: CommandLine, place: Path
+def test_compare_accepts_single_experts_and_refuses_models_without_a_common_task(
+    trained: CommandLine, workdir: Path
 ) -> None:
     news, joint = "runs/tiny/experts/news", "runs/tiny/moe-joint"
     for pair in ((news, joint), (joint, news)):
@@ -185,55 +186,60 @@ def test_compare_takes_lone_experts_files_and_refuses_what_has_nothing_in_common
     code, out, err = trained("compare", news, joint, "-c", "tiny.yaml", "--data", "data/macro.csv", "--domain", "news")
     assert code == 0, err
     assert json.loads(out)["mean"]["rows"] == 90
-    told = trained.refused("compare", news, "runs/tiny/experts/forum", "-c", "tiny.yaml")
-    assert "two models with a task in common; found runs/tiny/experts/news on news; " in told
+    fault = trained.refused("compare", news, "runs/tiny/experts/forum", "-c", "tiny.yaml")
+    assert "two models with a task in common; found runs/tiny/experts/news on news; " in fault
     assert "no such folder" in trained.refused("compare", news, "nowhere", "-c", "tiny.yaml")
     assert "'sport'" in trained.refused("compare", news, joint, "-c", "tiny.yaml", "--domain", "sport")
 
 
-def test_a_lone_expert_answers_its_own_task(trained: CommandLine) -> None:
+def test_infer_with_a_single_expert_predicts_its_own_task(trained: CommandLine) -> None:
     code, out, _ = trained("infer", "bags fell", "--model", "runs/tiny/experts/forum")
     assert (code, json.loads(out)["task"]) == (0, "forum")
 
 
 @pytest.fixture
-def calibrated(trained: CommandLine, place: Path, tmp_path: Path) -> Path:
-    """A copy of the joint mixture, calibrated by hand: forum reaches .9 with half its rows, news with none left out."""
+def calibrated(trained: CommandLine, workdir: Path, tmp_path: Path) -> Path:
+    """Copy of the joint mixture, calibrated by hand: forum reaches .9 on half of its rows, news on all."""
     import shutil
 
     from moe.inference.abstention import RiskCoveragePoint
     from moe.inference.calibration import TaskCalibration, write_calibration
 
-    folder = shutil.copytree(place / "runs" / "tiny" / "moe-joint", tmp_path / "calibrated")
-    every, half = RiskCoveragePoint(threshold=0.0, rows=100, right=80), RiskCoveragePoint(threshold=1.0, rows=50, right=46)
-    news = TaskCalibration(temperature=2.0, rows=100, curve=(every.model_copy(update={"right": 95}),))
-    write_calibration(folder, {"news": news, "forum": TaskCalibration(temperature=2.0, rows=100, curve=(every, half))})
+    folder = shutil.copytree(workdir / "runs" / "tiny" / "moe-joint", tmp_path / "calibrated")
+    full, half = (
+        RiskCoveragePoint(threshold=0.0, rows=100, right=80),
+        RiskCoveragePoint(threshold=1.0, rows=50, right=46),
+    )
+    news = TaskCalibration(temperature=2.0, rows=100, curve=(full.model_copy(update={"right": 95}),))
+    write_calibration(folder, {"news": news, "forum": TaskCalibration(temperature=2.0, rows=100, curve=(full, half))})
     return folder
 
 
-def test_calibrate_writes_temperatures_figures_and_pictures(trained: CommandLine, place: Path) -> None:
+def test_calibrate_writes_temperatures_metrics_and_plots(trained: CommandLine, workdir: Path) -> None:
     code, out, err = trained("calibrate", "runs/tiny/moe-init", "-c", "tiny.yaml")
     assert code == 0, err
     report = json.loads(out)
     assert report["tasks"].keys() == {"news", "forum"}
     assert "18 validation rows, fewer than 30" in report["tasks"]["news"]["remark"]
-    assert json.loads((place / "runs/tiny/moe-init/calibration.json").read_text())["tasks"]["news"]["temperature"] == 1
+    assert (
+        json.loads((workdir / "runs/tiny/moe-init/calibration.json").read_text())["tasks"]["news"]["temperature"] == 1
+    )
     names = {"calibration.json", "reliability.png", "risk_coverage.png"}
-    assert names <= {path.name for path in (place / "runs/tiny/evaluation/moe-init").iterdir()}
+    assert names <= {path.name for path in (workdir / "runs/tiny/evaluation/moe-init").iterdir()}
     code, out, _ = trained("calibrate", "runs/tiny/experts/forum", "-c", "tiny.yaml")
     assert (code, json.loads(out)["tasks"].keys()) == (0, {"forum"})
-    (place / "runs/tiny/experts/forum/calibration.json").unlink()
+    (workdir / "runs/tiny/experts/forum/calibration.json").unlink()
     assert "no such folder" in trained.refused("calibrate", "nowhere", "-c", "tiny.yaml")
 
 
-def test_evaluate_and_infer_use_the_temperatures_and_keep_the_labels(trained: CommandLine, calibrated: Path) -> None:
-    plain, cooled = (
+def test_calibration_changes_confidences_but_no_labels(trained: CommandLine, calibrated: Path) -> None:
+    uncalibrated, scaled = (
         json.loads(trained("infer", "profit rose", "--json", "--model", str(folder))[1])
         for folder in ("runs/tiny/moe-joint", calibrated)
     )
-    assert plain["label"] == cooled["label"]
-    assert plain["confidence"] > cooled["confidence"]
-    assert "abstained" not in cooled
+    assert uncalibrated["label"] == scaled["label"]
+    assert uncalibrated["confidence"] > scaled["confidence"]
+    assert "abstained" not in scaled
     for folder in ("runs/tiny/moe-joint", str(calibrated)):
         assert trained("evaluate", folder, "-c", "tiny.yaml")[0] == 0
     written = [trained.folder / "runs/tiny/evaluation" / name / "metrics.json" for name in ("moe-joint", "calibrated")]
@@ -242,45 +248,49 @@ def test_evaluate_and_infer_use_the_temperatures_and_keep_the_labels(trained: Co
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_infer_abstains_below_the_threshold_of_the_wanted_accuracy(
-    trained: CommandLine, calibrated: Path, place: Path, ending: str
+def test_infer_abstains_below_the_threshold_of_the_target_accuracy(
+    trained: CommandLine, calibrated: Path, workdir: Path, ending: str
 ) -> None:
-    (place / "texts.csv").write_text("text\nprofit rose\n\nbags fell\n")
-    typed = ("infer", "--model", str(calibrated), "--file", "texts.csv", "--abstain", "0.9")
+    (workdir / "texts.csv").write_text("text\nprofit rose\n\nbags fell\n")
+    words = ("infer", "--model", str(calibrated), "--file", "texts.csv", "--abstain", "0.9")
     for domain, abstained in (("news", False), ("forum", True)):
-        code, _, err = trained(*typed, "--data-type", domain, "--out", f"out/kept.{ending}")
+        code, _, err = trained(*words, "--data-type", domain, "--out", f"out/abstained.{ending}")
         assert code == 0, err
         from moe.data.readers import read_records
 
-        rows = [record.values for record in read_records(place / "out" / f"kept.{ending}") if not record.values.get("error")]
+        rows = [
+            record.values
+            for record in read_records(workdir / "out" / f"abstained.{ending}")
+            if not record.values.get("error")
+        ]
         assert len(rows) == 2
         for row in rows:
             assert str(row["abstained"]).lower() == str(abstained).lower()
             assert bool(row["label"]) is not abstained
 
 
-def test_infer_abstains_in_pipes_processes_and_tables(
-    trained: CommandLine, calibrated: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_infer_abstains_in_a_pipe_with_processes_and_in_a_table(
+    trained: CommandLine, calibrated: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
-    typed = ("infer", "bags fell", "--model", str(calibrated), "--data-type", "forum", "--abstain", "0.9")
-    one, two = (trained(*typed, *more) for more in ((), ("--workers", "2")))
-    assert one[:2] == two[:2], two[2]
-    row = json.loads(one[1])
+    words = ("infer", "bags fell", "--model", str(calibrated), "--data-type", "forum", "--abstain", "0.9")
+    single, several = (trained(*words, *workers) for workers in ((), ("--workers", "2")))
+    assert single[:2] == several[:2], several[2]
+    row = json.loads(single[1])
     assert (row["label"], row["abstained"]) == (None, True)
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert "abstained" in trained(*typed)[1]
+    assert "abstained" in trained(*words)[1]
 
 
-def test_what_cannot_be_abstained_by_is_told(trained: CommandLine, calibrated: Path) -> None:
-    ask = ("infer", "bags fell", "--model", str(calibrated), "--abstain")
-    told = trained.refused(*ask, "0.95")
-    assert "validation rows of forum reach, not 0.95; found at best 0.920, keeping 50% of them" in told
-    assert "Ask for 0.92 or less" in told
-    assert trained(*ask, "0.95", "--data-type", "news")[0] == 0
-    for wanted in ("0", "1", "1.5", "-1", "nan"):
-        assert "between 0 and 1" in trained.refused(*ask, wanted)
+def test_abstain_refuses_an_accuracy_that_cannot_be_reached(trained: CommandLine, calibrated: Path) -> None:
+    words = ("infer", "bags fell", "--model", str(calibrated), "--abstain")
+    fault = trained.refused(*words, "0.95")
+    assert "validation rows of forum reach, not 0.95; found at best 0.920, keeping 50% of them" in fault
+    assert "Ask for 0.92 or less" in fault
+    assert trained(*words, "0.95", "--data-type", "news")[0] == 0
+    for accuracy in ("0", "1", "1.5", "-1", "nan"):
+        assert "between 0 and 1" in trained.refused(*words, accuracy)
     assert "run moe calibrate" in trained.refused(
         "infer", "bags fell", "--model", "runs/tiny/moe-joint", "--abstain", "0.9", "-c", "tiny.yaml"
     ).replace("Run", "run")
@@ -288,7 +298,7 @@ def test_what_cannot_be_abstained_by_is_told(trained: CommandLine, calibrated: P
     assert "calibration.json" in trained.refused("infer", "bags fell", "--model", str(calibrated))
 
 
-def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: CommandLine, place: Path) -> None:
+def test_check_reports_all_errors_at_once(moe: CommandLine, workdir: Path) -> None:
     assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
     sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")
     code, _, err = moe("check", "tiny.yaml", *sets)
@@ -300,30 +310,30 @@ def test_check_tells_all_faults_at_once_and_loads_no_weight(moe: CommandLine, pl
     assert "the backbone has 2 layers" in moe.refused("check", "tiny.yaml", "--set", "backbone.trunk_depth=2")
 
 
-def test_inspect_counts_a_file(moe: CommandLine) -> None:
+def test_inspect_counts_the_rows_of_a_file(moe: CommandLine) -> None:
     code, out, _ = moe("data", "inspect", "data/news.csv")
     assert code == 0
     assert json.loads(out)["rows"] == 90
 
 
-def test_inspect_holds_a_file_against_one_task_of_a_domain(moe: CommandLine) -> None:
+def test_inspect_validates_a_file_against_a_task_of_a_domain(moe: CommandLine) -> None:
     files = ({"file": "news.csv", "labels": labels} for labels in (["negative", "neutral", "positive"], ["up", "down"]))
     tasks = "domains.news.tasks=" + json.dumps(dict(zip(("tone", "move"), files, strict=True)))
-    alone = ("domains.news.file=null", "domains.news.labels=[]")
-    sets = [word for one in (*alone, tasks) for word in ("--set", one)]
+    unset = ("domains.news.file=null", "domains.news.labels=[]")
+    sets = [word for override in (*unset, tasks) for word in ("--set", override)]
     words = ("data", "inspect", "data/news.csv", "-c", "tiny.yaml", "--domain", "news", *sets)
     assert json.loads(moe(*words)[1])["rejected"]["rows"] == 0
     assert json.loads(moe(*words, "--task", "move")[1])["rejected"]["rows"] == 90
     assert "one of news's tasks tone, move" in moe.refused(*words, "--task", "mood")
 
 
-def test_sample_writes_a_file_a_domain(moe: CommandLine, place: Path) -> None:
+def test_sample_writes_one_file_per_domain(moe: CommandLine, workdir: Path) -> None:
     code, out, _ = moe("sample", "--out", "made-up", "--rows", "60")
     assert code == 0
     assert {Path(line).stem for line in out.splitlines()} >= {"news", "forum", "macro", "micro", "quant"}
 
 
-def test_missing_and_mistaken_names_are_told(trained: CommandLine, place: Path) -> None:
+def test_wrong_names_are_refused_with_a_suggestion(trained: CommandLine, workdir: Path) -> None:
     assert "no such file" in trained.refused("train-expert", "--all", "-c", "missing.yaml")
     assert "one of the domains news, forum" in trained.refused("train-expert", "-c", "tiny.yaml", "--domain", "sport")
     assert "--domain NAME, --all" in trained.refused("train-expert", "-c", "tiny.yaml")
@@ -338,33 +348,35 @@ def test_missing_and_mistaken_names_are_told(trained: CommandLine, place: Path) 
     assert "ending" in trained.refused("infer", "x", "-c", "tiny.yaml", "--out", "a.xlsx")
 
 
-def test_an_empty_text_is_refused_before_anything_is_loaded(moe: CommandLine) -> None:
+def test_infer_refuses_an_empty_text_before_loading_a_model(moe: CommandLine) -> None:
     assert "an empty one" in moe.refused("infer", " ", "-c", "tiny.yaml")
 
 
-def test_binary_files_and_files_without_text_are_refused(trained: CommandLine, place: Path) -> None:
-    (place / "binary.csv").write_bytes(os.urandom(4000))
-    (place / "untexted.csv").write_text("body,label\nprofit rose,positive\n")
+def test_binary_files_and_files_without_a_text_column_are_refused(trained: CommandLine, workdir: Path) -> None:
+    (workdir / "binary.csv").write_bytes(os.urandom(4000))
+    (workdir / "untexted.csv").write_text("body,label\nprofit rose,positive\n")
     for words in (("infer", "-c", "tiny.yaml", "--file", "binary.csv"), ("data", "inspect", "binary.csv")):
         assert "binary.csv" in trained.refused(*words)
     assert "body" in trained.refused("infer", "-c", "tiny.yaml", "--file", "untexted.csv")
     assert "body" in trained.refused("evaluate", "-c", "tiny.yaml", "--data", "untexted.csv", "--domain", "news")
 
 
-def test_labels_that_fit_no_map_stop_training_and_leave_no_folder(moe: CommandLine, place: Path) -> None:
+def test_unmapped_labels_stop_training_and_leave_no_folder(moe: CommandLine, workdir: Path) -> None:
     rows = [row | {"label": "up"} for row in made_up_rows("news")]
-    write_csv(place / "data" / "strange.csv", rows)
-    typed = ("-c", "tiny.yaml", "-o", "strange", "--domain", "news", "--set", "domains.news.file=strange.csv")
-    told = moe.refused("train-expert", *typed)
-    assert "'up'" in told
-    assert "label_map" in told
-    assert not (place / "strange" / "experts").exists()
+    write_csv(workdir / "data" / "strange.csv", rows)
+    options = ("-c", "tiny.yaml", "-o", "strange", "--domain", "news", "--set", "domains.news.file=strange.csv")
+    fault = moe.refused("train-expert", *options)
+    assert "'up'" in fault
+    assert "label_map" in fault
+    assert not (workdir / "strange" / "experts").exists()
 
 
-def test_a_checkpoint_that_is_broken_is_refused_by_name(trained: CommandLine, place: Path, tmp_path: Path) -> None:
+def test_damaged_model_folder_is_refused_with_the_name_of_the_file(
+    trained: CommandLine, workdir: Path, tmp_path: Path
+) -> None:
     import shutil
 
-    source = place / "runs" / "tiny" / "moe-joint"
+    source = workdir / "runs" / "tiny" / "moe-joint"
     for name, change in {
         "router.safetensors": lambda path: path.unlink(),
         "heads.safetensors": lambda path: path.write_bytes(path.read_bytes()[:-8]),
@@ -377,36 +389,34 @@ def test_a_checkpoint_that_is_broken_is_refused_by_name(trained: CommandLine, pl
         assert name.split("/")[-1] in trained.refused("infer", "x", "--model", str(broken))
 
 
-def test_a_newer_format_and_a_lone_expert_as_mixture_are_named(
-    trained: CommandLine, place: Path, tmp_path: Path
-) -> None:
+def test_model_of_a_newer_format_is_refused(trained: CommandLine, workdir: Path, tmp_path: Path) -> None:
     import shutil
 
     from experts.atomic_io import write_manifest
 
-    newer = shutil.copytree(place / "runs" / "tiny" / "moe-joint", tmp_path / "newer")
+    newer = shutil.copytree(workdir / "runs" / "tiny" / "moe-joint", tmp_path / "newer")
     content = json.loads((newer / "mixture.json").read_text())
     (newer / "mixture.json").write_text(json.dumps(content | {"format": 99}))
     write_manifest(newer)
     assert "format" in trained.refused("infer", "x", "--model", str(newer))
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(moe: CommandLine, place: Path) -> None:
-    (place / "in-the-way").write_text("a file")
+def test_folder_that_cannot_be_written_is_refused(moe: CommandLine, workdir: Path) -> None:
+    (workdir / "in-the-way").write_text("a file")
     assert "in-the-way" in moe.refused("sample", "--out", "in-the-way/deeper", "--rows", "60")
     assert "in-the-way" in moe.refused("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "in-the-way/run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_the_exit_code_and_the_command_to_go_on_is_printed(
-    number: signal.Signals, moe: CommandLine, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_signal_sets_the_exit_code_and_prints_the_command_that_resumes(
+    number: signal.Signals, moe: CommandLine, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = f"stopped{number}"
-    typed = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", out)
+    words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", out)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2, number)
-        code, _, err = moe(*typed)
+        code, _, err = moe(*words)
     assert code == 128 + number
-    assert f"moe {' '.join(typed)} --resume" in err
-    assert moe(*typed, "--resume")[0] == 0
-    assert (place / out / "experts" / "news" / "adapter_model.safetensors").is_file()
+    assert f"moe {' '.join(words)} --resume" in err
+    assert moe(*words, "--resume")[0] == 0
+    assert (workdir / out / "experts" / "news" / "adapter_model.safetensors").is_file()

@@ -1,32 +1,32 @@
-"""Claims about questions as typed: instruct, evaluate, ablate, augment of a language model; and what they refuse."""
+"""Tests for the commands on a language model's questions: instruct, evaluate, ablate, augment; and their errors."""
 
 import json
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine, moe
-from corpora import asking, save_model, write_corpora
+from corpora import make_question_workspace, save_language_model, write_corpora
 
 __all__ = ["moe"]
-WORDS = ("-c", "asking.yaml", "-o", "asking")
+WORDS = ("-c", "questions.yaml", "-o", "questions")
 FEW = {"steps": 3, "batch_size": 8, "evals": 1}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with corpora, questions, a tiny decoder and a config."""
-    folder = tmp_path_factory.mktemp("asking")
-    save_model(folder / "model", "llama")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working folder with corpora, questions, a tiny decoder and a config."""
+    folder = tmp_path_factory.mktemp("questions")
+    save_language_model(folder / "model", "llama")
     write_corpora(folder / "data")
     stages = dict.fromkeys(("pretrain", "warmup", "joint"), FEW)
-    (folder / "asking.yaml").write_text(asking(folder, stages=stages).run.as_yaml())
+    (folder / "questions.yaml").write_text(make_question_workspace(folder, stages=stages).run.as_yaml())
     return folder
 
 
 @pytest.fixture
-def desk(moe: CommandLine, place: Path) -> CommandLine:
-    """The desk, once a team was taught."""
-    if not (place / "asking" / "moe-instruct").exists():
+def instructed(moe: CommandLine, workdir: Path) -> CommandLine:
+    """Command line after a mixture was instruction-tuned."""
+    if not (workdir / "questions" / "moe-instruct").exists():
         sets = ("--set", "stages.instruct.steps=10", "--set", "stages.instruct.evals=1")
         for words in (("pretrain", "--all"), ("merge",), ("train-router",), ("instruct", *sets)):
             code, _, err = moe(*words, *WORDS)
@@ -34,57 +34,60 @@ def desk(moe: CommandLine, place: Path) -> CommandLine:
     return moe
 
 
-def test_questions_are_asked_of_the_taught_team_and_of_the_bare_backbone(desk: CommandLine, place: Path) -> None:
-    code, out, err = desk("evaluate", *WORDS, "--tasks", "news-tone", "--most", "6")
+def test_evaluate_runs_questions_with_and_without_experts(instructed: CommandLine, workdir: Path) -> None:
+    code, out, err = instructed("evaluate", *WORDS, "--tasks", "news-tone", "--max-questions", "6")
     assert code == 0, err
-    found = json.loads(out)
-    assert found["model"].endswith("moe-instruct")
-    assert found["questions"] == 6
-    assert found["tasks"]["news-tone"]["missing"] == 0.0
-    code, out, err = desk("evaluate", "asking/moe-instruct", *WORDS, "--by", "generation", "--bare", "--most", "3")
+    report = json.loads(out)
+    assert report["model"].endswith("moe-instruct")
+    assert report["questions"] == 6
+    assert report["tasks"]["news-tone"]["missing"] == 0.0
+    generated = ("--choice-method", "generation", "--no-experts", "--max-questions", "3")
+    code, out, err = instructed("evaluate", "questions/moe-instruct", *WORDS, *generated)
     assert code == 0, err
     assert json.loads(out)["by"] == "generation"
-    assert (place / "asking" / "evaluation" / "moe-instruct-bare" / "answers.jsonl").is_file()
+    assert (workdir / "questions" / "evaluation" / "moe-instruct-bare" / "answers.jsonl").is_file()
 
 
-def test_rows_of_an_ablation_are_listed_and_done(desk: CommandLine) -> None:
-    code, out, err = desk("ablate", *WORDS, "--list")
+def test_ablate_lists_and_evaluates_variants_of_a_language_model(instructed: CommandLine) -> None:
+    code, out, err = instructed("ablate", *WORDS, "--list")
     assert code == 0, err
     assert "backbone-alone" in [row["name"] for row in json.loads(out)]
-    code, out, err = desk("ablate", *WORDS, "--only", "backbone-alone")
+    code, out, err = instructed("ablate", *WORDS, "--only", "backbone-alone")
     assert code == 0, err
     assert [row["name"] for row in json.loads(out)["rows"]] == ["full", "backbone-alone"]
 
 
-def test_what_instruction_taught_is_in_the_report(desk: CommandLine) -> None:
-    code, out, err = desk("report", "asking")
+def test_report_includes_instruction_tuning(instructed: CommandLine) -> None:
+    code, out, err = instructed("report", "questions")
     assert code == 0, err
     assert "moe-instruct" in [row["stage"] for row in json.loads(out)["stages"]]
 
 
-def test_a_dry_run_of_augmentation_asks_nobody(desk: CommandLine) -> None:
-    code, out, err = desk("augment", "--all", "--dry-run", *WORDS)
+def test_augment_dry_run_counts_questions_without_a_model(instructed: CommandLine) -> None:
+    code, out, err = instructed("data", "augment", "--all", "--dry-run", *WORDS)
     assert code == 0, err
-    assert {one["task"] for one in json.loads(out)["tasks"]} == {"news-tone", "forum-tone"}
+    assert {task["task"] for task in json.loads(out)["tasks"]} == {"news-tone", "forum-tone"}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("instruct", *WORDS), "moe-instruct"),
-        (("instruct", "-c", "asking.yaml", "-o", "other"), "a mixture in other"),
+        (("instruct", "-c", "questions.yaml", "-o", "other"), "a mixture in other"),
         (("instruct", *WORDS, "--overwrite", "--set", "backbone.max_length=8"), "at most 8 tokens"),
         (("evaluate", *WORDS, "--tasks", "news-tune"), "Did you mean news-tone"),
         (("evaluate", *WORDS, "--domain", "news"), "--tasks for a language model"),
         (("evaluate", "--tasks", "fpb"), "a run over a language model"),
-        (("evaluate", *WORDS, "--by", "luck"), "likelihood, generation"),
+        (("evaluate", *WORDS, "--choice-method", "luck"), "likelihood, generation"),
         (("evaluate", *WORDS, "--data", "none.jsonl", "--tasks", "fpb"), "nothing there"),
-        (("augment", "--all", *WORDS, "--local", "nowhere"), "a language model's folder at nowhere"),
-        (("augment", "--all", *WORDS), "--base-url"),
-        (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.ask=fbp"), "template that contains {text}"),
-        (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.ask=null"), "give it `ask`"),
-        (("check", "asking.yaml", "--set", "domains.news.tasks.news-tone.file=none.csv"), "no file at"),
+        (("data", "augment", "--all", *WORDS, "--local", "nowhere"), "a language model's folder at nowhere"),
+        (("data", "augment", "--all", *WORDS), "--base-url"),
+        (("check", "questions.yaml", "--set", "domains.news.tasks.news-tone.ask=fbp"), "template that contains {text}"),
+        (("check", "questions.yaml", "--set", "domains.news.tasks.news-tone.ask=null"), "give it `ask`"),
+        (("check", "questions.yaml", "--set", "domains.news.tasks.news-tone.file=none.csv"), "no file at"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(desk: CommandLine, words: tuple[str, ...], told: str) -> None:
-    assert told in desk.refused(*words)
+def test_question_commands_refuse_unusable_input_in_one_line(
+    instructed: CommandLine, words: tuple[str, ...], message: str
+) -> None:
+    assert message in instructed.refused(*words)

@@ -1,4 +1,4 @@
-"""Claims about `moe sweep` and `moe ablate` as typed: what they print and write, and what bad input gets."""
+"""Tests for `moe sweep` and `moe ablate`: output, files, errors."""
 
 import json
 import os
@@ -16,9 +16,9 @@ FILE = "run: tiny.yaml\nuntil: expert\ndomains: [news]\nover: {lora.r: [2, 4]}\n
 
 
 @pytest.fixture(scope="module")
-def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a run's config and a sweep file."""
-    folder = tmp_path_factory.mktemp("desk")
+def workdir(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working folder with data, a run config and a sweep file."""
+    folder = tmp_path_factory.mktemp("sweep")
     for domain in NOUNS:
         write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings(tiny_folder, folder / "data"), sort_keys=False))
@@ -27,23 +27,23 @@ def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def moe(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Types commands in `place`."""
-    return CommandLine(place, monkeypatch, capsys)
+def moe(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Command line in `workdir`."""
+    return CommandLine(workdir, monkeypatch, capsys)
 
 
-def test_sweep_prints_its_points_as_json_into_a_pipe(moe: CommandLine, place: Path) -> None:
+def test_sweep_prints_its_trials_as_json_in_a_pipe(moe: CommandLine, workdir: Path) -> None:
     code, out, err = moe("sweep", "ranks.yaml", "--set", "lora.alpha=4")
     assert code == 0, err
     content = json.loads(out)
     assert [row["settings"]["lora.r"] for row in content["points"]] == [2, 4]
     assert content["best"] in [row["point"] for row in content["points"]]
     assert "2 of 2: lora.r 4, seed 7" in err
-    names = {path.name for path in (place / "runs" / "sweeps" / "ranks").iterdir()}
+    names = {path.name for path in (workdir / "runs" / "sweeps" / "ranks").iterdir()}
     assert names == {"points", "rows", "results.jsonl", "sweep.csv", "sweep.json", "lora.r.png"}
 
 
-def test_sweep_draws_a_table_on_a_terminal(moe: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_prints_a_table_on_a_terminal(moe: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     code, out, _ = moe("sweep", "ranks.yaml", "-o", "table", "--over", "seed=1,2")
     assert code == 0
@@ -51,8 +51,8 @@ def test_sweep_draws_a_table_on_a_terminal(moe: CommandLine, monkeypatch: pytest
     assert "mean ± sd over seeds 1, 2" in out
 
 
-def test_sweep_refuses_what_it_cannot_do_before_it_trains(moe: CommandLine, place: Path) -> None:
-    (place / "odd.yaml").write_text("run: tiny.yaml\nover: {lora.rr: [1, 2], lora.alpha: []}\nseeds: [x]\n")
+def test_sweep_refuses_invalid_files_before_training(moe: CommandLine, workdir: Path) -> None:
+    (workdir / "odd.yaml").write_text("run: tiny.yaml\nover: {lora.rr: [1, 2], lora.alpha: []}\nseeds: [x]\n")
     code, _, err = moe("sweep", "odd.yaml")
     assert code == 2
     assert "over.lora.alpha" in err
@@ -63,28 +63,30 @@ def test_sweep_refuses_what_it_cannot_do_before_it_trains(moe: CommandLine, plac
     assert "nothing to sweep" in moe.refused("sweep", "tiny.yaml")
     assert "--over key=v1,v2" in moe.refused("sweep", "tiny.yaml", "--over", "lora.r=")
     assert "no such file" in moe.refused("sweep", "nowhere.yaml")
-    (place / "lost.yaml").write_text("run: nowhere.yaml\nover: {lora.r: [1]}\n")
+    (workdir / "lost.yaml").write_text("run: nowhere.yaml\nover: {lora.r: [1]}\n")
     assert "nowhere.yaml" in moe.refused("sweep", "lost.yaml")
-    assert not (place / "runs" / "sweeps" / "odd").exists()
+    assert not (workdir / "runs" / "sweeps" / "odd").exists()
 
 
-def test_a_stopped_sweep_names_the_command_that_goes_on(moe: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _StageTrainer.training_step
+def test_interrupted_sweep_prints_the_command_that_resumes_it(
+    moe: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_step = _StageTrainer.training_step
 
-    def pressed(self, *args, **kwargs):
+    def interrupted_step(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, *args, **kwargs)
+        return training_step(self, *args, **kwargs)
 
-    typed = ("sweep", "ranks.yaml", "-o", "stopped")
+    words = ("sweep", "ranks.yaml", "-o", "stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(_StageTrainer, "training_step", pressed)
-        code, _, err = moe(*typed)
+        patch.setattr(_StageTrainer, "training_step", interrupted_step)
+        code, _, err = moe(*words)
     assert code == 130
-    assert err.rstrip().endswith("Go on with: moe sweep ranks.yaml -o stopped")
-    assert moe(*typed)[0] == 0
+    assert err.rstrip().endswith("Resume with: moe sweep ranks.yaml -o stopped")
+    assert moe(*words)[0] == 0
 
 
-def test_ablate_lists_its_rows_answers_them_and_writes_them(moe: CommandLine, place: Path) -> None:
+def test_ablate_lists_evaluates_and_writes_its_variants(moe: CommandLine, workdir: Path) -> None:
     assert "a mixture in" in moe.refused("ablate", "-c", "tiny.yaml", "-o", "empty")
     code, _, err = moe("run", "-c", "tiny.yaml")
     assert code == 0, err
@@ -95,7 +97,10 @@ def test_ablate_lists_its_rows_answers_them_and_writes_them(moe: CommandLine, pl
     code, out, _ = moe("ablate", "-c", "tiny.yaml", "--only", "routing-uniform")
     assert code == 0
     assert [row["name"] for row in json.loads(out)["rows"]] == ["full", "routing-uniform"]
-    assert {path.name for path in (place / "runs" / "tiny" / "ablation").iterdir()} == {"ablation.json", "ablation.png"}
+    assert {path.name for path in (workdir / "runs" / "tiny" / "ablation").iterdir()} == {
+        "ablation.json",
+        "ablation.png",
+    }
     assert "Add --retrain" in moe.refused("ablate", "-c", "tiny.yaml", "--only", "balance-off")
     assert "Did you mean full" in moe.refused("ablate", "-c", "tiny.yaml", "--only", "ful")
-    assert "lone expert" in moe.refused("ablate", "runs/tiny/experts/news", "-c", "tiny.yaml")
+    assert "single expert" in moe.refused("ablate", "runs/tiny/experts/news", "-c", "tiny.yaml")
