@@ -1,4 +1,4 @@
-"""`moe augment`: a language model rewrites training rows, or writes new questions like them → `augmented.jsonl`."""
+"""`moe data augment`: a language model rewrites training rows, or writes new questions like them → `augmented.jsonl`."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence

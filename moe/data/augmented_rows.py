@@ -117,7 +117,7 @@ def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
         raise Fault(
             f"augmented rows at {path}, since data.augmented is true",
             "no such file",
-            "write them with `moe augment`, or set data.augmented=false",
+            "write them with `moe data augment`, or set data.augmented=false",
         )
     for line in read_lines(path):
         if not line.text.strip():
@@ -130,5 +130,5 @@ def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
             raise Fault(
                 f"an augmented row in line {line.number} of {path}",
                 line.error or reason,
-                "remove the line, or rewrite the file with `moe augment --overwrite`",
+                "remove the line, or rewrite the file with `moe data augment --overwrite`",
             ) from error

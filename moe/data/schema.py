@@ -156,7 +156,7 @@ class TaskSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """How `moe augment` makes a language model rewrite training rows, or write new questions like them.
+    """How `moe data augment` makes a language model rewrite training rows, or write new questions like them.
 
     Labelled rows are rewritten as in the recipe of FinSA-MoE; a variant of a question is a new text with the same
     answer.

@@ -288,7 +288,7 @@ def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[Evaluate
         Fault: if the model has a single expert, or the folder cannot be written.
     """
     if predictor.model.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
-        raise Fault("a mixture of several experts for --alone", "one expert", "drop --alone")
+        raise Fault("a mixture of several experts for --per-expert", "one expert", "drop --per-expert")
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
     with open_writer(folder / PER_EXPERT_CSV) as writer:

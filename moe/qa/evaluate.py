@@ -142,7 +142,7 @@ def evaluate_qa_folder(
     """
     if settings.method not in CHOICE_METHODS:
         raise Fault(
-            f"--by one of {', '.join(CHOICE_METHODS)}", repr(settings.method), suggest(settings.method, CHOICE_METHODS)
+            f"--choice-method one of {', '.join(CHOICE_METHODS)}", repr(settings.method), suggest(settings.method, CHOICE_METHODS)
         )
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")

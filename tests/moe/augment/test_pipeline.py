@@ -298,7 +298,7 @@ def test_augmented_rows_are_not_added_without_the_setting(make_work: Make, serve
 
 
 def test_augmented_rows_without_a_file_are_a_fault(make_work: Make) -> None:
-    with pytest.raises(Fault, match=r"augmented\.jsonl.*moe augment"):
+    with pytest.raises(Fault, match=r"augmented\.jsonl.*moe data augment"):
         augmented(make_work).prepared("news")
 
 

@@ -92,4 +92,4 @@ def test_augment_under_its_old_name_works_with_one_deprecation_note(moe: Command
 
 def test_training_without_the_requested_augmented_rows_is_refused(moe: CommandLine) -> None:
     words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "bare", "--set", "data.augmented=true")
-    assert "Write them by moe augment" in moe.refused(*words)
+    assert "Write them with `moe data augment`" in moe.refused(*words)

@@ -246,7 +246,7 @@ def test_the_command_prints_an_object_a_text(run: Callable[..., Any]) -> None:
 
 
 def test_the_command_writes_a_corpus_words(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
-    words = ["--file", str(corpus), "--least", "1", "--steps", "2", "--task", "news"]
+    words = ["--file", str(corpus), "--min-count", "1", "--steps", "2", "--task", "news"]
     assert run(*words, "--out", str(tmp_path / "words.csv")).exit_code == 0
     head = (tmp_path / "words.csv").read_text(encoding="utf-8").splitlines()[0]
     assert head.startswith("labels,word,count,weight.negative")
