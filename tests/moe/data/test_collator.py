@@ -1,4 +1,4 @@
-"""Claims about batches: every row once before any twice, domains evened out, like lengths together, by seed alone."""
+"""Samplers and the collator: rows without repetition, balanced domains, similar lengths in one batch, seeded."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: in
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 9))
 @settings(max_examples=30, deadline=None)
-def test_at_temperature_one_an_epoch_holds_every_row_once(counts: list[int], size: int) -> None:
+def test_sampler_at_temperature_one_holds_every_row_once_per_epoch(counts: list[int], size: int) -> None:
     sampler = batches(counts, size=size)
     rows = [row for batch in sampler for row in batch]
     assert sorted(rows) == list(range(sum(counts)))
@@ -29,25 +29,25 @@ def test_at_temperature_one_an_epoch_holds_every_row_once(counts: list[int], siz
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 120))
 @settings(max_examples=60, deadline=None)
-def test_batches_by_budget_hold_every_row_once_and_no_more_than_it(lengths: list[int], tokens: int) -> None:
-    found = batch_by_tokens(lengths, tokens)
-    assert sorted(np.concatenate(found).tolist()) == list(range(len(lengths)))
-    for batch in found:
+def test_batch_by_tokens_holds_every_row_once_within_the_budget(lengths: list[int], tokens: int) -> None:
+    result = batch_by_tokens(lengths, tokens)
+    assert sorted(np.concatenate(result).tolist()) == list(range(len(lengths)))
+    for batch in result:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
-    tops = [max(lengths[i] for i in batch) for batch in found]
-    assert tops == sorted(tops), "texts of like length together"
+    longest = [max(lengths[i] for i in batch) for batch in result]
+    assert longest == sorted(longest), "batches are not in order of length"
 
 
-def test_a_higher_temperature_evens_domains_out() -> None:
+def test_sampler_balances_domains_at_a_higher_temperature() -> None:
     sampler = batches([900, 100], temperature=2.0)
     rows = np.array([row for batch in sampler for row in batch])
     assert np.mean(rows >= 900) == pytest.approx(0.25, abs=0.01)
     small = rows[rows >= 900]
-    assert len(np.unique(small)) == 100, "all of the small domain before any of it twice too often"
+    assert len(np.unique(small)) == 100, "some rows of the small domain were never drawn"
     assert np.bincount(small - 900).max() <= 3
 
 
-def test_epochs_differ_and_are_told_by_seed_and_epoch_alone() -> None:
+def test_sampler_order_depends_on_seed_and_epoch_only() -> None:
     first, second = batches([50, 20]), batches([50, 20])
     assert list(first) == list(second)
     first.set_epoch(1)
@@ -57,13 +57,13 @@ def test_epochs_differ_and_are_told_by_seed_and_epoch_alone() -> None:
     assert list(batches([50, 20], seed=1)) != list(batches([50, 20]))
 
 
-def test_texts_of_like_length_share_a_batch() -> None:
+def test_sampler_puts_texts_of_similar_length_in_one_batch() -> None:
     sampler = batches([400], size=8)
     spread = np.mean([np.ptp(sampler.lengths[batch]) for batch in sampler])
-    assert spread < 20, "a random batch of eight spans about 77"
+    assert spread < 20, "random batches of eight span about 77"
 
 
-def test_the_collator_maps_labels_into_their_head() -> None:
+def test_collator_maps_labels_into_their_head() -> None:
     space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("c", "a")})])
     collate = Collator(tiny_tokenizer(), "{text}", 8, space, ["news", "forum"])
     row = {"text": "profit rose", "score": None, "label": 0, "task": "forum", "domain": "forum"}

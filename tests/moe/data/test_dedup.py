@@ -1,4 +1,4 @@
-"""Near texts are found whatever their case, punctuation and links; far ones are never called near."""
+"""Near duplicates are found whatever their case, punctuation and links; other texts are never called near."""
 
 import random
 
@@ -9,13 +9,13 @@ from moe.data.dedup import NearDuplicateIndex, is_chinese, jaccard, shingles
 WORDS = [f"word{n}" for n in range(400)]
 
 
-def query(inside: str, asked: str, threshold: float = 0.85) -> bool:
+def near(first: str, second: str, threshold: float = 0.85) -> bool:
     index = NearDuplicateIndex[int](threshold)
-    index.add([(0, inside)])
-    return [others for _, others in index.query([(1, asked)])] == [[0]]
+    index.add([(0, first)])
+    return [others for _, others in index.query([(1, second)])] == [[0]]
 
 
-def test_english_is_cut_into_three_words_and_chinese_into_five_characters():
+def test_shingles_are_three_words_in_english_and_five_characters_in_chinese():
     assert shingles("Shares rise, after results!") == {"shares rise after", "rise after results"}
     assert shingles("公司净利润大涨。") == {"公 司 净 利 润", "司 净 利 润 大", "净 利 润 大 涨"}
 
@@ -23,47 +23,47 @@ def test_english_is_cut_into_three_words_and_chinese_into_five_characters():
 @pytest.mark.parametrize(
     ("text", "chinese"), [("利好 AAPL", True), ("Apple 苹果 rises", False), ("up", False), ("!", False)]
 )
-def test_chinese_is_told_by_its_characters(text: str, chinese: bool):
+def test_is_chinese_counts_characters(text: str, chinese: bool):
     assert is_chinese(text) is chinese
 
 
-def test_a_text_shorter_than_a_shingle_is_one_shingle():
+def test_shingles_of_a_short_text_are_one():
     assert shingles("Buy now") == {"buy now"}
     assert shingles("利好") == {"利 好"}
     assert len(shingles("https://t.co/x ?!")) == len(shingles("...")) == 1
 
 
-def test_a_link_punctuation_and_case_make_no_other_text():
+def test_near_duplicates_ignore_links_punctuation_and_case():
     assert near("Fed holds rates. https://t.co/abc", "FED HOLDS RATES! https://t.co/xyz")
     assert not near("Fed holds rates", "Fed cuts rates")
 
 
-def test_jaccard_is_shared_pieces_over_all():
+def test_jaccard_is_shared_over_all_pieces():
     assert jaccard(frozenset("abcd"), frozenset("bcde")) == 3 / 5
 
 
-def test_a_long_text_with_a_changed_end_is_near_and_with_a_changed_half_is_not():
+def test_near_duplicates_may_differ_in_their_end_but_not_in_half():
     text = WORDS[:60]
     assert near(" ".join(text), " ".join([*text[:-2], "other", "end"]))
     assert not near(" ".join(text), " ".join(text[:30] + WORDS[100:130]))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.85, 0.95])
-def test_every_pair_at_the_threshold_is_found_and_none_below_it(threshold: float):
-    dice = random.Random(0)
-    texts = [dice.sample(WORDS, 40) for _ in range(60)]
-    altered = [text[: (cut := dice.randint(5, 40))] + dice.sample(WORDS, 40 - cut) for text in texts]
+def test_query_finds_every_pair_at_the_threshold_and_none_below(threshold: float):
+    rng = random.Random(0)
+    texts = [rng.sample(WORDS, 40) for _ in range(60)]
+    altered = [text[: (cut := rng.randint(5, 40))] + rng.sample(WORDS, 40 - cut) for text in texts]
     index = NearDuplicateIndex[int](threshold)
     index.add((n, " ".join(text)) for n, text in enumerate(texts))
-    found = {key: set(others) for key, others in index.query((n, " ".join(text)) for n, text in enumerate(altered))}
+    matches = {key: set(others) for key, others in index.query((n, " ".join(text)) for n, text in enumerate(altered))}
     pieces = [shingles(" ".join(text)) for text in texts]
     for key, text in enumerate(altered):
         own = shingles(" ".join(text))
-        assert found[key] == {n for n, other in enumerate(pieces) if jaccard(own, other) >= threshold}
+        assert matches[key] == {n for n, other in enumerate(pieces) if jaccard(own, other) >= threshold}
 
 
-def test_kept_texts_are_asked_against_those_before_them():
-    asked = NearDuplicateIndex[int](0.85).query(
+def test_query_with_insert_new_compares_with_earlier_texts():
+    results = NearDuplicateIndex[int](0.85).query(
         enumerate(["one two three", "One two three.", "another text here"]), insert_new=True
     )
-    assert [others for _, others in asked] == [[], [0], []]
+    assert [others for _, others in results] == [[], [0], []]

@@ -1,4 +1,4 @@
-"""Inspecting counts everything in a file and draws it, bad rows included."""
+"""File inspection counts and shows everything in a file, invalid rows included."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_everything_is_counted_without_a_task(file: Path):
+def test_inspect_counts_everything_without_a_task(file: Path):
     report = inspect_file(file)
     assert report["rows"] == 4
     assert report["labels"] == {"down": 4, "up": 2, "[up]": 1}
@@ -41,21 +41,21 @@ def test_everything_is_counted_without_a_task(file: Path):
     assert report["characters"]["quantiles"]["100%"] == 26
     assert sum(report["words"]["counts"]) == 4
     assert report["rejected"]["reasons"] == {"missing text": 1, "score outside [-1, 1]": 1}
-    assert [one["line"] for one in report["rejected"]["first"]] == [7, 8]
+    assert [reject["line"] for reject in report["rejected"]["first"]] == [7, 8]
     assert json.loads(json.dumps(report)) == report
 
 
-def test_with_a_task_unknown_labels_are_rejects_and_known_ones_classes(file: Path):
+def test_inspect_with_a_task_counts_classes_and_rejects_unknown_labels(file: Path):
     report = inspect_file(file, TaskSettings(labels=("negative", "positive"), label_map={"down": "negative"}))
     assert report["classes"] == {"negative": 3}
     assert report["rejected"]["reasons"]["unknown label"] == 1
 
 
-def test_only_passes_rows_over(file: Path):
+def test_inspect_counts_only_rows_that_pass_only(file: Path):
     assert inspect_file(file, TaskSettings(only={"lang": ("zh",)}))["labels"] == {"[up]": 1}
 
 
-def test_rows_without_an_origin_are_original_and_others_are_drawn(tmp_path: Path):
+def test_inspect_counts_origins_and_shows_augmented_ones(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b"}\n{"text": "c d", "origin": "synonym"}\n{"text": "e f", "origin": ""}\n')
     report = inspect_file(path)
@@ -65,17 +65,17 @@ def test_rows_without_an_origin_are_original_and_others_are_drawn(tmp_path: Path
     assert "origins" in out.getvalue()
 
 
-def test_a_report_is_drawn_with_bars_and_rejects(file: Path):
+def test_inspection_view_shows_bars_and_rejects(file: Path):
     out = io.StringIO()
     Console(file=out, width=100).print(inspection_view(inspect_file(file)))
-    drawn = out.getvalue()
-    assert "█" in drawn
-    assert "[up]" in drawn
-    assert "origins" not in drawn
-    assert "line 8: score outside [-1, 1] (3): text" in drawn
+    output = out.getvalue()
+    assert "█" in output
+    assert "[up]" in output
+    assert "origins" not in output
+    assert "line 8: score outside [-1, 1] (3): text" in output
 
 
-def test_a_file_without_good_rows_is_drawn_too(tmp_path: Path):
+def test_inspection_view_of_a_file_without_valid_rows(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n,up\n")
     out = io.StringIO()
@@ -83,7 +83,7 @@ def test_a_file_without_good_rows_is_drawn_too(tmp_path: Path):
     assert "0 rows, 1 rejected" in out.getvalue()
 
 
-def test_a_binary_file_is_a_fault(tmp_path: Path):
+def test_inspect_refuses_a_binary_file(tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_bytes(bytes(range(256)) * 9)
     with pytest.raises(Fault, match="NUL or undecodable"):

@@ -1,4 +1,4 @@
-"""Every kind of file gives its records in order, with the line they stand in, and broken ones in their place."""
+"""Readers return the records of every kind of file in order, with line numbers, broken ones included."""
 
 import json
 from itertools import islice
@@ -33,7 +33,7 @@ def parquet(path: Path, columns: dict[str, object]) -> Path:
     return path
 
 
-def test_all_kinds_of_files_give_the_same_records(tmp_path: Path):
+def test_read_records_is_the_same_for_all_kinds_of_files(tmp_path: Path):
     Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "folder"))
     files = [
         write(tmp_path / "a.csv", "id,text,label\na,up,positive\nb,down,negative\n"),
@@ -45,33 +45,33 @@ def test_all_kinds_of_files_give_the_same_records(tmp_path: Path):
     assert [[record.line for record in read(file)] for file in files] == [[2, 3], [1, 2], [1, 2], [1, 2]]
 
 
-def test_a_text_file_gives_a_record_a_line_named_by_its_number(tmp_path: Path):
-    found = read(write(tmp_path / "a.txt", "one\r\n\nthree"))
-    assert [(r.line, r.values["id"], r.values["text"]) for r in found] == [
+def test_read_records_of_a_text_file_gives_one_record_per_line(tmp_path: Path):
+    records = read(write(tmp_path / "a.txt", "one\r\n\nthree"))
+    assert [(r.line, r.values["id"], r.values["text"]) for r in records] == [
         (1, "line-1", "one"),
         (2, "line-2", ""),
         (3, "line-3", "three"),
     ]
 
 
-def test_columns_are_renamed_ignored_and_passed_on(tmp_path: Path):
+def test_read_records_renames_ignores_and_passes_on_columns(tmp_path: Path):
     path = write(tmp_path / "a.csv", "nr,headline,text,score,who\n7,up,body,0.5,me\n")
     assert read(path, id="nr", text="headline", score=None)[0].values == {"id": "7", "text": "up", "who": "me"}
 
 
-def test_a_quoted_line_break_keeps_later_line_numbers_right(tmp_path: Path):
-    found = read(write(tmp_path / "a.csv", 'text,label\n"one\ntwo",x\n\nthree,y\n'))
-    assert [(r.line, r.values["text"]) for r in found] == [(2, "one\ntwo"), (5, "three")]
+def test_read_records_counts_lines_inside_quoted_fields(tmp_path: Path):
+    records = read(write(tmp_path / "a.csv", 'text,label\n"one\ntwo",x\n\nthree,y\n'))
+    assert [(r.line, r.values["text"]) for r in records] == [(2, "one\ntwo"), (5, "three")]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path):
+def test_read_records_strips_a_byte_order_mark(tmp_path: Path):
     assert read(write(tmp_path / "a.csv", "\ufefftext\nup\n"))[0].values["text"] == "up"
 
 
-def test_a_broken_line_is_one_error_and_reading_goes_on(tmp_path: Path):
+def test_read_records_continues_after_a_broken_line(tmp_path: Path):
     body = b'text,label\nfine,x\nbad \xff,x\n"never closed,x\nfine,x,more\nnul \0,x\nlast,y\n'
-    found = read(write(tmp_path / "a.csv", body))
-    assert [(r.line, (r.error or "").partition(":")[0]) for r in found] == [
+    records = read(write(tmp_path / "a.csv", body))
+    assert [(r.line, (r.error or "").partition(":")[0]) for r in records] == [
         (2, ""),
         (3, "broken encoding"),
         (4, "malformed CSV"),
@@ -79,42 +79,42 @@ def test_a_broken_line_is_one_error_and_reading_goes_on(tmp_path: Path):
         (6, "NUL byte"),
         (7, ""),
     ]
-    assert found[1].values["text"] == "bad \ufffd"
+    assert records[1].values["text"] == "bad \ufffd"
 
 
-def test_text_after_a_closed_quote_is_an_error_not_a_guess(tmp_path: Path):
+def test_read_records_reports_text_after_a_closing_quote(tmp_path: Path):
     assert "malformed" in str(read(write(tmp_path / "a.csv", 'text,label\n"Buy" says X,y\n'))[0].error)
 
 
-def test_each_broken_json_line_is_an_error_in_its_place(tmp_path: Path):
+def test_read_records_reports_each_broken_json_line(tmp_path: Path):
     lines = [b'{"text": "a"}', b"{", b"", b"[1]", b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"[" * 9999]
-    found = read(
+    records = read(
         write(tmp_path / "a.jsonl", b"\n".join([*lines, b'{"text": "z"}', b'{"text": "y"}', b'{"text": "x"}']))
     )
-    assert [(r.line, (r.error or "").partition(":")[0]) for r in found[:6]] == [
+    assert [(r.line, (r.error or "").partition(":")[0]) for r in records[:6]] == [
         (1, ""),
-        (2, "no JSON"),
-        (4, "no JSON object"),
+        (2, "invalid JSON"),
+        (4, "not a JSON object"),
         (5, "broken encoding"),
         (6, "broken encoding"),
-        (7, "no JSON"),
+        (7, "invalid JSON"),
     ]
-    assert [r.error for r in found[6:]] == [None] * 3
+    assert [r.error for r in records[6:]] == [None] * 3
 
 
-def test_undecodable_text_in_parquet_is_one_error(tmp_path: Path):
+def test_read_records_reports_undecodable_text_in_parquet(tmp_path: Path):
     broken = pa.array([b"fine", b"bad \xff", b"fine"]).view(pa.string())
-    found = read(parquet(tmp_path / "a.parquet", {"text": broken}))
-    assert [r.error for r in found] == [None, "broken encoding: text", None]
-    assert found[1].values["text"] == "bad \ufffd"
+    records = read(parquet(tmp_path / "a.parquet", {"text": broken}))
+    assert [r.error for r in records] == [None, "broken encoding: text", None]
+    assert records[1].values["text"] == "bad \ufffd"
 
 
-def test_a_dataset_folder_names_splits_and_classes(tmp_path: Path):
+def test_read_records_of_a_dataset_folder_names_splits_and_classes(tmp_path: Path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["down", "up"])})
-    part = Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
-    DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "d"))
-    found = read(tmp_path / "d")
-    assert [(r.line, r.values["label"], r.values["split"]) for r in found] == [
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "d"))
+    records = read(tmp_path / "d")
+    assert [(r.line, r.values["label"], r.values["split"]) for r in records] == [
         (1, "up", "train"),
         (2, None, "train"),
         (3, "up", "test"),
@@ -122,76 +122,76 @@ def test_a_dataset_folder_names_splits_and_classes(tmp_path: Path):
     ]
 
 
-def test_records_are_read_as_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.csv", "text\n" + "a text of some words\n" * 50_000)
-    passed: list[int] = []
+    lines: list[int] = []
 
-    def watched(file: Path):
+    def counting(file: Path):
         for row in read_csv_rows(file):
-            passed.append(row.number)
+            lines.append(row.number)
             yield row
 
-    monkeypatch.setattr("moe.data.readers.csv_rows", watched)
+    monkeypatch.setattr("moe.data.readers.read_csv_rows", counting)
     assert len(list(islice(read_records(path), 10))) == 10
-    assert len(passed) == 10
+    assert len(lines) == 10
 
 
-def test_texts_gives_every_row_in_order_bad_ones_with_a_reason(tmp_path: Path):
+def test_read_texts_returns_every_row_in_order_invalid_ones_with_a_reason(tmp_path: Path):
     rows = ['{"text": "a"}', '{"text": " "}', '{"text": 5}', '{"other": 1}', "{", '{"text": "b"}']
-    found = list(read_texts(write(tmp_path / "a.jsonl", "\n".join(rows))))
-    assert [(r.error or "").partition(":")[0] for r in found] == [
+    records = list(read_texts(write(tmp_path / "a.jsonl", "\n".join(rows))))
+    assert [(r.error or "").partition(":")[0] for r in records] == [
         "",
         "missing text",
-        "text is no text",
+        "text is not a string",
         "missing text",
-        "no JSON",
+        "invalid JSON",
         "",
     ]
 
 
-def test_a_json_file_of_one_broken_line_is_one_bad_row(tmp_path: Path):
-    (found,) = read_texts(write(tmp_path / "a.jsonl", '{"text": "cut'))
-    assert str(found.error).startswith("no JSON")
-    assert found.values == {"id": "line-1", "text": '{"text": "cut'}
+def test_read_texts_of_one_broken_json_line_returns_one_error(tmp_path: Path):
+    (record,) = read_texts(write(tmp_path / "a.jsonl", '{"text": "cut'))
+    assert str(record.error).startswith("invalid JSON")
+    assert record.values == {"id": "line-1", "text": '{"text": "cut'}
 
 
-def test_an_empty_line_is_a_row_of_a_one_column_csv(tmp_path: Path):
-    found = list(read_texts(write(tmp_path / "a.csv", "text\na\n\nb\n")))
-    assert [(r.line, r.error) for r in found] == [(2, None), (3, "missing text"), (4, None)]
+def test_read_texts_of_a_one_column_csv_returns_empty_lines(tmp_path: Path):
+    records = list(read_texts(write(tmp_path / "a.csv", "text\na\n\nb\n")))
+    assert [(r.line, r.error) for r in records] == [(2, None), (3, "missing text"), (4, None)]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"", "an empty file"),
         ("a.csv", b"\x89PNG\x00\x01\xff\n\xfe\xff\x00", "NUL or undecodable"),
         ("a.csv", "标题,标签\n利好消息,涨\n".encode("gb18030"), "NUL or undecodable"),
         ("a.csv", b"id,headline\n1,up\n", r"columns id, headline.*columns: \{text: headline\}"),
-        ("a.csv", b"text,text\nup,down\n", "each column"),
-        ("a.csv", b'"text\nup\n', "first line of column names"),
+        ("a.csv", b"text,text\nup,down\n", "unique column names"),
+        ("a.csv", b'"text\nup\n', "column names in the first line"),
         ("a.jsonl", b'{"id": 1, "sentence": "up"}\n', r"columns id, sentence.*\{text: sentence\}"),
         ("a.parquet", b"not parquet at all", "Parquet"),
         ("a.xlsx", b"text", r"ending in \.csv"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_fault(tmp_path: Path, name: str, content: bytes, told: str):
-    with pytest.raises(Fault, match=told):
+def test_read_records_refuses_unreadable_files(tmp_path: Path, name: str, content: bytes, message: str):
+    with pytest.raises(Fault, match=message):
         read_records(write(tmp_path / name, content))
 
 
-def test_a_missing_file_and_a_foreign_folder_are_faults(tmp_path: Path):
+def test_read_records_refuses_missing_files_and_other_folders(tmp_path: Path):
     with pytest.raises(Fault, match="nothing there"):
         read_records(tmp_path / "no.csv")
     with pytest.raises(Fault, match="save_to_disk"):
         read_records(tmp_path)
 
 
-def test_a_renamed_column_must_be_there(tmp_path: Path):
+def test_read_records_requires_renamed_columns(tmp_path: Path):
     with pytest.raises(Fault, match="'sentiment'"):
         read(write(tmp_path / "a.csv", "text,label\nup,x\n"), label="sentiment")
 
 
-def test_a_truncated_parquet_file_is_a_fault(tmp_path: Path):
+def test_read_records_refuses_a_truncated_parquet_file(tmp_path: Path):
     path = parquet(tmp_path / "a.parquet", {"text": ["a text"] * 5000})
     with pytest.raises(Fault, match="Parquet"):
         read(write(path, path.read_bytes()[:200]))
@@ -199,7 +199,7 @@ def test_a_truncated_parquet_file_is_a_fault(tmp_path: Path):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text("a,\"'\n 利é", min_size=1, max_size=9), min_size=1, max_size=8))
-def test_what_csv_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, written: list[str]):
+def test_read_records_reads_back_quoted_csv(tmp_path_factory: pytest.TempPathFactory, written: list[str]):
     cells = "".join('"' + text.replace('"', '""') + '",x\n' for text in written)
     path = write(tmp_path_factory.mktemp("csv") / "a.csv", "text,label\n" + cells)
     assert [r.values["text"] for r in read(path)] == written

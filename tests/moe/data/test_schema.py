@@ -1,4 +1,4 @@
-"""Settings say what is wrong with them, and derive what they promise."""
+"""Data settings: invalid ones are refused with a reason, and derived values are right."""
 
 import pytest
 from pydantic import ValidationError
@@ -8,37 +8,37 @@ from moe.data.schema import Columns, DataSettings, SplitSettings, TaskSettings
 THREE = ("negative", "neutral", "positive")
 
 
-def test_an_ignored_column_is_not_looked_for():
-    assert "score" not in Columns(score=None).names()
+def test_columns_mapping_leaves_out_ignored_columns():
+    assert "score" not in Columns(score=None).mapping()
 
 
-def test_only_the_text_and_renamed_columns_are_demanded():
-    assert Columns(label="sentiment").demanded() == {"text", "sentiment"}
-    assert Columns(text="headline").demanded() == {"headline"}
+def test_columns_require_only_the_text_and_renamed_columns():
+    assert Columns(label="sentiment").required() == {"text", "sentiment"}
+    assert Columns(text="headline").required() == {"headline"}
 
 
 @pytest.mark.parametrize("ratios", [(1,), (1, 1, 1, 1), (0, 1), (5, -1, 2)])
-def test_ratios_that_part_nothing_are_refused(ratios: tuple[float, ...]):
-    with pytest.raises(ValidationError, match="parts"):
+def test_split_settings_refuse_invalid_ratios(ratios: tuple[float, ...]):
+    with pytest.raises(ValidationError, match=r"two \(train, test\) or three"):
         SplitSettings(ratios=ratios)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("settings", "message"),
     [
-        ({"labels": ("a", "a")}, "each once"),
-        ({"labels": THREE, "label_map": {"利好": "up"}}, "leads to up"),
+        ({"labels": ("a", "a")}, "each label once"),
+        ({"labels": THREE, "label_map": {"利好": "up"}}, "label_map: up not among labels"),
         ({"labels": THREE, "score_cuts": "dao5"}, "3 labels need 2 cuts"),
         ({"labels": THREE, "score_cuts": (0.1, -0.1)}, "ascending"),
         ({"labels": THREE, "score_cuts": (-2.0, 0.1)}, "between -1 and 1"),
         ({"labels": THREE, "cutoffs": ()}, "cutoffs"),
     ],
 )
-def test_labels_maps_and_cuts_that_disagree_are_refused(wrong: dict[str, object], told: str):
-    with pytest.raises(ValidationError, match=told):
-        TaskSettings.model_validate(wrong)
+def test_task_settings_refuse_inconsistent_labels_maps_and_cuts(settings: dict[str, object], message: str):
+    with pytest.raises(ValidationError, match=message):
+        TaskSettings.model_validate(settings)
 
 
-def test_files_are_found_below_the_data_folder_unless_absolute():
+def test_data_settings_resolve_paths_relative_to_the_data_folder():
     assert DataSettings(folder="data").path("a.csv").as_posix() == "data/a.csv"
     assert DataSettings(folder="data").path("/b.csv").as_posix() == "/b.csv"

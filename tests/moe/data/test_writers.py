@@ -1,4 +1,4 @@
-"""Rows go out by the file's ending, whole or not at all."""
+"""Writers choose the format by the file's ending, and leave a complete file or none."""
 
 import csv
 import json
@@ -17,47 +17,47 @@ ROWS = [
 ]
 
 
-def wrote(path: Path, rows: list[dict[str, object]] = ROWS, **options: list[str]) -> Path:
+def write(path: Path, rows: list[dict[str, object]] = ROWS, **options: list[str]) -> Path:
     with open_writer(path, **options) as writer:
         for row in rows:
             writer.write(row)
     return path
 
 
-def test_jsonl_keeps_rows_as_they_are(tmp_path: Path):
-    assert [json.loads(line) for line in wrote(tmp_path / "out.jsonl").read_text().splitlines()] == ROWS
+def test_jsonl_writer_leaves_rows_unchanged(tmp_path: Path):
+    assert [json.loads(line) for line in write(tmp_path / "out.jsonl").read_text().splitlines()] == ROWS
 
 
-def test_csv_has_every_rows_columns_and_opens_mappings(tmp_path: Path):
-    rows = list(csv.DictReader(wrote(tmp_path / "out.csv").open(newline="")))
+def test_csv_writer_has_the_columns_of_all_rows_and_flattens_mappings(tmp_path: Path):
+    rows = list(csv.DictReader(write(tmp_path / "out.csv").open(newline="")))
     assert rows[0] == dict.fromkeys(rows[0], "") | {"id": "a", "error": "missing text"}
     assert (rows[1]["probabilities.up"], rows[2]["probabilities.flat"]) == ("0.9", "1.0")
     assert rows[1]["tags"] == '["x", "利"]'
     assert rows[2]["text"] == 'a "quoted"\nline'
 
 
-def test_parquet_keeps_mappings_whole(tmp_path: Path):
-    rows = pq.read_table(wrote(tmp_path / "out.parquet")).to_pylist()
+def test_parquet_writer_stores_mappings_as_structs(tmp_path: Path):
+    rows = pq.read_table(write(tmp_path / "out.parquet")).to_pylist()
     assert rows[1]["probabilities"] == {"up": 0.9, "down": 0.1, "flat": None}
     assert (rows[0]["label"], rows[0]["probabilities"]) == (None, None)
 
 
-def test_parquet_takes_columns_that_begin_empty_and_many_batches(tmp_path: Path):
+def test_parquet_writer_accepts_columns_that_start_empty_and_many_batches(tmp_path: Path):
     rows: list[dict[str, object]] = [{"n": n, "late": None if n < 3000 else 0.5, "empty": {}} for n in range(4000)]
-    table = pq.read_table(wrote(tmp_path / "out.parquet", rows))
+    table = pq.read_table(write(tmp_path / "out.parquet", rows))
     assert table.num_rows == 4000
     assert table["late"][3999].as_py() == 0.5
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_named_columns_come_first_and_are_there_without_rows(tmp_path: Path, ending: str):
-    path = wrote(tmp_path / f"out.{ending}", [], columns=["id", "error"])
+def test_writer_puts_named_columns_first_even_without_rows(tmp_path: Path, ending: str):
+    path = write(tmp_path / f"out.{ending}", [], columns=["id", "error"])
     names = path.read_text().strip().split(",") if ending == "csv" else pq.read_schema(path).names
     assert names == ["id", "error"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, ending: str):
+def test_writer_leaves_the_old_file_after_a_failure(tmp_path: Path, ending: str):
     path = tmp_path / f"out.{ending}"
     path.write_text("old")
 
@@ -72,35 +72,35 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, ending: str)
     assert path.read_text() == "old"
 
 
-def test_an_unknown_ending_is_a_fault_before_anything_is_written(tmp_path: Path):
+def test_writer_refuses_an_unknown_ending_before_writing(tmp_path: Path):
     with pytest.raises(Fault, match=r"ending in \.csv, \.jsonl, \.parquet"):
-        wrote(tmp_path / "sub" / "out.xlsx")
+        write(tmp_path / "sub" / "out.xlsx")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path):
+def test_writer_refuses_a_folder_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
     for path in (tmp_path / "file" / "out.csv", tmp_path / "folder.csv"):
         with pytest.raises(Fault, match="can be written"):
-            wrote(path)
+            write(path)
 
 
-def test_a_column_of_two_kinds_is_a_fault_in_parquet_and_leaves_nothing(tmp_path: Path):
-    with pytest.raises(Fault, match="one kind each"):
-        wrote(tmp_path / "out.parquet", [{"score": 1}, {"score": "high"}])
+def test_parquet_writer_refuses_a_column_of_two_types(tmp_path: Path):
+    with pytest.raises(Fault, match="one type in each Parquet column"):
+        write(tmp_path / "out.parquet", [{"score": 1}, {"score": "high"}])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "＝1", "=cmd|' /C calc'!A0"])
-def test_texts_that_a_spreadsheet_would_run_are_escaped_where_that_is_asked_for(tmp_path: Path, text: str) -> None:
+def test_csv_writer_escapes_formulas_if_requested(tmp_path: Path, text: str) -> None:
     row = {"text": text, "score": -0.5, text: "a"}
     for name, spreadsheet in (("plain", False), ("sheet", True)):
         with open_writer(tmp_path / f"{name}.csv", spreadsheet=spreadsheet) as writer:
             writer.write(row)
-    found = {
+    files = {
         name: list(csv.reader((tmp_path / f"{name}.csv").open(encoding="utf-8", newline="")))
         for name in ("plain", "sheet")
     }
-    assert found["plain"] == [["text", "score", text], [text, "-0.5", "a"]]
-    assert found["sheet"] == [["text", "score", f"'{text}"], [f"'{text}", "-0.5", "a"]]
+    assert files["plain"] == [["text", "score", text], [text, "-0.5", "a"]]
+    assert files["sheet"] == [["text", "score", f"'{text}"], [f"'{text}", "-0.5", "a"]]
