@@ -250,7 +250,7 @@ class Mixture(nn.Module):
 
     @contextmanager
     def single_expert(self, name: str) -> Iterator[None]:
-        """Use only this expert, without the router; see `ExpertBank.alone`."""
+        """Use only this expert, without the router; see `ExpertBank.single_adapter`."""
         previous, self.active_expert = self.active_expert, name
         try:
             with self.bank.single_adapter(name):
@@ -267,7 +267,7 @@ class Mixture(nn.Module):
             uniform_gates: give the remaining routed experts equal weights instead of the router's.
         """
         assert set(without) <= set(self.bank.adapters), without
-        previous, muted = (self.expert_mask, self.uniform_gates), self.bank.disabled
+        previous, disabled = (self.expert_mask, self.uniform_gates), self.bank.disabled
         mask = [name not in without for name in self.bank.routed_experts]
         self.expert_mask = torch.tensor(mask, device=self.domain_expert_mask.device)  # (E,)
         self.uniform_gates = uniform_gates
@@ -275,7 +275,7 @@ class Mixture(nn.Module):
         try:
             yield
         finally:
-            (self.expert_mask, self.uniform_gates), self.bank.disabled = previous, muted
+            (self.expert_mask, self.uniform_gates), self.bank.disabled = previous, disabled
 
     def train(self, mode: bool = True) -> "Mixture":
         """Set training or evaluation mode; the frozen backbone stays in evaluation mode.

@@ -97,7 +97,7 @@ def test_verify_reports_an_invalid_manifest_in_a_sentence(copy: Path, content: s
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(99, "Update finmoe"), (1, "Older formats are not carried over"), (None, "Write the folder")]
+    ("number", "advice"), [(99, "Update finmoe"), (1, "Older formats are no longer supported"), (None, "Write the folder")]
 )
 def test_verify_refuses_other_card_formats(run: Path, copy: Path, number: int | None, advice: str) -> None:
     mixture = Path(shutil.copytree(run / "moe-init", copy.parent / "moe-init"))

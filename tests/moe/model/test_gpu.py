@@ -42,7 +42,7 @@ def test_mixture_never_synchronizes_with_the_gpu_more_than_the_bare_backbone(
     model, bare = mixture(load_backbone(work.run.backbone), work, gate), load_backbone(work.run.backbone).model
     inputs = tokens(model)
     pinned = torch.tensor([[True, False], [False, True], [True, True]])
-    monkeypatch.setattr(type(model.bank), "on_host", False)
+    monkeypatch.setattr(type(model.bank), "on_cpu", False)
     with torch.no_grad(), SyncCounter() as expected:
         bare(**inputs)
     for options in ({}, {"allowed": pinned}, {"hard": True}):
