@@ -1,4 +1,4 @@
-"""Claims about intervals and tests, against scikit-learn, scipy, and numbers worked out by hand."""
+"""Claims about intervals and tests, against scikit-learn, scipy and values computed by hand."""
 
 from typing import Any
 
@@ -13,103 +13,114 @@ from moe.evaluation.metrics import classification
 NAMES = ("a", "b", "c")
 
 
-def made_up(rows: int, right: float, seed: int) -> tuple[list[str], list[str]]:
-    """True and said labels, so many of them right."""
+def random_labels(rows: int, accuracy: float, seed: int) -> tuple[list[str], list[str]]:
+    """True and predicted labels; predictions are copied from the true labels with probability `accuracy`."""
     random = np.random.default_rng(seed)
     true = random.choice(NAMES, rows, p=[0.6, 0.3, 0.1])
-    said = np.where(random.random(rows) < right, true, random.choice(NAMES, rows))
-    return true.tolist(), said.tolist()
+    predicted = np.where(random.random(rows) < accuracy, true, random.choice(NAMES, rows))
+    return true.tolist(), predicted.tolist()
 
 
-def answers(rows: int = 300, right: float = 0.7, seed: int = 1) -> TaskPredictions:
-    return TaskPredictions.from_labels(*made_up(rows, right, seed), NAMES)
+def random_predictions(rows: int = 300, accuracy: float = 0.7, seed: int = 1) -> TaskPredictions:
+    true, predicted = random_labels(rows, accuracy, seed)
+    return TaskPredictions.from_labels(true, predicted, NAMES)
 
 
-def beside(one: TaskPredictions, *said: np.ndarray) -> TaskPredictions:
-    """Other answers to the same rows."""
-    return TaskPredictions(one.true, np.stack(said), one.classes)
+def with_predictions(task: TaskPredictions, *predicted: np.ndarray) -> TaskPredictions:
+    """Other predictions for the same rows, of one seed each."""
+    return TaskPredictions(task.true, np.stack(predicted), task.classes)
 
 
-def test_figures_are_those_of_the_evaluation() -> None:
-    true, said = made_up(200, 0.6, 3)
-    said[:5] = ["hawkish"] * 5
-    report = classification(true, said, NAMES)
-    for name, one in bootstrap_intervals([TaskPredictions.from_labels(true, said, NAMES)]).items():
-        assert one.value == pytest.approx(report[name])
-        assert one.low < one.value < one.high
+def test_interval_values_equal_the_classification_metrics() -> None:
+    true, predicted = random_labels(200, 0.6, 3)
+    predicted[:5] = ["hawkish"] * 5
+    report = classification(true, predicted, NAMES)
+    for name, interval in bootstrap_intervals([TaskPredictions.from_labels(true, predicted, NAMES)]).items():
+        assert interval.value == pytest.approx(report[name])
+        assert interval.low < interval.value < interval.high
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1"])
-def test_drawing_cells_gives_the_interval_that_drawing_rows_gives(name: str) -> None:
-    one = answers()
+def test_resampling_cells_gives_the_same_interval_as_resampling_rows(name: str) -> None:
+    task = random_predictions()
 
-    def figure(true: Any, said: Any) -> float:
-        return np.mean(true == said) if name == "accuracy" else f1_score(true, said, average="macro")
+    def metric(true: Any, predicted: Any) -> float:
+        return np.mean(true == predicted) if name == "accuracy" else f1_score(true, predicted, average="macro")
 
-    slow = bootstrap(
-        (one.true, one.said[0]), figure, paired=True, n_resamples=1500, vectorized=False, method="percentile", rng=5
+    by_rows = bootstrap(
+        (task.true, task.predicted[0]),
+        metric,
+        paired=True,
+        n_resamples=1500,
+        vectorized=False,
+        method="percentile",
+        rng=5,
     ).confidence_interval
-    fast = bootstrap_intervals([one])[name]
-    assert fast.ends == pytest.approx([slow.low, slow.high], abs=0.008)
+    by_cells = bootstrap_intervals([task])[name]
+    assert by_cells.bounds == pytest.approx([by_rows.low, by_rows.high], abs=0.008)
 
 
-def test_an_interval_of_accuracy_is_as_wide_as_the_binomial_says_and_narrows_with_rows() -> None:
+def test_accuracy_interval_has_the_binomial_width_and_narrows_with_rows() -> None:
     for rows in (100, 10_000):
-        one = bootstrap_intervals([answers(rows)])["accuracy"]
-        assert (one.high - one.low) / 2 == pytest.approx(
-            1.96 * np.sqrt(one.value * (1 - one.value) / rows), rel=0.1, abs=1 / rows
+        interval = bootstrap_intervals([random_predictions(rows)])["accuracy"]
+        assert (interval.high - interval.low) / 2 == pytest.approx(
+            1.96 * np.sqrt(interval.value * (1 - interval.value) / rows), rel=0.1, abs=1 / rows
         )
 
 
-def test_the_same_rows_give_the_same_interval_and_a_higher_level_a_wider_one() -> None:
-    assert bootstrap_intervals([answers()]) == bootstrap_intervals([answers()])
-    narrow, wide = (bootstrap_intervals([answers()], level)["macro_f1"] for level in (0.5, 0.99))
+def test_interval_is_reproducible_and_wider_at_a_higher_level() -> None:
+    assert bootstrap_intervals([random_predictions()]) == bootstrap_intervals([random_predictions()])
+    narrow, wide = (bootstrap_intervals([random_predictions()], level)["macro_f1"] for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-def test_the_mean_over_tasks_is_surer_than_one_task_and_lies_between_them() -> None:
-    tasks = [answers(seed=1, right=0.6), answers(seed=2, right=0.9)]
-    mean, (low, high) = bootstrap_intervals(tasks)["macro_f1"], (bootstrap_intervals([one])["macro_f1"] for one in tasks)
+def test_mean_over_tasks_has_a_narrower_interval_and_lies_between_them() -> None:
+    tasks = [random_predictions(seed=1, accuracy=0.6), random_predictions(seed=2, accuracy=0.9)]
+    mean = bootstrap_intervals(tasks)["macro_f1"]
+    low, high = (bootstrap_intervals([task])["macro_f1"] for task in tasks)
     assert mean.value == pytest.approx((low.value + high.value) / 2)
     assert mean.high - mean.low < low.high - low.low
 
 
-def test_seeds_that_say_the_same_are_no_more_rows() -> None:
-    one = answers()
-    assert bootstrap_intervals([beside(one, one.said[0], one.said[0])])["macro_f1"].ends == bootstrap_intervals([one])["macro_f1"].ends
+def test_seeds_with_equal_predictions_do_not_count_as_more_rows() -> None:
+    task = random_predictions()
+    twice = with_predictions(task, task.predicted[0], task.predicted[0])
+    assert bootstrap_intervals([twice])["macro_f1"].bounds == bootstrap_intervals([task])["macro_f1"].bounds
 
 
-def test_macro_f1_of_seeds_is_the_mean_of_theirs_not_of_their_rows() -> None:
-    one, other = answers(seed=1), answers(seed=1, right=0.4)
-    both = beside(one, one.said[0], other.said[0])
-    alone = [bootstrap_intervals([beside(one, said)])["macro_f1"].value for said in both.said]
-    assert bootstrap_intervals([both])["macro_f1"].value == pytest.approx(np.mean(alone))
+def test_macro_f1_of_seeds_is_the_mean_of_their_macro_f1() -> None:
+    first, second = random_predictions(seed=1), random_predictions(seed=1, accuracy=0.4)
+    both = with_predictions(first, first.predicted[0], second.predicted[0])
+    single = [bootstrap_intervals([with_predictions(first, seed)])["macro_f1"].value for seed in both.predicted]
+    assert bootstrap_intervals([both])["macro_f1"].value == pytest.approx(np.mean(single))
 
 
-def test_a_model_less_itself_is_none_and_a_better_one_is_not() -> None:
-    one = answers()
-    same = bootstrap_differences([one], [one])["accuracy"]
-    assert same.ends == [0.0, 0.0]
-    assert same.holds_zero
-    better = beside(one, np.where(np.arange(len(one.true)) % 4, one.true, one.said[0]))
-    told = bootstrap_differences([better], [one])
-    assert not any(told[name].holds_zero for name in told)
-    assert bootstrap_differences([one], [better])["macro_f1"].value == pytest.approx(-told["macro_f1"].value)
+def test_difference_is_0_from_the_model_itself_and_significant_from_a_better_one() -> None:
+    task = random_predictions()
+    same = bootstrap_differences([task], [task])["accuracy"]
+    assert same.bounds == [0.0, 0.0]
+    assert same.contains_zero
+    better = with_predictions(task, np.where(np.arange(len(task.true)) % 4, task.true, task.predicted[0]))
+    gains = bootstrap_differences([better], [task])
+    assert not any(gain.contains_zero for gain in gains.values())
+    losses = bootstrap_differences([task], [better])
+    assert losses["macro_f1"].value == pytest.approx(-gains["macro_f1"].value)
 
 
-def test_a_paired_difference_is_surer_than_two_intervals_apart() -> None:
-    one = answers(400)
-    other = one.said.copy()
-    other[0, :10] = one.true[:10]
-    told, alone = bootstrap_differences([one], [beside(one, *other)])["accuracy"], bootstrap_intervals([one])["accuracy"]
-    assert told.high - told.low < (alone.high - alone.low) / 2
+def test_paired_difference_has_a_narrower_interval_than_either_model() -> None:
+    task = random_predictions(400)
+    predicted = task.predicted.copy()
+    predicted[0, :10] = task.true[:10]
+    difference = bootstrap_differences([task], [with_predictions(task, *predicted)])["accuracy"]
+    single = bootstrap_intervals([task])["accuracy"]
+    assert difference.high - difference.low < (single.high - single.low) / 2
 
 
-def test_what_was_right_is_enough_for_accuracy() -> None:
-    one = answers()
-    right = (one.said == one.true).astype(int).tolist()
-    assert bootstrap_intervals([TaskPredictions.from_correct(right)])["accuracy"].ends == pytest.approx(
-        bootstrap_intervals([one])["accuracy"].ends, abs=0.005
+def test_correctness_of_the_rows_suffices_for_accuracy() -> None:
+    task = random_predictions()
+    correct = (task.predicted == task.true).astype(int).tolist()
+    assert bootstrap_intervals([TaskPredictions.from_correct(correct)])["accuracy"].bounds == pytest.approx(
+        bootstrap_intervals([task])["accuracy"].bounds, abs=0.005
     )
 
 
@@ -120,7 +131,7 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(ours, ours) == 1.0
 
 
-def test_a_share_has_an_interval_even_when_all_are_right() -> None:
-    one = wilson_interval(30, 30)
-    assert (one.value, one.high) == (1.0, pytest.approx(1.0))
-    assert one.low == pytest.approx(30 / (30 + 1.96**2), abs=0.001)
+def test_wilson_interval_is_not_empty_if_all_rows_are_correct() -> None:
+    interval = wilson_interval(30, 30)
+    assert (interval.value, interval.high) == (1.0, pytest.approx(1.0))
+    assert interval.low == pytest.approx(30 / (30 + 1.96**2), abs=0.001)

@@ -1,4 +1,4 @@
-"""Claims about a model asked from Python: it says what `moe infer` says, and refuses what is no text."""
+"""Claims about MixtureClassifier: it predicts what `moe infer` predicts, and refuses what is no list of texts."""
 
 from pathlib import Path
 
@@ -18,38 +18,38 @@ TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls o
 
 @pytest.fixture
 def folder(make_work: Make) -> Path:
-    """A run folder with one mixture of random experts, named the best."""
+    """A run folder whose best model is a mixture of random experts."""
     work = make_work()
     written(work.out / "moe-joint", load_backbone(work.run.backbone), work)
     write_result(work.out, {}, "moe-joint", "")
     return work.out
 
 
-def test_it_answers_as_the_command_does(folder: Path) -> None:
+def test_classifier_predicts_as_moe_infer_does(folder: Path) -> None:
     classifier = MixtureClassifier.load(folder)
-    told = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").load()))
-    assert classifier.answers(TEXTS) == told
-    assert classifier.predict(TEXTS) == [row["label"] for row in told]
+    rows = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").load()))
+    assert classifier.answers(TEXTS) == rows
+    assert classifier.predict(TEXTS) == [row["label"] for row in rows]
     probabilities = classifier.predict_proba(TEXTS)
     assert probabilities.sum(1) == pytest.approx(1)
-    np.testing.assert_allclose(probabilities, [list(row["probabilities"].values()) for row in told], atol=1e-6)
+    np.testing.assert_allclose(probabilities, [list(row["probabilities"].values()) for row in rows], atol=1e-6)
     assert list(classifier.classes_[probabilities.argmax(1)]) == classifier.predict(TEXTS)
     assert (classifier.experts, classifier.domains) == (("news", "forum"),) * 2
     assert "moe-joint" in repr(classifier)
 
 
-def test_a_run_folder_means_its_best_mixture_and_a_path_may_be_a_string(folder: Path) -> None:
+def test_run_folder_loads_its_best_mixture_and_a_path_may_be_a_string(folder: Path) -> None:
     assert MixtureClassifier.load(str(folder)).folder == folder / "moe-joint"
     assert MixtureClassifier.load(folder / "moe-joint").folder == folder / "moe-joint"
 
 
-def test_windows_bound_what_is_read_at_once_and_change_no_answer(folder: Path) -> None:
-    whole = MixtureClassifier.load(folder).predict_proba(TEXTS * 3)
+def test_predictions_do_not_depend_on_the_batch_size(folder: Path) -> None:
+    default = MixtureClassifier.load(folder).predict_proba(TEXTS * 3)
     small = MixtureClassifier.load(folder, batch_tokens=8).predict_proba(TEXTS * 3)
-    np.testing.assert_allclose(whole, small, atol=1e-5)
+    np.testing.assert_allclose(default, small, atol=1e-5)
 
 
-def test_a_domain_pins_and_arrays_and_streams_are_texts_too(folder: Path) -> None:
+def test_texts_may_be_pinned_to_a_domain_and_come_as_array_or_iterator(folder: Path) -> None:
     classifier = MixtureClassifier.load(folder)
     pinned = classifier.answers(TEXTS, domain="forum")
     assert {row["task"] for row in pinned} == {"forum"}
@@ -59,26 +59,26 @@ def test_a_domain_pins_and_arrays_and_streams_are_texts_too(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("texts", "message"),
     [
         ("profit rose", "put it into a list"),
-        (7, "found one int"),
-        ([["profit"]], "text is no text: list, at position 0"),
+        (7, "found a single int"),
+        ([["profit"]], "text is not a string: list, at position 0"),
         (["profit", None], "missing text, at position 1"),
         (["profit", "  "], "missing text, at position 1"),
-        (["profit", float("nan")], "text is no text: float"),
+        (["profit", float("nan")], "text is not a string: float"),
         (["profit \ud800"], "broken encoding"),
         (np.array([["profit"]]), r"shape \(1, 1\)"),
         ({"text": "profit"}, "found a dict"),
     ],
 )
-def test_what_is_no_list_of_texts_is_refused(folder: Path, texts: object, said: str) -> None:
-    with pytest.raises(Fault, match=f"(?i){said}"):
+def test_input_that_is_no_list_of_texts_is_refused(folder: Path, texts: object, message: str) -> None:
+    with pytest.raises(Fault, match=f"(?i){message}"):
         MixtureClassifier.load(folder).predict(texts)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_opened_or_asked_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="Name a folder that moe has trained"):
+def test_missing_models_and_invalid_options_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="Use a folder that moe has trained"):
         MixtureClassifier.load(tmp_path / "nowhere")
     with pytest.raises(Fault, match="a mixture in"):
         MixtureClassifier.load(tmp_path / "data")
