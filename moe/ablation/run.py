@@ -27,7 +27,7 @@ from moe.model.mixture import Mixture
 from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
 from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as VERDICT
-from moe.runs.best import answering_model, best_model
+from moe.runs.best import default_model, best_model
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
@@ -52,7 +52,7 @@ def list_variants(work: Workspace, model: Path | None = None) -> list[Variant]:
 
 
 def _own_model(work: Workspace) -> Path:
-    return best_model(work.out) if work.run.language is None else answering_model(work.out)
+    return best_model(work.out) if work.run.language is None else default_model(work.out)
 
 
 def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (), again: bool = False) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.bootstrap import wilson_interval
 from moe.console import Table
-from moe.evaluation.evaluate import EvaluatedRow, evaluate_rows, group_by_task
+from moe.evaluation.evaluate import PredictedRow, evaluate_rows, group_by_task
 from moe.evaluation.metrics import calibration_metrics
 from moe.evaluation.test_sets import load_run_rows
 from moe.extras import check_extra
@@ -106,7 +106,7 @@ def collect_logits(predictor: Predictor, rows: Dataset, title: str, quiet: bool)
     return {task: _stack(task_rows) for task, task_rows in groups.items()}
 
 
-def _stack(rows: Sequence[EvaluatedRow]) -> TaskLogits:
+def _stack(rows: Sequence[PredictedRow]) -> TaskLogits:
     probabilities = np.stack([row.masked.probabilities for row in rows])  # (N, K)
     logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
     return TaskLogits(logits, np.array([row.masked.labels.index(row.true) for row in rows]))

@@ -28,7 +28,7 @@ from router.routing_stats import Usage
 
 
 @dataclass(frozen=True)
-class EvaluatedRow:
+class PredictedRow:
     """A labelled row and its predictions.
 
     Args:
@@ -52,7 +52,7 @@ def iter_chunks(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
 
 def evaluate_rows(
     predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
-) -> list[EvaluatedRow]:
+) -> list[PredictedRow]:
     """Predict every row.
 
     Args:
@@ -61,7 +61,7 @@ def evaluate_rows(
         quiet: show no progress bar.
     """
     space = predictor.model.labels
-    evaluated: list[EvaluatedRow] = []
+    evaluated: list[PredictedRow] = []
     with progress_bar(title, len(rows), "text", quiet) as meter:
         for chunk in iter_chunks(rows, predictor.chunk_size):
             pins = [row["domain"] for row in chunk] if pin else None
@@ -69,7 +69,7 @@ def evaluate_rows(
             masked = predictor.to_predictions(scores, [row["task"] for row in chunk])
             routed = predictor.to_predictions(scores, predictor.routed_tasks(scores))
             evaluated += [
-                EvaluatedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
+                PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
                 for row, in_task, in_domain in zip(chunk, masked, routed, strict=True)
             ]
             meter.advance(len(chunk))
@@ -110,7 +110,7 @@ def evaluate(
     pin: bool = False,
     quiet: bool = True,
     calibration: Calibration | None = None,
-) -> tuple[dict[str, Any], list[EvaluatedRow]]:
+) -> tuple[dict[str, Any], list[PredictedRow]]:
     """Evaluate a model on labelled rows.
 
     Args:
@@ -184,31 +184,31 @@ def evaluate_folder(
     return report
 
 
-def group_by_task(rows: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, list[EvaluatedRow]]:
+def group_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, list[PredictedRow]]:
     """Rows by task, in the order of the label space; tasks without rows are left out."""
-    groups: dict[str, list[EvaluatedRow]] = {task: [] for task in space.tasks}
+    groups: dict[str, list[PredictedRow]] = {task: [] for task in space.tasks}
     for row in rows:
         groups[row.row["task"]].append(row)
     return {task: task_rows for task, task_rows in groups.items() if task_rows}
 
 
-def predictions_by_task(rows: Sequence[EvaluatedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
+def predictions_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
     """Labelled rows by task, as `moe.bootstrap` takes them."""
     return {
         task: _task_predictions(task_rows, space.tasks[task]) for task, task_rows in group_by_task(rows, space).items()
     }
 
 
-def _task_predictions(rows: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
+def _task_predictions(rows: Sequence[PredictedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
     return TaskPredictions.from_labels([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
 
 
-def _predicted_labels(rows: Sequence[EvaluatedRow], routed: bool) -> list[str]:
+def _predicted_labels(rows: Sequence[PredictedRow], routed: bool) -> list[str]:
     return [(row.routed if routed else row.masked).label for row in rows]
 
 
 def _task_reports(
-    groups: Mapping[str, Sequence[EvaluatedRow]], space: LabelSpace, routed: bool
+    groups: Mapping[str, Sequence[PredictedRow]], space: LabelSpace, routed: bool
 ) -> dict[str, dict[str, Any]]:
     return {
         task: _label_report(rows, space.tasks[task], routed)
@@ -217,13 +217,13 @@ def _task_reports(
     }
 
 
-def _label_report(rows: Sequence[EvaluatedRow], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
+def _label_report(rows: Sequence[PredictedRow], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
     if not rows:
         return {}
     return classification([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
 
 
-def _score_report(rows: Sequence[EvaluatedRow]) -> dict[str, float]:
+def _score_report(rows: Sequence[PredictedRow]) -> dict[str, float]:
     pairs = [
         (row.row["score"], row.masked.polarity)
         for row in rows
@@ -248,7 +248,7 @@ def _domain_means(
     return {domain: _mean_metrics(reports, predictions) for domain, reports in by_domain.items()}
 
 
-def routing_report(rows: Sequence[EvaluatedRow], model: Mixture) -> dict[str, Any]:
+def routing_report(rows: Sequence[PredictedRow], model: Mixture) -> dict[str, Any]:
     """Mean soft routing weights by domain and expert, their mean entropy, collapsed experts, and domain accuracy.
 
     Domain accuracy is the share of rows whose most probable domain is the true one.
@@ -266,7 +266,7 @@ def routing_report(rows: Sequence[EvaluatedRow], model: Mixture) -> dict[str, An
     }
 
 
-def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[EvaluatedRow]) -> None:
+def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[PredictedRow]) -> None:
     """Write `metrics.json`, and the correct and incorrect rows as `right.csv` and `wrong.csv`.
 
     Raises:
@@ -281,14 +281,14 @@ def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[Eva
                     writer.write(_csv_columns(row))
 
 
-def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[EvaluatedRow]) -> None:
+def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[PredictedRow]) -> None:
     """Write the labelled rows as `alone.csv`, with the label and confidence of each expert on its own.
 
     Raises:
         Fault: if the model has a single expert, or the folder cannot be written.
     """
     if predictor.model.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
-        raise Fault("a mixture of several experts for --per-expert", "one expert", "drop --per-expert")
+        raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
     with open_writer(folder / PER_EXPERT_CSV) as writer:
@@ -297,7 +297,7 @@ def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[Evaluate
             writer.write(_csv_columns(row) | dict(columns))
 
 
-def _csv_columns(row: EvaluatedRow) -> dict[str, Any]:
+def _csv_columns(row: PredictedRow) -> dict[str, Any]:
     return {
         "id": row.row["id"],
         "domain": row.row["domain"],

@@ -202,7 +202,7 @@ def _held_against_torch(
     """
     session = load_onnx_session(path)
     predictor = Predictor(source.model, source.template, source.max_length)
-    ids = [predictor._tokens([text])[0][0] for text in CHECK_TEXTS]
+    ids = [predictor._tokenize([text])[0][0] for text in CHECK_TEXTS]
     largest = 0.0
     for batch in (np.array([0]), np.array([2, 1]), np.array([1, 0, 2, 0])):
         padded, mask = predictor.pad(ids, batch)  # (B, T) each

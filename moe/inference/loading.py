@@ -95,7 +95,7 @@ def select_model_folder(model: Path | None, config: Path | None, out: Path | Non
         load_run(config, sets or ())
         return best_model(out or Path("runs") / find_config(config).stem)
     if others := [override for override in sets or () if not override.startswith("backbone.")]:
-        raise Fault("--set backbone.KEY=VALUE for a trained model", others[0], "drop this --set")
+        raise Fault("--set backbone.KEY=VALUE for a trained model", others[0], "remove this --set")
     return model
 
 

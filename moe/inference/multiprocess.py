@@ -37,7 +37,7 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
         Fault: if the workers would need more cores than available, or would share a GPU.
     """
     if workers > 1 and torch.cuda.is_available():
-        raise Fault("--workers 1 on a GPU", str(workers), "drop --workers and raise --batch-tokens to fill the GPU")
+        raise Fault("--workers 1 on a GPU", str(workers), "remove --workers and raise --batch-tokens to fill the GPU")
     if workers * (threads or 1) > available_cores():
         requested = f"{workers} workers of {threads or 1} threads"
         raise Fault(f"at most the {available_cores()} cores of this machine", requested, "lower --workers or --threads")

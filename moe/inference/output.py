@@ -46,7 +46,7 @@ def check_output(path: Path | None, spreadsheet: bool) -> None:
         raise Fault(
             "--out with a .csv file for --spreadsheet",
             str(path or "no --out"),
-            "write to a .csv file, or drop --spreadsheet",
+            "write to a .csv file, or remove --spreadsheet",
         )
 
 

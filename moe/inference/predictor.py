@@ -120,7 +120,7 @@ class Predictor:
             Fault: if `abstain` is set and the model is not calibrated.
         """
         if abstain is not None and self.calibration is None:
-            raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or drop abstain")
+            raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or remove abstain")
         other = copy(self)
         other.hard, other.abstain = routing == "hard", abstain
         return other

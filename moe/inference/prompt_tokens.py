@@ -29,7 +29,7 @@ class PromptEncoder:
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
-            raise Fault("a tokenizer with a chat template", "no chat template", "drop --chat")
+            raise Fault("a tokenizer with a chat template", "no chat template", "remove --chat")
 
     @property
     def uses_chat_template(self) -> bool:

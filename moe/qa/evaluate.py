@@ -141,9 +141,8 @@ def evaluate_qa_folder(
             are no questions.
     """
     if settings.method not in CHOICE_METHODS:
-        raise Fault(
-            f"--choice-method one of {', '.join(CHOICE_METHODS)}", repr(settings.method), suggest(settings.method, CHOICE_METHODS)
-        )
+        expected, method = f"--choice-method one of {', '.join(CHOICE_METHODS)}", settings.method
+        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
     if data is None:

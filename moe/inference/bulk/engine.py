@@ -48,7 +48,7 @@ def check_bulk_paths(
         raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
     if texts or spreadsheet:
         option = "texts" if texts else "--spreadsheet"
-        raise Fault("only --file and --out with --engine", option, f"drop {option}")
+        raise Fault("only --file and --out with --engine", option, f"remove {option}")
     if source is None or out is None or Path(out).suffix:
         problem = "no --file" if source is None else "no --out" if out is None else f"--out {out}, which is a file name"
         raise Fault("a dataset (--file) and a folder for its shards (--out) with --engine", problem, "give both")

@@ -110,7 +110,9 @@ def read_plan(job: BulkJob) -> Row | None:
     if earlier != identity:
         changed = [key for key in identity if not isinstance(earlier, dict) or earlier.get(key) != identity[key]]
         raise Fault(
-            f"the job that {job.out} was started with", f"different values of {', '.join(changed)}", "choose another --out"
+            f"the job that {job.out} was started with",
+            f"different values of {', '.join(changed)}",
+            "choose another --out",
         )
     return dict(plan)
 

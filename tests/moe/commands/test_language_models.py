@@ -118,7 +118,7 @@ def test_generate_from_a_file_retains_the_order_and_reports_long_prompts(team: C
         (("pretrain", "--all", "--role", "talk", *WORDS), "none or several"),
         (("train-expert", "--domain", "news", "-c", "team.yaml", "-o", "other"), "moe pretrain"),
         (("run", "-c", "team.yaml", "-o", "other"), "moe pretrain"),
-        (("infer", "--model", "team/moe-joint", "profit"), "a model that gives labels"),
+        (("infer", "--model", "team/moe-joint", "profit"), "a classification model"),
         (("generate", "team/moe-joint"), "prompts or --file"),
         (("generate", "team/moe-joint", " "), "a prompt with words in it"),
         (("generate", "team/nowhere", "profit"), "team/nowhere"),

@@ -30,7 +30,7 @@ def without_end_of_text(model: Mixture) -> Mixture:
 
 @torch.no_grad()
 def generate_without_cache(generator: Generator, ids: list[int], count: int) -> str:
-    """Greedy tokens of one prompt, with a forward pass over the entire sequence for each."""
+    """Greedy tokens of one prompt, with a full forward pass for each."""
     model, start = generator.model, len(ids)
     for _ in range(count):
         row = torch.tensor([ids])

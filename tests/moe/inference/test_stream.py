@@ -96,7 +96,7 @@ def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
 
 
 def test_unpinned_predictions_use_the_labels_of_the_most_probable_domain(predictor: Predictor) -> None:
-    space = LabelSpace.of([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
+    space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
     predictor.model.labels = space
     scores = Scores(
         logits={"a-b-c": np.zeros((2, 3))},

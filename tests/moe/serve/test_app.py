@@ -1,4 +1,4 @@
-"""Claims about the addresses: answers are `moe infer`'s, limits and keys hold, odd input is refused in a sentence."""
+"""Tests of the routes: same predictions as `moe infer`, limits, API keys and error responses."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import calibrated, client, make_service
+from serving import build_manager, service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
 from moe.inference.loading import ModelLoader
@@ -22,66 +22,67 @@ TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny mixture's folder, calibrated."""
-    return calibrated(tmp_path_factory.mktemp("served"))
+    """Folder of a tiny calibrated mixture."""
+    return write_calibrated_mixture(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
-def asking(folder: Path) -> Iterator[TestClient]:
-    with client(folder, max_text_chars=300, max_texts=8) as one:
-        yield one
+def client(folder: Path) -> Iterator[TestClient]:
+    with service_client(folder, max_text_chars=300, max_texts=8) as client:
+        yield client
 
 
-def predict(asking: TestClient, texts: Any, **fields: Any) -> Any:
-    return asking.post("/v1/predict", json={"texts": texts, **fields})
+def predict(client: TestClient, texts: Any, **fields: Any) -> Any:
+    return client.post("/v1/predict", json={"texts": texts, **fields})
 
 
-def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys()
-        assert (one["text"], one["label"], one["task"]) == (other["text"], other["label"], other["task"])
-        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
-        assert one["experts"] == pytest.approx(other["experts"], abs=1e-4)
+def assert_same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys() == other.keys()
+        assert (row["text"], row["label"], row["task"]) == (other["text"], other["label"], other["task"])
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        assert row["experts"] == pytest.approx(other["experts"], abs=1e-4)
 
 
 @pytest.mark.parametrize("routing", ["soft", "hard"])
 @pytest.mark.parametrize("domain", [None, "news", "forum"])
-def test_answers_are_those_of_moe_infer(asking: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
+def test_predict_route_matches_moe_infer(client: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
     predictor = ModelLoader(folder, routing=routing).load()
-    found = predict(asking, TEXTS, routing=routing, domain=domain)
-    assert found.status_code == 200, found.text
-    same(found.json()["answers"], list(predict_rows([{"text": text} for text in TEXTS], predictor, domain)))
+    response = predict(client, TEXTS, routing=routing, domain=domain)
+    assert response.status_code == 200, response.text
+    expected = list(predict_rows([{"text": text} for text in TEXTS], predictor, domain))
+    assert_same(response.json()["answers"], expected)
 
 
-def test_one_text_is_answered_as_a_list_of_it(asking: TestClient) -> None:
-    same(predict(asking, "rates").json()["answers"], predict(asking, ["rates"]).json()["answers"])
+def test_predict_route_takes_one_text_or_a_list(client: TestClient) -> None:
+    assert_same(predict(client, "rates").json()["answers"], predict(client, ["rates"]).json()["answers"])
 
 
-def test_what_is_unsure_has_no_label_where_that_is_asked(asking: TestClient, folder: Path) -> None:
-    found = predict(asking, TEXTS, abstain=0.9, domain="news").json()["answers"]
-    rows = [{"text": text} for text in TEXTS]
-    same(found, list(predict_rows(rows, ModelLoader(folder, abstain=0.9).load(), "news")))
-    assert {row["abstained"] for row in found} >= {True}
-    refused = predict(asking, TEXTS, abstain=0.99, domain="news")
-    assert refused.status_code == 409
-    assert refused.json()["error"]["found"] == "at best 0.900, keeping 50% of them"
+def test_predict_route_abstains_below_the_target_accuracy(client: TestClient, folder: Path) -> None:
+    rows = predict(client, TEXTS, abstain=0.9, domain="news").json()["answers"]
+    given = [{"text": text} for text in TEXTS]
+    assert_same(rows, list(predict_rows(given, ModelLoader(folder, abstain=0.9).load(), "news")))
+    assert {row["abstained"] for row in rows} >= {True}
+    rejected = predict(client, TEXTS, abstain=0.99, domain="news")
+    assert rejected.status_code == 409
+    assert rejected.json()["error"]["found"] == "at best 0.900 at 50% coverage"
 
 
-def test_requests_of_all_kinds_at_once_get_their_own_answers(asking: TestClient) -> None:
-    ways = [{"routing": r, "domain": d} for r in ("soft", "hard") for d in (None, "news", "forum")] * 3
-    expected = [predict(asking, TEXTS, **way).json()["answers"] for way in ways]
-    found: list[Any] = [None] * len(ways)
+def test_concurrent_requests_with_different_options_get_their_own_results(client: TestClient) -> None:
+    options = [{"routing": r, "domain": d} for r in ("soft", "hard") for d in (None, "news", "forum")] * 3
+    expected = [predict(client, TEXTS, **fields).json()["answers"] for fields in options]
+    results: list[Any] = [None] * len(options)
 
-    def ask(i: int) -> None:
-        found[i] = predict(asking, TEXTS, **ways[i]).json()["answers"]
+    def send(i: int) -> None:
+        results[i] = predict(client, TEXTS, **options[i]).json()["answers"]
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(ways))]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    for one, other in zip(found, expected, strict=True):
-        same(one, other)
+    threads = [threading.Thread(target=send, args=(i,)) for i in range(len(options))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for rows, other in zip(results, expected, strict=True):
+        assert_same(rows, other)
 
 
 @pytest.mark.parametrize(
@@ -96,85 +97,81 @@ def test_requests_of_all_kinds_at_once_get_their_own_answers(asking: TestClient)
         (b'{"texts": "a", "abstain": NaN}', 422, "abstain"),
         (b'{"texts": "a", "abstain": "0.9"}', 422, "abstain"),
         (b'{"texts": "a", "routing": "team"}', 422, "routing"),
-        (b'{"texts": "a", "domain": "new\\u0000s"}', 422, "another"),
-        (b'{"texts": "a", "task": "odd"}', 422, "another"),
+        (b'{"texts": "a", "domain": "new\\u0000s"}', 422, "an unknown name"),
+        (b'{"texts": "a", "task": "odd"}', 422, "an unknown name"),
         (b'{"texts": "a", "domain": "news", "task": "forum"}', 409, "'forum'"),
         (b'{"texts": "a", "\\ud800": 1}', 422, "the body: Input should be a valid string"),
         (b"{", 422, "JSON decode error"),
-        (b"[" * 100_000, 422, "cannot be read"),
+        (b"[" * 100_000, 422, "cannot be parsed"),
         (b"\xff\xfe", 422, "JSON decode error"),
-        (b'{"texts": ' + b"9" * 5000 + b"}", 422, "cannot be read"),
+        (b'{"texts": ' + b"9" * 5000 + b"}", 422, "cannot be parsed"),
         (b"", 422, "the body: Field required"),
         (b'{"texts": "' + b"a" * 301 + b'"}', 422, "texts: String should have at most 300"),
         (json.dumps({"texts": ["a"] * 9}).encode(), 422, "texts: List should have at most 8"),
-        (b'{"texts": "' + b"a" * 1_100_000 + b'"}', 413, "more"),
+        (b'{"texts": "' + b"a" * 1_100_000 + b'"}', 413, "a larger one"),
     ],
-    ids=lambda one: str(one[:24]) if isinstance(one, bytes) else str(one),
+    ids=lambda value: str(value[:24]) if isinstance(value, bytes) else str(value),
 )
-def test_odd_bodies_are_refused_in_a_sentence(asking: TestClient, body: bytes, status: int, found: str) -> None:
-    got = asking.post("/v1/predict", content=body, headers={"content-type": "application/json"})
-    assert got.status_code == status, got.text
-    error = got.json()["error"]
+def test_predict_route_rejects_invalid_bodies(client: TestClient, body: bytes, status: int, found: str) -> None:
+    response = client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
     assert found in error["found"]
     assert error["expected"]
     assert error["remedy"]
 
 
-def test_a_body_without_its_length_is_not_read_to_the_end(asking: TestClient) -> None:
-    sent = 0
-
+def test_oversized_body_without_content_length_is_rejected(client: TestClient) -> None:
     def pieces() -> Iterator[bytes]:
-        nonlocal sent
         for _ in range(100):
-            sent += 1
             yield b" " * 100_000
 
-    assert asking.post("/v1/predict", content=pieces()).status_code == 413
+    assert client.post("/v1/predict", content=pieces()).status_code == 413
 
 
 @pytest.mark.parametrize("text", ["\x00", "a\x07\x1b[31m", "\u202egnp", "😀" * 50, "a" * 300, "\ufffd", "&lt;<script>"])
-def test_odd_texts_are_answered(asking: TestClient, text: str) -> None:
-    (row,) = predict(asking, text).json()["answers"]
+def test_predict_route_handles_unusual_texts(client: TestClient, text: str) -> None:
+    (row,) = predict(client, text).json()["answers"]
     assert row["text"] == text
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_model_is_told_with_its_experts_labels_and_hashes(asking: TestClient, folder: Path) -> None:
-    told = asking.get("/v1/model").json()
+def test_model_route_lists_experts_labels_and_hashes(client: TestClient, folder: Path) -> None:
+    info = client.get("/v1/model").json()
     manifest = json.loads((folder / "manifest.json").read_text())["sha256"]
-    assert told["experts"]["news"]["sha256"] == manifest["experts/news/adapter_model.safetensors"]
-    assert told["labels"]["forum"] == {"forum": ["negative", "neutral", "positive"]}
-    assert told["sha256"] == predict(asking, "rates").json()["model"]
-    assert told["calibrated"]
+    assert info["experts"]["news"]["sha256"] == manifest["experts/news/adapter_model.safetensors"]
+    assert info["labels"]["forum"] == {"forum": ["negative", "neutral", "positive"]}
+    assert info["sha256"] == predict(client, "rates").json()["model"]
+    assert info["calibrated"]
 
 
-def test_metrics_count_texts_batches_and_shares(asking: TestClient) -> None:
-    def figure(name: str) -> float:
-        lines = asking.get("/metrics").text.splitlines()
+def test_metrics_count_texts_batches_and_routing_weights(client: TestClient) -> None:
+    def metric(name: str) -> float:
+        lines = client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split()[0] == name)
 
-    texts, shares, batches = figure("moe_texts_total"), figure("moe_expert_share_total"), figure("moe_batch_texts_sum")
-    predict(asking, TEXTS)
-    assert figure("moe_texts_total") - texts == len(TEXTS)
-    assert figure("moe_expert_share_total") - shares == pytest.approx(len(TEXTS), abs=1e-3)
-    assert figure("moe_batch_texts_sum") - batches == len(TEXTS)
-    assert figure("moe_model_seconds_total") > 0
-    assert figure("moe_queue_texts") == 0
+    texts, weights, batches = metric("moe_texts_total"), metric("moe_expert_share_total"), metric("moe_batch_texts_sum")
+    predict(client, TEXTS)
+    assert metric("moe_texts_total") - texts == len(TEXTS)
+    assert metric("moe_expert_share_total") - weights == pytest.approx(len(TEXTS), abs=1e-3)
+    assert metric("moe_batch_texts_sum") - batches == len(TEXTS)
+    assert metric("moe_model_seconds_total") > 0
+    assert metric("moe_queue_texts") == 0
 
 
-def test_addresses_methods_and_headers(asking: TestClient) -> None:
-    assert asking.get("/healthz").json() == {"status": "ok"}
-    assert asking.get("/readyz").json() == {"status": "ready"}
-    assert asking.get("/").headers["content-type"] == "text/html; charset=utf-8"
-    for got, status in ((asking.get("/docs"), 404), (asking.get("/v1/predict"), 405)):
-        assert got.status_code == status
-        assert got.json()["error"]["remedy"] == "see /openapi.json"
-        assert got.headers["x-content-type-options"] == "nosniff"
-        assert "access-control-allow-origin" not in got.headers
+def test_paths_methods_and_headers(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+    for response, status in ((client.get("/docs"), 404), (client.get("/v1/predict"), 405)):
+        assert response.status_code == status
+        assert response.json()["error"]["remedy"] == "see /openapi.json"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in response.headers
 
 
-def test_openapi_names_the_domains_and_the_limits(asking: TestClient) -> None:
-    fields = asking.get("/openapi.json").json()["components"]["schemas"]["PredictRequest"]["properties"]
+def test_openapi_document_lists_domains_and_limits(client: TestClient) -> None:
+    fields = client.get("/openapi.json").json()["components"]["schemas"]["PredictRequest"]["properties"]
     assert fields["domain"]["anyOf"][0]["enum"] == ["news", "forum"]
     assert fields["texts"]["anyOf"][1]["maxItems"] == 8
 
@@ -182,78 +179,80 @@ def test_openapi_names_the_domains_and_the_limits(asking: TestClient) -> None:
 @pytest.mark.parametrize(
     "headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}, {"host": "[::"}]
 )
-def test_without_keys_no_page_from_elsewhere_may_ask(asking: TestClient, headers: dict[str, str]) -> None:
-    assert asking.get("/v1/model", headers=headers).status_code == 403
+def test_service_without_keys_rejects_other_hosts_and_origins(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.get("/v1/model", headers=headers).status_code == 403
     good = {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"}
-    assert asking.get("/v1/model", headers=good).status_code == 200
+    assert client.get("/v1/model", headers=good).status_code == 200
 
 
-def test_with_keys_only_their_owners_are_answered_and_the_log_names_them_without_texts(
+def test_service_with_keys_needs_one_and_logs_its_owner_but_no_text(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mine = generate_key()
-    with client(folder, host="0.0.0.0", keys={"me": mine["sha256"]}) as asking:
+    with service_client(folder, host="0.0.0.0", keys={"me": mine["sha256"]}) as client:
         for key in (None, "Bearer no", f"Basic {mine['key']}", f"Bearer {mine['sha256']}"):
             headers = {} if key is None else {"authorization": key}
-            for got in (
-                asking.post("/v1/predict", json={"texts": "a"}, headers=headers),
-                asking.post("/v1/admin/reload", headers=headers),
-                asking.get("/metrics", headers=headers),
+            for response in (
+                client.post("/v1/predict", json={"texts": "a"}, headers=headers),
+                client.post("/v1/admin/reload", headers=headers),
+                client.get("/metrics", headers=headers),
             ):
-                assert got.status_code == 401
-                assert got.headers["www-authenticate"] == "Bearer"
-        assert asking.get("/healthz").status_code == 200
+                assert response.status_code == 401
+                assert response.headers["www-authenticate"] == "Bearer"
+        assert client.get("/healthz").status_code == 200
         with caplog.at_level(logging.INFO, "moe.serve"):
             headers = {"authorization": f"Bearer {mine['key']}", "host": "any.example"}
-            assert asking.post("/v1/predict", json={"texts": "secret words"}, headers=headers).status_code == 200
-    (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]  # type: ignore[attr-defined]
+            assert client.post("/v1/predict", json={"texts": "secret words"}, headers=headers).status_code == 200
+    (line,) = [record.fields for record in caplog.records if record.getMessage() == "request"]  # type: ignore[attr-defined]
     assert (line["asked_by"], line["texts"], line["path"]) == ("me", 1, "/v1/predict")
-    assert "secret" not in str([vars(one) for one in caplog.records])
+    assert "secret" not in str([vars(record) for record in caplog.records])
 
 
-class Slow:
-    """An engine that answers when it is let."""
+class BlockedEngine:
+    """Waits until it may run, then fails."""
 
-    budget = 1
+    token_budget = 1
 
     def __init__(self) -> None:
-        self.free = threading.Event()
+        self.may_run = threading.Event()
 
-    def weigh(self, asked: Any) -> int:
+    def estimate_tokens(self, request: Any) -> int:
         return 1
 
-    def answer(self, asked: Any) -> list[Any]:
-        self.free.wait(10)
-        return [RuntimeError("with a secret text")] * len(asked)
+    def run_batch(self, requests: Any) -> list[Any]:
+        self.may_run.wait(10)
+        return [RuntimeError("with a secret text")] * len(requests)
 
 
-def test_an_answer_that_takes_too_long_is_given_up_and_a_full_queue_says_when_to_come_back(folder: Path) -> None:
-    service, slow = make_service(folder, timeout_s=0.2, queue_texts=2), Slow()
-    with TestClient(build_app(service), base_url="http://localhost") as asking:
-        service.batcher.engine = slow  # type: ignore[union-attr]
-        threads = [threading.Thread(target=predict, args=(asking, ["a", "b"])) for _ in range(2)]
-        for one in threads:
-            one.start()
-            while not (service.batcher.computing if one is threads[0] else service.batcher.waiting):  # type: ignore[union-attr]
+def test_slow_request_times_out_and_full_queue_sets_retry_after(folder: Path) -> None:
+    manager, engine = build_manager(folder, timeout_s=0.2, queue_texts=2), BlockedEngine()
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        batcher = manager.batcher
+        assert batcher is not None
+        batcher.engine = engine
+        threads = [threading.Thread(target=predict, args=(client, ["a", "b"])) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            while not (batcher.in_flight if thread is threads[0] else batcher.queued_texts):
                 time.sleep(0.01)
-        full = predict(asking, "a")
+        full = predict(client, "a")
         assert (full.status_code, full.json()["error"]["type"]) == (503, "busy")
         assert int(full.headers["retry-after"]) >= 1
-        for one in threads:
-            one.join()
-        assert predict(asking, "a").status_code in (503, 504)
-        slow.free.set()
+        for thread in threads:
+            thread.join()
+        assert predict(client, "a").status_code in (503, 504)
+        engine.may_run.set()
 
 
-def test_an_error_of_ours_is_told_as_such_and_neither_answer_nor_log_has_its_words(
+def test_internal_error_shows_its_message_in_neither_response_nor_log(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service, slow = make_service(folder), Slow()
-    slow.free.set()
-    with TestClient(build_app(service), base_url="http://localhost") as asking:
-        service.batcher.engine = slow  # type: ignore[union-attr]
-        got = predict(asking, "a")
-    assert got.status_code == 500
-    assert got.headers["x-request-id"] in got.json()["error"]["remedy"]
-    assert "secret" not in got.text
-    assert "secret" not in str([one.getMessage() for one in caplog.records])
+    manager, engine = build_manager(folder), BlockedEngine()
+    engine.may_run.set()
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        manager.batcher.engine = engine  # type: ignore[union-attr]
+        response = predict(client, "a")
+    assert response.status_code == 500
+    assert response.headers["x-request-id"] in response.json()["error"]["remedy"]
+    assert "secret" not in response.text
+    assert "secret" not in str([record.getMessage() for record in caplog.records])
