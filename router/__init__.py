@@ -1,6 +1,6 @@
-"""How experts are blended and how losses are balanced: gates, routing losses, DAO, usage.
+"""Gates that weight the experts, routing losses, DAO and other loss weightings, and routing statistics.
 
-It knows nothing of experts or backbones: gates travel as one plain tensor (B, E).
+Nothing here depends on experts or backbones: gates are a plain tensor (B, E).
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that importing the package stays cheap."""
+    """Import a public name on first use, to make importing the package fast."""
     if name in _MODULES:
         return getattr(import_module(f"router.{_MODULES[name]}"), name)
     raise AttributeError(name)

@@ -1,8 +1,4 @@
-"""DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum.
-
-It is handed losses; which losses there are is the caller's, where they are measured and summed
-`router.loss_weighting`'s.
-"""
+"""DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,48 +14,53 @@ from router.loss_weighting import LossWeighting, StepMeasurements, load_optimize
 
 
 class DAOSettings(BaseModel):
-    """DAO's bounds and rates (method 4). The paper leaves width, α and β open."""
+    """Bounds and learning rates of DAO (method 4). The paper does not specify width, α and β."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ema: float = Field(0.9, ge=0, lt=1, description="memory of the gradient norms; 0 is the paper's, more is calmer")
-    norm_floor: float = Field(0.1, ge=0, le=1, description="least norm, as a share of the largest; holds λ from 1")
+    ema: float = Field(
+        0.9, ge=0, lt=1, description="decay of the average of gradient norms; higher is smoother, 0 is the paper's"
+    )
+    norm_floor: float = Field(
+        0.1, ge=0, le=1, description="minimum norm as a fraction of the largest; keeps λ away from 1"
+    )
     weight_floor: float | None = Field(
-        None, ge=0, description="least weight w of a loss; 0 is the paper's, none given is 0.5 / n"
+        None, ge=0, description="minimum weight w of a loss; null is 0.5 / n, 0 is the paper's"
     )
     hidden: int = Field(16, ge=1, description="width of the weight net (eq. 19)")
-    lr: float = Field(1e-3, gt=0, description="Adam rate of the weight net, and of learned α and β")
+    lr: float = Field(1e-3, gt=0, description="Adam learning rate of the weight net, and of learned α and β")
     every: int | None = Field(
-        None,
-        ge=1,
-        description="steps from one measurement to the next; none given is 1, for `validation` 10",
+        None, ge=1, description="steps between measurements; null is 1, or 10 for objective `validation`"
     )
     objective: Literal["sum", "validation"] = Field(
         "sum",
-        description="the weight net lowers the weighed sum (the paper's), or a held-out loss after a virtual step",
+        description="what the weight net minimizes: the weighted sum (the paper's), or a held-out loss after a virtual "
+        "step",
     )
-    virtual_lr: float = Field(1e-3, gt=0, description="length of that virtual step, as of an Adam's rate")
+    virtual_lr: float = Field(1e-3, gt=0, description="learning rate of the virtual step, as for Adam")
     imbalance: Literal["fixed", "learn", "paper"] = Field(
-        "fixed", description="α and β stay, follow their true gradients, or eq. 16 and 17 as printed; all bounded"
+        "fixed",
+        description="how α and β change: not at all, by their true gradients, or by eq. 16 and 17 as printed; all "
+        "within bounds",
     )
-    alpha: float = Field(0.0, ge=0, description="α of eq. 14; it has no gradient for the model")
-    beta: float = Field(0.5, ge=0, le=1, description="β of eq. 12: 0 weighs rows alike, 1 classes alike")
+    alpha: float = Field(0.0, ge=0, description="α of eq. 14; its term has no gradient for the model")
+    beta: float = Field(0.5, ge=0, le=1, description="β of eq. 12; 0 weights all rows equally, 1 all classes equally")
     relative_bounds: tuple[float, float] = Field(
-        (0.02, 2.0), description="bounds of the routing losses' weights, sentiment's being 1"
+        (0.02, 2.0), description="bounds of the routing losses' weights relative to the sentiment loss's"
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_bounds(self) -> Self:
         low, high = self.relative_bounds
         if not 0 <= low <= high < math.inf:
-            raise ValueError("relative_bounds must rise, from 0 or more")
+            raise ValueError("relative_bounds must be increasing and not negative")
         return self
 
 
 def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
-    """λ (n,) of gradient norms (n,): ñ_i⁻¹ / Σ ñ_j⁻¹ with ñ_i = max(n_i, floor · max n); 1/n if all are zero.
+    """Return λ (n,) of gradient norms (n,): ñ_i⁻¹ / Σ ñ_j⁻¹ with ñ_i = max(n_i, floor · max n); 1/n if all are zero.
 
-    For two losses whose norms are within 1/floor of each other this is eq. 11.
+    For two losses whose norms differ by a factor of at most 1/floor this is eq. 11.
     """
     largest = norms.max()
     if largest <= 0:
@@ -71,19 +72,20 @@ def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
 class DAO(LossWeighting):
     """Balance n losses by DAO in any training loop.
 
-    `dao = DAO(("classes", "polarity"))` once, then each step
-    `total = dao.combine({"classes": a, "polarity": b}, at=h)` and `total.backward()`; the sum is
-    `n² Σ λ_i w_i L_i` (eq. 9), one loss alone is used as it is. With `DAOSettings(objective="validation")` it is also
-    told `look=LookAhead(shared_parameters, held_out)`.
-    Under `torch.no_grad()` it weighs as it stands and learns nothing. It lives on the CPU whatever the losses' device.
+    Create `dao = DAO(("classes", "polarity"))` once, then call
+    `total = dao.combine({"classes": a, "polarity": b}, at=h)` and `total.backward()` in each step. The sum is
+    `n² Σ λ_i w_i L_i` (eq. 9); a single loss is used unchanged. With `DAOSettings(objective="validation")`, `combine`
+    also needs `lookahead=LookAhead(shared_parameters, held_out_loss)`.
+    Under `torch.no_grad()` it weights losses without updating its state. It is always on the CPU, whatever the device
+    of the losses.
 
     Args:
-        names: of the losses.
-        settings: bounds and rates.
-        seed: of the weight net's start.
+        names: names of the losses.
+        settings: bounds and learning rates.
+        seed: seed of the weight net's initialization.
     """
 
-    reads = "norms"
+    requires = "norms"
 
     def __init__(self, names: Sequence[str], settings: DAOSettings = DAOSettings(), seed: int = 0) -> None:
         assert len(set(names)) == len(names) > 0
@@ -94,97 +96,112 @@ class DAO(LossWeighting):
         self.alpha = nn.Parameter(torch.tensor(settings.alpha), requires_grad=settings.imbalance != "fixed")
         self.beta = nn.Parameter(torch.tensor(settings.beta), requires_grad=settings.imbalance != "fixed")
         self.every = settings.every or (10 if settings.objective == "validation" else 1)
-        # A lesson that comes every k steps is as long as k: how far weights may go hangs on the run's length alone.
+        # An update every k steps is k times as long, so that the distance weights can move depends only on the number
+        # of training steps.
         rate = settings.lr * self.every
         self.optimizer = torch.optim.Adam([*self.net.parameters(), self.alpha, self.beta], lr=rate)
-        self.average, self.seen, self.step = torch.zeros(n), torch.zeros(n), 0
-        self._waiting: list[tuple[str, int, Tensor]] = []
-        self._last: dict[str, float] = {}
+        self.norm_averages, self.norm_counts, self.step = torch.zeros(n), torch.zeros(n), 0
+        self._imbalance_gradients: list[tuple[str, int, Tensor]] = []  # loss, rows, gradient (2,)
+        self._log_values: dict[str, float] = {}
 
     @property
-    def due(self) -> bool:
-        """Whether this step measures and learns: one in `every`, the first included."""
+    def update_due(self) -> bool:
+        """Whether this step measures gradients and updates the weight net: one in `every`, starting with the first."""
         return self.step % self.every == 0
 
-    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
-        """`c_i = n² λ_i w_i`; the weight net takes one step on the way.
+    def compute_weights(self, present: Mapping[str, Tensor], measurements: StepMeasurements) -> dict[str, Tensor]:
+        """Return `c_i = n² λ_i w_i`, and update the weight net by one optimizer step.
 
-        Where a norm is missing its average up to the step before is used. Under the `validation` objective the net
-        learns only with `look`.
+        A loss without a norm in this step uses the average of its previous ones. With the `validation` objective the
+        net is updated only if `measurements.lookahead` is given.
         """
-        for name, norm in seen.norms.items():
+        for name, norm in measurements.norms.items():
             if name in present and torch.is_grad_enabled():
                 self.observe(name, norm)
         if not present:
-            self._waiting.clear()
+            self._imbalance_gradients.clear()
             return {}
-        here = torch.tensor([name in present for name in self.names])  # (n,)
+        mask = torch.tensor([name in present for name in self.names])  # (n,)
         values = torch.tensor([float(present[n].detach()) if n in present else 0.0 for n in self.names])  # (n,)
-        lam = self._difficulty(here)  # (n,)
-        weighed = lam * values  # (n,)
+        lam = self._difficulty(mask)  # (n,)
+        weighted = lam * values  # (n,)
         with torch.autocast("cpu", enabled=False):
-            w = self.net(weighed, here)  # (n,)
-        whole = len(present) ** 2 * lam * w.detach()  # (n,)
-        found = {name: whole[i] for i, name in enumerate(self.names) if name in present}
+            w = self.net(weighted, mask)  # (n,)
+        coefficients = len(present) ** 2 * lam * w.detach()  # (n,)
+        weights = {name: coefficients[i] for i, name in enumerate(self.names) if name in present}
         if torch.is_grad_enabled():
-            objective = self._objective(present, w, lam, weighed, found, seen.look) if self.due else None
-            self._learn(objective, lam * w.detach())
+            objective = None
+            if self.update_due:
+                objective = self._objective(
+                    losses=present,
+                    w=w,
+                    lam=lam,
+                    weighted=weighted,
+                    weights=weights,
+                    lookahead=measurements.lookahead,
+                )
+            self._update(objective, lam * w.detach())
             self.step += 1
-        self._note(here, {"lambda": lam, "w": w.detach(), "c": whole})
-        return found
+        self._log_values = {
+            f"{symbol}_{name}": float(tensor[i])
+            for symbol, tensor in {"lambda": lam, "w": w.detach(), "c": coefficients}.items()
+            for i, name in enumerate(self.names)
+            if mask[i]
+        }
+        return weights
 
     def _objective(
         self,
-        present: Mapping[str, Tensor],
+        losses: Mapping[str, Tensor],
         w: Tensor,
         lam: Tensor,
-        weighed: Tensor,
+        weighted: Tensor,
         weights: Mapping[str, Tensor],
-        look: LookAhead | None,
+        lookahead: LookAhead | None,
     ) -> Tensor | None:
-        """What the weight net lowers: the weighed sum (eq. 15), or the held-out loss after a virtual step.
+        """Return what the weight net minimizes: the weighted sum (eq. 15), or the held-out loss after a virtual step.
 
-        To first order the held-out loss falls by `η w_i λ_i ⟨∇H, ∇L_i⟩` through loss i, so that is what w raises. The
-        inner products are divided by their largest, so that the net's Adam sees numbers of one size in every run.
-        A loss on its own has w = 1 whatever the net says.
+        To first order, loss i lowers the held-out loss by `η w_i λ_i ⟨∇H, ∇L_i⟩`, so w increases that. The inner
+        products are divided by the largest, so that the net's Adam gets numbers of the same size in every run.
+        A single loss has no objective, since its w is always 1.
         """
-        if len(present) < 2:
+        if len(losses) < 2:
             return None
         if self.settings.objective == "sum":
-            return (w * weighed).sum()
-        helps = look.helps(present, weights, self.settings.virtual_lr) if look else {}
-        gain = lam * torch.tensor([helps.get(name, 0.0) for name in self.names])  # (n,)
+            return (w * weighted).sum()
+        alignments = lookahead.alignments(losses, weights, self.settings.virtual_lr) if lookahead else {}
+        gain = lam * torch.tensor([alignments.get(name, 0.0) for name in self.names])  # (n,)
         largest = gain.abs().max()
         return -(w * gain / largest).sum() if largest > 0 else None
 
     def observe(self, name: str, norm: Tensor | float) -> None:
-        """Take a gradient norm into its average; one that is not finite is passed over."""
+        """Add a gradient norm to the loss's moving average; a norm that is not finite is ignored."""
         value = float(norm)
         if not math.isfinite(value):
             return
         i = self.names.index(name)
-        self.average[i] = self.settings.ema * self.average[i] + (1.0 - self.settings.ema) * value
-        self.seen[i] += 1
+        self.norm_averages[i] = self.settings.ema * self.norm_averages[i] + (1.0 - self.settings.ema) * value
+        self.norm_counts[i] += 1
 
-    def _difficulty(self, here: Tensor) -> Tensor:
-        """λ (n,) of the losses present, from bias-corrected averages; 1/n while any was never measured."""
-        known = self.seen > 0
+    def _difficulty(self, mask: Tensor) -> Tensor:
+        """Return λ (n,) of the losses present, from bias-corrected averages; 1/n if one of them has no norm yet."""
+        measured = self.norm_counts > 0
         lam = torch.zeros(len(self.names))
-        if not known[here].all():
-            lam[here] = 1.0 / int(here.sum())
+        if not measured[mask].all():
+            lam[mask] = 1.0 / int(mask.sum())
             return lam
-        corrected = self.average / (1.0 - self.settings.ema ** self.seen.clamp(min=1.0))  # (n,)
-        lam[here] = difficulty(corrected[here], self.settings.norm_floor)
+        corrected = self.norm_averages / (1.0 - self.settings.ema ** self.norm_counts.clamp(min=1.0))  # (n,)
+        lam[mask] = difficulty(corrected[mask], self.settings.norm_floor)
         return lam
 
-    def _learn(self, objective: Tensor | None, scale: Tensor) -> None:
-        """One Adam step: the weight net lowers its objective, α and β what `imbalance` left for them.
+    def _update(self, objective: Tensor | None, scale: Tensor) -> None:
+        """Take one Adam step: the weight net with its objective, α and β with the gradients from `imbalance_loss`.
 
-        Without a gradient Adam leaves the net alone.
+        Adam does not change parameters without a gradient.
         """
         if objective is not None:
             objective.backward()
-        self._take_waiting(scale)
+        self._set_imbalance_gradients(scale)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.settings.imbalance != "fixed":
@@ -192,63 +209,54 @@ class DAO(LossWeighting):
                 self.alpha.clamp_(min=0.0)
                 self.beta.clamp_(0.0, 1.0)
 
-    def imbalance(self, per_row: Tensor, labels: Tensor, classes: int, name: str = "classes") -> Tensor:
-        """`imbalance_loss` under the α and β in force; where they learn, their gradients wait for the next `weights`.
+    def imbalance_loss(self, per_row: Tensor, labels: Tensor, classes: int, name: str = "classes") -> Tensor:
+        """Return the imbalance loss with the current α and β; learned α and β are updated by the next `weights`.
 
         Args:
             per_row: loss of each row (B,).
             labels: class of each row (B,), 0 … K − 1.
-            classes: K.
-            name: the loss that this is a part of; heads are averaged by rows.
+            classes: number of classes (K).
+            name: the loss that this is a part of; gradients of several parts are averaged by number of rows.
         """
         if self.settings.imbalance != "fixed" and torch.is_grad_enabled():
             gradient = self._imbalance_gradient(per_row.detach().cpu(), labels.cpu(), classes)  # (2,)
-            self._waiting.append((name, len(labels), gradient))
+            self._imbalance_gradients.append((name, len(labels), gradient))
         return imbalance_loss(per_row, labels, self.alpha.item(), self.beta.item(), classes)
 
     def _imbalance_gradient(self, per_row: Tensor, labels: Tensor, classes: int) -> Tensor:
-        """True gradient of the undivided sum to (α, β); `paper` turns β's round, as eq. 17 is printed."""
-        share, mean = class_statistics(per_row, labels, classes)
-        grads = torch.autograd.grad(
-            unnormalized_imbalance_loss(share, mean, self.alpha, self.beta), (self.alpha, self.beta)
-        )
+        """Return the gradient of the loss without divisor by (α, β); `paper` flips the sign for β, as eq. 17 does."""
+        frequency, mean = class_statistics(per_row, labels, classes)
+        loss = unnormalized_imbalance_loss(frequency, mean, self.alpha, self.beta)
+        grads = torch.autograd.grad(loss, (self.alpha, self.beta))
         return torch.stack([grads[0], -grads[1] if self.settings.imbalance == "paper" else grads[1]])
 
-    def _take_waiting(self, scale: Tensor) -> None:
-        """Hand α and β their gradients times λ w (n,) of their loss (eq. 16, 17); a skipped loss leaves none."""
+    def _set_imbalance_gradients(self, scale: Tensor) -> None:
+        """Set the gradients of α and β, times λ w (n,) of their loss (eq. 16, 17); non-finite ones are skipped."""
         parts = [
             (rows, scale[self.names.index(name)] * gradient)
-            for name, rows, gradient in self._waiting
+            for name, rows, gradient in self._imbalance_gradients
             if name in self.names and gradient.isfinite().all()
         ]
-        self._waiting.clear()
+        self._imbalance_gradients.clear()
         if parts:
             mean = torch.stack([rows * part for rows, part in parts]).sum(0) / sum(rows for rows, _ in parts)  # (2,)
             self.alpha.grad, self.beta.grad = mean[0].clone(), mean[1].clone()
 
-    def _note(self, here: Tensor, found: Mapping[str, Tensor]) -> None:
-        self._last = {
-            f"{letter}_{name}": float(values[i])
-            for letter, values in found.items()
-            for i, name in enumerate(self.names)
-            if here[i]
-        }
+    def log_values(self) -> dict[str, float]:
+        """Return `lambda_NAME`, `w_NAME` and `c_NAME` of the losses of the last step, `alpha` and `beta`."""
+        return self._log_values | {"alpha": self.alpha.item(), "beta": self.beta.item()}
 
-    def trajectory(self) -> dict[str, float]:
-        """`lambda_NAME`, `w_NAME`, `c_NAME` of the losses of the last step, and `alpha`, `beta`, for logs."""
-        return self._last | {"alpha": self.alpha.item(), "beta": self.beta.item()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state that a resumed run needs, as tensors by name."""
+        state = {f"net.{key}": value.clone() for key, value in self.net.state_dict().items()}
+        state |= {"alpha": self.alpha.detach().clone(), "beta": self.beta.detach().clone()}
+        state |= {"average": self.norm_averages.clone(), "seen": self.norm_counts.clone()}
+        return state | {"step": torch.tensor(self.step)} | optimizer_state(self.optimizer)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, as tensors by name."""
-        found = {f"net.{key}": value.clone() for key, value in self.net.state_dict().items()}
-        found |= {"alpha": self.alpha.detach().clone(), "beta": self.beta.detach().clone()}
-        found |= {"average": self.average.clone(), "seen": self.seen.clone(), "step": torch.tensor(self.step)}
-        return found | optimizer_state(self.optimizer)
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state of `state_dict`."""
         self.net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-        self.average, self.seen = state["average"].clone(), state["seen"].clone()
+        self.norm_averages, self.norm_counts = state["average"].clone(), state["seen"].clone()
         self.step = int(state["step"])
         with torch.no_grad():
             self.alpha.copy_(state["alpha"])
@@ -257,25 +265,32 @@ class DAO(LossWeighting):
 
 
 class WeightNet(nn.Module):
-    """FC1 – ReLU – FC2 – softmax over the weighed losses (eq. 18 to 21), with a floor under every weight."""
+    """FC1 – ReLU – FC2 – softmax over the weighted losses (eq. 18 to 21), with a lower bound for every weight.
+
+    Args:
+        losses: number of losses (n).
+        hidden: width of the hidden layer.
+        floor: lower bound of a weight.
+        seed: seed of the initialization.
+    """
 
     def __init__(self, losses: int, hidden: int, floor: float, seed: int) -> None:
         super().__init__()
-        assert 0 <= floor * losses <= 1 + 1e-9, "the floors may not exceed the whole"
+        assert 0 <= floor * losses <= 1 + 1e-9, "the lower bounds may not sum to more than 1"
         self.floor = floor
-        # A generator of its own: somebody else's loop keeps its random numbers, on every device.
-        own = torch.Generator().manual_seed(seed)
+        # A separate generator leaves the caller's random state unchanged on every device.
+        generator = torch.Generator().manual_seed(seed)
         bound = losses**-0.5
         self.first = nn.utils.skip_init(nn.Linear, losses, hidden)
-        nn.init.uniform_(self.first.weight, -bound, bound, generator=own)
-        nn.init.uniform_(self.first.bias, -bound, bound, generator=own)
+        nn.init.uniform_(self.first.weight, -bound, bound, generator=generator)
+        nn.init.uniform_(self.first.bias, -bound, bound, generator=generator)
         self.second = nn.utils.skip_init(nn.Linear, hidden, losses)
-        nn.init.zeros_(self.second.weight)  # zeros, so that DAO starts from w = 1/n whatever the losses' scale
+        nn.init.zeros_(self.second.weight)  # so that DAO starts with w = 1/n, whatever the scale of the losses
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, weighed: Tensor, present: Tensor) -> Tensor:
-        """w (n,) of [λ_i L_i] (n,); a loss that is not present gets 0 and the others share the whole."""
-        logits = self.second(torch.relu(self.first(weighed)))  # (n,)
+    def forward(self, weighted: Tensor, present: Tensor) -> Tensor:
+        """Return w (n,) for λ_i L_i (n,); a loss that is not present gets 0, and the others sum to 1."""
+        logits = self.second(torch.relu(self.first(weighted)))  # (n,)
         free = logits.masked_fill(~present, float("-inf")).softmax(-1)  # (n,)
         count = int(present.sum())
         return present * self.floor + (1.0 - self.floor * count) * free  # (n,)

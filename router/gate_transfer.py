@@ -1,7 +1,4 @@
-"""A gate that goes on from another one, with experts more or fewer: which of its rows continue which.
-
-What an expert is, and why it came or went, is not its concern.
-"""
+"""Initialization of a gate from another one with more or fewer experts."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,54 +9,56 @@ from torch import Tensor
 from router.gate import Gate
 
 MAX_INITIAL_WEIGHT = 0.01
-"""The most of any text that a newcomer gets at first: enough to learn from, too little to do harm."""
+"""Largest initial weight of a new expert on any text: enough to receive a gradient, too little to change results."""
 SourceRows = list[tuple[int, int | None]]
-"""Rows of the last layer that share a softmax, each with the old row that it continues; None for a newcomer's."""
+"""Rows of the last layer that share a softmax, each with the row of the old gate that it copies; None if new."""
 
 
 @torch.no_grad()
 def transfer_gate(new: Gate, old: Gate, columns: Sequence[int | None]) -> None:
-    """Fill a gate from another one of the same settings.
+    """Initialize a gate from another one with the same settings.
 
-    Rows of experts and groups that go on are copied, so that their shares keep their proportions to each other. A
-    newcomer's row is the mean of those beside it, less a constant: since a mean is never more than the largest, no text
-    whatever gives it more than `MAX_INITIAL_WEIGHT` at first.
+    Rows of experts and groups that remain are copied, which preserves the ratios of their weights. The row of a new
+    expert is the mean of the copied rows of its softmax, minus a constant: a mean never exceeds the maximum, so the new
+    expert's weight is at most `MAX_INITIAL_WEIGHT` on every text.
 
     Args:
-        columns: for each expert of the new gate its column in the old one; None for a newcomer.
+        new: the gate to fill.
+        old: the gate to copy from.
+        columns: for each expert of the new gate its column in the old one; None for a new expert.
     """
-    assert len(columns) == new.experts
+    assert len(columns) == new.num_experts
     last = f"net.{len(new.net) - 1}."
-    state, before = new.state_dict(), old.state_dict()
-    state |= {name: tensor for name, tensor in before.items() if not name.startswith(last)}
-    for rows in _softmaxes(new, old, columns):
+    state, old_state = new.state_dict(), old.state_dict()
+    state |= {name: tensor for name, tensor in old_state.items() if not name.startswith(last)}
+    for rows in _softmax_rows(new, old, columns):
         for kind in ("weight", "bias"):
-            drop = float(old.temperature) * _margin(rows) if kind == "bias" else 0.0
-            _fill(state[last + kind], before[last + kind], rows, drop)
+            margin = float(old.temperature) * _new_expert_margin(rows) if kind == "bias" else 0.0
+            _fill_rows(state[last + kind], old_state[last + kind], rows, margin)
     new.load_state_dict(state)
 
 
-def _softmaxes(new: Gate, old: Gate, columns: Sequence[int | None]) -> Iterator[SourceRows]:
-    """The groups' rows, then the experts' rows group by group."""
+def _softmax_rows(new: Gate, old: Gate, columns: Sequence[int | None]) -> Iterator[SourceRows]:
+    """Yield the rows of the groups, then the rows of the experts group by group."""
     group = new.group.tolist()
-    known = {group[e]: int(old.group[column]) for e, column in enumerate(columns) if column is not None}
-    yield [(g, known.get(g)) for g in range(new.groups)]
-    for g in range(new.groups):
-        mine = [(e, columns[e]) for e in range(new.experts) if group[e] == g]
-        yield [(new.groups + e, None if column is None else old.groups + column) for e, column in mine]
+    old_groups = {group[e]: int(old.group[column]) for e, column in enumerate(columns) if column is not None}
+    yield [(g, old_groups.get(g)) for g in range(new.num_groups)]
+    for g in range(new.num_groups):
+        experts = [(e, columns[e]) for e in range(new.num_experts) if group[e] == g]
+        yield [(new.num_groups + e, None if column is None else old.num_groups + column) for e, column in experts]
 
 
-def _margin(rows: SourceRows) -> float:
-    """How far below the others' mean a newcomer starts, so that its share is at most `MAX_INITIAL_WEIGHT`."""
+def _new_expert_margin(rows: SourceRows) -> float:
+    """Return how far below the others' mean logit a new expert must start to stay under `MAX_INITIAL_WEIGHT`."""
     known = sum(source is not None for _, source in rows)
     return max(0.0, -math.log(MAX_INITIAL_WEIGHT * known)) if known else 0.0
 
 
-def _fill(target: Tensor, source: Tensor, rows: SourceRows, drop: float) -> None:
-    """Rows of a weight (G + E, H) or a bias (G + E,) from the old one's; all newcomers among themselves stay fresh."""
-    taken = [row for _, row in rows if row is not None]
-    if not taken:
+def _fill_rows(target: Tensor, source: Tensor, rows: SourceRows, margin: float) -> None:
+    """Fill rows of a weight (G + E, H) or bias (G + E,) from the old gate; without copied rows nothing changes."""
+    copied = [old_row for _, old_row in rows if old_row is not None]
+    if not copied:
         return
-    mean = source[taken].mean(0) - drop  # (H,) or ()
-    for row, before in rows:
-        target[row] = mean if before is None else source[before]
+    mean = source[copied].mean(0) - margin  # (H,) or ()
+    for row, old_row in rows:
+        target[row] = mean if old_row is None else source[old_row]

@@ -1,6 +1,6 @@
-"""A virtual step: where shared weights would go, and which loss's gradient helps a held-out loss there (first order).
+"""A virtual optimizer step, and which losses' gradients lower a held-out loss after it, to first order.
 
-What is made of it is `router.dao`'s; it is after Ren et al. 2018, "Learning to reweight examples", applied to losses.
+Based on Ren et al. 2018, "Learning to Reweight Examples for Robust Deep Learning", applied to losses.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,53 +13,56 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LookAhead:
-    """What a virtual step needs.
+    """The parameters and the held-out loss of a virtual step.
 
     Args:
-        parameters: shared by the losses; those that do not learn are passed over.
-        held_out: gives the loss to lower, on a batch other than this step's, with the parameters as they then are.
-        total: sums a gradient over processes that each know their own rows' part of it; one process knows it all.
+        parameters: parameters that the losses share; those without `requires_grad` are ignored.
+        held_out_loss: returns the loss on a batch other than this step's, with the current parameters.
+        all_reduce: sums a gradient over processes that each have only their own rows' part; the identity by default.
     """
 
     parameters: Sequence[Tensor]
-    held_out: Callable[[], Tensor]
-    total: Callable[[Tensor], Tensor] = lambda gradient: gradient
+    held_out_loss: Callable[[], Tensor]
+    all_reduce: Callable[[Tensor], Tensor] = lambda gradient: gradient
 
-    def helps(self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor], rate: float) -> dict[str, float]:
-        """`⟨∇H(θ'), ∇L_i(θ)⟩ / ‖∇H(θ')‖` of each loss, with θ' after a virtual step down Σ c_i L_i.
+    def alignments(self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor], lr: float) -> dict[str, float]:
+        """Return `⟨∇H(θ'), ∇L_i(θ)⟩ / ‖∇H(θ')‖` of each loss, with θ' after a virtual step down Σ c_i L_i.
 
-        The step is as long as Adam's would be, `rate · √P` for P weights: gradients' scale plays no part. The weights
-        stand as they stood when it returns, bit for bit, and the losses can still be gone back from.
+        The step is as long as one of Adam, `lr · √P` for P parameters, whatever the scale of the gradients. The
+        parameters are restored bit for bit, and the losses can still be used for a backward pass.
 
         Args:
-            losses: of this step's batch, by name.
-            weights: c_i.
-            rate: the virtual step's, as of an Adam.
+            losses: losses of this step's batch, by name.
+            weights: c_i, by the same names.
+            lr: learning rate of the virtual step, as for Adam.
 
         Returns:
-            empty where nothing shared learns, or the held-out loss is flat or not finite.
+            alignment by name; empty if no shared parameter is trainable, or the held-out gradient is 0 or not finite.
         """
-        places = [one for one in self.parameters if one.requires_grad]
-        if not places:
+        parameters = [parameter for parameter in self.parameters if parameter.requires_grad]
+        if not parameters:
             return {}
-        each = {name: self._gradient(loss, places, keep=True) for name, loss in losses.items()}
-        step = _mixed([[weights[name].to(g) * g for g in grads] for name, grads in each.items()])
-        with _moved(places, step, rate):
-            ahead = self._gradient(self.held_out(), places, keep=False)
-        norm = _dot(ahead, ahead).sqrt()
+        gradients = {name: self._gradient(loss, parameters, retain_graph=True) for name, loss in losses.items()}
+        direction = _sum([[weights[name].to(g) * g for g in grads] for name, grads in gradients.items()])
+        with _virtual_step(parameters, direction, lr):
+            held_out = self._gradient(self.held_out_loss(), parameters, retain_graph=False)
+        norm = _dot(held_out, held_out).sqrt()
         if not torch.isfinite(norm) or norm <= 0:
             return {}
-        return {name: float(_dot(ahead, grads) / norm) for name, grads in each.items()}
+        return {name: float(_dot(held_out, grads) / norm) for name, grads in gradients.items()}
 
-    def _gradient(self, loss: Tensor, places: Sequence[Tensor], keep: bool) -> list[Tensor]:
+    def _gradient(self, loss: Tensor, parameters: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
         if not loss.requires_grad:
-            return [torch.zeros_like(one) for one in places]
-        found = torch.autograd.grad(loss, places, retain_graph=keep, allow_unused=True)
-        return [self.total(torch.zeros_like(p) if g is None else g) for g, p in zip(found, places, strict=True)]
+            return [torch.zeros_like(parameter) for parameter in parameters]
+        grads = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+        return [
+            self.all_reduce(torch.zeros_like(parameter) if grad is None else grad)
+            for grad, parameter in zip(grads, parameters, strict=True)
+        ]
 
 
-def _mixed(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.stack(list(same)).sum(0) for same in zip(*parts, strict=True)]
+def _sum(terms: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.stack(list(tensors)).sum(0) for tensors in zip(*terms, strict=True)]
 
 
 def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -67,21 +70,21 @@ def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _moved(places: Sequence[Tensor], direction: Sequence[Tensor], rate: float) -> Iterator[None]:
-    """Move weights down a direction while it lasts.
+def _virtual_step(parameters: Sequence[Tensor], direction: Sequence[Tensor], lr: float) -> Iterator[None]:
+    """Move parameters against a direction inside the context.
 
-    Through `.data`, which autograd does not count: the graph of this step's losses stays good, since the values that
-    it needs are back before anybody goes back through it.
+    This writes to `.data`, which does not change autograd's version counters, so that the graph of this step's losses
+    remains valid: the values it needs are restored before its backward pass.
     """
     length = _dot(direction, direction).sqrt()
-    scale = rate * sum(one.numel() for one in places) ** 0.5 / length.clamp(min=1e-12)
-    before = [one.data.clone() for one in places]
+    scale = lr * sum(parameter.numel() for parameter in parameters) ** 0.5 / length.clamp(min=1e-12)
+    before = [parameter.data.clone() for parameter in parameters]
     try:
-        for place, way in zip(places, direction, strict=True):
-            place.data.sub_(scale.to(way) * way)
-        torch.clear_autocast_cache()  # it holds half-precision copies of the weights as they were
+        for parameter, change in zip(parameters, direction, strict=True):
+            parameter.data.sub_(scale.to(change) * change)
+        torch.clear_autocast_cache()  # it contains half-precision copies of the previous weights
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.data.copy_(value)
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data.copy_(value)
         torch.clear_autocast_cache()

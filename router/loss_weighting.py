@@ -1,7 +1,4 @@
-"""What every balance of losses stands on: which are usable, how they pull, their sum; and constant weights (eq. 8).
-
-How weights adapt is `router.dao`'s and `router.mtl_baselines`'.
-"""
+"""Base class of loss weightings, with gradient norms, weighted sums and optimizer states; constant weights (eq. 8)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -14,80 +11,94 @@ from torch import Tensor
 from router.lookahead import LookAhead
 
 GradientInputs = Tensor | Iterable[Tensor]
+"""What losses are differentiated with respect to: a shared state (B, D) or shared parameters."""
 
 
 def finite_losses(losses: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-    """The losses that are there and finite."""
+    """Return the losses that are present and finite."""
     return {name: loss for name, loss in losses.items() if loss is not None and bool(torch.isfinite(loss.detach()))}
 
 
 def weighted_sum(losses: Mapping[str, Tensor | None], weights: Mapping[str, Tensor]) -> Tensor:
-    """Σ c_i L_i of the losses that have a weight; a 0 that `backward` accepts, and that moves nothing, if none has."""
-    given = {name: loss for name, loss in losses.items() if loss is not None}
-    parts = [c.to(given[name].device) * given[name] for name, c in weights.items()]
-    if not parts:
-        return torch.zeros((), device=next((loss.device for loss in given.values()), None), requires_grad=True)
-    return torch.stack(parts).sum()
+    """Return Σ c_i L_i over the losses that have a weight; without any, a 0 whose `backward` does nothing."""
+    present = {name: loss for name, loss in losses.items() if loss is not None}
+    terms = [c.to(present[name].device) * present[name] for name, c in weights.items()]
+    if not terms:
+        return torch.zeros((), device=next((loss.device for loss in present.values()), None), requires_grad=True)
+    return torch.stack(terms).sum()
 
 
-def relative_weights(weights: Mapping[str, Tensor], to: str, bounds: tuple[float, float]) -> dict[str, Tensor]:
-    """Weights in units of one loss's own, c_i / c_to, the others held within bounds."""
-    unit = weights[to].clamp(min=1e-12)
-    return {name: c / unit if name == to else (c / unit).clamp(*bounds) for name, c in weights.items()}
+def relative_weights(weights: Mapping[str, Tensor], reference: str, bounds: tuple[float, float]) -> dict[str, Tensor]:
+    """Return weights divided by that of the reference loss, c_i / c_ref, all others clamped to the bounds."""
+    unit = weights[reference].clamp(min=1e-12)
+    return {name: c / unit if name == reference else (c / unit).clamp(*bounds) for name, c in weights.items()}
 
 
 def gradient_norms(losses: Mapping[str, Tensor], at: GradientInputs, rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Gradient norm of each loss where they all meet (eq. 10).
+    """Return the gradient norm of each loss (eq. 10).
 
-    At a state (B, D): `√B_i · ‖∂L_i/∂h‖_F`, so that a loss on few rows is not taken for an easy one.
-    At parameters: the L2 norm over all of them, the paper's measure.
+    At a state (B, D) it is `√B_i · ‖∂L_i/∂h‖_F`, so that a loss on few rows does not appear easier than it is.
+    At parameters it is the L2 norm over all of them, as in the paper.
+
+    Args:
+        losses: scalars by name.
+        at: the shared state (B, D), or the shared parameters.
+        rows: number of rows B_i of each loss, used for a state; B by default.
     """
     if isinstance(at, Tensor):
         return {name: _norm(loss, [at]) * rows.get(name, len(at)) ** 0.5 for name, loss in losses.items()}
-    places = list(at)
-    return {name: _norm(loss, places) for name, loss in losses.items()}
+    parameters = list(at)
+    return {name: _norm(loss, parameters) for name, loss in losses.items()}
 
 
 def loss_gradients(losses: Mapping[str, Tensor], at: GradientInputs) -> dict[str, Tensor]:
-    """Gradient of each loss where they all meet, as one vector (P,); zeros where it does not reach."""
-    places = [one for one in ([at] if isinstance(at, Tensor) else at) if one.requires_grad]
-    return {name: _flat(_grads(loss, places), places) for name, loss in losses.items()}
+    """Return the gradient of each loss as one vector (P,), with zeros for inputs that it does not depend on."""
+    inputs = [tensor for tensor in ([at] if isinstance(at, Tensor) else at) if tensor.requires_grad]
+    return {name: _flatten(_grads(loss, inputs), inputs) for name, loss in losses.items()}
 
 
 def _norm(loss: Tensor, at: Iterable[Tensor]) -> Tensor:
-    norms = [grad.norm() for grad in _grads(loss, [one for one in at if one.requires_grad]) if grad is not None]
+    inputs = [tensor for tensor in at if tensor.requires_grad]
+    norms = [grad.norm() for grad in _grads(loss, inputs) if grad is not None]
     return torch.stack(norms).norm() if norms else loss.new_zeros(())
 
 
-def _grads(loss: Tensor, places: list[Tensor]) -> tuple[Tensor | None, ...]:
-    if not loss.requires_grad or not places:
-        return (None,) * len(places)
-    return torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
+def _grads(loss: Tensor, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+    if not loss.requires_grad or not inputs:
+        return (None,) * len(inputs)
+    return torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
 
 
-def _flat(grads: Iterable[Tensor | None], places: list[Tensor]) -> Tensor:
-    parts = [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(grads, places, strict=True)]
+def _flatten(grads: Iterable[Tensor | None], inputs: list[Tensor]) -> Tensor:
+    parts = [(torch.zeros_like(x) if g is None else g).flatten() for g, x in zip(grads, inputs, strict=True)]
     return torch.cat(parts) if parts else torch.zeros(0)  # (P,)
 
 
 @dataclass(frozen=True)
 class StepMeasurements:
-    """What was measured in a step, by loss: gradient norms, gradients (P,); and what a virtual step needs."""
+    """What was measured in a step.
+
+    Args:
+        norms: gradient norms by loss.
+        gradients: gradients (P,) by loss.
+        lookahead: parameters and held-out loss of a virtual step.
+    """
 
     norms: Mapping[str, Tensor | float]
-    grads: Mapping[str, Tensor]
-    look: LookAhead | None
+    gradients: Mapping[str, Tensor]
+    lookahead: LookAhead | None
 
 
 class LossWeighting(ABC):
-    """A balance of losses: weights by name, step by step. All of them have this surface, so that no loop asks which.
+    """Weights of several losses, updated step by step.
 
-    A method says in `reads` what it goes by: the losses' values, their gradients' norms, or the gradients.
+    `requires` declares what a method measures in a step: the values of the losses, the norms of their gradients, or the
+    gradients.
     """
 
-    reads: ClassVar[Literal["losses", "norms", "gradients"]] = "losses"
-    bounded: ClassVar[bool] = True
-    """Whether its relative weights may run away, so that they are held within bounds."""
+    requires: ClassVar[Literal["losses", "norms", "gradients"]] = "losses"
+    clip_relative_weights: ClassVar[bool] = True
+    """Whether its relative weights may diverge and must therefore be clamped to bounds."""
 
     def combine(
         self,
@@ -95,97 +106,102 @@ class LossWeighting(ABC):
         at: GradientInputs | None = None,
         rows: Mapping[str, int] | None = None,
         norms: Mapping[str, Tensor | float] | None = None,
-        look: LookAhead | None = None,
+        lookahead: LookAhead | None = None,
     ) -> Tensor:
-        """`Σ c_i L_i` (eq. 9) over the losses that are present and finite.
+        """Return `Σ c_i L_i` (eq. 9) over the losses that are present and finite.
 
         Args:
-            losses: scalars by name; None or not there means absent.
-            at: the shared state (B, D) where gradients are measured, or the shared parameters (the paper's measure).
-            rows: B_i, the rows that carry each loss; B by default.
+            losses: scalars by name; None or no entry means absent.
+            at: the shared state (B, D) at which gradients are measured, or the shared parameters as in the paper.
+            rows: number of rows B_i of each loss; B by default.
             norms: gradient norms measured elsewhere, instead of `at`.
-            look: what a virtual step needs, for methods that take one.
+            lookahead: parameters and held-out loss of a virtual step, for methods that use one.
         """
-        present, found = finite_losses(losses), None
-        if at is not None and torch.is_grad_enabled() and self.due:
-            if self.reads == "norms":
+        present, gradients = finite_losses(losses), None
+        if at is not None and torch.is_grad_enabled() and self.update_due:
+            if self.requires == "norms":
                 norms = gradient_norms(present, at, rows or {})
-            elif self.reads == "gradients":
-                found = loss_gradients(present, at)
-        return weighted_sum(losses, self.weights(present, norms, found, look))
+            elif self.requires == "gradients":
+                gradients = loss_gradients(present, at)
+        return weighted_sum(losses, self.weights(present, norms, gradients, lookahead))
 
     @property
-    def due(self) -> bool:
-        """Whether this step measures."""
+    def update_due(self) -> bool:
+        """Whether this step measures gradients and updates the weights."""
         return True
 
     def weights(
         self,
         losses: Mapping[str, Tensor | None],
         norms: Mapping[str, Tensor | float] | None = None,
-        grads: Mapping[str, Tensor] | None = None,
-        look: LookAhead | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
+        lookahead: LookAhead | None = None,
     ) -> dict[str, Tensor]:
-        """c_i of the losses that are present and finite, detached; what a method learns, it learns on the way.
+        """Return c_i of the losses that are present and finite, detached, and update the method's state.
 
-        Under `torch.no_grad()` nothing is learned.
+        The state is not updated under `torch.no_grad()`.
 
         Args:
-            losses: scalars by name.
+            losses: scalars by name; None or no entry means absent.
             norms: gradient norms of this step.
-            grads: gradients of this step, as vectors (P,).
-            look: what a virtual step needs.
+            gradients: gradients of this step, as vectors (P,).
+            lookahead: parameters and held-out loss of a virtual step.
         """
-        return self.weigh(finite_losses(losses), StepMeasurements(norms or {}, grads or {}, look))
+        measurements = StepMeasurements(norms=norms or {}, gradients=gradients or {}, lookahead=lookahead)
+        return self.compute_weights(finite_losses(losses), measurements)
 
     @abstractmethod
-    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
-        """`weights` of losses that can be used."""
+    def compute_weights(self, present: Mapping[str, Tensor], measurements: StepMeasurements) -> dict[str, Tensor]:
+        """Implement `weights`; all losses are present and finite."""
 
     def observe(self, name: str, norm: Tensor | float) -> None:  # noqa: B027
-        """Take a gradient norm that was measured elsewhere; most methods need none."""
+        """Record the gradient norm of a loss that was measured elsewhere; ignored by methods without norms."""
 
     @abstractmethod
-    def trajectory(self) -> dict[str, float]:
-        """`w_NAME` and what else there is to tell of the last step, for logs."""
+    def log_values(self) -> dict[str, float]:
+        """Return values of the last step for logs: `w_NAME` and others."""
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, as tensors by name."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state that a resumed run needs, as tensors by name."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Go on from `state`."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Restore the state of `state_dict`."""
 
 
 class ConstantWeighting(LossWeighting):
     """Constant weights (eq. 8).
 
     Args:
-        weights: by loss.
+        weights: weight of each loss by name.
     """
 
-    bounded = False
+    clip_relative_weights = False
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.constants = dict(weights)
 
-    def weigh(self, present: Mapping[str, Tensor], seen: StepMeasurements) -> dict[str, Tensor]:
-        """The constants of the losses present."""
+    def compute_weights(self, present: Mapping[str, Tensor], measurements: StepMeasurements) -> dict[str, Tensor]:
+        """Return the constants of the losses present."""
         return {name: torch.tensor(self.constants[name]) for name in present}
 
-    def trajectory(self) -> dict[str, float]:
-        """The constants."""
+    def log_values(self) -> dict[str, float]:
+        """Return `w_NAME` of all losses."""
         return {f"w_{name}": value for name, value in self.constants.items()}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's moments as tensors by name."""
-    whole = optimizer.state_dict()["state"].items()
-    return {f"adam.{i}.{key}": torch.as_tensor(value).clone() for i, one in whole for key, value in one.items()}
+    """Return an optimizer's moments as tensors by name, `adam.PARAMETER.KEY`."""
+    moments = optimizer.state_dict()["state"]
+    return {
+        f"adam.{i}.{key}": torch.as_tensor(value).clone()
+        for i, parameter_state in moments.items()
+        for key, value in parameter_state.items()
+    }
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Fill the moments from `optimizer_state`; other names are passed over."""
+    """Restore an optimizer's moments from `optimizer_state`; tensors of other names are ignored."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith("adam."):

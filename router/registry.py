@@ -1,7 +1,4 @@
-"""The names of the balances of losses, and the comparators' settings; light, for whoever reads a config.
-
-The balances themselves are `router.dao`'s and `router.mtl_baselines`'.
-"""
+"""Names of the loss weightings and settings of DAO's comparators, separate so that reading a config is fast."""
 
 from typing import Literal
 
@@ -11,11 +8,13 @@ WeightingKind = Literal["dao", "constant", "equal", "uncertainty", "dwa", "gradn
 
 
 class ComparatorSettings(BaseModel):
-    """Rates and shapes of the comparators; the defaults are their papers'."""
+    """Hyperparameters of the loss weightings that DAO is compared with; the defaults are those of their papers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    lr: float = Field(0.025, gt=0, description="Adam rate of what uncertainty weighting and GradNorm learn")
-    dwa_temperature: float = Field(2.0, gt=0, description="DWA's T; more evens weights out")
-    dwa_every: int = Field(100, ge=1, description="steps over which DWA averages a loss; its paper's epoch")
-    gradnorm_alpha: float = Field(1.5, ge=0, description="GradNorm's α: how hard a slow loss is pushed; 0 evens norms")
+    lr: float = Field(0.025, gt=0, description="Adam learning rate of uncertainty weighting and GradNorm")
+    dwa_temperature: float = Field(2.0, gt=0, description="temperature T of DWA; higher makes the weights more equal")
+    dwa_every: int = Field(100, ge=1, description="steps over which DWA averages a loss, in its paper an epoch")
+    gradnorm_alpha: float = Field(
+        1.5, ge=0, description="α of GradNorm; higher favors slowly falling losses more, 0 makes gradient norms equal"
+    )

@@ -1,23 +1,23 @@
-"""Claims about `router.gate`: the gates' sums, groups, gradients, floors and pins."""
+"""Tests of `router.gate`: sums, groups and gradients of gates, their bounds, and restriction to allowed experts."""
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from router.gate import Gate, GateSettings, GateOutput, expert_groups, normalize_states, restrict_gates, mean_summary
+from router.gate import Gate, GateOutput, GateSettings, expert_groups, mean_summary, normalize_states, restrict_gates
 
 ROLES = ("news", "news", "bank", "bank", "crypto")
 KINDS = ("soft", "hard", "team", "fixed")
 
 
-def build(kind: str = "soft", roles: tuple[str, ...] = ROLES, **changed: object) -> Gate:
+def build(kind: str = "soft", roles: tuple[str, ...] = ROLES, **overrides: object) -> Gate:
     torch.manual_seed(0)
-    return Gate(8, roles, GateSettings.model_validate({"kind": kind, "dropout": 0.0, **changed}))
+    return Gate(8, roles, GateSettings.model_validate({"kind": kind, "dropout": 0.0, **overrides}))
 
 
 def logits_for(gate: Gate, *lead: int, seed: int = 1) -> Tensor:
-    return torch.randn(*lead, gate.groups + gate.experts, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*lead, gate.num_groups + gate.num_experts, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,32 +26,32 @@ def logits_for(gate: Gate, *lead: int, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("lead", [(6,), (3, 4)])
 def test_gates_sum_to_one_for_texts_and_tokens(kind: str, hard: bool, top_k: int | None, lead: tuple[int, ...]) -> None:
     gate = build(kind, top_k=top_k)
-    mixed = gate.compute_gates(logits_for(gate, *lead), hard=hard)
-    for part in (mixed.gates, mixed.dense):
+    output = gate.compute_gates(logits_for(gate, *lead), hard=hard)
+    for part in (output.gates, output.probs):
         assert part.shape == (*lead, len(ROLES))
         assert part.dtype == torch.float32
         torch.testing.assert_close(part.sum(-1), torch.ones(lead))
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "team"])
-def test_a_token_is_gated_like_a_text_of_its_own(kind: str) -> None:
+def test_token_gates_equal_text_gates(kind: str) -> None:
     gate = build(kind)
     logits = logits_for(gate, 2, 3)
     torch.testing.assert_close(gate.compute_gates(logits).gates[1, 2], gate.compute_gates(logits[1, 2][None]).gates[0])
 
 
-def test_groups_are_one_each_one_for_all_or_one_a_role() -> None:
+def test_expert_groups_by_kind() -> None:
     assert expert_groups("soft", ROLES).tolist() == [0, 1, 2, 3, 4]
     assert expert_groups("hard", ROLES).tolist() == [0, 0, 0, 0, 0]
     assert expert_groups("team", ROLES).tolist() == [0, 0, 1, 1, 2]
 
 
-def test_soft_gates_are_the_softmax_of_the_role_logits() -> None:
+def test_soft_gates_are_the_softmax_of_the_group_logits() -> None:
     gate = build("soft")
     logits = logits_for(gate, 4)
-    mixed = gate.compute_gates(logits)
-    torch.testing.assert_close(mixed.gates, logits[:, :5].softmax(-1))
-    assert torch.equal(mixed.gates, mixed.dense)
+    output = gate.compute_gates(logits)
+    torch.testing.assert_close(output.gates, logits[:, :5].softmax(-1))
+    assert torch.equal(output.gates, output.probs)
 
 
 def test_hard_gates_are_one_hot_on_the_largest_expert_logit() -> None:
@@ -66,53 +66,53 @@ def test_team_gates_are_role_weights_times_one_hot() -> None:
     gate = build("team")
     logits = logits_for(gate, 1)
     roles, experts = logits[0, :3].softmax(-1), logits[0, 3:]
-    by_hand = torch.zeros(5)
+    expected = torch.zeros(5)
     for role, members in enumerate(([0, 1], [2, 3], [4])):
-        by_hand[members[int(experts[members].argmax())]] = roles[role]
-    torch.testing.assert_close(gate.compute_gates(logits).gates[0], by_hand)
+        expected[members[int(experts[members].argmax())]] = roles[role]
+    torch.testing.assert_close(gate.compute_gates(logits).gates[0], expected)
 
 
-def test_gradient_flows_straight_through_to_every_expert_logit_of_a_group() -> None:
+def test_straight_through_gradient_reaches_all_experts_of_a_group() -> None:
     gate = build("hard")
     logits = logits_for(gate, 1).requires_grad_()
-    payoff = torch.tensor([1.0, 5.0, 2.0, 0.0, 3.0])
-    (through,) = torch.autograd.grad((gate.compute_gates(logits).gates * payoff).sum(), logits)
-    (soft,) = torch.autograd.grad((logits[:, 1:].softmax(-1) * payoff).sum(), logits)
-    torch.testing.assert_close(through, soft)
-    assert (through[0, 1:] != 0).all()
+    upstream = torch.tensor([1.0, 5.0, 2.0, 0.0, 3.0])
+    (straight_through,) = torch.autograd.grad((gate.compute_gates(logits).gates * upstream).sum(), logits)
+    (soft,) = torch.autograd.grad((logits[:, 1:].softmax(-1) * upstream).sum(), logits)
+    torch.testing.assert_close(straight_through, soft)
+    assert (straight_through[0, 1:] != 0).all()
 
 
-def test_top_k_keeps_the_largest_and_renormalises() -> None:
+def test_top_k_selects_the_largest_and_renormalizes() -> None:
     gate = build("soft", top_k=2)
     logits = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1]]).log()
     gates = gate.compute_gates(torch.cat([logits, torch.zeros(1, 5)], -1)).gates
     torch.testing.assert_close(gates, torch.tensor([[4 / 7, 3 / 7, 0.0, 0.0, 0.0]]))
 
 
-def test_top_k_leaves_the_straight_through_gradient_of_a_hard_gate() -> None:
-    plain, kept = build("hard"), build("hard", top_k=1)
-    payoff = torch.arange(5.0)
+def test_top_k_preserves_the_straight_through_gradient_of_hard_gates() -> None:
+    plain, top_k = build("hard"), build("hard", top_k=1)
+    upstream = torch.arange(5.0)
     logits = logits_for(plain, 2).requires_grad_()
-    grads = [torch.autograd.grad((g.mix(logits).gates * payoff).sum(), logits)[0] for g in (plain, kept)]
+    grads = [torch.autograd.grad((g.compute_gates(logits).gates * upstream).sum(), logits)[0] for g in (plain, top_k)]
     assert torch.equal(*grads)
     assert grads[1].abs().sum() > 0
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "team"])
-def test_hard_inference_is_one_hot_on_the_most_probable_of_all(kind: str) -> None:
+def test_hard_inference_is_one_hot_on_the_most_probable_expert(kind: str) -> None:
     gate = build(kind)
-    mixed = gate.compute_gates(logits_for(gate, 7), hard=True)
-    assert mixed.gates.argmax(-1).tolist() == mixed.dense.argmax(-1).tolist()
-    assert set(mixed.gates.unique().tolist()) == {0.0, 1.0}
+    output = gate.compute_gates(logits_for(gate, 7), hard=True)
+    assert output.gates.argmax(-1).tolist() == output.probs.argmax(-1).tolist()
+    assert set(output.gates.unique().tolist()) == {0.0, 1.0}
 
 
-def test_fresh_gates_weigh_roles_alike() -> None:
+def test_initial_gates_are_equal() -> None:
     for hidden in (0, 64):
         gate = build("soft", hidden=hidden)
         torch.testing.assert_close(gate.compute_gates(gate.logits(torch.randn(3, 8))).gates, torch.full((3, 5), 0.2))
 
 
-def test_fresh_expert_rows_are_small_and_not_all_alike() -> None:
+def test_initial_expert_rows_are_small_and_random() -> None:
     last = build("team", hidden=0).net[-1]
     assert isinstance(last, torch.nn.Linear)
     assert last.weight[:3].count_nonzero() == 0
@@ -120,7 +120,7 @@ def test_fresh_expert_rows_are_small_and_not_all_alike() -> None:
     assert last.bias.count_nonzero() == 0
 
 
-def test_temperature_stops_at_its_floor_and_can_rise_from_there() -> None:
+def test_temperature_stops_at_its_lower_bound_and_can_rise_again() -> None:
     gate = build("soft")
     with torch.no_grad():
         gate.log_temperature.fill_(-9.0)
@@ -130,14 +130,14 @@ def test_temperature_stops_at_its_floor_and_can_rise_from_there() -> None:
     assert gate.log_temperature.grad > 0
 
 
-def test_higher_temperature_blends_more_evenly() -> None:
-    cold, warm = build("soft", temperature=0.5), build("soft", temperature=2.0)
-    logits = logits_for(cold, 5)
-    assert (warm.mix(logits).gates.amax(-1) < cold.mix(logits).gates.amax(-1)).all()
+def test_higher_temperature_makes_gates_more_equal() -> None:
+    low, high = build("soft", temperature=0.5), build("soft", temperature=2.0)
+    logits = logits_for(low, 5)
+    assert (high.compute_gates(logits).gates.amax(-1) < low.compute_gates(logits).gates.amax(-1)).all()
 
 
 @pytest.mark.parametrize("hidden", [0, 64])
-def test_logits_are_fp32_in_half_precision_and_under_autocast(hidden: int) -> None:
+def test_logits_are_fp32_for_half_precision_and_autocast(hidden: int) -> None:
     gate = build("team", hidden=hidden)
     summary = torch.randn(3, 8).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -146,21 +146,21 @@ def test_logits_are_fp32_in_half_precision_and_under_autocast(hidden: int) -> No
     assert torch.equal(logits, gate.logits(summary.float()))
 
 
-def test_a_fixed_gate_is_constant_and_learns_nothing() -> None:
+def test_fixed_gate_is_constant_and_not_trainable() -> None:
     gate = build("fixed", fixed=(3.0, 1.0, 0.0, 0.0, 0.0)).requires_grad_(True)
-    mixed = gate.compute_gates(gate.logits(torch.randn(2, 8)))
-    assert mixed.gates.tolist() == [[0.75, 0.25, 0.0, 0.0, 0.0]] * 2
+    output = gate.compute_gates(gate.logits(torch.randn(2, 8)))
+    assert output.gates.tolist() == [[0.75, 0.25, 0.0, 0.0, 0.0]] * 2
     assert not any(parameter.requires_grad for parameter in gate.parameters())
-    assert not mixed.gates.requires_grad
+    assert not output.gates.requires_grad
 
 
-def test_a_fixed_gate_without_weights_is_uniform() -> None:
+def test_fixed_gate_without_weights_is_uniform() -> None:
     gate = build("fixed")
     torch.testing.assert_close(gate.compute_gates(logits_for(gate, 2)).gates, torch.full((2, 5), 0.2))
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "settings",
     [
         {"temperature": 0.05},
         {"kind": "soft", "fixed": (1.0,)},
@@ -173,21 +173,21 @@ def test_a_fixed_gate_without_weights_is_uniform() -> None:
         {"hiden": 3},
     ],
 )
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        GateSettings.model_validate(wrong)
+        GateSettings.model_validate(settings)
 
 
-def test_a_summary_reads_only_the_tokens_of_the_mask() -> None:
+def test_summary_uses_only_tokens_of_the_mask() -> None:
     states = torch.randn(2, 4, 8)
     mask = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1]])
-    spoiled = states.clone()
-    spoiled[0, 0], spoiled[0, 3] = float("nan"), 1e9
-    by_hand = normalize_states(states)[0, 1:3].mean(0)
-    torch.testing.assert_close(mean_summary(spoiled, mask)[0], by_hand)
+    corrupted = states.clone()
+    corrupted[0, 0], corrupted[0, 3] = float("nan"), 1e9
+    expected = normalize_states(states)[0, 1:3].mean(0)
+    torch.testing.assert_close(mean_summary(corrupted, mask)[0], expected)
 
 
-def test_a_summary_of_no_token_is_zeros_with_a_finite_gradient() -> None:
+def test_summary_without_tokens_is_0_with_a_finite_gradient() -> None:
     states = torch.randn(2, 4, 8, requires_grad=True)
     mask = torch.tensor([[False] * 4, [True] * 4])
     summary = mean_summary(states, mask)
@@ -197,17 +197,17 @@ def test_a_summary_of_no_token_is_zeros_with_a_finite_gradient() -> None:
     assert states.grad.isfinite().all()
 
 
-def test_a_summary_does_not_see_the_scale_of_a_token() -> None:
+def test_summary_is_independent_of_the_scale_of_a_token() -> None:
     states, mask = torch.randn(1, 3, 8), torch.ones(1, 3)
     torch.testing.assert_close(mean_summary(states * 100, mask), mean_summary(states, mask), atol=1e-3, rtol=1e-3)
 
 
-def test_queries_start_as_the_mean_and_learn_to_look_at_single_tokens() -> None:
+def test_queries_start_as_the_mean_and_can_attend_to_single_tokens() -> None:
     gate = build(queries=2)
     states, mask = torch.randn(3, 4, 8), torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]])
-    start = gate.summary(states, mask)
-    torch.testing.assert_close(start, mean_summary(states, mask).repeat(1, 3))
-    gate.logits(start)[:, 0].sum().backward()
+    initial = gate.summary(states, mask)
+    torch.testing.assert_close(initial, mean_summary(states, mask).repeat(1, 3))
+    gate.logits(initial)[:, 0].sum().backward()
     assert gate.attend is not None
     assert gate.attend.weight.grad is not None
     with torch.no_grad():
@@ -215,47 +215,45 @@ def test_queries_start_as_the_mean_and_learn_to_look_at_single_tokens() -> None:
     torch.testing.assert_close(gate.summary(states, mask)[0, 8:16], normalize_states(states)[0, 1])
 
 
-def test_queries_read_only_the_tokens_of_the_mask_and_zeros_where_there_are_none() -> None:
+def test_queries_use_only_tokens_of_the_mask_and_give_0_without_any() -> None:
     gate = build(queries=2)
     assert gate.attend is not None
     torch.nn.init.normal_(gate.attend.weight)
     states, mask = torch.randn(2, 4, 8), torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
-    spoiled = states.clone()
-    spoiled[0, 0], spoiled[0, 3] = float("nan"), 1e9
-    read = gate.summary(spoiled, mask)
-    torch.testing.assert_close(read[:1], gate.summary(states[:1, 1:3], torch.ones(1, 2)))
-    assert read[1].tolist() == [0.0] * 24
+    corrupted = states.clone()
+    corrupted[0, 0], corrupted[0, 3] = float("nan"), 1e9
+    summary = gate.summary(corrupted, mask)
+    torch.testing.assert_close(summary[:1], gate.summary(states[:1, 1:3], torch.ones(1, 2)))
+    assert summary[1].tolist() == [0.0] * 24
 
 
-def test_a_gate_without_queries_has_no_more_weights_than_before() -> None:
+def test_gate_without_queries_has_no_attention_weights() -> None:
     assert not any("attend" in key for key in build().state_dict())
 
 
-def pinned(gates: list[float], dense: list[float], allowed: list[bool]) -> list[float]:
-    return (
-        restrict_gates(GateOutput(torch.tensor([gates]), torch.tensor([dense])), torch.tensor([allowed]))
-        .gates[0]
-        .tolist()
-    )
+def restricted(gates: list[float], probs: list[float], allowed: list[bool]) -> list[float]:
+    """Return the restricted gates of a single text."""
+    output = GateOutput(torch.tensor([gates]), torch.tensor([probs]))
+    return restrict_gates(output, torch.tensor([allowed])).gates[0].tolist()
 
 
-def test_a_pin_keeps_the_allowed_experts_in_proportion() -> None:
-    assert pinned([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [True, True, False]) == pytest.approx([0.4, 0.6, 0.0])
+def test_restricted_gates_preserve_ratios_of_allowed_experts() -> None:
+    assert restricted([0.2, 0.3, 0.5], [0.2, 0.3, 0.5], [True, True, False]) == pytest.approx([0.4, 0.6, 0.0])
 
 
-def test_a_pin_against_a_hard_choice_falls_back_on_the_soft_gates() -> None:
-    assert pinned([0.0, 0.0, 1.0], [0.1, 0.3, 0.6], [True, True, False]) == pytest.approx([0.25, 0.75, 0.0])
+def test_restricted_gates_fall_back_on_soft_probabilities() -> None:
+    assert restricted([0.0, 0.0, 1.0], [0.1, 0.3, 0.6], [True, True, False]) == pytest.approx([0.25, 0.75, 0.0])
 
 
-def test_a_wrong_pin_is_uniform_and_never_nan() -> None:
-    assert pinned([0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [True, True, False]) == [0.5, 0.5, 0.0]
+def test_restricted_gates_are_uniform_if_all_probabilities_are_0() -> None:
+    assert restricted([0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [True, True, False]) == [0.5, 0.5, 0.0]
 
 
-def test_a_pin_to_no_expert_leaves_the_text_to_the_router() -> None:
-    assert pinned([0.25, 0.25, 0.5], [0.25, 0.25, 0.5], [False] * 3) == [0.25, 0.25, 0.5]
+def test_text_without_allowed_expert_is_not_restricted() -> None:
+    assert restricted([0.25, 0.25, 0.5], [0.25, 0.25, 0.5], [False] * 3) == [0.25, 0.25, 0.5]
 
 
-def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
+def test_restricted_gates_have_a_finite_gradient() -> None:
     gate = build("hard")
     logits = (logits_for(gate, 3) * 200).requires_grad_()
     allowed = torch.tensor([[True, False, False, False, False], [False] * 5, [False, True, True, False, False]])
@@ -264,7 +262,7 @@ def test_a_pin_has_a_finite_gradient_even_where_it_is_wrong() -> None:
     assert logits.grad.isfinite().all()
 
 
-def test_a_pin_holds_every_token_of_its_text() -> None:
+def test_restricted_gates_apply_to_every_token_of_a_text() -> None:
     gate = build("soft")
     allowed = torch.tensor([[True, True, False, False, False], [False, False, True, False, False]])
     gates = restrict_gates(gate.compute_gates(logits_for(gate, 2, 3)), allowed).gates
