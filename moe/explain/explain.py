@@ -1,8 +1,4 @@
-"""Why a mixture answered a text as it did: words for and against its label, words for its expert, each expert alone.
-
-Gradients are `moe.explain.integrated_gradients`', answers `moe.inference.stream`'s; a corpus's words are
-`moe.explain.lexicon`'s, what a terminal shows `moe.explain.terminal`'s.
-"""
+"""Explanation of one prediction: words for and against the label, words behind the routing, and each expert alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,19 +17,19 @@ from moe.inference.predictor import Prediction, Predictor
 from moe.inference.stream import predict_texts, to_row
 
 STEPS = 64
-ONE_EXPERT = "one expert alone answers, so there is nothing to route"
-FIXED = "the gates are constant, whatever the text"
-PINNED = "the text was pinned to one expert"
+ONE_EXPERT = "a single expert makes the prediction, so nothing is routed"
+FIXED = "the gates are constant, so no word affects the routing"
 
 
 @dataclass(frozen=True)
 class WordWeight:
-    """What one word of a text adds to a figure.
+    """Attribution of one word.
 
     Args:
-        word: as the text has it.
-        start, end: its place in the text, in characters; the end is not in it.
-        weight: in log-odds (natural logarithm); above 0 it speaks for the label or expert, below 0 against it.
+        word: as written in the text.
+        start: offset of its first character in the text.
+        end: offset after its last character.
+        weight: in log-odds (natural logarithm); positive supports the label or expert, negative opposes it.
     """
 
     word: str
@@ -44,14 +40,14 @@ class WordWeight:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The words for and against one label, or one expert.
+    """Word attributions for one label, or for one expert.
 
     Args:
         of: the label or the expert.
-        words: in the text's order; what was cut off is missing.
-        value: log-odds of the label (or of the expert's soft share) on this text.
-        blank: the same on the text with every word blank.
-        delta: what the words' sum is off from `value` − `blank`; near 0 where the steps sufficed.
+        words: in the order of the text, without truncated ones.
+        value: log-odds of the label (or of the expert's soft routing weight) for this text.
+        blank: the same for the text with every word replaced by the blank token.
+        delta: sum of the words' weights minus (`value` − `blank`); near 0 if there were enough steps.
     """
 
     of: str
@@ -63,16 +59,17 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One text's answer, and why.
+    """A prediction and its explanation.
 
     Args:
         text: as given.
-        answer: as `moe infer` gives it: label, probabilities, polarity, experts' shares and so on.
-        why: the words for and against the label.
-        router: the words for and against the expert with the largest share; None where `unrouted` says why not.
-        alone: by expert its soft `share`, and the `label` and `probability` that it alone would have given.
-        blank: the token that a blank word is.
-        steps: of the integral.
+        answer: the row that `moe infer` returns: label, probabilities, polarity, routing weights and so on.
+        why: attributions for the label.
+        router: attributions for the expert with the largest routing weight, or None.
+        unrouted: why `router` is None.
+        alone: by expert its soft routing weight `share`, and `label` and `probability` of its own prediction.
+        blank: token that replaces words in the blank text.
+        steps: integration steps.
     """
 
     text: str
@@ -85,113 +82,123 @@ class Explanation:
     steps: int
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def explain(
     predictor: Predictor, text: str, domain: str | None = None, task: str | None = None, steps: int = STEPS
 ) -> Explanation:
-    """Answer a text and say why. Changes nothing, but must not run beside another use of the same model.
+    """Predict a text and explain the prediction.
+
+    The model is unchanged afterwards, but must not be used by another thread while this function runs.
 
     Args:
-        predictor: with its routing; a text longer than the model reads is cut, not averaged over windows.
-        domain: pins the text to this domain's experts.
-        task: the task to answer, by default the routed or pinned one.
-        steps: points on the way from the blank text; more are more exact, and take as much longer.
+        predictor: model and routing; a text longer than the model reads is truncated, not averaged over windows.
+        text: the text to explain.
+        domain: use only this domain's experts.
+        task: the task to predict; by default that of the pinned domain or of the routing.
+        steps: integration steps between the blank text and the text; more are more accurate and take proportionally
+            longer.
 
     Raises:
-        Fault: when captum is missing, the text has no word, domain or task are unknown, the predictor averages windows,
+        Fault: if captum is missing, the text is empty, the domain or task is unknown, the predictor averages windows,
             or memory runs out.
     """
     check_explainable(predictor, text, domain, task)
-    (answer,) = predict_texts([text], predictor, domain, task)
-    reading = tokenize_text(predictor, text)
-    way = build_paths(predictor, [reading], domain)
-    chosen = torch.tensor([answer.labels.index(answer.label)], device=way.ids.device)  # (1,)
-    why = integrate(predictor, way, partial(label_log_odds, predictor, answer.task, chosen), steps)
-    routed, unrouted = _routed(predictor, way, reading, answer, steps)
+    (prediction,) = predict_texts([text], predictor, domain, task)
+    tokenization = tokenize_text(predictor, text)
+    path = build_paths(predictor, [tokenization], domain)
+    label = torch.tensor([prediction.labels.index(prediction.label)], device=path.ids.device)  # (1,)
+    attributions = integrate(predictor, path, partial(label_log_odds, predictor, prediction.task, label), steps)
+    router, unrouted = _explain_routing(predictor, path, tokenization, prediction, steps)
     return Explanation(
         text=text,
-        answer=to_row(answer, predictor.model.bank.routed_experts),
-        why=_reason(answer.label, reading, why),
-        router=routed,
+        answer=to_row(prediction, predictor.model.bank.routed_experts),
+        why=_to_attribution(prediction.label, tokenization, attributions),
+        router=router,
         unrouted=unrouted,
-        alone=_alone(predictor, text, answer),
+        alone=_experts_alone(predictor, text, prediction),
         blank=blank_token(predictor),
         steps=steps,
     )
 
 
 def check_explainable(predictor: Predictor, text: str, domain: str | None, task: str | None) -> None:
-    """Refuse what cannot be explained.
+    """Check that a text can be explained.
 
     Raises:
         Fault: see `explain`.
     """
     if predictor.windows:
-        raise Fault("a model that cuts long texts", "one that averages windows", "explain without windows")
+        raise Fault("a predictor that truncates long texts", "one that averages windows", "explain without windows")
     if not text.strip() or not is_encodable(text):
-        raise Fault("a text with words in it", "none" if not text.strip() else "bytes that are no text", "give a text")
+        problem = "an empty text" if not text.strip() else "characters that cannot be encoded as UTF-8"
+        raise Fault("a text that contains words", problem, "use another text")
     predictor.check(task, domain)
 
 
 def tokenize_text(predictor: Predictor, text: str) -> Tokenization:
-    """A text as the model reads it, word by word."""
+    """Tokenize a text as the predictor does, aligned with its words."""
     return tokenize_words(text, predictor.tokenizer, predictor.template, predictor.max_length)
 
 
 def label_log_odds(
-    predictor: Predictor, task: str, chosen: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
+    predictor: Predictor, task: str, labels: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
-    """Log-odds (N,) of a label of the task for each text; `chosen` (B,) is repeated over the N = steps · B rows."""
+    """Log-odds (N,) of one of the task's labels for each text, with `labels` (B,) repeated over N = steps · B rows."""
     out, space = predictor.model(ids, mask, allowed=allowed, hard=predictor.hard), predictor.model.labels
     own = torch.tensor(space.mask(task), device=ids.device)  # (K,)
     logits = out.logits[space.head_by_task[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
-    return log_odds(logits, chosen.repeat(len(ids) // len(chosen)))  # (N,)
+    return log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)
 
 
-def _expert_odds(predictor: Predictor, expert: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
+def _expert_log_odds(predictor: Predictor, expert: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
     _, routed = predictor.model.encode_trunk(ids, mask, with_grad=torch.is_grad_enabled())
     assert routed is not None
-    shares = routed.probs.clamp(min=torch.finfo(routed.probs.dtype).tiny).log()  # (N, E)
-    return log_odds(shares, expert.repeat(len(ids)))  # (N,)
+    log_probs = routed.probs.clamp(min=torch.finfo(routed.probs.dtype).tiny).log()  # (N, E)
+    return log_odds(log_probs, expert.repeat(len(ids)))  # (N,)
 
 
-def _routed(
-    predictor: Predictor, way: IGPath, reading: Tokenization, answer: Prediction, steps: int
+def _explain_routing(
+    predictor: Predictor, path: IGPath, tokenization: Tokenization, prediction: Prediction, steps: int
 ) -> tuple[Attribution | None, str | None]:
-    """Words for the most probable of the experts that answered, or why there are none."""
+    """Attributions for the allowed expert with the largest routing weight, or why there are none."""
     gate, names = predictor.model.gate, predictor.model.bank.routed_experts
-    if way.allowed is None or gate is None or len(names) == 1:
+    if path.allowed is None or gate is None or len(names) == 1:
         return None, ONE_EXPERT
     if gate.settings.kind == "fixed":
         return None, FIXED
-    held = way.allowed[0].cpu().numpy()  # (E,)
-    best = int((answer.routing_weights * held).argmax())
-    expert = torch.tensor([best], device=way.ids.device)  # (1,)
-    found = integrate(predictor, way, partial(_expert_odds, predictor, expert), steps)
-    return _reason(names[best], reading, found), None
+    allowed = path.allowed[0].cpu().numpy()  # (E,)
+    best = int((prediction.routing_weights * allowed).argmax())
+    expert = torch.tensor([best], device=path.ids.device)  # (1,)
+    attributions = integrate(predictor, path, partial(_expert_log_odds, predictor, expert), steps)
+    return _to_attribution(names[best], tokenization, attributions), None
 
 
-def _reason(of: str, reading: Tokenization, found: TokenAttributions) -> Attribution:
-    words = word_weights(reading, found.tokens[0].tolist())
-    value, blank = float(found.value[0]), float(found.start[0])
-    return Attribution(of, words, value, blank, sum(one.weight for one in words) - (value - blank))
+def _to_attribution(of: str, tokenization: Tokenization, attributions: TokenAttributions) -> Attribution:
+    words = word_weights(tokenization, attributions.tokens[0].tolist())
+    value, blank = float(attributions.value[0]), float(attributions.baseline[0])
+    return Attribution(of, words, value, blank, sum(word.weight for word in words) - (value - blank))
 
 
-def word_weights(reading: Tokenization, tokens: Sequence[float]) -> tuple[WordWeight, ...]:
-    """The tokens' figures (T,) summed to the text's words."""
+def word_weights(tokenization: Tokenization, tokens: Sequence[float]) -> tuple[WordWeight, ...]:
+    """Sum the tokens' attributions (T,) by word."""
     return tuple(
-        WordWeight(reading.word_text(one), one.start, one.end, sum(tokens[place] for place in one.tokens))
-        for one in reading.words
+        WordWeight(
+            word=tokenization.word_text(word),
+            start=word.start,
+            end=word.end,
+            weight=sum(tokens[index] for index in word.tokens),
+        )
+        for word in tokenization.words
     )
 
 
-def _alone(predictor: Predictor, text: str, answer: Prediction) -> dict[str, dict[str, Any]]:
-    found: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [answer.task])
-    shares = dict(zip(predictor.model.bank.routed_experts, answer.routing_weights.tolist(), strict=True))
+def _experts_alone(predictor: Predictor, text: str, prediction: Prediction) -> dict[str, dict[str, Any]]:
+    predictions: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [prediction.task])
+    weights = dict(zip(predictor.model.bank.routed_experts, prediction.routing_weights.tolist(), strict=True))
     return {
-        name: {"share": shares[name], "label": one.label, "probability": one.confidence}
-        for name, (one,) in found.items()
+        name: {"share": weights[name], "label": alone.label, "probability": alone.confidence}
+        for name, (alone,) in predictions.items()
     }

@@ -1,8 +1,4 @@
-"""Integrated gradients over the word embeddings of a mixture: what each token of a text adds to a figure of its answer.
-
-Sundararajan, Taly and Yan (2017), by captum. Which figure it is, and whose words the tokens are, is
-`moe.explain.explain`'s.
-"""
+"""Integrated gradients over word embeddings (Sundararajan, Taly and Yan, 2017), computed by captum."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,18 +18,18 @@ if TYPE_CHECKING:
     from captum.attr import IntegratedGradients
 
 BACKWARD_MEMORY_FACTOR = 4
-"""A pass with its way back holds about so many times the memory of one without."""
+"""Approximate memory of a forward and backward pass, as a multiple of that of a forward pass."""
 
 
 @dataclass(frozen=True)
 class IGPath:
-    """Texts (B), each on the way from its blank self to itself.
+    """Integration paths of B texts, each from its blank text (the baseline) to the text itself.
 
     Args:
         ids: (B, T).
         mask: (B, T), 0 at padding.
-        blank: (B, T), the ids with every token of a word replaced.
-        allowed: (B, E) bool, the experts that the text is held to; None for a constant route.
+        blank: (B, T), the ids with the tokens of all words replaced by the blank token.
+        allowed: (B, E) bool, the experts that the text is restricted to; None for a constant route.
     """
 
     ids: Tensor
@@ -43,33 +39,39 @@ class IGPath:
 
 
 TargetFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Ids (N, T), mask (N, T) and allowed experts (N, E) → a figure of each (N,)."""
+"""Ids (N, T), mask (N, T) and allowed experts (N, E) → the attributed value of each (N,)."""
 
 
 @dataclass(frozen=True)
 class TokenAttributions:
-    """What came of it: `tokens` (B, T) add up to `value` − `start`, (B,) each, as exactly as the steps allow."""
+    """Attributions of tokens; they add up to `value` − `baseline` as accurately as the number of steps allows.
+
+    Args:
+        tokens: (B, T).
+        value: target function of the texts (B,).
+        baseline: target function of the blank texts (B,).
+    """
 
     tokens: Tensor
     value: Tensor
-    start: Tensor
+    baseline: Tensor
 
 
 def load_captum() -> "type[IntegratedGradients]":
-    """Captum's integrated gradients.
+    """Import captum's integrated gradients.
 
     Raises:
-        Fault: when captum is not installed.
+        Fault: if captum is not installed.
     """
     attribution: type[IntegratedGradients] = require("captum.attr", "explain").IntegratedGradients
     return attribution
 
 
 def blank_token(predictor: Predictor) -> str:
-    """The token that stands for no word: the tokenizer's mask, else its padding.
+    """Return the token that replaces words in the blank text: the tokenizer's mask token, else its padding token.
 
     Raises:
-        Fault: when it has neither.
+        Fault: if the tokenizer has neither.
     """
     tokenizer = predictor.tokenizer
     for token in (tokenizer.mask_token, tokenizer.pad_token):
@@ -78,64 +80,73 @@ def blank_token(predictor: Predictor) -> str:
     raise Fault("a tokenizer with a mask or padding token", "neither", "use another backbone")
 
 
-def build_paths(predictor: Predictor, readings: Sequence[Tokenization], domain: str | None) -> IGPath:
-    """The way of each text, the experts held that it is answered by.
+def build_paths(predictor: Predictor, tokenizations: Sequence[Tokenization], domain: str | None) -> IGPath:
+    """Build the path of each text, restricted to the experts that the text itself is routed to.
 
-    Where gates are chosen and not blended (hard, team, top-k), a choice has no slope: the text's own is kept all along.
+    Hard, team and top-k gates select experts, and a selection has no gradient; so the text's own selection is kept
+    along the whole path.
 
     Args:
-        domain: whose experts alone answer, None for the router's.
+        predictor: with its routing.
+        tokenizations: texts to explain.
+        domain: use only this domain's experts; None lets the router decide.
     """
-    ids, mask = predictor.pad([one.ids for one in readings], torch.arange(len(readings)).numpy())
-    own = torch.zeros_like(ids, dtype=torch.bool)  # (B, T)
-    for row, one in enumerate(readings):
-        own[row, [place for word in one.words for place in word.tokens]] = True
+    ids, mask = predictor.pad([text.ids for text in tokenizations], torch.arange(len(tokenizations)).numpy())
+    in_word = torch.zeros_like(ids, dtype=torch.bool)  # (B, T)
+    for row, text in enumerate(tokenizations):
+        in_word[row, [token for word in text.words for token in word.tokens]] = True
     blank_id = int(str(predictor.tokenizer.convert_tokens_to_ids(blank_token(predictor))))
-    blank = ids.masked_fill(own, blank_id)  # (B, T)
-    pinned = predictor.pinned_experts([domain] * len(readings)) if domain else None  # (B, E)
+    blank = ids.masked_fill(in_word, blank_id)  # (B, T)
+    pinned = predictor.pinned_experts([domain] * len(tokenizations)) if domain else None  # (B, E)
     _, routed = predictor.model.encode_trunk(ids, mask, allowed=pinned, hard=predictor.hard)
     return IGPath(ids, mask, blank, routed.gates > 0 if routed else None)
 
 
-def integrate(predictor: Predictor, way: IGPath, measure: TargetFunction, steps: int) -> TokenAttributions:
-    """Integrate the figure's gradient along straight lines between the embeddings of blank and text.
+def integrate(predictor: Predictor, path: IGPath, target: TargetFunction, steps: int) -> TokenAttributions:
+    """Integrate the target's gradient along straight lines from the embeddings of the blank text to those of the text.
 
-    All other tokens (special ones, the template's) are alike at both ends and add nothing.
+    Tokens outside words (special ones, the template's) are equal at both ends and contribute nothing.
+
+    Args:
+        predictor: its model is explained.
+        path: texts and their blank texts.
+        target: function to attribute.
+        steps: integration steps; more are more accurate and take proportionally longer.
 
     Raises:
-        Fault: when captum is missing, or memory runs out.
+        Fault: if captum is missing, or memory runs out.
     """
     method, model = load_captum(), predictor.model
     layer = model.backbone.get_input_embeddings()
     with torch.no_grad():
-        text, blank = (layer(ids).float() for ids in (way.ids, way.blank))  # (B, T, D)
+        text, blank = (layer(ids).float() for ids in (path.ids, path.blank))  # (B, T, D)
 
-    def figure(states: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
-        with _embedded(layer, states):
-            return measure(ids, mask, allowed)  # (N,)
+    def target_of(states: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
+        with _embedding_output(layer, states):
+            return target(ids, mask, allowed)  # (N,)
 
-    rest: tuple[Any, ...] = (way.ids, way.mask, way.allowed)
-    at_once = max(len(way.ids), predictor.batch_tokens // (BACKWARD_MEMORY_FACTOR * way.ids.shape[1]))
+    rest: tuple[Any, ...] = (path.ids, path.mask, path.allowed)
+    batch_size = max(len(path.ids), predictor.batch_tokens // (BACKWARD_MEMORY_FACTOR * path.ids.shape[1]))
     model.eval()
-    with _frozen(model), oom_guard("lower --batch-tokens"):
+    with _without_weight_gradients(model), oom_guard("lower --batch-tokens"):
         with torch.no_grad():
-            value, start = figure(text, *rest), figure(blank, *rest)  # (B,)
-        shares = method(figure).attribute(
-            text, blank, additional_forward_args=rest, n_steps=steps, internal_batch_size=at_once
+            value, baseline = target_of(text, *rest), target_of(blank, *rest)  # (B,)
+        attributions = method(target_of).attribute(
+            text, blank, additional_forward_args=rest, n_steps=steps, internal_batch_size=batch_size
         )
-    return TokenAttributions(shares.sum(-1).detach(), value, start)  # (B, T)
+    return TokenAttributions(attributions.sum(-1).detach(), value, baseline)  # (B, T)
 
 
-def log_odds(logits: Tensor, chosen: Tensor) -> Tensor:
-    """Log-odds (N,) of a column (N,) of logits, or of logarithms of shares, (N, K) against all the others."""
-    mine = torch.zeros_like(logits, dtype=torch.bool).scatter(1, chosen[:, None], True)  # (N, K)
-    others = logits.masked_fill(mine, float("-inf")).logsumexp(1)  # (N,)
-    return logits.gather(1, chosen[:, None])[:, 0] - others  # (N,)
+def log_odds(logits: Tensor, columns: Tensor) -> Tensor:
+    """Log-odds (N,) of one column (N,) of logits or log-probabilities (N, K) against all other columns."""
+    selected = torch.zeros_like(logits, dtype=torch.bool).scatter(1, columns[:, None], True)  # (N, K)
+    others = logits.masked_fill(selected, float("-inf")).logsumexp(1)  # (N,)
+    return logits.gather(1, columns[:, None])[:, 0] - others  # (N,)
 
 
 @contextmanager
-def _embedded(layer: nn.Module, states: Tensor) -> Iterator[None]:
-    """Have the embedding layer answer with these states (N, T, D), whatever it is asked."""
+def _embedding_output(layer: nn.Module, states: Tensor) -> Iterator[None]:
+    """Make the embedding layer return these states (N, T, D), whatever its input."""
     hook = layer.register_forward_hook(lambda _, __, output: states.to(output.dtype))
     try:
         yield
@@ -144,13 +155,13 @@ def _embedded(layer: nn.Module, states: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No weight asks for a gradient while it lasts: only the embeddings' is wanted."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learning:
+def _without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    """Disable gradients of all weights within the block: only those of the embeddings are needed."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)

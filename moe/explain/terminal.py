@@ -1,6 +1,6 @@
-"""An explanation on a terminal: the text with its words marked, their weights as bars, the router's words, each expert.
+"""Explanations on the terminal: the text with highlighted words, their weights as bars, the routing, and each expert.
 
-The figures are `moe.explain.explain`'s. Without colours it reads as well: signs, bold and underline say the same.
+Readable without colours as well: signs, bold and underline carry the same information.
 """
 
 from collections.abc import Sequence
@@ -13,84 +13,91 @@ from moe.console import Table
 from moe.explain.explain import Attribution, Explanation, WordWeight
 from moe.plots.style import ORANGE, SKY
 
-FOR, AGAINST = f"bold {SKY}", f"underline {ORANGE}"
-SHOWN, BAR, STRONG, MUCH = 12, 12, 0.2, 0.05
+SUPPORTS, OPPOSES = f"bold {SKY}", f"underline {ORANGE}"
+SHOWN_WORDS, BAR_LENGTH = 12, 12
+STRONG = 0.2
+"""Share of the largest weight from which a word is highlighted."""
+MAX_DELTA = 0.05
+"""Completeness error, in log-odds or as a share of the explained difference, above which more steps are advised."""
 
 
-def explanation_view(found: Explanation) -> RenderableType:
-    """All that `moe explain` prints of one text."""
-    reasons = [_reason_table(found.why, f"words for {found.why.of}")]
-    if found.router:
-        reasons.append(_reason_table(found.router, f"words for expert {found.router.of}"))
+def explanation_view(explanation: Explanation) -> RenderableType:
+    """Everything that `moe explain` prints for one text."""
+    tables = [_attribution_table(explanation.why, f"words for {explanation.why.of}")]
+    if explanation.router:
+        tables.append(_attribution_table(explanation.router, f"words for expert {explanation.router.of}"))
     parts: list[RenderableType] = [
-        _head(found),
-        highlight_words(found.text, found.why),
-        Columns(reasons, padding=(0, 2)),
+        _headline(explanation),
+        highlight_words(explanation.text, explanation.why),
+        Columns(tables, padding=(0, 2)),
     ]
-    parts += [_expert_table(found)] if found.alone else []
-    return Group(*parts, *(Text(line, style="dim") for line in _remarks(found)))
+    parts += [_expert_table(explanation)] if explanation.alone else []
+    return Group(*parts, *(Text(line, style="dim") for line in _remarks(explanation)))
 
 
-def _head(found: Explanation) -> Text:
-    answer = found.answer
-    label = answer["label"] or f"abstained (best guess {found.why.of})"
+def _headline(explanation: Explanation) -> Text:
+    answer = explanation.answer
+    label = answer["label"] or f"abstained (best guess {explanation.why.of})"
     polarity = "" if answer["polarity"] is None else f", polarity {answer['polarity']:+.2f}"
     return Text(f"{label}", style="bold").append(f" {answer['confidence']:.3f}{polarity}, task {answer['task']}")
 
 
-def highlight_words(text: str, reason: Attribution) -> Text:
-    """The text, its strong words marked: bold for, underlined against."""
+def highlight_words(text: str, attribution: Attribution) -> Text:
+    """Highlight the strong words of a text: supporting ones bold, opposing ones underlined."""
     shown = Text(text)
-    for one in reason.words:
-        if _strong(one, reason.words):
-            shown.stylize(FOR if one.weight > 0 else AGAINST, one.start, one.end)
+    for word in attribution.words:
+        if _is_strong(word, attribution.words):
+            shown.stylize(SUPPORTS if word.weight > 0 else OPPOSES, word.start, word.end)
     return shown
 
 
-def _strong(one: WordWeight, words: Sequence[WordWeight]) -> bool:
-    return abs(one.weight) >= STRONG * max(abs(other.weight) for other in words)
+def _is_strong(word: WordWeight, words: Sequence[WordWeight]) -> bool:
+    return abs(word.weight) >= STRONG * max(abs(other.weight) for other in words)
 
 
-def _reason_table(reason: Attribution, title: str) -> Table:
-    """The strongest words, in the text's order, with their weights and a bar each."""
+def _attribution_table(attribution: Attribution, title: str) -> Table:
+    """The words with the largest weights, in the order of the text, each with a bar."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("word", overflow="fold")
     table.add_column("log-odds", justify="right")
     table.add_column("")
-    kept = sorted(reason.words, key=lambda one: -abs(one.weight))[:SHOWN]
-    for one in sorted(kept, key=lambda one: one.start):
-        style = FOR if one.weight > 0 else AGAINST
-        length = round(BAR * abs(one.weight) / (abs(kept[0].weight) or 1.0))
-        bar = ("+" if one.weight > 0 else "−") * length
-        table.add_row(Text(one.word, style=style), f"{one.weight:+.2f}", Text(bar, style=style.split()[-1]))
-    if rest := [one for one in reason.words if one not in kept]:
-        table.add_row(Text(f"{len(rest)} others", style="dim"), f"{sum(one.weight for one in rest):+.2f}", "")
-    table.add_row(Text("every word blank", style="dim"), f"{reason.blank:+.2f}", "")
-    table.add_row(Text("together", style="dim"), f"{reason.value:+.2f}", "")
+    shown = sorted(attribution.words, key=lambda word: -abs(word.weight))[:SHOWN_WORDS]
+    for word in sorted(shown, key=lambda word: word.start):
+        style = SUPPORTS if word.weight > 0 else OPPOSES
+        length = round(BAR_LENGTH * abs(word.weight) / (abs(shown[0].weight) or 1.0))
+        bar = ("+" if word.weight > 0 else "−") * length
+        table.add_row(Text(word.word, style=style), f"{word.weight:+.2f}", Text(bar, style=style.split()[-1]))
+    if rest := [word for word in attribution.words if word not in shown]:
+        table.add_row(Text(f"{len(rest)} others", style="dim"), f"{sum(word.weight for word in rest):+.2f}", "")
+    table.add_row(Text("blank text", style="dim"), f"{attribution.blank:+.2f}", "")
+    table.add_row(Text("total", style="dim"), f"{attribution.value:+.2f}", "")
     return table
 
 
-def _expert_table(found: Explanation) -> Table:
+def _expert_table(explanation: Explanation) -> Table:
     table = Table(title="each expert alone", title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for name in ("expert", "share", "would have said", "probability"):
-        table.add_column(name, justify="right" if name in ("share", "probability") else "left")
-    for name, one in sorted(found.alone.items(), key=lambda item: -item[1]["share"]):
-        other = one["label"] != found.why.of
-        said = Text(one["label"] + (" ≠" if other else ""), style="bold" if other else "")
-        table.add_row(name, f"{one['share']:.1%}", said, f"{one['probability']:.3f}")
+    for name in ("expert", "routing weight", "prediction", "probability"):
+        table.add_column(name, justify="right" if name in ("routing weight", "probability") else "left")
+    for name, alone in sorted(explanation.alone.items(), key=lambda item: -item[1]["share"]):
+        differs = alone["label"] != explanation.why.of
+        label = Text(alone["label"] + (" ≠" if differs else ""), style="bold" if differs else "")
+        table.add_row(name, f"{alone['share']:.1%}", label, f"{alone['probability']:.3f}")
     return table
 
 
-def _rough(one: Attribution) -> bool:
-    """Whether the sum is off by more than a twentieth of the way, and by what would be seen."""
-    return abs(one.delta) > max(MUCH * abs(one.value - one.blank), MUCH)
+def _is_inaccurate(attribution: Attribution) -> bool:
+    return abs(attribution.delta) > max(MAX_DELTA * abs(attribution.value - attribution.blank), MAX_DELTA)
 
 
-def _remarks(found: Explanation) -> list[str]:
-    reasons = [one for one in (found.why, found.router) if one]
-    off = ", ".join(f"{one.of} {one.delta:+.3f}" for one in reasons)
-    lines = [f"Bold speaks for {found.why.of}, underlined against. Blank words are {found.blank}."]
-    lines += [f"{found.steps} steps, by which the words' sums are off: {off}."]
-    lines += ["That is much: raise --steps."] if any(_rough(one) for one in reasons) else []
-    lines += [f"No words for the router: {found.unrouted}."] if found.unrouted else []
-    return lines + (["The text was cut: words after the cut were not read."] if found.answer["truncated"] else [])
+def _remarks(explanation: Explanation) -> list[str]:
+    attributions = [attribution for attribution in (explanation.why, explanation.router) if attribution]
+    deltas = ", ".join(f"{attribution.of} {attribution.delta:+.3f}" for attribution in attributions)
+    lines = [
+        f"Bold words support {explanation.why.of}, underlined ones oppose it. "
+        f"In the blank text every word is {explanation.blank}."
+    ]
+    lines += [f"Completeness error after {explanation.steps} steps: {deltas}."]
+    lines += ["The error is large: raise --steps."] if any(map(_is_inaccurate, attributions)) else []
+    lines += [f"No words for the routing: {explanation.unrouted}."] if explanation.unrouted else []
+    truncated = ["The text was truncated: words after the cut were not used."]
+    return lines + (truncated if explanation.answer["truncated"] else [])

@@ -1,7 +1,4 @@
-"""A text's own words, and which tokens of the backbone's tokenizer each of them became.
-
-What a word weighs is `moe.explain.integrated_gradients`'.
-"""
+"""Alignment of a text's words with the tokens of the backbone's tokenizer."""
 
 import re
 from collections.abc import Iterator
@@ -16,12 +13,12 @@ _HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTERS = rf"[^\W{_HAN}]+"
 _INITIALS = rf"(?:[^\W\d_{_HAN}]\.)+[^\W\d_{_HAN}]\b\.?"
 _UNIT = re.compile(rf"[$#@]?(?:{_INITIALS}|{_LETTERS})(?:[.'’&-]{_LETTERS}|,\d+)*%?|\S")
-"""A word as people write it: `$CRUX`, `don't`, `lower-than-feared`, `1,234.5%`; else one sign, or one Han letter."""
+"""A word as people write it: `$CRUX`, `don't`, `lower-than-feared`, `1,234.5%`; else one symbol or Han character."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text: its place in the text (the end is not in it), and the places of its tokens."""
+    """A word: its character span in the text (the end is exclusive), and the indices of its tokens."""
 
     start: int
     end: int
@@ -30,12 +27,12 @@ class Word:
 
 @dataclass(frozen=True)
 class Tokenization:
-    """A text as the backbone reads it.
+    """A text with its tokens and its words.
 
     Args:
-        text: as it was given.
-        ids: its tokens, template and special ones among them.
-        words: those that are read; what was cut off has none.
+        text: as given.
+        ids: token ids, including those of the template and special ones.
+        words: words that have tokens, which excludes words that were truncated.
         truncated: whether the text was longer than the backbone reads.
     """
 
@@ -45,20 +42,22 @@ class Tokenization:
     truncated: bool
 
     def word_text(self, word: Word) -> str:
-        """The word as the text has it."""
+        """Return a word as written in the text."""
         return self.text[word.start : word.end]
 
 
 def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int) -> Tokenization:
-    """Tokenise a text inside its template, and find the tokens of each of its words.
+    """Tokenize a text inside its template, and align its words with the tokens.
 
-    Words that share a token, as Chinese ones may, are one.
+    Words that share a token, as Chinese ones may, become one word.
 
     Raises:
-        Fault: when the tokenizer cannot tell places in the text.
+        Fault: if the tokenizer does not return character offsets.
     """
     if not tokenizer.is_fast:
-        raise Fault("a tokenizer that tells places in the text", "a slow one", "use a backbone with a fast tokenizer")
+        raise Fault(
+            "a tokenizer that returns character offsets", "a slow tokenizer", "use a backbone with a fast tokenizer"
+        )
     plain = replace_surrogates(text)
     out = tokenizer(
         template.replace("{text}", plain),
@@ -68,29 +67,29 @@ def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str,
         return_offsets_mapping=True,
         return_attention_mask=False,
     )
-    first = template.index("{text}")
-    own = out.sequence_ids(0)
+    offset = template.index("{text}")
+    sequence = out.sequence_ids(0)
     spans = [
-        (place, max(start - first, 0), min(end - first, len(plain)))
-        for place, (start, end) in enumerate(out["offset_mapping"][0])
-        if own[place] is not None
+        (index, max(start - offset, 0), min(end - offset, len(plain)))
+        for index, (start, end) in enumerate(out["offset_mapping"][0])
+        if sequence[index] is not None
     ]
     return Tokenization(text, out["input_ids"][0], tuple(_words(plain, spans)), len(out["input_ids"]) > 1)
 
 
 def _words(text: str, spans: list[tuple[int, int, int]]) -> Iterator[Word]:
-    """Each unit with the tokens (place, start, end) that it overlaps; tokens of spaces alone belong to none."""
-    units = [(one.start(), one.end()) for one in _UNIT.finditer(text)]
-    open_: Word | None = None
-    for start, end in units:
-        tokens = tuple(place for place, first, last in spans if first < end and last > start)
+    """Words with the tokens (index, start, end) that they overlap; tokens of spaces only belong to no word."""
+    current: Word | None = None
+    for match in _UNIT.finditer(text):
+        start, end = match.span()
+        tokens = tuple(index for index, first, last in spans if first < end and last > start)
         if not tokens:
             continue
-        if open_ is not None and open_.tokens[-1] >= tokens[0]:
-            open_ = Word(open_.start, end, tuple(dict.fromkeys((*open_.tokens, *tokens))))
+        if current is not None and current.tokens[-1] >= tokens[0]:
+            current = Word(current.start, end, tuple(dict.fromkeys((*current.tokens, *tokens))))
             continue
-        if open_ is not None:
-            yield open_
-        open_ = Word(start, end, tokens)
-    if open_ is not None:
-        yield open_
+        if current is not None:
+            yield current
+        current = Word(start, end, tokens)
+    if current is not None:
+        yield current

@@ -1,7 +1,7 @@
-"""Claims about explanations: words add up to the answer, the gates take part, each expert is heard alone."""
+"""Explanations: word weights add up to the prediction, gradients pass the gates, each expert predicts alone."""
 
-import builtins
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FAMILIES, Make, save_backbone
-from mixtures import mixture, written
+from mixtures import random_mixture, save_random_mixture
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -27,19 +27,19 @@ from moe.model.backbone import load_backbone
 TEXT = "Profit rose today, the bank held"
 
 
-def made(work: Any, gate: str = "soft", heads: str = "per_expert", experts: int = 1, **how: Any) -> Predictor:
-    """A mixture whose router has learned something."""
-    model = mixture(load_backbone(work.run.backbone), work, gate, heads, experts)
+def build(work: Any, gate: str = "soft", heads: str = "per_expert", experts: int = 1, **options: Any) -> Predictor:
+    """A predictor whose router differs from its initial state."""
+    model = random_mixture(load_backbone(work.run.backbone), work, gate, heads, experts)
     assert model.gate is not None
     with torch.no_grad():
         for parameter in model.gate.net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
-    return Predictor(model, "{text}", 16, **how)
+    return Predictor(model, "{text}", 16, **options)
 
 
 @pytest.fixture
 def predictor(make_work: Make) -> Predictor:
-    return made(make_work())
+    return build(make_work())
 
 
 def odds_of(probability: float) -> float:
@@ -47,31 +47,32 @@ def odds_of(probability: float) -> float:
 
 
 @pytest.mark.parametrize("gate", ["soft", "hard", "team"])
-def test_the_words_add_up_to_what_the_text_says_beyond_a_blank_one(make_work: Make, gate: str) -> None:
-    predictor = made(make_work(), gate, experts=2)
-    found = explain(predictor, TEXT.lower(), steps=100)
-    for one in (found.why, found.router):
-        assert one is not None
-        assert sum(word.weight for word in one.words) == pytest.approx(one.value - one.blank, abs=0.02)
-        assert one.delta == pytest.approx(0, abs=0.02)
-    assert found.why.value == pytest.approx(odds_of(found.answer["confidence"]), abs=1e-3)
-    assert any(abs(word.weight) > 0.01 for word in found.why.words)
+def test_explain_weights_add_up_to_the_difference_from_the_blank_text(make_work: Make, gate: str) -> None:
+    predictor = build(make_work(), gate, experts=2)
+    explanation = explain(predictor, TEXT.lower(), steps=100)
+    for attribution in (explanation.why, explanation.router):
+        assert attribution is not None
+        total = sum(word.weight for word in attribution.words)
+        assert total == pytest.approx(attribution.value - attribution.blank, abs=0.02)
+        assert attribution.delta == pytest.approx(0, abs=0.02)
+    assert explanation.why.value == pytest.approx(odds_of(explanation.answer["confidence"]), abs=1e-3)
+    assert any(abs(word.weight) > 0.01 for word in explanation.why.words)
 
 
-def test_few_steps_are_told_by_the_delta(predictor: Predictor) -> None:
+def test_explain_delta_is_larger_with_few_steps(predictor: Predictor) -> None:
     rough, fine = (explain(predictor, TEXT.lower(), steps=steps).why for steps in (1, 200))
     assert abs(rough.delta) > abs(fine.delta)
 
 
-def test_the_gates_take_part_in_the_gradient(predictor: Predictor) -> None:
-    free = explain(predictor, TEXT.lower(), steps=50).why
+def test_explain_gradients_pass_through_the_gates(predictor: Predictor) -> None:
+    full = explain(predictor, TEXT.lower(), steps=50).why
     predictor.model.detach_gates = True
-    held = explain(predictor, TEXT.lower(), steps=50).why
-    assert max(abs(a.weight - b.weight) for a, b in zip(free.words, held.words, strict=True)) > 1e-4
-    assert abs(held.delta) > abs(free.delta)
+    detached = explain(predictor, TEXT.lower(), steps=50).why
+    assert max(abs(a.weight - b.weight) for a, b in zip(full.words, detached.words, strict=True)) > 1e-4
+    assert abs(detached.delta) > abs(full.delta)
 
 
-def test_words_are_the_texts_own_with_their_places(predictor: Predictor) -> None:
+def test_explain_returns_the_words_of_the_text_with_their_spans(predictor: Predictor) -> None:
     text = "  Don't sell $CRUX: up 1,234.5% today — 上涨!"
     predictor.max_length = 40
     words = explain(predictor, text, steps=2).why.words
@@ -86,99 +87,102 @@ def test_words_are_the_texts_own_with_their_places(predictor: Predictor) -> None
         "—",
         "上涨",
         "!",
-    ]  # two letters, one token
+    ]  # two characters, one token
     assert all(text[word.start : word.end] == word.word for word in words)
 
 
-def test_what_was_cut_off_has_no_weight(predictor: Predictor) -> None:
-    found = explain(predictor, "bank " * 40, steps=2)
-    assert found.answer["truncated"]
-    assert len(found.why.words) == 14
+def test_explain_omits_truncated_words(predictor: Predictor) -> None:
+    explanation = explain(predictor, "bank " * 40, steps=2)
+    assert explanation.answer["truncated"]
+    assert len(explanation.why.words) == 14
 
 
-def test_the_template_adds_nothing_and_shifts_no_word(make_work: Make) -> None:
-    predictor = made(make_work())
+def test_explain_template_contributes_nothing_and_shifts_no_span(make_work: Make) -> None:
+    predictor = build(make_work())
     predictor.template = "today {text} again"
-    found = explain(predictor, "profit rose", steps=64)
-    assert [(word.word, word.start) for word in found.why.words] == [("profit", 0), ("rose", 7)]
-    assert found.why.delta == pytest.approx(0, abs=0.02)
+    explanation = explain(predictor, "profit rose", steps=64)
+    assert [(word.word, word.start) for word in explanation.why.words] == [("profit", 0), ("rose", 7)]
+    assert explanation.why.delta == pytest.approx(0, abs=0.02)
 
 
-def test_each_expert_alone_says_what_it_says_when_pinned(predictor: Predictor) -> None:
-    found = explain(predictor, "moon bags fell", task="forum", steps=2)
-    assert list(found.alone) == ["news", "forum"]
-    for name, one in found.alone.items():
+def test_explain_expert_alone_equals_its_pinned_prediction(predictor: Predictor) -> None:
+    explanation = explain(predictor, "moon bags fell", task="forum", steps=2)
+    assert list(explanation.alone) == ["news", "forum"]
+    for name, alone in explanation.alone.items():
         (pinned,) = predict_texts(["moon bags fell"], predictor, name, "forum" if name == "forum" else None)
-        assert (one["label"], one["share"]) == (pinned.label, pytest.approx(found.answer["experts"][name], abs=1e-6))
-        assert one["probability"] == pytest.approx(pinned.confidence, abs=1e-5)
+        assert (alone["label"], alone["share"]) == (
+            pinned.label,
+            pytest.approx(explanation.answer["experts"][name], abs=1e-6),
+        )
+        assert alone["probability"] == pytest.approx(pinned.confidence, abs=1e-5)
 
 
-def test_nothing_of_the_model_is_changed(predictor: Predictor) -> None:
+def test_explain_leaves_the_model_unchanged(predictor: Predictor) -> None:
     before = predict_texts([TEXT], predictor)[0].probabilities
-    learning = [parameter.requires_grad for parameter in predictor.model.parameters()]
+    trainable = [parameter.requires_grad for parameter in predictor.model.parameters()]
     explain(predictor, TEXT, steps=2)
     assert (predict_texts([TEXT], predictor)[0].probabilities == before).all()
-    assert [parameter.requires_grad for parameter in predictor.model.parameters()] == learning
+    assert [parameter.requires_grad for parameter in predictor.model.parameters()] == trainable
     assert all(parameter.grad is None for parameter in predictor.model.parameters())
 
 
-def test_hard_routing_is_explained_by_the_expert_it_asks(make_work: Make) -> None:
-    predictor = made(make_work(), routing="hard")
-    found = explain(predictor, TEXT.lower(), steps=64)
-    assert found.why.delta == pytest.approx(0, abs=0.02)
-    assert found.router is not None
-    assert found.router.of == max(found.answer["experts"], key=found.answer["experts"].get)
-    assert found.answer["label"] == found.alone[found.router.of]["label"]
+def test_explain_with_hard_routing_names_the_selected_expert(make_work: Make) -> None:
+    predictor = build(make_work(), routing="hard")
+    explanation = explain(predictor, TEXT.lower(), steps=64)
+    assert explanation.why.delta == pytest.approx(0, abs=0.02)
+    assert explanation.router is not None
+    assert explanation.router.of == max(explanation.answer["experts"], key=explanation.answer["experts"].get)
+    assert explanation.answer["label"] == explanation.alone[explanation.router.of]["label"]
 
 
-def test_a_pinned_text_is_explained_by_its_experts_and_a_constant_route_by_no_words(make_work: Make) -> None:
+def test_explain_routing_of_pinned_texts_and_of_constant_gates(make_work: Make) -> None:
     work = make_work()
-    pinned = explain(made(work, experts=2), TEXT, domain="forum", steps=2)
+    pinned = explain(build(work, experts=2), TEXT, domain="forum", steps=2)
     assert pinned.router is not None
     assert pinned.router.of.startswith("forum")
-    fixed = explain(made(work, "fixed"), TEXT, steps=2)
+    fixed = explain(build(work, "fixed"), TEXT, steps=2)
     assert (fixed.router, fixed.unrouted) == (None, FIXED)
 
 
-def test_calibrated_odds_are_explained(make_work: Make) -> None:
+def test_explain_attributes_calibrated_log_odds(make_work: Make) -> None:
     fitted = {task: TaskCalibration(temperature=2.0, rows=40, curve=()) for task in ("news", "forum")}
-    predictor = made(make_work(), calibration=Calibration(model="", tasks=fitted))
-    found = explain(predictor, TEXT.lower(), steps=100)
-    assert found.why.value == pytest.approx(odds_of(found.answer["confidence"]), abs=1e-3)
+    predictor = build(make_work(), calibration=Calibration(model="", tasks=fitted))
+    explanation = explain(predictor, TEXT.lower(), steps=100)
+    assert explanation.why.value == pytest.approx(odds_of(explanation.answer["confidence"]), abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["deberta-v2", "gpt2", "opt", "modernbert", "electra", "gemma2"])
-def test_other_families_add_up_too(family: str, make_work: Make, tmp_path: Path) -> None:
+def test_explain_weights_add_up_in_other_families(family: str, make_work: Make, tmp_path: Path) -> None:
     assert family in FAMILIES
     work = make_work(backbone={"name": str(save_backbone(tmp_path / family, family)), "pooling": "last"})
-    predictor = made(work)
-    predictor.tokenizer.mask_token = "[UNK]"  # padding is a row of zeros, and a norm of it all but a jump
-    found = explain(predictor, TEXT.lower(), steps=64)
-    assert found.blank == "[UNK]"
-    assert found.why.delta == pytest.approx(0, abs=0.02)
+    predictor = build(work)
+    predictor.tokenizer.mask_token = "[UNK]"  # padding embeds to zeros, where layer norm is almost discontinuous
+    explanation = explain(predictor, TEXT.lower(), steps=64)
+    assert explanation.blank == "[UNK]"
+    assert explanation.why.delta == pytest.approx(0, abs=0.02)
 
 
-def drawn(found: Explanation, **how: Any) -> str:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"), **how)  # noqa: SIM115, PTH123
-    console.print(explanation_view(found))
-    return console.export_text(styles="force_terminal" in how)
+def render(explanation: Explanation, **options: Any) -> str:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"), **options)  # noqa: SIM115, PTH123
+    console.print(explanation_view(explanation))
+    return console.export_text(styles="force_terminal" in options)
 
 
-def test_the_view_reads_without_colour(predictor: Predictor) -> None:
-    found = explain(predictor, TEXT, steps=8)
-    text = drawn(found, no_color=True)
+def test_explanation_view_is_readable_without_colour(predictor: Predictor) -> None:
+    explanation = explain(predictor, TEXT, steps=8)
+    text = render(explanation, no_color=True)
     assert TEXT in text
-    for word in found.why.words:
+    for word in explanation.why.words:
         assert f"{word.weight:+.2f}" in text
     assert "each expert alone" in text
     assert "[PAD]" in text
 
 
-def test_texts_with_brackets_are_shown_as_they_are(predictor: Predictor) -> None:
-    assert "[red]bank[/red]" in drawn(explain(predictor, "[red]bank[/red] rose", steps=2))
+def test_explanation_view_does_not_interpret_brackets_as_markup(predictor: Predictor) -> None:
+    assert "[red]bank[/red]" in render(explain(predictor, "[red]bank[/red] rose", steps=2))
 
 
-# --- the words of a corpus
+# --- lexicon of a corpus
 
 
 @pytest.fixture
@@ -188,38 +192,38 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_corpus_counts_each_word_and_averages_its_weights(predictor: Predictor, corpus: Path) -> None:
+def test_lexicon_counts_each_word_and_averages_its_weights(predictor: Predictor, corpus: Path) -> None:
     report = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
-    (one,) = report["lexicons"]
-    counts = {row["word"]: row["count"] for row in one["words"]}
-    assert (report["texts"], one["texts"]) == (3, 3)
+    (lexicon,) = report["lexicons"]
+    counts = {row["word"]: row["count"] for row in lexicon["words"]}
+    assert (report["texts"], lexicon["texts"]) == (3, 3)
     assert counts == {"profit": 2, "rose": 1, "today": 1, "fell": 1, "the": 1, "bank": 2, "held": 1, ",": 1}
     texts = ["Profit rose today", "profit fell"]
-    for label in one["labels"]:
-        each = []
+    for label in lexicon["labels"]:
+        weights = []
         for text in texts:
-            found = explain(predictor, text, task="news", steps=4)
-            if found.why.of == label:
-                each.append(found.why.words[0].weight)
-        row = next(row for row in one["words"] if row["word"] == "profit")
-        if len(each) == 2:
-            assert row["weight"][label] == pytest.approx(sum(each) / 2, abs=1e-4)
+            explanation = explain(predictor, text, task="news", steps=4)
+            if explanation.why.of == label:
+                weights.append(explanation.why.words[0].weight)
+        row = next(row for row in lexicon["words"] if row["word"] == "profit")
+        if len(weights) == 2:
+            assert row["weight"][label] == pytest.approx(sum(weights) / 2, abs=1e-4)
 
 
-def test_rare_words_and_later_texts_are_left_out(predictor: Predictor, corpus: Path) -> None:
-    (one,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2)["lexicons"]
-    assert {row["word"] for row in one["words"]} == {"profit", "bank"}
-    assert all(row["spread"] is not None for row in one["words"])
+def test_lexicon_omits_rare_words_and_later_texts(predictor: Predictor, corpus: Path) -> None:
+    (lexicon,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2)["lexicons"]
+    assert {row["word"] for row in lexicon["words"]} == {"profit", "bank"}
+    assert all(row["spread"] is not None for row in lexicon["words"])
     assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2)["texts"] == 1
 
 
-def test_words_do_not_depend_on_the_batch(predictor: Predictor, corpus: Path) -> None:
-    whole = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
+def test_lexicon_does_not_depend_on_the_batch_size(predictor: Predictor, corpus: Path) -> None:
+    request = LexiconRequest(file=corpus, task="news", min_count=1)
+    reports = [build_lexicon(predictor, request, steps=4)]
     predictor.batch_tokens = 1
-    single = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
-    for a, b in zip(
-        *(sorted(one["lexicons"][0]["words"], key=lambda row: row["word"]) for one in (whole, single)), strict=True
-    ):
+    reports.append(build_lexicon(predictor, request, steps=4))
+    words = [sorted(report["lexicons"][0]["words"], key=lambda row: row["word"]) for report in reports]
+    for a, b in zip(*words, strict=True):
         assert a["weight"] == pytest.approx(b["weight"], abs=1e-4)
 
 
@@ -229,7 +233,7 @@ def test_words_do_not_depend_on_the_batch(predictor: Predictor, corpus: Path) ->
 @pytest.fixture
 def run(make_work: Make, tmp_path: Path) -> Callable[..., Any]:
     work = make_work()
-    folder = written(tmp_path / "mixture", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "mixture", load_backbone(work.run.backbone), work)
 
     def invoke(*words: str) -> Any:
         return CliRunner().invoke(cli.app, ["explain", str(folder), *words])
@@ -237,7 +241,7 @@ def run(make_work: Make, tmp_path: Path) -> Callable[..., Any]:
     return invoke
 
 
-def test_the_command_prints_an_object_a_text(run: Callable[..., Any]) -> None:
+def test_explain_command_prints_one_json_object_per_text(run: Callable[..., Any]) -> None:
     result = run("profit rose", "bags fell", "--steps", "2")
     assert result.exit_code == 0
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -245,7 +249,7 @@ def test_the_command_prints_an_object_a_text(run: Callable[..., Any]) -> None:
     assert {"answer", "why", "router", "alone", "blank"} <= rows[0].keys()
 
 
-def test_the_command_writes_a_corpus_words(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+def test_explain_command_writes_a_lexicon(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
     words = ["--file", str(corpus), "--min-count", "1", "--steps", "2", "--task", "news"]
     assert run(*words, "--out", str(tmp_path / "words.csv")).exit_code == 0
     head = (tmp_path / "words.csv").read_text(encoding="utf-8").splitlines()[0]
@@ -263,34 +267,27 @@ def test_the_command_writes_a_corpus_words(run: Callable[..., Any], corpus: Path
         ["bank", "--task", "x"],
     ],
 )
-def test_what_cannot_be_explained_is_refused(run: Callable[..., Any], words: list[str]) -> None:
+def test_explain_command_refuses_invalid_arguments(run: Callable[..., Any], words: list[str]) -> None:
     result = run(*words)
     assert isinstance(result.exception, Fault), result.output
 
 
-def test_without_captum_the_extra_is_named(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = builtins.__import__
-
-    def without(name: str, *others: Any, **more: Any) -> Any:
-        if name.startswith("captum"):
-            raise ImportError(name)
-        return whole(name, *others, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_explain_without_captum_names_the_extra(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(Fault, match=r"finmoe\[explain\]"):
         LexiconRequest(("bank",)).check()
 
 
-def test_a_lone_expert_is_explained_without_a_router(predictor: Predictor) -> None:
+def test_explain_of_a_single_expert_has_no_routing(predictor: Predictor) -> None:
     with predictor.model.single_expert("news"):
-        found = explain(predictor, TEXT, steps=2)
-    assert (found.router, found.unrouted, found.alone) == (None, ONE_EXPERT, {})
+        explanation = explain(predictor, TEXT, steps=2)
+    assert (explanation.router, explanation.unrouted, explanation.alone) == (None, ONE_EXPERT, {})
 
 
-def test_a_language_model_is_refused(make_work: Make, tmp_path: Path) -> None:
+def test_explain_refuses_a_language_model(make_work: Make, tmp_path: Path) -> None:
     work = make_work()
     backbone = load_backbone(work.run.backbone)
-    folder = written(tmp_path / "mixture", backbone, work)
+    folder = save_random_mixture(tmp_path / "mixture", backbone, work)
     model, card = read_mixture(folder)
     write_mixture(folder, model, card.model_copy(update={"language": True}), "", {}, overwrite=True)
     result = CliRunner().invoke(cli.app, ["explain", str(folder), "bank"])

@@ -1,4 +1,4 @@
-"""Claims about a text's words: which pieces of it they are, and which tokens they became."""
+"""Word spans: how a text is divided into words, and which tokens belong to each."""
 
 import pytest
 from conftest import tiny_tokenizer
@@ -28,40 +28,40 @@ def by_letter() -> PreTrainedTokenizerFast:
         ("a\n\tb", ["a", "b"]),
     ],
 )
-def test_words_are_as_people_write_them(text: str, words: list[str]) -> None:
-    found = tokenize_words(text, by_letter(), "{text}", 99)
-    assert [found.word_text(one) for one in found.words] == words
+def test_words_are_divided_as_people_write_them(text: str, words: list[str]) -> None:
+    tokenization = tokenize_words(text, by_letter(), "{text}", 99)
+    assert [tokenization.word_text(word) for word in tokenization.words] == words
 
 
-def test_every_token_of_a_word_is_its_own_and_no_other_is() -> None:
-    found = tokenize_words("rates fell", by_letter(), "{text}", 99)
-    assert [one.tokens for one in found.words] == [(0, 1, 2, 3, 4), (6, 7, 8, 9)]
+def test_words_have_exactly_their_own_tokens() -> None:
+    tokenization = tokenize_words("rates fell", by_letter(), "{text}", 99)
+    assert [word.tokens for word in tokenization.words] == [(0, 1, 2, 3, 4), (6, 7, 8, 9)]
 
 
-def test_words_that_share_a_token_are_one() -> None:
-    found = tokenize_words("profit 上涨", tiny_tokenizer(), "{text}", 99)
-    assert [found.word_text(one) for one in found.words] == ["profit", "上涨"]
+def test_words_that_share_a_token_are_merged() -> None:
+    tokenization = tokenize_words("profit 上涨", tiny_tokenizer(), "{text}", 99)
+    assert [tokenization.word_text(word) for word in tokenization.words] == ["profit", "上涨"]
 
 
-def test_the_template_is_no_part_of_the_text() -> None:
-    found = tokenize_words("profit rose", tiny_tokenizer(), "the {text} again", 99)
-    assert [(one.start, one.end, one.tokens) for one in found.words] == [(0, 6, (2,)), (7, 11, (3,))]
+def test_words_exclude_the_template() -> None:
+    tokenization = tokenize_words("profit rose", tiny_tokenizer(), "the {text} again", 99)
+    assert [(word.start, word.end, word.tokens) for word in tokenization.words] == [(0, 6, (2,)), (7, 11, (3,))]
 
 
-def test_what_is_cut_has_no_words() -> None:
-    found = tokenize_words("profit rose again", tiny_tokenizer(), "{text}", 4)
-    assert found.truncated
-    assert [found.word_text(one) for one in found.words] == ["profit", "rose"]
+def test_words_exclude_truncated_text() -> None:
+    tokenization = tokenize_words("profit rose again", tiny_tokenizer(), "{text}", 4)
+    assert tokenization.truncated
+    assert [tokenization.word_text(word) for word in tokenization.words] == ["profit", "rose"]
 
 
-def test_half_a_pair_of_surrogates_keeps_its_place() -> None:
-    found = tokenize_words("a \ud800 b", by_letter(), "{text}", 99)
-    assert [one.start for one in found.words] == [0, 2, 4]
+def test_words_keep_their_offsets_after_an_unpaired_surrogate() -> None:
+    tokenization = tokenize_words("a \ud800 b", by_letter(), "{text}", 99)
+    assert [word.start for word in tokenization.words] == [0, 2, 4]
 
 
-def test_a_tokenizer_without_places_is_refused() -> None:
+def test_words_need_a_tokenizer_with_offsets() -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(Fault, match="places"):
+    with pytest.raises(Fault, match="character offsets"):
         tokenize_words("a", Slow(), "{text}", 9)  # type: ignore[arg-type]
