@@ -1,5 +1,6 @@
-"""A mixture of random experts on a tiny backbone, for tests of what a mixture does."""
+"""Mixtures of random experts on tiny backbones, for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,22 +22,25 @@ from router.gate import GateSettings
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
 
-def tokens(model: Mixture) -> dict[str, torch.Tensor]:
+def tokenize_texts(model: Mixture) -> dict[str, torch.Tensor]:
+    """Return the token ids and attention mask of `TEXTS`."""
     out = model.loaded_backbone.tokenizer(TEXTS, padding=True, return_tensors="pt")
     return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
 
 
-def batch_of(model: Mixture, work: Workspace) -> Batch:
+def build_batch(model: Mixture, work: Workspace) -> Batch:
+    """Return a batch of the first and last three training rows."""
     collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
     rows = work.rows("train")
     return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
 
 
-def objective(model: Mixture, stage=JOINT, **losses) -> Objective:
+def build_objective(model: Mixture, stage=JOINT, **losses) -> Objective:
+    """Return the objective of a stage for a model, with these loss settings."""
     return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.domain_expert_mask, seed=0)
 
 
-def mixture(
+def random_mixture(
     backbone: Backbone,
     work: Workspace,
     gate: str = "soft",
@@ -44,30 +48,44 @@ def mixture(
     experts: int = 1,
     shared: bool = False,
 ) -> Mixture:
-    """A mixture of random, trained-looking experts beside this backbone."""
-    return _made(backbone, work, gate, heads, experts, shared)[0]
+    """Return a mixture of random experts for the domains news and forum; forum has `experts` experts."""
+    return _mixture_and_card(backbone, work, gate, heads, experts, shared)[0]
 
 
-def written(folder: Path, backbone: Backbone, work: Workspace, heads: str = "per_expert", shared: bool = False) -> Path:
-    """The folder of such a mixture."""
-    model, card = _made(backbone, work, "soft", heads, 1, shared)
+def save_random_mixture(
+    folder: Path, backbone: Backbone, work: Workspace, heads: str = "per_expert", shared: bool = False
+) -> Path:
+    """Save such a mixture and return its folder."""
+    model, card = _mixture_and_card(backbone, work, gate="soft", heads=heads, experts=1, shared=shared)
     write_mixture(folder, model, card, "", {})
     return folder
 
 
-def team(folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1, shared: bool = False) -> Mixture:
-    """A language model's mixture of random experts: macro, and micro with two; a shared one if asked for."""
-    return _team(folder, kind, unit, trunk_depth, shared)[0]
+def random_lm_mixture(
+    folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1, shared: bool = False
+) -> Mixture:
+    """Return a language model's mixture of random experts: one of role macro, two of role micro, optionally a shared one.
+
+    Args:
+        folder: the backbone's folder.
+        kind: kind of gate.
+        unit: unit of routing, `text` or `token`.
+        trunk_depth: number of first layers without experts.
+        shared: add a shared expert.
+    """
+    return _lm_mixture_and_card(folder, kind, unit, trunk_depth, shared)[0]
 
 
-def written_team(folder: Path, backbone: Path) -> Path:
-    """The folder of such a mixture."""
-    model, card = _team(backbone, "soft", "text", 1)
+def save_random_lm_mixture(folder: Path, backbone: Path) -> Path:
+    """Save such a mixture and return its folder."""
+    model, card = _lm_mixture_and_card(backbone, kind="soft", unit="text", trunk_depth=1)
     write_mixture(folder, model, card, "", {})
     return folder
 
 
-def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = False) -> tuple[Mixture, MixtureCard]:
+def _lm_mixture_and_card(
+    folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = False
+) -> tuple[Mixture, MixtureCard]:
     settings = BackboneSettings(name=str(folder), dtype="float32", trunk_depth=trunk_depth)
     backbone = load_backbone(settings, lm_head=True)
     domains = tuple(
@@ -75,8 +93,8 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         for name, role in (("macro", "macro"), ("calls", "micro"), ("filings", "micro"))
     )
     layers = LayerMap.from_model(backbone.model)
-    always = ("shared",) if shared else ()
-    names = (*(one.name for one in domains), *always)
+    shared_names = ("shared",) if shared else ()
+    names = (*(domain.name for domain in domains), *shared_names)
     adapters = {name: build_adapter(layers, LoraSettings(r=4, dropout=0.0), trunk_depth) for name in names}
     card = MixtureCard(
         stage="test",
@@ -84,8 +102,8 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         backbone_settings=settings,
         template="{text}",
         domains=domains,
-        shared=always,
-        layers={name: one.layers for name, one in adapters.items()},
+        shared=shared_names,
+        layers={name: adapter.layers for name, adapter in adapters.items()},
         gate=GateSettings(kind=kind, unit=unit, init_std=1.0),  # type: ignore[arg-type]
         heads=HeadSettings(),
         polarity=False,
@@ -93,24 +111,23 @@ def _team(folder: Path, kind: str, unit: str, trunk_depth: int, shared: bool = F
         seed=1,
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
+    model = build_mixture(card, backbone, {name: adapter.peft_config for name, adapter in adapters.items()})
     assert model.gate is not None
     torch.manual_seed(0)
     with torch.no_grad():
-        for key, parameter in model.expert_parameters().items():
-            if "lora_B" in key:
-                parameter.normal_(std=0.3)
+        _randomize_experts(model)
         for parameter in model.gate.net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
     return model.eval(), card
 
 
-def _made(
-    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool = False
+def _mixture_and_card(
+    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool
 ) -> tuple[Mixture, MixtureCard]:
+    forum: Sequence[str] = ("forum",) if experts == 1 else ("forum-1", "forum-2")
     domains = [
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
-        for name, names in (("news", ("news",)), ("forum", ("forum",) if experts == 1 else ("forum-1", "forum-2")))
+        for name, names in (("news", ("news",)), ("forum", forum))
     ]
     layers, depth = LayerMap.from_model(backbone.model), work.run.backbone.trunk_depth
     routed = [name for domain in domains for name in domain.experts]
@@ -123,19 +140,24 @@ def _made(
         template="{text}",
         domains=tuple(domains),
         shared=("shared",) if shared else (),
-        layers={name: one.layers for name, one in adapters.items()},
+        layers={name: adapter.layers for name, adapter in adapters.items()},
         gate=GateSettings(kind=gate),
         heads=HeadSettings(merge=heads),
         polarity=True,
         seed=1,
         versions=package_versions(),
     )
-    model = build_mixture(card, backbone, {name: one.peft_config for name, one in adapters.items()})
+    model = build_mixture(card, backbone, {name: adapter.peft_config for name, adapter in adapters.items()})
     torch.manual_seed(0)
     with torch.no_grad():
-        for key, parameter in model.expert_parameters().items():
-            if "lora_B" in key:
-                parameter.normal_(std=0.3)
+        _randomize_experts(model)
         for head in model.heads.parameters():
             head.add_(torch.randn_like(head) * 0.1)
     return model.eval(), card
+
+
+def _randomize_experts(model: Mixture) -> None:
+    """Draw random B matrices, so that the experts change the backbone's output as trained ones do."""
+    for key, parameter in model.expert_parameters().items():
+        if "lora_B" in key:
+            parameter.normal_(std=0.3)

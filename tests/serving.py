@@ -1,4 +1,4 @@
-"""A service on tiny mixtures, in this process or as the real command."""
+"""Services on tiny mixtures, in this process or as the `moe serve` command."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 from conftest import made_up_rows, save_backbone, tiny_run, write_csv
-from mixtures import written
+from mixtures import save_random_mixture
 from starlette.testclient import TestClient
 
 from moe.inference.abstention import RiskCoveragePoint
@@ -30,40 +30,47 @@ from moe.serve.settings import ServeSettings
 ROOT = Path(__file__).parent.parent
 
 
-def calibrated(place: Path) -> Path:
-    """A tiny mixture's folder, whose news are calibrated."""
-    for name in ("news", "forum"):
-        write_csv(place / "data" / f"{name}.csv", made_up_rows(name))
-    run = tiny_run(save_backbone(place / "bert"), place / "data")
-    found = written(place / "mixture", load_backbone(run.backbone), Workspace(run, place / "run"))
+def write_mixture(folder: Path) -> Path:
+    """Write a tiny mixture with the domains news and forum; return its folder."""
+    for domain in ("news", "forum"):
+        write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
+    run = tiny_run(save_backbone(folder / "bert"), folder / "data")
+    return save_random_mixture(folder / "mixture", load_backbone(run.backbone), Workspace(run, folder / "run"))
+
+
+def write_calibrated_mixture(folder: Path) -> Path:
+    """Write a tiny mixture whose task news is calibrated; return its folder."""
+    mixture = write_mixture(folder)
     curve = (RiskCoveragePoint(threshold=0.0, rows=100, right=60), RiskCoveragePoint(threshold=0.5, rows=50, right=45))
-    write_calibration(found, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
-    return found
+    write_calibration(mixture, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
+    return mixture
 
 
 @contextmanager
-def client(folder: Path, **settings: object) -> Iterator[TestClient]:
-    """One that asks a service of this process."""
-    service = make_service(folder, **settings)
-    with TestClient(build_app(service), base_url="http://localhost") as asking:
-        yield asking
+def service_client(folder: Path, **settings: object) -> Iterator[TestClient]:
+    """Client of a service in this process."""
+    manager = build_manager(folder, **settings)
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        yield client
 
 
-def make_service(folder: Path, **settings: object) -> ModelManager:
-    """A service, not yet begun."""
-    place = ModelLocation(folder)
-    return ModelManager(ServeSettings.model_validate({"drain_s": 0.0} | settings), place, load_served_model(place))
+def build_manager(folder: Path, **settings: object) -> ModelManager:
+    """Build the manager of a model that is not serving yet."""
+    location = ModelLocation(folder)
+    return ModelManager(
+        ServeSettings.model_validate({"drain_s": 0.0} | settings), location, load_served_model(location)
+    )
 
 
 @contextmanager
-def listening(service: ModelManager) -> Iterator[str]:
-    """The address of a service that listens at a free port, in a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(build_app(service), port=0, log_config=None, timeout_graceful_shutdown=1))
+def serve_in_thread(manager: ModelManager) -> Iterator[str]:
+    """Serve on a free port in a thread of this process; yields the URL."""
+    server = uvicorn.Server(uvicorn.Config(build_app(manager), port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
-            assert thread.is_alive(), "the service ended before it began"
+            assert thread.is_alive(), "the server ended before it started listening"
             time.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
@@ -71,8 +78,8 @@ def listening(service: ModelManager) -> Iterator[str]:
         thread.join()
 
 
-class Running:
-    """`moe serve` as a process: where it is asked, and its lines; in a file, since a full pipe would stop it."""
+class ServeProcess:
+    """`moe serve` as a process. Its log goes to a file, since a full pipe would block it."""
 
     def __init__(self, folder: Path, log: Path, *words: str) -> None:
         command = [sys.executable, str(ROOT / "cli.py"), "serve", str(folder), "--port", "0", "--threads", "1", *words]
@@ -81,26 +88,26 @@ class Running:
             self.process = subprocess.Popen(command, stderr=stream, env=os.environ | {"PYTHONPATH": str(ROOT)})
         while not log.read_text().endswith("\n") and self.process.poll() is None:
             time.sleep(0.05)
-        self.url = self.lines()[0]["url"]
+        self.url = self.log_lines()[0]["url"]
 
-    def lines(self) -> list[dict[str, Any]]:
-        """What it has written."""
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return the log so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def end(self, sent: int = signal.SIGTERM) -> int:
-        """Its exit code, once it is told to end."""
+    def stop(self, sent: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
         self.process.send_signal(sent)
         return self.process.wait(60)
 
 
 @contextmanager
-def running(folder: Path, *words: str) -> Iterator[Running]:
-    """The real command on a free port; ended where the test has not."""
-    with tempfile.TemporaryDirectory() as place:
-        one = Running(folder, Path(place) / "log", *words)
+def serve_process(folder: Path, *words: str) -> Iterator[ServeProcess]:
+    """Run `moe serve` on a free port; killed at the end if the test has not stopped it."""
+    with tempfile.TemporaryDirectory() as log_folder:
+        service = ServeProcess(folder, Path(log_folder) / "log", *words)
         try:
-            yield one
+            yield service
         finally:
-            if one.process.poll() is None:
-                one.process.kill()
-                one.process.wait()
+            if service.process.poll() is None:
+                service.process.kill()
+                service.process.wait()

@@ -18,7 +18,7 @@ import yaml
 from conftest import tiny_run, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mixtures import mixture
+from mixtures import random_mixture
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
@@ -173,7 +173,7 @@ def test_any_bytes_as_a_manifest_or_a_card_are_a_fault(tmp_path: Path, content: 
 def predictor(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A mixture on the shipped backbone, whose tokenizer knows real letters."""
     work = Workspace(tiny_run(tiny_folder, tmp_path_factory.mktemp("data")), tmp_path_factory.mktemp("run"))
-    return Predictor(mixture(load_backbone(BackboneSettings(dtype="float32")), work), "{text}", 64)
+    return Predictor(random_mixture(load_backbone(BackboneSettings(dtype="float32")), work), "{text}", 64)
 
 
 def finite(row: dict[str, Any]) -> bool:

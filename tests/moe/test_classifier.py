@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Make
-from mixtures import written
+from mixtures import save_random_mixture
 
 from moe import Fault, MixtureClassifier
 from moe.inference.loading import ModelLoader
@@ -20,7 +20,7 @@ TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls o
 def folder(make_work: Make) -> Path:
     """A run folder whose best model is a mixture of random experts."""
     work = make_work()
-    written(work.out / "moe-joint", load_backbone(work.run.backbone), work)
+    save_random_mixture(work.out / "moe-joint", load_backbone(work.run.backbone), work)
     write_result(work.out, {}, "moe-joint", "")
     return work.out
 

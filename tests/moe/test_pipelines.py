@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Make
-from mixtures import written
+from mixtures import save_random_mixture
 
 import moe
 from moe.model.backbone import load_backbone
@@ -16,7 +16,7 @@ TEXTS = ["profit rose", "moon bags fell again"]
 def folder(make_work: Make) -> Path:
     """A mixture of random experts."""
     work = make_work()
-    return written(work.out / "moe-joint", load_backbone(work.run.backbone), work)
+    return save_random_mixture(work.out / "moe-joint", load_backbone(work.run.backbone), work)
 
 
 def test_results_have_the_structure_of_transformers(folder: Path) -> None:

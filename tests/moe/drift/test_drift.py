@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Make, made_up_rows, write_csv
-from mixtures import written
+from mixtures import save_random_mixture
 from rich.console import Console
 from scipy.stats import ks_2samp
 from sklearn.decomposition import PCA
@@ -110,7 +110,7 @@ def work(make_work: Make) -> Workspace:
 def test_drift_calls_held_out_text_alike_and_another_domain_unlike_from_its_month_on(
     work: Workspace, tmp_path: Path
 ) -> None:
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     with pytest.raises(Fault, match="--fit"):
         drift(folder, DriftRequest(tmp_path / "none.csv"), tmp_path)
     fitted = fit_reference(work, folder)
@@ -140,7 +140,7 @@ def test_drift_calls_held_out_text_alike_and_another_domain_unlike_from_its_mont
 
 
 def test_drift_refuses_what_cannot_be_compared(work: Workspace, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     fit_reference(work, folder)
     file = write_csv(tmp_path / "few.csv", [{"text": "profit rose", "day": "31.12.2024"}])
     for request, message in (

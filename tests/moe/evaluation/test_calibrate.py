@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Make
-from mixtures import written
+from mixtures import save_random_mixture
 from scipy.special import softmax
 
 from experts.atomic_io import check_manifest
@@ -122,7 +122,7 @@ def work(make_work: Make) -> Workspace:
 
 
 def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Workspace, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
     before = predict_texts(texts, ModelLoader(folder).load())
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -146,7 +146,7 @@ def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Worksp
 
 
 def test_calibration_on_the_same_rows_is_reproducible(work: Workspace, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     first = calibrate(work, folder)
     content = (folder / CALIBRATION).read_bytes()
     assert calibrate(work, folder) == first
@@ -154,7 +154,7 @@ def test_calibration_on_the_same_rows_is_reproducible(work: Workspace, tmp_path:
 
 
 def test_windows_are_averaged_before_the_temperature_is_applied(work: Workspace, tmp_path: Path) -> None:
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose and the bank fell " * 6]
     (uncalibrated,) = predict_texts(texts, ModelLoader(folder, windows=True).load())
     write_calibration(folder, {task: TaskCalibration(temperature=2.0, rows=50) for task in ("news", "forum")})
@@ -166,7 +166,7 @@ def test_windows_are_averaged_before_the_temperature_is_applied(work: Workspace,
 def test_run_without_validation_rows_is_refused(make_work: Make, tmp_path: Path) -> None:
     without_validation = {name: {"split": {"own": False, "ratios": [80, 0, 20]}} for name in ("news", "forum")}
     work = make_work(domains=without_validation)
-    folder = written(tmp_path / "model", load_backbone(work.run.backbone), work)
+    folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     with pytest.raises(Fault, match="labelled validation rows to calibrate on"):
         calibrate(work, folder)
     assert not (folder / CALIBRATION).exists()

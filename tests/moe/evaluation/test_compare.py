@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Make, made_up_rows, write_csv
-from mixtures import written
+from mixtures import save_random_mixture
 from rich.console import Console
 
 from experts.errors import Fault
@@ -77,7 +77,7 @@ def test_models_with_different_labels_are_not_compared(tmp_path: Path) -> None:
 
 def test_mixtures_of_different_domains_are_compared_on_common_ones(make_work: Make, tmp_path: Path) -> None:
     work = make_work()
-    both_domains = written(tmp_path / "both", load_backbone(work.run.backbone), work)
+    both_domains = save_random_mixture(tmp_path / "both", load_backbone(work.run.backbone), work)
     news_only = tmp_path / "news"
     remove(both_domains, "forum", UpdateTarget(news_only))
     report = compare(work, (both_domains, news_only))

@@ -4,7 +4,7 @@ import io
 
 import pytest
 from conftest import Make
-from mixtures import mixture
+from mixtures import random_mixture
 from rich.console import Console
 
 from moe.evaluation.evaluate import evaluate
@@ -14,7 +14,7 @@ from moe.report.terminal import evaluation_view
 
 def test_every_accuracy_and_f1_has_an_interval_around_it(make_work: Make) -> None:
     work = make_work()
-    report, _ = evaluate(mixture(load_backbone(work.run.backbone), work), work.rows("test"), "{text}", 16)
+    report, _ = evaluate(random_mixture(load_backbone(work.run.backbone), work), work.rows("test"), "{text}", 16)
     reports = [*report["tasks"].values(), *report["tasks_routed"].values(), *report["domains"].values()]
     assert len(reports) == 6
     for metrics in [*reports, report["mean"]]:
@@ -27,7 +27,7 @@ def test_every_accuracy_and_f1_has_an_interval_around_it(make_work: Make) -> Non
 
 def test_terminal_table_shows_the_interval_of_every_metric(make_work: Make) -> None:
     work = make_work()
-    report, _ = evaluate(mixture(load_backbone(work.run.backbone), work), work.rows("test"), "{text}", 16)
+    report, _ = evaluate(random_mixture(load_backbone(work.run.backbone), work), work.rows("test"), "{text}", 16)
     console = Console(width=80, file=io.StringIO())
     with console.capture() as output:
         console.print(evaluation_view(report))
@@ -40,6 +40,6 @@ def test_terminal_table_shows_the_interval_of_every_metric(make_work: Make) -> N
 def test_rows_without_a_label_are_counted_but_not_evaluated(make_work: Make, mode: str) -> None:
     work = make_work()
     rows = work.rows("test", ["news"]).map(lambda row: row | {"label": -1})
-    report, _ = evaluate(mixture(load_backbone(work.run.backbone), work), rows, "{text}", 16, mode)
+    report, _ = evaluate(random_mixture(load_backbone(work.run.backbone), work), rows, "{text}", 16, mode)
     assert report["rows"] == len(rows)
     assert (report["tasks"], report["mean"]) == ({}, {})

@@ -292,4 +292,4 @@ def test_explain_refuses_a_language_model(make_work: Make, tmp_path: Path) -> No
     write_mixture(folder, model, card.model_copy(update={"language": True}), "", {}, overwrite=True)
     result = CliRunner().invoke(cli.app, ["explain", str(folder), "bank"])
     assert isinstance(result.exception, Fault)
-    assert "a language model's" in str(result.exception)
+    assert "found a language model at" in str(result.exception)

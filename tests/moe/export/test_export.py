@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import save_model
+from corpora import save_language_model
 from exports import opened
-from mixtures import team
+from mixtures import random_lm_mixture
 from rich.console import Console
 
 from experts.atomic_io import check_manifest
@@ -81,7 +81,7 @@ def test_a_folder_that_is_none_is_refused_by_every_target(to: str, tmp_path: Pat
 
 
 def test_a_language_model_becomes_no_graph(tmp_path: Path) -> None:
-    model = team(save_model(tmp_path / "model", "llama"))
+    model = random_lm_mixture(save_language_model(tmp_path / "model", "llama"))
     with pytest.raises(Fault, match="--to dense or --to peft"):
         check_graph_support(ExportSource(tmp_path, model, "{text}", 64, None))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES
-from corpora import save_model
+from corpora import save_language_model
 from exports import opened, pinned, pooled
-from mixtures import team, tokens
+from mixtures import random_lm_mixture, tokenize_texts
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from experts.atomic_io import read_json
@@ -49,7 +49,7 @@ def test_a_merge_and_a_shared_expert_alone_fold_too(tmp_path: Path) -> None:
             choice = single_expert_specs(source.model, [name])[0]
         else:
             with torch.no_grad(), source.model.ablated(uniform_gates=True):
-                state = source.model(**tokens(source.model)).pooled
+                state = source.model(**tokenize_texts(source.model)).pooled
             choice = merged_expert_spec(source.model, name, None)
         write_merged_weights(tmp_path / name, source, settings_of(source), choice, quantized=False, overwrite=False)
         wanted[name] = (state, pooled(AutoModel.from_pretrained(tmp_path / name).eval(), source))
@@ -59,9 +59,9 @@ def test_a_merge_and_a_shared_expert_alone_fold_too(tmp_path: Path) -> None:
 
 
 def test_a_language_model_keeps_its_head(tmp_path: Path) -> None:
-    model = team(save_model(tmp_path / "model", "llama"))
+    model = random_lm_mixture(save_language_model(tmp_path / "model", "llama"))
     source = ExportSource(tmp_path / "team", model, "{text}", 64, None)
-    given = tokens(model)
+    given = tokenize_texts(model)
     with torch.no_grad(), model.single_expert("calls"):
         assert model.loaded_backbone.lm_head is not None
         ours = model.loaded_backbone.lm_head.logits(model(**given).pooled[0])

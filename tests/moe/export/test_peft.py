@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FAMILIES
-from corpora import save_model
+from corpora import save_language_model
 from exports import opened, pinned, pooled
-from mixtures import team, tokens
+from mixtures import random_lm_mixture, tokenize_texts
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
@@ -69,20 +69,20 @@ def test_an_adapter_is_plain_and_in_every_layer(source: ExportSource, exported: 
 def test_cat_is_what_equal_gates_do(source: ExportSource, tmp_path: Path) -> None:
     write_adapters(tmp_path / "out", source, [merged_expert_spec(source.model, "cat", None)], overwrite=False)
     with torch.no_grad(), source.model.ablated(uniform_gates=True):
-        wanted = source.model(**tokens(source.model)).pooled
+        wanted = source.model(**tokenize_texts(source.model)).pooled
     theirs = pooled(loaded(source, tmp_path / "out" / "merged-cat"), source)
     torch.testing.assert_close(theirs, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_a_language_model_s_experts_load_beside_its_head(tmp_path: Path) -> None:
-    model = team(save_model(tmp_path / "model", "llama"))
+    model = random_lm_mixture(save_language_model(tmp_path / "model", "llama"))
     source = ExportSource(tmp_path / "team", model, "{text}", 64, None)
     found = write_adapters(tmp_path / "out", source, single_expert_specs(model, ["calls"]), overwrite=False)
     assert found == [
         {"name": "calls", "rank": 4, "layers": 14, "heads": False, "vllm": [], "max_lora_rank": 8},
     ]
     assert "--max-lora-rank 8" in (tmp_path / "out" / "calls" / "README.md").read_text()
-    given = tokens(model)
+    given = tokenize_texts(model)
     with torch.no_grad(), model.single_expert("calls"):
         assert model.loaded_backbone.lm_head is not None
         ours = model.loaded_backbone.lm_head.logits(model(**given).pooled[0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import save_backbone
 from corpora import save_language_model
-from mixtures import team
+from mixtures import random_lm_mixture
 
 from experts.errors import Fault
 from moe.inference.generator import Generator, Sampling
@@ -45,7 +45,7 @@ def generate_without_cache(generator: Generator, ids: list[int], count: int) -> 
 def test_batched_answers_equal_those_of_single_prompts_without_a_cache(
     folder: Path, kind: str, unit: str, shared: bool
 ) -> None:
-    model = without_end_of_text(team(folder, kind, unit, shared=shared))
+    model = without_end_of_text(random_lm_mixture(folder, kind, unit, shared=shared))
     generator = Generator(model, sampling=Sampling(max_new_tokens=7))
     prompts = [generator.encode(prompt) for prompt in PROMPTS]
     answers = generator.generate(prompts)
@@ -57,7 +57,7 @@ def test_batched_answers_equal_those_of_single_prompts_without_a_cache(
 
 
 def test_routing_weights_do_not_depend_on_the_batch(folder: Path) -> None:
-    generator = Generator(without_end_of_text(team(folder)), sampling=Sampling(max_new_tokens=3))
+    generator = Generator(without_end_of_text(random_lm_mixture(folder)), sampling=Sampling(max_new_tokens=3))
     prompts = [generator.encode(prompt) for prompt in PROMPTS]
     batched, single = generator.generate(prompts), [generator.generate([ids])[0] for ids in prompts]
     for answer, expected in zip(batched, single, strict=True):
@@ -66,9 +66,9 @@ def test_routing_weights_do_not_depend_on_the_batch(folder: Path) -> None:
 
 
 def test_pinned_domain_uses_its_experts_only(folder: Path) -> None:
-    generator = Generator(team(folder), sampling=Sampling(max_new_tokens=2))
+    generator = Generator(random_lm_mixture(folder), sampling=Sampling(max_new_tokens=2))
     (answer,) = generator.generate([generator.encode(PROMPTS[0])], pin="calls")
-    single_expert = team(folder)
+    single_expert = random_lm_mixture(folder)
     single_expert.active_expert = "calls"
     expert_generator = Generator(single_expert, sampling=Sampling(max_new_tokens=2))
     (expected,) = expert_generator.generate([expert_generator.encode(PROMPTS[0])])
@@ -81,14 +81,14 @@ def test_pinned_domain_uses_its_experts_only(folder: Path) -> None:
 def test_sampled_answers_vary_with_the_seed_only(folder: Path) -> None:
     def sample(seed: int) -> str:
         sampling = Sampling(max_new_tokens=12, temperature=2.0, seed=seed)
-        generator = Generator(without_end_of_text(team(folder)), sampling=sampling)
+        generator = Generator(without_end_of_text(random_lm_mixture(folder)), sampling=sampling)
         return generator.generate([generator.encode(PROMPTS[0])])[0].text
 
     assert sample(1) == sample(1) != sample(2)
 
 
 def test_chat_template_is_used_if_there_is_one(folder: Path) -> None:
-    model = team(folder)
+    model = random_lm_mixture(folder)
     sampling = Sampling(max_new_tokens=8)
     plain = Generator(model, sampling=sampling).encode("profit")
     with pytest.raises(Fault, match="chat template"):
@@ -101,7 +101,7 @@ def test_chat_template_is_used_if_there_is_one(folder: Path) -> None:
 
 
 def test_prompt_without_room_for_its_answer_is_refused(folder: Path) -> None:
-    generator = Generator(team(folder), sampling=Sampling(max_new_tokens=60))
+    generator = Generator(random_lm_mixture(folder), sampling=Sampling(max_new_tokens=60))
     with pytest.raises(Fault, match=r"at most 4 tokens, with 60 for the answer in a context of 64.*found 8 tokens"):
         generator.encode("profit rose today again and of")
 
@@ -115,7 +115,7 @@ def test_sampling_options_out_of_range_are_refused(wrong: dict[str, float]) -> N
 def test_model_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
     from moe.model.backbone import BackboneSettings, load_backbone
 
-    model = team(save_language_model(tmp_path / "b", "gpt2"))
+    model = random_lm_mixture(save_language_model(tmp_path / "b", "gpt2"))
     model.loaded_backbone = load_backbone(BackboneSettings(name=str(save_backbone(tmp_path / "plain"))))
     with pytest.raises(Fault, match="causal language model"):
         Generator(model)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Make
-from mixtures import written
+from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.inference import multiprocess
@@ -23,7 +23,7 @@ from moe.model.backbone import load_backbone
 @pytest.fixture
 def loader(make_work: Make, tmp_path: Path) -> ModelLoader:
     work = make_work()
-    return ModelLoader(written(tmp_path / "model", load_backbone(work.run.backbone), work), batch_tokens=8)
+    return ModelLoader(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work), batch_tokens=8)
 
 
 @pytest.mark.slow

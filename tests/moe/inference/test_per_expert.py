@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Make
-from mixtures import mixture
+from mixtures import random_mixture
 from training_logs import write_run
 
 from moe.errors import Fault
@@ -27,7 +27,7 @@ def work(make_work: Make) -> Workspace:
 
 @pytest.fixture
 def predictor(work: Workspace) -> Predictor:
-    return Predictor(mixture(load_backbone(work.run.backbone), work), "{text}", 16)
+    return Predictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
 
 
 def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: Predictor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DECODERS
 from corpora import save_language_model
-from mixtures import team
+from mixtures import random_lm_mixture
 
 from moe.inference import scoring
 from moe.inference.scoring import likelihoods
@@ -26,7 +26,7 @@ PAIRS = [
 @pytest.fixture(scope="module", params=["text", "token"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     """A mixture of random experts over a decoder of two layers."""
-    return team(save_language_model(tmp_path_factory.mktemp("llama"), "llama"), unit=request.param).eval()
+    return random_lm_mixture(save_language_model(tmp_path_factory.mktemp("llama"), "llama"), unit=request.param).eval()
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def test_model_without_experts_equals_the_backbone(model: Mixture) -> None:
 def test_answers_of_one_prompt_share_a_row_in_every_family_that_can_pack(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = team(save_language_model(tmp_path / family, family)).eval()
+    model = random_lm_mixture(save_language_model(tmp_path / family, family)).eval()
     rows: list[int] = []
     original = scoring._score_batch
     monkeypatch.setattr(

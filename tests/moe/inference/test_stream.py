@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Make, save_backbone
-from mixtures import mixture
+from mixtures import random_mixture
 
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
@@ -18,7 +18,7 @@ from moe.model.backbone import BackboneSettings, load_backbone
 @pytest.fixture
 def predictor(make_work: Make) -> Predictor:
     work = make_work()
-    return Predictor(mixture(load_backbone(work.run.backbone), work), "{text}", 16)
+    return Predictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
 
 
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost", "rates"] * 7

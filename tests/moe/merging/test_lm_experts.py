@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DECODERS
 from corpora import save_language_model
-from mixtures import team
+from mixtures import random_lm_mixture
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -68,7 +68,7 @@ def with_cache(model: Mixture, ids: Tensor, mask: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("unit", ["text", "token"])
 @pytest.mark.parametrize("kind", ["soft", "hard", "team"])
 def test_cached_generation_of_a_padded_batch_equals_uncached_generation(decoder: Path, kind: str, unit: str) -> None:
-    model = team(decoder, kind, unit)
+    model = random_lm_mixture(decoder, kind, unit)
     ids, mask = prompts()
     cached = with_cache(model, ids, mask)
     for row in range(2):
@@ -80,7 +80,7 @@ def test_cached_generation_of_a_padded_batch_equals_uncached_generation(decoder:
 def test_generation_computes_gates_once_per_text_or_once_per_token(decoder: Path) -> None:
     ids, mask = prompts()
     for unit, shape in (("text", (2, 3)), ("token", (2, 5 + NEW_TOKENS - 1, 3))):
-        model = team(decoder, "team", unit)
+        model = random_lm_mixture(decoder, "team", unit)
         lm = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
         with torch.no_grad(), model.generation(mask.bool()) as probs:
             lm.generate(
@@ -95,7 +95,7 @@ def test_generation_computes_gates_once_per_text_or_once_per_token(decoder: Path
 
 
 def test_generation_beams_of_a_text_share_its_gates(decoder: Path) -> None:
-    model, (ids, mask) = team(decoder, "soft"), prompts()
+    model, (ids, mask) = random_lm_mixture(decoder, "soft"), prompts()
     lm = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
     with torch.no_grad(), model.generation(mask.bool()) as probs:
         lm.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, num_beams=2, do_sample=False)
@@ -111,7 +111,7 @@ def test_generation_beams_of_a_text_share_its_gates(decoder: Path) -> None:
 @pytest.mark.parametrize("kind", ["soft", "hard", "team"])
 @pytest.mark.parametrize("trunk_depth", [0, 1])
 def test_token_gates_do_not_depend_on_later_tokens(decoder: Path, kind: str, trunk_depth: int) -> None:
-    model, (ids, _) = team(decoder, kind, "token", trunk_depth), prompts()
+    model, (ids, _) = random_lm_mixture(decoder, kind, "token", trunk_depth), prompts()
     other = ids.clone()
     other[:, -1] = (other[:, -1] + 7) % 99
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_token_gates_do_not_depend_on_later_tokens(decoder: Path, kind: str, tru
 
 @pytest.mark.parametrize("family_name", DECODERS)
 def test_packed_documents_stay_independent_with_an_expert(family_name: str, tmp_path: Path) -> None:
-    model = team(save_language_model(tmp_path / "b", family_name))
+    model = random_lm_mixture(save_language_model(tmp_path / "b", family_name))
     model.active_expert = "calls"
     lengths, mode = (4, 5, 3), find_packing_mode(model.backbone)
     assert mode is not None
@@ -135,7 +135,7 @@ def test_packed_documents_stay_independent_with_an_expert(family_name: str, tmp_
 
 
 def test_router_never_reads_the_answer(decoder: Path) -> None:
-    model, (ids, _) = team(decoder), prompts()
+    model, (ids, _) = random_lm_mixture(decoder), prompts()
     other, mask = ids.clone(), torch.tensor([[1, 1, 1, 0, 0]] * 2)
     other[:, 3:] = 50
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_router_never_reads_the_answer(decoder: Path) -> None:
 
 
 def test_pinned_experts_restrict_the_gates_of_all_tokens(decoder: Path) -> None:
-    model, (ids, _) = team(decoder, "soft", "token"), prompts()
+    model, (ids, _) = random_lm_mixture(decoder, "soft", "token"), prompts()
     allowed = torch.tensor([[True, False, False], [False, True, True]])
     with torch.no_grad():
         gates = model(ids, torch.ones_like(ids), allowed=allowed).routing.gates  # (B, T, E)

@@ -9,7 +9,7 @@ import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
 from corpora import make_question_workspace
 from distributed import NO_DROPOUT
-from mixtures import batch_of, mixture, objective
+from mixtures import build_batch, random_mixture, build_objective
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +28,7 @@ def trainable_mixture(family: str, folder: Path) -> tuple[Mixture, Workspace]:
     for name in ("news", "forum"):
         write_csv(folder / "data" / f"{name}.csv", made_up_rows(name))
     work = Workspace(tiny_run(backbone, folder / "data"), folder)
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, JOINT, None)
     return model.train(), work
 
@@ -37,7 +37,7 @@ def gradients_and_saved_bytes(
     model: Mixture, work: Workspace, context: Callable[[], AbstractContextManager[None]]
 ) -> tuple[dict, int]:
     """Return the gradients of one step, and the bytes saved for its backward pass."""
-    batch, saved = batch_of(model, work), {}
+    batch, saved = build_batch(model, work), {}
     model.zero_grad()
     torch.manual_seed(3)
 
@@ -47,7 +47,7 @@ def gradients_and_saved_bytes(
 
     with context():
         with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-            loss = objective(model)(model(**batch), batch)
+            loss = build_objective(model)(model(**batch), batch)
         loss.backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, sum(saved.values())
 
@@ -68,7 +68,7 @@ def test_activation_checkpointing_gives_the_same_gradients_with_dropout(family: 
 
 
 def test_activation_checkpointing_restores_the_model(make_work: Make) -> None:
-    model = mixture(load_backbone(make_work().run.backbone), make_work())
+    model = random_mixture(load_backbone(make_work().run.backbone), make_work())
     layers = list(model.backbone.encoder.layer)
     before = [layer.forward for layer in layers], model.backbone.config.use_cache
     with activation_checkpointing(model.backbone, 1):

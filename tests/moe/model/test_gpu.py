@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Make
-from mixtures import batch_of, mixture, objective, tokens
+from mixtures import build_batch, random_mixture, build_objective, tokenize_texts
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,8 +39,8 @@ def test_mixture_never_synchronizes_with_the_gpu_more_than_the_bare_backbone(
     make_work: Make, gate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = make_work()
-    model, bare = mixture(load_backbone(work.run.backbone), work, gate), load_backbone(work.run.backbone).model
-    inputs = tokens(model)
+    model, bare = random_mixture(load_backbone(work.run.backbone), work, gate), load_backbone(work.run.backbone).model
+    inputs = tokenize_texts(model)
     pinned = torch.tensor([[True, False], [False, True], [True, True]])
     monkeypatch.setattr(type(model.bank), "on_cpu", False)
     with torch.no_grad(), SyncCounter() as expected:
@@ -77,8 +77,8 @@ def test_forward_and_training_step_stay_on_the_backbones_device(
 ) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # autocast does not support the meta device
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone, META), work, gate)
-    inputs = {key: value.to(META) for key, value in tokens(model).items()}
+    model = random_mixture(load_backbone(work.run.backbone, META), work, gate)
+    inputs = {key: value.to(META) for key, value in tokenize_texts(model).items()}
     pinned = torch.ones(3, 2, dtype=torch.bool, device=META)
     with FakeValues():
         for options in ({}, {"allowed": pinned}, {"hard": True}, {"trunk": model.encode_trunk(**inputs)[0]}):
@@ -86,8 +86,8 @@ def test_forward_and_training_step_stay_on_the_backbones_device(
         with model.single_expert("news"):
             assert model(**inputs).pooled.device == META
         set_trainable(model.train(), stage, None)
-        batch = {key: value.to(META) for key, value in batch_of(model, work).items()}
-        objective(model, stage)(model(**batch), batch).backward()
+        batch = {key: value.to(META) for key, value in build_batch(model, work).items()}
+        build_objective(model, stage)(model(**batch), batch).backward()
     trained = [p for p in model.parameters() if p.requires_grad and p.grad is not None]
     assert trained
     assert all(p.grad.device == META for p in trained)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
-from mixtures import TEXTS, batch_of, mixture, objective, tokens
+from mixtures import TEXTS, build_batch, random_mixture, build_objective, tokenize_texts
 from peft import PeftModel
 
 from experts.domain import Domain, LabelSpace
@@ -24,16 +24,16 @@ def test_mixture_pinned_to_one_expert_equals_it_under_peft_with_its_heads(family
     folder = save_backbone(tmp_path / "backbone", family)
     write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
     work = Workspace(tiny_run(folder, tmp_path / "data"), tmp_path)
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     forum = torch.tensor([[False, True]] * 3)
     with torch.no_grad():
-        pinned = model(**tokens(model), allowed=forum)
-        states = model.bank.backbone(**tokens(model)).last_hidden_state  # the route is still set
+        pinned = model(**tokenize_texts(model), allowed=forum)
+        states = model.bank.backbone(**tokenize_texts(model)).last_hidden_state  # the route is still set
     write_adapter(tmp_path / "forum", model.bank.adapters["forum"].adapter, model.bank.adapter_parameters("forum"))
     single = PeftModel.from_pretrained(load_backbone(work.run.backbone).model, str(tmp_path / "forum")).eval()
     with torch.no_grad():
-        expected = single(**tokens(model)).last_hidden_state
-    mask = tokens(model)["attention_mask"][..., None]
+        expected = single(**tokenize_texts(model)).last_hidden_state
+    mask = tokenize_texts(model)["attention_mask"][..., None]
     torch.testing.assert_close(states * mask, expected * mask, atol=1e-5, rtol=1e-5)
     own = model.heads.experts["forum"](pinned.pooled)
     for head, logits in pinned.logits.items():
@@ -43,17 +43,17 @@ def test_mixture_pinned_to_one_expert_equals_it_under_peft_with_its_heads(family
 
 def test_mixture_runs_the_backbone_once_per_batch(make_work: Make) -> None:
     work = make_work()
-    model, calls = mixture(load_backbone(work.run.backbone), work), []
+    model, calls = random_mixture(load_backbone(work.run.backbone), work), []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    model(**tokens(model))
+    model(**tokenize_texts(model))
     assert calls == [1]
 
 
 def test_router_logits_are_equal_in_training_and_evaluation(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     next(module for module in model.gate.net if isinstance(module, torch.nn.Dropout)).p = 0.0
-    batch = tokens(model)
+    batch = tokenize_texts(model)
     with torch.no_grad():
         before = model.eval()(**batch).routing.logits
         after = model.train()(**batch).routing.logits
@@ -62,9 +62,9 @@ def test_router_logits_are_equal_in_training_and_evaluation(make_work: Make) -> 
 
 def test_backbone_dropout_acts_only_in_training_and_not_on_the_router(make_work: Make) -> None:
     work = make_work(backbone={"dropout": 0.5, "trunk_depth": 1})
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     next(module for module in model.gate.net if isinstance(module, torch.nn.Dropout)).p = 0.0
-    batch = tokens(model)
+    batch = tokenize_texts(model)
     with torch.no_grad():
         evaluated, again = model.eval()(**batch), model(**batch)
         first, second = model.train()(**batch), model(**batch)
@@ -76,11 +76,11 @@ def test_backbone_dropout_acts_only_in_training_and_not_on_the_router(make_work:
 @pytest.mark.parametrize("heads", ["averaged", "per_expert"])
 def test_joint_step_gives_gradients_to_all_experts_router_and_heads(make_work: Make, heads: str) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work, heads=heads)
+    model = random_mixture(load_backbone(work.run.backbone), work, heads=heads)
     set_trainable(model, JOINT, None)
     model.train()
-    batch = batch_of(model, work)
-    objective(model)(model(**batch), batch).backward()
+    batch = build_batch(model, work)
+    build_objective(model)(model(**batch), batch).backward()
     for name in model.bank.routed_experts:
         assert all(p.grad is not None and p.grad.any() for p in model.bank.adapter_parameters(name).values()), name
     assert model.gate.net[-1].weight.grad.any()
@@ -90,28 +90,28 @@ def test_joint_step_gives_gradients_to_all_experts_router_and_heads(make_work: M
 
 def test_router_gets_gradients_with_two_experts_per_role(make_work: Make) -> None:
     work = make_work(domains={"forum": {"experts": 2}})
-    model = mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
+    model = random_mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
     set_trainable(model, JOINT, None)
     model.train()
-    batch = batch_of(model, work)
+    batch = build_batch(model, work)
     out = model(**batch)
     role_gates = out.routing.gates[:, 1:]
     assert ((role_gates > 0).sum(1) == 1).all(), "one expert of the role is active"
     torch.testing.assert_close(out.routing.gates.sum(1), torch.ones(len(role_gates)))
-    objective(model)(out, batch).backward()
+    build_objective(model)(out, batch).backward()
     assert model.gate.net[-1].weight.grad.any()
     assert not model.detach_gates
 
 
 def test_detached_gates_stop_the_sentiment_gradient_before_the_router(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, WARMUP, None)
     assert model.detach_gates
     model.train()
-    batch = batch_of(model, work)
+    batch = build_batch(model, work)
     out = model(**batch)
-    loss = objective(model, WARMUP)
+    loss = build_objective(model, WARMUP)
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     losses["classes"].backward()
     assert all(p.grad is None for p in model.gate.parameters())
@@ -120,10 +120,10 @@ def test_detached_gates_stop_the_sentiment_gradient_before_the_router(make_work:
 
 def test_objective_sentiment_gradient_norm_equals_autograd(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work).eval()
+    model = random_mixture(load_backbone(work.run.backbone), work).eval()
     set_trainable(model, JOINT, None)
-    batch = batch_of(model, work)
-    loss = objective(model, JOINT, inner="constant", classes="cross_entropy")
+    batch = build_batch(model, work)
+    loss = build_objective(model, JOINT, inner="constant", classes="cross_entropy")
     out = model(**batch)
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     (grad,) = torch.autograd.grad(sum(losses.values()), out.routing.logits_for_loss, retain_graph=True)
@@ -137,9 +137,9 @@ def test_objective_sentiment_gradient_norm_equals_autograd(make_work: Make) -> N
 
 def test_inner_dao_can_measure_gradients_at_all_expert_parameters(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work).eval()
+    model = random_mixture(load_backbone(work.run.backbone), work).eval()
     set_trainable(model, JOINT, None)
-    batch = batch_of(model, work)
+    batch = build_batch(model, work)
     settings = LossSettings(measured="parameters", classes="cross_entropy")
     loss = Objective(
         JOINT, settings, DAOSettings(), model.labels, model.domain_expert_mask, seed=0, context=LossContext.of(model)
@@ -161,11 +161,11 @@ def test_inner_dao_can_measure_gradients_at_all_expert_parameters(make_work: Mak
 
 def test_router_ignores_special_and_padding_tokens(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     summaries = []
     model.gate.logits = lambda summary, inner=model.gate.logits: summaries.append(summary) or inner(summary)
     with torch.no_grad():
-        model(**tokens(model))
+        model(**tokenize_texts(model))
         short = model.loaded_backbone.tokenizer(TEXTS[:1], return_tensors="pt")
         model(input_ids=short["input_ids"], attention_mask=short["attention_mask"])
     torch.testing.assert_close(summaries[0][:1], summaries[1], atol=1e-5, rtol=1e-5)
@@ -184,11 +184,11 @@ def test_mask_logits_excludes_unused_labels_from_loss_and_gradient() -> None:
 
 def test_frozen_experts_pass_gradients_to_the_router_after_inference(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     with torch.inference_mode():
-        model(**tokens(model))
+        model(**tokenize_texts(model))
     model.bank.train_only()
-    model(**tokens(model)).pooled.sum().backward()
+    model(**tokenize_texts(model)).pooled.sum().backward()
     assert all(parameter.grad is None for parameter in model.expert_parameters().values())
     assert next(model.gate.parameters()).grad is not None
 
@@ -198,18 +198,18 @@ def test_frozen_experts_pass_gradients_to_the_router_after_inference(make_work: 
 def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_path: Path) -> None:
     write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))
     work = Workspace(tiny_run(save_backbone(tmp_path / "backbone", family), tmp_path / "data"), tmp_path)
-    eager = mixture(load_backbone(work.run.backbone), work)
-    compiled = mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
+    eager = random_mixture(load_backbone(work.run.backbone), work)
+    compiled = random_mixture(load_backbone(work.run.backbone.model_copy(update={"compile": True})), work)
     compiled.load_trained_state(eager.trained_state())
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     results = []
     for model in (eager, compiled):
         with torch.inference_mode():
-            evaluated = model(**tokens(model)).logits
+            evaluated = model(**tokenize_texts(model)).logits
         model.train()
         model.gate.eval()
         model.heads.eval()
-        out = model(**tokens(model))
+        out = model(**tokenize_texts(model))
         sum(logits.square().sum() for logits in out.logits.values()).backward()
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         assert any("lora_A" in name for name in gradients)
@@ -223,12 +223,12 @@ def test_compiled_layers_give_the_same_logits_and_gradients(family: str, tmp_pat
 
 def test_ablated_expert_has_zero_gate_and_the_others_are_renormalized(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    model = random_mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad():
-        full = model(**tokens(model)).routing.gates  # (B, E)
+        full = model(**tokenize_texts(model)).routing.gates  # (B, E)
         with model.ablated(without=["news"]):
-            gates = model(**tokens(model)).routing.gates  # (B, E)
-        again = model(**tokens(model)).routing.gates  # (B, E)
+            gates = model(**tokenize_texts(model)).routing.gates  # (B, E)
+        again = model(**tokenize_texts(model)).routing.gates  # (B, E)
     assert gates[:, 0].eq(0).all()
     torch.testing.assert_close(gates[:, 1:], full[:, 1:] / full[:, 1:].sum(1, keepdim=True))
     torch.testing.assert_close(again, full)
@@ -236,20 +236,20 @@ def test_ablated_expert_has_zero_gate_and_the_others_are_renormalized(make_work:
 
 def test_ablation_sends_text_pinned_to_ablated_experts_to_the_others(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     pinned = torch.tensor([[True, False], [False, True], [True, False]])
     with torch.no_grad(), model.ablated(without=["news"]):
-        gates = model(**tokens(model), allowed=pinned, hard=True).routing.gates  # (B, E)
+        gates = model(**tokenize_texts(model), allowed=pinned, hard=True).routing.gates  # (B, E)
     assert gates.tolist() == [[0.0, 1.0]] * 3
 
 
 def test_uniform_gates_ignore_the_router(make_work: Make) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work, experts=2)
+    model = random_mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad(), model.ablated(uniform_gates=True):
-        torch.testing.assert_close(model(**tokens(model)).routing.gates, torch.full((3, 3), 1 / 3))
+        torch.testing.assert_close(model(**tokenize_texts(model)).routing.gates, torch.full((3, 3), 1 / 3))
     with torch.no_grad(), model.ablated(without=["news"], uniform_gates=True):
-        torch.testing.assert_close(model(**tokens(model)).routing.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
+        torch.testing.assert_close(model(**tokenize_texts(model)).routing.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_objective_does_not_compute_a_loss_that_is_left_out(
     make_work: Make, without: list[str], remaining: set[str]
 ) -> None:
     work = make_work()
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     for stage in (WARMUP, JOINT):
-        loss = objective(model, stage, without=without)
-        total = loss(model(**(batch := batch_of(model, work))), batch)
+        loss = build_objective(model, stage, without=without)
+        total = loss(model(**(batch := build_batch(model, work))), batch)
         total.backward()
         assert {"classes", "polarity", "domain", "balance"} & loss.logs.keys() == remaining
         assert total.isfinite()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from conftest import FAMILIES, Make, save_backbone
-from mixtures import TEXTS, mixture, tokens, written
+from mixtures import TEXTS, random_mixture, tokenize_texts, save_random_mixture
 from safetensors.torch import load_file
 
 from experts.errors import Fault
@@ -34,11 +34,11 @@ def layer_type(work: Workspace) -> type[torch.nn.Module]:
 
 
 def test_quantized_layers_are_wrapped_and_all_experts_get_gradients(work: Workspace) -> None:
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     wrapped = [module for module in model.modules() if isinstance(module, GatedLinear)]
     assert len(wrapped) >= 4
     assert all(type(layer.base) is layer_type(work) for layer in wrapped)
-    model.train()(**tokens(model)).pooled.float().square().sum().backward()
+    model.train()(**tokenize_texts(model)).pooled.float().square().sum().backward()
     for name in model.bank.routed_experts:
         grads = {key: p.grad for key, p in model.bank.adapter_parameters(name).items()}
         assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
@@ -47,7 +47,7 @@ def test_quantized_layers_are_wrapped_and_all_experts_get_gradients(work: Worksp
 
 def test_quantized_mixture_is_saved_without_backbone_and_predicts_the_same(work: Workspace, tmp_path: Path) -> None:
     backbone = load_backbone(work.run.backbone)
-    folder = written(tmp_path / "mixture", backbone, work)
+    folder = save_random_mixture(tmp_path / "mixture", backbone, work)
     for path in folder.rglob("*.safetensors"):
         assert all(".lora_" in key or path.parent == folder for key in load_file(path))
         assert path.stat().st_size < 100_000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Make, tiny_backbone, tiny_tokenizer
-from mixtures import mixture
+from mixtures import random_mixture
 from torch import Tensor
 
 from experts.expert_io import BackboneId
@@ -21,7 +21,7 @@ def two_layers(family: str, make_work: Make) -> Mixture:
     backbone = Backbone(
         tiny_backbone(family), tiny_tokenizer(), BackboneId(name=family, revision=None, sha256="0" * 64)
     )
-    model = mixture(backbone, work)
+    model = random_mixture(backbone, work)
     balance_router(model)
     return model
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from corpora import save_model
-from mixtures import written_team
+from corpora import save_language_model
+from mixtures import save_random_lm_mixture
 from serving import calibrated, listening, make_service
 
 from moe.serve import engine_explain as reasoning
@@ -478,7 +478,7 @@ def test_a_service_that_is_gone_is_told(opened: Any, url: str) -> None:
 
 
 def test_a_language_model_is_chatted_with(opened: Any, tmp_path: Path) -> None:
-    team = written_team(tmp_path / "team", save_model(tmp_path / "llama", "llama"))
+    team = save_random_lm_mixture(tmp_path / "team", save_language_model(tmp_path / "llama", "llama"))
     service = make_service(team, max_new_tokens=8)
     engine: Any = service.served.engine
     engine.tokenizer.eos_token = None  # so that it has something to say

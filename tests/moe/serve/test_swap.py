@@ -1,4 +1,4 @@
-"""Claims about another model in the place of the one that answers: between two batches, whole, or not at all."""
+"""Tests of model reloads: the new model takes over between two batches, completely or not at all."""
 
 import shutil
 import threading
@@ -7,17 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from corpora import save_model
-from mixtures import written, written_team
-from serving import client, make_service
+from mixtures import save_random_lm_mixture
+from serving import build_manager, service_client, write_mixture
 from starlette.testclient import TestClient
 
 from experts.atomic_io import write_manifest
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.model.backbone import load_backbone
-from moe.runs.workspace import Workspace
 from moe.serve.app import build_app
 from moe.serve.model_loader import ModelLocation, load_served_model
 
@@ -26,117 +23,114 @@ TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("news", "forum"):
-        write_csv(tmp_path / "data" / f"{name}.csv", made_up_rows(name))
-    run = tiny_run(save_backbone(tmp_path / "bert"), tmp_path / "data")
-    return written(tmp_path / "mixture", load_backbone(run.backbone), Workspace(run, tmp_path / "run"))
+    return write_mixture(tmp_path)
 
 
-def with_another_expert(folder: Path, place: Path, value: float = 0.0) -> Path:
-    """A copy whose expert `news` has other weights."""
-    shutil.copytree(folder, place)
-    weights = place / "experts" / "news" / "adapter_model.safetensors"
-    tensors = {name: torch.full_like(one, value) for name, one in load_tensors(weights).items()}
-    weights.unlink()
-    save_tensors(weights, tensors)
-    write_manifest(place)
-    return place
+def copy_with_other_expert(folder: Path, target: Path, value: float = 0.0) -> Path:
+    """Copy a mixture and set all weights of its expert `news` to `value`."""
+    shutil.copytree(folder, target)
+    path = target / "experts" / "news" / "adapter_model.safetensors"
+    tensors = {name: torch.full_like(tensor, value) for name, tensor in load_tensors(path).items()}
+    path.unlink()
+    save_tensors(path, tensors)
+    write_manifest(target)
+    return target
 
 
-def put_there(new: Path, folder: Path) -> None:
+def replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(folder)
     shutil.copytree(new, folder)
 
 
-def predict(asking: TestClient) -> dict[str, Any]:
-    got = asking.post("/v1/predict", json={"texts": TEXTS})
-    assert got.status_code == 200, got.text
-    return got.json()  # type: ignore[no-any-return]
+def predict(client: TestClient) -> dict[str, Any]:
+    response = client.post("/v1/predict", json={"texts": TEXTS})
+    assert response.status_code == 200, response.text
+    return response.json()  # type: ignore[no-any-return]
 
 
-def test_another_expert_answers_after_a_reload(folder: Path, tmp_path: Path) -> None:
-    new = with_another_expert(folder, tmp_path / "new")
-    with client(new) as asking:
-        expected = predict(asking)
-    with client(folder) as asking:
-        before = predict(asking)
-        put_there(new, folder)
-        assert predict(asking) == before
-        swapped = asking.post("/v1/admin/reload")
-        assert swapped.json() == {"before": before["model"], "now": expected["model"]}
-        assert predict(asking) == expected != before
-        assert asking.get("/v1/model").json()["sha256"] == expected["model"]
-        assert 'moe_swaps_total{outcome="done"} 1.0' in asking.get("/metrics").text
+def test_reload_switches_to_the_new_expert(folder: Path, tmp_path: Path) -> None:
+    new = copy_with_other_expert(folder, tmp_path / "new")
+    with service_client(new) as client:
+        expected = predict(client)
+    with service_client(folder) as client:
+        before = predict(client)
+        replace_folder(new, folder)
+        assert predict(client) == before
+        response = client.post("/v1/admin/reload")
+        assert response.json() == {"before": before["model"], "now": expected["model"]}
+        assert predict(client) == expected != before
+        assert client.get("/v1/model").json()["sha256"] == expected["model"]
+        assert 'moe_swaps_total{outcome="done"} 1.0' in client.get("/metrics").text
 
 
-@pytest.mark.parametrize("wrong", ["gone", "cut", "changed", "not finite", "a language model's"])
-def test_what_does_not_verify_is_refused_and_the_old_one_goes_on(folder: Path, tmp_path: Path, wrong: str) -> None:
-    with client(folder) as asking:
-        before = predict(asking)
-        if wrong == "gone":
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "not finite", "a language model's"])
+def test_reload_of_a_damaged_model_is_rejected_and_the_old_one_stays(folder: Path, tmp_path: Path, damage: str) -> None:
+    with service_client(folder) as client:
+        before = predict(client)
+        if damage == "gone":
             shutil.rmtree(folder)
-        elif wrong == "cut":
+        elif damage == "cut":
             (folder / "router.safetensors").write_bytes((folder / "router.safetensors").read_bytes()[:-4])
-        elif wrong == "changed":
+        elif damage == "changed":
             (folder / "mixture.json").write_text((folder / "mixture.json").read_text() + " ")
-        elif wrong == "not finite":
-            put_there(with_another_expert(folder, tmp_path / "new", float("nan")), folder)
+        elif damage == "not finite":
+            replace_folder(copy_with_other_expert(folder, tmp_path / "new", float("nan")), folder)
         else:
-            put_there(written_team(tmp_path / "team", save_model(tmp_path / "llama", "llama")), folder)
-        refused = asking.post("/v1/admin/reload")
-        assert refused.status_code == 409
-        assert refused.json()["error"]["remedy"]
-        assert predict(asking) == before
-        assert asking.get("/readyz").status_code == 200
-        assert 'moe_swaps_total{outcome="refused"} 1.0' in asking.get("/metrics").text
+            replace_folder(save_random_lm_mixture(tmp_path / "team", save_model(tmp_path / "llama", "llama")), folder)
+        response = client.post("/v1/admin/reload")
+        assert response.status_code == 409
+        assert response.json()["error"]["remedy"]
+        assert predict(client) == before
+        assert client.get("/readyz").status_code == 200
+        assert 'moe_swaps_total{outcome="refused"} 1.0' in client.get("/metrics").text
 
 
-def test_under_load_every_request_is_answered_by_the_old_model_or_the_new_one(folder: Path, tmp_path: Path) -> None:
-    new = with_another_expert(folder, tmp_path / "new")
-    with client(new) as asking:
-        expected = {"new": predict(asking)}
-    with client(folder, max_wait_ms=0) as asking:
-        expected["old"] = predict(asking)
-        by_model = {one["model"]: one["answers"] for one in expected.values()}
-        found: list[dict[str, Any]] = []
-        over = threading.Event()
+def test_reload_under_load_answers_every_request_with_the_old_or_new_model(folder: Path, tmp_path: Path) -> None:
+    new = copy_with_other_expert(folder, tmp_path / "new")
+    with service_client(new) as client:
+        expected = {"new": predict(client)}
+    with service_client(folder, max_wait_ms=0) as client:
+        expected["old"] = predict(client)
+        answers_by_model = {body["model"]: body["answers"] for body in expected.values()}
+        bodies: list[dict[str, Any]] = []
+        finished = threading.Event()
 
-        def ask() -> None:
-            while not over.is_set():
-                found.append(predict(asking))
+        def send_requests() -> None:
+            while not finished.is_set():
+                bodies.append(predict(client))
 
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for one in threads:
-            one.start()
-        put_there(new, folder)
-        assert asking.post("/v1/admin/reload").status_code == 200
-        count = len(found)
-        while len(found) < count + 8:
-            over.wait(0.01)
-        over.set()
-        for one in threads:
-            one.join()
-    assert {one["model"] for one in found} == by_model.keys()
-    for one in found:
-        for row, other in zip(one["answers"], by_model[one["model"]], strict=True):
+        threads = [threading.Thread(target=send_requests) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        replace_folder(new, folder)
+        assert client.post("/v1/admin/reload").status_code == 200
+        count = len(bodies)
+        while len(bodies) < count + 8:
+            finished.wait(0.01)
+        finished.set()
+        for thread in threads:
+            thread.join()
+    assert {body["model"] for body in bodies} == answers_by_model.keys()
+    for body in bodies:
+        for row, other in zip(body["answers"], answers_by_model[body["model"]], strict=True):
             assert row["label"] == other["label"]
             assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
-def test_a_run_is_served_by_its_best_and_what_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_run_folder_is_served_by_its_best_mixture_and_other_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder, run / "moe-joint")
-    assert load_served_model(ModelLocation(run)).told["name"] == "moe-joint"
+    assert load_served_model(ModelLocation(run)).info["name"] == "moe-joint"
     (tmp_path / "other" / "experts").mkdir(parents=True)
-    for nothing, told in (("nothing", "a model's or a run's folder"), ("other", "a mixture in")):
-        with pytest.raises(Fault, match=told):
-            load_served_model(ModelLocation(tmp_path / nothing))
+    for name, message in (("nothing", "a model's or a run's folder"), ("other", "a mixture in")):
+        with pytest.raises(Fault, match=message):
+            load_served_model(ModelLocation(tmp_path / name))
 
 
-def test_what_ends_takes_no_new_work(folder: Path) -> None:
-    service = make_service(folder)
-    with TestClient(build_app(service), base_url="http://localhost") as asking:
-        service.draining = True
-        for got in (asking.get("/readyz"), asking.post("/v1/predict", json={"texts": "a"})):
-            assert (got.status_code, got.headers["connection"]) == (503, "close")
-        assert asking.get("/healthz").status_code == 200
+def test_service_that_is_shutting_down_takes_no_new_requests(folder: Path) -> None:
+    manager = build_manager(folder)
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        manager.draining = True
+        for response in (client.get("/readyz"), client.post("/v1/predict", json={"texts": "a"})):
+            assert (response.status_code, response.headers["connection"]) == (503, "close")
+        assert client.get("/healthz").status_code == 200

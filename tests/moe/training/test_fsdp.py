@@ -1,32 +1,32 @@
-"""Claims about weights shared out over processes: alone they are whole, and norms count every number once."""
+"""Tests of sharding: no effect in a single process, and gradient norms and clipping as in torch."""
 
 import pytest
 import torch
 from conftest import Make
-from mixtures import mixture
+from mixtures import random_mixture
 from torch import nn
 
 from moe.model.backbone import load_backbone
 from moe.training.fsdp import clip_gradients, gather_experts, gradient_norm, distribute_like, shard, full_tensors
 
 
-def test_one_process_shares_nothing_out(make_work: Make) -> None:
-    model = mixture(load_backbone(make_work().run.backbone), make_work())
+def test_sharding_has_no_effect_in_a_single_process(make_work: Make) -> None:
+    model = random_mixture(load_backbone(make_work().run.backbone), make_work())
     before = model.trained_state()
     shard(model)
     gather_experts(model)
     after = model.trained_state()
-    assert all(one is after[name] for name, one in full_tensors(after).items())
-    assert all(torch.equal(one, before[name]) for name, one in after.items())
+    assert all(tensor is after[name] for name, tensor in full_tensors(after).items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     assert model.bank.route.caching
     value = torch.ones(3)
     assert distribute_like(value, torch.zeros(3)) is value
 
 
-def test_gradients_are_clipped_as_torch_clips_them() -> None:
+def test_clip_gradients_agrees_with_torch() -> None:
     mine, theirs = (nn.ParameterList([torch.ones(4), torch.ones(2, 3), torch.ones(5)]) for _ in range(2))
-    for some in (mine, theirs):
-        some[0].grad, some[1].grad = torch.arange(4.0), torch.full((2, 3), -2.0)
+    for parameters in (mine, theirs):
+        parameters[0].grad, parameters[1].grad = torch.arange(4.0), torch.full((2, 3), -2.0)
     expected = nn.utils.clip_grad_norm_(theirs.parameters(), 1.5)
     assert gradient_norm(mine).item() == pytest.approx(expected.item())
     assert clip_gradients(mine.parameters(), 1.5).item() == pytest.approx(expected.item())

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import Make, merged_settings
-from corpora import asking
-from distributed import CALM, assert_alike, cut
-from mixtures import mixture
+from corpora import make_question_workspace
+from distributed import NO_DROPOUT, assert_same_training, batch_settings
+from mixtures import random_mixture
 from torch import Tensor
 
 from moe.config.stages import JOINT, LossSettings
@@ -58,9 +58,9 @@ def trained(work: Workspace) -> Workspace:
     ],
 )
 def test_micro_batches_train_what_whole_batches_do(make_work: Make, setting: dict[str, Any]) -> None:
-    whole = trained(make_work("whole", **merged_settings(CALM | cut(8, 1), setting)))
-    parts = trained(make_work("parts", **merged_settings(CALM | cut(2, 4), setting)))
-    assert_alike(whole, parts, ("forum", "router-warmup", "moe-joint"))
+    whole = trained(make_work("whole", **merged_settings(NO_DROPOUT | batch_settings(8, 1), setting)))
+    parts = trained(make_work("parts", **merged_settings(NO_DROPOUT | batch_settings(2, 4), setting)))
+    assert_same_training(whole, parts, ("forum", "router-warmup", "moe-joint"))
 
 
 @pytest.mark.slow
@@ -68,19 +68,19 @@ def test_micro_batches_train_what_whole_batches_do(make_work: Make, setting: dic
 def test_micro_batches_of_a_language_model_train_what_whole_batches_do(tmp_path: Path, unit: str) -> None:
     works = []
     few = {"stages": {"pretrain": {"steps": 6}, "instruct": {"steps": 6, "lr": 0.003}}}
-    for name, over in (("whole", cut(8, 1)), ("parts", cut(2, 4))):
+    for name, over in (("whole", batch_settings(8, 1)), ("parts", batch_settings(2, 4))):
         gate = {"gate": {"dropout": 0.0, "unit": unit}}
-        work = asking(tmp_path / name, **merged_settings(merged_settings(CALM | gate, few), over))
+        work = make_question_workspace(tmp_path / name, **merged_settings(merged_settings(NO_DROPOUT | gate, few), over))
         pretrain(work)
         merge_experts(work)
         train_router(work)
         instruct(work)
         works.append(work)
-    assert_alike(*works, ("news", "router-warmup", "moe-joint", "moe-instruct"))
+    assert_same_training(*works, ("news", "router-warmup", "moe-joint", "moe-instruct"))
 
 
 def ready(work: Workspace) -> tuple[Mixture, list[Batch]]:
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, JOINT, None)
     collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
     rows = work.rows("train")

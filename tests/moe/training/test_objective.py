@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import NOUNS, Make, made_up_rows, write_csv
-from mixtures import batch_of, mixture
+from mixtures import build_batch, random_mixture
 from torch import Tensor
 
 from experts.domain import LabelSpace
@@ -30,9 +30,9 @@ def made(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **lo
 
 
 def ready(work: Workspace) -> tuple[Mixture, Batch]:
-    model = mixture(load_backbone(work.run.backbone), work)
+    model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, JOINT, None)
-    return model, batch_of(model, work)
+    return model, build_batch(model, work)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import Make
-from mixtures import written
+from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.data.readers import read_texts
@@ -37,7 +37,7 @@ def job(make_work: Make, tmp_path: Path) -> BulkJob:
     (tmp_path / "in" / "a.csv").write_text("\n".join(["id,text", *lines]) + "\n", encoding="utf-8")
     records = [json.dumps({"id": i, "text": "profit rose " * (i + 1)}) + "\n" for i in range(23)]
     (tmp_path / "in" / "deep" / "b.jsonl").write_text("".join(records))
-    loader = ModelLoader(written(tmp_path / "model", load_backbone(work.run.backbone), work))
+    loader = ModelLoader(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work))
     return BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), loader, rows_per_shard=10)
 
 
