@@ -157,7 +157,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise Fault(
-            f"tensors that fit in {source}", reason, "write the folder again with this version of finmoe"
+            f"tensors in {source} that fit the model", reason, "write the folder again with this version of finmoe"
         ) from error
 
 

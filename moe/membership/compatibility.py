@@ -69,7 +69,7 @@ def check_same_labels(domain: Domain, tasks: Mapping[str, Sequence[str]], source
     )
     if own != other:
         raise Fault(
-            f"the tasks and labels of {domain.name} as in the mixture ({own}), in {source}",
+            f"the tasks and labels of {domain.name} as in the mixture ({own}), for {source}",
             other,
             "train the expert on these labels, or merge all experts again",
         )

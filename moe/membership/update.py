@@ -86,7 +86,7 @@ def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> Up
     new_expert = read_expert(expert)
     if new_expert.name in before.experts:
         remedy = f"replace it: moe expert swap {model} {new_expert.name} {expert}"
-        raise Fault("a new name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
+        raise Fault("an unused name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
     check_expert_fits(before, new_expert)
     domain = resolve_domain(before, new_expert, {declared.name: declared for declared in run.domain_list()})
     after = with_expert(before, new_expert, domain)

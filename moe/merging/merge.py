@@ -143,7 +143,7 @@ def check_same_settings(
 def _check_names_differ(first: ExpertFolder, second: ExpertFolder) -> None:
     if first.name == second.name:
         raise Fault(
-            "different names of the experts",
+            "a different name for each expert",
             f"{first.name} in {first.path} and in {second.path}",
             "leave one out, or train it under another domain",
         )

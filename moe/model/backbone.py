@@ -123,7 +123,7 @@ def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
     if not hasattr(config, "num_hidden_layers"):
         raise Fault(
             f"a text-only model at {settings.name!r}, with num_hidden_layers in its config",
-            f"{type(config).__name__}, a config of several parts",
+            f"{type(config).__name__}, a config without it",
             "save its text model separately, or use another backbone",
         )
     return config

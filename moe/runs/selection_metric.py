@@ -10,10 +10,10 @@ class SelectionMetric:
     """A validation metric that selects the best weights.
 
     Args:
-        name: key in the metrics.
+        name: key of the metric in an evaluation.
         title: name for people.
         higher: whether a higher value is better.
-        digits: decimals to print.
+        digits: number of decimals to print.
     """
 
     name: str
@@ -26,16 +26,16 @@ class SelectionMetric:
         return metrics[self.name] if self.higher else -metrics[self.name]
 
     def format_value(self, metrics: Mapping[str, float]) -> str:
-        """Format its value."""
+        """Format the metric's value."""
         return format(metrics.get(self.name, 0.0), self.format_spec)
 
     @property
     def format_spec(self) -> str:
-        """Format specification of its value."""
+        """Format specification of the metric's value."""
         return f".{self.digits}f"
 
     def describe(self, metrics: Mapping[str, float]) -> str:
-        """Format its name and value."""
+        """Format the metric's name and value."""
         return f"{self.title} {self.format_value(metrics)}"
 
 

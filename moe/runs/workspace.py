@@ -120,7 +120,7 @@ class Workspace:
         declared = [(name, task) for name in self.run.domains for task in self.run.questions_of(name)]
         selected = [(name, task) for name, task in declared if not tasks or task in tasks]
         if not selected:
-            raise Fault("a domain with questions", "none in the config", "give a domain `tasks`, each with its `ask`")
+            raise Fault("a domain with questions", "none in the config", "add `tasks` with an `ask` to a domain")
         all_prepared = [self.question_task(name, task) for name, task in selected]
         if self.run.data.augmented and split == "train":
             all_prepared = [

@@ -97,7 +97,8 @@ def test_verify_reports_an_invalid_manifest_in_a_sentence(copy: Path, content: s
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(99, "Update finmoe"), (1, "Older formats are no longer supported"), (None, "Write the folder")]
+    ("number", "advice"),
+    [(99, "Update finmoe"), (1, "Older formats are no longer supported"), (None, "Write the folder")],
 )
 def test_verify_refuses_other_card_formats(run: Path, copy: Path, number: int | None, advice: str) -> None:
     mixture = Path(shutil.copytree(run / "moe-init", copy.parent / "moe-init"))
@@ -137,7 +138,7 @@ def test_verify_reports_router_tensors_of_a_wrong_shape(run: Path, tmp_path: Pat
     weights = load_file(path)
     save_file({name: torch.stack([tensor, tensor]) for name, tensor in weights.items()}, path)
     write_manifest(mixture)
-    assert f"tensors that fit in {path}" in faults(mixture)
+    assert f"tensors in {path} that fit the model" in faults(mixture)
 
 
 def test_verify_remarks_that_a_plain_peft_adapter_has_no_manifest(copy: Path) -> None:

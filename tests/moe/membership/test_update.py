@@ -183,7 +183,9 @@ def test_added_expert_with_new_labels_gets_a_new_head(merged: Workspace, make_wo
 @pytest.mark.slow
 def test_role_expert_is_added_to_and_removed_from_a_language_model(tmp_path: Path) -> None:
     few = {"steps": 4, "batch_size": 8, "evals": 1}
-    work = corpora.make_lm_workspace(tmp_path, stages={"pretrain": few, "adapt": few, "warmup": few}, gate={"kind": "team"})
+    work = corpora.make_lm_workspace(
+        tmp_path, stages={"pretrain": few, "adapt": few, "warmup": few}, gate={"kind": "team"}
+    )
     pretrain(work, None, False, False)
     merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
     out = work.out / "three"

@@ -75,7 +75,7 @@ def test_merge_refuses_differing_experts_and_names_both_values(two: Workspace, t
     ).id
     with pytest.raises(Fault, match=f"{backbone.sha256[:12]}.*{other.sha256[:12]}"):
         check_merge(two.run, experts, other)
-    with pytest.raises(Fault, match=r"different names.*news"):
+    with pytest.raises(Fault, match=r"a different name for each expert.*news"):
         check_merge(two.run, [experts[0], experts[0]], backbone)
     for change, message in (
         ({"trunk_depth": 0}, "backbone.trunk_depth 1.*0"),
