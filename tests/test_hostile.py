@@ -1,6 +1,6 @@
-"""Claims about hostile input: whatever stands in configs, files, manifests and texts, only a fault comes out, and soon.
+"""Hostile input: whatever configs, files, manifests and texts contain, the only error is a fault, and it comes quickly.
 
-Hypothesis draws the cases; how many of each stands beside its test and in SECURITY.md.
+Hypothesis draws the cases; each test sets their number, which SECURITY.md lists.
 """
 
 import ast
@@ -44,11 +44,11 @@ SCALARS = st.one_of(
 
 
 def keys_of(model: Any, depth: int = 3) -> set[str]:
-    """The names that a config may hold, so that odd values reach deep."""
-    found = set(getattr(model, "model_fields", {}))
+    """Keys that a config may hold, so that odd values reach nested settings."""
+    keys = set(getattr(model, "model_fields", {}))
     for field in getattr(model, "model_fields", {}).values():
-        found |= keys_of(field.annotation, depth - 1) if depth else set()
-    return found
+        keys |= keys_of(field.annotation, depth - 1) if depth else set()
+    return keys
 
 
 KEYS = st.one_of(st.sampled_from(sorted(keys_of(RunSettings) | {"news", "forum"})), ANYTHING)
@@ -60,7 +60,7 @@ TREES = st.recursive(
 
 
 def raw(text: str) -> bytes:
-    """A text as bytes, half surrogate pairs and all."""
+    """A text as bytes, including unpaired surrogates."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -89,70 +89,70 @@ FILES = st.one_of(
 
 
 def only_faults(call: Callable[[], object]) -> None:
-    """Run it; nothing but FinMoE's own error may come out."""
+    """Call the function; it may raise nothing but a fault."""
     with suppress(Fault):
         call()
 
 
 @settings(SOON, max_examples=400)
 @given(raw=st.dictionaries(KEYS, TREES, max_size=6))
-def test_any_tree_as_a_config_is_settings_or_a_fault(raw: dict[str, Any]) -> None:
+def test_config_of_any_tree_gives_settings_or_a_fault(raw: dict[str, Any]) -> None:
     only_faults(lambda: parse_run(raw, "any.yaml"))
 
 
 @settings(SOON, max_examples=300)
 @given(path=st.lists(KEYS, min_size=1, max_size=4), value=TREES)
-def test_any_value_in_a_good_config_is_settings_or_a_fault(path: list[str], value: Any) -> None:
+def test_config_with_any_value_gives_settings_or_a_fault(path: list[str], value: Any) -> None:
     raw = tiny_settings(Path("model"), Path("data"))
-    place: Any = raw
+    node: Any = raw
     for key in path[:-1]:
-        place = place.setdefault(key, {}) if isinstance(place, dict) else {}
-    if isinstance(place, dict):
-        place[path[-1]] = value
+        node = node.setdefault(key, {}) if isinstance(node, dict) else {}
+    if isinstance(node, dict):
+        node[path[-1]] = value
     only_faults(lambda: parse_run(raw, "any.yaml"))
 
 
 @settings(SOON, max_examples=300)
 @given(content=YAMLS)
-def test_any_bytes_as_a_config_file_are_settings_or_a_fault(tmp_path: Path, content: bytes) -> None:
+def test_config_file_of_any_bytes_gives_settings_or_a_fault(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "any.yaml").write_bytes(content)
     only_faults(lambda: load_run(tmp_path / "any.yaml"))
 
 
 @settings(SOON, max_examples=200)
 @given(key=ANYTHING, value=ANYTHING)
-def test_any_set_is_settings_or_a_fault(key: str, value: str) -> None:
+def test_config_with_any_override_gives_settings_or_a_fault(key: str, value: str) -> None:
     only_faults(lambda: load_run(ROOT / "configs" / "demo.yaml", [f"{key}={value}"]))
 
 
 LETTERS = "abcdefghi"
-LAUGHS = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise(LETTERS)]
+ALIASES = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise(LETTERS)]
 TRAPS = {
     "a deep list": "[" * 20_000,
     "a deep mapping": "{a: " * 5_000,
-    "a billion aliases": "\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *LAUGHS, "domains: *i"]),
-    "itself inside": "a: &a {b: *a}",
+    "a billion aliases": "\n".join(["a: &a [x, x, x, x, x, x, x, x, x]", *ALIASES, "domains: *i"]),
+    "a self-reference": "a: &a {b: *a}",
     "a long number": "seed: " + "9" * 5_000,
     "a long number in hex": "seed: 0x" + "f" * 6_000,
     "a negative seed": "seed: -1\ndomains: [news]",
     "a long name": "domains: {" + "a" * 300 + ": null}",
     "a path as a name": "domains: {../../etc/passwd: null}",
-    "a call": '!!python/object/apply:os.system ["true"]',
-    "a key twice": "domains: [news]\ndomains: [forum]",
+    "a function call": '!!python/object/apply:os.system ["true"]',
+    "a repeated key": "domains: [news]\ndomains: [forum]",
 }
 
 
 @pytest.mark.parametrize("text", TRAPS.values(), ids=TRAPS)
-def test_traps_in_yaml_are_a_fault_at_once(tmp_path: Path, text: str) -> None:
+def test_config_with_a_yaml_trap_is_a_fault_at_once(tmp_path: Path, text: str) -> None:
     (tmp_path / "trap.yaml").write_text(text)
-    with pytest.raises(Fault) as told:
+    with pytest.raises(Fault) as error:
         load_run(tmp_path / "trap.yaml")
-    assert len(str(told.value)) < 2_000
+    assert len(str(error.value)) < 2_000
 
 
 @settings(SOON, max_examples=400)
 @given(content=FILES, ending=st.sampled_from([".csv", ".jsonl", ".txt", ".parquet"]))
-def test_any_bytes_as_data_are_rows_rejects_or_a_fault(tmp_path: Path, content: bytes, ending: str) -> None:
+def test_data_of_any_bytes_gives_rows_rejects_or_a_fault(tmp_path: Path, content: bytes, ending: str) -> None:
     path = tmp_path / f"any{ending}"
     path.write_bytes(content)
     only_faults(lambda: json.dumps(inspect_file(path), allow_nan=False))
@@ -160,7 +160,7 @@ def test_any_bytes_as_data_are_rows_rejects_or_a_fault(tmp_path: Path, content: 
 
 @settings(SOON, max_examples=300)
 @given(content=CARDS)
-def test_any_bytes_as_a_manifest_or_a_card_are_a_fault(tmp_path: Path, content: bytes) -> None:
+def test_manifest_or_card_of_any_bytes_is_a_fault(tmp_path: Path, content: bytes) -> None:
     for name in ("manifest.json", "expert.json", "mixture.json"):
         (tmp_path / name).write_bytes(content)
     only_faults(lambda: check_manifest(tmp_path, "a mixture"))
@@ -171,7 +171,7 @@ def test_any_bytes_as_a_manifest_or_a_card_are_a_fault(tmp_path: Path, content: 
 
 @pytest.fixture(scope="module")
 def predictor(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """A mixture on the shipped backbone, whose tokenizer knows real letters."""
+    """A mixture on the shipped backbone, which has a real tokenizer."""
     work = Workspace(tiny_run(tiny_folder, tmp_path_factory.mktemp("data")), tmp_path_factory.mktemp("run"))
     return Predictor(random_mixture(load_backbone(BackboneSettings(dtype="float32")), work), "{text}", 64)
 
@@ -183,7 +183,7 @@ def finite(row: dict[str, Any]) -> bool:
 
 @settings(SOON, max_examples=150)
 @given(texts=st.lists(ANYTHING, min_size=1, max_size=6))
-def test_any_texts_are_answered_with_finite_numbers(predictor: Predictor, texts: list[str]) -> None:
+def test_predictor_returns_finite_numbers_for_any_texts(predictor: Predictor, texts: list[str]) -> None:
     rows = list(predict_rows([{"text": text} for text in texts], predictor))
     assert len(rows) == len(texts)
     assert all(finite(row) for row in rows)
@@ -200,25 +200,25 @@ ODD = {
     "lone surrogate": "profit \ud800 rose",
     "combining marks": "e" + "\u0301" * 5_000,
     "control characters": "".join(map(chr, range(32))) + "\x7f\x1b[2J",
-    "nothing to be seen": "\u200b\u200b\ufeff",
+    "invisible characters": "\u200b\u200b\ufeff",
     "noncharacters": "\ufffe\uffff\U0010ffff",
 }
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_texts_are_answered_with_finite_numbers(predictor: Predictor, name: str) -> None:
+def test_predictor_returns_finite_numbers_for_odd_texts(predictor: Predictor, name: str) -> None:
     (row,) = predict_rows([{"text": ODD[name]}], predictor)
     assert finite(row)
 
 
-def test_an_odd_text_changes_no_other_answer(predictor: Predictor) -> None:
+def test_predictor_batches_odd_texts_without_changing_other_predictions(predictor: Predictor) -> None:
     alone = predict_texts(["profit rose"], predictor)[0].probabilities
-    among = predict_texts(["profit rose", *ODD.values()], predictor)[0].probabilities
-    np.testing.assert_allclose(alone, among, atol=1e-3)
+    in_batch = predict_texts(["profit rose", *ODD.values()], predictor)[0].probabilities
+    np.testing.assert_allclose(alone, in_batch, atol=1e-3)
 
 
-def dangers(node: ast.AST) -> str | None:
-    """What of a program may run another's code."""
+def unsafe_call(node: ast.AST) -> str | None:
+    """Name of the construct if it may run foreign code, else None."""
     pickles = {"pickle", "dill", "joblib", "marshal", "shelve"}
     if isinstance(node, ast.Import | ast.ImportFrom):
         names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
@@ -232,14 +232,14 @@ def dangers(node: ast.AST) -> str | None:
     return None
 
 
-def test_no_module_unpickles_or_runs_code_of_a_model() -> None:
-    ours = [path for part in ("moe", "experts", "router") for path in (ROOT / part).rglob("*.py")]
-    found = {
-        f"{path.relative_to(ROOT).as_posix()}: {danger}"
-        for path in [*ROOT.glob("*.py"), *ours]
+def test_modules_neither_unpickle_nor_run_code_of_a_model() -> None:
+    modules = [path for part in ("moe", "experts", "router") for path in (ROOT / part).rglob("*.py")]
+    unsafe = {
+        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        for path in [*ROOT.glob("*.py"), *modules]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (danger := dangers(node))
+        if (name := unsafe_call(node))
     }
-    assert found == {"moe/config/yaml.py: yaml.load"}, "that one is a subclass of the safe loader"
-    assert dangers(ast.parse("torch.load(path)").body[0].value) == "torch.load"  # type: ignore[attr-defined]
-    assert dangers(ast.parse("from pickle import loads").body[0]) == "pickle"
+    assert unsafe == {"moe/config/yaml.py: yaml.load"}, "that one uses a subclass of the safe loader"
+    assert unsafe_call(ast.parse("torch.load(path)").body[0].value) == "torch.load"  # type: ignore[attr-defined]
+    assert unsafe_call(ast.parse("from pickle import loads").body[0]) == "pickle"

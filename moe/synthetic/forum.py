@@ -1,7 +1,4 @@
-"""Words and templates of made-up forum posts: slang, tickers that do not exist, sarcasm, options.
-
-How they become texts and labels is `moe.synthetic.grammar`'s.
-"""
+"""Words and templates of made-up forum posts: slang, tickers that do not exist, sarcasm, options."""
 
 from moe.synthetic.grammar import Grammar, Side
 

@@ -1,7 +1,6 @@
 """A small grammar of signed slots: the label of a text is the product of the signs of its slots.
 
-The words and templates of each domain live in its own module beside this one; rows, splits and files in
-`moe.synthetic`.
+Each domain has a module with its words and templates.
 """
 
 import re
@@ -18,12 +17,12 @@ _SLOT = re.compile(r"\{(~?)(\w+)\}")
 
 @dataclass(frozen=True)
 class Side:
-    """The words and templates of one side of a domain: of training (and validation), or of test.
+    """Words and templates of one side of a domain: of training and validation, or of test.
 
     Args:
-        words: slot name → sign → fillers with `|` between them. Signs are `++ + 0 - --`, or empty for a slot that says
-            nothing of the label. A `~` before a slot's name in a template draws a filler that does not count either.
-        templates: sentences with slots in braces. `{x}` and `{y}` are figures, and count as one slot whose sign is the
+        words: slot name → sign → fillers separated by `|`. Signs are `++ + 0 - --`, or empty for a slot that does not
+            affect the label. Neither does a slot whose name has a `~` before it in a template.
+        templates: sentences with slots in braces. `{x}` and `{y}` are figures and form one slot, whose sign is the
             direction from x to y.
     """
 
@@ -31,13 +30,13 @@ class Side:
     templates: tuple[str, ...]
 
     def fillers(self, slot: str) -> list[tuple[str, str]]:
-        """Every (sign, filler) of a slot."""
+        """Return all fillers of a slot, as (sign, filler)."""
         return [(sign, filler) for sign, texts in self.words[slot].items() for filler in texts.split("|")]
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """One domain's two sides, whose templates and slot words are disjoint."""
+    """The two sides of one domain, with disjoint templates and slot words."""
 
     train: Side
     test: Side
@@ -45,13 +44,14 @@ class Grammar:
 
 @dataclass(frozen=True)
 class DrawnText:
-    """One text with how it came about.
+    """A generated text.
 
     Args:
+        text: the text.
         sign: -1, 0 or 1.
-        strength: 0 to 1, how strongly it says so; 0 for a neutral text.
-        template: the template it was made from.
-        fillers: the words put in, figures left out.
+        strength: of the sentiment, 0 to 1; 0 for a neutral text.
+        template: template of the text.
+        fillers: words in its slots, without figures.
     """
 
     text: str
@@ -62,51 +62,52 @@ class DrawnText:
 
 
 @dataclass(frozen=True)
-class _Filled:
+class _Filler:
     sign: str
     text: str
     counts: bool
 
 
 def draw_text(side: Side, sign: int, random: Random) -> DrawnText:
-    """Make one text of the given sign, templates and fillers all being equally likely."""
-    template = random.choice([one for one in side.templates if _reaches(side, one, sign)])
+    """Generate a text of the given sign; templates that can have it, and fillers, are equally likely."""
+    template = random.choice([template for template in side.templates if _can_have(side, template, sign)])
     while True:
         filled = _fill(side, template, random)
-        counted = [one.sign for one in filled.values() if one.counts and one.sign]
-        words = tuple(one.text for slot, one in filled.items() if slot.strip("{~}") not in FIGURES)
-        if prod(SIGNS[one] or 0 for one in counted) == sign and len(set(words)) == len(words):
+        signs = [filler.sign for filler in filled.values() if filler.counts and filler.sign]
+        words = tuple(filler.text for slot, filler in filled.items() if slot.strip("{~}") not in FIGURES)
+        if prod(SIGNS[key] or 0 for key in signs) == sign and len(set(words)) == len(words):
             break
     text = _SLOT.sub(lambda match: filled[match[0]].text, template)
-    strengths = [STRENGTHS[one] for one in counted]
+    strengths = [STRENGTHS[key] for key in signs]
     return DrawnText(text, sign, max(strengths) if sign else 0.0, template, words)
 
 
-def _reaches(side: Side, template: str, sign: int) -> bool:
+def _can_have(side: Side, template: str, sign: int) -> bool:
     counted = [name for ignored, name in _SLOT.findall(template) if not ignored]
     return sign != 0 or any(name in FIGURES or "0" in side.words[name] for name in counted)
 
 
-def _fill(side: Side, template: str, random: Random) -> dict[str, _Filled]:
-    filled: dict[str, _Filled] = {}
+def _fill(side: Side, template: str, random: Random) -> dict[str, _Filler]:
+    filled: dict[str, _Filler] = {}
     for match in _SLOT.finditer(template):
         ignored, name = match.groups()
         if name in FIGURES and match[0] not in filled:
-            filled |= _figures(random)
+            filled |= _draw_figures(random)
         elif name not in FIGURES:
-            filled[match[0]] = _word(side, name, bool(ignored), random)
+            filled[match[0]] = _draw_filler(side, name, bool(ignored), random)
     return filled
 
 
-def _word(side: Side, name: str, ignored: bool, random: Random) -> _Filled:
-    """Draw a filler, all equally likely, so that a list's length says how common its sign is."""
-    sign, text = random.choice([one for one in side.fillers(name) if not ignored or one[0] != "0"])
-    return _Filled(sign, text, not ignored)
+def _draw_filler(side: Side, name: str, ignored: bool, random: Random) -> _Filler:
+    """Draw a filler, all equally likely: the more fillers a sign has, the more common it is."""
+    fillers = side.fillers(name)
+    sign, text = random.choice([(sign, text) for sign, text in fillers if not ignored or sign != "0"])
+    return _Filler(sign, text, not ignored)
 
 
-def _figures(random: Random) -> dict[str, _Filled]:
+def _draw_figures(random: Random) -> dict[str, _Filler]:
     low = random.randint(2, 9)
     high = low * random.randint(3, 9)
     sign = random.choice(("++" if high > 6 * low else "+", "0", "--" if high > 6 * low else "-"))
     x, y = {1: (low, high), 0: (low, low), -1: (high, low)}[SIGNS[sign] or 0]
-    return {"{x}": _Filled("", str(x), False), "{y}": _Filled(sign, str(y), True)}
+    return {"{x}": _Filler("", str(x), False), "{y}": _Filler(sign, str(y), True)}

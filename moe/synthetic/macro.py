@@ -1,6 +1,6 @@
-"""Words and templates of made-up notes on the economy and central banks of lands that do not exist.
+"""Words and templates of made-up notes on the economy and central banks of countries that do not exist.
 
-A text is positive when it is good for growth and markets; how texts are made is `moe.synthetic.grammar`'s.
+A text is positive if it is good for growth and markets.
 """
 
 from moe.synthetic.grammar import Grammar, Side

@@ -1,7 +1,4 @@
-"""Words and templates of made-up remarks from earnings calls and filings, in a management's voice.
-
-How they become texts and labels is `moe.synthetic.grammar`'s.
-"""
+"""Words and templates of made-up remarks from earnings calls and filings, as a management makes them."""
 
 from moe.synthetic.grammar import Grammar, Side
 

@@ -1,7 +1,4 @@
-"""Words and templates of made-up news headlines about firms that do not exist.
-
-How they become texts and labels is `moe.synthetic.grammar`'s.
-"""
+"""Words and templates of made-up news headlines about firms that do not exist."""
 
 from moe.synthetic.grammar import Grammar, Side
 

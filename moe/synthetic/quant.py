@@ -1,6 +1,6 @@
-"""Words and templates of made-up notes on signals, factors and prices, in a trading desk's terse voice.
+"""Words and templates of made-up notes on signals, factors and prices, in the terse style of a trading desk.
 
-A text is positive when it says to be long, or that a model does well; how texts are made is `moe.synthetic.grammar`'s.
+A text is positive if it advises a long position, or reports that a model does well.
 """
 
 from moe.synthetic.grammar import Grammar, Side

@@ -1,7 +1,4 @@
-"""The made-up sample: what `moe sample` writes, and that it is as hard and as honest as it says.
-
-That one expert learns it is a slow test of training, not here.
-"""
+"""The synthetic sample: what `moe sample` writes, and that word counts do not solve it."""
 
 import csv
 import re
@@ -49,13 +46,13 @@ def signed_words(domain: str, sign: int) -> set[str]:
     return set().union(*(words(text) for slot in side.words for key, text in side.fillers(slot) if SIGNS[key] == sign))
 
 
-def test_the_same_seed_makes_the_same_rows_and_another_seed_others() -> None:
+def test_generate_depends_on_the_seed() -> None:
     assert generate("news", 60) == generate("news", 60)
     assert generate("news", 60, seed=14) != generate("news", 60)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_rows_have_the_columns_the_asked_number_and_about_70_10_20_splits(domain: str) -> None:
+def test_generate_returns_the_columns_the_number_of_rows_and_70_10_20_splits(domain: str) -> None:
     rows = generate(domain, 1000)
     assert all(tuple(row) == COLUMNS and row["domain"] == domain and row["lang"] == "en" for row in rows)
     assert Counter(row["split"] for row in rows) == {"train": 700, "validation": 100, "test": 200}
@@ -63,7 +60,7 @@ def test_rows_have_the_columns_the_asked_number_and_about_70_10_20_splits(domain
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_labels_are_balanced_in_every_split(domain: str) -> None:
+def test_generate_balances_labels_in_every_split(domain: str) -> None:
     for split in ("train", "validation", "test"):
         counts = Counter(of_split(domain, split)[1])
         assert set(counts) == set(SIGN_OF)
@@ -71,14 +68,14 @@ def test_labels_are_balanced_in_every_split(domain: str) -> None:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_scores_agree_with_labels_and_neutral_ones_are_near_zero(domain: str) -> None:
+def test_generate_scores_agree_with_labels(domain: str) -> None:
     for row in rows_of(domain):
         sign = SIGN_OF[row["label"]]
         assert (0.3 < sign * row["score"] <= 1) if sign else (abs(row["score"]) <= 0.1)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_texts_are_short_and_none_occurs_twice(domain: str) -> None:
+def test_generate_texts_are_short_and_unique(domain: str) -> None:
     texts = [row["text"] for row in rows_of(domain)]
     assert len({text.lower() for text in texts}) == len(texts)
     lengths = [len(text.split()) for text in texts]
@@ -87,52 +84,52 @@ def test_texts_are_short_and_none_occurs_twice(domain: str) -> None:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_no_text_of_test_is_a_near_duplicate_of_a_training_text(domain: str) -> None:
+def test_generate_has_no_near_duplicates_of_training_texts_in_test(domain: str) -> None:
     def shingles(text: str) -> frozenset[tuple[str, ...]]:
         parts = text.lower().split()
         return frozenset(zip(parts, parts[1:], parts[2:], strict=False))
 
     train = [shingles(text) for text in of_split(domain, "train", "validation")[0]]
     for text in of_split(domain, "test")[0][:100]:
-        mine = shingles(text)
-        assert max(len(mine & other) / len(mine | other) for other in train) < 0.85
+        own = shingles(text)
+        assert max(len(own & other) / len(own | other) for other in train) < 0.85
 
 
-def test_test_templates_are_not_among_the_training_ones() -> None:
+def test_generate_uses_no_training_template_in_test() -> None:
     for domain in DOMAINS:
-        made = draws_of(domain)
-        test = {one.template for split, one in made if split == "test"}
-        train = {one.template for split, one in made if split != "test"}
+        draws = draws_of(domain)
+        test = {draw.template for split, draw in draws if split == "test"}
+        train = {draw.template for split, draw in draws if split != "test"}
         assert not test & train
         assert len(test) >= 10
 
 
-def test_no_word_put_into_a_test_text_occurs_in_a_training_text_of_any_domain() -> None:
-    made = [(split, one) for domain in DOMAINS for split, one in draws_of(domain)]
-    train = set().union(*(words(one.text) for split, one in made if split != "test"))
-    test = set().union(*(words(" ".join(one.fillers)) for split, one in made if split == "test"))
+def test_generate_uses_no_word_of_training_in_slots_of_test() -> None:
+    draws = [(split, draw) for domain in DOMAINS for split, draw in draws_of(domain)]
+    train = set().union(*(words(draw.text) for split, draw in draws if split != "test"))
+    test = set().union(*(words(" ".join(draw.fillers)) for split, draw in draws if split == "test"))
     assert len(test) > 200
     assert not test & train
 
 
-def test_rows_are_the_draws_in_order() -> None:
-    for row, (split, one) in zip(generate("macro", 300), generate_draws("macro", 300), strict=True):
-        assert (row["text"].lower(), row["split"], SIGN_OF[row["label"]]) == (one.text.lower(), split, one.sign)
+def test_generate_returns_the_draws_in_order() -> None:
+    for row, (split, draw) in zip(generate("macro", 300), generate_draws("macro", 300), strict=True):
+        assert (row["text"].lower(), row["split"], SIGN_OF[row["label"]]) == (draw.text.lower(), split, draw.sign)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("longest", [1, 2])
-def test_counting_words_does_not_solve_the_test_split(domain: str, longest: int) -> None:
+def test_sample_is_not_solved_by_word_counts(domain: str, longest: int) -> None:
     baseline = make_pipeline(TfidfVectorizer(ngram_range=(1, longest)), LogisticRegression(max_iter=1000))
     baseline.fit(*of_split(domain, "train"))
     assert baseline.score(*of_split(domain, "test")) <= 0.68
 
 
-def test_some_words_have_another_sign_in_another_domain() -> None:
+def test_sample_words_change_their_sign_between_domains() -> None:
     good = {domain: signed_words(domain, 1) - signed_words(domain, -1) for domain in DOMAINS}
     bad = {domain: signed_words(domain, -1) - signed_words(domain, 1) for domain in DOMAINS}
-    turned = {word for one in DOMAINS for other in DOMAINS for word in good[one] & bad[other]}
-    assert turned >= {"rising", "hawkish", "volatile", "cheap", "sick", "squeeze", "tightening"}
+    changed = {word for first in DOMAINS for second in DOMAINS for word in good[first] & bad[second]}
+    assert changed >= {"rising", "hawkish", "volatile", "cheap", "sick", "squeeze", "tightening"}
 
 
 SMALL = Side(
@@ -145,50 +142,50 @@ SMALL = Side(
 )
 
 
-def test_a_label_is_the_product_of_the_signs_of_the_slots() -> None:
-    by_text = {
-        one.text: one.sign for sign in (-1, 0, 1) for one in (draw_text(SMALL, sign, Random(i)) for i in range(80))
-    }
+def test_draw_text_sign_is_the_product_of_the_slots_signs() -> None:
+    draws = [draw_text(SMALL, sign, Random(i)) for sign in (-1, 0, 1) for i in range(80)]
+    by_text = {draw.text: draw.sign for draw in draws}
     assert by_text["Ann did not lose"] == 1
     assert by_text["Ann did not win big"] == -1
     assert by_text["Ann may lose"] == 0
     assert by_text["win big aside, Ann did lose"] == -1
 
 
-def test_a_figures_direction_is_a_sign() -> None:
+def test_draw_text_direction_of_figures_is_a_sign() -> None:
     for i in range(200):
-        one = draw_text(SMALL, i % 3 - 1, Random(i))
-        if found := re.fullmatch(r"Ann: (.+) from (\d+) to (\d+)", one.text):
-            x, y = int(found[2]), int(found[3])
-            assert ((y > x) - (y < x)) * (1 if found[1] == "win big" else -1) == one.sign
+        draw = draw_text(SMALL, i % 3 - 1, Random(i))
+        if match := re.fullmatch(r"Ann: (.+) from (\d+) to (\d+)", draw.text):
+            x, y = int(match[2]), int(match[3])
+            assert ((y > x) - (y < x)) * (1 if match[1] == "win big" else -1) == draw.sign
 
 
-def test_stronger_words_score_higher_and_neutral_texts_have_no_strength() -> None:
-    strengths = {one.text: one.strength for one in (draw_text(SMALL, 1, Random(i)) for i in range(80))}
+def test_draw_text_strength_follows_the_words_and_is_zero_if_neutral() -> None:
+    draws = [draw_text(SMALL, 1, Random(i)) for i in range(80)]
+    strengths = {draw.text: draw.strength for draw in draws}
     assert strengths["Ann did win big"] > strengths["Ann did not lose"] > 0
     assert draw_text(SMALL, 0, Random(0)).strength == 0
 
 
-def test_written_files_hold_the_rows_and_the_readme_says_they_are_made_up(tmp_path: Path) -> None:
+def test_write_sample_writes_the_rows_and_a_readme_that_calls_them_made_up(tmp_path: Path) -> None:
     paths = write_sample(tmp_path / "sample", rows=60, domains=("forum", "quant"))
     assert [path.name for path in paths] == ["forum.csv", "quant.csv"]
     with paths[0].open(encoding="utf-8", newline="") as stream:
-        read = list(csv.DictReader(stream))
-    assert [row["text"] for row in read] == [row["text"] for row in generate("forum", 60)]
-    assert [float(row["score"]) for row in read] == [row["score"] for row in generate("forum", 60)]
+        rows = list(csv.DictReader(stream))
+    assert [row["text"] for row in rows] == [row["text"] for row in generate("forum", 60)]
+    assert [float(row["score"]) for row in rows] == [row["score"] for row in generate("forum", 60)]
     readme = (tmp_path / "sample" / "README.md").read_text(encoding="utf-8")
     assert "made up" in readme
     assert "Never quote" in readme
     assert sorted(path.name for path in (tmp_path / "sample").iterdir()) == ["README.md", "forum.csv", "quant.csv"]
 
 
-def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+def test_write_sample_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Fault, match="can be written"):
         write_sample(tmp_path / "file", rows=60)
 
 
-def test_an_unknown_domain_or_an_unusable_number_of_rows_is_a_fault_before_anything_is_written(tmp_path: Path) -> None:
+def test_write_sample_refuses_invalid_arguments_before_writing(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="news, forum, macro, micro, quant"):
         write_sample(tmp_path / "sample", domains=("news", "sports"))
     for rows in (0, 29, 10_001):
