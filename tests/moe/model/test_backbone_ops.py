@@ -9,7 +9,7 @@ import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
 from corpora import make_question_workspace
 from distributed import NO_DROPOUT
-from mixtures import build_batch, random_mixture, build_objective
+from mixtures import build_batch, build_objective, random_mixture
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Make
-from mixtures import build_batch, random_mixture, build_objective, tokenize_texts
+from mixtures import build_batch, build_objective, random_mixture, tokenize_texts
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
-from mixtures import TEXTS, build_batch, random_mixture, build_objective, tokenize_texts
+from mixtures import TEXTS, build_batch, build_objective, random_mixture, tokenize_texts
 from peft import PeftModel
 
 from experts.domain import Domain, LabelSpace

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from conftest import FAMILIES, Make, save_backbone
-from mixtures import TEXTS, random_mixture, tokenize_texts, save_random_mixture
+from mixtures import TEXTS, random_mixture, save_random_mixture, tokenize_texts
 from safetensors.torch import load_file
 
 from experts.errors import Fault
