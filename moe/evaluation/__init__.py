@@ -1,4 +1,4 @@
 """Metrics on labelled rows: evaluation, baselines, paired comparison, calibration, perplexity.
 
-`moe.qa` evaluates a language model by questions; `moe.report` shows the results.
+Question answering by a language model is evaluated in `moe.qa`; the results are presented by `moe.report`.
 """

@@ -1,4 +1,4 @@
 """Predictions and generated text from a trained model: loading, scoring, streaming, calibration, abstention.
 
-`moe.evaluation` measures them; `moe.inference.bulk` scores large data sets in shards.
+Metrics of predictions are in `moe.evaluation`; large datasets are scored in shards by `moe.inference.bulk`.
 """

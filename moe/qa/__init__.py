@@ -1,4 +1,4 @@
-"""Evaluation of a language model by questions: prompts, answer parsing, scoring.
+"""Evaluation of a language model on questions: prompts, answer parsing, scoring.
 
-`moe.evaluation` evaluates classifiers.
+Classifiers are evaluated in `moe.evaluation`.
 """
