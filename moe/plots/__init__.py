@@ -1,4 +1,4 @@
-"""All figures: one style, training curves, results, calibration.
+"""Plots: one style for all figures; training curves, results, calibration.
 
-The numbers come from `moe.runs` and `moe.evaluation`; nothing is computed here.
+Numbers come from `moe.runs` and `moe.evaluation`; nothing is computed here.
 """

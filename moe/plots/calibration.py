@@ -1,7 +1,4 @@
-"""Pictures of calibration: reliability, and risk against coverage, as PNG; with the style that they share.
-
-What they show is `moe.evaluation.calibrate`'s; they are drawn off screen, by matplotlib.
-"""
+"""Calibration plots: reliability diagrams and risk–coverage curves, as PNG."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,81 +8,85 @@ import numpy as np
 
 from experts.atomic_io import write_bytes
 from moe.bootstrap import confidence_bin, wilson_interval
-from moe.plots.style import BLUE, GREEN, PINK, RED, encode_png, style_axes, square_panels
+from moe.plots.style import BLUE, GREEN, PINK, RED, encode_png, square_panels, style_axes
 
 COLOURS = (RED, BLUE, GREEN, PINK)
 GREY = "0.45"
-CalibrationSeries = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by name: confidence (N,), right (N,)
+CalibrationSeries = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""By name: confidence (N,) and correct (N,)."""
 
 
-def write_reliability_chart(path: Path, rows_of: str, tasks: Mapping[str, CalibrationSeries]) -> None:
+def write_reliability_chart(path: Path, split: str, tasks: Mapping[str, CalibrationSeries]) -> None:
     """Write `reliability_chart`.
 
     Raises:
-        Fault: when the file cannot be written.
+        Fault: if the file cannot be written.
     """
-    write_bytes(path, reliability_chart(rows_of, tasks))
+    write_bytes(path, reliability_chart(split, tasks))
 
 
-def reliability_chart(rows_of: str, tasks: Mapping[str, CalibrationSeries]) -> bytes:
-    """How often answers of a confidence are right, before and after, a panel a task; bars are 95 % intervals.
+def reliability_chart(split: str, tasks: Mapping[str, CalibrationSeries]) -> bytes:
+    """Plot accuracy by confidence with 95 % intervals, one panel per task.
 
     Args:
-        rows_of: which rows are shown.
-        tasks: by task: confidence (N,) and right (N,), before and after, or under one name.
+        split: name of the split, for the title.
+        tasks: by task: confidence (N,) and correct (N,), before and after calibration, or a single series.
     """
     figure, axes = square_panels(
-        len(tasks), f"Reliability on {rows_of} rows, with 95 % intervals; on the diagonal confidence is honest"
+        len(tasks), f"Reliability on {split} rows, with 95 % intervals; on the diagonal confidence is calibrated"
     )
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
         lowest = min(float(confidence.min()) for confidence, _ in series.values())
-        for colour, mark, (name, one) in zip(COLOURS, "so", series.items(), strict=False):
-            _draw_bins(axis, *one, colour=colour, mark=mark, name=name)
+        for colour, marker, (name, (confidence, correct)) in zip(COLOURS, "so", series.items(), strict=False):
+            _plot_bins(axis, confidence, correct, colour=colour, marker=marker, name=name)
         axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
-        style_axes(axis, task, "confidence", "share right")
+        style_axes(axis, task, "confidence", "accuracy")
     return encode_png(figure)
 
 
-def _draw_bins(axis: Any, confidence: np.ndarray, right: np.ndarray, colour: str, mark: str, name: str) -> None:
-    """One dot a bin of confidence with the 95 % interval of its share: long where there are few rows."""
+def _plot_bins(axis: Any, confidence: np.ndarray, correct: np.ndarray, colour: str, marker: str, name: str) -> None:
+    """Plot the accuracy of each confidence bin with its 95 % interval, which is long where there are few rows."""
     bins = confidence_bin(confidence)
     for b in np.unique(bins):
-        mine = bins == b
-        sure, x = wilson_interval(int(right[mine].sum()), int(mine.sum())), confidence[mine].mean()
-        axis.plot([x, x], sure.bounds, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
-        axis.plot(x, sure.value, color=colour, marker=mark, ms=5, ls="", label=name)
-        name = "_"  # one line of the legend for all dots
+        in_bin = bins == b
+        accuracy, x = wilson_interval(int(correct[in_bin].sum()), int(in_bin.sum())), confidence[in_bin].mean()
+        axis.plot([x, x], accuracy.bounds, color=colour, lw=5, alpha=0.22, solid_capstyle="butt")
+        axis.plot(x, accuracy.value, color=colour, marker=marker, ms=5, ls="", label=name)
+        name = "_"  # one legend entry for all bins
 
 
 def write_risk_coverage_chart(path: Path, tasks: Mapping[str, CalibrationSeries]) -> None:
     """Write `risk_coverage_chart`.
 
     Raises:
-        Fault: when the file cannot be written.
+        Fault: if the file cannot be written.
     """
     write_bytes(path, risk_coverage_chart(tasks))
 
 
 def risk_coverage_chart(tasks: Mapping[str, CalibrationSeries]) -> bytes:
-    """The share of wrong answers among those kept, against the share kept, a panel a task.
+    """Plot the error rate of the most confident predictions against their share, one panel per task.
 
     Args:
-        tasks: by task and split: confidence (N,) and right (N,).
+        tasks: by task and split: confidence (N,) and correct (N,).
     """
-    figure, axes = square_panels(len(tasks), "Wrong answers among those kept, the surest first (and how many rows there are)")
+    figure, axes = square_panels(
+        len(tasks), "Error rate of the most confident predictions by coverage (number of rows)"
+    )
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
-        for colour, style, (name, one) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
-            axis.plot(*_risk_by_coverage(*one), color=colour, ls=style, lw=1.6, label=f"{name} ({len(one[0])})")
+        for colour, style, (name, (confidence, correct)) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
+            coverage, risk = _risk_by_coverage(confidence, correct)
+            axis.plot(coverage, risk, color=colour, ls=style, lw=1.6, label=f"{name} ({len(confidence)})")
         axis.set(xlim=(0, 100.5), ylim=(0, None))
-        style_axes(axis, task, "kept, %", "wrong, %")
+        style_axes(axis, task, "coverage, %", "errors, %")
     return encode_png(figure)
 
 
-def _risk_by_coverage(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and risk in percent, from 10 rows on (fewer are noise), or from all there are."""
+def _risk_by_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return coverage and risk in percent, from 10 rows on (fewer are noise), or from all rows if there are fewer."""
     order = np.argsort(-confidence, kind="stable")
-    kept = np.arange(1, len(order) + 1)
+    counts = np.arange(1, len(order) + 1)
     first = min(9, len(order) - 1)
-    wrong = np.cumsum(~right[order].astype(bool)) / kept
-    return 100 * kept[first:] / len(order), 100 * wrong[first:]
+    errors = np.cumsum(~correct[order].astype(bool)) / counts
+    return 100 * counts[first:] / len(order), 100 * errors[first:]

@@ -1,7 +1,4 @@
-"""The figure that pictures of a run are drawn on, off screen, and its bytes as PNG, the legend where it covers nothing.
-
-What is drawn is `moe.plots.training`' and `moe.plots.results`'.
-"""
+"""Style of all figures: colours, panels, legends, and rendering to PNG without a window."""
 
 import io
 from pathlib import Path
@@ -13,10 +10,10 @@ from moe.extras import require
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK = "#222222"
-PANEL, LETTERS, COLUMNS = 3.4, 46, 3
-"""A panel's side in inches, the letters that fit in a line of its title, and panels a line."""
+PANEL, TITLE_CHARACTERS, COLUMNS = 3.4, 46, 3
+"""Side of a square panel in inches, title characters per panel, and maximal number of panels in a row."""
 INTEGER_AXES = ("optimizer step", "epoch")
-"""What is counted in whole numbers along an axis."""
+"""Labels of axes that only have integer ticks."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def panel_grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", list[list["Axes"]]]:
-    """Empty panels in rows and columns below a title, `height` inches a row."""
+    """Create a figure with empty panels in rows and columns below a title, `height` inches per row."""
     figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     width = {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
@@ -40,14 +37,14 @@ def panel_grid(title: str, rows: int, columns: int, height: float) -> tuple["Fig
 
 
 def render_png(figure: "Figure", legend: bool = True) -> bytes:
-    """The picture, its legend below the panels, where it covers nothing."""
+    """Render a figure as PNG, with one legend for all panels below them."""
     if legend:
         handles: dict[str, Any] = {}
         for panel in figure.axes:
             for handle, style_axes in zip(*panel.get_legend_handles_labels(), strict=True):
                 handles.setdefault(style_axes, handle)
-        fit = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # about 12 letters an inch
-        columns = max(1, min(4, fit))
+        entries = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # 12 characters per inch
+        columns = max(1, min(4, entries))
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
         )
@@ -60,24 +57,24 @@ def render_png(figure: "Figure", legend: bool = True) -> bytes:
 
 
 def square_panels(count: int, title: str) -> tuple[Any, list[Any]]:
-    """A figure with so many panels in lines of `COLUMNS`, under a title."""
+    """Create a figure with `count` square panels in rows of at most `COLUMNS`, below a title."""
     figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
     columns = min(count, COLUMNS) if count != 4 else 2
     lines = -(-count // columns)
     figure = figure_type(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
-    figure.suptitle(fill(title, LETTERS * columns), x=0.01, ha="left", fontsize=10)
+    figure.suptitle(fill(title, TITLE_CHARACTERS * columns), x=0.01, ha="left", fontsize=10)
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     return figure, axes
 
 
-def style_axes(axis: Any, title: str, x: str, y: str) -> None:
-    """Names of panel and axes, and the legend above the panel, where it covers nothing."""
+def style_axes(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
+    """Set title, axis labels and grid of a panel, and its legend above it."""
     axis.set_title(title, loc="left", fontsize=10)
     above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
     axis.legend(**above, frameon=False, fontsize=7.5, handletextpad=0.4, handlelength=1.5, borderpad=0.2)
-    axis.set_xlabel(x, fontsize=9)
-    axis.set_ylabel(y, fontsize=9)
+    axis.set_xlabel(xlabel, fontsize=9)
+    axis.set_ylabel(ylabel, fontsize=9)
     axis.tick_params(labelsize=8)
     axis.grid(color="0.92")
     axis.set_axisbelow(True)
@@ -85,15 +82,16 @@ def style_axes(axis: Any, title: str, x: str, y: str) -> None:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole.
+    """Write a figure as PNG, atomically.
 
     Raises:
-        Fault: when the file cannot be written.
+        Fault: if the file cannot be written.
     """
     write_bytes(path, encode_png(figure))
 
 
 def encode_png(figure: Any) -> bytes:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=130)
-    return drawn.getvalue()
+    """Render a figure as PNG as it is."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=130)
+    return stream.getvalue()

@@ -1,8 +1,4 @@
-"""Pictures of training: weights and losses by step, validation by step, gate shares, seconds and memory.
-
-What the curves are is told by `moe.plots.curves`, the bars' figures are `moe.report.training`'s; here they are only
-drawn.
-"""
+"""Training plots: loss weights, losses, validation metrics, routing weights, time and memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +11,11 @@ from moe.plots.curves import (
     distinct_losses,
     epoch_means,
     evaluated_roles,
+    evaluated_tasks,
     metric_curve,
     moving_average,
-    evaluated_tasks,
-    weight_columns,
     smoothing_window,
+    weight_columns,
 )
 from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, panel_grid, render_png
 from moe.runs.selection_metric import PERPLEXITY
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY)
-# A dash pattern beside each colour: weights often lie on one another.
 LOSS_STYLES = {
     "classes": (BLUE, "-"),
     "polarity": (ORANGE, "--"),
@@ -38,28 +33,29 @@ LOSS_STYLES = {
     "domain": (GREEN, "--"),
     "balance": (RED, ":"),
 }
+"""Colour and line style of each loss; curves of weights often coincide, so colours alone are not enough."""
 
 
-def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
-    """Figure 5 of the DAO paper for one level: λ, w and c of each loss by batch, and their means by epoch below.
+def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
+    """Plot λ, w and c of each loss by batch, and their epoch means below (Figure 5 of the DAO paper), for one level.
 
-    None where the level weighs fewer than two losses. A stage below two epochs has no lower row.
+    None if the level has fewer than two losses. A stage of less than two epochs has no row of means.
     """
-    columns = weight_columns(found, level)
+    columns = weight_columns(log, level)
     if not columns:
         return None
-    epochs, _ = epoch_means(found, next(iter(columns.values()))[0])
+    epochs, _ = epoch_means(log, next(iter(columns.values()))[0])
     rows = 2 if len(epochs) > 1 else 1
     figure, axes = panel_grid(title, rows, len(columns), 2.9)
-    for i, (told, names) in enumerate(columns.items()):
-        axes[0][i].set(title=told, xlabel="optimizer step")
+    for i, (panel_title, names) in enumerate(columns.items()):
+        axes[0][i].set(title=panel_title, xlabel="optimizer step")
         for name in names:
             loss = name.split("/")[1].split("_", 1)[-1]
             colour, dashes = LOSS_STYLES.get(loss, (BLACK, "-"))
             style: dict[str, Any] = {"color": colour, "linestyle": dashes, "label": loss}
-            axes[0][i].plot(found.values("step"), found.values(name), linewidth=1.4, **style)
+            axes[0][i].plot(log.values("step"), log.values(name), linewidth=1.4, **style)
             if rows > 1:
-                axes[1][i].plot(*epoch_means(found, name), marker="o", markersize=4, **style)
+                axes[1][i].plot(*epoch_means(log, name), marker="o", markersize=4, **style)
                 axes[1][i].set(title="mean of each epoch", xlabel="epoch")
         for row in axes:
             row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
@@ -68,7 +64,7 @@ def weights_chart(title: str, found: Trajectory, level: str) -> bytes | None:
 
 
 def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
-    """Figures 6 to 8 of the DAO paper: every loss by step, smoothed with the raw behind, one colour a run."""
+    """Plot every loss by step, smoothed over the raw values, one colour per run (Figures 6 to 8 of the DAO paper)."""
     names = distinct_losses(runs)
     if not names:
         return None
@@ -76,9 +72,9 @@ def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
     figure, axes = panel_grid(title, math.ceil(len(names) / columns), columns, 2.8)
     panels = [panel for row in axes for panel in row]
     for panel, name in zip(panels, names, strict=False):
-        panel.set(title="weighed sum (loss)" if name == "loss" else name, xlabel="optimizer step")
-        for (label, found), colour in zip(runs.items(), (BLUE, RED), strict=False):
-            _curve(panel, found.values("step"), found.values(name), f"{label}: {_told(found)}", colour)
+        panel.set(title="weighted sum (loss)" if name == "loss" else name, xlabel="optimizer step")
+        for (label, log), colour in zip(runs.items(), (BLUE, RED), strict=False):
+            _plot_curve(panel, log.values("step"), log.values(name), f"{label}: {_smoothing_note(log)}", colour)
     for panel in panels[len(names) :]:
         panel.remove()
     for row in axes:
@@ -87,110 +83,116 @@ def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
 
 
 def validation_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
-    """Validation by step, the kept weights marked: macro-F1 and accuracy, or perplexity; the mean and each of them."""
-    (label, found), *others = runs.items()
-    if not found.evaluations:
+    """Plot validation metrics by step, selected weights marked: macro-F1 and accuracy of each task, or perplexity."""
+    (label, log), *others = runs.items()
+    if not log.evaluations:
         return None
-    if found.selection_metric is PERPLEXITY:
+    if log.selection_metric is PERPLEXITY:
         return _perplexity_chart(title, runs)
     figure, axes = panel_grid(title, 1, 2, 3.4)
-    for panel, metric, told in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
-        panel.set(title=f"validation {told}", xlabel="optimizer step", ylabel=told)
-        tasks = evaluated_tasks(found)
-        for task, colour in zip(tasks if len(tasks) > 1 else [], _cycle(), strict=False):
-            panel.plot(*metric_curve(found, f"{task}_{metric}"), "o-", color=colour, linewidth=1, markersize=3, label=task)
-        whole = f"{label}: mean of the tasks" if len(tasks) > 1 else label
-        panel.plot(*metric_curve(found, metric), "o-", color=BLACK, linewidth=2, label=whole)
-        for other, one in others:
-            told = f"{other}: mean of the tasks" if len(tasks) > 1 else other
-            panel.plot(*metric_curve(one, metric), "s--", color="#777777", linewidth=2, label=told)
-        _mark_kept(panel, found, metric)
+    tasks = evaluated_tasks(log)
+    suffix = ": mean of the tasks" if len(tasks) > 1 else ""
+    for panel, metric, name in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
+        panel.set(title=f"validation {name}", xlabel="optimizer step", ylabel=name)
+        for task, colour in zip(tasks if len(tasks) > 1 else [], _colour_cycle(), strict=False):
+            curve = metric_curve(log, f"{task}_{metric}")
+            panel.plot(*curve, "o-", color=colour, linewidth=1, markersize=3, label=task)
+        panel.plot(*metric_curve(log, metric), "o-", color=BLACK, linewidth=2, label=f"{label}{suffix}")
+        for other, other_log in others:
+            curve = metric_curve(other_log, metric)
+            panel.plot(*curve, "s--", color="#777777", linewidth=2, label=f"{other}{suffix}")
+        _mark_selected(panel, log, metric)
         panel.set_xlim(left=0)
-        _hold_apart(panel)
+        _widen_ylim(panel)
     return render_png(figure)
 
 
 def _perplexity_chart(title: str, runs: TrajectoryByRun) -> bytes:
-    (label, found), *others = runs.items()
+    (label, log), *others = runs.items()
     figure, axes = panel_grid(title, 1, 1, 3.8)
     panel = axes[0][0]
     panel.set(title="perplexity of held-out text", xlabel="optimizer step", ylabel="perplexity")
-    for role, colour in zip(evaluated_roles(found), _cycle(), strict=False):
-        panel.plot(*metric_curve(found, f"perplexity_{role}"), "o-", color=colour, linewidth=1, markersize=3, label=role)
-    panel.plot(*metric_curve(found, PERPLEXITY.name), "o--", color=BLACK, linewidth=2, label=f"{label}: what counts")
-    for other, one in others:
-        panel.plot(*metric_curve(one, PERPLEXITY.name), "s--", color="#777777", linewidth=2, label=f"{other}: what counts")
-    _mark_kept(panel, found, PERPLEXITY.name)
+    for role, colour in zip(evaluated_roles(log), _colour_cycle(), strict=False):
+        curve = metric_curve(log, f"perplexity_{role}")
+        panel.plot(*curve, "o-", color=colour, linewidth=1, markersize=3, label=role)
+    curve = metric_curve(log, PERPLEXITY.name)
+    panel.plot(*curve, "o--", color=BLACK, linewidth=2, label=f"{label}: selection metric")
+    for other, other_log in others:
+        curve = metric_curve(other_log, PERPLEXITY.name)
+        panel.plot(*curve, "s--", color="#777777", linewidth=2, label=f"{other}: selection metric")
+    _mark_selected(panel, log, PERPLEXITY.name)
     panel.set_xlim(left=0)
     return render_png(figure)
 
 
-def _hold_apart(panel: "Axes", least: float = 0.04) -> None:
-    """Show no less than `least` of a score's range, so that chance does not look like a climb."""
+def _widen_ylim(panel: "Axes", minimum: float = 0.04) -> None:
+    """Show at least a range of `minimum`, so that noise does not look like progress."""
     low, high = panel.get_ylim()
-    if high - low < least:
-        panel.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+    if high - low < minimum:
+        panel.set_ylim((low + high - minimum) / 2, (low + high + minimum) / 2)
 
 
-def _mark_kept(panel: "Axes", found: Trajectory, metric: str) -> None:
-    kept = found.best_evaluation
-    if kept and metric in kept:
-        panel.axvline(kept["step"], color="#999999", linewidth=0.8, zorder=0)
-        place = ([kept["step"]], [kept[metric]])
-        panel.plot(*place, "*", color="#F0E442", markeredgecolor=BLACK, markersize=15, zorder=5, label="kept")
+def _mark_selected(panel: "Axes", log: Trajectory, metric: str) -> None:
+    best = log.best_evaluation
+    if best and metric in best:
+        panel.axvline(best["step"], color="#999999", linewidth=0.8, zorder=0)
+        point = ([best["step"]], [best[metric]])
+        panel.plot(*point, "*", color="#F0E442", markeredgecolor=BLACK, markersize=15, zorder=5, label="selected")
 
 
 def routing_chart(title: str, runs: TrajectoryByRun, experts: Sequence[str]) -> bytes | None:
-    """The mean gate share of each expert by batch, and by step the share of texts that go to their own domain."""
-    (label, found), *others = runs.items()
-    shares = [name for name in found.names if name.startswith("share_")]
-    if not shares:
+    """Plot each expert's mean routing weight by batch, and the share of texts routed to their own domain by step."""
+    (label, log), *others = runs.items()
+    names = [name for name in log.names if name.startswith("share_")]
+    if not names:
         return None
-    routed = any("routing" in one for one in found.evaluations)
-    figure, axes = panel_grid(title, 1, 2 if routed else 1, 3.4)
-    axes[0][0].set(title=f"expert shares, {_told(found)}", xlabel="optimizer step", ylabel="share", ylim=(0, 1))
-    for name, colour in zip(shares, _cycle(), strict=False):
+    has_domains = any("routing" in evaluation for evaluation in log.evaluations)
+    figure, axes = panel_grid(title, 1, 2 if has_domains else 1, 3.4)
+    axes[0][0].set(title=f"routing weights, {_smoothing_note(log)}", ylabel="mean routing weight", ylim=(0, 1))
+    axes[0][0].set(xlabel="optimizer step")
+    for name, colour in zip(names, _colour_cycle(), strict=False):
         number = int(name.removeprefix("share_"))
-        told = experts[number] if number < len(experts) else f"expert {number}"
-        _curve(axes[0][0], found.values("step"), found.values(name), told, colour)
-    if routed:
+        expert = experts[number] if number < len(experts) else f"expert {number}"
+        _plot_curve(axes[0][0], log.values("step"), log.values(name), expert, colour)
+    if has_domains:
         panel = axes[0][1]
         panel.set(title="validation texts routed to their own domain", xlabel="optimizer step", ylabel="share of texts")
-        panel.plot(*metric_curve(found, "routing"), "o-", color=BLACK, linewidth=2, label=f"{label}: right domain")
-        for other, one in others:
-            panel.plot(*metric_curve(one, "routing"), "s--", color="#777777", label=f"{other}: right domain")
+        panel.plot(*metric_curve(log, "routing"), "o-", color=BLACK, linewidth=2, label=f"{label}: domain accuracy")
+        for other, other_log in others:
+            panel.plot(*metric_curve(other_log, "routing"), "s--", color="#777777", label=f"{other}: domain accuracy")
         panel.set(xlim=(0, None), ylim=(0, 1.03))
     return render_png(figure)
 
 
 def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Seconds of each stage, seconds a step and peak memory as bars, one colour a run.
+    """Plot seconds per stage, seconds per step and peak memory as bars, one colour per run.
 
     Args:
-        rows: with `run`, `stage`, and the figures of `moe.report.training.stage_rows`.
+        rows: with `run`, `stage`, and the values of `moe.report.training.stage_rows`.
     """
-    panels = {"wall_seconds": "stage (s)", "seconds_per_step": "one step (s, median)", "peak_mib": "peak memory (MiB)"}
-    shown = {key: title for key, title in panels.items() if any(row[key] is not None for row in rows)}
-    if not shown:
+    titles = {"wall_seconds": "stage (s)", "seconds_per_step": "one step (s, median)", "peak_mib": "peak memory (MiB)"}
+    measured = {key: title for key, title in titles.items() if any(row[key] is not None for row in rows)}
+    if not measured:
         return None
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
     height = 0.8 / len(runs)
-    figure, axes = panel_grid(title, 1, len(shown), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
-    for i, (panel, (key, told)) in enumerate(zip(axes[0], shown.items(), strict=True)):
+    figure, axes = panel_grid(title, 1, len(measured), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
+    for i, (panel, (key, panel_title)) in enumerate(zip(axes[0], measured.items(), strict=True)):
         for j, (run, colour) in enumerate(zip(runs, (BLUE, RED), strict=False)):
-            figures = {row["stage"]: row[key] for row in rows if row["run"] == run}
-            places = [k + (j - (len(runs) - 1) / 2) * height for k in range(len(stages))]
-            bars = panel.barh(places, [figures.get(s) or 0 for s in stages], height, color=colour, label=run)
-            panel.bar_label(bars, [_short(figures.get(s)) for s in stages], padding=3, fontsize=8)
-        panel.set(title=told, yticks=range(len(stages)), yticklabels=stages if i == 0 else [])
+            values = {row["stage"]: row[key] for row in rows if row["run"] == run}
+            positions = [k + (j - (len(runs) - 1) / 2) * height for k in range(len(stages))]
+            bars = panel.barh(positions, [values.get(s) or 0 for s in stages], height, color=colour, label=run)
+            panel.bar_label(bars, [_format_number(values.get(s)) for s in stages], padding=3, fontsize=8)
+        panel.set(title=panel_title, yticks=range(len(stages)), yticklabels=stages if i == 0 else [])
         panel.invert_yaxis()
         panel.margins(x=0.2)
         panel.grid(False, axis="y")
     return render_png(figure, legend=len(runs) > 1)
 
 
-def _curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+def _plot_curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+    """Plot a smoothed curve, with the raw values in pale behind it."""
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
     if not len(values):
@@ -202,14 +204,14 @@ def _curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, col
     panel.plot(steps, moving_average(values, window), marker=marker, color=colour, linewidth=1.6, label=label)
 
 
-def _told(found: Trajectory) -> str:
-    window = smoothing_window(len(found.rows))
-    return "by step" if window == 1 else f"mean of {window} steps, each step behind it"
+def _smoothing_note(log: Trajectory) -> str:
+    window = smoothing_window(len(log.rows))
+    return "by step" if window == 1 else f"mean over {window} steps (pale: every step)"
 
 
-def _cycle() -> list[str]:
+def _colour_cycle() -> list[str]:
     return [*COLOURS, "#999999", "#F0E442"] * 8
 
 
-def _short(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A run's report: HTML page, model card, terminal tables.
+"""Report of a run: HTML page, model card, and tables for the terminal.
 
-Figures come from `moe.runs`, pictures from `moe.plots`.
+The numbers come from `moe.runs`, the figures from `moe.plots`.
 """

@@ -1,7 +1,4 @@
-"""What a report is made of: pictures, tables, texts worth reading, and the sections that hold them.
-
-What is in them is `moe.report.sections`' and `moe.report.html`'s.
-"""
+"""Building blocks of a report: figures, tables, example texts, and the sections that contain them."""
 
 import base64
 from collections.abc import Sequence
@@ -12,7 +9,15 @@ Cells = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A picture: of a stage, or, with none, of the whole run; `alt` says what it shows where it cannot be seen."""
+    """A plot of a stage, or of the entire run if `stage` is empty.
+
+    Args:
+        stage: name of the stage, or empty.
+        name: name of the plot, unique within the stage.
+        caption: text below the plot.
+        png: the image.
+        alt: alternative text for readers who cannot see the image.
+    """
 
     stage: str
     name: str
@@ -21,46 +26,53 @@ class ReportFigure:
     alt: str = ""
 
     @property
-    def file(self) -> str:
-        """Its file's name."""
+    def file_name(self) -> str:
+        """Name of its file."""
         return f"{self.stage.replace('/', '-')}-{self.name}.png" if self.stage else f"{self.name}.png"
 
     @property
-    def embedded(self) -> str:
-        """Its bytes as an address that needs no file."""
+    def data_uri(self) -> str:
+        """The image as a data URI, which needs no file."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table: cells as text; the first column is a name, those called as in `words` hold words, others figures."""
+    """A table of formatted cells.
+
+    Args:
+        title: title, or empty.
+        header: column names.
+        rows: cells by row.
+        text_columns: names of the columns that hold text; the first column holds names, all others numbers.
+    """
 
     title: str
-    head: Sequence[str]
+    header: Sequence[str]
     rows: Cells
-    words: Sequence[str] = ()
+    text_columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class TextExample:
-    """A text worth reading: what it is, what was said, and what each expert alone said."""
+    """A text of the test data, with its label and predictions as short annotations."""
 
     text: str
-    remarks: Sequence[str]
+    annotations: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `missing` says what is not there, and which command makes it."""
+    """A section of the report; `missing` names what is not available and the command that creates it."""
 
     title: str
     note: str = ""
     tables: list[ReportTable] = field(default_factory=list)
-    pictures: list[ReportFigure] = field(default_factory=list)
-    quotes: list[TextExample] = field(default_factory=list)
+    figures: list[ReportFigure] = field(default_factory=list)
+    examples: list[TextExample] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
-        """Its name in addresses."""
+        """Its id in the HTML page."""
         return self.title.lower().replace(" ", "-").replace(",", "")

@@ -1,8 +1,4 @@
-"""The report of a run as files: pictures, `report.json`, one page that holds all of them, and a card in Markdown.
-
-Training is told by `moe.report.training` and drawn by `moe.plots.training`, what it came to by `moe.report.sections`;
-the card is `moe.report.model_card`'s, tables for terminals are `moe.report.terminal`'s.
-"""
+"""The files of a run's report: plots, `report.json`, a self-contained HTML page and a model card."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +6,10 @@ from typing import Any
 
 from experts.atomic_io import atomic_file, write_json, write_text
 from moe.console import progress_bar
-from moe.extras import check_extra, require
+from moe.extras import require
 from moe.plots.curves import LEVELS
-from moe.plots.training import cost_chart, validation_chart, losses_chart, routing_chart, weights_chart
-from moe.report.blocks import ReportFigure, Section, ReportTable
+from moe.plots.training import cost_chart, losses_chart, routing_chart, validation_chart, weights_chart
+from moe.report.blocks import ReportFigure, ReportTable, Section
 from moe.report.model_card import format_model_card
 from moe.report.sections import build_sections
 from moe.report.training import build_training_report, stage_names, validation_metrics
@@ -23,115 +19,127 @@ from moe.runs.selection_metric import selection_metric_of
 
 PAGE_FILE, JSON_FILE, CARD_FILE = "index.html", "report.json", "card.md"
 COST = "cost"
+TEMPLATES = Path(__file__).parent / "templates"
 ALT_TEXTS = {
     "losses": "each loss by step",
-    "learning": "validation by step",
-    "routing": "share of each expert by step",
-    "inner": "weights of classes and polarity by step",
-    "outer": "weights of sentiment and routing losses by step",
+    "learning": "validation metrics by step",
+    "routing": "mean routing weight of each expert by step",
+    "inner": "weights of the classification and polarity losses by step",
+    "outer": "weights of the sentiment and routing losses by step",
 }
-TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
-    "losses": "Each loss by optimizer step. Sums (sentiment, loss) change with the weights alone: between runs that "
-    "weigh otherwise, compare the single losses.",
-    "learning": "Validation by step. The star marks the weights that the stage keeps.",
-    "routing": "Which experts the router asks. Batches are drawn from the domains by chance, so single steps jump.",
-    "inner": "Classes against polarity. λ is large where a gradient is small, w is the weight net's, c multiplies the "
-    "loss. The lower row, where the stage has two epochs or more, is the mean of each epoch.",
-    "outer": "Sentiment against the routing losses. What is in force is c in units of sentiment's own, held within "
-    "dao.relative_bounds.",
+    "losses": "Each loss by optimizer step. The sums (sentiment, loss) also change with the loss weights: between runs "
+    "with different weights, compare the individual losses.",
+    "learning": "Validation metrics by step. The star marks the selected weights.",
+    "routing": "Mean routing weight of each expert. Batches are sampled from the domains at random, so steps vary.",
+    "inner": "Weights of the classification and polarity losses. λ is large where a gradient is small, w is the output "
+    "of the weight network, c is the factor of the loss. The lower row (stages of at least two epochs) shows the mean "
+    "of each epoch.",
+    "outer": "Weights of the sentiment loss and the routing losses. The factor in force is c in units of the sentiment "
+    "loss's own factor, clipped to dao.relative_bounds.",
 }
 
 
 def write_report(folder: Path, against: Path | None = None, out: Path | None = None) -> dict[str, Any]:
-    """Write the report of a run, whole file by whole file, and give its figures and where the `page` is.
+    """Write the report of a run, each file atomically.
 
     Args:
-        folder: the run's.
-        against: another run, whose curves are laid beside.
-        out: where to write; `report/` in the run folder by default.
+        folder: folder of the run.
+        against: folder of another run, whose training curves are overlaid.
+        out: output folder; `report/` in the run folder by default.
+
+    Returns:
+        the content of `report.json`, with the paths of `page` and `card`.
 
     Raises:
-        Fault: when a folder is no run's, or the report cannot be written.
+        Fault: if a folder is not a run's, or the report cannot be written.
     """
-    check_extra("report")
-    names = run_labels(folder, against) if against else (None, None)
-    runs = [read_run(one, name) for one, name in zip((folder, against), names, strict=True) if one]
+    labels = run_labels(folder, against) if against else (None, None)
+    runs = [read_run(path, label) for path, label in zip((folder, against), labels, strict=True) if path]
     target = out or folder / "report"
-    report, found = build_training_report(runs), read_findings(runs[0])
-    sections = list(build_sections(found))
-    report["left_out"] += [f"{one.title}: {sentence}" for one in sections for sentence in one.missing]
-    pictures = [*_drawn(runs, report), *(picture for one in sections for picture in one.pictures)]
-    for picture in pictures:
-        with atomic_file(target / picture.file) as temporary:
-            temporary.write_bytes(picture.png)
-    places = {"page": str(target / PAGE_FILE), "card": str(target / CARD_FILE)}
-    report |= {"model": found.model, "made_of": found.provenance, "pictures": [one.file for one in pictures]} | places
+    report, findings = build_training_report(runs), read_findings(runs[0])
+    sections = list(build_sections(findings))
+    report["left_out"] += [f"{section.title}: {sentence}" for section in sections for sentence in section.missing]
+    figures = [*_training_figures(runs, report), *(figure for section in sections for figure in section.figures)]
+    for figure in figures:
+        with atomic_file(target / figure.file_name) as temporary:
+            temporary.write_bytes(figure.png)
+    report |= {
+        "model": findings.model,
+        "made_of": findings.provenance,
+        "pictures": [figure.file_name for figure in figures],
+        "page": str(target / PAGE_FILE),
+        "card": str(target / CARD_FILE),
+    }
     write_json(target / JSON_FILE, report)
-    write_text(target / CARD_FILE, format_model_card(runs[0], found, sections))
-    write_text(target / PAGE_FILE, _page(runs, report, pictures, sections))
+    write_text(target / CARD_FILE, format_model_card(runs[0], findings, sections))
+    write_text(target / PAGE_FILE, _render_page(runs, report, figures, sections))
     return report
 
 
-def _drawn(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportFigure]:
+def _training_figures(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportFigure]:
     names = stage_names(runs)
-    with progress_bar("drawing", len(names) + 1, "stage") as meter:
-        if png := cost_chart("seconds and memory of each stage", report["stages"]):
-            yield ReportFigure(
-                "",
-                COST,
-                "A stage's seconds hold its evaluations and checkpoints, a step's do not. " + _whose(report),
-                png,
-                "Bars: seconds and memory by stage.",
+    with progress_bar("plotting", len(names) + 1, "stage") as meter:
+        if png := cost_chart("time and memory of each stage", report["stages"]):
+            caption = (
+                "The time of a stage includes its evaluations and checkpoints, the time of a step does not. "
+                + _memory_note(report)
             )
+            yield ReportFigure("", COST, caption, png, "Bar chart: time and memory by stage.")
         meter.advance()
         for name in names:
-            yield from _of_stage(runs, name)
+            yield from _stage_figures(runs, name)
             meter.advance()
 
 
-def _whose(report: Mapping[str, Any]) -> str:
-    told = {"cuda": "the GPU's allocated memory", "cpu": "the resident set of the process, earlier stages included"}
-    devices = {row["device"] for row in report["stages"]} & told.keys()
-    return "Memory is the peak of " + " or ".join(told[one] for one in sorted(devices)) + "." if devices else ""
+def _memory_note(report: Mapping[str, Any]) -> str:
+    """Name the memory that was measured on the devices of the stages."""
+    kinds = {
+        "cuda": "allocated GPU memory",
+        "cpu": "the resident set size of the process, including earlier stages",
+    }
+    devices = {row["device"] for row in report["stages"]} & kinds.keys()
+    return "Memory is the peak of " + " or ".join(kinds[device] for device in sorted(devices)) + "." if devices else ""
 
 
-def _of_stage(runs: Sequence[RunLogs], name: str) -> Iterator[ReportFigure]:
-    """A stage's pictures; the first run that has it is shown, the other laid beside."""
-    both = {run.label: run.stages[name] for run in runs if name in run.stages}
+def _stage_figures(runs: Sequence[RunLogs], name: str) -> Iterator[ReportFigure]:
+    """Yield the plots of a stage: of the first run that has it, with the other run's curves overlaid."""
+    logs = {run.label: run.stages[name] for run in runs if name in run.stages}
     first = next(run for run in runs if name in run.stages)
-    found = {
-        "learning": validation_chart(f"{name}: validation", both),
-        "losses": losses_chart(f"{name}: losses", both),
-        "routing": routing_chart(f"{name}: routing", both, first.experts),
+    charts = {
+        "learning": validation_chart(f"{name}: validation", logs),
+        "losses": losses_chart(f"{name}: losses", logs),
+        "routing": routing_chart(f"{name}: routing", logs, first.experts),
     }
     for level in LEVELS:
         title = f"{name}: {level} weights" + (f" of {first.label}" if len(runs) > 1 else "")
-        found[level] = weights_chart(title, first.stages[name], level)
-    for kind, png in found.items():
+        charts[level] = weights_chart(title, first.stages[name], level)
+    for kind, png in charts.items():
         if png:
-            called = kind if kind not in LEVELS else f"weights-{kind}"
-            yield ReportFigure(name, called, CAPTIONS[kind], png, f"Chart of {name}: {ALT_TEXTS[kind]}.")
+            figure_name = kind if kind not in LEVELS else f"weights-{kind}"
+            yield ReportFigure(name, figure_name, CAPTIONS[kind], png, f"Chart of {name}: {ALT_TEXTS[kind]}.")
 
 
-def _page(
-    runs: Sequence[RunLogs], report: Mapping[str, Any], pictures: Sequence[ReportFigure], sections: Sequence[Section]
+def _render_page(
+    runs: Sequence[RunLogs], report: Mapping[str, Any], figures: Sequence[ReportFigure], sections: Sequence[Section]
 ) -> str:
     jinja2 = require("jinja2", "report")
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    engine = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    several = len(runs) > 1
     return engine.get_template("report.html").render(
         report=report,
         title=" against ".join(run.label for run in runs),
         sections=sections,
-        cost=[picture for picture in pictures if picture.name == COST],
-        stage_table=_stage_table(report["stages"], len(runs) > 1),
-        tables=list(_tables(runs, report)),
+        cost_figures=[figure for figure in figures if figure.name == COST],
+        stage_table=_stage_table(report["stages"], several),
+        model_tables=list(_model_tables(runs, report)),
         stages={
             name: {
-                "pictures": [picture for picture in pictures if picture.stage == name],
-                "losses": _loss_table([row for row in report["losses"] if row["stage"] == name], len(runs) > 1),
+                "figures": [figure for figure in figures if figure.stage == name],
+                "losses": _loss_table([row for row in report["losses"] if row["stage"] == name], several),
             }
             for name in stage_names(runs)
         },
@@ -139,63 +147,68 @@ def _page(
 
 
 def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
-    goal = selection_metric_of(rows)
-    head = ["stage", "steps", "epochs", "kept at step", f"validation {goal.title}", "seconds", "with evaluations"]
+    metric = selection_metric_of(rows)
+    header = ["stage", "steps", "epochs", "best step", f"validation {metric.title}", "seconds", "with evaluations"]
     cells = [
         [
             row["stage"] + ("" if row["finished"] else " (not finished)"),
             str(row["steps"]),
-            *_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (goal.name, goal.format_spec), ("seconds", ",.1f")),
-            *_cells(row, ("wall_seconds", ",.1f"), ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
+            *_format_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (metric.name, metric.format_spec)),
+            *_format_cells(row, ("seconds", ",.1f"), ("wall_seconds", ",.1f")),
+            *_format_cells(row, ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
         ]
         for row in rows
     ]
-    return _by_run(ReportTable("Stages", [*head, "s/step", "peak MiB"], cells), rows, several)
+    return _add_run_column(ReportTable("Stages", [*header, "s/step", "peak MiB"], cells), rows, several)
 
 
 def _loss_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
-    head = ["loss", "first tenth of the steps", "last tenth"]
-    cells = [[row["loss"], *_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
-    return _by_run(ReportTable("", head, cells), rows, several)
+    header = ["loss", "first 10 % of steps", "last 10 %"]
+    cells = [[row["loss"], *_format_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
+    return _add_run_column(ReportTable("Mean loss", header, cells), rows, several)
 
 
-def _by_run(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
-    """The table with the run's name as second column, where there are several."""
+def _add_run_column(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
+    """Add the label of the run as second column if there are several runs."""
     if not several:
         return table
     cells = [[first, row["run"], *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
-    return ReportTable(table.title, [table.head[0], "run", *table.head[1:]], cells)
+    return ReportTable(table.title, [table.header[0], "run", *table.header[1:]], cells)
 
 
-def _tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportTable]:
+def _model_tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportTable]:
     for run in runs:
-        of = f" of {run.label}" if len(runs) > 1 else ""
-        yield from _figures(f"Validation of the mixtures{of}", validation_metrics(run))
-        yield from _figures(f"Test rows{of}", run.summary.get("figures", {}))
+        suffix = f" of {run.label}" if len(runs) > 1 else ""
+        yield from _task_metrics_table(f"Validation metrics of the mixtures{suffix}", validation_metrics(run))
+        yield from _task_metrics_table(f"Test metrics of all models{suffix}", run.summary.get("figures", {}))
     if rows := report["measured"]:
-        head = ["model", "rows", "routing", "accuracy", "macro-F1", "right domain"]
+        header = ["model", "rows", "routing", "accuracy", "macro-F1", "domain accuracy"]
         cells = [
             [
                 row["model"],
-                *_cells(row, ("rows", ","), ("routing_mode", "")),
-                *_cells(row, ("accuracy", ".3f"), ("macro_f1", ".3f"), ("right_domain", ".1%")),
+                *_format_cells(row, ("rows", ","), ("routing_mode", "")),
+                *_format_cells(row, ("accuracy", ".3f"), ("macro_f1", ".3f"), ("right_domain", ".1%")),
             ]
             for row in rows
         ]
-        yield _by_run(ReportTable("Measured last (mean over tasks)", head, cells), rows, len(runs) > 1)
+        table = ReportTable("Last evaluations on test rows (mean over tasks)", header, cells)
+        yield _add_run_column(table, rows, len(runs) > 1)
 
 
-def _figures(title: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[ReportTable]:
-    tasks = list(dict.fromkeys(task for one in figures.values() for task in one))
-    names = {"accuracy": "accuracy", "macro_f1": "macro\N{NON-BREAKING HYPHEN}F1"}
+def _task_metrics_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[ReportTable]:
+    """Yield a table with a row per model and two columns per task, or nothing if there are no metrics."""
+    tasks = list(dict.fromkeys(task for metrics in models.values() for task in metrics))
+    titles = {"accuracy": "accuracy", "macro_f1": "macro\N{NON-BREAKING HYPHEN}F1"}
     if tasks:
-        head = ["model", *(f"{task} {told}" for task in tasks for told in names.values())]
+        header = ["model", *(f"{task} {metric}" for task in tasks for metric in titles.values())]
+        formats = [(name, ".3f") for name in titles]
         cells = [
-            [model, *(cell for task in tasks for cell in _cells(one.get(task, {}), *((n, ".3f") for n in names)))]
-            for model, one in figures.items()
+            [model, *(cell for task in tasks for cell in _format_cells(metrics.get(task, {}), *formats))]
+            for model, metrics in models.items()
         ]
-        yield ReportTable(title, head, cells)
+        yield ReportTable(title, header, cells)
 
 
-def _cells(row: Mapping[str, Any], *wanted: tuple[str, str]) -> list[str]:
-    return ["–" if row.get(name) is None else format(row[name], form) for name, form in wanted]
+def _format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]:
+    """Format values of a row by (key, format specification); an en dash where there is none."""
+    return ["–" if row.get(key) is None else format(row[key], spec) for key, spec in columns]

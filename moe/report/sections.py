@@ -1,7 +1,6 @@
-"""The sections of a report that tell what a run came to: data, test figures, routing, honesty, parts, errors.
+"""Sections of a run's report: data, test metrics, routing, confusion matrices, calibration, ablations, errors.
 
-Each is there where the run has what it needs; else it says the command that makes it. What was found is
-`moe.runs.findings`', the page around the sections `moe.report.html`'s.
+A section whose results are missing names the command that creates them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,267 +11,314 @@ import numpy as np
 
 from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
-from moe.report.blocks import ReportFigure, TextExample, Section, ReportTable
-from moe.runs.findings import Findings, ExpertPredictions, EvaluatedRow
+from moe.report.blocks import ReportFigure, ReportTable, Section, TextExample
+from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
-MOST = 12
-"""Texts that are shown of a kind."""
-RELIABILITY = "On the diagonal, of answers with confidence .9 nine in ten are right; bars are 95 % intervals."
-RISK = "Wrong answers among those kept, the surest first: how much is gained by not answering the others."
+DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answering", "Routing"
+CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
+ERRORS, DISAGREEMENT, PROVENANCE = "Most confident errors", "Disagreement between experts", "Versions and hashes"
+MAX_EXAMPLES = 12
+"""Maximal number of texts in a section."""
+RELIABILITY_CAPTION = (
+    "Accuracy by confidence. On the diagonal, confidence is calibrated: of predictions with confidence .9, nine in ten "
+    "are correct. Bars are 95 % intervals."
+)
+RISK_CAPTION = "Error rate of the most confident predictions by coverage: what abstaining on all others would gain."
 
 
-def build_sections(found: Findings) -> Iterator[Section]:
-    """Every section, in the order of the page."""
-    language = bool(found.card.get("language"))
-    yield _data(found)
+def build_sections(findings: Findings) -> Iterator[Section]:
+    """Yield all sections in the order of the page."""
+    language = bool(findings.card.get("language"))
+    yield _data(findings)
     if language:
-        yield _questions(found)
+        yield _questions(findings)
     else:
-        for make in (_figures, _routing, _confusion, _honesty):
-            yield make(found)
-    yield _parts(found)
+        for build in (_test_metrics, _routing, _confusion, _calibration):
+            yield build(findings)
+    yield _ablations(findings)
     if not language:
-        yield _errors(found)
-        yield _voices(found)
-    yield Section(
-        "What it is made of",
-        tables=[ReportTable("", ["", "version or SHA-256"], list(found.provenance.items()), ("version or SHA-256",))],
+        yield _errors(findings)
+        yield _disagreement(findings)
+    provenance = ReportTable(
+        "", ["", "version or SHA-256"], list(findings.provenance.items()), text_columns=("version or SHA-256",)
     )
+    yield Section(PROVENANCE, tables=[provenance])
 
 
-def _without(found: Findings, title: str) -> Section:
-    of = f"{found.model} is" if found.model else "no mixture is there yet, so none is"
-    return Section(title, missing=[f"{of} not measured on test rows: moe evaluate does it."])
+def _not_evaluated(findings: Findings, title: str) -> Section:
+    subject = f"{findings.model} was" if findings.model else "there is no mixture yet, so none was"
+    return Section(title, missing=[f"{subject} not evaluated on test rows; run moe evaluate."])
 
 
-def _data(found: Findings) -> Section:
-    if not found.data:
-        return Section("Data", missing=["no prepared rows in the run folder: training makes them."])
-    head = ["task", "rows", "train", "validation", "test", "rejected", "duplicates", "near duplicates taken out"]
-    rows = [[str(one.get("task", "")), *_counts(one)] for one in found.data]
-    note = "Rejected rows stand in rejected.csv beside the prepared ones, each with its reason."
-    charts = _pictures(
+def _data(findings: Findings) -> Section:
+    if not findings.data:
+        return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
+    header = ["task", "rows", "train", "validation", "test", "rejected", "duplicates", "near duplicates removed"]
+    rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
+    note = "Rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+    figures = _optional_figure(
         "data-labels",
-        label_distribution_chart(found.data),
-        "Shares of each label; rows in brackets.",
-        "Bars: label shares by split.",
+        label_distribution_chart(findings.data),
+        "Share of each label in each split; number of rows in brackets.",
+        "Bar chart: label distribution by split.",
     )
-    return Section("Data", note, [ReportTable("Rows of each task", head, rows)], charts)
+    return Section(DATA, note, [ReportTable("Rows of each task", header, rows)], figures)
 
 
-def _counts(one: Mapping[str, Any]) -> list[str]:
-    parts = [one.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
-    near = sum(one.get("near_duplicates", {}).values())
-    figures = [one.get("rows", 0), *parts, one.get("rejected", 0), one.get("duplicates", 0), near]
-    return [f"{figure:,}" for figure in figures]
+def _data_counts(report: Mapping[str, Any]) -> list[str]:
+    splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
+    near = sum(report.get("near_duplicates", {}).values())
+    counts = [report.get("rows", 0), *splits, report.get("rejected", 0), report.get("duplicates", 0), near]
+    return [f"{count:,}" for count in counts]
 
 
-def _figures(found: Findings) -> Section:
-    if "tasks" not in found.report:
-        return _without(found, "Test figures")
-    head = ["task", "rows", "accuracy", "95 %", "macro-F1", "95 %", "polarity MSE"]
+def _test_metrics(findings: Findings) -> Section:
+    if "tasks" not in findings.report:
+        return _not_evaluated(findings, TEST_METRICS)
+    header = ["task", "rows", "accuracy", "95 % interval", "macro-F1", "95 % interval", "polarity MSE"]
     rows = [
-        [task, f"{one['rows']:,}", *_sure(one), _figure(found.report["scores"].get(task, {}).get("mse"))]
-        for task, one in found.report["tasks"].items()
+        [
+            task,
+            f"{metrics['rows']:,}",
+            *_metrics_with_intervals(metrics),
+            _format_metric(findings.report["scores"].get(task, {}).get("mse")),
+        ]
+        for task, metrics in findings.report["tasks"].items()
     ]
-    if mean := found.report.get("mean"):
-        rows.append(["mean", f"{found.report['rows']:,}", *_sure(mean), ""])
-    note = "Labels of the row's own task. Intervals say how much hangs on these test rows."
-    return Section("Test figures", note, [ReportTable(f"{found.model}, {found.report['routing_mode']} routing", head, rows)])
+    if mean := findings.report.get("mean"):
+        rows.append(["mean", f"{findings.report['rows']:,}", *_metrics_with_intervals(mean), ""])
+    note = (
+        "Each text is classified into the labels of its own task. Intervals cover the sampling of the test rows only."
+    )
+    title = f"{findings.model}, {findings.report['routing_mode']} routing"
+    return Section(TEST_METRICS, note, [ReportTable(title, header, rows)])
 
 
-def _sure(one: Mapping[str, Any]) -> list[str]:
-    return [cell for name in ("accuracy", "macro_f1") for cell in (_figure(one.get(name)), _ends(one, name))]
+def _metrics_with_intervals(metrics: Mapping[str, Any]) -> list[str]:
+    return [
+        cell
+        for name in ("accuracy", "macro_f1")
+        for cell in (_format_metric(metrics.get(name)), _format_interval(metrics, name))
+    ]
 
 
-def _figure(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _ends(one: Mapping[str, Any], name: str) -> str:
-    ends = one.get(f"{name}_interval")
-    return f"{ends[0]:.3f}–{ends[1]:.3f}" if ends else "–"
+def _format_interval(metrics: Mapping[str, Any], name: str) -> str:
+    interval = metrics.get(f"{name}_interval")
+    return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "–"
 
 
-def _questions(found: Findings) -> Section:
-    if not found.questions.get("tasks"):
-        return Section("Questions", missing=["no questions were asked: moe evaluate --config FILE does it."])
-    head = ["task", "questions", "accuracy", "95 %", "macro-F1", "missing"]
-    rows = [
-        [task, f"{one.get('questions', one.get('rows', 0)):,}", _figure(one.get("accuracy")), _ends(one, "accuracy")]
-        + [_figure(one.get(name)) for name in ("macro_f1", "missing")]
-        for task, one in found.questions["tasks"].items()
-    ]
-    return Section("Questions", tables=[ReportTable(f"{found.model}", head, rows)])
-
-
-def _routing(found: Findings) -> Section:
-    routing = found.routing
-    if not routing.get("table"):
-        return _without(found, "Routing")
-    experts = list(dict.fromkeys(name for shares in routing["table"].values() for name in shares))
-    cells = [[d, *(f"{shares.get(e, 0.0):.1%}" for e in experts)] for d, shares in routing["table"].items()]
-    note = (
-        f"The right domain for {routing['accuracy']:.1%} of test rows; mean routing entropy {routing['entropy']:.3f}, "
-    )
-    note += "where 0 is one expert a text and 1 all alike."
-    if routing.get("collapsed"):
-        note += f" Hardly ever asked: {', '.join(routing['collapsed'])}."
-    drawn = heatmap_chart("mean share of each expert", routing["table"], "texts of", "expert")
-    charts = _pictures("test-routing", drawn, "Each row sums to 100 %.", "Heat map: mean share by domain and expert.")
-    return Section(
-        "Routing",
-        note,
-        [ReportTable("Routing of test rows: mean share of each expert", ["texts of", *experts], cells)],
-        charts,
-    )
-
-
-def _confusion(found: Findings) -> Section:
-    if "tasks" not in found.report:
-        return _without(found, "Confusion")
-    drawn = confusion_matrix_chart(found.report["tasks"])
-    caption = "Rows are the labels, columns what was said; figures are counts, the colour is the share of the row."
-    tables = [_by_class(task, one) for task, one in found.report["tasks"].items() if "per_class" in one]
-    return Section("Confusion", "", tables, _pictures("test-confusion", drawn, caption, "Heat maps: label by answer."))
-
-
-def _by_class(task: str, one: Mapping[str, Any]) -> ReportTable:
-    names, counts = one["confusion"]["labels"], one["confusion"]["rows"]
-    head = ["label", "precision", "recall", "F1", "rows", *(f"→ {name}" for name in names)]
+def _questions(findings: Findings) -> Section:
+    if not findings.questions.get("tasks"):
+        return Section(QUESTIONS, missing=["no questions were evaluated; run moe evaluate --config FILE."])
+    header = ["task", "questions", "accuracy", "95 % interval", "macro-F1", "missing"]
     rows = [
         [
-            name,
-            *(_figure(one["per_class"][name][key]) for key in ("precision", "recall", "f1")),
-            str(int(sum(counts[i]))),
+            task,
+            f"{metrics.get('questions', metrics.get('rows', 0)):,}",
+            _format_metric(metrics.get("accuracy")),
+            _format_interval(metrics, "accuracy"),
+            _format_metric(metrics.get("macro_f1")),
+            _format_metric(metrics.get("missing")),
         ]
-        + [str(count) for count in counts[i][: len(names)]]
-        for i, name in enumerate(names)
+        for task, metrics in findings.questions["tasks"].items()
     ]
-    return ReportTable(f"{task}: by class", head, rows)
+    return Section(QUESTIONS, tables=[ReportTable(f"{findings.model}", header, rows)])
 
 
-def _honesty(found: Findings) -> Section:
-    """Reliability and risk–coverage: what `moe calibrate` drew, else of the test rows as they were answered."""
-    title = "Reliability, risk and coverage"
-    if not found.rows:
-        return _without(found, title)
-    charts = [
-        one
-        for name, drawn, caption, alt in (
-            ("reliability", _reliability, RELIABILITY, "Chart: share right by confidence, a panel a task."),
-            ("risk_coverage", _risk, RISK, "Chart: share wrong by share kept, a panel a task."),
-        )
-        for one in _pictures(f"test-{name}", _calibrated(found.folder, name) or drawn(found.rows), caption, alt)
+def _routing(findings: Findings) -> Section:
+    routing = findings.routing
+    if not routing.get("table"):
+        return _not_evaluated(findings, ROUTING)
+    experts = list(dict.fromkeys(name for weights in routing["table"].values() for name in weights))
+    cells = [
+        [domain, *(f"{weights.get(expert, 0.0):.1%}" for expert in experts)]
+        for domain, weights in routing["table"].items()
     ]
-    if not found.calibration:
-        missing = [f"{found.model} is not calibrated: moe calibrate fits a temperature, and draws before and after."]
-        return Section(title, pictures=charts, missing=missing)
-    head = ["task", "T", "rows of", "ECE before", "after", "Brier before", "after", "log loss before", "after"]
+    note = (
+        f"{routing['accuracy']:.1%} of the test rows are routed to their own domain. The mean routing entropy is "
+        f"{routing['entropy']:.3f}, between 0 (one expert per text) and 1 (equal weights)."
+    )
+    if routing.get("collapsed"):
+        note += f" Hardly used: {', '.join(routing['collapsed'])}."
+    figures = _optional_figure(
+        "test-routing",
+        heatmap_chart("mean routing weight of each expert", routing["table"], "texts of", "expert"),
+        "Each row sums to 100 %.",
+        "Heat map: mean routing weight by domain and expert.",
+    )
+    table = ReportTable("Mean routing weight of each expert on test rows", ["texts of", *experts], cells)
+    return Section(ROUTING, note, [table], figures)
+
+
+def _confusion(findings: Findings) -> Section:
+    if "tasks" not in findings.report:
+        return _not_evaluated(findings, CONFUSION)
+    tasks = findings.report["tasks"]
+    figures = _optional_figure(
+        "test-confusion",
+        confusion_matrix_chart(tasks),
+        "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
+        "Heat maps: true label by predicted label.",
+    )
+    tables = [_class_table(task, metrics) for task, metrics in tasks.items() if "per_class" in metrics]
+    return Section(CONFUSION, "", tables, figures)
+
+
+def _class_table(task: str, metrics: Mapping[str, Any]) -> ReportTable:
+    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["rows"]
+    header = ["label", "precision", "recall", "F1", "rows", *(f"→ {label}" for label in labels)]
     rows = [
-        [task, f"{one['temperature']:.2f}", split]
-        + [_figure(one[split][side][name]) for name in ("ece", "brier", "log_loss") for side in ("before", "after")]
-        for task, one in found.calibration.get("tasks", {}).items()
-        for split in ("validation", "test")
-        if split in one
+        [
+            label,
+            *(_format_metric(metrics["per_class"][label][key]) for key in ("precision", "recall", "f1")),
+            str(int(sum(counts[i]))),
+            *(str(count) for count in counts[i][: len(labels)]),
+        ]
+        for i, label in enumerate(labels)
     ]
-    return Section(title, "", [ReportTable("Calibration", head, rows, ("rows of",))], charts)
+    return ReportTable(f"{task}: metrics by class", header, rows)
 
 
-def _calibrated(folder: Path, name: str) -> bytes | None:
+def _calibration(findings: Findings) -> Section:
+    """Reliability and risk–coverage: the charts of `moe calibrate`, else those of the evaluated test rows."""
+    if not findings.rows:
+        return _not_evaluated(findings, CALIBRATION)
+    reliability = _saved_chart(findings.folder, "reliability") or reliability_chart(
+        "test", {task: {"as predicted": series["test"]} for task, series in _confidence_series(findings.rows).items()}
+    )
+    risk = _saved_chart(findings.folder, "risk_coverage") or risk_coverage_chart(_confidence_series(findings.rows))
+    figures = [
+        *_optional_figure(
+            "test-reliability", reliability, RELIABILITY_CAPTION, "Chart: accuracy by confidence, one panel per task."
+        ),
+        *_optional_figure(
+            "test-risk_coverage", risk, RISK_CAPTION, "Chart: error rate by coverage, one panel per task."
+        ),
+    ]
+    if not findings.calibration:
+        missing = [f"{findings.model} is not calibrated; moe calibrate fits a temperature and plots before and after."]
+        return Section(CALIBRATION, figures=figures, missing=missing)
+    header = ["task", "T", "split", "ECE before", "after", "Brier before", "after", "log loss before", "after"]
+    rows = [
+        [task, f"{metrics['temperature']:.2f}", split]
+        + [
+            _format_metric(metrics[split][side][name])
+            for name in ("ece", "brier", "log_loss")
+            for side in ("before", "after")
+        ]
+        for task, metrics in findings.calibration.get("tasks", {}).items()
+        for split in ("validation", "test")
+        if split in metrics
+    ]
+    table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
+    return Section(CALIBRATION, "", [table], figures)
+
+
+def _saved_chart(folder: Path, name: str) -> bytes | None:
     path = folder / f"{name}.png"
     return path.read_bytes() if path.is_file() else None
 
 
-def _reliability(rows: Sequence[EvaluatedRow]) -> bytes:
-    return reliability_chart("test", {task: {"as answered": one["test"]} for task, one in _series(rows).items()})
-
-
-def _risk(rows: Sequence[EvaluatedRow]) -> bytes:
-    return risk_coverage_chart(_series(rows))
-
-
-def _series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSeries]:
-    tasks = {task: [one for one in rows if one.task == task] for task in dict.fromkeys(one.task for one in rows)}
+def _confidence_series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSeries]:
+    by_task: dict[str, list[EvaluatedRow]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, []).append(row)
     return {
-        task: {"test": (np.array([one.confidence for one in some]), np.array([one.correct for one in some]))}
-        for task, some in tasks.items()
+        task: {"test": (np.array([row.confidence for row in own]), np.array([row.correct for row in own]))}
+        for task, own in by_task.items()
     }
 
 
-def _parts(found: Findings) -> Section:
-    title = "Ablations"
-    if not found.ablation.get("rows"):
-        return Section(
-            title, missing=["what each expert and the router are worth was not measured: moe ablate does it."]
-        )
-    head = ["row", "accuracy", "macro-F1", "accuracy against full, points", "95 %", "shows"]
-    rows = [[one["name"], *_against(one), one.get("says", "")] for one in found.ablation["rows"]]
-    chart = found.folder.parent.parent / "ablation" / "ablation.png"
-    drawn = chart.read_bytes() if chart.is_file() else None
-    caption = "The difference from the full mixture; an interval that holds 0 shows none."
-    tables = [ReportTable(f"{found.ablation.get('texts', '')} test texts", head, rows, ("shows",))]
-    return Section(title, "", tables, _pictures("ablation", drawn, caption, "Bars: what each part is worth."))
+def _ablations(findings: Findings) -> Section:
+    if not findings.ablation.get("rows"):
+        missing = ["the contribution of the experts and the router was not measured; run moe ablate."]
+        return Section(ABLATIONS, missing=missing)
+    header = ["variant", "accuracy", "macro-F1", "accuracy − full, points", "95 % interval", "description"]
+    rows = [[row["name"], *_ablation_cells(row), row.get("says", "")] for row in findings.ablation["rows"]]
+    chart = findings.folder.parent.parent / "ablation" / "ablation.png"
+    figures = _optional_figure(
+        "ablation",
+        chart.read_bytes() if chart.is_file() else None,
+        "Difference from the full mixture. If an interval contains 0, the variant shows no difference.",
+        "Bar chart: difference of each variant from the full mixture.",
+    )
+    table = ReportTable(f"{findings.ablation.get('texts', '')} test texts", header, rows, text_columns=("description",))
+    return Section(ABLATIONS, "", [table], figures)
 
 
-def _against(one: Mapping[str, Any]) -> list[str]:
-    mean, gap = one.get("mean") or {}, one.get("difference")
-    cells = [_figure(mean.get("accuracy")), _figure(mean.get("macro_f1"))]
-    if not gap:
+def _ablation_cells(row: Mapping[str, Any]) -> list[str]:
+    mean, difference = row.get("mean") or {}, row.get("difference")
+    cells = [_format_metric(mean.get("accuracy")), _format_metric(mean.get("macro_f1"))]
+    if not difference:
         return [*cells, "", ""]
-    low, high = gap["accuracy_interval"]
-    return [*cells, f"{100 * gap['accuracy']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+    low, high = difference["accuracy_interval"]
+    return [*cells, f"{100 * difference['accuracy']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
 
 
-def _errors(found: Findings) -> Section:
-    title = "Most confident mistakes"
-    if not found.rows:
-        return _without(found, title)
-    wrong = sorted((one for one in found.rows if not one.correct), key=lambda one: -one.confidence)
-    note = f"{len(wrong):,} of {len(found.rows):,} labelled test rows are wrong; these {min(MOST, len(wrong))} were "
-    note += "the surest. Some are the label's mistake, not the model's."
-    return Section(title, note, quotes=[TextExample(one.text, _said(one)) for one in wrong[:MOST]])
+def _errors(findings: Findings) -> Section:
+    if not findings.rows:
+        return _not_evaluated(findings, ERRORS)
+    wrong = sorted((row for row in findings.rows if not row.correct), key=lambda row: -row.confidence)
+    note = (
+        f"{len(wrong):,} of {len(findings.rows):,} labelled test rows are misclassified; these are the "
+        f"{min(MAX_EXAMPLES, len(wrong))} with the highest confidence. Some are errors of the label, not of the model."
+    )
+    return Section(ERRORS, note, examples=[TextExample(row.text, _annotations(row)) for row in wrong[:MAX_EXAMPLES]])
 
 
-def _said(one: EvaluatedRow) -> list[str]:
-    verdict = "right" if one.correct else f"label {one.label}"
-    return [f"said {one.predicted}, {one.confidence:.3f}", verdict, f"task {one.task}"]
+def _annotations(row: EvaluatedRow) -> list[str]:
+    label = "correct" if row.correct else f"label {row.label}"
+    return [f"predicted {row.predicted}, {row.confidence:.3f}", label, f"task {row.task}"]
 
 
-def _voices(found: Findings) -> Section:
-    title = "Where the experts disagree"
-    if not found.expert_predictions:
-        return Section(title, missing=["the experts were not asked one by one: moe evaluate --alone does it."])
-    apart = [one for one in found.expert_predictions if one.distinct_labels > 1]
-    names = list(found.expert_predictions[0].experts)
-    table = {task: _worth([one for one in found.expert_predictions if one.row.task == task], names) for task in _tasks(found.expert_predictions)}
-    share = len(apart) / len(found.expert_predictions)
-    note = f"On {share:.1%} of {len(found.expert_predictions):,} labelled test rows not all experts say the same."
-    drawn = heatmap_chart("accuracy of each expert alone", table, "texts of", "expert")
-    caption = "Each expert with all gates on it; the row's own expert should be the best of its row."
-    charts = _pictures("test-experts", drawn, caption, "Heat map: accuracy by task and expert.")
-    head = ["texts of", "mixture", *names]
+def _disagreement(findings: Findings) -> Section:
+    predictions = findings.expert_predictions
+    if not predictions:
+        missing = ["the experts were not evaluated one by one; run moe evaluate --per-expert."]
+        return Section(DISAGREEMENT, missing=missing)
+    experts = list(predictions[0].experts)
+    tasks: dict[str, list[ExpertPredictions]] = {}
+    for prediction in predictions:
+        tasks.setdefault(prediction.row.task, []).append(prediction)
+    accuracies = {task: _expert_accuracies(own, experts) for task, own in tasks.items()}
+    differing = [prediction for prediction in predictions if prediction.distinct_labels > 1]
+    note = (
+        f"On {len(differing) / len(predictions):.1%} of {len(predictions):,} labelled test rows the experts disagree."
+    )
+    figures = _optional_figure(
+        "test-experts",
+        heatmap_chart("accuracy of each expert on its own", accuracies, "texts of", "expert"),
+        "Each expert with a routing weight of 1; the expert of a row's own domain should be the best in its row.",
+        "Heat map: accuracy by task and expert.",
+    )
     rows = [
-        [task, _figure(float(np.mean([one.row.correct for one in found.expert_predictions if one.row.task == task])))]
-        + [_figure(shares[name]) for name in names]
-        for task, shares in table.items()
+        [task, _format_metric(float(np.mean([prediction.row.correct for prediction in own])))]
+        + [_format_metric(accuracies[task][expert]) for expert in experts]
+        for task, own in tasks.items()
     ]
-    shown = sorted(apart, key=lambda one: (-one.distinct_labels, one.row.confidence))[:MOST]
-    quotes = [TextExample(one.row.text, [*_said(one.row), *_each(one)]) for one in shown]
-    return Section(title, note, [ReportTable("Accuracy, expert by expert", head, rows)], charts, quotes)
+    table = ReportTable("Accuracy of the mixture and of each expert", ["texts of", "mixture", *experts], rows)
+    selected = sorted(differing, key=lambda prediction: (-prediction.distinct_labels, prediction.row.confidence))
+    examples = [
+        TextExample(prediction.row.text, [*_annotations(prediction.row), *_expert_annotations(prediction)])
+        for prediction in selected[:MAX_EXAMPLES]
+    ]
+    return Section(DISAGREEMENT, note, [table], figures, examples)
 
 
-def _tasks(rows: Sequence[ExpertPredictions]) -> list[str]:
-    return list(dict.fromkeys(one.row.task for one in rows))
+def _expert_accuracies(predictions: Sequence[ExpertPredictions], experts: Sequence[str]) -> dict[str, float]:
+    return {
+        expert: float(np.mean([prediction.experts[expert][0] == prediction.row.label for prediction in predictions]))
+        for expert in experts
+    }
 
 
-def _worth(rows: Sequence[ExpertPredictions], names: Sequence[str]) -> dict[str, float]:
-    return {name: float(np.mean([one.experts[name][0] == one.row.label for one in rows])) for name in names}
+def _expert_annotations(prediction: ExpertPredictions) -> list[str]:
+    return [f"{expert}: {label} {probability:.2f}" for expert, (label, probability) in prediction.experts.items()]
 
 
-def _each(one: ExpertPredictions) -> list[str]:
-    return [f"{name}: {label} {probability:.2f}" for name, (label, probability) in one.experts.items()]
-
-
-def _pictures(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
+def _optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
     return [ReportFigure("", name, caption, png, alt)] if png else []

@@ -1,8 +1,4 @@
-"""The figures of a run's training, or of two beside each other: by stage, by loss, by weight, and what is missing.
-
-The folders are read by `moe.runs.reader`, pictures drawn by `moe.plots.training`, the page is written by
-`moe.report.html`.
-"""
+"""Training metrics of one run or two: by stage, by loss, by loss weight, and what is missing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,76 +11,77 @@ from moe.runs.reader import SUMMARY, RunLogs
 from moe.runs.training_log import Trajectory
 
 ModelMetrics = dict[str, dict[str, dict[str, float]]]
+"""Metrics by model, task and name."""
 
 
 def build_training_report(runs: Sequence[RunLogs]) -> dict[str, Any]:
-    """All figures of one run, or of two beside each other, as JSON; what is missing is null, or told in `list_omissions`."""
-    run = runs[0]
+    """Build the training part of `report.json` for one run, or for two; missing values are None or in `left_out`."""
+    first = runs[0]
     return {
-        "run": str(run.folder),
+        "run": str(first.folder),
         "against": str(runs[1].folder) if len(runs) > 1 else None,
-        "seed": {one.label: one.seed for one in runs},
-        "best": run.result.get("best"),
-        "verdict": run.result.get("verdict"),
+        "seed": {run.label: run.seed for run in runs},
+        "best": first.result.get("best"),
+        "verdict": first.result.get("verdict"),
         "stages": [row for name in stage_names(runs) for row in stage_rows(runs, name)],
         "losses": [row for name in stage_names(runs) for row in loss_rows(runs, name)],
-        "weights": {name: _weights(found) for name, found in run.stages.items()},
-        "evaluations": {name: found.evaluations for name, found in run.stages.items()},
-        "validation": {one.label: validation_metrics(one) for one in runs},
-        "test": {one.label: one.summary.get("figures", {}) for one in runs},
-        "routing": run.summary.get("routing"),
-        "measured": [row for one in runs for row in evaluation_rows(one)],
+        "weights": {name: _mean_weights(log) for name, log in first.stages.items()},
+        "evaluations": {name: log.evaluations for name, log in first.stages.items()},
+        "validation": {run.label: validation_metrics(run) for run in runs},
+        "test": {run.label: run.summary.get("figures", {}) for run in runs},
+        "routing": first.summary.get("routing"),
+        "measured": [row for run in runs for row in evaluation_rows(run)],
         "left_out": list_omissions(runs),
     }
 
 
 def stage_names(runs: Sequence[RunLogs]) -> list[str]:
-    """The stages of all runs, each once."""
-    return list(dict.fromkeys(name for one in runs for name in one.stages))
+    """Return the names of the stages of all runs, without duplicates."""
+    return list(dict.fromkeys(name for run in runs for name in run.stages))
 
 
 def stage_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
-    """A stage's figures, a row a run: steps, epochs, the kept evaluation, seconds, MiB.
+    """Return one row per run for a stage: steps, epochs, selected evaluation, seconds, MiB.
 
-    `seconds` are the steps' alone, `wall_seconds` those of the loop with evaluations and checkpoints,
-    `seconds_per_step` is the median.
+    `seconds` is the time of the steps only, `wall_seconds` that of the loop with evaluations and checkpoints,
+    `seconds_per_step` the median.
     """
     rows = []
     for run in runs:
-        if found := run.stages.get(name):
-            seconds, kept = _finite(found.values("seconds")), found.best_evaluation or {}
+        if log := run.stages.get(name):
+            seconds, best = _finite(log.values("seconds")), log.best_evaluation or {}
             rows.append(
                 {
                     "run": run.label,
                     "stage": name,
                     "finished": name in run.finished,
-                    "steps": int(found.rows[-1]["step"]) if found.rows else 0,
-                    "epochs": found.rows[-1].get("epoch") if found.rows else None,
-                    "kept_step": kept.get("step"),
-                    "macro_f1": kept.get("macro_f1"),
-                    "accuracy": kept.get("accuracy"),
-                    "perplexity": kept.get("perplexity"),
+                    "steps": int(log.rows[-1]["step"]) if log.rows else 0,
+                    "epochs": log.rows[-1].get("epoch") if log.rows else None,
+                    "kept_step": best.get("step"),
+                    "macro_f1": best.get("macro_f1"),
+                    "accuracy": best.get("accuracy"),
+                    "perplexity": best.get("perplexity"),
                     "seconds": float(seconds.sum()) if len(seconds) else None,
-                    "wall_seconds": found.wall_seconds,
+                    "wall_seconds": log.wall_seconds,
                     "seconds_per_step": float(np.median(seconds)) if len(seconds) else None,
-                    "peak_mib": max(_finite(found.values("memory_mib")).tolist(), default=None),
-                    "device": next((row["device"] for row in reversed(found.rows) if "device" in row), None),
+                    "peak_mib": max(_finite(log.values("memory_mib")).tolist(), default=None),
+                    "device": next((row["device"] for row in reversed(log.rows) if "device" in row), None),
                 }
             )
     return rows
 
 
 def loss_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
-    """Each loss of a stage, a row a run: its mean over the first and the last tenth of the steps that have it."""
-    found = {run.label: run.stages[name] for run in runs if name in run.stages}
+    """Return one row per run and loss of a stage: mean over the first and the last tenth of the steps that have it."""
+    logs = {run.label: run.stages[name] for run in runs if name in run.stages}
     rows = []
-    for loss in distinct_losses(found):
-        for label, one in found.items():
-            values = _finite(one.values(loss))
+    for loss in distinct_losses(logs):
+        for label, log in logs.items():
+            values = _finite(log.values(loss))
             if len(values):
                 tenth = max(1, len(values) // 10)
-                ends = {"first": float(values[:tenth].mean()), "last": float(values[-tenth:].mean())}
-                rows.append({"run": label, "stage": name, "loss": loss, **ends})
+                means = {"first": float(values[:tenth].mean()), "last": float(values[-tenth:].mean())}
+                rows.append({"run": label, "stage": name, "loss": loss, **means})
     return rows
 
 
@@ -92,31 +89,31 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _weights(found: Trajectory) -> dict[str, list[float]]:
-    """The mean of every weight over each epoch, where there is something to weigh."""
-    names = [n for level in LEVELS for some in weight_columns(found, level).values() for n in some]
-    return {name: epoch_means(found, name)[1].tolist() for name in names}
+def _mean_weights(log: Trajectory) -> dict[str, list[float]]:
+    """Return the mean of every loss weight in each epoch; empty if there is only one loss."""
+    names = [name for level in LEVELS for columns in weight_columns(log, level).values() for name in columns]
+    return {name: epoch_means(log, name)[1].tolist() for name in names}
 
 
 def validation_metrics(run: RunLogs) -> ModelMetrics:
-    """Accuracy and macro-F1 of each mixture by task, from `result.json`."""
+    """Return accuracy and macro-F1 of each mixture by task, from `result.json`."""
     return {model: metrics_by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
 
 
 def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """`TASK_accuracy` and `TASK_macro_f1` as figures by task, the mean last."""
-    figures: dict[str, dict[str, float]] = {}
+    """Group `TASK_accuracy` and `TASK_macro_f1` by task, with the mean last."""
+    tasks: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         for name in ("accuracy", "macro_f1"):
             if key == name or key.endswith(f"_{name}"):
-                figures.setdefault(key.removesuffix(name).removesuffix("_") or "mean", {})[name] = value
+                tasks.setdefault(key.removesuffix(name).removesuffix("_") or "mean", {})[name] = value
                 break
-    mean = figures.pop("mean", None)
-    return figures | ({"mean": mean} if mean and len(figures) > 1 else {})
+    mean = tasks.pop("mean", None)
+    return tasks | ({"mean": mean} if mean and len(tasks) > 1 else {})
 
 
 def evaluation_rows(run: RunLogs) -> list[dict[str, Any]]:
-    """What `moe evaluate` and `moe run` measured last of each model."""
+    """Return one row per model from its last evaluation by `moe evaluate` or `moe run`."""
     return [
         {
             "run": run.label,
@@ -132,32 +129,32 @@ def evaluation_rows(run: RunLogs) -> list[dict[str, Any]]:
 
 
 def list_omissions(runs: Sequence[RunLogs]) -> list[str]:
-    """A sentence for each thing that a report would hold, had it been there."""
-    said = []
+    """Return a sentence for each part of the report that is missing."""
+    sentences = []
     for run in runs:
         if not run.stages:
-            said.append(f"{run.label}: no stage has a log, so there is no picture of training.")
+            sentences.append(f"{run.label}: no stage has a log, so there are no training curves.")
         if not run.result:
-            said.append(f"{run.label}: no {RESULT}; it comes with the joint stage.")
+            sentences.append(f"{run.label}: no {RESULT}; the joint stage writes it.")
         if not run.summary:
-            said.append(f"{run.label}: no {SUMMARY}; moe run writes it at its end.")
-        said += [f"{run.label}: {sentence} ({', '.join(names)})." for sentence, names in _lacks(run).items()]
+            sentences.append(f"{run.label}: no {SUMMARY}; moe run writes it as its last step.")
+        sentences += [f"{run.label}: {lack} ({', '.join(names)})." for lack, names in _stage_omissions(run).items()]
     for name in stage_names(runs) if len(runs) > 1 else []:
-        here = [run.label for run in runs if name in run.stages]
-        said += [f"{name}: only {here[0]} has it."] if len(here) == 1 else []
-    return said
+        labels = [run.label for run in runs if name in run.stages]
+        sentences += [f"{name}: only in {labels[0]}."] if len(labels) == 1 else []
+    return sentences
 
 
-def _lacks(run: RunLogs) -> dict[str, list[str]]:
-    """What stages lack, by sentence the stages' names."""
-    found: dict[str, list[str]] = {}
-    for name, one in run.stages.items():
-        lacks = {
-            "not finished; shown as far as the log goes": name not in run.finished,
-            "no evaluation in the log, so no learning curve": not one.evaluations,
-            "no seconds and memory in the log": not np.isfinite(one.values("seconds")).any(),
-            "one loss at a time, so no weights to draw": not any(weight_columns(one, level) for level in LEVELS),
+def _stage_omissions(run: RunLogs) -> dict[str, list[str]]:
+    """Return what is missing in the logs of stages, with the names of the stages."""
+    stages: dict[str, list[str]] = {}
+    for name, log in run.stages.items():
+        omissions = {
+            "not finished; shown up to the end of the log": name not in run.finished,
+            "no evaluations in the log, so no validation curve": not log.evaluations,
+            "no seconds and memory in the log": not np.isfinite(log.values("seconds")).any(),
+            "single losses only, so no loss weights to plot": not any(weight_columns(log, level) for level in LEVELS),
         }
-        for sentence in (told for told, lacking in lacks.items() if lacking):
-            found.setdefault(sentence, []).append(name)
-    return found
+        for sentence in (sentence for sentence, missing in omissions.items() if missing):
+            stages.setdefault(sentence, []).append(name)
+    return stages

@@ -1,4 +1,4 @@
-"""Claims about pictures: any number of tasks and rows is drawn without a warning, whole or not at all."""
+"""Tests for calibration plots."""
 
 from pathlib import Path
 
@@ -17,29 +17,33 @@ def series(rows: int, names: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("tasks", [1, 4, 5])
-def test_any_number_of_tasks_and_rows_is_drawn(tmp_path: Path, tasks: int) -> None:
+def test_charts_render_any_number_of_tasks_and_rows_without_warnings(tmp_path: Path, tasks: int) -> None:
     rows = (1, 3, 40, 100, 200)
-    write_reliability_chart(tmp_path / "a.png", "test", {f"t{i}": series(rows[i], ("T = 1", "T = 2")) for i in range(tasks)})
-    write_risk_coverage_chart(tmp_path / "b.png", {f"t{i}": series(rows[i], ("validation", "test")) for i in range(tasks)})
+    write_reliability_chart(
+        tmp_path / "a.png", "test", {f"t{i}": series(rows[i], ("T = 1", "T = 2")) for i in range(tasks)}
+    )
+    write_risk_coverage_chart(
+        tmp_path / "b.png", {f"t{i}": series(rows[i], ("validation", "test")) for i in range(tasks)}
+    )
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
 @pytest.mark.filterwarnings("error")
-def test_faultless_answers_are_drawn(tmp_path: Path) -> None:
-    sure = (np.ones(50), np.ones(50, dtype=bool))
-    write_reliability_chart(tmp_path / "a.png", "test", {"news": {"T = 1": sure}})
-    write_risk_coverage_chart(tmp_path / "b.png", {"news": {"test": sure}})
+def test_charts_render_predictions_without_errors(tmp_path: Path) -> None:
+    certain = (np.ones(50), np.ones(50, dtype=bool))
+    write_reliability_chart(tmp_path / "a.png", "test", {"news": {"T = 1": certain}})
+    write_risk_coverage_chart(tmp_path / "b.png", {"news": {"test": certain}})
 
 
-def test_risk_by_hand() -> None:
-    right = np.array([1] * 10 + [0, 1], dtype=bool)
-    kept, wrong = _risk_by_coverage(np.linspace(1, 0.5, 12), right)
-    assert kept == pytest.approx([100 * k / 12 for k in (10, 11, 12)])
-    assert wrong == pytest.approx([0, 100 / 11, 100 / 12])
+def test_risk_by_coverage_equals_a_hand_calculation() -> None:
+    correct = np.array([1] * 10 + [0, 1], dtype=bool)
+    coverage, risk = _risk_by_coverage(np.linspace(1, 0.5, 12), correct)
+    assert coverage == pytest.approx([100 * k / 12 for k in (10, 11, 12)])
+    assert risk == pytest.approx([0, 100 / 11, 100 / 12])
 
 
-def test_a_place_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
+def test_chart_in_an_unwritable_folder_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("a file")
     with pytest.raises(Fault, match="in-the-way"):
         write_risk_coverage_chart(tmp_path / "in-the-way" / "b.png", {"news": series(40, ("validation", "test"))})

@@ -1,8 +1,15 @@
-"""Claims about the pictures of results: drawn for any number of tasks and labels, none where there is nothing."""
+"""Tests for plots of results: label distribution, heat maps, confusion matrices."""
 
 import pytest
 
-from moe.plots.results import LABEL_COLOURS, _colours, _text_colour, confusion_matrix_chart, heatmap_chart, label_distribution_chart
+from moe.plots.results import (
+    LABEL_COLOURS,
+    _label_colours,
+    _text_colour,
+    confusion_matrix_chart,
+    heatmap_chart,
+    label_distribution_chart,
+)
 
 
 def confusion(labels: list[str], other: int = 0) -> dict[str, object]:
@@ -11,28 +18,31 @@ def confusion(labels: list[str], other: int = 0) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 4])
-def test_any_number_of_tasks_is_drawn(tasks: int) -> None:
+def test_charts_render_any_number_of_tasks(tasks: int) -> None:
     names = ["negative", "neutral", "positive"]
-    found = {f"task-{i}": confusion(names if i % 2 else ["dovish", "hawkish"], i) for i in range(tasks)}
-    drawn = confusion_matrix_chart(found)
-    assert drawn is not None
-    assert drawn.startswith(b"\x89PNG")
+    tasks_by_name = {f"task-{i}": confusion(names if i % 2 else ["dovish", "hawkish"], i) for i in range(tasks)}
+    png = confusion_matrix_chart(tasks_by_name)
+    assert png is not None
+    assert png.startswith(b"\x89PNG")
     splits = {"train": {"labels": dict.fromkeys(names, 5)}, "test": {"labels": {"neutral": 1}}}
-    assert label_distribution_chart([{"task": name, "splits": splits} for name in found])
+    assert label_distribution_chart([{"task": name, "splits": splits} for name in tasks_by_name])
 
 
-def test_shares_are_drawn_where_an_expert_is_missing_in_a_row() -> None:
+def test_heatmap_renders_missing_values() -> None:
     assert heatmap_chart("x", {"news": {"news": 0.7, "forum": 0.3}, "forum": {"forum": 1.0}}, "texts of", "expert")
 
 
-def test_nothing_is_drawn_of_nothing() -> None:
+def test_charts_without_data_are_none() -> None:
     assert confusion_matrix_chart({"news": {}}) is None
     assert label_distribution_chart([]) is None
     assert label_distribution_chart([{"task": "qa", "splits": {"train": {"rows": 3}}}]) is None
     assert heatmap_chart("x", {}, "", "") is None
 
 
-def test_a_sign_has_one_colour_everywhere_and_its_figure_can_be_read_on_it() -> None:
-    assert _colours(["hawkish", "positive"]) == {"hawkish": LABEL_COLOURS["positive"], "positive": LABEL_COLOURS["positive"]}
-    assert len(set(_colours(["a", "b", "c", "d"]).values())) == 4
+def test_label_colours_are_fixed_by_sentiment_and_text_on_them_has_contrast() -> None:
+    assert _label_colours(["hawkish", "positive"]) == {
+        "hawkish": LABEL_COLOURS["positive"],
+        "positive": LABEL_COLOURS["positive"],
+    }
+    assert len(set(_label_colours(["a", "b", "c", "d"]).values())) == 4
     assert (_text_colour("#0072B2"), _text_colour("#B8B8B8")) == ("white", "black")
