@@ -1,4 +1,4 @@
-"""`moe data augment`: a language model rewrites training rows, or writes new questions like them → `augmented.jsonl`."""
+"""`moe data augment`: a language model rewrites training rows, or writes new questions like them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +102,17 @@ def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
             requests = plan_variants(known, scored, work.run.data.augment, new)
             if new and not requests:
                 info(f"{task}: nothing to augment: rows need a label, and a text that is only a part of the prompt")
-            jobs.append(AugmentJob(domain, task, labels, rows, texts, requests, prepared.folder, prompts))
+            job = AugmentJob(
+                domain=domain,
+                task=task,
+                labels=labels,
+                rows=rows,
+                texts=texts,
+                requests=requests,
+                folder=prepared.folder,
+                prompts=prompts,
+            )
+            jobs.append(job)
     return jobs
 
 

@@ -111,7 +111,7 @@ def prepare_corpus(
     with atomic_folder(out, overwrite=True) as temporary, os_errors_as_faults(out.parent):
         report = {}
         for index, path in enumerate(files):
-            report[str(path)] = _tokenize_file(path, domain, tokenizer, held_out, temporary, index)
+            report[str(path)] = _tokenize_file(path, domain, tokenizer, held_out, out=temporary, index=index)
         write_json(temporary / REPORT, {"key": key, "report": report})
     corpus = _load(out, key)
     assert corpus is not None

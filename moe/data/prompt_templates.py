@@ -51,7 +51,7 @@ class PromptTemplate:
     parse: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
     def to_question(self, values: Mapping[str, Any], labels: Sequence[str], label: int | None) -> Question:
-        """Make a question of a record.
+        """Build the question of a record.
 
         Args:
             values: the record's columns.

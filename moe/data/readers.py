@@ -130,7 +130,7 @@ def _open(path: Path) -> _OpenFile:
 
 
 def _check_columns(names: list[str], columns: Columns, path: Path, text_optional: bool) -> None:
-    """Reject a file without a required column; a file whose columns are unknown is rejected later, by its rows."""
+    """Reject a file without a required column; if its columns are unknown, its rows are rejected later."""
     missing = sorted(columns.required() - set(names) - ({columns.text} if text_optional else set()))
     if not missing or not names:
         return
@@ -278,7 +278,13 @@ def _saved_split(name: str, rows: "Dataset") -> SavedSplit:
     from datasets import ClassLabel
 
     classes = {column: kind for column, kind in rows.features.items() if isinstance(kind, ClassLabel)}
-    return SavedSplit(name, rows.column_names, len(rows), rows.with_format("arrow").iter(_BATCH), classes)
+    return SavedSplit(
+        split=name,
+        columns=rows.column_names,
+        rows=len(rows),
+        tables=rows.with_format("arrow").iter(_BATCH),
+        classes=classes,
+    )
 
 
 def _class_name(kind: "ClassLabel", value: int | None) -> str | None:

@@ -94,7 +94,9 @@ class DomainBatchSampler(Sampler[list[int]]):
         self.rows = int(self.quota.sum()) // shard[1] * shard[1]
         if not self.rows:
             raise Fault(
-                f"at least one training row for each of {shard[1]} processes", str(len(domains)), "use fewer processes"
+                f"at least one training row for each of {shard[1]} processes",
+                f"{len(domains)} rows",
+                "use fewer processes",
             )
         self.epoch = 0
 

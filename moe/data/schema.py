@@ -74,7 +74,7 @@ class SplitSettings(Settings):
     @model_validator(mode="after")
     def _check_fold(self) -> Self:
         if self.folds is None and "fold" in self.model_fields_set and self.fold:
-            raise ValueError("fold needs folds, the number of folds")
+            raise ValueError("fold is set without folds; set folds to the number of folds")
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"expected a fold from 0 to {self.folds - 1}, not {self.fold}")
         return self

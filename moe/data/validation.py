@@ -104,7 +104,7 @@ def _reject_if(problem: str | None) -> None:
 
 
 def _with_question(row: Row, record: Record, task: TaskSettings) -> Row:
-    """Return the row with the question that the task's template makes of the record."""
+    """Return the row with the question that the task's template builds from the record."""
     try:
         question = find_template(str(task.ask)).to_question(record.values, task.labels, row.label)
     except TemplateMismatch as mismatch:

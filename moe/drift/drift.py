@@ -19,7 +19,7 @@ from moe.extras import check_extra
 from moe.inference.loading import load_model
 from moe.inference.predictor import Predictor
 from moe.plots.calibration import GREY
-from moe.plots.style import BLUE, RED, style_axes, square_panels, save_figure
+from moe.plots.style import BLUE, RED, save_figure, square_panels, style_axes
 
 ALARM = 0.05
 """False alarm rate: the share of files, or months, of the validation rows' distribution that are called unlike."""

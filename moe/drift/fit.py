@@ -43,14 +43,22 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
     )
     for split, rows in (("training", train), ("validation", validation)):
         if len(rows) < MIN_ROWS:
-            raise Fault(f"at least {MIN_ROWS} {split} rows to compare with", str(len(rows)), "add rows to the run")
+            raise Fault(
+                f"at least {MIN_ROWS} {split} rows", f"{len(rows)}", "add rows to the run's data, or change its split"
+            )
     names = [domain.name for domain in model.trained_domains if domain.name in set(train["domain"])]
     scores = _scores(predictor, list(train["text"]), "training rows", quiet)
     states = np.concatenate([_states(batch) for batch in scores])  # (N, D)
     space = fit_state_distribution(states, np.array(train["domain"]), names)
     features = extract_features(predictor, space, list(validation["text"]), "validation rows", quiet)
     domain_index = np.array([names.index(name) if name in names else -1 for name in validation["domain"]])
-    reference = Reference(tuple(model.bank.routed_experts), tuple(names), space, features, domain_index)
+    reference = Reference(
+        experts=tuple(model.bank.routed_experts),
+        domains=tuple(names),
+        space=space,
+        validation=features,
+        domain_index=domain_index,
+    )
     card = write_reference(folder, reference, dict(Counter(train["domain"])))
     return {"model": str(folder), "fitted": card.fitted, "held": card.held}
 

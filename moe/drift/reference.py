@@ -155,4 +155,10 @@ def read_reference(folder: Path) -> Reference:
     arrays = {name: tensor.numpy() for name, tensor in load_tensors(folder / TENSORS).items()}
     space = StateDistribution(arrays["means"], arrays["directions"], arrays["variances"], float(arrays["noise"]))
     validation = DriftFeatures(*(arrays[f"held.{field.name}"] for field in fields(DriftFeatures)))
-    return Reference(card.experts, card.domains, space, validation, arrays["of"])
+    return Reference(
+        experts=card.experts,
+        domains=card.domains,
+        space=space,
+        validation=validation,
+        domain_index=arrays["of"],
+    )

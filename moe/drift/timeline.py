@@ -50,7 +50,7 @@ class DatedTexts:
 
 
 def read_dated_texts(request: DriftRequest) -> DatedTexts:
-    """Read every readable text of a file, in order, with its month.
+    """Read all valid texts of a file, in order, with their months.
 
     Raises:
         Fault: if the file cannot be read, has no text, or lacks the requested column of dates.

@@ -131,7 +131,11 @@ def check_explainable(predictor: Predictor, text: str, domain: str | None, task:
         Fault: see `explain`.
     """
     if predictor.windows:
-        raise Fault("a predictor that truncates long texts", "one that averages windows", "explain without windows")
+        raise Fault(
+            "a predictor that truncates long texts",
+            "one that averages windows",
+            "create the predictor with windows=False",
+        )
     if not text.strip() or not is_encodable(text):
         problem = "an empty text" if not text.strip() else "characters that cannot be encoded as UTF-8"
         raise Fault("a text that contains words", problem, "use another text")
@@ -179,7 +183,8 @@ def _explain_routing(
 def _to_attribution(of: str, tokenization: Tokenization, attributions: TokenAttributions) -> Attribution:
     words = word_weights(tokenization, attributions.tokens[0].tolist())
     value, blank = float(attributions.value[0]), float(attributions.baseline[0])
-    return Attribution(of, words, value, blank, sum(word.weight for word in words) - (value - blank))
+    delta = sum(word.weight for word in words) - (value - blank)
+    return Attribution(of=of, words=words, value=value, blank=blank, delta=delta)
 
 
 def word_weights(tokenization: Tokenization, tokens: Sequence[float]) -> tuple[WordWeight, ...]:

@@ -79,7 +79,7 @@ def draw_text(side: Side, sign: int, random: Random) -> DrawnText:
             break
     text = _SLOT.sub(lambda match: filled[match[0]].text, template)
     strengths = [STRENGTHS[key] for key in signs]
-    return DrawnText(text, sign, max(strengths) if sign else 0.0, template, words)
+    return DrawnText(text=text, sign=sign, strength=max(strengths) if sign else 0.0, template=template, fillers=words)
 
 
 def _can_have(side: Side, template: str, sign: int) -> bool:
@@ -102,7 +102,7 @@ def _draw_filler(side: Side, name: str, ignored: bool, random: Random) -> _Fille
     """Draw a filler, all equally likely: the more fillers a sign has, the more common it is."""
     fillers = side.fillers(name)
     sign, text = random.choice([(sign, text) for sign, text in fillers if not ignored or sign != "0"])
-    return _Filler(sign, text, not ignored)
+    return _Filler(sign, text, counts=not ignored)
 
 
 def _draw_figures(random: Random) -> dict[str, _Filler]:
@@ -110,4 +110,4 @@ def _draw_figures(random: Random) -> dict[str, _Filler]:
     high = low * random.randint(3, 9)
     sign = random.choice(("++" if high > 6 * low else "+", "0", "--" if high > 6 * low else "-"))
     x, y = {1: (low, high), 0: (low, low), -1: (high, low)}[SIGNS[sign] or 0]
-    return {"{x}": _Filler("", str(x), False), "{y}": _Filler(sign, str(y), True)}
+    return {"{x}": _Filler("", str(x), counts=False), "{y}": _Filler(sign, str(y), counts=True)}

@@ -1,4 +1,4 @@
-"""Words and templates of made-up remarks from earnings calls and filings, as a management makes them."""
+"""Words and templates of made-up remarks from earnings calls and filings, in the voice of a company's management."""
 
 from moe.synthetic.grammar import Grammar, Side
 

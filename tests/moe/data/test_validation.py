@@ -45,7 +45,7 @@ def test_validate_rejects_invalid_records_with_line_and_reason(values: dict[str,
 
 def test_validate_leaves_the_text_unchanged():
     assert validate(text="  Profit  Rises ", score="-0.5", lang="en", split="dev") == Row(
-        "a", "  Profit  Rises ", 2, -0.5, "en", "validation", 7
+        id="a", text="  Profit  Rises ", label=2, score=-0.5, lang="en", split="validation", line=7
     )
 
 
@@ -83,7 +83,7 @@ def test_validate_ignores_the_file_s_split_if_own_is_false():
     assert row.split is None
 
 
-def test_validate_calls_a_repeated_id_a_duplicate_or_with_other_content_a_reject():
+def test_validate_distinguishes_duplicates_from_repeated_ids_with_other_content():
     def record(line: int, text: str, split: str = "train") -> Record:
         return Record(line, {"id": "a", "text": text, "label": "positive", "split": split})
 

@@ -107,9 +107,7 @@ def work(make_work: Make) -> Workspace:
     return make_work(domains={name: {"split": {"own": False, "ratios": [40, 40, 20]}} for name in ("news", "forum")})
 
 
-def test_drift_calls_held_out_text_alike_and_another_domain_unlike_from_its_month_on(
-    work: Workspace, tmp_path: Path
-) -> None:
+def test_drift_calls_held_out_text_alike_and_another_domain_unlike_by_month(work: Workspace, tmp_path: Path) -> None:
     folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     with pytest.raises(Fault, match="--fit"):
         drift(folder, DriftRequest(tmp_path / "none.csv"), tmp_path)
