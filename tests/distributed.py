@@ -1,6 +1,7 @@
-"""Runs that several processes train together, for tests that set them beside one process with their whole batch.
+"""Runs for tests that compare training in several processes with one process and the same total batch.
 
-As a script, started by torchrun: `together.py train FOLDER BATCH`, or `stop`, BATCH rows a pass.
+Also a script for torchrun: `distributed.py train FOLDER BATCH` or `distributed.py stop FOLDER BATCH`, with the rows of a
+micro-batch.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import NOUNS, made_up_rows, merged_settings, save_backbone, tiny_run, write_csv
-from corpora import asking
+from corpora import make_question_workspace
 from signals import interrupt_at
 
 from moe import distributed
@@ -25,18 +26,18 @@ from moe.training.pipeline import run_all
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain, train_router
 
-CALM = {"lora": {"dropout": 0.0}, "heads": {"dropout": 0.0}, "gate": {"dropout": 0.0}}
-"""Without dropout, which draws other numbers for other batches."""
+NO_DROPOUT = {"lora": {"dropout": 0.0}, "heads": {"dropout": 0.0}, "gate": {"dropout": 0.0}}
+"""Settings without dropout, whose random numbers depend on how rows are batched."""
 STAGES = ("shared", "pretrain", "expert", "warmup", "joint", "instruct")
 
 
-def cut(batch: int, accumulate: int) -> dict[str, Any]:
-    """Settings of steps of so many micro-batches of so many rows."""
+def batch_settings(batch: int, accumulate: int) -> dict[str, Any]:
+    """Settings of steps with `accumulate` micro-batches of `batch` rows."""
     return {"stages": {stage: {"batch_size": batch, "accumulate": accumulate} for stage in STAGES}}
 
 
-def classifier(folder: Path, over: dict[str, Any]) -> Workspace:
-    """A run on labelled rows; its files are written where they are not there yet."""
+def make_classifier_workspace(folder: Path, over: dict[str, Any]) -> Workspace:
+    """Run on labelled rows, whose files are written if they do not exist; `over` overrides settings."""
     with distributed.main_process_first():
         if not (folder / "model").is_dir():
             save_backbone(folder / "model")
@@ -45,71 +46,75 @@ def classifier(folder: Path, over: dict[str, Any]) -> Workspace:
     return Workspace(tiny_run(folder / "model", folder / "data", **over), folder / "run")
 
 
-def team(folder: Path, over: dict[str, Any]) -> Workspace:
-    """A language model's run, likewise."""
-    rows = {"max_train_rows": 40}  # as many as two processes can share
+def make_team_workspace(folder: Path, over: dict[str, Any]) -> Workspace:
+    """Run of role experts of a language model; `over` overrides settings."""
+    rows = {"max_train_rows": 40}  # a number that two processes can share
     few = {
         "stages": {"pretrain": {"steps": 6}, "instruct": {"steps": 6, "lr": 0.003}},
         "domains": {"news": rows, "forum": rows},
         "language": {"mix": 0.2},
     }
     with distributed.main_process_first():
-        return asking(folder, **merged_settings(few, over))
+        return make_question_workspace(folder, **merged_settings(few, over))
 
 
 def train_team(work: Workspace) -> None:
-    """All its stages."""
+    """Run all stages of role experts."""
     pretrain(work)
     merge_experts(work)
     train_router(work)
     instruct(work)
 
 
-def losses(work: Workspace, step: str) -> list[dict[str, float]]:
-    """Every loss, weight and share that was logged, step by step."""
+def logged_losses(work: Workspace, step: str) -> list[dict[str, float]]:
+    """Losses, their weights and mean gates of every logged step."""
     lines = [json.loads(line) for line in (work.logs(step) / LOG).read_text().splitlines()]
-    told = ("loss", "classes", "polarity", "domain", "balance", "grad_norm", "language", "sentiment")
-    own = ("inner/", "outer/", "weight/", "share_")
+    names = ("loss", "classes", "polarity", "domain", "balance", "grad_norm", "language", "sentiment")
+    prefixes = ("inner/", "outer/", "weight/", "share_")
     return [
-        {key: value for key, value in line.items() if key in told or key.startswith(own)}
+        {key: value for key, value in line.items() if key in names or key.startswith(prefixes)}
         for line in lines
         if "loss" in line
     ]
 
 
-def assert_alike(one: Workspace, other: Workspace, steps: tuple[str, ...], rel: float = 2e-3) -> None:
-    """Every figure of every step of these stages, and the weights in the end."""
+def assert_same_training(first: Workspace, second: Workspace, steps: tuple[str, ...], rel: float = 2e-3) -> None:
+    """Compare the logged losses of every step of these stages, and the final weights."""
     for step in steps:
-        first, second = losses(one, step), losses(other, step)
-        assert len(first) == len(second) > 1
-        for a, b in zip(first, second, strict=True):
+        first_losses, second_losses = logged_losses(first, step), logged_losses(second, step)
+        assert len(first_losses) == len(second_losses) > 1
+        for a, b in zip(first_losses, second_losses, strict=True):
             assert a == pytest.approx(b, rel=rel, abs=1e-5), step
-    a, b = (read_mixture(work.out / "moe-joint")[0].trained_state() for work in (one, other))
+    a, b = (read_mixture(work.out / "moe-joint")[0].trained_state() for work in (first, second))
     for key, tensor in a.items():
-        torch.testing.assert_close(b[key], tensor, rtol=1e-2, atol=2e-4, msg=lambda told, key=key: f"{key}: {told}")
+        torch.testing.assert_close(
+            b[key], tensor, rtol=1e-2, atol=2e-4, msg=lambda message, key=key: f"{key}: {message}"
+        )
 
 
-def train(place: Path, batch: int) -> None:
-    """Three runs: plain, the trunk's states cached; one whose weights look ahead; a team routed by tokens.
+def train_everything(folder: Path, batch: int) -> None:
+    """Train a classifier with cached trunk states, one with look-ahead weights, and a team routed by tokens.
 
-    And two with the backbone shared out, the team's with its layers run again.
+    Then a classifier and a team with a sharded backbone, the team with activation checkpointing.
     """
-    over = merged_settings(CALM, cut(batch, 1))
+    over = merged_settings(NO_DROPOUT, batch_settings(batch, 1))
     ahead = {"dao": {"objective": "validation"}, "losses": {"measured": "parameters"}}
     shared = {"shared": {"r": 2, "dropout": 0.0}}
-    run_all(classifier(place / "labels", merged_settings(over, {"stages": {"cache_trunk": True}})))
-    run_all(classifier(place / "ahead", over | ahead | shared))
-    train_team(team(place / "texts", over | {"gate": {"unit": "token", "dropout": 0.0}}))
-    shared_out = merged_settings(over, {"stages": {"shard": True}})
-    run_all(classifier(place / "shard", shared_out))
-    train_team(team(place / "shard-texts", merged_settings(shared_out, {"stages": {"recompute": True}})))
+    cached = merged_settings(over, {"stages": {"cache_trunk": True}})
+    run_all(make_classifier_workspace(folder / "labels", cached))
+    run_all(make_classifier_workspace(folder / "ahead", over | ahead | shared))
+    train_team(make_team_workspace(folder / "texts", over | {"gate": {"unit": "token", "dropout": 0.0}}))
+    sharded = merged_settings(over, {"stages": {"shard": True}})
+    run_all(make_classifier_workspace(folder / "shard", sharded))
+    recompute = merged_settings(sharded, {"stages": {"recompute": True}})
+    train_team(make_team_workspace(folder / "shard-texts", recompute))
 
 
-def stop_and_go_on(place: Path, batch: int) -> None:
-    """A run with dropout that one process alone is asked to stop, gone on with, beside one that never was."""
+def stop_and_resume(folder: Path, batch: int) -> None:
+    """Train with dropout: runs that a signal to a single process stops and that are resumed, and undisturbed ones."""
     for name in ("whole", "stopped", "shard-whole", "shard-stopped"):
         stages = {"expert": {"steps": 8, "batch_size": batch}, "shard": "shard" in name}
-        work = classifier(place / name, cut(batch, 1) | {"stages": stages})
+        work = make_classifier_workspace(folder / name, batch_settings(batch, 1) | {"stages": stages})
         with pytest.MonkeyPatch.context() as patch:
             if "stopped" in name and distributed.rank() == distributed.world_size() - 1:
                 interrupt_at(patch, 3)
@@ -117,7 +122,7 @@ def stop_and_go_on(place: Path, batch: int) -> None:
                 train_domain(work, "news")
             except Interrupted:
                 train_domain(work, "news", resume=True)
-    begun = classifier(place / "begun", cut(batch, 1))
+    begun = make_classifier_workspace(folder / "begun", batch_settings(batch, 1))
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(patch, 3)
         with suppress(Interrupted):
@@ -125,4 +130,4 @@ def stop_and_go_on(place: Path, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "stop": stop_and_go_on}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    {"train": train_everything, "stop": stop_and_resume}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""Whole runs in processes of their own that are killed: after a time, or at a chosen file operation."""
+"""Runs in child processes that are killed after a given time, or at a given file operation."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ from typing import Any
 from moe.runs.workspace import Workspace
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["killing", "moe.training.instruct", "moe.training.pretrain", "moe.training.steps"])
-TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
-"""Audit events of writing files; of `open` those for writing."""
+CONTEXT.set_forkserver_preload(["process_kill", "moe.training.instruct", "moe.training.pretrain", "moe.training.steps"])
+WRITE_EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+"""Audit events of operations that change files; `open` counts only if it is for writing."""
 
 Run = Callable[[Workspace], None]
 
 
-def labels(work: Workspace) -> None:
-    """Every step over labelled rows, going on from what is there."""
+def train_classifier(work: Workspace) -> None:
+    """Run every step over labelled rows, resuming from what exists."""
     from moe.config.stages import MERGED
     from moe.training.steps import merge_experts, train_domain, train_router
 
@@ -30,8 +30,8 @@ def labels(work: Workspace) -> None:
     train_router(work, resume=True)
 
 
-def language(work: Workspace) -> None:
-    """Every step over a language model."""
+def train_language_model(work: Workspace) -> None:
+    """Run every step over a language model, resuming from what exists."""
     from moe.config.stages import MERGED
     from moe.training.instruct import instruct
     from moe.training.pretrain import pretrain
@@ -44,46 +44,46 @@ def language(work: Workspace) -> None:
     instruct(work, resume=True)
 
 
-def _child(run: Run, work: Workspace, die_at: int | None, counted: Any) -> None:
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 — as long as the process lives
-    seen = 0
+def _child(run: Run, work: Workspace, die_at: int | None, counter: Any) -> None:
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 — open as long as the process runs
+    operations = 0
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event not in TOUCHES or (event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+"))):
+        nonlocal operations
+        for_writing = event != "open" or (isinstance(args[1], str) and set(args[1]) & set("wax+"))
+        if event not in WRITE_EVENTS or not for_writing:
             return
-        seen += 1
-        counted.value = seen
-        if seen == die_at:
+        operations += 1
+        counter.value = operations
+        if operations == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
     run(work)
 
 
-def killed(run: Run, work: Workspace, after: float | None = None, die_at: int | None = None) -> tuple[int, int]:
-    """Run until the end, the time or the file operation.
+def run_and_kill(run: Run, work: Workspace, after: float | None = None, die_at: int | None = None) -> tuple[int, int]:
+    """Run in a child process to the end, for `after` seconds, or to the file operation with number `die_at`.
 
     Returns:
-        the exit code, −9 of a killed one; and how many file operations there were.
+        the exit code, −9 if the process was killed, and the number of file operations.
     """
-    counted = CONTEXT.Value("i", 0)
-    process = CONTEXT.Process(target=_child, args=(run, work, die_at, counted))
+    counter = CONTEXT.Value("i", 0)
+    process = CONTEXT.Process(target=_child, args=(run, work, die_at, counter))
     process.start()
     process.join(after)
     if process.is_alive():
         process.kill()
         process.join()
     assert process.exitcode is not None
-    return process.exitcode, counted.value
+    return process.exitcode, counter.value
 
 
-def finished(folder: Path) -> dict[str, bytes]:
-    """What a run came to: weights and metrics of every finished step, byte by byte."""
-    kept = [p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json") and "logs" not in p.parts]
-    apart = ("data", "checkpoints")
+def finished_files(folder: Path) -> dict[str, bytes]:
+    """Bytes of the weights and JSON files of every finished step, by path."""
+    paths = [p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json") and "logs" not in p.parts]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(kept)
-        if path.relative_to(folder).parts[0] not in apart
+        for path in sorted(paths)
+        if path.relative_to(folder).parts[0] not in ("data", "checkpoints")
     }

@@ -1,4 +1,4 @@
-"""Ctrl-C or another signal at a chosen step, for tests of what a stopped stage leaves behind."""
+"""Signals at a given training step, for tests of interrupted stages."""
 
 import os
 import signal
@@ -7,16 +7,16 @@ import pytest
 
 from moe.training.trainer import _StageTrainer
 
-LONG = {"stages": {"expert": {"steps": 12, "evals": 3}}}
+LONG_STAGE = {"stages": {"expert": {"steps": 12, "evals": 3}}}
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C, or send another signal, while this step runs."""
-    plain = _StageTrainer.training_step
+    """Send a signal, by default that of Ctrl-C, to this process during a training step."""
+    original = _StageTrainer.training_step
 
-    def pressed(self, *args, **kwargs):
+    def interrupted(self, *args, **kwargs):
         if self.state.global_step == step:
             os.kill(os.getpid(), number)
-        return plain(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(_StageTrainer, "training_step", pressed)
+    monkeypatch.setattr(_StageTrainer, "training_step", interrupted)

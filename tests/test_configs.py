@@ -1,4 +1,4 @@
-"""Claims about configs: the shipped ones are without fault, and faults are told well."""
+"""Tests of configs: the shipped ones are valid, and errors are reported clearly."""
 
 import re
 from pathlib import Path
@@ -20,31 +20,31 @@ PAPER = CONFIGS / "finsa_moe" / "glm_z1_9b.yaml"
 
 
 def relative(path: Path) -> str:
-    """A config's name below `configs/`."""
+    """Path of a config relative to `configs/`."""
     return path.relative_to(CONFIGS).as_posix()
 
 
-def written(folder: Path, text: str) -> Path:
-    """A config with this text."""
+def write_config(folder: Path, text: str) -> Path:
+    """Write a config with this text."""
     path = folder / "run.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def faults_of(path: Path, *sets: str) -> tuple[str, ...]:
-    """What is told of a config with faults."""
+def load_errors(path: Path, *sets: str) -> tuple[str, ...]:
+    """Errors that loading an invalid config reports."""
     with pytest.raises(ConfigFault) as caught:
         load_run(path, sets)
     return caught.value.faults
 
 
 @pytest.mark.parametrize("path", RUNS, ids=relative)
-def test_every_shipped_run_is_without_fault(path: Path) -> None:
+def test_every_shipped_run_is_valid(path: Path) -> None:
     assert load_run(path).domains
 
 
 @pytest.mark.parametrize("path", LAUNCHES, ids=relative)
-def test_accelerate_reads_every_shipped_launch_and_starts_as_many_processes_as_it_is_named_for(path: Path) -> None:
+def test_shipped_accelerate_configs_start_the_number_of_processes_in_their_name(path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     launch = load_config_from_file(str(path))
@@ -54,8 +54,8 @@ def test_accelerate_reads_every_shipped_launch_and_starts_as_many_processes_as_i
 
 
 @pytest.fixture
-def anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that seems to hold every file, and every backbone within reach: what is not shipped is not judged."""
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with an empty file for each data set that is not shipped; backbones are not checked."""
     monkeypatch.setattr("moe.config.preflight._backbone_errors", lambda run: [])
     for name in ("fiqa_sa", "news", "forum"):
         (tmp_path / f"{name}.csv").touch()
@@ -68,28 +68,30 @@ def points_of(path: Path, data: Path) -> list[Trial]:
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=relative)
-def test_every_point_of_every_shipped_sweep_is_without_fault(path: Path, anywhere: Path) -> None:
-    assert len(points_of(path, anywhere)) > 1
+def test_every_point_of_every_shipped_sweep_is_valid(path: Path, data_folder: Path) -> None:
+    assert len(points_of(path, data_folder)) > 1
 
 
-def test_the_dao_papers_sweeps_are_the_papers(anywhere: Path) -> None:
-    ranks, constants = (points_of(CONFIGS / "dao" / f"sweep_{name}.yaml", anywhere) for name in ("ranks", "constants"))
+def test_dao_sweeps_have_the_values_of_the_paper(data_folder: Path) -> None:
+    ranks, constants = (
+        points_of(CONFIGS / "dao" / f"sweep_{name}.yaml", data_folder) for name in ("ranks", "constants")
+    )
     runs = [point.run for point in ranks]
     assert [(run.lora.r, run.lora.alpha) for run in runs] == [(r, r) for r in (8, 16, 32, 64, 128, 256, 384, 512)]
     losses = [point.run.losses for point in constants]
-    assert [one.constants["classes"] for one in losses if one.inner == "constant"] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
-    sums = {one.constants["classes"] + one.constants["polarity"] for one in losses if one.inner == "constant"}
-    assert sums == {1.0}
+    constants = [loss.constants for loss in losses if loss.inner == "constant"]
+    assert [weights["classes"] for weights in constants] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    assert {weights["classes"] + weights["polarity"] for weights in constants} == {1.0}
     assert losses[-1].inner == "dao"
 
 
 @pytest.mark.parametrize("path", DOMAINS, ids=relative)
-def test_every_shipped_domain_is_without_fault(path: Path) -> None:
+def test_every_shipped_domain_is_valid(path: Path) -> None:
     assert DomainSettings.model_validate(read_yaml(path)).labels
 
 
 @pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
-def test_the_first_line_is_the_command_and_the_next_what_it_needs(path: Path) -> None:
+def test_config_header_has_a_command_and_its_requirements(path: Path) -> None:
     first, *others = path.read_text(encoding="utf-8").splitlines()
     assert re.match(r"# (moe|make) [a-z]", first)
     header = " ".join(line for line in others if line.startswith("#"))
@@ -97,25 +99,25 @@ def test_the_first_line_is_the_command_and_the_next_what_it_needs(path: Path) ->
 
 
 @pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
-def test_the_command_in_the_header_names_its_own_config(path: Path) -> None:
+def test_command_in_a_config_header_names_that_config(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     configs, domains = (re.findall(rf"{flag} (\S+)", first) for flag in ("(?:--config|moe sweep)", "--domain"))
-    assert all(one == f"configs/{relative(path)}" for one in configs)
+    assert all(config == f"configs/{relative(path)}" for config in configs)
     assert set(domains) <= {path.stem, *read_yaml(path).get("domains", ())}
 
 
-def test_a_resolved_config_written_out_is_the_same_run(tmp_path: Path) -> None:
+def test_resolved_config_loads_as_the_same_run(tmp_path: Path) -> None:
     run = load_run(CONFIGS / "demo.yaml")
-    assert load_run(written(tmp_path, run.as_yaml())) == run
+    assert load_run(write_config(tmp_path, run.as_yaml())) == run
 
 
-def test_bare_commands_take_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_config_is_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_config(None).name == "demo.yaml"
     assert load_run().sample is not None
 
 
-def test_a_config_file_that_is_not_there_is_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_config_file_suggests_a_similar_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Fault, match=re.escape("Did you mean configs/demo.yaml")):
         find_config(Path("configs/dem.yaml"))
@@ -130,85 +132,85 @@ def test_a_config_file_that_is_not_there_is_guessed(monkeypatch: pytest.MonkeyPa
         ("backbone: {trunk_deph: 2}", "trunk_depth"),
     ],
 )
-def test_an_unknown_key_is_guessed(wrong: str, meant: str, tmp_path: Path) -> None:
-    faults = faults_of(written(tmp_path, f"domains: [news]\n{wrong}"))
-    assert any(f"did you mean {meant}?" in fault for fault in faults)
+def test_unknown_key_suggests_a_similar_one(wrong: str, meant: str, tmp_path: Path) -> None:
+    errors = load_errors(write_config(tmp_path, f"domains: [news]\n{wrong}"))
+    assert any(f"did you mean {meant}?" in error for error in errors)
 
 
-def test_an_unknown_domain_is_guessed(tmp_path: Path) -> None:
+def test_unknown_domain_suggests_a_similar_one(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="Did you mean forum"):
-        load_run(written(tmp_path, "domains: [news, forun]"))
+        load_run(write_config(tmp_path, "domains: [news, forun]"))
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     text = "domains: [news]\nseed: many\nlora: {r: 0, dropout: 2}\nbackbone: {trunk_deph: 2}\ngate: {kind: mellow}\n"
-    faults = faults_of(written(tmp_path, text))
+    errors = load_errors(write_config(tmp_path, text))
     for key in ("seed", "lora.r", "lora.dropout", "backbone.trunk_deph", "gate.kind"):
-        assert any(fault.startswith(f"{key}: ") for fault in faults), key
+        assert any(error.startswith(f"{key}: ") for error in errors), key
 
 
-def test_disagreements_between_parts_are_told_at_once(tmp_path: Path) -> None:
+def test_conflicts_between_settings_are_reported_at_once(tmp_path: Path) -> None:
     text = "template: 'news {text}'\ngate: {top_k: 3, unit: token}\ndomains: {news: {labels: []}, forum: }\n"
-    assert len(faults_of(written(tmp_path, text))) == 4
+    assert len(load_errors(write_config(tmp_path, text))) == 4
 
 
-def test_check_tells_missing_files_and_an_impossible_trunk_together(tmp_path: Path) -> None:
+def test_check_reports_missing_files_and_an_impossible_trunk_together(tmp_path: Path) -> None:
     text = "domains: {news: {file: nowhere.csv}, forum: }\nbackbone: {trunk_depth: 6}\n"
     with pytest.raises(ConfigFault) as caught:
-        check_config(written(tmp_path, text))
-    told = " ".join(caught.value.faults)
-    assert all(word in told for word in ("nowhere.csv", "domains.forum", "trunk_depth is 6"))
+        check_config(write_config(tmp_path, text))
+    errors = " ".join(caught.value.faults)
+    assert all(word in errors for word in ("nowhere.csv", "domains.forum", "trunk_depth is 6"))
 
 
-def test_check_finds_no_fault_in_the_demo() -> None:
-    assert "no fault" in check_config(CONFIGS / "demo.yaml")
+def test_check_accepts_the_demo() -> None:
+    assert "valid" in check_config(CONFIGS / "demo.yaml")
 
 
 @pytest.mark.parametrize(
-    ("one", "value"),
+    ("text", "value"),
     [("1e-4", 1e-4), ("3.0e-4", 3e-4), ("2", 2.0), ("0.5", 0.5)],
 )
-def test_set_lays_a_number_over_the_config(one: str, value: float) -> None:
-    assert load_run(CONFIGS / "demo.yaml", [f"stages.joint.lr={one}"]).stages.joint.lr == value
+def test_set_overrides_a_number(text: str, value: float) -> None:
+    assert load_run(CONFIGS / "demo.yaml", [f"stages.joint.lr={text}"]).stages.joint.lr == value
 
 
-def test_set_leaves_its_neighbours_alone() -> None:
+def test_set_changes_no_other_setting() -> None:
     plain, changed = load_run(CONFIGS / "demo.yaml"), load_run(CONFIGS / "demo.yaml", ["lora.r=4"])
     assert changed.lora == plain.lora.model_copy(update={"r": 4})
     assert changed.stages == plain.stages
 
 
-def test_set_reaches_into_a_domain_that_is_only_named() -> None:
+def test_set_overrides_a_domain_given_only_by_name() -> None:
     run = load_run(CONFIGS / "demo.yaml", ["domains.news.file=mine.csv", "domains.news.split.ratios=[9, 1]"])
     assert run.domains["news"].file == "mine.csv"
     assert run.domains["news"].split.ratios == (9, 1)
     assert run.domains["forum"] == load_run(CONFIGS / "demo.yaml").domains["forum"]
 
 
-def test_set_gives_a_part_that_the_config_leaves_out() -> None:
+def test_set_adds_a_section_missing_in_the_config() -> None:
     run = load_run(CONFIGS / "demo.yaml", ["shared.r=12"])
     assert run.shared is not None
     assert run.shared.r == 12
 
 
-@pytest.mark.parametrize("one", ["stages.joint.lr", "=3", "lora.rr=4", "lora.r=many"])
-def test_a_set_that_is_none_is_refused(one: str) -> None:
+@pytest.mark.parametrize("override", ["stages.joint.lr", "=3", "lora.rr=4", "lora.r=many"])
+def test_set_refuses_an_invalid_override(override: str) -> None:
     with pytest.raises(Fault):
-        load_run(CONFIGS / "demo.yaml", [one])
+        load_run(CONFIGS / "demo.yaml", [override])
 
 
-def test_a_domain_beside_the_config_comes_before_the_shipped_one(tmp_path: Path) -> None:
+def test_domain_file_next_to_the_config_precedes_the_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "domains").mkdir()
     (tmp_path / "domains" / "news.yaml").write_text("labels: [down, up]\n", encoding="utf-8")
-    assert load_run(written(tmp_path, "domains: [news]")).domains["news"].labels == ("down", "up")
+    assert load_run(write_config(tmp_path, "domains: [news]")).domains["news"].labels == ("down", "up")
 
 
-def test_the_papers_run_is_the_papers() -> None:
+def test_finsa_moe_run_has_the_settings_of_the_paper() -> None:
     run: RunSettings = load_run(PAPER)
     assert (run.lora.r, run.lora.alpha, run.lora.dropout) == (16, 16, 0.05)
     assert set(run.lora.targets or ()) == {"q_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"}
     assert (run.backbone.quantization, run.backbone.max_length) == ("nf4", 512)
-    assert [one.split.ratios for one in run.domains.values()] == [(98, 1, 1), (60, 20, 20)]
+    assert [domain.split.ratios for domain in run.domains.values()] == [(98, 1, 1), (60, 20, 20)]
     assert (run.losses.inner, run.losses.outer) == ("constant", "constant")
     assert (run.losses.constants["domain"], run.losses.constants["balance"]) == (1.5, 0.05)
     expert = run.stages.expert
@@ -218,12 +220,12 @@ def test_the_papers_run_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize(("chinese", "label"), [("利空", "negative"), ("中性", "neutral"), ("利好", "positive")])
-def test_the_papers_run_reads_chinese_labels(chinese: str, label: str) -> None:
-    assert {one.label_map[chinese] for one in load_run(PAPER).domains.values()} == {label}
+def test_finsa_moe_run_maps_chinese_labels(chinese: str, label: str) -> None:
+    assert {domain.label_map[chinese] for domain in load_run(PAPER).domains.values()} == {label}
 
 
 @pytest.mark.parametrize("seed", [13, 21, 42, 87, 123])
-def test_the_papers_five_seeds_are_one_setting(seed: int) -> None:
+def test_finsa_moe_run_differs_between_the_five_seeds_only_in_the_seed(seed: int) -> None:
     run = load_run(PAPER, [f"seed={seed}"])
     assert run.seed == seed
     assert run.domains == load_run(PAPER).domains

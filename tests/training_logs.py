@@ -1,4 +1,4 @@
-"""Made-up logs of training, for tests of what is read and drawn from them."""
+"""Synthetic training logs and run folders, for tests of reports and plots."""
 
 import json
 import math
@@ -9,33 +9,33 @@ from moe.runs.training_log import LOG
 
 
 def write_log(folder: Path, *lines: Any) -> Path:
-    """A log of these lines; a string stands as it is."""
+    """Write a log; a string is written as it is, any other line as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = [line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines]
-    (folder / LOG).write_text("".join(told), encoding="utf-8")
+    text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+    (folder / LOG).write_text(text, encoding="utf-8")
     return folder
 
 
-def step(number: int, **figures: Any) -> dict[str, Any]:
-    """A step's line."""
+def step_line(number: int, **figures: Any) -> dict[str, Any]:
+    """Log line of a training step."""
     return {"step": number, "loss": 1.0 / number, "epoch": number / 10, **figures}
 
 
-def evaluation(number: int, macro_f1: float) -> dict[str, Any]:
-    """A line of two tasks' validation."""
+def evaluation_line(number: int, macro_f1: float) -> dict[str, Any]:
+    """Log line of an evaluation of two tasks."""
     tasks = {"eval_news_macro_f1": macro_f1 - 0.1, "eval_forum_macro_f1": macro_f1 + 0.1}
     tasks |= {"eval_news_accuracy": macro_f1, "eval_forum_accuracy": macro_f1 + 0.2}
     return {"step": number, **tasks, "eval_macro_f1": macro_f1, "eval_accuracy": macro_f1 + 0.1, "eval_routing": 0.9}
 
 
 def joint_lines(steps: int = 20, timed: bool = True) -> list[dict[str, Any]]:
-    """The joint stage's lines: both levels of DAO, two experts, an evaluation every ten steps."""
+    """Log lines of a joint stage with both levels of DAO, two experts and an evaluation every ten steps."""
     lines: list[dict[str, Any]] = []
     for i in range(1, steps + 1):
         c = 1 + 0.5 * math.sin(i)
         inner = {f"inner/{key}_{name}": c for key in ("lambda", "w", "c") for name in ("classes", "polarity")}
         outer = {f"outer/{k}_{n}": c for k in ("lambda", "w", "c") for n in ("sentiment", "domain", "balance")}
-        force = {"weight/sentiment": 1.0, "weight/domain": 0.2, "weight/balance": 0.1}
+        weights = {"weight/sentiment": 1.0, "weight/domain": 0.2, "weight/balance": 0.1}
         losses = {
             "classes": 1 / i,
             "polarity": 0.5 / i,
@@ -46,15 +46,15 @@ def joint_lines(steps: int = 20, timed: bool = True) -> list[dict[str, Any]]:
         }
         cost = {"seconds": 0.1 * i, "memory_mib": 100.0 + i, "device": "cpu"} if timed else {}
         lines.append(
-            {"step": i, "epoch": i / 10, **losses, **inner, **outer, **force, "share_0": 0.4, "share_1": 0.6} | cost
+            {"step": i, "epoch": i / 10, **losses, **inner, **outer, **weights, "share_0": 0.4, "share_1": 0.6} | cost
         )
         if i % 10 == 0:
-            lines.append(evaluation(i, 0.9 - i / 100))
+            lines.append(evaluation_line(i, 0.9 - i / 100))
     return [*lines, {"step": steps, "train_runtime": 30.0, "epoch": steps / 10}]
 
 
 def write_run(folder: Path, steps: int = 20, timed: bool = True) -> Path:
-    """A run folder with the logs of two experts and the joint stage, a card, a verdict, and a summary."""
+    """Write a run folder with logs of two experts and the joint stage, a card, a result and a summary."""
     for name in ("news", "forum"):
         write_log(folder / "logs" / name, *joint_lines(steps, timed))
         (folder / "experts" / name).mkdir(parents=True)
@@ -78,53 +78,53 @@ def write_run(folder: Path, steps: int = 20, timed: bool = True) -> Path:
             "routing": {"accuracy": 0.95},
         },
     }
-    for name, one in content.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(one), encoding="utf-8")
+    for name, value in content.items():
+        write_text(folder / name, json.dumps(value))
     (folder / "moe-joint" / "config.yaml").write_text("seed: 42\n", encoding="utf-8")
     return folder
 
 
-def lay(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def evaluated(run: Path, text: str = "profit fell") -> Path:
-    """A run with every kind of finding; one right row, one confident mistake."""
+def write_evaluated_run(run: Path, text: str = "profit fell") -> Path:
+    """Add an evaluation with every kind of finding to a run: one correct row and one confident error."""
     folder = run / "evaluation" / "moe-joint"
     head = "id,domain,task,text,label,predicted,predicted_routed,confidence,polarity,routing_entropy"
-    lay(folder / "right.csv", f"{head}\n1,news,news,bank held,neutral,neutral,neutral,0.6,0.1,0.2\n")
-    lay(folder / "wrong.csv", f'{head}\n2,news,news,"{text}",negative,positive,positive,0.97,0.5,0.2\n')
+    write_text(folder / "right.csv", f"{head}\n1,news,news,bank held,neutral,neutral,neutral,0.6,0.1,0.2\n")
+    write_text(folder / "wrong.csv", f'{head}\n2,news,news,"{text}",negative,positive,positive,0.97,0.5,0.2\n')
     more = "alone.news,alone.forum,probability.news,probability.forum"
     rows = f'1,news,news,bank held,neutral,neutral,neutral,0.6,0.1,0.2,neutral,neutral,0.9,0.5\n2,news,news,"{text}",'
-    lay(
+    write_text(
         folder / "alone.csv",
         f"{head},{more}\n{rows}negative,positive,positive,0.97,0.5,0.2,negative,positive,0.8,0.7\n",
     )
     figures = {"accuracy": 0.5, "macro_f1": 0.4, "accuracy_interval": [0.1, 0.9], "macro_f1_interval": [0.1, 0.8]}
-    one = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
+    label_figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
     names = ["negative", "neutral", "positive"]
-    task = figures | {"rows": 2, "per_class": dict.fromkeys(names, one)}
+    task = figures | {"rows": 2, "per_class": dict.fromkeys(names, label_figures)}
     task |= {"confusion": {"labels": names, "rows": [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]}}
     routing = {"accuracy": 0.95, "entropy": 0.1, "collapsed": [], "table": {"news": {"news": 0.9, "forum": 0.1}}}
     report: dict[str, Any] = {"rows": 2, "routing_mode": "soft", "tasks": {"news": task}, "mean": figures}
-    lay(folder / "metrics.json", json.dumps(report | {"scores": {"news": {"mse": 0.2}}, "routing": routing}))
+    write_text(folder / "metrics.json", json.dumps(report | {"scores": {"news": {"mse": 0.2}}, "routing": routing}))
     splits = {
         "train": {"rows": 9, "labels": {"negative": 3, "neutral": 6}},
         "test": {"rows": 2, "labels": {"neutral": 2}},
     }
     prepared = {"task": "news", "rows": 12, "rejected": 1, "duplicates": 0, "near_duplicates": {}, "splits": splits}
-    lay(run / "data" / "news" / "news" / "prepared.json", json.dumps({"report": prepared}))
+    write_text(run / "data" / "news" / "news" / "prepared.json", json.dumps({"report": prepared}))
     gap = {"accuracy": -0.1, "accuracy_interval": [-0.2, -0.01]}
     parts = [
         {"name": "full", "mean": figures, "says": "all"},
         {"name": "without-news", "mean": figures, "difference": gap},
     ]
-    lay(run / "ablation" / "ablation.json", json.dumps({"texts": 2, "rows": parts}))
+    write_text(run / "ablation" / "ablation.json", json.dumps({"texts": 2, "rows": parts}))
     backbone = {"name": "default", "sha256": "ab" * 32}
     domains = [{"name": "news", "experts": ["news"], "tasks": {"news": names}}]
     card = {"backbone": backbone, "domains": domains, "data_sha256": {"news": "cd" * 32}, "gate": {"kind": "soft"}}
-    lay(run / "moe-joint" / "mixture.json", json.dumps(card))
-    lay(run / "moe-joint" / "manifest.json", "{}")
+    write_text(run / "moe-joint" / "mixture.json", json.dumps(card))
+    write_text(run / "moe-joint" / "manifest.json", "{}")
     return run

@@ -79,7 +79,9 @@ def test_only_rank_0_prints_and_writes(trained: tuple[Path, Path, str]) -> None:
     two, single, output = trained
     assert output.count("router-warmup: 6 steps, validation macro-F1") == 3, "once for each run of labels"
     for name in ("labels", "ahead", "texts", "shard", "shard-texts"):
-        written = [{p.relative_to(folder / name) for p in (folder / name / "run").rglob("*")} for folder in (two, single)]
+        written = [
+            {p.relative_to(folder / name) for p in (folder / name / "run").rglob("*")} for folder in (two, single)
+        ]
         varying = ("events.", "cache-")  # names with a time or a random number
         stable = [{path for path in paths if not path.name.startswith(varying)} for paths in written]
         assert stable[0] == stable[1]

@@ -1,4 +1,4 @@
-"""Claims about what work costs: seconds of the block, and a peak that belongs to it."""
+"""Tests of profiling: the time and peak memory of a block, and out-of-memory errors as faults."""
 
 import time
 
@@ -15,7 +15,7 @@ from moe.profiling import Cost, measure_cost, oom_guard
 from moe.training.steps import train_domain
 
 
-def test_the_seconds_are_the_blocks_even_when_it_fails() -> None:
+def test_measure_cost_records_seconds_even_if_the_block_fails() -> None:
     cost = Cost()
 
     def work() -> None:
@@ -28,7 +28,7 @@ def test_the_seconds_are_the_blocks_even_when_it_fails() -> None:
     assert cost.seconds >= 0.02
 
 
-def test_an_earlier_peak_is_forgotten_where_the_system_can() -> None:
+def test_measure_cost_resets_an_earlier_peak_where_the_system_can() -> None:
     costs = [Cost(), Cost()]
     for cost, mib in zip(costs, (200, 1), strict=True):
         with measure_cost(cost):
@@ -42,7 +42,7 @@ def test_an_earlier_peak_is_forgotten_where_the_system_can() -> None:
         assert second >= first * 0.5
 
 
-def test_without_proc_the_peak_is_since_the_start_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_cost_without_proc_reports_the_peak_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError
 
@@ -59,7 +59,7 @@ def fill() -> None:
     torch.empty(2**55)
 
 
-def test_memory_that_runs_out_is_a_fault_that_tells_how_much_and_what_to_lower() -> None:
+def test_oom_guard_reports_the_failed_allocation_and_what_to_lower() -> None:
     def work() -> None:
         with oom_guard("lower it"):
             fill()
@@ -71,10 +71,10 @@ def test_memory_that_runs_out_is_a_fault_that_tells_how_much_and_what_to_lower()
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
 )
-def test_other_ways_to_say_so_are_told_too_and_other_errors_are_left(error: Exception) -> None:
-    def work(what: Exception) -> None:
+def test_oom_guard_catches_every_kind_of_memory_error_and_no_other_error(error: Exception) -> None:
+    def work(raised: Exception) -> None:
         with oom_guard("lower it"):
-            raise what
+            raise raised
 
     with pytest.raises(Fault, match=r"enough memory"):
         work(error)
@@ -82,7 +82,9 @@ def test_other_ways_to_say_so_are_told_too_and_other_errors_are_left(error: Exce
         work(RuntimeError("another"))
 
 
-def test_training_and_answering_name_the_setting_to_lower(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_training_and_inference_names_the_setting_to_lower(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = make_work()
     with monkeypatch.context() as patch:
         patch.setattr(Mixture, "forward", lambda *_, **__: fill())

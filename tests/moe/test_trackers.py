@@ -1,4 +1,4 @@
-"""Claims about trackers: one setting names them, a missing library is told before training, each stage is one run."""
+"""Tests of trackers: a setting selects them, a missing library is reported before training, each stage is one run."""
 
 import sys
 from dataclasses import replace
@@ -18,62 +18,64 @@ from moe.training.steps import train_domain
 from moe.training.trainer import fit
 
 
-class Told(TrainerCallback):
-    """Stands for a tracker's callback and keeps what it was told."""
+class RecordingCallback(TrainerCallback):
+    """Replaces a tracker's callback, and records what is logged."""
 
-    heard: list[Any] = []  # noqa: RUF012 — emptied by the fixture
+    logged: list[Any] = []  # noqa: RUF012 — emptied by the fixture
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        self.heard.append((args.run_name, state.global_step, logs))
+        self.logged.append((args.run_name, state.global_step, logs))
 
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A made-up wandb, and our callback in place of its own."""
+    """Fake wandb module, with `RecordingCallback` in place of its callback."""
     wandb: Any = ModuleType("wandb")
-    wandb.run, wandb.ended = None, 0
+    wandb.run, wandb.finished = None, 0
 
     def finish() -> None:
-        wandb.run, wandb.ended = None, wandb.ended + 1
+        wandb.run, wandb.finished = None, wandb.finished + 1
 
     wandb.finish, wandb.__spec__ = finish, object()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Told)
-    Told.heard.clear()
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", RecordingCallback)
+    RecordingCallback.logged.clear()
     return wandb
 
 
-def test_the_setting_reaches_transformers_and_the_callback_hears_every_step(
+def test_track_setting_logs_every_step_to_the_tracker(
     make_work: Make, library: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[TrainJob] = []
-    monkeypatch.setattr("moe.training.stage.fit", lambda model, job: seen.append(job) or fit(model, job))
+    jobs: list[TrainJob] = []
+    monkeypatch.setattr("moe.training.stage.fit", lambda model, job: jobs.append(job) or fit(model, job))
     work = make_work(track=["wandb"])
     train_domain(work, "news")
-    (job,) = seen
-    assert (job.track, job.name) == (("wandb",), "run/news")
-    steps = [number for name, number, logs in Told.heard if name == "run/news" and "classes" in logs]
+    (job,) = jobs
+    assert (job.track, job.run_name) == (("wandb",), "run/news")
+    steps = [number for name, number, logs in RecordingCallback.logged if name == "run/news" and "classes" in logs]
     assert steps == list(range(1, 7))
     assert not list(work.logs("news").glob("events*"))
 
 
-def test_report_to_holds_what_is_not_ours_to_write(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[Any] = []
+def test_report_to_excludes_tensorboard_which_has_its_own_callback(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_to: list[Any] = []
 
-    def caught(model: Any, job: TrainJob) -> Any:
+    def intercepted_fit(model: Any, job: TrainJob) -> Any:
         for track in ((), ("tensorboard",), ("tensorboard", "wandb", "mlflow")):
-            found.append(training_arguments(model, replace(job, track=track), 4).report_to)
+            report_to.append(training_arguments(model, replace(job, track=track), 4).report_to)
         return fit(model, job)
 
-    monkeypatch.setattr("moe.training.stage.fit", caught)
+    monkeypatch.setattr("moe.training.stage.fit", intercepted_fit)
     work = make_work()
     train_domain(work, "news")
-    assert found == [[], [], ["wandb", "mlflow"]]
-    assert list(work.logs("news").glob("events.out.tfevents*")), "TensorBoard is there by default"
+    assert report_to == [[], [], ["wandb", "mlflow"]]
+    assert list(work.logs("news").glob("events.out.tfevents*")), "TensorBoard is the default"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_library_is_a_fault_before_training(
+def test_missing_tracker_library_is_a_fault_before_training(
     make_work: Make, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
@@ -83,16 +85,16 @@ def test_a_missing_library_is_a_fault_before_training(
     assert not work.out.exists()
 
 
-def test_what_is_there_is_not_refused() -> None:
+def test_check_trackers_accepts_tensorboard_and_no_tracker() -> None:
     check_trackers(("tensorboard",))
     check_trackers(())
 
 
-def test_a_stage_ends_the_run_that_it_began_and_no_other(library: Any, tmp_path: Path) -> None:
+def test_tracker_run_finishes_only_the_run_that_it_started(library: Any, tmp_path: Path) -> None:
     with tracker_run(("wandb",)):
         library.run = object()
-    assert (library.run, library.ended) == (None, 1)
-    library.run = mine = object()
+    assert (library.run, library.finished) == (None, 1)
+    library.run = outer = object()
     with tracker_run(("wandb",)):
         pass
-    assert (library.run, library.ended) == (mine, 1)
+    assert (library.run, library.finished) == (outer, 1)

@@ -1,4 +1,4 @@
-"""Claims about checkpoints: halves are passed over, a full disk is a sentence, SIGTERM saves."""
+"""Tests of checkpoints: incomplete ones are ignored, a full disk is a clear fault, SIGTERM saves one."""
 
 import errno
 import random
@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import Make
 from safetensors.torch import load_file
-from signals import LONG, interrupt_at
+from signals import LONG_STAGE, interrupt_at
 
 from experts.atomic_io import write_manifest
 from moe.errors import Fault, Interrupted
 from moe.runs.workspace import Workspace
-from moe.training.checkpoints import last_complete_checkpoint, get_rng_state, set_rng_state
+from moe.training.checkpoints import get_rng_state, last_complete_checkpoint, set_rng_state
 from moe.training.steps import train_domain
 from moe.training.trainer import _StageTrainer
 
@@ -24,7 +24,7 @@ def weights(work: Workspace) -> dict[str, torch.Tensor]:
     return load_file(work.expert_folder("news") / "adapter_model.safetensors")
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_halves_are_taken_away(tmp_path: Path) -> None:
+def test_newest_complete_checkpoint_is_used_and_incomplete_ones_are_deleted(tmp_path: Path) -> None:
     for step in (4, 10, 12, 14):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "weights").write_text(f"{step}")
@@ -36,30 +36,30 @@ def test_the_newest_whole_checkpoint_is_taken_and_halves_are_taken_away(tmp_path
     assert last_complete_checkpoint(tmp_path / "none") is None
 
 
-def test_resume_goes_on_before_a_checkpoint_that_was_cut(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = make_work("whole", **LONG)
-    train_domain(whole, "news")
-    work = make_work("cut", **LONG)
+def test_resume_ignores_a_truncated_checkpoint(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = make_work("whole", **LONG_STAGE)
+    train_domain(undisturbed, "news")
+    work = make_work("cut", **LONG_STAGE)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 9)
         with pytest.raises(Interrupted):
             train_domain(work, "news")
     (work.checkpoints("news") / "checkpoint-10" / "optimizer.safetensors").write_bytes(b"cut")
     train_domain(work, "news", resume=True)
-    for name, tensor in weights(whole).items():
+    for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(work)[name], tensor)
 
 
-def test_a_checkpoint_holds_tensors_and_json_alone(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = make_work(**LONG)
+def test_checkpoint_holds_only_tensors_and_json(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work(**LONG_STAGE)
     interrupt_at(monkeypatch, 5)
     with pytest.raises(Interrupted):
         train_domain(work, "news")
-    found = {path.suffix for path in (work.checkpoints("news") / "checkpoint-6").iterdir()}
-    assert found == {".safetensors", ".json"}
+    suffixes = {path.suffix for path in (work.checkpoints("news") / "checkpoint-6").iterdir()}
+    assert suffixes == {".safetensors", ".json"}
 
 
-def test_random_numbers_go_on_where_they_stood() -> None:
+def test_rng_state_is_restored() -> None:
     random.gauss(0, 1)
     np.random.normal()
     state = get_rng_state()
@@ -72,46 +72,47 @@ def test_random_numbers_go_on_where_they_stood() -> None:
     assert draws() == expected
 
 
-def test_sigterm_saves_and_tells_its_number(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, before = make_work(**LONG), signal.getsignal(signal.SIGTERM)
+def test_sigterm_saves_a_checkpoint_and_raises_with_its_number(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, before = make_work(**LONG_STAGE), signal.getsignal(signal.SIGTERM)
     interrupt_at(monkeypatch, 5, signal.SIGTERM)
     with pytest.raises(Interrupted) as stopped:
         train_domain(work, "news")
     assert stopped.value.number == signal.SIGTERM
     assert last_complete_checkpoint(work.checkpoints("news")) == work.checkpoints("news") / "checkpoint-6"
-    assert signal.getsignal(signal.SIGTERM) == before, "the handler of before is back"
+    assert signal.getsignal(signal.SIGTERM) == before, "the previous handler is restored"
 
 
-def test_a_stop_where_an_evaluation_is_due_measures_first(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = make_work("whole", **LONG)
-    train_domain(whole, "news")
-    for step in (3, 11):  # the step that runs is the next: 4, where one is due, and the last
-        work = make_work(f"stopped{step}", **LONG)
+def test_stop_at_a_step_with_an_evaluation_evaluates_first(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = make_work("whole", **LONG_STAGE)
+    train_domain(undisturbed, "news")
+    for step in (3, 11):  # interrupts the following step: 4, which has an evaluation, and the last one
+        work = make_work(f"stopped{step}", **LONG_STAGE)
         with monkeypatch.context() as patch:
             interrupt_at(patch, step)
             with pytest.raises(Interrupted):
                 train_domain(work, "news")
         train_domain(work, "news", resume=True)
-        one, other = (run.expert_folder("news") / "metrics.json" for run in (whole, work))
-        assert one.read_text() == other.read_text()
+        expected, resumed = (run.expert_folder("news") / "metrics.json" for run in (undisturbed, work))
+        assert expected.read_text() == resumed.read_text()
 
 
-def test_a_stage_that_was_stopped_early_and_killed_before_its_folder_was_written_takes_no_step_more(
+def test_resume_of_a_finished_stage_without_its_output_takes_no_further_step(
     make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 2}})
-    scores = [0.5, 0.9, 0.4, 0.3]
-    left = iter(scores)
+    scores = iter([0.5, 0.9, 0.4, 0.3])
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(left)})
+    monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
     with monkeypatch.context() as patch:
         patch.setattr("moe.training.steps.write_expert", killed)
         with pytest.raises(KeyboardInterrupt):
             train_domain(work, "news")
-    monkeypatch.setattr(_StageTrainer, "training_step", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(_StageTrainer, "training_step", lambda *_: pytest.fail("another step is trained"))
     train_domain(work, "news", resume=True)
     from experts.expert_io import read_expert
 
@@ -120,7 +121,7 @@ def test_a_stage_that_was_stopped_early_and_killed_before_its_folder_was_written
     assert (card.metrics["macro_f1"], card.steps) == (0.9, 8)
 
 
-def test_evaluations_without_gain_are_counted_across_a_stop(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_counts_evaluations_across_a_stop(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 3}})
     scores = iter([0.9, 0.4, 0.3, 0.2, 0.1, 0.0])
     monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
@@ -136,40 +137,40 @@ def test_evaluations_without_gain_are_counted_across_a_stop(make_work: Make, mon
     assert card.steps == 8, "two before the stop and one after it"
 
 
-@pytest.mark.parametrize("what", ["save_tensors", "write_manifest"])
-def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before_whole(
-    what: str, make_work: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("function", ["save_tensors", "write_manifest"])
+def test_full_disk_is_a_fault_that_leaves_the_previous_checkpoint_intact(
+    function: str, make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = make_work("whole", **LONG)
-    train_domain(whole, "news")
-    work = make_work("full", **LONG)
-    place = "moe.training.trainer.save_tensors" if what == "save_tensors" else "moe.training.checkpoints.write_manifest"
-    plain = __import__(place.rpartition(".")[0], fromlist=["x"]).__dict__[what]
+    undisturbed = make_work("whole", **LONG_STAGE)
+    train_domain(undisturbed, "news")
+    work = make_work("full", **LONG_STAGE)
+    module = "moe.training.trainer" if function == "save_tensors" else "moe.training.checkpoints"
+    original = __import__(module, fromlist=["x"]).__dict__[function]
 
-    def full(path: Path, *args: object) -> None:
+    def fail_at_step_8(path: Path, *args: object) -> None:
         if "checkpoint-8" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-        plain(path, *args)
+        original(path, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, full)
+        patch.setattr(f"{module}.{function}", fail_at_step_8)
         with pytest.raises(Fault, match=r"checkpoint-8.*No space left.*--resume"):
             train_domain(work, "news")
     assert [path.name for path in work.checkpoints("news").iterdir()] == ["checkpoint-4"]
     train_domain(work, "news", resume=True)
-    for name, tensor in weights(whole).items():
+    for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(work)[name], tensor)
 
 
-def test_a_run_folder_may_be_moved_while_a_stage_is_stopped(
+def test_run_folder_may_be_moved_before_resuming(
     make_work: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    work = make_work("before", **LONG)
+    work = make_work("before", **LONG_STAGE)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)
         with pytest.raises(Interrupted):
             train_domain(work, "news")
     work.out.rename(tmp_path / "after")
-    moved = make_work("after", **LONG)
+    moved = make_work("after", **LONG_STAGE)
     train_domain(moved, "news", resume=True)
     assert weights(moved)

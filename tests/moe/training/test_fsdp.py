@@ -7,7 +7,7 @@ from mixtures import random_mixture
 from torch import nn
 
 from moe.model.backbone import load_backbone
-from moe.training.fsdp import clip_gradients, gather_experts, gradient_norm, distribute_like, shard, full_tensors
+from moe.training.fsdp import clip_gradients, distribute_like, full_tensors, gather_experts, gradient_norm, shard
 
 
 def test_sharding_has_no_effect_in_a_single_process(make_work: Make) -> None:

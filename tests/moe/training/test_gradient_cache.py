@@ -1,4 +1,4 @@
-"""Claims about a step's gradient: micro-batches weigh, measure and teach what their whole batch would."""
+"""Tests of the backward pass: micro-batches give the loss weights and gradients of a single batch."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from moe.model.mixture import Mixture, MixtureOutput
 from moe.runs.workspace import Workspace
 from moe.training.gradient_cache import BackwardPass
 from moe.training.instruct import instruct
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_domain, train_router
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 
-def trained(work: Workspace) -> Workspace:
+def train_all_steps(work: Workspace) -> Workspace:
     for domain in ("news", "forum"):
         train_domain(work, domain)
     merge_experts(work)
@@ -57,20 +57,22 @@ def trained(work: Workspace) -> Workspace:
         ),
     ],
 )
-def test_micro_batches_train_what_whole_batches_do(make_work: Make, setting: dict[str, Any]) -> None:
-    whole = trained(make_work("whole", **merged_settings(NO_DROPOUT | batch_settings(8, 1), setting)))
-    parts = trained(make_work("parts", **merged_settings(NO_DROPOUT | batch_settings(2, 4), setting)))
-    assert_same_training(whole, parts, ("forum", "router-warmup", "moe-joint"))
+def test_micro_batches_train_like_a_single_batch(make_work: Make, setting: dict[str, Any]) -> None:
+    single = train_all_steps(make_work("whole", **merged_settings(NO_DROPOUT | batch_settings(8, 1), setting)))
+    parts = train_all_steps(make_work("parts", **merged_settings(NO_DROPOUT | batch_settings(2, 4), setting)))
+    assert_same_training(single, parts, ("forum", "router-warmup", "moe-joint"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", ["text", "token"])
-def test_micro_batches_of_a_language_model_train_what_whole_batches_do(tmp_path: Path, unit: str) -> None:
+def test_micro_batches_of_a_language_model_train_like_a_single_batch(tmp_path: Path, unit: str) -> None:
     works = []
     few = {"stages": {"pretrain": {"steps": 6}, "instruct": {"steps": 6, "lr": 0.003}}}
     for name, over in (("whole", batch_settings(8, 1)), ("parts", batch_settings(2, 4))):
         gate = {"gate": {"dropout": 0.0, "unit": unit}}
-        work = make_question_workspace(tmp_path / name, **merged_settings(merged_settings(NO_DROPOUT | gate, few), over))
+        work = make_question_workspace(
+            tmp_path / name, **merged_settings(merged_settings(NO_DROPOUT | gate, few), over)
+        )
         pretrain(work)
         merge_experts(work)
         train_router(work)
@@ -79,7 +81,7 @@ def test_micro_batches_of_a_language_model_train_what_whole_batches_do(tmp_path:
     assert_same_training(*works, ("news", "router-warmup", "moe-joint", "moe-instruct"))
 
 
-def ready(work: Workspace) -> tuple[Mixture, list[Batch]]:
+def make_model_and_batches(work: Workspace) -> tuple[Mixture, list[Batch]]:
     model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, JOINT, None)
     collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
@@ -87,8 +89,9 @@ def ready(work: Workspace) -> tuple[Mixture, list[Batch]]:
     return model, [collate([rows[i], rows[len(rows) - 1 - i]]) for i in range(4)]
 
 
-def backward(model: Mixture, outputs: list[MixtureOutput]) -> BackwardPass:
-    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
+def make_backward_pass(model: Mixture, outputs: list[MixtureOutput]) -> BackwardPass:
+    context, mask = LossContext.of(model), model.domain_expert_mask
+    objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, mask, seed=0, context=context)
 
     def forward(batch: Batch) -> MixtureOutput:
         outputs.append(model(**model_inputs(batch)))
@@ -97,11 +100,11 @@ def backward(model: Mixture, outputs: list[MixtureOutput]) -> BackwardPass:
     return BackwardPass(model, forward, objective, lambda *_: None)
 
 
-def test_rows_seen_twice_meet_the_same_dropout_twice(make_work: Make) -> None:
-    model, batches = ready(make_work(heads={"dropout": 0.5}, gate={"dropout": 0.5}))
+def test_both_passes_of_gradient_caching_use_the_same_dropout(make_work: Make) -> None:
+    model, batches = make_model_and_batches(make_work(heads={"dropout": 0.5}, gate={"dropout": 0.5}))
     outputs: list[MixtureOutput] = []
     model.train()
-    backward(model, outputs)(batches)
+    make_backward_pass(model, outputs)(batches)
     assert len(outputs) == 8
     for first, second in zip(outputs[:4], outputs[4:], strict=True):
         assert first.routing is not None
@@ -111,31 +114,35 @@ def test_rows_seen_twice_meet_the_same_dropout_twice(make_work: Make) -> None:
             torch.testing.assert_close(logits, second.logits[head])
 
 
-def test_the_first_look_keeps_no_graph_of_the_backbone(make_work: Make) -> None:
-    model, batches = ready(make_work())
+def test_first_pass_of_gradient_caching_has_no_graph_of_the_backbone(make_work: Make) -> None:
+    model, batches = make_model_and_batches(make_work())
     model.train()
     with model.no_backbone_grad():
         out = model(**model_inputs(batches[0]))
     assert out.pooled.grad_fn is None
     assert out.routing is not None
     assert out.routing.probs.requires_grad
-    assert all(one.requires_grad for one in out.logits.values())
+    assert all(logits.requires_grad for logits in out.logits.values())
     assert model(**model_inputs(batches[0])).pooled.grad_fn is not None
 
 
-def test_an_expert_idle_in_one_part_alone_keeps_its_gradient(make_work: Make) -> None:
-    model, batches = ready(make_work())
-    own: list[Tensor] = [torch.tensor([[True, False]]), torch.tensor([[False, True]])]
-    outputs: list[MixtureOutput] = []
-    one = backward(model, outputs)
+def test_expert_unused_in_a_single_micro_batch_keeps_its_gradient(make_work: Make) -> None:
+    model, batches = make_model_and_batches(make_work())
+    masks: list[Tensor] = [torch.tensor([[True, False]]), torch.tensor([[False, True]])]
+    backward = make_backward_pass(model, [])
     model.train()
-    asked = iter([*own, *own])
-    object.__setattr__(one, "forward", lambda batch: model(**model_inputs(batch), allowed=next(asked).expand(2, -1)))
-    one(batches[:2])
+    remaining = iter([*masks, *masks])  # both micro-batches run twice
+
+    def forward(batch: Batch) -> MixtureOutput:
+        return model(**model_inputs(batch), allowed=next(remaining).expand(2, -1))
+
+    object.__setattr__(backward, "forward", forward)
+    backward(batches[:2])
     for name in model.bank.routed_experts:
         assert all(p.grad is not None for p in model.bank.adapter_parameters(name).values())
     model.zero_grad()
-    asked = iter([own[0]] * 4)
-    one(batches[:2])
-    idle = {name: all(p.grad is None for p in model.bank.adapter_parameters(name).values()) for name in model.bank.routed_experts}
-    assert idle == {"news": False, "forum": True}
+    remaining = iter([masks[0]] * 4)
+    backward(batches[:2])
+    names = model.bank.routed_experts
+    unused = {name: all(p.grad is None for p in model.bank.adapter_parameters(name).values()) for name in names}
+    assert unused == {"news": False, "forum": True}

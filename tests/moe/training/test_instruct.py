@@ -1,11 +1,11 @@
-"""Claims about instruction tuning: loss on answers only, the router sees prompts only, a mixture learns to answer."""
+"""Tests of instruction tuning: the loss covers answers only, the router reads prompts only, the mixture improves."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import save_backbone
-from corpora import make, taught_below
+from corpora import instructed_workspace, make_lm_workspace
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from experts.atomic_io import read_json
@@ -31,11 +31,11 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A team that was merged and taught its questions."""
-    return taught_below(tmp_path_factory.getbasetemp())
+    """Merged and instruction-tuned mixture of role experts."""
+    return instructed_workspace(tmp_path_factory.getbasetemp())
 
 
-def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
+def test_instruction_collator_masks_prompts_in_the_loss_and_answers_in_the_router() -> None:
     batch = InstructionCollator(0, ["news", "macro"])(ROWS)
     assert batch["tokens"].tolist() == [
         [IGNORE_INDEX, IGNORE_INDEX, 7, 8, IGNORE_INDEX],
@@ -46,7 +46,7 @@ def test_only_answers_are_asked_for_and_only_prompts_are_read() -> None:
     assert batch["domain"].tolist() == [1, -1]
 
 
-def test_an_answer_s_words_change_no_gate_of_its_text(taught: Workspace) -> None:
+def test_gates_of_a_question_do_not_depend_on_its_answer(taught: Workspace) -> None:
     model, _ = read_mixture(taught.out / "moe-instruct")
     model.eval()
     collate = InstructionCollator(0, ["news", "forum"])
@@ -56,42 +56,42 @@ def test_an_answer_s_words_change_no_gate_of_its_text(taught: Workspace) -> None
     torch.testing.assert_close(*gates)
 
 
-def test_a_mixture_learns_to_answer_and_says_what_it_learned(taught: Workspace) -> None:
+def test_instruction_tuning_improves_answers_and_reports_perplexity(taught: Workspace) -> None:
     history = read_json(taught.out / "moe-instruct" / "metrics.json")
     before, after = (read_mixture(taught.out / name)[0] for name in ("moe-init", "moe-instruct"))
-    untaught = question_data(taught, before).evaluate()
-    for figure in ("perplexity", "perplexity_news", "perplexity_forum"):
-        assert history["best"][figure] < 0.8 * untaught[figure], "a random head is sure of nothing, so not by more"
+    untrained = question_data(taught, before).evaluate()
+    for key in ("perplexity", "perplexity_news", "perplexity_forum"):
+        assert history["best"][key] < 0.8 * untrained[key], "the random LM head limits the improvement"
     rows = taught.questions("train")
     generator = Generator(after, sampling=Sampling(max_new_tokens=1))
-    said = [one.text for one in generator.generate([generator.encode(text) for text in rows["prompt"]])]
-    right = sum(one == answer for one, answer in zip(said, rows["answer"], strict=True))
-    assert right > 0.6 * len(rows), "three answers are possible"
+    generations = generator.generate([generator.encode(prompt) for prompt in rows["prompt"]])
+    correct = sum(output.text == answer for output, answer in zip(generations, rows["answer"], strict=True))
+    assert correct > 0.6 * len(rows), "there are three possible answers"
 
 
-def test_it_begins_with_the_mixture_that_is_named_and_goes_on_or_refuses(taught: Workspace) -> None:
+def test_instruct_refuses_to_overwrite_and_skips_on_resume(taught: Workspace) -> None:
     with pytest.raises(Fault, match="moe-instruct"):
         instruct(taught)
     assert instruct(taught, resume=True) == taught.out / "moe-instruct"
 
 
-def test_questions_that_are_too_long_are_left_out_and_counted(
+def test_questions_longer_than_max_length_are_skipped_and_counted(
     taught: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, _ = read_mixture(taught.out / "moe-init")
-    longest = taught.run.backbone.model_copy(update={"max_length": 14})
-    short = Workspace(taught.run.model_copy(update={"backbone": longest}), taught.out, taught.out)
-    lesson = question_data(short, model)
-    assert max(len(ids) for ids in lesson.rows["input_ids"]) <= 14
-    assert "2 of 144 questions are longer than backbone.max_length (14)" in capsys.readouterr().err
-    none = taught.run.backbone.model_copy(update={"max_length": 2})
+    backbone = taught.run.backbone.model_copy(update={"max_length": 14})
+    short = Workspace(taught.run.model_copy(update={"backbone": backbone}), taught.out, taught.out)
+    data = question_data(short, model)
+    assert max(len(ids) for ids in data.rows["input_ids"]) <= 14
+    assert "skipped 2 of 144 questions, longer than backbone.max_length (14)" in capsys.readouterr().err
+    backbone = taught.run.backbone.model_copy(update={"max_length": 2})
     with pytest.raises(Fault, match="at most 2 tokens"):
-        question_data(Workspace(taught.run.model_copy(update={"backbone": none}), taught.out, taught.out), model)
+        question_data(Workspace(taught.run.model_copy(update={"backbone": backbone}), taught.out, taught.out), model)
 
 
-def test_a_run_without_questions_or_language_is_refused(tmp_path: Path, taught: Workspace) -> None:
+def test_instruct_refuses_a_run_without_questions_or_language_model(tmp_path: Path, taught: Workspace) -> None:
     with pytest.raises(Fault, match="`ask`"):
-        make(tmp_path).questions("train")
+        make_lm_workspace(tmp_path).questions("train")
     with pytest.raises(Fault, match="language"):
         instruct(Workspace(taught.run.model_copy(update={"language": None}), tmp_path))
 
@@ -100,7 +100,7 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(save_backbone(folder, "llama"))
 
 
-def test_a_prompt_and_its_answer_stand_in_the_chat_template_where_there_is_one(tmp_path: Path) -> None:
+def test_prompt_and_answer_are_formatted_by_the_chat_template_if_there_is_one(tmp_path: Path) -> None:
     plain = PromptEncoder(tokenizer(tmp_path))
     assert not plain.uses_chat_template
     with pytest.raises(Fault, match="chat template"):

@@ -1,4 +1,4 @@
-"""Claims about `moe.training.objective`: every balance and every imbalance setting trains, and none is a no-op."""
+"""Tests of the loss: every weighting method and every class-imbalance setting trains, and has an effect."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.holdout import HoldoutSampler
-from moe.training.objective import Objective, LossContext
+from moe.training.objective import LossContext, Objective
 from moe.training.stage import count_labels, warn_equal_class_weights
 from moe.training.steps import train_domain
 from moe.training.trainer import set_trainable
@@ -23,23 +23,24 @@ from router.dao import DAOSettings
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
 
 
-def made(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **losses: object) -> Objective:
+def make_objective(work: Workspace, model: Mixture, dao: DAOSettings = DAOSettings(), **losses: object) -> Objective:
     settings = LossSettings.model_validate(losses)
     counts = count_labels(work.rows("train"), model.labels)
-    return Objective(JOINT, settings, dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model), counts=counts)
+    context, mask = LossContext.of(model), model.domain_expert_mask
+    return Objective(JOINT, settings, dao, model.labels, mask, seed=0, context=context, counts=counts)
 
 
-def ready(work: Workspace) -> tuple[Mixture, Batch]:
+def make_model_and_batch(work: Workspace) -> tuple[Mixture, Batch]:
     model = random_mixture(load_backbone(work.run.backbone), work)
     set_trainable(model, JOINT, None)
     return model, build_batch(model, work)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_method_reaches_router_experts_and_heads_at_both_levels(make_work: Make, kind: str) -> None:
+def test_every_weighting_method_trains_router_experts_and_heads(make_work: Make, kind: str) -> None:
     work = make_work()
-    model, batch = ready(work)
-    loss = made(work, model, inner=kind, outer=kind)
+    model, batch = make_model_and_batch(work)
+    loss = make_objective(work, model, inner=kind, outer=kind)
     for _ in range(3):
         model.zero_grad()
         total = loss(model(**batch), batch)
@@ -53,23 +54,23 @@ def test_every_method_reaches_router_experts_and_heads_at_both_levels(make_work:
 
 
 def gradient(work: Workspace, **losses: object) -> Tensor:
-    """The class head's gradient on one imbalanced batch."""
-    model, batch = ready(work)
+    """Gradient of the class head on an imbalanced batch."""
+    model, batch = make_model_and_batch(work)
     model.eval()
-    loss = made(work, model, **({"inner": "equal", "outer": "constant"} | losses))
+    loss = make_objective(work, model, **({"inner": "equal", "outer": "constant"} | losses))
     loss(model(**batch), batch).backward()
     return torch.cat([p.grad.flatten() for n, p in model.heads.named_parameters() if "classes" in n])
 
 
 @pytest.fixture
 def imbalanced(make_work: Make) -> Workspace:
-    """News and forum with seven rows of the first label to one of each other."""
+    """Run in which news and forum have seven rows of the first label for each row of another."""
     work = make_work()
     folder = work.run.data.path("news.csv").parent
     for domain in NOUNS:
         rows = made_up_rows(domain, 180)
-        kept = [row for i, row in enumerate(rows) if row["label"] == "negative" or i % 7 == 0]
-        write_csv(folder / f"{domain}.csv", kept)
+        selected = [row for i, row in enumerate(rows) if row["label"] == "negative" or i % 7 == 0]
+        write_csv(folder / f"{domain}.csv", selected)
     return work
 
 
@@ -83,7 +84,7 @@ def imbalanced(make_work: Make) -> Workspace:
         {"classes": "cross_entropy", "smoothing": 0.1},
     ],
 )
-def test_no_imbalance_setting_is_a_no_op_on_an_imbalanced_set(
+def test_every_imbalance_setting_changes_the_gradient_of_imbalanced_rows(
     imbalanced: Workspace, setting: dict[str, object]
 ) -> None:
     plain = gradient(imbalanced, classes="cross_entropy")
@@ -91,16 +92,16 @@ def test_no_imbalance_setting_is_a_no_op_on_an_imbalanced_set(
     assert (changed - plain).norm() > 0.02 * plain.norm()
 
 
-def test_class_weights_that_do_nothing_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_weights_without_effect_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     finnf = {"news": torch.tensor([775_905, 635_353, 215_034])}
     warn_equal_class_weights(LossSettings(classes="effective", effective_beta=0.99), finnf)
-    assert "does nothing" in capsys.readouterr().err
+    assert "has no effect" in capsys.readouterr().err
     warn_equal_class_weights(LossSettings(classes="effective", effective_beta=0.999999), finnf)
     warn_equal_class_weights(LossSettings(classes="cross_entropy"), finnf)
     assert not capsys.readouterr().err
 
 
-def test_label_counts_stand_in_the_order_of_the_head(make_work: Make) -> None:
+def test_label_counts_are_in_the_order_of_the_head(make_work: Make) -> None:
     two = [row for row in made_up_rows("forum") if row["label"] != "neutral"]
     work = make_work(domains={"forum": {"file": "forum.csv", "labels": ["positive", "negative"]}})
     write_csv(work.run.data.path("forum.csv"), two)
@@ -111,7 +112,7 @@ def test_label_counts_stand_in_the_order_of_the_head(make_work: Make) -> None:
     assert counts["news"].tolist() == [18, 18, 18]
 
 
-def held_out(work: Workspace, model: Mixture) -> HoldoutSampler:
+def holdout_sampler(work: Workspace, model: Mixture) -> HoldoutSampler:
     rows = work.rows("train")
     domains = torch.tensor([row == "news" for row in rows["domain"]]).numpy()
     batches = DomainBatchSampler(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
@@ -119,15 +120,15 @@ def held_out(work: Workspace, model: Mixture) -> HoldoutSampler:
     return HoldoutSampler(model, rows, batches, collate)
 
 
-def test_the_validation_objective_teaches_both_weight_nets_and_leaves_the_step_as_it_was(make_work: Make) -> None:
+def test_validation_objective_trains_both_weight_nets_and_leaves_the_step_unchanged(make_work: Make) -> None:
     work = make_work(lora={"dropout": 0.0}, heads={"dropout": 0.0}, gate={"dropout": 0.0})
     grads, nets = [], []
     for ahead in (False, True):
-        model, batch = ready(work)
-        loss = made(work, model, DAOSettings(objective="validation", every=1), classes="cross_entropy")
+        model, batch = make_model_and_batch(work)
+        loss = make_objective(work, model, DAOSettings(objective="validation", every=1), classes="cross_entropy")
         assert loss.needs_holdout
         if ahead:
-            loss.context.holdout = held_out(work, model)
+            loss.context.holdout = holdout_sampler(work, model)
         model.eval()
         before = {name: p.clone() for name, p in model.trained_state().items()}
         loss(model(**batch), batch).backward()
@@ -137,35 +138,36 @@ def test_the_validation_objective_teaches_both_weight_nets_and_leaves_the_step_a
     assert nets[0] == [0.0, 0.0]
     assert all(moved > 0 for moved in nets[1])
     assert grads[0].keys() == grads[1].keys()
-    for name, one in grads[0].items():  # the first step's weights are those before the net learned
-        torch.testing.assert_close(grads[1][name], one, atol=1e-6, rtol=1e-4)
+    for name, grad in grads[0].items():  # the first step still uses the weights of the untrained net
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-6, rtol=1e-4)
 
 
-def test_a_held_out_pass_gives_the_route_back(make_work: Make) -> None:
+def test_holdout_pass_restores_the_routing_state(make_work: Make) -> None:
     work = make_work()
-    model, batch = ready(work)
+    model, batch = make_model_and_batch(work)
     model(**batch)
     before = model.bank.route.gates
-    out, other = held_out(work, model)()
+    output, other = holdout_sampler(work, model)()
     assert model.bank.route.gates is before
-    assert len(out.pooled) == len(other["label"]) == 4
+    assert len(output.pooled) == len(other["label"]) == 4
 
 
 @pytest.mark.parametrize("kind", ["dao", "gradnorm", "pcgrad"])
-def test_an_expert_trains_and_resumes_under_any_method(make_work: Make, kind: str) -> None:
+def test_expert_trains_with_every_inner_method(make_work: Make, kind: str) -> None:
     work = make_work(losses={"inner": kind}, dao={"objective": "validation", "every": 2})
     (folder,) = train_domain(work, "news")
     assert (folder / "adapter_model.safetensors").is_file()
 
 
-def test_no_held_out_batch_is_run_where_sentiment_cannot_reach_the_router(make_work: Make) -> None:
+def test_look_ahead_is_skipped_if_sentiment_has_no_gradient_in_the_router(make_work: Make) -> None:
     work = make_work()
-    model, batch = ready(work)
+    model, batch = make_model_and_batch(work)
     set_trainable(model, WARMUP, None)
     settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
-    loss = Objective(WARMUP, settings, dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
-    loss.context.holdout = lambda: pytest.fail("it looks ahead")
+    context, mask = LossContext.of(model), model.domain_expert_mask
+    loss = Objective(WARMUP, settings, dao, model.labels, mask, seed=0, context=context)
+    loss.context.holdout = lambda: pytest.fail("a held-out batch is run")
     loss(model(**batch), batch).backward()
     model.detach_gates = False
-    with pytest.raises(pytest.fail.Exception, match="looks ahead"):
+    with pytest.raises(pytest.fail.Exception, match="held-out batch"):
         loss(model(**batch), batch)

@@ -1,4 +1,4 @@
-"""Claims about one stage: a balance that its steps are too few for is told."""
+"""Tests of a stage: a warning if it has too few steps for DWA."""
 
 import pytest
 from conftest import Make
@@ -6,10 +6,10 @@ from conftest import Make
 from moe.training.steps import train_domain
 
 
-@pytest.mark.parametrize(("every", "told"), [(100, True), (2, False)])
-def test_too_few_steps_for_dwa_are_told(
-    make_work: Make, capsys: pytest.CaptureFixture[str], every: int, told: bool
+@pytest.mark.parametrize(("every", "warned"), [(100, True), (2, False)])
+def test_stage_warns_of_too_few_steps_for_dwa(
+    make_work: Make, capsys: pytest.CaptureFixture[str], every: int, warned: bool
 ) -> None:
     over = {"losses": {"inner": "dwa"}, "comparators": {"dwa_every": every}}
     train_domain(make_work("run", **over), "news")
-    assert ("news: DWA weighs all losses alike for its first 200 steps" in capsys.readouterr().err) == told
+    assert ("news: DWA weights all losses equally in its first 200 steps" in capsys.readouterr().err) == warned

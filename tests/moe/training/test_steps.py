@@ -1,4 +1,4 @@
-"""Claims about the steps of a run: what each trains, writes, keeps and refuses."""
+"""Tests of the steps of a run: what each of them trains, writes and refuses."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import select_best_mixture, merge_experts, train_domain, train_router, train_shared
+from moe.training.steps import merge_experts, select_best_mixture, train_domain, train_router, train_shared
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
 
-def whole_run(work: Workspace) -> Workspace:
+def train_all_steps(work: Workspace) -> Workspace:
     if work.run.shared:
         train_shared(work)
     for domain in work.run.domains:
@@ -36,41 +36,42 @@ def whole_run(work: Workspace) -> Workspace:
     return work
 
 
-def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
+def load_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors in a folder, by file and name."""
+    tensors = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        found |= {f"{path.relative_to(folder)}:{key}": value for key, value in load_file(path).items()}
-    return found
+        tensors |= {f"{path.relative_to(folder)}:{key}": value for key, value in load_file(path).items()}
+    return tensors
 
 
 def probabilities(folder: Path, texts: list[str] = TEXTS) -> torch.Tensor:
     model, card = read_mixture(folder)
-    answers = predict_texts(texts, Predictor(model, card.template, 16))
-    return torch.tensor([answer.probabilities.tolist() for answer in answers])
+    predictions = predict_texts(texts, Predictor(model, card.template, 16))
+    return torch.tensor([prediction.probabilities.tolist() for prediction in predictions])
 
 
 @pytest.fixture(scope="module")
 def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """One whole run, for the tests that only look."""
+    """A finished run, shared by tests that do not change it."""
     from conftest import NOUNS, tiny_run
 
-    place = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("whole")
     for domain in NOUNS:
-        write_csv(place / "data" / f"{domain}.csv", made_up_rows(domain))
-    return whole_run(Workspace(tiny_run(tiny_folder, place / "data"), place / "run"))
+        write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
+    return train_all_steps(Workspace(tiny_run(tiny_folder, folder / "data"), folder / "run"))
 
 
-def test_every_folder_is_whole_and_holds_no_backbone_weight(run: Workspace) -> None:
+def test_outputs_are_complete_and_hold_no_backbone_weight(run: Workspace) -> None:
     for name in ("experts/news", "experts/forum"):
         check_manifest(run.out / name, "an expert")
     for name in ("moe-init", "router-warmup", "moe-joint"):
         check_manifest(run.out / name, "a mixture")
-        assert not [key for key in tensors_of(run.out / name) if "embeddings" in key or "base_layer" in key]
+        assert not [key for key in load_folder(run.out / name) if "embeddings" in key or "base_layer" in key]
     assert not list(run.out.rglob("checkpoint-*"))
     assert not list(run.out.rglob("*.bin"))
 
 
-def test_an_expert_s_folder_explains_itself(run: Workspace) -> None:
+def test_expert_folder_has_card_config_metrics_and_readme(run: Workspace) -> None:
     folder = run.out / "experts" / "news"
     card = read_expert(folder).card
     assert card is not None
@@ -80,7 +81,7 @@ def test_an_expert_s_folder_explains_itself(run: Workspace) -> None:
     assert json.loads((folder / "metrics.json").read_text())["best"]["macro_f1"] == card.metrics["macro_f1"]
 
 
-def test_peft_loads_each_expert_and_gives_its_states(run: Workspace) -> None:
+def test_peft_loads_each_expert_and_computes_the_same_states(run: Workspace) -> None:
     ids = torch.randint(4, 40, (2, 6))
     for name in ("news", "forum"):
         model, _ = load_single_expert(run.out / "experts" / name)
@@ -92,7 +93,7 @@ def test_peft_loads_each_expert_and_gives_its_states(run: Workspace) -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_merging_changes_no_weight_of_an_expert(run: Workspace) -> None:
+def test_merge_changes_no_weight_of_an_expert(run: Workspace) -> None:
     for name in ("news", "forum"):
         before = load_file(run.out / "experts" / name / "adapter_model.safetensors")
         after = load_file(run.out / "moe-init" / "experts" / name / "adapter_model.safetensors")
@@ -100,33 +101,33 @@ def test_merging_changes_no_weight_of_an_expert(run: Workspace) -> None:
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_warm_start_leaves_experts_byte_for_byte_and_moves_router_and_heads(run: Workspace) -> None:
-    before, after = tensors_of(run.out / "moe-init"), tensors_of(run.out / "router-warmup")
+def test_warm_up_changes_router_and_heads_and_no_expert(run: Workspace) -> None:
+    before, after = load_folder(run.out / "moe-init"), load_folder(run.out / "router-warmup")
     changed = {key.split(":")[0].split("/")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"router.safetensors", "heads.safetensors"}
 
 
-def test_the_joint_stage_moves_everything(run: Workspace) -> None:
-    before, after = tensors_of(run.out / "router-warmup"), tensors_of(run.out / "moe-joint")
-    moved = [key for key in before if not torch.equal(before[key], after[key])]
-    assert {key.split(":")[0] for key in moved} == {key.split(":")[0] for key in before}
+def test_joint_stage_changes_experts_router_and_heads(run: Workspace) -> None:
+    before, after = load_folder(run.out / "router-warmup"), load_folder(run.out / "moe-joint")
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert {key.split(":")[0] for key in changed} == {key.split(":")[0] for key in before}
 
 
-def test_a_reloaded_mixture_predicts_the_same(run: Workspace, tmp_path: Path) -> None:
+def test_reloaded_mixture_predicts_the_same(run: Workspace, tmp_path: Path) -> None:
     copy = shutil.copytree(run.out / "moe-joint", tmp_path / "elsewhere")
     torch.testing.assert_close(probabilities(copy), probabilities(run.out / "moe-joint"), atol=0, rtol=0)
 
 
-def test_result_names_the_best_by_validation(run: Workspace) -> None:
+def test_result_names_the_best_mixture_by_validation(run: Workspace) -> None:
     result = json.loads((run.out / "result.json").read_text())
-    scores = {name: one["macro_f1"] for name, one in result["validation"].items()}
+    scores = {name: metrics["macro_f1"] for name, metrics in result["validation"].items()}
     assert scores[result["best"]] == max(scores.values())
     assert best_model(run.out) == run.out / result["best"]
     worse = scores["moe-joint"] < scores["router-warmup"]
     assert ("made it worse" in result["verdict"]) is worse
 
 
-def test_logs_hold_every_loss_weight_and_share(run: Workspace) -> None:
+def test_logs_hold_losses_weights_and_mean_gates(run: Workspace) -> None:
     lines = [json.loads(line) for line in (run.out / "logs" / "moe-joint" / "log.jsonl").read_text().splitlines()]
     names = {"classes", "polarity", "sentiment", "domain", "balance", "share_0", "share_1", "weight/domain"}
     assert names <= lines[0].keys()
@@ -137,31 +138,31 @@ def test_logs_hold_every_loss_weight_and_share(run: Workspace) -> None:
 def test_evaluation_of_an_expert_and_a_mixture_agree_on_rows(run: Workspace) -> None:
     model, card = read_mixture(run.out / "moe-joint")
     rows = run.rows("test")
-    report, judged = evaluate(model, rows, card.template, 16)
-    assert len(judged) == len(rows) == report["rows"]
+    report, evaluated = evaluate(model, rows, card.template, 16)
+    assert len(evaluated) == len(rows) == report["rows"]
     news = report["tasks"]["news"]
     assert news["weighted_recall"] == pytest.approx(news["accuracy"])
     assert sum(map(sum, news["confusion"]["rows"])) == news["rows"]
     assert {"mse", "mae", "rmse", "r2"} == report["scores"]["news"].keys()
-    alone, settings = load_single_expert(run.out / "experts" / "news")
-    lone, _ = evaluate(alone, run.rows("test", ["news"]), settings.template, 16)
-    assert lone["tasks"]["news"]["rows"] == news["rows"]
+    expert, settings = load_single_expert(run.out / "experts" / "news")
+    expert_report, _ = evaluate(expert, run.rows("test", ["news"]), settings.template, 16)
+    assert expert_report["tasks"]["news"]["rows"] == news["rows"]
 
 
-def test_the_same_seed_and_data_give_the_same_weights(make_work: Make) -> None:
+def test_same_seed_and_data_give_the_same_weights(make_work: Make) -> None:
     first, second = (make_work(out) for out in ("one", "two"))
     for work in (first, second):
         train_domain(work, "news")
-    a, b = (tensors_of(work.out / "experts" / "news") for work in (first, second))
+    a, b = (load_folder(work.out / "experts" / "news") for work in (first, second))
     assert all(torch.equal(a[key], b[key]) for key in a)
     other = make_work("three", seed=8)
     train_domain(other, "news")
-    c = tensors_of(other.out / "experts" / "news")
+    c = load_folder(other.out / "experts" / "news")
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
 @pytest.mark.slow
-def test_a_wrong_domain_label_changes_the_router(make_work: Make, run: Workspace) -> None:
+def test_wrong_domain_labels_change_the_router(make_work: Make, run: Workspace) -> None:
     def router_after(swap: bool) -> dict[str, torch.Tensor]:
         work = make_work(f"swap{swap}")
         for domain in ("news", "forum"):
@@ -176,8 +177,8 @@ def test_a_wrong_domain_label_changes_the_router(make_work: Make, run: Workspace
     assert any(not torch.equal(right[key], wrong[key]) for key in right)
 
 
-def test_a_shared_expert_lies_under_the_others_and_is_demanded_with_them(make_work: Make) -> None:
-    work = whole_run(make_work(shared={"r": 3}, heads={"merge": "per_expert"}))
+def test_shared_expert_is_frozen_below_the_others_and_required_to_merge_them(make_work: Make) -> None:
+    work = train_all_steps(make_work(shared={"r": 3}, heads={"merge": "per_expert"}))
     model, card = read_mixture(work.out / "moe-joint")
     assert card.shared == ("shared",)
     assert model.bank.routed_experts == ("news", "forum")
@@ -185,26 +186,26 @@ def test_a_shared_expert_lies_under_the_others_and_is_demanded_with_them(make_wo
     expert = read_expert(work.out / "experts" / "news")
     assert expert.card is not None
     assert expert.card.shared == shared.digest
-    alone, warm, joint = (
+    before, warm, joint = (
         load_file(folder / "shared" / "adapter_model.safetensors")
         for folder in (work.out / "experts", *(work.out / name / "experts" for name in ("router-warmup", "moe-joint")))
     )
-    assert all(torch.equal(alone[key], warm[key]) for key in alone)
-    assert not any(torch.equal(alone[key], joint[key]) for key in alone), "in the joint stage all experts learn"
+    assert all(torch.equal(before[key], warm[key]) for key in before)
+    assert not any(torch.equal(before[key], joint[key]) for key in before), "the joint stage trains all experts"
     plain = make_work("run", shared=None)
     with pytest.raises(Fault, match="shared expert"):
         merge_experts(plain, overwrite=True)
 
 
-def test_a_domain_with_two_experts_trains_two_that_differ(make_work: Make) -> None:
-    work = whole_run(make_work(domains={"forum": {"experts": 2}}, gate={"kind": "team"}))
+def test_domain_with_two_experts_trains_two_different_ones(make_work: Make) -> None:
+    work = train_all_steps(make_work(domains={"forum": {"experts": 2}}, gate={"kind": "team"}))
     model, _ = read_mixture(work.out / "moe-joint")
     assert model.bank.routed_experts == ("news", "forum-1", "forum-2")
-    a, b = (tensors_of(work.out / "experts" / name) for name in ("forum-1", "forum-2"))
+    a, b = (load_folder(work.out / "experts" / name) for name in ("forum-1", "forum-2"))
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
 
-def test_a_plain_peft_adapter_joins_a_merge(make_work: Make) -> None:
+def test_merge_accepts_a_plain_peft_adapter(make_work: Make) -> None:
     work = make_work()
     train_domain(work, "news")
     config = LoraConfig(r=3, target_modules=["query", "value"], layers_to_transform=[1], layers_pattern="layer")
@@ -220,13 +221,13 @@ def test_a_plain_peft_adapter_joins_a_merge(make_work: Make) -> None:
     assert torch.isfinite(probabilities(work.out / "moe-init")).all()
 
 
-def test_a_user_s_own_domain_needs_no_code(make_work: Make) -> None:
-    work = whole_run(make_work(domains={"macro": {"file": "macro.csv", "labels": list(LABELS)}}))
+def test_new_domain_needs_only_settings(make_work: Make) -> None:
+    work = train_all_steps(make_work(domains={"macro": {"file": "macro.csv", "labels": list(LABELS)}}))
     model, _ = read_mixture(work.out / "moe-joint")
     assert model.bank.routed_experts == ("news", "forum", "macro")
 
 
-def test_finished_steps_are_not_overwritten_unasked(make_work: Make) -> None:
+def test_finished_steps_are_overwritten_only_with_overwrite(make_work: Make) -> None:
     work = make_work()
     train_domain(work, "news")
     with pytest.raises(Fault, match="--overwrite"):
@@ -237,7 +238,7 @@ def test_finished_steps_are_not_overwritten_unasked(make_work: Make) -> None:
         merge_experts(work)
 
 
-def test_steps_out_of_order_say_what_comes_first(make_work: Make) -> None:
+def test_steps_out_of_order_name_the_missing_step(make_work: Make) -> None:
     work = make_work()
     with pytest.raises(Fault, match="moe train-expert --all"):
         merge_experts(work)
@@ -249,7 +250,7 @@ def test_steps_out_of_order_say_what_comes_first(make_work: Make) -> None:
         train_shared(work)
 
 
-def test_the_merged_mixture_is_compared_and_never_chosen(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_mixture_is_never_selected_as_best(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work()
     scores = {"moe-init": 0.9, "router-warmup": 0.7, "moe-joint": 0.6}
     monkeypatch.setattr("moe.training.steps._validation_metrics", lambda _, folder: {"macro_f1": scores[folder.name]})

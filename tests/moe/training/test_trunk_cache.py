@@ -1,4 +1,4 @@
-"""Claims about cached trunk states: they change no result, are made once a run, and follow what they were made of."""
+"""Tests of the trunk cache: same results, one file per task and run, separate files for other inputs."""
 
 from pathlib import Path
 
@@ -23,34 +23,35 @@ def stages(work: Workspace, **over: object) -> dict[str, object]:
     return work.run.stages.model_dump(mode="json") | over
 
 
-def kept(work: Workspace) -> dict[Path, int]:
+def cache_files(work: Workspace) -> dict[Path, int]:
+    """Modification times of the cache files."""
     return {path: path.stat().st_mtime_ns for path in (work.out / "cache").rglob("*.bin")}
 
 
-def test_an_expert_learns_the_same_with_cached_states(make_work: Make) -> None:
+def test_cached_states_give_the_same_trained_weights(make_work: Make) -> None:
     plain = make_work("plain")
     cached = make_work("cached", stages=stages(plain, cache_trunk=True))
     for work in (plain, cached):
         train_domain(work, "news")
-    assert not kept(plain)
-    assert len(kept(cached)) == 1
+    assert not cache_files(plain)
+    assert len(cache_files(cached)) == 1
     for key, tensor in weights(plain, "news").items():
         torch.testing.assert_close(weights(cached, "news")[key], tensor, atol=1e-4, rtol=1e-3)
 
 
-def test_all_stages_of_a_run_share_one_file_a_task(make_work: Make) -> None:
+def test_all_stages_of_a_run_share_one_cache_file_per_task(make_work: Make) -> None:
     plain = make_work("plain")
     work = make_work("run", stages=stages(plain, cache_trunk=True))
     for domain in ("news", "forum"):
         train_domain(work, domain)
-    before = kept(work)
+    before = cache_files(work)
     merge_experts(work)
     train_router(work)
-    assert kept(work) == before
+    assert cache_files(work) == before
     assert len(before) == 2
 
 
-def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make, tmp_path: Path) -> None:
+def test_cached_states_equal_the_trunk_s_and_depend_on_the_template(make_work: Make, tmp_path: Path) -> None:
     work = make_work()
     model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
     rows = work.rows("train", ["news"])
@@ -61,15 +62,15 @@ def test_states_are_the_trunk_s_and_another_template_has_others(make_work: Make,
         batch = [rows[i] for i in (3, 0, 7)]
         states = cache(batch)
         expected, _ = model.encode_trunk(*collator.tokens([row["text"] for row in batch]))
-        for state, other, length in zip(
+        for state, computed, length in zip(
             states, expected, collator.lengths([row["text"] for row in batch]), strict=True
         ):
-            torch.testing.assert_close(state[:length], other[:length], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(state[:length], computed[:length], atol=1e-5, rtol=1e-4)
             assert not state[length:].any()
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_half_written_states_are_not_kept(make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_cache_leaves_no_file(make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work()
     model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
     collator = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, ["news"])
