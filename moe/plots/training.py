@@ -59,7 +59,7 @@ def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
                 axes[1][i].set(title="mean of each epoch", xlabel="epoch")
         for row in axes:
             row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
-    axes[0][0].set_ylabel("by batch")
+    axes[0][0].set_ylabel("each step")
     return render_png(figure)
 
 

@@ -61,7 +61,7 @@ def test_page_embeds_its_figures_and_links_nowhere_else(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", "card.md", *report["pictures"]}
     assert json.loads((folder / "report.json").read_text()) == report
     for word in (
-        "best by validation macro-F1: moe-joint",
+        "Best by validation macro-F1: moe-joint",
         "Seed: 42",
         "majority",
         "95.0%",
