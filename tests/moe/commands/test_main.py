@@ -187,7 +187,7 @@ def test_compare_accepts_single_experts_and_refuses_models_without_a_common_task
     assert code == 0, err
     assert json.loads(out)["mean"]["rows"] == 90
     fault = trained.refused("compare", news, "runs/tiny/experts/forum", "-c", "tiny.yaml")
-    assert "two models with a task in common; found runs/tiny/experts/news on news; " in fault
+    assert "two models with a task in common; found runs/tiny/experts/news with news; " in fault
     assert "no such folder" in trained.refused("compare", news, "nowhere", "-c", "tiny.yaml")
     assert "'sport'" in trained.refused("compare", news, joint, "-c", "tiny.yaml", "--domain", "sport")
 
@@ -287,7 +287,7 @@ def test_abstain_refuses_an_accuracy_that_cannot_be_reached(trained: CommandLine
     words = ("infer", "bags fell", "--model", str(calibrated), "--abstain")
     fault = trained.refused(*words, "0.95")
     assert "validation rows of forum reach, not 0.95; found at best 0.920 at 50% coverage" in fault
-    assert "Ask for 0.92 or less" in fault
+    assert "Set --abstain to 0.92 or less" in fault
     assert trained(*words, "0.95", "--data-type", "news")[0] == 0
     for accuracy in ("0", "1", "1.5", "-1", "nan"):
         assert "between 0 and 1" in trained.refused(*words, accuracy)
