@@ -60,8 +60,8 @@ def oom_guard(advice: str) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         size = re.search(r"allocat\w* ([\d.,]+ ?\w+)", str(error))
-        found = f"no room for {size.group(1)} more" if size else "out of memory"
-        raise Fault(expected="enough memory", found=found, remedy=advice) from error
+        detail = f"no room for {size.group(1)} more" if size else "out of memory"
+        raise Fault(expected="enough memory", found=detail, remedy=advice) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

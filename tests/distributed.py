@@ -1,7 +1,7 @@
 """Runs for tests that compare training in several processes with one process and the same total batch.
 
-Also a script for torchrun: `distributed.py train FOLDER BATCH` or `distributed.py stop FOLDER BATCH`, with the rows of a
-micro-batch.
+Also a script for torchrun: `distributed.py train FOLDER BATCH` or `distributed.py stop FOLDER BATCH`, where BATCH is
+the number of rows of a micro-batch.
 """
 
 import json

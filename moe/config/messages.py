@@ -23,8 +23,8 @@ def format_error(error: Any, inside: tuple[str, ...] = (), *, model: type[BaseMo
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _keys_at(error["loc"][:-1], model), n=1, cutoff=0.5)
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; remove it")
-    found = "" if error["type"] == "missing" else f", found {_truncated(error['input'])}"
-    return f"{path}: {error['msg'].removeprefix('Value error, ')}{found}"
+    suffix = "" if error["type"] == "missing" else f", found {_truncated(error['input'])}"
+    return f"{path}: {error['msg'].removeprefix('Value error, ')}{suffix}"
 
 
 def _truncated(value: Any) -> str:

@@ -61,7 +61,7 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: float = Field(3.0, gt=0, description="passes over the training rows; ignored if steps is set")
+    epochs: float = Field(3.0, gt=0, description="epochs over the training rows; ignored if steps is set")
     steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
     batch_size: int = Field(16, ge=1, description="texts per micro-batch and process; more takes memory")
     accumulate: int = Field(

@@ -23,7 +23,7 @@ OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
 
 
 def rng_file(rank: int = 0) -> str:
-    """Name of the file with a process's random states; there is one per process, which tells their number."""
+    """Name of the file with a process's random states; a checkpoint has one per process."""
     return f"{RNG}-{rank}.safetensors" if rank else f"{RNG}.safetensors"
 
 

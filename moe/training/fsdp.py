@@ -31,7 +31,7 @@ def shard(model: Mixture) -> None:
     for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.backbone, mesh=mesh)
-    # FSDP2 gathers a layer's weights anew in every pass, at the same address, so a cached product would be stale.
+    # FSDP2 gathers a layer's weights again in every pass, at the same address, so a cached product may be stale.
     model.bank.route.caching = False
 
 

@@ -48,7 +48,7 @@ def torchrun(*arguments: str, processes: int = 2, expect: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """Folders of runs by two processes and of the same runs by one with twice the batch; output of the two processes."""
+    """Folders of runs by two processes and by one with twice the batch, and the output of the two."""
     two, single = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     output = torchrun(str(TESTS / "distributed.py"), "train", str(two), "4")
     train_everything(single, 8)
