@@ -1,4 +1,4 @@
-"""Ablations: which part of a mixture is worth what, with and without retraining.
+"""Ablations: what each part of a mixture contributes, with and without training.
 
-Grids of settings are left to `moe.sweep`.
+Grids of settings are in `moe.sweep`.
 """

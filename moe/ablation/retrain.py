@@ -1,7 +1,4 @@
-"""One retrained row: the run again with other settings, from as much of it as these leave standing.
-
-Which rows there are is `moe.ablation.variants`'.
-"""
+"""Training of one ablation variant: the run with other settings, reusing its folders as far as possible."""
 
 import os
 import shutil
@@ -19,20 +16,20 @@ from moe.training.steps import merge_experts, train_domain, train_router, train_
 FOLDER, CONFIG, CACHE = "ablation", "config.yaml", "cache"
 
 
-def retrain(work: Workspace, row: RetrainedVariant) -> Path:
-    """Train a row in `ablation/NAME/`, going on where it was stopped; what the run has already is linked.
+def train_variant(work: Workspace, variant: RetrainedVariant) -> Path:
+    """Train a variant in `ablation/NAME/`, or resume it; reused folders of the run are linked.
 
     Returns:
         its best mixture by validation.
 
     Raises:
-        Fault: when the folder is of another config, or training goes wrong.
+        Fault: if the folder is of another config, or training fails.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    own = Workspace(variant_settings(work.run, row), work.out / FOLDER / row.name, work.data_dir or work.out)
-    _claim(own)
-    for name in (*row.folders, CACHE):  # trunk states are found by their hash, so they fit or are not looked at
-        _link(work.out / name, own.out / name)
+    own = Workspace(variant_settings(work.run, variant), work.out / FOLDER / variant.name, work.data_dir or work.out)
+    _claim_folder(own)
+    for name in (*variant.folders, CACHE):  # cached trunk states are keyed by hash, so stale ones are never read
+        _link_folder(work.out / name, own.out / name)
     if not (own.out / MERGED).is_dir():
         if own.run.shared:
             train_shared(own, resume=True)
@@ -44,31 +41,31 @@ def retrain(work: Workspace, row: RetrainedVariant) -> Path:
     return best_model(own.out)
 
 
-def variant_settings(run: RunSettings, row: RetrainedVariant) -> RunSettings:
-    """The run's config with the row's settings.
+def variant_settings(run: RunSettings, variant: RetrainedVariant) -> RunSettings:
+    """Return the run's config with the variant's overrides.
 
     Raises:
-        Fault: with every disagreement of the two.
+        Fault: with every error of the resulting config.
     """
     raw = run.model_dump(mode="json")
-    for one in row.sets:
-        apply_override(raw, one)
-    return parse_run(raw, f"the row {row.name}")
+    for override in variant.sets:
+        apply_override(raw, override)
+    return parse_run(raw, f"the variant {variant.name}")
 
 
-def _claim(own: Workspace) -> None:
-    """Write the row's config, or hold the one that is there against it: a row is never made of two configs."""
-    path, said = own.out / CONFIG, own.run.as_yaml()
+def _claim_folder(own: Workspace) -> None:
+    """Write the variant's config, or check that the folder's config equals it."""
+    path, config = own.out / CONFIG, own.run.as_yaml()
     if not path.is_file():
-        write_text(path, said)
-    elif path.read_text(encoding="utf-8") != said:
+        write_text(path, config)
+    elif path.read_text(encoding="utf-8") != config:
         raise Fault(
-            f"a row of this config at {own.out}", "one of another config", "remove the folder, or name another run"
+            f"a variant of this config at {own.out}", "one of another config", "remove the folder, or use another run"
         )
 
 
-def _link(source: Path, target: Path) -> None:
-    """The source's files again under another name, without their bytes where the disk can."""
+def _link_folder(source: Path, target: Path) -> None:
+    """Hard-link the source's files in a new folder, or copy them where the disk does not support links."""
     if not source.is_dir() or target.is_dir():
         return
     temporary = target.with_name(f".{target.name}.partial")
@@ -81,5 +78,5 @@ def _link(source: Path, target: Path) -> None:
 def _link_file(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or a file system without links
         shutil.copy2(source, target)

@@ -1,7 +1,4 @@
-"""An ablation from a finished run to its table: every row judged on the run's test rows, beside the full mixture.
-
-Which rows there are is `moe.ablation.variants`', how they are shown `moe.ablation.view`'s.
-"""
+"""Ablation of a finished run: evaluates every variant on the run's test rows and compares it with the full mixture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,22 +9,30 @@ from datasets import Dataset
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.ablation.retrain import FOLDER, retrain
-from moe.ablation.variants import FULL, InferenceVariant, RetrainedVariant, Variant, inference_variants, select_variants, retrained_variants
+from moe.ablation.retrain import FOLDER, train_variant
+from moe.ablation.variants import (
+    FULL,
+    InferenceVariant,
+    RetrainedVariant,
+    Variant,
+    inference_variants,
+    retrained_variants,
+    select_variants,
+)
 from moe.ablation.view import draw_chart
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
-from moe.evaluation.test_sets import load_evaluation_rows
 from moe.evaluation.evaluate import evaluate, predictions_by_task
+from moe.evaluation.test_sets import load_evaluation_rows
 from moe.export.selection import adapter_update, merged_expert_spec
 from moe.extras import check_extra
 from moe.model.mixture import Mixture
 from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
 from moe.qa.scoring import EvalQuestion
-from moe.runs.best import RESULT as VERDICT
-from moe.runs.best import default_model, best_model
+from moe.runs.best import RESULT as RUN_RESULT
+from moe.runs.best import best_model, default_model
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
@@ -35,160 +40,189 @@ from moe.training.stage import TrainingData
 RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]
 VariantResult = tuple[dict[str, Any], PredictionsByTask]
+"""Row of the report, and the predictions of all labelled texts by task."""
 
 
 def list_variants(work: Workspace, model: Path | None = None) -> list[Variant]:
-    """Every row that a run can have; no weight is loaded.
+    """Return all variants of a run; loads no weights.
 
     Raises:
-        Fault: when the run has no mixture, or the folder is none.
+        Fault: if the run has no mixture, or `model` is not the folder of one.
     """
-    card = read_card(model or _own_model(work))
+    card = read_card(model or _default_mixture(work))
     roles: dict[str, list[str]] = {}
     for domain in card.domains:
         roles.setdefault(domain.role, []).extend(domain.experts)
-    rows = inference_variants(card.routed, card.shared, card.language, roles)
-    return [*rows, *([] if card.language else retrained_variants(work.run))]
+    variants = inference_variants(card.routed, card.shared, card.language, roles)
+    return [*variants, *([] if card.language else retrained_variants(work.run))]
 
 
-def _own_model(work: Workspace) -> Path:
+def _default_mixture(work: Workspace) -> Path:
     return best_model(work.out) if work.run.language is None else default_model(work.out)
 
 
-def ablate(work: Workspace, model: Path | None = None, only: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
-    """Judge the rows of a run and write `ablation/ablation.json` and its chart.
+def ablate(
+    work: Workspace, model: Path | None = None, only: Sequence[str] = (), retrain: bool = False
+) -> dict[str, Any]:
+    """Evaluate the variants of a run and write `ablation/ablation.json` and its chart.
 
     Args:
-        model: a mixture's folder, the run's best by default.
-        only: the rows to do; all by default.
-        again: train the rows that need it; else only those are done that need none.
+        model: folder of a mixture; the run's best by default.
+        only: names of variants; all by default.
+        retrain: include the variants that need training.
 
     Returns:
-        `model`, `texts`, and `rows`: `name`, `kind`, `says`, `tasks` and `mean` (accuracy and macro-F1), and, but for
-        the full mixture's, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval; all in [−1, 1].
-        Of a language model also `perplexity` on each domain's held-out text; what the run has no data for is left out.
+        `model`, `texts`, and `rows`: `name`, `kind`, `says` (description), `tasks` and `mean` (accuracy and macro-F1),
+        and, except for the full mixture, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval, in
+        [−1, 1]. For a language model also `perplexity` on each domain's held-out text. Values without data are omitted.
 
     Raises:
-        Fault: when there is no mixture, a row is unknown, or training goes wrong.
-        Interrupted: on Ctrl-C in training, after a checkpoint.
+        Fault: if there is no mixture, a variant is unknown, or training fails.
+        Interrupted: on Ctrl-C during training, after a checkpoint.
     """
-    check_extra("report")  # the charts are drawn last
-    folder = model or _own_model(work)
-    rows = select_variants(list_variants(work, folder), only, again)
-    if again and model is None and not (work.out / VERDICT).is_file():
-        missing = "one whose router is not trained to its end"
+    check_extra("report")  # the chart is drawn last
+    folder = model or _default_mixture(work)
+    variants = select_variants(list_variants(work, folder), only, retrain)
+    if retrain and model is None and not (work.out / RUN_RESULT).is_file():
         raise Fault(
-            f"a finished run at {work.out} beside retrained rows", missing, "run moe train-router --resume first"
+            f"a finished run at {work.out} to compare retrained variants with",
+            "one whose router is not fully trained",
+            "run moe train-router --resume first",
         )
     mixture, card = read_mixture(folder)
     if card.language:
-        content = ablate_language_model(work, mixture, card.template, rows)
-        return _written(work, content | {"model": str(folder)})
+        content = ablate_language_model(work, mixture, card.template, variants)
+        return _write(work, content | {"model": str(folder)})
     texts = load_evaluation_rows(work, mixture)
-    answered = [row for row in rows if isinstance(row, InferenceVariant)]
-    found = [_answer(mixture, card, texts, row, f"{i} of {len(rows)}") for i, row in enumerate(answered, 1)]
+    results: list[VariantResult] = []
+    for variant in (variant for variant in variants if isinstance(variant, InferenceVariant)):
+        _print_progress(variant, len(results) + 1, len(variants))
+        with apply_variant(mixture, variant):
+            results.append(_evaluate_variant(mixture, card, texts, variant, "answered"))
     del mixture
-    for i, row in enumerate((one for one in rows if isinstance(one, RetrainedVariant)), len(answered) + 1):
-        info(f"{i} of {len(rows)}: {row.name}: {row.says}, trained from {row.start}")
-        other, its_card = read_mixture(retrain(work, row))
-        found.append(_judge(other, its_card, texts, InferenceVariant(row.name, row.says), "retrained"))
-    rows_found = [with_difference(*one, *found[0]) for one in found]
-    return _written(work, {"model": str(folder), "texts": len(texts), "rows": rows_found})
+    for retrained in (variant for variant in variants if isinstance(variant, RetrainedVariant)):
+        _print_progress(retrained, len(results) + 1, len(variants), f", trained from {retrained.start}")
+        other, its_card = read_mixture(train_variant(work, retrained))
+        plain = InferenceVariant(retrained.name, retrained.description)
+        results.append(_evaluate_variant(other, its_card, texts, plain, "retrained"))
+    return _write(work, {"model": str(folder), "texts": len(texts), "rows": _with_differences(results)})
 
 
-def _written(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
+def _print_progress(variant: Variant, number: int, total: int, note: str = "") -> None:
+    info(f"{number} of {total}: {variant.name}: {variant.description}{note}")
+
+
+def _write(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
     content["chart"] = str(draw_chart(content, work.out / FOLDER / CHART))
     write_json(work.out / FOLDER / RESULT, content)
     return content
 
 
-def _answer(mixture: Mixture, card: MixtureCard, texts: Dataset, row: InferenceVariant, place: str) -> VariantResult:
-    info(f"{place}: {row.name}: {row.says}")
-    with apply_variant(mixture, row):
-        return _judge(mixture, card, texts, row, "answered")
-
-
-def _judge(mixture: Mixture, card: MixtureCard, texts: Dataset, row: InferenceVariant, kind: str) -> VariantResult:
-    """A row's figures, and what it said of every labelled text."""
+def _evaluate_variant(
+    mixture: Mixture, card: MixtureCard, texts: Dataset, variant: InferenceVariant, kind: str
+) -> VariantResult:
     length = card.backbone_settings.max_length
-    report, judged = evaluate(mixture, texts, card.template, length, row.routing, row.pin, quiet=False)
+    report, rows = evaluate(
+        mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False
+    )
     if not report["tasks"]:
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
-    short = {task: {name: one[name] for name in ("accuracy", "macro_f1")} for task, one in report["tasks"].items()}
-    mean = {name: report["mean"][name] for name in ("accuracy", "macro_f1")}
-    said = predictions_by_task([one for one in judged if one.true is not None], mixture.labels)
-    return {"name": row.name, "kind": kind, "says": row.says, "tasks": short, "mean": mean}, said
+    metrics = ("accuracy", "macro_f1")
+    row = {
+        "name": variant.name,
+        "kind": kind,
+        "says": variant.description,
+        "tasks": {task: {name: values[name] for name in metrics} for task, values in report["tasks"].items()},
+        "mean": {name: report["mean"][name] for name in metrics},
+    }
+    return row, predictions_by_task([row for row in rows if row.true is not None], mixture.labels)
 
 
 @contextmanager
-def apply_variant(mixture: Mixture, row: InferenceVariant) -> Iterator[None]:
-    """Let a mixture answer as a row says while it lasts.
+def apply_variant(mixture: Mixture, variant: InferenceVariant) -> Iterator[None]:
+    """Route a mixture as a variant defines, inside the block.
 
-    A merged row keeps equal gates for heads that are each expert's own; in the layers the merged update stands alone.
+    With `merge`, the merged adapter replaces the routed experts in the layers; heads that belong to single experts are
+    mixed with uniform gates.
     """
-    with mixture.ablated(row.without, row.alike):
-        if row.merge is None:
+    with mixture.ablated(variant.without, variant.uniform_gates):
+        if variant.merge is None:
             yield
             return
-        with mixture.bank.override_adapter(adapter_update(mixture, merged_expert_spec(mixture, row.merge, None))):
+        merged = adapter_update(mixture, merged_expert_spec(mixture, variant.merge, None))
+        with mixture.bank.override_adapter(merged):
             yield
 
 
-def with_difference(row: dict[str, Any], said: PredictionsByTask, full: dict[str, Any], said_full: PredictionsByTask) -> dict[str, Any]:
-    """A row with its difference from the full mixture, paired by text; macro-F1 over tasks that have classes."""
-    if row["name"] == FULL or not said:
+def _with_differences(results: Sequence[VariantResult]) -> list[dict[str, Any]]:
+    """Return the rows, each with its difference from the first result, which is the full mixture."""
+    _, full = results[0]
+    return [with_difference(row, predictions, full) for row, predictions in results]
+
+
+def with_difference(row: dict[str, Any], predictions: PredictionsByTask, full: PredictionsByTask) -> dict[str, Any]:
+    """Return a row with its difference from the full mixture, paired by text; macro-F1 over tasks with classes."""
+    if row["name"] == FULL or not predictions:
         return row
-    accuracy = _difference(said, said_full, list(said_full))["accuracy"]
-    classed = [task for task, one in said_full.items() if one.classes > 1]
-    f1 = _difference(said, said_full, classed)["macro_f1"] if classed else accuracy
-    found = {"accuracy": accuracy, "macro_f1": f1}
-    ends = {f"{name}_interval": one.bounds for name, one in found.items()}
-    return row | {"difference": {name: one.value for name, one in found.items()} | ends}
+    accuracy = _difference(predictions, full, list(full))["accuracy"]
+    class_tasks = [task for task, of_task in full.items() if of_task.classes > 1]
+    macro_f1 = _difference(predictions, full, class_tasks)["macro_f1"] if class_tasks else accuracy
+    differences = {"accuracy": accuracy, "macro_f1": macro_f1}
+    intervals = {f"{name}_interval": difference.bounds for name, difference in differences.items()}
+    return row | {"difference": {name: difference.value for name, difference in differences.items()} | intervals}
 
 
-def _difference(said: PredictionsByTask, said_full: PredictionsByTask, tasks: list[str]) -> dict[str, Interval]:
-    return bootstrap_differences([said[task] for task in tasks], [said_full[task] for task in tasks])
+def _difference(predictions: PredictionsByTask, full: PredictionsByTask, tasks: list[str]) -> dict[str, Interval]:
+    return bootstrap_differences([predictions[task] for task in tasks], [full[task] for task in tasks])
 
 
-def ablate_language_model(work: Workspace, mixture: Mixture, template: str, rows: Sequence[Variant]) -> dict[str, Any]:
-    """`texts` and `rows` of the ablation, as `moe.ablation.run.ablate` tells them.
+def ablate_language_model(
+    work: Workspace, mixture: Mixture, template: str, variants: Sequence[Variant]
+) -> dict[str, Any]:
+    """Evaluate the variants of a language model; return `texts` and `rows` as `ablate` does.
 
     Raises:
-        Fault: when the run has neither questions nor corpora, or their files are bad.
+        Fault: if the run has neither questions nor corpora, or their files cannot be read.
     """
-    asked = load_run_questions(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
-    corpora = all(one.corpus for one in work.run.domains.values())
-    if not asked and not corpora:
-        raise Fault("questions or corpora to measure on", "neither in the config", "give the domains some")
+    questions = load_run_questions(work) if any(work.run.questions_of(name) for name in work.run.domains) else []
+    corpora = all(domain.corpus for domain in work.run.domains.values())
+    if not questions and not corpora:
+        raise Fault("questions or corpora to evaluate on", "neither in the config", "add some to the domains")
     held_out = LMCorpora(work, mixture).routed_data() if corpora else None
-    found: list[VariantResult] = []
-    answered = [row for row in rows if isinstance(row, InferenceVariant)]
-    for i, row in enumerate(answered, 1):
-        info(f"{i} of {len(answered)}: {row.name}: {row.says}")
-        with apply_variant(mixture, row):
-            found.append(_row(mixture, template, row, asked, held_out))
-    return {"texts": len(asked), "rows": [with_difference(*one, *found[0]) for one in found]}
+    results: list[VariantResult] = []
+    selected = [variant for variant in variants if isinstance(variant, InferenceVariant)]
+    for variant in selected:
+        _print_progress(variant, len(results) + 1, len(selected))
+        with apply_variant(mixture, variant):
+            results.append(_evaluate_lm_variant(mixture, template, variant, questions, held_out))
+    return {"texts": len(questions), "rows": _with_differences(results)}
 
 
-def _row(mixture: Mixture, template: str, row: InferenceVariant, asked: Sequence[EvalQuestion], held_out: TrainingData | None) -> VariantResult:
-    told: dict[str, Any] = {"name": row.name, "kind": "answered", "says": row.says, "tasks": {}, "mean": None}
-    if held_out is not None and row.routing == "soft" and not row.pin:
-        told["perplexity"] = _named(held_out.evaluate())
-    if not asked:
-        return told, {}
-    sitting = EvalSettings(hard=row.routing == "hard", pin=row.pin)
-    marked = answer_questions(mixture, template, asked, sitting, quiet=False)
-    report = qa_report(marked, sitting)
-    tasks = {task: _short(one) for task, one in report["tasks"].items()}
-    mean = {"accuracy": report["mean"]["accuracy"]}
-    mean["macro_f1"] = report["mean"].get("macro_f1", mean["accuracy"])
-    return told | {"tasks": tasks, "mean": mean}, qa_predictions_by_task(marked)
+def _evaluate_lm_variant(
+    mixture: Mixture,
+    template: str,
+    variant: InferenceVariant,
+    questions: Sequence[EvalQuestion],
+    held_out: TrainingData | None,
+) -> VariantResult:
+    row: dict[str, Any] = {"name": variant.name, "kind": "answered", "says": variant.description}
+    row |= {"tasks": {}, "mean": None}
+    if held_out is not None and variant.routing == "soft" and not variant.pin:
+        prefix = "perplexity_"
+        metrics = held_out.evaluate()
+        row["perplexity"] = {
+            name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)
+        }
+    if not questions:
+        return row, {}
+    settings = EvalSettings(hard=variant.routing == "hard", pin=variant.pin)
+    answers = answer_questions(mixture, template, questions, settings, quiet=False)
+    report = qa_report(answers, settings)
+    row["tasks"] = {task: _accuracy_and_f1(metrics) for task, metrics in report["tasks"].items()}
+    row["mean"] = _accuracy_and_f1(report["mean"])
+    return row, qa_predictions_by_task(answers)
 
 
-def _short(one: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy and macro-F1; of free answers, which have no classes, right and wrong are all there is."""
-    return {"accuracy": one["accuracy"], "macro_f1": one.get("macro_f1", one["accuracy"])}
-
-
-def _named(figures: Mapping[str, float]) -> dict[str, float]:
-    return {key.removeprefix("perplexity_"): figures[key] for key in figures if key.startswith("perplexity_")}
+def _accuracy_and_f1(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return accuracy and macro-F1; free answers have no classes, so their accuracy stands for both."""
+    return {"accuracy": metrics["accuracy"], "macro_f1": metrics.get("macro_f1", metrics["accuracy"])}

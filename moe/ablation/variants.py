@@ -1,7 +1,4 @@
-"""The rows of an ablation as data: what is left out, and how.
-
-A row is added here; answering is `moe.ablation.run`'s, training `moe.ablation.retrain`'s.
-"""
+"""The variants of an ablation as data: what is left out or replaced, and how."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +13,27 @@ from moe.sweep.grid import as_yaml
 
 FULL = "full"
 MERGES = {"linear": "linear", "svd": "svd", "ties": "ties", "dare": "dare_linear"}
-"""PEFT's ways to merge that are measured, by the name of their row; `cat` is exactly what equal gates do."""
+"""PEFT's merge methods by name of their variant. `cat` is not among them: it equals uniform gates."""
 
 
 @dataclass(frozen=True)
 class InferenceVariant:
-    """The trained mixture, asked in another way.
+    """The trained mixture, evaluated with other routing or without some experts.
 
     Args:
-        name: the row's.
-        says: what it shows.
-        without: experts that are not asked.
-        alike: routed experts get equal gates.
+        name: name of the variant.
+        description: what it shows, for people.
+        without: experts that are left out.
+        uniform_gates: give the routed experts equal gates.
         routing: soft or hard.
-        pin: each text goes to the experts of its true domain.
-        merge: PEFT's name of the way in which the routed experts are weighed, alike, into one for good; no router.
+        pin: route each text to the experts of its true domain.
+        merge: PEFT's method to merge the routed experts, with equal weights, into one adapter that replaces the router.
     """
 
     name: str
-    says: str
+    description: str
     without: tuple[str, ...] = ()
-    alike: bool = False
+    uniform_gates: bool = False
     routing: Routing = "soft"
     pin: bool = False
     merge: str | None = None
@@ -44,23 +41,23 @@ class InferenceVariant:
 
 @dataclass(frozen=True)
 class RetrainedVariant:
-    """The run trained again with other settings.
+    """The run, trained again with other settings.
 
     Args:
-        name: the row's, and its folder's below `ablation/`.
-        says: what it shows.
-        sets: `key=value`, laid over the run's config.
-        start: what is taken from the run: its merged mixture, its experts, or nothing.
+        name: name of the variant, and of its folder below `ablation/`.
+        description: what it shows, for people.
+        sets: `key=value` overrides of the run's config.
+        start: what is reused from the run: its merged mixture, its experts, or nothing.
     """
 
     name: str
-    says: str
+    description: str
     sets: tuple[str, ...]
     start: Literal["merged", "experts", "nothing"]
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The folders of the run that it starts from."""
+        """Folders of the run that are reused."""
         return {"merged": (MERGED,), "experts": (EXPERT.folder,), "nothing": ()}[self.start]
 
 
@@ -73,47 +70,53 @@ def inference_variants(
     language: bool = False,
     roles: Mapping[str, Sequence[str]] | None = None,
 ) -> list[InferenceVariant]:
-    """The rows that need no training, of a mixture with these experts; the full mixture is the first.
+    """Return the variants that need no training, the full mixture first.
 
     Args:
-        language: a language model's, which answers without any expert too, and by each expert alone.
-        roles: the experts of each role; one with several is left out as a whole too.
+        routed: names of the routed experts.
+        shared: names of the shared experts.
+        language: whether it is a language model, which is also evaluated with each expert alone and with none.
+        roles: experts by role; a role of several experts is also left out as a group.
     """
-    rows = [InferenceVariant(FULL, "the mixture as it is")]
+    variants = [InferenceVariant(FULL, "the full mixture")]
     if len(routed) > 1:
-        rows += [InferenceVariant(f"without-{name}", f"expert {name} not asked", (name,)) for name in routed]
+        variants += [InferenceVariant(f"without-{name}", f"without expert {name}", (name,)) for name in routed]
     for role, experts in (roles or {}).items():
         if 1 < len(experts) < len(routed):
-            rows.append(InferenceVariant(f"without-role-{role}", f"none of role {role} asked", tuple(experts)))
-    rows += [InferenceVariant(f"without-{name}", f"{name} expert not asked", (name,)) for name in shared]
+            description = f"without the experts of role {role}"
+            variants.append(InferenceVariant(f"without-role-{role}", description, tuple(experts)))
+    variants += [InferenceVariant(f"without-{name}", f"without the {name} expert", (name,)) for name in shared]
     if language and len(routed) > 1:
-        rows += [InferenceVariant(f"only-{name}", f"expert {name} alone", _others(routed, name)) for name in routed]
+        for name in routed:
+            others = tuple(other for other in routed if other != name)
+            variants.append(InferenceVariant(f"only-{name}", f"expert {name} alone", others))
     if language:
-        rows.append(InferenceVariant("backbone-alone", "no expert asked", (*routed, *shared)))
+        variants.append(InferenceVariant("backbone-alone", "no experts", (*routed, *shared)))
     merged = [
-        InferenceVariant(f"merged-{name}", f"experts merged for good by PEFT's {method}, no router", alike=True, merge=method)
+        InferenceVariant(
+            f"merged-{name}",
+            f"experts merged by PEFT's {method}, no router",
+            uniform_gates=True,
+            merge=method,
+        )
         for name, method in MERGES.items()
         if len(routed) > 1
     ]
     return [
-        *rows,
-        InferenceVariant("routing-hard", "each text to its one most probable expert", routing="hard"),
-        InferenceVariant("routing-uniform", "equal gates, no router", alike=True),
-        InferenceVariant("routing-oracle", "each text to the experts of its true domain", pin=True),
+        *variants,
+        InferenceVariant("routing-hard", "each text routed to its most probable expert only", routing="hard"),
+        InferenceVariant("routing-uniform", "uniform gates, no router", uniform_gates=True),
+        InferenceVariant("routing-oracle", "each text routed to the experts of its true domain", pin=True),
         *merged,
     ]
 
 
-def _others(names: Sequence[str], name: str) -> tuple[str, ...]:
-    return tuple(one for one in names if one != name)
-
-
 def retrained_variants(run: RunSettings) -> list[RetrainedVariant]:
-    """The rows that need training; what the run does without already is not among them."""
-    return [*_losses(run), *_gates(run), *_wholes(run)]
+    """Return the variants that need training, without those that equal the run."""
+    return [*_loss_variants(run), *_gate_variants(run), *_architecture_variants(run)]
 
 
-def _losses(run: RunSettings) -> Iterator[RetrainedVariant]:
+def _loss_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
     losses = run.losses
     for loss, name in (("domain", "domain-loss-off"), ("balance", "balance-off"), ("polarity", "polarity-off")):
         if loss not in losses.without:
@@ -122,48 +125,57 @@ def _losses(run: RunSettings) -> Iterator[RetrainedVariant]:
     if losses.classes == "dao":
         yield RetrainedVariant("imbalance-off", "plain cross-entropy", ("losses.classes=cross_entropy",), "merged")
     if losses.outer == "dao":
-        yield RetrainedVariant("outer-constant", "constants for outer DAO", ("losses.outer=constant",), "merged")
+        yield RetrainedVariant("outer-constant", "constant weights for outer DAO", ("losses.outer=constant",), "merged")
     if losses.inner == "dao":
-        fixed = ("dao.imbalance=fixed",) if run.dao.imbalance != "fixed" else ()  # it learns by inner DAO alone
-        yield RetrainedVariant("inner-constant", "constants for inner DAO", ("losses.inner=constant", *fixed), "merged")
+        fixed = ("dao.imbalance=fixed",) if run.dao.imbalance != "fixed" else ()  # only inner DAO can learn it
+        sets = ("losses.inner=constant", *fixed)
+        yield RetrainedVariant("inner-constant", "constant weights for inner DAO", sets, "merged")
 
 
-def _gates(run: RunSettings) -> Iterator[RetrainedVariant]:
-    one_each = len({one.group for one in run.domain_list()}) == sum(one.experts for one in run.domain_list())
-    same = {run.gate.kind} | ({"soft", "team"} if one_each and run.gate.kind in ("soft", "team") else set())
+def _gate_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
+    domains = run.domain_list()
+    one_expert_per_group = len({domain.group for domain in domains}) == sum(domain.experts for domain in domains)
+    equal = {run.gate.kind}
+    if one_expert_per_group and run.gate.kind in ("soft", "team"):
+        equal |= {"soft", "team"}
     names = {"soft": "gate-soft", "hard": "gate-hard", "team": "gate-team", "fixed": "gate-uniform"}
     for kind, name in names.items():
-        if kind not in same:
+        if kind not in equal:
             sets = (f"gate.kind={kind}", "gate.fixed=null", "gate.top_k=null")
-            yield RetrainedVariant(name, f"{kind} gates" if kind != "fixed" else "equal gates, no router", sets, "experts")
+            description = f"{kind} gates" if kind != "fixed" else "uniform gates, no router"
+            yield RetrainedVariant(name, description, sets, "experts")
 
 
-def _wholes(run: RunSettings) -> Iterator[RetrainedVariant]:
+def _architecture_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
     depth, layers = run.backbone.trunk_depth, read_backbone_config(run.backbone).num_hidden_layers
     for other in (depth - 1, depth + 1):
         if 0 <= other < layers:
             sets = (f"backbone.trunk_depth={other}",)
-            yield RetrainedVariant(f"trunk-{other}", f"trunk of {other} layers, not {depth}", sets, "nothing")
+            yield RetrainedVariant(f"trunk-{other}", f"trunk of {other} layers instead of {depth}", sets, "nothing")
     if run.shared:
         yield RetrainedVariant("shared-off", "no shared expert", ("shared=null",), "nothing")
     else:
         shared = as_yaml(run.lora.model_dump(mode="json"))
-        yield RetrainedVariant("shared-on", "a shared expert under the others", (f"shared={shared}",), "nothing")
+        yield RetrainedVariant("shared-on", "with a shared expert", (f"shared={shared}",), "nothing")
 
 
-def select_variants(rows: Sequence[Variant], only: Sequence[str], retrain: bool) -> list[Variant]:
-    """The rows that are asked for, the full mixture always among them.
+def select_variants(variants: Sequence[Variant], only: Sequence[str], retrain: bool) -> list[Variant]:
+    """Return the requested variants, always with the full mixture.
+
+    Args:
+        only: names; all by default.
+        retrain: include variants that need training.
 
     Raises:
-        Fault: for an unknown row, or one that has to be trained when training was not asked for.
+        Fault: for an unknown name, or one that needs training without `retrain`.
     """
-    names = [row.name for row in rows]
+    names = [variant.name for variant in variants]
     for name in only:
         if name not in names:
-            raise Fault(f"one of the rows {', '.join(names)}", repr(name), suggest(name, names))
-    wanted = [row for row in rows if not only or row.name in (*only, FULL)]
+            raise Fault(f"one of the variants {', '.join(names)}", repr(name), suggest(name, names))
+    selected = [variant for variant in variants if not only or variant.name in (*only, FULL)]
     if retrain:
-        return wanted
-    if only and (late := [row.name for row in wanted if isinstance(row, RetrainedVariant)]):
-        raise Fault("rows that need no training", ", ".join(late), "add --retrain to train them")
-    return [row for row in wanted if isinstance(row, InferenceVariant)]
+        return selected
+    if only and (untrained := [variant.name for variant in selected if isinstance(variant, RetrainedVariant)]):
+        raise Fault("variants that need no training", ", ".join(untrained), "add --retrain to train them")
+    return [variant for variant in selected if isinstance(variant, InferenceVariant)]

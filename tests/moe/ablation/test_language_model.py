@@ -1,9 +1,9 @@
-"""Claims about a language model's ablation: experts left out, alone and none, on questions and on held-out text."""
+"""Tests for the ablation of a language model, on questions and on held-out text."""
 
 from pathlib import Path
 
 import pytest
-from corpora import make, taught_below
+from corpora import instructed_workspace, make_lm_workspace
 
 from experts.errors import Fault
 from moe.ablation.run import ablate, list_variants
@@ -14,9 +14,9 @@ from moe.runs.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A team that was taught its questions."""
-    return taught_below(tmp_path_factory.getbasetemp())
+def instructed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Run with an instruction-tuned mixture."""
+    return instructed_workspace(tmp_path_factory.getbasetemp())
 
 
 NAMES = ["full", "without-news", "without-forum", "only-news", "only-forum", "backbone-alone"]
@@ -24,17 +24,19 @@ ROUTED = ["routing-hard", "routing-uniform", "routing-oracle"]
 ROUTED += ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
 
 
-def test_every_role_is_left_out_and_left_alone_and_the_backbone_too(taught: Workspace) -> None:
-    assert [row.name for row in list_variants(taught)] == [*NAMES, *ROUTED]
-    content = ablate(taught)
+def test_ablate_evaluates_without_each_expert_with_only_one_and_with_none(instructed: Workspace) -> None:
+    assert [variant.name for variant in list_variants(instructed)] == [*NAMES, *ROUTED]
+    content = ablate(instructed)
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == [*NAMES, *ROUTED]
     assert content["model"].endswith("moe-instruct")
-    exam = evaluate_qa_folder(taught, taught.out / "moe-instruct")
-    assert rows["full"]["mean"]["accuracy"] == exam["mean"]["accuracy"]
+    report = evaluate_qa_folder(instructed, instructed.out / "moe-instruct")
+    assert rows["full"]["mean"]["accuracy"] == report["mean"]["accuracy"]
     assert rows["backbone-alone"]["mean"]["accuracy"] < rows["full"]["mean"]["accuracy"]
     assert rows["backbone-alone"]["difference"]["accuracy"] < 0
-    assert rows["only-news"]["tasks"] == rows["without-forum"]["tasks"], "of two, to leave one out leaves one alone"
+    assert rows["only-news"]["tasks"] == rows["without-forum"]["tasks"], (
+        "without one of two experts, only the other is left"
+    )
     for name in ("full", "only-news", "backbone-alone"):
         assert rows[name]["perplexity"].keys() == {"news", "forum"}
     assert "perplexity" not in rows["routing-hard"]
@@ -42,29 +44,31 @@ def test_every_role_is_left_out_and_left_alone_and_the_backbone_too(taught: Work
     assert ablation_view(content)
 
 
-def test_a_run_with_corpora_alone_has_perplexities_alone(taught: Workspace) -> None:
-    domains = {name: one.model_copy(update={"tasks": {}}) for name, one in taught.run.domains.items()}
-    silent = Workspace(taught.run.model_copy(update={"domains": domains}), taught.out)
-    content = ablate(silent, only=["only-news"])
+def test_ablate_of_a_run_without_questions_has_perplexities_only(instructed: Workspace) -> None:
+    domains = {name: domain.model_copy(update={"tasks": {}}) for name, domain in instructed.run.domains.items()}
+    without_questions = Workspace(instructed.run.model_copy(update={"domains": domains}), instructed.out)
+    content = ablate(without_questions, only=["only-news"])
     assert [row["name"] for row in content["rows"]] == ["full", "only-news"]
     assert all(row["mean"] is None and row["perplexity"] for row in content["rows"])
     assert Path(content["chart"]).is_file()
     assert ablation_view(content)
-    bare = {name: one.model_copy(update={"corpus": ()}) for name, one in domains.items()}
+    without_corpora = {name: domain.model_copy(update={"corpus": ()}) for name, domain in domains.items()}
     with pytest.raises(Fault, match="neither"):
-        ablate(Workspace(taught.run.model_copy(update={"domains": bare}), taught.out))
+        ablate(Workspace(instructed.run.model_copy(update={"domains": without_corpora}), instructed.out))
 
 
-def test_rows_that_train_are_not_for_language_models(taught: Workspace, tmp_path: Path) -> None:
+def test_retrained_variants_are_refused_for_language_models(instructed: Workspace, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="gate-hard"):
-        ablate(taught, only=["gate-hard"])
+        ablate(instructed, only=["gate-hard"])
     with pytest.raises(Fault, match="mixture"):
-        ablate(make(tmp_path))
+        ablate(make_lm_workspace(tmp_path))
 
 
-def test_a_role_of_several_experts_is_left_out_as_a_whole_too() -> None:
-    rows = inference_variants(["macro", "calls", "filings"], [], True, {"macro": ["macro"], "micro": ["calls", "filings"]})
-    found = {row.name: row.without for row in rows}
-    assert found["without-role-micro"] == ("calls", "filings")
-    assert "without-role-macro" not in found
-    assert found["only-calls"] == ("macro", "filings")
+def test_role_of_several_experts_is_also_left_out_as_a_group() -> None:
+    variants = inference_variants(
+        ["macro", "calls", "filings"], [], True, {"macro": ["macro"], "micro": ["calls", "filings"]}
+    )
+    without = {variant.name: variant.without for variant in variants}
+    assert without["without-role-micro"] == ("calls", "filings")
+    assert "without-role-macro" not in without
+    assert without["only-calls"] == ("macro", "filings")

@@ -1,4 +1,4 @@
-"""Claims about ablations: what each row asks, trains, shares and refuses."""
+"""Tests for ablations: what each variant evaluates, trains, reuses and refuses."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from conftest import NOUNS, Make, made_up_rows, tiny_run, write_csv
 
 from experts.errors import Fault
-from moe.ablation.retrain import variant_settings, retrain
+from moe.ablation.retrain import train_variant, variant_settings
 from moe.ablation.run import ablate, list_variants
-from moe.ablation.variants import FULL, RetrainedVariant, inference_variants, select_variants, retrained_variants
+from moe.ablation.variants import FULL, RetrainedVariant, inference_variants, retrained_variants, select_variants
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.runs.best import best_model
@@ -20,30 +20,30 @@ from moe.training.trainer import _StageTrainer
 
 @pytest.fixture(scope="module")
 def work(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A finished run with a shared expert, for the tests that add folders to it alone."""
-    place = tmp_path_factory.mktemp("ablate")
+    """Finished run with a shared expert; tests only add folders to it."""
+    folder = tmp_path_factory.mktemp("ablate")
     for domain in NOUNS:
-        write_csv(place / "data" / f"{domain}.csv", made_up_rows(domain))
+        write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
     few = {"steps": 30, "lr": 0.02}
     settings = {
         "shared": {"r": 2},
         "heads": {"merge": "per_expert"},
         "stages": {"expert": few, "warmup": {"steps": 20}},
     }
-    done = Workspace(tiny_run(tiny_folder, place / "data", **settings), place / "run")
-    run_all(done)
-    return done
+    finished = Workspace(tiny_run(tiny_folder, folder / "data", **settings), folder / "run")
+    run_all(finished)
+    return finished
 
 
 def by_name(content: dict) -> dict[str, dict]:
-    """The rows of an ablation by name."""
+    """Rows of an ablation by name."""
     return {row["name"]: row for row in content["rows"]}
 
 
-def test_bare_it_asks_the_trained_mixture_in_every_way_and_trains_nothing(
+def test_ablate_evaluates_all_inference_variants_without_training(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_StageTrainer, "train", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(_StageTrainer, "train", lambda *_, **__: pytest.fail("training started"))
     content = ablate(work)
     names = [FULL, "without-news", "without-forum", "without-shared", "routing-hard", "routing-uniform"]
     merged = ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
@@ -54,11 +54,11 @@ def test_bare_it_asks_the_trained_mixture_in_every_way_and_trains_nothing(
         for name in ("accuracy", "macro_f1"):
             low, high = row["difference"][f"{name}_interval"]
             assert low <= row["difference"][name] <= high
-            told = row["mean"][name] - content["rows"][0]["mean"][name]
-            assert row["difference"][name] == pytest.approx(told)
+            difference = row["mean"][name] - content["rows"][0]["mean"][name]
+            assert row["difference"][name] == pytest.approx(difference)
 
 
-def test_the_full_row_is_what_evaluate_says_and_the_oracle_what_pinning_says(work: Workspace) -> None:
+def test_full_and_oracle_variants_equal_evaluate_without_and_with_pin(work: Workspace) -> None:
     rows = by_name(ablate(work))
     mixture, card = read_mixture(best_model(work.out))
     for name, pin in ((FULL, False), ("routing-oracle", True)):
@@ -66,111 +66,114 @@ def test_the_full_row_is_what_evaluate_says_and_the_oracle_what_pinning_says(wor
         assert rows[name]["mean"]["macro_f1"] == pytest.approx(report["mean"]["macro_f1"])
 
 
-def test_an_expert_dropped_by_ablation_answers_nothing(work: Workspace) -> None:
+def test_variant_without_an_expert_changes_the_predictions_of_its_domain(work: Workspace) -> None:
     mixture, card = read_mixture(best_model(work.out))
-    row = next(one for one in inference_variants(card.routed, card.shared) if one.name == "without-news")
-    with mixture.ablated(row.without):
+    variants = inference_variants(card.routed, card.shared)
+    variant = next(variant for variant in variants if variant.name == "without-news")
+    with mixture.ablated(variant.without):
         report, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
-    alone, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
-    assert report["tasks"]["news"] != alone["tasks"]["news"]
+    full, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
+    assert report["tasks"]["news"] != full["tasks"]["news"]
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("balance-off", "inner-constant", "outer-constant")]
 
 
 @pytest.mark.parametrize("name", ["polarity-off", "gate-uniform", *SLOW])
-def test_a_row_of_the_router_starts_from_the_runs_experts(
+def test_retrained_router_variant_reuses_the_experts_of_the_run(
     work: Workspace, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    plain = _StageTrainer.train
+    train = _StageTrainer.train
     monkeypatch.setattr(
-        _StageTrainer, "train", lambda self, **kw: trained.append(Path(self.args.output_dir).name) or plain(self, **kw)
+        _StageTrainer, "train", lambda self, **kw: trained.append(Path(self.args.output_dir).name) or train(self, **kw)
     )
-    content = ablate(work, only=[name], again=True)
+    content = ablate(work, only=[name], retrain=True)
     assert trained == ["router-warmup", "moe-joint"]
     assert [row["name"] for row in content["rows"]] == [FULL, name]
     assert content["rows"][1]["kind"] == "retrained"
-    ablate(work, only=[name], again=True)
-    assert len(trained) == 2, "a finished row is kept"
+    ablate(work, only=[name], retrain=True)
+    assert len(trained) == 2, "a finished variant is not trained again"
 
 
 @pytest.mark.slow
-def test_gates_that_are_equal_by_training_are_equal(work: Workspace) -> None:
-    ablate(work, only=["gate-uniform"], again=True)
+def test_retrained_uniform_gates_are_equal(work: Workspace) -> None:
+    ablate(work, only=["gate-uniform"], retrain=True)
     mixture, card = read_mixture(best_model(work.out / "ablation" / "gate-uniform"))
     assert card.gate.kind == "fixed"
-    _, judged = evaluate(mixture, work.rows("test"), card.template, 16)
-    assert {round(float(share), 6) for one in judged for share in one.masked.routing_weights} == {0.5}
+    _, rows = evaluate(mixture, work.rows("test"), card.template, 16)
+    assert {round(float(weight), 6) for row in rows for weight in row.masked.routing_weights} == {0.5}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shared-off", "trunk-0"])
-def test_a_row_that_changes_experts_is_trained_whole(work: Workspace, name: str) -> None:
-    content = ablate(work, only=[name], again=True)
+def test_variant_that_changes_the_experts_is_trained_from_scratch(work: Workspace, name: str) -> None:
+    content = ablate(work, only=[name], retrain=True)
     assert len(content["rows"]) == 2
     own = work.out / "ablation" / name
-    assert {one.name for one in (own / "experts").iterdir()} >= {"news", "forum"}
-    assert not (own / "data").exists(), "rows are the run's"
+    assert {path.name for path in (own / "experts").iterdir()} >= {"news", "forum"}
+    assert not (own / "data").exists(), "prepared rows are those of the run"
 
 
-def test_a_row_of_another_config_is_refused(work: Workspace) -> None:
-    row = RetrainedVariant("odd", "for the test", ("losses.without=[balance]",), "merged")
-    retrain(work, row)
+def test_folder_of_a_variant_with_another_config_is_refused(work: Workspace) -> None:
+    variant = RetrainedVariant("odd", "for the test", ("losses.without=[balance]",), "merged")
+    train_variant(work, variant)
     with pytest.raises(Fault, match="one of another config"):
-        retrain(work, RetrainedVariant("odd", "for the test", ("losses.without=[domain]",), "merged"))
+        train_variant(work, RetrainedVariant("odd", "for the test", ("losses.without=[domain]",), "merged"))
 
 
-def test_every_row_is_a_config_without_fault_that_differs_from_the_run(make_work: Make) -> None:
+def test_retrained_variants_are_valid_configs_that_differ_from_the_run(make_work: Make) -> None:
     for over in ({}, {"shared": {"r": 2}}, {"gate": {"kind": "fixed", "fixed": [1, 3]}}, {"gate": {"top_k": 2}}):
         run = make_work(**over).run
-        rows = retrained_variants(run)
-        assert all(variant_settings(run, row) != run for row in rows)
-        assert len({row.name for row in rows}) == len(rows)
+        variants = retrained_variants(run)
+        assert all(variant_settings(run, variant) != run for variant in variants)
+        assert len({variant.name for variant in variants}) == len(variants)
 
 
-def test_what_the_run_does_without_is_no_row(make_work: Make) -> None:
+def test_retrained_variants_omit_what_the_run_already_lacks(make_work: Make) -> None:
     losses = {"outer": "constant", "inner": "constant", "classes": "cross_entropy", "without": ["polarity"]}
-    names = {row.name for row in retrained_variants(make_work(losses=losses).run)}
+    names = {variant.name for variant in retrained_variants(make_work(losses=losses).run)}
     assert not names & {"outer-constant", "inner-constant", "imbalance-off", "polarity-off", "gate-team", "shared-off"}
     assert {"domain-loss-off", "balance-off", "gate-hard", "gate-uniform", "shared-on", "trunk-0"} <= names
 
 
-def test_team_gates_are_a_row_where_experts_share_a_role(make_work: Make) -> None:
+def test_team_gates_are_a_variant_if_experts_share_a_role(make_work: Make) -> None:
     run = make_work(domains={"news": {"role": "desk"}, "forum": {"role": "desk"}}).run
-    assert "gate-team" in {row.name for row in retrained_variants(run)}
+    assert "gate-team" in {variant.name for variant in retrained_variants(run)}
 
 
-def test_inner_dao_that_learns_imbalance_gives_it_up_with_constants(make_work: Make) -> None:
+def test_constant_inner_weights_disable_learned_imbalance(make_work: Make) -> None:
     run = make_work(dao={"imbalance": "learn"}).run
-    row = next(row for row in retrained_variants(run) if row.name == "inner-constant")
-    assert variant_settings(run, row).dao.imbalance == "fixed"
+    variant = next(variant for variant in retrained_variants(run) if variant.name == "inner-constant")
+    assert variant_settings(run, variant).dao.imbalance == "fixed"
 
 
-def test_an_unknown_row_and_one_that_needs_training_are_refused(work: Workspace) -> None:
-    rows = list_variants(work)
+def test_unknown_variant_and_variant_that_needs_training_are_refused(work: Workspace) -> None:
+    variants = list_variants(work)
     with pytest.raises(Fault, match="Did you mean routing-hard"):
-        select_variants(rows, ["routing-hrad"], False)
+        select_variants(variants, ["routing-hrad"], retrain=False)
     with pytest.raises(Fault, match="Add --retrain"):
-        select_variants(rows, ["balance-off"], False)
-    assert [row.name for row in select_variants(rows, ["routing-hard"], False)] == [FULL, "routing-hard"]
+        select_variants(variants, ["balance-off"], retrain=False)
+    selected = select_variants(variants, ["routing-hard"], retrain=False)
+    assert [variant.name for variant in selected] == [FULL, "routing-hard"]
 
 
-def test_retrained_rows_are_held_against_a_finished_run_alone(work: Workspace, tmp_path: Path) -> None:
+def test_retrained_variants_need_a_finished_run(work: Workspace, tmp_path: Path) -> None:
     (tmp_path / "moe-init").symlink_to(work.out / "moe-init")
     with pytest.raises(Fault, match="a finished run"):
-        ablate(Workspace(work.run, tmp_path, work.out), only=["balance-off"], again=True)
+        ablate(Workspace(work.run, tmp_path, work.out), only=["balance-off"], retrain=True)
 
 
-def test_no_run_and_a_lone_expert_are_refused(work: Workspace, make_work: Make) -> None:
+def test_ablate_refuses_an_empty_run_and_a_single_expert(work: Workspace, make_work: Make) -> None:
     with pytest.raises(Fault, match="a mixture in"):
         ablate(make_work("nowhere"))
-    with pytest.raises(Fault, match="a lone expert"):
+    with pytest.raises(Fault, match="a single expert"):
         ablate(work, work.out / "experts" / "news")
 
 
-def test_the_page_tells_every_row(make_work: Make) -> None:
+def test_page_lists_every_variant(make_work: Make) -> None:
     page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     runs = [make_work(**over).run for over in ({}, {"shared": {"r": 2}}, {"gate": {"kind": "fixed"}})]
-    names = {row.name for run in runs for row in retrained_variants(run)} | {row.name for row in inference_variants(("a",), ())}
+    variants = [*(variant for run in runs for variant in retrained_variants(run)), *inference_variants(("a",), ())]
+    names = {variant.name for variant in variants}
     assert not [name for name in names if f"`{name}`" not in page and not name.startswith("trunk-")]

@@ -1,4 +1,4 @@
-"""Claims about an ablation's table and chart."""
+"""Tests for the table and the chart of an ablation."""
 
 from io import StringIO
 from pathlib import Path
@@ -10,21 +10,21 @@ from moe.ablation.view import ablation_view, draw_chart
 
 
 def row(name: str, kind: str, accuracy: float, low: float, high: float) -> dict[str, Any]:
-    """A row with a difference."""
-    figures = {"accuracy": 0.8 + accuracy, "macro_f1": 0.79 + accuracy}
-    both = {"name": name, "kind": kind, "says": f"{name} shown", "tasks": {"news": figures}, "mean": figures}
-    ends = {"accuracy_interval": [low, high], "macro_f1_interval": [low - 0.01, high + 0.01]}
-    return both | {"difference": {"accuracy": accuracy, "macro_f1": accuracy} | ends}
+    """Row of an ablation with a difference."""
+    metrics = {"accuracy": 0.8 + accuracy, "macro_f1": 0.79 + accuracy}
+    content = {"name": name, "kind": kind, "says": f"{name} shown", "tasks": {"news": metrics}, "mean": metrics}
+    intervals = {"accuracy_interval": [low, high], "macro_f1_interval": [low - 0.01, high + 0.01]}
+    return content | {"difference": {"accuracy": accuracy, "macro_f1": accuracy} | intervals}
 
 
 def content() -> dict[str, Any]:
-    """The full mixture and two rows."""
+    """Ablation of the full mixture and two variants."""
     full = {key: value for key, value in row("full", "answered", 0.0, 0.0, 0.0).items() if key != "difference"}
     rows = [full, row("without-news", "answered", -0.1, -0.15, -0.05), row("gate-hard", "retrained", 0.0, -0.02, 0.02)]
     return {"model": "run/moe-joint", "texts": 60, "rows": rows, "chart": "run/ablation/ablation.png"}
 
 
-def test_the_table_tells_differences_in_points_with_their_interval() -> None:
+def test_table_shows_differences_in_points_with_intervals() -> None:
     console = Console(width=120, record=True, file=StringIO())
     console.print(ablation_view(content()))
     text = console.export_text()
@@ -35,7 +35,7 @@ def test_the_table_tells_differences_in_points_with_their_interval() -> None:
     assert "without-news: without-news shown" in text
 
 
-def test_the_chart_is_a_png_even_of_the_full_row_alone(tmp_path: Path) -> None:
+def test_chart_is_a_png_even_for_the_full_mixture_only(tmp_path: Path) -> None:
     assert draw_chart(content(), tmp_path / "deep" / "a.png").read_bytes().startswith(b"\x89PNG")
-    alone = content() | {"rows": content()["rows"][:1]}
-    assert draw_chart(alone, tmp_path / "b.png").is_file()
+    full_only = content() | {"rows": content()["rows"][:1]}
+    assert draw_chart(full_only, tmp_path / "b.png").is_file()
