@@ -55,10 +55,10 @@ def test_augment_dry_run_prints_three_prompts_without_an_endpoint(moe: CommandLi
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--domain NAME, --all"),
-        (("--all", "--domain", "news"), "none or both"),
+        ((), "either --domain NAME or --all; found neither"),
+        (("--all", "--domain", "news"), "found both"),
         (("--all",), "no --base-url and --model"),
-        (("--domain", "news", "--base-url", "localhost", "--model", "m"), "whole address"),
+        (("--domain", "news", "--base-url", "localhost", "--model", "m"), "full address"),
         (("--domain", "nws", "--dry-run"), "Did you mean news"),
         (("--domain", "news", "--dry-run", "--set", "data.augment.variant=2"), "did you mean variants"),
         (
@@ -72,7 +72,7 @@ def test_augment_dry_run_prints_three_prompts_without_an_endpoint(moe: CommandLi
                 "--model",
                 "m",
             ),
-            "an endpoint that answers at http://127.0.0.1:9/v1",
+            "an endpoint that responds at http://127.0.0.1:9/v1",
         ),
     ],
 )

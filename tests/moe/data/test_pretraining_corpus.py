@@ -98,7 +98,7 @@ def test_corpus_is_reused_until_file_or_shape_change(tmp_path: Path, monkeypatch
     path = written(tmp_path / "a.txt")
     first = prepare(path, corpus_tokenizer())
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError
 
     with monkeypatch.context() as patch:
