@@ -191,8 +191,8 @@ def check_texts(texts: Iterable[Any]) -> list[str]:
         raise Fault("a list of texts", f"a single {type(texts).__name__}", "put it into a list: [text]")
     if getattr(texts, "ndim", 1) != 1 or isinstance(texts, dict):
         shape = getattr(texts, "shape", None)
-        found = f"an array of shape {shape}" if shape else f"a {type(texts).__name__}"
-        raise Fault("texts in one column", found, "select the column of the texts")
+        kind = f"an array of shape {shape}" if shape else f"a {type(texts).__name__}"
+        raise Fault("texts in one column", kind, "select the column of the texts")
     checked = list(texts)
     for position, text in enumerate(checked):
         if problem := text_problem(text):

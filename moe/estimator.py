@@ -188,7 +188,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
         """
         if self.__dict__.get("_scratch") is not None:
             raise Fault(
-                "an estimator with a folder of its own, to be pickled",
+                "an estimator with a permanent folder, to be pickled",
                 "a temporary folder",
                 "create it with folder=PATH and fit it again",
             )
@@ -207,7 +207,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
             apply_override(raw, override)
         if raw.get("language") is not None:
             raise Fault(
-                "a config of a classifier", f"a language model's in {source}", "remove `language` from the config"
+                "a config of a classifier", f"a language model's config, {source}", "remove `language` from the config"
             )
         raw["domains"] = {name: self._domain_settings(name, data) for name in names}
         raw.pop("sample", None)

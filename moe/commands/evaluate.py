@@ -102,7 +102,7 @@ def evaluate_(
         domain=domain,
         routing=routing,
         pin=pin,
-        alone=per_expert,
+        per_expert=per_expert,
     )
     print_view(report, evaluation_view, json_)
 

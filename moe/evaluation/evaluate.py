@@ -154,7 +154,7 @@ def evaluate_folder(
     domain: str | None,
     routing: str,
     pin: bool,
-    alone: bool = False,
+    per_expert: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model folder with its calibration, and write the results below `evaluation/`.
 
@@ -164,7 +164,7 @@ def evaluate_folder(
         domain: only rows of this domain.
         routing: `soft` or `hard`.
         pin: restrict each row to the experts of its true domain.
-        alone: also evaluate each expert on its own, and write `alone.csv`.
+        per_expert: also evaluate each expert on its own, and write `alone.csv`.
 
     Raises:
         Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
@@ -178,7 +178,7 @@ def evaluate_folder(
     )
     target = work.out / "evaluation" / folder.name
     write_evaluation(target, report, evaluated)
-    if alone:
+    if per_expert:
         write_per_expert(target, Predictor(model, template, max_length, calibration=calibration), evaluated)
     info(f"written to {target}")
     return report

@@ -53,7 +53,7 @@ class ModelLoader:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: for an unknown routing or an impossible target accuracy.
+            Fault: for an unknown routing, or a target accuracy outside 0 to 1.
         """
         check_routing(self.routing)
         if self.abstain is not None:

@@ -76,7 +76,9 @@ def predict_in_processes(
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
         raise Fault(
-            "running worker processes", "one that was killed", "lower --workers if memory ran out, and run it again"
+            "worker processes that keep running",
+            "one that was killed",
+            "lower --workers if memory ran out, and run it again",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

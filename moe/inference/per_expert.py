@@ -30,7 +30,7 @@ def per_expert_columns(
     predictor: Predictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
 ) -> Iterator[Mapping[str, Any]]:
     """For each text the label (`alone`) and the confidence (`probability`) of each expert on its own."""
-    with progress_bar("each expert alone", len(texts), "text", quiet) as meter:
+    with progress_bar("single experts", len(texts), "text", quiet) as meter:
         for start in range(0, len(texts), predictor.chunk_size):
             chunk = slice(start, start + predictor.chunk_size)
             predictions = predict_per_expert(predictor, texts[chunk], tasks[chunk])

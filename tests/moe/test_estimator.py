@@ -172,7 +172,7 @@ class NumberEstimator(MixtureEstimator):
 
 @pytest.fixture(scope="module", autouse=True)
 def _set_config(config: Path) -> None:
-    """Set the config of the estimator, which the checks are parametrized with before there is a config file."""
+    """Set the config of the checks' estimator, which is created before the config file exists."""
     CHECKED.config = str(config)
 
 

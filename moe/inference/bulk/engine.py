@@ -56,7 +56,7 @@ def check_bulk_paths(
 
 
 def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> Row:
-    """Predict a dataset into a folder of shards, resuming an earlier call that was stopped.
+    """Predict a dataset and write the predictions in shards; an earlier call that was stopped is resumed.
 
     Args:
         engine: `local` or `ray`.

@@ -105,7 +105,7 @@ def read_plan(job: BulkJob) -> Row | None:
         plan = json.loads(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault(f"a plan of moe infer in {job.out}", f"a {PLAN} that is not one", "choose another --out") from error
+        raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
     identity = _identity(job)
     if earlier != identity:
         changed = [key for key in identity if not isinstance(earlier, dict) or earlier.get(key) != identity[key]]
