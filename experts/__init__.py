@@ -1,4 +1,4 @@
-"""What a domain expert is: LoRA settings, the adapters attached to one frozen backbone, and an expert's files.
+"""Domain experts: LoRA settings, adapters on a frozen backbone, and expert folders.
 
 Training, merging and inference are in `moe`; routing is in `router`.
 """

@@ -72,14 +72,16 @@ PORTABLE_KEYS = (
 """Config keys that every PEFT version since 0.4 reads; some versions refuse keys they do not know."""
 
 
-def portable_config(layers: LayerMap, like: Mapping[str, Any], update: LowRankUpdate, backbone: str) -> dict[str, Any]:
+def portable_config(
+    layers: LayerMap, reference: Mapping[str, Any], update: LowRankUpdate, backbone: str
+) -> dict[str, Any]:
     """Return an `adapter_config.json` for an update that any PEFT version since 0.4 can load.
 
     It has one rank and one scaling for all layers, no patterns and no bias.
 
     Args:
         layers: the backbone's layers.
-        like: the PEFT config of an adapter of the same backbone.
+        reference: the PEFT config of an adapter of the same backbone.
         update: the update; it covers all layers of the kinds that it adapts.
         backbone: the value of `base_model_name_or_path`.
     """
@@ -90,9 +92,9 @@ def portable_config(layers: LayerMap, like: Mapping[str, Any], update: LowRankUp
         target_modules=sorted({name.rsplit(".", 1)[-1] for name in update.layers}),
         layers_to_transform=list(range(layers.depth)),
         layers_pattern=layers.stack.rsplit(".", 1)[-1],
-        fan_in_fan_out=bool(like.get("fan_in_fan_out")),
+        fan_in_fan_out=bool(reference.get("fan_in_fan_out")),
         base_model_name_or_path=backbone,
-        task_type=like.get("task_type"),
+        task_type=reference.get("task_type"),
         inference_mode=True,
     )
     content = resolve_adapter(layers, config).peft_config

@@ -63,7 +63,7 @@ class LabelSpace:
         """Assign heads to the tasks of these domains.
 
         Raises:
-            Fault: if two domains have a task of the same name, or two labels differ only in upper and lower case.
+            Fault: if two domains have a task of the same name, or labels differ only in case.
         """
         tasks = _collect_tasks(domains)
         _check_spellings(tasks)

@@ -1,4 +1,4 @@
-"""DAO, dynamic adaptive optimization, for n losses (DAO paper eq. 9 to 21), bounded so that it has a minimum."""
+"""Dynamic adaptive optimization (DAO) of n losses (DAO paper eq. 9 to 21), with bounds that give it a minimum."""
 
 import math
 from collections.abc import Mapping, Sequence

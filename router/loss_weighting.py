@@ -152,7 +152,7 @@ class LossWeighting(ABC):
 
     @abstractmethod
     def compute_weights(self, present: Mapping[str, Tensor], measurements: StepMeasurements) -> dict[str, Tensor]:
-        """Implement `weights`; all losses are present and finite."""
+        """Return the weights of losses that are all present and finite, and update the method's state."""
 
     def observe(self, name: str, norm: Tensor | float) -> None:  # noqa: B027
         """Record the gradient norm of a loss that was measured elsewhere; ignored by methods without norms."""
