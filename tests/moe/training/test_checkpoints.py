@@ -104,7 +104,7 @@ def test_resume_of_a_finished_stage_without_its_output_takes_no_further_step(
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 2}})
     scores = iter([0.5, 0.9, 0.4, 0.3])
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
