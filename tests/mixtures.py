@@ -64,7 +64,7 @@ def save_random_mixture(
 def random_lm_mixture(
     folder: Path, kind: str = "soft", unit: str = "text", trunk_depth: int = 1, shared: bool = False
 ) -> Mixture:
-    """Return a language model's mixture of random experts: one of role macro, two of role micro, optionally a shared one.
+    """Return a language model's mixture of random experts: one of role macro and two of role micro.
 
     Args:
         folder: the backbone's folder.
