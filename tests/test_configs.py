@@ -62,23 +62,23 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def points_of(path: Path, data: Path) -> list[Trial]:
+def trials_of(path: Path, data: Path) -> list[Trial]:
     plan = read_plan(path, (f"data.folder={data}",))
-    return plan.points(plan.corners() if plan.settings.search else plan.grid())
+    return plan.trials(plan.corners() if plan.settings.search else plan.grid())
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=relative)
-def test_every_point_of_every_shipped_sweep_is_valid(path: Path, data_folder: Path) -> None:
-    assert len(points_of(path, data_folder)) > 1
+def test_every_trial_of_every_shipped_sweep_is_valid(path: Path, data_folder: Path) -> None:
+    assert len(trials_of(path, data_folder)) > 1
 
 
 def test_dao_sweeps_have_the_values_of_the_paper(data_folder: Path) -> None:
     ranks, constants = (
-        points_of(CONFIGS / "dao" / f"sweep_{name}.yaml", data_folder) for name in ("ranks", "constants")
+        trials_of(CONFIGS / "dao" / f"sweep_{name}.yaml", data_folder) for name in ("ranks", "constants")
     )
-    runs = [point.run for point in ranks]
+    runs = [trial.run for trial in ranks]
     assert [(run.lora.r, run.lora.alpha) for run in runs] == [(r, r) for r in (8, 16, 32, 64, 128, 256, 384, 512)]
-    losses = [point.run.losses for point in constants]
+    losses = [trial.run.losses for trial in constants]
     constants = [loss.constants for loss in losses if loss.inner == "constant"]
     assert [weights["classes"] for weights in constants] == [0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
     assert {weights["classes"] + weights["polarity"] for weights in constants} == {1.0}

@@ -1,4 +1,4 @@
-"""One run many times over: settings swept or searched, what each point costs and gives, its table and its charts.
+"""Sweeps: one run over many settings and seeds, by grid or search, with a table and charts.
 
-How one run is trained and judged is left to the rest of `moe`.
+Training and evaluation of a single run are in the other packages of `moe`.
 """

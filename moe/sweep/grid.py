@@ -1,7 +1,4 @@
-"""A sweep file read, and its points: every config of them is checked before any weight is loaded.
-
-What a sweep file may say is `moe.sweep.settings`', how a point is trained and measured `moe.sweep.trials`'.
-"""
+"""Sweep plans: reads a sweep file and checks the config of every trial before any weights are loaded."""
 
 import hashlib
 import json
@@ -18,24 +15,24 @@ from pydantic import ValidationError
 from experts.errors import Fault, suggest
 from moe.config.messages import format_error
 from moe.config.preflight import check_config
-from moe.config.run import ConfigFault, RunSettings, find_config, load_run, apply_override
+from moe.config.run import ConfigFault, RunSettings, apply_override, find_config, load_run
 from moe.config.yaml import read_yaml
 from moe.sweep.settings import SearchRange, SweepSettings, split_keys
 
 OWN_KEYS = ("run", "until", "over", "seeds", "search")
 Values = dict[str, Any]
-"""A value by dotted setting."""
+"""Values by dotted setting."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of values.
+    """One combination of values, to be trained from every seed.
 
     Args:
-        values: what is special about it.
-        run: its whole config, checked.
-        name: its values, readable in a folder's name.
-        digest: of all its settings; by this its folder is found again, whatever else is swept by then.
+        values: the swept settings.
+        run: the complete config, checked.
+        name: the values, readable in the name of its folder.
+        digest: hash of all its settings, by which its folder is found even if the sweep file has changed.
     """
 
     values: Values
@@ -45,20 +42,20 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """Name and digest together."""
+        """Name and digest."""
         return f"{self.name}-{self.digest}"
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep, checked.
+    """A checked sweep file.
 
     Args:
-        name: the file's.
-        source: the file, for messages.
-        settings: what it says.
-        config: the run's config.
-        sets: laid over every point, before its own values.
+        name: name of the file.
+        source: path of the file, for messages.
+        settings: content of the file.
+        config: config of the run.
+        sets: overrides of every trial, applied before its own values.
     """
 
     name: str
@@ -68,173 +65,174 @@ class SweepPlan:
     sets: tuple[str, ...]
 
     def axes(self) -> list[list[Values]]:
-        """The values of each key of `over`, joined keys opened."""
+        """Return the values of each key of `over`, with joined keys split."""
         return [
-            [dict(zip(split_keys(key), one, strict=True)) if "," in key else {key: one} for one in values]
+            [dict(zip(split_keys(key), value, strict=True)) if "," in key else {key: value} for value in values]
             for key, values in self.settings.over.items()
         ]
 
     def grid(self) -> list[Values]:
-        """Every combination."""
+        """Return every combination of values."""
         return [{k: v for part in parts for k, v in part.items()} for parts in product(*self.axes())]
 
     def corners(self) -> list[Values]:
-        """The two ends of a search's ranges with every combination beside them: what is checked before it starts."""
+        """Return both ends of the search ranges with every combination of values, to check before a search."""
         ranges = self.settings.search.ranges if self.settings.search else {}
-        ends = ({key: range_end(one, end) for key, one in ranges.items()} for end in ("low", "high"))
+        ends = ({key: range_end(range_, end) for key, range_ in ranges.items()} for end in ("low", "high"))
         return [values | end for end in ends for values in self.grid()]
 
-    def points(self, all_values: Sequence[Values]) -> list[Trial]:
-        """Points of these values.
+    def trials(self, combinations: Sequence[Values]) -> list[Trial]:
+        """Return the trials of these combinations.
 
         Raises:
-            ConfigFault: with every fault of every point at once, each told once.
+            ConfigFault: with every error of every trial at once, without duplicates.
         """
-        found: list[Trial] = []
+        trials: list[Trial] = []
         faults: dict[str, None] = {}
-        for values in all_values:
+        for values in combinations:
             try:
-                found.append(self.point(values))
+                trials.append(self.trial(values))
             except ConfigFault as fault:
                 faults |= dict.fromkeys(fault.faults)
         if faults:
             raise ConfigFault(self.source, list(faults))
-        return found
+        return trials
 
-    def point(self, values: Values) -> Trial:
-        """One point, its config checked.
+    def trial(self, values: Values) -> Trial:
+        """Return one trial, with its config checked.
 
         Raises:
-            ConfigFault: with every fault of its config.
+            ConfigFault: with every error of its config.
         """
         sets = [*self.sets, *(f"{key}={as_yaml(value)}" for key, value in values.items())]
         check_config(self.config, sets)
         run = load_run(self.config, sets)
-        if faults := list(self._disagreements(run)):
+        if faults := list(self._faults(run)):
             raise ConfigFault(self.source, faults)
         content = run.model_dump(mode="json", exclude={"seed"}) | {"until": self.settings.until}
-        content |= {"only": self.domains_of(run)} if self.settings.until == "expert" else {}
-        special = {key: value for key, value in values.items() if key in self.varying()}
-        return Trial(values, run, slug(special), short_hash(content))
+        content |= {"only": self.trained_domains(run)} if self.settings.until == "expert" else {}
+        varying = {key: value for key, value in values.items() if key in self.varying_keys()}
+        return Trial(values, run, slug(varying), short_hash(content))
 
-    def _disagreements(self, run: RunSettings) -> Iterator[str]:
+    def _faults(self, run: RunSettings) -> Iterator[str]:
         if self.settings.until == "shared" and run.shared is None:
-            yield "until is shared, but the run has no shared expert: give it a rank, shared.r"
+            yield "until is shared, but the run has no shared expert: set its rank, shared.r"
         for name in self.settings.domains or ():
             if name not in run.domains:
                 yield f"domains: no domain {name!r} in the run; {suggest(name, run.domains)}"
 
-    def domains_of(self, run: RunSettings) -> list[str]:
-        """The domains whose experts are trained."""
+    def trained_domains(self, run: RunSettings) -> list[str]:
+        """Return the domains whose experts are trained."""
         return list(self.settings.domains or run.domains)
 
-    def varying(self) -> list[str]:
-        """The settings that differ between points."""
+    def varying_keys(self) -> list[str]:
+        """Return the settings that differ between trials."""
         keys = [name for axis in self.axes() if len(axis) > 1 for name in axis[0]]
         return keys + ([] if self.settings.search is None else list(self.settings.search.ranges))
 
-    def seeds_of(self, point: Trial) -> tuple[int, ...]:
-        """The seeds that a point is trained from."""
-        return self.settings.seeds or (point.run.seed,)
+    def seeds_of(self, trial: Trial) -> tuple[int, ...]:
+        """Return the seeds from which a trial is trained."""
+        return self.settings.seeds or (trial.run.seed,)
 
 
 def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) -> SweepPlan:
-    """Read a sweep file, or a run's config with `over` alone.
+    """Read a sweep file, or a run's config with `over` only.
 
     Args:
-        sets: `key=value`, laid over every point.
-        over: `key=v1,v2`, added to the file's own or in place of them; `seed=…` gives the seeds.
+        sets: `key=value` overrides of every trial.
+        over: `key=v1,v2`, added to the keys of the file or replacing them; `seed=…` sets the seeds.
 
     Raises:
-        Fault: with every fault of the file at once.
+        Fault: with every error of the file at once.
     """
-    found = find_config(path)
-    raw = read_yaml(found)
+    source = find_config(path)
+    raw = read_yaml(source)
     if not set(OWN_KEYS) & raw.keys():
-        raw = {"run": str(found.resolve())}
-    for one in over:
-        _add(raw, one)
+        raw = {"run": str(source.resolve())}
+    for override in over:
+        _add_over(raw, override)
     try:
         settings = SweepSettings.model_validate(raw)
     except ValidationError as error:
-        raise ConfigFault(str(path), [_sentence(one) for one in error.errors()]) from error
-    return SweepPlan(found.stem, str(path), settings, _config_of(settings, found), tuple(sets))
+        raise ConfigFault(str(path), [_format_error(details) for details in error.errors()]) from error
+    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets))
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether a file says what to sweep, and is no run's config.
+    """Whether a file is a sweep file, not a run's config.
 
     Raises:
-        Fault: when it cannot be read as YAML.
+        Fault: if it cannot be read as YAML.
     """
     return bool(set(OWN_KEYS) & read_yaml(find_config(path)).keys())
 
 
 def check_sweep(path: Path, sets: Sequence[str] = ()) -> str:
-    """Tell every fault of a sweep file and of its points' configs at once; no weight is loaded.
+    """Check a sweep file and the configs of its trials, without loading weights.
 
     Returns:
-        what the sweep says, in one line.
+        a summary of the sweep in one line.
 
     Raises:
-        Fault: with every fault at once.
+        Fault: with every error at once.
     """
     plan = read_plan(path, sets)
-    points = plan.points(plan.corners() if plan.settings.search else plan.grid())
-    trained = sum(len(plan.seeds_of(point)) for point in points)
-    whole = f"{plan.settings.search.trials} trials" if plan.settings.search else f"{trained} trainings"
-    return f"{path}: no fault; a sweep of {', '.join(plan.varying()) or 'nothing'} over {plan.config}, {whole}"
+    trials = plan.trials(plan.corners() if plan.settings.search else plan.grid())
+    trainings = sum(len(plan.seeds_of(trial)) for trial in trials)
+    size = f"{plan.settings.search.trials} trials" if plan.settings.search else f"{trainings} trainings"
+    return f"{path}: valid; a sweep of {', '.join(plan.varying_keys()) or 'nothing'} over {plan.config}, {size}"
 
 
-def _sentence(error: Any) -> str:
-    """An error in a sentence; of what the file says as a whole, without the whole file."""
+def _format_error(error: Any) -> str:
+    """Format a validation error; errors of the file as a whole are reported without its content."""
     return format_error(error, model=SweepSettings) if error["loc"] else error["msg"].removeprefix("Value error, ")
 
 
-def _config_of(settings: SweepSettings, source: Path) -> Path:
-    beside = source.parent / settings.run if settings.run else None
-    return beside if beside and beside.is_file() else find_config(settings.run)
+def _find_run_config(settings: SweepSettings, source: Path) -> Path:
+    relative = source.parent / settings.run if settings.run else None
+    return relative if relative and relative.is_file() else find_config(settings.run)
 
 
-def _add(raw: Values, one: str) -> None:
-    key, equals, text = one.partition("=")
+def _add_over(raw: Values, override: str) -> None:
+    key, equals, text = override.partition("=")
     if not equals or not key or not text.strip():
-        raise Fault("--over key=v1,v2", repr(one), "write for example --over lora.r=8,16,32")
-    read: Values = {}
-    apply_override(read, f"values=[{text}]")
+        raise Fault("--over key=v1,v2", repr(override), "write for example --over lora.r=8,16,32")
+    parsed: Values = {}
+    apply_override(parsed, f"values=[{text}]")
     if key == "seed":
-        raw["seeds"] = read["values"]
+        raw["seeds"] = parsed["values"]
         return
-    taken = raw.get("over") if isinstance(raw.get("over"), dict) else {}
-    assert taken is not None
+    current = raw.get("over") if isinstance(raw.get("over"), dict) else {}
+    assert current is not None
     replaced = set(split_keys(key))
-    raw["over"] = {k: v for k, v in taken.items() if not replaced & set(split_keys(str(k)))} | {key: read["values"]}
+    others = {k: v for k, v in current.items() if not replaced & set(split_keys(str(k)))}
+    raw["over"] = others | {key: parsed["values"]}
 
 
-def range_end(one: SearchRange, end: Literal["low", "high"]) -> float | int:
-    """An end of a range, a whole number where it asks for such."""
-    value: float = getattr(one, end)
-    return int(value) if one.whole else value
+def range_end(range_: SearchRange, end: Literal["low", "high"]) -> float | int:
+    """Return an end of a range, as an integer if the range is one of integers."""
+    value: float = getattr(range_, end)
+    return int(value) if range_.integer else value
 
 
 def as_yaml(value: Any) -> str:
-    """A value as `--set` reads it."""
+    """Format a value as `--set` parses it."""
     return str(yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True)).strip()[1:-1]
 
 
 def format_value(value: Any) -> str:
-    """A value for people: short numbers, mappings without braces."""
+    """Format a value for people: short numbers, mappings without braces."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def slug(values: Mapping[str, Any]) -> str:
-    """Values as a folder's name, at most 60 letters: r-8_alpha-8."""
+    """Format values as the name of a folder, of at most 60 characters: r-8_alpha-8."""
     parts = (f"{key.rpartition('.')[2]}-{format_value(value)}" for key, value in values.items())
     return re.sub(r"[^\w.]+", "-", "_".join(parts))[:60].strip("-_.") or "point"
 
 
 def short_hash(content: Any) -> str:
-    """Eight hex digits of a JSON value's SHA-256."""
+    """Return the first eight hex digits of the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,7 +1,4 @@
-"""Points drawn by Optuna's TPE instead of a grid; the study is kept as a journal of JSON lines and goes on from there.
-
-What a point is worth is told by whoever asks for it.
-"""
+"""Search with Optuna's TPE instead of a grid; the study is a journal of JSON lines, from which it resumes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,39 +12,40 @@ from moe.sweep.settings import SearchSettings
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import Trial
+    from optuna.trial import Trial as OptunaTrial
 
 JOURNAL = "study.journal"
-Objective = Callable[[Values], float | None]
+ScoreFunction = Callable[[Values], float | None]
 ReportScore = Callable[[float | None], None]
 
 
-def run_search(plan: SweepPlan, out: Path, worth: Objective) -> None:
-    """Try as many points as the sweep asks for, those of earlier calls counted in.
+def run_search(plan: SweepPlan, out: Path, score: ScoreFunction) -> None:
+    """Run trials until the sweep's number of trials is reached, including those of earlier calls.
 
     Args:
-        worth: trains and measures a point and gives what is to be made large; None where it failed.
+        score: trains and evaluates a combination of values and returns the score to maximise; None if it failed.
 
     Raises:
-        Fault: when Optuna is not installed, or the journal cannot be written.
-        Interrupted: on Ctrl-C; the trial under way is taken up by the next call.
+        Fault: if Optuna is not installed, or the journal cannot be written.
+        Interrupted: on Ctrl-C; the next call resumes the current trial.
     """
     settings = plan.settings.search
     assert settings is not None
-    study = _study(plan, out)
-    for values, tell in _left_over(plan, study):
-        tell(worth(values))
-    while len(_done(study)) < settings.trials:
+    study = _open_study(plan, out)
+    for values, report in _unfinished_trials(plan, study):
+        report(score(values))
+    while len(_ended_trials(study)) < settings.trials:
         trial = study.ask()
-        _tell(study, trial.number, worth(_draw(plan, trial)))
+        _report_score(study, trial.number, score(_sample_values(plan, trial)))
 
 
 def completed_values(plan: SweepPlan, out: Path) -> list[Values]:
-    """The values of every trial so far that did not fail."""
-    return [_values(plan, trial.params) for trial in _done(_study(plan, out)) if trial.value is not None]
+    """Return the values of all earlier trials that did not fail."""
+    trials = _ended_trials(_open_study(plan, out))
+    return [_to_values(plan, trial.params) for trial in trials if trial.value is not None]
 
 
-def _study(plan: SweepPlan, out: Path) -> "Study":
+def _open_study(plan: SweepPlan, out: Path) -> "Study":
     optuna = require("optuna", "sweep")
     storages = require("optuna.storages", "sweep")
     journal = require("optuna.storages.journal", "sweep")
@@ -55,76 +53,79 @@ def _study(plan: SweepPlan, out: Path) -> "Study":
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         storage = storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
-        study = optuna.create_study(storage=storage, study_name=_name(plan), direction="maximize", load_if_exists=True)
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a study that goes on draws what is new
+        study = optuna.create_study(
+            storage=storage, study_name=_study_name(plan), direction="maximize", load_if_exists=True
+        )
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a resumed study samples new values
     return study
 
 
-def _name(plan: SweepPlan) -> str:
-    """One journal holds a study for each thing searched, so that no trial is told of another config's."""
-    said = plan.settings.model_dump(mode="json", exclude={"run": True, "search": {"trials"}})
-    corners = [one.key for one in plan.points(plan.corners())]
-    return short_hash([said, list(plan.sets), corners])
+def _study_name(plan: SweepPlan) -> str:
+    """Hash what is searched: one journal holds a study for each config, so trials of another config are not reused."""
+    settings = plan.settings.model_dump(mode="json", by_alias=True, exclude={"run": True, "search": {"trials"}})
+    corners = [trial.key for trial in plan.trials(plan.corners())]
+    return short_hash([settings, list(plan.sets), corners])
 
 
-def _done(study: "Study") -> list[Any]:
-    from optuna.trial import TrialState  # as above
+def _ended_trials(study: "Study") -> list[Any]:
+    from optuna.trial import TrialState
 
-    return [one for one in study.trials if one.state in (TrialState.COMPLETE, TrialState.FAIL)]
+    return [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.FAIL)]
 
 
-def _left_over(plan: SweepPlan, study: "Study") -> list[tuple[Values, ReportScore]]:
-    """Trials that were under way when an earlier call was stopped; those not drawn to the end are given up."""
-    done = {one.number for one in _done(study)}
-    found: list[tuple[Values, ReportScore]] = []
-    for one in study.trials:
-        if one.number in done:
+def _unfinished_trials(plan: SweepPlan, study: "Study") -> list[tuple[Values, ReportScore]]:
+    """Return the trials that an earlier call left unfinished; those not fully sampled are marked as failed."""
+    ended = {trial.number for trial in _ended_trials(study)}
+    unfinished: list[tuple[Values, ReportScore]] = []
+    for trial in study.trials:
+        if trial.number in ended:
             continue
-        if len(one.params) < len(_drawn(plan)):
-            _tell(study, one.number, None)
+        if len(trial.params) < len(_sampled_names(plan)):
+            _report_score(study, trial.number, None)
         else:
-            found.append((_values(plan, one.params), partial(_tell, study, one.number)))
-    return found
+            unfinished.append((_to_values(plan, trial.params), partial(_report_score, study, trial.number)))
+    return unfinished
 
 
-def _tell(study: "Study", trial: int, value: float | None) -> None:
-    from optuna.trial import TrialState  # as above
+def _report_score(study: "Study", trial: int, score: float | None) -> None:
+    from optuna.trial import TrialState
 
-    study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
+    study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
 
 
-def _drawn(plan: SweepPlan) -> list[str]:
-    """The names that Optuna draws: the ranges, and the keys of `over` with more than one value."""
+def _sampled_names(plan: SweepPlan) -> list[str]:
+    """Return the names that Optuna samples: the ranges, and the keys of `over` with more than one value."""
     assert plan.settings.search is not None
     return [*plan.settings.search.ranges, *(key for key, values in plan.settings.over.items() if len(values) > 1)]
 
 
-def _draw(plan: SweepPlan, trial: "Trial") -> Values:
+def _sample_values(plan: SweepPlan, trial: "OptunaTrial") -> Values:
     settings = plan.settings.search
     assert settings is not None
-    params: Values = {key: _number(settings, key, trial) for key in settings.ranges}
+    params: Values = {key: _sample_number(settings, key, trial) for key in settings.ranges}
     for key, values in plan.settings.over.items():
         if len(values) > 1:
-            params[key] = trial.suggest_categorical(key, _words(values))
-    return _values(plan, params)
+            params[key] = trial.suggest_categorical(key, _choices(values))
+    return _to_values(plan, params)
 
 
-def _number(settings: SearchSettings, key: str, trial: "Trial") -> float | int:
-    one = settings.ranges[key]
-    if one.whole:
-        return trial.suggest_int(key, int(one.low), int(one.high), log=one.log)
-    return trial.suggest_float(key, float(range_end(one, "low")), float(range_end(one, "high")), log=one.log)
+def _sample_number(settings: SearchSettings, key: str, trial: "OptunaTrial") -> float | int:
+    range_ = settings.ranges[key]
+    if range_.integer:
+        return trial.suggest_int(key, int(range_.low), int(range_.high), log=range_.log)
+    low, high = float(range_end(range_, "low")), float(range_end(range_, "high"))
+    return trial.suggest_float(key, low, high, log=range_.log)
 
 
-def _words(values: Sequence[Any]) -> list[str]:
-    """Choices as text, which is all that a journal keeps of them."""
+def _choices(values: Sequence[Any]) -> list[str]:
+    """Return values as text, the only form in which a journal stores choices."""
     return [as_yaml(value) for value in values]
 
 
-def _values(plan: SweepPlan, params: Values) -> Values:
-    """Drawn parameters as settings."""
-    found: Values = {}
+def _to_values(plan: SweepPlan, params: Values) -> Values:
+    """Convert sampled parameters to values by setting."""
+    sampled: Values = {}
     for (key, values), axis in zip(plan.settings.over.items(), plan.axes(), strict=True):
-        found |= axis[_words(values).index(params[key]) if len(values) > 1 else 0]
+        sampled |= axis[_choices(values).index(params[key]) if len(values) > 1 else 0]
     assert plan.settings.search is not None
-    return found | {key: params[key] for key in plan.settings.search.ranges}
+    return sampled | {key: params[key] for key in plan.settings.search.ranges}

@@ -1,7 +1,4 @@
-"""What a sweep found: each point's figures as mean and spread over seeds, the best by validation, and the table.
-
-Where the figures come from is `moe.sweep.trials`'; the pictures of them are `moe.sweep.charts`'.
-"""
+"""Summary of a sweep: metrics of each trial over seeds, the best trial by validation, and the table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,96 +10,105 @@ from rich.text import Text
 
 from moe.console import Table
 from moe.sweep.grid import SweepPlan, Trial, format_value
-from moe.sweep.trials import LABEL_FIGURES, SCORE_FIGURES, TrialResult, selection_score
+from moe.sweep.trials import LABEL_METRICS, SCORE_METRICS, TrialResult, selection_score
 
 COSTS = ("seconds", "peak_mib")
-NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE"}
-SHOWN = (("validation", "macro_f1"), *(("test", name) for name in NAMES))
-SHORT = {"validation": "valid.", "test": "test"}
+METRIC_TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mse": "MSE"}
+COLUMNS = (("validation", "macro_f1"), *(("test", name) for name in METRIC_TITLES))
+SPLIT_TITLES = {"validation": "valid.", "test": "test"}
 MeanSd = dict[str, float | None]
 
 
 def mean_and_sd(values: Sequence[float]) -> MeanSd:
-    """Mean, and sample standard deviation, None for one value."""
+    """Return mean and sample standard deviation; None as the deviation of a single value."""
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def summarise(plan: SweepPlan, points: Sequence[Trial], results: Sequence[TrialResult]) -> dict[str, Any]:
-    """Each point over its seeds.
+def summarise(plan: SweepPlan, trials: Sequence[Trial], results: Sequence[TrialResult]) -> dict[str, Any]:
+    """Summarise each trial over its seeds.
 
     Returns:
-        `name`, `until`, `varying` (the settings that differ), `best` (the key of the point with the best mean
-        validation macro-F1, or the least MSE where nothing has labels), and `points`: `point`, `settings`, `seeds`,
-        `parameters`, `selection_score`, `seconds`, `peak_mib`, and under `validation` and `test` the mean and sd of every
-        figure. Points without a result are left out.
+        `name`, `until`, `varying` (the settings that differ), `best` (key of the trial with the best mean validation
+        macro-F1, or the lowest MSE if nothing has labels), and `points`, one per trial with results: `point`,
+        `settings`, `seeds`, `parameters`, `quality` (score), `seconds`, `peak_mib`, and under `validation` and `test`
+        mean and sd of every metric.
     """
     rows = []
-    for point in points:
-        if own := [one for one in results if one["point"] == point.key]:
-            rows.append(_row(point, own))
-    best = max(rows, key=lambda row: row["quality"])["point"] if rows else None
-    memory = sorted({str(one["memory_of"]) for one in results})
-    head = {"name": plan.name, "until": plan.settings.until, "varying": plan.varying(), "memory_of": ", ".join(memory)}
-    return head | {"best": best, "points": rows}
+    for trial in trials:
+        if own := [result for result in results if result["point"] == trial.key]:
+            rows.append(_trial_row(trial, own))
+    memory = sorted({str(result["memory_of"]) for result in results})
+    return {
+        "name": plan.name,
+        "until": plan.settings.until,
+        "varying": plan.varying_keys(),
+        "memory_of": ", ".join(memory),
+        "best": max(rows, key=lambda row: row["quality"])["point"] if rows else None,
+        "points": rows,
+    }
 
 
-def _row(point: Trial, own: Sequence[TrialResult]) -> dict[str, Any]:
-    row: dict[str, Any] = {"point": point.key, "settings": point.values, "seeds": [one["seed"] for one in own]}
-    row |= {"parameters": own[0]["parameters"], "quality": float(np.mean([selection_score(one["validation"]) for one in own]))}
+def _trial_row(trial: Trial, results: Sequence[TrialResult]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "point": trial.key,
+        "settings": trial.values,
+        "seeds": [result["seed"] for result in results],
+        "parameters": results[0]["parameters"],
+        "quality": float(np.mean([selection_score(result["validation"]) for result in results])),
+    }
     for name in COSTS:
-        known = [one[name] for one in own if one[name] is not None]
+        known = [result[name] for result in results if result[name] is not None]
         row[name] = mean_and_sd(known) if known else None
     for split in ("validation", "test"):
-        known_names = [name for name in (*LABEL_FIGURES, *SCORE_FIGURES) if all(name in one[split] for one in own)]
-        row[split] = {name: mean_and_sd([one[split][name] for one in own]) for name in known_names}
+        names = [name for name in (*LABEL_METRICS, *SCORE_METRICS) if all(name in result[split] for result in results)]
+        row[split] = {name: mean_and_sd([result[split][name] for result in results]) for name in names}
     return row
 
 
 def flatten_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as a line of `sweep.csv`: settings, then figures as `test.macro_f1.mean`."""
+    """Return a trial as a row of `sweep.csv`: its settings, then metrics as `test.macro_f1.mean`."""
     rest = {key: value for key, value in row.items() if key not in ("settings", "seeds", "point")}
-    settings = {key: value if isinstance(value, int | float | str) else format_value(value) for key, value in _settings(row)}
+    settings = {
+        key: value if isinstance(value, int | float | str) else format_value(value)
+        for key, value in row["settings"].items()
+    }
     return {"point": row["point"], **settings, "seeds": len(row["seeds"]), **rest}
 
 
-def _settings(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return list(row["settings"].items())
-
-
 def sweep_view(content: Mapping[str, Any]) -> RenderableType:
-    """The table of `moe sweep`: a line a point, mean ± sd over seeds, the best by validation marked."""
+    """Output of `moe sweep`: a row per trial with mean ± sd over seeds, the best by validation marked."""
     rows = content["points"]
-    figures = [(split, name) for split, name in SHOWN if any(name in row[split] for row in rows)]
+    columns = [(split, name) for split, name in COLUMNS if any(name in row[split] for row in rows)]
     title = f"sweep {content['name']}, until {content['until']}"
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("point", overflow="fold", min_width=10)
-    for split, name in figures:
-        table.add_column(f"{SHORT[split]}\n{NAMES[name]}", justify="right", min_width=8)
-    for name in ("weights", "sec.", "MiB"):
+    table.add_column("trial", overflow="fold", min_width=10)
+    for split, name in columns:
+        table.add_column(f"{SPLIT_TITLES[split]}\n{METRIC_TITLES[name]}", justify="right", min_width=8)
+    for name in ("param.", "sec.", "MiB"):
         table.add_column(name, justify="right", min_width=len(name))
     for row in rows:
-        table.add_row(*_cells(row, content, figures), style="bold" if row["point"] == content["best"] else "")
+        table.add_row(*_cells(row, content, columns), style="bold" if row["point"] == content["best"] else "")
     return Group(table, *_remarks(content))
 
 
-def _cells(row: Mapping[str, Any], content: Mapping[str, Any], figures: Sequence[tuple[str, str]]) -> list[str]:
-    values = {one: row["settings"][one] for one in content["varying"]}
-    point = ("★ " if row["point"] == content["best"] else "  ") + format_settings(values)
-    shown = [_shown(row[split].get(name), 4 if name == "mse" else 3) for split, name in figures]
-    weights = f"{row['parameters'] / 1e6:.2f} M"
-    return [point, *shown, weights, _shown(row["seconds"], 0), _shown(row["peak_mib"], 0)]
+def _cells(row: Mapping[str, Any], content: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> list[str]:
+    values = {key: row["settings"][key] for key in content["varying"]}
+    trial = ("★ " if row["point"] == content["best"] else "  ") + format_settings(values)
+    metrics = [_format_mean(row[split].get(name), 4 if name == "mse" else 3) for split, name in columns]
+    parameters = f"{row['parameters'] / 1e6:.2f} M"
+    return [trial, *metrics, parameters, _format_mean(row["seconds"], 0), _format_mean(row["peak_mib"], 0)]
 
 
 def format_settings(values: Mapping[str, Any]) -> str:
-    """Settings in a line, by the last part of their names; empty mappings left out."""
-    parts = {key.rpartition(".")[2]: value for key, value in values.items() if value != {}}
-    return format_value(parts if len(parts) == sum(value != {} for value in values.values()) else values)
+    """Format settings in one line, by the last part of their names if these differ; empty mappings are omitted."""
+    short = {key.rpartition(".")[2]: value for key, value in values.items() if value != {}}
+    return format_value(short if len(short) == sum(value != {} for value in values.values()) else values)
 
 
-def _shown(one: MeanSd | None, digits: int) -> str:
-    if one is None:
+def _format_mean(value: MeanSd | None, digits: int) -> str:
+    if value is None:
         return "–"
-    return f"{one['mean']:.{digits}f}" + ("" if one["sd"] is None else f" ±{one['sd']:.{digits}f}")
+    return f"{value['mean']:.{digits}f}" + ("" if value["sd"] is None else f" ±{value['sd']:.{digits}f}")
 
 
 def _remarks(content: Mapping[str, Any]) -> list[Text]:
@@ -112,7 +118,7 @@ def _remarks(content: Mapping[str, Any]) -> list[Text]:
         if len(seeds) > 1
         else f"★ best by validation; one seed, {seeds[0]}"
     ]
-    lines += [f"MiB: the most memory in use while training, of the {content['memory_of']}"]
+    lines += [f"MiB: peak memory during training, of the {content['memory_of']}"]
     lines += [f"failed: {name}: {reason}" for name, reason in content["failed"].items()]
     lines += [f"written to {content['folder']}: results.jsonl, sweep.csv, sweep.json, {len(content['charts'])} PNG"]
     return [Text(line) for line in lines]
