@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 from packaging.specifiers import SpecifierSet
-from serving import calibrated, running
+from serving import serve_process, write_calibrated_mixture
 
 import moe.serve
 from moe.serve.settings import ServeSettings
@@ -428,9 +428,9 @@ def test_container_finds_its_service_healthy_until_it_ends(tmp_path: Path) -> No
     settings.write_text(yaml.safe_dump({"keys": keys}), encoding="utf-8")
     mounted = {"/etc/finmoe/serve.yaml": str(settings), last("EXPOSE"): "0"}
     words = [mounted.get(word, word) for word in listed(last("CMD"))[1:]]
-    with running(calibrated(tmp_path), *words) as service:
+    with serve_process(write_calibrated_mixture(tmp_path), *words) as service:
         port = service.url.rsplit(":", 1)[1].strip("/")
         check = [sys.executable, "-c", listed(last("HEALTHCHECK"))[-1].replace(last("EXPOSE"), port)]
         assert subprocess.run(check).returncode == 0
-        assert service.end() == 0
+        assert service.stop() == 0
         assert subprocess.run(check, stderr=subprocess.DEVNULL).returncode != 0

@@ -1,7 +1,6 @@
-"""The addresses of the service, as FastAPI serves and describes them.
+"""The FastAPI application: routes, OpenAPI document and web page.
 
-What lies behind them is `moe.serve.model_manager`'s; those of language models are `moe.serve.routes_chat`'s, the page
-is `moe.serve.app`'. No page loads anything from elsewhere: FastAPI's own pages do, and are switched off.
+No page loads anything from another site; FastAPI's own documentation pages do, and are disabled.
 """
 
 from collections.abc import AsyncIterator
@@ -25,112 +24,137 @@ from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
 from moe.serve.routes_chat import add_chat_routes
 from moe.serve.routes_explain import add_explain_routes
-from moe.serve.schemas import HealthStatus, ModelInfo, PredictResponse, ReloadResult, request_limits, build_predict_request
+from moe.serve.schemas import (
+    HealthStatus,
+    ModelInfo,
+    PredictResponse,
+    ReloadResult,
+    build_predict_request,
+    request_limits,
+)
 
-AUTH_STATUSES = (401, 403, 408, 413)  # of the door
+DESCRIPTION = "Financial text classification and generation with a mixture of domain experts."
+AUTH_STATUSES = (401, 403, 408, 413)  # of `AccessMiddleware`
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-def build_app(service: ModelManager) -> FastAPI:
-    """The application around a service, which it starts and closes."""
+def build_app(manager: ModelManager) -> FastAPI:
+    """Build the application, which starts the manager at startup and closes it at shutdown."""
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        manager.start()
         yield
-        await service.close()
+        await manager.close()
 
     app = FastAPI(
-        title="FinMoE", version=version("finmoe"), docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False
+        title="FinMoE",
+        description=DESCRIPTION,
+        version=version("finmoe"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
     )
     add_error_handlers(app)
-    locked = [Security(HTTPBearer(auto_error=False))] if service.settings.keys else []
-    routes = APIRouter(dependencies=locked, responses=error_responses(*AUTH_STATUSES))
-    (_label_routes if service.served.told["answers"] == "labels" else add_chat_routes)(routes, service)
-    _model_routes(routes, service)
+    security = [Security(HTTPBearer(auto_error=False))] if manager.settings.keys else []
+    routes = APIRouter(dependencies=security, responses=error_responses(*AUTH_STATUSES))
+    if manager.served.info["answers"] == "labels":
+        _add_predict_routes(routes, manager)
+    else:
+        add_chat_routes(routes, manager)
+    _add_model_routes(routes, manager)
     app.include_router(routes)
-    app.include_router(_open_routes(service))
+    app.include_router(_build_health_router(manager))
     app.include_router(build_page_router())
     mount_page_files(app)
-    app.add_middleware(AccessMiddleware, settings=service.settings)
-    app.add_middleware(TelemetryMiddleware, metrics=service.metrics, alive=lambda: not service.draining)
-    _describe(app, service)
+    app.add_middleware(AccessMiddleware, settings=manager.settings)
+    app.add_middleware(TelemetryMiddleware, metrics=manager.metrics, keep_alive=lambda: not manager.draining)
+    _describe_current_model(app, manager)
     return app
 
 
-def _label_routes(routes: APIRouter, service: ModelManager) -> None:
-    form = build_predict_request(service.settings)
+def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
+    request_model = build_predict_request(manager.settings)
 
-    @routes.post("/v1/predict", response_model=PredictResponse, responses=error_responses(409, 422, 503, 504))
-    async def predict(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
-        """Label texts; each answer has the fields of `moe infer --json`."""
-        fields: dict[str, Any] = dict(asked)
+    @routes.post(
+        "/v1/predict",
+        response_model=PredictResponse,
+        responses=error_responses(409, 422, 503, 504),
+        summary="Classify texts",
+    )
+    async def predict(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+        """Return label, probabilities and routing weights of each text; the fields are those of `moe infer --json`."""
+        fields: dict[str, Any] = dict(body)
         texts = fields.pop("texts")
-        one = ClassifyRequest((texts,) if isinstance(texts, str) else tuple(texts), **fields)
-        request.scope["texts"] = len(one.texts)
-        content = await service.answer(one, len(one.texts))
-        service.metrics.answered(row["experts"] for row in content["answers"])
+        classify_request = ClassifyRequest((texts,) if isinstance(texts, str) else tuple(texts), **fields)
+        request.scope["texts"] = len(classify_request.texts)
+        content = await manager.run(classify_request, len(classify_request.texts))
+        manager.metrics.count_results(row["experts"] for row in content["answers"])
         return JSONResponse(content)
 
-    add_explain_routes(routes, service)
+    add_explain_routes(routes, manager)
 
 
-def _model_routes(routes: APIRouter, service: ModelManager) -> None:
-    @routes.get("/v1/model", response_model=ModelInfo)
+def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:
+    @routes.get("/v1/model", response_model=ModelInfo, summary="Get the model in use")
     async def model() -> dict[str, Any]:
-        """The model that answers now: experts, labels, hashes; and the most that is taken."""
-        return service.served.told | {"limits": request_limits(service.settings)}
+        """Return experts, labels and hashes of the model in use, and the limits of a request."""
+        return manager.served.info | {"limits": request_limits(manager.settings)}
 
-    @routes.post("/v1/admin/reload", response_model=ReloadResult, responses=error_responses(409))
+    @routes.post(
+        "/v1/admin/reload", response_model=ReloadResult, responses=error_responses(409), summary="Reload the model"
+    )
     async def reload() -> dict[str, str]:
-        """Read the model's folder again; what does not verify is refused, and the old one goes on."""
-        return await service.reload()
+        """Load the model's folder again; if verification fails, respond with 409 and keep the current model."""
+        return await manager.reload()
 
-    @routes.get("/metrics", response_class=Response, responses=PLAIN_TEXT)
+    @routes.get("/metrics", response_class=Response, responses=PLAIN_TEXT, summary="Get metrics")
     async def metrics() -> Response:
-        """Figures for Prometheus."""
-        return Response(service.metrics.page(), media_type=METRICS_CONTENT_TYPE)
+        """Return metrics in Prometheus text format."""
+        return Response(manager.metrics.render(), media_type=METRICS_CONTENT_TYPE)
 
 
-def _open_routes(service: ModelManager) -> APIRouter:
+def _build_health_router(manager: ModelManager) -> APIRouter:
+    """Build the routes that need no key."""
     routes = APIRouter(responses=error_responses(403, 408, 413))
 
-    @routes.get("/healthz", response_model=HealthStatus)
+    @routes.get("/healthz", response_model=HealthStatus, summary="Check liveness")
     async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
+        """Return 200 while the process is running."""
         return {"status": "ok"}
 
-    @routes.get("/readyz", response_model=HealthStatus, responses=error_responses(503))
+    @routes.get("/readyz", response_model=HealthStatus, responses=error_responses(503), summary="Check readiness")
     async def readyz() -> dict[str, str]:
-        """Whether new work is taken."""
-        if not service.ready:
-            raise RequestError(503, Fault("a service that takes work", "one that ends", "ask another one"))
+        """Return 200 while new requests are accepted, 503 during shutdown."""
+        if not manager.ready:
+            raise RequestError(503, Fault("a running service", "one that is shutting down", "use another instance"))
         return {"status": "ready"}
 
     return routes
 
 
-def _describe(app: FastAPI, service: ModelManager) -> None:
-    """Let OpenAPI name the domains and tasks of the model that answers now."""
+def _describe_current_model(app: FastAPI, manager: ModelManager) -> None:
+    """List the domains and tasks of the model in use in the OpenAPI document."""
 
-    def describe() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            labels = service.served.told["labels"]
-            tasks = [task for own in labels.values() for task in own]
-            for form in ("PredictRequest", "ExplainRequest", "ChatRequest"):
-                fields = schema["components"]["schemas"].get(form, {}).get("properties", {})
-                for name, known in (("domain", list(labels)), ("task", tasks)):
-                    if name in fields:
-                        fields[name]["anyOf"][0]["enum"] = known
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            labels = manager.served.info["labels"]
+            tasks = [task for by_task in labels.values() for task in by_task]
+            for name in ("PredictRequest", "ExplainRequest", "ChatRequest"):
+                fields = schema["components"]["schemas"].get(name, {}).get("properties", {})
+                for field, known in (("domain", list(labels)), ("task", tasks)):
+                    if field in fields:
+                        fields[field]["anyOf"][0]["enum"] = known
             app.openapi_schema = schema
         return app.openapi_schema
 
-    def forget() -> None:
+    def reset() -> None:
         app.openapi_schema = None
 
-    app.openapi = describe  # type: ignore[method-assign]
-    service.swapped.append(forget)
+    app.openapi = openapi  # type: ignore[method-assign]
+    manager.on_reload.append(reset)
 
 
 PAGE_FOLDER = Path(__file__).parent / "page"
@@ -138,13 +162,13 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Only files of this service, nothing inline, and no text that a script could turn into HTML."""
+"""Content-Security-Policy of the page: only files of this service, nothing inline, no conversion of text to HTML."""
 PAGE_COLOURS = ("BLUE", "ORANGE", "GREEN", "PINK", "SKY", "RED")
-"""Of `moe.plots.style`, in the order in which experts take them."""
+"""Names in `moe.plots.style`, in the order in which experts are assigned them."""
 
 
 def build_page_router() -> APIRouter:
-    """The page, and its colours."""
+    """Build the routes of the web page and its colours."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
@@ -160,5 +184,5 @@ def build_page_router() -> APIRouter:
 
 
 def mount_page_files(app: FastAPI) -> None:
-    """Serve what the page is made of, below `/page`."""
+    """Serve the files of the web page below `/page`."""
     app.mount("/page", StaticFiles(directory=PAGE_FOLDER))

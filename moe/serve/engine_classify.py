@@ -86,6 +86,4 @@ class ClassifyEngine:
         predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
         predictions, experts = predict_each(texts, predictor, domains, tasks), predictor.model.bank.routed_experts
         rows = iter([{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)])
-        return [
-            {"model": self.model_sha256, "answers": [next(rows) for _ in request.texts]} for request in requests
-        ]
+        return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.texts]} for request in requests]

@@ -56,8 +56,7 @@ class ExplainEngine:
         to_classify = [request for request in requests if not isinstance(request, ExplainRequest)]
         predictions = iter(self.classifier.run_batch(to_classify) if to_classify else [])
         return [
-            self._explain(request) if isinstance(request, ExplainRequest) else next(predictions)
-            for request in requests
+            self._explain(request) if isinstance(request, ExplainRequest) else next(predictions) for request in requests
         ]
 
     def _explain(self, request: ExplainRequest) -> Any:

@@ -79,7 +79,9 @@ def check_known_name(kind: str, name: str | None, known: Sequence[str]) -> None:
         RequestError: 422 with the known names.
     """
     if name is not None and name not in known:
-        raise RequestError(422, Fault(f"one of the {kind}s {', '.join(known)}", "an unknown name", suggest(name, known)))
+        raise RequestError(
+            422, Fault(f"one of the {kind}s {', '.join(known)}", "an unknown name", suggest(name, known))
+        )
 
 
 def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:

@@ -1,6 +1,7 @@
 """ASGI middleware: access control and body limits before a request is parsed; headers, logging and metrics after it.
 
-Plain ASGI rather than Starlette's base class, so that a body that is too large or unauthorized is never read to its end.
+Plain ASGI rather than Starlette's base class, so that a body that is too large or unauthorized is not read to its
+end.
 """
 
 import asyncio

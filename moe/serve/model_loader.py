@@ -1,9 +1,6 @@
-"""Opening the model that is served: verified, loaded, asked once; and what is told of it.
+"""Loading of the served model: verification, a trial prediction, and the description that `GET /v1/model` returns."""
 
-When another takes its place is `moe.serve.model_manager`'s.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,85 +14,90 @@ from moe.inference.loading import ModelLoader, find_model_folder, is_language_mo
 from moe.integrity import verify
 from moe.model.mixture import Mixture
 from moe.serve.batching import Engine
-from moe.serve.engine_classify import ClassifyRequest, ClassifyEngine
+from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine
 from moe.serve.engine_generate import GenerateEngine
 
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """Where the model is read from, now and when it is read again.
+    """Where the model is loaded from, at the start and at every reload.
 
     Args:
-        path: a mixture's, an expert's or a run's folder.
-        sets: laid over its card, as `moe infer` does.
-        budget: tokens, about, of a batch; None is the engine's own.
+        path: folder of a mixture, an expert or a run.
+        sets: `backbone.KEY=VALUE` overrides of the model's settings, as for `moe infer --set`.
+        token_budget: approximate number of tokens in a batch; None uses the engine's default.
     """
 
     path: Path
     sets: tuple[str, ...] = ()
-    budget: int | None = None
+    token_budget: int | None = None
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that answers, and what is told of it (`moe.serve.schemas.ModelInfo`)."""
+    """A loaded model.
+
+    Args:
+        info: its description, the fields of `moe.serve.schemas.ModelInfo` except `limits`.
+    """
 
     engine: Engine
-    told: dict[str, Any]
+    info: dict[str, Any]
 
     @property
     def sha256(self) -> str:
-        """By which answers name it."""
-        return str(self.told["sha256"])
+        """SHA-256 of the model's manifest."""
+        return str(self.info["sha256"])
 
 
-def load_served_model(place: ModelLocation) -> ServedModel:
-    """Verify and load a model, and ask it once.
+def load_served_model(location: ModelLocation) -> ServedModel:
+    """Verify and load a model, and make a trial prediction.
 
     Raises:
-        Fault: when it is not whole, cannot be loaded, or does not answer.
+        Fault: if the model is damaged, cannot be loaded, changes while it is loading, or cannot predict.
     """
-    folder = find_model_folder(place.path, place.sets)
-    _refuse_broken(folder)
+    folder = find_model_folder(location.path, location.sets)
+    _check_integrity(folder)
     sha256 = sha256_of(folder / MANIFEST)
-    served = _language(folder, place, sha256) if is_language_model(folder) else _labels(folder, place, sha256)
+    if is_language_model(folder):
+        served = _load_generator(folder, location, sha256)
+    else:
+        served = _load_classifier(folder, location, sha256)
     if sha256_of(folder / MANIFEST) != sha256:
-        raise Fault(f"a model at {folder} that stays as it is while it is read", "another", "ask again")
+        raise Fault(f"a model at {folder} that does not change while it is loading", "a changed manifest", "retry")
     return served
 
 
-def _refuse_broken(folder: Path) -> None:
-    faults = [fault for one in verify(folder)["folders"] for fault in one["faults"]]
+def _check_integrity(folder: Path) -> None:
+    faults = [fault for report in verify(folder)["folders"] for fault in report["faults"]]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise Fault(f"a whole model at {folder}", f"{faults[0]}{more}", f"see moe verify {folder}")
+        raise Fault(f"an intact model at {folder}", f"{faults[0]}{more}", f"run moe verify {folder} for details")
 
 
-def _labels(folder: Path, place: ModelLocation, sha256: str) -> ServedModel:
-    predictor = ModelLoader(folder, place.sets).load()
-    engine = ExplainEngine(ClassifyEngine(predictor, sha256, place.budget))
-    _tried(engine.answer([ClassifyRequest(("The first text.",))]))
-    extra = {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
-    return ServedModel(engine, _told(folder, sha256, predictor.model) | extra)
+def _load_classifier(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
+    predictor = ModelLoader(folder, location.sets).load()
+    engine = ExplainEngine(ClassifyEngine(predictor, sha256, location.token_budget))
+    (result,) = engine.run_batch([ClassifyRequest(("The first text.",))])
+    if isinstance(result, BaseException):
+        raise result
+    info = _model_info(folder, sha256, predictor.model)
+    info |= {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
+    return ServedModel(engine, info)
 
 
-def _language(folder: Path, place: ModelLocation, sha256: str) -> ServedModel:
-    if place.sets:
-        raise Fault("no --set for a language model", place.sets[0], "leave it out")
+def _load_generator(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
+    if location.sets:
+        raise Fault("no --set for a language model", location.sets[0], "omit --set")
     model, template = load_language_model(folder)
     engine = GenerateEngine(model, template, sha256)
-    extra = {"answers": "language", "max_length": engine.context, "calibrated": False}
-    return ServedModel(engine, _told(folder, sha256, model) | extra)
+    info = _model_info(folder, sha256, model)
+    info |= {"answers": "language", "max_length": engine.context, "calibrated": False}
+    return ServedModel(engine, info)
 
 
-def _tried(results: Sequence[Any]) -> None:
-    for one in results:
-        if isinstance(one, BaseException):
-            raise one
-
-
-def _told(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
+def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
     backbone, identity = model.backbone, model.loaded_backbone.id
     return {
         "name": folder.name,
@@ -108,23 +110,24 @@ def _told(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "device": backbone.device.type,
         },
-        "experts": _experts(folder, model),
+        "experts": _expert_info(folder, model),
         "labels": {
-            domain.name: {task: list(labels) for task, labels in domain.tasks.items()} for domain in model.trained_domains
+            domain.name: {task: list(labels) for task, labels in domain.tasks.items()}
+            for domain in model.trained_domains
         },
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _experts(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
-    hashes = read_manifest(folder)
-    known: Mapping[str, str] = {} if isinstance(hashes, Fault) else hashes
-    owner = {name: domain.name for domain in model.domains for name in domain.expert_names}
+def _expert_info(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
+    manifest = read_manifest(folder)
+    hashes: Mapping[str, str] = {} if isinstance(manifest, Fault) else manifest
+    domain_by_expert = {expert: domain.name for domain in model.domains for expert in domain.expert_names}
     return {
         name: {
-            "domain": owner.get(name),
-            "rank": max(touch.rank for touch in one.adapter.layers.values()),
-            "sha256": known.get(f"experts/{name}/{ADAPTER}", known.get(ADAPTER)),
+            "domain": domain_by_expert.get(name),
+            "rank": max(spec.rank for spec in attached.adapter.layers.values()),
+            "sha256": hashes.get(f"experts/{name}/{ADAPTER}", hashes.get(ADAPTER)),
         }
-        for name, one in model.bank.adapters.items()
+        for name, attached in model.bank.adapters.items()
     }

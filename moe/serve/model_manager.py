@@ -1,8 +1,4 @@
-"""The running service: the model that answers now, the queue before it, and the two changes in its life.
-
-These are another model in its place, between two batches, and the end, after all that was taken in is answered.
-Addresses are `moe.serve.app`'s.
-"""
+"""The running service: the current model, its request queue, reloads between two batches, and graceful shutdown."""
 
 import asyncio
 import logging
@@ -18,110 +14,123 @@ from moe.serve.metrics import Metrics
 from moe.serve.model_loader import ModelLocation, ServedModel, load_served_model
 from moe.serve.settings import ServeSettings
 
-DRAIN_POLL_SECONDS = 0.02  # seconds between two looks at whether all is answered
+DRAIN_POLL_SECONDS = 0.02
 
 
 class ModelManager:
-    """One service. It lives in one event loop, from `start` to `close`.
+    """Serves one model at a time. Belongs to one event loop from `start` to `close`.
 
     Args:
-        settings: of it.
-        place: where its model is read again.
-        served: the model that was opened from there.
-        begin: runs first in the model's thread.
+        location: where reloads load the model from.
+        served: the model that was loaded from there.
+        initializer: called first in the model's thread.
     """
 
     def __init__(
-        self, settings: ServeSettings, place: ModelLocation, served: ServedModel, begin: Callable[[], None] = lambda: None
+        self,
+        settings: ServeSettings,
+        location: ModelLocation,
+        served: ServedModel,
+        initializer: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self.place, self.served, self._begin = settings, place, served, begin
-        self.metrics = Metrics(lambda: self.batcher.waiting if self.batcher else 0)
+        self.settings, self.location, self.served, self._initializer = settings, location, served, initializer
+        self.metrics = Metrics(lambda: self.batcher.queued_texts if self.batcher else 0)
         self.batcher: Batcher | None = None
         self.draining = False
-        self.swapped: list[Callable[[], None]] = []
-        """Called after another model took over."""
-        self._swapping = asyncio.Lock()
+        self.on_reload: list[Callable[[], None]] = []
+        """Called after every successful reload."""
+        self._reload_lock = asyncio.Lock()
 
     def start(self) -> None:
-        """Begin to answer."""
-        wait = self.settings.max_wait_ms / 1000
-        self.batcher = Batcher(self.served.engine, wait, self.settings.queue_texts, self.metrics.computed, self._begin)
+        """Start processing requests."""
+        self.batcher = Batcher(
+            self.served.engine,
+            max_wait=self.settings.max_wait_ms / 1000,
+            max_queued_texts=self.settings.queue_texts,
+            on_batch=self.metrics.count_batch,
+            initializer=self._initializer,
+        )
         self.batcher.start()
 
     async def close(self) -> None:
-        """End; what still waits is not answered."""
+        """Stop; queued requests get no response."""
         if self.batcher:
             await self.batcher.close()
 
     @property
     def ready(self) -> bool:
-        """Whether new work is taken."""
+        """Whether new requests are accepted."""
         return not self.draining and self.batcher is not None and self.batcher.alive
 
-    def put(self, asked: Any, texts: int) -> asyncio.Future[Any]:
-        """Queue what is asked.
+    def submit(self, request: Any, texts: int) -> asyncio.Future[Any]:
+        """Queue a request and return the future of its result.
+
+        Args:
+            request: of the type that the current engine takes.
+            texts: number of texts that it counts as.
 
         Raises:
-            Refused: when the queue is full, or the service ends.
+            RequestError: 503 if the queue is full or the service is shutting down.
         """
         if not self.ready or self.batcher is None:
-            gone = Fault("a service that takes work", "one that ends", "ask again later, or another one")
-            raise RequestError(503, gone, {"Retry-After": "1", "Connection": "close"})
-        return self.batcher.put(asked, texts)
+            fault = Fault("a running service", "one that is shutting down", "retry later, or use another instance")
+            raise RequestError(503, fault, {"Retry-After": "1", "Connection": "close"})
+        return self.batcher.submit(request, texts)
 
-    async def answer(self, asked: Any, texts: int) -> Any:
-        """The result of what is asked.
+    async def run(self, request: Any, texts: int) -> Any:
+        """Queue a request and return its result.
 
         Raises:
-            Refused: as `put`; or when it takes too long.
+            RequestError: as `submit`; 504 if the result takes longer than `timeout_s`.
         """
-        done = self.put(asked, texts)
+        future = self.submit(request, texts)
         try:
-            return await asyncio.wait_for(done, self.settings.timeout_s)
+            return await asyncio.wait_for(future, self.settings.timeout_s)
         except TimeoutError as error:
-            raise self.too_slow() from error
+            raise self.timeout_error() from error
 
-    def too_slow(self) -> RequestError:
-        """Why a request was given up."""
-        limit = f"an answer within {self.settings.timeout_s:g} s"
-        return RequestError(504, Fault(limit, "none yet", "send less in a request, or ask again later"))
+    def timeout_error(self) -> RequestError:
+        """Return the error of a request that took longer than `timeout_s`."""
+        limit = f"a result within {self.settings.timeout_s:g} s"
+        return RequestError(504, Fault(limit, "none yet", "send less per request, or retry later"))
 
     async def reload(self) -> dict[str, str]:
-        """Read the model's place again, and let what is there answer from the next batch on.
+        """Load the model again and use it from the next batch on; return both hashes.
 
         Raises:
-            Refused: when it cannot be opened; the old one then goes on.
+            RequestError: 409 if it cannot be loaded; the current model stays in use.
         """
         assert self.batcher is not None
-        async with self._swapping:
+        async with self._reload_lock:
             before = self.served.sha256
             try:
-                new = await asyncio.to_thread(load_served_model, self.place)
-                self._refuse_other_kind(new)
+                new = await asyncio.to_thread(load_served_model, self.location)
+                self._check_same_output(new)
             except Exception as error:
-                self.metrics.swaps.labels("refused").inc()
-                log_event("reload refused", logging.ERROR, error, reason=str(error) if isinstance(error, Fault) else None)
-                kept = error if isinstance(error, Fault) else Fault("a model that opens", "an error", "see the log")
-                raise RequestError(409, kept) from error
+                self.metrics.reloads.labels("refused").inc()
+                reason = str(error) if isinstance(error, Fault) else None
+                log_event("reload refused", logging.ERROR, error, reason=reason)
+                internal = Fault("a model that can be loaded", "an internal error", "see the log of the service")
+                raise RequestError(409, error if isinstance(error, Fault) else internal) from error
             self.served = new
             self.batcher.engine = new.engine
-            for tell in self.swapped:
-                tell()
-            self.metrics.swaps.labels("done").inc()
+            for callback in self.on_reload:
+                callback()
+            self.metrics.reloads.labels("done").inc()
             log_event("reloaded", before=before, now=new.sha256)
             return {"before": before, "now": new.sha256}
 
-    def _refuse_other_kind(self, new: ServedModel) -> None:
-        now, then = self.served.told["answers"], new.told["answers"]
-        if now != then:
-            raise Fault(f"a model that answers with {now}", f"one that answers with {then}", "start another service")
+    def _check_same_output(self, new: ServedModel) -> None:
+        current, other = self.served.info["answers"], new.info["answers"]
+        if current != other:
+            raise Fault(f"a model that outputs {current}", f"one that outputs {other}", "start a second service for it")
 
     async def drain(self) -> None:
-        """Take no new work; come back when all that was taken is answered, but not before a load balancer saw it."""
+        """Reject new requests and return once all accepted ones are done, after `drain_s` at the earliest."""
         self.draining = True
         assert self.batcher is not None
-        log_event("draining", waiting=self.batcher.waiting)
-        end = time.monotonic() + self.settings.drain_s
+        log_event("draining", waiting=self.batcher.queued_texts)
+        earliest = time.monotonic() + self.settings.drain_s
         while self.batcher.alive and not self.batcher.idle:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-        await asyncio.sleep(max(0.0, end - time.monotonic()))
+        await asyncio.sleep(max(0.0, earliest - time.monotonic()))

@@ -1,7 +1,6 @@
-"""`POST /v1/chat/completions` in OpenAI's form: whole, or as a stream of pieces.
+"""`POST /v1/chat/completions` in OpenAI's format, as one response or as a stream of server-sent events.
 
-What is written is `moe.serve.engine_generate`'s. Three fields are ours: `domain` and `routing` of a request, `experts`
-of an answer.
+Extensions of the format: `domain` and `routing` of a request, `experts` of a response.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from moe.inference.generator import Sampling
 from moe.serve.engine_generate import ChatRequest, ChatResult
 from moe.serve.errors import ERROR_TYPES, RequestError, error_responses
 from moe.serve.model_manager import ModelManager
-from moe.serve.schemas import STRICT_CONFIG, JsonInteger, nonblank_text
+from moe.serve.schemas import MODEL_DESCRIPTION, STRICT_CONFIG, JsonInteger, nonblank_text, routing_fields
 from moe.serve.settings import ServeSettings
 
 DEFAULT_SAMPLING = Sampling()
@@ -28,7 +27,7 @@ EVENT_SCHEMA = {"type": "object", "properties": {"data": {"type": "string"}}, "r
 
 
 class StreamOptions(BaseModel):
-    """What a stream has besides the answer."""
+    """Options of a streamed response."""
 
     model_config = STRICT_CONFIG
 
@@ -36,41 +35,47 @@ class StreamOptions(BaseModel):
 
 
 def build_chat_request(settings: ServeSettings) -> type[BaseModel]:
-    """The body of a request; what OpenAI's has and this one has not is refused, not passed over."""
-    said: Any = {
+    """Build the model of the request body; fields of OpenAI's API that it lacks are rejected, not ignored."""
+    message_fields: Any = {
         "role": (Literal["system", "user", "assistant"], ...),
         "content": (nonblank_text(settings.max_text_chars), ...),
     }
-    turn = create_model("Turn", __config__=STRICT_CONFIG, **said)
-    most = Annotated[int, Field(ge=1, le=settings.max_new_tokens), JsonInteger]
-    usual = f"most tokens of the answer; else {DEFAULT_SAMPLING.max_new_tokens}, or half of the context"
+    message = create_model("RequestMessage", __config__=STRICT_CONFIG, **message_fields)
+    max_tokens = Annotated[int, Field(ge=1, le=settings.max_new_tokens), JsonInteger]
+    limit = f"maximum number of generated tokens; default: {DEFAULT_SAMPLING.max_new_tokens}, or half of the context"
+    top_p = "nucleus sampling: sample from the most probable tokens with this total probability"
     fields: dict[str, Any] = {
-        "model": (str, Field("", max_length=200, description="any name: the model that is served answers")),
-        "messages": (list[turn], Field(min_length=1, max_length=settings.max_texts)),
-        "max_completion_tokens": (most | None, Field(None, description=usual)),
-        "max_tokens": (most | None, Field(None, description="the same, by its older name")),
-        "temperature": (float, Field(DEFAULT_SAMPLING.temperature, ge=0, le=2, description="0 is the likeliest token")),
-        "top_p": (float, Field(DEFAULT_SAMPLING.top_p, gt=0, le=1, description="draw among the likeliest of this probability")),
-        "seed": (Annotated[int, Field(ge=0, lt=2**53), JsonInteger], Field(DEFAULT_SAMPLING.seed, description="of the draws")),
-        "n": (Annotated[Literal[1], JsonInteger], Field(1, description="answers; one")),
-        "stream": (bool, Field(False, description="piece by piece, as events")),
+        "model": (str, Field("", max_length=200, description="ignored: there is only one model")),
+        "messages": (list[message], Field(min_length=1, max_length=settings.max_texts)),
+        "max_completion_tokens": (max_tokens | None, Field(None, description=limit)),
+        "max_tokens": (max_tokens | None, Field(None, description="older name of `max_completion_tokens`")),
+        "temperature": (
+            float,
+            Field(DEFAULT_SAMPLING.temperature, ge=0, le=2, description="sampling temperature; 0 is greedy decoding"),
+        ),
+        "top_p": (float, Field(DEFAULT_SAMPLING.top_p, gt=0, le=1, description=top_p)),
+        "seed": (
+            Annotated[int, Field(ge=0, lt=2**53), JsonInteger],
+            Field(DEFAULT_SAMPLING.seed, description="random seed of sampling"),
+        ),
+        "n": (Annotated[Literal[1], JsonInteger], Field(1, description="number of choices; only 1 is supported")),
+        "stream": (bool, Field(False, description="stream the message as server-sent events")),
         "stream_options": (StreamOptions | None, None),
-        "user": (str | None, Field(None, max_length=200, description="not looked at")),
-        "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
-        "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
+        "user": (str | None, Field(None, max_length=200, description="ignored")),
+        **routing_fields(),
     }
     return create_model("ChatRequest", __config__=STRICT_CONFIG, **fields)
 
 
 class ChatMessage(BaseModel):
-    """The answer's turn."""
+    """The generated message."""
 
     role: Literal["assistant"]
     content: str
 
 
 class ChatChoice(BaseModel):
-    """The one answer."""
+    """The generated choice; there is always exactly one."""
 
     index: int
     message: ChatMessage
@@ -78,7 +83,7 @@ class ChatChoice(BaseModel):
 
 
 class TokenUsage(BaseModel):
-    """Tokens that it took."""
+    """Token counts."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -86,143 +91,157 @@ class TokenUsage(BaseModel):
 
 
 class ChatResponse(BaseModel):
-    """A whole answer."""
+    """A complete response."""
 
     id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str = Field(description="SHA-256 of the manifest of the model that answered")
+    created: int = Field(description="Unix time in seconds")
+    model: str = Field(description=MODEL_DESCRIPTION)
     choices: list[ChatChoice]
     usage: TokenUsage
-    experts: dict[str, float] | None = Field(description="each expert's share; null of a lone expert")
+    experts: dict[str, float] | None = Field(description="mean routing weight of each expert; null for a single expert")
 
 
-def add_chat_routes(routes: APIRouter, service: ModelManager) -> None:
-    """Hang up the address."""
-    form = build_chat_request(service.settings)
+def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
+    """Add the route."""
+    request_model = build_chat_request(manager.settings)
     events: Any = {200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}}}
 
-    @routes.post("/v1/chat/completions", response_model=ChatResponse, responses=error_responses(409, 422, 503, 504) | events)
-    async def chat(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
-        """Answer a chat by the mixture's experts."""
-        body: Any = asked
+    @routes.post(
+        "/v1/chat/completions",
+        response_model=ChatResponse,
+        responses=error_responses(409, 422, 503, 504) | events,
+        summary="Generate the next message of a chat",
+    )
+    async def chat(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+        """Answer a chat in OpenAI's format with the mixture; `stream` returns server-sent events."""
+        options: Any = body
         request.scope["texts"] = 1
-        one = _asked(body, service)
-        if not body.stream:
-            return JSONResponse(await _whole(service, one))
-        stream = _ChatStream(service, one, bool(body.stream_options and body.stream_options.include_usage))
-        return StreamingResponse(await stream.begin(), media_type="text/event-stream")
+        chat_request = _to_chat_request(options, manager)
+        if not options.stream:
+            return JSONResponse(await _complete(manager, chat_request))
+        include_usage = bool(options.stream_options and options.stream_options.include_usage)
+        stream = _ChatStream(manager, chat_request, include_usage)
+        return StreamingResponse(await stream.start(), media_type="text/event-stream")
 
 
-def _asked(body: Any, service: ModelManager) -> ChatRequest:
-    engine: Any = service.served.engine
-    usual = min(DEFAULT_SAMPLING.max_new_tokens, service.settings.max_new_tokens, (engine.context or 256) // 2)
-    most = body.max_completion_tokens or body.max_tokens or usual
+def _to_chat_request(body: Any, manager: ModelManager) -> ChatRequest:
+    engine: Any = manager.served.engine
+    default = min(DEFAULT_SAMPLING.max_new_tokens, manager.settings.max_new_tokens, (engine.context or 256) // 2)
     streamer = None
     if body.stream:
         streamer = AsyncTextIteratorStreamer(engine.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    turns = tuple({"role": one.role, "content": one.content} for one in body.messages)
-    sampling = Sampling(most, body.temperature, body.top_p, body.seed)
-    return ChatRequest(turns, sampling, body.domain, body.routing, streamer)
+    return ChatRequest(
+        turns=tuple({"role": message.role, "content": message.content} for message in body.messages),
+        sampling=Sampling(
+            body.max_completion_tokens or body.max_tokens or default, body.temperature, body.top_p, body.seed
+        ),
+        domain=body.domain,
+        routing=body.routing,
+        streamer=streamer,
+    )
 
 
-async def _whole(service: ModelManager, asked: ChatRequest) -> dict[str, Any]:
+async def _complete(manager: ModelManager, request: ChatRequest) -> dict[str, Any]:
     try:
-        said: ChatResult = await service.answer(asked, 1)
+        result: ChatResult = await manager.run(request, 1)
     finally:
-        asked.stop.set()
-    service.metrics.answered([said.experts])
-    message = {"role": "assistant", "content": said.text}
-    choice = {"index": 0, "message": message, "finish_reason": _reason(said)}
-    head = _head("chat.completion") | {"model": said.model, "choices": [choice]}
-    return head | {"usage": _usage(said), "experts": said.experts}
+        request.stop.set()
+    manager.metrics.count_results([result.experts])
+    message = {"role": "assistant", "content": result.text}
+    choice = {"index": 0, "message": message, "finish_reason": _finish_reason(result)}
+    head = _response_head("chat.completion") | {"model": result.model, "choices": [choice]}
+    return head | {"usage": _usage(result), "experts": result.experts}
 
 
-def _head(kind: str) -> dict[str, Any]:
+def _response_head(kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time())}
 
 
-def _usage(said: ChatResult) -> dict[str, int]:
-    whole = said.prompt_tokens + said.tokens
-    return {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.tokens, "total_tokens": whole}
+def _usage(result: ChatResult) -> dict[str, int]:
+    return {
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.tokens,
+        "total_tokens": result.prompt_tokens + result.tokens,
+    }
 
 
-def _reason(said: ChatResult) -> str:
-    return "stop" if said.ended else "length"
+def _finish_reason(result: ChatResult) -> str:
+    return "stop" if result.ended else "length"
 
 
 class _ChatStream:
-    """One answer as events.
+    """A response as server-sent events.
 
     Args:
-        usage: tell the tokens at the end.
+        include_usage: send the token counts as the last chunk.
     """
 
-    def __init__(self, service: ModelManager, asked: ChatRequest, usage: bool) -> None:
-        self.service, self.asked, self.usage = service, asked, usage
-        self.head = _head("chat.completion.chunk") | {"model": service.served.sha256}
-        self.end = time.monotonic() + service.settings.timeout_s
+    def __init__(self, manager: ModelManager, request: ChatRequest, include_usage: bool) -> None:
+        self.manager, self.request, self.include_usage = manager, request, include_usage
+        self.head = _response_head("chat.completion.chunk") | {"model": manager.served.sha256}
+        self.deadline = time.monotonic() + manager.settings.timeout_s
 
-    async def begin(self) -> AsyncIterator[str]:
-        """The events; what is refused is refused before the first.
+    async def start(self) -> AsyncIterator[str]:
+        """Submit the request, wait for the first piece of text and return the events.
 
         Raises:
-            Refused: when the queue is full, or the model refuses; when the first piece takes too long.
+            RequestError: if the queue is full, the model rejects the request, or the first piece takes too long.
         """
-        done = self.service.put(self.asked, 1)
+        future = self.manager.submit(self.request, 1)
         try:
-            first = await self._piece()
+            first = await self._next_piece()
             if first is None:
-                await done  # it ended before it began: by an error, or with an empty answer
+                await future  # generation failed, or the message is empty
         except BaseException:
-            self._leave(done)
+            self._cancel(future)
             raise
-        return self._events(first, done)
+        return self._events(first, future)
 
-    async def _piece(self) -> str | None:
-        """The next piece, None at the end.
+    async def _next_piece(self) -> str | None:
+        """Return the next piece of text, None at the end.
 
         Raises:
-            Refused: when it takes too long.
+            RequestError: 504 if it takes too long.
         """
         try:
-            async with asyncio.timeout(self.end - time.monotonic()):
-                return await anext((piece async for piece in self.asked.streamer if piece), None)
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                return await anext((piece async for piece in self.request.streamer if piece), None)
         except TimeoutError as error:
-            raise self.service.too_slow() from error
+            raise self.manager.timeout_error() from error
 
-    def _leave(self, done: asyncio.Future[ChatResult]) -> None:
-        self.asked.stop.set()
-        done.cancel()
+    def _cancel(self, future: asyncio.Future[ChatResult]) -> None:
+        self.request.stop.set()
+        future.cancel()
 
-    async def _events(self, piece: str | None, done: asyncio.Future[ChatResult]) -> AsyncIterator[str]:
+    async def _events(self, piece: str | None, future: asyncio.Future[ChatResult]) -> AsyncIterator[str]:
         try:
             yield self._chunk({"role": "assistant", "content": ""})
-            white = ""  # held back, so that all pieces together are the whole answer, which is stripped
-            begun = False
+            held_back = ""  # trailing white space, so that the pieces add up to the complete text, which is stripped
+            started = False
             while piece is not None:
-                text = (white if begun else "") + (piece if begun else piece.lstrip())
-                spoken_, begun = text.rstrip(), begun or bool(text)
-                white = text[len(spoken_) :]
-                if spoken_:
-                    yield self._chunk({"content": spoken_})
-                piece = await self._piece()
-            yield self._last(await done)
-        except RequestError as no:
-            yield _event({"error": {"message": str(no.fault), "type": ERROR_TYPES[no.status]}})
+                text = (held_back if started else "") + (piece if started else piece.lstrip())
+                visible, started = text.rstrip(), started or bool(text)
+                held_back = text[len(visible) :]
+                if visible:
+                    yield self._chunk({"content": visible})
+                piece = await self._next_piece()
+            yield self._last_events(await future)
+        except RequestError as error:
+            yield _event({"error": {"message": str(error.fault), "type": ERROR_TYPES[error.status]}})
         finally:
-            self._leave(done)
+            self._cancel(future)
         yield "data: [DONE]\n\n"
 
-    def _last(self, said: ChatResult) -> str:
-        self.service.metrics.answered([said.experts])
-        last = self._chunk({}, _reason(said), said.experts)
-        usage = self.head | {"choices": [], "usage": _usage(said)}
-        return last + (_event(usage) if self.usage else "")
+    def _last_events(self, result: ChatResult) -> str:
+        self.manager.metrics.count_results([result.experts])
+        last = self._chunk({}, _finish_reason(result), result.experts)
+        usage = self.head | {"choices": [], "usage": _usage(result)}
+        return last + (_event(usage) if self.include_usage else "")
 
-    def _chunk(self, delta: dict[str, str], reason: str | None = None, experts: Any = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return _event(self.head | {"choices": [choice]} | ({"experts": experts} if reason else {}))
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None, experts: Any = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return _event(self.head | {"choices": [choice]} | ({"experts": experts} if finish_reason else {}))
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -1,10 +1,9 @@
-"""`POST /v1/explain`: why a text is answered as it is, by words and by what each expert alone would say.
+"""`POST /v1/explain`: word attributions for the label and for the routing, and the prediction of each expert alone.
 
-An explanation waits in the queue that texts wait in, where each of its steps counts as a text. How it is
-computed is `moe.serve.engine_explain`'s.
+An explanation waits in the same queue as other requests; each of its integration steps counts as a text.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,71 +13,90 @@ from moe.explain.explain import STEPS
 from moe.serve.engine_explain import ExplainRequest
 from moe.serve.errors import error_responses
 from moe.serve.model_manager import ModelManager
-from moe.serve.schemas import STRICT_CONFIG, PredictionBody, JsonInteger, nonblank_text
+from moe.serve.schemas import (
+    MODEL_DESCRIPTION,
+    STRICT_CONFIG,
+    JsonInteger,
+    PredictionBody,
+    nonblank_text,
+    routing_fields,
+    task_field,
+)
 from moe.serve.settings import ServeSettings
 
 
 class WordContribution(BaseModel):
-    """What one word adds."""
+    """Contribution of one word."""
 
     word: str
-    start: int = Field(description="its first character in the text, counted in Unicode code points")
-    end: int = Field(description="the first character after it")
-    weight: float = Field(description="in log-odds; above 0 it speaks for, below 0 against")
+    start: int = Field(description="offset of its first character in the text, in Unicode code points")
+    end: int = Field(description="offset after its last character")
+    weight: float = Field(description="in log-odds: positive supports the label or expert, negative opposes it")
 
 
 class TargetAttribution(BaseModel):
-    """The words for and against one label, or one expert."""
+    """Word attributions for one label or one expert."""
 
-    of: str
+    of: str = Field(description="the label or the expert")
     words: list[WordContribution]
-    value: float = Field(description="log-odds on this text")
-    blank: float = Field(description="log-odds with every word blank")
-    delta: float = Field(description="what the words' sum is off; near 0 where the steps sufficed")
+    value: float = Field(description="log-odds for this text")
+    blank: float = Field(description="log-odds for the text with every word replaced by the blank token")
+    delta: float = Field(
+        description="completeness error: by how much the sum of the weights misses `value` − `blank`; "
+        "near 0 if there were enough steps"
+    )
 
 
 class SingleExpertPrediction(BaseModel):
-    """What one expert alone would have said."""
+    """Prediction of one expert without the others."""
 
-    share: float
+    share: float = Field(description="routing weight of the expert for this text")
     label: str
     probability: float
 
 
 class ExplainResponse(BaseModel):
-    """One text's answer, and why."""
+    """Prediction for one text and its explanation."""
 
-    model: str = Field(description="SHA-256 of the manifest of the model that answered")
+    model: str = Field(description=MODEL_DESCRIPTION)
     text: str
     answer: PredictionBody
-    why: TargetAttribution = Field(description="the words for and against the label")
-    router: TargetAttribution | None = Field(description="the words for and against the expert with the largest share")
-    unrouted: str | None = Field(description="why there are none")
-    alone: dict[str, SingleExpertPrediction] = Field(description="by expert, what it alone would have said")
-    blank: str = Field(description="the token that a blank word is")
-    steps: int
+    why: TargetAttribution = Field(description="word attributions for the predicted label")
+    router: TargetAttribution | None = Field(
+        description="word attributions for the routing weight of the expert with the largest one"
+    )
+    unrouted: str | None = Field(description="why `router` is null")
+    alone: dict[str, SingleExpertPrediction] = Field(description="prediction of each expert alone")
+    blank: str = Field(description="token that replaces words in the blank text")
+    steps: int = Field(description="integration steps")
 
 
 def build_explain_request(settings: ServeSettings) -> type[BaseModel]:
-    """The body of a request."""
-    points = Annotated[int, Field(ge=1, le=STEPS), JsonInteger]
+    """Build the model of the request body."""
+    steps = Annotated[int, Field(ge=1, le=STEPS), JsonInteger]
+    common = routing_fields()
     fields: dict[str, Any] = {
-        "text": (nonblank_text(settings.max_text_chars), Field(description="a text")),
-        "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
-        "task": (str | None, Field(None, description="the task to answer, where a domain has several")),
-        "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
-        "steps": (points | None, Field(None, description="points of the integral; by default fewer for a longer text")),
+        "text": (nonblank_text(settings.max_text_chars), Field(description="the text to explain")),
+        "domain": common["domain"],
+        "task": task_field(),
+        "routing": common["routing"],
+        "steps": (steps | None, Field(None, description="integration steps; by default fewer for longer texts")),
     }
     return create_model("ExplainRequest", __config__=STRICT_CONFIG, **fields)
 
 
-def add_explain_routes(routes: APIRouter, service: ModelManager) -> None:
-    """Hang up the address."""
-    form = build_explain_request(service.settings)
+def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
+    """Add the route."""
+    request_model = build_explain_request(manager.settings)
 
-    @routes.post("/v1/explain", response_model=ExplainResponse, responses=error_responses(409, 422, 501, 503, 504))
-    async def explain_(asked: form, request: Request) -> Response:  # type: ignore[valid-type]
-        """Say why a text is answered as it is: words for and against its label, and each expert alone."""
-        one = ExplainRequest(**dict(asked))
+    @routes.post(
+        "/v1/explain",
+        response_model=ExplainResponse,
+        responses=error_responses(409, 422, 501, 503, 504),
+        summary="Explain a prediction",
+    )
+    async def explain_(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+        """Return the prediction for a text, word attributions by integrated gradients, and each expert's prediction."""
+        explain_request = ExplainRequest(**dict(body))
         request.scope["texts"] = 1
-        return JSONResponse(await service.answer(one, one.steps or STEPS))
+        return JSONResponse(await manager.run(explain_request, explain_request.steps or STEPS))

@@ -1,6 +1,7 @@
-"""What is sent to the service and comes back, as OpenAPI describes it; limits are those of the settings.
+"""Pydantic models of request and response bodies, which also make up the OpenAPI document.
 
-A request is held against these strictly, so that nothing is guessed; answers are made elsewhere, and only described.
+Request bodies are validated strictly, without type coercion; their limits come from the settings. Response models
+only document what the routes return.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,87 +11,117 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from moe.serve.settings import ServeSettings
 
 STRICT_CONFIG = ConfigDict(extra="forbid", strict=True)
+MODEL_DESCRIPTION = "SHA-256 of the manifest of the model that produced this response"
 
 
-def _whole(value: Any) -> Any:
-    """A number without a fraction: to JSON 2.0 is the same integer as 2."""
+def _integer(value: Any) -> Any:
+    """Accept 2.0 as 2: JSON has one number type."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-JsonInteger = BeforeValidator(_whole)
+JsonInteger = BeforeValidator(_integer)
 
 
-def nonblank_text(most: int) -> Any:
-    """The type of a text with something in it, of at most so many characters."""
-    return Annotated[str, StringConstraints(min_length=1, max_length=most, pattern=r"\S")]
+def nonblank_text(max_length: int) -> Any:
+    """Return the type of a text with at least one visible character and at most `max_length` characters."""
+    return Annotated[str, StringConstraints(min_length=1, max_length=max_length, pattern=r"\S")]
+
+
+def routing_fields() -> dict[str, Any]:
+    """Return the fields `domain` and `routing`, common to all request bodies."""
+    return {
+        "domain": (
+            str | None,
+            Field(None, description="use only the experts of this domain; by default the router decides"),
+        ),
+        "routing": (
+            Literal["soft", "hard"],
+            Field(
+                "soft",
+                description="`soft` blends the experts by their routing weights, `hard` uses the one with the largest",
+            ),
+        ),
+    }
+
+
+def task_field() -> Any:
+    """Return the field `task` of classification request bodies."""
+    return (str | None, Field(None, description="task to predict, for a domain with several tasks"))
 
 
 def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
-    """The body of `POST /v1/predict`."""
+    """Build the model of the request body of `POST /v1/predict`."""
     text = nonblank_text(settings.max_text_chars)
-    several = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
+    texts = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
+    common = routing_fields()
     fields: dict[str, Any] = {
         "texts": (
-            text | several,
-            Field(description="a text, or several", examples=[["Profit fell less than feared."]]),
+            text | texts,
+            Field(description="one text or a list of texts", examples=[["Profit fell less than feared."]]),
         ),
-        "domain": (str | None, Field(None, description="this domain's experts alone answer; else the router decides")),
-        "task": (str | None, Field(None, description="the task to answer, where a domain has several")),
-        "routing": (Literal["soft", "hard"], Field("soft", description="blend experts, or ask the most probable one")),
+        "domain": common["domain"],
+        "task": task_field(),
+        "routing": common["routing"],
         "abstain": (
             float | None,
-            Field(None, gt=0, lt=1, description="give no label below the confidence that this accuracy needs"),
+            Field(
+                None,
+                gt=0,
+                lt=1,
+                description="target accuracy: return no label where the confidence is too low to reach it; "
+                "needs a calibrated model",
+            ),
         ),
     }
     return create_model("PredictRequest", __config__=STRICT_CONFIG, **fields)
 
 
 class PredictionBody(BaseModel):
-    """An answer: the fields of `moe infer --json`."""
+    """Prediction for one text, with the fields of `moe infer --json`."""
 
-    label: str | None = Field(description="the most probable label; null where the model abstained")
-    probabilities: dict[str, float]
-    polarity: float | None = Field(description="−1 to 1; null where labels have no sign")
-    confidence: float
-    experts: dict[str, float] = Field(description="each expert's soft share")
-    routing_entropy: float = Field(description="0 (one expert) to 1 (all alike)")
-    truncated: bool = Field(description="whether the text was longer than the model reads")
-    task: str
-    abstained: bool = Field(False, description="only where the request has `abstain`")
+    label: str | None = Field(description="most probable label; null if the model abstained")
+    probabilities: dict[str, float] = Field(description="probability of each label")
+    polarity: float | None = Field(description="−1 (negative) to 1 (positive); null if the labels have no polarity")
+    confidence: float = Field(description="probability of the most probable label")
+    experts: dict[str, float] = Field(description="routing weight of each expert")
+    routing_entropy: float = Field(description="0 (a single expert) to 1 (equal routing weights)")
+    truncated: bool = Field(description="whether the text was longer than `max_length` tokens and was cut")
+    task: str = Field(description="task that was predicted")
+    abstained: bool = Field(False, description="only present if the request sets `abstain`")
 
 
 class TextPrediction(PredictionBody):
-    """One text's answer."""
+    """A text and its prediction."""
 
     text: str
 
 
 class PredictResponse(BaseModel):
-    """Answers in the order of the texts."""
+    """Predictions in the order of the texts."""
 
-    model: str = Field(description="SHA-256 of the manifest of the model that answered")
+    model: str = Field(description=MODEL_DESCRIPTION)
     answers: list[TextPrediction]
 
 
 class ExpertInfo(BaseModel):
     """One expert of the model."""
 
-    domain: str | None = Field(description="null of a shared expert")
-    rank: int
-    sha256: str | None = Field(description="of its weights, as the manifest has it")
+    domain: str | None = Field(description="null for a shared expert")
+    rank: int = Field(description="largest LoRA rank of its layers")
+    sha256: str | None = Field(description="SHA-256 of its weights, from the manifest")
 
 
 class RequestLimits(BaseModel):
-    """The most that is taken."""
+    """Limits of a request."""
 
-    texts: int = Field(description="of a request")
-    text_chars: int = Field(description="characters of a text")
-    body_bytes: int = Field(description="bytes of a request's body")
-    new_tokens: int = Field(description="of a chat's answer")
+    texts: int = Field(description="texts per request")
+    text_chars: int = Field(description="characters per text")
+    body_bytes: int = Field(description="bytes of the request body")
+    new_tokens: int = Field(description="tokens of a generated message")
 
 
 def request_limits(settings: ServeSettings) -> dict[str, int]:
-    """The most that a service of these settings takes."""
+    """Return the fields of `RequestLimits` for these settings."""
     return {
         "texts": settings.max_texts,
         "text_chars": settings.max_text_chars,
@@ -100,29 +131,29 @@ def request_limits(settings: ServeSettings) -> dict[str, int]:
 
 
 class ModelInfo(BaseModel):
-    """The model that answers now."""
+    """The model in use."""
 
-    name: str = Field(description="its folder's name")
+    name: str = Field(description="name of its folder")
     kind: Literal["mixture", "expert"]
-    sha256: str = Field(description="of its manifest, which holds the hash of every file")
-    answers: Literal["labels", "language"]
-    backbone: dict[str, str | None] = Field(description="name, revision, sha256 of its weights, dtype, device")
-    max_length: int = Field(description="tokens that are read of a text")
+    sha256: str = Field(description="SHA-256 of its manifest, which lists the hash of every file")
+    answers: Literal["labels", "language"] = Field(description="output: labels (classification) or generated text")
+    backbone: dict[str, str | None] = Field(description="name, revision, SHA-256 of the weights, dtype and device")
+    max_length: int = Field(description="maximum number of tokens per text; longer texts are truncated")
     experts: dict[str, ExpertInfo]
-    labels: dict[str, dict[str, list[str]]] = Field(description="by domain, then by task")
-    calibrated: bool
-    since: str = Field(description="when it began to answer")
+    labels: dict[str, dict[str, list[str]]] = Field(description="labels by domain and task")
+    calibrated: bool = Field(description="whether probabilities are calibrated, as `abstain` requires")
+    since: str = Field(description="time when it was loaded, ISO 8601")
     limits: RequestLimits
 
 
 class HealthStatus(BaseModel):
-    """Whether it is well."""
+    """State of the service."""
 
     status: str
 
 
 class ReloadResult(BaseModel):
-    """What a reload did."""
+    """Models before and after a reload."""
 
-    before: str = Field(description="SHA-256 of the model until now")
-    now: str = Field(description="SHA-256 of the model from now on")
+    before: str = Field(description="SHA-256 of the manifest of the previous model")
+    now: str = Field(description="SHA-256 of the manifest of the model now in use")

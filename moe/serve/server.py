@@ -1,7 +1,7 @@
-"""The process that serves: its socket, its signals, and how it ends.
+"""The server process: socket, signals and shutdown.
 
-SIGTERM and Ctrl-C let it answer what it has taken and end with exit code 0; a second one ends it at once. SIGHUP reads
-the model again.
+SIGTERM and Ctrl-C finish accepted requests and exit with code 0; a second one exits immediately. SIGHUP reloads the
+model.
 """
 
 import asyncio
@@ -21,41 +21,44 @@ import uvicorn
 from experts.errors import Fault
 from moe.serve.app import build_app
 from moe.serve.errors import RequestError
-from moe.serve.json_logs import log_event, configure_logging
+from moe.serve.json_logs import configure_logging, log_event
 from moe.serve.model_loader import ModelLocation, load_served_model
 from moe.serve.model_manager import ModelManager
 from moe.serve.settings import ServeSettings, check_keys_required
 
-KEEP_ALIVE_SECONDS = 75  # seconds that a connection may rest; longer than most load balancers', so that these close it
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than at most load balancers, so that these close it first."""
 
-SWITCH_INTERVAL_SECONDS = 0.0005  # seconds until the model's thread lets the event loop in; Python's own 5 ms are long beside a request
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""Thread switch interval: Python's default of 5 ms would delay the event loop while the model computes."""
 
 
-def serve(settings: ServeSettings, place: ModelLocation, threads: int | None = None) -> None:
-    """Serve a model until told to end.
+def serve(settings: ServeSettings, location: ModelLocation, threads: int | None = None) -> None:
+    """Serve a model until a signal ends the process.
 
     Args:
-        threads: cores that the model computes with; None leaves that to torch.
+        threads: CPU threads of the model; None uses PyTorch's default.
 
     Raises:
-        Fault: when the address is taken or would be open to all, or the model cannot be opened.
+        Fault: if the address is in use or would be accessible without a key, or the model cannot be loaded.
     """
     check_keys_required(settings)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one batch at a time: threads of its own only get in torch's way
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # batches are tokenized one at a time; more threads slow torch down
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with _bind_socket(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
-        served = load_served_model(place)
+        served = load_served_model(location)
         configure_logging()
-        service = ModelManager(settings, place, served, partial(torch.set_num_threads, torch.get_num_threads()))
-        asyncio.run(_run(service, listener))
+        manager = ModelManager(settings, location, served, partial(torch.set_num_threads, torch.get_num_threads()))
+        asyncio.run(_run(manager, listener))
 
 
 def _bind_socket(settings: ServeSettings) -> socket.socket:
-    """A socket at the address, which does not listen yet.
+    """Return a socket that is bound to the address but does not listen yet.
 
-    It says that it is TCP: only then does asyncio send small pieces at once, instead of some 40 ms later.
+    The protocol is given as TCP explicitly, because only then does asyncio set TCP_NODELAY; without it, small responses
+    are delayed by about 40 ms.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -65,13 +68,14 @@ def _bind_socket(settings: ServeSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        place = f"{settings.host}:{settings.port}"
-        raise Fault(f"an address to listen at, {place}", error.strerror or str(error), "name another --port") from error
+        address = f"{settings.host}:{settings.port}"
+        reason = error.strerror or str(error)
+        raise Fault(f"a free address to listen on, not {address}", reason, "choose another --port or --host") from error
     return listener
 
 
-async def _run(service: ModelManager, listener: socket.socket) -> None:
-    server = _Server(service)
+async def _run(manager: ModelManager, listener: socket.socket) -> None:
+    server = _Server(manager)
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     await server.serve(sockets=[listener])
@@ -79,51 +83,52 @@ async def _run(service: ModelManager, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which drains first."""
+    """uvicorn server that drains before it shuts down."""
 
-    def __init__(self, service: ModelManager) -> None:
-        self.service = service
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, manager: ModelManager) -> None:
+        self.manager = manager
+        self._tasks: set[asyncio.Task[None]] = set()  # keeps references: the event loop itself holds only weak ones
         super().__init__(
             uvicorn.Config(
-                build_app(service),
+                build_app(manager),
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(service.settings.timeout_s) + 1,
+                timeout_graceful_shutdown=int(manager.settings.timeout_s) + 1,
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and tell where."""
+        """Start listening and log the address."""
         await super().startup(sockets)
-        for one in sockets or ():
-            host, port = one.getsockname()[:2]
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            log_event("serving", url=url, model=self.service.served.told["name"], sha256=self.service.served.sha256)
+            served = self.manager.served
+            log_event("serving", url=url, model=served.info["name"], sha256=served.sha256)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to end: drain, and at a second one do not wait. It is not raised again, so the exit code is 0."""
-        if self.service.draining or not self.started:
+        """Drain at the first signal, exit at the second; signals are not raised again, so the exit code is 0."""
+        if self.manager.draining or not self.started:
             self.should_exit = self.force_exit = True
             return
-        self.service.draining = True
-        asyncio.get_running_loop().call_soon_threadsafe(self._begin, self._end())
+        self.manager.draining = True
+        asyncio.get_running_loop().call_soon_threadsafe(self._start_task, self._drain_and_exit())
 
     def reload(self) -> None:
-        """A signal to read the model again."""
-        self._begin(self._reload())
+        """Reload the model in the background."""
+        self._start_task(self._reload())
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _end(self) -> None:
-        await self.service.drain()
+    async def _drain_and_exit(self) -> None:
+        await self.manager.drain()
         self.should_exit = True
 
     async def _reload(self) -> None:
-        with suppress(RequestError):  # the log tells why
-            await self.service.reload()
+        with suppress(RequestError):  # the reason is in the log
+            await self.manager.reload()

@@ -1,6 +1,6 @@
-"""Settings of the service: where it listens, how much it takes, who may ask; and what makes it refuse to start.
+"""Settings of the service: address, API keys, limits and timeouts; checks that must pass before it starts.
 
-Which keys there are is told by their hashes alone; how a key is made and known is `moe.serve.auth`'.
+`moe.serve.auth` generates and verifies API keys; settings hold only their hashes.
 """
 
 import ipaddress
@@ -17,54 +17,66 @@ Sha256Hex = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class ServeSettings(BaseModel):
-    """One service."""
+    """Settings of one service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="address to listen at; any but this machine's own needs `keys`")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen at; 0 takes a free one")
+    host: str = Field("127.0.0.1", description="address to listen on; any other than loopback needs `keys`")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     keys: dict[str, Sha256Hex] = Field(
-        {}, description="who may ask: a name, and the SHA-256 of the key; none on this machine"
+        {}, description="API keys: owner's name and SHA-256 of the key; without any, only this machine has access"
     )
     max_wait_ms: float = Field(
-        3.0, ge=0, le=1000, description="milliseconds a text waits for others; more fills batches of few clients"
+        3.0,
+        ge=0,
+        le=1000,
+        description="milliseconds a request waits for others; more gives larger batches and adds latency",
     )
     batch_tokens: int | None = Field(
         None,
         ge=1,
-        description="tokens, about, that are taken from the queue together; none is four passes of the model",
+        description="approximate number of tokens in a batch; null is four forward passes",
     )
-    queue_texts: int = Field(4096, ge=1, description="texts that may wait; more come back later (503)")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="bytes of a request's body; more is refused (413)")
-    max_text_chars: int = Field(20_000, ge=1, description="characters of a text; a longer one is refused (422)")
-    max_texts: int = Field(256, ge=1, description="texts of a request; more are refused (422)")
-    max_new_tokens: int = Field(1024, ge=1, description="tokens that a chat's answer may have; more is refused (422)")
+    queue_texts: int = Field(4096, ge=1, description="maximum number of texts in the queue; more are rejected (503)")
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, description="maximum bytes of a request body; a larger one is rejected (413)"
+    )
+    max_text_chars: int = Field(
+        20_000, ge=1, description="maximum characters of a text; a longer one is rejected (422)"
+    )
+    max_texts: int = Field(256, ge=1, description="maximum texts in a request; more are rejected (422)")
+    max_new_tokens: int = Field(
+        1024, ge=1, description="maximum tokens of a generated message; a request for more is rejected (422)"
+    )
     timeout_s: float = Field(
-        60.0, gt=0, description="seconds until a request is given up: its body (408), then its answer (504)"
+        60.0,
+        gt=0,
+        description="seconds until a request times out, in receiving its body (408) or computing its result (504)",
     )
     drain_s: float = Field(
         1.0,
         ge=0,
-        description="least seconds between not being ready and the end; as long as a load balancer needs to see it",
+        description="minimum seconds between not being ready and exit, so that a load balancer notices",
     )
 
 
-def read_settings(config: Path | None, **over: Any) -> ServeSettings:
-    """Settings from a YAML file, with what the command line says laid over.
+def read_settings(config: Path | None, **overrides: Any) -> ServeSettings:
+    """Read settings from a YAML file; `overrides` that are not None take precedence.
 
     Raises:
-        Fault: when the file is unreadable, or with every setting that is wrong.
+        Fault: if the file cannot be read; or naming every invalid setting.
     """
-    raw = (read_yaml(config) if config else {}) | {name: value for name, value in over.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return ServeSettings.model_validate(raw)
+        return ServeSettings.model_validate((read_yaml(config) if config else {}) | given)
     except ValidationError as error:
-        wrong = "; ".join(format_error(one, model=ServeSettings) for one in error.errors())
-        raise Fault(f"settings of the service in {config or 'the options'}", wrong, "see docs/serving.md") from error
+        invalid = "; ".join(format_error(detail, model=ServeSettings) for detail in error.errors())
+        source = config or "the command line options"
+        raise Fault(f"valid service settings in {source}", invalid, "see docs/serving.md") from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; a name that is no address counts as reachable by others."""
+    """Whether only this machine can reach an address; host names other than localhost count as reachable by others."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -72,14 +84,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check_keys_required(settings: ServeSettings) -> None:
-    """Refuse to listen where others can reach it, without a key.
+    """Check that a service that other machines can reach has an API key.
 
     Raises:
-        Fault: naming the address.
+        Fault: if it has none, with the address.
     """
     if not settings.keys and not is_loopback(settings.host):
         raise Fault(
-            f"keys, to listen at {settings.host}, which other machines may reach",
+            f"API keys, to listen on {settings.host}, which other machines may be able to reach",
             "none",
-            "make one with moe serve --new-key and put its hash under keys in the file of --config",
+            "create a key with moe serve --new-key and add its hash under `keys` in the --config file",
         )

@@ -1,93 +1,93 @@
-// The page of a language model: a chat, whose answers come piece by piece, and who gave them.
+// Chat view of a language model: streamed messages and the routing weights of each.
 
-import { patient, sentence } from "./asking.js";
-import { byId, kindsOf, make, shares } from "./elements.js";
+import { sendWithRetry, toMessage } from "./api.js";
+import { barList, byId, expertKinds, make } from "./elements.js";
 
-const state = { told: null, turns: [], stop: null };
+const state = { model: null, messages: [], controller: null };
 
-export function startChat(told) {
-  state.told = told;
+export function startChat(model) {
+  state.model = model;
   byId("chat").hidden = false;
-  const domains = [...new Set(Object.values(told.experts).map((one) => one.domain).filter(Boolean))];
-  byId("chat-domain").append(...domains.map((name) => make("option", { value: name }, `the experts of ${name}`)));
-  byId("chat-form").addEventListener("submit", (event) => (event.preventDefault(), say()));
-  byId("say").addEventListener("keydown", (event) => {
+  const domains = [...new Set(Object.values(model.experts).map((expert) => expert.domain).filter(Boolean))];
+  byId("chat-domain").append(...domains.map((name) => make("option", { value: name }, `Only ${name}`)));
+  byId("chat-form").addEventListener("submit", (event) => (event.preventDefault(), sendMessage()));
+  byId("message").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("chat-form").requestSubmit();
   });
-  byId("hush").addEventListener("click", () => state.stop?.abort());
-  byId("anew").addEventListener("click", anew);
+  byId("stop-chat").addEventListener("click", () => state.controller?.abort());
+  byId("new-chat").addEventListener("click", startNewChat);
 }
 
-function anew() {
-  state.stop?.abort();
-  state.turns = [];
-  byId("turns").replaceChildren();
+function startNewChat() {
+  state.controller?.abort();
+  state.messages = [];
+  byId("messages").replaceChildren();
   byId("chat-status").textContent = "";
-  byId("say").focus();
+  byId("message").focus();
 }
 
-async function say() {
-  const text = byId("say").value.trim();
-  if (!text || state.stop) return;
-  const turns = state.turns;
-  turns.push({ role: "user", content: text });
-  const [own] = turn("you", text);
-  byId("say").value = "";
-  const [line, spoken] = turn(state.told.name, "");
-  busy(true);
+async function sendMessage() {
+  const text = byId("message").value.trim();
+  if (!text || state.controller) return;
+  const messages = state.messages;
+  messages.push({ role: "user", content: text });
+  const [userItem] = appendMessage("You", "user", text);
+  byId("message").value = "";
+  const [modelItem, reply] = appendMessage(state.model.name, "assistant", "");
+  setBusy(true);
   try {
-    await answer(turns, line, spoken);
-    byId("chat-status").textContent = spoken.textContent ? "" : "The model said nothing to that.";
+    await generate(messages, modelItem, reply);
+    byId("chat-status").textContent = reply.textContent ? "" : "The model returned an empty message.";
   } catch (error) {
-    byId("chat-status").textContent = state.stop.signal.aborted ? "Stopped." : sentence(error);
+    byId("chat-status").textContent = state.controller.signal.aborted ? "Stopped." : toMessage(error);
   }
-  if (spoken.textContent) turns.push({ role: "assistant", content: spoken.textContent });
-  else takeBack(text, turns, own, line);
-  busy(false);
+  if (reply.textContent) messages.push({ role: "assistant", content: reply.textContent });
+  else undoMessage(text, messages, userItem, modelItem);
+  setBusy(false);
 }
 
-/** A turn that was not answered goes back to where it was typed. */
-function takeBack(text, turns, ...lines) {
-  for (const line of lines) line.remove();
-  turns.pop();
-  byId("say").value ||= text;
+/** Put a message without a reply back into the text field. */
+function undoMessage(text, messages, ...items) {
+  for (const item of items) item.remove();
+  messages.pop();
+  byId("message").value ||= text;
 }
 
-/** A turn's line, and where its words stand. */
-function turn(who, text) {
-  const spoken = make("p", { dir: "auto" }, text);
-  const line = make("li", { class: who === "you" ? "you" : "answer" }, make("b", {}, who), spoken);
-  byId("turns").append(line);
-  return [line, spoken];
+/** Append a message; returns its list item and the element of its text. */
+function appendMessage(author, role, text) {
+  const paragraph = make("p", { dir: "auto" }, text);
+  const item = make("li", { class: role }, make("b", {}, author), paragraph);
+  byId("messages").append(item);
+  return [item, paragraph];
 }
 
-function busy(now) {
-  state.stop = now ? new AbortController() : null;
-  byId("hush").hidden = !now;
-  byId("send").disabled = now;
-  if (now) byId("chat-status").textContent = "Answering …";
-  byId(now ? "hush" : "say").focus();
+function setBusy(busy) {
+  state.controller = busy ? new AbortController() : null;
+  byId("stop-chat").hidden = !busy;
+  byId("send").disabled = busy;
+  if (busy) byId("chat-status").textContent = "Generating …";
+  byId(busy ? "stop-chat" : "message").focus();
 }
 
-async function answer(turns, line, spoken) {
-  const body = { messages: turns, stream: true, domain: byId("chat-domain").value || null };
-  const waiting = (seconds) => (byId("chat-status").textContent = `The service is busy. Asking again in ${seconds} s.`);
-  const response = await patient("v1/chat/completions", body, { signal: state.stop.signal, waiting });
-  for await (const event of events(response.body)) {
+async function generate(messages, item, reply) {
+  const body = { messages, stream: true, domain: byId("chat-domain").value || null };
+  const onWait = (seconds) => (byId("chat-status").textContent = `The service is busy. Retrying in ${seconds} s.`);
+  const response = await sendWithRetry("v1/chat/completions", body, { signal: state.controller.signal, onWait });
+  for await (const event of readEvents(response.body)) {
     if (event.error) throw new Error(event.error.message);
-    spoken.textContent += event.choices[0]?.delta.content ?? "";
-    if (event.experts) line.append(shares(event.experts, kindsOf(state.told)));
+    reply.textContent += event.choices[0]?.delta.content ?? "";
+    if (event.experts) item.append(barList(event.experts, expertKinds(state.model)));
   }
 }
 
-/** The events of a stream, as JSON, up to its end. */
-async function* events(stream) {
+/** The server-sent events of a stream, parsed as JSON. */
+async function* readEvents(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  for (let kept = ""; ; ) {
+  for (let incomplete = ""; ; ) {
     const { value, done } = await reader.read();
     if (done) return;
-    const lines = (kept + value).split("\n");
-    kept = lines.pop();
+    const lines = (incomplete + value).split("\n");
+    incomplete = lines.pop();
     for (const line of lines) if (line.startsWith("data: {")) yield JSON.parse(line.slice(6));
   }
 }

@@ -1,8 +1,8 @@
-// Elements of the page. What a user or the service sends comes in as text alone, and never becomes HTML.
+// DOM helpers. Texts of the user or the service are only ever inserted as text nodes, never as HTML.
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element; of its properties, `on…` are listeners, `class` and all others attributes; children are text or nodes. */
+/** Create an element. Properties that start with `on` are listeners, all others attributes; children are strings or nodes. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -18,42 +18,42 @@ export const fill = (element, ...children) => element.replaceChildren(...childre
 
 export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}%`;
 
-export const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+export const count = (number, singular, plural) => `${number.toLocaleString("en")} ${number === 1 ? singular : plural}`;
 
-/** Words that only a screen reader says. */
-export const unseen = (text) => make("span", { class: "unseen" }, text);
+/** Text for screen readers only. */
+export const visuallyHidden = (text) => make("span", { class: "visually-hidden" }, text);
 
-/** A bar as wide as its share of 1. */
-export function bar(share, kind = "") {
+/** A horizontal bar for a fraction of 1. */
+export function bar(fraction, kind = "") {
   const inner = make("span", { class: `bar ${kind}` });
-  inner.style.setProperty("--share", share);
+  inner.style.setProperty("--fraction", fraction);
   return make("span", { class: "track", "aria-hidden": "true" }, inner);
 }
 
-/** A table with its caption, in a box that it may be scrolled in; columns of figures stand to the right. */
+/** A table with a caption in a scrollable box; numeric columns are right-aligned. */
 export function table(caption, head, rows) {
-  const figures = head.map((_, place) => place > 0 && rows.every((row) => /^[+−\d]/.test(row[place])));
-  const kind = (place) => (figures[place] ? "figure" : null);
-  const line = (row) => make("tr", {}, ...row.map((value, place) =>
-    place ? make("td", { class: kind(place) }, value) : make("th", { scope: "row" }, value)));
-  const names = head.map((name, place) => make("th", { scope: "col", class: kind(place) }, name));
+  const numeric = head.map((_, index) => index > 0 && rows.every((row) => /^[+−\d]/.test(row[index])));
+  const kind = (index) => (numeric[index] ? "number" : null);
+  const line = (row) => make("tr", {}, ...row.map((value, index) =>
+    index ? make("td", { class: kind(index) }, value) : make("th", { scope: "row" }, value)));
+  const names = head.map((name, index) => make("th", { scope: "col", class: kind(index) }, name));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...names)), make("tbody", {}, ...rows.map(line))));
 }
 
-/** Lines of name, bar and percentage, the largest first and strong; of many the rest is summed. */
-export function shares(figures, kindOf, most = 4) {
-  const sorted = Object.entries(figures).sort((one, other) => other[1] - one[1]);
-  const kept = sorted.length > most ? sorted.slice(0, most - 1) : sorted;
-  const rest = sorted.slice(kept.length);
-  const lines = kept.map(([name, share]) => [name, share, kindOf(name)]);
-  if (rest.length) lines.push([`${rest.length} others`, rest.reduce((sum, [, share]) => sum + share, 0), "other"]);
-  return make("ul", { class: "shares" }, ...lines.map(([name, share, kind]) =>
-    make("li", {}, make("span", { class: "name" }, name), bar(share, kind), make("span", { class: "figure" }, percent(share)))));
+/** A list of name, bar and percentage, sorted by value; beyond `most` lines, the smallest values are summed up. */
+export function barList(values, kindOf, most = 4) {
+  const sorted = Object.entries(values).sort((a, b) => b[1] - a[1]);
+  const shown = sorted.length > most ? sorted.slice(0, most - 1) : sorted;
+  const rest = sorted.slice(shown.length);
+  const lines = shown.map(([name, value]) => [name, value, kindOf(name)]);
+  if (rest.length) lines.push([`${rest.length} others`, rest.reduce((sum, [, value]) => sum + value, 0), "other"]);
+  return make("ul", { class: "bars" }, ...lines.map(([name, value, kind]) =>
+    make("li", {}, make("span", { class: "name" }, name), bar(value, kind), make("span", { class: "number" }, percent(value)))));
 }
 
-/** Each expert's place among all, which is its colour. */
-export const kindsOf = (told) => {
-  const places = new Map(Object.keys(told.experts).map((name, place) => [name, `e${place % 8}`]));
-  return (name) => places.get(name) ?? "other";
+/** Return a function from an expert's name to the class of its colour. */
+export const expertKinds = (model) => {
+  const kinds = new Map(Object.keys(model.experts).map((name, index) => [name, `e${index % 8}`]));
+  return (name) => kinds.get(name) ?? "other";
 };

@@ -1,25 +1,26 @@
-// The beginning: which model answers, and what the page can be for it.
+// Entry point: loads the model's description and shows the view for its output, labels or generated text.
 
-import { ask, forget, sentence } from "./asking.js";
+import { forgetKey, request, toMessage } from "./api.js";
 import { startChat } from "./chat.js";
+import { startClassify } from "./classify.js";
 import { byId } from "./elements.js";
-import { startLabels } from "./labels.js";
 
-byId("forget").addEventListener("click", forget);
+byId("forget-key").addEventListener("click", forgetKey);
 try {
-  const told = await ask("v1/model");
-  byId("model").textContent = facts(told);
-  document.title = `${told.name} · FinMoE`;
-  (told.answers === "labels" ? startLabels : startChat)(told);
+  const model = await request("v1/model");
+  byId("model").textContent = describe(model);
+  if (model.answers !== "labels") byId("title").textContent = "FinMoE: chat with a mixture of domain experts";
+  document.title = `${model.name} · ${byId("title").textContent}`;
+  (model.answers === "labels" ? startClassify : startChat)(model);
 } catch (error) {
   byId("model").textContent = "";
-  byId("trouble").textContent = sentence(error);
-  byId("trouble").hidden = false;
+  byId("error").textContent = toMessage(error);
+  byId("error").hidden = false;
 }
 
-function facts(told) {
-  const experts = Object.keys(told.experts);
-  const what = told.kind === "expert" ? "one expert" : `a mixture of ${experts.join(", ")}`;
-  const sure = told.answers === "labels" ? `; ${told.calibrated ? "calibrated" : "not calibrated"}` : "";
-  return `${told.name}: ${what}; backbone ${told.backbone.name}${sure}`;
+function describe(model) {
+  const names = Object.keys(model.experts);
+  const experts = names.length === 1 ? "one expert" : `${names.length} experts (${names.join(", ")})`;
+  const calibration = model.answers === "labels" ? `, ${model.calibrated ? "calibrated" : "not calibrated"}` : "";
+  return `Model ${model.name}: ${experts}, backbone ${model.backbone.name}${calibration}`;
 }

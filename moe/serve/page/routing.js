@@ -1,119 +1,120 @@
-// Who answered a whole file: mean shares of the experts by task, label or a column, and how sure router and model were.
+// Routing of all texts: mean routing weights by task, label or column, and histograms of entropy and confidence.
 
-import { byId, count, fill, kindsOf, make, percent, table } from "./elements.js";
+import { byId, count, expertKinds, fill, make, percent, table } from "./elements.js";
 
 const BINS = 20, MOST_GROUPS = 12, MOST_MONTHS = 36, MOST_VALUES = 60;
-const DAY = /^\s*(\d{4})[-/.]?(0[1-9]|1[0-2])(?:[-/.]?\d{2}(?!\d)|$|[^\d])/;
-const state = { rows: [], told: null, threshold: 0, chosen: null };
+const DATE = /^\s*(\d{4})[-/.]?(0[1-9]|1[0-2])(?:[-/.]?\d{2}(?!\d)|$|[^\d])/;
+const state = { rows: [], model: null, threshold: 0, chosen: null };
 
-export function showRouting(rows, told, threshold) {
-  Object.assign(state, { rows: rows.filter((row) => row.answer), told, threshold });
-  byId("routing-view").hidden = state.rows.length < 2;
+export function showRouting(rows, model, threshold) {
+  Object.assign(state, { rows: rows.filter((row) => row.prediction), model, threshold });
+  byId("routing-section").hidden = state.rows.length < 2;
   if (state.rows.length < 2) return;
-  offer();
+  fillGroupings();
   draw();
 }
 
-/** What rows can be grouped by: each a name, and a group of a row. */
+/** Possible groupings: by key, a name and a function from a row to its group. */
 function groupings() {
-  const found = new Map([["=task", ["the answered task", (row) => row.answer.task]], ["=label", ["label", (row) => row.answer.label ?? "no label"]]]);
+  const available = new Map([["=task", ["task", (row) => row.prediction.task]], ["=label", ["label", (row) => row.prediction.label ?? "no label"]]]);
   for (const name of Object.keys(state.rows[0].file)) {
     const values = state.rows.map((row) => row.file[name]).filter(Boolean);
-    const dated = values.length && values.slice(0, 1000).every((value) => DAY.test(value));
-    if (dated) found.set(`m${name}`, [`month of ${name}`, (row) => DAY.exec(row.file[name] ?? "")?.slice(1, 3).join("-") ?? "no date"]);
-    else if (values.length && new Set(values).size <= MOST_VALUES) found.set(`c${name}`, [`column ${name}`, (row) => row.file[name] || "(empty)"]);
+    const dated = values.length && values.slice(0, 1000).every((value) => DATE.test(value));
+    if (dated) available.set(`m${name}`, [`month of ${name}`, (row) => DATE.exec(row.file[name] ?? "")?.slice(1, 3).join("-") ?? "no date"]);
+    else if (values.length && new Set(values).size <= MOST_VALUES) available.set(`c${name}`, [`column ${name}`, (row) => row.file[name] || "(empty)"]);
   }
-  return found;
+  return available;
 }
 
-function offer() {
-  const found = groupings();
-  fill(byId("group"), ...[...found].map(([value, [name]]) => make("option", { value }, name)));
-  byId("group").value = [state.chosen, "cdomain", "=task"].find((one) => found.has(one));
+function fillGroupings() {
+  const available = groupings();
+  fill(byId("group"), ...[...available].map(([value, [name]]) => make("option", { value }, name)));
+  byId("group").value = [state.chosen, "cdomain", "=task"].find((key) => available.has(key));
 }
 
 function draw() {
-  const experts = Object.keys(state.told.experts).filter((name) => name in state.rows[0].answer.experts);
+  const experts = Object.keys(state.model.experts).filter((name) => name in state.rows[0].prediction.experts);
   const charts = [];
-  if (experts.length > 1) charts.push(shareChart(experts), histogram("Routing entropy", "0: one expert was asked; 1: all alike", "routing_entropy", null));
-  charts.push(histogram("Confidence", "of the label; striped where low", "confidence", state.threshold));
+  if (experts.length > 1) charts.push(weightChart(experts), histogram("Routing entropy", "0: a single expert; 1: equal weights", "routing_entropy", null));
+  charts.push(histogram("Confidence", "probability of the label; striped below the threshold", "confidence", state.threshold));
   fill(byId("charts"), ...charts);
 }
 
-// --- shares
+// --- mean routing weights
 
+/** Name and rows of each group; beyond the limit, the smallest groups or the earliest months are merged. */
 function groups() {
   const [, groupOf] = groupings().get(byId("group").value);
   const months = byId("group").value.startsWith("m");
-  const found = new Map();
+  const byName = new Map();
   for (const row of state.rows) {
     const name = groupOf(row);
-    if (!found.has(name)) found.set(name, []);
-    found.get(name).push(row);
+    if (!byName.has(name)) byName.set(name, []);
+    byName.get(name).push(row);
   }
-  const sorted = [...found].sort(months ? (one, other) => one[0].localeCompare(other[0]) : (one, other) => other[1].length - one[1].length);
+  const sorted = [...byName].sort(months ? (a, b) => a[0].localeCompare(b[0]) : (a, b) => b[1].length - a[1].length);
   const most = months ? MOST_MONTHS : MOST_GROUPS;
   if (sorted.length <= most) return sorted;
   const rest = months ? sorted.splice(0, sorted.length - most + 1) : sorted.splice(most - 1);
-  const other = [months ? "earlier" : `${rest.length} others`, rest.flatMap(([, rows]) => rows)];
-  return months ? [other, ...sorted] : [...sorted, other];
+  const merged = [months ? "earlier" : `${rest.length} others`, rest.flatMap(([, rows]) => rows)];
+  return months ? [merged, ...sorted] : [...sorted, merged];
 }
 
-const mean = (rows, figure) => rows.reduce((sum, row) => sum + figure(row.answer), 0) / rows.length;
+const mean = (rows, value) => rows.reduce((sum, row) => sum + value(row.prediction), 0) / rows.length;
 
-function shareChart(experts) {
-  const kindOf = kindsOf(state.told);
-  const found = groups().map(([name, rows]) => ({
+function weightChart(experts) {
+  const kindOf = expertKinds(state.model);
+  const means = groups().map(([name, rows]) => ({
     name,
-    rows: rows.length,
-    shares: experts.map((one) => mean(rows, (answer) => answer.experts[one] ?? 0)),
-    entropy: mean(rows, (answer) => answer.routing_entropy),
+    texts: rows.length,
+    weights: experts.map((expert) => mean(rows, (prediction) => prediction.experts[expert] ?? 0)),
+    entropy: mean(rows, (prediction) => prediction.routing_entropy),
   }));
-  const legend = make("ul", { class: "legend", "aria-hidden": "true" }, ...experts.map((one) => make("li", {}, make("span", { class: `bar ${kindOf(one)}` }), one)));
-  const lines = found.map((one) => make("li", {},
-    make("span", { class: "name" }, one.name, make("span", { class: "said" }, ` ${count(one.rows, "text", "texts")}`)),
-    stack(one, experts, kindOf)));
+  const legend = make("ul", { class: "legend", "aria-hidden": "true" }, ...experts.map((expert) => make("li", {}, make("span", { class: `bar ${kindOf(expert)}` }), expert)));
+  const lines = means.map((group) => make("li", {},
+    make("span", { class: "name" }, group.name, make("span", { class: "muted" }, ` ${count(group.texts, "text", "texts")}`)),
+    stackedBar(group, experts, kindOf)));
   const title = byId("group").selectedOptions[0].text;
-  const rows = found.map((one) => [one.name, one.rows.toLocaleString("en"), ...one.shares.map((share) => percent(share, 1)), one.entropy.toFixed(3)]);
-  return figure(`Mean share of each expert, by ${title}`, "", [legend, make("ul", { class: "stacks" }, ...lines)],
-    table(`Mean shares by ${title}`, [title, "texts", ...experts, "mean entropy"], rows));
+  const rows = means.map(({ name, texts, weights, entropy }) => [name, texts.toLocaleString("en"), ...weights.map((weight) => percent(weight, 1)), entropy.toFixed(3)]);
+  return figure(`Mean routing weight of each expert, by ${title}`, "", [legend, make("ul", { class: "stacks" }, ...lines)],
+    table(`Mean routing weights by ${title}`, [title, "texts", ...experts, "mean entropy"], rows));
 }
 
-function stack({ name, shares }, experts, kindOf) {
-  const said = experts.map((one, place) => `${one} ${percent(shares[place])}`).join(", ");
-  const parts = experts.map((one, place) => {
-    const part = make("span", { class: `bar ${kindOf(one)}`, title: `${one} ${percent(shares[place], 1)}` });
-    part.style.setProperty("--share", shares[place]);
+function stackedBar({ name, weights }, experts, kindOf) {
+  const values = experts.map((expert, index) => `${expert} ${percent(weights[index])}`).join(", ");
+  const parts = experts.map((expert, index) => {
+    const part = make("span", { class: `bar ${kindOf(expert)}`, title: `${expert} ${percent(weights[index], 1)}` });
+    part.style.setProperty("--fraction", weights[index]);
     return part;
   });
-  return make("span", { class: "track stack", role: "img", "aria-label": `${name}: ${said}` }, ...parts);
+  return make("span", { class: "track stack", role: "img", "aria-label": `${name}: ${values}` }, ...parts);
 }
 
 // --- histograms
 
 function histogram(title, remark, field, threshold) {
-  const bins = Array.from({ length: BINS }, () => 0), values = state.rows.map((row) => row.answer[field]).sort((one, other) => one - other);
+  const bins = Array.from({ length: BINS }, () => 0), values = state.rows.map((row) => row.prediction[field]).sort((a, b) => a - b);
   for (const value of values) bins[Math.min(BINS - 1, Math.max(0, Math.floor(value * BINS)))] += 1;
-  const most = Math.max(...bins), at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
-  const columns = bins.map((number, place) => {
-    const low = threshold !== null && (place + 1) / BINS <= threshold + 1e-9;
-    const column = make("span", { class: `column ${low ? "low" : ""} ${number ? "" : "empty"}`, title: `${edges(place)}: ${count(number, "text", "texts")}` });
-    column.style.setProperty("--share", number / most);
+  const highest = Math.max(...bins), quantile = (q) => values[Math.min(values.length - 1, Math.floor(q * values.length))];
+  const columns = bins.map((number, index) => {
+    const low = threshold !== null && (index + 1) / BINS <= threshold + 1e-9;
+    const column = make("span", { class: `column ${low ? "low" : ""} ${number ? "" : "empty"}`, title: `${binRange(index)}: ${count(number, "text", "texts")}` });
+    column.style.setProperty("--fraction", number / highest);
     return column;
   });
-  const said = `${title}: half of the texts lie below ${at(0.5).toFixed(3)}, nine in ten below ${at(0.9).toFixed(3)}`;
-  const chart = make("div", { class: "histogram", role: "img", "aria-label": said }, ...columns);
-  const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...["0", "0.5", "1"].map((one) => make("span", {}, one)));
-  const rows = bins.map((number, place) => [edges(place), number.toLocaleString("en"), percent(number / values.length, 1)]);
-  return figure(title, remark, [chart, axis, make("p", { class: "hint" }, `${said.slice(title.length + 2)}; the highest column is ${count(most, "text", "texts")}.`)],
-    table(title, ["from–to", "texts", "share"], rows));
+  const summary = `median ${quantile(0.5).toFixed(3)}, 90th percentile ${quantile(0.9).toFixed(3)}`;
+  const chart = make("div", { class: "histogram", role: "img", "aria-label": `${title}: ${summary}` }, ...columns);
+  const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...["0", "0.5", "1"].map((tick) => make("span", {}, tick)));
+  const rows = bins.map((number, index) => [binRange(index), number.toLocaleString("en"), percent(number / values.length, 1)]);
+  const caption = make("p", { class: "hint" }, `M${summary.slice(1)}; highest bin: ${count(highest, "text", "texts")}`);
+  return figure(title, remark, [chart, axis, caption], table(title, ["range", "texts", "fraction"], rows));
 }
 
-const edges = (place) => `${(place / BINS).toFixed(2)}–${((place + 1) / BINS).toFixed(2)}`;
+const binRange = (index) => `${(index / BINS).toFixed(2)}–${((index + 1) / BINS).toFixed(2)}`;
 
-function figure(title, remark, chart, behind) {
-  const caption = make("figcaption", {}, make("b", {}, title), remark ? make("span", { class: "said" }, ` ${remark}`) : null);
-  return make("figure", {}, caption, ...chart, make("details", {}, make("summary", {}, "Figures as a table"), behind));
+function figure(title, remark, chart, dataTable) {
+  const caption = make("figcaption", {}, make("b", {}, title), remark ? make("span", { class: "muted" }, ` ${remark}`) : null);
+  return make("figure", {}, caption, ...chart, make("details", {}, make("summary", {}, "Show as table"), dataTable));
 }
 
 byId("group").addEventListener("change", () => {

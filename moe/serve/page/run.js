@@ -1,74 +1,74 @@
-// Texts on their way through the service: in pieces that it takes, as many at a time as it answers in about a second.
+// Sends texts to the service in batches, whose size adapts so that a response takes about a second.
 
-import { ask } from "./asking.js";
+import { request } from "./api.js";
 
-const FIRST = 16, QUICK = 1000, SLOW = 4000; // texts; milliseconds
-const SPARE = 1000; // bytes of a body besides its texts
-const bytes = new TextEncoder();
+const FIRST_SIZE = 16, FAST = 1000, SLOW = 4000; // texts; milliseconds
+const BODY_OVERHEAD = 1000; // bytes of a body besides its texts
+const encoder = new TextEncoder();
 
-/** Why a text cannot be asked, or null. */
-export function fault(text, limits) {
+/** Why a text cannot be sent, or null. */
+export function checkText(text, limits) {
   if (!/[^\s\p{C}]/u.test(text)) return "missing text";
-  if (/\p{Surrogate}/u.test(text)) return "broken encoding: half a surrogate pair";
-  if (text.includes("\uFFFD")) return "broken encoding: letters that could not be read";
+  if (/\p{Surrogate}/u.test(text)) return "broken encoding: unpaired surrogate";
+  if (text.includes("\uFFFD")) return "broken encoding: undecodable characters";
   if (text.length > limits.text_chars && [...text].length > limits.text_chars) return `longer than ${limits.text_chars.toLocaleString("en")} characters`;
-  return weight(text) > limits.body_bytes - SPARE ? "larger than a request may be" : null;
+  return byteSize(text) > limits.body_bytes - BODY_OVERHEAD ? "larger than the limit of a request" : null;
 }
 
-const weight = (text) => bytes.encode(JSON.stringify(text)).length + 1;
+const byteSize = (text) => encoder.encode(JSON.stringify(text)).length + 1;
 
-export const open = (row) => !row.answer && !row.error;
+export const isPending = (row) => !row.prediction && !row.error;
 
 /**
- * Answer every row that is open; each gets its `answer` or its `error`.
- * Stops where it is told to by `signal`, or at what concerns all rows; what is answered stays.
+ * Classify all pending rows; each gets a `prediction` or an `error`.
+ * Stops when `signal` is aborted or at an error that concerns all rows; finished rows keep their results.
  */
-export async function run(rows, way, limits, { signal, moved = () => {}, waiting = () => {} }) {
-  for (const row of rows) if (open(row)) row.error = fault(row.text, limits) ?? undefined;
-  const left = rows.filter(open);
-  let size = Math.min(FIRST, limits.texts), place = 0;
-  moved();
-  while (place < left.length) {
-    const some = piece(left, place, size, limits);
+export async function run(rows, options, limits, { signal, onProgress = () => {}, onWait = () => {} }) {
+  for (const row of rows) if (isPending(row)) row.error = checkText(row.text, limits) ?? undefined;
+  const pending = rows.filter(isPending);
+  let size = Math.min(FIRST_SIZE, limits.texts), index = 0;
+  onProgress();
+  while (index < pending.length) {
+    const batch = nextBatch(pending, index, size, limits);
     const start = performance.now();
     try {
-      const told = await ask("v1/predict", { texts: some.map((row) => row.text), ...way }, { signal, waiting });
-      some.forEach((row, i) => take(row, told.answers[i], told.model));
-      place += some.length;
-      const spent = performance.now() - start;
-      if (spent < QUICK) size = Math.min(limits.texts, 2 * size);
-      if (spent > SLOW) size = Math.max(1, size >> 1);
+      const response = await request("v1/predict", { texts: batch.map((row) => row.text), ...options }, { signal, onWait });
+      batch.forEach((row, i) => store(row, response.answers[i], response.model));
+      index += batch.length;
+      const elapsed = performance.now() - start;
+      if (elapsed < FAST) size = Math.min(limits.texts, 2 * size);
+      if (elapsed > SLOW) size = Math.max(1, size >> 1);
     } catch (error) {
-      size = Math.max(1, some.length >> 1);
-      place += refused(error, some, left, place);
+      size = Math.max(1, batch.length >> 1);
+      index += handleError(error, batch, pending, index);
     }
-    moved();
+    onProgress();
   }
 }
 
-function take(row, { text: _, ...answer }, model) {
-  row.answer = answer;
+function store(row, { text: _, ...prediction }, model) {
+  row.prediction = prediction;
   row.model = model;
 }
 
-/** As many of the rows as fit into a request. */
-function piece(left, place, size, limits) {
-  let room = limits.body_bytes - SPARE, end = place;
-  while (end < left.length && end - place < size && (room -= weight(left[end].text)) >= 0) end += 1;
-  return left.slice(place, Math.max(end, place + 1));
+/** As many of the next rows as fit into a request. */
+function nextBatch(pending, index, size, limits) {
+  let room = limits.body_bytes - BODY_OVERHEAD, end = index;
+  while (end < pending.length && end - index < size && (room -= byteSize(pending[end].text)) >= 0) end += 1;
+  return pending.slice(index, Math.max(end, index + 1));
 }
 
-/** How many rows are done with after a refusal: one text's fault is noted at it, what took too long comes in less. */
-function refused(error, some, left, place) {
-  const told = error.status === 422 && /^texts(?:\.(\d+))?: (.*)/.exec(error.found);
-  if (told && some[Number(told[1] ?? 0)]) {
-    const at = Number(told[1] ?? 0);
-    some[at].error = told[2];
-    left.splice(place + at, 1);
+/** Handle an error response and return how many rows it finished: an invalid text gets the error, a slow batch is split. */
+function handleError(error, batch, pending, index) {
+  const invalid = error.status === 422 && /^texts(?:\.(\d+))?: (.*)/.exec(error.found);
+  if (invalid && batch[Number(invalid[1] ?? 0)]) {
+    const offset = Number(invalid[1] ?? 0);
+    batch[offset].error = invalid[2];
+    pending.splice(index + offset, 1);
     return 0;
   }
   if (![408, 413, 504].includes(error.status)) throw error;
-  if (some.length > 1) return 0;
-  some[0].error = error.message;
+  if (batch.length > 1) return 0;
+  batch[0].error = error.message;
   return 1;
 }

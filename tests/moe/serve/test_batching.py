@@ -1,4 +1,4 @@
-"""Claims about the queue: what comes together is computed together, no more than may wait is taken, in order."""
+"""Tests of the request queue: batches, limits, order and failures."""
 
 import asyncio
 import threading
@@ -12,139 +12,141 @@ from moe.serve.batching import Batcher
 from moe.serve.errors import RequestError
 
 
-class Counting:
-    """Answers each with its double, once it is let; remembers what came together."""
+class DoublingEngine:
+    """Doubles every request, once it may run; records the batches."""
 
-    def __init__(self, budget: int = 4) -> None:
-        self.budget = budget
+    def __init__(self, token_budget: int = 4) -> None:
+        self.token_budget = token_budget
         self.batches: list[list[Any]] = []
-        self.free = threading.Event()
-        self.free.set()
+        self.may_run = threading.Event()
+        self.may_run.set()
 
-    def weigh(self, asked: Any) -> int:
+    def estimate_tokens(self, request: Any) -> int:
         return 1
 
-    def answer(self, asked: Sequence[Any]) -> list[Any]:
-        self.free.wait(10)
-        self.batches.append(list(asked))
-        return [ValueError("no") if one < 0 else 2 * one for one in asked]
+    def run_batch(self, requests: Sequence[Any]) -> list[Any]:
+        self.may_run.wait(10)
+        self.batches.append(list(requests))
+        return [ValueError("no") if request < 0 else 2 * request for request in requests]
 
 
-def run(work: Callable[[Batcher], Awaitable[None]], engine: Counting, wait: float = 0.05, most: int = 100) -> None:
-    async def whole() -> None:
-        batcher = Batcher(engine, wait, most)
+def run(
+    scenario: Callable[[Batcher], Awaitable[None]], engine: DoublingEngine, max_wait: float = 0.05, limit: int = 100
+) -> None:
+    async def run_scenario() -> None:
+        batcher = Batcher(engine, max_wait, limit)
         batcher.start()
         try:
-            await work(batcher)
+            await scenario(batcher)
         finally:
-            engine.free.set()
+            engine.may_run.set()
             await batcher.close()
 
-    asyncio.run(whole())
+    asyncio.run(run_scenario())
 
 
-async def busy(batcher: Batcher) -> None:
-    """Until the model has begun."""
-    while not batcher.computing:
+async def wait_until_busy(batcher: Batcher) -> None:
+    """Wait until the engine has a batch."""
+    while not batcher.in_flight:
         await asyncio.sleep(0.001)
 
 
-def test_what_comes_close_together_is_computed_together_and_each_gets_its_own() -> None:
-    engine = Counting()
+def test_batcher_groups_requests_that_arrive_together() -> None:
+    engine = DoublingEngine()
 
-    async def work(batcher: Batcher) -> None:
-        assert await asyncio.gather(*[batcher.put(i, 1) for i in range(6)]) == [0, 2, 4, 6, 8, 10]
+    async def scenario(batcher: Batcher) -> None:
+        assert await asyncio.gather(*[batcher.submit(i, 1) for i in range(6)]) == [0, 2, 4, 6, 8, 10]
         assert batcher.idle
 
-    run(work, engine)
+    run(scenario, engine)
     assert engine.batches == [[0, 1, 2, 3], [4, 5]]
 
 
-def test_a_full_batch_waits_for_nobody() -> None:
-    async def work(batcher: Batcher) -> None:
+def test_full_batch_starts_immediately() -> None:
+    async def scenario(batcher: Batcher) -> None:
         start = time.monotonic()
-        await asyncio.gather(*[batcher.put(i, 1) for i in range(4)])
+        await asyncio.gather(*[batcher.submit(i, 1) for i in range(4)])
         assert time.monotonic() - start < 100
 
-    run(work, Counting(), wait=1000)
+    run(scenario, DoublingEngine(), max_wait=1000)
 
 
-def test_what_comes_while_the_model_computes_is_the_next_batch() -> None:
-    engine = Counting()
-    engine.free.clear()
+def test_batcher_groups_requests_that_arrive_during_a_batch() -> None:
+    engine = DoublingEngine()
+    engine.may_run.clear()
 
-    async def work(batcher: Batcher) -> None:
-        first = batcher.put(0, 1)
-        await busy(batcher)
-        others = [batcher.put(i, 1) for i in (1, 2, 3)]
-        engine.free.set()
+    async def scenario(batcher: Batcher) -> None:
+        first = batcher.submit(0, 1)
+        await wait_until_busy(batcher)
+        others = [batcher.submit(i, 1) for i in (1, 2, 3)]
+        engine.may_run.set()
         await asyncio.gather(first, *others)
 
-    run(work, engine, wait=0)
+    run(scenario, engine, max_wait=0)
     assert engine.batches == [[0], [1, 2, 3]]
 
 
-def test_more_than_may_wait_is_told_to_come_back_and_one_large_request_is_not_locked_out_for_ever() -> None:
-    engine = Counting()
-    engine.free.clear()
+def test_full_queue_rejects_requests_but_takes_a_large_one_when_empty() -> None:
+    engine = DoublingEngine()
+    engine.may_run.clear()
 
-    async def work(batcher: Batcher) -> None:
-        first = batcher.put(0, 5)
-        await busy(batcher)
-        second = batcher.put(1, 2)
-        with pytest.raises(RequestError) as no:
-            batcher.put(2, 2)
-        assert no.value.status == 503
-        assert int(no.value.headers["Retry-After"]) >= 1
-        third = batcher.put(3, 1)
-        engine.free.set()
+    async def scenario(batcher: Batcher) -> None:
+        first = batcher.submit(0, 5)
+        await wait_until_busy(batcher)
+        second = batcher.submit(1, 2)
+        with pytest.raises(RequestError) as rejected:
+            batcher.submit(2, 2)
+        assert rejected.value.status == 503
+        assert int(rejected.value.headers["Retry-After"]) >= 1
+        third = batcher.submit(3, 1)
+        engine.may_run.set()
         assert await asyncio.gather(first, second, third) == [0, 2, 6]
 
-    run(work, engine, most=3)
+    run(scenario, engine, limit=3)
 
 
-def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
-    engine = Counting()
-    engine.free.clear()
+def test_cancelled_request_is_not_computed() -> None:
+    engine = DoublingEngine()
+    engine.may_run.clear()
 
-    async def work(batcher: Batcher) -> None:
-        first = batcher.put(0, 1)
-        await busy(batcher)
-        second, third = batcher.put(1, 1), batcher.put(2, 1)
+    async def scenario(batcher: Batcher) -> None:
+        first = batcher.submit(0, 1)
+        await wait_until_busy(batcher)
+        second, third = batcher.submit(1, 1), batcher.submit(2, 1)
         second.cancel()
-        engine.free.set()
+        engine.may_run.set()
         await asyncio.gather(first, third)
-        assert batcher.waiting == 0
+        assert batcher.queued_texts == 0
 
-    run(work, engine)
+    run(scenario, engine)
     assert engine.batches == [[0], [2]]
 
 
-def test_what_fails_fails_alone_and_the_next_is_answered() -> None:
-    async def work(batcher: Batcher) -> None:
-        bad, good = batcher.put(-1, 1), batcher.put(1, 1)
+def test_failed_request_does_not_affect_others_or_the_next_batch() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        bad, good = batcher.submit(-1, 1), batcher.submit(1, 1)
         with pytest.raises(ValueError, match="no"):
             await bad
         assert await good == 2
-        batcher.engine.answer = None  # type: ignore[assignment,method-assign]
+        batcher.engine.run_batch = None  # type: ignore[assignment,method-assign]
         with pytest.raises(TypeError):
-            await batcher.put(1, 1)
+            await batcher.submit(1, 1)
         assert batcher.alive
 
-    run(work, Counting())
+    run(scenario, DoublingEngine())
 
 
-def test_another_engine_answers_from_the_next_batch_on() -> None:
-    old, new = Counting(), Counting()
-    old.free.clear()
+def test_new_engine_takes_over_with_the_next_batch() -> None:
+    old, new = DoublingEngine(), DoublingEngine()
+    old.may_run.clear()
 
-    async def work(batcher: Batcher) -> None:
-        first = batcher.put(0, 1)
-        await busy(batcher)
-        second = batcher.put(1, 1)
+    async def scenario(batcher: Batcher) -> None:
+        first = batcher.submit(0, 1)
+        await wait_until_busy(batcher)
+        second = batcher.submit(1, 1)
         batcher.engine = new
-        old.free.set()
+        old.may_run.set()
         await asyncio.gather(first, second)
 
-    run(work, old)
+    run(scenario, old)
     assert (old.batches, new.batches) == ([[0]], [[1]])

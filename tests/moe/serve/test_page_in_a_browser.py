@@ -1,4 +1,4 @@
-"""Claims about the page in a real browser: what it shows is what the service says, by hand, by keyboard, on a phone."""
+"""Tests of the page in a real browser: predictions, examples, files, keyboard, phone, keys, chat."""
 
 import csv
 import io
@@ -11,9 +11,9 @@ import httpx
 import pytest
 from corpora import save_language_model
 from mixtures import save_random_lm_mixture
-from serving import calibrated, listening, make_service
+from serving import build_manager, serve_in_thread, write_calibrated_mixture
 
-from moe.serve import engine_explain as reasoning
+from moe.serve import engine_explain
 from moe.serve.auth import generate_key
 from moe.serve.model_manager import ModelManager
 
@@ -27,7 +27,8 @@ expect, Page = api.expect, Any
 expect.set_options(timeout=30_000)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PHONE = {"width": 360, "height": 740}
-AWKWARD = (
+INPUT = "Type or paste one or more texts"
+DIFFICULT_CSV = (
     "\ufeffid;body;domain;date\r\n"
     '1;"profit ""rose"" today; a lot";news;2026-01-05\r\n'
     '2;"moon bags\nfell, again";forum;2026-01-20\r\n'
@@ -41,83 +42,88 @@ CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const paint = (colours) => {
     canvas.clearRect(0, 0, 1, 1);
-    for (const one of colours) { canvas.fillStyle = one; canvas.fillRect(0, 0, 1, 1); }
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
     return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
   };
-  const light = (colour) => colour.map((one) => one / 255)
-    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
-  const found = [];
+  const luminance = (rgb) => rgb.map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const ratios = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
     if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
-    if (element.closest(".unseen, option, :disabled, noscript")) continue;
+    if (element.closest(".visually-hidden, option, :disabled, noscript")) continue;
     const below = [];
-    for (let one = element; one; one = one.parentElement) below.unshift(getComputedStyle(one).backgroundColor);
-    const both = [light(paint([...below, getComputedStyle(element).color])), light(paint(below))].sort((a, b) => b - a);
-    found.push([(both[0] + 0.05) / (both[1] + 0.05), walker.currentNode.data.trim().slice(0, 40)]);
+    for (let box = element; box; box = box.parentElement) below.unshift(getComputedStyle(box).backgroundColor);
+    const both = [paint([...below, getComputedStyle(element).color]), paint(below)];
+    const [high, low] = both.map(luminance).sort((a, b) => b - a);
+    ratios.push([(high + 0.05) / (low + 0.05), walker.currentNode.data.trim().slice(0, 40)]);
   }
-  return found;
+  return ratios;
 }"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return calibrated(tmp_path_factory.mktemp("browsed"))
+    return write_calibrated_mixture(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> ModelManager:
-    return make_service(folder, max_texts=4, max_text_chars=400)
+def manager(folder: Path) -> ModelManager:
+    return build_manager(folder, max_texts=4, max_text_chars=400)
 
 
 @pytest.fixture(scope="module")
-def url(service: ModelManager) -> Iterator[str]:
-    with listening(service) as address:
-        yield address
+def url(manager: ModelManager) -> Iterator[str]:
+    with serve_in_thread(manager) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with api.sync_playwright() as one:
-        running = one.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield running
-        running.close()
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Page]]:
-    """Opens a page; whatever it complains of in the end is a failure."""
-    contexts, complaints = [], []
+def open_page(browser: Any) -> Iterator[Callable[..., Page]]:
+    """Opens pages; fails at the end if one raised an error or, unless `quiet`, logged one."""
+    contexts, errors = [], []
 
-    def open_(url: str, quiet: bool = False, **how: Any) -> Page:
-        contexts.append(browser.new_context(**how))
+    def open_(url: str, quiet: bool = False, **options: Any) -> Page:
+        contexts.append(browser.new_context(**options))
         page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and not quiet and complaints.append(line.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and not quiet and errors.append(line.text))
         page.goto(url)
         return page
 
     yield open_
-    for one in contexts:
-        one.close()
-    assert not complaints
+    for context in contexts:
+        context.close()
+    assert not errors
 
 
-def label(page: Page, text: str) -> None:
-    page.get_by_label("Type or paste texts").fill(text)
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_contain_text("answered")
+def click_classify(page: Page) -> None:
+    page.get_by_role("button", name="Classify", exact=True).click()
 
 
-def drop(page: Page, name: str, content: bytes) -> None:
-    expect(page.locator("#asking")).to_be_visible()
+def classify(page: Page, text: str) -> None:
+    page.get_by_label(INPUT).fill(text)
+    click_classify(page)
+    expect(page.locator("#status")).to_contain_text("classified")
+
+
+def choose_file(page: Page, name: str, content: bytes) -> None:
+    expect(page.locator("#input")).to_be_visible()
     page.locator("#file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
-    expect(page.locator("#sheet")).to_be_visible()
+    expect(page.locator("#file-options")).to_be_visible()
 
 
-DROP = """([name, text]) => {
+DROP_FILE = """([name, text]) => {
   const data = new DataTransfer();
   data.items.add(new File([text], name, { type: "text/csv" }));
   for (const kind of ["dragover", "drop"]) {
@@ -128,216 +134,250 @@ DROP = """([name, text]) => {
 }"""
 
 
-def downloaded(page: Page, name: str) -> str:
-    with page.expect_download() as one:
-        page.get_by_role("button", name=name).click()
-    return Path(one.value.path()).read_text(encoding="utf-8")
+def download(page: Page, button: str) -> str:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return Path(download.value.path()).read_text(encoding="utf-8")
 
 
-def asked(url: str, texts: list[str], **fields: Any) -> list[dict[str, Any]]:
-    got = httpx.post(f"{url}/v1/predict", json={"texts": texts, **fields}, timeout=60)
-    return got.json()["answers"]  # type: ignore[no-any-return]
+def post_predict(url: str, texts: list[str], **fields: Any) -> list[dict[str, Any]]:
+    response = httpx.post(f"{url}/v1/predict", json={"texts": texts, **fields}, timeout=60)
+    return response.json()["answers"]  # type: ignore[no-any-return]
 
 
-def sideways(page: Page) -> bool:
+def scrolls_sideways(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-def test_a_typed_text_is_answered_as_the_service_answers_it(opened: Any, url: str) -> None:
-    page = opened(url)
-    label(page, "profit rose today\n\n  moon bags fell again  ")
-    expected = asked(url, ["profit rose today", "moon bags fell again"])
+def test_page_says_what_it_does_and_links_the_api_reference(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    heading = "FinMoE: classify financial text with a mixture of domain experts"
+    expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+    expect(page).to_have_title(f"mixture · {heading}")
+    expect(page.locator("#model")).to_have_text("Model mixture: 2 experts (news, forum), backbone bert, calibrated")
+    expect(page.get_by_role("link", name="API reference")).to_have_attribute("href", "openapi.json")
+    assert httpx.get(f"{url}/openapi.json").json()["info"]["title"] == "FinMoE"
+
+
+def test_page_predictions_match_the_service(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    classify(page, "profit rose today\n\n  moon bags fell again  ")
+    expected = post_predict(url, ["profit rose today", "moon bags fell again"])
     rows = page.locator("#rows > tbody > tr")
     expect(rows).to_have_count(2)
-    for i, answer in enumerate(expected):
-        expect(rows.nth(i).locator(".text")).to_have_text(answer["text"])
-        expect(rows.nth(i).locator(".label b")).to_have_text(answer["label"])
-        expect(rows.nth(i).locator(".label")).to_contain_text(f"{abs(answer['polarity']):.2f}")
-        best = max(answer["experts"], key=answer["experts"].get)
+    for i, prediction in enumerate(expected):
+        expect(rows.nth(i).locator(".text")).to_have_text(prediction["text"])
+        expect(rows.nth(i).locator(".label b")).to_have_text(prediction["label"])
+        expect(rows.nth(i).locator(".label")).to_contain_text(f"{abs(prediction['polarity']):.2f}")
+        best = max(prediction["experts"], key=prediction["experts"].get)
         expect(rows.nth(i).locator(".experts li").first).to_contain_text(best)
         expect(rows.nth(i).locator(".probabilities li")).to_have_count(3)
+    expect(page.get_by_text("Routing weights are the shares")).to_be_visible()
 
 
-def test_the_words_that_spoke_are_marked_where_they_stand(opened: Any, url: str) -> None:
-    page = opened(url)
+@pytest.mark.parametrize("name", ["News", "Forum", "No signal"])
+def test_example_button_fills_the_input_and_classifies_it(open_page: Any, url: str, name: str) -> None:
+    page = open_page(url)
+    examples = page.get_by_role("group", name="Try an example").get_by_role("button")
+    expect(examples).to_have_count(3)
+    example = examples.filter(has_text=name)
+    text = example.text_content().removeprefix(name).strip()
+    example.click()
+    expect(page.locator("#status")).to_have_text("1 text classified.")
+    expect(page.get_by_label(INPUT)).to_have_value(text)
+    (expected,) = post_predict(url, [text])
+    expect(page.locator("#rows .text")).to_have_text([text])
+    expect(page.locator("#rows .label b")).to_have_text([expected["label"]])
+
+
+def test_example_buttons_work_by_keyboard_one_after_another(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    for name in ("News", "No signal"):
+        example = page.get_by_role("button", name=name)
+        text = example.text_content().removeprefix(name).strip()
+        example.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#rows .text")).to_have_text([text])
+        expect(page.locator("#status")).to_have_text("1 text classified.")
+
+
+def test_explanation_marks_the_strongest_words(open_page: Any, url: str) -> None:
+    page = open_page(url)
     text = "rates 😀😀 profit rose today"
-    label(page, text)
-    page.get_by_role("button", name="why? line 1").click()
+    classify(page, text)
+    page.get_by_role("button", name="Explain line 1").click()
     expect(page.get_by_role("heading", name="Why")).to_be_visible()
-    told = httpx.post(f"{url}/v1/explain", json={"text": text}, timeout=60).json()
-    strong = [
-        one
-        for one in told["why"]["words"]
-        if abs(one["weight"]) >= 0.2 * max(abs(x["weight"]) for x in told["why"]["words"])
-    ]
-    marks = page.locator(".marked mark")
+    words = httpx.post(f"{url}/v1/explain", json={"text": text}, timeout=60).json()["why"]["words"]
+    largest = max(abs(word["weight"]) for word in words)
+    strong = [word for word in words if abs(word["weight"]) >= 0.2 * largest]
+    marks = page.locator(".highlighted mark")
     expect(marks).to_have_count(len(strong))
-    for i, one in enumerate(strong):
-        expect(marks.nth(i)).to_have_text(f"{one['word']} ({'for' if one['weight'] > 0 else 'against'})")
-    alone = page.get_by_role("table", name="Each expert alone").locator("tbody tr")
-    assert sorted(alone.locator("th").all_text_contents()) == ["forum", "news"]
-    page.get_by_role("button", name="why? line 1").click()
-    expect(page.locator(".reasons")).to_have_count(0)
+    for i, word in enumerate(strong):
+        expect(marks.nth(i)).to_have_text(f"{word['word']} ({'for' if word['weight'] > 0 else 'against'})")
+    experts = page.get_by_role("table", name="Each expert alone").locator("tbody tr")
+    assert sorted(experts.locator("th").all_text_contents()) == ["forum", "news"]
+    page.get_by_role("button", name="Explain line 1").click()
+    expect(page.locator(".explanation")).to_have_count(0)
 
 
-def test_an_awkward_file_is_counted_answered_and_downloaded_as_the_service_says(opened: Any, url: str) -> None:
-    page = opened(url, accept_downloads=True)
-    expect(page.locator("#asking")).to_be_visible()
-    page.evaluate(DROP, ["awkward.csv", AWKWARD])
-    expect(page.locator("#sheet-said")).to_have_text("awkward.csv: 6 rows, 4 columns")
-    expect(page.get_by_label("cells are parted by")).to_have_value(";")
-    expect(page.get_by_label("column with the texts")).to_have_value("1")
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_have_text("4 texts answered. 2 rows could not be read.")
+def test_difficult_csv_file_is_parsed_classified_and_downloaded(open_page: Any, url: str) -> None:
+    page = open_page(url, accept_downloads=True)
+    expect(page.locator("#input")).to_be_visible()
+    page.evaluate(DROP_FILE, ["difficult.csv", DIFFICULT_CSV])
+    expect(page.locator("#file-summary")).to_have_text("difficult.csv: 6 rows, 4 columns")
+    expect(page.get_by_label("Delimiter")).to_have_value(";")
+    expect(page.get_by_label("Text column")).to_have_value("1")
+    click_classify(page)
+    expect(page.locator("#status")).to_have_text("4 texts classified. 2 rows could not be classified.")
     texts = ['profit "rose" today; a lot', "moon bags\nfell, again", "=1+1 the bank kept sales", "rates 😀 利好"]
-    expected = asked(url, texts)
-    rows = list(csv.DictReader(io.StringIO(downloaded(page, "Download CSV").removeprefix("\ufeff"))))
+    expected = post_predict(url, texts)
+    rows = list(csv.DictReader(io.StringIO(download(page, "Download CSV").removeprefix("\ufeff"))))
     assert [row["line"] for row in rows] == ["2", "3", "5", "7", "8", "9"]
-    assert [row["error"] for row in rows if row["error"]] == [
-        "missing text",
-        "more cells than the 4 columns have names",
-    ]
+    assert [row["error"] for row in rows if row["error"]] == ["missing text", "more cells than the 4 columns"]
     good = [row for row in rows if not row["error"]]
     assert [row["text"] for row in good] == [texts[0], texts[1], "'=1+1 the bank kept sales", texts[3]]
     assert [row["file.date"] for row in good] == ["2026-01-05", "2026-01-20", "2026-02-03", "2026-03-09"]
-    for row, answer in zip(good, expected, strict=True):
-        assert (row["label"], row["task"]) == (answer["label"], answer["task"])
-        assert float(row["confidence"]) == pytest.approx(answer["confidence"], abs=1e-4)
-        assert float(row["experts.news"]) == pytest.approx(answer["experts"]["news"], abs=1e-4)
-    lines = [json.loads(line) for line in downloaded(page, "Download JSONL").splitlines()]
-    assert [one["text"] for one in lines if "error" not in one] == texts
-    assert lines[0]["probabilities"].keys() == expected[0]["probabilities"].keys()
-    assert lines[0]["file"] == {"id": "1", "domain": "news", "date": "2026-01-05"}
+    for row, prediction in zip(good, expected, strict=True):
+        assert (row["label"], row["task"]) == (prediction["label"], prediction["task"])
+        assert float(row["confidence"]) == pytest.approx(prediction["confidence"], abs=1e-4)
+        assert float(row["experts.news"]) == pytest.approx(prediction["experts"]["news"], abs=1e-4)
+    records = [json.loads(line) for line in download(page, "Download JSONL").splitlines()]
+    assert [record["text"] for record in records if "error" not in record] == texts
+    assert records[0]["probabilities"].keys() == expected[0]["probabilities"].keys()
+    assert records[0]["file"] == {"id": "1", "domain": "news", "date": "2026-01-05"}
 
 
-def test_the_routing_of_a_file_is_its_mean_shares_by_group(opened: Any, url: str) -> None:
-    page = opened(url)
-    drop(page, "awkward.csv", AWKWARD.encode())
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_contain_text("answered")
-    expect(page.get_by_label("mean shares by", exact=True)).to_have_value("cdomain")
-    for summary in page.get_by_text("Figures as a table").all():
+def test_routing_section_shows_mean_weights_by_group(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    choose_file(page, "difficult.csv", DIFFICULT_CSV.encode())
+    click_classify(page)
+    expect(page.locator("#status")).to_contain_text("classified")
+    expect(page.get_by_label("Group texts by", exact=True)).to_have_value("cdomain")
+    for summary in page.get_by_text("Show as table").all():
         summary.click()
-    table = page.get_by_role("table", name="Mean shares by column domain")
-    answers = asked(url, ['profit "rose" today; a lot', "=1+1 the bank kept sales", "rates 😀 利好"])
-    share = sum(one["experts"]["news"] for one in answers) / 3
-    expect(table.locator("tbody tr", has_text="news").locator("td")).to_contain_text(["3", f"{share:.1%}"])
-    page.get_by_label("mean shares by", exact=True).select_option("mdate")
-    months = page.get_by_role("table", name="Mean shares by month of date", include_hidden=True).locator("tbody th")
-    expect(months).to_have_text(["2026-01", "2026-02", "2026-03"])
-    expect(page.get_by_role("img", name="Confidence: half of the texts lie below")).to_be_visible()
+    table = page.get_by_role("table", name="Mean routing weights by column domain")
+    predictions = post_predict(url, ['profit "rose" today; a lot', "=1+1 the bank kept sales", "rates 😀 利好"])
+    weight = sum(prediction["experts"]["news"] for prediction in predictions) / 3
+    expect(table.locator("tbody tr", has_text="news").locator("td")).to_contain_text(["3", f"{weight:.1%}"])
+    page.get_by_label("Group texts by", exact=True).select_option("mdate")
+    months = page.get_by_role("table", name="Mean routing weights by month of date", include_hidden=True)
+    expect(months.locator("tbody th")).to_have_text(["2026-01", "2026-02", "2026-03"])
+    expect(page.get_by_role("img", name="Confidence: median")).to_be_visible()
 
 
-def test_low_confidence_is_told_in_words_and_follows_the_slider(opened: Any, url: str) -> None:
-    page = opened(url)
-    label(page, "profit rose today\nmoon bags fell again")
-    slider = page.get_by_label("low confidence is below")
+def test_low_confidence_is_written_out_and_follows_the_slider(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    classify(page, "profit rose today\nmoon bags fell again")
+    slider = page.get_by_label("Low confidence below")
     slider.fill("1")
-    expect(page.get_by_text("? low confidence")).to_have_count(2)
-    page.get_by_label("show", exact=True).select_option("low")
+    expect(page.locator("#rows").get_by_text("low confidence")).to_have_count(2)
+    page.get_by_label("Show", exact=True).select_option("low")
     expect(page.locator("#rows > tbody > tr")).to_have_count(2)
     slider.fill("0")
-    expect(page.get_by_text("? low confidence")).to_have_count(0)
-    expect(page.locator("#page-said")).to_have_text("none")
+    expect(page.locator("#rows").get_by_text("low confidence")).to_have_count(0)
+    expect(page.locator("#page-range")).to_have_text("none")
 
 
-def test_a_wanted_accuracy_leaves_labels_out(opened: Any, url: str) -> None:
-    page = opened(url, quiet=True)
-    page.get_by_text("How to answer").click()
+def test_target_accuracy_abstains_as_the_service_does(open_page: Any, url: str) -> None:
+    page = open_page(url, quiet=True)
+    page.get_by_text("Options").click()
     page.locator("#domain").select_option("news")
-    page.get_by_label("give no label unless right").fill("90")
-    label(page, "profit rose today\nmoon bags fell again")
-    expected = asked(url, ["profit rose today", "moon bags fell again"], domain="news", abstain=0.9)
-    expect(page.locator("#rows .mark.none")).to_have_count(sum(one["abstained"] for one in expected))
-    page.get_by_label("give no label unless right").fill("99")
-    page.get_by_role("button", name="Label").click()
+    page.get_by_label("Target accuracy").fill("90")
+    classify(page, "profit rose today\nmoon bags fell again")
+    expected = post_predict(url, ["profit rose today", "moon bags fell again"], domain="news", abstain=0.9)
+    expect(page.locator("#rows .mark.none")).to_have_count(sum(prediction["abstained"] for prediction in expected))
+    page.get_by_label("Target accuracy").fill("99")
+    click_classify(page)
     expect(page.get_by_role("alert").filter(has_text="at best 0.900")).to_be_visible()
 
 
-def test_a_text_of_html_does_nothing(opened: Any, url: str) -> None:
-    page = opened(url)
+def test_html_in_a_text_is_shown_as_text(open_page: Any, url: str) -> None:
+    page = open_page(url)
     text = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
-    drop(page, "<b>x</b>.csv", f'"{text}"\n"{text.replace(chr(34), chr(34) * 2)}"'.encode())
-    page.get_by_role("button", name="Label").click()
+    choose_file(page, "<b>x</b>.csv", f'"{text}"\n"{text.replace(chr(34), chr(34) * 2)}"'.encode())
+    click_classify(page)
     expect(page.locator("#rows .text")).to_have_text([text])
-    page.get_by_role("button", name="why? line 2").click()
+    page.get_by_role("button", name="Explain line 2").click()
     expect(page.get_by_role("heading", name="Why")).to_be_visible()
-    assert page.locator("main img, main script, #sheet b").count() == 0
+    assert page.locator("main img, main script, #file-options b").count() == 0
     assert page.title() not in ("1", "2")
 
 
-def test_all_of_it_is_done_by_keyboard_and_focus_is_seen(opened: Any, url: str) -> None:
-    page = opened(url)
-    expect(page.locator("#asking")).to_be_visible()
+def test_page_works_by_keyboard_with_visible_focus(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    expect(page.locator("#input")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.type("profit rose today")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#status")).to_have_text("1 text answered.")
+    expect(page.locator("#status")).to_have_text("1 text classified.")
     names = []
     for _ in range(12):
         page.keyboard.press("Tab")
         names.append(page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"))
-        seen = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert seen == "solid", names[-1]
-        if names[-1] == "why? line 1":
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", names[-1]
+        if names[-1] == "Explain line 1":
             break
-    assert names == ["as-csv", "as-jsonl", "threshold", "shown", "why? line 1"]
+    assert names == ["download-csv", "download-jsonl", "threshold", "filter", "Explain line 1"]
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Why")).to_be_visible()
     assert page.evaluate("document.activeElement.ariaExpanded") == "true"
 
 
-def test_every_field_has_a_name(opened: Any, url: str) -> None:
-    page = opened(url)
-    expect(page.locator("#asking")).to_be_visible()
-    nameless = "[...document.querySelectorAll('input, select, textarea')].filter((one) => !one.labels.length)"
-    assert page.evaluate(f"{nameless}.map((one) => one.id)") == []
+def test_every_form_control_has_a_label(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    expect(page.locator("#input")).to_be_visible()
+    unlabelled = "[...document.querySelectorAll('input, select, textarea')].filter((field) => !field.labels.length)"
+    assert page.evaluate(f"{unlabelled}.map((field) => field.id)") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_and_a_phone_needs_no_scrolling_sideways(opened: Any, url: str, scheme: str) -> None:
-    page = opened(url, viewport=PHONE, color_scheme=scheme)
-    drop(page, "long.csv", b"text,domain\n" + b"averyveryverylongwordwithoutanend" * 9 + b",news\nmoon bags,forum\n")
-    assert not sideways(page)
-    page.get_by_text("How to answer").click()
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_contain_text("answered")
-    page.get_by_role("button", name="why? line 2").click()
+def test_page_fits_a_phone_and_its_text_has_enough_contrast(open_page: Any, url: str, scheme: str) -> None:
+    page = open_page(url, viewport=PHONE, color_scheme=scheme)
+    expect(page.get_by_role("group", name="Try an example")).to_be_visible()
+    assert not [ratio for ratio in page.evaluate(CONTRAST) if ratio[0] < 4.5]
+    assert not scrolls_sideways(page)
+    long_word = b"averyveryverylongwordwithoutanend" * 9
+    choose_file(page, "long.csv", b"text,domain\n" + long_word + b",news\nmoon bags,forum\n")
+    assert not scrolls_sideways(page)
+    page.get_by_text("Options").click()
+    click_classify(page)
+    expect(page.locator("#status")).to_contain_text("classified")
+    page.get_by_role("button", name="Explain line 2").click()
     expect(page.get_by_role("heading", name="Why")).to_be_visible()
-    for summary in page.get_by_text("Figures as a table").all():
+    for summary in page.get_by_text("Show as table").all():
         summary.click()
-    assert not sideways(page)
-    found = page.evaluate(CONTRAST)
-    assert len(found) > 50
-    assert not [one for one in found if one[0] < 4.5]
+    assert not scrolls_sideways(page)
+    ratios = page.evaluate(CONTRAST)
+    assert len(ratios) > 50
+    assert not [ratio for ratio in ratios if ratio[0] < 4.5]
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 20, 23)"
     assert dark == (scheme == "dark")
 
 
-def test_a_key_is_asked_for_and_kept_in_this_tab_alone(opened: Any, folder: Path) -> None:
+def test_page_prompts_for_the_key_and_keeps_it_in_this_tab_only(open_page: Any, folder: Path) -> None:
     mine = generate_key()
-    with listening(make_service(folder, keys={"me": mine["sha256"]})) as url:
-        page = opened(url, quiet=True)
-        field = page.get_by_label("This service answers only those who show a key.")
+    with serve_in_thread(build_manager(folder, keys={"me": mine["sha256"]})) as url:
+        page = open_page(url, quiet=True)
+        field = page.get_by_label("This service requires an API key")
         field.fill("moe_wrong")
         page.get_by_role("button", name="Use this key").click()
-        expect(page.get_by_text("That key is not known here.")).to_be_visible()
+        expect(page.get_by_text("This service does not accept that key.")).to_be_visible()
         field.fill(mine["key"])
         field.press("Enter")
-        label(page, "profit rose today")
+        classify(page, "profit rose today")
         assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
         assert mine["key"] not in page.content()
-        page.get_by_role("button", name="Forget the key").click()
+        page.get_by_role("button", name="Forget API key").click()
         expect(field).to_be_visible()
         assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_busy_service_is_asked_again_when_it_said(opened: Any, url: str) -> None:
-    page = opened(url, quiet=True)
-    expect(page.locator("#asking")).to_be_visible()
+def test_page_retries_after_the_time_that_a_busy_service_gives(open_page: Any, url: str) -> None:
+    page = open_page(url, quiet=True)
+    expect(page.locator("#input")).to_be_visible()
     times: list[float] = []
 
     def busy(route: Any) -> None:
@@ -347,83 +387,83 @@ def test_a_busy_service_is_asked_again_when_it_said(opened: Any, url: str) -> No
         return route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": {"message": "Full."}})
 
     page.route("**/v1/predict", busy)
-    label(page, "profit rose today")
+    classify(page, "profit rose today")
     assert len(times) == 3
     assert times[1] - times[0] >= 1000
 
 
-def test_a_run_is_stopped_and_goes_on_where_it_was(opened: Any, url: str) -> None:
-    page = opened(url)
+def test_stopped_run_continues_where_it_stopped(open_page: Any, url: str) -> None:
+    page = open_page(url)
     texts = [f"rates rose {i} times" for i in range(12)]
     sent: list[str] = []
 
-    def slowly(route: Any) -> None:
+    def stall(route: Any) -> None:
         sent.extend(route.request.post_data_json["texts"])
         if len(sent) == 8:
-            return None  # never answered
+            return None  # never gets a response
         return route.continue_()
 
-    page.route("**/v1/predict", slowly)
-    drop(page, "t.txt", "\n".join(texts).encode())
-    page.get_by_role("button", name="Label").click()
+    page.route("**/v1/predict", stall)
+    choose_file(page, "t.txt", "\n".join(texts).encode())
+    click_classify(page)
     expect(page.locator("#count")).to_have_text("4 of 12")
     page.get_by_role("button", name="Stop").click()
-    expect(page.locator("#status")).to_have_text("4 texts answered. 8 are left: Label goes on with them.")
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_have_text("12 texts answered.")
+    expect(page.locator("#status")).to_have_text("4 texts classified. 8 texts remain: choose Classify to continue.")
+    click_classify(page)
+    expect(page.locator("#status")).to_have_text("12 texts classified.")
     assert sent == texts[:8] + texts[4:]
 
 
-def test_twenty_thousand_rows_stay_a_page_of_rows(opened: Any, url: str) -> None:
-    page = opened(url)
-    answer = asked(url, ["rates"])[0]
-    told = httpx.get(f"{url}/v1/model").json()
-    told["limits"] |= {"texts": 1000}
-    page.route("**/v1/model", lambda route: route.fulfill(json=told))
+def test_table_of_twenty_thousand_rows_has_pages(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    prediction = post_predict(url, ["rates"])[0]
+    info = httpx.get(f"{url}/v1/model").json()
+    info["limits"] |= {"texts": 1000}
+    page.route("**/v1/model", lambda route: route.fulfill(json=info))
     page.reload()
 
-    def many(route: Any) -> None:
+    def respond(route: Any) -> None:
         texts = route.request.post_data_json["texts"]
-        route.fulfill(json={"model": "m", "answers": [answer | {"text": text} for text in texts]})
+        route.fulfill(json={"model": "m", "answers": [prediction | {"text": text} for text in texts]})
 
-    page.route("**/v1/predict", many)
-    drop(page, "many.csv", b"text,n\n" + b"".join(b"rates,%d\n" % i for i in range(20_000)))
-    page.get_by_role("button", name="Label").click()
-    expect(page.locator("#status")).to_have_text("20,000 texts answered.", timeout=60_000)
+    page.route("**/v1/predict", respond)
+    choose_file(page, "many.csv", b"text,n\n" + b"".join(b"rates,%d\n" % i for i in range(20_000)))
+    click_classify(page)
+    expect(page.locator("#status")).to_have_text("20,000 texts classified.", timeout=60_000)
     assert page.locator("#rows > tbody > tr").count() == 25
-    page.get_by_role("button", name="Later").click()
-    expect(page.locator("#page-said")).to_have_text("26–50 of 20,000")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#page-range")).to_have_text("26–50 of 20,000")
     assert page.evaluate("document.querySelectorAll('*').length") < 2000
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.xlsx", b"PK\x03\x04", "a.xlsx is a workbook or an archive: save it as CSV (UTF-8) first."),
-        ("a.csv", b"text\n\x00\x01", "a.csv holds no text: drop a CSV file."),
+        ("a.csv", b"text\n\x00\x01", "a.csv is not a text file: choose a CSV file."),
         ("a.csv", b"", "a.csv has no rows."),
         ("a.csv", b"text\n", "a.csv has no rows."),
         ("a.csv", b'text\nfine\n"never closed\n', "The quote that opens in line 3 is never closed"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_in_a_sentence(
-    opened: Any, url: str, name: str, content: bytes, said: str
+def test_unreadable_file_is_reported_and_typing_still_works(
+    open_page: Any, url: str, name: str, content: bytes, message: str
 ) -> None:
-    page = opened(url)
-    expect(page.locator("#asking")).to_be_visible()
+    page = open_page(url)
+    expect(page.locator("#input")).to_be_visible()
     page.locator("#file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
-    expect(page.locator("#status")).to_contain_text(said)
-    label(page, "profit rose today")
+    expect(page.locator("#status")).to_contain_text(message)
+    classify(page, "profit rose today")
 
 
-def test_other_letters_are_told_and_chosen(opened: Any, url: str) -> None:
-    page = opened(url)
-    drop(page, "zh.csv", "标题,日期\n利好消息,2026\n".encode("gb18030"))
+def test_file_in_another_encoding_is_reported_and_can_be_reread(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    choose_file(page, "zh.csv", "标题,日期\n利好消息,2026\n".encode("gb18030"))
     expect(page.locator("#status")).to_contain_text("choose another encoding")
-    page.get_by_label("letters are written in").select_option("gb18030")
+    page.get_by_label("Encoding").select_option("gb18030")
     expect(page.locator("#preview")).to_have_text("利好消息")
     expect(page.locator("#status")).to_have_text("")
-    drop(page, "zh.csv", "text\tn\n利好消息\t1\n".encode("utf-16"))
+    choose_file(page, "zh.csv", "text\tn\n利好消息\t1\n".encode("utf-16"))
     expect(page.locator("#preview")).to_have_text("利好消息")
 
 
@@ -437,66 +477,67 @@ def test_other_letters_are_told_and_chosen(opened: Any, url: str) -> None:
         ('""', ",", []),
     ],
 )
-def test_cells_are_read_as_spreadsheets_write_them(opened: Any, url: str, text: str, delimiter: str, rows: Any) -> None:
-    page = opened(url)
-    read = "async ([text, delimiter]) => (await import('/page/csv.js')).parse(text, delimiter)"
-    assert [[row["line"], *row["cells"]] for row in page.evaluate(read, [text, delimiter])] == rows
-
-
-def test_what_is_written_is_read_again_and_runs_nowhere(opened: Any, url: str) -> None:
-    page = opened(url)
-    cells = ['say "x", y', " spaces ", "line\nbreak", "plain", "=1+1", "＝1+1", "-5", "\tx", "@x", "+1"]
-    write = "async (rows) => (await import('/page/csv.js')).written(['c'], rows)"
-    pieces = page.evaluate(write, [*({"c": one} for one in cells), {"c": -5}, {}])
-    rows = [row[0] for row in csv.reader(io.StringIO("".join(pieces).removeprefix("\ufeff"))) if row]
-    assert rows == ["c", *cells[:4], *[f"'{one}" for one in cells[4:]], "-5"]
-
-
-def test_a_missing_captum_is_shown_in_the_services_words(
-    opened: Any, url: str, monkeypatch: pytest.MonkeyPatch
+def test_csv_cells_are_parsed_as_spreadsheets_write_them(
+    open_page: Any, url: str, text: str, delimiter: str, rows: Any
 ) -> None:
-    def missing() -> None:
-        raise reasoning.Fault(
-            "captum, which explaining needs", "none installed", "install it: pip install 'finmoe[explain]'"
-        )
-
-    monkeypatch.setattr(reasoning, "library", missing)
-    page = opened(url, quiet=True)
-    label(page, "profit rose today")
-    page.get_by_role("button", name="why? line 1").click()
-    expect(page.locator(".why-box .trouble")).to_contain_text("pip install 'finmoe[explain]'")
+    page = open_page(url)
+    parse = "async ([text, delimiter]) => (await import('/page/csv.js')).parse(text, delimiter)"
+    assert [[row["line"], *row["cells"]] for row in page.evaluate(parse, [text, delimiter])] == rows
 
 
-def test_a_service_that_is_gone_is_told(opened: Any, url: str) -> None:
-    page = opened(url, quiet=True)
-    expect(page.locator("#asking")).to_be_visible()
+def test_csv_cells_round_trip_with_formulas_escaped(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    cells = ['say "x", y', " spaces ", "line\nbreak", "plain", "=1+1", "＝1+1", "-5", "\tx", "@x", "+1"]
+    write = "async (rows) => (await import('/page/csv.js')).toCsv(['c'], rows)"
+    pieces = page.evaluate(write, [*({"c": cell} for cell in cells), {"c": -5}, {}])
+    rows = [row[0] for row in csv.reader(io.StringIO("".join(pieces).removeprefix("\ufeff"))) if row]
+    assert rows == ["c", *cells[:4], *[f"'{cell}" for cell in cells[4:]], "-5"]
+
+
+def test_page_shows_the_service_message_if_captum_is_missing(
+    open_page: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise engine_explain.Fault("captum", "not installed", "install it: pip install 'finmoe[explain]'")
+
+    monkeypatch.setattr(engine_explain, "load_captum", fail)
+    page = open_page(url, quiet=True)
+    classify(page, "profit rose today")
+    page.get_by_role("button", name="Explain line 1").click()
+    expect(page.locator(".explanation-box .error")).to_contain_text("pip install 'finmoe[explain]'")
+
+
+def test_page_reports_a_service_that_cannot_be_reached(open_page: Any, url: str) -> None:
+    page = open_page(url, quiet=True)
+    expect(page.locator("#input")).to_be_visible()
     page.route("**/v1/predict", lambda route: route.abort())
-    page.get_by_label("Type or paste texts").fill("rates")
-    page.get_by_role("button", name="Label").click()
+    page.get_by_label(INPUT).fill("rates")
+    click_classify(page)
     expect(page.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
-    expect(page.locator("#status")).to_have_text("0 texts answered. 1 is left: Label goes on with it.")
+    expect(page.locator("#status")).to_have_text("0 texts classified. 1 text remains: choose Classify to continue.")
 
 
-def test_a_language_model_is_chatted_with(opened: Any, tmp_path: Path) -> None:
-    team = save_random_lm_mixture(tmp_path / "team", save_language_model(tmp_path / "llama", "llama"))
-    service = make_service(team, max_new_tokens=8)
-    engine: Any = service.served.engine
-    engine.tokenizer.eos_token = None  # so that it has something to say
+def test_chat_with_a_language_model(open_page: Any, tmp_path: Path) -> None:
+    folder = save_random_lm_mixture(tmp_path / "team", save_language_model(tmp_path / "llama", "llama"))
+    manager = build_manager(folder, max_new_tokens=8)
+    engine: Any = manager.served.engine
+    engine.tokenizer.eos_token = None  # so that messages are not empty
     engine.model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None
-    with listening(service) as url:
-        page = opened(url, quiet=True, viewport=PHONE)
-        page.get_by_label("Your turn").fill("moon bags")
+    with serve_in_thread(manager) as url:
+        page = open_page(url, quiet=True, viewport=PHONE)
+        expect(page.get_by_role("heading", level=1)).to_have_text("FinMoE: chat with a mixture of domain experts")
+        page.get_by_label("Message", exact=True).fill("moon bags")
         page.keyboard.press("Control+Enter")
-        expect(page.locator(".turns .answer .shares li")).to_have_count(3)
-        turns = [{"role": "user", "content": "moon bags"}]
-        got = httpx.post(f"{url}/v1/chat/completions", json={"messages": turns}, timeout=60).json()
-        expect(page.locator(".turns .answer p")).to_have_text(got["choices"][0]["message"]["content"])
-        page.get_by_label("Your turn").fill("<b>profit</b>")
+        expect(page.locator(".messages .assistant .bars li")).to_have_count(3)
+        messages = [{"role": "user", "content": "moon bags"}]
+        body = httpx.post(f"{url}/v1/chat/completions", json={"messages": messages}, timeout=60).json()
+        expect(page.locator(".messages .assistant p")).to_have_text(body["choices"][0]["message"]["content"])
+        page.get_by_label("Message", exact=True).fill("<b>profit</b>")
         page.get_by_role("button", name="Send").click()
-        expect(page.locator("#chat-status")).to_contain_text("chat template")  # this one takes one turn
-        expect(page.get_by_label("Your turn")).to_be_focused()
-        expect(page.get_by_label("Your turn")).to_have_value("<b>profit</b>")
-        expect(page.locator(".turns > li")).to_have_count(2)
-        assert not sideways(page)
-        page.get_by_role("button", name="Begin anew").click()
-        expect(page.locator(".turns > li")).to_have_count(0)
+        expect(page.locator("#chat-status")).to_contain_text("chat template")  # without one, only one turn is possible
+        expect(page.get_by_label("Message", exact=True)).to_be_focused()
+        expect(page.get_by_label("Message", exact=True)).to_have_value("<b>profit</b>")
+        expect(page.locator(".messages > li")).to_have_count(2)
+        assert not scrolls_sideways(page)
+        page.get_by_role("button", name="New chat").click()
+        expect(page.locator(".messages > li")).to_have_count(0)

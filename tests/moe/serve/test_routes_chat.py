@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from corpora import save_model
+from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import build_manager
 from starlette.testclient import TestClient
@@ -26,7 +26,7 @@ MESSAGES = [{"role": "user", "content": "profit rose today"}]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny mixture on a random decoder with two layers."""
     folder = tmp_path_factory.mktemp("chat")
-    return save_random_lm_mixture(folder / "team", save_model(folder / "llama", "llama"))
+    return save_random_lm_mixture(folder / "team", save_language_model(folder / "llama", "llama"))
 
 
 @pytest.fixture(scope="module")

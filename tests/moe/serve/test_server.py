@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command_line import CommandLine, moe
-from corpora import save_model
+from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import ROOT, ServeProcess, serve_process, write_mixture
 
@@ -55,8 +55,8 @@ def test_socket_sends_small_responses_without_delay() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), "a model's folder"),
-        (("gone",), "a run's folder at gone"),
+        ((), "a model folder"),
+        (("gone",), "the folder of a model or a run at gone"),
         (("gone", "--host", "0.0.0.0"), "API keys, to listen on 0.0.0.0"),
         (("gone", "--port", "70000"), "port: Input should be less than"),
         (("gone", "--config", "none.yaml"), "a YAML file at none.yaml"),
@@ -171,7 +171,11 @@ def test_serve_reports_a_port_in_use_in_one_line(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["labels", "language"])
 def test_service_conforms_to_its_openapi_document(folder: Path, tmp_path: Path, kind: str) -> None:
-    model = folder if kind == "labels" else save_random_lm_mixture(tmp_path / "team", save_model(tmp_path / "llama", "llama"))
+    model = (
+        folder
+        if kind == "labels"
+        else save_random_lm_mixture(tmp_path / "team", save_language_model(tmp_path / "llama", "llama"))
+    )
     with serve_process(model) as service:
         words = ["run", f"{service.url}/openapi.json", "--max-examples", "20", "--seed", "1", "--no-color"]
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Claims about settings and keys: what is wrong is told, no door stands open, and only a key's owner is known by it."""
+"""Tests of settings, API keys and the checks before the service starts."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from moe.serve.auth import find_key_owner, generate_key, hash_key
 from moe.serve.settings import ServeSettings, check_keys_required, is_loopback, read_settings
 
 
-def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) -> None:
+def test_settings_from_the_command_line_override_the_file(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("port: 9000\nmax_texts: 3\n")
     settings = read_settings(tmp_path / "s.yaml", host=None, port=9001)
     assert (settings.host, settings.port, settings.max_texts) == ("127.0.0.1", 9001, 3)
@@ -17,7 +17,7 @@ def test_a_file_and_the_command_line_are_laid_over_each_other(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("wrong", ["prot: 1", "port: 70000", "timeout_s: 0", "keys: {me: short}", "max_wait_ms: .nan"])
-def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
+def test_settings_error_names_every_invalid_setting(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "s.yaml").write_text(f"queue_texts: -1\n{wrong}\n")
     with pytest.raises(Fault, match="queue_texts: ") as fault:
         read_settings(tmp_path / "s.yaml")
@@ -25,19 +25,19 @@ def test_every_wrong_setting_is_told(tmp_path: Path, wrong: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", ""])
-def test_no_door_stands_open_to_others_without_a_key(host: str) -> None:
+def test_host_that_others_can_reach_needs_a_key(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(Fault, match="Make one with moe serve --new-key"):
+    with pytest.raises(Fault, match="Create a key with moe serve --new-key"):
         check_keys_required(ServeSettings(host=host))
     check_keys_required(ServeSettings(host=host, keys={"me": generate_key()["sha256"]}))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_at_this_machine_alone_none_is_needed(host: str) -> None:
+def test_loopback_host_needs_no_key(host: str) -> None:
     check_keys_required(ServeSettings(host=host))
 
 
-def test_a_key_is_known_by_its_hash_and_no_other_is() -> None:
+def test_key_is_recognised_by_its_hash_only() -> None:
     mine, yours = generate_key(), generate_key()
     keys = {"me": mine["sha256"], "you": yours["sha256"]}
     assert find_key_owner(mine["key"], keys) == "me"

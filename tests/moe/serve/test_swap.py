@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from corpora import save_model
+from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import build_manager, service_client, write_mixture
 from starlette.testclient import TestClient
@@ -76,7 +76,9 @@ def test_reload_of_a_damaged_model_is_rejected_and_the_old_one_stays(folder: Pat
         elif damage == "not finite":
             replace_folder(copy_with_other_expert(folder, tmp_path / "new", float("nan")), folder)
         else:
-            replace_folder(save_random_lm_mixture(tmp_path / "team", save_model(tmp_path / "llama", "llama")), folder)
+            replace_folder(
+                save_random_lm_mixture(tmp_path / "team", save_language_model(tmp_path / "llama", "llama")), folder
+            )
         response = client.post("/v1/admin/reload")
         assert response.status_code == 409
         assert response.json()["error"]["remedy"]
@@ -122,7 +124,7 @@ def test_run_folder_is_served_by_its_best_mixture_and_other_folders_are_rejected
     shutil.copytree(folder, run / "moe-joint")
     assert load_served_model(ModelLocation(run)).info["name"] == "moe-joint"
     (tmp_path / "other" / "experts").mkdir(parents=True)
-    for name, message in (("nothing", "a model's or a run's folder"), ("other", "a mixture in")):
+    for name, message in (("nothing", "the folder of a model or a run"), ("other", "a mixture in")):
         with pytest.raises(Fault, match=message):
             load_served_model(ModelLocation(tmp_path / name))
 

@@ -1,0 +1,210 @@
+// Table of predictions with pages and filters, counts by label, and downloads.
+
+import { toCsv } from "./csv.js";
+import { barList, byId, count, expertKinds, fill, make, percent } from "./elements.js";
+import { makeExplanation } from "./explanation.js";
+import { showRouting } from "./routing.js";
+import { isPending } from "./run.js";
+
+const PAGE_SIZE = 25;
+const ROUTING_DELAY = 2000; // milliseconds between two updates of the charts during a run
+const FILTERS = {
+  all: ["All rows", () => true],
+  low: ["Low confidence", (row) => isLow(row)],
+  none: ["No label", (row) => row.prediction?.abstained],
+  error: ["Not classified", (row) => Boolean(row.error)],
+};
+const state = { rows: [], model: null, options: null, page: 0, drawn: new WeakMap(), timer: null };
+
+export const threshold = () => Number(byId("threshold").value);
+export const isLow = (row) => Boolean(row.prediction) && row.prediction.confidence < threshold();
+
+/** Show these rows; call `update` when some got a result, `finish` at the end of the run. */
+export function showPredictions(rows, model, options) {
+  Object.assign(state, { rows, model, options, page: 0, drawn: new WeakMap() });
+  byId("predictions").hidden = false;
+  fillFilter();
+  draw();
+  return {
+    update: () => {
+      draw();
+      state.timer ??= setTimeout(drawRouting, ROUTING_DELAY);
+    },
+    finish: () => (fillFilter(), draw(), drawRouting()),
+  };
+}
+
+function drawRouting() {
+  clearTimeout(state.timer);
+  state.timer = null;
+  showRouting(state.rows, state.model, threshold());
+}
+
+function fillFilter() {
+  const labels = [...new Set(state.rows.map((row) => row.prediction?.label).filter(Boolean))].sort();
+  const before = byId("filter").value;
+  const options = Object.entries(FILTERS).map(([value, [name]]) => [value, name]);
+  fill(byId("filter"), ...[...options, ...labels.map((label) => [`=${label}`, label])].map(([value, name]) => make("option", { value }, name)));
+  if ([...byId("filter").options].some((option) => option.value === before)) byId("filter").value = before;
+}
+
+function filteredRows() {
+  const value = byId("filter").value;
+  if (value === "all") return state.rows;
+  return state.rows.filter(value.startsWith("=") ? (row) => row.prediction?.label === value.slice(1) : FILTERS[value][1]);
+}
+
+function draw() {
+  const rows = filteredRows(), pages = Math.max(1, Math.ceil(rows.length / PAGE_SIZE));
+  state.page = Math.min(state.page, pages - 1);
+  const start = state.page * PAGE_SIZE;
+  const lines = rows.slice(start, start + PAGE_SIZE).flatMap(linesOf);
+  const body = byId("rows").tBodies[0];
+  if (lines.length !== body.rows.length || lines.some((line, index) => line !== body.rows[index])) fill(body, ...lines);
+  byId("pages").hidden = pages === 1;
+  byId("previous-page").disabled = state.page === 0;
+  byId("next-page").disabled = state.page === pages - 1;
+  byId("page-range").textContent = rows.length ? `${(start + 1).toLocaleString("en")}–${Math.min(start + PAGE_SIZE, rows.length).toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "none";
+  byId("threshold-value").textContent = percent(threshold());
+  drawCounts();
+}
+
+function drawCounts() {
+  const counts = new Map(), marks = { low: 0, none: 0, error: 0 };
+  for (const row of state.rows) {
+    if (row.prediction?.label) counts.set(row.prediction.label, (counts.get(row.prediction.label) ?? 0) + 1);
+    for (const mark of Object.keys(marks)) marks[mark] += FILTERS[mark][1](row) ? 1 : 0;
+  }
+  const labels = [...counts].sort((a, b) => b[1] - a[1]);
+  const total = labels.reduce((sum, [, number]) => sum + number, 0) || 1;
+  const items = labels.map(([name, number]) => make("li", {}, make("b", {}, name), ` ${number.toLocaleString("en")} `, make("span", { class: "muted" }, percent(number / total))));
+  for (const [mark, number] of Object.entries(marks)) {
+    if (number) items.push(make("li", { class: mark }, make("b", {}, FILTERS[mark][0]), ` ${number.toLocaleString("en")}`));
+  }
+  fill(byId("label-counts"), ...items);
+}
+
+// --- table rows
+
+/** The table rows of a result and its open explanation; the same elements as before unless the result has changed. */
+function linesOf(row) {
+  const version = `${Boolean(row.prediction)} ${row.error ?? ""} ${isLow(row)}`;
+  const before = state.drawn.get(row);
+  if (before?.version === version) return before.lines;
+  const explanation = before?.lines[1];
+  const lines = [makeLine(row, explanation)];
+  if (explanation) lines.push(explanation);
+  state.drawn.set(row, { version, lines });
+  return lines;
+}
+
+const cell = (kind, ...children) => make("td", { role: "cell", class: kind }, ...children);
+
+function makeLine(row, explanation) {
+  const head = make("th", { scope: "row", role: "rowheader", class: "line" }, String(row.line));
+  const text = cell("text", make("p", { dir: "auto" }, row.text));
+  const rest = row.prediction ? predictionCells(row, explanation) : [statusCell(row), cell("empty"), cell("empty"), cell("empty")];
+  return make("tr", { role: "row", class: isLow(row) ? "low" : null }, head, text, ...rest);
+}
+
+function statusCell(row) {
+  return cell("label", row.error ? make("span", { class: "mark error" }, `✕ ${row.error}`) : make("span", { class: "muted" }, "…"));
+}
+
+function predictionCells(row, explanation) {
+  const { prediction } = row;
+  return [
+    cell("label", ...labelParts(row)),
+    cell("probabilities", barList(prediction.probabilities, () => "plain")),
+    cell("experts", barList(prediction.experts, expertKinds(state.model))),
+    cell("explain", explainButton(row, explanation)),
+  ];
+}
+
+function labelParts(row) {
+  const { prediction } = row;
+  const parts = [prediction.label ? make("b", {}, prediction.label) : make("b", { class: "mark none" }, "no label")];
+  if (isLow(row)) parts.push(make("span", { class: "mark low" }, "low confidence"));
+  if (prediction.polarity !== null) parts.push(polarity(prediction.polarity));
+  if (Object.keys(state.model.labels).length > 1) parts.push(make("span", { class: "muted" }, `task ${prediction.task}`));
+  if (prediction.truncated) parts.push(make("span", { class: "muted" }, "text truncated"));
+  return parts;
+}
+
+function polarity(value) {
+  const needle = make("span", { class: "needle" });
+  needle.style.setProperty("--position", (value + 1) / 2);
+  const scale = make("span", { class: "scale", "aria-hidden": "true" }, needle);
+  return make("span", { class: "polarity" }, "polarity ", scale, make("span", { class: "number" }, `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`));
+}
+
+function explainButton(row, explanation) {
+  const button = make("button", { type: "button", class: "quiet", "aria-expanded": String(Boolean(explanation)), "aria-label": `Explain line ${row.line}` }, "Explain");
+  button.addEventListener("click", () => {
+    const { lines } = state.drawn.get(row);
+    if (lines.length > 1) lines.pop().remove();
+    else {
+      const line = make("tr", { role: "row", class: "explanation" }, make("td", { role: "cell", colspan: "6" }, makeExplanation(row, state.options)));
+      lines.push(line);
+      lines[0].after(line);
+    }
+    button.setAttribute("aria-expanded", String(lines.length > 1));
+  });
+  return button;
+}
+
+// --- pages and downloads
+
+function turnPage(by) {
+  state.page += by;
+  draw();
+}
+
+/** Column names of the CSV; cells of the user's file come last. */
+function columnsOf(flatRows) {
+  const names = [...new Set(flatRows.flatMap((row) => Object.keys(row)))];
+  return [...names.filter((name) => !name.startsWith("file.")), ...names.filter((name) => name.startsWith("file."))];
+}
+
+/** A row as it is downloaded: the fields of the service's response, and the other cells of the user's file in `file`. */
+function toRecord(row) {
+  const { line, text, prediction, error, model, file } = row;
+  const record = { line, text, ...(prediction ?? {}) };
+  if (prediction) record.low_confidence = isLow(row);
+  if (error) record.error = error;
+  if (model) record.model = model;
+  return Object.keys(file).length ? { ...record, file } : record;
+}
+
+function flatten(record, prefix = "") {
+  const cells = {};
+  for (const [name, value] of Object.entries(record)) {
+    if (value !== null && typeof value === "object") Object.assign(cells, flatten(value, `${prefix}${name}.`));
+    else cells[prefix + name] = value;
+  }
+  return cells;
+}
+
+function save(pieces, type, name) {
+  const url = URL.createObjectURL(new Blob(pieces, { type }));
+  const link = make("a", { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+const finishedRecords = () => state.rows.filter((row) => !isPending(row)).map(toRecord);
+
+function saveCsv() {
+  const rows = finishedRecords().map((record) => flatten(record));
+  save(toCsv(columnsOf(rows), rows), "text/csv", "predictions.csv");
+}
+
+const saveJsonl = () => save(finishedRecords().map((record) => `${JSON.stringify(record)}\n`), "application/jsonl", "predictions.jsonl");
+
+byId("previous-page").addEventListener("click", () => turnPage(-1));
+byId("next-page").addEventListener("click", () => turnPage(1));
+byId("filter").addEventListener("change", () => turnPage(-state.page));
+byId("threshold").addEventListener("input", draw);
+byId("threshold").addEventListener("change", drawRouting);
+byId("download-csv").addEventListener("click", saveCsv);
+byId("download-jsonl").addEventListener("click", saveJsonl);
