@@ -1,6 +1,7 @@
-"""Shared fixtures: one tiny random backbone of every supported family, and a word-level tokenizer."""
+"""Shared fixtures: a tiny random backbone of every supported family, a word-level tokenizer, data and settings."""
 
 import csv
+import gc
 import os
 import random
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _COMMON = {
 }
 _GROUPED = _COMMON | {"num_key_value_heads": 1, "head_dim": 16}
 _WINDOW = {"sliding_window": 3}
-"""Narrower than the tests' texts, as a real window is narrower than a long text."""
+"""Narrower than the test texts, as a real window is narrower than a long text."""
 
 FAMILIES: dict[str, dict[str, object]] = {
     "bert": _COMMON,
@@ -71,8 +72,14 @@ DECODERS = (
 )
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what the imports created from garbage collection: every training ends with a full collection."""
+    gc.collect()
+    gc.freeze()
+
+
 def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
-    """A random two-layer, width-32 backbone of one family, in evaluation mode."""
+    """Return a random backbone of a family, with two layers of width 32, in evaluation mode."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
     return AutoModel.from_config(config).eval()
@@ -80,7 +87,7 @@ def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
 
 @pytest.fixture(params=list(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
-    """Each supported family in turn."""
+    """Name of each supported family."""
     return request.param
 
 
@@ -96,7 +103,7 @@ WORDS += [noun for nouns in NOUNS.values() for noun in nouns]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, [CLS] and [SEP] around."""
+    """Return a tokenizer with one token per word, between [CLS] and [SEP]."""
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     core.pre_tokenizer = Whitespace()
     core.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
@@ -106,7 +113,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_backbone(folder: Path, family: str = "bert", seed: int = 0) -> Path:
-    """A tiny backbone with its tokenizer, as a folder that transformers loads."""
+    """Save a tiny backbone with its tokenizer in a folder that transformers can load."""
     tiny_backbone(family, seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
@@ -114,12 +121,12 @@ def save_backbone(folder: Path, family: str = "bert", seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT on disk."""
+    """Folder of the tiny BERT."""
     return save_backbone(tmp_path_factory.mktemp("bert"))
 
 
 def made_up_rows(domain: str, count: int = 90, seed: int = 0) -> list[dict[str, Any]]:
-    """Sentences whose verb decides the label; unlike each other, so that none is a near duplicate."""
+    """Return synthetic rows: sentences whose verb decides the label, none a near duplicate of another."""
     source = random.Random(f"{domain}{seed}")
     rows = []
     for i in range(count):
@@ -134,7 +141,7 @@ def made_up_rows(domain: str, count: int = 90, seed: int = 0) -> list[dict[str, 
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Rows as CSV."""
+    """Write rows as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
@@ -144,16 +151,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def merged_settings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, `over` winning."""
-    both = dict(base)
+    """Merge nested settings; `over` takes precedence."""
+    merged = dict(base)
     for key, value in over.items():
-        known = both.get(key)
-        both[key] = merged_settings(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
-    return both
+        known = merged.get(key)
+        merged[key] = merged_settings(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
-    """A run on the tiny backbone: news and forum, a few steps a stage."""
+    """Return the settings of a run on the tiny backbone: news and forum, a few steps per stage."""
     few = {"batch_size": 8, "evals": 1}
     base = {
         "seed": 7,
@@ -176,7 +183,7 @@ Make = Callable[..., Workspace]
 
 @pytest.fixture
 def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
-    """Workspaces on the tiny backbone; keywords are laid over the settings."""
+    """Factory of workspaces on the tiny backbone; keyword arguments override settings."""
     for domain in NOUNS:
         write_csv(tmp_path / "data" / f"{domain}.csv", made_up_rows(domain))
 
@@ -187,5 +194,5 @@ def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
 
 
 def tiny_run(folder: Path, data: Path, /, **over: Any) -> RunSettings:
-    """The tiny settings, checked."""
+    """Return the validated tiny settings."""
     return parse_run(tiny_settings(folder, data, **over), "test")

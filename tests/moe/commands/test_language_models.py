@@ -35,7 +35,7 @@ def test_pretrain_of_a_role_prints_the_expert_folders(moe: CommandLine, workdir:
     code, out, err = moe("pretrain", "--role", "talk", "-c", "team.yaml", "-o", "one")
     assert code == 0, err
     assert out.split() == ["one/experts/forum", "one/experts/macro"]
-    assert "before, perplexity on news" in err
+    assert "before training, perplexity on news" in err
     assert (workdir / "one" / "logs" / "forum" / "trajectory.parquet").is_file()
 
 
@@ -54,18 +54,18 @@ def test_pretrain_trains_a_shared_expert_alone_or_before_all_roles(moe: CommandL
     assert (code, out.split()) == (0, ["below/experts/shared"]), err
     code, out, err = moe("pretrain", "--all", *sets, "-o", "below", "--resume")
     assert code == 0, err
-    assert "shared: finished before, kept" in err
+    assert "shared: already finished, skipped" in err
     assert [Path(folder).name for folder in out.split()] == ["shared", "news", "forum", "macro"]
 
 
 def test_check_reports_every_missing_corpus_at_once(moe: CommandLine, workdir: Path) -> None:
     code, out, err = moe("check", "team.yaml")
     assert code == 0, err
-    assert "experts news, forum, macro; a language model's head" in out
+    assert "experts news, forum, macro; a language-model head" in out
     sets = ("--set", "domains.news.corpus=[]", "--set", "language.general=[none.txt]")
     code, _, err = moe("check", "team.yaml", *sets)
     assert code == 2
-    assert "domains.news.corpus: names no file" in err
+    assert "domains.news.corpus: no file" in err
     assert "language.general: no file at" in err
 
 

@@ -158,7 +158,7 @@ def test_report_overlays_the_curves_of_a_second_run(trained: CommandLine, workdi
 
 def test_report_refuses_a_folder_that_is_no_run(trained: CommandLine) -> None:
     assert "no such folder" in trained.refused("report", "nowhere")
-    assert "Name the run's own folder" in trained.refused("report", "runs/tiny/moe-joint")
+    assert "Use the run's folder" in trained.refused("report", "runs/tiny/moe-joint")
     assert "a folder without logs" in trained.refused("report", "runs/tiny", "--against", "data")
 
 
@@ -299,7 +299,7 @@ def test_abstain_refuses_an_accuracy_that_cannot_be_reached(trained: CommandLine
 
 
 def test_check_reports_all_errors_at_once(moe: CommandLine, workdir: Path) -> None:
-    assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: no fault; experts news, forum")
+    assert moe("check", "tiny.yaml")[1].startswith("tiny.yaml: valid; experts news, forum")
     sets = ("--set", "lora.rank=4", "--set", "stages.joint.lr=-1", "--set", "sead=1")
     code, _, err = moe("check", "tiny.yaml", *sets)
     assert code == 2
