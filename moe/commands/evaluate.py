@@ -55,7 +55,7 @@ def evaluate_(
     ] = "likelihood",
     max_questions: Annotated[
         int | None,
-        typer.Option("--max-questions", min=1, help="Language models: maximal number of questions per task."),
+        typer.Option("--max-questions", min=1, help="Language models: maximum number of questions per task."),
     ] = None,
     no_experts: Annotated[
         bool, typer.Option("--no-experts", help="Language models: evaluate the backbone without experts.")

@@ -18,7 +18,7 @@ DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answe
 CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
 ERRORS, DISAGREEMENT, PROVENANCE = "Most confident errors", "Disagreement between experts", "Versions and hashes"
 MAX_EXAMPLES = 12
-"""Maximal number of texts in a section."""
+"""Maximum number of texts in a section."""
 RELIABILITY_CAPTION = (
     "Accuracy by confidence. On the diagonal, confidence is calibrated: of predictions with confidence .9, nine in ten "
     "are correct. Bars are 95 % intervals."

@@ -116,7 +116,7 @@ def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> Trial
 def _trained_models(
     work: Workspace, until: str, domains: Sequence[str]
 ) -> Iterator[tuple[Mixture, str, int, list[str]]]:
-    """Yield the models to evaluate, each with its template, its maximal length and the domains of its rows."""
+    """Yield the models to evaluate, each with its template, its maximum length and the domains of its rows."""
     if until in ("merge", "router"):
         mixture, card = read_mixture(work.out / MERGED if until == "merge" else best_model(work.out))
         yield mixture, card.template, card.backbone_settings.max_length, list(work.run.domains)
