@@ -62,7 +62,9 @@ def augment_(
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="Base URL of an OpenAI-compatible API, up to /v1.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Name of the language model at the API.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name of the model to request from the API.")
+    ] = None,
     key_env: Annotated[
         str, typer.Option("--key-env", help="Environment variable that holds the API key.")
     ] = "OPENAI_API_KEY",

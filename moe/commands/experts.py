@@ -89,7 +89,7 @@ def remove_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Remove an expert; renormalises the other routing weights, trains nothing without `--adapt`."""
+    """Remove an expert and renormalise the other routing weights; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, remove
 
@@ -112,7 +112,7 @@ def swap_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Replace an expert by another one of the same domain; retains the router, trains nothing without `--adapt`."""
+    """Replace an expert with another of the same domain and keep the router; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, swap
 
@@ -157,7 +157,7 @@ def drift_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Test whether a file has drifted from the training data, in total and by month: routing, confidence, distance."""
+    """Test a file for drift from the training data, overall and by month: routing weights, confidence, distance."""
     from moe.drift.drift import drift, drift_view
     from moe.drift.fit import fit_reference, reference_view
     from moe.drift.timeline import DriftRequest

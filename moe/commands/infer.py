@@ -53,12 +53,14 @@ def infer(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", "-o", help="Output file (.csv, .jsonl, .parquet), or output folder with --engine; else run folder."
+            "--out",
+            "-o",
+            help="Output file (.csv, .jsonl, .parquet), with --engine a folder; without a suffix, the run folder.",
         ),
     ] = None,
     routing: RoutingOption = "soft",
     windows: Annotated[
-        bool, typer.Option("--windows", help="Average the predictions of windows over long texts; else truncate.")
+        bool, typer.Option("--windows", help="Average over windows of long texts instead of truncating them.")
     ] = False,
     tokens: BatchTokensOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes that share the texts.")] = 1,
@@ -156,15 +158,14 @@ def explain_(
     routing: RoutingOption = "soft",
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps", min=1, help="Integration steps; default: 64 for a text, 32 for a corpus; more are more accurate."
-        ),
+        typer.Option("--steps", min=1, help="Integration steps; default: 64 for a text, 32 for a corpus."),
     ] = None,
     min_count: Annotated[
-        int, typer.Option("--min-count", min=1, help="Omit words that occur less often in the corpus.")
+        int, typer.Option("--min-count", min=1, help="Omit words with fewer occurrences in the corpus.")
     ] = 5,
     max_texts: Annotated[
-        int | None, typer.Option("--max-texts", min=1, help="Use only the first texts of the corpus.")
+        int | None,
+        typer.Option("--max-texts", min=1, help="Use at most this many texts, from the start of the corpus."),
     ] = None,
     tokens: BatchTokensOption = None,
     spreadsheet: SpreadsheetOption = False,

@@ -18,7 +18,7 @@ ConfigOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Run folder; default: runs/NAME, after the config file.", show_default=False),
+    typer.Option("--out", "-o", help="Run folder; default: runs/NAME for a config NAME.yaml.", show_default=False),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")

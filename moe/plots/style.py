@@ -11,7 +11,7 @@ from moe.extras import require
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK = "#222222"
 PANEL, TITLE_CHARACTERS, COLUMNS = 3.4, 46, 3
-"""Side of a square panel in inches, title characters per panel, and maximal number of panels in a row."""
+"""Side of a square panel in inches, title characters per panel, and maximum number of panels in a row."""
 INTEGER_AXES = ("optimizer step", "epoch")
 """Labels of axes that only have integer ticks."""
 

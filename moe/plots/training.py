@@ -39,7 +39,7 @@ LOSS_STYLES = {
 def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
     """Plot λ, w and c of each loss by batch, and their epoch means below (Figure 5 of the DAO paper), for one level.
 
-    None if the level has fewer than two losses. A stage of less than two epochs has no row of means.
+    None if the level has fewer than two losses. A stage of fewer than two epochs has no row of means.
     """
     columns = weight_columns(log, level)
     if not columns:
