@@ -29,7 +29,7 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
     if errors := errors + _backbone_errors(run):
         raise ConfigFault(str(path), errors)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
-    heads = "language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
+    heads = "a language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
     return f"{path}: valid; experts {', '.join(experts)}; {heads}"
 
 

@@ -14,8 +14,9 @@ from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
 from moe.config.messages import format_error
+from moe.config.overrides import apply_override
 from moe.config.stages import LossSettings, StagesSettings
-from moe.config.yaml import parse_yaml, read_yaml
+from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
@@ -28,8 +29,6 @@ from router.registry import ComparatorSettings
 PACKAGED_CONFIGS = Path(__file__).parent.parent / "configs"
 REPOSITORY_CONFIGS = PACKAGED_CONFIGS.parent.parent / "configs"
 DEFAULT = "demo.yaml"
-EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
-"""A number that YAML 1.1 parses as a string, such as 1e-4."""
 
 
 def _is_plain(name: str) -> bool:
@@ -303,34 +302,6 @@ def _label_conflicts(run: RunSettings, domain: str) -> list[str]:
         f"domains.{domain}: task {name} has `ask`, which is for language models: remove it, or add `language: {{}}`"
         for name in run.questions_of(domain)
     ]
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
-
-    Raises:
-        Fault: if the override does not have that form.
-    """
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise Fault("--set key=value", repr(override), "write for example --set stages.joint.lr=1e-4")
-    *path, last = key.split(".")
-    section = raw
-    for depth, part in enumerate(path):
-        if part == "domains" and depth == 0:
-            raw["domains"] = _domain_mapping(raw.get("domains"))
-        if not isinstance(section.get(part), dict):
-            section[part] = {}
-        section = section[part]
-    section[last] = _parse_value(value, override)
-
-
-def _parse_value(value: str, override: str) -> Any:
-    try:
-        parsed = parse_yaml(value)
-    except ValueError as error:
-        raise Fault("a YAML value after =", repr(override), "quote it") from error
-    return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
 
 
 def _domain_mapping(domains: Any) -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""`--set KEY=VALUE`: one setting of a config replaced on the command line."""
+
+import re
+from typing import Any
+
+from experts.errors import Fault
+from moe.config.yaml import parse_yaml
+
+EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
+"""A number that YAML 1.1 parses as a string, such as 1e-4."""
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
+
+    Raises:
+        Fault: if the override does not have that form.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise Fault("--set key=value", repr(override), "write for example --set stages.joint.lr=1e-4")
+    *path, last = key.split(".")
+    section = raw
+    for depth, part in enumerate(path):
+        if part == "domains" and depth == 0:
+            raw["domains"] = _domain_mapping(raw.get("domains"))
+        if not isinstance(section.get(part), dict):
+            section[part] = {}
+        section = section[part]
+    section[last] = _parse_value(value, override)
+
+
+def _parse_value(value: str, override: str) -> Any:
+    try:
+        parsed = parse_yaml(value)
+    except ValueError as error:
+        raise Fault("a YAML value after =", repr(override), "quote it") from error
+    return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
