@@ -1,4 +1,4 @@
 """A mixture or a single expert on disk: reading, checking and writing its folder.
 
-`moe.runs` holds the folder of a run, `moe.training` the checkpoints of training.
+The folder of a run is left to `moe.runs`, the checkpoints of training to `moe.training`.
 """

@@ -23,7 +23,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     section = raw
     for depth, part in enumerate(path):
         if part == "domains" and depth == 0:
-            raw["domains"] = _domain_mapping(raw.get("domains"))
+            raw["domains"] = domain_mapping(raw.get("domains"))
         if not isinstance(section.get(part), dict):
             section[part] = {}
         section = section[part]
@@ -36,3 +36,10 @@ def _parse_value(value: str, override: str) -> Any:
     except ValueError as error:
         raise Fault("a YAML value after =", repr(override), "quote it") from error
     return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
+
+
+def domain_mapping(domains: Any) -> dict[str, Any]:
+    """`domains` as a mapping, if it is a list of names."""
+    if isinstance(domains, list):
+        return {str(name): None for name in domains}
+    return dict(domains) if isinstance(domains, dict) else {}

@@ -14,7 +14,7 @@ from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
 from moe.config.messages import format_error
-from moe.config.overrides import apply_override
+from moe.config.overrides import apply_override, domain_mapping
 from moe.config.stages import LossSettings, StagesSettings
 from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
@@ -248,7 +248,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
             conflicts.append(
-                f"template contains the domain name {domain}, which gives the domain away to the router: "
+                f"template contains the domain name {domain}, which reveals the domain to the router: "
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
@@ -304,19 +304,12 @@ def _label_conflicts(run: RunSettings, domain: str) -> list[str]:
     ]
 
 
-def _domain_mapping(domains: Any) -> dict[str, Any]:
-    """`domains` as a mapping, if it is a list of names."""
-    if isinstance(domains, list):
-        return {str(name): None for name in domains}
-    return dict(domains) if isinstance(domains, dict) else {}
-
-
 def _resolve_domains(domains: Any, source: Path) -> dict[str, Any]:
     """Merge each domain's own YAML file with the keys given in the config, which win.
 
     The file is `domains/NAME.yaml` next to the config, in its parent folder, or among the shipped ones.
     """
-    return {name: _resolve_domain(name, inline, source) for name, inline in _domain_mapping(domains).items()}
+    return {name: _resolve_domain(name, inline, source) for name, inline in domain_mapping(domains).items()}
 
 
 def _resolve_domain(name: str, inline: Any, source: Path) -> Any:

@@ -1,4 +1,4 @@
 """Adding, removing and swapping experts of a trained mixture, and listing them.
 
-`moe.merging` edits the mixture, `moe.training` runs the stage that adapts router and heads.
+Editing the mixture is left to `moe.merging`, the stage that adapts router and heads to `moe.training`.
 """

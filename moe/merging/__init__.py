@@ -1,4 +1,4 @@
 """From expert folders to one mixture: merging, initialization of heads, and edits of an existing mixture.
 
-`moe.membership` checks whether an expert may be added and adapts the router and the heads.
+Whether an expert fits, and adapting router and heads to it, is left to `moe.membership`.
 """

@@ -5,7 +5,6 @@ Training one expert uses the same model with a constant route.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,71 +15,10 @@ from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import BackboneDropout
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
+from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
 from moe.model.packing import backbone_states
 from moe.model.trunk import EndOfTrunk, Trunk
 from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gates
-
-
-@dataclass
-class RouterOutput:
-    """Router output of one forward pass; (B, T, ·) instead of (B, ·) if tokens are routed.
-
-    Args:
-        gates: (B, E), weights by which the experts are mixed.
-        probs: (B, E), soft probabilities, for the routing losses and for reports.
-        logits: (B, G + E), read by the domain and balance losses.
-        logits_for_loss: the same values on the path of the sentiment loss only, so that its gradient can be separated.
-    """
-
-    gates: Tensor
-    probs: Tensor
-    logits: Tensor
-    logits_for_loss: Tensor
-
-
-@dataclass
-class MixtureOutput:
-    """Output of one forward pass.
-
-    Args:
-        pooled: (B, D), pooled state. For a language model, which has no heads here: (B, T, D), the last hidden states
-            that its own head reads, or those of the trunk while a router is trained with detached gates.
-        logits: (B, K) by head.
-        polarity: (B,), or None without a polarity head.
-        routing: router output; None for a constant route.
-    """
-
-    pooled: Tensor
-    logits: dict[str, Tensor]
-    polarity: Tensor | None
-    routing: RouterOutput | None
-
-
-@dataclass
-class ForwardContext:
-    """State of the forward pass in progress, read by the hook at the end of the trunk.
-
-    Args:
-        content: (B, T) bool, tokens that the router reads.
-        allowed: (B, E) bool, experts that each text may use; None for all.
-        hard: whether each text goes to its most probable expert.
-        trunk: (B, T, D), precomputed trunk states.
-        stop: whether the pass ends at the end of the trunk.
-        keep: whether the route is reused for later passes, as in generation.
-        routing: router output, filled in by the hook.
-        probs: soft probabilities of the passes so far, if `keep`.
-        grad: whether gradients are recorded.
-    """
-
-    content: Tensor
-    allowed: Tensor | None
-    hard: bool
-    trunk: Tensor | None = None
-    stop: bool = False
-    keep: bool = False
-    routing: RouterOutput | None = None
-    probs: list[Tensor] = field(default_factory=list)
-    grad: bool = field(default_factory=torch.is_grad_enabled)
 
 
 class Mixture(nn.Module):

@@ -28,7 +28,7 @@ def rng_file(rank: int = 0) -> str:
 
 
 def check_world_size(path: Path, processes: int) -> None:
-    """Check that as many processes resume as wrote the checkpoint; otherwise their rows of each step would differ.
+    """Check the number of processes that resume: with another number than before, the rows of each step would differ.
 
     Raises:
         Fault: if another number of processes wrote it.

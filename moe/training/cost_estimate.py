@@ -23,7 +23,8 @@ from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
-from moe.training.steps import merge_experts, train_domain, train_shared, train_stage
+from moe.training.steps import merge_experts, train_stage
+from moe.training.expert_steps import train_domain, train_shared
 
 Figures = dict[str, Any]
 Step = Callable[[Workspace], object]
@@ -163,7 +164,7 @@ def cost_view(figures: Mapping[str, Any]) -> RenderableType:
         Text(f"total {format_duration(figures['seconds'])}{peak}; early stopping (patience) may end a stage sooner")
     ]
     if figures["cache_trunk"]:
-        lines.append(Text("measured without the trunk's cache (stages.cache_trunk), with which steps are faster"))
+        lines.append(Text("measured without the trunk cache (stages.cache_trunk), which makes steps faster"))
     return Group(table, *lines)
 
 

@@ -21,12 +21,12 @@ def shard(model: Mixture) -> None:
     """Shard a model's backbone layer by layer; does nothing for a single process.
 
     Raises:
-        Fault: if its weights are quantised.
+        Fault: if its weights are quantized.
     """
     if distributed.world_size() == 1:
         return
     if hasattr(model.backbone, "hf_quantizer"):
-        raise Fault("a backbone in 16 or 32 bits for sharding", "quantised weights", "set stages.shard to false")
+        raise Fault("a backbone in 16 or 32 bits for sharding", "quantized weights", "set stages.shard to false")
     mesh = init_device_mesh(model.domain_expert_mask.device.type, (distributed.world_size(),))
     for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from moe import distributed
 from moe.data.collator import Batch
-from moe.model.mixture import MixtureOutput, RouterOutput, allowed_experts
+from moe.model.mixture import allowed_experts
+from moe.model.outputs import MixtureOutput, RouterOutput
 from router.loss_weighting import gradient_norms, loss_gradients
 
 MicroBatch = tuple[MixtureOutput, Batch]

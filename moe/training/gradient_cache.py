@@ -16,7 +16,8 @@ from torch import Tensor
 from moe import distributed
 from moe.data.collator import Batch
 from moe.model.lm_head import IGNORE_INDEX
-from moe.model.mixture import Mixture, MixtureOutput
+from moe.model.mixture import Mixture
+from moe.model.outputs import MixtureOutput
 from moe.training.global_batch import MicroBatch
 from moe.training.objective import Objective
 

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import DomainBatchSampler
-from moe.model.mixture import Mixture, MixtureOutput
+from moe.model.mixture import Mixture
+from moe.model.outputs import MixtureOutput
 
 
 class HoldoutSampler:

@@ -55,7 +55,7 @@ class TrainJob:
         logs: folder of the JSON log and TensorBoard's files.
         seed: of the order of rows and of dropout.
         title: shown to users.
-        expert: the expert to train, in stages without router.
+        expert: the expert to train, in stages without a router.
         resume: resume from the last checkpoint.
         metric: the validation metric that selects the best weights.
         recompute: use activation checkpointing.

@@ -18,7 +18,7 @@ class SkipStep(Exception):
 
 
 class NonFiniteGuard(TrainerCallback):
-    """Skips optimizer steps whose loss or gradient is not finite; fails after `max_consecutive` such steps.
+    """Skips optimizer steps whose loss or gradient is not finite; fails after more than `max_consecutive` in a row.
 
     Args:
         title: name of the stage, for messages.

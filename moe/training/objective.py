@@ -16,7 +16,8 @@ from moe.config.stages import LossSettings, Stage
 from moe.data.collator import Batch
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORE_INDEX, LMHead
-from moe.model.mixture import Mixture, MixtureOutput, RouterOutput
+from moe.model.mixture import Mixture
+from moe.model.outputs import MixtureOutput, RouterOutput
 from moe.training.global_batch import GlobalBatch, GlobalRouting, GradientPoint, MicroBatch, gather_batch
 from moe.training.holdout import HoldoutSampler
 from router.class_imbalance import effective_number_weights, imbalance_loss, row_losses
@@ -178,7 +179,7 @@ class Objective:
         return None if loss is None else distributed.scalar_all_reduce(loss)
 
     def language_loss(self, output: MixtureOutput, batch: Batch, tokens: int) -> Tensor | None:
-        """Sum of −log p over the target tokens of this micro-batch, divided by the number of the whole step's.
+        """Sum of −log p over the target tokens of this micro-batch, divided by the number of those in the whole step.
 
         Args:
             tokens: target tokens of the whole step, in all processes.

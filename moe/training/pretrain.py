@@ -17,14 +17,14 @@ from moe.console import info
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
-from moe.training.steps import build_expert_card, require_shared_expert, save_expert
+from moe.training.expert_steps import build_expert_card, require_shared_expert, save_expert
 
 
 def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, resume: bool = False) -> list[Path]:
     """Pre-train the experts of one role, or of all, and write their folders.
 
     Args:
-        role: a role of `domains.NAME.role`, by default the domain's name; None trains all roles.
+        role: a role of the config (`domains.NAME.role`, which defaults to the domain's name); None trains all roles.
 
     Returns:
         the experts' folders.

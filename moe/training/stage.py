@@ -59,7 +59,7 @@ def run_stage(
 
     Args:
         name: name of the folders of checkpoints and logs.
-        expert: the expert to train, in stages without router.
+        expert: the expert to train, in stages without a router.
 
     Raises:
         Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.

@@ -25,7 +25,8 @@ from moe.console import progress_bar
 from moe.data.collator import Batch, model_inputs
 from moe.errors import Fault, Interrupted
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
-from moe.model.mixture import Mixture, MixtureOutput
+from moe.model.mixture import Mixture
+from moe.model.outputs import MixtureOutput
 from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
 from moe.trackers import tracker_run, uses_tensorboard
@@ -115,7 +116,7 @@ def set_trainable(model: Mixture, stage: Stage, expert: str | None) -> None:
     Gates are detached if the router is trained without the experts, and each domain has only one.
 
     Args:
-        expert: the expert to train, in stages without router.
+        expert: the expert to train, in stages without a router.
     """
     names = (expert,) if expert else tuple(model.bank.adapters)
     model.bank.train_only(*(names if "experts" in stage.trains else ()))

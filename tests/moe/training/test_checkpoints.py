@@ -16,7 +16,7 @@ from experts.atomic_io import write_manifest
 from moe.errors import Fault, Interrupted
 from moe.runs.workspace import Workspace
 from moe.training.checkpoints import get_rng_state, last_complete_checkpoint, set_rng_state
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 from moe.training.trainer import _StageTrainer
 
 
@@ -107,9 +107,9 @@ def test_resume_of_a_finished_stage_without_its_output_takes_no_further_step(
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr("moe.training.expert_steps.validate", lambda *_: {"macro_f1": next(scores)})
     with monkeypatch.context() as patch:
-        patch.setattr("moe.training.steps.write_expert", killed)
+        patch.setattr("moe.training.expert_steps.write_expert", killed)
         with pytest.raises(KeyboardInterrupt):
             train_domain(work, "news")
     monkeypatch.setattr(_StageTrainer, "training_step", lambda *_: pytest.fail("another step is trained"))
@@ -124,7 +124,7 @@ def test_resume_of_a_finished_stage_without_its_output_takes_no_further_step(
 def test_patience_counts_evaluations_across_a_stop(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 3}})
     scores = iter([0.9, 0.4, 0.3, 0.2, 0.1, 0.0])
-    monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr("moe.training.expert_steps.validate", lambda *_: {"macro_f1": next(scores)})
     with monkeypatch.context() as patch:
         interrupt_at(patch, 6)
         with pytest.raises(Interrupted):

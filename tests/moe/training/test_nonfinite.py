@@ -16,7 +16,7 @@ from moe.model.lm_head import LMHead
 from moe.runs.workspace import Workspace
 from moe.training.objective import Objective
 from moe.training.pretrain import pretrain
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 
 Spoil = Callable[[Tensor, Tensor], Tensor]
 

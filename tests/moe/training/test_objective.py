@@ -16,7 +16,7 @@ from moe.runs.workspace import Workspace
 from moe.training.holdout import HoldoutSampler
 from moe.training.objective import LossContext, Objective
 from moe.training.stage import count_labels, warn_equal_class_weights
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 

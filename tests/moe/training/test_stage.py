@@ -3,7 +3,7 @@
 import pytest
 from conftest import Make
 
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 
 
 @pytest.mark.parametrize(("every", "warned"), [(100, True), (2, False)])

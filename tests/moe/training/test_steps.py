@@ -21,7 +21,8 @@ from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, select_best_mixture, train_domain, train_router, train_shared
+from moe.training.steps import merge_experts, select_best_mixture, train_router
+from moe.training.expert_steps import train_domain, train_shared
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 

@@ -11,7 +11,7 @@ from signals import LONG_STAGE, interrupt_at
 from moe.config.stages import EXPERT
 from moe.errors import Fault, Interrupted
 from moe.training.job import TrainJob
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 from moe.training.trainer import fit
 
 
@@ -40,7 +40,7 @@ def test_early_stopping_restores_the_weights_of_the_best_evaluation(
     make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
-    monkeypatch.setattr("moe.training.steps.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr("moe.training.expert_steps.validate", lambda *_: {"macro_f1": next(scores)})
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 2}})
     train_domain(work, "news")
     from experts.expert_io import read_expert
