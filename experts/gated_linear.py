@@ -88,7 +88,8 @@ class Route:
         ranks = [other.active_rank for other in layers]
         products = self._scaled_product(layers, x).split(ranks, dim=-1)  # each (…, R)
         self._products |= {other: (x, product) for other, product in zip(layers[1:], products[1:], strict=True)}
-        return products[0]
+        own: Tensor = products[0]
+        return own
 
     def _scaled_product(self, layers: list["GatedLinear"], x: Tensor) -> Tensor:
         a = _concatenate([layer.stacked_a(x.dtype) for layer in layers], dim=0)  # (R, D_in)
@@ -184,7 +185,7 @@ class GatedLinear(nn.Module):
         """Map (B, T, D_in) to (B, T, D_out), or the same flattened to (B·T, D_in) to (B·T, D_out)."""
         if self.merged_weight is not None:
             return F.linear(x, self.merged_weight, self.bias)
-        y = self.base(x)
+        y: Tensor = self.base(x)
         if self.route.gates is None or not self.active_specs:
             return y
         product, b = self.route.lora_a_product(self, x), self.stacked_b(y.dtype)
@@ -284,7 +285,8 @@ def _per_text_bias(attention: nn.Module, route: Route):  # type: ignore[no-untyp
 
     def bias(query: Tensor, key: Tensor, *others: object) -> Tensor:  # (B·H, T, D) each
         if route.gates is None or route.gates.shape[0] == 1:
-            return batch_bias(query, key, *others)  # type: ignore[operator]
+            bias: Tensor = batch_bias(query, key, *others)  # type: ignore[operator]
+            return bias
         biases = []
         for row in range(route.gates.shape[0]):
             text_heads = slice(row * heads, (row + 1) * heads)  # type: ignore[operator]

@@ -206,4 +206,5 @@ def _metrics_of_seed(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
     """Bin (N,), 0 to 14, of each confidence (N,); a bin includes its upper edge."""
-    return np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
+    bins: np.ndarray = np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
+    return bins

@@ -20,7 +20,7 @@ _MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
 
 
 def rank() -> int:
-    """Rank of this process, 0 … world size − 1; known before the process group is initialised."""
+    """Rank of this process, 0 … world size − 1; known before the process group is initialized."""
     if _MAIN_ONLY.get():
         return 0
     return dist.get_rank() if _initialized() else int(os.environ.get("RANK", "0"))
@@ -43,7 +43,7 @@ def _initialized() -> bool:
 
 
 def init() -> None:
-    """Initialise the process group, over NCCL with GPUs and gloo without; does nothing for a single process."""
+    """Initialize the process group, over NCCL with GPUs and gloo without; does nothing for a single process."""
     if world_size() > 1 and not _initialized():
         from accelerate import PartialState  # the same state from which transformers' Trainer takes its device
 
@@ -51,7 +51,7 @@ def init() -> None:
 
 
 def barrier() -> None:
-    """Wait until every process has arrived here."""
+    """Wait until all processes have reached this point."""
     if world_size() > 1:
         init()
         dist.barrier()
@@ -76,7 +76,8 @@ def on_main(write: Callable[[], object]) -> None:
 
 def broadcast_from_main(make: Callable[[], T]) -> T:
     """Run `make` on rank 0 and return its result, plain JSON values, in every process."""
-    return broadcast_object(_run_main_only(make) if is_main() else None)
+    content: T = broadcast_object(_run_main_only(make) if is_main() else None)
+    return content
 
 
 def _run_main_only(function: Callable[[], T]) -> T:
@@ -133,7 +134,7 @@ def all_gather(rows: Tensor) -> Tensor:
     Each process then computes the loss of all rows, but only the part of its gradient that belongs to its own rows:
     summed over processes these parts are the gradient that one process with all rows would compute.
     """
-    return rows if world_size() == 1 else _AllGather.apply(rows)
+    return rows if world_size() == 1 else _AllGather.apply(rows)  # type: ignore[no-untyped-call]
 
 
 class _AllGather(torch.autograd.Function):

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.classifier import MixtureClassifier, check_texts
-from moe.config.run import RunSettings, apply_override, find_config, parse_run
+from moe.config.overrides import apply_override
+from moe.config.run import RunSettings, find_config, parse_run
 from moe.config.yaml import read_yaml
 from moe.console import suppress_output
 from moe.data.writers import open_writer
@@ -52,7 +53,7 @@ class FitData:
         return ({"text": text, "label": label} for text, label, row_domain in rows if row_domain == domain)
 
 
-class MixtureEstimator(ClassifierMixin, BaseEstimator):
+class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Trains a mixture of experts, one per domain, and classifies texts with it.
 
     The argument `domains` of `fit` assigns each text to a domain. Without it, all texts form one domain, and a single
@@ -153,7 +154,8 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):
             Fault: if a text is missing, empty or not a string.
         """
         best = self.predict_proba(X).argmax(1)  # (N,)
-        return self.classes_[best]  # (N,)
+        labels: np.ndarray = self.classes_[best]  # (N,)
+        return labels
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """Predict the probability of each label for each text.

@@ -23,7 +23,7 @@ TokenizedRequest = tuple[tuple[str, str], list[int], list[int]]
 
 
 @register_model("finmoe")
-class FinMoE(TemplateLM):
+class FinMoE(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     """A mixture or a single expert over a causal language model, as lm-evaluation-harness takes it.
 
     Args:

@@ -34,7 +34,7 @@ class Cost:
 
 @contextmanager
 def measure_cost(cost: Cost) -> Iterator[None]:
-    """Measure the block's time and peak memory into `cost`, also if it raises."""
+    """Store the time and peak memory of the block in `cost`, even if it raises."""
     cost.memory_of = _reset_peak()
     start = time.perf_counter()
     try:

@@ -50,7 +50,7 @@ def external_trackers(names: Sequence[Tracker]) -> list[str]:
 
 @contextmanager
 def tracker_run(names: Sequence[Tracker]) -> Iterator[None]:
-    """Make one stage one run of its trackers: a run started in the block is finished with it."""
+    """Make the block one run of its trackers: a run started in the block is finished with it."""
     for name, value in PROJECT_VARIABLES.items():
         os.environ.setdefault(name, value)
     wandb: Any = importlib.import_module("wandb") if "wandb" in external_trackers(names) else None

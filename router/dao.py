@@ -293,4 +293,5 @@ class WeightNet(nn.Module):
         logits = self.second(torch.relu(self.first(weighted)))  # (n,)
         free = logits.masked_fill(~present, float("-inf")).softmax(-1)  # (n,)
         count = int(present.sum())
-        return present * self.floor + (1.0 - self.floor * count) * free  # (n,)
+        weights: Tensor = present * self.floor + (1.0 - self.floor * count) * free  # (n,)
+        return weights

@@ -178,7 +178,8 @@ class Gate(nn.Module):
     def logits(self, summary: Tensor) -> Tensor:
         """Return group and expert logits (B, G + E) of text summaries, or (B, T, G + E) of tokens, always in fp32."""
         with torch.autocast(summary.device.type, enabled=False):
-            return self.net(summary.float())
+            logits: Tensor = self.net(summary.float())
+            return logits
 
     def compute_gates(self, logits: Tensor, hard: bool = False) -> GateOutput:
         """Return the gates of logits (B, G + E) or (B, T, G + E).

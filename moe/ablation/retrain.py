@@ -7,11 +7,13 @@ from pathlib import Path
 from experts.atomic_io import os_errors_as_faults, write_text
 from experts.errors import Fault
 from moe.ablation.variants import RetrainedVariant
-from moe.config.run import RunSettings, apply_override, parse_run
+from moe.config.overrides import apply_override
+from moe.config.run import RunSettings, parse_run
 from moe.config.stages import MERGED
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, train_domain, train_router, train_shared
+from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts, train_router
 
 FOLDER, CONFIG, CACHE = "ablation", "config.yaml", "cache"
 

@@ -68,7 +68,7 @@ def export_(
         density=density,
         rank=rank,
         quantized=quantized,
-        licence=license_,
+        license_id=license_,
         sets=tuple(sets or ()),
         overwrite=overwrite,
     )

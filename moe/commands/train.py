@@ -50,7 +50,8 @@ def train_expert(
 
     if sum((domain is not None, all_domains, shared)) != 1:
         raise Fault("one of --domain NAME, --all, --shared", "none or several", "use one, e.g. --domain news")
-    from moe.training.steps import train_domain, train_shared, training_summary
+    from moe.training.expert_steps import train_domain, train_shared
+    from moe.training.steps import training_summary
 
     work = open_workspace(config, out, sets)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []

@@ -146,7 +146,8 @@ def _stability_index(ours: DriftFeatures, theirs: DriftFeatures) -> Statistic:
 
     def statistic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         p, q = (np.clip(shares[rows].mean(1), 1e-6, None) for rows in (a, b))  # (P, E)
-        return ((p - q) * np.log(p / q)).sum(-1)
+        index: np.ndarray = ((p - q) * np.log(p / q)).sum(-1)
+        return index
 
     return statistic
 
@@ -165,7 +166,8 @@ def _ks_statistic(name: str) -> Callable[[DriftFeatures, DriftFeatures], Statist
             steps = np.zeros((len(a), len(values)))
             np.put_along_axis(steps, rank[a], 1.0 / a.shape[-1], axis=-1)
             np.put_along_axis(steps, rank[b], -1.0 / b.shape[-1], axis=-1)
-            return np.abs(steps.cumsum(-1)[:, last]).max(-1)
+            statistic: np.ndarray = np.abs(steps.cumsum(-1)[:, last]).max(-1)
+            return statistic
 
         return statistic
 

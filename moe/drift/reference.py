@@ -79,12 +79,14 @@ class StateDistribution:
 
     def distance(self, states: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of states (N, D) from the mean of the nearest domain (N,)."""
-        return np.sqrt(np.min([self._squared(states - mean) for mean in self.means], axis=0))
+        distances: np.ndarray = np.sqrt(np.min([self._squared(states - mean) for mean in self.means], axis=0))
+        return distances
 
     def _squared(self, offsets: np.ndarray) -> np.ndarray:
         along = offsets @ self.directions.T  # (N, K)
         residual = np.maximum((offsets**2).sum(1) - (along**2).sum(1), 0.0)  # (N,)
-        return (along**2 / self.variances).sum(1) + residual / self.noise
+        squared: np.ndarray = (along**2 / self.variances).sum(1) + residual / self.noise
+        return squared
 
 
 @dataclass(frozen=True)

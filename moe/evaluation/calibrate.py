@@ -48,15 +48,18 @@ class TaskLogits:
     @property
     def correct(self) -> np.ndarray:
         """(N,), whether each prediction is correct; no temperature changes it."""
-        return self.logits.argmax(1) == self.true
+        correct: np.ndarray = self.logits.argmax(1) == self.true
+        return correct
 
     def probabilities(self, temperature: float) -> np.ndarray:
         """Probabilities (N, K) at a temperature."""
-        return softmax(self.logits / temperature, axis=1)
+        probabilities: np.ndarray = softmax(self.logits / temperature, axis=1)
+        return probabilities
 
     def confidence(self, temperature: float) -> np.ndarray:
         """Largest probability of each row (N,) at a temperature."""
-        return self.probabilities(temperature).max(1)
+        confidence: np.ndarray = self.probabilities(temperature).max(1)
+        return confidence
 
 
 LogitsByTask = dict[str, TaskLogits]

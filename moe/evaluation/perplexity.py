@@ -11,7 +11,8 @@ from torch import Tensor
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import batch_by_tokens, row_lengths
 from moe.model.backbone import token_budget
-from moe.model.mixture import Mixture, RouterOutput, allowed_experts
+from moe.model.mixture import Mixture, allowed_experts
+from moe.model.outputs import RouterOutput
 
 SEED = 0
 """Seed of the masks, so that an encoder predicts the same tokens in every evaluation."""

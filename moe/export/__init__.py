@@ -1,4 +1,4 @@
-"""A mixture handed on to other programs: PEFT adapters, folded weights, ONNX, OpenVINO, a folder for the hub.
+"""Export of a mixture to other formats: PEFT adapters, merged weights, ONNX, OpenVINO, a folder for the Hub.
 
-How a mixture answers here is `moe.inference.predictor`'s; what a command is told is `moe.commands`'s.
+Inference with the mixture itself is in `moe.inference`.
 """

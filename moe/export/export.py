@@ -1,7 +1,4 @@
-"""`moe export` from what is asked to what is written, one function a target, and how that is shown.
-
-What each target writes lies in the modules beside.
-"""
+"""`moe export`: checks the options, runs the exporter of the target and formats its report."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,26 +19,32 @@ from moe.export.hub import write_hub_folder
 from moe.export.merged_weights import write_merged_weights
 from moe.export.onnx import write_onnx, write_openvino
 from moe.export.peft import write_adapters
-from moe.export.selection import AdapterSpec, ExportSource, single_expert_specs, load_export_source, merged_expert_spec
+from moe.export.selection import (
+    AdapterSpec,
+    ExportSource,
+    load_export_source,
+    merged_expert_spec,
+    single_expert_specs,
+)
 from moe.inference.loading import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What `moe export` is asked.
+    """Options of `moe export`.
 
     Args:
-        model: a mixture's or an expert's folder.
-        to: a name in `TARGETS`.
-        out: the folder to write; `export/TO` beside the model by default.
-        experts: these alone.
-        merge: PEFT's name of the way to weigh several experts into one.
-        weights, density, rank: of that, see `moe.export.selection.merged_expert_spec`.
-        quantized: fold into few bits again.
-        licence: what a card for the hub says.
-        sets: `backbone.KEY=VALUE`, laid over the model's.
-        overwrite: take the place of a folder that is there.
+        model: folder of a mixture or an expert.
+        to: a key of `TARGETS`.
+        out: folder to write; by default `export/TO` beside the model.
+        experts: export only these experts.
+        merge: PEFT's name of the method that merges several experts into one.
+        weights, density, rank: options of `merge`; see `moe.export.selection.merged_expert_spec`.
+        quantized: quantize the merged weights again.
+        license_id: license in the model card for the Hub, such as `apache-2.0`.
+        sets: `backbone.KEY=VALUE` overrides of the model's backbone settings.
+        overwrite: replace an existing folder.
     """
 
     model: Path
@@ -53,12 +56,12 @@ class ExportRequest:
     density: float | None = None
     rank: int | None = None
     quantized: bool = False
-    licence: str | None = None
+    license_id: str | None = None
     sets: tuple[str, ...] = ()
     overwrite: bool = False
 
     @property
-    def target(self) -> Path:
+    def folder(self) -> Path:
         """The folder to write."""
         return self.out or self.model.parent / "export" / self.to
 
@@ -66,122 +69,134 @@ class ExportRequest:
 ExportReport = dict[str, Any]
 
 
-def export(ask: ExportRequest) -> ExportReport:
-    """Write a model for another program.
+def export(request: ExportRequest) -> ExportReport:
+    """Write a model in another format.
 
     Returns:
-        `to`, `folder`, `files` (bytes by name), and what the target tells.
+        `to`, `folder`, `files` (bytes by name) and the fields that the exporter of the target returns.
 
     Raises:
-        Fault: for an unknown target, an option that it does not take, a folder that is there, or whatever the target
-            cannot do with the model.
+        Fault: if the target is unknown or does not take one of the options, the folder exists, or the model cannot be
+            exported to the target.
     """
-    if ask.to not in TARGETS:
-        raise Fault(f"--to {', '.join(TARGETS)}", repr(ask.to), suggest(ask.to, TARGETS))
-    _refuse_options(ask)
-    refuse_existing(ask.target, ask.overwrite)
-    told = TARGETS[ask.to](ask)
-    files = sorted(path for path in ask.target.rglob("*") if path.is_file() and path.name != MANIFEST)
-    sizes = {path.relative_to(ask.target).as_posix(): path.stat().st_size for path in files}
-    return {"to": ask.to, "model": str(ask.model), "folder": str(ask.target)} | told | {"files": sizes}
+    if request.to not in TARGETS:
+        raise Fault(f"--to {', '.join(TARGETS)}", repr(request.to), suggest(request.to, TARGETS))
+    _check_options(request)
+    refuse_existing(request.folder, request.overwrite)
+    report = TARGETS[request.to](request)
+    files = sorted(path for path in request.folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    sizes = {path.relative_to(request.folder).as_posix(): path.stat().st_size for path in files}
+    head = {"to": request.to, "model": str(request.model), "folder": str(request.folder)}
+    return head | report | {"files": sizes}
 
 
-def _refuse_options(ask: ExportRequest) -> None:
-    given = {
-        "--expert": (ask.experts, ("peft", "dense")),
-        "--merge": (ask.merge, ("peft", "dense")),
-        "--quantized": (ask.quantized, ("dense",)),
-        "--license": (ask.licence, ("hub-folder",)),
-        "--set": (ask.sets, ("peft", "dense", "onnx", "openvino")),
+def _check_options(request: ExportRequest) -> None:
+    options = {
+        "--expert": (request.experts, ("peft", "dense")),
+        "--merge": (request.merge, ("peft", "dense")),
+        "--quantized": (request.quantized, ("dense",)),
+        "--license": (request.license_id, ("hub-folder",)),
+        "--set": (request.sets, ("peft", "dense", "onnx", "openvino")),
     }
-    for option, (value, targets) in given.items():
-        if value and ask.to not in targets:
-            raise Fault(f"{option} for --to {' or '.join(targets)}", f"--to {ask.to}", "leave it out")
-    if ask.merge is None and (ask.weights or ask.density is not None or ask.rank is not None):
-        raise Fault("--merge METHOD beside --weights, --density or --rank", "none", "name one, e.g. --merge linear")
-    if ask.merge is not None and ask.experts:
-        raise Fault("--merge or --expert", "both", "say by --weights which experts are merged")
+    for option, (value, targets) in options.items():
+        if value and request.to not in targets:
+            raise Fault(f"{option} only with --to {' or '.join(targets)}", f"--to {request.to}", f"omit {option}")
+    if request.merge is None and (request.weights or request.density is not None or request.rank is not None):
+        expected = "--merge METHOD together with --weights, --density or --rank"
+        raise Fault(expected, "no --merge", "add a method, e.g. --merge linear")
+    if request.merge is not None and request.experts:
+        raise Fault("either --merge or --expert", "both", "select the experts to merge with --weights")
 
 
-def _choices(ask: ExportRequest, source: ExportSource) -> list[AdapterSpec]:
-    if ask.merge is not None:
-        return [merged_expert_spec(source.model, ask.merge, ask.weights, ask.density, ask.rank)]
-    return single_expert_specs(source.model, ask.experts)
+def _adapter_specs(request: ExportRequest, source: ExportSource) -> list[AdapterSpec]:
+    if request.merge is not None:
+        spec = merged_expert_spec(source.model, request.merge, request.weights, request.density, request.rank)
+        return [spec]
+    return single_expert_specs(source.model, request.experts)
 
 
-def _peft(ask: ExportRequest) -> ExportReport:
-    source = load_export_source(ask.model, ask.sets)
-    return {"adapters": write_adapters(ask.target, source, _choices(ask, source), ask.overwrite)}
+def _export_peft(request: ExportRequest) -> ExportReport:
+    source = load_export_source(request.model, request.sets)
+    adapters = write_adapters(request.folder, source, _adapter_specs(request, source), request.overwrite)
+    return {"adapters": adapters}
 
 
-def _dense(ask: ExportRequest) -> ExportReport:
-    settings = with_stored_dtype(export_backbone_settings(ask))
-    source = load_export_source(ask.model, (*ask.sets, f"backbone.dtype={settings.dtype}"))
-    choices = _choices(ask, source)
-    if len(choices) != 1:
-        names = ", ".join(one.name for one in choices)
-        raise Fault("one expert to fold", names, "name it by --expert, or weigh several into one by --merge")
-    return write_merged_weights(ask.target, source, settings, choices[0], ask.quantized, ask.overwrite)
+def _export_dense(request: ExportRequest) -> ExportReport:
+    settings = with_stored_dtype(export_backbone_settings(request))
+    source = load_export_source(request.model, (*request.sets, f"backbone.dtype={settings.dtype}"))
+    specs = _adapter_specs(request, source)
+    if len(specs) != 1:
+        names = ", ".join(spec.name for spec in specs)
+        remedy = "select one with --expert, or merge several with --merge"
+        raise Fault("one expert to merge into the backbone", names, remedy)
+    return write_merged_weights(
+        request.folder, source, settings, specs[0], quantized=request.quantized, overwrite=request.overwrite
+    )
 
 
-def export_backbone_settings(ask: ExportRequest) -> BackboneSettings:
-    """How the model's backbone is loaded."""
-    own = read_backbone_settings(ask.model) if (ask.model / EXPERT_CARD).is_file() else read_card(ask.model).backbone_settings
-    return override_backbone(own, ask.sets)
+def export_backbone_settings(request: ExportRequest) -> BackboneSettings:
+    """Return the settings with which the model's backbone is loaded, overrides included."""
+    if (request.model / EXPERT_CARD).is_file():
+        stored = read_backbone_settings(request.model)
+    else:
+        stored = read_card(request.model).backbone_settings
+    return override_backbone(stored, request.sets)
 
 
 def with_stored_dtype(settings: BackboneSettings) -> BackboneSettings:
-    """Where nobody names a precision, the one that the backbone's own files are in, whatever computes fast here."""
+    """Replace the dtype `auto` by that of the backbone's files, whichever is fastest on this machine."""
     if settings.dtype != "auto" or settings.quantization != "none":
         return settings
-    whole = read_backbone_config(settings).dtype in (None, torch.float32)
-    return settings.model_copy(update={"dtype": "float32" if whole else "bfloat16"})
+    is_float32 = read_backbone_config(settings).dtype in (None, torch.float32)
+    return settings.model_copy(update={"dtype": "float32" if is_float32 else "bfloat16"})
 
 
-def _load_fp32(ask: ExportRequest) -> ExportSource:
-    """The model with its backbone in fp32, as graphs compute."""
-    if (loaded := export_backbone_settings(ask).quantization) != "none":
-        info(f"the graph computes with the backbone's whole weights, not with {loaded} ones: answers differ a little")
-    return load_export_source(ask.model, (*ask.sets, "backbone.quantization=none", "backbone.dtype=float32"))
+def _load_fp32(request: ExportRequest) -> ExportSource:
+    """Load the model with its backbone in fp32, in which graphs compute."""
+    if (quantization := export_backbone_settings(request).quantization) != "none":
+        info(f"the graph uses the backbone's fp32 weights, not {quantization}: predictions differ slightly")
+    return load_export_source(request.model, (*request.sets, "backbone.quantization=none", "backbone.dtype=float32"))
 
 
 TARGETS: Mapping[str, Callable[[ExportRequest], ExportReport]] = {
-    "peft": _peft,
-    "dense": _dense,
-    "onnx": lambda ask: write_onnx(ask.target, _load_fp32(ask), ask.overwrite),
-    "openvino": lambda ask: write_openvino(ask.target, _load_fp32(ask), ask.overwrite),
-    "hub-folder": lambda ask: write_hub_folder(ask.target, ask.model, ask.licence, ask.overwrite),
+    "peft": _export_peft,
+    "dense": _export_dense,
+    "onnx": lambda request: write_onnx(request.folder, _load_fp32(request), request.overwrite),
+    "openvino": lambda request: write_openvino(request.folder, _load_fp32(request), request.overwrite),
+    "hub-folder": lambda request: write_hub_folder(
+        request.folder, request.model, request.license_id, request.overwrite
+    ),
 }
 
 
-def export_view(content: Mapping[str, Any]) -> RenderableType:
-    """The files that were written, and what is to be known of them."""
-    table = Table(title=content["folder"], title_justify="left")
+def export_view(report: Mapping[str, Any]) -> RenderableType:
+    """Format a report for the terminal: the files and what to know about them."""
+    table = Table(title=report["folder"], title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("KB", justify="right")
-    for name, size in content["files"].items():
+    for name, size in report["files"].items():
         table.add_row(name, f"{size / 1000:,.1f}")
-    return Group(table, *(Text(line) for line in _told(content)))
+    return Group(table, *(Text(line) for line in _notes(report)))
 
 
-def _told(content: Mapping[str, Any]) -> list[str]:
-    lines = [_adapter(one) for one in content.get("adapters", ())]
-    if "outputs" in content:
-        lines.append(f"in: {', '.join(content['inputs'])}; out: {', '.join(content['outputs'])}")
-        lines.append(f"at most {content['difference']:.1g} from torch on texts of several lengths")
-    if "dtype" in content:
-        lines.append(f"{content['name']} folded into {content['dtype']} weights")
-    if "figures" in content:
-        count, rows = content["figures"]["count"], content["figures"]["of"]
-        lines.append(f"{count} figures on {rows} rows in the card" if count else "no figure in the card")
-        lines.append("upload it by the hub's own client: hf upload NAME FOLDER")
+def _notes(report: Mapping[str, Any]) -> list[str]:
+    lines = [_adapter_note(adapter) for adapter in report.get("adapters", ())]
+    if "outputs" in report:
+        lines.append(f"inputs: {', '.join(report['inputs'])}; outputs: {', '.join(report['outputs'])}")
+        lines.append(f"largest difference from PyTorch on texts of several lengths: {report['difference']:.1g}")
+    if "dtype" in report:
+        lines.append(f"{report['name']} merged into {report['dtype']} weights")
+    if "figures" in report:
+        count, rows = report["figures"]["count"], report["figures"]["of"]
+        lines.append(f"model card with {count} metrics on {rows} rows" if count else "model card without metrics")
+        lines.append("upload it with: hf upload NAME FOLDER")
     return lines
 
 
-def _adapter(one: Mapping[str, Any]) -> str:
-    told = f"{one['name']}: rank {one['rank']} in {one['layers']} layers"
-    if "vllm" not in one:
-        return told
-    if one["vllm"]:
-        return f"{told}; vLLM does not load it: {'; '.join(one['vllm'])}"
-    return f"{told}; vLLM loads it with --max-lora-rank {one['max_lora_rank']} or more"
+def _adapter_note(adapter: Mapping[str, Any]) -> str:
+    note = f"{adapter['name']}: rank {adapter['rank']} in {adapter['layers']} layers"
+    if "vllm" not in adapter:
+        return note
+    if adapter["vllm"]:
+        return f"{note}; vLLM cannot load it: {'; '.join(adapter['vllm'])}"
+    return f"{note}; vLLM loads it with --max-lora-rank {adapter['max_lora_rank']} or more"

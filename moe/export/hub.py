@@ -1,7 +1,7 @@
-"""`--to hub-folder`: a mixture with a model card and a licence note, ready for the hub's own client to upload.
+"""`--to hub-folder`: a mixture with a model card and a license file, ready to upload to the Hugging Face Hub.
 
-The card tells what the files themselves say: backbone, experts, rows and hashes, and figures of the run's evaluation.
-Nothing is uploaded here.
+The card is built from the files: backbone, experts, numbers of rows, hashes, and metrics of the run's evaluation.
+Nothing is uploaded.
 """
 
 import re
@@ -15,11 +15,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from experts.atomic_io import (
     MANIFEST,
-    check_manifest,
-    read_manifest,
-    read_json,
-    sha256_of,
     atomic_folder,
+    check_manifest,
+    read_json,
+    read_manifest,
+    sha256_of,
     write_manifest,
     write_text,
 )
@@ -33,87 +33,96 @@ from moe.data.prepare import PREPARED
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.model.backbone import SHIPPED
 
-LICENSE_FILE, CARD_TEMPLATE = "LICENSE", Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
+LICENSE_FILE = "LICENSE"
+CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
 CARD_METRICS = (("accuracy", "accuracy"), ("macro_f1", "f1"))
+"""Metrics in the card: name in FinMoE's files, metric type on the Hub."""
 UNSPECIFIED_LICENSE = "other"
 
 
-def write_hub_folder(out: Path, folder: Path, licence: str | None, overwrite: bool) -> dict[str, Any]:
-    """Write the folder, whole or not at all.
+def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite: bool) -> dict[str, Any]:
+    """Write the folder atomically.
 
     Args:
         folder: of a mixture.
-        licence: what the hub is told, such as `apache-2.0`; `other` where nothing is said.
+        license_id: the Hub's identifier of the license, such as `apache-2.0`; None writes `other`.
 
     Returns:
-        `figures`, how many figures the card holds and of which rows, and `remarks`: what to look at before an upload.
+        `figures`: number of metrics in the card and the split that they were measured on; `remarks`: what to check
+        before uploading.
 
     Raises:
-        Fault: when the folder is no whole mixture, or `out` exists and `overwrite` is false, or cannot be written.
+        Fault: if `folder` is not an intact mixture, `out` exists and `overwrite` is false, or it cannot be written.
     """
     if (folder / EXPERT_CARD).is_file():
-        raise Fault(f"a mixture at {folder}", "one expert alone", "name --to peft, which writes its card too")
+        raise Fault(f"a mixture at {folder}", "a single expert", "use --to peft, which also writes a model card")
     card = read_card(folder)
     calibration = read_calibration(folder)
-    made_up = _made_up(folder, card)
-    figures, rows = _figures(folder, card) if not made_up else ([], "none")
+    synthetic = _synthetic_tasks(folder, card)
+    metrics, split = _card_metrics(folder, card) if not synthetic else ([], "none")
     with atomic_folder(out, overwrite, unlisted=(CALIBRATION,)) as temporary:
         names = read_manifest(folder)
         assert isinstance(names, dict)
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
-        write_text(temporary / LICENSE_FILE, _licence(card, licence))
-        told = _model_card(folder, card, licence, figures)
-        seen = {"rows": rows, "made_up": made_up, "calibrated": calibration is not None}
-        write_text(
-            temporary / README,
-            str(ModelCard.from_template(told, str(CARD_TEMPLATE), **_shown(folder, card, figures) | seen)),
-        )
-        if calibration is not None:  # it names the manifest's hash, so the manifest comes first
+        write_text(temporary / LICENSE_FILE, _license_text(card, license_id))
+        variables: dict[str, Any] = {
+            "title": folder.name,
+            "card": card,
+            "backbone": hub_name(card.backbone) or f"{Path(public_name(card.backbone)).name} (a folder)",
+            "figures": metrics,
+            "counts": _data_table(folder, card),
+            "rows": split,
+            "made_up": synthetic,
+            "calibrated": calibration is not None,
+        }
+        metadata = _card_metadata(folder, card, license_id, metrics)
+        write_text(temporary / README, str(ModelCard.from_template(metadata, str(CARD_TEMPLATE), **variables)))
+        if calibration is not None:  # contains the manifest's hash, so the manifest is written first
             write_manifest(temporary, (CALIBRATION,))
             write_calibration(temporary, calibration.tasks)
     check_manifest(out, "a mixture")
-    remarks = list(_remarks(folder, card, licence, rows, made_up))
+    remarks = list(_remarks(folder, card, license_id, split, synthetic))
     for remark in remarks:
         info(remark)
-    return {"figures": {"count": len(figures), "of": rows}, "remarks": remarks}
+    return {"figures": {"count": len(metrics), "of": split}, "remarks": remarks}
 
 
 def _remarks(
-    folder: Path, card: MixtureCard, licence: str | None, rows: str, made_up: Collection[str]
+    folder: Path, card: MixtureCard, license_id: str | None, split: str, synthetic: Collection[str]
 ) -> Iterator[str]:
-    if licence is None:
-        yield f"no licence is said: the card says `{UNSPECIFIED_LICENSE}`; name one by --license, or write {LICENSE_FILE} yourself"
+    if license_id is None:
+        yield f"no license was given: the card says `{UNSPECIFIED_LICENSE}`; use --license, or edit {LICENSE_FILE}"
     if hub_name(card.backbone) is None:
-        yield f"the backbone {card.backbone.name!r} is a folder here: nobody else finds it under that name"
-    if made_up:
-        yield f"{', '.join(made_up)}: rows that were made up, so the card holds no figure"
-    elif rows != "test":
-        yield "no evaluation of this model was found in its run: moe evaluate gives figures on test rows"
+        yield f"the backbone {card.backbone.name!r} is a local folder: others cannot load it by that name"
+    if synthetic:
+        yield f"the rows of {', '.join(synthetic)} are synthetic: the card contains no metrics"
+    elif split != "test":
+        yield "the run has no evaluation of this model: run moe evaluate for metrics on the test rows"
     paths = [line.strip() for line in (folder / CONFIG).read_text(encoding="utf-8").splitlines() if ": /" in line]
     if paths:
-        yield f"{CONFIG} names {len(paths)} paths of this machine, e.g. {paths[0]}"
+        yield f"{CONFIG} contains {len(paths)} paths of this machine, e.g. {paths[0]}"
 
 
-def _figures(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], str]:
-    """What the run's evaluation of this very model found, else its validation, and of which rows."""
+def _card_metrics(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], str]:
+    """Return metrics of the run's evaluation if it is newer than the model, else of its validation, and the split."""
     path = folder.parent / "evaluation" / folder.name / "metrics.json"
     if path.is_file() and path.stat().st_mtime >= (folder / MANIFEST).stat().st_mtime:
         content = read_json(path)
-        if content["routing_mode"] == "soft":  # what a reader of the card would get
+        if content["routing_mode"] == "soft":  # the default, which users of the card get
             tasks = content["tasks"].items()
-            return [one for task, report in tasks for one in _results(task, "test", report)], "test"
+            return [result for task, report in tasks for result in _eval_results(task, "test", report)], "test"
     reports = {
         task: {name: card.metrics.get(f"{task}_{name}") for name, _ in CARD_METRICS}
         for domain in card.domains
         for task in domain.tasks
     }
-    found = [one for task, report in reports.items() for one in _results(task, "validation", report)]
-    return found, "validation" if found else "none"
+    results = [result for task, report in reports.items() for result in _eval_results(task, "validation", report)]
+    return results, "validation" if results else "none"
 
 
-def _results(task: str, split: str, report: dict[str, Any]) -> list[EvalResult]:
+def _eval_results(task: str, split: str, report: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-classification",
@@ -129,48 +138,38 @@ def _results(task: str, split: str, report: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _model_card(folder: Path, card: MixtureCard, licence: str | None, figures: Sequence[EvalResult]) -> ModelCardData:
-    """What the hub reads of the card."""
+def _card_metadata(
+    folder: Path, card: MixtureCard, license_id: str | None, metrics: Sequence[EvalResult]
+) -> ModelCardData:
+    """Return the card's metadata, which the Hub reads."""
     kind = () if card.language else ("sentiment-analysis",)
     return ModelCardData(
-        license=licence or UNSPECIFIED_LICENSE,
-        license_name=None if licence else "see-license-file",
-        license_link=None if licence else LICENSE_FILE,
+        license=license_id or UNSPECIFIED_LICENSE,
+        license_name=None if license_id else "see-license-file",
+        license_link=None if license_id else LICENSE_FILE,
         base_model=hub_name(card.backbone),
         library_name="finmoe",
         pipeline_tag="text-generation" if card.language else "text-classification",
         tags=["finance", "finmoe", "lora", "mixture-of-experts", *kind],
         language=_languages(folder, card),
-        model_name=folder.name if figures else None,
-        eval_results=list(figures) or None,
+        model_name=folder.name if metrics else None,
+        eval_results=list(metrics) or None,
     )
 
 
-def _shown(folder: Path, card: MixtureCard, figures: Sequence[EvalResult]) -> dict[str, Any]:
-    """What people read of it, for the template."""
-    backbone = hub_name(card.backbone) or f"{Path(public_name(card.backbone)).name} (a folder)"
-    return {
-        "title": folder.name,
-        "card": card,
-        "backbone": backbone,
-        "figures": figures,
-        "counts": _counts(folder, card),
-    }
-
-
-def _made_up(folder: Path, card: MixtureCard) -> list[str]:
-    """The tasks whose rows are the shipped sample's, of which no accuracy is to be told."""
-    found = []
+def _synthetic_tasks(folder: Path, card: MixtureCard) -> list[str]:
+    """Return the tasks whose rows are those of the synthetic sample, on which no metric is reported."""
+    tasks = []
     for domain in card.domains:
         sample = folder.parent / "sample" / f"{domain.name}.csv"
         if sample.is_file():
             digest = sha256_of(sample)
-            found += [task for task in domain.tasks if card.data_sha256.get(task) == digest]
-    return found
+            tasks += [task for task in domain.tasks if card.data_sha256.get(task) == digest]
+    return tasks
 
 
-def _prepared(folder: Path, card: MixtureCard) -> Iterator[tuple[str, Path]]:
-    """The run's prepared rows by task, where the run is at hand."""
+def _prepared_tasks(folder: Path, card: MixtureCard) -> Iterator[tuple[str, Path]]:
+    """Yield each task whose prepared data is in the run's folder, and the folder of that data."""
     for domain in card.domains:
         for task in domain.tasks:
             path = folder.parent / "data" / domain.name / task
@@ -179,50 +178,51 @@ def _prepared(folder: Path, card: MixtureCard) -> Iterator[tuple[str, Path]]:
 
 
 def _languages(folder: Path, card: MixtureCard) -> list[str] | None:
-    """The languages that the run's training rows name."""
-    named = {one for _, path in _prepared(folder, card) for one in _rows(path)["train"].unique("lang")}
-    return sorted(one for one in named if one) or None
+    """Return the language codes in the run's training rows."""
+    languages = set()
+    for _, path in _prepared_tasks(folder, card):
+        languages |= set(DatasetDict.load_from_disk(str(path / "rows"), keep_in_memory=False)["train"].unique("lang"))
+    return sorted(language for language in languages if language) or None
 
 
-def _rows(path: Path) -> DatasetDict:
-    return DatasetDict.load_from_disk(str(path / "rows"), keep_in_memory=False)
-
-
-def _counts(folder: Path, card: MixtureCard) -> dict[str, dict[str, Any]]:
-    """By task its file's hash, and where the run is at hand how many rows it had in which split. No text."""
-    found: dict[str, dict[str, Any]] = {task: {"sha256": one, "rows": {}} for task, one in card.data_sha256.items()}
-    for task, path in _prepared(folder, card):
+def _data_table(folder: Path, card: MixtureCard) -> dict[str, dict[str, Any]]:
+    """Return by task the hash of its file and, if the run's data is available, the rows of each split. No text."""
+    tasks: dict[str, dict[str, Any]] = {
+        task: {"sha256": sha256, "rows": {}} for task, sha256 in card.data_sha256.items()
+    }
+    for task, path in _prepared_tasks(folder, card):
         report = read_json(path / PREPARED)["report"]
-        if found.get(task, {}).get("sha256") == report["sha256"]:
-            found[task]["rows"] = {split: one["rows"] for split, one in report["splits"].items()}
-    return found
+        if tasks.get(task, {}).get("sha256") == report["sha256"]:
+            tasks[task]["rows"] = {split: content["rows"] for split, content in report["splits"].items()}
+    return tasks
 
 
-def _licence(card: MixtureCard, licence: str | None) -> str:
-    said = f"The experts, router and heads in this folder are given under: {licence}."
-    if licence is None:
-        said = """Nothing is said yet of what the experts, router and heads in this folder may be used for.
-Say it here, and in the card's `license`, before you give them away."""
-    return f"""{said}
+def _license_text(card: MixtureCard, license_id: str | None) -> str:
+    grant = f"The experts, router and heads in this folder are licensed under: {license_id}."
+    if license_id is None:
+        grant = """No license has been chosen yet for the experts, router and heads in this folder.
+Choose one, and set it in the card's `license` field, before you publish them."""
+    return f"""{grant}
 
-They are of use beside the backbone {public_name(card.backbone)} alone, which is not in this folder and has a
-licence of its own. The rows that they were trained on ({", ".join(card.data_sha256) or "unnamed"}) have licences of
-their own too; those may bind what was learned from them.
+They only work with the backbone {public_name(card.backbone)}, which is not part of this folder and has its own
+license. The training data ({", ".join(card.data_sha256) or "unnamed"}) also has its own licenses, which may restrict
+the use of models trained on it.
 
-FinMoE, the program that made and runs them, is under the Apache License 2.0.
+FinMoE, the program that trained and runs them, is licensed under the Apache License 2.0.
 """
 
 
 SHIPPED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
-_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def public_name(backbone: BackboneId) -> str:
-    """Its name on the hub, the shipped one's included; a folder's path stays a path."""
+    """Return the backbone's name on the Hub, also for the shipped one; the path of a local folder is returned as is."""
     return SHIPPED_ON_HUB if backbone.name == SHIPPED else backbone.name
 
 
 def hub_name(backbone: BackboneId) -> str | None:
-    """Its name on the hub; None for a folder."""
+    """Return the backbone's name on the Hub; None for a local folder."""
     name = public_name(backbone)
-    return name if _HUB.fullmatch(name) and (backbone.revision is not None or backbone.name == SHIPPED) else None
+    is_on_hub = backbone.revision is not None or backbone.name == SHIPPED
+    return name if _HUB_NAME.fullmatch(name) and is_on_hub else None

@@ -1,6 +1,6 @@
-"""How scores are read without FinMoE: `reading.json`, with labels, tasks, template, length and temperatures.
+"""Inference specification `reading.json`: how other programs turn an exported model's outputs into predictions.
 
-What gives the scores, a graph or a folder of weights, is told by the modules beside.
+It holds labels, tasks, prompt template, maximum length and temperatures.
 """
 
 from pathlib import Path
@@ -17,63 +17,65 @@ SPEC_FILE, HEADS_FILE = "reading.json", "heads.safetensors"
 
 
 class TaskInferenceSpec(BaseModel):
-    """One task's answer."""
+    """One task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: tuple[str, ...] = Field(description="in the order of its probabilities")
     domain: str
-    head: str = Field(description="the class head that answers, by its name in `heads`")
-    columns: tuple[int, ...] = Field(description="which of the head's logits are its labels'")
-    temperature: float = Field(description="the logits are divided by it; 1 where nothing was calibrated")
-    sign: tuple[str, str] | None = Field(description="its negative and its positive label, if it has such")
+    head: str = Field(description="its classification head, a key of `heads`")
+    columns: tuple[int, ...] = Field(description="indices of its labels' logits in the head's output")
+    temperature: float = Field(description="divisor of the logits; 1 without calibration")
+    sign: tuple[str, str] | None = Field(description="its negative and its positive label, if there are any")
 
 
 class DomainInferenceSpec(BaseModel):
-    """One domain; its place in the list is its number."""
+    """One domain; its index in the list is its number in the graph's input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     experts: tuple[str, ...]
-    task: str | None = Field(description="the task that answers where this domain is the most probable")
+    task: str | None = Field(description="task to predict if the router prefers this domain")
 
 
 class InferenceSpec(BaseModel):
-    """What `reading.json` holds."""
+    """Content of `reading.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    template: str = Field(description="the text takes the place of {text} before it is tokenized")
-    max_length: int = Field(description="tokens that a text is cut to, special ones included")
-    pooling: str = Field(description="`mean` of the real tokens' states, or the `last` one's")
-    experts: tuple[str, ...] = Field(description="in the order of the shares")
+    template: str = Field(description="prompt template; {text} is replaced by the text before tokenization")
+    max_length: int = Field(description="maximum number of tokens, special tokens included")
+    pooling: str = Field(description="`mean` of the hidden states of real tokens, or the `last` one")
+    experts: tuple[str, ...] = Field(description="in the order of the routing weights")
     domains: tuple[DomainInferenceSpec, ...]
     tasks: dict[str, TaskInferenceSpec]
-    heads: dict[str, str] = Field(description="by class head, where its tensors stand in heads.safetensors")
-    polarity: str | None = Field(description="how the polarity head's output is bounded; None where there is none")
+    heads: dict[str, str] = Field(description="prefix of each classification head's tensors in heads.safetensors")
+    polarity: str | None = Field(description="activation that bounds the polarity head's output; None without a head")
 
 
 def build_inference_spec(source: ExportSource) -> InferenceSpec:
-    """How a model's scores are read."""
+    """Build the inference specification of a model."""
     model = source.model
     space, calibration = model.labels, source.calibration
     tasks = {
         task: TaskInferenceSpec(
-            labels=tuple(label for label, own in zip(space.heads[head], space.mask(task), strict=True) if own),
+            labels=tuple(label for label, used in zip(space.heads[head], space.mask(task), strict=True) if used),
             domain=space.domain_by_task[task],
             head=head,
-            columns=tuple(i for i, own in enumerate(space.mask(task)) if own),
+            columns=tuple(i for i, used in enumerate(space.mask(task)) if used),
             temperature=calibration.temperature(task) if calibration else 1.0,
             sign=next((pair for pair in POLARITY_LABELS if set(pair) <= set(space.tasks[task])), None),
         )
         for task, head in space.head_by_task.items()
     }
     domains = tuple(
-        DomainInferenceSpec(name=one.name, experts=one.expert_names, task=next(iter(space.tasks_of(one.name)), None))
-        for one in model.trained_domains
+        DomainInferenceSpec(
+            name=domain.name, experts=domain.expert_names, task=next(iter(space.tasks_of(domain.name)), None)
+        )
+        for domain in model.trained_domains
     )
-    bound = _bound(source)
+    heads = next((module for module in model.heads.modules() if isinstance(module, Heads)), None)
     return InferenceSpec(
         template=source.template,
         max_length=source.max_length,
@@ -82,18 +84,13 @@ def build_inference_spec(source: ExportSource) -> InferenceSpec:
         domains=domains,
         tasks=tasks,
         heads={name: f"classes.{head_key(name)}" for name in space.heads},
-        polarity=bound,
+        polarity=heads.bound if heads is not None and heads.polarity is not None else None,
     )
 
 
-def _bound(source: ExportSource) -> str | None:
-    heads = next((one for one in source.model.heads.modules() if isinstance(one, Heads)), None)
-    return heads.bound if heads is not None and heads.polarity is not None else None
-
-
-def write_heads(folder: Path, source: ExportSource, choice: AdapterSpec) -> bool:
-    """Write the heads that answer for a choice, and how they are read; False where there are none."""
-    heads = heads_for(source.model, choice)
+def write_heads(folder: Path, source: ExportSource, spec: AdapterSpec) -> bool:
+    """Write the heads of an adapter and the inference specification; return whether there are heads."""
+    heads = heads_for(source.model, spec)
     if heads is None:
         return False
     save_tensors(folder / HEADS_FILE, heads.state_dict())

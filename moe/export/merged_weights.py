@@ -1,7 +1,7 @@
-"""`--to dense`: one expert, or several weighed into one, folded into the backbone's weights as a transformers folder.
+"""`--to dense`: an expert, or several merged into one, merged into the backbone's weights as a transformers folder.
 
-Weights of few bits are made 16-bit first, because folding into them would round most of an update away; who wants them
-small nevertheless is told how much is lost. How experts are chosen is `moe.export.selection`'s.
+A quantized backbone is dequantized to 16 bits first, because merging into quantized weights would round most of the
+update away; if it is quantized again on request, the loss is reported.
 """
 
 from pathlib import Path
@@ -26,85 +26,91 @@ from moe.export.selection import AdapterSpec, ExportSource, adapter_update, pinn
 from moe.model.backbone import BackboneSettings, load_backbone, read_backbone_config
 
 DEQUANTIZED_DTYPE = torch.bfloat16
-"""What weights of few bits become before an expert is folded into them: the precision that they were computed in."""
+"""Dtype of dequantized weights: the one in which the quantized layers compute."""
 
 
 def write_merged_weights(
-    out: Path, source: ExportSource, settings: BackboneSettings, choice: AdapterSpec, quantized: bool, overwrite: bool
+    out: Path, source: ExportSource, settings: BackboneSettings, spec: AdapterSpec, quantized: bool, overwrite: bool
 ) -> dict[str, Any]:
-    """Write the folder, whole or not at all. The opened model is used up.
+    """Write the folder atomically. The loaded model cannot be used afterwards.
 
     Args:
-        settings: that the backbone was loaded with.
-        quantized: round the folded weights to the few bits that they were loaded in.
+        settings: with which the backbone was loaded.
+        quantized: quantize the merged weights as the backbone was.
 
     Returns:
-        `name`, `dtype`, `heads`, and with `quantized` also `lost`: the rounding as a share of the update.
+        `name`, `dtype`, `heads`; with `quantized` also `lost`, the rounding error relative to the update.
 
     Raises:
-        Fault: when the folder exists and `overwrite` is false, or cannot be written; or `quantized` is asked of weights
-            that are not.
+        Fault: if the folder exists and `overwrite` is false, it cannot be written, or `quantized` is requested for a
+            backbone that is not quantized.
     """
-    few = settings.quantization != "none"
-    if quantized and not few:
-        raise Fault("a backbone in 4 or 8 bits for --quantized", "one in whole weights", "leave --quantized out")
-    if few and not quantized:
-        info(f"the backbone is loaded in {settings.quantization}: folding there would round; writing 16-bit weights")
-    found: dict[str, Any] = {"name": choice.name}
+    is_quantized = settings.quantization != "none"
+    if quantized and not is_quantized:
+        raise Fault("a backbone in 4 or 8 bits for --quantized", "a backbone without quantization", "omit --quantized")
+    if is_quantized and not quantized:
+        info(f"the backbone is quantized ({settings.quantization}): merging there would round; writing 16-bit weights")
+    report: dict[str, Any] = {"name": spec.name}
     with atomic_folder(out, overwrite) as temporary:
-        found["heads"] = write_heads(temporary, source, choice)
-        update = pinned_update(source.model, choice)
-        whole = merge_into_backbone(source, choice)
-        whole.config.use_cache = getattr(read_backbone_config(settings), "use_cache", None)
+        report["heads"] = write_heads(temporary, source, spec)
+        update = pinned_update(source.model, spec)
+        merged = merge_into_backbone(source, spec)
+        merged.config.use_cache = getattr(read_backbone_config(settings), "use_cache", None)
         if quantized:
-            found["lost"] = _write_rounded(temporary, whole, source, settings, update)
-            info(f"rounding to {settings.quantization} is {found['lost']:.0%} of the update's size; 16-bit loses less")
+            report["lost"] = _write_quantized(temporary, merged, source, settings, update)
+            info(
+                f"the rounding error of {settings.quantization} is {report['lost']:.0%} of the update's norm; "
+                "16-bit weights lose less"
+            )
         else:
-            whole.save_pretrained(temporary)
+            merged.save_pretrained(temporary)
         source.model.loaded_backbone.tokenizer.save_pretrained(temporary)
-        found["dtype"] = settings.quantization if quantized else str(whole.dtype).removeprefix("torch.")
-        write_text(temporary / README, _readme(source, choice, found))
-    return found
+        report["dtype"] = settings.quantization if quantized else str(merged.dtype).removeprefix("torch.")
+        write_text(temporary / README, _readme(source, spec, report))
+    return report
 
 
-def merge_into_backbone(source: ExportSource, choice: AdapterSpec) -> PreTrainedModel:
-    """The backbone, with its own head where it has one, and the choice in its weights; the mixture is used up."""
+def merge_into_backbone(source: ExportSource, spec: AdapterSpec) -> PreTrainedModel:
+    """Merge the experts of a spec and the shared ones into the backbone; return it with its LM head, if it has one."""
     model, head = source.model, source.model.loaded_backbone.lm_head
-    whole: PreTrainedModel = head.model if head else model.backbone
-    update = adapter_update(model, choice)
-    shared = [name for name in model.bank.shared_experts if name in choice.weights]
-    model.bank.disabled = tuple(shared)  # a shared expert by itself is not to be there twice
-    if getattr(whole, "hf_quantizer", None) is not None:
-        whole.dequantize(dtype=DEQUANTIZED_DTYPE)
-        whole.to(DEQUANTIZED_DTYPE)  # type: ignore[arg-type]
+    backbone: PreTrainedModel = head.model if head else model.backbone
+    update = adapter_update(model, spec)
+    shared = [name for name in model.bank.shared_experts if name in spec.weights]
+    model.bank.disabled = tuple(shared)  # a shared expert that is exported itself must not be added twice
+    if getattr(backbone, "hf_quantizer", None) is not None:
+        backbone.dequantize(dtype=DEQUANTIZED_DTYPE)
+        backbone.to(DEQUANTIZED_DTYPE)  # type: ignore[arg-type]
     with model.bank.override_adapter(update):
         model.bank.set_gates(None)
         model.bank.merge_and_unload()
-    return whole
+    return backbone
 
 
-def _write_rounded(
-    folder: Path, whole: PreTrainedModel, source: ExportSource, settings: BackboneSettings, update: LowRankUpdate
+def _write_quantized(
+    folder: Path, merged: PreTrainedModel, source: ExportSource, settings: BackboneSettings, update: LowRankUpdate
 ) -> float:
-    """Write the folded weights in few bits again; the rounding's size as a share of the update's."""
-    with TemporaryDirectory(dir=folder.parent) as plain:
-        whole.save_pretrained(plain)
-        source.model.loaded_backbone.tokenizer.save_pretrained(plain)
-        small = load_backbone(settings.model_copy(update={"name": plain, "revision": None}), lm_head=source.language)
-        small.model.config.use_cache = whole.config.use_cache
-        target = small.lm_head.model if small.lm_head else small.model
-        lost = _lost(whole.base_model, target.base_model, update)
+    """Quantize the merged weights and write them; return the norm of the rounding error relative to the update's."""
+    with TemporaryDirectory(dir=folder.parent) as unquantized:
+        merged.save_pretrained(unquantized)
+        source.model.loaded_backbone.tokenizer.save_pretrained(unquantized)
+        reloaded = load_backbone(
+            settings.model_copy(update={"name": unquantized, "revision": None}), lm_head=source.language
+        )
+        reloaded.model.config.use_cache = merged.config.use_cache
+        target = reloaded.lm_head.model if reloaded.lm_head else reloaded.model
+        lost = _rounding_error(merged.base_model, target.base_model, update)
         target.config.name_or_path = public_name(source.model.loaded_backbone.id)
         target.save_pretrained(folder)
     return lost
 
 
-def _lost(exact: nn.Module, rounded: nn.Module, update: LowRankUpdate) -> float:
-    """‖rounded − exact‖ over ‖update‖, both over the layers that the update touches."""
+def _rounding_error(exact: nn.Module, rounded: nn.Module, update: LowRankUpdate) -> float:
+    """Return ‖rounded − exact‖ / ‖update‖ over the layers of the update."""
     error, size = torch.zeros(()), torch.zeros(())
     for path, (a, b) in update.layers.items():
-        whole, few = _weight(exact.get_submodule(path)), _weight(rounded.get_submodule(path))  # (D_out, D_in)
-        error += (few.float() - whole.float()).cpu().square().sum()
+        exact_weight = _weight(exact.get_submodule(path))  # (D_out, D_in)
+        rounded_weight = _weight(rounded.get_submodule(path))  # (D_out, D_in)
+        error += (rounded_weight.float() - exact_weight.float()).cpu().square().sum()
         size += (update.scaling * b @ a).square().sum()
     return float((error / size.clamp(min=1e-30)).sqrt())
 
@@ -114,20 +120,22 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight  # (D_out, D_in)
 
 
-def _readme(source: ExportSource, choice: AdapterSpec, found: dict[str, Any]) -> str:
+def _readme(source: ExportSource, spec: AdapterSpec, report: dict[str, Any]) -> str:
     kind = "AutoModelForCausalLM" if source.causal else "AutoModelForMaskedLM" if source.language else "AutoModel"
-    always = [name for name in source.model.bank.shared_experts if name not in choice.weights]
-    shared = f" and the shared expert {', '.join(always)}" if always else ""
-    read = "`heads.safetensors` holds the heads, `reading.json` says how they are read.\n" if found["heads"] else ""
+    always_on = [name for name in source.model.bank.shared_experts if name not in spec.weights]
+    shared = f" and the shared expert {', '.join(always_on)}" if always_on else ""
+    heads = ""
+    if report["heads"]:
+        heads = "`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: transformers
 base_model: {public_name(source.model.loaded_backbone.id)}
 tags: [finance, finmoe]
 ---
-# {choice.name}, folded
+# {spec.name}, merged
 
-`{public_name(source.model.loaded_backbone.id)}` with {describe_spec(choice)}{shared} in its weights ({found["dtype"]}).
-It computes what the mixture does when it is pinned there; the router is not in it.
+`{public_name(source.model.loaded_backbone.id)}` with {describe_spec(spec)}{shared} merged into its weights
+({report["dtype"]}). It computes the same as the mixture restricted to it; the router is not included.
 
 ```python
 from transformers import {kind}
@@ -135,4 +143,4 @@ from transformers import {kind}
 model = {kind}.from_pretrained("FOLDER")
 ```
 
-{read}"""
+{heads}"""

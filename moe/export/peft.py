@@ -1,7 +1,7 @@
-"""`--to peft`: each expert, or several weighed into one, as a plain PEFT adapter that PEFT, vLLM and LoRAX load.
+"""`--to peft`: each expert, or several merged into one, as a plain adapter that PEFT, vLLM and LoRAX can load.
 
-A shared expert is in every one of them, so that backbone and adapter compute what the mixture does when it is pinned
-there. Whether vLLM takes an adapter is told by `moe.export.vllm_rules`.
+Every adapter includes the shared experts, so that backbone and adapter compute the same as the mixture restricted to
+that expert. `moe.export.vllm_rules` checks whether vLLM can load it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from experts.adapter import portable_config
-from experts.atomic_io import read_json, atomic_folder, write_text
+from experts.atomic_io import atomic_folder, read_json, write_text
 from experts.expert_io import ADAPTER, ADAPTER_CONFIG, README, write_adapter
 from experts.gated_linear import in_out_features
 from experts.lora import Adapter
@@ -19,94 +19,104 @@ from experts.lora_delta import LowRankUpdate, peft_tensors
 from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.selection import AdapterSpec, ExportSource, pinned_update
-from moe.export.vllm_rules import VLLM_VERSION, smallest_max_lora_rank, find_violations
+from moe.export.vllm_rules import VLLM_VERSION, find_violations, smallest_max_lora_rank
 
 AdapterReport = dict[str, Any]
 
 
-def write_adapters(out: Path, source: ExportSource, choices: Sequence[AdapterSpec], overwrite: bool) -> list[AdapterReport]:
-    """Write a folder a choice, below one folder, whole or not at all.
+def write_adapters(
+    out: Path, source: ExportSource, specs: Sequence[AdapterSpec], overwrite: bool
+) -> list[AdapterReport]:
+    """Write one subfolder per adapter, all of them atomically.
 
     Returns:
-        of each `name`, `rank`, `layers`, `heads`; of a causal language model also `vllm`, the rules that it breaks, and
-        `max_lora_rank`, what vLLM has to be started with.
+        `name`, `rank`, `layers` and `heads` of each; for a causal language model also `vllm`, the rules that it breaks,
+        and `max_lora_rank`, the option that vLLM needs.
 
     Raises:
-        Fault: when the folder exists and `overwrite` is false, or cannot be written.
+        Fault: if the folder exists and `overwrite` is false, or it cannot be written.
     """
     with atomic_folder(out, overwrite) as temporary:
-        return [_write(temporary / one.name, source, one) for one in choices]
+        return [_write(temporary / spec.name, source, spec) for spec in specs]
 
 
-def _write(folder: Path, source: ExportSource, choice: AdapterSpec) -> AdapterReport:
+def _write(folder: Path, source: ExportSource, spec: AdapterSpec) -> AdapterReport:
     bank = source.model.bank
-    update = fill_missing_layers(source, pinned_update(source.model, choice))
-    like = bank.adapters[next(iter(choice.weights))].adapter.peft_config
-    like = like | {"task_type": "CAUSAL_LM"} if source.causal else like
-    content = portable_config(bank.layer_map, like, update, public_name(source.model.loaded_backbone.id))
-    write_adapter(folder, Adapter(content, {}), dict(peft_tensors(update, bank.key_prefix)))
-    found: AdapterReport = {"name": choice.name, "rank": update.rank, "layers": len(update.layers)}
-    found["heads"] = write_heads(folder, source, choice)
+    update = fill_missing_layers(source, pinned_update(source.model, spec))
+    reference = bank.adapters[next(iter(spec.weights))].adapter.peft_config
+    reference = reference | {"task_type": "CAUSAL_LM"} if source.causal else reference
+    config = portable_config(bank.layer_map, reference, update, public_name(source.model.loaded_backbone.id))
+    write_adapter(folder, Adapter(config, {}), dict(peft_tensors(update, bank.key_prefix)))
+    report: AdapterReport = {"name": spec.name, "rank": update.rank, "layers": len(update.layers)}
+    report["heads"] = write_heads(folder, source, spec)
     if source.causal:
-        found |= {"vllm": check_vllm_rules(folder), "max_lora_rank": smallest_max_lora_rank(update.rank)}
-    write_text(folder / README, _readme(source, choice, found))
-    return found
+        report |= {"vllm": check_vllm_rules(folder), "max_lora_rank": smallest_max_lora_rank(update.rank)}
+    write_text(folder / README, _readme(source, spec, report))
+    return report
 
 
 def fill_missing_layers(source: ExportSource, update: LowRankUpdate) -> LowRankUpdate:
-    """The update with zeros where no expert is, in layers of the kinds that it touches.
+    """Add zero updates for layers without experts, such as the trunk's, of the kinds that the update covers.
 
-    LoRAX reads a kind of layer in all layers or in none; a trunk without experts would lose the whole kind.
+    LoRAX loads a kind of layer in all layers or in none.
     """
-    linear = source.model.bank.layer_map.linear_layers
-    kinds = {path.rsplit(".", 1)[-1] for path in update.layers}
-    return update.with_zero_layers({path: in_out_features(one) for path, one in linear.items() if path.rsplit(".", 1)[-1] in kinds})
+
+    def kind(path: str) -> str:
+        return path.rsplit(".", 1)[-1]
+
+    linear_layers = source.model.bank.layer_map.linear_layers
+    kinds = {kind(path) for path in update.layers}
+    sizes = {path: in_out_features(layer) for path, layer in linear_layers.items() if kind(path) in kinds}
+    return update.with_zero_layers(sizes)
 
 
 def check_vllm_rules(folder: Path) -> list[str]:
-    """The rules of vLLM that an adapter's folder breaks, read from its files."""
+    """Return the rules of vLLM that the files of an adapter break."""
     with safe_open(folder / ADAPTER, framework="pt") as tensors:
         shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     return find_violations(read_json(folder / ADAPTER_CONFIG), shapes)
 
 
-def describe_spec(choice: AdapterSpec) -> str:
-    """A choice in words."""
-    if choice.method is None:
-        return f"the expert `{choice.name}`"
-    parts = ", ".join(f"{weight:g} of `{name}`" for name, weight in choice.weights.items())
-    return f"{parts}, merged by PEFT's `{choice.method}`"
+def describe_spec(spec: AdapterSpec) -> str:
+    """Describe an adapter in words."""
+    if spec.method is None:
+        return f"the expert `{spec.name}`"
+    parts = ", ".join(f"{weight:g} of `{name}`" for name, weight in spec.weights.items())
+    return f"{parts}, merged by PEFT's `{spec.method}`"
 
 
-def _readme(source: ExportSource, choice: AdapterSpec, found: Mapping[str, Any]) -> str:
-    shared = [name for name in source.model.bank.shared_experts if name not in choice.weights]
-    always = f" The shared expert {', '.join(shared)} is in it." if shared else ""
-    head = "\n`heads.safetensors` holds its heads, `reading.json` says how they are read.\n" if found["heads"] else ""
+def _readme(source: ExportSource, spec: AdapterSpec, report: Mapping[str, Any]) -> str:
+    shared = [name for name in source.model.bank.shared_experts if name not in spec.weights]
+    includes = f" It includes the shared expert {', '.join(shared)}." if shared else ""
+    heads = ""
+    if report["heads"]:
+        heads = "\n`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: peft
 base_model: {public_name(source.model.loaded_backbone.id)}
 tags: [lora, finance, finmoe]
 ---
-# {choice.name}
+# {spec.name}
 
-A LoRA adapter of rank {found["rank"]} for `{public_name(source.model.loaded_backbone.id)}`: {describe_spec(choice)}.{always}
-Backbone and adapter compute what the mixture does when it is pinned there; its router is not in it.
+A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id)}`:
+{describe_spec(spec)}.{includes} Backbone and adapter compute the same as the mixture restricted to it; the router is
+not included.
 
 ```python
 from peft import PeftModel
 
 model = PeftModel.from_pretrained(backbone, "FOLDER")
 ```
-{head}{_serving(choice, found)}"""
+{heads}{_vllm_section(spec, report)}"""
 
 
-def _serving(choice: AdapterSpec, found: Mapping[str, Any]) -> str:
-    if "vllm" not in found:
+def _vllm_section(spec: AdapterSpec, report: Mapping[str, Any]) -> str:
+    if "vllm" not in report:
         return ""
-    if found["vllm"]:
-        return f"\n{VLLM_VERSION} does not load it: {'; '.join(found['vllm'])}.\n"
+    if report["vllm"]:
+        return f"\n{VLLM_VERSION} cannot load it: {'; '.join(report['vllm'])}.\n"
     return f"""
 ```bash
-vllm serve BACKBONE --enable-lora --max-lora-rank {found["max_lora_rank"]} --lora-modules {choice.name}=FOLDER
+vllm serve BACKBONE --enable-lora --max-lora-rank {report["max_lora_rank"]} --lora-modules {spec.name}=FOLDER
 ```
 """

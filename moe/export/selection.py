@@ -1,7 +1,4 @@
-"""The model that is exported, opened, and which of its experts: one, or several weighed into one for good.
-
-What is written of it lies in the modules beside, one a target.
-"""
+"""The model to export and the experts to take from it: single ones, or several merged into one."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -19,14 +16,13 @@ from moe.model.mixture import Mixture
 
 @dataclass(frozen=True)
 class ExportSource:
-    """An opened model folder.
+    """A loaded model.
 
     Args:
-        folder: of a mixture or of one expert.
-        model: of it.
-        template: the one that it was trained with.
-        max_length: tokens that it reads.
-        calibration: its temperatures, if it has some.
+        folder: folder of a mixture or of one expert.
+        template: prompt template that the model was trained with.
+        max_length: maximum number of tokens per text.
+        calibration: temperatures, if the model is calibrated.
     """
 
     folder: Path
@@ -37,40 +33,35 @@ class ExportSource:
 
     @property
     def language(self) -> bool:
-        """Whether the backbone's own head answers, and none of ours."""
+        """Whether it is a language model, which uses the backbone's own head."""
         return self.model.loaded_backbone.lm_head is not None
 
     @property
     def causal(self) -> bool:
-        """Whether that head foresees the next token, as servers of language models expect."""
+        """Whether it is a causal language model, which inference servers can serve."""
         head = self.model.loaded_backbone.lm_head
         return head is not None and head.kind == "causal"
 
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """The experts that can be taken out of it."""
-        return tuple(self.model.bank.adapters)
-
 
 def load_export_source(folder: Path, sets: Sequence[str]) -> ExportSource:
-    """A mixture or one expert, of labels or of language.
+    """Load a mixture or one expert, for classification or generation.
 
     Raises:
-        Fault: when the folder is missing, broken, or made for another backbone.
+        Fault: if the folder is missing or damaged, or the backbone does not match.
     """
-    model, template, length = load_any_model(folder, sets)
-    return ExportSource(folder, model, template, length, read_calibration(folder))
+    model, template, max_length = load_any_model(folder, sets)
+    return ExportSource(folder, model, template, max_length, read_calibration(folder))
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What becomes one adapter.
+    """An adapter to export.
 
     Args:
-        name: of the result.
-        weights: by expert; one expert alone has weight 1.
-        method: PEFT's name of the way to weigh several; None for one expert.
-        density: share of entries that pruning methods keep.
+        name: of the adapter.
+        weights: by expert; a single expert has weight 1.
+        method: PEFT's name of the merge method; None for a single expert.
+        density: fraction of entries that pruning methods keep.
         rank: of the result, for methods that end in `svd`.
     """
 
@@ -82,10 +73,10 @@ class AdapterSpec:
 
 
 def single_expert_specs(model: Mixture, names: Sequence[str]) -> list[AdapterSpec]:
-    """The named experts, each by itself; all, where none is named.
+    """Return one spec per named expert; without names, one per expert of the mixture.
 
     Raises:
-        Fault: for an unknown one.
+        Fault: if an expert is unknown.
     """
     known = tuple(model.bank.adapters)
     for name in names:
@@ -96,40 +87,51 @@ def single_expert_specs(model: Mixture, names: Sequence[str]) -> list[AdapterSpe
 def merged_expert_spec(
     model: Mixture, method: str, weights: str | None, density: float | None = None, rank: int | None = None
 ) -> AdapterSpec:
-    """Routed experts weighed into one.
+    """Return the spec of several routed experts merged into one.
 
     Args:
-        weights: `news=0.7,forum=0.3`; by default all alike, in sum 1.
+        weights: such as `news=0.7,forum=0.3`; None gives all routed experts equal weights that add up to 1.
 
     Raises:
-        Fault: for an unknown method or expert, fewer than two experts, or what the method does not take.
+        Fault: if the method or an expert is unknown, there are fewer than two experts, or the method does not take
+            `density` or `rank`.
     """
     check_merge_method(method)
     routed = model.bank.routed_experts
-    given = _parsed(weights, routed) if weights else dict.fromkeys(routed, 1.0 / max(1, len(routed)))
-    if len(given) < 2:
-        raise Fault("two experts or more to merge", ", ".join(given) or "none", "leave --merge out for one alone")
+    by_expert = _parse_weights(weights, routed) if weights else dict.fromkeys(routed, 1.0 / max(1, len(routed)))
+    if len(by_expert) < 2:
+        names = ", ".join(by_expert) or "none"
+        raise Fault("two or more experts to merge", names, "omit --merge to export a single expert")
     if density is not None and not (is_pruning_method(method) and 0 < density <= 1):
         raise Fault(
-            "--density above 0 up to 1, for ties, dare_… and magnitude_prune", f"{density:g} for {method}", "mend it"
+            "--density above 0 and up to 1, with ties, dare_… or magnitude_prune",
+            f"{density:g} with {method}",
+            "change --density or omit it",
         )
     if rank is not None and not (method.endswith("svd") and rank > 0):
-        raise Fault("--rank above 0, for methods that end in svd", f"{rank} for {method}", "leave it out")
-    return AdapterSpec(f"merged-{method.replace('_', '-')}", given, method, DEFAULT_DENSITY if density is None else density, rank)
+        raise Fault("--rank above 0, with a method that ends in svd", f"{rank} with {method}", "omit --rank")
+    return AdapterSpec(
+        name=f"merged-{method.replace('_', '-')}",
+        weights=by_expert,
+        method=method,
+        density=DEFAULT_DENSITY if density is None else density,
+        rank=rank,
+    )
 
 
-def _parsed(weights: str, known: Sequence[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in weights.split(","):
-        name, _, value = one.strip().partition("=")
+def _parse_weights(text: str, known: Sequence[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, value = item.strip().partition("=")
         _check_known(name, known)
         try:
-            found[name] = float(value)
+            weights[name] = float(value)
         except ValueError as error:
-            raise Fault(f"--weights NAME=NUMBER, comma between, for {name}", repr(one), "give a number") from error
-        if not 0 < found[name] <= 100:
-            raise Fault(f"a weight above 0 for {name}", value, "leave experts out that should not count")
-    return found
+            remedy = "give a number, e.g. news=0.7,forum=0.3"
+            raise Fault(f"--weights NAME=NUMBER, separated by commas, for {name}", repr(item), remedy) from error
+        if not 0 < weights[name] <= 100:
+            raise Fault(f"a weight above 0 and up to 100 for {name}", value, "omit experts that should have no weight")
+    return weights
 
 
 def _check_known(name: str, known: Sequence[str]) -> None:
@@ -137,39 +139,39 @@ def _check_known(name: str, known: Sequence[str]) -> None:
         raise Fault(f"one of the experts {', '.join(known)}", repr(name), suggest(name, known))
 
 
-def adapter_update(model: Mixture, choice: AdapterSpec) -> LowRankUpdate:
-    """The chosen experts' update, without the shared ones that are always on."""
+def adapter_update(model: Mixture, spec: AdapterSpec) -> LowRankUpdate:
+    """Return the weight update of a spec's experts, without the shared experts that are always on."""
     bank = model.bank
-    if choice.method is None:
-        return bank.low_rank_update(next(iter(choice.weights)))
-    updates = {name: bank.low_rank_update(name) for name in choice.weights}
-    return merge_updates(updates, choice.weights, choice.method, bank.base_layers, choice.density, choice.rank)
+    if spec.method is None:
+        return bank.low_rank_update(next(iter(spec.weights)))
+    updates = {name: bank.low_rank_update(name) for name in spec.weights}
+    return merge_updates(updates, spec.weights, spec.method, bank.base_layers, spec.density, spec.rank)
 
 
-def pinned_update(model: Mixture, choice: AdapterSpec) -> LowRankUpdate:
-    """What a mixture pinned to the choice adds to its backbone: the choice's update and the shared experts'."""
-    shared = [name for name in model.bank.shared_experts if name not in choice.weights]
-    return sum_updates([adapter_update(model, choice), *(model.bank.low_rank_update(name) for name in shared)])
+def pinned_update(model: Mixture, spec: AdapterSpec) -> LowRankUpdate:
+    """Return the weight update of a mixture restricted to a spec's experts: theirs and the shared experts'."""
+    shared = [name for name in model.bank.shared_experts if name not in spec.weights]
+    return sum_updates([adapter_update(model, spec), *(model.bank.low_rank_update(name) for name in shared)])
 
 
-def heads_for(model: Mixture, choice: AdapterSpec) -> Heads | None:
-    """The heads that answer for a choice: the mixture's, or the chosen experts' own by their weights' shares.
+def heads_for(model: Mixture, spec: AdapterSpec) -> Heads | None:
+    """Return the heads for a spec: the mixture's, or the weighted mean of its experts' own.
 
-    Exact for one expert, and for linear heads; None for a language model, and for a shared expert of a mixture whose
-    experts have heads of their own.
+    The mean is exact for a single expert and for linear heads. None for a language model, and for a shared expert of a
+    mixture with one head per expert.
     """
     if isinstance(model.heads, Heads):
         return model.heads
     if not isinstance(model.heads, MixedHeads):
         return None
-    known = {name: head for name, head in model.heads.experts.items() if name in choice.weights}
-    if not known:
+    heads = {name: head for name, head in model.heads.experts.items() if name in spec.weights}
+    if not heads:
         return None
-    total = sum(choice.weights[name] for name in known)
-    states = {name: head.state_dict() for name, head in known.items()}
-    mean = deepcopy(next(iter(known.values())))
+    total = sum(spec.weights[name] for name in heads)
+    states = {name: head.state_dict() for name, head in heads.items()}
+    mean = deepcopy(next(iter(heads.values())))
     assert isinstance(mean, Heads)
     mean.load_state_dict(
-        {key: sum(states[name][key] * (choice.weights[name] / total) for name in states) for key in mean.state_dict()}
+        {key: sum(states[name][key] * (spec.weights[name] / total) for name in states) for key in mean.state_dict()}
     )
     return mean

@@ -14,7 +14,8 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import CARD as MIXTURE_CARD
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.messages import format_error
-from moe.config.run import ConfigFault, RunSettings, apply_override, find_config, load_run, parse_run
+from moe.config.overrides import apply_override
+from moe.config.run import ConfigFault, RunSettings, find_config, load_run, parse_run
 from moe.config.yaml import read_yaml
 from moe.inference.abstention import check_target_accuracy
 from moe.inference.calibration import read_calibration

@@ -237,7 +237,8 @@ class Predictor:
                 return rows
             total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
             np.add.at(total, text_index, rows)
-            return total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+            mean: np.ndarray = total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+            return mean
 
         texts = {name: average(rows) for name, rows in windows.items()}
         return Scores(

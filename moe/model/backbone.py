@@ -171,6 +171,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
     kind = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[lm_kind(read_backbone_config(settings))]
+    model: PreTrainedModel
     model, info = _from_pretrained(kind, settings, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):
         raise Fault(
@@ -187,7 +188,7 @@ def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
     Raises:
         Fault: if it is not found, or has none of the three tokens.
     """
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
+    tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, settings)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -215,7 +216,8 @@ def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dty
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 faster than fp32: most GPUs, and CPUs with AMX or AVX-512-BF16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        supported: bool = torch.cuda.is_bf16_supported()
+        return supported
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

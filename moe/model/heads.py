@@ -107,7 +107,7 @@ class Heads(nn.Module):
     def _polarity(self, pooled: Tensor) -> Tensor | None:
         if self.polarity is None:
             return None
-        raw = self.polarity(pooled)[:, 0]  # (B,)
+        raw: Tensor = self.polarity(pooled)[:, 0]  # (B,)
         if self.bound == "tanh":
             return torch.tanh(raw)
         return raw.clamp(-1.0, 1.0) if self.bound == "clip" and not self.training else raw

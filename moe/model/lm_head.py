@@ -59,7 +59,10 @@ class LMHead:
     def logits(self, states: Tensor) -> Tensor:
         """Map last hidden states (N, D) to logits over the vocabulary (N, V)."""
         with _returning(self._inner, states[None]):
-            return self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=states.device)).logits[0]  # (N, V)
+            logits: Tensor = self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=states.device)).logits[
+                0
+            ]  # (N, V)
+            return logits
 
     def token_losses(self, states: Tensor, labels: Tensor) -> Tensor:
         """Return −log p of each labelled token (N,), in fp32 and in the order of the batch.
@@ -77,7 +80,8 @@ class LMHead:
         chunks = zip(inputs.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
         if not torch.is_grad_enabled():
             return torch.cat([self._chunk_losses(*chunk) for chunk in chunks])  # (N,)
-        return torch.cat([_ChunkLosses.apply(self._chunk_losses, *chunk) for chunk in chunks])  # (N,)
+        losses = [_ChunkLosses.apply(self._chunk_losses, *chunk) for chunk in chunks]  # type: ignore[no-untyped-call]
+        return torch.cat(losses)  # (N,)
 
     @torch.no_grad()
     def token_losses_and_hits(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

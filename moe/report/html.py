@@ -129,7 +129,7 @@ def _render_page(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     several = len(runs) > 1
-    return engine.get_template("report.html").render(
+    page: str = engine.get_template("report.html").render(
         report=report,
         title=" against ".join(run.label for run in runs),
         sections=sections,
@@ -144,6 +144,7 @@ def _render_page(
             for name in stage_names(runs)
         },
     )
+    return page
 
 
 def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:

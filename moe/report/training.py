@@ -86,7 +86,8 @@ def loss_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
 
 
 def _mean_weights(log: Trajectory) -> dict[str, list[float]]:

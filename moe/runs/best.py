@@ -25,7 +25,7 @@ def best_model(run: Path) -> Path:
         if best not in CANDIDATES:
             candidates = ", ".join(CANDIDATES)
             raise Fault(f"one of {candidates} as best in {run / RESULT}", repr(best)[:80], "run moe train-router again")
-        return run / best
+        return run / str(best)
     for name in reversed(CANDIDATES):
         if (run / name).is_dir():
             return run / name

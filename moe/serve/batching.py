@@ -96,9 +96,9 @@ class Batcher:
             RequestError: 503 if too many texts are queued.
         """
         if self.queued_texts and self.queued_texts + texts > self.max_queued_texts:
-            found = f"{self.queued_texts} queued texts and {texts} more in this request"
+            queue_state = f"{self.queued_texts} queued texts and {texts} more in this request"
             retry_after = {"Retry-After": str(self.estimate_wait())}
-            fault = Fault(f"at most {self.max_queued_texts} texts in the queue", found, "retry later")
+            fault = Fault(f"at most {self.max_queued_texts} texts in the queue", queue_state, "retry later")
             raise RequestError(503, fault, retry_after)
         queued = _QueuedRequest(
             request=request,

@@ -154,7 +154,7 @@ def _plot_line(panel: Any, axis: Axis, line: Line, colour: str, path: Sequence[s
 
 def _mean_sd_at(row: Row, path: Sequence[str]) -> Mapping[str, Any] | None:
     """Return mean and sd of a value, by its keys in the row; None if the trial has none."""
-    value: Any = row
+    value: Mapping[str, Any] | None = row
     for key in path:
         value = None if value is None else value.get(key)
     return value

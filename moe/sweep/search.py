@@ -53,7 +53,7 @@ def _open_study(plan: SweepPlan, out: Path) -> "Study":
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         storage = storages.JournalStorage(journal.JournalFileBackend(str(out / JOURNAL)))
-        study = optuna.create_study(
+        study: Study = optuna.create_study(
             storage=storage, study_name=_study_name(plan), direction="maximize", load_if_exists=True
         )
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a resumed study samples new values

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moe.config.run import EXPONENT
+from moe.config.overrides import EXPONENT
 
 
 def _check_distinct(values: Sequence[Any]) -> Sequence[Any]:

@@ -21,7 +21,8 @@ from moe.profiling import Cost, measure_cost
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.sweep.grid import SweepPlan, Trial, short_hash
-from moe.training.steps import merge_experts, train_domain, train_router, train_shared
+from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts, train_router
 
 RESULT, COST = "measured.json", "spent.json"
 LABEL_METRICS = ("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1")
@@ -56,8 +57,10 @@ def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResul
     """
     work = trial_workspace(plan, trial, seed, out)
     identity: TrialResult = {"point": trial.key, "settings": trial.values, "seed": seed}
+    result: TrialResult
     if is_finished(work):
-        return read_json(work.out / RESULT) | identity
+        result = read_json(work.out / RESULT) | identity
+        return result
     until, domains = plan.settings.until, plan.trained_domains(trial.run)
     for name in domains if until == "expert" else trial.run.domains:
         work.prepared(name)  # before the clock starts: reading data is not training
@@ -132,7 +135,8 @@ def count_trained_parameters(model: Mixture) -> int:
     names = [model.active_expert] if model.active_expert else list(model.bank.adapters)
     experts = sum(parameter.numel() for name in names for parameter in model.bank.adapter_parameters(name).values())
     router = () if model.gate is None else (weight for weight in model.gate.parameters() if weight.requires_grad)
-    return experts + sum(weight.numel() for weight in (*model.heads.parameters(), *router))
+    others: int = sum(weight.numel() for weight in (*model.heads.parameters(), *router))
+    return experts + others
 
 
 def average_metrics(tasks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

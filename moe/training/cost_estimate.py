@@ -21,10 +21,10 @@ from moe.profiling import MIB, Cost, measure_cost, resident_mib, seconds_since_s
 from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain, train_shared
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_stage
-from moe.training.expert_steps import train_domain, train_shared
 
 Figures = dict[str, Any]
 Step = Callable[[Workspace], object]

@@ -20,8 +20,8 @@ from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table, comparison_table, routing_table
 from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, train_router
 from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts, train_router
 
 SUMMARY = "summary.json"
 Figures = dict[str, dict[str, dict[str, Any]]]

@@ -15,9 +15,9 @@ from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import build_expert_card, require_shared_expert, save_expert
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
-from moe.training.expert_steps import build_expert_card, require_shared_expert, save_expert
 
 
 def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, resume: bool = False) -> list[Path]:

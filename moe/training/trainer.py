@@ -174,7 +174,10 @@ class _StageTrainer(Trainer):
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
         )
-        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return prepared
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a learning rate for each part."""
@@ -186,7 +189,8 @@ class _StageTrainer(Trainer):
 
     def _forward(self, batch: Batch) -> MixtureOutput:
         self.attention.select(batch["input_ids"].shape[1])
-        return self.model_wrapped(**model_inputs(batch))
+        output: MixtureOutput = self.model_wrapped(**model_inputs(batch))
+        return output
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Compute the gradient of a step's micro-batches; no gradient if the loss is not finite."""

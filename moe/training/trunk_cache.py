@@ -65,7 +65,8 @@ class TrunkCache:
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         for batch in (batches[0], batches[-1]):
             self._compute([texts[i] for i in batch])
-        return int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+        size: int = int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+        return size
 
     def __call__(self, rows: Sequence[Mapping[str, str]]) -> Tensor:
         """Return the states of a batch of rows, (B, T, D), zero after the end of a text."""

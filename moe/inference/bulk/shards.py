@@ -206,4 +206,5 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
 def _to_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

@@ -31,7 +31,8 @@ class RemoteFolder:
     def filesystem(self) -> tuple[Any, str]:
         """The fsspec file system, and the path of the folder in it."""
         with storage_faults(self.url):
-            return fsspec.url_to_fs(self.url)
+            filesystem_and_path: tuple[Any, str] = fsspec.url_to_fs(self.url)
+            return filesystem_and_path
 
     def has(self, name: str) -> bool:
         """Whether a file or folder exists."""
@@ -106,7 +107,7 @@ def local_copy(url: str, folder: Path) -> Path:
     system, path = fsspec.url_to_fs(url)
     if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
         return Path(path)
-    target = folder / path.rpartition("/")[2]
+    target = folder / str(path).rpartition("/")[2]
     with storage_faults(url):
         system.get_file(path, str(target))
     return target
