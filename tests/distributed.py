@@ -24,7 +24,8 @@ from moe.runs.workspace import Workspace
 from moe.training.instruct import instruct
 from moe.training.pipeline import run_all
 from moe.training.pretrain import pretrain
-from moe.training.steps import merge_experts, train_domain, train_router
+from moe.training.steps import merge_experts, train_router
+from moe.training.expert_steps import train_domain
 
 NO_DROPOUT = {"lora": {"dropout": 0.0}, "heads": {"dropout": 0.0}, "gate": {"dropout": 0.0}}
 """Settings without dropout, whose random numbers depend on how rows are batched."""

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from experts.errors import Fault
 from moe import distributed
 from moe.data.sampler import DomainBatchSampler
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 
 TESTS = Path(__file__).parent.parent
 STEPS = ("news", "forum", "router-warmup", "moe-joint")

@@ -12,7 +12,7 @@ from moe.checkpoints.expert import load_single_expert
 from moe.inference.predictor import Predictor
 from moe.model.mixture import Mixture
 from moe.profiling import Cost, measure_cost, oom_guard
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 
 
 def test_measure_cost_records_seconds_even_if_the_block_fails() -> None:
