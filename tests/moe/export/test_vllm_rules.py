@@ -1,8 +1,8 @@
-"""Claims about vLLM's rules: each one that an adapter breaks is named, all at once."""
+"""Tests of vLLM's rules: every rule that an adapter breaks is reported, all at once."""
 
 import pytest
 
-from moe.export.vllm_rules import smallest_max_lora_rank, find_violations
+from moe.export.vllm_rules import find_violations, smallest_max_lora_rank
 
 CONFIG = {
     "peft_type": "LORA",
@@ -20,13 +20,13 @@ NAME = "base_model.model.model.layers.0.self_attn.q_proj"
 SHAPES = {f"{NAME}.lora_A.weight": (4, 32), f"{NAME}.lora_B.weight": (32, 4)}
 
 
-def test_a_plain_adapter_breaks_none() -> None:
+def test_plain_adapter_has_no_violations() -> None:
     assert find_violations(CONFIG, SHAPES) == []
-    assert find_violations(CONFIG | {"use_rslora": True}, SHAPES) == [], "its scaling is read"
+    assert find_violations(CONFIG | {"use_rslora": True}, SHAPES) == [], "vLLM reads its scaling"
 
 
 @pytest.mark.parametrize(
-    ("over", "said"),
+    ("changes", "message"),
     [
         ({"peft_type": "LOHA"}, "only LORA"),
         ({"use_dora": True}, "DoRA"),
@@ -38,17 +38,17 @@ def test_a_plain_adapter_breaks_none() -> None:
         ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"target_modules": None}, "target_modules is missing"),
-        ({"r": 0}, "from 1"),
-        ({"r": 600}, "ends at 512"),
+        ({"r": 0}, "must be a positive integer"),
+        ({"r": 600}, "at most 512"),
         ({"r": 8}, "has rank 4, not 8"),
     ],
 )
-def test_each_broken_rule_is_named(over: dict, said: str) -> None:
-    assert any(said in one for one in find_violations(CONFIG | over, SHAPES))
+def test_unsupported_config_is_reported(changes: dict, message: str) -> None:
+    assert any(message in violation for violation in find_violations(CONFIG | changes, SHAPES))
 
 
 @pytest.mark.parametrize(
-    ("shapes", "said"),
+    ("shapes", "message"),
     [
         ({}, "no tensors"),
         ({f"{NAME}.lora_A.weight": (4, 32)}, "lora_B.weight is missing"),
@@ -57,13 +57,13 @@ def test_each_broken_rule_is_named(over: dict, said: str) -> None:
         ({name.removeprefix("base_model."): shape for name, shape in SHAPES.items()}, "does not start"),
     ],
 )
-def test_names_that_do_not_parse_are_named(shapes: dict, said: str) -> None:
-    assert any(said in one for one in find_violations(CONFIG, shapes))
+def test_unsupported_tensor_names_are_reported(shapes: dict, message: str) -> None:
+    assert any(message in violation for violation in find_violations(CONFIG, shapes))
 
 
-def test_all_are_told_at_once() -> None:
+def test_all_violations_are_reported_at_once() -> None:
     assert len(find_violations({"r": "4", "use_dora": True, "bias": "all"}, {"x": (1,)})) >= 5
 
 
-def test_the_least_rank_to_start_vllm_with() -> None:
+def test_smallest_max_lora_rank_is_the_next_allowed_value() -> None:
     assert [smallest_max_lora_rank(rank) for rank in (1, 4, 8, 48, 512, 513)] == [1, 8, 8, 64, 512, None]

@@ -86,7 +86,7 @@ def test_concurrent_requests_with_different_options_get_their_own_results(client
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "found"),
+    ("body", "status", "message"),
     [
         (b'{"texts": "a\\ud800"}', 422, "texts: Input should be a valid string"),
         (b'{"texts": ["ok", ""]}', 422, "texts.1: String should have at least 1"),
@@ -112,11 +112,11 @@ def test_concurrent_requests_with_different_options_get_their_own_results(client
     ],
     ids=lambda value: str(value[:24]) if isinstance(value, bytes) else str(value),
 )
-def test_predict_route_rejects_invalid_bodies(client: TestClient, body: bytes, status: int, found: str) -> None:
+def test_predict_route_rejects_invalid_bodies(client: TestClient, body: bytes, status: int, message: str) -> None:
     response = client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
     assert response.status_code == status, response.text
     error = response.json()["error"]
-    assert found in error["found"]
+    assert message in error["found"]
     assert error["expected"]
     assert error["remedy"]
 

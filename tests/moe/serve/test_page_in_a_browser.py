@@ -149,7 +149,7 @@ def scrolls_sideways(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
-def test_page_says_what_it_does_and_links_the_api_reference(open_page: Any, url: str) -> None:
+def test_page_states_its_purpose_and_links_the_api_reference(open_page: Any, url: str) -> None:
     page = open_page(url)
     heading = "FinMoE: classify financial text with a mixture of domain experts"
     expect(page.get_by_role("heading", level=1)).to_have_text(heading)

@@ -97,7 +97,7 @@ def test_streamed_pieces_add_up_to_the_complete_message(openai_client: openai.Op
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("fields", "status", "found"),
+    ("fields", "status", "message"),
     [
         ({"messages": [{"role": "user", "content": "profit " * 70}]}, 409, "tokens"),
         ({"messages": [{"role": "system", "content": "be brief"}, *MESSAGES]}, 409, "system, user"),
@@ -114,12 +114,12 @@ def test_streamed_pieces_add_up_to_the_complete_message(openai_client: openai.Op
     ids=lambda value: str(value)[:40],
 )
 def test_chat_route_rejects_invalid_requests_before_streaming(
-    client: TestClient, fields: dict[str, Any], status: int, found: str, stream: bool
+    client: TestClient, fields: dict[str, Any], status: int, message: str, stream: bool
 ) -> None:
     body = {"messages": MESSAGES, "max_tokens": 4, "stream": stream} | fields
     response = client.post("/v1/chat/completions", json=body)
     assert response.status_code == status, response.text
-    assert found in response.json()["error"]["found"]
+    assert message in response.json()["error"]["found"]
 
 
 @pytest.mark.parametrize(

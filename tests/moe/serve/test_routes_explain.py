@@ -61,7 +61,7 @@ def test_explain_route_leaves_later_predictions_unchanged(client: TestClient) ->
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "found"),
+    ("fields", "status", "message"),
     [
         ({"text": " "}, 422, "text: String should match"),
         ({"text": "a" * 101}, 422, "text: String should have at most 100"),
@@ -73,10 +73,10 @@ def test_explain_route_leaves_later_predictions_unchanged(client: TestClient) ->
         ({"texts": ["a"]}, 422, "texts: Extra inputs"),
     ],
 )
-def test_explain_route_rejects_invalid_requests(client: TestClient, fields: Any, status: int, found: str) -> None:
+def test_explain_route_rejects_invalid_requests(client: TestClient, fields: Any, status: int, message: str) -> None:
     response = post_explain(client, **fields)
     assert response.status_code == status, response.text
-    assert found in response.json()["error"]["found"]
+    assert message in response.json()["error"]["found"]
 
 
 @pytest.mark.parametrize("text", ["\x00", "\u202egnp", "😀" * 50, "<img src=x onerror=alert(1)>"])
