@@ -21,11 +21,11 @@ from moe.checkpoints.mixture import read_mixture
 from moe.errors import Interrupted
 from moe.runs.training_log import LOG
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain
 from moe.training.instruct import instruct
 from moe.training.pipeline import run_all
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
-from moe.training.expert_steps import train_domain
 
 NO_DROPOUT = {"lora": {"dropout": 0.0}, "heads": {"dropout": 0.0}, "gate": {"dropout": 0.0}}
 """Settings without dropout, whose random numbers depend on how rows are batched."""
@@ -112,7 +112,7 @@ def train_everything(folder: Path, batch: int) -> None:
 
 
 def stop_and_resume(folder: Path, batch: int) -> None:
-    """Train with dropout: runs that a signal to a single process stops and that are resumed, and undisturbed ones."""
+    """Train with dropout, once undisturbed and once stopped by a signal to a single process and resumed."""
     for name in ("whole", "stopped", "shard-whole", "shard-stopped"):
         stages = {"expert": {"steps": 8, "batch_size": batch}, "shard": "shard" in name}
         work = make_classifier_workspace(folder / name, batch_settings(batch, 1) | {"stages": stages})

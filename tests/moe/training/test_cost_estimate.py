@@ -16,10 +16,10 @@ from moe.data.sampler import DomainBatchSampler
 from moe.runs.dry_run import BatchSubset, DryRun
 from moe.runs.workspace import Workspace
 from moe.training.cost_estimate import Figures, cost_view, estimate_cost
+from moe.training.expert_steps import train_domain, train_shared
 from moe.training.instruct import instruct
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
-from moe.training.expert_steps import train_domain, train_shared
 
 
 def logged_counts(work: Workspace, name: str) -> tuple[int, int]:

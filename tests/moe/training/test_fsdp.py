@@ -24,15 +24,15 @@ def test_sharding_has_no_effect_in_a_single_process(make_work: Make) -> None:
 
 
 def test_clip_gradients_agrees_with_torch() -> None:
-    mine, theirs = (nn.ParameterList([torch.ones(4), torch.ones(2, 3), torch.ones(5)]) for _ in range(2))
-    for parameters in (mine, theirs):
-        parameters[0].grad, parameters[1].grad = torch.arange(4.0), torch.full((2, 3), -2.0)
-    expected = nn.utils.clip_grad_norm_(theirs.parameters(), 1.5)
-    assert gradient_norm(mine).item() == pytest.approx(expected.item())
-    assert clip_gradients(mine.parameters(), 1.5).item() == pytest.approx(expected.item())
-    for a, b in zip(mine, theirs, strict=True):
+    parameters, reference = (nn.ParameterList([torch.ones(4), torch.ones(2, 3), torch.ones(5)]) for _ in range(2))
+    for tensors in (parameters, reference):
+        tensors[0].grad, tensors[1].grad = torch.arange(4.0), torch.full((2, 3), -2.0)
+    expected = nn.utils.clip_grad_norm_(reference.parameters(), 1.5)
+    assert gradient_norm(parameters).item() == pytest.approx(expected.item())
+    assert clip_gradients(parameters.parameters(), 1.5).item() == pytest.approx(expected.item())
+    for a, b in zip(parameters, reference, strict=True):
         assert (a.grad is None) == (b.grad is None)
         if a.grad is not None:
             torch.testing.assert_close(a.grad, b.grad)
-    assert clip_gradients(mine.parameters(), 99.0).item() == pytest.approx(1.5)
+    assert clip_gradients(parameters.parameters(), 99.0).item() == pytest.approx(1.5)
     assert gradient_norm(nn.ParameterList([torch.ones(2)])).item() == 0.0

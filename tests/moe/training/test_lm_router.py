@@ -15,9 +15,9 @@ from experts.lora import find_layer_stack
 from moe.checkpoints.mixture import read_mixture
 from moe.inference.loading import load_model
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain
 from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
-from moe.training.expert_steps import train_domain
 
 FEW: dict[str, Any] = {"batch_size": 8, "evals": 1, "router_lr": 0.01, "lr": 0.003}
 STAGES = {"warmup": FEW | {"steps": 40}, "joint": FEW | {"steps": 6}}

@@ -14,9 +14,9 @@ from torch import Tensor
 from moe.errors import Fault
 from moe.model.lm_head import LMHead
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain
 from moe.training.objective import Objective
 from moe.training.pretrain import pretrain
-from moe.training.expert_steps import train_domain
 
 Spoil = Callable[[Tensor, Tensor], Tensor]
 

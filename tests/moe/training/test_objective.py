@@ -13,10 +13,10 @@ from moe.data.sampler import DomainBatchSampler
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain
 from moe.training.holdout import HoldoutSampler
 from moe.training.objective import LossContext, Objective
 from moe.training.stage import count_labels, warn_equal_class_weights
-from moe.training.expert_steps import train_domain
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 

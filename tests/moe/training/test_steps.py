@@ -21,8 +21,8 @@ from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, select_best_mixture, train_router
 from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts, select_best_mixture, train_router
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
@@ -90,8 +90,8 @@ def test_peft_loads_each_expert_and_computes_the_same_states(run: Workspace) -> 
         folder = run.out / "moe-init" / "experts" / name
         peft = PeftModel.from_pretrained(load_backbone(run.run.backbone).model, str(folder)).eval()
         with torch.no_grad():
-            mine, theirs = (m(input_ids=ids).last_hidden_state for m in (model.backbone, peft))
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+            states, peft_states = (m(input_ids=ids).last_hidden_state for m in (model.backbone, peft))
+        torch.testing.assert_close(states, peft_states, atol=1e-5, rtol=1e-5)
 
 
 def test_merge_changes_no_weight_of_an_expert(run: Workspace) -> None:

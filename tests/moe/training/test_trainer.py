@@ -10,8 +10,8 @@ from signals import LONG_STAGE, interrupt_at
 
 from moe.config.stages import EXPERT
 from moe.errors import Fault, Interrupted
-from moe.training.job import TrainJob
 from moe.training.expert_steps import train_domain
+from moe.training.job import TrainJob
 from moe.training.trainer import fit
 
 

@@ -11,8 +11,8 @@ from experts.safetensors_io import load_tensors
 from moe.checkpoints.expert import build_expert_model
 from moe.data.collator import Collator
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, train_router
 from moe.training.expert_steps import train_domain
+from moe.training.steps import merge_experts, train_router
 from moe.training.trunk_cache import TrunkCache
 
 
