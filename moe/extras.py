@@ -37,7 +37,9 @@ def require(module: str, extra: Extra) -> Any:
 
 
 def check_extra(extra: Extra) -> None:
-    """Check that the packages of an extra are installed, without importing them: before long work needs them at its end.
+    """Check, without importing them, that the packages of an extra are installed.
+
+    Commands that need them at the end of long work call this at the beginning.
 
     Raises:
         Fault: if one is missing; names the extra to install.

@@ -171,8 +171,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
     kind = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[lm_kind(read_backbone_config(settings))]
-    model: PreTrainedModel
-    model, info = _from_pretrained(kind, settings, output_loading_info=True, **options)
+    loaded: tuple[PreTrainedModel, Any] = _from_pretrained(kind, settings, output_loading_info=True, **options)
+    model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise Fault(
             f"the language-model head of {settings.name!r} among its weights",
@@ -231,12 +231,8 @@ def token_budget(device: torch.device, dtype: torch.dtype) -> int:
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
     if settings.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **nf4)
 
 
 def _check_quantized(model: PreTrainedModel, settings: BackboneSettings) -> None:

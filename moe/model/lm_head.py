@@ -59,9 +59,8 @@ class LMHead:
     def logits(self, states: Tensor) -> Tensor:
         """Map last hidden states (N, D) to logits over the vocabulary (N, V)."""
         with _returning(self._inner, states[None]):
-            logits: Tensor = self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=states.device)).logits[
-                0
-            ]  # (N, V)
+            ids = torch.zeros(1, 1, dtype=torch.long, device=states.device)  # one token; its states are replaced
+            logits: Tensor = self.model(input_ids=ids).logits[0]  # (N, V)
             return logits
 
     def token_losses(self, states: Tensor, labels: Tensor) -> Tensor:
