@@ -11,7 +11,7 @@ from moe.config.run import ConfigFault, DomainSettings, RunSettings, find_config
 from moe.config.yaml import read_yaml
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 DOMAINS = sorted((CONFIGS / "domains").glob("*.yaml"))
 SWEEPS = sorted(path for path in CONFIGS.rglob("*.yaml") if set(OWN_KEYS) & read_yaml(path).keys())
 LAUNCHES = sorted((CONFIGS / "accelerate").glob("*.yaml"))
