@@ -45,10 +45,10 @@ types: install
 docs: install  ## Build the site into build/site; a broken link stops it.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
-help: install  ## Write what --help says into docs/commands.md.
+help: install  ## Update docs/commands.md from the --help texts.
 	$(BIN)/python docs/hooks/commands.py
 
-pins: install  ## Resolve all dependencies anew: constraints.txt, and the bill of materials of what it names.
+pins: install  ## Update all pins: constraints.txt and its bill of materials.
 	$(BIN)/python -m pip install --quiet uv cyclonedx-bom
 	grep -m1 '^torch==' constraints.txt > .torch.in
 	head -2 constraints.txt > .pins && $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --constraint .torch.in \
