@@ -12,7 +12,7 @@ TrajectoryByRun = Mapping[str, Trajectory]
 
 
 def weight_columns(log: Trajectory, level: str) -> dict[str, list[str]]:
-    """Return panel titles with the logged values in them: λ, w, c, and the weights in force if they are relative.
+    """Return panel titles with the logged values in them: λ, w, c, and the applied weights if they are relative.
 
     Empty if the level has fewer than two losses.
     """
@@ -21,8 +21,8 @@ def weight_columns(log: Trajectory, level: str) -> dict[str, list[str]]:
         title: [name for name in names if name.startswith(f"{level}/{key}_")] for key, title in WEIGHT_TITLES.items()
     }
     for base in ("sentiment", "language"):
-        if level == "outer" and f"outer/lambda_{base}" in names:  # otherwise c, or the constant w, is in force
-            columns[f"in force ({base} = 1)"] = [name for name in names if name.startswith("weight/")]
+        if level == "outer" and f"outer/lambda_{base}" in names:  # otherwise c, or the constant w, is applied
+            columns[f"applied ({base} = 1)"] = [name for name in names if name.startswith("weight/")]
     present = {title: own for title, own in columns.items() if own}
     return present if any(len(own) > 1 for own in present.values()) else {}
 

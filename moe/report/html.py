@@ -35,7 +35,7 @@ CAPTIONS = {
     "inner": "Weights of the classification and polarity losses. λ is large where a gradient is small, w is the output "
     "of the weight network, c is the factor of the loss. The lower row (stages of at least two epochs) shows the mean "
     "of each epoch.",
-    "outer": "Weights of the sentiment loss and the routing losses. The factor in force is c in units of the sentiment "
+    "outer": "Weights of the sentiment loss and the routing losses. The applied factor is c in units of the sentiment "
     "loss's own factor, clipped to dao.relative_bounds.",
 }
 
