@@ -43,7 +43,7 @@ def test_weights_chart_has_panels_by_batch_and_by_epoch(tmp_path: Path, figures:
     log = read(tmp_path, *joint_lines())
     assert is_png(charts.weights_chart("joint", log, "outer"))
     panels = figures[0].axes
-    assert len(panels) == 8, "λ, w, c and the factor in force, by batch and by epoch"
+    assert len(panels) == 8, "λ, w, c and the applied factor, by batch and by epoch"
     assert legend_labels(panels[0]) == ["sentiment", "domain", "balance"]
     assert panels[0].lines[0].get_xdata().tolist() == list(range(1, 21))
     assert panels[4].lines[0].get_xdata().tolist() == [1, 2]
