@@ -4,12 +4,16 @@ import csv
 import gc
 import os
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core needs no threads of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
@@ -72,10 +76,28 @@ DECODERS = (
 )
 
 
-def pytest_collection_finish() -> None:
-    """Exempt what the imports created from garbage collection: every training ends with a full collection."""
+def freeze_imported_objects() -> None:
+    """Exempt all objects that exist from garbage collection.
+
+    Every training ends with a full collection, which otherwise takes longer than the training: imports leave about a
+    million objects.
+    """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what the test files have imported."""
+    freeze_imported_objects()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_later_imports() -> Iterator[None]:
+    """Exempt what the code has imported while it ran, if it is much."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before + 50:
+        freeze_imported_objects()
 
 
 def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
@@ -85,9 +107,14 @@ def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
     return AutoModel.from_config(config).eval()
 
 
-@pytest.fixture(params=list(FAMILIES))
+def family_params(*quick: str) -> list[Any]:
+    """All supported families; those not in `quick` are slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.fixture(params=family_params(*FAMILIES.keys() - {"xlm-roberta"}))
 def family(request: pytest.FixtureRequest) -> str:
-    """Name of each supported family."""
+    """Each supported family in turn; XLM-RoBERTa runs RoBERTa's code, so that it is slow."""
     return request.param
 
 
