@@ -204,9 +204,8 @@ def _license_text(card: MixtureCard, license_id: str | None) -> str:
 Choose one, and set it in the card's `license` field, before you publish them."""
     return f"""{grant}
 
-They only work with the backbone {public_name(card.backbone)}, which is not part of this folder and has its own
-license. The training data ({", ".join(card.data_sha256) or "unnamed"}) also has its own licenses, which may restrict
-the use of models trained on it.
+Backbone: {public_name(card.backbone)}. It is required to use them, is not part of this folder, and has its own license.
+Training data: {", ".join(card.data_sha256) or "unnamed"}. Its licenses may restrict the use of models trained on it.
 
 FinMoE, the program that trained and runs them, is licensed under the Apache License 2.0.
 """

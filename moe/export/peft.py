@@ -87,7 +87,7 @@ def describe_spec(spec: AdapterSpec) -> str:
 
 def _readme(source: ExportSource, spec: AdapterSpec, report: Mapping[str, Any]) -> str:
     shared = [name for name in source.model.bank.shared_experts if name not in spec.weights]
-    includes = f" It includes the shared expert {', '.join(shared)}." if shared else ""
+    shared_text = f" and the shared expert {', '.join(shared)}" if shared else ""
     heads = ""
     if report["heads"]:
         heads = "\n`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
@@ -98,9 +98,9 @@ tags: [lora, finance, finmoe]
 ---
 # {spec.name}
 
-A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id)}`:
-{describe_spec(spec)}.{includes} Backbone and adapter compute the same as the mixture restricted to it; the router is
-not included.
+A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id)}`.
+It contains {describe_spec(spec)}{shared_text}.
+Backbone and adapter compute the same as the mixture restricted to it; the router is not included.
 
 ```python
 from peft import PeftModel

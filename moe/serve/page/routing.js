@@ -36,7 +36,7 @@ function draw() {
   const experts = Object.keys(state.model.experts).filter((name) => name in state.rows[0].prediction.experts);
   const charts = [];
   if (experts.length > 1) charts.push(weightChart(experts), histogram("Routing entropy", "0: a single expert; 1: equal weights", "routing_entropy", null));
-  charts.push(histogram("Confidence", "probability of the label; striped below the threshold", "confidence", state.threshold));
+  charts.push(histogram("Confidence", "of the label; striped below the threshold", "confidence", state.threshold));
   fill(byId("charts"), ...charts);
 }
 
