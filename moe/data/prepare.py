@@ -143,7 +143,7 @@ def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
         if content["key"] != key:
             return None
         saved = DatasetDict.load_from_disk(str(out / _ROWS), keep_in_memory=False)
-        splits = DatasetDict({name: saved.get(name, _empty()) for name in SPLITS})
+        splits = DatasetDict({name: saved[name] if name in saved else _empty() for name in SPLITS})
         return PreparedTask(splits, content["report"], out)
     except (Fault, OSError, ValueError, LookupError, TypeError, DatasetsError, pa.ArrowException):
         return None

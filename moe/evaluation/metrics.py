@@ -32,9 +32,9 @@ def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequen
         for names outside `labels`.
     """
     names = list(labels)
-    macro = _averages(true, predicted, names, "macro")
-    weighted = _averages(true, predicted, names, "weighted")
     per_class = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
+    macro = _averages(per_class, None)
+    weighted = _averages(per_class, per_class[3])  # weighted by support
     known = [name if name in names else OTHER_LABEL for name in predicted]
     matrix = confusion_matrix(true, known, labels=[*names, OTHER_LABEL])[: len(names)]
     return {
@@ -50,9 +50,9 @@ def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequen
     }
 
 
-def _averages(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str], kind: str) -> dict[str, float]:
-    values = precision_recall_fscore_support(true, predicted, labels=labels, average=kind, zero_division=0)
-    return {name: float(values[i]) for i, name in enumerate(("precision", "recall", "f1"))}
+def _averages(per_class: Sequence[np.ndarray], weights: np.ndarray | None) -> dict[str, float]:
+    names = ("precision", "recall", "f1")
+    return {name: float(np.average(per_class[i], weights=weights)) for i, name in enumerate(names)}
 
 
 def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
