@@ -214,22 +214,26 @@ def test_no_module_trusts_remote_code() -> None:
     assert not [name for name, value in words if not (isinstance(value, ast.Constant) and value.value is False)]
 
 
-@pytest.mark.parametrize(
-    ("modules", "needless"),
-    [
-        (
-            "moe.inference.loading, moe.runs.best, moe.inference.infer_command",
-            {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"},
-        ),
-        ("moe.synthetic, moe.data.profile", {"torch", "transformers", "datasets", "sklearn"}),
-        (
-            "moe.report.html, moe.report.terminal",
-            {"torch", "transformers", "peft", "datasets", "sklearn", "matplotlib", "jinja2"},
-        ),
-        ("moe.evaluation.test_sets, moe.evaluation.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
-    ],
+COMMAND_IMPORTS: tuple[tuple[str, set[str]], ...] = (
+    (
+        "moe.report.html, moe.report.terminal",
+        {"torch", "transformers", "peft", "datasets", "sklearn", "matplotlib", "jinja2"},
+    ),
+    ("moe.synthetic, moe.data.profile", {"torch", "transformers", "datasets", "sklearn"}),
+    (
+        "moe.inference.loading, moe.runs.best, moe.inference.infer_command",
+        {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"},
+    ),
+    ("moe.evaluation.test_sets, moe.evaluation.evaluate", {"peft", "bitsandbytes", "tensorboard"}),
 )
-def test_a_command_imports_no_library_that_it_does_not_need(modules: str, needless: set[str]) -> None:
-    code = f"import sys, {modules}; print(*sorted({needless} & sys.modules.keys()))"
+"""Modules of commands, each imported after those above, and the libraries that neither it nor they need."""
+
+
+def test_commands_import_no_library_that_they_do_not_need() -> None:
+    lines = [
+        f"import {modules}; print(*sorted({needless} & sys.modules.keys()))" for modules, needless in COMMAND_IMPORTS
+    ]
+    code = "\n".join(["import sys", *lines])
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not out.stdout.split()
+    imported = dict(zip([modules for modules, _ in COMMAND_IMPORTS], out.stdout.splitlines(), strict=True))
+    assert not any(imported.values()), imported

@@ -103,11 +103,16 @@ def test_processes_stop_together_and_resume_to_the_weights_of_an_undisturbed_run
         train_domain(begun, "news", resume=True)
 
 
-def test_fault_in_several_processes_is_printed_once_and_ends_all(tmp_path: Path) -> None:
-    arguments = ("train-expert", "--domain", "nwes", "--out", str(tmp_path))
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("infer", "profit rose"), "one process for moe infer"),
+        pytest.param(("train-expert", "--domain", "nwes"), "one of the domains", marks=pytest.mark.slow),
+    ],
+)
+def test_fault_in_several_processes_is_printed_once_and_ends_all(arguments: tuple[str, ...], fault: str) -> None:
     output = torchrun("-m", "moe", *arguments, expect=2)
-    assert output.count("moe: Expected one of the domains") == 1
-    assert "moe: Expected one process for moe infer" in torchrun("-m", "moe", "infer", "profit rose", expect=2)
+    assert output.count(f"moe: Expected {fault}") == 1
 
 
 def test_sampler_splits_every_step_over_processes_and_repeats_no_row() -> None:

@@ -101,7 +101,8 @@ def test_infer_retains_the_order_of_unreadable_rows_in_every_format(
     assert not list((workdir / "out").glob(".*"))
 
 
-def test_infer_gives_the_same_result_with_several_processes(
+@pytest.mark.slow
+def test_infer_gives_the_same_result_for_a_file_with_several_processes(
     trained: CommandLine, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
@@ -110,7 +111,11 @@ def test_infer_gives_the_same_result_with_several_processes(
     single, several = (trained(*words, *workers) for workers in ((), ("--workers", "2")))
     assert single[0] == several[0] == 0, several[2]
     assert single[1] == several[1]
-    code, _, err = trained(*words, "--workers", "3")
+
+
+def test_infer_refuses_more_processes_than_cores(trained: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moe.inference.multiprocess.available_cores", lambda: 2)
+    code, _, err = trained("infer", "profit rose", "-c", "tiny.yaml", "--workers", "3")
     assert code == 2
     assert "at most the 2 cores of this machine; found 3 workers" in err
 
