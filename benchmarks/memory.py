@@ -1,8 +1,8 @@
-"""One joint step that holds less: whole, in micro-batches, with its layers run again; time and peak memory.
+"""Time and peak memory of a joint training step: in one pass, in micro-batches, with recomputed activations.
 
-Run: `python benchmarks/memory.py [--rows 32] [--length 256] [--dtype bfloat16]`. Each way is measured in a process of
-its own for memory (the peak above what the model took before the first step), then all of them in turns in one
-process for time. Ratios are to the whole step.
+Run: `python benchmarks/memory.py [--rows 32] [--length 256] [--dtype bfloat16]`. Memory is measured in a separate
+process per variant, as the peak above what the model takes before the first step. Then all variants are timed in
+alternation in one process. Numbers in brackets are relative to one pass.
 """
 
 import argparse
@@ -12,89 +12,100 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from paired_timing import mixture, timed
+from paired_timing import build_untrained, time_call
 
 from moe.config.run import load_run
 from moe.config.stages import JOINT
 from moe.data.collator import Batch, model_inputs
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
-from moe.model.mixture import MixtureOutput
+from moe.model.outputs import MixtureOutput
 from moe.profiling import Cost, measure_cost, resident_mib
 from moe.training.gradient_cache import BackwardPass
 from moe.training.objective import LossContext, Objective
 from moe.training.trainer import set_trainable
 
-WAYS = {"whole": (1, False), "4 micro-batches": (4, False), "layers again": (1, True), "both": (4, True)}
+ONE_PASS = "one pass"
+VARIANTS = {ONE_PASS: (1, False), "4 micro-batches": (4, False), "recomputed": (1, True), "both": (4, True)}
+"""By name: number of micro-batches, and whether activations are recomputed in the backward pass."""
 
 
 def main() -> None:
-    """Print a line a way."""
+    """Print time and memory of each variant."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--length", type=int, default=256, help="tokens per row")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", choices=WAYS, help="measure this way's memory alone")
+    parser.add_argument("--memory", choices=VARIANTS, help="measure only this variant's memory")
     args = parser.parse_args()
     if args.memory:
-        print(memory(args, args.memory))
+        print(measure_memory(args, args.memory))
         return
-    peaks = {way: float(_alone(way)) for way in WAYS}
-    steps = {way: step(args, way) for way in WAYS}
-    for one in steps.values():
-        one()
-    seen = {way: [] for way in WAYS}
+    peaks = {name: _measure_memory_in_process(name) for name in VARIANTS}
+    steps = {name: build_step(args, name) for name in VARIANTS}
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(args.rounds):
-        for way, one in steps.items():
-            seen[way].append(timed(one))
-    best = {way: min(found) for way, found in seen.items()}
-    for way in WAYS:
+        for name, step in steps.items():
+            times[name].append(time_call(step))
+    best = {name: min(seconds) for name, seconds in times.items()}
+    for name in VARIANTS:
         print(
-            f"{way:>16}: {best[way]:.2f} s ({best[way] / best['whole']:.2f}), "
-            f"{peaks[way]:,.0f} MiB ({peaks[way] / peaks['whole']:.2f})"
+            f"{name:>16}: {best[name]:.2f} s ({best[name] / best[ONE_PASS]:.2f}), "
+            f"{peaks[name]:,.0f} MiB ({peaks[name] / peaks[ONE_PASS]:.2f})"
         )
 
 
-def _alone(way: str) -> str:
-    words = [sys.executable, *sys.argv, "--memory", way]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+def _measure_memory_in_process(name: str) -> float:
+    command = [sys.executable, *sys.argv, "--memory", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def memory(args: argparse.Namespace, way: str) -> float:
-    """MiB that two steps take above what was there before them."""
-    one, cost = step(args, way), Cost()
+def measure_memory(args: argparse.Namespace, name: str) -> float:
+    """Return the peak memory of two steps in MiB, above that before them."""
+    step, cost = build_step(args, name), Cost()
     before = resident_mib()
     with measure_cost(cost):
-        one()
-        one()
+        step()
+        step()
     return (cost.peak_mib or 0.0) - (0.0 if torch.cuda.is_available() else before)
 
 
-def step(args: argparse.Namespace, way: str) -> Callable[[], None]:
-    """A joint step of DAO's losses on random tokens."""
-    count, again = WAYS[way]
-    model, run = mixture(5, 16, 1, args.dtype), load_run()
+def build_step(args: argparse.Namespace, name: str) -> Callable[[], None]:
+    """Return a function that runs a joint step with DAO's losses on random tokens."""
+    micro_batches, recompute = VARIANTS[name]
+    model, run = build_untrained(5, 16, 1, args.dtype), load_run()
     set_trainable(model.train(), JOINT, None)
-    objective = Objective(JOINT, run.losses, run.dao, model.labels, model.domain_expert_mask, 0, context=LossContext.of(model))
+    objective = Objective(
+        JOINT,
+        settings=run.losses,
+        dao=run.dao,
+        labels=model.labels,
+        domain_expert_mask=model.domain_expert_mask,
+        seed=0,
+        context=LossContext.of(model),
+    )
     AttentionSwitch(model.backbone).select(args.length)
-    batch = drawn(args, len(model.domains))
-    parts = [{key: values.chunk(count)[i] for key, values in batch.items()} for i in range(count)]
+    batch = random_batch(args, len(model.domains))
+    parts = [{key: values.chunk(micro_batches)[i] for key, values in batch.items()} for i in range(micro_batches)]
 
     def forward(part: Batch) -> MixtureOutput:
-        return model(**model_inputs(part))
+        output: MixtureOutput = model(**model_inputs(part))
+        return output
 
-    back = BackwardPass(model, forward, objective, lambda *_: None)
+    backward = BackwardPass(model, forward, objective, lambda *_: None)
 
     def run_once() -> None:
         model.zero_grad()
-        with activation_checkpointing(model.backbone, 1) if again else nullcontext():
-            back(parts)
+        with activation_checkpointing(model.backbone, 1) if recompute else nullcontext():
+            backward(parts)
 
     return run_once
 
 
-def drawn(args: argparse.Namespace, domains: int) -> Batch:
-    """Random tokens, domains, labels and scores."""
+def random_batch(args: argparse.Namespace, domains: int) -> Batch:
+    """Return a batch of random tokens, domains, labels and scores."""
     random = torch.Generator().manual_seed(0)
     shape = (args.rows, args.length)
     task = torch.randint(domains, (args.rows,), generator=random)  # (B,)

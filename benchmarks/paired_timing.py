@@ -1,7 +1,4 @@
-"""What the engine's benchmarks share: pairs timed in turns, texts, batches, and mixtures that were never trained.
-
-What is compared with what is told by `inference.py` and `training.py`.
-"""
+"""Alternating timing of two implementations, with the texts, batches and untrained mixtures that benchmarks share."""
 
 import platform
 import time
@@ -21,7 +18,7 @@ from experts.adapter import build_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
-from moe.data.readers import read_texts as read_texts
+from moe.data.readers import read_texts
 from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone, token_budget
@@ -33,15 +30,22 @@ from router.gate import GateSettings
 
 LABELS = ("negative", "neutral", "positive")
 Batch = tuple[Tensor, Tensor]
+"""Token ids and attention mask, (B, T) each."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours against something else: medians in seconds, the ratio, the control, and what is asked of it.
+    """Our time divided by another implementation's.
 
     Args:
-        paired: the median of the rounds' own ratios, which a machine that changes its pace disturbs less.
-        best: the fastest round of ours by the other's, which other work on the machine disturbs least.
+        name: `ours: other`.
+        ours: median of our times, in seconds.
+        other: median of the other's times, in seconds.
+        control: A/A control, the ratio of the other's times before and after ours; 1 without noise.
+        target: upper limit of the ratio, as text; `–` for none.
+        floor: smallest ratio that the number of multiplications allows.
+        paired: median of the rounds' ratios; less sensitive to a machine whose speed changes.
+        best: our fastest round divided by the other's; least sensitive to other load on the machine.
     """
 
     name: str
@@ -55,12 +59,12 @@ class Ratio:
 
     @property
     def ratio(self) -> float:
-        """Ours by the other's; below 1 ours is faster."""
+        """Our time divided by the other's; below 1 ours is faster."""
         return self.paired or self.ours / self.other
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call, a GPU's queue included."""
+def time_call(work: Callable[[], object]) -> float:
+    """Return the seconds of one call, including the GPU's queued work."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_available():
@@ -76,38 +80,47 @@ def compare(
     rounds: int,
     floor: float | None = None,
 ) -> Ratio:
-    """Time two things in turns, after one call of each; many short rounds are steadier than few long ones."""
+    """Time two implementations in alternation, after one warm-up call of each.
+
+    Many short rounds give steadier ratios than few long ones.
+    """
     ours(), other()
-    seen = np.array([(timed(other), timed(ours), timed(other)) for _ in range(rounds)])  # (rounds, 3)
-    first, mine, second = seen.T  # (rounds,) each
-    paired = float(np.median(2 * mine / (first + second)))
-    control = float(np.median(first / second))
-    best = float(mine.min() / min(first.min(), second.min()))
-    return Ratio(name, float(np.median(mine)), float(np.median([first, second])), control, target, floor, paired, best)
+    times = np.array([(time_call(other), time_call(ours), time_call(other)) for _ in range(rounds)])  # (rounds, 3)
+    before, mine, after = times.T  # (rounds,) each
+    return Ratio(
+        name,
+        ours=float(np.median(mine)),
+        other=float(np.median([before, after])),
+        control=float(np.median(before / after)),
+        target=target,
+        floor=floor,
+        paired=float(np.median(2 * mine / (before + after))),
+        best=float(mine.min() / min(before.min(), after.min())),
+    )
 
 
-def texts(count: int, files: Sequence[Path] = ()) -> list[str]:
-    """Texts of the shipped sample, all domains in turn; or of files, as many of each, in turn."""
-    each = -(-count // len(files or DOMAINS))
+def load_texts(count: int, files: Sequence[Path] = ()) -> list[str]:
+    """Return texts of the synthetic sample, alternating between its domains; or of files, equally many of each."""
+    per_source = -(-count // len(files or DOMAINS))
     if files:
-        columns = [_read(path, each) for path in files]
+        columns = [_read_column(path, per_source) for path in files]
     else:
-        columns = [[row["text"] for row in generate(domain, max(30, each))] for domain in DOMAINS]
-    return [text for some in zip_longest(*columns) for text in some if text is not None][:count]
+        columns = [[row["text"] for row in generate(domain, max(30, per_source))] for domain in DOMAINS]
+    return [text for row in zip_longest(*columns) for text in row if text is not None][:count]
 
 
-def _read(path: Path, count: int) -> list[str]:
-    good = (one.values["text"] for one in read_texts(path, Columns()) if not one.error)
-    return [str(text) for text in islice(good, count)]
+def _read_column(path: Path, count: int) -> list[str]:
+    valid = (record.values["text"] for record in read_texts(path, Columns()) if not record.error)
+    return [str(text) for text in islice(valid, count)]
 
 
-def mixture(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixture:
-    """A mixture of experts that were never trained, B drawn at random, on the shipped backbone."""
-    return described(experts, rank, BackboneSettings(trunk_depth=trunk, dtype=dtype))[0]
+def build_untrained(experts: int, rank: int, trunk: int, dtype: str = "float32") -> Mixture:
+    """Build a mixture of untrained experts with random B matrices on the shipped backbone."""
+    return build_untrained_with_card(experts, rank, BackboneSettings(trunk_depth=trunk, dtype=dtype))[0]
 
 
-def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixture, MixtureCard]:
-    """The same on any backbone, with its card."""
+def build_untrained_with_card(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixture, MixtureCard]:
+    """Build a mixture of untrained experts on any backbone, and its card."""
     backbone: Backbone = load_backbone(settings)
     names = [f"expert{i}" for i in range(experts)]
     adapter = build_adapter(
@@ -118,7 +131,7 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
         backbone=backbone.id,
         backbone_settings=settings,
         template="{text}",
-        domains=tuple(DomainCard(name=one, role=one, experts=(one,), tasks={one: LABELS}) for one in names),
+        domains=tuple(DomainCard(name=name, role=name, experts=(name,), tasks={name: LABELS}) for name in names),
         shared=(),
         layers=dict.fromkeys(names, adapter.layers),
         gate=GateSettings(),
@@ -128,43 +141,45 @@ def described(experts: int, rank: int, settings: BackboneSettings) -> tuple[Mixt
         versions=package_versions(),
     )
     model = build_mixture(card, backbone, dict.fromkeys(names, adapter.peft_config))
+    assert model.gate is not None
+    output_layer = model.gate.net[-1]
+    assert isinstance(output_layer, torch.nn.Linear)
     with torch.no_grad():
         for parameter in model.expert_parameters().values():
             parameter.normal_(std=0.02)
-        model.gate.net[-1].weight.normal_(std=1.0)  # type: ignore[union-attr]
+        output_layer.weight.normal_(std=1.0)
     return model.eval(), card
 
 
-def batches(backbone: Backbone, some: Sequence[str]) -> list[Batch]:
-    """Token ids and masks by budget."""
-    ids = backbone.tokenizer(list(some), truncation=True, max_length=128)["input_ids"]
-    budget = token_budget(backbone.model.device, backbone.model.dtype)
-    found = [
-        backbone.tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt")
-        for batch in batch_by_tokens([len(one) for one in ids], budget)
-    ]
+def tokenize_batches(backbone: Backbone, texts: Sequence[str]) -> list[Batch]:
+    """Return token ids and masks of texts, in batches of the token budget."""
+    ids = backbone.tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]
     device = backbone.model.device
-    return [(one["input_ids"].to(device), one["attention_mask"].to(device)) for one in found]
+    padded = [
+        backbone.tokenizer.pad({"input_ids": [ids[i] for i in indices]}, return_tensors="pt")
+        for indices in batch_by_tokens([len(tokens) for tokens in ids], token_budget(device, backbone.model.dtype))
+    ]
+    return [(batch["input_ids"].to(device), batch["attention_mask"].to(device)) for batch in padded]
 
 
-def through(model: Callable[..., object], some: Sequence[Batch]) -> Callable[[], None]:
-    """All batches through a model, without gradients."""
+def forward_all(model: Callable[..., object], batches: Sequence[Batch]) -> Callable[[], None]:
+    """Return a function that runs a model on all batches, without gradients."""
 
     @torch.inference_mode()
     def run() -> None:
-        for ids, mask in some:
+        for ids, mask in batches:
             model(input_ids=ids, attention_mask=mask)
 
     return run
 
 
-def floor(experts: int, rank: int, trunk: int) -> float:
-    """Multiplications of the mixture by those of the bare backbone's linear layers: six layers, 384 wide."""
+def flops_floor(experts: int, rank: int, trunk: int) -> float:
+    """Multiplications of the mixture divided by those of the bare backbone's linear layers (6 layers of width 384)."""
     return 1 + 0.0625 * experts * rank / 16 * (6 - trunk) / 6
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were seen on."""
+def machine_info() -> dict[str, Any]:
+    """Return the hardware and package versions of a measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
@@ -175,18 +190,21 @@ def machine() -> dict[str, Any]:
     } | package_versions()
 
 
-def show(ratios: Iterable[Ratio], console: Console) -> list[Ratio]:
-    """Print ratios as they come."""
-    found = []
-    for one in ratios:
-        found.append(one)
-        told = f"best {one.best:.3f} " if one.best else ""
-        told += f"floor {one.floor:.3f} " if one.floor else ""
-        console.print(f"{one.name}: {one.ratio:.3f} (wanted {one.target}) {told}A/A {one.control:.3f}", highlight=False)
-    return found
+def print_ratios(ratios: Iterable[Ratio], console: Console) -> list[Ratio]:
+    """Print ratios as they are measured, and return them."""
+    measured = []
+    for ratio in ratios:
+        measured.append(ratio)
+        extras = f"best {ratio.best:.3f} " if ratio.best else ""
+        extras += f"floor {ratio.floor:.3f} " if ratio.floor else ""
+        console.print(
+            f"{ratio.name}: {ratio.ratio:.3f} (target {ratio.target}) {extras}A/A {ratio.control:.3f}", highlight=False
+        )
+    return measured
 
 
 def peft_config(rank: int = 16) -> LoraConfig:
+    """PEFT config of a LoRA on all linear layers of the shipped backbone."""
     return LoraConfig(
         r=rank,
         lora_alpha=rank,

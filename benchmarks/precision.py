@@ -1,4 +1,4 @@
-"""How often bfloat16 gives the label that fp32 gives, on real texts, soft and hard.
+"""How often bfloat16 predicts the same label as fp32 on real texts, with soft and with hard routing.
 
 Run: `python benchmarks/precision.py --model FOLDER --data FILE [FILE …] [--rows 2000] [--json FILE]`.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from paired_timing import texts
+from paired_timing import load_texts
 from rich.console import Console
 from rich.table import Table
 
@@ -18,14 +18,14 @@ from moe.inference.predictor import Prediction, Routing
 from moe.inference.stream import predict_texts
 
 
-def answers(model: Path, dtype: str, routing: Routing, some: list[str]) -> list[Prediction]:
-    """Answers of one precision."""
-    return predict_texts(some, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).load())
+def predict(model: Path, dtype: str, routing: Routing, texts: list[str]) -> list[Prediction]:
+    """Return predictions in one precision."""
+    return predict_texts(texts, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).load())
 
 
-def agreement(model: Path, routing: Routing, some: list[str]) -> dict[str, Any]:
-    """Share of equal labels, of equal tasks, and the largest difference of a probability where the task is one."""
-    pairs = list(zip(*(answers(model, dtype, routing, some) for dtype in ("float32", "bfloat16")), strict=True))
+def measure_agreement(model: Path, routing: Routing, texts: list[str]) -> dict[str, Any]:
+    """Return the shares of equal labels and tasks, and the largest difference of a probability if tasks are equal."""
+    pairs = list(zip(*(predict(model, dtype, routing, texts) for dtype in ("float32", "bfloat16")), strict=True))
     same_task = [(a, b) for a, b in pairs if a.task == b.task]
     return {
         "routing": routing,
@@ -39,22 +39,26 @@ def agreement(model: Path, routing: Routing, some: list[str]) -> dict[str, Any]:
 def main() -> None:
     """Measure both routings and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a mixture")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="files with a text column")
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    some = texts(args.rows, args.data)
+    texts = load_texts(args.rows, args.data)
     routings: tuple[Routing, ...] = ("soft", "hard")
-    found = [agreement(args.model, routing, some) for routing in routings]
+    reports = [measure_agreement(args.model, routing, texts) for routing in routings]
     table = Table("routing", "texts", "equal labels", "equal tasks", "largest difference of a probability")
-    for one in found:
+    for report in reports:
         table.add_row(
-            one["routing"], str(one["texts"]), f"{one['labels']:.4f}", f"{one['tasks']:.4f}", f"{one['difference']:.3f}"
+            report["routing"],
+            str(report["texts"]),
+            f"{report['labels']:.4f}",
+            f"{report['tasks']:.4f}",
+            f"{report['difference']:.3f}",
         )
     Console(width=100).print(table)
     if args.json:
-        args.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        args.json.write_text(json.dumps(reports, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

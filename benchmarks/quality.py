@@ -1,18 +1,17 @@
-"""What helps on real text: the mixture in six routings beside TF-IDF, a frozen backbone, pooled LoRAs and fine-tuning.
+"""Quality on real text: the mixture with several routings against TF-IDF, a frozen backbone, pooled LoRAs, fine-tuning.
 
-Run: `python benchmarks/quality.py FOLDER`; it trains what is missing, seed by seed, goes on where it stopped, prints
-the tables of what is there (`--tasks`: task by task). `--only NAME` picks models, `--print-only` trains nothing.
+Run: `python benchmarks/quality.py FOLDER`. It trains what is missing, seed by seed, resumes where it stopped, and
+prints the results so far (`--tasks`: by task). `--only NAME` selects models, `--print-only` trains nothing.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from finetune import fine_tuned, frozen
-from predictions import Found, Said, keep, read, show, show_tasks
+from finetune import fine_tune, labelled_rows, predict_linear_probe
+from predictions import LabelPairs, TestResult, append_result, print_domains, print_tasks, read_results
 from sklearn.pipeline import Pipeline
 
 from experts.atomic_io import read_json
@@ -22,31 +21,34 @@ from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import tfidf
 from moe.evaluation.evaluate import evaluate_rows, routing_report
-from moe.inference.predictor import Predictor
+from moe.inference.predictor import Predictor, Routing
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, train_domain, train_router, train_shared
+from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts, train_router
 
 CONFIG = Path(__file__).parent.parent / "configs" / "real" / "five_domains.yaml"
 SEEDS = (13, 42, 87)
 OURS = "mixture, as chosen"
-"""What `moe run` ends with and `moe infer` asks: merged, warm-started or joint, whichever validation names."""
-Measure = Callable[["Seed"], Found]
+"""The model of `moe run` and `moe infer`: the merged, warm-started or joint mixture that is best on validation rows."""
 
 
 @dataclass(frozen=True)
-class Seed:
-    """One seed's work: its run and what is laid over its config."""
+class SeedRun:
+    """The run of one seed."""
 
     args: argparse.Namespace
     seed: int
 
-    def work(self, *sets: str, name: str = "") -> Workspace:
-        """A run of this seed, in a folder of its own but for prepared rows."""
-        mine = [f"data.folder={self.args.data}", f"seed={self.seed}", *self.args.sets, *sets]
-        folder = self.args.out / f"{self.seed}{name}"
-        return Workspace(load_run(self.args.config, mine), folder, self.args.out / "rows")
+    def workspace(self, *sets: str, suffix: str = "") -> Workspace:
+        """Return a workspace with overrides, in a separate folder; prepared rows are shared by all of them."""
+        overrides = [f"data.folder={self.args.data}", f"seed={self.seed}", *self.args.sets, *sets]
+        folder = self.args.out / f"{self.seed}{suffix}"
+        return Workspace(load_run(self.args.config, overrides), folder, self.args.out / "rows")
+
+
+Measure = Callable[[SeedRun], TestResult]
 
 
 def main() -> None:
@@ -56,139 +58,160 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument("--only", action="append", help="measure this model alone; may be given several times")
-    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
+    parser.add_argument("--only", action="append", help=f"measure only this model (repeatable): {', '.join(MODELS)}")
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument(
-        "--all-rows", action="store_true", help="train on all rows, not on 4,000 a domain; another --out"
+        "--all-rows", action="store_true", help="train on all rows instead of 4,000 per domain; use another --out"
     )
-    parser.add_argument("--tasks", action="store_true", help="print each task's figures, not the domains'")
+    parser.add_argument("--tasks", action="store_true", help="print results by task instead of by domain")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     if args.all_rows:
-        args.sets = uncapped(args.config) + args.sets
+        args.sets = remove_row_limits(args.config) + args.sets
     for seed in () if args.print_only else args.seeds:
         for name, measure in MODELS.items():
-            if (not args.only or name in args.only) and name not in {one["model"] for one in read(args.out, seed)}:
-                keep(args.out, seed, name, measure(Seed(args, seed)))
+            finished = {result["model"] for result in read_results(args.out, seed)}
+            if (not args.only or name in args.only) and name not in finished:
+                append_result(args.out, seed, name, measure(SeedRun(args, seed)))
     space = load_run(args.config, [f"data.folder={args.data}", *args.sets]).label_space()
+    titles = {name: TITLES.get(name, name) for name in MODELS}
     if args.tasks:
-        show_tasks(args.out, space)
+        print_tasks(args.out, space, titles)
     else:
-        show(args.out, space, list(MODELS), OURS)
+        print_domains(args.out, space, titles, OURS)
 
 
-def uncapped(config: Path) -> list[str]:
-    """Settings that take every training row of a config's files."""
+def remove_row_limits(config: Path) -> list[str]:
+    """Return overrides that use every training row of a config's files."""
     domains = load_run(config).domains
     return [
-        f"domains.{name}.tasks.{task}.max_train_rows=null" if one.tasks else f"domains.{name}.max_train_rows=null"
-        for name, one in domains.items()
-        for task in one.tasks or (name,)
+        f"domains.{name}.tasks.{task}.max_train_rows=null" if domain.tasks else f"domains.{name}.max_train_rows=null"
+        for name, domain in domains.items()
+        for task in domain.tasks or (name,)
     ]
 
 
-def linear_words(seed: Seed) -> Found:
-    """TF-IDF and logistic regression, task by task; no seed in it."""
-    work, found = seed.work(), {}
+def measure_tfidf(seed: SeedRun) -> TestResult:
+    """Measure TF-IDF with logistic regression, task by task; it does not depend on the seed."""
+    work = seed.workspace()
+    pairs: LabelPairs = {}
     for task, labels in work.run.label_space().tasks.items():
-        known, taught = labelled(work, "train", task)
-        unseen, true = labelled(work, "test", task)
-        model: Pipeline = tfidf().fit(known, taught)
-        found[task] = [labels[i] for i in true], [labels[int(i)] for i in model.predict(unseen)]
-    return Found(found)
+        train_texts, train_labels = labelled_rows(work.rows("train"), task)
+        test_texts, test_labels = labelled_rows(work.rows("test"), task)
+        model: Pipeline = tfidf().fit(train_texts, train_labels)
+        pairs[task] = [labels[i] for i in test_labels], [labels[int(i)] for i in model.predict(test_texts)]
+    return TestResult(pairs)
 
 
-def labelled(work: Workspace, split: str, task: str) -> tuple[list[str], list[int]]:
-    """Texts and labels of a task's rows that have one."""
-    some = [row for row in work.rows(split) if row["task"] == task and row["label"] >= 0]
-    return [row["text"] for row in some], [row["label"] for row in some]
+def measure_linear_probe(seed: SeedRun) -> TestResult:
+    """Measure logistic regression on the frozen backbone's states."""
+    return TestResult(predict_linear_probe(seed.workspace()))
 
 
-def pooled(share: Callable[[Workspace], int]) -> Measure:
-    """One LoRA on all domains pooled: a shared expert by itself."""
-
-    def measure(seed: Seed) -> Found:
-        rank = share(seed.work())
-        work = seed.work(f"shared.r={rank}", f"shared.alpha={rank}", name=f"-pooled-{rank}")
-        train_shared(work, resume=True)
-        return alone(work, "shared", None)
-
-    return measure
-
-
-def own_experts(seed: Seed) -> Found:
-    """Each expert on its own domain, which it is told."""
-    work = seed.work()
+def measure_shared(seed: SeedRun) -> TestResult:
+    """Measure the mixture's shared expert on its own."""
+    work = seed.workspace()
     train_shared(work, resume=True)
-    found: Said = {}
+    return evaluate_expert(work, "shared")
+
+
+def measure_experts(seed: SeedRun) -> TestResult:
+    """Measure each expert on its domain, with the true domain given."""
+    work = seed.workspace()
+    train_shared(work, resume=True)
+    pairs: LabelPairs = {}
     scores: list[float] = []
-    for domain, one in work.run.domains.items():
-        train_domain(work, domain, resume=True)
-        mine = alone(work, domain, [domain])
-        found |= mine.said
-        scores += [mine.validation or 0.0] * max(1, len(one.tasks or ()))
-    return Found(found, validation=float(np.mean(scores)))
+    for name, domain in work.run.domains.items():
+        train_domain(work, name, resume=True)
+        result = evaluate_expert(work, name, [name])
+        pairs |= result.pairs
+        scores += [result.validation or 0.0] * max(1, len(domain.tasks or ()))
+    return TestResult(pairs, validation=float(np.mean(scores)))
 
 
-def shared_alone(seed: Seed) -> Found:
-    """The mixture's shared expert by itself."""
-    work = seed.work()
-    train_shared(work, resume=True)
-    return alone(work, "shared", None)
+def pooled_lora(choose_rank: Callable[[Workspace], int]) -> Measure:
+    """Measure one LoRA on all domains pooled: a shared expert on its own, with another rank."""
 
-
-def alone(work: Workspace, name: str, domains: Sequence[str] | None) -> Found:
-    """One expert by itself on the test rows."""
-    folder = work.expert_folder(name)
-    model, run = load_single_expert(folder)
-    validation = read_json(folder / "metrics.json")["best"]["macro_f1"]
-    return asked(model, work, run.template, run.backbone.max_length, validation, domains=domains)
-
-
-def full(seed: Seed) -> Found:
-    """Every layer of the backbone fine-tuned on all domains pooled."""
-    work = seed.work()
-    model, validation = fine_tuned(work, epochs=3, rate=1e-4, evals=3)
-    return asked(model, work, work.run.template, work.run.backbone.max_length, validation)
-
-
-def mixture(folder: str, **how: Any) -> Measure:
-    """The mixture of a stage, asked in one way; trained first where it is not there."""
-
-    def measure(seed: Seed) -> Found:
-        work = seed.work()
-        own_parts(work)
-        model, card = read_mixture(work.out / folder)
-        validation = None if how else card.metrics.get("macro_f1")
-        return asked(model, work, card.template, card.backbone_settings.max_length, validation, **how)
+    def measure(seed: SeedRun) -> TestResult:
+        rank = choose_rank(seed.workspace())
+        work = seed.workspace(f"shared.r={rank}", f"shared.alpha={rank}", suffix=f"-pooled-{rank}")
+        train_shared(work, resume=True)
+        return evaluate_expert(work, "shared")
 
     return measure
 
 
-def chosen(seed: Seed) -> Found:
-    """The mixture that the run's own validation chose among its three, routed softly."""
-    work = seed.work()
-    own_parts(work)
-    return mixture(best_model(work.out).name)(seed)
+def total_rank(work: Workspace) -> int:
+    """Sum of the ranks of the mixture's experts, including the shared one."""
+    assert work.run.shared is not None
+    return work.run.shared.r + len(work.run.domains) * work.run.lora.r
 
 
-def team(seed: Seed) -> Found:
-    """The same experts under team gates: news and forum share a role, hard between the two, soft among the roles."""
-    base = seed.work()
-    own_parts(base)
+def fraction_of_total_rank(work: Workspace) -> int:
+    """The total rank divided by the number of domains."""
+    return total_rank(work) // len(work.run.domains)
+
+
+def measure_fine_tuning(seed: SeedRun) -> TestResult:
+    """Measure full fine-tuning of the backbone on all domains pooled."""
+    work = seed.workspace()
+    model, validation = fine_tune(work, epochs=3, rate=1e-4, evals=3)
+    return evaluate_model(model, work, work.run.template, work.run.backbone.max_length, validation)
+
+
+def stage_mixture(
+    folder: str, routing: Routing = "soft", pin: bool = False, uniform_gates: bool = False, validated: bool = True
+) -> Measure:
+    """Measure the mixture of a stage, training it first if necessary.
+
+    Args:
+        pin: restrict each row to the experts of its true domain.
+        uniform_gates: give all experts equal weights instead of the router's.
+        validated: whether the stage's macro-F1 on validation rows applies to this way of routing.
+    """
+
+    def measure(seed: SeedRun) -> TestResult:
+        work = seed.workspace()
+        train_mixture(work)
+        model, card = read_mixture(work.out / folder)
+        return evaluate_model(
+            model,
+            work,
+            template=card.template,
+            max_length=card.backbone_settings.max_length,
+            validation=card.metrics.get("macro_f1") if validated else None,
+            routing=routing,
+            pin=pin,
+            uniform_gates=uniform_gates,
+        )
+
+    return measure
+
+
+def measure_chosen(seed: SeedRun) -> TestResult:
+    """Measure the best of the run's three mixtures on validation rows, with soft routing."""
+    work = seed.workspace()
+    train_mixture(work)
+    return stage_mixture(best_model(work.out).name)(seed)
+
+
+def measure_team(seed: SeedRun) -> TestResult:
+    """Measure the same experts under team gates, with news and forum in one role."""
+    base = seed.workspace()
+    train_mixture(base)
     roles = [f"domains.{name}.role=street" for name in ("news", "forum")]
-    work = seed.work("gate.kind=team", *roles, name="-team")
+    work = seed.workspace("gate.kind=team", *roles, suffix="-team")
     if not (work.out / MERGED).is_dir():
         merge_experts(work, [base.expert_folder(name) for name in (*base.run.domains, "shared")])
     if not (work.out / JOINT.folder).is_dir():
         train_router(work, resume=True)
     model, card = read_mixture(work.out / JOINT.folder)
     max_length = card.backbone_settings.max_length
-    return asked(model, work, card.template, max_length, card.metrics.get("macro_f1"))
+    return evaluate_model(model, work, card.template, max_length, card.metrics.get("macro_f1"))
 
 
-def own_parts(work: Workspace) -> None:
-    """All steps of the mixture that are not done yet."""
+def train_mixture(work: Workspace) -> None:
+    """Run the steps of the mixture that are not finished yet."""
     train_shared(work, resume=True)
     for domain in work.run.domains:
         train_domain(work, domain, resume=True)
@@ -198,49 +221,75 @@ def own_parts(work: Workspace) -> None:
         train_router(work, resume=True)
 
 
-def asked(
+def evaluate_expert(work: Workspace, name: str, domains: Sequence[str] | None = None) -> TestResult:
+    """Evaluate a single expert on the test rows of some domains, all by default."""
+    folder = work.expert_folder(name)
+    model, run = load_single_expert(folder)
+    validation = read_json(folder / "metrics.json")["best"]["macro_f1"]
+    return evaluate_model(model, work, run.template, run.backbone.max_length, validation, domains=domains)
+
+
+def evaluate_model(
     model: Mixture,
     work: Workspace,
     template: str,
     max_length: int,
     validation: float | None = None,
-    routing: str = "soft",
+    routing: Routing = "soft",
     pin: bool = False,
-    alike: bool = False,
+    uniform_gates: bool = False,
     domains: Sequence[str] | None = None,
-) -> Found:
-    """What a model says of the test rows, each asked its own task; and its right domains."""
-    predictor = Predictor(model, template, max_length, routing)  # type: ignore[arg-type]
-    with model.ablated(uniform_gates=alike):
-        judged = [one for one in evaluate_rows(predictor, work.rows("test", domains), pin) if one.true is not None]
-    found: Said = {}
-    for one in judged:
-        true, said = found.setdefault(one.row["task"], ([], []))
-        true.append(str(one.true))
-        said.append(one.masked.label)
+) -> TestResult:
+    """Evaluate a model on the labelled test rows, predicting each row in its own task.
+
+    Args:
+        validation: macro-F1 on validation rows, to be stored with the result.
+        pin: restrict each row to the experts of its true domain.
+        uniform_gates: give all experts equal weights instead of the router's.
+        domains: evaluate only these; all by default.
+    """
+    predictor = Predictor(model, template, max_length, routing)
+    with model.ablated(uniform_gates=uniform_gates):
+        rows = [row for row in evaluate_rows(predictor, work.rows("test", domains), pin=pin) if row.true is not None]
+    pairs: LabelPairs = {}
+    for row in rows:
+        true, predicted = pairs.setdefault(row.row["task"], ([], []))
+        true.append(str(row.true))
+        predicted.append(row.masked.label)
     routed = model.gate is not None and model.active_expert is None
-    return Found(found, routing_report(judged, model)["accuracy"] if routed else None, validation)
+    return TestResult(pairs, routing_report(rows, model)["accuracy"] if routed else None, validation)
 
 
 MODELS: dict[str, Measure] = {
-    "TF-IDF + logistic regression": linear_words,
-    "frozen backbone + head": lambda seed: Found(frozen(seed.work())),
-    "shared expert alone": shared_alone,
-    "own expert, true domain": own_experts,
-    "mixture, fresh": mixture(MERGED),
-    "mixture, warm start": mixture(WARMUP.folder),
-    "mixture, joint": mixture(JOINT.folder),
-    OURS: chosen,
-    "mixture, hard": mixture(JOINT.folder, routing="hard"),
-    "mixture, team": team,
-    "mixture, uniform": mixture(JOINT.folder, alike=True),
-    "mixture, oracle": mixture(JOINT.folder, pin=True),
-    "pooled LoRA, same total rank": pooled(lambda work: work.run.shared.r + len(work.run.domains) * work.run.lora.r),  # type: ignore[union-attr]
-    "full fine-tuning": full,
-    "pooled LoRA, a fifth of it": pooled(
-        lambda work: (work.run.shared.r + len(work.run.domains) * work.run.lora.r) // len(work.run.domains)  # type: ignore[union-attr]
-    ),
+    "TF-IDF + logistic regression": measure_tfidf,
+    "frozen backbone + head": measure_linear_probe,
+    "shared expert alone": measure_shared,
+    "own expert, true domain": measure_experts,
+    "mixture, fresh": stage_mixture(MERGED),
+    "mixture, warm start": stage_mixture(WARMUP.folder),
+    "mixture, joint": stage_mixture(JOINT.folder),
+    OURS: measure_chosen,
+    "mixture, hard": stage_mixture(JOINT.folder, routing="hard", validated=False),
+    "mixture, team": measure_team,
+    "mixture, uniform": stage_mixture(JOINT.folder, uniform_gates=True, validated=False),
+    "mixture, oracle": stage_mixture(JOINT.folder, pin=True, validated=False),
+    "pooled LoRA, same total rank": pooled_lora(total_rank),
+    "full fine-tuning": measure_fine_tuning,
+    "pooled LoRA, a fifth of it": pooled_lora(fraction_of_total_rank),
 }
+"""By the name under which results are saved."""
+TITLES = {
+    "own expert, true domain": "each expert, true domain given",
+    "mixture, fresh": "mixture, merged only",
+    OURS: "mixture, chosen by validation",
+    "mixture, hard": "mixture, joint, hard routing",
+    "mixture, team": "mixture, joint, team gates",
+    "mixture, uniform": "mixture, joint, equal gates",
+    "mixture, oracle": "mixture, joint, true domain given",
+    "pooled LoRA, same total rank": "pooled LoRA of equal total rank",
+    "pooled LoRA, a fifth of it": "pooled LoRA of a fifth of the total rank",
+}
+"""Titles of models in the printed tables, where they differ from the name."""
 
 
 if __name__ == "__main__":

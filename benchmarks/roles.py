@@ -1,9 +1,9 @@
-"""A team of roles over a small real language model, beside that model as it is and one LoRA of the same total rank.
+"""Role experts on a small real language model, against the unchanged model and one LoRA of the same total rank.
 
-Run: `python benchmarks/smollm.py SMOLLM`, then `python benchmarks/roles.py DATA --backbone SMOLLM`; it makes what is
-missing, step by step, goes on where it stopped and prints the tables of what is there. Every corpus is cut to its last
-1.2 MB, so that the team's experts and the one LoRA learn from the same text; what is held out is the end of that.
-General text is the descriptions that installed packages ship.
+Run: `python benchmarks/smollm.py SMOLLM`, then `python benchmarks/roles.py DATA --backbone SMOLLM`. It runs what is
+missing, step by step, resumes where it stopped, and prints the results so far. Of every corpus the last 1.2 MB are
+used, so that the mixture's experts and the single LoRA are trained on the same text; held-out documents are the end of
+it. General text is the descriptions of installed packages.
 """
 
 import argparse
@@ -41,31 +41,35 @@ CORPORA = {
     "quant": "corpus_quant.txt",
 }
 TAIL = 1_200_000
-"""Characters of a corpus: at least 400 rows of 512 tokens."""
-WAYS: dict[str, EvalSettings] = {"likelihood": EvalSettings(), "written": EvalSettings(method="generation")}
+"""Characters used of a corpus, at least 400 rows of 512 tokens."""
+METHODS: dict[str, EvalSettings] = {"likelihood": EvalSettings(), "written": EvalSettings(method="generation")}
+"""Ways to answer questions, by the name in the files of `answers/`."""
+VANILLA, TEAM, SINGLE_LORA = "vanilla", "team", "one LoRA of all ranks"
+Evaluations = dict[str, LMEvaluation]
+"""By corpus."""
 
 
 def main() -> None:
-    """Make what is missing, then print everything."""
+    """Run what is missing, then print everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with the corpora and labelled files of the config")
-    parser.add_argument("--backbone", type=Path, required=True, help="folder that benchmarks/smollm.py wrote")
+    parser.add_argument("--backbone", type=Path, required=True, help="output folder of benchmarks/smollm.py")
     parser.add_argument("--out", type=Path, default=Path("runs/roles"))
-    parser.add_argument("--most", type=int, default=500, help="test questions of a task")
-    parser.add_argument("--set", dest="sets", action="append", default=[], help="lay a setting over the config")
-    parser.add_argument("--only", choices=("team", "pooled", "print"), help="make one part alone, or print alone")
+    parser.add_argument("--most", type=int, default=500, help="maximum number of test questions per task")
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    parser.add_argument("--only", choices=("team", "pooled", "print"), help="run only one part, or only print")
     args = parser.parse_args()
-    prepare(args.data, args.out / "data")
+    prepare_data(args.data, args.out / "data")
     if args.only in (None, "team"):
-        make(team(args))
+        train(team_workspace(args))
     if args.only in (None, "pooled"):
-        make(pooled(args))
+        train(single_lora_workspace(args))
     if args.only in (None, "print"):
-        show(args)
+        print_results(args)
 
 
-def prepare(data: Path, out: Path) -> None:
-    """The last part of every corpus, general text, and links to the labelled files."""
+def prepare_data(data: Path, out: Path) -> None:
+    """Write the end of every corpus and the general text, and link to the labelled files."""
     if (out / "general.jsonl").is_file():
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -75,15 +79,17 @@ def prepare(data: Path, out: Path) -> None:
     for path in data.iterdir():
         if path.suffix in (".csv", ".jsonl") and not (out / path.name).exists():
             (out / path.name).symlink_to(path.resolve())
-    told = {one.metadata["Name"]: str(one.metadata.json.get("description", "")) for one in distributions()}
+    descriptions = {
+        package.metadata["Name"]: str(package.metadata.json.get("description", "")) for package in distributions()
+    }
     with (out / "general.jsonl").open("w", encoding="utf-8") as stream:
-        for name in sorted(told):
-            if len(told[name]) > 500:
-                stream.write(json.dumps({"text": told[name][:20_000]}) + "\n")
+        for name in sorted(descriptions):
+            if len(descriptions[name]) > 500:
+                stream.write(json.dumps({"text": descriptions[name][:20_000]}) + "\n")
 
 
-def settings(args: argparse.Namespace) -> list[str]:
-    """What both runs share, laid over the config."""
+def overrides(args: argparse.Namespace) -> list[str]:
+    """Return the overrides of the config that both runs have in common."""
     folder = args.out / "data"
     return [
         f"backbone.name={args.backbone.resolve()}",
@@ -93,25 +99,27 @@ def settings(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def team(args: argparse.Namespace) -> Workspace:
-    """The config's run, on the corpora's last parts."""
+def team_workspace(args: argparse.Namespace) -> Workspace:
+    """The config's run, on the ends of the corpora."""
     corpora = [f"domains.{name}.corpus=[{name}.txt]" for name in CORPORA]
-    return Workspace(load_run(CONFIG, [*settings(args), *corpora]), args.out / "team")
+    return Workspace(load_run(CONFIG, [*overrides(args), *corpora]), args.out / "team")
 
 
-def pooled(args: argparse.Namespace) -> Workspace:
-    """One expert of the team's total rank, its shared expert's included, on all corpora and all questions."""
-    run = team(args).run
+def single_lora_workspace(args: argparse.Namespace) -> Workspace:
+    """A run of one expert of the mixture's total rank, shared expert included, on all corpora and questions."""
+    run = team_workspace(args).run
     raw = run.model_dump(mode="json", exclude_unset=True)
     rank = run.lora.r * len(run.domains) + (run.shared.r if run.shared else 0)
-    tasks: dict[str, Any] = {task: one for domain in raw["domains"].values() for task, one in domain["tasks"].items()}
-    most = sum(one.max_train_rows or 0 for one in run.domains.values())
-    shown = max(one.max_validation_rows or 0 for one in run.domains.values())
+    tasks: dict[str, Any] = {
+        task: settings for domain in raw["domains"].values() for task, settings in domain["tasks"].items()
+    }
+    train_rows = sum(domain.max_train_rows or 0 for domain in run.domains.values())
+    validation_rows = max(domain.max_validation_rows or 0 for domain in run.domains.values())
     raw["domains"] = {
         "all": {
             "corpus": [f"{name}.txt" for name in CORPORA],
-            "max_train_rows": most,
-            "max_validation_rows": shown * len(run.domains),
+            "max_train_rows": train_rows,
+            "max_validation_rows": validation_rows * len(run.domains),
             "tasks": tasks,
         }
     }
@@ -123,8 +131,8 @@ def pooled(args: argparse.Namespace) -> Workspace:
     return Workspace(load_run(path), args.out / "pooled")
 
 
-def make(work: Workspace) -> None:
-    """All steps of a run that are not done yet."""
+def train(work: Workspace) -> None:
+    """Run the steps that are not finished yet."""
     if work.run.shared:
         pretrain_shared(work, resume=True)
     pretrain(work, resume=True)
@@ -135,118 +143,127 @@ def make(work: Workspace) -> None:
     instruct(work, resume=True)
 
 
-def foreseen(args: argparse.Namespace) -> dict[str, dict[str, LMEvaluation]]:
-    """By model and corpus, what is foreseen of every held-out document, read one by one as the router reads them.
+def measure_perplexity(args: argparse.Namespace) -> dict[str, Evaluations]:
+    """Return the evaluations of every held-out document, by model and corpus.
 
-    Experts stand alone as they were pre-trained, the team and the one LoRA as they were before any question.
+    Single experts are evaluated as pre-trained, the mixture and the single LoRA before instruction tuning.
     """
-    work = team(args)
-    experts, _ = load_language_model(work.out / MERGED)
-    shelf, book = LMCorpora(work, experts), args.out / "perplexity.json"
-    held_out = {name: shelf.corpus(name, False).held_out for name in work.run.domains}
+    work = team_workspace(args)
+    pretrained, _ = load_language_model(work.out / MERGED)
+    corpora, path = LMCorpora(work, pretrained), args.out / "perplexity.json"
+    held_out = {name: corpora.corpus(name, packed=False).held_out for name in work.run.domains}
     names = list(held_out)
-    rows: dict[str, dict[str, LMEvaluation]] = {}
-    seen: dict[str, Any] = read_json(book) if book.is_file() else {}
-    micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
-    roles = {"macro": ["macro"], "micro": micro, "quant": ["quant"]}
+    evaluations: dict[str, Evaluations] = {}
+    saved: dict[str, Any] = read_json(path) if path.is_file() else {}
+    roles = {"macro": ["macro"], "micro": micro_experts(work), "quant": ["quant"]}
 
-    def row(title: str, model: Mixture, kept: Mapping[str, Sequence[str]], bare: bool = False) -> None:
-        if title not in seen:
-            collate, found = LMCorpora(work, model).collator(False), {}
-            bank = model.bank
+    def evaluate(title: str, model: Mixture, experts: Mapping[str, Sequence[str]], bare: bool = False) -> None:
+        """Evaluate a model with the given routed experts for each corpus; without any expert if `bare`."""
+        if title not in saved:
+            collate, bank = LMCorpora(work, model).collator(packed=False), model.bank
+            results = {}
             for name in names:
-                without = [one for one in bank.routed_experts if one not in kept[name]]
+                without = [expert for expert in bank.routed_experts if expert not in experts[name]]
                 with model.ablated(tuple(bank.adapters) if bare else without):
-                    found[name] = asdict(evaluate_perplexity(model, held_out[name], collate))
-            seen[title] = found
-            write_json(book, seen)
-        rows[title] = {name: LMEvaluation(**seen[title][name]) for name in names}
+                    results[name] = asdict(evaluate_perplexity(model, held_out[name], collate))
+            saved[title] = results
+            write_json(path, saved)
+        evaluations[title] = {name: LMEvaluation(**saved[title][name]) for name in names}
 
-    row("vanilla", experts, dict.fromkeys(names, ()), bare=True)
-    if experts.bank.shared_experts:
-        row("shared expert alone", experts, dict.fromkeys(names, ()))
+    evaluate(VANILLA, pretrained, dict.fromkeys(names, ()), bare=True)
+    if pretrained.bank.shared_experts:
+        evaluate("shared expert alone", pretrained, dict.fromkeys(names, ()))
     for name in names:
-        row(f"expert {name}", experts, dict[str, Sequence[str]].fromkeys(names, [name]))
-    for role, mine in roles.items():
-        if len(mine) > 1:
-            row(f"role {role}", experts, dict.fromkeys(names, mine))
-    row("oracle, as pre-trained", experts, {name: [name] for name in names})
-    routed, _ = load_language_model(best_model(work.out))
-    row("team, routed", routed, dict.fromkeys(names, names))
-    row("team, oracle", routed, {name: [name] for name in names})
-    if (pooled(args).out / MERGED).is_dir():
-        one, _ = load_language_model(pooled(args).out / MERGED)
-        row("one LoRA of all ranks", one, dict.fromkeys(names, one.bank.routed_experts))
-    return rows
+        evaluate(f"expert {name}", pretrained, dict[str, Sequence[str]].fromkeys(names, [name]))
+    for role, experts in roles.items():
+        if len(experts) > 1:
+            evaluate(f"role {role}", pretrained, dict.fromkeys(names, experts))
+    evaluate("oracle, as pre-trained", pretrained, {name: [name] for name in names})
+    mixture, _ = load_language_model(best_model(work.out))
+    evaluate("team, routed", mixture, dict.fromkeys(names, names))
+    evaluate("team, oracle", mixture, {name: [name] for name in names})
+    single = single_lora_workspace(args).out / MERGED
+    if single.is_dir():
+        single_lora, _ = load_language_model(single)
+        evaluate(SINGLE_LORA, single_lora, dict.fromkeys(names, single_lora.bank.routed_experts))
+    return evaluations
 
 
-def questioned(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswer]]]:
-    """By model and way of asking, the marked test questions of all tasks; what was asked before is not asked again."""
-    work = team(args)
-    asked = load_run_questions(work, max_questions=args.most)
-    micro = [one.name for one in work.run.domain_list() if one.group == "micro"]
-    taught, one = work.out / INSTRUCT.folder, pooled(args).out / INSTRUCT.folder
-    models: dict[str, tuple[Path, Sequence[str] | None]] = {"vanilla": (taught, None), "team": (taught, ())}
-    models |= {"one LoRA of all ranks": (one, ())} if one.is_dir() else {}
-    models |= {f"team without {role}": (taught, some) for role, some in {"macro": ["macro"], "micro": micro}.items()}
-    models["team without quant"] = (taught, ["quant"])
-    found: dict[str, dict[str, list[ScoredAnswer]]] = {}
+def micro_experts(work: Workspace) -> list[str]:
+    """Return the domains of the micro role."""
+    return [domain.name for domain in work.run.domain_list() if domain.group == "micro"]
+
+
+def answer_test_questions(args: argparse.Namespace) -> dict[str, dict[str, list[ScoredAnswer]]]:
+    """Return the scored answers to the test questions, by model and method; saved answers are not generated again."""
+    work = team_workspace(args)
+    questions = load_run_questions(work, max_questions=args.most)
+    team, single = work.out / INSTRUCT.folder, single_lora_workspace(args).out / INSTRUCT.folder
+    roles = {"macro": ["macro"], "micro": micro_experts(work), "quant": ["quant"]}
+    models: dict[str, tuple[Path, Sequence[str] | None]] = {VANILLA: (team, None), TEAM: (team, ())}
+    models |= {SINGLE_LORA: (single, ())} if single.is_dir() else {}
+    models |= {f"team without {role}": (team, experts) for role, experts in roles.items()}
+    scored: dict[str, dict[str, list[ScoredAnswer]]] = {}
     for name, (folder, without) in models.items():
-        for way in WAYS if "without" not in name else list(WAYS)[:1]:
-            some = asked if way == "likelihood" else [one for one in asked if one.kind == "choice"]
-            path = args.out / "answers" / f"{name} {way}.jsonl".replace(" ", "-")
+        for method in METHODS if "without" not in name else list(METHODS)[:1]:
+            subset = questions if method == "likelihood" else [q for q in questions if q.kind == "choice"]
+            path = args.out / "answers" / f"{name} {method}.jsonl".replace(" ", "-")
             if not path.is_file():
                 model, template = load_language_model(folder)
                 with model.ablated(tuple(model.bank.adapters) if without is None else tuple(without)):
-                    marked = answer_questions(model, template, some, WAYS[way], quiet=False)
+                    answers = answer_questions(model, template, subset, METHODS[method], quiet=False)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(json.dumps(one.output) + "\n" for one in marked), encoding="utf-8")
-            said = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            found.setdefault(name, {})[way] = [score_answer(*pair) for pair in zip(some, said, strict=True)]
-    return found
+                path.write_text("".join(json.dumps(answer.output) + "\n" for answer in answers), encoding="utf-8")
+            outputs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            scored.setdefault(name, {})[method] = [
+                score_answer(question, output) for question, output in zip(subset, outputs, strict=True)
+            ]
+    return scored
 
 
-def show(args: argparse.Namespace) -> None:
-    """Both tables of perplexity, then the questions with differences from the team."""
+def print_results(args: argparse.Namespace) -> None:
+    """Print perplexity and domain accuracy, then the questions with differences from the mixture."""
     console = Console(width=170)
-    rows = foreseen(args)
-    names = list(rows["vanilla"])
+    evaluations = measure_perplexity(args)
+    names = list(evaluations[VANILLA])
     table = Table(title="perplexity of held-out documents", title_justify="left")
-    for column in ("model", *names, "micro", "all", "all, of the oracle's"):
+    for column in ("model", *names, "micro", "all", "all, relative to oracle routing"):
         table.add_column(column)
-    oracle = whole(rows["team, oracle"].values())
-    for model, found in rows.items():
-        micro, everything = whole([found[name] for name in ("calls", "filings")]), whole(found.values())
-        of_oracle = f"{everything.perplexity / oracle.perplexity:.3f}"
-        figures = [*(found[name].perplexity for name in names), micro.perplexity, everything.perplexity]
-        table.add_row(model, *(f"{one:.2f}" for one in figures), of_oracle)
+    oracle = total(evaluations["team, oracle"].values())
+    for model, corpora in evaluations.items():
+        micro, everything = total([corpora[name] for name in ("calls", "filings")]), total(corpora.values())
+        figures = [*(corpora[name].perplexity for name in names), micro.perplexity, everything.perplexity]
+        relative = f"{everything.perplexity / oracle.perplexity:.3f}"
+        table.add_row(model, *(f"{figure:.2f}" for figure in figures), relative)
     console.print(table)
-    seen = whole(rows["team, routed"].values())
-    console.print(f"right role of {seen.rows} documents: {(seen.right or 0) / max(1, seen.rows):.3f}")
-    marked = questioned(args)
-    for way in WAYS:
-        console.print(answers_table(marked, way))
+    routed = total(evaluations["team, routed"].values())
+    console.print(f"right role: {(routed.right or 0) / max(1, routed.rows):.3f} of {routed.rows} documents")
+    scored = answer_test_questions(args)
+    for method in METHODS:
+        console.print(build_answers_table(scored, method))
 
 
-def whole(parts: Iterable[LMEvaluation]) -> LMEvaluation:
-    """All of some."""
-    return sum(parts, start=LMEvaluation())
+def total(evaluations: Iterable[LMEvaluation]) -> LMEvaluation:
+    """Return the sum of evaluations."""
+    return sum(evaluations, start=LMEvaluation())
 
 
-def answers_table(marked: Mapping[str, Mapping[str, list[ScoredAnswer]]], way: str) -> Table:
-    """Macro-F1, or accuracy of free answers, with what is missing; and the team's lead over each model."""
-    table = Table(title=f"test questions, {way}: macro-F1 or accuracy (missing)", title_justify="left")
-    mine = {name: found[way] for name, found in marked.items() if way in found}
-    tasks = list(group_by_task(mine["team"]))
-    for column in ("model", *tasks, "team leads by, fpb and fomc", "95 %"):
+def build_answers_table(scored: Mapping[str, Mapping[str, list[ScoredAnswer]]], method: str) -> Table:
+    """Show macro-F1, or accuracy of free answers, the share of missing answers, and the mixture's lead."""
+    title = f"test questions by {METHODS[method].method}: macro-F1 or accuracy (share of missing answers)"
+    table = Table(title=title, title_justify="left")
+    models = {name: answers[method] for name, answers in scored.items() if method in answers}
+    tasks = list(group_by_task(models[TEAM]))
+    for column in ("model", *tasks, "team minus this, fpb and fomc", "95 %"):
         table.add_column(column)
-    ours = qa_predictions_by_task(mine["team"])
-    for name, some in mine.items():
-        found = {task: score_report(one) for task, one in group_by_task(some).items()}
-        theirs = qa_predictions_by_task(some)
-        lead = bootstrap_differences(*([side[task] for task in ("fpb", "fomc")] for side in (ours, theirs)))["macro_f1"]
-        figures = [f"{one.get('macro_f1', one['accuracy']):.3f} ({one['missing']:.3f})" for one in found.values()]
-        table.add_row(name, *figures, f"{100 * lead.value:+.1f}", f"{100 * lead.low:+.1f} to {100 * lead.high:+.1f}")
+    ours = qa_predictions_by_task(models[TEAM])
+    for name, answers in models.items():
+        reports = [score_report(group) for group in group_by_task(answers).values()]
+        theirs = qa_predictions_by_task(answers)
+        pairs = [(ours[task], theirs[task]) for task in ("fpb", "fomc")]
+        lead = bootstrap_differences([our for our, _ in pairs], [their for _, their in pairs])["macro_f1"]
+        cells = [f"{report.get('macro_f1', report['accuracy']):.3f} ({report['missing']:.3f})" for report in reports]
+        table.add_row(name, *cells, f"{100 * lead.value:+.1f}", f"{100 * lead.low:+.1f} to {100 * lead.high:+.1f}")
     return table
 
 

@@ -1,9 +1,9 @@
-"""A load on `moe serve`: many clients against a real process, beside scoring the same texts offline on the same cores.
+"""Load test of `moe serve`: many clients against a real process, compared with offline inference on the same cores.
 
 Run: `python benchmarks/serve.py --model runs/demo [--seconds 120] [--clients 1 4 16 64] [--per-request 16 1]
-[--texts FILE …] [--count 1000] [--dtype float32] [--threads N] [--json FILE]`. Every answer is held against offline's.
-Offline is timed before and after the load; the clients take their share of the same cores. Exit code 1 where an answer
-differs or a request fails.
+[--texts FILE …] [--count 1000] [--dtype float32] [--threads N] [--json FILE]`. Every prediction is compared with the
+offline one. Offline inference is timed before and after the load; the clients run on the same cores as the server. The
+exit code is 1 if a prediction differs or a request fails.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import aiohttp
 import httpx
 import numpy as np
 import torch
-from paired_timing import machine, texts
+from paired_timing import load_texts, machine_info
 from rich.console import Console
 from rich.table import Table
 
@@ -35,15 +35,19 @@ from moe.runs.best import default_model
 
 COMMAND = Path(__file__).parent.parent / "cli.py"
 Rows = dict[str, dict[str, Any]]
+"""Predictions by text."""
 
 
 @dataclass
 class Level:
-    """One load: so many clients, each asking again as soon as it is answered.
+    """A level of load: a number of clients, each of which sends its next request as soon as it gets a response.
 
     Args:
+        per_request: texts per request.
         milliseconds: of each request.
-        worst: the largest difference of a probability to offline's.
+        failed: status code or error of each failed request.
+        other_labels: number of predictions with another label than offline.
+        worst: largest difference of a probability from offline.
     """
 
     clients: int
@@ -56,78 +60,78 @@ class Level:
 
     @property
     def texts_per_second(self) -> float:
-        """Answered."""
+        """Texts classified per second."""
         return len(self.milliseconds) * self.per_request / self.seconds
 
     def quantile(self, share: float) -> float:
-        """Milliseconds within which this share of the requests was answered."""
+        """Return the quantile of the latency in milliseconds."""
         return float(np.quantile(self.milliseconds, share)) if self.milliseconds else float("nan")
 
-    def hold(self, answers: list[dict[str, Any]], offline: Rows) -> None:
-        """Answers against those of the same texts offline."""
+    def compare(self, answers: list[dict[str, Any]], offline: Rows) -> None:
+        """Compare predictions with those of the same texts offline."""
         for row in answers:
             other = offline[row["text"]]
             self.other_labels += row["label"] != other["label"]
-            apart = [abs(p - other["probabilities"][label]) for label, p in row["probabilities"].items()]
-            self.worst = max(self.worst, *apart)
+            differences = [abs(p - other["probabilities"][label]) for label, p in row["probabilities"].items()]
+            self.worst = max(self.worst, *differences)
 
 
-def offline(folder: Path, args: argparse.Namespace, some: list[str]) -> tuple[Rows, float]:
-    """As `scored`, in a process of its own, whose threads wait as the command's do."""
+def predict_offline(folder: Path, args: argparse.Namespace, texts: list[str]) -> tuple[Rows, float]:
+    """Run `time_offline` in a separate process, whose threads wait as those of the command do."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(scored, folder, args.dtype, args.threads, some, args.seconds / 8).result()
+        return pool.submit(time_offline, folder, args.dtype, args.threads, texts, args.seconds / 8).result()
 
 
-def scored(folder: Path, dtype: str, threads: int, some: list[str], seconds: float) -> tuple[Rows, float]:
-    """Answers by text, and texts a second over at least so many seconds."""
+def time_offline(folder: Path, dtype: str, threads: int, texts: list[str], seconds: float) -> tuple[Rows, float]:
+    """Return the predictions, and the texts per second over at least `seconds`."""
     torch.set_num_threads(threads)
     predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).load()
-    rows = [{"text": text} for text in some]
-    found = {row["text"]: row for row in predict_rows(rows, predictor)}
+    rows = [{"text": text} for text in texts]
+    predictions = {row["text"]: row for row in predict_rows(rows, predictor)}
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         count += sum(1 for _ in predict_rows(rows, predictor))
-    return found, count / (time.perf_counter() - start)
+    return predictions, count / (time.perf_counter() - start)
 
 
-async def load(url: str, level: Level, some: list[str], answers: Rows, seconds: float) -> Level:
-    """Have the clients ask for so long; what they are answered is held against offline afterwards, off the clock."""
-    got: list[bytes] = []
+async def run_load(url: str, level: Level, texts: list[str], offline: Rows, seconds: float) -> Level:
+    """Let the clients send requests for `seconds`; the responses are compared with offline afterwards, untimed."""
+    responses: list[bytes] = []
     end = time.perf_counter() + seconds
 
     async def client(number: int, http: aiohttp.ClientSession) -> None:
-        place = number * 97
+        position = number * 97
         while time.perf_counter() < end:
-            asked = [some[(place + i) % len(some)] for i in range(level.per_request)]
-            place, start = place + level.per_request, time.perf_counter()
+            batch = [texts[(position + i) % len(texts)] for i in range(level.per_request)]
+            position, start = position + level.per_request, time.perf_counter()
             try:
-                async with http.post("/v1/predict", json={"texts": asked}) as answer:
-                    body = await answer.read()
+                async with http.post("/v1/predict", json={"texts": batch}) as response:
+                    body = await response.read()
             except (aiohttp.ClientError, TimeoutError) as error:
                 level.failed.append(type(error).__name__)
                 continue
-            if answer.status != 200:
-                level.failed.append(str(answer.status))
+            if response.status != 200:
+                level.failed.append(str(response.status))
                 continue
             level.milliseconds.append((time.perf_counter() - start) * 1000)
-            got.append(body)
+            responses.append(body)
 
     start = time.perf_counter()
-    many = aiohttp.TCPConnector(limit=level.clients)
-    async with aiohttp.ClientSession(url, connector=many, timeout=aiohttp.ClientTimeout(120)) as http:
+    connector = aiohttp.TCPConnector(limit=level.clients)
+    async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(120)) as http:
         await asyncio.gather(*[client(number, http) for number in range(level.clients)])
     level.seconds = time.perf_counter() - start
-    for one in got:
-        level.hold(json.loads(one)["answers"], answers)
+    for response in responses:
+        level.compare(json.loads(response)["answers"], offline)
     return level
 
 
-def serve(folder: Path, dtype: str, threads: int, log: Any) -> tuple[subprocess.Popen[bytes], str]:
-    """The real command, ready to answer."""
+def start_server(folder: Path, dtype: str, threads: int, log: Any) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the command, wait until it is ready, and return it with its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    words = [str(folder), "--port", port, "--threads", str(threads), "--set", f"backbone.dtype={dtype}"]
-    process = subprocess.Popen([sys.executable, str(COMMAND), "serve", *words], stderr=log)
+    options = [str(folder), "--port", port, "--threads", str(threads), "--set", f"backbone.dtype={dtype}"]
+    process = subprocess.Popen([sys.executable, str(COMMAND), "serve", *options], stderr=log)
     url = f"http://127.0.0.1:{port}"
     while process.poll() is None:
         try:
@@ -135,24 +139,25 @@ def serve(folder: Path, dtype: str, threads: int, log: Any) -> tuple[subprocess.
                 return process, url
         except httpx.TransportError:
             time.sleep(0.2)
-    raise SystemExit(f"moe serve ended with {process.returncode}")
+    raise SystemExit(f"moe serve ended with exit code {process.returncode}")
 
 
-def shown(levels: list[Level], alone: float) -> Table:
+def build_table(levels: list[Level], offline: float) -> Table:
+    """Show the levels of load, with throughput relative to offline's texts per second."""
     table = Table(
-        "texts a request", "clients", "requests", "failed", "p50 ms", "p99 ms", "texts/s", "of offline",
-        "other labels", "worst Δp",
+        "texts per request", "clients", "requests", "failed", "p50 ms", "p99 ms", "texts/s", "of offline",
+        "other labels", "largest Δp",
     )  # fmt: skip
-    for one in levels:
-        figures = [one.per_request, one.clients, len(one.milliseconds), len(one.failed)]
+    for level in levels:
+        counts = [level.per_request, level.clients, len(level.milliseconds), len(level.failed)]
         table.add_row(
-            *map(str, figures),
-            f"{one.quantile(0.5):.0f}",
-            f"{one.quantile(0.99):.0f}",
-            f"{one.texts_per_second:.0f}",
-            f"{one.texts_per_second / alone:.2f}",
-            str(one.other_labels),
-            f"{one.worst:.1e}",
+            *map(str, counts),
+            f"{level.quantile(0.5):.0f}",
+            f"{level.quantile(0.99):.0f}",
+            f"{level.texts_per_second:.0f}",
+            f"{level.texts_per_second / offline:.2f}",
+            str(level.other_labels),
+            f"{level.worst:.1e}",
         )
     return table
 
@@ -160,47 +165,52 @@ def shown(levels: list[Level], alone: float) -> Table:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a mixture's or a run's folder")
-    parser.add_argument("--seconds", type=float, default=120, help="of the largest load; the others take a quarter")
+    parser.add_argument("--model", type=Path, required=True, help="folder of a mixture or of a run")
+    parser.add_argument("--seconds", type=float, default=120, help="of the highest load; the others take a quarter")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 4, 16, 64])
-    parser.add_argument("--per-request", type=int, nargs="*", default=[16, 1], help="texts a request")
-    parser.add_argument("--texts", type=Path, nargs="*", default=(), help="files with a text column; else the sample's")
-    parser.add_argument("--count", type=int, default=1000, help="different texts")
+    parser.add_argument("--per-request", type=int, nargs="*", default=[16, 1], help="texts per request")
+    parser.add_argument(
+        "--texts", type=Path, nargs="*", default=(), help="files with a text column; default: the synthetic sample"
+    )
+    parser.add_argument("--count", type=int, default=1000, help="number of different texts")
     parser.add_argument("--dtype", default="float32", help="float32 bfloat16")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the model, in both")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of the model, in the server and offline"
+    )
+    parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as cli.py does
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command does
     folder = args.model if (args.model / "manifest.json").is_file() else default_model(args.model)
-    some = list(dict.fromkeys(texts(args.count, args.texts)))
-    answers, before = offline(folder, args, some)
+    texts = list(dict.fromkeys(load_texts(args.count, args.texts)))
+    predictions, before = predict_offline(folder, args, texts)
     levels = []
     with Path("serve.log").open("wb") as log:
-        process, url = serve(folder, args.dtype, args.threads, log)
+        process, url = start_server(folder, args.dtype, args.threads, log)
         try:
             for per_request in args.per_request:
                 for clients in args.clients:
                     seconds = args.seconds if clients == max(args.clients) else args.seconds / 4
-                    level = asyncio.run(load(url, Level(clients, per_request), some, answers, seconds))
+                    level = asyncio.run(run_load(url, Level(clients, per_request), texts, predictions, seconds))
                     levels.append(level)
                     print(
-                        f"{per_request} a request, {clients} clients: {level.texts_per_second:.0f} texts/s", flush=True
+                        f"{per_request} texts per request, {clients} clients: {level.texts_per_second:.0f} texts/s",
+                        flush=True,
                     )
         finally:
             process.send_signal(signal.SIGTERM)
-            ended = process.wait(60)
-    _, after = offline(folder, args, some)
-    alone, console = (before + after) / 2, Console(width=140)
-    console.print(shown(levels, alone))
+            exit_code = process.wait(60)
+    _, after = predict_offline(folder, args, texts)
+    offline, console = (before + after) / 2, Console(width=140)
+    console.print(build_table(levels, offline))
     console.print(
-        f"offline {alone:.0f} texts/s ({before:.0f} before, {after:.0f} after); {args.threads} threads, {args.dtype}"
+        f"offline {offline:.0f} texts/s ({before:.0f} before, {after:.0f} after); {args.threads} threads, {args.dtype}"
     )
     if args.json:
-        figures = [asdict(one) | {"texts_per_second": one.texts_per_second} for one in levels]
-        whole = {"machine": machine(), "dtype": args.dtype, "threads": args.threads, "offline": [before, after]}
-        args.json.write_text(json.dumps(whole | {"levels": figures}), encoding="utf-8")
+        figures = [asdict(level) | {"texts_per_second": level.texts_per_second} for level in levels]
+        report = {"machine": machine_info(), "dtype": args.dtype, "threads": args.threads, "offline": [before, after]}
+        args.json.write_text(json.dumps(report | {"levels": figures}), encoding="utf-8")
     limit = 1e-4 if args.dtype == "float32" else 2e-2
-    if ended or any(one.failed or one.other_labels or one.worst > limit for one in levels):
+    if exit_code or any(level.failed or level.other_labels or level.worst > limit for level in levels):
         sys.exit(1)
 
 

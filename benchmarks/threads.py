@@ -1,8 +1,9 @@
-"""One training step and one forward of the demo's expert, under different ways for threads to wait, side by side.
+"""Time of a training step and a forward pass of the demo's expert under different OpenMP settings.
 
-Run: `python benchmarks/threads.py`; each setting runs in a process of its own, ratios are to the first.
+Run: `python benchmarks/threads.py`. Each setting runs in a separate process; ratios are to the first setting.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -22,31 +23,43 @@ ROUNDS = 10
 
 def main() -> None:
     """Measure every setting and print seconds and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", action="store_true", help="measure only the current environment and print JSON")
+    if parser.parse_args().one:
+        print(json.dumps(measure()))
+        return
     first: dict[str, float] = {}
     for setting in SETTINGS:
-        out = subprocess.run(
-            [sys.executable, __file__, "--one"], env=os.environ | setting, capture_output=True, text=True, check=True
-        )
-        seen = json.loads(out.stdout.splitlines()[-1])
-        first = first or seen
-        told = ", ".join(f"{name} {seconds:.3f} s ({seconds / first[name]:.2f})" for name, seconds in seen.items())
-        print(" ".join(f"{key}={value}" for key, value in setting.items()), "→", told)
+        command = [sys.executable, __file__, "--one"]
+        process = subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, check=True)
+        times: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+        first = first or times
+        figures = ", ".join(f"{name} {seconds:.3f} s ({seconds / first[name]:.2f})" for name, seconds in times.items())
+        print(" ".join(f"{key}={value}" for key, value in setting.items()), "→", figures)
 
 
-def one() -> None:
-    """Time a step and a forward in this process."""
+def measure() -> dict[str, float]:
+    """Return the seconds of a training step and of a forward pass in this process."""
     import torch
 
     from experts.adapter import build_adapter
     from moe.checkpoints.expert import build_expert_model
     from moe.config.run import load_run
     from moe.config.stages import EXPERT
+    from moe.training.job import parameter_groups
     from moe.training.objective import Objective
-    from moe.training.trainer import parameter_groups, set_trainable
+    from moe.training.trainer import set_trainable
 
     run = load_run()
-    model = build_expert_model(run, "news", build_adapter, True, seed=13)
-    objective = Objective(EXPERT, run.losses, run.dao, model.labels, model.domain_expert_mask, seed=13)
+    model = build_expert_model(run, "news", build_adapter, polarity=True, seed=13)
+    objective = Objective(
+        EXPERT,
+        settings=run.losses,
+        dao=run.dao,
+        labels=model.labels,
+        domain_expert_mask=model.domain_expert_mask,
+        seed=13,
+    )
     set_trainable(model, EXPERT, "news")
     optimizer = torch.optim.AdamW(parameter_groups(model, run.stages.expert))
     ids = torch.randint(1000, 30000, (16, 20), generator=torch.Generator().manual_seed(0))  # (B, T)
@@ -60,15 +73,15 @@ def one() -> None:
         optimizer.zero_grad()
 
     model.train()
-    seconds = {"step": timed(step)}
+    seconds = {"step": mean_seconds(step)}
     model.eval()
     with torch.no_grad():
-        seconds["forward"] = timed(lambda: model(**batch))
-    print(json.dumps(seconds))
+        seconds["forward"] = mean_seconds(lambda: model(**batch))
+    return seconds
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Mean seconds of one call, after three to warm up."""
+def mean_seconds(work: Callable[[], object]) -> float:
+    """Return the mean seconds of one call, after three warm-up calls."""
     for _ in range(3):
         work()
     start = time.perf_counter()
@@ -78,4 +91,4 @@ def timed(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    one() if "--one" in sys.argv else main()
+    main()

@@ -1,16 +1,16 @@
-"""Long streams: ten times the texts in time and memory; several processes of one thread beside one of several."""
+"""Throughput on long streams: growth of time and memory, and several single-threaded processes against one process."""
 
 import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
-from paired_timing import Ratio, described, mixture
+from paired_timing import Ratio, build_untrained, build_untrained_with_card
 
 from moe.checkpoints.mixture import write_mixture
 from moe.inference.loading import ModelLoader
@@ -19,74 +19,79 @@ from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 from moe.model.backbone import BackboneSettings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def growth(some: Sequence[str], short: int = 10_000) -> Iterator[Ratio]:
-    """Ten times the texts, each stream in a fresh process: time, and the most memory that the process ever held.
+
+def measure_growth(texts: Sequence[str], short: int = 10_000) -> Iterator[Ratio]:
+    """Compare time and peak memory of a stream with those of one a tenth as long, each in a fresh process.
 
     The short stream is timed before and after the long one.
     """
-    cut = [text[:24] for text in some]
-    before, long, after = (_alone(_answer_stream, cut, count) for count in (short, 10 * short, short))
-    (seconds, held), control = ((a + b) / 2 for a, b in zip(before, after, strict=True)), before[0] / after[0]
-    said = f"{10 * short:,} texts: {short:,} texts"
-    yield Ratio(f"time, {said}", long[0], seconds, control, "≤ 10.3")
-    yield Ratio(f"peak memory, {said}, GiB", long[1], held, before[1] / after[1], "≤ 1.1")
+    cut = [text[:24] for text in texts]
+    before, long, after = (_run_in_process(_time_stream, cut, count) for count in (short, 10 * short, short))
+    seconds, memory = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+    name = f"{10 * short:,} texts: {short:,} texts"
+    yield Ratio(f"time, {name}", long[0], seconds, before[0] / after[0], "≤ 10.3")
+    yield Ratio(f"peak memory, {name}, GiB", long[1], memory, before[1] / after[1], "≤ 1.1")
 
 
-def _alone(work: Any, *args: Any) -> Any:
+def _run_in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *args).result()
+        return pool.submit(work, *args, **kwargs).result()
 
 
-def _answer_stream(some: Sequence[str], count: int) -> tuple[float, float]:
-    """Seconds of a stream of texts after a first window, and GiB at the process's peak."""
-    predictor = Predictor(mixture(2, 8, 3), "{text}", 16)
-    _exhaust(predict_rows(_rows(some, predictor.chunk_size), predictor))
+def _time_stream(texts: Sequence[str], count: int) -> tuple[float, float]:
+    """Return the seconds of a stream of texts after a first chunk, and the process's peak memory in GiB."""
+    predictor = Predictor(build_untrained(2, 8, 3), "{text}", 16)
+    _exhaust(predict_rows(_rows(texts, predictor.chunk_size), predictor))
     start = time.perf_counter()
-    _exhaust(predict_rows(_rows(some, count), predictor))
+    _exhaust(predict_rows(_rows(texts, count), predictor))
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _rows(some: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
-    return ({"text": some[i % len(some)]} for i in range(count))
+def _rows(texts: Sequence[str], count: int) -> Iterator[dict[str, str]]:
+    return ({"text": texts[i % len(texts)]} for i in range(count))
 
 
-def _exhaust(rows: Iterable[Any]) -> None:
+def _exhaust(rows: Iterable[object]) -> None:
     for _ in rows:
         pass
 
 
-def workers(some: Sequence[str], count: int = 6_000) -> Iterator[Ratio]:
-    """As many processes of one thread as there are cores, beside one process of as many threads; models loaded."""
+def measure_workers(texts: Sequence[str], count: int = 6_000) -> Iterator[Ratio]:
+    """Compare a single-threaded process per core with one process of as many threads, without loading the model."""
     with tempfile.TemporaryDirectory() as folder:
-        model, card = described(5, 16, BackboneSettings(trunk_depth=1))
+        model, card = build_untrained_with_card(5, 16, BackboneSettings(trunk_depth=1))
         write_mixture(Path(folder) / "moe", model, card, "", {})
-        opening = ModelLoader(Path(folder) / "moe")
-        times = [(_one_process(opening, some, count), _many(opening, some, count)) for _ in range(2)]
-    (first, ours), (second, again) = times
-    name = f"infer, {cores()} processes of 1 thread: 1 process of {cores()} threads"
-    yield Ratio(name, (ours + again) / 2, (first + second) / 2, first / second, "–")
+        loader = ModelLoader(Path(folder) / "moe")
+        times = [
+            (_run_in_process(_time_single_process, loader, texts, count), _time_processes(loader, texts, count))
+            for _ in range(2)
+        ]
+    (single_before, ours_before), (single_after, ours_after) = times
+    name = f"infer, {available_cores()} processes of 1 thread: 1 process of {available_cores()} threads"
+    ours, single = (ours_before + ours_after) / 2, (single_before + single_after) / 2
+    yield Ratio(name, ours, single, single_before / single_after, "–")
 
 
-def _many(opening: ModelLoader, some: Sequence[str], count: int) -> float:
-    """Seconds a text, after every process has answered its first window."""
-    skip = available_cores() * opening.chunk_size
-    answers = predict_in_processes(_rows(some, skip + count), opening, None, None, available_cores(), 1)
+def _time_processes(loader: ModelLoader, texts: Sequence[str], count: int) -> float:
+    """Return the seconds per text, after every process has predicted its first chunk."""
+    skip = available_cores() * loader.chunk_size
+    predictions = predict_in_processes(
+        _rows(texts, skip + count), loader, domain=None, task=None, workers=available_cores(), threads=1
+    )
     for _ in range(skip):
-        next(answers)
+        next(predictions)
     start = time.perf_counter()
-    _exhaust(answers)
+    _exhaust(predictions)
     return (time.perf_counter() - start) / count
 
 
-def _one_process(opening: ModelLoader, some: Sequence[str], count: int) -> float:
-    return _alone(_threads, opening, some, count)
-
-
-def _threads(opening: ModelLoader, some: Sequence[str], count: int) -> float:
+def _time_single_process(loader: ModelLoader, texts: Sequence[str], count: int) -> float:
     torch.set_num_threads(available_cores())
-    predictor = opening.load()
-    _exhaust(predict_rows(_rows(some, predictor.chunk_size), predictor))
+    predictor = loader.load()
+    _exhaust(predict_rows(_rows(texts, predictor.chunk_size), predictor))
     start = time.perf_counter()
-    _exhaust(predict_rows(_rows(some, count), predictor))
+    _exhaust(predict_rows(_rows(texts, count), predictor))
     return (time.perf_counter() - start) / count
