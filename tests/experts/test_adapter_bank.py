@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_backbone
+from conftest import family_params, tiny_backbone
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -62,6 +62,7 @@ def test_one_hot_gates_equal_that_expert_under_peft(family: str) -> None:
     assert (peft_states[0] - peft_states[1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("family", family_params("bert", "gpt2", "gemma2"))
 def test_gates_select_experts_per_text(family: str) -> None:
     bank, peft_states = two_experts(family)
     bank.set_gates(torch.eye(2)[[0, 1, 0]])
@@ -71,6 +72,7 @@ def test_gates_select_experts_per_text(family: str) -> None:
         torch.testing.assert_close(mixed[row], peft_states[expert][row], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", family_params("bert", "gpt2", "llama"))
 def test_no_gates_leave_the_backbone_unchanged(family: str) -> None:
     bank, _ = two_experts(family)
     bank.set_gates(None)
@@ -78,6 +80,7 @@ def test_no_gates_leave_the_backbone_unchanged(family: str) -> None:
         torch.testing.assert_close(states(bank.backbone), states(tiny_backbone(family)))
 
 
+@pytest.mark.parametrize("family", family_params("bert", "gpt2"))
 def test_soft_gates_equal_the_weighted_sum_of_updates(family: str) -> None:
     bank, _ = two_experts(family, ranks=(4, 2))
     layer = next(m for m in bank.backbone.modules() if isinstance(m, GatedLinear))
@@ -92,6 +95,7 @@ def test_soft_gates_equal_the_weighted_sum_of_updates(family: str) -> None:
         torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", family_params("bert", "gpt2", "llama"))
 def test_constant_gates_per_token_equal_gates_per_text(family: str) -> None:
     if family == "deberta-v2":
         pytest.skip("relative positions are gated per text, not per token")

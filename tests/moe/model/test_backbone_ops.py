@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
+from conftest import Make, family_params, made_up_rows, save_backbone, tiny_run, write_csv
 from corpora import make_question_workspace
 from distributed import NO_DROPOUT
 from mixtures import build_batch, build_objective, random_mixture
@@ -19,7 +19,8 @@ from moe.model.backbone_ops import activation_checkpointing
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.pretrain import pretrain
-from moe.training.steps import merge_experts, train_domain, train_router
+from moe.training.steps import merge_experts, train_router
+from moe.training.expert_steps import train_domain
 from moe.training.trainer import set_trainable
 
 
@@ -52,6 +53,7 @@ def gradients_and_saved_bytes(
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, sum(saved.values())
 
 
+@pytest.mark.parametrize("family", family_params("bert", "llama", "gemma2"))
 def test_activation_checkpointing_gives_the_same_gradients_with_dropout(family: str, tmp_path: Path) -> None:
     model, work = trainable_mixture(family, tmp_path)
     model.bank.set_dropout(0.3)

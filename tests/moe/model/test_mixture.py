@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Make, made_up_rows, save_backbone, tiny_run, write_csv
+from conftest import Make, family_params, made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import TEXTS, build_batch, build_objective, random_mixture, tokenize_texts
 from peft import PeftModel
 
@@ -20,6 +20,7 @@ from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
 
 
+@pytest.mark.parametrize("family", family_params("bert", "gpt2", "llama", "deberta-v2"))
 def test_mixture_pinned_to_one_expert_equals_it_under_peft_with_its_heads(family: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", family)
     write_csv(tmp_path / "data" / "news.csv", made_up_rows("news"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from conftest import FAMILIES, Make, save_backbone
+from conftest import Make, family_params, save_backbone
 from mixtures import TEXTS, random_mixture, save_random_mixture, tokenize_texts
 from safetensors.torch import load_file
 
@@ -21,10 +21,16 @@ from moe.runs.workspace import Workspace
 KINDS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 
 
-@pytest.fixture(params=[f"{family}-{kind}" for family in FAMILIES for kind in KINDS])
-def work(request: pytest.FixtureRequest, make_work: Make, tmp_path: Path) -> Workspace:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each quantization in turn."""
+    return request.param
+
+
+@pytest.fixture(params=family_params("bert", "gpt2", "llama"))
+def work(request: pytest.FixtureRequest, kind: str, make_work: Make, tmp_path: Path) -> Workspace:
     """A run on a tiny backbone of each family in each quantization."""
-    family, _, kind = request.param.rpartition("-")
+    family = request.param
     folder = save_backbone(tmp_path / family, family)
     return make_work(backbone={"name": str(folder), "quantization": kind})
 
