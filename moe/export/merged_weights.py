@@ -35,7 +35,7 @@ def write_merged_weights(
     """Write the folder atomically. The loaded model cannot be used afterwards.
 
     Args:
-        settings: with which the backbone was loaded.
+        settings: settings that the backbone was loaded with.
         quantized: quantize the merged weights as the backbone was.
 
     Returns:
@@ -49,7 +49,7 @@ def write_merged_weights(
     if quantized and not is_quantized:
         raise Fault("a backbone in 4 or 8 bits for --quantized", "a backbone without quantization", "omit --quantized")
     if is_quantized and not quantized:
-        info(f"the backbone is quantized ({settings.quantization}): merging there would round; writing 16-bit weights")
+        info(f"the backbone is quantized ({settings.quantization}): to avoid rounding, the merged weights have 16 bits")
     report: dict[str, Any] = {"name": spec.name}
     with atomic_folder(out, overwrite) as temporary:
         report["heads"] = write_heads(temporary, source, spec)

@@ -97,7 +97,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let the application return every error in this format."""
+    """Register handlers that return every error as an `ErrorResponse`."""
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)

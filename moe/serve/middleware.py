@@ -85,8 +85,8 @@ class AccessMiddleware:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             fault = Fault(
-                "a request without Origin header, or from this service's own page",
-                "a page of another origin",
+                "a request without an Origin header, or from this service's own page",
+                "a request from another origin",
                 "send it from a program, or configure API keys",
             )
             raise RequestError(403, fault)

@@ -121,7 +121,8 @@ class ModelManager:
             return {"before": before, "now": new.sha256}
 
     def _check_same_output(self, new: ServedModel) -> None:
-        current, other = self.served.info["answers"], new.info["answers"]
+        outputs = {"labels": "labels", "language": "generated text"}
+        current, other = outputs[self.served.info["answers"]], outputs[new.info["answers"]]
         if current != other:
             raise Fault(f"a model that outputs {current}", f"one that outputs {other}", "start a second service for it")
 

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder for the Hub."""
+    """The folder for the Hub that is written from it."""
     target = tmp_path_factory.mktemp("out") / "hub"
     write_hub_folder(target, folder, "apache-2.0", overwrite=False)
     return target

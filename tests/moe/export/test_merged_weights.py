@@ -94,7 +94,7 @@ def test_quantized_backbone_is_merged_in_16_bits_unless_requested_otherwise(
         _prevent_repacking(exported)
         largest[quantized] = float((pooled_output(exported, source) - expected).abs().max())
     messages = " ".join(capsys.readouterr().err.split())
-    assert "merging there would round" in messages
+    assert "the merged weights have 16 bits" in messages
     assert "of the update's norm" in messages
     assert largest[False] < 0.05, "rounding to bfloat16"
     assert largest[False] < largest[True]
