@@ -21,8 +21,8 @@ Run = Callable[[Workspace], None]
 def train_classifier(work: Workspace) -> None:
     """Run every step over labelled rows, resuming from what exists."""
     from moe.config.stages import MERGED
-    from moe.training.steps import merge_experts, train_router
     from moe.training.expert_steps import train_domain
+    from moe.training.steps import merge_experts, train_router
 
     for domain in work.run.domains:
         train_domain(work, domain, resume=True)

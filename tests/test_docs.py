@@ -20,7 +20,8 @@ from experts import expert_io as expert_folder
 from experts.atomic_io import MANIFEST
 from moe.checkpoints import mixture as mixture_folder
 from moe.commands import main as cli
-from moe.config.run import RunSettings, load_run, apply_override, parse_run
+from moe.config.overrides import apply_override
+from moe.config.run import RunSettings, load_run, parse_run
 from moe.config.stages import STAGES, StageSettings, StagesSettings
 from moe.config.yaml import read_yaml
 from moe.report import html as report_page
@@ -46,7 +47,7 @@ def fences(path: Path, language: str) -> list[str]:
 def typed(path: Path) -> list[list[str]]:
     """Every command that a page shows, in words, one for each part of a pipe; remarks and redirections left out."""
     lines = [line for body in fences(path, "bash") for line in body.splitlines()]
-    found: list[list[str]] = []
+    commands: list[list[str]] = []
     for line in lines:
         parts: list[list[str]] = [[]]
         for word in shlex.split(line, comments=True):
@@ -54,8 +55,8 @@ def typed(path: Path) -> list[list[str]]:
                 parts.append([])
             else:
                 parts[-1].append(word)
-        found += [part for part in parts if part]
-    return found
+        commands += [part for part in parts if part]
+    return commands
 
 
 def by_moe(path: Path) -> list[list[str]]:
@@ -66,7 +67,7 @@ def by_moe(path: Path) -> list[list[str]]:
 def resolve(words: list[str]) -> tuple[Any, list[str]]:
     """The command that these words call, and the words that are left for it."""
     command, left = GROUP, list(words)
-    flags = {one for parameter in GROUP.params for one in parameter.opts}
+    flags = {option for parameter in GROUP.params for option in parameter.opts}
     while len(left) > 1 and left[0] in flags:  # such as --quiet, before the command
         left = left[1:]
     while hasattr(command, "commands") and left and left[0] in command.commands:
@@ -74,9 +75,9 @@ def resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, left
 
 
-def shown_as(one: Any) -> str:
+def shown_as(parameter: Any) -> str:
     """What a parameter is called in pytest's output."""
-    return one.relative_to(ROOT).as_posix() if isinstance(one, Path) else " ".join(one)
+    return parameter.relative_to(ROOT).as_posix() if isinstance(parameter, Path) else " ".join(parameter)
 
 
 SHOWN = [(path, words) for path in PAGES for words in by_moe(path)]
@@ -89,9 +90,9 @@ SHOWN = [(path, words) for path in PAGES for words in by_moe(path)]
 def test_every_command_shown_can_be_typed(path: Path, words: list[str]) -> None:
     command, left = resolve(words)
     assert command is not GROUP or left[0].startswith("--"), f"no such command: {left[0]}"
-    known = {one for parameter in command.params for one in parameter.opts} | {"--help"}
-    asked = {word.split("=")[0] for word in left if re.match(r"--?[a-z]", word)}
-    assert asked <= known
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    used = {word.split("=")[0] for word in left if re.match(r"--?[a-z]", word)}
+    assert used <= known
 
 
 @pytest.mark.parametrize(("path", "words"), SHOWN, ids=shown_as)
@@ -105,8 +106,8 @@ def test_every_set_shown_is_a_setting(path: Path, words: list[str]) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=shown_as)
 def test_every_make_target_shown_is_there(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    asked = [words[words.index("make") + 1 :] for words in typed(path) if "make" in words]
-    assert {word for words in asked for word in words} <= targets
+    called = [words[words.index("make") + 1 :] for words in typed(path) if "make" in words]
+    assert {word for words in called for word in words} <= targets
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])
@@ -122,7 +123,7 @@ def test_pages_that_people_read_first_stay_short(name: str, most: int) -> None:
 @pytest.mark.parametrize("path", READMES, ids=shown_as)
 def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
     measured = [cells(line) for line in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()]
-    figures = [{one for one in cells(row)[1:] if one} for row in results_of(path)]
+    figures = [{cell for cell in cells(row)[1:] if cell} for row in results_of(path)]
     assert len(figures) > 3
     assert not [row for row in figures if not any(row <= set(others) for others in measured)]
 
@@ -140,13 +141,13 @@ def test_benchmarks_give_the_command_of_every_table() -> None:
 
 
 def test_benchmarks_give_commands_that_can_be_typed() -> None:
-    found = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
-    assert not [script for script, _ in found if not (ROOT / script).is_file()]
-    for script, words in found:
+    commands = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    assert not [script for script, _ in commands if not (ROOT / script).is_file()]
+    for script, words in commands:
         source = (ROOT / script).read_text(encoding="utf-8")
         shared = [ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.M)]
         source += "".join(path.read_text(encoding="utf-8") for path in shared if path.is_file())
-        assert not [one for one in re.findall(r"--[a-z-]+", words) if f'"{one}"' not in source], script
+        assert not [option for option in re.findall(r"--[a-z-]+", words) if f'"{option}"' not in source], script
 
 
 def cells(row: str) -> list[str]:
@@ -187,7 +188,7 @@ def entries(text: str) -> Iterator[str]:
         if mark := MARK.fullmatch(line):
             scope = mark["scope"] or ""
         elif line.startswith("```"):
-            end = next((i for i, one in enumerate(lines) if one.strip() == "```"), len(lines))
+            end = next((i for i, text in enumerate(lines) if text.strip() == "```"), len(lines))
             yield from code(line[3:], lines[:end], f"{scope} block {block}", scope)
             lines = lines[end + 1 :]
         elif heading:
@@ -206,27 +207,27 @@ def entries(text: str) -> Iterator[str]:
 
 def sentences(paragraph: Sequence[str]) -> Iterator[str]:
     """The sentences of a paragraph, and its lines."""
-    found = [one for one in SENTENCE.split(" ".join(paragraph)) if len(one) > WORDY]
-    yield from found
-    yield from (line for line in paragraph if line not in found)
+    sentences = [sentence for sentence in SENTENCE.split(" ".join(paragraph)) if len(sentence) > WORDY]
+    yield from sentences
+    yield from (line for line in paragraph if line not in sentences)
 
 
-def code(language: str, lines: Sequence[str], place: str, scope: str) -> Iterator[str]:
+def code(language: str, lines: Sequence[str], location: str, scope: str) -> Iterator[str]:
     """What may occur once in a fenced block, or once in all blocks of a document."""
-    found = [TREE.fullmatch(line.rstrip()) for line in lines]
-    if language == "text" and sum(map(bool, found)) > 2:
+    entries = [TREE.fullmatch(line.rstrip()) for line in lines]
+    if language == "text" and sum(map(bool, entries)) > 2:
         folders: list[tuple[int, str]] = []
-        for entry in filter(None, found):
-            folders = [one for one in folders if one[0] < len(entry["indent"])]
-            yield f"{place} tree: " + "".join(name for _, name in folders) + entry["name"]
+        for entry in filter(None, entries):
+            folders = [folder for folder in folders if folder[0] < len(entry["indent"])]
+            yield f"{location} tree: " + "".join(name for _, name in folders) + entry["name"]
             folders.append((len(entry["indent"]), entry["name"]))
         return
-    for line in (one.strip() for one in lines):
+    for line in (raw.strip() for raw in lines):
         imports = line.startswith(("import ", "from "))
         if len(line) > STRUCTURAL and not imports and not PRINTED.match(line):
             yield f"{scope} code: {line}"
         elif len(line) > SHORT and not PRINTED.match(line):
-            yield f"{place} code: {line}"
+            yield f"{location} code: {line}"
 
 
 def repeated(text: str) -> list[str]:
@@ -281,28 +282,28 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 def rooms() -> list[str]:
     """The paths in the tree of CONTRIBUTING.md, each of which needs its caption."""
-    body = next(one for one in fences(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in one and "router/" in one)
-    found, folder = [], ""
+    body = next(fence for fence in fences(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in fence and "router/" in fence)
+    paths, folder = [], ""
     for line in body.splitlines():
         names, caption = re.split(r"  +", line.strip(), maxsplit=1)
         assert caption
         inner = line.startswith(" ")
-        found += [(folder if inner else "") + name for name in names.split(", ")]
+        paths += [(folder if inner else "") + name for name in names.split(", ")]
         folder = folder if inner else names
-    return found
+    return paths
 
 
 def test_contributing_tree_names_every_room_and_no_other() -> None:
-    packages = [one.parent for part in ("experts", "router", "moe") for one in (ROOT / part).glob("**/__init__.py")]
-    here = {f"{one.relative_to(ROOT).as_posix()}/" for one in packages}
-    here |= {one.relative_to(ROOT).as_posix() for one in (ROOT / "moe").glob("[a-z]*.py")}
+    packages = [path.parent for part in ("experts", "router", "moe") for path in (ROOT / part).glob("**/__init__.py")]
+    here = {f"{package.relative_to(ROOT).as_posix()}/" for package in packages}
+    here |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "moe").glob("[a-z]*.py")}
     tree = [name for name in rooms() if name.startswith(("moe/", "experts/", "router/"))]
     assert sorted(tree) == sorted(here)
 
 
 def test_contributing_tree_is_on_the_disk() -> None:
     places = [(ROOT / name, name.endswith("/")) for name in rooms()]
-    assert not [place for place, folder in places if not (place.is_dir() if folder else place.is_file())]
+    assert not [path for path, folder in places if not (path.is_dir() if folder else path.is_file())]
 
 
 MODULE = re.compile(r"`((?:moe|experts|router|benchmarks|tests)/[\w./-]*\w\.(?:py|md))`")
@@ -319,7 +320,7 @@ def test_every_file_named_is_on_the_disk(path: Path) -> None:
     [
         *(expert_folder.ADAPTER, expert_folder.ADAPTER_CONFIG, expert_folder.HEADS, expert_folder.CARD, MANIFEST),
         *(expert_folder.CONFIG, expert_folder.METRICS, mixture_folder.CARD, mixture_folder.ROUTER, result.RESULT),
-        *(f"{one}/" for one in result.CANDIDATES),
+        *(f"{name}/" for name in result.CANDIDATES),
         *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE_FILE, report_page.JSON_FILE),
     ],
 )
@@ -389,7 +390,7 @@ def rows_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
     """A settings model as rows of the page: key, default, meaning."""
     for name, field in model.model_fields.items():
         kinds = (field.annotation, *get_args(field.annotation))
-        inner = next((one for one in kinds if inspect.isclass(one) and issubclass(one, BaseModel)), None)
+        inner = next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
         if inner is StagesSettings:
             yield from _stage_rows()
             continue
@@ -404,15 +405,19 @@ def _stage_rows() -> Iterator[str]:
     for name, field in StageSettings.model_fields.items():
         usual = getattr(stages.expert, name)
         others = {stage: getattr(getattr(stages, stage), name) for stage in STAGES}
-        told = ", ".join(f"{stage} {_shown(value)}" for stage, value in others.items() if value != usual)
-        yield _row(f"stages.STAGE.{name}", _shown(usual) + (f"; {told}" if told else ""), field)
+        others_shown = ", ".join(f"{stage} {_shown(value)}" for stage, value in others.items() if value != usual)
+        yield _row(f"stages.STAGE.{name}", _shown(usual) + (f"; {others_shown}" if others_shown else ""), field)
     for name in StagesSettings.model_fields.keys() - STAGES.keys():
         yield _row(f"stages.{name}", _shown(getattr(stages, name)), StagesSettings.model_fields[name])
 
 
 def _row(key: str, default: str, field: Any) -> str:
-    kinds = [one for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal]
-    choices = " · ".join(f"`{one}`" for kind in kinds for one in get_args(kind))
+    kinds = [
+        annotation
+        for annotation in (field.annotation, *get_args(field.annotation))
+        if get_origin(annotation) is Literal
+    ]
+    choices = " · ".join(f"`{choice}`" for kind in kinds for choice in get_args(kind))
     meaning = str(field.description).replace("|", "\\|") if field.description else ""
     assert meaning, f"{key} has no description"
     return f"| `{key}` | {default} | {meaning}{f' ({choices})' if choices else ''} |"
@@ -430,17 +435,17 @@ def test_every_setting_is_in_the_page_with_its_default_and_meaning() -> None:
     assert not missing, "put into docs/settings.md:\n" + "\n".join(missing)
 
 
-def test_the_page_tells_of_no_setting_that_is_not_there() -> None:
-    told = {line for line in SETTINGS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
-    assert not told - set(rows_of(RunSettings, ""))
+def test_settings_page_lists_no_unknown_setting() -> None:
+    shown = {line for line in SETTINGS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
+    assert not shown - set(rows_of(RunSettings, ""))
 
 
 def test_every_setting_of_the_service_is_in_its_page_and_no_other() -> None:
-    told = {line for line in SERVING.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
+    shown = {line for line in SERVING.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
     rows = set(rows_of(ServeSettings, ""))
-    assert rows <= told, "put into docs/serving.md:\n" + "\n".join(sorted(rows - told))
+    assert rows <= shown, "put into docs/serving.md:\n" + "\n".join(sorted(rows - shown))
     keys = "|".join(ServeSettings.model_fields)
-    assert {line for line in told if re.match(rf"\| `({keys})`", line)} <= rows
+    assert {line for line in shown if re.match(rf"\| `({keys})`", line)} <= rows
 
 
 def _names_in(path: Path) -> Iterator[str]:
@@ -455,7 +460,7 @@ def test_every_setting_named_is_one(path: Path) -> None:
 
 
 def _settable(key: str) -> bool:
-    """Whether `--set KEY=…` finds a place: an impossible value is told of, an unknown key too, but otherwise."""
+    """Whether `--set KEY=…` names a setting; an impossible value is a different fault from an unknown key."""
     raw: dict[str, Any] = {"domains": {"news": {"labels": ["a", "b"]}}}
     apply_override(raw, f"{key}=null")
     try:
@@ -469,14 +474,16 @@ def test_the_bill_of_materials_names_what_is_pinned_and_every_dependency_is_pinn
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {tuple(line.split(" ;")[0].split("==")) for line in lines if not line.startswith("#")}
     bill = json.loads((ROOT / "sbom.cdx.json").read_text(encoding="utf-8"))
-    assert {(one["name"], one["version"]) for one in bill["components"]} == pinned
+    assert {(component["name"], component["version"]) for component in bill["components"]} == pinned
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {re.split(r"[<>=\[ ]", one)[0].lower().replace("_", "-") for one in project["dependencies"]}
+    wanted = {
+        re.split(r"[<>=\[ ]", requirement)[0].lower().replace("_", "-") for requirement in project["dependencies"]
+    }
     assert wanted <= {name for name, _ in pinned}
 
 
 def test_the_counts_of_drawn_cases_in_the_security_page_are_those_of_the_tests() -> None:
     drawn = re.findall(r"max_examples=(\d+)", (ROOT / "tests" / "test_hostile.py").read_text(encoding="utf-8"))
-    told = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    assert f"({sum(map(int, drawn)):,} cases" in told
-    assert all(f"{count} " in told for count in drawn)
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"({sum(map(int, drawn)):,} cases" in page
+    assert all(f"{count} " in page for count in drawn)

@@ -49,8 +49,8 @@ def top(name: str) -> str:
 
 def arrows(module: str) -> set[str]:
     """The modules of ours that a module imports: the deepest that exists, so `from moe import x` means `moe.x`."""
-    found = {name for name in imported(TREES[module]) if name in TREES}
-    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)} - {module}
+    targets = {name for name in imported(TREES[module]) if name in TREES}
+    return {name for name in targets if not any(other.startswith(f"{name}.") for other in targets)} - {module}
 
 
 def within(package: str) -> list[str]:
@@ -156,7 +156,7 @@ def test_no_import_of_ours_hides_in_a_function() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_module_says_what_it_holds(path: Path) -> None:
+def test_modules_have_docstrings(path: Path) -> None:
     assert ast.get_docstring(TREES[name_of(path)])
 
 

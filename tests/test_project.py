@@ -57,25 +57,27 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 def made(script: str) -> list[str]:
     """The make targets that a script calls."""
-    found: list[str] = []
+    called: list[str] = []
     for line in script.splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "make":
-            found += words[1:]
-    return found
+            called += words[1:]
+    return called
 
 
 def pythons(path: Path) -> set[str]:
     """The versions of Python that the matrices of a workflow name."""
     matrices = [job["strategy"]["matrix"] for job in jobs(path).values() if "strategy" in job]
-    included = [one["python"] for matrix in matrices for one in matrix.get("include", [])]
-    return {one for matrix in matrices for one in matrix["python"]} | set(included)
+    included = [entry["python"] for matrix in matrices for entry in matrix.get("include", [])]
+    return {version for matrix in matrices for version in matrix["python"]} | set(included)
 
 
 def classified() -> set[str]:
     """The versions of Python that the package's classifiers name."""
-    found = (re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", one) for one in PACKAGE["classifiers"])
-    return {one[1] for one in found if one}
+    matches = (
+        re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier) for classifier in PACKAGE["classifiers"]
+    )
+    return {match[1] for match in matches if match}
 
 
 def test_workflows_are_ci_docs_publish_and_slow() -> None:
@@ -84,14 +86,14 @@ def test_workflows_are_ci_docs_publish_and_slow() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_workflows_call_only_existing_make_targets(path: Path) -> None:
-    asked = {target for step in steps(path) for target in made(step.get("run", ""))}
-    assert asked
-    assert asked <= TARGETS
+    called = {target for step in steps(path) for target in made(step.get("run", ""))}
+    assert called
+    assert called <= TARGETS
 
 
 def test_workflows_call_the_check_and_both_kinds_of_tests() -> None:
-    asked = {target for path in WORKFLOWS for step in steps(path) for target in made(step.get("run", ""))}
-    assert asked >= {"check", "lint-project", "test", "test-slow", "docs", "dist"}
+    called = {target for path in WORKFLOWS for step in steps(path) for target in made(step.get("run", ""))}
+    assert called >= {"check", "lint-project", "test", "test-slow", "docs", "dist"}
 
 
 def test_workflows_test_every_python_that_the_classifiers_name() -> None:
@@ -99,7 +101,7 @@ def test_workflows_test_every_python_that_the_classifiers_name() -> None:
 
 
 def test_classifiers_name_the_pythons_that_the_package_requires() -> None:
-    minors = sorted(int(one.split(".")[1]) for one in classified())
+    minors = sorted(int(version.split(".")[1]) for version in classified())
     assert minors == list(range(minors[0], minors[-1] + 1))
     required = SpecifierSet(PACKAGE["requires-python"])
     assert all(f"3.{minor}" in required for minor in minors)
@@ -110,12 +112,14 @@ def test_classifiers_name_the_pythons_that_the_package_requires() -> None:
 def test_workflows_pin_every_action_to_a_release(path: Path) -> None:
     used = [step["uses"] for step in steps(path) if "uses" in step]
     assert used
-    assert not [one for one in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+(\.\d+){0,2}|release/v\d+)", one)]
+    assert not [
+        action for action in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+(\.\d+){0,2}|release/v\d+)", action)
+    ]
 
 
 def test_workflows_use_one_version_of_each_action() -> None:
     used = {step["uses"] for path in WORKFLOWS for step in steps(path) if "uses" in step}
-    names = [one.split("@")[0] for one in used]
+    names = [action.split("@")[0] for action in used]
     assert len(names) == len(set(names))
 
 
@@ -141,7 +145,7 @@ def test_workflows_publish_only_a_pushed_tag() -> None:
 
 
 def test_dependabot_watches_the_actions_and_the_base_image() -> None:
-    kinds = {one["package-ecosystem"] for one in read(GITHUB / "dependabot.yml")["updates"]}
+    kinds = {update["package-ecosystem"] for update in read(GITHUB / "dependabot.yml")["updates"]}
     assert kinds == {"github-actions", "docker"}
 
 
@@ -150,20 +154,20 @@ def test_dependabot_watches_the_actions_and_the_base_image() -> None:
 
 def hooks() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Every hook with the repository that it comes from."""
-    for place in read(ROOT / ".pre-commit-config.yaml")["repos"]:
-        yield from ((place, hook) for hook in place["hooks"])
+    for repository in read(ROOT / ".pre-commit-config.yaml")["repos"]:
+        yield from ((repository, hook) for hook in repository["hooks"])
 
 
 def test_hooks_run_the_ruff_that_is_pinned() -> None:
     pinned = re.search(r"^ruff==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     assert pinned
-    assert {place["rev"] for place, hook in hooks() if hook["id"].startswith("ruff")} == {f"v{pinned[1]}"}
+    assert {repository["rev"] for repository, hook in hooks() if hook["id"].startswith("ruff")} == {f"v{pinned[1]}"}
 
 
 def test_hooks_of_the_project_call_only_existing_make_targets() -> None:
-    asked = [made(hook["entry"]) for place, hook in hooks() if place["repo"] == "local"]
-    assert all(asked)
-    assert {target for targets in asked for target in targets} <= TARGETS
+    called = [made(hook["entry"]) for repository, hook in hooks() if repository["repo"] == "local"]
+    assert all(called)
+    assert {target for targets in called for target in targets} <= TARGETS
 
 
 def test_hooks_watch_files_that_exist() -> None:
@@ -172,7 +176,7 @@ def test_hooks_watch_files_that_exist() -> None:
     sources = [name_of(path) for path in [*ROOT.glob("*.py"), *ROOT.glob("*/**/*.py"), *ROOT.glob("docs/*.md")]]
     for pattern in watched:
         for part in pattern.pattern.removeprefix("^(").removesuffix(")$").split("|"):
-            assert [one for one in sources if re.fullmatch(part, one)], part
+            assert [source for source in sources if re.fullmatch(part, source)], part
 
 
 def test_hooks_refuse_files_larger_than_those_in_the_repository() -> None:
@@ -189,9 +193,9 @@ def test_forms_name_themselves_and_each_of_their_fields(path: Path) -> None:
     form = read(path)
     assert form["name"]
     assert form["description"]
-    fields = [one for one in form["body"] if one["type"] != "markdown"]
-    assert all(one["attributes"]["label"] for one in fields)
-    names = [one["id"] for one in fields]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in fields)
+    names = [field["id"] for field in fields]
     assert len(names) == len(set(names))
 
 
@@ -201,7 +205,7 @@ def test_forms_are_for_bugs_and_features_and_nothing_is_left_blank() -> None:
 
 
 def test_the_bug_form_requires_what_reproduces_a_bug() -> None:
-    fields = {one.get("id"): one for one in read(GITHUB / "ISSUE_TEMPLATE" / "bug.yml")["body"]}
+    fields = {field.get("id"): field for field in read(GITHUB / "ISSUE_TEMPLATE" / "bug.yml")["body"]}
     needed = {"version", "command", "expected", "actual", "environment"}
     assert needed | {"config"} <= fields.keys()
     assert all(fields[name]["validations"]["required"] for name in needed)
@@ -209,7 +213,9 @@ def test_the_bug_form_requires_what_reproduces_a_bug() -> None:
 
 @pytest.mark.parametrize("path", [*FORMS, REQUEST], ids=name_of)
 def test_forms_quote_only_commands_that_exist(path: Path) -> None:
-    quoted = [shlex.split(one) for one in re.findall(r"`((?:moe|make) [^`]+)`", path.read_text(encoding="utf-8"))]
+    quoted = [
+        shlex.split(command) for command in re.findall(r"`((?:moe|make) [^`]+)`", path.read_text(encoding="utf-8"))
+    ]
     for program, *words in quoted:
         if program == "make":
             assert set(words) <= TARGETS
@@ -226,7 +232,7 @@ def test_the_forms_that_quote_commands_are_read() -> None:
 def test_links_to_the_repository_are_below_its_address(path: Path) -> None:
     links = re.findall(r"https://github\.com/finmoe\S*", path.read_text(encoding="utf-8"))
     assert links
-    assert all(one.startswith(PACKAGE["urls"]["Repository"]) for one in links)
+    assert all(link.startswith(PACKAGE["urls"]["Repository"]) for link in links)
 
 
 # --- citation and metadata
@@ -238,13 +244,13 @@ def test_citation_has_the_version_license_and_address_of_the_package() -> None:
     assert cited["version"] == PACKAGE["version"]
     assert cited["license"] == PACKAGE["license"]
     assert cited["repository-code"] == PACKAGE["urls"]["Repository"]
-    assert [one["name"] for one in cited["authors"]] == [one["name"] for one in PACKAGE["authors"]]
+    assert [author["name"] for author in cited["authors"]] == [author["name"] for author in PACKAGE["authors"]]
 
 
 def test_citation_refers_to_the_four_papers() -> None:
     papers = read(ROOT / "CITATION.cff")["references"]
-    assert len({one["title"] for one in papers}) == 4
-    assert all(one["type"] and one["authors"] for one in papers)
+    assert len({paper["title"] for paper in papers}) == 4
+    assert all(paper["type"] and paper["authors"] for paper in papers)
 
 
 def test_the_bill_of_materials_has_the_version_of_the_package() -> None:
@@ -255,24 +261,28 @@ def test_the_bill_of_materials_has_the_version_of_the_package() -> None:
 def test_the_package_names_where_it_lives() -> None:
     urls = PACKAGE["urls"]
     assert urls.keys() == {"Homepage", "Documentation", "Repository", "Issues", "Changelog"}
-    assert all(one.startswith(urls["Repository"]) for one in urls.values())
-    below = [re.sub(r"^/(?:tree|blob)/main/", "", one.removeprefix(urls["Repository"])) for one in urls.values()]
-    paths = [one for one in below if one and one != "/issues"]
+    assert all(url.startswith(urls["Repository"]) for url in urls.values())
+    below = [re.sub(r"^/(?:tree|blob)/main/", "", url.removeprefix(urls["Repository"])) for url in urls.values()]
+    paths = [path for path in below if path and path != "/issues"]
     assert len(paths) == 2
-    assert all((ROOT / one).exists() for one in paths)
+    assert all((ROOT / path).exists() for path in paths)
 
 
 def test_the_package_states_its_license_once() -> None:
     """An index refuses a package that has both a license expression and a license classifier (PEP 639)."""
     assert PACKAGE["license"] == "Apache-2.0"
-    assert not [one for one in PACKAGE["classifiers"] if one.startswith("License ::")]
+    assert not [classifier for classifier in PACKAGE["classifiers"] if classifier.startswith("License ::")]
 
 
 def test_the_package_names_the_systems_that_the_workflows_test() -> None:
     matrix = jobs(GITHUB / "workflows" / "ci.yml")["test"]["strategy"]["matrix"]
-    tested = {one.split("-")[0] for one in [*matrix["os"], *(one["os"] for one in matrix["include"])]}
-    named = {one.split(" :: ")[-1] for one in PACKAGE["classifiers"] if one.startswith("Operating System ::")}
-    assert {{"ubuntu": "Linux", "macos": "MacOS"}[one] for one in tested} == named
+    tested = {system.split("-")[0] for system in [*matrix["os"], *(system["os"] for system in matrix["include"])]}
+    named = {
+        classifier.split(" :: ")[-1]
+        for classifier in PACKAGE["classifiers"]
+        if classifier.startswith("Operating System ::")
+    }
+    assert {{"ubuntu": "Linux", "macos": "MacOS"}[system] for system in tested} == named
 
 
 # --- the container
@@ -281,40 +291,40 @@ def test_the_package_names_the_systems_that_the_workflows_test() -> None:
 def instructions() -> list[tuple[str, str]]:
     """The instructions of the Containerfile with their arguments; remarks left out, continued lines joined."""
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
-    kept = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    lines = [line.split(maxsplit=1) for line in kept.replace("\\\n", " ").splitlines() if line.strip()]
+    body = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = [line.split(maxsplit=1) for line in body.replace("\\\n", " ").splitlines() if line.strip()]
     return [(name.upper(), argument.strip()) for name, argument in lines]
 
 
 def stages() -> list[list[tuple[str, str]]]:
     """The instructions of each stage; the last one is what runs."""
-    found: list[list[tuple[str, str]]] = []
+    grouped: list[list[tuple[str, str]]] = []
     for name, argument in instructions():
         if name == "FROM":
-            found.append([])
-        found[-1].append((name, argument))
-    return found
+            grouped.append([])
+        grouped[-1].append((name, argument))
+    return grouped
 
 
 def last(name: str) -> str:
     """The argument of the last such instruction in what runs."""
-    return [argument for one, argument in stages()[-1] if one == name][-1]
+    return [argument for instruction, argument in stages()[-1] if instruction == name][-1]
 
 
 def listed(argument: str) -> list[str]:
     """The words of an argument in exec form, whatever options stand before it."""
-    found = re.search(r"\[.*\]$", argument)
-    assert found, f"not in exec form, so signals do not reach the program: {argument}"
-    return json.loads(found[0])
+    match = re.search(r"\[.*\]$", argument)
+    assert match, f"not in exec form, so signals do not reach the program: {argument}"
+    return json.loads(match[0])
 
 
 def commands() -> list[list[str]]:
     """The words of every command that building or running calls."""
-    found = [[*listed(last("ENTRYPOINT")), *listed(last("CMD"))], listed(last("HEALTHCHECK"))]
+    calls = [[*listed(last("ENTRYPOINT")), *listed(last("CMD"))], listed(last("HEALTHCHECK"))]
     for name, argument in instructions():
         if name == "RUN":
-            found += [shlex.split(part) for part in re.split(r"&&|\|\||;", argument)]
-    return found
+            calls += [shlex.split(part) for part in re.split(r"&&|\|\||;", argument)]
+    return calls
 
 
 def front_desk() -> Any:
@@ -326,25 +336,25 @@ def front_desk() -> Any:
 def unknown(words: list[str]) -> list[str]:
     """The commands and options among these words after `moe` that do not exist."""
     command, left = front_desk(), list(words)
-    known = {one for parameter in command.params for one in parameter.opts} | {"--help"}
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     while hasattr(command, "commands") and left and not left[0].startswith("-"):
         if left[0] not in command.commands:
             return [left[0]]
         command, left = command.commands[left[0]], left[1:]
-        known |= {one for parameter in command.params for one in parameter.opts}
+        known |= {option for parameter in command.params for option in parameter.opts}
     return [word for word in left if word.startswith("-") and word.split("=")[0] not in known]
 
 
 def copied() -> list[str]:
     """The paths of the source tree that the Containerfile copies."""
     words = [argument.split() for name, argument in instructions() if name == "COPY"]
-    return [one for group in words if not group[0].startswith("--from") for one in group[:-1]]
+    return [source for group in words if not group[0].startswith("--from") for source in group[:-1]]
 
 
 def test_container_calls_only_existing_commands_and_options() -> None:
     ours = [words[1:] for words in commands() if words[0] == "moe"]
     assert len(ours) >= 2
-    assert not [one for words in ours for one in unknown(words)]
+    assert not [option for words in ours for option in unknown(words)]
 
 
 def test_container_remarks_show_only_existing_options() -> None:
@@ -360,7 +370,7 @@ def test_container_serves_the_mounted_model() -> None:
 
 def test_container_does_not_run_as_root() -> None:
     user = last("USER").split(":")[0]
-    assert user.isdigit(), "a number, so that a cluster can tell that it is not root"
+    assert user.isdigit(), "a number, so that a cluster can verify that it is not root"
     assert int(user) > 0
     made_for = [argument for name, argument in stages()[-1] if name == "RUN" and "useradd" in argument]
     assert any(f"--uid {user} " in argument for argument in made_for)
@@ -369,14 +379,14 @@ def test_container_does_not_run_as_root() -> None:
 def test_container_starts_from_one_named_release_of_a_supported_python() -> None:
     bases = {argument.split()[0] for name, argument in instructions() if name == "FROM"}
     assert len(bases) == 1
-    found = re.fullmatch(r"python:(3\.\d+)(?:\.\d+)?-slim", bases.pop())
-    assert found
-    assert found[1] in classified()
+    match = re.fullmatch(r"python:(3\.\d+)(?:\.\d+)?-slim", bases.pop())
+    assert match
+    assert match[1] in classified()
 
 
 def test_container_copies_only_what_exists() -> None:
     assert copied()
-    assert not [one for one in copied() if not (ROOT / one).exists()]
+    assert not [path for path in copied() if not (ROOT / path).exists()]
 
 
 def test_container_copies_all_that_the_wheel_is_built_from() -> None:
@@ -389,7 +399,7 @@ def test_container_context_holds_what_is_copied_and_nothing_else() -> None:
     lines = (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
-    assert sorted(one[1:] for one in rules if one.startswith("!")) == sorted(copied())
+    assert sorted(rule[1:] for rule in rules if rule.startswith("!")) == sorted(copied())
 
 
 def test_container_installs_the_packages_that_serve_at_their_pinned_versions() -> None:
@@ -404,21 +414,21 @@ def test_container_installs_the_packages_that_serve_at_their_pinned_versions() -
 
 def test_container_asks_the_service_whether_it_answers() -> None:
     code = " ".join(listed(last("HEALTHCHECK")))
-    asked = re.search(r"http://127\.0\.0\.1:(\d+)/(\w+)'", code)
-    assert asked
-    assert asked[2] == "healthz"
-    assert asked[1] == last("EXPOSE")
+    request = re.search(r"http://127\.0\.0\.1:(\d+)/(\w+)'", code)
+    assert request
+    assert request[2] == "healthz"
+    assert request[1] == last("EXPOSE")
     sources = [path.read_text(encoding="utf-8") for path in Path(moe.serve.__file__).parent.glob("*.py")]
-    assert any(f'.get("/{asked[2]}"' in source for source in sources)
+    assert any(f'.get("/{request[2]}"' in source for source in sources)
     compile(listed(last("HEALTHCHECK"))[-1], "HEALTHCHECK", "exec")
 
 
-def test_container_listens_where_it_is_asked() -> None:
+def test_container_listens_on_the_address_of_its_command() -> None:
     words = listed(last("CMD"))
-    given = {one: words[words.index(one) + 1] for one in ("--host", "--port")}
-    told = ServeSettings.model_validate({one.removeprefix("--"): value for one, value in given.items()})
-    assert told.host == "0.0.0.0"
-    assert str(told.port) == last("EXPOSE")
+    given = {option: words[words.index(option) + 1] for option in ("--host", "--port")}
+    settings = ServeSettings.model_validate({option.removeprefix("--"): value for option, value in given.items()})
+    assert settings.host == "0.0.0.0"
+    assert str(settings.port) == last("EXPOSE")
 
 
 @pytest.mark.slow

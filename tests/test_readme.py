@@ -40,37 +40,37 @@ def python_blocks(pages: str) -> list[str]:
     return [code for code in blocks if "lm_eval" not in code]
 
 
-def lay_out(place: Path) -> None:
+def write_inputs(folder: Path) -> None:
     """The files that these pages describe as the reader's own."""
-    shutil.copytree(ROOT / "configs", place / "configs")
+    shutil.copytree(ROOT / "configs", folder / "configs")
     rows = [row | {"text": f"{row['text']} {i}"} for i, row in enumerate(made_up_rows("forum", 120))]
-    write_csv(place / "posts.csv", rows)
-    write_csv(place / "posts" / "today.csv", rows)
-    write_csv(place / "labelled.csv", rows)
-    (place / "headlines.txt").write_text("Profit rose.\nSales fell.\n")
-    (place / "filings.jsonl").write_text('{"text": "' + "Revenue rose and costs fell. " * 60 + '"}\n')
+    write_csv(folder / "posts.csv", rows)
+    write_csv(folder / "posts" / "today.csv", rows)
+    write_csv(folder / "labelled.csv", rows)
+    (folder / "headlines.txt").write_text("Profit rose.\nSales fell.\n")
+    (folder / "filings.jsonl").write_text('{"text": "' + "Revenue rose and costs fell. " * 60 + '"}\n')
     crypto = [{"id": row["id"], "body": row["text"], "stance": row["label"], "score": row["score"]} for row in rows]
-    write_csv(place / "data" / "crypto_posts.csv", crypto)
+    write_csv(folder / "data" / "crypto_posts.csv", crypto)
     domain, run, roles = yaml_blocks(session())
-    (place / "configs" / "domains" / "crypto.yaml").write_text(domain, encoding="utf-8")
-    (place / "configs" / "mine.yaml").write_text(run, encoding="utf-8")
-    (place / "roles.yaml").write_text(roles, encoding="utf-8")
-    lay_out_roles(place)
+    (folder / "configs" / "domains" / "crypto.yaml").write_text(domain, encoding="utf-8")
+    (folder / "configs" / "mine.yaml").write_text(run, encoding="utf-8")
+    (folder / "roles.yaml").write_text(roles, encoding="utf-8")
+    write_role_inputs(folder)
 
 
-def lay_out_roles(place: Path) -> None:
+def write_role_inputs(folder: Path) -> None:
     """A random decoder deep enough for the trunk of roles.yaml, a corpus for each role, and two files of questions."""
     config = AutoConfig.for_model(
         "llama", vocab_size=99, **FAMILIES["llama"] | {"num_hidden_layers": 6, "max_position_embeddings": 512}
     )
-    AutoModelForCausalLM.from_config(config).save_pretrained(place / "folder/of/a/decoder")
-    tiny_tokenizer().save_pretrained(place / "folder/of/a/decoder")
-    write_corpora(place)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "folder/of/a/decoder")
+    tiny_tokenizer().save_pretrained(folder / "folder/of/a/decoder")
+    write_corpora(folder)
     for name, corpus in {"macro": "speeches", "news": "calls", "forum": "filings"}.items():
-        (place / f"{name}.txt").rename(place / f"{corpus}.txt")
+        (folder / f"{name}.txt").rename(folder / f"{corpus}.txt")
     words = dict(zip(("negative", "neutral", "positive"), ("dovish", "neutral", "hawkish"), strict=True))
-    write_csv(place / "fomc.csv", [row | {"label": words[row["label"]]} for row in made_up_rows("macro", 120)])
-    write_csv(place / "fpb.csv", made_up_rows("news", 120))
+    write_csv(folder / "fomc.csv", [row | {"label": words[row["label"]]} for row in made_up_rows("macro", 120)])
+    write_csv(folder / "fpb.csv", made_up_rows("news", 120))
 
 
 def test_session_shows_every_step_from_the_first_expert_to_a_generated_answer() -> None:
@@ -80,7 +80,7 @@ def test_session_shows_every_step_from_the_first_expert_to_a_generated_answer() 
 
 @pytest.mark.slow
 def test_session_commands_work_in_order(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+    write_inputs(tmp_path)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
     small = " --set sample.rows=600 --set stages.expert.epochs=1 --set stages.warmup.steps=40"

@@ -24,7 +24,7 @@ def named(part: Any) -> list[str]:
     """The pages of a navigation, in its order."""
     if isinstance(part, str):
         return [part]
-    return [page for one in (part.values() if isinstance(part, dict) else part) for page in named(one)]
+    return [page for entry in (part.values() if isinstance(part, dict) else part) for page in named(entry)]
 
 
 def test_every_page_stands_in_the_navigation() -> None:
@@ -39,7 +39,7 @@ def test_pictures_are_small_enough_to_keep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "written", "turned"),
+    ("source", "written", "turned"),
     [
         ("method.md", "[a](../moe/config/stages.py)", "[a](source/moe/config/stages.py.md)"),
         ("index.md", "[a](../README.md#limits)", "[a](readme.md#limits)"),
@@ -48,10 +48,10 @@ def test_pictures_are_small_enough_to_keep() -> None:
         ("index.md", "```text\n[a](../README.md)\n```", None),
     ],
 )
-def test_links_lead_to_what_they_mean(place: str, written: str, turned: str | None) -> None:
+def test_links_lead_to_what_they_mean(source: str, written: str, turned: str | None) -> None:
     class Page:
         class file:  # noqa: N801
-            src_uri = place
+            src_uri = source
 
     assert links.on_page_markdown(written, Page, None, None) == (written if turned is None else turned)
 

@@ -32,16 +32,16 @@ def place_of(target: str) -> str:
     return ROOTED.get(target, f"source/{target}.md")
 
 
-def home_of(place: str) -> str:
+def home_of(source: str) -> str:
     """The path in the repository of a page of the site."""
-    return next((path for path, known in ROOTED.items() if known == place), f"docs/{place}")
+    return next((path for path, known in ROOTED.items() if known == source), f"docs/{source}")
 
 
-def linked(place: str, text: str) -> list[str]:
+def linked(source: str, text: str) -> list[str]:
     """The paths in the repository that a page links to."""
-    folder = posixpath.dirname(home_of(place))
+    folder = posixpath.dirname(home_of(source))
     prose = FENCE.sub("", text)
-    return [posixpath.normpath(posixpath.join(folder, found[1])) for found in LINK.finditer(prose)]
+    return [posixpath.normpath(posixpath.join(folder, match[1])) for match in LINK.finditer(prose)]
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -49,10 +49,10 @@ def on_files(files: Files, config: Any) -> Files:
     pages = {
         file.src_uri: (ROOT / "docs" / file.src_uri).read_text(encoding="utf-8") for file in files if is_page(file)
     }
-    pages |= {place: (ROOT / path).read_text(encoding="utf-8") for path, place in ROOTED.items()}
-    for place in ROOTED.values():
-        files.append(File.generated(config, place, content=pages[place]))
-    for target in sorted({one for place, text in pages.items() for one in linked(place, text)}):
+    pages |= {source: (ROOT / path).read_text(encoding="utf-8") for path, source in ROOTED.items()}
+    for source in ROOTED.values():
+        files.append(File.generated(config, source, content=pages[source]))
+    for target in sorted({link for source, text in pages.items() for link in linked(source, text)}):
         if place_of(target).startswith("source/") and (ROOT / target).is_file():
             body = (ROOT / target).read_text(encoding="utf-8")
             shown = f"# {target}\n\n````{Path(target).suffix.removeprefix('.')}\n{body}````\n"
@@ -67,14 +67,14 @@ def is_page(file: File) -> bool:
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
     """Turn the links of a page to where the site has what they mean."""
-    place = page.file.src_uri
-    if place.startswith("source/"):
+    source = page.file.src_uri
+    if source.startswith("source/"):
         return markdown
-    folder, here = posixpath.dirname(home_of(place)), posixpath.dirname(place) or "."
+    folder, here = posixpath.dirname(home_of(source)), posixpath.dirname(source) or "."
 
-    def turned(found: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(folder, found[1]))
-        return posixpath.relpath(place_of(target), here) + (found[2] or "")
+    def turned(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[1]))
+        return posixpath.relpath(place_of(target), here) + (match[2] or "")
 
     parts = FENCE.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(turned, part) for part in parts)

@@ -13,8 +13,8 @@ from transformers.integrations import integration_utils
 
 from moe.errors import Fault
 from moe.trackers import check_trackers, tracker_run
-from moe.training.job import TrainJob, training_arguments
 from moe.training.expert_steps import train_domain
+from moe.training.job import TrainJob, training_arguments
 from moe.training.trainer import fit
 
 

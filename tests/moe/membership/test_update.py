@@ -20,8 +20,9 @@ from moe.integrity import verify
 from moe.membership.listing import list_experts
 from moe.membership.update import UpdateTarget, add, remove, swap
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain
 from moe.training.pretrain import pretrain
-from moe.training.steps import merge_experts, train_domain
+from moe.training.steps import merge_experts
 from router.gate_transfer import MAX_INITIAL_WEIGHT
 
 THREE = {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum", "macro")}

@@ -15,7 +15,8 @@ from moe.checkpoints.mixture import read_mixture
 from moe.merging.merge import check_merge, merge
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
-from moe.training.steps import merge_experts, train_domain
+from moe.training.expert_steps import train_domain
+from moe.training.steps import merge_experts
 
 
 @pytest.fixture

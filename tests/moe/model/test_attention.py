@@ -7,7 +7,7 @@ from conftest import Make, tiny_backbone
 from moe.model.backbone_ops import MAX_EAGER_TOKENS, AttentionSwitch
 from moe.model.packing import backbone_states, find_packing_mode
 from moe.training import trainer
-from moe.training.steps import train_domain
+from moe.training.expert_steps import train_domain
 
 LONGEST = MAX_EAGER_TOKENS[torch.float32]
 POSITIONS = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 0, 1, 2, 3]])

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from moe.checkpoints.mixture import read_mixture
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
-from moe.training.steps import merge_experts, train_domain, train_router
+from moe.training.expert_steps import train_domain
+from moe.training.steps import merge_experts, train_router
 
 
 def trained(make_work: Make, **backbone: str) -> Path:

@@ -17,7 +17,8 @@ from moe.errors import Fault, Interrupted
 from moe.runs.training_log import LOG, LOSSES, PARQUET, read_trajectory, write_trajectory
 from moe.training import callbacks
 from moe.training.callbacks import JsonLog, StepTimer
-from moe.training.steps import merge_experts, train_domain, train_router
+from moe.training.expert_steps import train_domain
+from moe.training.steps import merge_experts, train_router
 
 
 def test_training_log_has_one_row_per_step_with_all_values(make_work: Make) -> None:

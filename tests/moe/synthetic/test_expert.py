@@ -10,8 +10,8 @@ from moe.evaluation.baselines import baseline_reports
 from moe.evaluation.evaluate import evaluate
 from moe.runs.workspace import Workspace
 from moe.synthetic import DOMAINS
+from moe.training.expert_steps import train_domain
 from moe.training.pipeline import run_all
-from moe.training.steps import train_domain
 
 pytestmark = pytest.mark.slow
 
