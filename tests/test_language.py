@@ -31,8 +31,13 @@ DATA = {
     Path(__file__).resolve(),
 }
 """Files whose strings are data: prompts for language models and the words of the synthetic sample; and this test."""
-EXCEPTIONS = {("experts/errors.py", "found"), ("moe/data/schema.py", "found"), ("moe/qa/evaluate.py", "said")}
-"""`Fault(expected, found, remedy)` names the parts of its sentence; the others are a CSV column and a JSON key."""
+EXCEPTIONS = {
+    ("experts/errors.py", "found"),
+    ("moe/data/schema.py", "found"),
+    ("moe/serve/errors.py", "found"),
+    ("moe/qa/evaluate.py", "said"),
+}
+"""`Fault(expected, found, remedy)` names the parts of its sentence; the others are a CSV column and JSON keys."""
 
 
 def named(path: Path) -> str:
