@@ -1,4 +1,4 @@
-"""Claims about the documents: what they name is there, what is there they name, and what they show can be typed."""
+"""Tests of the documents: the commands, settings and files that they show exist, and reference pages are complete."""
 
 import inspect
 import json
@@ -39,14 +39,14 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 GROUP: Any = typer.main.get_command(cli.app)
 
 
-def fences(path: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language."""
+def code_blocks(path: Path, language: str) -> list[str]:
+    """Return the fenced code blocks of a page in a language."""
     return [body for kind, body in FENCE.findall(path.read_text(encoding="utf-8")) if kind == language]
 
 
-def typed(path: Path) -> list[list[str]]:
-    """Every command that a page shows, in words, one for each part of a pipe; remarks and redirections left out."""
-    lines = [line for body in fences(path, "bash") for line in body.splitlines()]
+def shown_commands(path: Path) -> list[list[str]]:
+    """Return the words of every shell command on a page, without comments and redirections; pipes are split."""
+    lines = [line for body in code_blocks(path, "bash") for line in body.splitlines()]
     commands: list[list[str]] = []
     for line in lines:
         parts: list[list[str]] = [[]]
@@ -59,13 +59,13 @@ def typed(path: Path) -> list[list[str]]:
     return commands
 
 
-def by_moe(path: Path) -> list[list[str]]:
-    """The commands of ours that a page shows."""
-    return [words[1:] for words in typed(path) if words[0] == "moe"]
+def moe_commands(path: Path) -> list[list[str]]:
+    """Return the words after `moe` of every such command on a page."""
+    return [words[1:] for words in shown_commands(path) if words[0] == "moe"]
 
 
 def resolve(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that these words call, and the words that are left for it."""
+    """Return the command that these words call, and its arguments and options."""
     command, left = GROUP, list(words)
     flags = {option for parameter in GROUP.params for option in parameter.opts}
     while len(left) > 1 and left[0] in flags:  # such as --quiet, before the command
@@ -75,19 +75,19 @@ def resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, left
 
 
-def shown_as(parameter: Any) -> str:
-    """What a parameter is called in pytest's output."""
+def parameter_id(parameter: Any) -> str:
+    """Return the name of a parameter in pytest's output."""
     return parameter.relative_to(ROOT).as_posix() if isinstance(parameter, Path) else " ".join(parameter)
 
 
-SHOWN = [(path, words) for path in PAGES for words in by_moe(path)]
+SHOWN = [(path, words) for path in PAGES for words in moe_commands(path)]
 
 
 # --- commands
 
 
-@pytest.mark.parametrize(("path", "words"), SHOWN, ids=shown_as)
-def test_every_command_shown_can_be_typed(path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(("path", "words"), SHOWN, ids=parameter_id)
+def test_pages_show_only_existing_commands_and_options(path: Path, words: list[str]) -> None:
     command, left = resolve(words)
     assert command is not GROUP or left[0].startswith("--"), f"no such command: {left[0]}"
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
@@ -95,35 +95,37 @@ def test_every_command_shown_can_be_typed(path: Path, words: list[str]) -> None:
     assert used <= known
 
 
-@pytest.mark.parametrize(("path", "words"), SHOWN, ids=shown_as)
-def test_every_set_shown_is_a_setting(path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(("path", "words"), SHOWN, ids=parameter_id)
+def test_pages_show_only_valid_overrides(path: Path, words: list[str]) -> None:
     sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     config = next((ROOT / words[i + 1] for i, word in enumerate(words) if word == "--config"), None)
     if sets:
         assert load_run(config if config and config.is_file() else ROOT / "configs" / "demo.yaml", sets)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_make_target_shown_is_there(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_pages_show_only_existing_make_targets(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    called = [words[words.index("make") + 1 :] for words in typed(path) if "make" in words]
+    called = [words[words.index("make") + 1 :] for words in shown_commands(path) if "make" in words]
     assert {word for words in called for word in words} <= targets
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])
-def test_readme_shows_the_commands_of_people_and_ci_on_its_first_screens(command: str) -> None:
+def test_readme_shows_the_make_targets_near_the_top(command: str) -> None:
     assert command in READMES[0].read_text(encoding="utf-8").splitlines()[:60]
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("README.zh.md", 100), ("docs/benchmarks.md", 250)])
-def test_pages_that_people_read_first_stay_short(name: str, most: int) -> None:
-    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
+@pytest.mark.parametrize(
+    ("name", "max_lines"), [("README.md", 200), ("README.zh.md", 100), ("docs/benchmarks.md", 250)]
+)
+def test_landing_pages_stay_short(name: str, max_lines: int) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= max_lines
 
 
-@pytest.mark.parametrize("path", READMES, ids=shown_as)
-def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
+@pytest.mark.parametrize("path", READMES, ids=parameter_id)
+def test_readme_results_agree_with_the_benchmarks(path: Path) -> None:
     measured = [cells(line) for line in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()]
-    figures = [{cell for cell in cells(row)[1:] if cell} for row in results_of(path)]
+    figures = [{cell for cell in cells(row)[1:] if cell} for row in result_rows(path)]
     assert len(figures) > 3
     assert not [row for row in figures if not any(row <= set(others) for others in measured)]
 
@@ -131,7 +133,7 @@ def test_readme_figures_are_those_of_the_benchmarks(path: Path) -> None:
 BENCHMARK = re.compile(r"`python (benchmarks/\w+\.py)([^`]*)`")
 
 
-def test_benchmarks_give_the_command_of_every_table() -> None:
+def test_benchmarks_give_a_command_for_every_table() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "not kept" not in page
     sections = re.split(r"^##+ ", page, flags=re.M)
@@ -140,7 +142,7 @@ def test_benchmarks_give_the_command_of_every_table() -> None:
     assert not [above.splitlines()[0] for above in tables if not BENCHMARK.search(above)]
 
 
-def test_benchmarks_give_commands_that_can_be_typed() -> None:
+def test_benchmarks_show_only_existing_scripts_and_options() -> None:
     commands = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
     assert not [script for script, _ in commands if not (ROOT / script).is_file()]
     for script, words in commands:
@@ -151,12 +153,12 @@ def test_benchmarks_give_commands_that_can_be_typed() -> None:
 
 
 def cells(row: str) -> list[str]:
-    """The cells of a table's row, without emphasis."""
+    """Return the cells of a table row, without emphasis."""
     return [cell.strip(" *") for cell in row.strip("|").split("|")]
 
 
-def results_of(path: Path) -> list[str]:
-    """The rows of a README's table of results."""
+def result_rows(path: Path) -> list[str]:
+    """Return the rows of a README's table of results."""
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     return [row for row in rows if re.search(r"\| [−+]?\d*\.\d", row)]
 
@@ -165,18 +167,18 @@ def results_of(path: Path) -> list[str]:
 
 MARK = re.compile(r"<!-- (?:help: (?P<scope>.*?)|end|output: .*?) -->")
 RULE = re.compile(r"[\s|:-]+")  # the line under a table's header
-PRINTED = re.compile(r"[┏┃┡│├└┌]|.*█")  # a row of a terminal's table or chart, shown as it was printed
+PRINTED = re.compile(r"[┏┃┡│├└┌]|.*█")  # a row of a table or chart as printed in a terminal
 TREE = re.compile(r"(?P<indent> *)(?P<name>[^\s,]+/|[\w-]+\.\w+)(?:  +\S.*)?")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。!?])")
 LIST = re.compile(r"[-*+] |\d+\. ")
 STRUCTURAL, SHORT, WORDY = 40, 12, 20
-"""Characters: longer lines of code occur once in a document, or once in their block; longer sentences once."""
+"""Lengths in characters: longer code lines occur once in a document or block, longer sentences once in a document."""
 
 
 def entries(text: str) -> Iterator[str]:
-    """What may occur once in a document: headings, lines, sentences, table rows and keys, tree entries, code."""
+    """Yield what may occur once in a document: headings, lines, sentences, table rows and keys, tree entries, code."""
     lines, path = text.splitlines(), [""] * 7
-    scope, paragraph, block = "", list[str](), 0  # scope: the command whose help is written here, by `make help`
+    scope, paragraph, block = "", list[str](), 0  # scope: the command whose generated help this is
     while lines:
         line = lines.pop(0).strip()
         heading = re.match(r"(#+) ", line)
@@ -206,14 +208,14 @@ def entries(text: str) -> Iterator[str]:
 
 
 def sentences(paragraph: Sequence[str]) -> Iterator[str]:
-    """The sentences of a paragraph, and its lines."""
+    """Yield the sentences of a paragraph, and its lines."""
     sentences = [sentence for sentence in SENTENCE.split(" ".join(paragraph)) if len(sentence) > WORDY]
     yield from sentences
     yield from (line for line in paragraph if line not in sentences)
 
 
 def code(language: str, lines: Sequence[str], location: str, scope: str) -> Iterator[str]:
-    """What may occur once in a fenced block, or once in all blocks of a document."""
+    """Yield what may occur once in a code block, or once in all code blocks of a document."""
     entries = [TREE.fullmatch(line.rstrip()) for line in lines]
     if language == "text" and sum(map(bool, entries)) > 2:
         folders: list[tuple[int, str]] = []
@@ -231,17 +233,17 @@ def code(language: str, lines: Sequence[str], location: str, scope: str) -> Iter
 
 
 def repeated(text: str) -> list[str]:
-    """The entries of a document that occur more than once."""
+    """Return the entries of a document that occur more than once."""
     return [entry for entry, times in Counter(entries(text)).items() if times > 1]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_documents_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_pages_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None:
     assert not repeated(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
-    "debris",
+    "leftover",
     [
         "The router reads a text once.\nThe router reads a text once.\n",
         "- one pass a text\n- experts stay adapters\n- one pass a text\n",
@@ -256,11 +258,11 @@ def test_documents_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None
         "# A\n\n## Use\n\nOne.\n\n## Use\n\nTwo.\n",
     ],
 )
-def test_the_check_for_repetition_finds_what_merges_leave_behind(debris: str) -> None:
-    assert repeated(debris)
+def test_repetition_check_finds_leftovers_of_merges(leftover: str) -> None:
+    assert repeated(leftover)
 
 
-def test_the_check_for_repetition_allows_releases_tables_and_snippets_of_like_form() -> None:
+def test_repetition_check_allows_releases_tables_and_similar_snippets() -> None:
     assert not repeated("## 2\n\n### Added\n\n- a\n\n## 1\n\n### Added\n\n- b\n")
     assert not repeated("| a | b |\n|---|---|\n| 1 | 2 |\n\nThen:\n\n| a | b |\n|---|---|\n| 3 | 4 |\n")
     assert not repeated("```python\nimport json\n```\n\nOr:\n\n```python\nimport json\n```\n")
@@ -269,48 +271,50 @@ def test_the_check_for_repetition_allows_releases_tables_and_snippets_of_like_fo
 # --- links and trees
 
 
-def linked(path: Path) -> list[str]:
-    """What a page links to in this repository."""
+def local_links(path: Path) -> list[str]:
+    """Return the paths in this repository that a page links to."""
     targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text(encoding="utf-8")))
     return [target.split("#")[0] for target in targets if "://" not in target and not target.startswith("#")]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_link_leads_somewhere(path: Path) -> None:
-    assert not [target for target in linked(path) if not (path.parent / target).exists()]
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_pages_link_only_to_existing_files(path: Path) -> None:
+    assert not [target for target in local_links(path) if not (path.parent / target).exists()]
 
 
-def rooms() -> list[str]:
-    """The paths in the tree of CONTRIBUTING.md, each of which needs its caption."""
-    body = next(fence for fence in fences(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in fence and "router/" in fence)
+def listed_paths() -> list[str]:
+    """Return the paths in the tree of CONTRIBUTING.md, and check that each has a description."""
+    body = next(
+        fence for fence in code_blocks(ROOT / "CONTRIBUTING.md", "text") if "cli.py" in fence and "router/" in fence
+    )
     paths, folder = [], ""
     for line in body.splitlines():
-        names, caption = re.split(r"  +", line.strip(), maxsplit=1)
-        assert caption
+        names, description = re.split(r"  +", line.strip(), maxsplit=1)
+        assert description
         inner = line.startswith(" ")
         paths += [(folder if inner else "") + name for name in names.split(", ")]
         folder = folder if inner else names
     return paths
 
 
-def test_contributing_tree_names_every_room_and_no_other() -> None:
+def test_contributing_tree_lists_exactly_the_packages_and_modules() -> None:
     packages = [path.parent for part in ("experts", "router", "moe") for path in (ROOT / part).glob("**/__init__.py")]
-    here = {f"{package.relative_to(ROOT).as_posix()}/" for package in packages}
-    here |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "moe").glob("[a-z]*.py")}
-    tree = [name for name in rooms() if name.startswith(("moe/", "experts/", "router/"))]
-    assert sorted(tree) == sorted(here)
+    existing = {f"{package.relative_to(ROOT).as_posix()}/" for package in packages}
+    existing |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "moe").glob("[a-z]*.py")}
+    tree = [name for name in listed_paths() if name.startswith(("moe/", "experts/", "router/"))]
+    assert sorted(tree) == sorted(existing)
 
 
-def test_contributing_tree_is_on_the_disk() -> None:
-    places = [(ROOT / name, name.endswith("/")) for name in rooms()]
-    assert not [path for path, folder in places if not (path.is_dir() if folder else path.is_file())]
+def test_contributing_tree_lists_only_existing_paths() -> None:
+    paths = [(ROOT / name, name.endswith("/")) for name in listed_paths()]
+    assert not [path for path, folder in paths if not (path.is_dir() if folder else path.is_file())]
 
 
 MODULE = re.compile(r"`((?:moe|experts|router|benchmarks|tests)/[\w./-]*\w\.(?:py|md))`")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_file_named_is_on_the_disk(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_pages_name_only_existing_files(path: Path) -> None:
     named = MODULE.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
     assert not [name for name in named if not (ROOT / name).is_file()]
 
@@ -324,16 +328,16 @@ def test_every_file_named_is_on_the_disk(path: Path) -> None:
         *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE_FILE, report_page.JSON_FILE),
     ],
 )
-def test_every_file_that_we_write_is_in_the_page_about_folders(name: str) -> None:
+def test_folders_page_names_every_written_file(name: str) -> None:
     assert name in (ROOT / "docs" / "folders.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
-def test_every_stage_is_in_the_page_about_the_method(stage: Any) -> None:
+def test_method_page_names_every_stage(stage: Any) -> None:
     assert f"`{stage.folder}/" in (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 
 
-def test_the_changelog_knows_this_version() -> None:
+def test_changelog_has_a_section_for_the_current_version() -> None:
     declared = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert declared
     heading = "Unreleased" if ".dev" in declared[1] else declared[1]
@@ -343,11 +347,11 @@ def test_the_changelog_knows_this_version() -> None:
 # --- yaml and python
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_yaml_shown_is_a_domain_or_a_run_or_a_services_settings(path: Path, tmp_path: Path) -> None:
-    """A domain that a page shows can be used in the runs that it shows, whatever its name there."""
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_yaml_blocks_are_valid_domains_runs_or_service_settings(path: Path, tmp_path: Path) -> None:
+    """The runs on a page may use the domain that it defines."""
     (tmp_path / "domains").mkdir()
-    for number, body in enumerate(fences(path, "yaml")):
+    for number, body in enumerate(code_blocks(path, "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(body, encoding="utf-8")
         raw = read_yaml(file)
@@ -355,20 +359,20 @@ def test_every_yaml_shown_is_a_domain_or_a_run_or_a_services_settings(path: Path
             assert ServeSettings.model_validate(raw)
         elif "domains" in raw:
             run = load_run(file)
-            assert run.sample or run.language, "a run of labels that a page shows can be run at once"
+            assert run.sample or run.language, "a classification run on a page must work without further files"
         else:
             assert parse_run({"domains": {"shown": raw}}, path.name)
             (tmp_path / "domains" / "crypto.yaml").write_text(body, encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_python_shown_compiles(path: Path) -> None:
-    for body in fences(path, "python"):
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_python_blocks_compile(path: Path) -> None:
+    for body in code_blocks(path, "python"):
         compile(body, path.name, "exec")
 
 
 def test_dao_in_five_lines_trains() -> None:
-    (code,) = [body for body in fences(ROOT / "docs" / "api.md", "python") if "DAO" in body]
+    (code,) = [body for body in code_blocks(ROOT / "docs" / "api.md", "python") if "DAO" in body]
     assert len([line for line in code.splitlines() if line.strip()]) == 5
     trunk, heads = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
 
@@ -386,8 +390,8 @@ def test_dao_in_five_lines_trains() -> None:
 # --- settings
 
 
-def rows_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """A settings model as rows of the page: key, default, meaning."""
+def setting_rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the settings of a model as table rows: key, default, meaning."""
     for name, field in model.model_fields.items():
         kinds = (field.annotation, *get_args(field.annotation))
         inner = next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
@@ -397,7 +401,7 @@ def rows_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
         if inner is None or field.description:
             yield _row(f"{prefix}{name}", _shown(field.get_default(call_default_factory=True)), field)
         if inner is not None and name != "tasks":
-            yield from rows_of(inner, f"{prefix}{name}.{'NAME.' if get_origin(field.annotation) is dict else ''}")
+            yield from setting_rows(inner, f"{prefix}{name}.{'NAME.' if get_origin(field.annotation) is dict else ''}")
 
 
 def _stage_rows() -> Iterator[str]:
@@ -429,33 +433,33 @@ def _shown(value: Any) -> str:
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
-def test_every_setting_is_in_the_page_with_its_default_and_meaning() -> None:
+def test_settings_page_lists_every_setting_with_default_and_meaning() -> None:
     page = SETTINGS.read_text(encoding="utf-8").splitlines()
-    missing = [row for row in rows_of(RunSettings, "") if row not in page]
-    assert not missing, "put into docs/settings.md:\n" + "\n".join(missing)
+    missing = [row for row in setting_rows(RunSettings, "") if row not in page]
+    assert not missing, "add to docs/settings.md:\n" + "\n".join(missing)
 
 
 def test_settings_page_lists_no_unknown_setting() -> None:
     shown = {line for line in SETTINGS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
-    assert not shown - set(rows_of(RunSettings, ""))
+    assert not shown - set(setting_rows(RunSettings, ""))
 
 
-def test_every_setting_of_the_service_is_in_its_page_and_no_other() -> None:
+def test_serving_page_lists_exactly_the_settings_of_the_service() -> None:
     shown = {line for line in SERVING.read_text(encoding="utf-8").splitlines() if line.startswith("| `")}
-    rows = set(rows_of(ServeSettings, ""))
-    assert rows <= shown, "put into docs/serving.md:\n" + "\n".join(sorted(rows - shown))
+    rows = set(setting_rows(ServeSettings, ""))
+    assert rows <= shown, "add to docs/serving.md:\n" + "\n".join(sorted(rows - shown))
     keys = "|".join(ServeSettings.model_fields)
     assert {line for line in shown if re.match(rf"\| `({keys})`", line)} <= rows
 
 
-def _names_in(path: Path) -> Iterator[str]:
+def _setting_names(path: Path) -> Iterator[str]:
     keys = "|".join(sorted({*RunSettings.model_fields} - {"seed", "template"}))
     yield from re.findall(rf"`((?:{keys})\.[a-z_.]+)(?::[^`]*)?`", path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=shown_as)
-def test_every_setting_named_is_one(path: Path) -> None:
-    for key in _names_in(path):
+@pytest.mark.parametrize("path", PAGES, ids=parameter_id)
+def test_pages_name_only_existing_settings(path: Path) -> None:
+    for key in _setting_names(path):
         assert Path(key).suffix in FILES or _settable(key), key
 
 
@@ -470,20 +474,20 @@ def _settable(key: str) -> bool:
     return True
 
 
-def test_the_bill_of_materials_names_what_is_pinned_and_every_dependency_is_pinned() -> None:
+def test_bill_of_materials_lists_the_pinned_packages_and_all_dependencies() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {tuple(line.split(" ;")[0].split("==")) for line in lines if not line.startswith("#")}
     bill = json.loads((ROOT / "sbom.cdx.json").read_text(encoding="utf-8"))
     assert {(component["name"], component["version"]) for component in bill["components"]} == pinned
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {
+    required = {
         re.split(r"[<>=\[ ]", requirement)[0].lower().replace("_", "-") for requirement in project["dependencies"]
     }
-    assert wanted <= {name for name, _ in pinned}
+    assert required <= {name for name, _ in pinned}
 
 
-def test_the_counts_of_drawn_cases_in_the_security_page_are_those_of_the_tests() -> None:
-    drawn = re.findall(r"max_examples=(\d+)", (ROOT / "tests" / "test_hostile.py").read_text(encoding="utf-8"))
+def test_security_page_states_the_number_of_generated_test_cases() -> None:
+    counts = re.findall(r"max_examples=(\d+)", (ROOT / "tests" / "test_hostile.py").read_text(encoding="utf-8"))
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    assert f"({sum(map(int, drawn)):,} cases" in page
-    assert all(f"{count} " in page for count in drawn)
+    assert f"({sum(map(int, counts)):,} cases" in page
+    assert all(f"{count} " in page for count in counts)

@@ -1,4 +1,4 @@
-"""Claims about the site: every page stands in it, a broken link stops it, and it asks no other server for anything."""
+"""Tests of the documentation site: it has every page, loads nothing from other servers, and fails on broken links."""
 
 import os
 import re
@@ -13,33 +13,33 @@ import pytest
 from moe.config.yaml import read_yaml
 
 ROOT = Path(__file__).parent.parent
-BUILD = (sys.executable, "-m", "mkdocs", "build", "--strict")  # --quiet would count no warning, so let all pass
+BUILD = (sys.executable, "-m", "mkdocs", "build", "--strict")  # with --quiet, --strict would ignore warnings
 OTHERS = r"\"?(?:https?:)?//"
 ASSET = re.compile(rf"<(?:script|img|iframe)[^>]+src={OTHERS}|<link[^>]+stylesheet[^>]+href={OTHERS}")
 links: Any = module_from_spec(spec := spec_from_file_location("links", ROOT / "docs" / "hooks" / "links.py"))  # type: ignore[arg-type]
 spec.loader.exec_module(links)  # type: ignore[union-attr]
 
 
-def named(part: Any) -> list[str]:
-    """The pages of a navigation, in its order."""
+def navigation_pages(part: Any) -> list[str]:
+    """Return the pages of a navigation, in order."""
     if isinstance(part, str):
         return [part]
-    return [page for entry in (part.values() if isinstance(part, dict) else part) for page in named(entry)]
+    return [page for entry in (part.values() if isinstance(part, dict) else part) for page in navigation_pages(entry)]
 
 
-def test_every_page_stands_in_the_navigation() -> None:
-    there = {path.name for path in (ROOT / "docs").glob("*.md")} | set(links.ROOTED.values())
-    assert sorted(named(read_yaml(ROOT / "mkdocs.yml")["nav"])) == sorted(there)
+def test_navigation_lists_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} | set(links.ROOTED.values())
+    assert sorted(navigation_pages(read_yaml(ROOT / "mkdocs.yml")["nav"])) == sorted(pages)
 
 
-def test_pictures_are_small_enough_to_keep() -> None:
-    pictures = list((ROOT / "docs").rglob("*.png"))
-    assert len(pictures) > 5
-    assert all(path.stat().st_size < 150_000 for path in pictures)
+def test_images_are_smaller_than_150_kb() -> None:
+    images = list((ROOT / "docs").rglob("*.png"))
+    assert len(images) > 5
+    assert all(path.stat().st_size < 150_000 for path in images)
 
 
 @pytest.mark.parametrize(
-    ("source", "written", "turned"),
+    ("page", "markdown", "expected"),
     [
         ("method.md", "[a](../moe/config/stages.py)", "[a](source/moe/config/stages.py.md)"),
         ("index.md", "[a](../README.md#limits)", "[a](readme.md#limits)"),
@@ -48,24 +48,26 @@ def test_pictures_are_small_enough_to_keep() -> None:
         ("index.md", "```text\n[a](../README.md)\n```", None),
     ],
 )
-def test_links_lead_to_what_they_mean(source: str, written: str, turned: str | None) -> None:
+def test_links_are_rewritten_to_paths_on_the_site(page: str, markdown: str, expected: str | None) -> None:
     class Page:
         class file:  # noqa: N801
-            src_uri = source
+            src_uri = page
 
-    assert links.on_page_markdown(written, Page, None, None) == (written if turned is None else turned)
+    assert links.on_page_markdown(markdown, Page, None, None) == (markdown if expected is None else expected)
 
 
-def built(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """The site built by a config."""
-    line = [*BUILD, "--config-file", str(config), "--site-dir", str(out)]
-    return subprocess.run(line, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
+def build_site(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site with a config."""
+    command = [*BUILD, "--config-file", str(config), "--site-dir", str(out)]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
 
 
 @pytest.mark.slow
-def test_the_site_is_built_and_asks_no_other_server(tmp_path: Path) -> None:
-    done = built(ROOT / "mkdocs.yml", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_site_builds_and_loads_nothing_from_other_servers(tmp_path: Path) -> None:
+    process = build_site(ROOT / "mkdocs.yml", tmp_path)
+    assert process.returncode == 0, process.stderr
     pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
     assert not [path for path, text in pages.items() if ASSET.search(text)]
     reference = pages[tmp_path / "api" / "index.html"]
@@ -74,8 +76,8 @@ def test_the_site_is_built_and_asks_no_other_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("link", ["nowhere.md", "data.md#no-such-heading", "../moe/nowhere.py"])
-def test_a_broken_link_stops_the_site(tmp_path: Path, link: str) -> None:
+@pytest.mark.parametrize("link", ["missing.md", "data.md#no-such-heading", "../moe/missing.py"])
+def test_site_build_fails_on_broken_links(tmp_path: Path, link: str) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text(f"# Start\n\n[broken]({link})\n", encoding="utf-8")
     (tmp_path / "docs" / "data.md").write_text("# Data\n", encoding="utf-8")
@@ -84,6 +86,6 @@ def test_a_broken_link_stops_the_site(tmp_path: Path, link: str) -> None:
         "  - mkdocstrings:", "  - mkdocstrings:\n      enabled: false"
     )
     (tmp_path / "mkdocs.yml").write_text(text, encoding="utf-8")
-    done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
-    assert done.returncode != 0
-    assert link.split("/")[-1].split("#")[-1] in done.stderr
+    process = build_site(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert process.returncode != 0
+    assert link.split("/")[-1].split("#")[-1] in process.stderr

@@ -1,6 +1,6 @@
-"""Writes the help texts of `moe` into docs/commands.md, between its marks: `make help`.
+"""Write the help texts of `moe` into docs/commands.md, between marks: `make help`.
 
-The text around the marks is written by hand. A command without marks gets them, one without a section gets a section.
+The text around the marks is written by hand. Marks are added for a command that has none, and a section if it has none.
 """
 
 import re

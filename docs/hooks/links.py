@@ -1,6 +1,6 @@
-"""What the site does with links that lead out of docs/: pages outside docs/ join the site, files are shown as pages.
+"""Hooks of mkdocs for links out of docs/: pages outside docs/ are added to the site, other files are shown as pages.
 
-So every link in a page holds on GitHub and on the site alike, and none leads to a server. mkdocs calls the functions.
+So every relative link works both on GitHub and on the site, and none leads to another server.
 """
 
 import posixpath
@@ -20,61 +20,61 @@ ROOTED = {
     "SECURITY.md": "security.md",
     "benchmarks/NOTEBOOK.md": "notebook.md",
 }
-"""Pages outside docs/, and what they are called on the site."""
+"""Pages outside docs/, by their path in the repository, with their path on the site."""
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 
 
-def place_of(target: str) -> str:
-    """Where the site has a path of the repository."""
+def site_path(target: str) -> str:
+    """Return the site's path of a path in the repository."""
     if target.startswith("docs/"):
         return target.removeprefix("docs/")
     return ROOTED.get(target, f"source/{target}.md")
 
 
-def home_of(source: str) -> str:
-    """The path in the repository of a page of the site."""
-    return next((path for path, known in ROOTED.items() if known == source), f"docs/{source}")
+def source_path(page: str) -> str:
+    """Return the path in the repository of a page of the site."""
+    return next((path for path, known in ROOTED.items() if known == page), f"docs/{page}")
 
 
-def linked(source: str, text: str) -> list[str]:
-    """The paths in the repository that a page links to."""
-    folder = posixpath.dirname(home_of(source))
+def linked_paths(page: str, text: str) -> list[str]:
+    """Return the paths in the repository that a page links to."""
+    folder = posixpath.dirname(source_path(page))
     prose = FENCE.sub("", text)
-    return [posixpath.normpath(posixpath.join(folder, match[1])) for match in LINK.finditer(prose)]
+    return [posixpath.normpath(posixpath.join(folder, link[1])) for link in LINK.finditer(prose)]
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages outside docs/, and each file that some page links to."""
+    """Add the pages outside docs/, and a page for each other file that a page links to."""
     pages = {
         file.src_uri: (ROOT / "docs" / file.src_uri).read_text(encoding="utf-8") for file in files if is_page(file)
     }
-    pages |= {source: (ROOT / path).read_text(encoding="utf-8") for path, source in ROOTED.items()}
-    for source in ROOTED.values():
-        files.append(File.generated(config, source, content=pages[source]))
-    for target in sorted({link for source, text in pages.items() for link in linked(source, text)}):
-        if place_of(target).startswith("source/") and (ROOT / target).is_file():
+    pages |= {page: (ROOT / path).read_text(encoding="utf-8") for path, page in ROOTED.items()}
+    for page in ROOTED.values():
+        files.append(File.generated(config, page, content=pages[page]))
+    for target in sorted({path for page, text in pages.items() for path in linked_paths(page, text)}):
+        if site_path(target).startswith("source/") and (ROOT / target).is_file():
             body = (ROOT / target).read_text(encoding="utf-8")
-            shown = f"# {target}\n\n````{Path(target).suffix.removeprefix('.')}\n{body}````\n"
-            files.append(File.generated(config, place_of(target), content=shown))
+            content = f"# {target}\n\n````{Path(target).suffix.removeprefix('.')}\n{body}````\n"
+            files.append(File.generated(config, site_path(target), content=content))
     return files
 
 
 def is_page(file: File) -> bool:
-    """Whether a file is a page that docs/ holds."""
+    """Whether a file is a page in docs/."""
     return file.is_documentation_page() and (ROOT / "docs" / file.src_uri).is_file()
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
-    """Turn the links of a page to where the site has what they mean."""
-    source = page.file.src_uri
-    if source.startswith("source/"):
+    """Rewrite the links of a page to paths on the site."""
+    path = page.file.src_uri
+    if path.startswith("source/"):
         return markdown
-    folder, here = posixpath.dirname(home_of(source)), posixpath.dirname(source) or "."
+    folder, site_folder = posixpath.dirname(source_path(path)), posixpath.dirname(path) or "."
 
-    def turned(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(folder, match[1]))
-        return posixpath.relpath(place_of(target), here) + (match[2] or "")
+    def rewrite(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, link[1]))
+        return posixpath.relpath(site_path(target), site_folder) + (link[2] or "")
 
     parts = FENCE.split(markdown)
-    return "".join(part if part.startswith("```") else LINK.sub(turned, part) for part in parts)
+    return "".join(part if part.startswith("```") else LINK.sub(rewrite, part) for part in parts)
