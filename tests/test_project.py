@@ -289,7 +289,7 @@ def test_package_classifiers_name_the_tested_operating_systems() -> None:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Return the instructions of the Containerfile with their arguments; comments are removed, continued lines joined."""
+    """Return the instructions of the Containerfile and their arguments, without comments and line continuations."""
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
     body = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     lines = [line.split(maxsplit=1) for line in body.replace("\\\n", " ").splitlines() if line.strip()]
