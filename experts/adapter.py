@@ -37,7 +37,7 @@ def build_lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int
         layers_to_transform=list(range(trunk_depth, layers.depth)),
         layers_pattern=layers.stack.rsplit(".", 1)[-1],
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.linear_layers.values()),
-        base_model_name_or_path=layers.model_name,
+        base_model_name_or_path=layers.model_name or None,
         task_type="FEATURE_EXTRACTION",
         inference_mode=True,
     )

@@ -42,13 +42,23 @@ def test_adapter_config_that_peft_cannot_read_is_a_fault(tmp_path: Path) -> None
 
 
 def test_resolved_adapter_has_the_layers_that_peft_wraps(family: str) -> None:
-    config = LoraConfig(
-        r=4, target_modules="all-linear", rank_pattern={".*query": 2}, exclude_modules=[".*dense_h_to_4h"]
-    )
     layers = LayerMap.from_model(tiny_backbone(family))
+    names = sorted({path.rsplit(".", 1)[-1] for path in layers.linear_layers})
+    config = LoraConfig(
+        r=4,
+        target_modules="all-linear",
+        rank_pattern={names[-1]: 2},
+        exclude_modules=names[:1],
+        fan_in_fan_out=family == "gpt2",
+    )
     model = get_peft_model(tiny_backbone(family), config)
-    wrapped = {
-        name.removeprefix("base_model.model.") for name, module in model.named_modules() if hasattr(module, "lora_A")
+    ranks = {
+        name.removeprefix("base_model.model."): module.r["default"]
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A")
     }
     adapter = resolve_adapter(layers, model.peft_config["default"])
-    assert set(adapter.layers) == wrapped & layers.linear_layers.keys()
+    assert {path: spec.rank for path, spec in adapter.layers.items()} == {
+        path: rank for path, rank in ranks.items() if path in layers.linear_layers
+    }
+    assert set(ranks.values()) == {2, 4}
