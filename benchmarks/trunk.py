@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace, seed: int, depth: int) -> None:
     results = ResultsFile(args.out / f"results-{seed}.jsonl", seed)
     results.add(f"{NAME}{depth}", lambda: [evaluate_expert(work, "shared")])
     if seconds > 1:
-        print(f"seed {seed}, trunk of {depth} layers: {seconds:.0f} s of training", flush=True)
+        print(f"seed {seed}, trunk depth {depth}: {seconds:.0f} s of training", flush=True)
 
 
 def macro_f1_by_depth(out: Path) -> dict[int, dict[int, float]]:
