@@ -72,6 +72,7 @@ def test_fault_of_a_secondary_process_is_printed_after_a_grace_period(
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # `main` replaces it
     with pytest.raises(SystemExit):
         cli.main()
+    sys.stdout.close()
     assert waited == [cli.MAIN_PROCESS_GRACE]
     assert capsys.readouterr().err.count("moe: Expected") == 1
 

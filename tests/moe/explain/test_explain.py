@@ -1,5 +1,6 @@
 """Explanations: word weights add up to the prediction, gradients pass the gates, each expert predicts alone."""
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -163,7 +164,7 @@ def test_explain_weights_add_up_in_other_families(family: str, make_work: Make, 
 
 
 def render(explanation: Explanation, **options: Any) -> str:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"), **options)  # noqa: SIM115, PTH123
+    console = Console(width=100, record=True, file=io.StringIO(), **options)
     console.print(explanation_view(explanation))
     return console.export_text(styles="force_terminal" in options)
 
