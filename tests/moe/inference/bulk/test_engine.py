@@ -164,6 +164,7 @@ def test_missing_ray_falls_back_to_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`use_.*` is deprecated:DeprecationWarning:ray")  # Ray sets its own old options
 def test_ray_predicts_every_row_once_even_if_an_actor_is_killed(job: BulkJob) -> None:
     stage_shards(job)
     killed = []
