@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experts.domain import Labels
 from experts.errors import Fault, suggest
-from moe.data.collator import replace_surrogates
+from moe.data.collator import encode_windows
 from moe.data.sampler import batch_by_tokens
 from moe.inference.calibration import Calibration
 from moe.model.backbone import token_budget
@@ -131,11 +131,17 @@ class Predictor:
         return chunk_size_for(self.batch_tokens)
 
     @torch.inference_mode()
-    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
         """Score texts (B) in batches of similar length.
 
         Args:
             pin: for each text a domain, to whose experts it is restricted; None lets the router decide.
+            targets: for each text the entity whose sentiment is predicted, or None; by default no text has one.
 
         Returns:
             the scores, in the order of the texts.
@@ -144,11 +150,13 @@ class Predictor:
             Fault: if memory runs out.
         """
         with oom_guard("lower --batch-tokens or backbone.max_length"):
-            return self._score(texts, pin)
+            return self._score(texts, pin, targets)
 
-    def _score(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
+    def _score(
+        self, texts: Sequence[str], pin: Sequence[str | None] | None, targets: Sequence[str | None] | None
+    ) -> Scores:
         self.model.eval()
-        ids, text_index = self._tokenize(texts)
+        ids, text_index = self._tokenize(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
         if not self.windows:
             first = np.unique(text_index, return_index=True)[1]  # (B,)
@@ -163,17 +171,11 @@ class Predictor:
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
         return self._to_scores(windows, text_index, counts)
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+    def _tokenize(
+        self, texts: Sequence[str], targets: Sequence[str | None] | None = None
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each window (W), and the index of the text that it belongs to (W,)."""
-        prompts = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
-        out = self.tokenizer(
-            prompts,
-            truncation=True,
-            max_length=self.max_length,
-            return_overflowing_tokens=True,
-            return_attention_mask=False,
-        )
-        return out["input_ids"], np.asarray(out["overflow_to_sample_mapping"])
+        return encode_windows(texts, self.tokenizer, self.template, self.max_length, targets, overflow=True)
 
     def _forward_hard(
         self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
@@ -249,18 +251,24 @@ class Predictor:
             states=texts.get("states"),
         )
 
-    def routed_tasks(self, scores: Scores) -> list[str]:
-        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain."""
+    def routed_tasks(self, scores: Scores, targets: Sequence[str | None] | None = None) -> list[str]:
+        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain.
+
+        Args:
+            targets: of the texts, if any; a text with one is answered by a task with a target, if there is one.
+        """
         trained = self.model.trained_domains
         mask = self.model.domain_expert_mask.cpu().numpy()  # (G, E)
         mask = mask[[domain in trained for domain in self.model.domains]]  # (G', E), trained domains only
-        tasks = self._default_tasks()
-        return [tasks[i] for i in (scores.routing_weights @ mask.T).argmax(1)]
+        tasks, target_tasks = (self._default_tasks(target) for target in (False, True))
+        targeted = [False] * len(scores.routing_weights) if targets is None else [bool(target) for target in targets]
+        domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
+        return [(target_tasks if target else tasks)[i] for i, target in zip(domains, targeted, strict=True)]
 
-    def _default_tasks(self) -> list[str]:
-        """The first task of each trained domain."""
-        fallback = next(iter(self.model.labels.tasks))
-        return [next(iter(self.model.labels.tasks_of(domain.name)), fallback) for domain in self.model.trained_domains]
+    def _default_tasks(self, target: bool = False) -> list[str]:
+        """The first task of each trained domain, with or without a target; any task if there is no such one."""
+        space, fallback = self.model.labels, next(iter(self.model.labels.tasks))
+        return [space.default_task(domain.name, target) or fallback for domain in self.model.trained_domains]
 
     def check(self, task: str | None, domain: str | None) -> None:
         """Check the task and domain of a request, and that the target accuracy can be reached on the task.
