@@ -87,7 +87,7 @@ def infer(
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
     from moe.inference.infer_command import InferRequest, run_infer
-    from moe.inference.loading import ModelLoader, select_model_folder
+    from moe.inference.model_loader import ModelLoader, select_model_folder
 
     def model_loader(run_folder: Path | None) -> ModelLoader:
         return ModelLoader(
@@ -177,7 +177,7 @@ def explain_(
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
     from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
     from moe.explain.terminal import explanation_view
-    from moe.inference.loading import ModelLoader, select_model_folder
+    from moe.inference.model_loader import ModelLoader, select_model_folder
 
     request = LexiconRequest(
         texts=tuple(texts or ()),
@@ -198,7 +198,7 @@ def explain_(
         batch_tokens=tokens,
     )
     loader.check()
-    predictor = loader.load()
+    predictor = loader.load_torch()
     for text in request.texts:
         explanation = explain(predictor, text, data_type, task, steps or STEPS)
         print_view(explanation.as_json(), lambda _, explanation=explanation: explanation_view(explanation), json_)

@@ -124,11 +124,12 @@ def is_secondary_process() -> bool:
 
 def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
     """Return the workspace of the run that `--config`, `--out` and `--set` describe."""
-    from moe.config.run import find_config, load_run
+    from moe.config.files import default_run_folder
+    from moe.config.run import load_run
     from moe.runs.workspace import Workspace
 
     run = load_run(config, sets or ())
-    return Workspace(run, out or Path("runs") / find_config(config).stem)
+    return Workspace(run, out or default_run_folder(config))
 
 
 def print_text(content: Any, text: str, as_json: bool) -> None:

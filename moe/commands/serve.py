@@ -42,7 +42,7 @@ def serve_(
     settings = read_settings(config, host=host, port=port)
     check_keys_required(settings)
     check_extra("serve")
-    from moe.inference.loading import select_model_folder
+    from moe.inference.model_loader import select_model_folder
     from moe.serve.model_loader import ModelLocation
     from moe.serve.server import serve
 

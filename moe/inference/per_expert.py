@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moe.console import progress_bar
-from moe.inference.predictor import Prediction, Predictor
+from moe.inference.predictor import Prediction
+from moe.inference.torch_predictor import TorchPredictor
 
 
-def predict_per_expert(predictor: Predictor, texts: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Prediction]]:
+def predict_per_expert(
+    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str]
+) -> dict[str, list[Prediction]]:
     """Predict texts (B) for these tasks (B) with each routed expert on its own, one backbone pass per expert.
 
     A shared expert stays active. The heads are the mixture's, or the expert's own if heads are per expert; the
@@ -27,7 +30,7 @@ def predict_per_expert(predictor: Predictor, texts: Sequence[str], tasks: Sequen
 
 
 def per_expert_columns(
-    predictor: Predictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
+    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
 ) -> Iterator[Mapping[str, Any]]:
     """For each text the label (`alone`) and the confidence (`probability`) of each expert on its own."""
     with progress_bar("single experts", len(texts), "text", quiet) as meter:

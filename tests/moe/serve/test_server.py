@@ -16,7 +16,7 @@ from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import ROOT, ServeProcess, serve_process, write_mixture
 
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.serve.server import _bind_socket
 from moe.serve.settings import ServeSettings
