@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from experts.atomic_io import MANIFEST, atomic_folder, check_manifest, read_json, sha256_of, write_json, write_text
-from experts.cards import read_record
+from experts.cards import EXPERT_CARD, read_record
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec
 from experts.safetensors_io import load_tensors, save_tensors
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HEADS, CARD, CONFIG, METRICS, README = "heads.safetensors", "expert.json", "config.yaml", "metrics.json", "README.md"
+HEADS, CONFIG, METRICS, README = "heads.safetensors", "config.yaml", "metrics.json", "README.md"
+CARD = EXPERT_CARD
 FORMAT = 2
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
+from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
 from moe.config.messages import format_error
 from moe.config.overrides import apply_override, domain_mapping
 from moe.config.stages import LossSettings, StagesSettings
@@ -25,10 +26,6 @@ from moe.trackers import TENSORBOARD, Tracker
 from router.dao import DAOSettings
 from router.gate import GateSettings
 from router.registry import ComparatorSettings
-
-PACKAGED_CONFIGS = Path(__file__).parent.parent / "configs"
-REPOSITORY_CONFIGS = PACKAGED_CONFIGS.parent.parent / "configs"
-DEFAULT = "demo.yaml"
 
 
 def _is_plain(name: str) -> bool:
@@ -176,30 +173,6 @@ class ConfigFault(Fault):
         self.expected, self.found, self.remedy = f"a valid config in {source}", "; ".join(faults), "fix it"
         body = faults[0] if single else "".join(f"\n  - {fault}" for fault in faults)
         ValueError.__init__(self, f"{source}: {body}" if single else f"{source} has {len(faults)} errors:{body}")
-
-
-def find_config(path: Path | None) -> Path:
-    """Find a config file, by default `configs/demo.yaml`.
-
-    A path that does not exist is also looked up in the `configs` folders of the repository and the installed package.
-
-    Raises:
-        Fault: if there is no such file.
-    """
-    name = path or Path("configs") / DEFAULT
-    if name.is_file():
-        return name
-    inner = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
-    for folder in (REPOSITORY_CONFIGS, PACKAGED_CONFIGS):
-        if not name.is_absolute() and (folder / inner).is_file():
-            return folder / inner
-    known = sorted(file.relative_to(REPOSITORY_CONFIGS).as_posix() for file in REPOSITORY_CONFIGS.rglob("*.yaml"))
-    near = difflib.get_close_matches(inner.as_posix(), known, n=1)
-    raise Fault(
-        expected=f"a config file at {name}",
-        found="no such file",
-        remedy=f"did you mean configs/{near[0]}" if near else "give the path of an existing file",
-    )
 
 
 def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError
 
 from experts.errors import Fault
-from moe.data.readers import text_problem
 from moe.data.schema import AugmentSettings, Origin, Settings
 from moe.data.splits import stratified_draw
+from moe.data.text_checks import text_problem
 from moe.data.text_lines import read_lines
 
 AUGMENTED = "augmented.jsonl"

@@ -1,7 +1,6 @@
 """Collation of prepared rows for classification: template, tokens, and label indices within their head."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,23 +11,17 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
-from moe.data.targets import cut_target, segment_separator, target_limit
+from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit
 
 Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _INPUTS = ("input_ids", "attention_mask", "position_ids", "router_mask", "trunk")
 
 
 def model_inputs(batch: Batch) -> dict[str, Tensor | None]:
     """Return the arguments of the model's forward pass; None for those that the batch lacks."""
     return {name: batch.get(name) for name in _INPUTS}
-
-
-def replace_surrogates(text: str) -> str:
-    """Replace unpaired surrogates, which tokenizers do not accept, by U+FFFD."""
-    return _SURROGATES.sub("\ufffd", text)
 
 
 def tokenize(

@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from experts.errors import Fault
 from moe.data.schema import Columns, Record
+from moe.data.text_checks import is_encodable, text_problem
 from moe.data.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 
 if TYPE_CHECKING:
@@ -100,41 +100,6 @@ def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     for record in read_records(path, columns):
         error = record.error or text_problem(record.values.get("text"))
         yield Record(record.line, record.values, error)
-
-
-def text_problem(value: object) -> str | None:
-    """Return why a value cannot be the text of a row, or None if it can."""
-    if value is None:
-        return "missing text"
-    if not isinstance(value, str):
-        return f"text is not a string: {type(value).__name__}"
-    if not any(letter.isprintable() and not letter.isspace() for letter in value):
-        return "missing text"
-    return None if is_encodable(value) else "broken encoding: unpaired surrogate"
-
-
-def target_problem(value: object) -> str | None:
-    """Return why a value cannot be the target of a row, or None if it can."""
-    if is_blank(value):
-        return "missing target"
-    problem = text_problem(value)
-    return problem and problem.replace("text", "target", 1)
-
-
-def is_blank(value: object) -> bool:
-    """Whether a cell is empty: None, NaN, or a string without a printable character."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return True
-    return isinstance(value, str) and text_problem(value) == "missing text"
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a string can be encoded as UTF-8; JSON escapes may hold unpaired surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _open(path: Path) -> _OpenFile:

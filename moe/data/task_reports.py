@@ -10,7 +10,7 @@ PREPARED, ACROSS_TASKS = "prepared.json", "across_tasks.json"
 
 
 def read_task_report(folder: Path) -> dict[str, Any]:
-    """Read the report of a task, without the rows that `moe.data.across_tasks` removed.
+    """Read the report of a task, without the rows that `moe.runs.across_tasks` removed.
 
     Args:
         folder: of the prepared task, `data/DOMAIN/TASK`.

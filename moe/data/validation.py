@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import replace
 
 from moe.data.prompt_templates import TemplateMismatch, find_template
-from moe.data.readers import target_problem, text_problem
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
+from moe.data.text_checks import target_problem, text_problem
 
 UNKNOWN_LABEL = "unknown label"
 _EXCERPT = 200

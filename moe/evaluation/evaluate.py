@@ -18,9 +18,11 @@ from moe.data.writers import open_writer
 from moe.evaluation.metrics import classification, regression
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import check_routing, load_model
+from moe.inference.loading import load_model
+from moe.inference.model_loader import check_routing
 from moe.inference.per_expert import per_expert_columns
-from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.predictor import Prediction, Routing
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.workspace import Workspace
@@ -51,7 +53,7 @@ def iter_chunks(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def evaluate_rows(
-    predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
+    predictor: TorchPredictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
 ) -> list[PredictedRow]:
     """Predict every row.
 
@@ -89,7 +91,7 @@ def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> d
         `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, and for a model with a
         router the domain accuracy as `routing`.
     """
-    evaluated = evaluate_rows(Predictor(model, template, max_length), rows)
+    evaluated = evaluate_rows(TorchPredictor(model, template, max_length), rows)
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         report = _label_report([row for row in task_rows if row.true is not None], model.labels.tasks[task])
@@ -127,7 +129,7 @@ def evaluate(
         `domains`, `mean`, `scores` (MSE, MAE, RMSE, R² by task) and `routing`; accuracy and F1 come with
         `…_interval`: [low, high], 95 %. And the evaluated rows.
     """
-    predictor = Predictor(model, template, max_length, routing, calibration=calibration)
+    predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
     labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
@@ -180,7 +182,7 @@ def evaluate_folder(
     target = work.out / "evaluation" / folder.name
     write_evaluation(target, report, evaluated)
     if per_expert:
-        write_per_expert(target, Predictor(model, template, max_length, calibration=calibration), evaluated)
+        write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)
     info(f"written to {target}")
     return report
 
@@ -282,7 +284,7 @@ def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[Pre
                     writer.write(_csv_columns(row))
 
 
-def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[PredictedRow]) -> None:
+def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[PredictedRow]) -> None:
     """Write the labelled rows as `alone.csv`, with the label and confidence of each expert on its own.
 
     Raises:

@@ -23,10 +23,11 @@ from experts.atomic_io import (
     write_manifest,
     write_text,
 )
+from experts.cards import EXPERT_CARD
 from experts.errors import Fault
-from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import README, BackboneId
-from moe.checkpoints.mixture import CONFIG, read_card
+from moe.checkpoints.file_names import CONFIG
+from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
 from moe.data.task_reports import PREPARED, read_task_report

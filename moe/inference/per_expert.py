@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moe.console import progress_bar
-from moe.inference.predictor import Prediction, Predictor
+from moe.inference.predictor import Prediction
+from moe.inference.torch_predictor import TorchPredictor
 
 
 def predict_per_expert(
-    predictor: Predictor, texts: Sequence[str], tasks: Sequence[str], targets: Sequence[str | None] | None = None
+    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str], targets: Sequence[str | None] | None = None
 ) -> dict[str, list[Prediction]]:
     """Predict texts (B) with each routed expert on its own, with their targets, if any, and tasks (B).
 
@@ -29,7 +30,7 @@ def predict_per_expert(
 
 
 def per_expert_columns(
-    predictor: Predictor,
+    predictor: TorchPredictor,
     texts: Sequence[str],
     tasks: Sequence[str],
     targets: Sequence[str | None] | None = None,

@@ -10,7 +10,8 @@ from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
 from experts.safetensors_io import load_tensors
-from moe.checkpoints.mixture import HEADS, ROUTER, build_mixture, load_strictly, read_card
+from moe.checkpoints.file_names import HEADS, ROUTER
+from moe.checkpoints.mixture import build_mixture, load_strictly, read_card
 from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone

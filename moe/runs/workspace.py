@@ -14,11 +14,11 @@ from moe import distributed
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
 from moe.console import info
-from moe.data.across_tasks import format_removed, remove_across_tasks
 from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmented_summary
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
+from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers

@@ -17,8 +17,8 @@ from experts.atomic_io import atomic_folder, reserve_space
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.console import info, progress_bar
 from moe.data.collator import Collator
-from moe.data.sampler import batch_by_tokens
-from moe.model.backbone import token_budget
+from moe.data.token_batches import batch_by_tokens
+from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture
 
 STATES, OFFSETS = "states.bin", "offsets.safetensors"

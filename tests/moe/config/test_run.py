@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
+from moe.config.files import find_config
 from moe.config.preflight import check_config
-from moe.config.run import ConfigFault, DomainSettings, RunSettings, find_config, load_run
+from moe.config.run import ConfigFault, DomainSettings, RunSettings, load_run
 from moe.config.yaml import read_yaml
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 

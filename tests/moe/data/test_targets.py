@@ -15,7 +15,7 @@ from moe.data.prepare import PreparedTask, prepare_task
 from moe.data.readers import read_records
 from moe.data.schema import SPLITS, Columns, DataSettings, Reject, Row, TaskSettings
 from moe.data.splits import number_texts, split_by_hash, split_texts
-from moe.data.targets import contains_target, cut_target, segment_separator, target_limit
+from moe.data.text_checks import contains_target, cut_target, segment_separator, target_limit
 from moe.data.validation import validate_records
 
 TASK = {"labels": LABELS, "columns": {"target": "entity"}}
