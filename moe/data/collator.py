@@ -70,7 +70,10 @@ def encode_windows(
     singles = [i for i, name in enumerate(names) if name is None]
     ids: list[list[int]] = []
     index: list[np.ndarray] = []
-    for members, second in ((singles, None), (pairs, _cut([str(names[i]) for i in pairs], tokenizer, max_length))):
+    for members, second in (
+        (singles, None),
+        (pairs, second_segments([str(names[i]) for i in pairs], tokenizer, max_length)),
+    ):
         if members:
             out = tokenizer(
                 [prompts[i] for i in members],
@@ -90,19 +93,29 @@ def encode_windows(
     return [ids[i] for i in order], text_index[order]
 
 
-def _cut(targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
-    """Targets as second segments: without surrogates, at most `target_limit` tokens each."""
+def long_targets(targets: Sequence[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int) -> np.ndarray:
+    """Return which targets (B,) have too many tokens and are cut; see `moe.data.text_checks.target_limit`."""
+    given = [replace_surrogates(target) for target in targets if target]
+    cut = iter(second_segments(given, tokenizer, max_length, ""))
+    return np.array([bool(target) and len(next(cut)) < len(replace_surrogates(str(target))) for target in targets])
+
+
+def second_segments(
+    targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, separator: str | None = None
+) -> list[str]:
+    """Return targets as second segments of pairs: without surrogates, at most `target_limit` tokens each.
+
+    Args:
+        separator: written before each; by default what the tokenizer needs, see `segment_separator`.
+    """
     if not targets:
         return []
     plain = [replace_surrogates(target) for target in targets]
-    special = tokenizer.num_special_tokens_to_add(pair=True)
-    limit, separator = (
-        target_limit(max_length, special),
-        segment_separator(tokenizer.num_special_tokens_to_add(), special),
-    )
+    single, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    limit, before = target_limit(max_length, pair), segment_separator(single, pair) if separator is None else separator
     out = tokenizer(plain, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
     return [
-        separator + cut_target(target, offsets, limit)
+        before + cut_target(target, offsets, limit)
         for target, offsets in zip(plain, out["offset_mapping"], strict=True)
     ]
 

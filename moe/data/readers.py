@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import ClassLabel, Dataset
 
 _BATCH = 1024
+DEFAULT_TARGET_COLUMN = "target"
 _HEADER_ROWS = 1000
 """Rows of a jsonl file from which its columns are collected."""
 _LIKELY_TEXT = {
@@ -80,6 +81,21 @@ def read_records(path: Path, columns: Columns = Columns(), text_optional: bool =
     file = _open(path)
     _check_columns(file.columns, columns, path, text_optional)
     return (_to_record(number, values, error, columns) for number, values, error in file.rows)
+
+
+def columns_of_texts(path: Path, text: str, target: str | None = None) -> Columns:
+    """Return the columns of a file of texts to predict: a column `target` is used if the file has one.
+
+    Args:
+        text: name of the text column.
+        target: name of the target column, which is then required; by default `target`, if there is such a column.
+
+    Raises:
+        Fault: as `read_column_names`.
+    """
+    if target is None and text != DEFAULT_TARGET_COLUMN and DEFAULT_TARGET_COLUMN in read_column_names(path):
+        target = DEFAULT_TARGET_COLUMN
+    return Columns(text=text, target=target)
 
 
 def read_column_names(path: Path) -> list[str]:

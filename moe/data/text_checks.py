@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from experts.errors import Fault
+
 MAX_TARGETS = 300
 """Most targets of one request."""
 PLAIN_SEPARATOR = "\n"
@@ -40,6 +42,19 @@ def is_blank(value: object) -> bool:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     return isinstance(value, str) and text_problem(value) == "missing text"
+
+
+def check_targets(targets: Sequence[str]) -> None:
+    """Check the targets that a user names for every text.
+
+    Raises:
+        Fault: for more than `MAX_TARGETS`, or one that is blank or cannot be encoded as UTF-8.
+    """
+    if len(targets) > MAX_TARGETS:
+        raise Fault(f"at most {MAX_TARGETS} targets", str(len(targets)), "split them over several calls")
+    for target in targets:
+        if problem := target_problem(target):
+            raise Fault("targets with letters or digits in them", problem, "remove or correct this target")
 
 
 def is_encodable(text: str) -> bool:

@@ -1,13 +1,14 @@
 """Predictions with PyTorch: the mixture's forward pass over batches of texts, soft or hard, truncated or in windows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from moe.data.collator import encode_windows
+from moe.data.collator import encode_windows, long_targets
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, scores_of_windows
@@ -123,7 +124,10 @@ class TorchPredictor(Predictor):
             outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        return scores_of_windows(windows, text_index, counts, average=self.windows)
+        scores = scores_of_windows(windows, text_index, counts, average=self.windows)
+        if targets is None or not any(targets):
+            return scores
+        return replace(scores, target_truncated=long_targets(targets, self.tokenizer, self.max_length))
 
     def _tokenize(
         self, texts: Sequence[str], targets: Sequence[str | None] | None = None

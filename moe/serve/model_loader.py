@@ -116,6 +116,7 @@ def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
             domain.name: {task: list(labels) for task, labels in domain.tasks.items()}
             for domain in model.trained_domains
         },
+        "targets": sorted(model.labels.target_tasks),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
