@@ -123,6 +123,17 @@ class RunSettings(BaseModel):
         """Tasks of a domain, by name, whose rows are questions to a language model."""
         return {name: task for name, task in self.tasks_of(domain).items() if task.ask is not None}
 
+    def rows_of(self, domain: str) -> dict[str, TaskSettings]:
+        """Tasks of a domain whose rows the run reads: labelled ones, or the questions for a language model."""
+        return self.tasks_of(domain) if self.language is None else self.questions_of(domain)
+
+    @property
+    def removes_across_tasks(self) -> bool:
+        """Whether rows near a held-out text of another task are removed; by default, if a task has a target."""
+        if self.data.across_tasks is not None:
+            return self.data.across_tasks
+        return any(task.has_target for domain in self.domains for task in self.rows_of(domain).values())
+
     def task_settings(self, domain: str, task: str | None = None) -> TaskSettings:
         """Settings of a task, by default of the domain's first.
 
@@ -140,7 +151,13 @@ class RunSettings(BaseModel):
         """The domains with their tasks, labels and experts; those of a language model have no tasks."""
         tasks = {name: {} if self.language else self.tasks_of(name) for name in self.domains}
         return [
-            Domain(name, {task: its.labels for task, its in tasks[name].items()}, domain.role, domain.experts)
+            Domain(
+                name=name,
+                tasks={task: its.labels for task, its in tasks[name].items()},
+                role=domain.role,
+                experts=domain.experts,
+                target_tasks=tuple(task for task, its in tasks[name].items() if its.has_target),
+            )
             for name, domain in self.domains.items()
         ]
 

@@ -82,6 +82,15 @@ def read_records(path: Path, columns: Columns = Columns(), text_optional: bool =
     return (_to_record(number, values, error, columns) for number, values, error in file.rows)
 
 
+def read_column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns; of a jsonl file, those in its first rows.
+
+    Raises:
+        Fault: if the file is missing, of an unknown kind, binary or empty.
+    """
+    return _open(path).columns
+
+
 def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     """Read every record of a file, in order; a record without a valid text has an error.
 
@@ -127,7 +136,8 @@ def _check_columns(names: list[str], columns: Columns, path: Path, text_optional
 
 def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
     mapping = columns.mapping()
-    reserved = set(mapping.values()) | set(Columns.model_fields)
+    fields = set(Columns.model_fields) - {"target"}  # other files use that name for a column of their own
+    reserved = {*mapping.values(), *mapping, *fields}
     values = {field: raw[column] for field, column in mapping.items() if column in raw}
     values |= {name: value for name, value in raw.items() if name not in reserved}
     if (unparsed := values.pop("", None)) is not None:

@@ -104,11 +104,17 @@ class Predictor(ABC):
         self.calibration, self.abstain = calibration, abstain
 
     @abstractmethod
-    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
         """Score texts (B) in batches of similar length.
 
         Args:
             pin: for each text a domain, to whose experts it is restricted; None lets the router decide.
+            targets: for each text the entity whose sentiment is predicted, or None; by default no text has one.
 
         Returns:
             the scores, in the order of the texts.
@@ -149,17 +155,24 @@ class Predictor(ABC):
         """Names of the routed experts, in the order of the routing weights (E)."""
         return self.spec.experts
 
-    def routed_tasks(self, scores: Scores) -> list[str]:
-        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain."""
+    def routed_tasks(self, scores: Scores, targets: Sequence[str | None] | None = None) -> list[str]:
+        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain.
+
+        Args:
+            targets: of the texts, if any; a text with one is answered by a task with a target, the others by a task
+                without.
+        """
         trained = [domain.trained for domain in self.spec.domains]
         mask = self.spec.domain_expert_mask[trained]  # (G', E), trained domains only
-        tasks = self._default_tasks()
-        return [tasks[i] for i in (scores.routing_weights @ mask.T).argmax(1)]
+        tasks, target_tasks = (self._default_tasks(target) for target in (False, True))
+        targeted = [False] * len(scores.routing_weights) if targets is None else [bool(target) for target in targets]
+        domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
+        return [(target_tasks if target else tasks)[i] for i, target in zip(domains, targeted, strict=True)]
 
-    def _default_tasks(self) -> list[str]:
-        """The first task of each trained domain."""
+    def _default_tasks(self, target: bool = False) -> list[str]:
+        """The task of each trained domain that answers a text with or without a target; any if there is no such one."""
         fallback = next(iter(self.spec.tasks))
-        return [domain.task or fallback for domain in self.spec.trained_domains]
+        return [self.spec.default_task(domain.name, target) or fallback for domain in self.spec.trained_domains]
 
     def check(self, task: str | None, domain: str | None) -> None:
         """Check the task and domain of a request, and that the target accuracy can be reached on the task.

@@ -39,7 +39,8 @@ class DomainInferenceSpec(BaseModel):
 
     name: str
     experts: tuple[str, ...]
-    task: str | None = Field(description="task to predict if the router prefers this domain")
+    task: str | None = Field(description="task to predict for a text without a target, if the router prefers it")
+    target_task: str | None = Field(None, description="task to predict for a text with a target; None without any")
     trained: bool = Field(True, description="false for the other domains of a single expert's run")
 
 
@@ -76,6 +77,19 @@ class InferenceSpec(BaseModel):
     def tasks_of(self, domain: str) -> tuple[str, ...]:
         """Return the tasks of a domain, in the order declared."""
         return tuple(name for name, task in self.tasks.items() if task.domain == domain)
+
+    def default_task(self, domain: str | None, target: bool = False) -> str | None:
+        """Return the task that answers a text: the domain's first, else that of all domains, with or without a target.
+
+        Args:
+            domain: name of the domain; None leaves it open.
+            target: whether the text comes with a target.
+
+        Returns:
+            the task, or None if no task has a target, or all have one.
+        """
+        candidates = [name for name, task in self.tasks.items() if task.target is target]
+        return next((name for name in candidates if self.tasks[name].domain == domain), next(iter(candidates), None))
 
     def check_request(self, task: str | None, domain: str | None) -> None:
         """Check that the model knows a task and a domain.
