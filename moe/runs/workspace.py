@@ -18,9 +18,9 @@ from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmente
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
-from moe.data.unlabelled import read_unlabelled
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
+from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 

@@ -8,7 +8,7 @@ from conftest import Make
 from experts.errors import Fault
 from moe.config.preflight import check_config
 from moe.data.ingest import FEATURES
-from moe.data.unlabelled import NO_LABEL, read_unlabelled
+from moe.runs.unlabelled import NO_LABEL, read_unlabelled
 from moe.training.expert_steps import train_domain
 from moe.training.steps import merge_experts, train_router
 
