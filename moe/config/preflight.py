@@ -49,6 +49,12 @@ def _file_errors(run: RunSettings) -> list[str]:
         for domain, task in tasks
         if task.file is not None and not run.data.path(task.file).exists()
     ]
+    errors += [
+        f"domains.{domain}.unlabelled: no file at {run.data.path(file)}; set data.folder or fix the name"
+        for domain, settings in run.domains.items()
+        for file in settings.unlabelled
+        if not run.data.path(file).exists()
+    ]
     return errors + [
         f"domains.{domain}: no file, and the config has no sample; set domains.{domain}.file"
         for domain, task in tasks

@@ -65,6 +65,12 @@ class DomainSettings(TaskSettings):
     corpus: tuple[str, ...] = Field(
         (), description="plain-text files to pre-train on, one document per line, relative to the data folder"
     )
+    unlabelled: tuple[str, ...] = Field(
+        (),
+        description="files of texts without labels, relative to the data folder; they train only the router, to "
+        "recognize the domain",
+    )
+    max_unlabelled_rows: int = Field(2000, ge=1, description="most texts without labels, a random sample")
     role: str = Field("", description="group of this domain's experts in `team` gates; by default the domain's name")
     experts: int = Field(1, ge=1, description="number of experts of this domain, each trained from a different seed")
     tasks: dict[str, TaskSettings] = Field(
@@ -226,6 +232,8 @@ def find_conflicts(run: RunSettings) -> list[str]:
         conflicts.append(
             f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one weight per expert"
         )
+    if run.language is not None and (names := [name for name, domain in run.domains.items() if domain.unlabelled]):
+        conflicts.append(f"domains.{names[0]}.unlabelled is for classifiers: use `corpus` for a language model")
     if run.language is not None and "general" in run.domains:
         conflicts.append("domains.general: this name is reserved for general text; choose another domain name")
     if run.gate.unit == "token" and run.language is None:

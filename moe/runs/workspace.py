@@ -20,6 +20,7 @@ from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
+from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 
@@ -76,6 +77,25 @@ class Workspace:
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
         rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
+
+    def unlabelled(self, domains: Iterable[str]) -> list[Dataset]:
+        """Return the texts without labels of those of the given domains that have any.
+
+        Raises:
+            Fault: if a file cannot be read, or holds no text.
+        """
+        settings = {name: self.run.domains[name] for name in domains if name in self.run.domains}
+        return [
+            read_unlabelled(
+                [self.run.data.path(file) for file in domain.unlabelled],
+                domain=name,
+                task=next(iter(self.run.tasks_of(name))),
+                max_rows=domain.max_unlabelled_rows,
+                seed=self.run.data.seed,
+            )
+            for name, domain in settings.items()
+            if domain.unlabelled
+        ]
 
     def prepared(self, domain: str) -> dict[str, PreparedTask]:
         """Return a domain's rows by task, as used for training and test: with `data.augmented` including variants.
