@@ -53,10 +53,15 @@ def random_mixture(
 
 
 def save_random_mixture(
-    folder: Path, backbone: Backbone, work: Workspace, heads: str = "per_expert", shared: bool = False
+    folder: Path,
+    backbone: Backbone,
+    work: Workspace,
+    heads: str = "per_expert",
+    shared: bool = False,
+    targets: bool = False,
 ) -> Path:
-    """Save such a mixture and return its folder."""
-    model, card = _mixture_and_card(backbone, work, gate="soft", heads=heads, experts=1, shared=shared)
+    """Save such a mixture and return its folder; with `targets`, news has a second task about entities."""
+    model, card = _mixture_and_card(backbone, work, "soft", heads, experts=1, shared=shared, targets=targets)
     write_mixture(folder, model, card, "", {})
     return folder
 
@@ -122,13 +127,16 @@ def _lm_mixture_and_card(
 
 
 def _mixture_and_card(
-    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool
+    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool, targets: bool = False
 ) -> tuple[Mixture, MixtureCard]:
     forum: Sequence[str] = ("forum",) if experts == 1 else ("forum-1", "forum-2")
     domains = [
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", forum))
     ]
+    if targets:
+        tasks = {"news": ("negative", "neutral", "positive"), "entities": ("negative", "neutral", "positive")}
+        domains[0] = domains[0].model_copy(update={"tasks": tasks, "target_tasks": ("entities",)})
     layers, depth = LayerMap.from_model(backbone.model), work.run.backbone.trunk_depth
     routed = [name for domain in domains for name in domain.experts]
     ranks = dict(zip(routed, (4, 2, 3), strict=False)) | ({"shared": 5} if shared else {})
