@@ -1,7 +1,7 @@
 """Headlines whose entities disagree: a model's task with a target against one label for the whole text, and TF-IDF.
 
-Run: `python benchmarks/targets.py FOLDER [--model MODEL] [--json]`. Rows are the held-out rows of the config's tasks that have
-a target, of texts with several labels; the model must not have been trained on them. Intervals (95 %) are from
+Run: `python benchmarks/targets.py FOLDER [--model MODEL] [--json]`. Rows are the held-out rows of the config's tasks
+with a target, of texts with several labels; the model must not have been trained on them. Intervals (95 %) are from
 resampled texts, since the entities of a text are not independent.
 """
 
