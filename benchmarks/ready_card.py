@@ -15,8 +15,8 @@ SOURCES = {
     ),
     "headline_entities": ("SEntFiN 1.0: every entity of every headline", "MIT"),
     "report_entities": (
-        "[FinEntity](https://github.com/yixuantt/FinEntity) (Tang, Yang, Huang, Zhou and Feng, EMNLP 2023): entities in "
-        "news sentences",
+        "[FinEntity](https://github.com/yixuantt/FinEntity) (Tang, Yang, Huang, Zhou and Feng, EMNLP 2023): "
+        "entities in news sentences",
         "ODC-BY 1.0",
     ),
     "tweets": (
@@ -30,8 +30,8 @@ SOURCES = {
 }
 """Source and licence of each task's rows."""
 UNLABELLED = (
-    "[stocknet-dataset](https://github.com/yumoxu/stocknet-dataset) (Xu and Cohen, ACL 2018): tweets without labels, for "
-    "the router only",
+    "[stocknet-dataset](https://github.com/yumoxu/stocknet-dataset) (Xu and Cohen, ACL 2018): tweets without labels, "
+    "for the router only",
     "MIT",
 )
 NAMES = {"fpb.csv": "Financial PhraseBank", "stockemotions.csv": "StockEmotions", "fiqa_sa.csv": "FiQA"}
@@ -126,8 +126,8 @@ def format_card(
             "",
             *_table(unseen),
             "",
-            f"Texts of these data sets that are near a training text (Jaccard similarity of .85 or more): {near}. They stay "
-            "in the figures.",
+            f"Texts of these data sets that are near a training text (Jaccard similarity of .85 or more): {near}. "
+            "They stay in the figures.",
             "",
             USE,
         ]
