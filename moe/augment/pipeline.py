@@ -248,11 +248,11 @@ def _filter_all(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) 
     variants = list(_filter_by_answer(job, log, model, _filter_by_source(job, log, model, held_out.threshold)))
     usable = ((index, text) for index, (_, text, reason) in enumerate(variants) if not reason)
     leaking = {index for index, others in held_out.query(usable) if others}
-    earlier: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+    earlier: defaultdict[tuple[str, str | None], list[frozenset[str]]] = defaultdict(list)
     for index, (request, text, reason) in enumerate(variants):
         reason = "near a held-out text" if index in leaking else reason
         pieces = shingles(text) if not reason else frozenset[str]()
-        siblings = earlier[job.texts[request.row]]
+        siblings = earlier[job.texts[request.row], job.targets[request.row]]
         if not reason and any(jaccard(pieces, other) >= held_out.threshold for other in siblings):
             reason = "same as another variant"
         if not reason:

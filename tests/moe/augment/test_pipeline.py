@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make, made_up_rows, write_csv
+from conftest import Make, entity_tasks, made_up_rows, write_csv
 from model_server import MODEL, ModelServer, Reply, completion, error_reply, reordered, rewrite, serving, text_in
 
 from experts.errors import Fault
@@ -387,3 +387,23 @@ def test_augmented_rows_name_the_line_that_cannot_be_read(make_work: Make, serve
     path.write_text("\n".join([first, json.dumps(json.loads(first) | {"origin": "dream"}), *others]))
     with pytest.raises(Fault, match=r"line 2 of .*origin"):
         augmented(make_work).prepared("news")
+
+
+def test_augment_keeps_each_target_and_drops_variants_without_it(make_work: Make, server: ModelServer) -> None:
+    work = make_work(domains=entity_tasks(), data={"augment": {"variants": 1}})
+    reports = {report["task"]: report for report in augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]}
+    report = reports["entities"]
+    assert sum(report["kept"].values()) == sum(report["wanted"].values()) > 0
+    rows = [json.loads(line) for line in Path(report["file"]).read_text(encoding="utf-8").splitlines()]
+    assert all(row["target"] in row["text"] for row in rows)
+    augmented = make_work(domains=entity_tasks(), data={"augmented": True, "augment": {"variants": 1}})
+    train = augmented.prepared("news")["entities"].splits["train"]
+    added = [row for row in train if row["origin"] != "original"]
+    assert len(added) == len(rows)
+    originals = {(row["text"], row["target"]): row["label"] for row in train if row["origin"] == "original"}
+    assert {row["target"] for row in added} == {target for _, target in originals}
+    server.reply = lambda body, _: completion(
+        " ".join("today" if word in ("bank", "profit") else word for word in text_in(body).split()) + " again and again"
+    )
+    report = {r["task"]: r for r in augment(work, ["news"], EndpointConfig(server.url, MODEL), overwrite=True)["tasks"]}
+    assert report["entities"]["dropped"]["without its target"] > 0

@@ -88,3 +88,17 @@ def test_inspect_refuses_a_binary_file(tmp_path: Path):
     path.write_bytes(bytes(range(256)) * 9)
     with pytest.raises(Fault, match="NUL or undecodable"):
         inspect_file(path)
+
+
+def test_inspect_counts_targets_and_those_that_their_text_lacks(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,entity\na,Apple gains,Apple\na,Apple gains,Microsoft\nb,Banks fall,banks\nc,No entity,\n")
+    report = inspect_file(path, TaskSettings.model_validate({"columns": {"target": "entity"}}))
+    targets = report["targets"]
+    assert (targets["rows"], targets["texts"], targets["not_in_text"]) == (3, 2, 1)
+    assert targets["most_common"] == {"Apple": 1, "Microsoft": 1, "banks": 1}
+    assert report["rejected"]["reasons"] == {"missing target": 1}
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(inspection_view(report))
+    assert "3 rows about 2 texts, 1 targets that their text does not contain" in stream.getvalue()
+    assert inspect_file(path)["targets"]["rows"] == 0
