@@ -31,7 +31,7 @@ from moe.synthetic.statements import generate_statements, generate_target_statem
 from moe.training.pipeline import train_all
 
 CONFIG = Path(__file__).parent.parent / "configs" / "ready.yaml"
-STATEMENTS = {"news": 4500, "forum": 1500, "target": 1500}
+STATEMENTS = {"news": 7500, "forum": 1500, "target": 1500}
 """Number of statements, and of rows about a target."""
 
 
