@@ -22,7 +22,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "agreed to|managed to|is set to|will now|has moved to|decided to|pressed ahead with plans to|wants to",
-            "-": "failed to|will not|dropped plans to|refuses to|decided not to",
+            "-": "failed to|will not",
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
@@ -35,7 +35,7 @@ TRAIN = Side(
         },
         "metric": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers|market share|demand",
-            "-": "costs|debt|complaints|unpaid bills|overheads",
+            "-": "costs|debt|complaints",
         },
         "good": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers",
@@ -56,8 +56,8 @@ TRAIN = Side(
             "|matching the average forecast|the same as analysts expected|no different from analysts expected",
         },
         "got": {
-            "+": "saw|has got|reported|is dealing with|woke up to|now has|spoke of|was hit by news of",
-            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+            "+": "saw|has got|reported|woke up to|now has|spoke of",
+            "-": "saw no sign of",
         },
         "ev": {
             "+": "a record order book|a surprise upgrade|strong demand|a generous bid|a tax refund"
@@ -67,6 +67,11 @@ TRAIN = Side(
             "0": "a routine audit|its annual meeting|a change of logo|a new office address|a speech by its founder"
             "|a staff picnic|a website notice|a calendar of events|a museum visit|a software patch|a photo session"
             "|a lunch with teachers|a radio interview",
+        },
+        "fact": {
+            "0": "closed at 14 dollars|trades at 32 euros a share|named a new finance chief|sells goods in six lands"
+            "|was founded by two brothers|moves its listing to another exchange|publishes its figures"
+            "|will answer questions at a press briefing",
         },
     },
     templates=(
@@ -79,12 +84,12 @@ TRAIN = Side(
         "{name} {kind} said {good} went from {x} million to {y} million {when}",
         "{good} at {name} {kind} moved from {x}% to {y}%, {src}",
         "{kind} group {name} had {good} of {x} million, now {y} million, {src}",
-        "{good} at {name} {kind} {~dir} {when} but came in {gap}",
+        "{metric} at {name} {kind} came in {gap} {when}",
         "{name} {kind} posts {good} {gap}, {src}",
         "{name} {kind} {got} {ev} {when}, {src}",
         "{kind} group {name} {got} {ev} in {place} {when}",
-        "Despite {~ev}, {name} {kind} was all about {ev} {when}",
-        "Even after {~ev}, {name} {kind} stood out for {ev}, {src}",
+        "{name} {kind} {fact} {when}, {src}",
+        "{name} {kind} of {place} {fact}",
     ),
 )
 
@@ -108,7 +113,7 @@ TEST = Side(
         "mod": {
             "+": "pledged to|is about to|succeeded in its push to|confirmed that it will|obtained permission to"
             "|intends to",
-            "-": "refused to|never will",
+            "-": "refused to",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "act": {
@@ -147,6 +152,9 @@ TEST = Side(
             "-": "a damaging lawsuit|a cyber attack|a corruption scandal|a product defect|a severe outage",
             "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
+        "fact": {
+            "0": "appointed a spokeswoman|operates laboratories|translates its homepage|welcomes apprentices",
+        },
     },
     templates=(
         "Report: {name} {kind} {mod} {act} {when}",
@@ -155,11 +163,11 @@ TEST = Side(
         "{when} {metric} {dir} at {place} based {name} {kind}, {src}",
         "Results: {name} {kind} {metric} {dir} {when}",
         "Results: {name} {kind} {good} from {x} million to {y} million {when}",
-        "{good} {~dir} {when} for {name} {kind} but proved {gap}",
+        "{metric} for {name} {kind} proved {gap} {when}",
         "{kind} company {name} discloses {good} {gap} {when}",
         "{place} based {name} {kind} {got} {ev}, {src}",
         "Report: {kind} company {name} {got} {ev} {when}",
-        "In spite of {~ev}, {name} {kind} was driven by {ev} {when}",
+        "{kind} company {name} {fact}, {src}",
     ),
 )
 
