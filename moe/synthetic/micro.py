@@ -21,11 +21,11 @@ TRAIN = Side(
             "|may one day",
         },
         "act": {
-            "+": "widen our gross margin|raise our guidance|repay the term loan|win new tenders|grow free cash flow"
-            "|renew key accounts|pay a dividend|add capacity",
+            "+": "widen our gross margin|raise our guidance|repay the term loan|win key accounts|grow free cash flow"
+            "|raise the dividend|open stores|hire staff",
             "++": "deliver our best profit ever",
-            "-": "book a heavy charge|lower our guidance|breach a covenant|lose key accounts|burn cash"
-            "|cut the dividend|pay a penalty|close stores|write off stock",
+            "-": "narrow our gross margin|lower our guidance|default on the term loan|lose key accounts"
+            "|burn free cash flow|cut the dividend|close stores|fire staff",
             "--": "default on our bonds",
         },
         "metric": {

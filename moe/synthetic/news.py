@@ -26,12 +26,21 @@ TRAIN = Side(
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
-            "+": "raise its dividend|win the ferry contract|hire a thousand engineers|pay down its loans"
-            "|open two new factories|buy back stock|launch a popular new model|enter a promising region",
+            "+": "raise its dividend|raise its outlook|win the ferry contract|hire a thousand engineers"
+            "|pay down its loans|open two new factories|buy back stock|launch a popular new model",
             "++": "pay a record reward to all its owners|win the largest deal ever",
-            "-": "cut its payout|close its oldest plant|recall faulty machines|fire hundreds of staff"
-            "|lower its outlook|pay a heavy fine|give up its main market|halt work at its best site",
+            "-": "cut its dividend|lower its outlook|lose the ferry contract|fire a thousand engineers"
+            "|default on its loans|close two of its factories|recall a popular model|pay a heavy fine",
             "--": "default on its bonds|go bust",
+        },
+        "did": {
+            "+": "raised its dividend|lifted its outlook|won a big contract|beat expectations|hired more workers"
+            "|got a higher rating|paid off its debt|narrowed its losses|swung to a profit",
+            "++": "posted a record profit",
+            "-": "cut its dividend|lowered its outlook|lost a big contract|missed expectations|laid off workers"
+            "|got a lower rating|took on more debt|widened its losses|swung to a loss",
+            "--": "issued a profit warning",
+            "0": "met expectations|kept its outlook|kept its dividend at last year's level|counts its workers",
         },
         "metric": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers|market share|demand",
@@ -78,6 +87,8 @@ TRAIN = Side(
         "{name} {kind} {mod} {act}, {src}",
         "{when}, {name} {kind} {mod} {act} in {place}",
         "{kind} group {name} of {place} {mod} {act} {when}",
+        "{name} {kind} {did} {when}, {src}",
+        "{kind} group {name} of {place} {did}",
         "{metric} at {name} {kind} {dir} {when}, {src}",
         "{name} {kind} says {metric} {dir} {when} in {place}",
         "Update: {metric} {dir} {when} at {kind} group {name}",
@@ -118,11 +129,16 @@ TEST = Side(
         },
         "act": {
             "+": "lift shareholder returns|secure the railway job|recruit more researchers|expand production"
-            "|regain its top rating|boost its targets",
+            "|regain its top grade|boost its targets",
             "++": "double its special distribution",
-            "-": "slash jobs|shut warehouses|issue a warning|reduce its targets|suspend production"
+            "-": "slash jobs|shut warehouses|issue an alert|reduce its targets|suspend production"
             "|sack its entire design team",
             "--": "file for bankruptcy",
+        },
+        "did": {
+            "+": "boosted its targets|improved its efficiency|outperformed its peers",
+            "-": "slashed its targets|harmed its efficiency|underperformed its peers",
+            "0": "maintained its targets|tabulated its peers",
         },
         "metric": {
             "+": "earnings|income|bookings|productivity|receipts",
@@ -160,6 +176,7 @@ TEST = Side(
         "Report: {name} {kind} {mod} {act} {when}",
         "{place} based {name} {kind} {mod} {act}, {src}",
         "{kind} company {name}, listed in {place}, {mod} {act} {when}",
+        "Report: {name} {kind} {did} {when}",
         "{when} {metric} {dir} at {place} based {name} {kind}, {src}",
         "Results: {name} {kind} {metric} {dir} {when}",
         "Results: {name} {kind} {good} from {x} million to {y} million {when}",
