@@ -11,6 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from experts.domain import Domain
 from experts.errors import Fault
 from moe import distributed
+from moe.checkpoints.expert import SHARED_NAME
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED
 from moe.console import info
@@ -56,6 +57,11 @@ class Workspace:
     def shared_folder(self) -> Path | None:
         """Folder of the shared expert, if the run has one."""
         return self.out / SHARED.folder if self.run.shared else None
+
+    @property
+    def frozen_experts(self) -> tuple[str, ...]:
+        """Names of the experts that no stage trains: the shared one, if it starts frozen from a trained expert."""
+        return (SHARED_NAME,) if self.run.shared is not None and self.run.shared.is_frozen else ()
 
     def checkpoints(self, step: str) -> Path:
         """Folder of the checkpoints of a running step."""

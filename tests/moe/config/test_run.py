@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.config.preflight import check_config
 from moe.config.run import ConfigFault, DomainSettings, RunSettings, find_config, load_run
 from moe.config.yaml import read_yaml
+from moe.runs.preflight import check_config
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -56,7 +56,7 @@ def test_shipped_accelerate_configs_start_the_number_of_processes_in_their_name(
 @pytest.fixture
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with an empty file for each data set that is not shipped; backbones are not checked."""
-    monkeypatch.setattr("moe.config.preflight._backbone_errors", lambda run: [])
+    monkeypatch.setattr("moe.runs.preflight._backbone_errors", lambda run: [])
     for name in ("fiqa_sa", "news", "forum"):
         (tmp_path / f"{name}.csv").touch()
     return tmp_path
