@@ -18,7 +18,7 @@ from moe.drift.drift import MEASURES, UNLIKE, compare_features
 from moe.drift.fit import extract_features, fit_reference
 from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.inference.loading import load_model
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.workspace import Workspace
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     fit_reference(work, args.model)
     reference = read_reference(args.model)
     model, template, length = load_model(args.model)
-    predictor = Predictor(model, template, length, states=True)
+    predictor = TorchPredictor(model, template, length, states=True)
     test = {}
     for task, domain in work.run.label_space().domain_by_task.items():
         rows = work.prepared(domain)[task].splits["test"]

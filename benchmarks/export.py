@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from paired_timing import Batch, build_untrained_with_card, compare, load_texts
 
-from moe.data.sampler import batch_by_tokens
-from moe.export.inference_spec import build_inference_spec
+from moe.data.token_batches import batch_by_tokens
+from moe.export.inference_spec import build_export_spec
 from moe.export.onnx import (
     ONNX_FILE,
     OPENVINO_FILE,
@@ -46,7 +46,7 @@ def tokenize_batches(source: ExportSource, texts: Sequence[str], tokens: int) ->
 
 def run_torch(source: ExportSource, batches: Sequence[Batch]) -> Run:
     """Return a function that runs the mixture in PyTorch, with the outputs of the graph."""
-    module = MixtureGraph(source.model, build_inference_spec(source)).eval()
+    module = MixtureGraph(source.model, build_export_spec(source)).eval()
 
     @torch.inference_mode()
     def run() -> None:

@@ -18,8 +18,8 @@ from paired_timing import (
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from moe.inference.predictor import Predictor
-from moe.model.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder, token_budget
+from moe.inference.torch_predictor import TorchPredictor, token_budget
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder
 from moe.model.backbone_ops import compile_layers
 
 
@@ -52,7 +52,7 @@ def compare_compiled(batches: Sequence[Batch], dtype: str, rounds: int) -> Ratio
 def compare_hard(bare: Backbone, texts: Sequence[str], dtype: str, rounds: int) -> Ratio:
     """Compare hard inference with the bare backbone, tokenization included in both."""
     budget = token_budget(bare.model.device, bare.model.dtype)
-    predictor = Predictor(build_untrained(5, 16, 3, dtype), "{text}", 128, "hard", batch_tokens=budget)
+    predictor = TorchPredictor(build_untrained(5, 16, 3, dtype), "{text}", 128, "hard", batch_tokens=budget)
     return compare(
         f"hard, E = 5, m = 3, {dtype}: bare backbone",
         lambda: predictor.score(texts),
@@ -64,7 +64,7 @@ def compare_hard(bare: Backbone, texts: Sequence[str], dtype: str, rounds: int) 
 
 def compare_three_passes(bare: Backbone, texts: Sequence[str], dtype: str) -> Ratio:
     """Compare with FinSA-MoE's inference: a pass of each of two experts and of the router, one text padded to 512."""
-    predictor = Predictor(build_untrained(2, 16, 1, dtype), "{text}", 128)
+    predictor = TorchPredictor(build_untrained(2, 16, 1, dtype), "{text}", 128)
     sample = texts[::50]
 
     @torch.inference_mode()
@@ -95,7 +95,7 @@ def compare_peft(bare: Backbone, texts: Sequence[str], dtype: str, rounds: int) 
     batches, ours = tokenize_batches(bare, texts), build_untrained(5, 16, 0, dtype)
     name = f"E = 5, m = 0, {dtype}: PEFT adapter_names"
     yield compare(f"soft, {name}", forward_all(ours, batches), lambda: forward_rows(batches), "≤ 1/1.4", rounds)
-    predictor = Predictor(ours, "{text}", 128, "hard")
+    predictor = TorchPredictor(ours, "{text}", 128, "hard")
     yield compare(
         f"hard, {name}",
         lambda: predictor.score(texts),
@@ -109,7 +109,7 @@ def measure_pipeline(texts: Sequence[str], rounds: int) -> Iterator[Ratio]:
     """Compare with transformers' pipeline on one merged expert, at its default batch size and at 32."""
     base = AutoModelForSequenceClassification.from_pretrained(shipped_folder(), num_labels=3)
     merged: Any = get_peft_model(base, peft_config()).merge_and_unload()
-    predictor = Predictor(build_untrained(5, 16, 1, "auto"), "{text}", 128)
+    predictor = TorchPredictor(build_untrained(5, 16, 1, "auto"), "{text}", 128)
     tokenizer: Any = predictor.tokenizer  # pipeline's overloads name other classes of tokenizers
     classify = pipeline(
         "text-classification", model=merged, tokenizer=tokenizer, device=predictor.model.backbone.device

@@ -19,9 +19,10 @@ from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.data.readers import read_texts
-from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
-from moe.model.backbone import Backbone, BackboneSettings, load_backbone, token_budget
+from moe.data.token_batches import batch_by_tokens
+from moe.inference.torch_predictor import token_budget
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
 from moe.runs.workspace import package_versions

@@ -13,7 +13,7 @@ from paired_timing import load_texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Prediction, Routing
 from moe.inference.stream import predict_texts
 

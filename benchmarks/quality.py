@@ -21,7 +21,8 @@ from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import tfidf
 from moe.evaluation.evaluate import evaluate_rows, routing_report
-from moe.inference.predictor import Predictor, Routing
+from moe.inference.predictor import Routing
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
@@ -248,7 +249,7 @@ def evaluate_model(
         uniform_gates: give all experts equal weights instead of the router's.
         domains: evaluate only these; all by default.
     """
-    predictor = Predictor(model, template, max_length, routing)
+    predictor = TorchPredictor(model, template, max_length, routing)
     with model.ablated(uniform_gates=uniform_gates):
         rows = [row for row in evaluate_rows(predictor, work.rows("test", domains), pin=pin) if row.true is not None]
     pairs: LabelPairs = {}

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 
 from experts.gated_linear import in_out_features
 from experts.lora import LayerMap
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings, default_device, load_backbone, shipped_folder
 
 VOCABULARY = 30522  # size of the shipped tokenizer's vocabulary
@@ -96,7 +96,7 @@ def measure(shape: str, folder: Path, args: argparse.Namespace, quantization: st
     for depth in (0, trunk):
         model = build_untrained_with_card(5, 16, settings.model_copy(update={"trunk_depth": depth}))[0]
         modes[f"soft, E = 5, m = {depth}"] = forward_all(model, batches)
-    predictor = Predictor(model, "{text}", args.length, "hard", batch_tokens=args.texts * args.length)
+    predictor = TorchPredictor(model, "{text}", args.length, "hard", batch_tokens=args.texts * args.length)
     texts = predictor.tokenizer.batch_decode(ids) * args.batches
     modes[f"hard, E = 5, m = {trunk}, from text"] = lambda: predictor.score(texts)
     results = []

@@ -29,7 +29,7 @@ from paired_timing import load_texts, machine_info
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.runs.best import default_model
 

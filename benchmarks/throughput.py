@@ -13,10 +13,10 @@ import torch
 from paired_timing import Ratio, build_untrained, build_untrained_with_card
 
 from moe.checkpoints.mixture import write_mixture
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import available_cores, predict_in_processes
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ def _run_in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 def _time_stream(texts: Sequence[str], count: int) -> tuple[float, float]:
     """Return the seconds of a stream of texts after a first chunk, and the process's peak memory in GiB."""
-    predictor = Predictor(build_untrained(2, 8, 3), "{text}", 16)
+    predictor = TorchPredictor(build_untrained(2, 8, 3), "{text}", 16)
     _exhaust(predict_rows(_rows(texts, predictor.chunk_size), predictor))
     start = time.perf_counter()
     _exhaust(predict_rows(_rows(texts, count), predictor))

@@ -9,6 +9,8 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 
 Record = TypeVar("Record", bound=BaseModel)
+EXPERT_CARD = "expert.json"
+"""File name of an expert's card."""
 
 
 def read_record(path: Path, model: type[Record], version: int, noun: str, remedy: str) -> Record:

@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from experts.atomic_io import MANIFEST, atomic_folder, check_manifest, read_json, sha256_of, write_json, write_text
-from experts.cards import read_record
+from experts.cards import EXPERT_CARD, read_record
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec
 from experts.safetensors_io import load_tensors, save_tensors
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HEADS, CARD, CONFIG, METRICS, README = "heads.safetensors", "expert.json", "config.yaml", "metrics.json", "README.md"
+HEADS, CONFIG, METRICS, README = "heads.safetensors", "config.yaml", "metrics.json", "README.md"
+CARD = EXPERT_CARD
 FORMAT = 2
 
 
@@ -60,6 +61,7 @@ class ExpertCard(BaseModel):
     template: str
     max_length: int
     tasks: dict[str, tuple[str, ...]] = Field(description="label names of the tasks it was trained on")
+    target_tasks: tuple[str, ...] = Field((), description="those of its tasks whose rows name a target")
     heads: dict[str, tuple[str, ...]] = Field(description="label names by class head, in the order of the logits")
     layers: dict[str, LoraSpec] = Field(description="rank and scaling of every adapted layer")
     head_kind: str
@@ -221,7 +223,8 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
 
 
 def _readme(card: ExpertCard) -> str:
-    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}" for task, labels in card.tasks.items())
+    targets = dict.fromkeys(card.target_tasks, ", for a target in the text")
+    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{targets.get(task, '')}" for task, labels in card.tasks.items())
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from experts.errors import Fault
-from moe.data.readers import text_problem
-from moe.inference.loading import ModelLoader, find_model_folder
+from moe.data.text_checks import text_problem
+from moe.inference.model_loader import ModelLoader, find_model_folder
 from moe.inference.predictor import Prediction, Predictor, Routing
 from moe.inference.stream import predict_texts, to_row
 
@@ -45,8 +45,7 @@ class MixtureClassifier:
 
     def __init__(self, predictor: Predictor, folder: Path) -> None:
         self.predictor, self.folder = predictor, folder
-        labels = [label for task_labels in predictor.model.labels.tasks.values() for label in task_labels]
-        self.classes_ = np.array(list(dict.fromkeys(labels)))  # (K,)
+        self.classes_ = np.array(predictor.spec.labels)  # (K,)
 
     @classmethod
     def load(
@@ -93,17 +92,17 @@ class MixtureClassifier:
     @property
     def experts(self) -> tuple[str, ...]:
         """Names of the routed experts (E), in the order of the routing weights."""
-        return tuple(self.predictor.model.bank.routed_experts)
+        return self.predictor.experts
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the domains, for the argument `domain`."""
-        return tuple(domain.name for domain in self.predictor.model.trained_domains)
+        return tuple(domain.name for domain in self.predictor.spec.trained_domains)
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """Labels of each task."""
-        return dict(self.predictor.model.labels.tasks)
+        return {name: task.labels for name, task in self.predictor.spec.tasks.items()}
 
     def predict(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> list[str | None]:
         """Predict the label of each text.

@@ -10,17 +10,15 @@ from torch import Tensor, nn
 
 from experts.adapter_bank import PREFIX
 from experts.atomic_io import MANIFEST, manifest_faults, read_manifest
+from experts.cards import EXPERT_CARD
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_adapter, read_expert_card
-from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import HEADS as EXPERT_HEADS
 from experts.lora import LoraSpec
 from experts.safetensors_io import load_tensors
+from moe.checkpoints.file_names import CARD, HEADS, ROUTER
 from moe.checkpoints.mixture import (
-    CARD,
-    HEADS,
-    ROUTER,
     build_heads,
     check_same_backbone,
     load_strictly,

@@ -13,7 +13,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import check_routing, load_language_model
+from moe.inference.loading import load_language_model
+from moe.inference.model_loader import check_routing
 from moe.inference.scoring import Likelihood, Pair, likelihoods
 
 MAX_NEW_TOKENS = 128

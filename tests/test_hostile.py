@@ -26,8 +26,8 @@ from experts.expert_io import read_expert_card
 from moe.checkpoints.mixture import parse_mixture_card
 from moe.config.run import RunSettings, load_run, parse_run
 from moe.data.profile import inspect_file
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows, predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.runs.workspace import Workspace
 
@@ -170,10 +170,10 @@ def test_manifest_or_card_of_any_bytes_is_a_fault(tmp_path: Path, content: bytes
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def predictor(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchPredictor:
     """A mixture on the shipped backbone, which has a real tokenizer."""
     work = Workspace(tiny_run(tiny_folder, tmp_path_factory.mktemp("data")), tmp_path_factory.mktemp("run"))
-    return Predictor(random_mixture(load_backbone(BackboneSettings(dtype="float32")), work), "{text}", 64)
+    return TorchPredictor(random_mixture(load_backbone(BackboneSettings(dtype="float32")), work), "{text}", 64)
 
 
 def finite(row: dict[str, Any]) -> bool:
@@ -183,7 +183,7 @@ def finite(row: dict[str, Any]) -> bool:
 
 @settings(SOON, max_examples=150)
 @given(texts=st.lists(ANYTHING, min_size=1, max_size=6))
-def test_predictor_returns_finite_numbers_for_any_texts(predictor: Predictor, texts: list[str]) -> None:
+def test_predictor_returns_finite_numbers_for_any_texts(predictor: TorchPredictor, texts: list[str]) -> None:
     rows = list(predict_rows([{"text": text} for text in texts], predictor))
     assert len(rows) == len(texts)
     assert all(finite(row) for row in rows)
@@ -206,12 +206,12 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_predictor_returns_finite_numbers_for_odd_texts(predictor: Predictor, name: str) -> None:
+def test_predictor_returns_finite_numbers_for_odd_texts(predictor: TorchPredictor, name: str) -> None:
     (row,) = predict_rows([{"text": ODD[name]}], predictor)
     assert finite(row)
 
 
-def test_predictor_batches_odd_texts_without_changing_other_predictions(predictor: Predictor) -> None:
+def test_predictor_batches_odd_texts_without_changing_other_predictions(predictor: TorchPredictor) -> None:
     alone = predict_texts(["profit rose"], predictor)[0].probabilities
     in_batch = predict_texts(["profit rose", *ODD.values()], predictor)[0].probabilities
     np.testing.assert_allclose(alone, in_batch, atol=1e-3)

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 
 from moe.data.dedup import is_chinese, jaccard, shingles
-from moe.data.readers import text_problem
+from moe.data.text_checks import text_problem
 
 _LENGTH_RATIO = 3
 _SHORT_TEXT = 20

@@ -295,6 +295,7 @@ def _augmented_row(job: AugmentJob, request: VariantRequest, text: str, model: s
         origin=request.origin,
         source_id=source["id"],
         source_hash=text_hash(source["text"]),
+        target=source["target"],
         model=model,
     )
 

@@ -15,20 +15,12 @@ from experts.errors import Fault
 from experts.expert_io import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter
 from experts.safetensors_io import load_tensors, save_tensors
+from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, README, ROUTER
 from moe.checkpoints.mixture_card import FORMAT, DomainCard, MixtureCard
 from moe.model.backbone import Backbone, identify_backbone, load_backbone
 from moe.model.heads import Heads, MixedHeads, NoHeads
 from moe.model.mixture import Mixture
 from router.gate import Gate
-
-CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
-    "mixture.json",
-    "router.safetensors",
-    "heads.safetensors",
-    "config.yaml",
-    "metrics.json",
-    "README.md",
-)
 
 
 def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[str, dict[str, Any]]) -> Mixture:

@@ -23,9 +23,10 @@ from experts.expert_io import CARD as EXPERT_CARD
 from experts.lora import Adapter
 from experts.safetensors_io import load_tensors
 from moe.checkpoints.expert import SHARED_NAME
-from moe.checkpoints.mixture import CARD, HEADS, check_same_backbone, read_card
+from moe.checkpoints.file_names import CARD, HEADS
+from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.checkpoints.ready import READY, ready_folder
+from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.run import ConfigFault, RunSettings
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads, head_key
@@ -184,7 +185,7 @@ def read_trained_expert(init: str) -> TrainedExpert:
 
 def _find(init: str) -> Path:
     """Return the folder of a model, which is downloaded if `init` is a hub id and no folder."""
-    if init == READY:
+    if is_ready(Path(init)):
         return ready_folder()
     if Path(init).is_dir() or not HUB_ID.fullmatch(init):
         if not Path(init).is_dir():
@@ -247,10 +248,13 @@ def _setting_errors(trained_expert: TrainedExpert, run: RunSettings) -> Iterator
     source = trained_expert.origin.source
     if trained_expert.backbone is None:
         return
-    try:
-        check_same_backbone(trained_expert.backbone, identify_backbone(run.backbone), source)
-    except Fault as fault:
-        yield f"shared.init: {fault}"
+    actual = identify_backbone(run.backbone)
+    if trained_expert.backbone.sha256 != actual.sha256:
+        trained_on = f"{trained_expert.backbone.name!r} with weights {trained_expert.backbone.sha256[:12]}…"
+        yield (
+            f"backbone.name is {actual.name!r} with weights {actual.sha256[:12]}…, but shared.init {source} was trained on "
+            f"{trained_on}: use that backbone, another expert, or a fresh one (--set shared=null for none)"
+        )
     own = {
         "backbone.trunk_depth": run.backbone.trunk_depth,
         "backbone.pooling": run.backbone.pooling,

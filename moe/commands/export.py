@@ -55,7 +55,7 @@ def export_(
 ) -> None:
     """Export a model: PEFT adapters, merged weights, ONNX, OpenVINO, or a folder for the Hugging Face hub."""
     from moe.export.export import ExportRequest, export, export_view
-    from moe.inference.loading import select_model_folder
+    from moe.inference.model_loader import select_model_folder
 
     folder = select_model_folder(model, config, None, None) if model is None else model
     request = ExportRequest(

@@ -37,6 +37,7 @@ def resolve_model(folder: Path | None) -> Path | None:
     return None if folder is None else resolve_model_folder(folder)
 
 
+DEFAULT_MODEL_HELP = "Mixture, expert or run folder, or `ready`; default: the run in runs/demo, else `ready`."
 OptionalModelArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -112,6 +113,18 @@ class RenamedCommand(TyperCommand):
         self.deprecated = f"Use 'moe {RENAMED_COMMANDS[self.name or '']}' instead."
 
 
+def split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Split arguments into a model folder, if the first one names it, and the texts after it.
+
+    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
+    of one word with a slash is more likely a mistyped path.
+    """
+    first = arguments[0] if arguments else ""
+    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
+        return Path(first), arguments[1:]
+    return None, arguments
+
+
 def examples(*lines: str) -> str:
     """Format one to three example calls, which end the help text of a command."""
     return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
@@ -124,11 +137,12 @@ def is_secondary_process() -> bool:
 
 def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
     """Return the workspace of the run that `--config`, `--out` and `--set` describe."""
-    from moe.config.run import find_config, load_run
+    from moe.config.files import default_run_folder
+    from moe.config.run import load_run
     from moe.runs.workspace import Workspace
 
     run = load_run(config, sets or ())
-    return Workspace(run, out or Path("runs") / find_config(config).stem)
+    return Workspace(run, out or default_run_folder(config))
 
 
 def print_text(content: Any, text: str, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from experts.errors import Fault
 from moe.data.schema import Columns, Record
+from moe.data.text_checks import is_encodable, text_problem
 from moe.data.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 
 if TYPE_CHECKING:
@@ -81,6 +82,15 @@ def read_records(path: Path, columns: Columns = Columns(), text_optional: bool =
     return (_to_record(number, values, error, columns) for number, values, error in file.rows)
 
 
+def read_column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns; of a jsonl file, those in its first rows.
+
+    Raises:
+        Fault: if the file is missing, of an unknown kind, binary or empty.
+    """
+    return _open(path).columns
+
+
 def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     """Read every record of a file, in order; a record without a valid text has an error.
 
@@ -90,26 +100,6 @@ def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     for record in read_records(path, columns):
         error = record.error or text_problem(record.values.get("text"))
         yield Record(record.line, record.values, error)
-
-
-def text_problem(value: object) -> str | None:
-    """Return why a value cannot be the text of a row, or None if it can."""
-    if value is None:
-        return "missing text"
-    if not isinstance(value, str):
-        return f"text is not a string: {type(value).__name__}"
-    if not any(letter.isprintable() and not letter.isspace() for letter in value):
-        return "missing text"
-    return None if is_encodable(value) else "broken encoding: unpaired surrogate"
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a string can be encoded as UTF-8; JSON escapes may hold unpaired surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _open(path: Path) -> _OpenFile:
@@ -146,7 +136,8 @@ def _check_columns(names: list[str], columns: Columns, path: Path, text_optional
 
 def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
     mapping = columns.mapping()
-    reserved = set(mapping.values()) | set(Columns.model_fields)
+    fields = set(Columns.model_fields) - {"target"}  # other files use that name for a column of their own
+    reserved = {*mapping.values(), *mapping, *fields}
     values = {field: raw[column] for field, column in mapping.items() if column in raw}
     values |= {name: value for name, value in raw.items() if name not in reserved}
     if (unparsed := values.pop("", None)) is not None:

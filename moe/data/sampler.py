@@ -15,36 +15,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
-
-    A row that is longer than the budget is a batch by itself.
-
-    Args:
-        lengths: length of each row in tokens (N,).
-        tokens: token budget of a batch.
-
-    Returns:
-        Row indices of each batch, in order of length.
-    """
-    order = np.argsort(lengths, kind="stable")  # (N,)
-    cuts, start = [], 0
-    for position, row in enumerate(order):
-        if position > start and (position - start + 1) * lengths[row] > tokens:
-            cuts.append(position)
-            start = position
-    return np.split(order, cuts)
-
-
 def row_lengths(rows: "Dataset") -> np.ndarray:
-    """Return the number of tokens of each row (N,) if rows hold tokens, else the number of characters of its text.
+    """Return the number of tokens of each row (N,) if rows hold tokens, else the characters of its text and target.
 
     Sorted by characters, texts are nearly in the order of their tokens.
     """
     if not len(rows):
         return np.zeros(0, int)
     if "lengths" not in rows.column_names:
-        return np.asarray(pc.utf8_length(arrow_column(rows, "text")))
+        characters = pc.utf8_length(arrow_column(rows, "text"))
+        if "target" in rows.column_names:
+            characters = pc.add(characters, pc.fill_null(pc.utf8_length(arrow_column(rows, "target")), 0))
+        return np.asarray(characters)
     documents = arrow_column(rows, "lengths")
     return np.add.reduceat(np.asarray(documents.flatten()), np.asarray(documents.offsets)[:-1])
 

@@ -17,7 +17,7 @@ from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.drift.timeline import DriftRequest, read_dated_texts
 from moe.extras import check_extra
 from moe.inference.loading import load_model
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import GREY
 from moe.plots.style import BLUE, RED, save_figure, square_panels, style_axes
 
@@ -52,7 +52,7 @@ def drift(
     validation = _validation_features(reference, request.domain)
     dated = read_dated_texts(request)
     model, template, length = load_model(folder, sets)
-    predictor = Predictor(model, template, length, states=True)
+    predictor = TorchPredictor(model, template, length, states=True)
     features = extract_features(predictor, reference.space, dated.texts, request.file.name, quiet)
     months = np.array([month or "" for month in dated.months])
     by_month = {name: features.select(months == name) for name in sorted(set(months) - {""})} if dated.dated else {}

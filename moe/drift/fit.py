@@ -16,7 +16,8 @@ from moe.data.sampler import subsample_per_domain
 from moe.drift.reference import DriftFeatures, Reference, StateDistribution, write_reference
 from moe.evaluation.test_sets import load_run_rows
 from moe.inference.loading import load_model
-from moe.inference.predictor import Predictor, Scores
+from moe.inference.predictor import Scores
+from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.workspace import Workspace
 
 MAX_ROWS = 2000
@@ -36,7 +37,7 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
         Fault: if the model cannot be loaded, or there are too few rows.
     """
     model, template, length = load_model(folder, sets)
-    predictor = Predictor(model, template, length, states=True)
+    predictor = TorchPredictor(model, template, length, states=True)
     train, validation = (
         subsample_per_domain(load_run_rows(work, model, split), MAX_ROWS, work.run.seed)
         for split in ("train", "validation")
@@ -75,7 +76,7 @@ def fit_state_distribution(states: np.ndarray, domains: np.ndarray, names: Seque
 
 
 def extract_features(
-    predictor: Predictor, space: StateDistribution, texts: Iterable[str], title: str, quiet: bool = True
+    predictor: TorchPredictor, space: StateDistribution, texts: Iterable[str], title: str, quiet: bool = True
 ) -> DriftFeatures:
     """Compute the drift features of texts, predicted without a given domain or label."""
     batches = [_features(predictor, space, scores) for scores in _scores(predictor, texts, title, quiet)]
@@ -88,7 +89,7 @@ def extract_features(
     )
 
 
-def _scores(predictor: Predictor, texts: Iterable[str], title: str, quiet: bool) -> Iterator[Scores]:
+def _scores(predictor: TorchPredictor, texts: Iterable[str], title: str, quiet: bool) -> Iterator[Scores]:
     stream = iter(texts)
     with progress_bar(title, len(texts) if isinstance(texts, Sequence) else None, "text", quiet) as meter:
         while window := list(islice(stream, predictor.chunk_size)):
@@ -96,7 +97,7 @@ def _scores(predictor: Predictor, texts: Iterable[str], title: str, quiet: bool)
             meter.advance(len(window))
 
 
-def _features(predictor: Predictor, space: StateDistribution, scores: Scores) -> DriftFeatures:
+def _features(predictor: TorchPredictor, space: StateDistribution, scores: Scores) -> DriftFeatures:
     predictions = predictor.to_predictions(scores, predictor.routed_tasks(scores))
     confidence = np.array([prediction.confidence for prediction in predictions])
     return DriftFeatures(scores.routing_weights.astype(np.float64), confidence, space.distance(_states(scores)))

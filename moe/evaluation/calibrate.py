@@ -23,7 +23,7 @@ from moe.extras import check_extra
 from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, find_point, risk_coverage_curve
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.loading import load_model
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.terminal import format_interval
 from moe.runs.workspace import Workspace
@@ -84,7 +84,7 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     """
     check_extra("report")  # the charts are drawn last
     model, template, max_length = load_model(folder, sets)
-    predictor = Predictor(model, template, max_length)
+    predictor = TorchPredictor(model, template, max_length)
     validation, test = (
         collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS
     )
@@ -101,7 +101,7 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     return report
 
 
-def collect_logits(predictor: Predictor, rows: Dataset, title: str, quiet: bool) -> LogitsByTask:
+def collect_logits(predictor: TorchPredictor, rows: Dataset, title: str, quiet: bool) -> LogitsByTask:
     """Logits of the labelled rows by task, at temperature 1."""
     evaluated = evaluate_rows(predictor, rows, title=title, quiet=quiet)
     labelled = [row for row in evaluated if row.true is not None]

@@ -10,9 +10,9 @@ from datasets import Dataset
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from experts.cards import EXPERT_CARD
 from experts.domain import Labels
 from experts.errors import Fault
-from experts.expert_io import CARD as EXPERT_CARD
 from experts.expert_io import read_expert_card
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
@@ -20,7 +20,7 @@ from moe.console import Table
 from moe.evaluation.evaluate import evaluate_rows, predictions_by_task
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.loading import load_model
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.workspace import Workspace
 
 NO_DIFFERENCE, A_BETTER, B_BETTER = "none", "A better", "B better"
@@ -68,7 +68,7 @@ def compare(
     for folder in models:
         model, template, max_length = load_model(folder, sets)
         rows = load_evaluation_rows(work, model, data=data, domain=domain, within=within, other_domains=other_domains)
-        predictor = Predictor(model, template, max_length)
+        predictor = TorchPredictor(model, template, max_length)
         evaluated = evaluate_rows(predictor, _select_tasks(rows, common), title=folder.name, quiet=quiet)
         sides.append(predictions_by_task([row for row in evaluated if row.true is not None], model.labels))
         del model, predictor  # free the memory before the next one is loaded

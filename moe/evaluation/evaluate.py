@@ -18,9 +18,11 @@ from moe.data.writers import open_writer
 from moe.evaluation.metrics import classification, regression
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import check_routing, load_model
+from moe.inference.loading import load_model
+from moe.inference.model_loader import check_routing
 from moe.inference.per_expert import per_expert_columns
-from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.predictor import Prediction, Routing
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.workspace import Workspace
@@ -32,7 +34,7 @@ class PredictedRow:
     """A labelled row and its predictions.
 
     Args:
-        row: id, text, label, score, task and domain, as prepared.
+        row: id, text, target, label, score, task and domain, as prepared.
         true: name of the row's label; None if it has none.
         masked: prediction for the row's own task, that is with the logits masked to its labels.
         routed: prediction for the task of the most probable domain, as for a text of unknown domain.
@@ -51,7 +53,7 @@ def iter_chunks(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def evaluate_rows(
-    predictor: Predictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
+    predictor: TorchPredictor, rows: Dataset, pin: bool = False, title: str = "", quiet: bool = True
 ) -> list[PredictedRow]:
     """Predict every row.
 
@@ -65,9 +67,10 @@ def evaluate_rows(
     with progress_bar(title, len(rows), "text", quiet) as meter:
         for chunk in iter_chunks(rows, predictor.chunk_size):
             pins = [row["domain"] for row in chunk] if pin else None
-            scores = predictor.score([row["text"] for row in chunk], pins)
+            targets = [row["target"] for row in chunk]
+            scores = predictor.score([row["text"] for row in chunk], pins, targets)
             masked = predictor.to_predictions(scores, [row["task"] for row in chunk])
-            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores))
+            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores, targets))
             evaluated += [
                 PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
                 for row, in_task, in_domain in zip(chunk, masked, routed, strict=True)
@@ -88,7 +91,7 @@ def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> d
         `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, and for a model with a
         router the domain accuracy as `routing`.
     """
-    evaluated = evaluate_rows(Predictor(model, template, max_length), rows)
+    evaluated = evaluate_rows(TorchPredictor(model, template, max_length), rows)
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         report = _label_report([row for row in task_rows if row.true is not None], model.labels.tasks[task])
@@ -126,7 +129,7 @@ def evaluate(
         `domains`, `mean`, `scores` (MSE, MAE, RMSE, R² by task) and `routing`; accuracy and F1 come with
         `…_interval`: [low, high], 95 %. And the evaluated rows.
     """
-    predictor = Predictor(model, template, max_length, routing, calibration=calibration)
+    predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
     labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
@@ -179,7 +182,7 @@ def evaluate_folder(
     target = work.out / "evaluation" / folder.name
     write_evaluation(target, report, evaluated)
     if per_expert:
-        write_per_expert(target, Predictor(model, template, max_length, calibration=calibration), evaluated)
+        write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)
     info(f"written to {target}")
     return report
 
@@ -281,7 +284,7 @@ def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[Pre
                     writer.write(_csv_columns(row))
 
 
-def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[PredictedRow]) -> None:
+def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[PredictedRow]) -> None:
     """Write the labelled rows as `alone.csv`, with the label and confidence of each expert on its own.
 
     Raises:
@@ -291,8 +294,9 @@ def write_per_expert(folder: Path, predictor: Predictor, rows: Sequence[Predicte
         raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
+    targets = [row.row["target"] for row in labelled]
     with open_writer(folder / PER_EXPERT_CSV) as writer:
-        per_expert = per_expert_columns(predictor, texts, tasks, quiet=False)
+        per_expert = per_expert_columns(predictor, texts, tasks, targets, quiet=False)
         for row, columns in zip(labelled, per_expert, strict=True):
             writer.write(_csv_columns(row) | dict(columns))
 
@@ -303,6 +307,7 @@ def _csv_columns(row: PredictedRow) -> dict[str, Any]:
         "domain": row.row["domain"],
         "task": row.row["task"],
         "text": row.row["text"],
+        **({"target": row.row["target"]} if row.row["target"] is not None else {}),
         "label": row.true,
         "predicted": row.masked.label,
         "predicted_routed": row.routed.label,

@@ -9,8 +9,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from moe.data.collator import Batch, Collate, model_inputs
-from moe.data.sampler import batch_by_tokens, row_lengths
-from moe.model.backbone import token_budget
+from moe.data.sampler import row_lengths
+from moe.data.token_batches import batch_by_tokens
+from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import RouterOutput
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from experts.errors import Fault
-from moe.data.readers import is_encodable
+from moe.data.text_checks import is_encodable
 from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate, log_odds
 from moe.explain.word_spans import Tokenization, tokenize_words
 from moe.inference.per_expert import predict_per_expert
-from moe.inference.predictor import Prediction, Predictor
+from moe.inference.predictor import Prediction
 from moe.inference.stream import predict_texts, to_row
+from moe.inference.torch_predictor import TorchPredictor
 
 STEPS = 64
 ONE_EXPERT = "a single expert makes the prediction, so nothing is routed"
@@ -87,7 +88,7 @@ class Explanation:
 
 
 def explain(
-    predictor: Predictor, text: str, domain: str | None = None, task: str | None = None, steps: int = STEPS
+    predictor: TorchPredictor, text: str, domain: str | None = None, task: str | None = None, steps: int = STEPS
 ) -> Explanation:
     """Predict a text and explain the prediction.
 
@@ -124,7 +125,7 @@ def explain(
     )
 
 
-def check_explainable(predictor: Predictor, text: str, domain: str | None, task: str | None) -> None:
+def check_explainable(predictor: TorchPredictor, text: str, domain: str | None, task: str | None) -> None:
     """Check that a text can be explained.
 
     Raises:
@@ -142,13 +143,13 @@ def check_explainable(predictor: Predictor, text: str, domain: str | None, task:
     predictor.check(task, domain)
 
 
-def tokenize_text(predictor: Predictor, text: str) -> Tokenization:
+def tokenize_text(predictor: TorchPredictor, text: str) -> Tokenization:
     """Tokenize a text as the predictor does, aligned with its words."""
     return tokenize_words(text, predictor.tokenizer, predictor.template, predictor.max_length)
 
 
 def label_log_odds(
-    predictor: Predictor, task: str, labels: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
+    predictor: TorchPredictor, task: str, labels: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
     """Log-odds (N,) of one of the task's labels for each text, with `labels` (B,) repeated over N = steps · B rows."""
     out, space = predictor.model(ids, mask, allowed=allowed, hard=predictor.hard), predictor.model.labels
@@ -157,7 +158,9 @@ def label_log_odds(
     return log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)
 
 
-def _expert_log_odds(predictor: Predictor, expert: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
+def _expert_log_odds(
+    predictor: TorchPredictor, expert: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
+) -> Tensor:
     _, routed = predictor.model.encode_trunk(ids, mask, with_grad=torch.is_grad_enabled())
     assert routed is not None
     log_probs = routed.probs.clamp(min=torch.finfo(routed.probs.dtype).tiny).log()  # (N, E)
@@ -165,7 +168,7 @@ def _expert_log_odds(predictor: Predictor, expert: Tensor, ids: Tensor, mask: Te
 
 
 def _explain_routing(
-    predictor: Predictor, path: IGPath, tokenization: Tokenization, prediction: Prediction, steps: int
+    predictor: TorchPredictor, path: IGPath, tokenization: Tokenization, prediction: Prediction, steps: int
 ) -> tuple[Attribution | None, str | None]:
     """Attributions for the allowed expert with the largest routing weight, or why there are none."""
     gate, names = predictor.model.gate, predictor.model.bank.routed_experts
@@ -200,7 +203,7 @@ def word_weights(tokenization: Tokenization, tokens: Sequence[float]) -> tuple[W
     )
 
 
-def _experts_alone(predictor: Predictor, text: str, prediction: Prediction) -> dict[str, dict[str, Any]]:
+def _experts_alone(predictor: TorchPredictor, text: str, prediction: Prediction) -> dict[str, dict[str, Any]]:
     predictions: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [prediction.task])
     weights = dict(zip(predictor.model.bank.routed_experts, prediction.routing_weights.tolist(), strict=True))
     return {

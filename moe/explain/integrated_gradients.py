@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experts.errors import Fault
 from moe.explain.word_spans import Tokenization
 from moe.extras import require
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.profiling import oom_guard
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load_captum() -> "type[IntegratedGradients]":
     return attribution
 
 
-def blank_token(predictor: Predictor) -> str:
+def blank_token(predictor: TorchPredictor) -> str:
     """Return the token that replaces words in the blank text: the tokenizer's mask token, else its padding token.
 
     Raises:
@@ -80,7 +80,7 @@ def blank_token(predictor: Predictor) -> str:
     raise Fault("a tokenizer with a mask or padding token", "neither", "use another backbone")
 
 
-def build_paths(predictor: Predictor, tokenizations: Sequence[Tokenization], domain: str | None) -> IGPath:
+def build_paths(predictor: TorchPredictor, tokenizations: Sequence[Tokenization], domain: str | None) -> IGPath:
     """Build the path of each text, restricted to the experts that the text itself is routed to.
 
     Hard, team and top-k gates select experts, and a selection has no gradient; so the text's own selection is kept
@@ -102,7 +102,7 @@ def build_paths(predictor: Predictor, tokenizations: Sequence[Tokenization], dom
     return IGPath(ids, mask, blank, routed.gates > 0 if routed else None)
 
 
-def integrate(predictor: Predictor, path: IGPath, target: TargetFunction, steps: int) -> TokenAttributions:
+def integrate(predictor: TorchPredictor, path: IGPath, target: TargetFunction, steps: int) -> TokenAttributions:
     """Integrate the target's gradient along straight lines from the embeddings of the blank text to those of the text.
 
     Tokens outside words (special ones, the template's) are equal at both ends and contribute nothing.

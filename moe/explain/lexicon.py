@@ -18,8 +18,8 @@ from experts.domain import Labels
 from experts.errors import Fault
 from moe.console import Table, info, progress_bar
 from moe.data.readers import read_texts
-from moe.data.sampler import batch_by_tokens
 from moe.data.schema import Columns
+from moe.data.token_batches import batch_by_tokens
 from moe.explain.explain import label_log_odds, tokenize_text, word_weights
 from moe.explain.integrated_gradients import (
     BACKWARD_MEMORY_FACTOR,
@@ -30,8 +30,8 @@ from moe.explain.integrated_gradients import (
 )
 from moe.explain.word_spans import Tokenization
 from moe.inference.output import check_output, write_rows
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 
 STEPS, MIN_COUNT, SHOWN_WORDS = 32, 5, 15
 Z_95 = 1.96
@@ -147,7 +147,7 @@ class LexiconRequest:
 
 
 def build_lexicon(
-    predictor: Predictor, request: LexiconRequest, steps: int = STEPS, quiet: bool = True
+    predictor: TorchPredictor, request: LexiconRequest, steps: int = STEPS, quiet: bool = True
 ) -> dict[str, Any]:
     """Explain every text of a file for every label of its task, average the weights by word, and write the result.
 
@@ -185,7 +185,11 @@ def build_lexicon(
 
 
 def add_texts(
-    lexicons: dict[Labels, Lexicon], texts: Sequence[str], predictor: Predictor, request: LexiconRequest, steps: int
+    lexicons: dict[Labels, Lexicon],
+    texts: Sequence[str],
+    predictor: TorchPredictor,
+    request: LexiconRequest,
+    steps: int,
 ) -> Iterator[int]:
     """Add texts to the lexicons of their labels, and yield the number of texts after each batch."""
     for at in range(0, len(texts), predictor.chunk_size):
@@ -204,7 +208,7 @@ def add_texts(
                 yield len(batch)
 
 
-def task_labels(predictor: Predictor, task: str) -> Labels:
+def task_labels(predictor: TorchPredictor, task: str) -> Labels:
     """Return a task's labels, in the order of the probabilities of its predictions."""
     space = predictor.model.labels
     return tuple(
@@ -215,7 +219,7 @@ def task_labels(predictor: Predictor, task: str) -> Labels:
 def _add_batch(
     lexicon: Lexicon,
     tokenizations: Sequence[Tokenization],
-    predictor: Predictor,
+    predictor: TorchPredictor,
     request: LexiconRequest,
     task: str,
     steps: int,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
-from moe.data.collator import replace_surrogates
+from moe.data.text_checks import replace_surrogates
 
 _HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTERS = rf"[^\W{_HAN}]+"

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import MANIFEST, refuse_existing
+from experts.cards import EXPERT_CARD
 from experts.errors import Fault, suggest
-from experts.expert_io import CARD as EXPERT_CARD
 from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info

@@ -21,9 +21,10 @@ from transformers import PreTrainedTokenizerFast
 
 from experts.atomic_io import atomic_folder, write_json, write_text
 from experts.errors import Fault
-from moe.export.inference_spec import SPEC_FILE, InferenceSpec, build_inference_spec
+from moe.export.inference_spec import SPEC_FILE, build_export_spec
 from moe.export.selection import ExportSource
-from moe.inference.predictor import Predictor
+from moe.inference.spec import InferenceSpec
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture, allowed_experts
 
 ONNX_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
@@ -88,7 +89,7 @@ def write_onnx(out: Path, source: ExportSource, overwrite: bool) -> dict[str, An
 
 def write_graph_files(folder: Path, source: ExportSource) -> dict[str, Any]:
     """Write the files of `write_onnx` into an existing folder and return the same report."""
-    spec = build_inference_spec(source)
+    spec = build_export_spec(source)
     module = MixtureGraph(source.model, spec).eval()
     inputs = ("input_ids", "attention_mask") + (("domain",) if source.model.active_expert is None else ())
     outputs = _export_graph(module, inputs, folder / ONNX_FILE)
@@ -205,7 +206,7 @@ def _compare_with_torch(
         Fault: if it is larger than `TOLERANCE`.
     """
     session = load_onnx_session(path)
-    predictor = Predictor(source.model, source.template, source.max_length)
+    predictor = TorchPredictor(source.model, source.template, source.max_length)
     ids = [predictor._tokenize([text])[0][0] for text in CHECK_TEXTS]
     largest = 0.0
     for batch in (np.array([0]), np.array([2, 1]), np.array([1, 0, 2, 0])):
@@ -234,7 +235,7 @@ def load_onnx_session(path: Path, threads: int | None = None) -> Any:
 
 
 def _readme(source: ExportSource, inputs: Sequence[str], outputs: Sequence[str]) -> str:
-    domains = ", ".join(f"{i} {domain.name}" for i, domain in enumerate(build_inference_spec(source).domains))
+    domains = ", ".join(f"{i} {domain.name}" for i, domain in enumerate(build_export_spec(source).domains))
     pin = f"\n`domain` restricts a text to a domain's experts ({domains}); −1 lets the router decide.\n"
     return f"""# {source.folder.name} as a graph
 

@@ -11,10 +11,12 @@ from transformers import TextStreamer
 
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import is_encodable, read_texts
+from moe.data.readers import read_texts
 from moe.data.schema import Columns
+from moe.data.text_checks import is_encodable
 from moe.inference.generator import GeneratedText, Generator, Sampling
-from moe.inference.loading import check_routing, load_language_model
+from moe.inference.loading import load_language_model
+from moe.inference.model_loader import check_routing
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 
 CHUNK_SIZE = 64  # prompts sorted by length together

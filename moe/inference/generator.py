@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, suggest
-from moe.data.sampler import batch_by_tokens
+from moe.data.token_batches import batch_by_tokens
 from moe.inference.prompt_tokens import PromptEncoder
-from moe.model.backbone import token_budget
+from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.profiling import oom_guard
 

@@ -2,21 +2,21 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.prompt import Prompt
 
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import is_encodable, read_texts
+from moe.data.readers import read_texts
 from moe.data.schema import Columns
-from moe.inference.loading import ModelLoader
+from moe.data.text_checks import is_encodable
+from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 from moe.inference.predictor import Predictor
@@ -100,9 +100,7 @@ def run_infer(request: InferRequest, loader: ModelLoader) -> None:
 
 
 def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
-    if request.threads:
-        torch.set_num_threads(request.threads)
-    predictor = loader.load()
+    predictor = replace(loader, threads=request.threads).load()
     predictor.check(request.task, request.domain)
     return predictor
 

@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import torch
-
 from experts.errors import Fault
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 
@@ -36,12 +35,18 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
     Raises:
         Fault: if the workers would need more cores than available, or would share a GPU.
     """
-    if workers > 1 and torch.cuda.is_available():
+    if workers > 1 and _has_gpu():
         raise Fault("--workers 1 on a GPU", str(workers), "remove --workers and raise --batch-tokens to fill the GPU")
     if workers * (threads or 1) > available_cores():
         requested = f"{workers} workers of {threads or 1} threads"
         raise Fault(f"at most the {available_cores()} cores of this machine", requested, "lower --workers or --threads")
     return threads if threads or workers == 1 else available_cores() // workers
+
+
+def _has_gpu() -> bool:
+    import torch  # slow, and a single worker does not need to know
+
+    return torch.cuda.is_available()
 
 
 def predict_in_processes(
@@ -63,10 +68,10 @@ def predict_in_processes(
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
     """
-    threads = threads_per_worker(workers, threads)
+    loader = replace(loader, threads=threads_per_worker(workers, threads))
     stream = iter(rows)
     pending: deque[Future[Rows]] = deque()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker, (threads,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         while True:
             while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, loader.chunk_size))):
@@ -84,12 +89,10 @@ def predict_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _init_worker(threads: int | None) -> None:
-    """Leave Ctrl-C to the parent process and limit the threads."""
+def _init_worker() -> None:
+    """Leave Ctrl-C to the parent process, and keep tokenizers from starting threads of their own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if threads:
-        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
-from moe.data.collator import replace_surrogates
+from moe.data.text_checks import replace_surrogates
 
 
 @dataclass(frozen=True)

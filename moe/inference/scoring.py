@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe.data.sampler import batch_by_tokens
-from moe.model.backbone import token_budget
+from moe.data.token_batches import batch_by_tokens
+from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.packing import PackingMode, find_packing_mode
 

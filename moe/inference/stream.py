@@ -29,7 +29,7 @@ def predict_rows(
         texts = [row["text"] for row in chunk if "error" not in row]
         predictions = iter(predict_texts(texts, predictor, domain, task) if texts else ())
         for row in chunk:
-            yield row if "error" in row else row | to_row(next(predictions), predictor.model.bank.routed_experts)
+            yield row if "error" in row else row | to_row(next(predictions), predictor.experts)
 
 
 def predict_texts(
@@ -44,8 +44,10 @@ def predict_each(
 ) -> list[Prediction]:
     """Predict texts (B), in order, each with its own domain and task; None leaves them to the router."""
     scores = predictor.score(texts, domains if any(domains) else None)
-    routed, labels = predictor.routed_tasks(scores), predictor.model.labels
-    defaults = [labels.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)]
+    routed = predictor.routed_tasks(scores)
+    defaults = [
+        predictor.spec.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)
+    ]
     return predictor.to_predictions(scores, [task or default for task, default in zip(tasks, defaults, strict=True)])
 
 

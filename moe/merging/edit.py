@@ -10,7 +10,8 @@ from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
 from experts.safetensors_io import load_tensors
-from moe.checkpoints.mixture import HEADS, ROUTER, build_mixture, load_strictly, read_card
+from moe.checkpoints.file_names import HEADS, ROUTER
+from moe.checkpoints.mixture import build_mixture, load_strictly, read_card
 from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone
@@ -76,7 +77,9 @@ def with_expert(before: StoredMixture, new_expert: ExpertFolder, domain: Domain)
         )
     old = next((known for known in card.domains if known.name == domain.name), None)
     tasks = {task: tuple(labels) for task, labels in domain.tasks.items()}
-    base = old or DomainCard(name=domain.name, role=domain.role, experts=(), tasks=tasks)
+    base = old or DomainCard(
+        name=domain.name, role=domain.role, experts=(), tasks=tasks, target_tasks=domain.target_tasks
+    )
     extended = base.model_copy(update={"experts": (*base.experts, new_expert.name)})
     domains = (
         *(extended if known is old else known for known in card.domains),

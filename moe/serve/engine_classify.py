@@ -65,9 +65,9 @@ class ClassifyEngine:
             RequestError: 422 if the domain or the task is unknown.
             Fault: if the options do not fit together, or the target accuracy cannot be reached.
         """
-        model = self.predictor.model
-        check_known_name("domain", request.domain, [domain.name for domain in model.domains])
-        check_known_name("task", request.task, list(model.labels.tasks))
+        spec = self.predictor.spec
+        check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
+        check_known_name("task", request.task, list(spec.tasks))
         self.predictor.with_options(request.routing, request.abstain).check(request.task, request.domain)
 
     def _predict_or_retry(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
@@ -84,6 +84,6 @@ class ClassifyEngine:
         domains = [request.domain for request in requests for _ in request.texts]
         tasks = [request.task for request in requests for _ in request.texts]
         predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
-        predictions, experts = predict_each(texts, predictor, domains, tasks), predictor.model.bank.routed_experts
+        predictions, experts = predict_each(texts, predictor, domains, tasks), predictor.experts
         rows = iter([{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)])
         return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.texts]} for request in requests]

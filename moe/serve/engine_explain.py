@@ -8,6 +8,7 @@ from experts.errors import Fault
 from moe.explain.explain import STEPS, explain
 from moe.explain.integrated_gradients import load_captum
 from moe.inference.predictor import Routing
+from moe.inference.torch_predictor import TorchPredictor
 from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.errors import RequestError
 
@@ -34,11 +35,12 @@ class ExplainEngine:
     """Classifies texts with a `ClassifyEngine` and explains its predictions.
 
     Args:
-        classifier: the engine whose model is explained.
+        classifier: the engine that predicts.
+        predictor: the same model with PyTorch, which attributions need.
     """
 
-    def __init__(self, classifier: ClassifyEngine) -> None:
-        self.classifier = classifier
+    def __init__(self, classifier: ClassifyEngine, predictor: TorchPredictor) -> None:
+        self.classifier, self.predictor = classifier, predictor
 
     @property
     def token_budget(self) -> int:
@@ -67,7 +69,7 @@ class ExplainEngine:
         to_classify = ClassifyRequest((request.text,), request.domain, request.task, request.routing)
         try:
             self.classifier.check(to_classify)
-            predictor = self.classifier.predictor.with_options(request.routing)
+            predictor = self.predictor.with_options(request.routing)
             tokens = self.classifier.estimate_tokens(to_classify)
             steps = request.steps or max(MIN_STEPS, min(STEPS, TOKEN_STEPS // tokens))
             explanation = explain(predictor, request.text, request.domain, request.task, steps)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_manifest, sha256_of
+from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import ADAPTER
-from experts.expert_io import CARD as EXPERT_CARD
-from moe.inference.loading import ModelLoader, find_model_folder, is_language_model, load_language_model
+from moe.inference.loading import is_language_model, load_language_model
+from moe.inference.model_loader import ModelLoader, find_model_folder
 from moe.integrity import verify
 from moe.model.mixture import Mixture
 from moe.serve.batching import Engine
@@ -77,8 +78,8 @@ def _check_integrity(folder: Path) -> None:
 
 
 def _load_classifier(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
-    predictor = ModelLoader(folder, location.sets).load()
-    engine = ExplainEngine(ClassifyEngine(predictor, sha256, location.token_budget))
+    predictor = ModelLoader(folder, location.sets).load_torch()
+    engine = ExplainEngine(ClassifyEngine(predictor, sha256, location.token_budget), predictor)
     (result,) = engine.run_batch([ClassifyRequest(("The first text.",))])
     if isinstance(result, BaseException):
         raise result

@@ -87,6 +87,7 @@ def build_expert_card(
         template=run.template,
         max_length=run.backbone.max_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
+        target_tasks=domain.target_tasks,
         heads={head: space.heads[head] for head in heads},
         layers=dict(layers),
         head_kind=run.heads.kind,
@@ -155,7 +156,7 @@ def place_frozen_expert(work: Workspace, overwrite: bool) -> None:
         heads = start.heads_for(space, fresh)
     card = build_expert_card(
         work,
-        Domain(SHARED_NAME, space.tasks),
+        Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks))),
         SHARED_NAME,
         start.adapter.layers,
         polarity=polarity,

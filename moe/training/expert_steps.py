@@ -61,7 +61,8 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     work.begin()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
-    pooled, seed = Domain(SHARED_NAME, work.run.label_space().tasks), work.run.seed
+    space, seed = work.run.label_space(), work.run.seed
+    pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
     if work.frozen_experts:
         if resume and work.shared_folder.is_dir():
             require_shared_expert(work, "")

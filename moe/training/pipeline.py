@@ -15,8 +15,8 @@ from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.baselines import BASELINES, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
+from moe.inference.torch_predictor import TorchPredictor
 from moe.report.terminal import answers_table, comparison_table, routing_table
 from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
@@ -92,7 +92,7 @@ def compare_with_baselines(work: Workspace) -> dict[str, Any]:
         figures[name] = _select_figures(report["tasks"])
         write_evaluation(work.out / "evaluation" / name, report, rows)
         if work.out / name == best_model(work.out):
-            predictions = example_predictions(work, Predictor(model, card.template, max_length))
+            predictions = example_predictions(work, TorchPredictor(model, card.template, max_length))
             best = {"best": name, "routing": report["routing"], "predictions": predictions}
     return {"figures": figures} | best
 
@@ -113,7 +113,7 @@ def _select_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
     return {task: {name: report[name] for name in names} for task, report in tasks.items()}
 
 
-def example_predictions(work: Workspace, predictor: Predictor, count: int = 3) -> list[dict[str, Any]]:
+def example_predictions(work: Workspace, predictor: TorchPredictor, count: int = 3) -> list[dict[str, Any]]:
     """Predictions for the first test rows, domains in turn; for plain sentences if all rows are of the sample."""
     domains = list(work.run.domains)
     if all(task.file is None for domain in domains for task in work.run.tasks_of(domain).values()):

@@ -8,7 +8,7 @@ from conftest import Make
 from mixtures import save_random_mixture
 
 from moe import Fault, MixtureClassifier
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 from moe.runs.best import write_result

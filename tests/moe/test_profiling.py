@@ -9,7 +9,7 @@ from conftest import Make
 
 from experts.errors import Fault
 from moe.checkpoints.expert import load_single_expert
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.profiling import Cost, measure_cost, oom_guard
 from moe.training.expert_steps import train_domain
@@ -94,4 +94,4 @@ def test_out_of_memory_in_training_and_inference_names_the_setting_to_lower(
     model, run = load_single_expert(folder)
     monkeypatch.setattr(Mixture, "forward", lambda *_, **__: fill())
     with pytest.raises(Fault, match=r"--batch-tokens"):
-        Predictor(model, run.template, 16).score(["profit rose"])
+        TorchPredictor(model, run.template, 16).score(["profit rose"])

@@ -19,7 +19,7 @@ from moe.console import progress_bar
 from moe.data.readers import read_texts
 from moe.data.schema import Columns
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 
@@ -186,7 +186,7 @@ def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
 
 def shard_schema(predictor: Predictor) -> pa.Schema:
     """Schema of every shard; it lists all labels and all experts, so that all shards have the same one."""
-    labels = dict.fromkeys(label for task_labels in predictor.model.labels.tasks.values() for label in task_labels)
+    labels = predictor.spec.labels
     real = pa.float64()
     return pa.schema(
         [
@@ -194,7 +194,7 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
             ("label", pa.string()),
             ("probabilities", pa.struct([(label, real) for label in labels])),
             *((name, real) for name in ("polarity", "confidence")),
-            ("experts", pa.struct([(name, real) for name in predictor.model.bank.routed_experts])),
+            ("experts", pa.struct([(name, real) for name in predictor.experts])),
             ("routing_entropy", real),
             ("truncated", pa.bool_()),
             ("task", pa.string()),

@@ -32,7 +32,7 @@ def test_ready_folder_with_another_manifest_is_refused(folder: Path) -> None:
 
 def test_missing_ready_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "READY_FOLDER", tmp_path / "none")
-    with pytest.raises(Fault, match="ships with the package"):
+    with pytest.raises(Fault, match="the ready mixture at"):
         ready.ready_folder()
 
 

@@ -95,7 +95,7 @@ def test_init_reports_every_setting_that_differs_at_once(make_work: Make, source
     backbone = {"name": str(other), "trunk_depth": 0, "max_length": 12}
     errors = shared_init_errors(starting_from(make_work, source, backbone=backbone, template="Text: {text}").run)
     assert len(errors) == 4
-    for part in ("the backbone", "backbone.trunk_depth is 0", "backbone.max_length is 12", "template is"):
+    for part in ("backbone.name is", "backbone.trunk_depth is 0", "backbone.max_length is 12", "template is"):
         assert any(part in error for error in errors), part
 
 

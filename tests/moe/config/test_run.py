@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.config.run import ConfigFault, DomainSettings, RunSettings, find_config, load_run
+from moe.config.files import find_config
+from moe.config.run import ConfigFault, DomainSettings, RunSettings, load_run
 from moe.config.yaml import read_yaml
 from moe.runs.preflight import check_config
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
@@ -162,6 +163,12 @@ def test_check_reports_missing_files_and_an_impossible_trunk_together(tmp_path: 
     assert all(word in errors for word in ("nowhere.csv", "domains.forum", "trunk_depth is 6"))
 
 
+def test_check_reports_a_trained_expert_that_does_not_exist(tmp_path: Path) -> None:
+    text = "domains: [news]\nsample: {rows: 60}\nshared: {init: no/such/folder}\n"
+    with pytest.raises(ConfigFault, match=r"shared\.init: Expected ready, the folder of an expert"):
+        check_config(write_config(tmp_path, text))
+
+
 def test_check_accepts_the_demo() -> None:
     assert "valid" in check_config(CONFIGS / "demo.yaml")
 
@@ -188,9 +195,7 @@ def test_set_overrides_a_domain_given_only_by_name() -> None:
 
 
 def test_set_adds_a_section_missing_in_the_config() -> None:
-    run = load_run(CONFIGS / "demo.yaml", ["shared.r=12"])
-    assert run.shared is not None
-    assert run.shared.r == 12
+    assert load_run(CONFIGS / "demo.yaml", ["heads.hidden=64"]).heads.hidden == 64
 
 
 @pytest.mark.parametrize("override", ["stages.joint.lr", "=3", "lora.rr=4", "lora.r=many"])

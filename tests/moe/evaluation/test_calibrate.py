@@ -21,7 +21,7 @@ from moe.evaluation.calibrate import (
 )
 from moe.inference.abstention import MIN_ROWS
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace

@@ -21,25 +21,25 @@ from moe.explain.explain import FIXED, ONE_EXPERT, Explanation, explain
 from moe.explain.lexicon import LexiconRequest, build_lexicon
 from moe.explain.terminal import explanation_view
 from moe.inference.calibration import Calibration, TaskCalibration
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 
 TEXT = "Profit rose today, the bank held"
 
 
-def build(work: Any, gate: str = "soft", heads: str = "per_expert", experts: int = 1, **options: Any) -> Predictor:
+def build(work: Any, gate: str = "soft", heads: str = "per_expert", experts: int = 1, **options: Any) -> TorchPredictor:
     """A predictor whose router differs from its initial state."""
     model = random_mixture(load_backbone(work.run.backbone), work, gate, heads, experts)
     assert model.gate is not None
     with torch.no_grad():
         for parameter in model.gate.net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.5)
-    return Predictor(model, "{text}", 16, **options)
+    return TorchPredictor(model, "{text}", 16, **options)
 
 
 @pytest.fixture
-def predictor(make_work: Make) -> Predictor:
+def predictor(make_work: Make) -> TorchPredictor:
     return build(make_work())
 
 
@@ -60,12 +60,12 @@ def test_explain_weights_add_up_to_the_difference_from_the_blank_text(make_work:
     assert any(abs(word.weight) > 0.01 for word in explanation.why.words)
 
 
-def test_explain_delta_is_larger_with_few_steps(predictor: Predictor) -> None:
+def test_explain_delta_is_larger_with_few_steps(predictor: TorchPredictor) -> None:
     rough, fine = (explain(predictor, TEXT.lower(), steps=steps).why for steps in (1, 200))
     assert abs(rough.delta) > abs(fine.delta)
 
 
-def test_explain_gradients_pass_through_the_gates(predictor: Predictor) -> None:
+def test_explain_gradients_pass_through_the_gates(predictor: TorchPredictor) -> None:
     full = explain(predictor, TEXT.lower(), steps=50).why
     predictor.model.detach_gates = True
     detached = explain(predictor, TEXT.lower(), steps=50).why
@@ -73,9 +73,9 @@ def test_explain_gradients_pass_through_the_gates(predictor: Predictor) -> None:
     assert abs(detached.delta) > abs(full.delta)
 
 
-def test_explain_returns_the_words_of_the_text_with_their_spans(predictor: Predictor) -> None:
+def test_explain_returns_the_words_of_the_text_with_their_spans(predictor: TorchPredictor) -> None:
     text = "  Don't sell $CRUX: up 1,234.5% today — 上涨!"
-    predictor.max_length = 40
+    predictor.spec = predictor.spec.model_copy(update={"max_length": 40})
     words = explain(predictor, text, steps=2).why.words
     assert [word.word for word in words] == [
         "Don't",
@@ -92,7 +92,7 @@ def test_explain_returns_the_words_of_the_text_with_their_spans(predictor: Predi
     assert all(text[word.start : word.end] == word.word for word in words)
 
 
-def test_explain_omits_truncated_words(predictor: Predictor) -> None:
+def test_explain_omits_truncated_words(predictor: TorchPredictor) -> None:
     explanation = explain(predictor, "bank " * 40, steps=2)
     assert explanation.answer["truncated"]
     assert len(explanation.why.words) == 14
@@ -100,13 +100,13 @@ def test_explain_omits_truncated_words(predictor: Predictor) -> None:
 
 def test_explain_template_contributes_nothing_and_shifts_no_span(make_work: Make) -> None:
     predictor = build(make_work())
-    predictor.template = "today {text} again"
+    predictor.spec = predictor.spec.model_copy(update={"template": "today {text} again"})
     explanation = explain(predictor, "profit rose", steps=64)
     assert [(word.word, word.start) for word in explanation.why.words] == [("profit", 0), ("rose", 7)]
     assert explanation.why.delta == pytest.approx(0, abs=0.02)
 
 
-def test_explain_expert_alone_equals_its_pinned_prediction(predictor: Predictor) -> None:
+def test_explain_expert_alone_equals_its_pinned_prediction(predictor: TorchPredictor) -> None:
     explanation = explain(predictor, "moon bags fell", task="forum", steps=2)
     assert list(explanation.alone) == ["news", "forum"]
     for name, alone in explanation.alone.items():
@@ -118,7 +118,7 @@ def test_explain_expert_alone_equals_its_pinned_prediction(predictor: Predictor)
         assert alone["probability"] == pytest.approx(pinned.confidence, abs=1e-5)
 
 
-def test_explain_leaves_the_model_unchanged(predictor: Predictor) -> None:
+def test_explain_leaves_the_model_unchanged(predictor: TorchPredictor) -> None:
     before = predict_texts([TEXT], predictor)[0].probabilities
     trainable = [parameter.requires_grad for parameter in predictor.model.parameters()]
     explain(predictor, TEXT, steps=2)
@@ -169,7 +169,7 @@ def render(explanation: Explanation, **options: Any) -> str:
     return console.export_text(styles="force_terminal" in options)
 
 
-def test_explanation_view_is_readable_without_colour(predictor: Predictor) -> None:
+def test_explanation_view_is_readable_without_colour(predictor: TorchPredictor) -> None:
     explanation = explain(predictor, TEXT, steps=8)
     text = render(explanation, no_color=True)
     assert TEXT in text
@@ -179,7 +179,7 @@ def test_explanation_view_is_readable_without_colour(predictor: Predictor) -> No
     assert "[PAD]" in text
 
 
-def test_explanation_view_does_not_interpret_brackets_as_markup(predictor: Predictor) -> None:
+def test_explanation_view_does_not_interpret_brackets_as_markup(predictor: TorchPredictor) -> None:
     assert "[red]bank[/red]" in render(explain(predictor, "[red]bank[/red] rose", steps=2))
 
 
@@ -193,7 +193,7 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def test_lexicon_counts_each_word_and_averages_its_weights(predictor: Predictor, corpus: Path) -> None:
+def test_lexicon_counts_each_word_and_averages_its_weights(predictor: TorchPredictor, corpus: Path) -> None:
     report = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
     (lexicon,) = report["lexicons"]
     counts = {row["word"]: row["count"] for row in lexicon["words"]}
@@ -211,14 +211,14 @@ def test_lexicon_counts_each_word_and_averages_its_weights(predictor: Predictor,
             assert row["weight"][label] == pytest.approx(sum(weights) / 2, abs=1e-4)
 
 
-def test_lexicon_omits_rare_words_and_later_texts(predictor: Predictor, corpus: Path) -> None:
+def test_lexicon_omits_rare_words_and_later_texts(predictor: TorchPredictor, corpus: Path) -> None:
     (lexicon,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2)["lexicons"]
     assert {row["word"] for row in lexicon["words"]} == {"profit", "bank"}
     assert all(row["spread"] is not None for row in lexicon["words"])
     assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2)["texts"] == 1
 
 
-def test_lexicon_does_not_depend_on_the_batch_size(predictor: Predictor, corpus: Path) -> None:
+def test_lexicon_does_not_depend_on_the_batch_size(predictor: TorchPredictor, corpus: Path) -> None:
     request = LexiconRequest(file=corpus, task="news", min_count=1)
     reports = [build_lexicon(predictor, request, steps=4)]
     predictor.batch_tokens = 1
@@ -279,7 +279,7 @@ def test_explain_without_captum_names_the_extra(run: Callable[..., Any], monkeyp
         LexiconRequest(("bank",)).check()
 
 
-def test_explain_of_a_single_expert_has_no_routing(predictor: Predictor) -> None:
+def test_explain_of_a_single_expert_has_no_routing(predictor: TorchPredictor) -> None:
     with predictor.model.single_expert("news"):
         explanation = explain(predictor, TEXT, steps=2)
     assert (explanation.router, explanation.unrouted, explanation.alone) == (None, ONE_EXPERT, {})

@@ -14,7 +14,7 @@ from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_texts
 from moe.integrity import verify
 from moe.synthetic import write_sample

@@ -18,8 +18,8 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.export.merged_weights import write_merged_weights
 from moe.export.selection import ExportSource, merged_expert_spec, single_expert_specs
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings, _prevent_repacking
 
 
@@ -114,7 +114,7 @@ def test_documented_code_applies_the_heads_as_the_mixture_does(tmp_path: Path) -
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AutoModel" in block]
     source = save_and_load_mixture(tmp_path, heads="averaged")
     with source.model.single_expert("news"):
-        predictor = Predictor(source.model, source.template, source.max_length)
+        predictor = TorchPredictor(source.model, source.template, source.max_length)
         (expected,) = predict_texts(["Profit fell less than feared."], predictor, task="news")
     folder = tmp_path / "runs" / "demo" / "export" / "dense"
     spec = single_expert_specs(source.model, ["news"])[0]

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.export import onnx
-from moe.export.inference_spec import SPEC_FILE, build_inference_spec
+from moe.export.inference_spec import SPEC_FILE, build_export_spec
 from moe.export.onnx import (
     ONNX_FILE,
     OPENVINO_FILE,
@@ -31,7 +31,7 @@ from moe.export.onnx import (
 )
 from moe.export.selection import ExportSource, load_export_source
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_texts
 
 SHAPES = ((1, 1), (1, 9), (4, 5), (3, 16))
@@ -71,7 +71,7 @@ def random_inputs(rows: int, length: int) -> dict[str, np.ndarray]:
 
 def run_torch(source: ExportSource, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        out = MixtureGraph(source.model, build_inference_spec(source))(*map(torch.from_numpy, inputs.values()))
+        out = MixtureGraph(source.model, build_export_spec(source))(*map(torch.from_numpy, inputs.values()))
     return {name: tensor.numpy() for name, tensor in out.items()}
 
 

@@ -14,7 +14,7 @@ from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.inference import multiprocess
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import CHUNKS_PER_WORKER, predict_in_processes, threads_per_worker
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone

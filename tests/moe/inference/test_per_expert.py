@@ -10,8 +10,8 @@ from training_logs import write_run
 from moe.errors import Fault
 from moe.evaluation.evaluate import evaluate, write_evaluation, write_per_expert
 from moe.inference.per_expert import per_expert_columns, predict_per_expert
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.runs.findings import read_findings
 from moe.runs.reader import read_run
@@ -26,11 +26,11 @@ def work(make_work: Make) -> Workspace:
 
 
 @pytest.fixture
-def predictor(work: Workspace) -> Predictor:
-    return Predictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
+def predictor(work: Workspace) -> TorchPredictor:
+    return TorchPredictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
 
 
-def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: Predictor) -> None:
+def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: TorchPredictor) -> None:
     predictor.batch_tokens = 4  # several chunks
     columns = list(per_expert_columns(predictor, TEXTS, ["news"] * len(TEXTS)))
     pinned = {
@@ -43,7 +43,7 @@ def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: Predictor)
         )
 
 
-def test_single_expert_has_no_per_expert_predictions(predictor: Predictor, tmp_path: Path) -> None:
+def test_single_expert_has_no_per_expert_predictions(predictor: TorchPredictor, tmp_path: Path) -> None:
     with predictor.model.single_expert("news"):
         assert predict_per_expert(predictor, TEXTS[:1], ["news"]) == {}
         with pytest.raises(Fault, match="several experts"):
@@ -51,7 +51,7 @@ def test_single_expert_has_no_per_expert_predictions(predictor: Predictor, tmp_p
 
 
 def test_report_reads_per_expert_predictions_and_a_new_evaluation_deletes_them(
-    work: Workspace, predictor: Predictor, tmp_path: Path
+    work: Workspace, predictor: TorchPredictor, tmp_path: Path
 ) -> None:
     run = write_run(tmp_path / "other")
     folder = run / "evaluation" / "moe-joint"

@@ -10,21 +10,22 @@ from mixtures import random_mixture
 
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from moe.inference.predictor import Predictor, Scores, polarity_of
+from moe.inference.predictor import Scores, polarity_of
 from moe.inference.stream import predict_each, predict_rows, predict_texts
+from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.model.backbone import BackboneSettings, load_backbone
 
 
 @pytest.fixture
-def predictor(make_work: Make) -> Predictor:
+def predictor(make_work: Make) -> TorchPredictor:
     work = make_work()
-    return Predictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
+    return TorchPredictor(random_mixture(load_backbone(work.run.backbone), work), "{text}", 16)
 
 
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost", "rates"] * 7
 
 
-def test_predictions_are_in_order_and_do_not_depend_on_the_batch(predictor: Predictor) -> None:
+def test_predictions_are_in_order_and_do_not_depend_on_the_batch(predictor: TorchPredictor) -> None:
     rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
     batched = list(predict_rows(rows, predictor))
     predictor.batch_tokens = 1
@@ -35,7 +36,7 @@ def test_predictions_are_in_order_and_do_not_depend_on_the_batch(predictor: Pred
         assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
 
 
-def test_stream_is_read_one_chunk_at_a_time(predictor: Predictor) -> None:
+def test_stream_is_read_one_chunk_at_a_time(predictor: TorchPredictor) -> None:
     predictor.batch_tokens, read = 8, 0
 
     def stream() -> Iterator[dict[str, str]]:
@@ -48,14 +49,14 @@ def test_stream_is_read_one_chunk_at_a_time(predictor: Predictor) -> None:
     assert read == predictor.chunk_size == 4
 
 
-def test_row_with_an_error_is_returned_in_order_and_the_others_are_predicted(predictor: Predictor) -> None:
+def test_row_with_an_error_is_returned_in_order_and_the_others_are_predicted(predictor: TorchPredictor) -> None:
     rows = [{"text": "bank"}, {"text": None, "error": "missing text"}, {"text": "rates"}]
     out = list(predict_rows(rows, predictor))
     assert [row.get("error") for row in out] == [None, "missing text", None]
     assert "label" not in out[1]
 
 
-def test_row_has_all_fields_and_its_probabilities_and_weights_sum_to_1(predictor: Predictor) -> None:
+def test_row_has_all_fields_and_its_probabilities_and_weights_sum_to_1(predictor: TorchPredictor) -> None:
     (row,) = predict_rows([{"text": "bank"}], predictor)
     assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert sum(row["experts"].values()) == pytest.approx(1, abs=1e-5)
@@ -64,21 +65,21 @@ def test_row_has_all_fields_and_its_probabilities_and_weights_sum_to_1(predictor
     assert row["confidence"] == max(row["probabilities"].values())
 
 
-def test_pinned_domain_uses_its_own_expert(predictor: Predictor) -> None:
+def test_pinned_domain_uses_its_own_expert(predictor: TorchPredictor) -> None:
     free = predict_texts(["bank"], predictor)[0].probabilities
     news, forum = (predict_texts(["bank"], predictor, domain)[0].probabilities for domain in ("news", "forum"))
     assert not np.allclose(news, forum)
     assert not np.allclose(free, forum)
 
 
-def test_hard_routing_equals_pinning_the_most_probable_expert(predictor: Predictor) -> None:
+def test_hard_routing_equals_pinning_the_most_probable_expert(predictor: TorchPredictor) -> None:
     best = ("news", "forum")[int(predict_texts(["bank"], predictor)[0].routing_weights.argmax())]
     pinned = predict_texts(["bank"], predictor, best)[0].probabilities
     predictor.hard = True
     np.testing.assert_allclose(predict_texts(["bank"], predictor)[0].probabilities, pinned, atol=1e-6)
 
 
-def test_long_texts_are_marked_as_truncated_or_averaged_over_windows(predictor: Predictor) -> None:
+def test_long_texts_are_marked_as_truncated_or_averaged_over_windows(predictor: TorchPredictor) -> None:
     text = "profit rose and the bank fell " * 6
     truncated = predict_texts([text, "bank"], predictor)
     assert [prediction.truncated for prediction in truncated] == [True, False]
@@ -95,9 +96,10 @@ def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
     assert polarity_of(("dovish", "neutral", "hawkish"), np.ones(3) / 3) is None
 
 
-def test_unpinned_predictions_use_the_labels_of_the_most_probable_domain(predictor: Predictor) -> None:
+def test_unpinned_predictions_use_the_labels_of_the_most_probable_domain(predictor: TorchPredictor) -> None:
     space = LabelSpace.from_domains([Domain("news", {"news": ("a", "b", "c")}), Domain("forum", {"forum": ("a", "c")})])
     predictor.model.labels = space
+    predictor.spec = build_inference_spec(predictor.model, "{text}", 16)
     scores = Scores(
         logits={"a-b-c": np.zeros((2, 3))},
         polarity=None,
@@ -115,7 +117,7 @@ def test_decoders_pad_on_the_right_and_are_frozen(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in backbone.model.parameters())
 
 
-def test_each_text_may_have_its_own_domain_and_task(predictor: Predictor) -> None:
+def test_each_text_may_have_its_own_domain_and_task(predictor: TorchPredictor) -> None:
     pins, tasks = ["news", None, "forum"], [None, None, "news"]
     together = predict_each(TEXTS[:3], predictor, pins, tasks)
     for text, pin, task, prediction in zip(TEXTS[:3], pins, tasks, together, strict=True):
@@ -124,8 +126,8 @@ def test_each_text_may_have_its_own_domain_and_task(predictor: Predictor) -> Non
         assert prediction.probabilities == pytest.approx(single.probabilities, abs=1e-5)
 
 
-def test_one_loaded_model_serves_both_routings_in_turn(predictor: Predictor) -> None:
-    hard = Predictor(predictor.model, "{text}", 16, "hard")
+def test_one_loaded_model_serves_both_routings_in_turn(predictor: TorchPredictor) -> None:
+    hard = TorchPredictor(predictor.model, "{text}", 16, "hard")
     for shared, expected in ((predictor.with_options("hard"), hard), (predictor.with_options("soft"), predictor)):
         for a, b in zip(predict_texts(TEXTS, shared), predict_texts(TEXTS, expected), strict=True):
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)

@@ -15,7 +15,7 @@ from experts.expert_io import ADAPTER, CARD
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.run import RunSettings
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.membership.listing import list_experts
 from moe.membership.update import UpdateTarget, add, remove, swap
@@ -31,7 +31,7 @@ THREE = {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("new
 def scores(folder: Path, without: tuple[str, ...] = ()):
     model, card = read_mixture(folder)
     with model.ablated(without):
-        return Predictor(model, card.template, 16).score(TEXTS)
+        return TorchPredictor(model, card.template, 16).score(TEXTS)
 
 
 @pytest.fixture

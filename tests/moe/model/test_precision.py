@@ -8,8 +8,8 @@ from conftest import Make
 from safetensors.torch import load_file
 
 from moe.checkpoints.mixture import read_mixture
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.training.expert_steps import train_domain
 from moe.training.steps import merge_experts, train_router
 
@@ -29,7 +29,7 @@ def test_bfloat16_backbone_trains_experts_in_fp32(make_work: Make) -> None:
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     model, _ = read_mixture(folder)
     assert model.backbone.dtype == torch.bfloat16
-    assert 0.99 < predict_texts(["profit rose"], Predictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
+    assert 0.99 < predict_texts(["profit rose"], TorchPredictor(model, "{text}", 16))[0].probabilities.sum() < 1.01
 
 
 def test_nf4_mixture_is_trained_and_saved_without_backbone_weights(make_work: Make) -> None:
@@ -43,6 +43,7 @@ def test_nf4_mixture_is_trained_and_saved_without_backbone_weights(make_work: Ma
         assert not [key for key in load_file(path) if "quant" in key or "embeddings" in key]
     again, _ = read_mixture(folder)
     a, b = (
-        predict_texts(["profit rose"], Predictor(mixture, "{text}", 16))[0].probabilities for mixture in (model, again)
+        predict_texts(["profit rose"], TorchPredictor(mixture, "{text}", 16))[0].probabilities
+        for mixture in (model, again)
     )
     assert a.tolist() == b.tolist()

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from experts.errors import Fault
 from experts.gated_linear import GatedLinear
 from moe.checkpoints.mixture import read_mixture
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 
@@ -60,7 +60,7 @@ def test_quantized_mixture_is_saved_without_backbone_and_predicts_the_same(work:
     original, copy = (read_mixture(folder)[0] for _ in range(2))
     assert any(isinstance(module, layer_type(work)) for module in original.modules())
     first, again, second = (
-        predict_texts(TEXTS, Predictor(model, "{text}", 16)) for model in (original, original, copy)
+        predict_texts(TEXTS, TorchPredictor(model, "{text}", 16)) for model in (original, original, copy)
     )
     for a, b, c in zip(first, again, second, strict=True):
         np.testing.assert_array_equal(a.probabilities, b.probabilities)

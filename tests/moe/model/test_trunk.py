@@ -8,7 +8,7 @@ from mixtures import random_mixture
 from torch import Tensor
 
 from experts.expert_io import BackboneId
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import Backbone
 from moe.model.mixture import Mixture
 
@@ -69,7 +69,7 @@ def test_precomputed_trunk_states_are_used_and_the_trunk_does_not_run(family: st
 
 def test_predictor_with_precomputed_trunk_equals_one_hard_pass(family: str, make_work: Make) -> None:
     model = two_layers(family, make_work)
-    predictor = Predictor(model, "{text}", 16, "hard", batch_tokens=24)
+    predictor = TorchPredictor(model, "{text}", 16, "hard", batch_tokens=24)
     with torch.no_grad():
         out = model(*tokens(model), hard=True)
     scores = predictor.score(TEXTS)

@@ -12,7 +12,7 @@ import pytest
 from serving import build_manager, service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.serve.app import build_app
 from moe.serve.auth import generate_key

@@ -10,7 +10,7 @@ from serving import service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
 from moe.explain.explain import explain
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.serve import engine_explain
 from moe.serve.auth import generate_key
 

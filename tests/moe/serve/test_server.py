@@ -16,7 +16,7 @@ from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import ROOT, ServeProcess, serve_process, write_mixture
 
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.serve.server import _bind_socket
 from moe.serve.settings import ServeSettings
@@ -55,7 +55,6 @@ def test_socket_sends_small_responses_without_delay() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), "a model folder"),
         (("gone",), "the folder of a model or a run at gone"),
         (("gone", "--host", "0.0.0.0"), "API keys, to listen on 0.0.0.0"),
         (("gone", "--port", "70000"), "port: Input should be less than"),

@@ -8,12 +8,12 @@ import pytest
 from conftest import Make
 
 from moe.config.run import load_run
-from moe.inference.predictor import Predictor
+from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.workspace import Workspace
 from moe.training import pipeline
 
 
-class NoPredictor(Predictor):
+class NoPredictor(TorchPredictor):
     """Stands in for a model, which the stand-in of `predict_rows` does not use."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class NoPredictor(Predictor):
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Return rows without predictions."""
 
-    def predict(rows: Iterable[dict[str, Any]], predictor: Predictor) -> Iterable[dict[str, Any]]:
+    def predict(rows: Iterable[dict[str, Any]], predictor: TorchPredictor) -> Iterable[dict[str, Any]]:
         return rows
 
     monkeypatch.setattr(pipeline, "predict_rows", predict)

@@ -16,8 +16,8 @@ from experts.expert_io import read_expert
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
-from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
@@ -47,7 +47,7 @@ def load_folder(folder: Path) -> dict[str, torch.Tensor]:
 
 def probabilities(folder: Path, texts: list[str] = TEXTS) -> torch.Tensor:
     model, card = read_mixture(folder)
-    predictions = predict_texts(texts, Predictor(model, card.template, 16))
+    predictions = predict_texts(texts, TorchPredictor(model, card.template, 16))
     return torch.tensor([prediction.probabilities.tolist() for prediction in predictions])
 
 

@@ -21,7 +21,7 @@ from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, predict_sh
 from moe.inference.bulk.ray import predict_shards_with_ray
 from moe.inference.bulk.shards import PLAN, STAGED, BulkJob, stage_shards
 from moe.inference.bulk.storage import RemoteFolder, list_files
-from moe.inference.loading import ModelLoader
+from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 

@@ -1,0 +1,105 @@
+"""What turns a model's scores into predictions: labels, tasks, domains, experts, template and temperatures.
+
+Nothing here needs torch, so that a graph can predict without it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from experts.errors import Fault, suggest
+
+POLARITY_LABELS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
+
+
+def find_sign(labels: Sequence[str]) -> tuple[str, str] | None:
+    """Return the negative and the positive label among the labels of a task; None if they have no sign."""
+    return next((pair for pair in POLARITY_LABELS if set(pair) <= set(labels)), None)
+
+
+class TaskInferenceSpec(BaseModel):
+    """One task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: tuple[str, ...] = Field(description="in the order of its probabilities")
+    domain: str
+    head: str = Field(description="its classification head, a key of `heads`")
+    columns: tuple[int, ...] = Field(description="indices of its labels' logits in the head's output")
+    temperature: float = Field(description="divisor of the logits; 1 without calibration")
+    sign: tuple[str, str] | None = Field(description="its negative and its positive label, if there are any")
+    target: bool = Field(False, description="whether it asks for the sentiment towards a target in the text")
+
+
+class DomainInferenceSpec(BaseModel):
+    """One domain; its index in the list is its number in the graph's input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    experts: tuple[str, ...]
+    task: str | None = Field(description="task to predict for a text without a target, if the router prefers it")
+    target_task: str | None = Field(None, description="task to predict for a text with a target; None without any")
+    trained: bool = Field(True, description="false for the other domains of a single expert's run")
+
+
+class InferenceSpec(BaseModel):
+    """Content of `reading.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str = Field(description="prompt template; {text} is replaced by the text before tokenization")
+    max_length: int = Field(description="maximum number of tokens, special tokens included")
+    pooling: str = Field(description="`mean` of the hidden states of real tokens, or the `last` one")
+    experts: tuple[str, ...] = Field(description="in the order of the routing weights")
+    domains: tuple[DomainInferenceSpec, ...]
+    tasks: dict[str, TaskInferenceSpec]
+    heads: dict[str, str] = Field(description="prefix of each classification head's tensors in heads.safetensors")
+    polarity: str | None = Field(description="activation that bounds the polarity head's output; None without a head")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of all tasks, each once (L)."""
+        return tuple(dict.fromkeys(label for task in self.tasks.values() for label in task.labels))
+
+    @property
+    def trained_domains(self) -> tuple[DomainInferenceSpec, ...]:
+        """Domains that the model was trained on: one for a single expert, all for a mixture."""
+        return tuple(domain for domain in self.domains if domain.trained)
+
+    @property
+    def domain_expert_mask(self) -> np.ndarray:
+        """Which experts belong to each domain, (G, E) bool."""
+        rows = [[name in domain.experts for name in self.experts] for domain in self.domains]
+        return np.array(rows, dtype=bool).reshape(len(self.domains), len(self.experts))
+
+    def tasks_of(self, domain: str) -> tuple[str, ...]:
+        """Return the tasks of a domain, in the order declared."""
+        return tuple(name for name, task in self.tasks.items() if task.domain == domain)
+
+    def default_task(self, domain: str | None, target: bool = False) -> str | None:
+        """Return the task that answers a text: the domain's first, else that of all domains, with or without a target.
+
+        Args:
+            domain: name of the domain; None leaves it open.
+            target: whether the text comes with a target.
+
+        Returns:
+            the task, or None if no task has a target, or all have one.
+        """
+        candidates = [name for name, task in self.tasks.items() if task.target is target]
+        return next((name for name in candidates if self.tasks[name].domain == domain), next(iter(candidates), None))
+
+    def check_request(self, task: str | None, domain: str | None) -> None:
+        """Check that the model knows a task and a domain.
+
+        Raises:
+            Fault: if it does not; it lists the known ones.
+        """
+        domains = [known.name for known in self.domains]
+        if domain is not None and domain not in domains:
+            raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
+        tasks = self.tasks_of(domain) if domain else tuple(self.tasks)
+        if task is not None and task not in tasks:
+            raise Fault(f"one of the tasks {', '.join(tasks)}", repr(task), suggest(task, tasks))

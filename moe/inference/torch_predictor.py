@@ -1,0 +1,199 @@
+"""Predictions with PyTorch: the mixture's forward pass over batches of texts, soft or hard, truncated or in windows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from moe.data.collator import encode_windows
+from moe.data.token_batches import batch_by_tokens
+from moe.inference.calibration import Calibration
+from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, scores_of_windows
+from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec, find_sign
+from moe.model.heads import Heads, head_key
+from moe.model.mixture import Mixture, allowed_experts
+from moe.profiling import oom_guard
+
+
+def build_inference_spec(
+    model: Mixture, template: str, max_length: int, calibration: Calibration | None = None
+) -> InferenceSpec:
+    """Build the inference specification of a model.
+
+    Args:
+        template: the prompt template that the model was trained with.
+        max_length: tokens at which a text is truncated.
+        calibration: its temperatures; without one, they are 1.
+    """
+    space, trained = model.labels, model.trained_domains
+    tasks = {
+        task: TaskInferenceSpec(
+            labels=tuple(label for label, used in zip(space.heads[head], space.mask(task), strict=True) if used),
+            domain=space.domain_by_task[task],
+            head=head,
+            columns=tuple(i for i, used in enumerate(space.mask(task)) if used),
+            temperature=calibration.temperature(task) if calibration else 1.0,
+            sign=find_sign(space.tasks[task]),
+            target=task in space.target_tasks,
+        )
+        for task, head in space.head_by_task.items()
+    }
+    domains = tuple(
+        DomainInferenceSpec(
+            name=domain.name,
+            experts=domain.expert_names,
+            task=space.default_task(domain.name),
+            target_task=space.default_task(domain.name, target=True),
+            trained=domain in trained,
+        )
+        for domain in model.domains
+    )
+    heads = next((module for module in model.heads.modules() if isinstance(module, Heads)), None)
+    return InferenceSpec(
+        template=template,
+        max_length=max_length,
+        pooling=model.pooling,
+        experts=model.bank.routed_experts,
+        domains=domains,
+        tasks=tasks,
+        heads={name: f"classes.{head_key(name)}" for name in space.heads},
+        polarity=heads.bound if heads is not None and heads.polarity is not None else None,
+    )
+
+
+class TorchPredictor(Predictor):
+    """Scores texts with a mixture and turns the scores into predictions.
+
+    Args:
+        model: is set to evaluation mode.
+        template: the prompt template that the model was trained with.
+        max_length: tokens at which a text is truncated.
+        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        windows: average a long text over windows instead of truncating it.
+        batch_tokens: tokens in a batch, padding included; by default chosen for the device and precision.
+        calibration: its temperatures divide the logits; None leaves the logits unchanged.
+        abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
+        states: also return the pooled hidden states in `Scores`.
+    """
+
+    def __init__(
+        self,
+        model: Mixture,
+        template: str,
+        max_length: int,
+        routing: Routing = "soft",
+        windows: bool = False,
+        batch_tokens: int | None = None,
+        calibration: Calibration | None = None,
+        abstain: float | None = None,
+        states: bool = False,
+    ) -> None:
+        budget = batch_tokens or token_budget(model.backbone.device, model.backbone.dtype)
+        spec = build_inference_spec(model, template, max_length, calibration)
+        super().__init__(spec, budget, routing, windows, calibration, abstain)
+        self.model, self.tokenizer, self.states = model, model.loaded_backbone.tokenizer, states
+
+    @torch.inference_mode()
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
+        """Score texts (B) in batches of similar length; see `Predictor.score`."""
+        with oom_guard("lower --batch-tokens or backbone.max_length"):
+            return self._score(texts, pin, targets)
+
+    def _score(
+        self, texts: Sequence[str], pin: Sequence[str | None] | None, targets: Sequence[str | None] | None
+    ) -> Scores:
+        self.model.eval()
+        ids, text_index = self._tokenize(texts, targets)
+        counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
+        if not self.windows:
+            first = np.unique(text_index, return_index=True)[1]  # (B,)
+            ids, text_index = [ids[i] for i in first], text_index[first]
+        allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
+        batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
+        if self.hard and self.model.gate is not None and self.model.active_expert is None:
+            batches, outputs = self._forward_hard(ids, batches, allowed)
+        else:
+            outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+        order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
+        windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
+        return scores_of_windows(windows, text_index, counts, average=self.windows)
+
+    def _tokenize(
+        self, texts: Sequence[str], targets: Sequence[str | None] | None = None
+    ) -> tuple[list[list[int]], np.ndarray]:
+        """Token ids of each window (W), and the index of the text that it belongs to (W,)."""
+        return encode_windows(texts, self.tokenizer, self.template, self.max_length, targets, overflow=True)
+
+    def _forward_hard(
+        self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
+    ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+        """Hard routing: the trunk for all windows, then the other layers expert by expert, in new full batches."""
+        lengths = np.array([len(window) for window in ids])  # (W,)
+        states: dict[int, Tensor] = {}
+        expert = np.zeros(len(ids), dtype=int)  # (W,)
+        weights = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
+        for batch in batches:
+            trunk, routing = self.model.encode_trunk(*self.pad(ids, batch), allowed=_select(allowed, batch), hard=True)
+            assert routing is not None
+            states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
+            expert[batch] = routing.gates.argmax(1).cpu().numpy()
+            weights[batch] = routing.probs.cpu().numpy()
+        new_batches, outputs = [], []
+        for index in np.unique(expert):
+            with self.model.single_expert(self.model.bank.routed_experts[index]):
+                assigned = np.flatnonzero(expert == index)
+                for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
+                    batch = assigned[part]
+                    trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
+                    output = self._forward(*self.pad(ids, batch), trunk=trunk)
+                    outputs.append(output | {"routing_weights": weights[batch]})
+                    new_batches.append(batch)
+        return new_batches, outputs
+
+    def pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask of the windows `batch`, (W, T) each, on the model's device."""
+        device = self.model.domain_expert_mask.device
+        rows = [torch.tensor(ids[i]) for i in batch]
+        padded = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)  # (W, T)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (W, T)
+        return padded.to(device), mask.to(device)
+
+    def _forward(
+        self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
+    ) -> dict[str, np.ndarray]:
+        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
+        out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
+        gates = out.routing.probs if out.routing else self.model.bank.route.gates
+        assert gates is not None
+        values = {f"head/{name}": logits for name, logits in out.logits.items()}
+        values["routing_weights"] = gates[..., : len(self.model.bank.routed_experts)].expand(len(ids), -1)  # (W, E)
+        if out.polarity is not None:
+            values["polarity"] = out.polarity
+        if self.states:
+            values["states"] = out.pooled
+        return {name: value.float().cpu().numpy() for name, value in values.items()}
+
+    def pinned_experts(self, domains: Sequence[str | None]) -> Tensor:
+        """Mask (W, E) of each domain's experts; all experts where the domain is None or has none."""
+        device = self.model.domain_expert_mask.device
+        index = torch.tensor([self.model.domain_index(name) for name in domains], device=device)  # (W,)
+        allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
+        return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
+
+
+def _select(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
+    return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
+
+
+def token_budget(device: torch.device, dtype: torch.dtype) -> int:
+    """Return the number of tokens per batch that fits a CPU's caches, or keeps a GPU busy."""
+    if device.type != "cpu":
+        return 16384
+    return CPU_TOKEN_BUDGET if dtype == torch.float32 else 4096
