@@ -31,6 +31,19 @@ class BackboneId(BaseModel):
     sha256: str = Field(description="SHA-256 of its weight files")
 
 
+class InitOrigin(BaseModel):
+    """The trained expert that a shared expert started from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="the value of `shared.init`")
+    sha256: str = Field(description="SHA-256 of its adapter file")
+    mixture: str | None = Field(None, description="SHA-256 of the manifest of the mixture that it is part of")
+    data_sha256: dict[str, str] = Field({}, description="SHA-256 of the data files that it was trained on, by task")
+    steps: int | None = Field(None, description="optimizer steps of its training, if known")
+    frozen: bool = Field(False, description="whether no stage has trained it since")
+
+
 class ExpertCard(BaseModel):
     """Metadata of an expert (`expert.json`)."""
 
@@ -58,6 +71,7 @@ class ExpertCard(BaseModel):
     )
     shared: str | None = Field(None, description="SHA-256 of the shared adapter that it was trained on top of")
     always_on: bool = Field(False, description="whether this is the shared expert")
+    init: InitOrigin | None = Field(None, description="the trained expert that it started from; none for a fresh one")
     data_sha256: dict[str, str] = Field(description="SHA-256 of the data file of each task")
     seed: int
     steps: int

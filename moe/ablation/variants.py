@@ -149,7 +149,8 @@ def _gate_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
 def _architecture_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
     depth, layers = run.backbone.trunk_depth, read_backbone_config(run.backbone).num_hidden_layers
     for other in (depth - 1, depth + 1):
-        if 0 <= other < layers:
+        fits = run.shared is None or run.shared.init is None  # a trained expert fits one depth only
+        if 0 <= other < layers and fits:
             sets = (f"backbone.trunk_depth={other}",)
             yield RetrainedVariant(f"trunk-{other}", f"trunk of {other} layers instead of {depth}", sets, "nothing")
     if run.shared:

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from experts.atomic_io import is_safe_relative_path
 from experts.domain import Domain
-from experts.expert_io import BackboneId, ExpertFolder
+from experts.expert_io import BackboneId, ExpertFolder, InitOrigin
 from experts.lora import LoraSpec
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
@@ -50,11 +50,15 @@ class ExpertOrigin(BaseModel):
     )
     seed: int | None = Field(None, description="seed of its training; none for a plain PEFT adapter")
     steps: int | None = Field(None, description="optimizer steps of its own training")
+    init: InitOrigin | None = Field(None, description="the trained expert that it started from; none for a fresh one")
 
     @classmethod
     def of(cls, expert: ExpertFolder) -> "ExpertOrigin":
         """Return the origin of an expert read from its own folder."""
-        return cls(sha256=expert.digest, seed=expert.card and expert.card.seed, steps=expert.card and expert.card.steps)
+        card = expert.card
+        if card is None:
+            return cls(sha256=expert.digest)
+        return cls(sha256=expert.digest, seed=card.seed, steps=card.steps, init=card.init)
 
 
 class MixtureCard(BaseModel):

@@ -25,8 +25,8 @@ def check(
     json_: JsonOption = False,
 ) -> None:
     """Check a run config or a sweep file and report all its errors at once; loads no weights."""
-    from moe.config.preflight import check_config
     from moe.config.run import ConfigFault
+    from moe.runs.preflight import check_config
     from moe.sweep.grid import check_sweep, is_sweep
 
     try:

@@ -16,6 +16,7 @@ from experts.lora import LoraSettings
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
 from moe.config.messages import format_error
 from moe.config.overrides import apply_override, domain_mapping
+from moe.config.shared import SharedSettings
 from moe.config.stages import LossSettings, StagesSettings
 from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
@@ -96,8 +97,8 @@ class RunSettings(BaseModel):
         min_length=1, description="the domains, each with its tasks and experts"
     )
     lora: LoraSettings = LoraSettings()
-    shared: LoraSettings | None = Field(
-        None, description="an always-active expert, trained on all domains pooled; null: none"
+    shared: SharedSettings | None = Field(
+        None, description="an always-active expert, trained on all domains pooled or before; null: none"
     )
     language: LanguageSettings | None = Field(
         None,

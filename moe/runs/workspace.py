@@ -59,6 +59,11 @@ class Workspace:
         """Folder of the shared expert, if the run has one."""
         return self.out / SHARED.folder if self.run.shared else None
 
+    @property
+    def frozen_experts(self) -> tuple[str, ...]:
+        """Names of the experts that no stage trains: the shared one, if it starts frozen from a trained expert."""
+        return (Path(SHARED.folder).name,) if self.run.shared is not None and self.run.shared.is_frozen else ()
+
     def checkpoints(self, step: str) -> Path:
         """Folder of the checkpoints of a running step."""
         return self.out / "checkpoints" / step

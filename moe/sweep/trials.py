@@ -107,7 +107,7 @@ def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> Trial
     scores: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
     parameters = 0
     for model, template, length, names in _trained_models(work, until, domains):
-        parameters += count_trained_parameters(model)
+        parameters += count_trained_parameters(model, work.frozen_experts)
         for split in tasks:
             if len(rows := work.rows(split, names)):
                 report, _ = evaluate(model, rows, template, length)
@@ -130,9 +130,14 @@ def _trained_models(
         yield model, run.template, run.backbone.max_length, names
 
 
-def count_trained_parameters(model: Mixture) -> int:
-    """Count the trained parameters: of the experts (of a single expert only its own), the heads and the router."""
+def count_trained_parameters(model: Mixture, frozen: Sequence[str] = ()) -> int:
+    """Count the trained parameters: of the experts (of a single expert only its own), the heads and the router.
+
+    Args:
+        frozen: experts that were not trained.
+    """
     names = [model.active_expert] if model.active_expert else list(model.bank.adapters)
+    names = [name for name in names if name not in frozen]
     experts = sum(parameter.numel() for name in names for parameter in model.bank.adapter_parameters(name).values())
     router = () if model.gate is None else (weight for weight in model.gate.parameters() if weight.requires_grad)
     others: int = sum(weight.numel() for weight in (*model.heads.parameters(), *router))

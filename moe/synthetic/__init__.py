@@ -47,9 +47,10 @@ Written by `moe sample` with seed {seed}, {rows} rows per domain: {domains}.
 | lang | always en |
 | split | train, validation or test: about 70, 10 and 20 % |
 
-The label depends on how words combine: a modifier reverses an outcome, a falling cost is good, the direction of a
-figure counts, an expectation is met or missed, a compliment is sarcastic. Some words have another sign in another
-domain: rising yields, hawkish, volatile, cheap, sick, squeeze, tightening.
+A plain statement has its plain meaning: no text says that rising profit is bad. The label depends on how words combine:
+a modifier reverses an outcome, a falling cost is good, the direction of a figure counts, an expectation is met or
+missed, a question has no sentiment. Some words have another sign in another domain: rising yields, hawkish, volatile,
+cheap, sick, squeeze, tightening.
 The templates and slot words of test occur in no training or validation text of any domain (figures and function words
 such as "not" or "from" do). Validation uses the templates and words of training, so it is easier than test.
 """

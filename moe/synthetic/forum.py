@@ -1,4 +1,4 @@
-"""Words and templates of made-up forum posts: slang, tickers that do not exist, sarcasm, options."""
+"""Words and templates of made-up forum posts: slang, tickers that do not exist, options, questions."""
 
 from moe.synthetic.grammar import Grammar, Side
 
@@ -16,42 +16,63 @@ TRAIN = Side(
         "when": {
             "": "this morning|at the open|since monday|before the weekend|while i slept|on my break",
         },
-        "side": {
-            "+": "bought|loaded up on|went all in on|added more|grabbed|scooped up|am keeping|am buying|opened"
-            "|got into",
-            "-": "sold|offloaded|got rid of|unloaded|am selling|got out of",
+        "buy": {
+            "+": "bought|loaded up on|went all in on|added more|grabbed|scooped up|am buying|opened|got into",
             "0": "am still reading up on|asked my cousin about|made a spreadsheet of|keep forgetting about",
         },
         "leg": {
             "+": "calls|shares|long dated calls|stock|weekly calls|bull calls|leaps",
             "-": "puts|long dated puts|bear puts",
         },
+        "sell": {
+            "-": "sold|offloaded|got rid of|unloaded|am selling|got out of|dumped",
+        },
+        "long": {
+            "+": "shares|stock|position|leaps",
+        },
+        "state": {
+            "+": "am bullish on|am up big on|love|am still holding and adding to|feel good about",
+            "-": "am bearish on|am a bagholder in|am bleeding on|got wrecked by|am shorting|hate",
+            "0": "am watching|have no position in|am on the sidelines with|follow|took a quick look at",
+        },
         "claim": {
             "+": "is going to the moon|will triple by june|is about to squeeze the shorts|can only go up"
-            "|beats every rival|is the best company ever|is a winner",
+            "|beats every rival|is the best company ever|is a winner|is breaking out",
             "-": "is going to zero|will crater by june|is about to rug pull everyone|can only go down|is a pure scam"
-            "|is the worst company ever|is a loser",
+            "|is the worst company ever|is a loser|is a falling knife",
         },
         "sure": {
-            "+": "mark my words|believe me|i called it first|take it to the bank|no doubt in my mind|screenshot this"
+            "": "mark my words|believe me|i called it first|take it to the bank|no doubt in my mind|screenshot this"
             "|so true|agreed|100 percent|heard and believed|for sure|definitely",
-            "-": "yeah right|in your dreams|said nobody ever|nice fairy tale|that is a lie|dumb take|lol wrong|garbage"
-            "|what a silly story",
-            "0": "or maybe not, no idea|what do you all think|is that a thing people say|anyone got a link",
+        },
+        "ask": {
+            "0": "what do you all think of|anyone got a link about|does anybody know when the meeting is for"
+            "|what time are the numbers out for|where can i read about|who runs",
+        },
+        "price": {
+            "0": "is at 12.30|closed at 41 bucks|sits at 7 bucks a share|last trade was 19.80|is priced at 230",
         },
         "cheer": {
-            "": "oh great|just what i needed|wow, love it|so happy for me|best day ever|thanks a lot|how nice",
+            "": "wow, love it|so happy for me|best day ever|thanks a lot|how nice|lets go",
         },
-        "luck": {
+        "groan": {
+            "": "ouch|so sad|worst day ever|this hurts|man, i feel sick|not again",
+        },
+        "win": {
             "+": "sick gains|an insane pump|tendies all week|a filthy green candle|a nasty short squeeze"
             "|my biggest win|free money|a trip to the moon|gains all week|a juicy profit",
+        },
+        "loss": {
             "-": "a fat loss|a brutal dump|bags all week|a huge red candle|another dilution|my biggest loss|a rug pull"
             "|a trip to the poor house|pain all week|heavy damages",
+        },
+        "luck": {
+            "+": "sick gains|an insane pump|tendies all week|a filthy green candle|my biggest win|a juicy profit",
+            "-": "a fat loss|a brutal dump|bags all week|a huge red candle|another dilution|my biggest loss|a rug pull",
             "0": "a flat line|zero movement|the same price as last week|a boring sideways chop",
         },
         "got": {
             "+": "is handing me|gave us|brought me|came with|means|got me|smells like",
-            "-": "never gave me|saved me from|did not bring|kept me out of",
         },
         "asset": {
             "+": "my account|my position|my stack|my nest egg|the value of my shares|my bankroll",
@@ -76,22 +97,27 @@ TRAIN = Side(
         },
     },
     templates=(
-        "{who} i {side} {t} {leg} with {size}",
-        "{when} i {side} {leg} in {t}, {who}",
-        "{side} {t} {leg} {when}, that was {size}",
+        "{who} i {buy} {t} {leg} with {size}",
+        "{when} i {buy} {leg} in {t}, {who}",
+        "{who} i {sell} my {t} {long} {when}, that was {size}",
+        "{when} i {sell} my {long} in {t}, {who}",
+        "{who} i {state} {t} {when}",
+        "{when} i {state} {t}, {size} {who}",
         "everyone says {t} {claim}. {sure} {who}",
         '"{t} {claim}" {sure} {who}',
-        "{who} they keep posting that {t} {claim}, {sure}",
-        "{cheer} {who}. {luck} from {t} {when}",
-        "{t} with {luck} {when}, {cheer}",
+        "{ask} {t} {who}?",
+        "{who} {ask} {t}? saw it {when}",
+        "{t} {price} {when}, {who}",
+        "{who} {t} {price}",
+        "{cheer} {who}. {win} from {t} {when}",
+        "{groan} {who}. {loss} from {t} {when}",
         "{who} {t} {got} {luck} {when}",
-        "{when} {t} {got} {luck}, {who}",
+        "{t} with {luck} {when}, {who}",
         "{asset} {dir} {when} thanks to {t}, {who}",
-        "{cheer}, {own} {dir} on {t} {when}",
+        "{who}, {own} {dir} on {t} {when}",
         "{who} {own} went from {x}k to {y}k on {t}",
         "{t} took {own} from {x} bucks to {y} bucks {when}",
         "{own} was at {x}k and now it is at {y}k, {t} {who}",
-        "{own} {~dir} with {t} but ended {gap}, {who}",
         "checked {t} {when}, {own} is {gap}, {who}",
     ),
 )
@@ -110,26 +136,46 @@ TEST = Side(
         "when": {
             "": "today|yesterday|after hours|tonight|on tuesday|last night",
         },
-        "side": {
+        "buy": {
             "+": "purchased|obtained|ordered|am accumulating|acquired",
-            "-": "ditched|disposed of",
-            "0": "am unsure about|watched a video about|have questions regarding",
+            "0": "am unsure about|watched a video about|have requested documents on",
         },
         "leg": {
-            "+": "bullish options|equity|call options|bullish contracts",
+            "+": "equity|call options|call contracts",
             "-": "put options|put contracts",
+        },
+        "sell": {
+            "-": "ditched|disposed of|liquidated",
+        },
+        "long": {
+            "+": "equity",
+        },
+        "state": {
+            "+": "remain optimistic about|applaud",
+            "-": "regret owning|remain pessimistic about",
+            "0": "track|have listed",
         },
         "claim": {
             "+": "will skyrocket|is destined for greatness|looks wonderful|is heading for massive success",
             "-": "will implode|will go bankrupt|looks awful|is heading for massive trouble",
         },
         "sure": {
-            "+": "guaranteed|certainly|undoubtedly",
-            "-": "not a chance",
-            "0": "not certain about that|has somebody seen a source|can someone explain",
+            "": "guaranteed|certainly|undoubtedly",
+        },
+        "ask": {
+            "0": "has somebody seen a source on|can someone explain|which platform lists",
         },
         "cheer": {
             "": "fantastic|how wonderful|lucky old me|terrific|amazing stuff",
+        },
+        "groan": {
+            "": "terrible|how depressing|unlucky old me|disgusting",
+        },
+        "win": {
+            "+": "monster profits|a wild rally|crazy returns|a beautiful spike",
+        },
+        "loss": {
+            "-": "crazy damage|a savage selloff|an ugly collapse|a painful disaster",
         },
         "luck": {
             "+": "monster profits|a wild rally|crazy returns|a beautiful spike",
@@ -138,7 +184,6 @@ TEST = Side(
         },
         "got": {
             "+": "delivered|produced|served up|resulted in",
-            "-": "has not delivered",
         },
         "asset": {
             "+": "my portfolio|my net worth|my retirement fund|my savings pot",
@@ -160,19 +205,20 @@ TEST = Side(
         },
     },
     templates=(
-        "update {who}: {side} my {t} {leg}, {size}",
-        "so {when} i finally {side} {t} {leg} {who}",
-        "{when}: {side} {leg} on {t} using {size}",
+        "update {who}: {buy} my {t} {leg}, {size}",
+        "so {when} i finally {buy} {t} {leg} {who}",
+        "{when}: {sell} {long} on {t} using {size}",
+        "i {state} {t}, {who}, since {when}",
         "some guru wrote {t} {claim}, {sure}",
         "{who}, apparently {t} {claim}... {sure}",
-        "{cheer} {when}, {t} and {luck}",
-        "holding {t} {when} and seeing {luck}, {cheer}",
+        "{who}: {ask} {t}?",
+        "{cheer} {when}, {t} and {win}",
+        "{groan} {when}, {t} and {loss}",
+        "holding {t} {when} and seeing {luck}",
         "{t} {got} {luck} {who}, all {when}",
-        "{when}: {t} {got} {luck}, typing this in bed {who}",
         "{who}, {asset} {dir} because of {t} {when}",
-        "{own} {dir} after {t} {when}... {cheer}",
+        "{own} {dir} after {t} {when}...",
         "{t}: {own} from {x}k to {y}k {when} {who}",
-        "{own} {~dir} {when} but it is {gap} {who}, all {t}",
         "{t} leaves {own} {gap} {when}, {who}",
     ),
 )

@@ -83,8 +83,13 @@ def draw_text(side: Side, sign: int, random: Random) -> DrawnText:
 
 
 def _can_have(side: Side, template: str, sign: int) -> bool:
-    counted = [name for ignored, name in _SLOT.findall(template) if not ignored]
-    return sign != 0 or any(name in FIGURES or "0" in side.words[name] for name in counted)
+    """Whether fillers exist with which the template has this sign."""
+    reachable = {1}
+    for ignored, name in dict.fromkeys(_SLOT.findall(template)):
+        own = {-1, 0, 1} if name in FIGURES else {SIGNS[key] for key in side.words[name]} - {None}
+        if own and not ignored:
+            reachable = {before * (after or 0) for before in reachable for after in own}
+    return sign in reachable
 
 
 def _fill(side: Side, template: str, random: Random) -> dict[str, _Filler]:

@@ -21,7 +21,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "agreed to|voted to|is set to|will now|has moved to|decided to|is ready to|wants to",
-            "-": "failed to|will not|voted not to|refuses to|decided not to",
+            "-": "failed to|will not",
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
@@ -34,7 +34,7 @@ TRAIN = Side(
         },
         "metric": {
             "+": "employment|factory output|retail spending|consumer confidence|exports|household wealth|growth|hiring",
-            "-": "inflation|unemployment|bond yields|the deficit|hunger",
+            "-": "inflation|unemployment|the deficit",
         },
         "good": {
             "+": "employment|factory output|retail spending|consumer confidence|exports|household wealth",
@@ -55,8 +55,8 @@ TRAIN = Side(
             "|matching the survey median|the same as economists expected|no different from economists expected",
         },
         "got": {
-            "+": "saw|has got|reported|is dealing with|woke up to|now has|felt|was surprised by",
-            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+            "+": "saw|has got|reported|woke up to|now has|felt",
+            "-": "saw no sign of",
         },
         "ev": {
             "+": "a hiring boom|falling energy prices|a calm bond market|a good harvest|a rebound in trade"
@@ -66,6 +66,10 @@ TRAIN = Side(
             "0": "a census|a new statistics chief|a public holiday|a change of banknotes|a speech by the king"
             "|a royal wedding|a new postage stamp|a website notice|a calendar of events|a museum visit"
             "|a software patch|a photo session|a lunch with teachers|a radio interview",
+        },
+        "fact": {
+            "0": "publishes its calendar|moves to a new office|will answer questions from students|prints a brochure"
+            "|has nine members|meets eight times a year",
         },
     },
     templates=(
@@ -78,12 +82,11 @@ TRAIN = Side(
         "{land} said {good} went from {x} index points to {y} {when}",
         "{good} in {land} moved from {x}% of capacity to {y}%, {src}",
         "{good} across {land} was at {x} and is now at {y}, {src}",
-        "{good} in {land} {~dir} {when} but came in {gap}",
+        "{metric} in {land} came in {gap} {when}",
         "{who} of {land} calls {good} {gap}, {src}",
         "The economy of {land} {got} {ev} {when}, {src}",
         "{land} {got} {ev} {when}, according to {who}",
-        "Despite {~ev}, the economy of {land} was all about {ev} {when}",
-        "Even after {~ev}, {land} stood out for {ev}, {src}",
+        "{who} of {land} {fact} {when}",
     ),
 )
 
@@ -103,7 +106,7 @@ TEST = Side(
         },
         "mod": {
             "+": "pledged to|prepares to|confirmed that it will|obtained permission to|intends to|resolved to",
-            "-": "refused to|never will",
+            "-": "refused to",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "act": {
@@ -142,6 +145,9 @@ TEST = Side(
             "-": "a sharp downturn|an electricity crisis|severe shortages|a corruption scandal|a currency crisis",
             "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
+        "fact": {
+            "0": "appointed a spokeswoman|translates its homepage|welcomes apprentices|operates laboratories",
+        },
     },
     templates=(
         "Policy brief: {who} of {land} {mod} {act} {when}",
@@ -150,11 +156,11 @@ TEST = Side(
         "Data: {metric} {dir} {when} for {land}, {src}",
         "{when} the {land} report has it that {metric} {dir}",
         "Data: {good} of {land} from {x} points to {y} points {when}",
-        "{good} {~dir} {when} for {land} but proved {gap}",
+        "{metric} for {land} proved {gap} {when}",
         "{land} publishes {good} {gap} {when}, {src}",
         "{src} that {land} {got} {ev} {when}",
         "Policy brief: {land} {got} {ev}, {src}",
-        "In spite of {~ev}, {land} was driven by {ev} {when}",
+        "{land}: {who} {fact}, {src}",
     ),
 )
 

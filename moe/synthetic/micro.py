@@ -16,22 +16,22 @@ TRAIN = Side(
         },
         "mod": {
             "+": "expect to|plan to|were able to|have begun to|stay on course to|have agreed to|are ready to|will",
-            "-": "no longer expect to|will not|refuse to|failed to|decided not to",
+            "-": "no longer expect to|will not",
             "0": "cannot say yet whether we will|are still reviewing whether to|have made no decision on whether to"
             "|may one day",
         },
         "act": {
-            "+": "widen our gross margin|raise our guidance|repay the term loan|win new tenders|grow free cash flow"
-            "|renew key accounts|pay a dividend|add capacity",
+            "+": "widen our gross margin|raise our guidance|repay the term loan|win key accounts|grow free cash flow"
+            "|raise the dividend|open stores|hire staff",
             "++": "deliver our best profit ever",
-            "-": "book a heavy charge|lower our guidance|breach a covenant|lose key accounts|burn cash"
-            "|cut the dividend|pay a penalty|close stores|write off stock",
+            "-": "narrow our gross margin|lower our guidance|default on the term loan|lose key accounts"
+            "|burn free cash flow|cut the dividend|close stores|fire staff",
             "--": "default on our bonds",
         },
         "metric": {
             "+": "gross margin|organic revenue|backlog|free cash flow|same store sales|customer retention"
             "|operating profit|demand",
-            "-": "churn|total debt|warranty claims|raw material costs|overheads",
+            "-": "churn|total debt|raw material costs",
         },
         "good": {
             "+": "gross margin|organic revenue|backlog|free cash flow|same store sales|operating profit",
@@ -52,8 +52,8 @@ TRAIN = Side(
             "|the same as our budget|no different from our budget",
         },
         "got": {
-            "+": "saw|had|reported|are dealing with|now have|spoke of|felt|are seeing",
-            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+            "+": "saw|had|reported|now have|spoke of|felt|are seeing",
+            "-": "saw no sign of",
         },
         "ev": {
             "+": "rising asset yields|a hawkish central bank that lifts what we make on deposits|record orders"
@@ -63,6 +63,10 @@ TRAIN = Side(
             "0": "a change of auditor|a new segment name|a move of our head office|a leap year|a staff picnic"
             "|a guest lecture|a renaming of our canteen|a website notice|a calendar of events|a museum visit"
             "|a software patch|a photo session|a lunch with teachers|a radio interview",
+        },
+        "fact": {
+            "0": "has nine sites|reports in euros|uses the calendar year|is led from our head office|has its website"
+            "|will answer questions in writing",
         },
     },
     templates=(
@@ -75,12 +79,11 @@ TRAIN = Side(
         "{lead}, our {good} went from {x} million to {y} million",
         "{good} in {seg} moved from {x}% to {y}% {when}",
         "Our {seg} unit had {good} of {x} million, now {y} million",
-        "Our {good} in {seg} {~dir} {when} but came in {gap}",
+        "Our {metric} in {seg} came in {gap} {when}",
         "{lead}, {good} of the {seg} unit was {gap}",
         "{lead}, the {seg} unit and we {got} {ev}",
         "In {seg} we {got} {ev} {when}",
-        "Despite {~ev}, our {seg} unit was all about {ev} {when}",
-        "{lead}, even after {~ev} our {seg} unit stood out for {ev}",
+        "{lead}, the {seg} unit {fact}",
     ),
 )
 
@@ -98,7 +101,7 @@ TEST = Side(
         },
         "mod": {
             "+": "intend to|are about to|succeeded in our push to|confirm that we will|aim to|proceeded to",
-            "-": "refused to|never will",
+            "-": "refused to",
             "0": "remain undecided on whether to|have not settled if we should|offered no hint on whether to",
         },
         "act": {
@@ -138,6 +141,9 @@ TEST = Side(
             "-": "wild currency swings|a damaging lawsuit|a product defect|severe shortages|a severe outage",
             "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
+        "fact": {
+            "0": "appointed a spokeswoman|operates laboratories|translates its homepage|welcomes apprentices",
+        },
     },
     templates=(
         "{when} we {mod} {act} at our {seg} division",
@@ -146,11 +152,11 @@ TEST = Side(
         "{lead}: {metric} {dir} {when} throughout {seg}",
         "Management: {seg} {metric} {dir} {when}",
         "{lead}: {seg} {good} from {x} million to {y} million {when}",
-        "Our {good} {~dir} {when} for {seg} but proved {gap}",
+        "Our {metric} for {seg} proved {gap} {when}",
         "Management: {seg} shows {good} {gap} {when}",
         "{lead}: we {got} {ev} at the {seg} division",
         "{when} we {got} {ev}, {seg} included",
-        "In spite of {~ev}, the {seg} division was driven by {ev} {when}",
+        "{lead}: our {seg} division {fact}",
     ),
 )
 

@@ -22,20 +22,31 @@ TRAIN = Side(
         },
         "mod": {
             "+": "agreed to|managed to|is set to|will now|has moved to|decided to|pressed ahead with plans to|wants to",
-            "-": "failed to|will not|dropped plans to|refuses to|decided not to",
+            "-": "failed to|will not",
             "0": "has yet to decide whether to|declined to say if it would|left open whether to|may one day",
         },
         "act": {
-            "+": "raise its dividend|win the ferry contract|hire a thousand engineers|pay down its loans"
-            "|open two new factories|buy back stock|launch a popular new model|enter a promising region",
+            "+": "raise its dividend|raise its outlook|win the ferry contract|hire a thousand engineers"
+            "|pay down its loans|open two new factories|buy back stock|launch a popular new model",
             "++": "pay a record reward to all its owners|win the largest deal ever",
-            "-": "cut its payout|close its oldest plant|recall faulty machines|fire hundreds of staff"
-            "|lower its outlook|pay a heavy fine|give up its main market|halt work at its best site",
+            "-": "cut its dividend|lower its outlook|lose the ferry contract|fire a thousand engineers"
+            "|default on its loans|close two of its factories|recall a popular model|pay a heavy fine",
             "--": "default on its bonds|go bust",
+        },
+        "did": {
+            "+": "raised its dividend|lifted its outlook|won a big contract|beat expectations|hired more workers"
+            "|got a higher rating|paid off its debt|narrowed its losses|did not cut its dividend"
+            "|swung to a profit",
+            "++": "posted a record profit",
+            "-": "cut its dividend|lowered its outlook|lost a big contract|missed expectations|laid off workers"
+            "|got a lower rating|took on more debt|widened its losses|did not raise its dividend"
+            "|swung to a loss",
+            "--": "issued a profit warning",
+            "0": "met expectations|kept its outlook|kept its dividend at last year's level|counts its workers",
         },
         "metric": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers|market share|demand",
-            "-": "costs|debt|complaints|unpaid bills|overheads",
+            "-": "costs|debt|complaints",
         },
         "good": {
             "+": "profit|sales|revenue|orders|cash flow|customer numbers",
@@ -43,7 +54,7 @@ TRAIN = Side(
         "dir": {
             "+": "climbed|rose|picked up|grew|moved up|gained|went up|built up",
             "++": "surged|jumped",
-            "-": "fell|slid|dropped|declined|moved down|shrank|went down|faded|eased",
+            "-": "fell|slid|dropped|declined|moved down|shrank|went down|faded|eased|did not grow",
             "--": "tumbled|collapsed",
             "0": "held steady|did not move|stayed flat|stayed the same|stood still",
         },
@@ -56,8 +67,8 @@ TRAIN = Side(
             "|matching the average forecast|the same as analysts expected|no different from analysts expected",
         },
         "got": {
-            "+": "saw|has got|reported|is dealing with|woke up to|now has|spoke of|was hit by news of",
-            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+            "+": "saw|has got|reported|woke up to|now has|spoke of",
+            "-": "saw no sign of",
         },
         "ev": {
             "+": "a record order book|a surprise upgrade|strong demand|a generous bid|a tax refund"
@@ -68,23 +79,44 @@ TRAIN = Side(
             "|a staff picnic|a website notice|a calendar of events|a museum visit|a software patch|a photo session"
             "|a lunch with teachers|a radio interview",
         },
+        "fact": {
+            "0": "closed at 14 dollars|trades at 32 euros a share|named a new finance chief|sells goods in six lands"
+            "|was founded by two brothers|moves its listing to another exchange|publishes its figures"
+            "|will answer questions at a press briefing|has 900 workers at three sites"
+            "|elected a new president of the board|has owners in two lands|plans to move its head office|makes parts for trains and ships",
+        },
+        "thing": {
+            "": "Crude oil|Wheat|The euro|Copper|Natural gas|The index|A barrel of oil|A share of the bank",
+        },
+        "quote": {
+            "0": "costs 80 dollars|traded at 1,900 dollars|was priced at 1.09 dollars|changed hands at 32 dollars"
+            "|stood at 7,200 dollars|is quoted at 64 dollars",
+        },
+        "query": {
+            "0": "when is the meeting of|who will lead|where is the head office of|how many people work at"
+            "|which bank works for|is there any news about|what does it mean for",
+        },
     },
     templates=(
         "{name} {kind} {mod} {act}, {src}",
         "{when}, {name} {kind} {mod} {act} in {place}",
         "{kind} group {name} of {place} {mod} {act} {when}",
+        "{name} {kind} {did} {when}, {src}",
+        "{kind} group {name} of {place} {did}",
         "{metric} at {name} {kind} {dir} {when}, {src}",
         "{name} {kind} says {metric} {dir} {when} in {place}",
         "Update: {metric} {dir} {when} at {kind} group {name}",
         "{name} {kind} said {good} went from {x} million to {y} million {when}",
         "{good} at {name} {kind} moved from {x}% to {y}%, {src}",
         "{kind} group {name} had {good} of {x} million, now {y} million, {src}",
-        "{good} at {name} {kind} {~dir} {when} but came in {gap}",
+        "{metric} at {name} {kind} came in {gap} {when}",
         "{name} {kind} posts {good} {gap}, {src}",
         "{name} {kind} {got} {ev} {when}, {src}",
         "{kind} group {name} {got} {ev} in {place} {when}",
-        "Despite {~ev}, {name} {kind} was all about {ev} {when}",
-        "Even after {~ev}, {name} {kind} stood out for {ev}, {src}",
+        "{name} {kind} {fact} {when}, {src}",
+        "{name} {kind} of {place} {fact}",
+        "{thing} {quote} {when}",
+        "{query} {name} {kind}?",
     ),
 )
 
@@ -108,16 +140,24 @@ TEST = Side(
         "mod": {
             "+": "pledged to|is about to|succeeded in its push to|confirmed that it will|obtained permission to"
             "|intends to",
-            "-": "refused to|never will",
+            "-": "refused to",
             "0": "remains undecided on whether to|has not settled if it should|offered no hint on whether to",
         },
         "act": {
             "+": "lift shareholder returns|secure the railway job|recruit more researchers|expand production"
-            "|regain its top rating|boost its targets",
+            "|regain its top grade|boost its targets",
             "++": "double its special distribution",
-            "-": "slash jobs|shut warehouses|issue a warning|reduce its targets|suspend production"
+            "-": "slash jobs|shut warehouses|issue an alert|reduce its targets|suspend production"
             "|sack its entire design team",
             "--": "file for bankruptcy",
+        },
+        "query": {
+            "0": "which platform lists|whose lawyers represent|can someone explain",
+        },
+        "did": {
+            "+": "boosted its targets|improved its efficiency|outperformed its peers",
+            "-": "slashed its targets|harmed its efficiency|underperformed its peers",
+            "0": "maintained its targets|tabulated its peers",
         },
         "metric": {
             "+": "earnings|income|bookings|productivity|receipts",
@@ -147,19 +187,24 @@ TEST = Side(
             "-": "a damaging lawsuit|a cyber attack|a corruption scandal|a product defect|a severe outage",
             "0": "a standard inspection|a scheduled webcast|a ceremonial dinner",
         },
+        "fact": {
+            "0": "appointed a spokeswoman|operates laboratories|translates its homepage|welcomes apprentices",
+        },
     },
     templates=(
         "Report: {name} {kind} {mod} {act} {when}",
         "{place} based {name} {kind} {mod} {act}, {src}",
         "{kind} company {name}, listed in {place}, {mod} {act} {when}",
+        "Report: {name} {kind} {did} {when}",
         "{when} {metric} {dir} at {place} based {name} {kind}, {src}",
         "Results: {name} {kind} {metric} {dir} {when}",
         "Results: {name} {kind} {good} from {x} million to {y} million {when}",
-        "{good} {~dir} {when} for {name} {kind} but proved {gap}",
+        "{metric} for {name} {kind} proved {gap} {when}",
         "{kind} company {name} discloses {good} {gap} {when}",
         "{place} based {name} {kind} {got} {ev}, {src}",
         "Report: {kind} company {name} {got} {ev} {when}",
-        "In spite of {~ev}, {name} {kind} was driven by {ev} {when}",
+        "{kind} company {name} {fact}, {src}",
+        "{query} {kind} company {name}?",
     ),
 )
 

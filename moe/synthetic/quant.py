@@ -20,7 +20,7 @@ TRAIN = Side(
         },
         "mod": {
             "+": "decided to|is set to|tells us to|voted to|wants us to|has begun to|now says to|is ready to|will",
-            "-": "tells us not to|will not|refuses to|failed to|decided not to",
+            "-": "tells us not to|will not",
             "0": "has yet to decide whether to|cannot say if we should|left open whether to|may one day",
         },
         "trade": {
@@ -30,7 +30,7 @@ TRAIN = Side(
         "metric": {
             "+": "Sharpe ratio|hit rate|information ratio|alpha|out of sample return|signal strength|profit factor"
             "|edge|accuracy of forecasts|average gain",
-            "-": "drawdown|slippage|tracking error|trading cost|forecast error|commissions|broker fee",
+            "-": "drawdown|slippage|trading cost|forecast error",
         },
         "good": {
             "+": "Sharpe ratio|hit rate|information ratio|alpha|out of sample return|signal strength",
@@ -52,7 +52,7 @@ TRAIN = Side(
         },
         "got": {
             "+": "shows|prints|picks up|detects|scores|now has|saw|reports",
-            "-": "avoided|saw no sign of|missed out on|did not get|never saw",
+            "-": "saw no sign of",
         },
         "ev": {
             "+": "a cheap valuation|a volatile tape that feeds our straddle|tightening spreads|positive carry"
@@ -63,6 +63,10 @@ TRAIN = Side(
             "|a drop in profit",
             "0": "a stale timestamp|a skipped bar|a holiday gap|a roll date|a ticker rename|a change of data format"
             "|a website notice|a calendar of events|a museum visit|a software patch|a photo session|a radio interview",
+        },
+        "fact": {
+            "0": "reads closing prices|runs once a week|has two inputs|uses daily marks|is written in one script"
+            "|logs every order",
         },
     },
     templates=(
@@ -75,19 +79,18 @@ TRAIN = Side(
         "{model} on {asset}: {good} went from {x} bp to {y} bp",
         "{good} of the {model} moved from {x}% to {y}% on {win}",
         "{asset} {model}: {good} was {x} bp and is now {y} bp",
-        "{good} of the {model} {~dir} on {asset} but came in {gap}",
+        "{metric} of the {model} came in {gap} on {asset}",
         "{asset} {model}, {win}: {good} is {gap}",
         "The {model} {got} {ev} in {asset} over the {win}",
         "{win} {model} {got} {ev} on {asset}",
-        "Despite {~ev}, the {model} on {asset} was all about {ev}",
-        "Even after {~ev}, {asset} stood out for {ev} in the {model}",
+        "The {model} on {asset} {fact}, {win}",
     ),
 )
 
 TEST = Side(
     words={
         "asset": {
-            "": "cocoa|blue chips|platinum|the kiwi pair|soybean oil|utilities|palladium|railroads",
+            "": "cocoa|blue chips|platinum|the kiwi pair|soybeans|utilities|palladium|railroads",
         },
         "model": {
             "": "regression ensemble|seasonality rule|quality composite|neural classifier|statistical tracker",
@@ -132,6 +135,9 @@ TEST = Side(
             "-": "serious underperformance|a downward trajectory|a damaging outage|severe shortages of liquidity",
             "0": "a timezone setting|a ceremonial dinner|a scheduled webcast",
         },
+        "fact": {
+            "0": "requires a licensed terminal|archives intermediate results|ingests vendor tables",
+        },
     },
     templates=(
         "Journal, {win}: {model} {mod} {trade} {asset}",
@@ -139,11 +145,11 @@ TEST = Side(
         "Journal: {metric} {dir} for the {model} using {win}",
         "{model} applied to {asset}: {metric} {dir}, {win}",
         "Journal: {good} for {asset} from {x} bp to {y} bp, {model}",
-        "{good} {~dir} for {asset} but proved {gap}, {model}",
+        "{metric} for {asset} proved {gap}, {model}",
         "{model} monitor: {good} {gap} with {win} of {asset}",
         "{asset} {model} {got} {ev}, {win}",
         "Journal: {model} {got} {ev} within {asset}",
-        "In spite of {~ev}, the {asset} {model} was driven by {ev}",
+        "Journal: {model} of {asset} {fact}, {win}",
     ),
 )
 

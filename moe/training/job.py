@@ -63,6 +63,7 @@ class TrainJob:
         dry_run_steps: run only this many steps, chosen to represent all; None runs all.
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
+        frozen: experts that the stage does not train.
     """
 
     stage: Stage
@@ -83,6 +84,7 @@ class TrainJob:
     dry_run_steps: int | None = None
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
+    frozen: tuple[str, ...] = ()
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:

@@ -24,6 +24,12 @@ from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
 SUMMARY = "summary.json"
+PLAIN_SENTENCES = (
+    "Profit rose 20% in the third quarter.",
+    "The annual meeting takes place on Tuesday.",
+    "I am a bagholder in $GME and it keeps falling",
+)
+"""Plain sentences to predict after a run on the made-up sample, whose own texts are of no interest to users."""
 Figures = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -110,8 +116,10 @@ def _select_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
 
 
 def example_predictions(work: Workspace, predictor: TorchPredictor, count: int = 3) -> list[dict[str, Any]]:
-    """Predictions for the first test rows, domains in turn."""
+    """Predictions for the first test rows, domains in turn; for plain sentences if all rows are of the sample."""
     domains = list(work.run.domains)
+    if all(task.file is None for domain in domains for task in work.run.tasks_of(domain).values()):
+        return list(predict_rows(({"text": text} for text in PLAIN_SENTENCES[:count]), predictor))
     rows = []
     for i in range(count):
         test = work.rows("test", [domains[i % len(domains)]])
@@ -122,10 +130,13 @@ def example_predictions(work: Workspace, predictor: TorchPredictor, count: int =
 
 def summary_view(summary: Mapping[str, Any]) -> RenderableType:
     """Comparison, routing and example predictions, as `moe run` prints them."""
+    predictions = summary["predictions"]
+    of_sample = [row["text"] for row in predictions] == list(PLAIN_SENTENCES[: len(predictions)])
+    title = "three sentences that are not in the sample" if of_sample else "three test texts"
     return Group(
         comparison_table("test rows: mixture and baselines, ± half of the 95 % interval", summary["figures"]),
         Text(summary["verdict"]),
         routing_table(summary["routing"]),
-        answers_table(summary["predictions"], f"three test texts, predicted by {summary['best']}"),
+        answers_table(predictions, f"{title}, predicted by {summary['best']}"),
         Text(f"run folder: {Path(summary['folder'])}"),
     )

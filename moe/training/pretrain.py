@@ -12,10 +12,11 @@ from experts.domain import Domain
 from experts.errors import Fault, suggest
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
+from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.workspace import Workspace
-from moe.training.expert_steps import build_expert_card, require_shared_expert, save_expert
+from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
 
@@ -58,6 +59,10 @@ def pretrain_shared(work: Workspace, overwrite: bool = False, resume: bool = Fal
     _begin(work)
     if not work.run.shared:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
+    if work.frozen_experts:
+        if not (resume and work.expert_folder(SHARED_NAME).is_dir()):
+            place_frozen_expert(work, overwrite)
+        return work.expert_folder(SHARED_NAME)
     domain, seed = Domain(SHARED_NAME, {}), work.run.seed
     return _pretrain_expert(work, SHARED, domain, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
 
@@ -77,11 +82,13 @@ def _pretrain_expert(
         return folder
     refuse_existing(folder, overwrite)
     pooled = stage is SHARED
+    start = load_shared_init(work.run) if pooled else None
     domains = list(work.run.domains) if pooled else [domain.name]
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    model = build_expert_model(
-        work.run, name, build_adapter, polarity=False, seed=seed, shared=shared, always_on=pooled
-    )
+    factory = build_adapter if start is None else lambda *_: start.adapter
+    model = build_expert_model(work.run, name, factory, polarity=False, seed=seed, shared=shared, always_on=pooled)
+    if start is not None:
+        start.load_into(model, name)
     corpora = LMCorpora(work, model)
     data = corpora.packed_data(domains)
     before = data.evaluate()
@@ -91,12 +98,13 @@ def _pretrain_expert(
         work,
         domain,
         name,
-        model,
+        model.bank.adapters[name].layers,
         polarity=False,
         seed=seed,
         result=result,
         shared=shared,
         data_hashes={trained: corpora.digest(trained) for trained in domains},
+        init=None if start is None else start.origin,
     )
     save_expert(
         work,

@@ -99,6 +99,7 @@ def run_stage(
         shard=run.stages.shard,
         track=run.track,
         run_name=f"{work.out.resolve().name}/{name}",
+        frozen=work.frozen_experts,
     )
     _warn_idle_dwa(work, job)
     return fit(model, job if work.dry_run is None else _dry_run_job(model, job, work.dry_run))
@@ -106,7 +107,7 @@ def run_stage(
 
 def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
     """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`."""
-    set_trainable(model, job.stage, job.expert)
+    set_trainable(model, job.stage, job.expert, job.frozen)
     steps = count_steps(job)
     interval = max(1, math.ceil(steps / job.settings.evals))
     stats = DryRunStats(

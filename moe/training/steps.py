@@ -25,7 +25,8 @@ from moe.model.mixture import Mixture
 from moe.runs.best import CANDIDATES, write_result
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
 from moe.runs.workspace import Workspace
-from moe.training.expert_steps import card_metrics, labelled_data
+from moe.training.expert_folder import card_metrics
+from moe.training.expert_steps import labelled_data
 from moe.training.job import TrainResult
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData, run_stage

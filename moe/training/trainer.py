@@ -1,7 +1,7 @@
 """The training loop of all stages, on transformers' Trainer: optimizer, batches, evaluation, checkpoints and logs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "check rejected.csv and the split settings")
     model.train()
-    set_trainable(model, job.stage, job.expert)
+    set_trainable(model, job.stage, job.expert, job.frozen)
     with distributed.main_process_first():
         (job.logs / PARQUET).unlink(missing_ok=True)  # exists only if the stage is finished
         last = last_complete_checkpoint(job.checkpoints) if job.resume else None
@@ -110,15 +110,16 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     return TrainResult(steps=trainer.state.global_step, best=trainer.best_metrics(), history=trainer.history())
 
 
-def set_trainable(model: Mixture, stage: Stage, expert: str | None) -> None:
+def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequence[str] = ()) -> None:
     """Set which parameters are trainable, and whether the router or a constant route is used.
 
     Gates are detached if the router is trained without the experts, and each domain has only one.
 
     Args:
         expert: the expert to train, in stages without a router.
+        frozen: experts that are not trained in stages with a router.
     """
-    names = (expert,) if expert else tuple(model.bank.adapters)
+    names = (expert,) if expert else tuple(name for name in model.bank.adapters if name not in frozen)
     model.bank.train_only(*(names if "experts" in stage.trains else ()))
     model.active_expert = None if stage.routed else expert
     model.heads.requires_grad_("heads" in stage.trains)

@@ -7,9 +7,9 @@ import pytest
 
 from experts.errors import Fault
 from moe.config.files import find_config
-from moe.config.preflight import check_config
 from moe.config.run import ConfigFault, DomainSettings, RunSettings, load_run
 from moe.config.yaml import read_yaml
+from moe.runs.preflight import check_config
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -57,7 +57,7 @@ def test_shipped_accelerate_configs_start_the_number_of_processes_in_their_name(
 @pytest.fixture
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with an empty file for each data set that is not shipped; backbones are not checked."""
-    monkeypatch.setattr("moe.config.preflight._backbone_errors", lambda run: [])
+    monkeypatch.setattr("moe.runs.preflight._backbone_errors", lambda run: [])
     for name in ("fiqa_sa", "news", "forum"):
         (tmp_path / f"{name}.csv").touch()
     return tmp_path
@@ -170,6 +170,12 @@ def test_check_names_the_tasks_with_a_target(tmp_path: Path) -> None:
     assert "tasks with a target: news (column entity)" in summary
 
 
+def test_check_reports_a_trained_expert_that_does_not_exist(tmp_path: Path) -> None:
+    text = "domains: [news]\nsample: {rows: 60}\nshared: {init: no/such/folder}\n"
+    with pytest.raises(ConfigFault, match=r"shared\.init: Expected ready, the folder of an expert"):
+        check_config(write_config(tmp_path, text))
+
+
 def test_check_accepts_the_demo() -> None:
     assert "valid" in check_config(CONFIGS / "demo.yaml")
 
@@ -196,9 +202,7 @@ def test_set_overrides_a_domain_given_only_by_name() -> None:
 
 
 def test_set_adds_a_section_missing_in_the_config() -> None:
-    run = load_run(CONFIGS / "demo.yaml", ["shared.r=12"])
-    assert run.shared is not None
-    assert run.shared.r == 12
+    assert load_run(CONFIGS / "demo.yaml", ["heads.hidden=64"]).heads.hidden == 64
 
 
 @pytest.mark.parametrize("override", ["stages.joint.lr", "=3", "lora.rr=4", "lora.r=many"])

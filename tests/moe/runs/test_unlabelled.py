@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Make
+from moe.config.preflight import check_config
 
 from experts.errors import Fault
-from moe.config.preflight import check_config
 from moe.data.ingest import FEATURES
 from moe.runs.unlabelled import NO_LABEL, read_unlabelled
 from moe.training.expert_steps import train_domain

@@ -132,6 +132,60 @@ def test_sample_words_change_their_sign_between_domains() -> None:
     assert changed >= {"rising", "hawkish", "volatile", "cheap", "sick", "squeeze", "tightening"}
 
 
+NEGATED = re.compile(
+    r"\b(?:not|no|never|failed|refused|declined to|whether|left open|may one day|cannot say|undecided|settled if)\b"
+)
+GOOD_FIGURE = (
+    r"\b(?:profit|sales|revenue|orders|cash flow|earnings|income|bookings|employment|exports|gross margin|backlog|alpha"
+    r"|hit rate|sharpe ratio|my (?:account|position|stack|portfolio|net worth))"
+)
+COST = r"\b(?:costs?|debt|complaints|inflation|unemployment|churn|drawdown|slippage|borrowings)"
+UP = (
+    r"(?:climbed|rose|picked up|grew|moved up|gained|went up|built up|surged|jumped|increased|headed upward|expanded"
+    r"|soared|doubled|skyrocketed)\b"
+)
+DOWN = (
+    r"(?:fell|slid|dropped|declined|moved down|shrank|went down|faded|eased|tumbled|collapsed|decreased"
+    r"|headed downward|plunged|crashed|tanked)\b"
+)
+BUY = r"\b(?:bought|loaded up on|grabbed|scooped up|purchased|acquired)\b.*"
+PLAIN_MEANINGS = {
+    f"{GOOD_FIGURE}(?: \\S+){{0,6}}? {UP}": 1,
+    f"{GOOD_FIGURE}(?: \\S+){{0,6}}? {DOWN}": -1,
+    f"{COST}(?: \\S+){{0,6}}? {UP}": -1,
+    f"{COST}(?: \\S+){{0,6}}? {DOWN}": 1,
+    rf"{GOOD_FIGURE}.* (?:above|ahead of|higher than|stronger than|better than|greater than)\b": 1,
+    rf"{GOOD_FIGURE}.* (?:below|short of|lower than|softer than|worse than|smaller than)\b": -1,
+    r"\b(?:raised? (?:its|the) dividend|raise our guidance|lifted its outlook|beat expectations)": 1,
+    r"\b(?:boost (?:its targets|our projections)|boosted its targets|won a big contract)": 1,
+    r"\b(?:cut (?:its|the) dividend|lower(?:ed)? (?:its outlook|our guidance)|missed expectations)": -1,
+    r"\b(?:fire a thousand|profit warning|lost a big contract|slash jobs|slashed its targets)": -1,
+    r"\b(?:strong demand|record orders?|surprise upgrade|big win|tax refund)\b": 1,
+    r"\b(?:weak demand|fraud probe|costly strike|surprise downgrade|big loss|lawsuit|recession)\b": -1,
+    r"\b(?:to the moon|tendies|sick gains|short squeeze|bullish|breaking out|will skyrocket)\b": 1,
+    r"\b(?:rug pull|pure scam|bags all week|bagholder|bearish|going to zero|falling knife|will implode)\b": -1,
+    rf"{BUY}\b(?:calls|leaps|call options)\b": 1,
+    rf"{BUY}\b(?:puts|put options)\b": -1,
+    r"\b(?:love it|best day ever|how nice|fantastic|terrific)\b": 1,
+    r"\b(?:in line with|held steady|stayed flat|did not move|unchanged|just as|exactly as)\b": 0,
+    r"\?|\b(?:closed at|trades at|is priced at|is quoted at|annual meeting|routine audit|publishes its|no position in)\b": 0,
+}
+"""Plain statements, as patterns, and the sign that a reader gives them."""
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_generate_labels_no_plain_statement_against_its_meaning(domain: str) -> None:
+    rows = [(row["text"].lower(), SIGN_OF[row["label"]]) for row in generate(domain, 5000, seed=99)]
+    plain = [(text, sign) for text, sign in rows if not NEGATED.search(text.replace("did not move", ""))]
+    tested = 0
+    for pattern, meaning in PLAIN_MEANINGS.items():
+        signs = [sign for text, sign in plain if re.search(pattern, text)]
+        wrong = sum(sign != meaning if meaning == 0 else sign == -meaning for sign in signs)
+        assert wrong <= 0.05 * len(signs), (pattern, Counter(signs))
+        tested += len(signs) >= 15
+    assert tested >= 7
+
+
 SMALL = Side(
     words={
         "mod": {"+": "did", "-": "did not", "0": "may"},

@@ -1,9 +1,10 @@
-"""The preflight check of a config: whether this machine has its files, corpora, trackers and backbone."""
+"""The preflight check of a config: whether this machine has its files, trackers, backbone and trained expert."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experts.errors import Fault
+from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.run import ConfigFault, RunSettings, load_run
 from moe.data.schema import TaskSettings
 from moe.model.backbone import read_backbone_config
@@ -11,7 +12,7 @@ from moe.trackers import missing_trackers
 
 
 def check_config(path: Path, sets: Sequence[str] = ()) -> str:
-    """Check a config, the files that it names and its backbone, without loading any weights.
+    """Check a config, the files that it names, its backbone and its `shared.init`, without loading the backbone.
 
     Args:
         sets: overrides of settings, `key=value` each.
@@ -27,7 +28,11 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
     errors += [
         f"track: {name} is not installed; run pip install {name}, or remove it" for name in missing_trackers(run.track)
     ]
-    if errors := errors + _backbone_errors(run):
+    if backbone_errors := _backbone_errors(run):
+        errors += backbone_errors
+    else:
+        errors += shared_init_errors(run)
+    if errors:
         raise ConfigFault(str(path), errors)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
     heads = "a language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
