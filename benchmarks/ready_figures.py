@@ -119,8 +119,8 @@ def predict(predictor: Predictor, rows: Sequence[Row], task: str | None = None) 
 
 def _signed(prediction: Prediction) -> Prediction:
     """Return the prediction with only its negative and positive label."""
-    kept = prediction.probabilities[[prediction.labels.index(label) for label in SIGNED]]
-    return replace(prediction, labels=SIGNED, probabilities=kept / kept.sum())
+    signed = prediction.probabilities[[prediction.labels.index(label) for label in SIGNED]]
+    return replace(prediction, labels=SIGNED, probabilities=signed / signed.sum())
 
 
 def measure(

@@ -83,7 +83,8 @@ TRAIN = Side(
             "0": "closed at 14 dollars|trades at 32 euros a share|named a new finance chief|sells goods in six lands"
             "|was founded by two brothers|moves its listing to another exchange|publishes its figures"
             "|will answer questions at a press briefing|has 900 workers at three sites"
-            "|elected a new president of the board|has owners in two lands|plans to move its head office|makes parts for trains and ships",
+            "|elected a new president of the board|has owners in two lands|plans to move its head office"
+            "|makes parts for trains and ships",
         },
         "thing": {
             "": "Crude oil|Wheat|The euro|Copper|Natural gas|The index|A barrel of oil|A share of the bank",

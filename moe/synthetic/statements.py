@@ -112,10 +112,10 @@ def fill(template: str, random: Random, given: Mapping[str, str] | None = None) 
 
 
 def _draw(slot: str, random: Random) -> str:
-    whole, decimal = random.randint(2, 60), random.uniform(0.5, 40)
-    number = random.choice((f"{whole}", f"{decimal:.1f}"))
+    integer, decimal = random.randint(2, 60), random.uniform(0.5, 40)
+    number = random.choice((f"{integer}", f"{decimal:.1f}"))
     if slot == "n":
-        return f"{whole * random.choice((1, 10, 100)):,}"
+        return f"{integer * random.choice((1, 10, 100)):,}"
     if slot == "percent":
         return number + random.choice(("%", "%", " percent", " per cent"))
     if slot == "money":
