@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=READY_FOLDER)
     parser.add_argument("--set", action="append", default=[], dest="sets", help="override a setting")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # sums in another order would give other bytes
     statements = write_statements(args.work / "statements")
     sets = [f"data.folder={args.data}", *statements, *args.sets]
     work = Workspace(load_run(args.config, sets), args.work)

@@ -1,12 +1,23 @@
-"""The ready mixture is found, and refused if it is missing or of another release."""
+"""Tests of the ready mixture: how it is found, what it refuses, and that it labels plain sentences correctly."""
 
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from command_line import CommandLine
+from plain_sentences import SENTENCES
 
-from experts.atomic_io import MANIFEST, sha256_of, write_manifest
+from experts.atomic_io import MANIFEST, check_manifest, sha256_of, write_manifest
 from experts.errors import Fault
+from moe import MixtureClassifier
 from moe.checkpoints import ready
+
+MAX_BYTES = 10_000_000
+MIN_CORRECT = 38
 
 
 @pytest.fixture
@@ -37,8 +48,92 @@ def test_missing_ready_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_ready_module_imports_no_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, moe.checkpoints.ready; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> MixtureClassifier:
+    return MixtureClassifier.load("ready")
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line in a folder without a run."""
+    return CommandLine(tmp_path, monkeypatch, capsys)
+
+
+def wrong_answers(model: MixtureClassifier, sentences: Sequence[tuple[str, str]]) -> list[tuple[str, str, str | None]]:
+    predicted = model.predict([text for text, _ in sentences])
+    return [(text, label, own) for (text, label), own in zip(sentences, predicted, strict=True) if own != label]
+
+
+def test_ready_mixture_labels_at_least_38_of_40_plain_sentences_correctly(model: MixtureClassifier) -> None:
+    assert len(SENTENCES) == 40
+    wrong = wrong_answers(model, SENTENCES)
+    assert len(wrong) <= len(SENTENCES) - MIN_CORRECT, wrong
+
+
+def test_ready_mixture_labels_two_companies_of_one_headline_differently(model: MixtureClassifier) -> None:
+    text = "Apple gains as Microsoft slips"
+    assert model.predict([text, text], targets=["Apple", "Microsoft"]) == ["positive", "negative"]
+
+
+def test_ready_mixture_routes_a_headline_to_news_and_a_post_to_forum(model: MixtureClassifier) -> None:
+    headline, post = model.answers(
+        ["Nestle raises its sales forecast for 2021", "$tsla puts printing lol so happy i held"]
+    )
+    assert headline["experts"]["news"] > 0.5
+    assert post["experts"]["forum"] > 0.5
+
+
+def test_ready_mixture_is_small_and_holds_safetensors_and_text_only() -> None:
+    files = [path for path in ready.ready_folder().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".yaml", ".md", ".onnx"}
+
+
+def test_ready_mixture_has_intact_files_a_calibration_a_drift_reference_and_a_graph() -> None:
+    folder = ready.ready_folder()
+    check_manifest(folder, "a mixture")
+    assert {"calibration.json", "drift.json", "drift.safetensors", "graph"} <= {path.name for path in folder.iterdir()}
+    for name in ("calibration.json", "drift.json"):
+        assert json.loads((folder / name).read_text())["model"] == ready.READY_SHA256
+
+
+def test_ready_card_names_data_licences_seed_figures_and_what_it_never_saw() -> None:
+    card = (ready.ready_folder() / "README.md").read_text(encoding="utf-8")
+    for words in (
+        "SEntFiN",
+        "FinEntity",
+        "ODC-BY",
+        "MIT",
+        "never saw",
+        "Financial PhraseBank",
+        "Seed 13",
+        "Intended use and limits",
+    ):
+        assert words in card
+    assert "/work" not in card
+    assert "/work" not in (ready.ready_folder() / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_ready_mixture_answers_without_a_run_and_says_so(empty: CommandLine) -> None:
+    code, out, err = empty("infer", "The company raised its full-year outlook after record sales.")
+    assert code == 0
+    assert json.loads(out)["label"] == "positive"
+    assert "no mixture in runs/demo, so the ready mixture answers" in err
+
+
+def test_ready_mixture_is_known_by_name(empty: CommandLine) -> None:
+    code, out, _ = empty("infer", "--model", "ready", "The airline filed for bankruptcy.")
+    assert (code, json.loads(out)["label"]) == (0, "negative")
+
+
+def test_ready_mixture_with_a_changed_file_is_refused_by_name(
+    empty: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ready.READY_FOLDER, tmp_path / "copy")
+    monkeypatch.setattr(ready, "READY_FOLDER", tmp_path / "copy")
+    (tmp_path / "copy" / "mixture.json").write_text("{}")
+    assert "mixture.json" in empty.refused("infer", "Profit rose.")
