@@ -53,10 +53,16 @@ def random_mixture(
 
 
 def save_random_mixture(
-    folder: Path, backbone: Backbone, work: Workspace, heads: str = "per_expert", shared: bool = False
+    folder: Path,
+    backbone: Backbone,
+    work: Workspace,
+    heads: str | HeadSettings = "per_expert",
+    shared: bool = False,
+    gate: str | GateSettings = "soft",
+    experts: int = 1,
 ) -> Path:
     """Save such a mixture and return its folder."""
-    model, card = _mixture_and_card(backbone, work, gate="soft", heads=heads, experts=1, shared=shared)
+    model, card = _mixture_and_card(backbone, work, gate=gate, heads=heads, experts=experts, shared=shared)
     write_mixture(folder, model, card, "", {})
     return folder
 
@@ -122,7 +128,12 @@ def _lm_mixture_and_card(
 
 
 def _mixture_and_card(
-    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool
+    backbone: Backbone,
+    work: Workspace,
+    gate: str | GateSettings,
+    heads: str | HeadSettings,
+    experts: int,
+    shared: bool,
 ) -> tuple[Mixture, MixtureCard]:
     forum: Sequence[str] = ("forum",) if experts == 1 else ("forum-1", "forum-2")
     domains = [
@@ -141,8 +152,8 @@ def _mixture_and_card(
         domains=tuple(domains),
         shared=("shared",) if shared else (),
         layers={name: adapter.layers for name, adapter in adapters.items()},
-        gate=GateSettings(kind=gate),
-        heads=HeadSettings(merge=heads),
+        gate=GateSettings(kind=gate) if isinstance(gate, str) else gate,
+        heads=HeadSettings(merge=heads) if isinstance(heads, str) else heads,
         polarity=True,
         seed=1,
         versions=package_versions(),

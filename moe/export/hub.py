@@ -32,7 +32,7 @@ from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
 from moe.data.prepare import PREPARED
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
-from moe.model.backbone import SHIPPED
+from moe.model.backbone_files import SHIPPED
 
 LICENSE_FILE = "LICENSE"
 CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
