@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from moe.commands.options import (
+    DEFAULT_MODEL_HELP,
     BatchTokensOption,
     ConfigOption,
     DataTypeOption,
     JsonOption,
-    ModelArgument,
     RenamedOptions,
     RoutingOption,
     SetOption,
@@ -21,6 +21,7 @@ from moe.commands.options import (
     examples,
     print_view,
     resolve_model,
+    split_model,
 )
 
 app = typer.Typer()
@@ -40,7 +41,7 @@ def infer(
         typer.Option(
             "--model",
             "-m",
-            help="Mixture, expert or run folder; default: the run of --config.",
+            help=DEFAULT_MODEL_HELP,
             callback=resolve_model,
         ),
     ] = None,
@@ -138,13 +139,20 @@ def infer(
     "explain",
     cls=RenamedOptions,
     epilog=examples(
-        'moe explain runs/demo/moe-joint "Profit fell less than feared."',
-        "moe explain runs/demo/moe-joint --file posts.csv --out words.csv",
+        'moe explain "Profit fell less than feared."',
+        'moe explain runs/demo "Profit fell less than feared."',
+        "moe explain runs/demo --file posts.csv --out words.csv",
     ),
 )
 def explain_(
-    model: ModelArgument,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to explain.", show_default=False)] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] [TEXTS]...",
+            help="Texts to explain; a folder in front of them (or `ready`) is the model.",
+            show_default=False,
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", help="Corpus (csv, jsonl, parquet, txt) whose words are scored for each label."),
@@ -179,8 +187,9 @@ def explain_(
     from moe.explain.terminal import explanation_view
     from moe.inference.model_loader import ModelLoader, select_model_folder
 
+    model, texts = split_model(arguments or [])
     request = LexiconRequest(
-        texts=tuple(texts or ()),
+        texts=tuple(texts),
         file=file,
         text_column=text_column,
         out=out,
@@ -192,7 +201,7 @@ def explain_(
     )
     request.check()
     loader = ModelLoader(
-        folder=select_model_folder(model, None, None, sets),
+        folder=select_model_folder(resolve_model(model), None, None, sets),
         sets=tuple(sets or ()),
         routing=routing,  # type: ignore[arg-type]  # its `check` refuses other words
         batch_tokens=tokens,

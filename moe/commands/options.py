@@ -37,6 +37,7 @@ def resolve_model(folder: Path | None) -> Path | None:
     return None if folder is None else resolve_model_folder(folder)
 
 
+DEFAULT_MODEL_HELP = "Mixture, expert or run folder, or `ready`; default: the run in runs/demo, else `ready`."
 OptionalModelArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -110,6 +111,18 @@ class RenamedCommand(TyperCommand):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deprecated = f"Use 'moe {RENAMED_COMMANDS[self.name or '']}' instead."
+
+
+def split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Split arguments into a model folder, if the first one names it, and the texts after it.
+
+    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
+    of one word with a slash is more likely a mistyped path.
+    """
+    first = arguments[0] if arguments else ""
+    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
+        return Path(first), arguments[1:]
+    return None, arguments
 
 
 def examples(*lines: str) -> str:

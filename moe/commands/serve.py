@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moe.commands.options import JsonOption, SetOption, examples, print_view
+from moe.commands.options import DEFAULT_MODEL_HELP, JsonOption, SetOption, examples, print_view
 
 app = typer.Typer()
 
@@ -17,7 +17,7 @@ app = typer.Typer()
     ),
 )
 def serve_(
-    model: Annotated[Path | None, typer.Argument(help="Mixture, expert or run folder.", show_default=False)] = None,
+    model: Annotated[Path | None, typer.Argument(help=DEFAULT_MODEL_HELP, show_default=False)] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Service settings (YAML).")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
@@ -29,7 +29,6 @@ def serve_(
     json_: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP: JSON API and web page."""
-    from moe.errors import Fault
     from moe.extras import check_extra
     from moe.serve.auth import generate_key
     from moe.serve.settings import check_keys_required, read_settings
@@ -37,8 +36,6 @@ def serve_(
     if new_key:
         print_view(generate_key(), _key_view, json_)
         return
-    if model is None:
-        raise Fault("a model folder", "none", "give one, e.g. moe serve runs/demo")
     settings = read_settings(config, host=host, port=port)
     check_keys_required(settings)
     check_extra("serve")

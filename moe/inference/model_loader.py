@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, cast
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from moe.checkpoints.file_names import CARD as MIXTURE_CARD
+from moe.checkpoints.file_names import README
+from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.files import default_run_folder
+from moe.console import info
 from moe.inference.abstention import check_target_accuracy
 from moe.inference.calibration import read_calibration
 from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, chunk_size_for
-from moe.runs.best import best_model, default_model
+from moe.runs.best import best_model, default_model, has_mixture
 
 if TYPE_CHECKING:
     from moe.inference.torch_predictor import TorchPredictor
@@ -100,24 +103,40 @@ class ModelLoader:
 
 
 def select_model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:
-    """The given model folder; without one, the best mixture of the run.
+    """The given model folder; without one, the best mixture of the run, or the ready mixture if no run is named.
+
+    Which model was chosen is stated on stderr.
+
+    Args:
+        model: folder of a mixture or an expert.
+        config: config of the run; by default that of the demo.
+        out: folder of the run; by default `runs/NAME` for a config NAME.yaml.
+        sets: overrides of the model's settings.
 
     Raises:
-        Fault: if the run has no mixture yet, or `sets` overrides a setting outside `backbone` of a given model.
+        Fault: if a named run has no mixture yet, or `sets` overrides a setting outside `backbone`.
     """
-    if model is None:
-        return best_model(out or default_run_folder(config))
     if others := [override for override in sets or () if not override.startswith("backbone.")]:
         raise Fault("--set backbone.KEY=VALUE for a trained model", others[0], "remove this --set")
-    return model
+    if model is not None:
+        return model
+    run = out or default_run_folder(config)
+    if config is None and out is None and not has_mixture(run):
+        info(f"no mixture in {run}, so the ready mixture answers; its model card is {ready_folder() / README}")
+        return ready_folder()
+    folder = best_model(run)
+    info(f"model: {folder}")
+    return folder
 
 
 def find_model_folder(path: Path, sets: Sequence[str] = ()) -> Path:
-    """The model folder at a path: the folder itself, or the default mixture of a run folder.
+    """The model folder at a path: the folder itself, the default mixture of a run, or the shipped one for `ready`.
 
     Raises:
         Fault: if there is no such folder or no model in it, or `sets` overrides a setting outside `backbone`.
     """
+    if is_ready(path):
+        return ready_folder()
     if not path.is_dir():
         raise Fault(f"the folder of a model or a run at {path}", "no folder", "use a folder that moe has trained")
     is_model = any((path / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))

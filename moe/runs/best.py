@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experts.atomic_io import read_json, write_json
 from experts.errors import Fault
+from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.stages import INSTRUCT, JOINT, MERGED, WARMUP
 
 RESULT = "result.json"
@@ -36,6 +37,11 @@ def best_model(run: Path) -> Path:
     )
 
 
+def has_mixture(run: Path) -> bool:
+    """Whether a run folder holds a mixture."""
+    return (run / RESULT).is_file() or any((run / name).is_dir() for name in CANDIDATES)
+
+
 def default_model(run: Path) -> Path:
     """Return the mixture of a run folder to use by default: the instruction-tuned one, else the best one.
 
@@ -47,13 +53,14 @@ def default_model(run: Path) -> Path:
 
 
 def resolve_model_folder(folder: Path) -> Path:
-    """Return the default model of a run folder; any other folder is returned unchanged.
+    """Return the default model of a run folder, or the shipped one for `ready`; any other folder is returned unchanged.
 
     Raises:
-        Fault: if the run's `result.json` names anything but one of its mixtures.
+        Fault: if the run's `result.json` names anything but one of its mixtures, or the ready mixture is damaged.
     """
-    is_run = (folder / RESULT).is_file() or any((folder / name).is_dir() for name in CANDIDATES)
-    return default_model(folder) if is_run else folder
+    if is_ready(folder):
+        return ready_folder()
+    return default_model(folder) if has_mixture(folder) else folder
 
 
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:

@@ -128,7 +128,7 @@ def test_renamed_option_works_with_one_note_and_is_hidden(
 def test_renamed_option_is_replaced_before_an_equals_sign_but_not_after_a_double_dash() -> None:
     arguments = ["explain", "runs/demo/moe-joint", "--least=7", "--", "--most"]
     values = parse(GROUP, arguments)
-    assert (values["min_count"], values["texts"]) == (7, ["--most"])
+    assert (values["min_count"], values["arguments"]) == (7, ["runs/demo/moe-joint", "--most"])
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_COMMANDS.items())

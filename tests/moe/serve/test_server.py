@@ -55,7 +55,6 @@ def test_socket_sends_small_responses_without_delay() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), "a model folder"),
         (("gone",), "the folder of a model or a run at gone"),
         (("gone", "--host", "0.0.0.0"), "API keys, to listen on 0.0.0.0"),
         (("gone", "--port", "70000"), "port: Input should be less than"),
