@@ -1,5 +1,6 @@
 """`graph/` in a model's folder: the model as a graph without weights, with which it predicts without torch."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from experts.expert_io import ADAPTER
 from experts.expert_io import HEADS as EXPERT_HEADS
 from moe.checkpoints.expert import SHARED_NAME, read_backbone_settings
 from moe.checkpoints.file_names import HEADS, ROUTER
-from moe.checkpoints.mixture import parse_mixture_card
+from moe.checkpoints.mixture import parse_mixture_card, read_card
 from moe.console import info
 from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
 from moe.export.onnx import CHECK_TEXTS, TOLERANCE
 from moe.export.selection import ExportSource, load_export_source
-from moe.inference.graph.session import GraphSession
+from moe.inference.graph.session import GraphSession, check_graph
 from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE, GraphSpec
 from moe.inference.graph.tensor_files import tensor_names
 from moe.inference.onnx_predictor import OnnxPredictor
@@ -67,19 +68,40 @@ def write_graph(folder: Path) -> dict[str, Any]:
 
 
 def write_graph_if_possible(folder: Path) -> bool:
-    """Write the graph of a finished model, or say why it predicts with torch; return whether it was written."""
+    """Write the graph of a finished model, or say why it predicts with torch; return whether it was written.
+
+    A language model has no graph, which is not worth a message.
+    """
+    if not (folder / EXPERT_CARD).is_file() and parse_mixture_card(folder).language:
+        return False
     try:
         write_graph(folder)
     except Fault as fault:
-        info(f"no graph of {folder.name}, it predicts with torch: expected {fault.expected}; found {fault.found}")
+        info(f"no graph is written for {folder.name}, which predicts with PyTorch: {fault}")
         return False
     return True
+
+
+def copy_graph(source: Path, target: Path) -> None:
+    """Copy the graph of a model to a copy of the model with another manifest, unless it is not current."""
+    if not (source / GRAPH_FOLDER).is_dir():
+        return
+    try:
+        spec = check_graph(source)
+    except Fault as fault:
+        info(f"the graph is not copied: {fault}")
+        return
+    with atomic_folder(target / GRAPH_FOLDER, overwrite=True) as temporary:
+        for name in (GRAPH_FILE, TOKENIZER_FILE):
+            shutil.copyfile(source / GRAPH_FOLDER / name, temporary / name)
+        spec = spec.model_copy(update={"manifest_sha256": sha256_of(target / MANIFEST)})
+        write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
 
 
 def _backbone_settings(folder: Path) -> BackboneSettings:
     if (folder / EXPERT_CARD).is_file():
         return read_backbone_settings(folder)
-    return parse_mixture_card(folder).backbone_settings
+    return read_card(folder).backbone_settings
 
 
 def _check_source(source: ExportSource) -> None:

@@ -23,7 +23,7 @@ from moe.inference.graph.spec import (
 from moe.inference.graph.tensor_files import read_tensors
 from moe.model.backbone_files import local_weight_files, weights_digest
 
-REBUILD = "rebuild it: moe export --to graph"
+REBUILD = "write the graph again: moe export FOLDER --to graph"
 
 
 def read_graph_spec(graph: Path) -> GraphSpec:
@@ -33,8 +33,48 @@ def read_graph_spec(graph: Path) -> GraphSpec:
         Fault: if there is none, or it is of another version.
     """
     if not (graph / SPEC_FILE).is_file():
-        raise Fault(f"a graph at {graph}", "none", "write it: moe export --to graph")
+        raise Fault(f"a graph at {graph}", "none", "write it: moe export FOLDER --to graph")
     return read_record(graph / SPEC_FILE, GraphSpec, FORMAT, "graph", REBUILD)
+
+
+def check_graph(folder: Path) -> GraphSpec:
+    """Check the graph of a model's folder against the files that it was made from, and return its specification.
+
+    Raises:
+        Fault: if there is no graph, it is of another version, or it or one of the files has changed or is missing.
+    """
+    spec = read_graph_spec(folder / GRAPH_FOLDER)
+    _check_files(folder, folder / GRAPH_FOLDER, spec, _find_backbone(spec))
+    return spec
+
+
+def _find_backbone(spec: GraphSpec) -> list[Path]:
+    files = local_weight_files(spec.backbone, spec.revision)
+    if not files:
+        remedy = "predict with --runtime torch, which downloads it"
+        raise Fault(f"the backbone {spec.backbone!r} on this machine", "none", remedy)
+    return files
+
+
+def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path]) -> None:
+    """Check that every file is the one that the graph was made from."""
+    check_manifest(folder, "an expert" if (folder / EXPERT_CARD).is_file() else "a mixture")
+    expected = {
+        folder / MANIFEST: spec.manifest_sha256,
+        graph / GRAPH_FILE: spec.graph_sha256,
+        graph / TOKENIZER_FILE: spec.tokenizer_sha256,
+    } | {folder / name: sha256 for name, sha256 in spec.files.items()}
+    for path, sha256 in expected.items():
+        if not path.is_file():
+            raise Fault(f"{path}, which the graph needs", "no such file", REBUILD)
+        if (actual := sha256_of(path)) != sha256:
+            raise Fault(f"{path} with sha256 {sha256[:12]}… for the graph", f"{actual[:12]}…", REBUILD)
+    if (actual := weights_digest(tuple(backbone))) != spec.backbone_sha256:
+        raise Fault(
+            f"the backbone {spec.backbone!r} with weights {spec.backbone_sha256[:12]}…",
+            f"weights {actual[:12]}…",
+            "use the backbone it was trained on, or train it again on this one",
+        )
 
 
 class GraphSession:
@@ -52,12 +92,9 @@ class GraphSession:
     def __init__(self, folder: Path, threads: int | None = None, graph: Path | None = None) -> None:
         self.folder, self.graph = folder, graph or folder / GRAPH_FOLDER
         self.spec = read_graph_spec(self.graph)
-        files = local_weight_files(self.spec.backbone, self.spec.revision)
-        if not files:
-            remedy = "predict with --runtime torch, which downloads it"
-            raise Fault(f"the backbone {self.spec.backbone!r} on this machine", "none", remedy)
+        files = _find_backbone(self.spec)
         with ThreadPoolExecutor(1) as pool:  # hashing runs beside the imports and the loading below
-            checked = pool.submit(self._check_files, tuple(files))
+            checked = pool.submit(_check_files, folder, self.graph, self.spec, files)
             try:
                 self._session = self._load(files, threads)
             finally:
@@ -77,27 +114,6 @@ class GraphSession:
             remedy = "lower --batch-tokens or backbone.max_length"
             raise Fault("enough memory for a batch", "memory ran out", remedy) from error
         return results
-
-    def _check_files(self, backbone: tuple[Path, ...]) -> None:
-        """Check that every file is the one that the graph was made from."""
-        spec, folder = self.spec, self.folder
-        check_manifest(folder, "an expert" if (folder / EXPERT_CARD).is_file() else "a mixture")
-        expected = {
-            folder / MANIFEST: spec.manifest_sha256,
-            self.graph / GRAPH_FILE: spec.graph_sha256,
-            self.graph / TOKENIZER_FILE: spec.tokenizer_sha256,
-        } | {folder / name: sha256 for name, sha256 in spec.files.items()}
-        for path, sha256 in expected.items():
-            if not path.is_file():
-                raise Fault(f"{path}, which the graph needs", "no such file", REBUILD)
-            if (actual := sha256_of(path)) != sha256:
-                raise Fault(f"a graph made from {path}", f"one made from {sha256[:12]}…, not {actual[:12]}…", REBUILD)
-        if (actual := weights_digest(backbone)) != spec.backbone_sha256:
-            raise Fault(
-                f"the backbone {spec.backbone!r} with weights {spec.backbone_sha256[:12]}…",
-                f"weights {actual[:12]}…",
-                "use the backbone it was trained on, or train it again on this one",
-            )
 
     def _load(self, backbone: list[Path], threads: int | None) -> Any:
         import onnxruntime  # slow to import

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from moe.inference.spec import InferenceSpec
 
 GRAPH_FOLDER, GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE = "graph", "model.onnx", "graph.json", "tokenizer.json"
+GRAPH_FILES = tuple(f"{GRAPH_FOLDER}/{name}" for name in (GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE))
+"""The graph's files from the model's folder; the model's manifest does not list them."""
 FORMAT = 1
 """Version of the graph's inputs, outputs and files; a graph of another version is not used."""
 BACKBONE = "backbone"
