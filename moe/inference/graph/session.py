@@ -120,6 +120,8 @@ class GraphSession:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal only: errors are raised
+        # threads that spin while they wait are slow where cores are shared
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
         self._arrays = dict(self._weights(backbone))  # the session shares their memory
