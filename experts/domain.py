@@ -18,6 +18,7 @@ class Domain:
         role: the group of its experts in team gates (FinTeamExperts eq. 3); the domain's name by default.
         experts: number of its experts (K).
         custom_expert_names: names of its experts, if they are not the default ones.
+        target_tasks: those of its tasks whose rows name a target, an entity of the text that the label is about.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Domain:
     role: str = ""
     experts: int = 1
     custom_expert_names: tuple[str, ...] = ()
+    target_tasks: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -51,12 +53,14 @@ class LabelSpace:
         tasks: label names by task.
         head_by_task: name of the head that a task uses.
         domain_by_task: name of the domain that a task belongs to.
+        target_tasks: tasks whose rows name a target, an entity of the text that the label is about.
     """
 
     heads: dict[str, Labels]
     tasks: dict[str, Labels]
     head_by_task: dict[str, str]
     domain_by_task: dict[str, str]
+    target_tasks: frozenset[str] = frozenset()
 
     @classmethod
     def from_domains(cls, domains: Sequence[Domain]) -> "LabelSpace":
@@ -74,7 +78,9 @@ class LabelSpace:
             task: next(head for head, head_labels in heads.items() if set(labels) <= set(head_labels))
             for task, labels in tasks.items()
         }
-        return cls(heads, tasks, head_by_task, {task: domain.name for domain in domains for task in domain.tasks})
+        domain_by_task = {task: domain.name for domain in domains for task in domain.tasks}
+        target_tasks = frozenset(task for domain in domains for task in domain.target_tasks)
+        return cls(heads, tasks, head_by_task, domain_by_task, target_tasks)
 
     def mask(self, task: str) -> tuple[bool, ...]:
         """Return which of its head's labels a task uses, in the order of the logits (K,)."""
@@ -84,6 +90,19 @@ class LabelSpace:
     def tasks_of(self, domain: str) -> tuple[str, ...]:
         """Return the tasks of a domain, in the order declared."""
         return tuple(task for task, task_domain in self.domain_by_task.items() if task_domain == domain)
+
+    def default_task(self, domain: str | None, target: bool = False) -> str | None:
+        """Return the task that answers a text: the domain's first, else that of all domains, with or without a target.
+
+        Args:
+            domain: name of the domain; None leaves it open.
+            target: whether the text comes with a target.
+
+        Returns:
+            the task, or None if no task has a target, or all have one.
+        """
+        candidates = [task for task in self.tasks if (task in self.target_tasks) is target]
+        return next((task for task in candidates if self.domain_by_task[task] == domain), next(iter(candidates), None))
 
 
 def _collect_tasks(domains: Sequence[Domain]) -> dict[str, Labels]:

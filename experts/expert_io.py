@@ -48,6 +48,7 @@ class ExpertCard(BaseModel):
     template: str
     max_length: int
     tasks: dict[str, tuple[str, ...]] = Field(description="label names of the tasks it was trained on")
+    target_tasks: tuple[str, ...] = Field((), description="those of its tasks whose rows name a target")
     heads: dict[str, tuple[str, ...]] = Field(description="label names by class head, in the order of the logits")
     layers: dict[str, LoraSpec] = Field(description="rank and scaling of every adapted layer")
     head_kind: str
@@ -208,7 +209,8 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
 
 
 def _readme(card: ExpertCard) -> str:
-    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}" for task, labels in card.tasks.items())
+    targets = dict.fromkeys(card.target_tasks, ", for a target in the text")
+    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{targets.get(task, '')}" for task, labels in card.tasks.items())
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from experts.errors import Fault
-from moe.data.text_checks import text_problem
+from moe.data.text_checks import is_blank, target_problem, text_problem
 from moe.inference.model_loader import ModelLoader, find_model_folder
 from moe.inference.predictor import Prediction, Predictor, Routing
 from moe.inference.runtime import Runtime
@@ -109,30 +109,48 @@ class MixtureClassifier:
         """Labels of each task."""
         return {name: task.labels for name, task in self.predictor.spec.tasks.items()}
 
-    def predict(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> list[str | None]:
+    def predict(
+        self,
+        texts: Iterable[str],
+        *,
+        domain: str | None = None,
+        task: str | None = None,
+        targets: Iterable[str | None] | None = None,
+    ) -> list[str | None]:
         """Predict the label of each text.
 
         Args:
             texts: B texts: a list, an array, a table column or any other iterable.
             domain: restrict all texts to the experts of this domain; by default the router decides.
             task: the task to predict; by default that of `domain`, or of the text's most probable domain.
+            targets: for each text the entity that the prediction is about, or None (or NaN) for the text itself; the
+                model needs a task with a target. To predict a text for several entities, repeat it.
 
         Returns:
             B labels, in the order of the texts; None where the model abstains.
 
         Raises:
-            Fault: if a text is missing, empty or not a string, or the model does not know the domain or task.
+            Fault: if a text is missing, empty or not a string, the model does not know the domain or task, or the
+                targets do not fit the texts or the model.
         """
-        predictions = self._predict(check_texts(texts), domain, task)
+        predictions = self._predict(check_texts(texts), domain, task, targets)
         return [None if prediction.abstained else prediction.label for prediction in predictions]
 
-    def predict_proba(self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None) -> np.ndarray:
+    def predict_proba(
+        self,
+        texts: Iterable[str],
+        *,
+        domain: str | None = None,
+        task: str | None = None,
+        targets: Iterable[str | None] | None = None,
+    ) -> np.ndarray:
         """Predict the probability of each label for each text.
 
         Args:
             texts: B texts, as for `predict`.
             domain: as for `predict`.
             task: as for `predict`.
+            targets: as for `predict`.
 
         Returns:
             probabilities (B, K) in the order of `classes_`; rows sum to 1, and labels of other tasks have 0.
@@ -140,7 +158,7 @@ class MixtureClassifier:
         Raises:
             Fault: as `predict`.
         """
-        predictions = self._predict(check_texts(texts), domain, task)
+        predictions = self._predict(check_texts(texts), domain, task, targets)
         columns = {str(label): k for k, label in enumerate(self.classes_)}
         probabilities = np.zeros((len(predictions), len(columns)))  # (B, K)
         for row, prediction in zip(probabilities, predictions, strict=True):
@@ -148,7 +166,12 @@ class MixtureClassifier:
         return probabilities
 
     def answers(
-        self, texts: Iterable[str], *, domain: str | None = None, task: str | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        domain: str | None = None,
+        task: str | None = None,
+        targets: Iterable[str | None] | None = None,
     ) -> list[dict[str, Any]]:
         """Predict each text and return everything that `moe infer` prints about it.
 
@@ -156,29 +179,37 @@ class MixtureClassifier:
             texts: B texts, as for `predict`.
             domain: as for `predict`.
             task: as for `predict`.
+            targets: as for `predict`.
 
         Returns:
             B dictionaries with `text`, `label`, `probabilities` (by label), `polarity` (-1 to 1, or None), `confidence`
             (probability of the most probable label), `experts` (routing weight by expert), `routing_entropy` (0 to 1),
             `truncated` (whether the text was longer than the model's maximal length) and `task`; and `abstained` if the
-            model was loaded with `abstain`. Numbers are rounded to 6 digits.
+            model was loaded with `abstain`. A prediction for a target has `target`, and `target_missing` if the text
+            does not contain it. Numbers are rounded to 6 digits.
 
         Raises:
             Fault: as `predict`.
         """
         checked = check_texts(texts)
-        predictions = self._predict(checked, domain, task)
+        predictions = self._predict(checked, domain, task, targets)
         return [
             {"text": text} | to_row(prediction, self.experts)
             for text, prediction in zip(checked, predictions, strict=True)
         ]
 
-    def _predict(self, texts: Sequence[str], domain: str | None, task: str | None) -> list[Prediction]:
+    def _predict(
+        self, texts: Sequence[str], domain: str | None, task: str | None, targets: Iterable[str | None] | None
+    ) -> list[Prediction]:
         """Predictions in the order of the texts, chunk by chunk, so that memory stays bounded."""
-        self.predictor.check(task, domain)
-        size = self.predictor.chunk_size
-        chunks = (texts[start : start + size] for start in range(0, len(texts), size))
-        return [prediction for chunk in chunks for prediction in predict_texts(chunk, self.predictor, domain, task)]
+        names = [None] * len(texts) if targets is None else match_targets(targets, len(texts))
+        for has_target in sorted({name is not None for name in names} or {False}):
+            self.predictor.check(task, domain, has_target)
+        size, predictions = self.predictor.chunk_size, list[Prediction]()
+        for start in range(0, len(texts), size):
+            chunk = slice(start, start + size)
+            predictions += predict_texts(texts[chunk], self.predictor, domain, task, names[chunk])
+        return predictions
 
     def __repr__(self) -> str:
         """The model's folder and its experts."""
@@ -202,3 +233,26 @@ def check_texts(texts: Iterable[Any]) -> list[str]:
         if problem := text_problem(text):
             raise Fault("a text with words in it", f"{problem}, at position {position}", "remove or fix this text")
     return [str(text) for text in checked]
+
+
+def match_targets(targets: Iterable[Any], texts: int) -> list[str | None]:
+    """Check the targets of some texts, and return them as a list; None and NaN are no target.
+
+    Raises:
+        Fault: for a single string, another number of targets than texts, or the first target that is blank or not a
+            string.
+    """
+    if isinstance(targets, (str, bytes)) or not isinstance(targets, Iterable):
+        raise Fault("a list with a target for each text", f"a single {type(targets).__name__}", "use a list: [target]")
+    checked = list(targets)
+    if len(checked) != texts:
+        raise Fault(f"{texts} targets, one for each text, or None", str(len(checked)), "repeat a text for each target")
+    names: list[str | None] = []
+    for position, target in enumerate(checked):
+        if not isinstance(target, str) and is_blank(target):
+            names.append(None)
+        elif problem := target_problem(target):
+            raise Fault("a target with letters in it, or None", f"{problem}, at position {position}", "fix this target")
+        else:
+            names.append(str(target))
+    return names

@@ -56,19 +56,26 @@ class TextPipeline:
         top_k: TopK = _UNSET,
         batch_size: int | None = None,
     ) -> None:
-        classifier.predictor.check(task, domain)
+        classifier.predictor.check(task, domain, None)
         self.classifier, self.domain, self.model_task, self.top_k = classifier, domain, task, _check_top_k(top_k)
         if batch_size is not None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise Fault("a batch_size of 1 or more", repr(batch_size), "omit it for a size that suits the device")
             classifier.predictor.batch_tokens = batch_size * classifier.predictor.max_length
 
-    def __call__(self, texts: str | Iterable[str], *, top_k: TopK = _UNSET) -> Results | Iterator[Any]:
+    def __call__(
+        self,
+        texts: str | Iterable[str],
+        *,
+        top_k: TopK = _UNSET,
+        targets: str | Iterable[str | None] | None = None,
+    ) -> Results | Iterator[Any]:
         """Classify one text, a list of texts, or a stream.
 
         Args:
             texts: a string, a list or tuple, or any other iterable, which is read as it is classified.
             top_k: number of labels per text; None for all; by default as the pipeline was created.
+            targets: for each text the entity that the prediction is about, or None; a string for a single text.
 
         Returns:
             a list, or an iterator for a stream; see the class.
@@ -78,19 +85,19 @@ class TextPipeline:
         """
         top_k = self.top_k if top_k == _UNSET else _check_top_k(top_k)
         if isinstance(texts, str):
-            results = self._classify([texts], top_k)
+            results = self._classify([texts], top_k, [targets] if isinstance(targets, str) else targets)
             return results if top_k == _UNSET else results[0]
         if isinstance(texts, (list, tuple)):
-            return self._classify(texts, top_k)
-        return self._stream(texts, top_k)
+            return self._classify(texts, top_k, targets)
+        return self._stream(texts, top_k, targets)
 
-    def _stream(self, texts: Iterable[str], top_k: TopK) -> Iterator[Any]:
-        stream = iter(texts)
+    def _stream(self, texts: Iterable[str], top_k: TopK, targets: Iterable[str | None] | None) -> Iterator[Any]:
+        stream, names = iter(texts), None if targets is None else iter(targets)
         while chunk := list(islice(stream, self.classifier.predictor.chunk_size)):
-            yield from self._classify(chunk, top_k)
+            yield from self._classify(chunk, top_k, None if names is None else list(islice(names, len(chunk))))
 
-    def _classify(self, texts: Iterable[str], top_k: TopK) -> Results:
-        answers = self.classifier.answers(texts, domain=self.domain, task=self.model_task)
+    def _classify(self, texts: Iterable[str], top_k: TopK, targets: Iterable[str | None] | None = None) -> Results:
+        answers = self.classifier.answers(texts, domain=self.domain, task=self.model_task, targets=targets)
         return [_best(answer) if top_k == _UNSET else _ranked(answer, top_k) for answer in answers]
 
 

@@ -130,10 +130,12 @@ WORDS += [noun for nouns in NOUNS.values() for noun in nouns]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token per word, between [CLS] and [SEP]."""
+    """Return a tokenizer with one token per word, between [CLS] and [SEP]; the segments of a pair end with [SEP]."""
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     core.pre_tokenizer = Whitespace()
-    core.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    core.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
     )
@@ -164,6 +166,24 @@ def made_up_rows(domain: str, count: int = 90, seed: int = 0) -> list[dict[str, 
         split = "test" if i % 10 > 7 else "validation" if i % 10 > 5 else "train"
         row = {"id": f"{domain}{i}", "text": " ".join(words), "label": LABELS[label], "score": 0.8 * (label - 1)}
         rows.append(row | {"split": split})
+    return rows
+
+
+def entity_rows(domain: str, count: int = 60) -> list[dict[str, Any]]:
+    """Return two rows for each text: one names a noun that does well in it, the other a noun that does badly.
+
+    The rows have no split of their own, and a text has one id.
+    """
+    source = random.Random(f"entities {domain}")
+    rows = []
+    for i in range(count // 2):
+        good, bad, *others = source.sample(NOUNS[domain], 4)
+        words = [source.choice(GOOD), good, source.choice(BAD), bad, *others, *source.sample(["the", "again", "of"], 2)]
+        text = " ".join(words)
+        rows += [
+            {"id": f"{domain}{i}", "text": text, "entity": entity, "label": label}
+            for entity, label in ((good, "positive"), (bad, "negative"))
+        ]
     return rows
 
 
@@ -205,6 +225,14 @@ def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
     return merged_settings(base, over)
 
 
+def entity_tasks(**over: Any) -> dict[str, Any]:
+    """Return settings of a domain with a task about whole texts and one about their entities."""
+    texts = {"file": "news.csv", "labels": list(LABELS)}
+    split = {"ratios": [60, 20, 20]}
+    entities = {"file": "entities.csv", "labels": list(LABELS), "columns": {"target": "entity"}, "split": split}
+    return {"news": {"file": None, "labels": [], "tasks": {"news": texts, "entities": entities | over}}}
+
+
 Make = Callable[..., Workspace]
 
 
@@ -213,6 +241,7 @@ def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
     """Factory of workspaces on the tiny backbone; keyword arguments override settings."""
     for domain in NOUNS:
         write_csv(tmp_path / "data" / f"{domain}.csv", made_up_rows(domain))
+    write_csv(tmp_path / "data" / "entities.csv", entity_rows("news"))
 
     def make(out: str = "run", **over: Any) -> Workspace:
         return Workspace(tiny_run(tiny_folder, tmp_path / "data", **over), tmp_path / out)

@@ -20,6 +20,7 @@ from moe.console import info, progress_bar
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, VariantRequest, plan_variants, text_hash
 from moe.data.dedup import NearDuplicateIndex, jaccard, shingles
 from moe.data.schema import Origin
+from moe.data.text_checks import contains_target
 from moe.data.writers import open_writer
 from moe.errors import Interrupted
 from moe.qa.answer_parsing import parse_choice
@@ -44,6 +45,7 @@ class AugmentJob:
     requests: list[VariantRequest]
     folder: Path
     prompts: list[str | None]
+    targets: list[str | None]
 
     @property
     def new(self) -> bool:
@@ -111,6 +113,7 @@ def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
                 requests=requests,
                 folder=prepared.folder,
                 prompts=prompts,
+                targets=list(rows["target"]),
             )
             jobs.append(job)
     return jobs
@@ -278,8 +281,11 @@ def _filter_by_source(
         if response is None:
             yield request, "", NO_RESPONSE
             continue
-        text = clean_response(response.text, source)
-        yield request, text, "truncated" if response.truncated else rejection_reason(text, source, threshold, job.new)
+        text, target = clean_response(response.text, source), job.targets[request.row]
+        reason = "truncated" if response.truncated else rejection_reason(text, source, threshold, job.new)
+        if not reason and target is not None and not contains_target(text, target):
+            reason = "without its target"
+        yield request, text, reason
 
 
 def _augmented_row(job: AugmentJob, request: VariantRequest, text: str, model: str) -> AugmentedRow:
@@ -295,6 +301,7 @@ def _augmented_row(job: AugmentJob, request: VariantRequest, text: str, model: s
         origin=request.origin,
         source_id=source["id"],
         source_hash=text_hash(source["text"]),
+        target=source["target"],
         model=model,
     )
 

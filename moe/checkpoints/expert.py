@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from experts.adapter_bank import ExpertBank
-from experts.domain import Domain
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
@@ -58,7 +57,7 @@ def build_expert_model(
         fresh = heads.state_dict()
         heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in fresh.items()})
     bank.set_dropout(settings.dropout)
-    domains = [Domain(domain.name, domain.tasks, domain.role, 1, (name,)) for domain in run.domain_list()]
+    domains = [replace(domain, experts=1, custom_expert_names=(name,)) for domain in run.domain_list()]
     model = Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling)
     model.active_expert = name
     move_trained_parts(model)

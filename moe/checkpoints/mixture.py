@@ -70,12 +70,14 @@ def write_mixture(
     config: str,
     metrics: Mapping[str, Any],
     overwrite: bool = False,
+    readme: str | None = None,
 ) -> None:
     """Write a mixture's folder atomically. It holds no weight of the backbone.
 
     Args:
         config: the resolved config, as YAML.
         metrics: content of `metrics.json`.
+        readme: text of the model card for people; by default, a short one from the card.
 
     Raises:
         Fault: if the folder exists and `overwrite` is false, or cannot be written.
@@ -89,7 +91,7 @@ def write_mixture(
         write_json(temporary / CARD, card.model_dump(mode="json"))
         write_json(temporary / METRICS, dict(metrics))
         write_text(temporary / CONFIG, config)
-        write_text(temporary / README, _readme(card))
+        write_text(temporary / README, readme or _readme(card))
 
 
 def read_card(folder: Path) -> MixtureCard:

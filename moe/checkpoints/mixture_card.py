@@ -33,10 +33,11 @@ class DomainCard(BaseModel):
     role: str
     experts: tuple[FileName, ...]
     tasks: dict[str, tuple[str, ...]]
+    target_tasks: tuple[str, ...] = Field((), description="those of its tasks whose rows name a target")
 
     def to_domain(self) -> Domain:
         """Return the domain as `experts` defines it."""
-        return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts)
+        return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts, self.target_tasks)
 
 
 class ExpertOrigin(BaseModel):

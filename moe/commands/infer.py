@@ -17,6 +17,7 @@ from moe.commands.options import (
     RuntimeOption,
     SetOption,
     SpreadsheetOption,
+    TargetOption,
     TaskOption,
     TextColumnOption,
     examples,
@@ -31,8 +32,8 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         'moe infer "Profit fell less than feared."',
+        'moe infer --target Apple --target Microsoft "Apple gains as Microsoft slips"',
         "moe infer --data-type forum --file posts.csv --text-column body --out answers.csv",
-        "cat headlines.txt | moe infer --model runs/demo/moe-joint > answers.jsonl",
     )
 )
 def infer(
@@ -48,10 +49,19 @@ def infer(
     ] = None,
     data_type: DataTypeOption = None,
     task: TaskOption = None,
+    targets: TargetOption = None,
     file: Annotated[
         str | None, typer.Option("--file", "-f", help="File of texts (csv, jsonl, parquet or txt), of any size.")
     ] = None,
     text_column: TextColumnOption = "text",
+    target_column: Annotated[
+        str | None,
+        typer.Option(
+            "--target-column",
+            help="Target column of the file; default: `target`, if the file has it.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -107,16 +117,18 @@ def infer(
         )
 
     if engine is not None:
-        from moe.data.schema import Columns
         from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, run_bulk
         from moe.inference.bulk.shards import BulkJob
 
-        source, target = check_bulk_paths(engine, file, out, texts=bool(texts), spreadsheet=spreadsheet)
+        source, target = check_bulk_paths(
+            engine, file, out, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
+        )
         job = BulkJob(
             source=source,
             out=target,
             loader=model_loader(None),
-            columns=Columns(text=text_column),
+            text_column=text_column,
+            target_column=target_column,
             domain=data_type,
             task=task,
             rows_per_shard=part_rows,
@@ -136,6 +148,8 @@ def infer(
         workers=workers,
         threads=threads,
         spreadsheet=spreadsheet,
+        targets=tuple(targets or ()),
+        target_column=target_column,
     )
     request.check()
     run_infer(request, model_loader(None if request.out else path))
@@ -169,6 +183,7 @@ def explain_(
     ] = None,
     data_type: DataTypeOption = None,
     task: TaskOption = None,
+    targets: TargetOption = None,
     routing: RoutingOption = "soft",
     steps: Annotated[
         int | None,
@@ -204,6 +219,7 @@ def explain_(
         task=task,
         min_count=min_count,
         max_texts=max_texts,
+        targets=tuple(targets or ()),
     )
     request.check()
     loader = ModelLoader(
@@ -214,8 +230,8 @@ def explain_(
     )
     loader.check()
     predictor = loader.load_torch()
-    for text in request.texts:
-        explanation = explain(predictor, text, data_type, task, steps or STEPS)
+    for text, target in request.pairs():
+        explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
         print_view(explanation.as_json(), lambda _, explanation=explanation: explanation_view(explanation), json_)
     if file is not None:
         print_view(build_lexicon(predictor, request, steps or CORPUS_STEPS, quiet=False), lexicon_view, json_)

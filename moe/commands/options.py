@@ -56,6 +56,12 @@ DataTypeOption = Annotated[
     typer.Option("--data-type", help="Route to the experts of this domain only; default: the router decides."),
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="Text column of the file.")]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", help="Entity of the text whose sentiment to predict (repeatable); each text, each target."
+    ),
+]
 TaskOption = Annotated[str | None, typer.Option("--task", help="Task to predict, if there are several.")]
 BatchTokensOption = Annotated[
     int | None, typer.Option("--batch-tokens", min=1, help="Tokens per forward pass; default: chosen for the device.")

@@ -1,10 +1,11 @@
 """The preflight check of a config: whether this machine has its files, corpora, trackers and backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experts.errors import Fault
 from moe.config.run import ConfigFault, RunSettings, load_run
+from moe.data.schema import TaskSettings
 from moe.model.backbone import read_backbone_config
 from moe.trackers import missing_trackers
 
@@ -30,7 +31,14 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
         raise ConfigFault(str(path), errors)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
     heads = "a language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
-    return f"{path}: valid; experts {', '.join(experts)}; {heads}"
+    targets = [f"{task} (column {its.columns.target})" for task, its in _all_tasks(run) if its.has_target]
+    with_target = f"; tasks with a target: {', '.join(targets)}" if targets else ""
+    return f"{path}: valid; experts {', '.join(experts)}; {heads}{with_target}"
+
+
+def _all_tasks(run: RunSettings) -> Iterator[tuple[str, TaskSettings]]:
+    for domain in run.domains:
+        yield from run.rows_of(domain).items()
 
 
 def _file_errors(run: RunSettings) -> list[str]:
@@ -40,6 +48,12 @@ def _file_errors(run: RunSettings) -> list[str]:
         f"domains.{domain}: no file at {run.data.path(task.file)}; set data.folder or domains.{domain}.file"
         for domain, task in tasks
         if task.file is not None and not run.data.path(task.file).exists()
+    ]
+    errors += [
+        f"domains.{domain}.unlabelled: no file at {run.data.path(file)}; set data.folder or fix the name"
+        for domain, settings in run.domains.items()
+        for file in settings.unlabelled
+        if not run.data.path(file).exists()
     ]
     return errors + [
         f"domains.{domain}: no file, and the config has no sample; set domains.{domain}.file"

@@ -65,6 +65,12 @@ class DomainSettings(TaskSettings):
     corpus: tuple[str, ...] = Field(
         (), description="plain-text files to pre-train on, one document per line, relative to the data folder"
     )
+    unlabelled: tuple[str, ...] = Field(
+        (),
+        description="files of texts without labels, relative to the data folder; they train only the router, to "
+        "recognize the domain",
+    )
+    max_unlabelled_rows: int = Field(2000, ge=1, description="most texts without labels, a random sample")
     role: str = Field("", description="group of this domain's experts in `team` gates; by default the domain's name")
     experts: int = Field(1, ge=1, description="number of experts of this domain, each trained from a different seed")
     tasks: dict[str, TaskSettings] = Field(
@@ -117,6 +123,17 @@ class RunSettings(BaseModel):
         """Tasks of a domain, by name, whose rows are questions to a language model."""
         return {name: task for name, task in self.tasks_of(domain).items() if task.ask is not None}
 
+    def rows_of(self, domain: str) -> dict[str, TaskSettings]:
+        """Tasks of a domain whose rows the run reads: labelled ones, or the questions for a language model."""
+        return self.tasks_of(domain) if self.language is None else self.questions_of(domain)
+
+    @property
+    def removes_across_tasks(self) -> bool:
+        """Whether rows near a held-out text of another task are removed; by default, if a task has a target."""
+        if self.data.across_tasks is not None:
+            return self.data.across_tasks
+        return any(task.has_target for domain in self.domains for task in self.rows_of(domain).values())
+
     def task_settings(self, domain: str, task: str | None = None) -> TaskSettings:
         """Settings of a task, by default of the domain's first.
 
@@ -134,7 +151,13 @@ class RunSettings(BaseModel):
         """The domains with their tasks, labels and experts; those of a language model have no tasks."""
         tasks = {name: {} if self.language else self.tasks_of(name) for name in self.domains}
         return [
-            Domain(name, {task: its.labels for task, its in tasks[name].items()}, domain.role, domain.experts)
+            Domain(
+                name=name,
+                tasks={task: its.labels for task, its in tasks[name].items()},
+                role=domain.role,
+                experts=domain.experts,
+                target_tasks=tuple(task for task, its in tasks[name].items() if its.has_target),
+            )
             for name, domain in self.domains.items()
         ]
 
@@ -209,6 +232,8 @@ def find_conflicts(run: RunSettings) -> list[str]:
         conflicts.append(
             f"gate.fixed has {len(run.gate.fixed)} weights for {experts} experts: give one weight per expert"
         )
+    if run.language is not None and (names := [name for name, domain in run.domains.items() if domain.unlabelled]):
+        conflicts.append(f"domains.{names[0]}.unlabelled is for classifiers: use `corpus` for a language model")
     if run.language is not None and "general" in run.domains:
         conflicts.append("domains.general: this name is reserved for general text; choose another domain name")
     if run.gate.unit == "token" and run.language is None:

@@ -14,11 +14,12 @@ from experts.atomic_io import sha256_of, write_json
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, cap_variants, read_augmented_rows, text_hash
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.ingest import FEATURES
-from moe.data.prepare import PREPARED, PreparedTask, load_prepared, save_rows
+from moe.data.prepare import PreparedTask, load_prepared, save_rows
 from moe.data.schema import AugmentSettings, DataSettings
+from moe.data.task_reports import PREPARED
 
 _FOLDER = "augmented"
-_FORMAT = 1
+_FORMAT = 2
 _NEAR = 0.85
 
 
@@ -89,6 +90,7 @@ def _cache_key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings
         "format": _FORMAT,
         "augmented": digest,
         "originals": sha256_of(base.folder / PREPARED),
+        "other_tasks": base.report.get("other_tasks", {}),
         "held_out": held_out.sha256,
         "bound": [settings.max_share, settings.seed],
     }
@@ -99,14 +101,15 @@ def _select_rows(
 ) -> tuple[Dataset, dict[str, Any]]:
     """Augmented rows that may be added, and counts of added and left out ones."""
     train, left_out = base.splits["train"], Counter[str]()
-    index = {(id_, text_hash(text)): i for i, (id_, text) in enumerate(zip(train["id"], train["text"], strict=True))}
+    rows = zip(train["id"], train["text"], train["target"], strict=True)
+    index = {(id_, text_hash(text), target): i for i, (id_, text, target) in enumerate(rows)}
     variants = list(read_augmented_rows(base.folder / AUGMENTED))
-    in_train = [variant for variant in variants if (variant.source_id, variant.source_hash) in index]
+    in_train = [variant for variant in variants if variant.source in index]
     left_out["source not in train"] = len(variants) - len(in_train)
     matches = held_out.index.query((i, variant.text) for i, variant in enumerate(in_train))
     clean = [in_train[i] for i, others in matches if not others]
     left_out["near a held-out text"] = len(in_train) - len(clean)
-    sources = train.select([index[variant.source_id, variant.source_hash] for variant in clean])
+    sources = train.select([index[variant.source] for variant in clean])
     labels = np.asarray(sources["label"], dtype=np.int64)  # (P,)
     is_synonym = np.array([variant.origin == "synonym" for variant in clean], dtype=np.int64)  # (P,)
     retained = cap_variants(2 * labels + is_synonym, len(train), settings)  # (n,)

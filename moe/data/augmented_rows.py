@@ -38,7 +38,13 @@ class AugmentedRow(Settings):
     origin: Origin
     source_id: str
     source_hash: str = Field(description="hash of the source's text, to detect variants of another text")
+    target: str | None = Field(None, description="target of the source, which the text contains too")
     model: str = Field(description="model that wrote the text")
+
+    @property
+    def source(self) -> tuple[str, str, str | None]:
+        """Id, text hash and target of its source."""
+        return self.source_id, self.source_hash, self.target
 
 
 @dataclass(frozen=True, slots=True)

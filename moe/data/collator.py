@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
-from moe.data.text_checks import replace_surrogates
+from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit
 
 Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -24,12 +25,103 @@ def model_inputs(batch: Batch) -> dict[str, Tensor | None]:
 
 
 def tokenize(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    max_length: int,
+    targets: Sequence[str | None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return token ids and attention mask, (B, T) each, padded to the longest text of the batch."""
-    filled = [template.replace("{text}", replace_surrogates(text)) for text in texts]
-    out = tokenizer(filled, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
-    return out["input_ids"], out["attention_mask"]
+    """Return token ids and attention mask, (B, T) each, padded to the longest text of the batch.
+
+    Args:
+        template: text around every text, but not around its target.
+        max_length: most tokens of a text with its target.
+        targets: target of each text, or None; by default no text has one.
+    """
+    if targets is None or not any(targets):
+        out = tokenizer(
+            _fill(texts, template), truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+        )
+        return out["input_ids"], out["attention_mask"]
+    ids, _ = encode_windows(texts, tokenizer, template, max_length, targets)
+    rows = [torch.tensor(row) for row in ids]
+    padded = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)  # (B, T)
+    return padded, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, T) each
+
+
+def encode_windows(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    max_length: int,
+    targets: Sequence[str | None] | None = None,
+    overflow: bool = False,
+) -> tuple[list[list[int]], np.ndarray]:
+    """Return the token ids of each window (W), in the order of the texts, and the index of its text (W,).
+
+    Args:
+        template: text around every text, but not around its target.
+        max_length: most tokens of a window, with the target.
+        targets: target of each text, or None; every window of a text has its whole target.
+        overflow: split a long text into windows; else its only window is truncated.
+    """
+    names = [None] * len(texts) if targets is None else [target or None for target in targets]
+    prompts, pairs = _fill(texts, template), [i for i, name in enumerate(names) if name is not None]
+    singles = [i for i, name in enumerate(names) if name is None]
+    ids: list[list[int]] = []
+    index: list[np.ndarray] = []
+    for members, second in (
+        (singles, None),
+        (pairs, second_segments([str(names[i]) for i in pairs], tokenizer, max_length)),
+    ):
+        if members:
+            out = tokenizer(
+                [prompts[i] for i in members],
+                second,
+                truncation=True if second is None else "only_first",
+                max_length=max_length,
+                return_overflowing_tokens=overflow,
+                return_attention_mask=False,
+            )
+            rows = out["overflow_to_sample_mapping"] if overflow else range(len(members))
+            ids += out["input_ids"]
+            index.append(np.asarray(members)[list(rows)])
+    if not index:
+        return [], np.zeros(0, dtype=int)
+    text_index = np.concatenate(index)  # (W,)
+    order = np.argsort(text_index, kind="stable")
+    return [ids[i] for i in order], text_index[order]
+
+
+def long_targets(targets: Sequence[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int) -> np.ndarray:
+    """Return which targets (B,) have too many tokens and are cut; see `moe.data.text_checks.target_limit`."""
+    given = [replace_surrogates(target) for target in targets if target]
+    cut = iter(second_segments(given, tokenizer, max_length, ""))
+    return np.array([bool(target) and len(next(cut)) < len(replace_surrogates(str(target))) for target in targets])
+
+
+def second_segments(
+    targets: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, separator: str | None = None
+) -> list[str]:
+    """Return targets as second segments of pairs: without surrogates, at most `target_limit` tokens each.
+
+    Args:
+        separator: written before each; by default what the tokenizer needs, see `segment_separator`.
+    """
+    if not targets:
+        return []
+    plain = [replace_surrogates(target) for target in targets]
+    single, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    limit, before = target_limit(max_length, pair), segment_separator(single, pair) if separator is None else separator
+    out = tokenizer(plain, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+    return [
+        before + cut_target(target, offsets, limit)
+        for target, offsets in zip(plain, out["offset_mapping"], strict=True)
+    ]
+
+
+def _fill(texts: Sequence[str], template: str) -> list[str]:
+    return [template.replace("{text}", replace_surrogates(text)) for text in texts]
 
 
 class Collator:
@@ -41,7 +133,7 @@ class Collator:
     Args:
         tokenizer: of the backbone.
         template: text around every text.
-        max_length: most tokens of a text.
+        max_length: most tokens of a text, with its target if it has one.
         labels: tasks with their heads and labels.
         domains: names, in the order of their indices.
         trunk: returns the cached trunk states of rows; None computes them in the forward pass.
@@ -66,8 +158,11 @@ class Collator:
         }
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Collate rows with text, label (index in the task's own labels, −1 for none), score, task and domain."""
-        ids, mask = self.tokens([row["text"] for row in rows])
+        """Collate rows with text, label (index in the task's own labels, −1 for none), score, task and domain.
+
+        A row with a `target` is tokenized as a pair.
+        """
+        ids, mask = self.tokens([row["text"] for row in rows], [row.get("target") for row in rows])
         scores = [math.nan if row["score"] is None else float(row["score"]) for row in rows]
         return {
             "input_ids": ids,
@@ -78,15 +173,14 @@ class Collator:
             "score": torch.tensor(scores, dtype=torch.float32),
         } | ({"trunk": self.trunk(rows)} if self.trunk else {})
 
-    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return token ids and attention mask of texts, (B, T) each."""
-        return tokenize(texts, self.tokenizer, self.template, self.max_length)
+    def tokens(self, texts: Sequence[str], targets: Sequence[str | None] | None = None) -> tuple[Tensor, Tensor]:
+        """Return token ids and attention mask of texts with their targets, if any, (B, T) each."""
+        return tokenize(texts, self.tokenizer, self.template, self.max_length, targets)
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text (N,)."""
-        filled = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
-        out = self.tokenizer(filled, truncation=True, max_length=self.max_length, return_attention_mask=False)
-        return np.array([len(ids) for ids in out["input_ids"]])
+    def lengths(self, texts: Sequence[str], targets: Sequence[str | None] | None = None) -> np.ndarray:
+        """Return the number of tokens of each text with its target, if any (N,)."""
+        ids, _ = encode_windows(texts, self.tokenizer, self.template, self.max_length, targets)
+        return np.array([len(row) for row in ids])
 
     def _label(self, row: Mapping[str, Any]) -> int:
         return self.head_indices[row["task"]][row["label"]] if row["label"] >= 0 else -1

@@ -18,19 +18,29 @@ from datasets import (
     enable_progress_bars,
 )
 from datasets.exceptions import DatasetsError
+from numpy.typing import NDArray
 
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
 from moe.data.ingest import FEATURES, IngestCounts, check_counts, ingest_rows
 from moe.data.readers import read_records
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
-from moe.data.splits import RowIndices, SplitRows, remove_cross_split_duplicates, split_rows, stratified_draw
+from moe.data.splits import (
+    RowIndices,
+    SplitRows,
+    number_texts,
+    remove_cross_split_duplicates,
+    split_by_hash,
+    split_rows,
+    split_texts,
+    stratified_draw,
+)
+from moe.data.task_reports import PREPARED
 from moe.data.validation import validate_records
 
 REJECTED = "rejected.csv"
-PREPARED = "prepared.json"
 _ROWS = "rows"
-_FORMAT = 3
+_FORMAT = 4
 _BATCH = 1024
 
 
@@ -40,8 +50,8 @@ class PreparedTask:
 
     Args:
         splits: train, validation and test (each may be empty) with the columns id, text, label (-1 for none), score
-            (null for none), lang, line, task, domain, origin, and for tasks with a prompt template prompt, answer,
-            choices; memory-mapped.
+            (null for none), lang, line, target (null for none), task, domain, origin, and for tasks with a prompt
+            template prompt, answer, choices; memory-mapped.
         report: counts; see `format_summary`.
         folder: folder of the rows, of `rejected.csv` and of `prepared.json`.
     """
@@ -99,6 +109,8 @@ def format_summary(report: Mapping[str, Any]) -> str:
     """Format a report's counts as a few lines for the terminal."""
     removed = ", ".join(f"{count} {pair}" for pair, count in report["near_duplicates"].items() if count) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in report["reasons"].items())
+    if report["other_side"]:
+        removed += f"; {report['other_side']} rows whose text the file's split also holds out"
     sizes = ", ".join(f"{name} {size['rows']} ({_list(size['labels'])})" for name, size in report["splits"].items())
     return (
         f"{report['task']} ({report['domain']}) from {report['file']}: {report['rows']} rows, "
@@ -117,7 +129,7 @@ def _cache_key(path: Path, task: TaskSettings, data: DataSettings, domain: str, 
         "sha256": _hash(path),
         "kind": path.suffix.lower(),
         "task": task.model_dump(mode="json", exclude={"file"}),
-        "data": data.model_dump(mode="json", exclude={"folder", "augmented", "augment"}),
+        "data": data.model_dump(mode="json", exclude={"folder", "augmented", "augment", "across_tasks"}),
         "names": [domain, task_name],
     }
 
@@ -154,7 +166,7 @@ def _split(
 ) -> tuple[SplitRows, dict[str, Any]]:
     """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
     labels, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
-    splits = split_rows(labels, own, task.split)
+    splits, apart = _split_sides(rows, labels, own, task)
     near: dict[str, int] = {}
     if data.near_duplicates is not None:
         splits, near = remove_cross_split_duplicates(
@@ -166,7 +178,19 @@ def _split(
         if cap is not None and len(splits[name]) > cap:
             over_cap += len(splits[name]) - cap
             splits[name], _ = stratified_draw(labels, splits[name], cap, data.seed, 2)
-    return splits, {"near_duplicates": near, "over_cap": over_cap}
+    return splits, {"near_duplicates": near, "over_cap": over_cap, "other_side": apart}
+
+
+def _split_sides(
+    rows: Dataset, labels: NDArray[np.int64], own: NDArray[np.int64], task: TaskSettings
+) -> tuple[SplitRows, int]:
+    """Split the rows, those of one text together if the task has a target; also return the number of removed rows."""
+    everything, from_file = np.arange(len(labels)), task.split.own and bool((own >= 0).any())
+    if task.split.by_text and not from_file:
+        return split_by_hash(_texts(rows, everything), task.split), 0
+    if task.has_target:
+        return split_texts(labels, own, number_texts(_texts(rows, everything)), task.split)
+    return split_rows(labels, own, task.split), 0
 
 
 def _texts(rows: Dataset, indices: RowIndices) -> Iterator[str]:

@@ -17,6 +17,7 @@ from moe.console import Table
 from moe.data.dedup import NearDuplicateIndex, is_chinese
 from moe.data.readers import read_records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.text_checks import contains_target
 from moe.data.validation import passes_filter, validate_records
 
 _NEAR = 0.85
@@ -24,6 +25,7 @@ _NEAR_ROWS = 50_000
 _SHOWN_REJECTS = 10
 _SHOWN_LABELS = 20
 _MAX_LABELS = 1000
+_MAX_TARGETS, _SHOWN_TARGETS = 100_000, 10
 _SCORE_BINS = 10
 _LENGTH_BINS = 12
 _WIDTH = 40
@@ -49,6 +51,9 @@ class _Counts:
     rejects: list[Reject] = field(default_factory=list)
     texts: set[int] = field(default_factory=set)
     same_text: int = 0
+    targets: Counter[str] = field(default_factory=Counter)
+    targeted: int = 0
+    missing_targets: int = 0
 
 
 def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]:
@@ -60,7 +65,8 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
 
     Returns:
         JSON values: rows, labels (as named in the file), classes (the task's), scores, lengths, languages, splits,
-        origins, duplicates (of id and content, of text, near), rejects.
+        origins, targets (rows and texts with one, targets that their text does not contain), duplicates (of id and
+        content, of text, near), rejects.
 
     Raises:
         Fault: if the file cannot be read; see `read_records`.
@@ -112,6 +118,11 @@ def _count_row(row: Row, task: TaskSettings, counts: _Counts) -> None:
         counts.classes[task.labels[row.label]] += 1
     if row.score is not None:
         counts.scores[min(_SCORE_BINS - 1, math.floor((row.score + 1) / 2 * _SCORE_BINS))] += 1
+    if row.target is not None:
+        counts.targeted += 1
+        counts.missing_targets += not contains_target(row.text, row.target)
+        if row.target in counts.targets or len(counts.targets) < _MAX_TARGETS:
+            counts.targets[row.target] += 1
     text = hash(row.text)
     counts.same_text += text in counts.texts
     counts.texts.add(text)
@@ -132,6 +143,12 @@ def _report(path: Path, counts: _Counts) -> dict[str, Any]:
         "chinese_rows": counts.chinese,
         "splits": dict(counts.splits.most_common()),
         "origins": dict(counts.origins.most_common()),
+        "targets": {
+            "rows": counts.targeted,
+            "texts": len(counts.texts) if counts.targeted else 0,
+            "not_in_text": counts.missing_targets,
+            "most_common": dict(counts.targets.most_common(_SHOWN_TARGETS)),
+        },
         "duplicates": {"id_and_content": counts.duplicates, "text": counts.same_text},
         "rejected": {
             "rows": counts.reasons.total(),
@@ -171,6 +188,12 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
         f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text, {near['rows']} near "
         f"duplicates (Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
     ]
+    if (targets := report["targets"])["rows"]:
+        parts.append(
+            f"targets: {targets['rows']} rows about {targets['texts']} texts, "
+            f"{targets['not_in_text']} targets that their text does not contain"
+        )
+        parts += _bars("most common targets", targets["most_common"])
     for title in ("labels", "classes", "splits", "languages", "origins"):
         if title != "origins" or report[title].keys() - {ORIGINAL}:
             parts += _bars(title, dict(list(report[title].items())[:_SHOWN_LABELS]))

@@ -1,5 +1,6 @@
 """Prompt templates: how a record becomes a question with its answer, by a built-in or a custom template."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,9 @@ AnswerType = Literal["choice", "number", "entities", "text"]
 ENTITY_TYPES = ("PER", "ORG", "LOC")
 QUERIES = ("query", "prompt", "instruction")
 """Columns that hold a complete question; a row with one of them and `answer` needs no template (as in FLARE)."""
+
+
+_FIELD = re.compile(r"\{(choices|text|target)\}")
 
 
 class TemplateMismatch(Exception):
@@ -41,7 +45,7 @@ class PromptTemplate:
     """A template for one kind of question.
 
     Args:
-        frame: the prompt, with {text} and, if there are choices, {choices}.
+        frame: the prompt, with {text} and, if there are choices, {choices}, and {target} for tasks with a target.
         kind: type of its answers.
         parse: returns the text and the answer of a record without a label; None if records need a label.
     """
@@ -50,13 +54,16 @@ class PromptTemplate:
     kind: AnswerType = "choice"
     parse: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
 
-    def to_question(self, values: Mapping[str, Any], labels: Sequence[str], label: int | None) -> Question:
+    def to_question(
+        self, values: Mapping[str, Any], labels: Sequence[str], label: int | None, target: str | None = None
+    ) -> Question:
         """Build the question of a record.
 
         Args:
             values: the record's columns.
             labels: the task's labels, if it has any.
             label: index of the record's label, or None.
+            target: the entity that the question is about, or None.
 
         Raises:
             TemplateMismatch: if a column is missing or invalid.
@@ -70,11 +77,12 @@ class PromptTemplate:
             text, answer = self.parse(values)
         else:
             raise TemplateMismatch("no label and no answer")
-        return Question(text, self.fill(text, labels), answer, tuple(labels))
+        return Question(text, self.fill(text, labels, target), answer, tuple(labels))
 
-    def fill(self, text: str, labels: Sequence[str]) -> str:
-        """Return the prompt about a text."""
-        return self.frame.replace("{choices}", join_choices(labels)).replace("{text}", text)
+    def fill(self, text: str, labels: Sequence[str], target: str | None = None) -> str:
+        """Return the prompt about a text, and about a target in it if the template has a field for one."""
+        values = {"choices": join_choices(labels), "text": text, "target": target or ""}
+        return _FIELD.sub(lambda field: values[field[1]], self.frame)
 
 
 def join_choices(choices: Sequence[str]) -> str:
@@ -182,6 +190,7 @@ TEMPLATES: dict[str, PromptTemplate] = {
     "fiqa": PromptTemplate(
         "What is the sentiment of this financial headline or post? Say {choices}.\nText: {text}\nAnswer:"
     ),
+    "entity": PromptTemplate("What is the sentiment of this text for {target}? Say {choices}.\nText: {text}\nAnswer:"),
     "fomc": PromptTemplate(
         "Which stance on monetary policy does this sentence of a central bank take? Say {choices}.\n"
         "Text: {text}\nAnswer:"

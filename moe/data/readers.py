@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets import ClassLabel, Dataset
 
 _BATCH = 1024
+DEFAULT_TARGET_COLUMN = "target"
 _HEADER_ROWS = 1000
 """Rows of a jsonl file from which its columns are collected."""
 _LIKELY_TEXT = {
@@ -80,6 +81,30 @@ def read_records(path: Path, columns: Columns = Columns(), text_optional: bool =
     return (_to_record(number, values, error, columns) for number, values, error in file.rows)
 
 
+def columns_of_texts(path: Path, text: str, target: str | None = None) -> Columns:
+    """Return the columns of a file of texts to predict: a column `target` is used if the file has one.
+
+    Args:
+        text: name of the text column.
+        target: name of the target column, which is then required; by default `target`, if there is such a column.
+
+    Raises:
+        Fault: as `read_column_names`.
+    """
+    if target is None and text != DEFAULT_TARGET_COLUMN and DEFAULT_TARGET_COLUMN in read_column_names(path):
+        target = DEFAULT_TARGET_COLUMN
+    return Columns(text=text, target=target)
+
+
+def read_column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns; of a jsonl file, those in its first rows.
+
+    Raises:
+        Fault: if the file is missing, of an unknown kind, binary or empty.
+    """
+    return _open(path).columns
+
+
 def read_texts(path: Path, columns: Columns = Columns()) -> Iterator[Record]:
     """Read every record of a file, in order; a record without a valid text has an error.
 
@@ -125,7 +150,8 @@ def _check_columns(names: list[str], columns: Columns, path: Path, text_optional
 
 def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
     mapping = columns.mapping()
-    reserved = set(mapping.values()) | set(Columns.model_fields)
+    fields = set(Columns.model_fields) - {"target"}  # other files use that name for a column of their own
+    reserved = {*mapping.values(), *mapping, *fields}
     values = {field: raw[column] for field, column in mapping.items() if column in raw}
     values |= {name: value for name, value in raw.items() if name not in reserved}
     if (unparsed := values.pop("", None)) is not None:

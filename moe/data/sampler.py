@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 def row_lengths(rows: "Dataset") -> np.ndarray:
-    """Return the number of tokens of each row (N,) if rows hold tokens, else the number of characters of its text.
+    """Return the number of tokens of each row (N,) if rows hold tokens, else the characters of its text and target.
 
     Sorted by characters, texts are nearly in the order of their tokens.
     """
     if not len(rows):
         return np.zeros(0, int)
     if "lengths" not in rows.column_names:
-        return np.asarray(pc.utf8_length(arrow_column(rows, "text")))
+        characters = pc.utf8_length(arrow_column(rows, "text"))
+        if "target" in rows.column_names:
+            characters = pc.add(characters, pc.fill_null(pc.utf8_length(arrow_column(rows, "target")), 0))
+        return np.asarray(characters)
     documents = arrow_column(rows, "lengths")
     return np.add.reduceat(np.asarray(documents.flatten()), np.asarray(documents.offsets)[:-1])
 

@@ -36,6 +36,11 @@ class Columns(Settings):
     domain: str | None = Field("domain", description="used by `only` alone; the config sets the domain of a row")
     lang: str | None = Field("lang", description="language code, for reports")
     split: str | None = Field("split", description="train, validation or test, if the file has its own split")
+    target: str | None = Field(
+        None,
+        description="entity that the label is about; a task with this column predicts the sentiment for one "
+        "entity of a text at a time, and a text with several entities is several rows",
+    )
 
     def mapping(self) -> dict[str, str]:
         """Names of the file's columns by our field names, without ignored columns."""
@@ -45,11 +50,11 @@ class Columns(Settings):
         """Names of the columns that the file must have: the text column, and every renamed column."""
         mapping = self.mapping()
         renamed = {column for field, column in mapping.items() if field in self.model_fields_set and column != field}
-        return renamed | {self.text}
+        return renamed | {self.text} | ({self.target} if self.target is not None else set())
 
 
 class SplitSettings(Settings):
-    """How rows are split into train, validation and test; always stratified by label."""
+    """How rows are split into train, validation and test; stratified by label unless `by_text`."""
 
     own: bool = Field(True, description="use the file's split column if it has one; false splits at random instead")
     ratios: tuple[float, ...] = Field(
@@ -70,6 +75,11 @@ class SplitSettings(Settings):
         description="cross-validation: number of stratified folds, one of which is the test; replaces `ratios`",
     )
     fold: int = Field(0, ge=0, description="the fold to test on, from 0; a tenth of the other rows is for validation")
+    by_text: bool = Field(
+        False,
+        description="assign each text by a hash of the text and `seed`, not stratified by label: tasks with the same "
+        "`ratios` and `seed` then have a text that they share on the same side",
+    )
 
     @model_validator(mode="after")
     def _check_fold(self) -> Self:
@@ -77,6 +87,8 @@ class SplitSettings(Settings):
             raise ValueError("fold is set without folds; set folds to the number of folds")
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"expected a fold from 0 to {self.folds - 1}, not {self.fold}")
+        if self.folds is not None and self.by_text:
+            raise ValueError("by_text is for `ratios`, not for folds, which are stratified; remove one of them")
         return self
 
     @field_validator("ratios")
@@ -116,11 +128,16 @@ class TaskSettings(Settings):
     ask: str | None = Field(
         None,
         description="prompt template for language models: name of a built-in template, or a custom text with {text}, "
-        "and {choices} if the task has labels",
+        "{choices} if the task has labels, and {target} if it has a target",
     )
     only: dict[str, tuple[str, ...]] | None = Field(
         None, description="use only rows whose column has one of these values: {domain: [news]}"
     )
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the task's rows name a target, an entity of the text that the label is about."""
+        return self.columns.target is not None
 
     @property
     def cuts(self) -> tuple[float, ...] | None:
@@ -140,6 +157,19 @@ class TaskSettings(Settings):
             raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
         if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
             raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_target(self) -> Self:
+        if self.ask is None:
+            return self
+        frame = TEMPLATES[self.ask].frame if self.ask in TEMPLATES else self.ask
+        if ("{target}" in frame) is not self.has_target:
+            raise ValueError(
+                "ask: the template must contain {target}, since columns.target is set"
+                if self.has_target
+                else "ask: the template contains {target}; set columns.target to the column that holds the target"
+            )
         return self
 
     @model_validator(mode="after")
@@ -206,6 +236,11 @@ class DataSettings(Settings):
     seed: int = Field(
         13, ge=0, lt=2**31, description="seed of the near-duplicate hashes, and of the samples under `max_train_rows`"
     )
+    across_tasks: bool | None = Field(
+        None,
+        description="also remove training rows near a validation or test text of another task, and validation rows "
+        "near a test text of another task; null: if a task of the run has a target, since such tasks share texts",
+    )
     augmented: bool = Field(
         False, description="also train on the rows of `moe data augment`; validation and test rows do not change"
     )
@@ -244,6 +279,7 @@ class Row:
         lang: language code, or None.
         split: the file's own split of the row, or None.
         line: see `Record`.
+        target: the entity that the label is about, or None.
         prompt: the question, if the task has a prompt template (`moe.data.prompt_templates`).
         answer: its answer.
         choices: the answers to choose from, if there are any.
@@ -256,6 +292,7 @@ class Row:
     lang: str | None
     split: Split | None
     line: int
+    target: str | None = None
     prompt: str | None = None
     answer: str | None = None
     choices: tuple[str, ...] = ()

@@ -1,11 +1,13 @@
 """Train, validation and test rows: the file's own split, a stratified draw or a fold; no near duplicates across splits.
 
-Rows are indices here, from 0 in the order of the file.
+Rows are indices here, from 0 in the order of the file. Where several rows share one text, texts are split, not rows.
 """
 
+import hashlib
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,70 @@ def stratified_draw(
     steps = (np.arange(len(ordered) + 1) * count + len(ordered) // 2) // max(1, len(ordered))
     drawn = np.diff(steps) > 0
     return np.sort(ordered[drawn]), np.sort(ordered[~drawn])
+
+
+def number_texts(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Return a number for each text (N,), the same for texts that differ in letter case, white space or width only."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(text_digest(text), len(numbers)) for text in texts], dtype=np.int64)
+
+
+def text_digest(text: str, seed: int = 0, purpose: str = "") -> bytes:
+    """Return a 64-bit hash of a text without regard to letter case, white space and width."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.blake2b(plain.encode(), digest_size=8, key=f"{purpose}{seed}".encode()).digest()
+
+
+def split_texts(
+    labels: NDArray[np.integer], own: NDArray[np.integer], texts: NDArray[np.int64], settings: SplitSettings
+) -> tuple[SplitRows, int]:
+    """Split all rows of a file so that the rows of one text are on one side.
+
+    Texts are stratified by the labels of all their rows. If the file's own split puts the rows of one text on several
+    sides, those on the side that is held out most stay, and the others are removed.
+
+    Args:
+        labels: label of every row, -1 for none (N,).
+        own: the file's split of every row, -1 for none (N,).
+        texts: number of every row's text (N,), see `number_texts`.
+        settings: how to split.
+
+    Returns:
+        the rows of each split, and the number of removed rows.
+
+    Raises:
+        Fault: if there are fewer texts of every combination of labels than folds.
+    """
+    if not len(labels):
+        return split_rows(labels, own, settings), 0
+    side = np.maximum(own, 0)  # (N,), a row without a split is for training
+    text_side = np.full(texts.max() + 1, -1)  # (U,), most held-out side of each text
+    np.maximum.at(text_side, texts, side if (own >= 0).any() else own)
+    combinations: dict[tuple[int, ...], int] = {}
+    order = np.lexsort((labels, texts))
+    by_text = np.split(labels[order], np.flatnonzero(np.diff(texts[order])) + 1)
+    text_labels = np.array([combinations.setdefault(tuple(group.tolist()), len(combinations)) for group in by_text])
+    splits = split_rows(text_labels, text_side, settings)
+    by_file = settings.folds is None and settings.own and bool((own >= 0).any())
+    usable = side == text_side[texts] if by_file else np.ones(len(labels), dtype=bool)  # (N,)
+    rows: SplitRows = {name: np.flatnonzero(np.isin(texts, members) & usable) for name, members in splits.items()}
+    return rows, int((~usable).sum())
+
+
+def split_by_hash(texts: Iterable[str], settings: SplitSettings) -> SplitRows:
+    """Split rows by a hash of their text and the seed, at random but alike in every file that has the text.
+
+    Args:
+        texts: text of every row.
+        settings: ratios and seed.
+    """
+    train, *held_out = np.array(settings.ratios) / sum(settings.ratios)
+    share = _VALIDATION_SHARE if len(held_out) == 1 else held_out[0] / (train + held_out[0])
+    digests = [[text_digest(text, settings.seed, purpose) for purpose in ("test", "validation")] for text in texts]
+    uniform = np.array([[int.from_bytes(digest) for digest in pair] for pair in digests], float).reshape(-1, 2)
+    test, validation = (uniform / 2.0**64 < (held_out[-1], share)).T  # (N,) each
+    sides = {"train": ~test & ~validation, "validation": ~test & validation, "test": test}
+    return {name: np.flatnonzero(sides[name]) for name in SPLITS}
 
 
 def split_rows(labels: NDArray[np.integer], own: NDArray[np.integer], settings: SplitSettings) -> SplitRows:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from moe.data.prompt_templates import TemplateMismatch, find_template
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
-from moe.data.text_checks import text_problem
+from moe.data.text_checks import target_problem, text_problem
 
 UNKNOWN_LABEL = "unknown label"
 _EXCERPT = 200
@@ -38,7 +38,8 @@ class _InvalidRecord(Exception):
 def validate_records(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Reject | Duplicate]:
     """Turn each record that passes `task.only` into a row, a reject or a duplicate, in order.
 
-    A repeated id with the same text, label and score is a duplicate, with other content a reject. The same content in
+    A repeated id with the same text, label and score is a duplicate, with other content a reject; in a task with a
+    target, rows with different targets may share an id. The same content in
     another split is a row; the search for near duplicates later removes it from one of the splits.
     """
     with closing(_SeenIds()) as seen:
@@ -81,6 +82,8 @@ def _to_row(record: Record, task: TaskSettings) -> Row:
     label = _parse_label(values.get("label"), task)
     if label is None and score is not None and task.cuts is not None:
         label = label_from_score(score, task.cuts)
+    if task.has_target:
+        _reject_if(target_problem(values.get("target")))
     row = Row(
         id=str(values["id"]),
         text="" if task.ask is not None else str(values["text"]),
@@ -89,6 +92,7 @@ def _to_row(record: Record, task: TaskSettings) -> Row:
         lang=str(values["lang"]) if values.get("lang") else None,
         split=_parse_split(values.get("split")) if task.split.own else None,
         line=record.line,
+        target=str(values["target"]).strip() if task.has_target else None,
     )
     if task.ask is not None:
         return _with_question(row, record, task)
@@ -106,7 +110,7 @@ def _reject_if(problem: str | None) -> None:
 def _with_question(row: Row, record: Record, task: TaskSettings) -> Row:
     """Return the row with the question that the task's template builds from the record."""
     try:
-        question = find_template(str(task.ask)).to_question(record.values, task.labels, row.label)
+        question = find_template(str(task.ask)).to_question(record.values, task.labels, row.label, row.target)
     except TemplateMismatch as mismatch:
         raise _InvalidRecord(mismatch.reason, mismatch.value) from None
     _reject_if(text_problem(question.text) or text_problem(question.answer))
@@ -170,20 +174,23 @@ class _SeenIds:
     def add(self, row: Row) -> bool:
         """Add a row and return whether it is new; generated ids (`line-N`) are not stored.
 
+        Rows of one text may share its id if they have different targets.
+
         Raises:
             _InvalidRecord: if its id was seen with other content.
         """
         if row.id == f"line-{row.line}":
             return True
         content, split = _content_hash(row), f"|{row.split}|"
-        if self._base.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (row.id, content, split)).rowcount:
+        name = row.id if row.target is None else f"{row.id}\0{row.target}"
+        if self._base.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, content, split)).rowcount:
             return True
-        before, splits = self._base.execute("SELECT content, splits FROM seen WHERE id = ?", (row.id,)).fetchone()
+        before, splits = self._base.execute("SELECT content, splits FROM seen WHERE id = ?", (name,)).fetchone()
         if before != content:
             raise _InvalidRecord("repeated id with different content", row.id)
         if split in splits:
             return False
-        self._base.execute("UPDATE seen SET splits = ? WHERE id = ?", (splits + split, row.id))
+        self._base.execute("UPDATE seen SET splits = ? WHERE id = ?", (splits + split, name))
         return True
 
     def close(self) -> None:
@@ -191,7 +198,7 @@ class _SeenIds:
 
 
 def _content_hash(row: Row) -> bytes:
-    content = (row.text, row.label, row.score, row.prompt, row.answer)
+    content = (row.text, row.label, row.score, row.prompt, row.answer)  # of one id and target
     return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
 
 

@@ -34,7 +34,7 @@ class PredictedRow:
     """A labelled row and its predictions.
 
     Args:
-        row: id, text, label, score, task and domain, as prepared.
+        row: id, text, target, label, score, task and domain, as prepared.
         true: name of the row's label; None if it has none.
         masked: prediction for the row's own task, that is with the logits masked to its labels.
         routed: prediction for the task of the most probable domain, as for a text of unknown domain.
@@ -67,9 +67,10 @@ def evaluate_rows(
     with progress_bar(title, len(rows), "text", quiet) as meter:
         for chunk in iter_chunks(rows, predictor.chunk_size):
             pins = [row["domain"] for row in chunk] if pin else None
-            scores = predictor.score([row["text"] for row in chunk], pins)
+            targets = [row["target"] for row in chunk]
+            scores = predictor.score([row["text"] for row in chunk], pins, targets)
             masked = predictor.to_predictions(scores, [row["task"] for row in chunk])
-            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores))
+            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores, targets))
             evaluated += [
                 PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
                 for row, in_task, in_domain in zip(chunk, masked, routed, strict=True)
@@ -293,8 +294,9 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
         raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
+    targets = [row.row["target"] for row in labelled]
     with open_writer(folder / PER_EXPERT_CSV) as writer:
-        per_expert = per_expert_columns(predictor, texts, tasks, quiet=False)
+        per_expert = per_expert_columns(predictor, texts, tasks, targets, quiet=False)
         for row, columns in zip(labelled, per_expert, strict=True):
             writer.write(_csv_columns(row) | dict(columns))
 
@@ -305,6 +307,7 @@ def _csv_columns(row: PredictedRow) -> dict[str, Any]:
         "domain": row.row["domain"],
         "task": row.row["task"],
         "text": row.row["text"],
+        **({"target": row.row["target"]} if row.row["target"] is not None else {}),
         "label": row.true,
         "predicted": row.masked.label,
         "predicted_routed": row.routed.label,

@@ -1,14 +1,14 @@
 """Labelled rows to evaluate a model on: a run's test rows, or a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 
 from experts.errors import Fault, suggest
 from moe.data.prepare import prepare_task
-from moe.data.readers import read_records
-from moe.data.schema import SPLITS, Columns, SplitSettings
+from moe.data.readers import read_column_names, read_records
+from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 
@@ -91,12 +91,14 @@ def _domains_of_file(path: Path, known: list[str], other_domains: Sequence[str])
 def _load_file_rows(work: Workspace, path: Path, domains: list[str], mixed: bool) -> Dataset:
     """All labelled rows of a file, read with the settings of its domains; no row is split off, capped or deduplicated.
 
+    Of a domain that has tasks with and without a target, those are used that fit the columns of the file.
+
     Args:
         mixed: whether the file has rows of several domains.
     """
-    parts = []
+    parts, columns = [], read_column_names(path)
     for name in domains:
-        for task, settings in work.run.tasks_of(name).items():
+        for task, settings in _fitting_tasks(work.run.tasks_of(name), columns).items():
             all_rows = settings.model_copy(
                 update={
                     "only": {"domain": (name,)} if mixed else settings.only,
@@ -110,3 +112,10 @@ def _load_file_rows(work: Workspace, path: Path, domains: list[str], mixed: bool
             prepared = prepare_task(path, all_rows, data, name, task, folder)
             parts += [prepared.splits[split] for split in SPLITS]
     return concatenate_datasets(parts)
+
+
+def _fitting_tasks(tasks: Mapping[str, TaskSettings], columns: Sequence[str]) -> dict[str, TaskSettings]:
+    """Tasks with a target if the file has their column, else those without one; all tasks if they are of one kind."""
+    targets = {task: its for task, its in tasks.items() if its.columns.target in columns}
+    others = {task: its for task, its in tasks.items() if not its.has_target}
+    return targets or others or dict(tasks)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from experts.errors import Fault
-from moe.data.text_checks import is_encodable
+from moe.data.text_checks import check_targets, is_encodable
 from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate, log_odds
 from moe.explain.word_spans import Tokenization, tokenize_words
 from moe.inference.per_expert import predict_per_expert
@@ -71,6 +71,7 @@ class Explanation:
         alone: by expert its soft routing weight `share`, and `label` and `probability` of its own prediction.
         blank: token that replaces words in the blank text.
         steps: integration steps.
+        target: entity that the prediction is about, or None; its words are not attributed.
     """
 
     text: str
@@ -81,14 +82,20 @@ class Explanation:
     alone: dict[str, dict[str, Any]]
     blank: str
     steps: int
+    target: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; without a target, there is no key for one."""
+        return {key: value for key, value in asdict(self).items() if key != "target" or value is not None}
 
 
 def explain(
-    predictor: TorchPredictor, text: str, domain: str | None = None, task: str | None = None, steps: int = STEPS
+    predictor: TorchPredictor,
+    text: str,
+    domain: str | None = None,
+    task: str | None = None,
+    steps: int = STEPS,
+    target: str | None = None,
 ) -> Explanation:
     """Predict a text and explain the prediction.
 
@@ -101,14 +108,15 @@ def explain(
         task: the task to predict; by default that of the pinned domain or of the routing.
         steps: integration steps between the blank text and the text; more are more accurate and take proportionally
             longer.
+        target: entity of the text that the prediction is about; the blank text has it, too.
 
     Raises:
-        Fault: if captum is missing, the text is empty, the domain or task is unknown, the predictor averages windows,
-            or memory runs out.
+        Fault: if captum is missing, the text or target is empty, the domain or task is unknown, the model has no task
+            for the target, the predictor averages windows, or memory runs out.
     """
-    check_explainable(predictor, text, domain, task)
-    (prediction,) = predict_texts([text], predictor, domain, task)
-    tokenization = tokenize_text(predictor, text)
+    check_explainable(predictor, text, domain, task, target)
+    (prediction,) = predict_texts([text], predictor, domain, task, [target])
+    tokenization = tokenize_text(predictor, text, target)
     path = build_paths(predictor, [tokenization], domain)
     label = torch.tensor([prediction.labels.index(prediction.label)], device=path.ids.device)  # (1,)
     attributions = integrate(predictor, path, partial(label_log_odds, predictor, prediction.task, label), steps)
@@ -122,10 +130,13 @@ def explain(
         alone=_experts_alone(predictor, text, prediction),
         blank=blank_token(predictor),
         steps=steps,
+        target=target,
     )
 
 
-def check_explainable(predictor: TorchPredictor, text: str, domain: str | None, task: str | None) -> None:
+def check_explainable(
+    predictor: TorchPredictor, text: str, domain: str | None, task: str | None, target: str | None = None
+) -> None:
     """Check that a text can be explained.
 
     Raises:
@@ -140,12 +151,14 @@ def check_explainable(predictor: TorchPredictor, text: str, domain: str | None, 
     if not text.strip() or not is_encodable(text):
         problem = "an empty text" if not text.strip() else "characters that cannot be encoded as UTF-8"
         raise Fault("a text that contains words", problem, "use another text")
-    predictor.check(task, domain)
+    if target is not None:
+        check_targets([target])
+    predictor.check(task, domain, target is not None)
 
 
-def tokenize_text(predictor: TorchPredictor, text: str) -> Tokenization:
-    """Tokenize a text as the predictor does, aligned with its words."""
-    return tokenize_words(text, predictor.tokenizer, predictor.template, predictor.max_length)
+def tokenize_text(predictor: TorchPredictor, text: str, target: str | None = None) -> Tokenization:
+    """Tokenize a text as the predictor does, aligned with its words; a target follows and has no words."""
+    return tokenize_words(text, predictor.tokenizer, predictor.template, predictor.max_length, target)
 
 
 def label_log_odds(
@@ -204,7 +217,9 @@ def word_weights(tokenization: Tokenization, tokens: Sequence[float]) -> tuple[W
 
 
 def _experts_alone(predictor: TorchPredictor, text: str, prediction: Prediction) -> dict[str, dict[str, Any]]:
-    predictions: Mapping[str, Sequence[Prediction]] = predict_per_expert(predictor, [text], [prediction.task])
+    predictions: Mapping[str, Sequence[Prediction]] = predict_per_expert(
+        predictor, [text], [prediction.task], [prediction.target]
+    )
     weights = dict(zip(predictor.model.bank.routed_experts, prediction.routing_weights.tolist(), strict=True))
     return {
         name: {"share": weights[name], "label": alone.label, "probability": alone.confidence}

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from experts.errors import Fault
 from moe.console import Table, info, progress_bar
 from moe.data.readers import read_texts
 from moe.data.schema import Columns
+from moe.data.text_checks import check_targets
 from moe.data.token_batches import batch_by_tokens
 from moe.explain.explain import label_log_odds, tokenize_text, word_weights
 from moe.explain.integrated_gradients import (
@@ -115,6 +116,7 @@ class LexiconRequest:
         task: the task to explain.
         min_count: omit words that occur less often.
         max_texts: use only the first texts of the file; None uses all.
+        targets: entities for each of which every text is explained; not for a file.
     """
 
     texts: tuple[str, ...] = ()
@@ -126,13 +128,19 @@ class LexiconRequest:
     task: str | None = None
     min_count: int = MIN_COUNT
     max_texts: int | None = None
+    targets: tuple[str, ...] = ()
+
+    def pairs(self) -> Iterator[tuple[str, str | None]]:
+        """Yield each text with each target, or with None."""
+        return product(self.texts, self.targets or (None,))
 
     def check(self) -> None:
         """Check the options before anything heavy is loaded.
 
         Raises:
             Fault: if captum is missing, if there are both or neither of texts and a file, if there is an output file
-                but no corpus, or if a file cannot be read or written.
+                but no corpus, if a target is blank or there are targets for a file, or if a file cannot be read or
+                written.
         """
         load_captum()
         if bool(self.texts) == (self.file is not None):
@@ -141,6 +149,9 @@ class LexiconRequest:
             raise Fault(
                 "--out together with --file", "--out with texts", "remove --out, or redirect the output: --json > FILE"
             )
+        check_targets(self.targets)
+        if self.targets and self.file is not None:
+            raise Fault("texts for --target", "a file", "remove --target")
         check_output(self.out, self.spreadsheet)
         if self.file is not None:
             read_texts(self.file, Columns(text=self.text_column))

@@ -38,8 +38,11 @@ def explanation_view(explanation: Explanation) -> RenderableType:
 def _headline(explanation: Explanation) -> Text:
     answer = explanation.answer
     label = answer["label"] or f"abstained (best guess {explanation.why.of})"
+    target = "" if explanation.target is None else f", for {explanation.target}"
     polarity = "" if answer["polarity"] is None else f", polarity {answer['polarity']:+.2f}"
-    return Text(f"{label}", style="bold").append(f" {answer['confidence']:.3f}{polarity}, task {answer['task']}")
+    return Text(f"{label}", style="bold").append(
+        f" {answer['confidence']:.3f}{polarity}, task {answer['task']}{target}"
+    )
 
 
 def highlight_words(text: str, attribution: Attribution) -> Text:
@@ -99,5 +102,7 @@ def _remarks(explanation: Explanation) -> list[str]:
     lines += [f"Completeness error after {explanation.steps} steps: {deltas}."]
     lines += ["The error is large: raise --steps."] if any(map(_is_inaccurate, attributions)) else []
     lines += [f"No words for the routing: {explanation.unrouted}."] if explanation.unrouted else []
-    truncated = ["The text was truncated: words after the cut were not used."]
-    return lines + (truncated if explanation.answer["truncated"] else [])
+    answer = explanation.answer
+    lines += [f"The text does not contain {explanation.target!r}."] if answer.get("target_missing") else []
+    lines += ["The target was too long and was cut."] if answer.get("target_truncated") else []
+    return lines + (["The text was truncated: words after the cut were not used."] if answer["truncated"] else [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from experts.errors import Fault
+from moe.data.collator import second_segments
 from moe.data.text_checks import replace_surrogates
 
 _HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -46,8 +47,10 @@ class Tokenization:
         return self.text[word.start : word.end]
 
 
-def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int) -> Tokenization:
-    """Tokenize a text inside its template, and align its words with the tokens.
+def tokenize_words(
+    text: str, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int, target: str | None = None
+) -> Tokenization:
+    """Tokenize a text inside its template, and align its words with the tokens; a target is the second segment.
 
     Words that share a token, as Chinese ones may, become one word.
 
@@ -61,7 +64,8 @@ def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str,
     plain = replace_surrogates(text)
     out = tokenizer(
         template.replace("{text}", plain),
-        truncation=True,
+        target and second_segments([target], tokenizer, max_length)[0],
+        truncation="only_first" if target else True,
         max_length=max_length,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
@@ -72,7 +76,7 @@ def tokenize_words(text: str, tokenizer: PreTrainedTokenizerBase, template: str,
     spans = [
         (index, max(start - offset, 0), min(end - offset, len(plain)))
         for index, (start, end) in enumerate(out["offset_mapping"][0])
-        if sequence[index] is not None
+        if sequence[index] == 0
     ]
     return Tokenization(text, out["input_ids"][0], tuple(_words(plain, spans)), len(out["input_ids"]) > 1)
 

@@ -30,7 +30,7 @@ from moe.checkpoints.file_names import CONFIG
 from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
-from moe.data.prepare import PREPARED
+from moe.data.task_reports import PREPARED, read_task_report
 from moe.export.graph import copy_graph
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.inference.graph.spec import GRAPH_FILES
@@ -195,7 +195,7 @@ def _data_table(folder: Path, card: MixtureCard) -> dict[str, dict[str, Any]]:
         task: {"sha256": sha256, "rows": {}} for task, sha256 in card.data_sha256.items()
     }
     for task, path in _prepared_tasks(folder, card):
-        report = read_json(path / PREPARED)["report"]
+        report = read_task_report(path)
         if tasks.get(task, {}).get("sha256") == report["sha256"]:
             tasks[task]["rows"] = {split: content["rows"] for split, content in report["splits"].items()}
     return tasks

@@ -192,7 +192,8 @@ def _write_tokenizer(path: Path, source: ExportSource) -> None:
     """Write the tokenizer with truncation and padding enabled, so that its output fits the graph's inputs."""
     tokenizer = source.model.loaded_backbone.tokenizer
     copy = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    copy.enable_truncation(source.max_length)
+    has_targets = bool(source.model.labels.target_tasks)
+    copy.enable_truncation(source.max_length, strategy="only_first" if has_targets else "longest_first")
     copy.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     write_text(path, copy.to_str())
 
@@ -237,13 +238,15 @@ def load_onnx_session(path: Path, threads: int | None = None) -> Any:
 def _readme(source: ExportSource, inputs: Sequence[str], outputs: Sequence[str]) -> str:
     domains = ", ".join(f"{i} {domain.name}" for i, domain in enumerate(build_export_spec(source).domains))
     pin = f"\n`domain` restricts a text to a domain's experts ({domains}); −1 lets the router decide.\n"
+    tasks = ", ".join(sorted(source.model.labels.target_tasks))
+    target = f" Tasks with a target ({tasks}) read it as the second segment of a pair, after the text." if tasks else ""
     return f"""# {source.folder.name} as a graph
 
 `{ONNX_FILE}` is the complete mixture: backbone, experts, router and heads. Inputs: {", ".join(inputs)} (int64, any
 number of texts and tokens). Outputs: {", ".join(outputs)}.
 {pin if "domain" in inputs else ""}
 `{TOKENIZER_FILE}` truncates and pads as the graph requires; `{SPEC_FILE}` contains prompt template, labels, experts
-and temperatures.
+and temperatures.{target}
 """
 
 

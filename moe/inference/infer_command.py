@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from rich.prompt import Prompt
 
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import read_texts
+from moe.data.readers import columns_of_texts, read_texts
 from moe.data.schema import Columns
-from moe.data.text_checks import is_encodable
+from moe.data.text_checks import check_targets, is_encodable
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
@@ -34,6 +34,8 @@ class InferRequest:
         texts: from the command line; without texts and a file they are read from standard input or a prompt.
         file: a file of texts, in any format that `read_texts` reads.
         text_column: the file's text column.
+        targets: entities for each of which every text is predicted.
+        target_column: the file's target column; by default `target`, if there is one.
         out: a file for the predictions; None is standard output.
         domain: restricts the texts to the experts of this domain.
         task: the task to predict, if there are several.
@@ -53,13 +55,15 @@ class InferRequest:
     workers: int = 1
     threads: int | None = None
     spreadsheet: bool = False
+    targets: tuple[str, ...] = ()
+    target_column: str | None = None
 
     def check(self) -> None:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: for texts together with a file, an empty text, a file that cannot be read, an unknown suffix, or more
-                workers than cores.
+            Fault: for texts together with a file, an empty text or target, too many targets, a file that cannot be
+                read, an unknown suffix, or more workers than cores.
         """
         threads_per_worker(self.workers, self.threads)
         if self.texts and self.file:
@@ -70,14 +74,27 @@ class InferRequest:
             raise Fault(
                 "texts in UTF-8", "bytes in another encoding", "put the texts into a file and convert it with iconv"
             )
+        check_targets(self.targets)
+        if self.target_column is not None and (self.file is None or self.targets):
+            problem = "--target-column with --target" if self.targets else "--target-column without --file"
+            raise Fault("targets from --target or from a column of a file", problem, "remove --target-column")
         check_output(self.out, self.spreadsheet)
         if self.file:
             read_texts(self.file, self.columns)
 
-    @property
+    @cached_property
     def columns(self) -> Columns:
         """Column names of the file."""
-        return Columns(text=self.text_column)
+        if self.targets or self.file is None:
+            return Columns(text=self.text_column)
+        return columns_of_texts(self.file, self.text_column, self.target_column)
+
+    @property
+    def has_target(self) -> bool | None:
+        """Whether all texts have a target (True) or none has (False); None if rows of the file may have one."""
+        if self.targets or self.target_column is not None:
+            return True
+        return None if self.columns.target is not None else False
 
 
 def run_infer(request: InferRequest, loader: ModelLoader) -> None:
@@ -101,7 +118,7 @@ def run_infer(request: InferRequest, loader: ModelLoader) -> None:
 
 def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
     predictor = loader.load()
-    predictor.check(request.task, request.domain)
+    predictor.check(request.task, request.domain, request.has_target)
     return predictor
 
 
@@ -116,6 +133,7 @@ def _build_predict(
         loader=loader,
         domain=domain,
         task=task,
+        target=request.has_target,
         workers=request.workers,
         threads=request.threads,
     )
@@ -124,14 +142,24 @@ def _build_predict(
 def _count_texts(request: InferRequest) -> int | None:
     """Number of texts for the progress bar; None if unknown. A file is counted only if the bar is visible."""
     if request.file is None or not sys.stderr.isatty():
-        return len(request.texts) or None
-    return sum(1 for _ in read_texts(request.file, request.columns))
+        return len(request.texts) * max(1, len(request.targets)) or None
+    return sum(1 for _ in read_texts(request.file, request.columns)) * max(1, len(request.targets))
 
 
 def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
+    """Rows to predict: each text for each target, or for that of its own row."""
+    for row in _text_rows(request):
+        if request.targets and "error" not in row:
+            yield from (row | {"target": target} for target in request.targets)
+        else:
+            yield row
+
+
+def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
     if request.file:
         for record in read_texts(request.file, request.columns):
             row = {"id": record.values.get("id"), "line": record.line, "text": record.values.get("text")}
+            row |= {"target": record.values.get("target")} if request.columns.target is not None else {}
             yield row | ({"error": record.error} if record.error else {})
     elif request.texts:
         yield from ({"text": text} for text in request.texts)
@@ -166,5 +194,6 @@ def _run_prompt(request: InferRequest, predictor: Predictor) -> None:
             return
         if not text.strip():
             return
-        rows = predict_rows([{"text": text}], predictor, request.domain, request.task)
+        inputs = [{"text": text} | ({"target": target} if target else {}) for target in request.targets or ("",)]
+        rows = predict_rows(inputs, predictor, request.domain, request.task)
         console.print(answers_table(rows))

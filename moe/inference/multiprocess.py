@@ -51,6 +51,7 @@ def predict_in_processes(
     task: str | None,
     workers: int,
     threads: int | None = None,
+    target: bool | None = False,
 ) -> Iterator[dict[str, Any]]:
     """Predict a stream of rows as `predict_rows` does, in several processes.
 
@@ -59,6 +60,7 @@ def predict_in_processes(
     Args:
         workers: number of processes.
         threads: threads of each process; None divides the cores among them.
+        target: whether the texts have a target, see `Predictor.check`.
 
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
@@ -70,7 +72,7 @@ def predict_in_processes(
     try:
         while True:
             while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, loader.chunk_size))):
-                pending.append(pool.submit(_predict_chunk, loader, domain, task, chunk))
+                pending.append(pool.submit(_predict_chunk, loader, domain, task, target, chunk))
             if not pending:
                 return
             yield from pending.popleft().result()
@@ -95,7 +97,7 @@ def _load_once(loader: ModelLoader) -> Predictor:
     return loader.load()
 
 
-def _predict_chunk(loader: ModelLoader, domain: str | None, task: str | None, chunk: Rows) -> Rows:
+def _predict_chunk(loader: ModelLoader, domain: str | None, task: str | None, target: bool | None, chunk: Rows) -> Rows:
     predictor = _load_once(loader)
-    predictor.check(task, domain)
+    predictor.check(task, domain, target)
     return list(predict_rows(chunk, predictor, domain, task))

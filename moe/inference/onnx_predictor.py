@@ -1,6 +1,7 @@
 """Predictions with a graph in onnxruntime: the same scores as PyTorch's in fp32, without importing torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,9 +45,14 @@ class OnnxPredictor(Predictor):
         self.outputs = [name for name in graph.outputs if states or name != "states"]
         self.domain_index = {domain.name: index for index, domain in enumerate(self.spec.domains)}
 
-    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
         """Score texts (B) in batches of similar length; see `Predictor.score`."""
-        ids, text_index = self.encoder.encode(texts)
+        ids, text_index = self.encoder.encode(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
         if not self.windows:
             first = np.unique(text_index, return_index=True)[1]  # (B,)
@@ -56,7 +62,10 @@ class OnnxPredictor(Predictor):
         outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        return scores_of_windows(windows, text_index, counts, average=self.windows)
+        scores = scores_of_windows(windows, text_index, counts, average=self.windows)
+        if targets is None or not any(targets):
+            return scores
+        return replace(scores, target_truncated=self.encoder.long_targets(targets))
 
     def _forward(self, ids: Sequence[list[int]], domain: np.ndarray) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""

@@ -9,12 +9,12 @@ from moe.inference.torch_predictor import TorchPredictor
 
 
 def predict_per_expert(
-    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str]
+    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str], targets: Sequence[str | None] | None = None
 ) -> dict[str, list[Prediction]]:
-    """Predict texts (B) for these tasks (B) with each routed expert on its own, one backbone pass per expert.
+    """Predict texts (B) with each routed expert on its own, with their targets, if any, and tasks (B).
 
-    A shared expert stays active. The heads are the mixture's, or the expert's own if heads are per expert; the
-    calibration is the mixture's.
+    One backbone pass per expert; a shared expert stays active. The heads are the mixture's, or the expert's own if
+    heads are per expert; the calibration is the mixture's.
 
     Returns:
         the predictions by expert; empty for a single expert, which has no gates.
@@ -25,18 +25,22 @@ def predict_per_expert(
     predictions = {}
     for name in model.bank.routed_experts:
         with model.single_expert(name):
-            predictions[name] = predictor.to_predictions(predictor.score(texts), tasks)
+            predictions[name] = predictor.to_predictions(predictor.score(texts, targets=targets), tasks)
     return predictions
 
 
 def per_expert_columns(
-    predictor: TorchPredictor, texts: Sequence[str], tasks: Sequence[str], quiet: bool = True
+    predictor: TorchPredictor,
+    texts: Sequence[str],
+    tasks: Sequence[str],
+    targets: Sequence[str | None] | None = None,
+    quiet: bool = True,
 ) -> Iterator[Mapping[str, Any]]:
     """For each text the label (`alone`) and the confidence (`probability`) of each expert on its own."""
     with progress_bar("single experts", len(texts), "text", quiet) as meter:
         for start in range(0, len(texts), predictor.chunk_size):
             chunk = slice(start, start + predictor.chunk_size)
-            predictions = predict_per_expert(predictor, texts[chunk], tasks[chunk])
+            predictions = predict_per_expert(predictor, texts[chunk], tasks[chunk], targets and targets[chunk])
             for index in range(len(texts[chunk])):
                 by_expert = {name: expert_predictions[index] for name, expert_predictions in predictions.items()}
                 yield {

@@ -32,6 +32,8 @@ class Scores:
         routing_weights: (B, E), soft routing weights.
         truncated: (B,), whether the text was longer than `max_length`.
         states: (B, D), pooled hidden states, if requested.
+        target_truncated: (B,), whether the target was cut, see `moe.data.text_checks.target_limit`; None without
+            targets.
     """
 
     logits: dict[str, np.ndarray]
@@ -39,6 +41,7 @@ class Scores:
     routing_weights: np.ndarray
     truncated: np.ndarray
     states: np.ndarray | None = None
+    target_truncated: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Prediction:
         truncated: whether the text was longer than `max_length`.
         abstained: whether the confidence is below the threshold; None without abstention. `label` is the most
             probable label in any case.
+        target: the entity of the text that the prediction is about, or None.
+        target_missing: whether the text does not contain the target.
+        target_truncated: whether the target was too long and was cut.
     """
 
     task: str
@@ -65,6 +71,9 @@ class Prediction:
     entropy: float
     truncated: bool
     abstained: bool | None = None
+    target: str | None = None
+    target_missing: bool = False
+    target_truncated: bool = False
 
     @property
     def label(self) -> str:
@@ -104,11 +113,17 @@ class Predictor(ABC):
         self.calibration, self.abstain = calibration, abstain
 
     @abstractmethod
-    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
         """Score texts (B) in batches of similar length.
 
         Args:
             pin: for each text a domain, to whose experts it is restricted; None lets the router decide.
+            targets: for each text the entity whose sentiment is predicted, or None; by default no text has one.
 
         Returns:
             the scores, in the order of the texts.
@@ -149,28 +164,46 @@ class Predictor(ABC):
         """Names of the routed experts, in the order of the routing weights (E)."""
         return self.spec.experts
 
-    def routed_tasks(self, scores: Scores) -> list[str]:
-        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain."""
+    def routed_tasks(self, scores: Scores, targets: Sequence[str | None] | None = None) -> list[str]:
+        """For each text the first task of its most probable domain; for a single expert, of the expert's own domain.
+
+        Args:
+            targets: of the texts, if any; a text with one is answered by a task with a target, the others by a task
+                without.
+        """
         trained = [domain.trained for domain in self.spec.domains]
         mask = self.spec.domain_expert_mask[trained]  # (G', E), trained domains only
-        tasks = self._default_tasks()
-        return [tasks[i] for i in (scores.routing_weights @ mask.T).argmax(1)]
+        tasks, target_tasks = (self._default_tasks(target) for target in (False, True))
+        targeted = [False] * len(scores.routing_weights) if targets is None else [bool(target) for target in targets]
+        domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
+        return [(target_tasks if target else tasks)[i] for i, target in zip(domains, targeted, strict=True)]
 
-    def _default_tasks(self) -> list[str]:
-        """The first task of each trained domain."""
+    def _default_tasks(self, target: bool = False) -> list[str]:
+        """The task of each trained domain that answers a text with or without a target; any if there is no such one."""
         fallback = next(iter(self.spec.tasks))
-        return [domain.task or fallback for domain in self.spec.trained_domains]
+        return [self.spec.default_task(domain.name, target) or fallback for domain in self.spec.trained_domains]
 
-    def check(self, task: str | None, domain: str | None) -> None:
+    def check(self, task: str | None, domain: str | None, target: bool | None = False) -> None:
         """Check the task and domain of a request, and that the target accuracy can be reached on the task.
 
+        Args:
+            target: whether the texts have a target; None if some may have one.
+
         Raises:
-            Fault: if the model does not know the task or domain, or no threshold reaches the target accuracy.
+            Fault: if the model does not know the task or domain, has no task for texts with a target or none for texts
+                without, or no threshold reaches the target accuracy.
         """
-        self.spec.check_request(task, domain)
-        tasks = [task] if task else self.spec.tasks_of(domain)[:1] if domain else self._default_tasks()
-        for name in tasks:
-            self._abstains(name, confidence=1.0)
+        self.spec.check_request(task, domain, target)
+        for kind in (target,) if target is not None else (False, True):
+            for name in self._answering_tasks(task, domain, kind):
+                self._abstains(name, confidence=1.0)
+
+    def _answering_tasks(self, task: str | None, domain: str | None, target: bool) -> list[str]:
+        """The tasks that may answer a request."""
+        if task is not None or domain is None:
+            return [task] if task is not None else self._default_tasks(target)
+        default = self.spec.default_task(domain, target)
+        return [default] if default is not None else []
 
     def to_predictions(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
         """Turn scores of texts (B) into predictions for these tasks (B)."""

@@ -39,7 +39,8 @@ class DomainInferenceSpec(BaseModel):
 
     name: str
     experts: tuple[str, ...]
-    task: str | None = Field(description="task to predict if the router prefers this domain")
+    task: str | None = Field(description="task to predict for a text without a target, if the router prefers it")
+    target_task: str | None = Field(None, description="task to predict for a text with a target; None without any")
     trained: bool = Field(True, description="false for the other domains of a single expert's run")
 
 
@@ -77,8 +78,37 @@ class InferenceSpec(BaseModel):
         """Return the tasks of a domain, in the order declared."""
         return tuple(name for name, task in self.tasks.items() if task.domain == domain)
 
-    def check_request(self, task: str | None, domain: str | None) -> None:
-        """Check that the model knows a task and a domain.
+    def default_task(self, domain: str | None, target: bool = False) -> str | None:
+        """Return the task that answers a text: the domain's first, else that of all domains, with or without a target.
+
+        Args:
+            domain: name of the domain; None leaves it open.
+            target: whether the text comes with a target.
+
+        Returns:
+            the task, or None if no task has a target, or all have one.
+        """
+        candidates = [name for name, task in self.tasks.items() if task.target is target]
+        return next((name for name in candidates if self.tasks[name].domain == domain), next(iter(candidates), None))
+
+    @property
+    def target_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks with a target."""
+        return tuple(name for name, task in self.tasks.items() if task.target)
+
+    def reads_targets(self, task: str | None) -> bool:
+        """Whether a task has a target; without a task, whether any has one."""
+        return bool(self.target_tasks) if task is None else self.tasks[task].target
+
+    def needs_target(self, task: str | None) -> bool:
+        """Whether a text cannot be predicted without a target: the task has one, or without a task all have one."""
+        return self.tasks[task].target if task is not None else len(self.target_tasks) == len(self.tasks)
+
+    def check_request(self, task: str | None, domain: str | None, target: bool | None = None) -> None:
+        """Check that the model knows a task and a domain, and has a task for texts with or without a target.
+
+        Args:
+            target: whether the texts have a target; None if some may have one.
 
         Raises:
             Fault: if it does not; it lists the known ones.
@@ -89,3 +119,10 @@ class InferenceSpec(BaseModel):
         tasks = self.tasks_of(domain) if domain else tuple(self.tasks)
         if task is not None and task not in tasks:
             raise Fault(f"one of the tasks {', '.join(tasks)}", repr(task), suggest(task, tasks))
+        if target and not self.target_tasks:
+            raise Fault("a model with a task for targets", "one whose tasks are about whole texts", "remove the target")
+        if target and not self.reads_targets(task):
+            known = ", ".join(self.target_tasks)
+            raise Fault(f"one of the tasks with a target, {known}", repr(task), "choose one, or remove the target")
+        if target is False and self.needs_target(task):
+            raise Fault(f"a target for task {task or self.target_tasks[0]}", "none", "name an entity of the text")

@@ -1,9 +1,11 @@
 """Prediction over a stream of rows of any length, in order and in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from moe.data.text_checks import contains_target, is_blank, target_problem
 from moe.inference.predictor import Prediction, Predictor
 
 
@@ -17,50 +19,105 @@ def predict_rows(
 
     Args:
         rows: each with `text`, and other columns to pass through (`id`, `line`); a row with `error` is returned as is.
+            A row with a `target` is predicted for this entity, if the task (or, without a task, the model) has a
+            target; otherwise its target is dropped. A blank target is none.
         domain: restricts every text to the experts of this domain.
         task: the task to predict; by default that of `domain`, or of the text's most probable domain.
 
     Yields:
         the row with `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`. If the
-        predictor abstains, also `abstained`, and `label` is None where that is true.
+        predictor abstains, also `abstained`, and `label` is None where that is true. With a target, see `to_row`. A row
+        whose target is missing or not a string has an `error` instead.
     """
     stream = iter(rows)
     while chunk := list(islice(stream, predictor.chunk_size)):
-        texts = [row["text"] for row in chunk if "error" not in row]
-        predictions = iter(predict_texts(texts, predictor, domain, task) if texts else ())
-        for row in chunk:
+        checked = [row if "error" in row else _check_target(row, predictor, task) for row in chunk]
+        valid = [row for row in checked if "error" not in row]
+        texts, targets = [row["text"] for row in valid], [row.get("target") for row in valid]
+        predictions = iter(predict_texts(texts, predictor, domain, task, targets) if texts else ())
+        for row in checked:
             yield row if "error" in row else row | to_row(next(predictions), predictor.experts)
 
 
+def _check_target(row: dict[str, Any], predictor: Predictor, task: str | None) -> dict[str, Any]:
+    """A row with its target as a string or None, without the key if targets are not read, or with an error."""
+    if not predictor.spec.reads_targets(task):
+        return {key: value for key, value in row.items() if key != "target"}
+    target = row.get("target")
+    if not is_blank(target):
+        problem = target_problem(target)
+        return row | ({"target": str(target), "error": problem} if problem else {})
+    if predictor.spec.needs_target(task):
+        return row | {"target": None, "error": "missing target"}
+    return row | {"target": None} if "target" in row else row
+
+
 def predict_texts(
-    texts: Sequence[str], predictor: Predictor, domain: str | None = None, task: str | None = None
+    texts: Sequence[str],
+    predictor: Predictor,
+    domain: str | None = None,
+    task: str | None = None,
+    targets: Sequence[str | None] | None = None,
 ) -> list[Prediction]:
-    """Predict texts (B), in order, all with the same domain and task."""
-    return predict_each(texts, predictor, [domain] * len(texts), [task] * len(texts))
+    """Predict texts (B), in order, all with the same domain and task, each for its own target or None."""
+    return predict_each(texts, predictor, [domain] * len(texts), [task] * len(texts), targets)
 
 
 def predict_each(
-    texts: Sequence[str], predictor: Predictor, domains: Sequence[str | None], tasks: Sequence[str | None]
+    texts: Sequence[str],
+    predictor: Predictor,
+    domains: Sequence[str | None],
+    tasks: Sequence[str | None],
+    targets: Sequence[str | None] | None = None,
 ) -> list[Prediction]:
-    """Predict texts (B), in order, each with its own domain and task; None leaves them to the router."""
-    scores = predictor.score(texts, domains if any(domains) else None)
-    routed = predictor.routed_tasks(scores)
+    """Predict texts (B), in order, each with its own domain, task and target; None leaves them to the router.
+
+    Args:
+        targets: for each text the entity that the prediction is about, or None; by default no text has one.
+    """
+    names = targets if targets is not None and any(targets) else None
+    pins = domains if any(domains) else None
+    scores = predictor.score(texts, pins) if names is None else predictor.score(texts, pins, names)
+    each = [None] * len(texts) if names is None else names
     defaults = [
-        predictor.spec.tasks_of(domain)[0] if domain else task for domain, task in zip(domains, routed, strict=True)
+        (predictor.spec.default_task(domain, bool(target)) or routed) if domain else routed
+        for domain, routed, target in zip(domains, predictor.routed_tasks(scores, names), each, strict=True)
     ]
-    return predictor.to_predictions(scores, [task or default for task, default in zip(tasks, defaults, strict=True)])
+    chosen = [task or default for task, default in zip(tasks, defaults, strict=True)]
+    predictions = predictor.to_predictions(scores, chosen)
+    if names is None:
+        return predictions
+    cut = [False] * len(texts) if scores.target_truncated is None else scores.target_truncated.tolist()
+    return [
+        prediction
+        if target is None
+        else replace(
+            prediction, target=target, target_missing=not contains_target(text, target), target_truncated=is_cut
+        )
+        for prediction, text, target, is_cut in zip(predictions, texts, names, cut, strict=True)
+    ]
 
 
 def to_row(prediction: Prediction, experts: Sequence[str]) -> dict[str, Any]:
-    """A prediction as plain JSON values, numbers rounded to 6 digits."""
+    """A prediction as plain JSON values, numbers rounded to 6 digits.
+
+    A prediction for a target has `target`, and as warnings `target_missing` if the text does not contain it and
+    `target_truncated` if it was too long and was cut.
+    """
     labels, weights = prediction.labels, prediction.routing_weights
-    return {
-        "label": None if prediction.abstained else prediction.label,
-        "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
-        "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
-        "confidence": round(prediction.confidence, 6),
-        "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
-        "routing_entropy": round(prediction.entropy, 6),
-        "truncated": prediction.truncated,
-        "task": prediction.task,
-    } | ({} if prediction.abstained is None else {"abstained": prediction.abstained})
+    return (
+        {
+            "label": None if prediction.abstained else prediction.label,
+            "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
+            "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
+            "confidence": round(prediction.confidence, 6),
+            "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
+            "routing_entropy": round(prediction.entropy, 6),
+            "truncated": prediction.truncated,
+            "task": prediction.task,
+        }
+        | ({} if prediction.abstained is None else {"abstained": prediction.abstained})
+        | ({} if prediction.target is None else {"target": prediction.target})
+        | ({"target_missing": True} if prediction.target_missing else {})
+        | ({"target_truncated": True} if prediction.target_truncated else {})
+    )

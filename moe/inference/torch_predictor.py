@@ -1,13 +1,14 @@
 """Predictions with PyTorch: the mixture's forward pass over batches of texts, soft or hard, truncated or in windows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from moe.data.text_checks import replace_surrogates
+from moe.data.collator import encode_windows, long_targets
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, scores_of_windows
@@ -36,6 +37,7 @@ def build_inference_spec(
             columns=tuple(i for i, used in enumerate(space.mask(task)) if used),
             temperature=calibration.temperature(task) if calibration else 1.0,
             sign=find_sign(space.tasks[task]),
+            target=task in space.target_tasks,
         )
         for task, head in space.head_by_task.items()
     }
@@ -43,7 +45,8 @@ def build_inference_spec(
         DomainInferenceSpec(
             name=domain.name,
             experts=domain.expert_names,
-            task=next(iter(space.tasks_of(domain.name)), None),
+            task=space.default_task(domain.name),
+            target_task=space.default_task(domain.name, target=True),
             trained=domain in trained,
         )
         for domain in model.domains
@@ -94,14 +97,21 @@ class TorchPredictor(Predictor):
         self.model, self.tokenizer, self.states = model, model.loaded_backbone.tokenizer, states
 
     @torch.inference_mode()
-    def score(self, texts: Sequence[str], pin: Sequence[str | None] | None = None) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        pin: Sequence[str | None] | None = None,
+        targets: Sequence[str | None] | None = None,
+    ) -> Scores:
         """Score texts (B) in batches of similar length; see `Predictor.score`."""
         with oom_guard("lower --batch-tokens or backbone.max_length"):
-            return self._score(texts, pin)
+            return self._score(texts, pin, targets)
 
-    def _score(self, texts: Sequence[str], pin: Sequence[str | None] | None) -> Scores:
+    def _score(
+        self, texts: Sequence[str], pin: Sequence[str | None] | None, targets: Sequence[str | None] | None
+    ) -> Scores:
         self.model.eval()
-        ids, text_index = self._tokenize(texts)
+        ids, text_index = self._tokenize(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
         if not self.windows:
             first = np.unique(text_index, return_index=True)[1]  # (B,)
@@ -114,19 +124,16 @@ class TorchPredictor(Predictor):
             outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        return scores_of_windows(windows, text_index, counts, average=self.windows)
+        scores = scores_of_windows(windows, text_index, counts, average=self.windows)
+        if targets is None or not any(targets):
+            return scores
+        return replace(scores, target_truncated=long_targets(targets, self.tokenizer, self.max_length))
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+    def _tokenize(
+        self, texts: Sequence[str], targets: Sequence[str | None] | None = None
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each window (W), and the index of the text that it belongs to (W,)."""
-        prompts = [self.template.replace("{text}", replace_surrogates(text)) for text in texts]
-        out = self.tokenizer(
-            prompts,
-            truncation=True,
-            max_length=self.max_length,
-            return_overflowing_tokens=True,
-            return_attention_mask=False,
-        )
-        return out["input_ids"], np.asarray(out["overflow_to_sample_mapping"])
+        return encode_windows(texts, self.tokenizer, self.template, self.max_length, targets, overflow=True)
 
     def _forward_hard(
         self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None

@@ -35,7 +35,7 @@ def resolve_domain(before: StoredMixture, new_expert: ExpertFolder, declared: Ma
     """
     domain = declared[domain_of(new_expert, declared)]
     if domain.name in before.domains:
-        check_same_labels(before.domains[domain.name], domain.tasks, str(new_expert.path))
+        check_same_labels(before.domains[domain.name], domain.tasks, domain.target_tasks, str(new_expert.path))
     return domain
 
 
@@ -51,21 +51,29 @@ def check_same_domain(domain: Domain, new_expert: ExpertFolder) -> None:
             f"an expert of the domain {domain.name} at {new_expert.path}", f"one of {name}", "choose another expert"
         )
     if new_expert.card:
-        check_same_labels(domain, new_expert.card.tasks, str(new_expert.path))
+        check_same_labels(domain, new_expert.card.tasks, new_expert.card.target_tasks, str(new_expert.path))
 
 
-def check_same_labels(domain: Domain, tasks: Mapping[str, Sequence[str]], source: str) -> None:
+def check_same_labels(
+    domain: Domain, tasks: Mapping[str, Sequence[str]], target_tasks: Sequence[str], source: str
+) -> None:
     """Check that these tasks and their labels are those of the domain.
 
     Args:
+        tasks: labels by task.
+        target_tasks: those of the tasks whose rows name a target.
         source: where the tasks come from, for the message.
 
     Raises:
         Fault: if they differ.
     """
     own, other = (
-        "; ".join(f"{task}: {', '.join(labels)}" for task, labels in sorted(labels_by_task.items())) or "no task"
-        for labels_by_task in (domain.tasks, tasks)
+        "; ".join(
+            f"{task}{' (with a target)' if task in with_target else ''}: {', '.join(labels)}"
+            for task, labels in sorted(labels_by_task.items())
+        )
+        or "no task"
+        for labels_by_task, with_target in ((domain.tasks, domain.target_tasks), (tasks, target_tasks))
     )
     if own != other:
         raise Fault(

@@ -196,7 +196,8 @@ def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
         )
     for declared in run.domain_list():
         if declared.name in domains and not card.language:
-            check_same_labels(domains[declared.name].to_domain(), declared.tasks, "the config")
+            own_domain = domains[declared.name].to_domain()
+            check_same_labels(own_domain, declared.tasks, declared.target_tasks, "the config")
     own = {"backbone": card.backbone_settings, "template": card.template, "heads": card.heads, "gate": card.gate}
     return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in domains}})
 

@@ -77,7 +77,9 @@ def with_expert(before: StoredMixture, new_expert: ExpertFolder, domain: Domain)
         )
     old = next((known for known in card.domains if known.name == domain.name), None)
     tasks = {task: tuple(labels) for task, labels in domain.tasks.items()}
-    base = old or DomainCard(name=domain.name, role=domain.role, experts=(), tasks=tasks)
+    base = old or DomainCard(
+        name=domain.name, role=domain.role, experts=(), tasks=tasks, target_tasks=domain.target_tasks
+    )
     extended = base.model_copy(update={"experts": (*base.experts, new_expert.name)})
     domains = (
         *(extended if known is old else known for known in card.domains),

@@ -1,7 +1,7 @@
 """Merging of expert folders into one mixture, with checks that they fit. No weight of an adapter is changed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from experts.adapter import read_adapter_config
@@ -50,6 +50,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
                 role=domain.role,
                 experts=domain.expert_names,
                 tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
+                target_tasks=domain.target_tasks,
             )
             for domain in parts.domains
         ),
@@ -172,10 +173,32 @@ def _domains(run: RunSettings, routed: Sequence[ExpertFolder]) -> list[Domain]:
     for expert in routed:
         names.setdefault(domain_of(expert, declared), []).append(expert.name)
     return [
-        Domain(domain.name, domain.tasks, domain.role, len(names[domain.name]), tuple(names[domain.name]))
+        replace(domain, experts=len(names[domain.name]), custom_expert_names=tuple(names[domain.name]))
         for domain in declared.values()
         if domain.name in names
     ]
+
+
+def check_same_targets(expert: ExpertFolder, targets: Collection[str], source: str) -> None:
+    """Check that an expert's tasks have a target where those of its domain have one.
+
+    Args:
+        targets: the domain's tasks with a target.
+        source: where they come from, for the message.
+
+    Raises:
+        Fault: if a task has a target on one side only.
+    """
+    if expert.card is None:
+        return
+    for task in expert.card.tasks:
+        trained, wanted = (("a target" if task in tasks else "none") for tasks in (expert.card.target_tasks, targets))
+        if trained != wanted:
+            raise Fault(
+                f"{wanted} for task {task}, as in {source}, for {expert.path}",
+                trained,
+                "set columns.target of the task as it was for its training, or train the expert again",
+            )
 
 
 def domain_of(expert: ExpertFolder, declared: Mapping[str, Domain]) -> str:
@@ -204,4 +227,5 @@ def domain_of(expert: ExpertFolder, declared: Mapping[str, Domain]) -> str:
                 ", ".join(labels),
                 "use the labels in the config that it was trained on, or train it again",
             )
+    check_same_targets(expert, declared[name].target_tasks, "the config")
     return name

@@ -68,17 +68,36 @@ def _weight_text(weight: float) -> Text:
 
 
 def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
-    """Build a table with a row per text: label, probability, polarity and routing weights; or the error."""
+    """Build a table with a row per text: label, probability, polarity and routing weights; or the error.
+
+    If any row has a target, there is a column for it.
+    """
+    shown = list(rows)
+    targets = any(row.get("target") is not None for row in shown)
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("text", ratio=1, overflow="fold")
+    if targets:
+        table.add_column("target", overflow="fold")
     for name in ("label", "probability", "polarity", "experts"):
         table.add_column(name, justify="left" if name in ("label", "experts") else "right", no_wrap=True)
-    for row in rows:
+    for row in shown:
+        target = [_target_cell(row)] if targets else []
         if "error" in row:
-            table.add_row(str(row.get("text") or ""), Text("error", style="red"), "", "", str(row["error"]))
+            text = str(row.get("text") or "")
+            table.add_row(text, *target, Text("error", style="red"), "", "", str(row["error"]))
         else:
-            table.add_row(*_answer_cells(row))
+            cells = _answer_cells(row)
+            table.add_row(cells[0], *target, *cells[1:])
     return table
+
+
+def _target_cell(row: Mapping[str, Any]) -> Text:
+    """The target of a row; marked if the text does not contain it or it was cut."""
+    warnings = [
+        name for name, key in (("not in the text", "target_missing"), ("cut", "target_truncated")) if row.get(key)
+    ]
+    cell = Text(str(row.get("target") or ""))
+    return cell.append(f" ({', '.join(warnings)})", style="yellow") if warnings else cell
 
 
 def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_json, sha256_of
+from moe.data.task_reports import read_task_report
 from moe.runs.reader import METRICS, RunLogs
 
 PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
@@ -90,7 +91,7 @@ def read_findings(run: RunLogs) -> Findings:
     routing = report.get("routing") or {}
     return Findings(
         model=model,
-        data=[_read_object(path).get("report", {}) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
+        data=[read_task_report(path.parent) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
         report=report,
         routing=routing if routing.get("table") else run.summary.get("routing") or {},
         questions=_read_object(folder / QUESTIONS_JSON),

@@ -18,7 +18,9 @@ from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmente
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
+from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
+from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 
@@ -76,6 +78,25 @@ class Workspace:
         rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
 
+    def unlabelled(self, domains: Iterable[str]) -> list[Dataset]:
+        """Return the texts without labels of those of the given domains that have any.
+
+        Raises:
+            Fault: if a file cannot be read, or holds no text.
+        """
+        settings = {name: self.run.domains[name] for name in domains if name in self.run.domains}
+        return [
+            read_unlabelled(
+                [self.run.data.path(file) for file in domain.unlabelled],
+                domain=name,
+                task=next(iter(self.run.tasks_of(name))),
+                max_rows=domain.max_unlabelled_rows,
+                seed=self.run.data.seed,
+            )
+            for name, domain in settings.items()
+            if domain.unlabelled
+        ]
+
     def prepared(self, domain: str) -> dict[str, PreparedTask]:
         """Return a domain's rows by task, as used for training and test: with `data.augmented` including variants.
 
@@ -102,11 +123,7 @@ class Workspace:
                 "one of a language model, which is trained on plain text",
                 "use moe pretrain, moe merge and moe train-router, or remove `language` from the config",
             )
-        if domain not in self._prepared:
-            self._prepared[domain] = {
-                task: self._prepare(domain, task, settings) for task, settings in self.run.tasks_of(domain).items()
-            }
-        return self._prepared[domain]
+        return {task: self._original(domain, task) for task in self.run.tasks_of(domain)}
 
     def questions(self, split: str, tasks: Sequence[str] = ()) -> Dataset:
         """Return the rows of one split of the question-answering tasks of all domains.
@@ -136,10 +153,7 @@ class Workspace:
         Raises:
             Fault: if its file is missing or has too many invalid rows.
         """
-        tasks = self._prepared.setdefault(domain, {})
-        if task not in tasks:
-            tasks[task] = self._prepare(domain, task, self.run.questions_of(domain)[task])
-        return tasks[task]
+        return self._original(domain, task)
 
     def unaugmented(self, domain: str) -> dict[str, PreparedTask]:
         """Return a domain's original rows by task: labelled ones, or the questions for a language model."""
@@ -147,8 +161,29 @@ class Workspace:
             return self.originals(domain)
         return {task: self.question_task(domain, task) for task in self.run.questions_of(domain)}
 
+    def _original(self, domain: str, task: str) -> PreparedTask:
+        """A task's original rows, without those that another task holds out if tasks may share texts."""
+        return self._apart[f"{domain}/{task}"] if self.run.removes_across_tasks else self._raw(domain, task)
+
     @cached_property
-    def _prepared(self) -> dict[str, dict[str, PreparedTask]]:
+    def _apart(self) -> dict[str, PreparedTask]:
+        """All tasks of the run by `DOMAIN/TASK`, without rows near a held-out text of another task."""
+        names = [(domain, task) for domain in self.run.domains for task in self.run.rows_of(domain)]
+        tasks = {f"{domain}/{task}": self._raw(domain, task) for domain, task in names}
+        with distributed.main_process_first():
+            reduced = remove_across_tasks(tasks, self.run.data, (self.data_dir or self.out) / "data")
+        for prepared in reduced.values():
+            if line := format_removed(prepared.report):
+                info(line)
+        return reduced
+
+    def _raw(self, domain: str, task: str) -> PreparedTask:
+        if (domain, task) not in self._prepared:
+            self._prepared[domain, task] = self._prepare(domain, task, self.run.rows_of(domain)[task])
+        return self._prepared[domain, task]
+
+    @cached_property
+    def _prepared(self) -> dict[tuple[str, str], PreparedTask]:
         return {}
 
     @cached_property

@@ -16,6 +16,7 @@ from fastapi.security import HTTPBearer
 from starlette.staticfiles import StaticFiles
 
 from experts.errors import Fault
+from moe.data.text_checks import MAX_TARGETS
 from moe.plots import style as palette
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import RequestError, add_error_handlers, error_responses
@@ -32,6 +33,7 @@ from moe.serve.schemas import (
     build_predict_request,
     request_limits,
 )
+from moe.serve.settings import ServeSettings
 
 DESCRIPTION = "Financial text classification and generation with a mixture of domain experts."
 AUTH_STATUSES = (401, 403, 408, 413)  # of `AccessMiddleware`
@@ -86,14 +88,31 @@ def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
     async def predict(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
         """Return label, probabilities and routing weights of each text; the fields are those of `moe infer --json`."""
         fields: dict[str, Any] = dict(body)
-        texts = fields.pop("texts")
-        classify_request = ClassifyRequest((texts,) if isinstance(texts, str) else tuple(texts), **fields)
-        request.scope["texts"] = len(classify_request.texts)
-        content = await manager.run(classify_request, len(classify_request.texts))
+        texts, targets = fields.pop("texts"), tuple(fields.pop("targets"))
+        classify_request = ClassifyRequest(
+            (texts,) if isinstance(texts, str) else tuple(texts), targets=targets, **fields
+        )
+        count = check_predictions(classify_request, manager.settings)
+        request.scope["texts"] = count
+        content = await manager.run(classify_request, count)
         manager.metrics.count_results(row["experts"] for row in content["answers"])
         return JSONResponse(content)
 
     add_explain_routes(routes, manager)
+
+
+def check_predictions(request: ClassifyRequest, settings: ServeSettings) -> int:
+    """Return the number of predictions of a request, each text for each target.
+
+    Raises:
+        RequestError: 422 if there are more than a request may have texts or targets.
+    """
+    count = len(request.texts) * max(1, len(request.targets))
+    limit = max(settings.max_texts, MAX_TARGETS)
+    if count > limit:
+        pairs = f"{len(request.texts)} texts for {len(request.targets)} targets"
+        raise RequestError(422, Fault(f"at most {limit} pairs of a text and a target", pairs, "send several requests"))
+    return count
 
 
 def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from experts.errors import Fault
@@ -16,13 +17,19 @@ BYTES_PER_TOKEN = 4  # rough average
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """Texts of one request and how to predict all of them; see `moe.inference.stream`."""
+    """Texts of one request and how to predict all of them, each for each target; see `moe.inference.stream`."""
 
     texts: tuple[str, ...]
     domain: str | None = None
     task: str | None = None
     routing: Routing = "soft"
     abstain: float | None = None
+    targets: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> list[tuple[str, str | None]]:
+        """Each text with each target, or with None."""
+        return list(product(self.texts, self.targets or (None,)))
 
 
 class ClassifyEngine:
@@ -40,7 +47,8 @@ class ClassifyEngine:
 
     def estimate_tokens(self, request: ClassifyRequest) -> int:
         """Return the approximate number of tokens of the request's texts after truncation."""
-        return sum(min(self.predictor.max_length, 2 + len(text) // BYTES_PER_TOKEN) for text in request.texts)
+        characters = (len(text) + len(target or "") for text, target in request.pairs)
+        return sum(min(self.predictor.max_length, 2 + count // BYTES_PER_TOKEN) for count in characters)
 
     def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         """Return a response body or an exception for each request; a batch that fails is retried request by request."""
@@ -63,12 +71,15 @@ class ClassifyEngine:
 
         Raises:
             RequestError: 422 if the domain or the task is unknown.
-            Fault: if the options do not fit together, or the target accuracy cannot be reached.
+            Fault: if the options do not fit together, the model has no task for targets, or the target accuracy cannot
+                be reached.
         """
         spec = self.predictor.spec
         check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
         check_known_name("task", request.task, list(spec.tasks))
-        self.predictor.with_options(request.routing, request.abstain).check(request.task, request.domain)
+        self.predictor.with_options(request.routing, request.abstain).check(
+            request.task, request.domain, bool(request.targets)
+        )
 
     def _predict_or_retry(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         try:
@@ -80,10 +91,10 @@ class ClassifyEngine:
 
     def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
         """Return response bodies of requests that share `routing` and `abstain`."""
-        texts = [text for request in requests for text in request.texts]
-        domains = [request.domain for request in requests for _ in request.texts]
-        tasks = [request.task for request in requests for _ in request.texts]
+        pairs = [(request, *pair) for request in requests for pair in request.pairs]
+        texts, targets = [text for _, text, _ in pairs], [target for *_, target in pairs]
+        domains, tasks = [request.domain for request, *_ in pairs], [request.task for request, *_ in pairs]
         predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
-        predictions, experts = predict_each(texts, predictor, domains, tasks), predictor.experts
+        predictions, experts = predict_each(texts, predictor, domains, tasks, targets), predictor.experts
         rows = iter([{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)])
-        return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.texts]} for request in requests]
+        return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.pairs]} for request in requests]

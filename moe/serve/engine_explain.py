@@ -23,6 +23,7 @@ class ExplainRequest:
 
     Args:
         steps: integration steps; None chooses them by the length of the text.
+        target: entity of the text that the prediction is about, or None.
     """
 
     text: str
@@ -30,6 +31,7 @@ class ExplainRequest:
     task: str | None = None
     routing: Routing = "soft"
     steps: int | None = None
+    target: str | None = None
 
 
 class ExplainEngine:
@@ -72,13 +74,19 @@ class ExplainEngine:
             load_captum()
         except Fault as error:
             return RequestError(501, error)
-        to_classify = ClassifyRequest((request.text,), request.domain, request.task, request.routing)
+        to_classify = ClassifyRequest(
+            texts=(request.text,),
+            domain=request.domain,
+            task=request.task,
+            routing=request.routing,
+            targets=() if request.target is None else (request.target,),
+        )
         try:
             self.classifier.check(to_classify)
             predictor = self.predictor.with_options(request.routing)
             tokens = self.classifier.estimate_tokens(to_classify)
             steps = request.steps or max(MIN_STEPS, min(STEPS, TOKEN_STEPS // tokens))
-            explanation = explain(predictor, request.text, request.domain, request.task, steps)
+            explanation = explain(predictor, request.text, request.domain, request.task, steps, request.target)
         except RequestError as error:
             return error
         except Fault as error:

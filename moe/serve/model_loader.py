@@ -147,6 +147,7 @@ def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
             domain.name: {task: list(labels) for task, labels in domain.tasks.items()}
             for domain in model.trained_domains
         },
+        "targets": sorted(model.labels.target_tasks),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -181,6 +182,7 @@ def _graph_info(folder: Path, sha256: str, predictor: Predictor) -> dict[str, An
             domain.name: {task: list(spec.tasks[task].labels) for task in spec.tasks_of(domain.name)}
             for domain in spec.trained_domains
         },
+        "targets": sorted(task for task, task_spec in spec.tasks.items() if task_spec.target),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -20,6 +20,7 @@ from moe.serve.schemas import (
     PredictionBody,
     nonblank_text,
     routing_fields,
+    target_text,
     task_field,
 )
 from moe.serve.settings import ServeSettings
@@ -67,6 +68,7 @@ class ExplainResponse(BaseModel):
     )
     unrouted: str | None = Field(description="why `router` is null")
     alone: dict[str, SingleExpertPrediction] = Field(description="prediction of each expert alone")
+    target: str | None = Field(None, description="only present with a target, whose words are not attributed")
     blank: str = Field(description="token that replaces words in the blank text")
     steps: int = Field(description="integration steps")
 
@@ -77,6 +79,10 @@ def build_explain_request(settings: ServeSettings) -> type[BaseModel]:
     common = routing_fields()
     fields: dict[str, Any] = {
         "text": (nonblank_text(settings.max_text_chars), Field(description="the text to explain")),
+        "target": (
+            target_text(settings) | None,
+            Field(None, description="entity of the text that the prediction is about, if the model has such a task"),
+        ),
         "domain": common["domain"],
         "task": task_field(),
         "routing": common["routing"],

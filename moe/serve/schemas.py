@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
+from moe.data.text_checks import MAX_TARGETS
 from moe.serve.settings import ServeSettings
 
 STRICT_CONFIG = ConfigDict(extra="forbid", strict=True)
@@ -49,6 +50,11 @@ def task_field() -> Any:
     return (str | None, Field(None, description="task to predict, for a domain with several tasks"))
 
 
+def target_text(settings: ServeSettings) -> Any:
+    """Return the type of a target: a text that is not blank."""
+    return nonblank_text(settings.max_text_chars)
+
+
 def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
     """Build the model of the request body of `POST /v1/predict`."""
     text = nonblank_text(settings.max_text_chars)
@@ -58,6 +64,10 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
         "texts": (
             text | texts,
             Field(description="one text or a list of texts", examples=[["Profit fell less than feared."]]),
+        ),
+        "targets": (
+            Annotated[list[target_text(settings)], Field(max_length=MAX_TARGETS)],  # type: ignore[misc]
+            Field([], description="entities for each of which every text is predicted, if the model has such a task"),
         ),
         "domain": common["domain"],
         "task": task_field(),
@@ -88,6 +98,9 @@ class PredictionBody(BaseModel):
     truncated: bool = Field(description="whether the text was longer than `max_length` tokens and was cut")
     task: str = Field(description="task that was predicted")
     abstained: bool = Field(False, description="only present if the request sets `abstain`")
+    target: str | None = Field(None, description="entity that the prediction is about; only present with targets")
+    target_missing: bool = Field(False, description="only present, as a warning, if the text does not contain it")
+    target_truncated: bool = Field(False, description="only present, as a warning, if it was too long and was cut")
 
 
 class TextPrediction(PredictionBody):
@@ -97,7 +110,7 @@ class TextPrediction(PredictionBody):
 
 
 class PredictResponse(BaseModel):
-    """Predictions in the order of the texts."""
+    """Predictions in the order of the texts, and of the targets of each text."""
 
     model: str = Field(description=MODEL_DESCRIPTION)
     answers: list[TextPrediction]
@@ -141,6 +154,7 @@ class ModelInfo(BaseModel):
     max_length: int = Field(description="maximum number of tokens per text; longer texts are truncated")
     experts: dict[str, ExpertInfo]
     labels: dict[str, dict[str, list[str]]] = Field(description="labels by domain and task")
+    targets: list[str] = Field(description="its tasks about a target, an entity of the text")
     calibrated: bool = Field(description="whether probabilities are calibrated, as `abstain` requires")
     since: str = Field(description="time when it was loaded, ISO 8601")
     limits: RequestLimits

@@ -81,7 +81,8 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     work.begin()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
-    pooled, seed = Domain(SHARED_NAME, work.run.label_space().tasks), work.run.seed
+    space, seed = work.run.label_space(), work.run.seed
+    pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
     if not (resume and work.shared_folder.is_dir()):
         _train_expert(work, SHARED, pooled, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
     return work.shared_folder
@@ -207,6 +208,7 @@ def build_expert_card(
         template=run.template,
         max_length=run.backbone.max_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
+        target_tasks=domain.target_tasks,
         heads={head: space.heads[head] for head in heads},
         layers=model.bank.adapters[name].layers,
         head_kind=run.heads.kind,

@@ -21,7 +21,7 @@ from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
 from moe.training.steps import train_stage
 
-_UNUSED_COLUMNS = ["id", "text", "label", "score", "lang", "line", "origin", "prompt", "answer", "choices"]
+_UNUSED_COLUMNS = ["id", "text", "label", "score", "lang", "line", "target", "origin", "prompt", "answer", "choices"]
 
 
 def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False, resume: bool = False) -> Path:

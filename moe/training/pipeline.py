@@ -13,7 +13,7 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
 from moe.console import info
-from moe.evaluation.baselines import BASELINES, baseline_reports
+from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
@@ -78,6 +78,8 @@ def compare_with_baselines(work: Workspace) -> dict[str, Any]:
     """
     space, train, test = work.run.label_space(), work.rows("train"), work.rows("test")
     figures: Figures = {name: _select_figures(baseline_reports(train, test, space, name)) for name in BASELINES}
+    if space.target_tasks:
+        figures[TEXT_BASELINE] = _select_figures(baseline_reports(train, test, space, TEXT_BASELINE))
     figures["own expert"] = _single_expert_figures(work)
     for name in CANDIDATES:
         model, card = read_mixture(work.out / name)
@@ -113,7 +115,8 @@ def example_predictions(work: Workspace, predictor: TorchPredictor, count: int =
     rows = []
     for i in range(count):
         test = work.rows("test", [domains[i % len(domains)]])
-        rows.append({"text": test[(i // len(domains)) % len(test)]["text"]})
+        row = test[(i // len(domains)) % len(test)]
+        rows.append({"text": row["text"]} | ({"target": row["target"]} if row["target"] is not None else {}))
     return list(predict_rows(rows, predictor))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import concatenate_datasets
 
 from experts.atomic_io import read_json, refuse_existing
 from experts.errors import Fault
@@ -140,7 +141,8 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     if work.run.language is not None:
         return LMCorpora(work, model).routed_data()
     names = [domain.name for domain in model.domains]
-    return labelled_data(work, model, work.rows("train", names), work.rows("validation", names))
+    train = concatenate_datasets([work.rows("train", names), *work.unlabelled(names)])
+    return labelled_data(work, model, train, work.rows("validation", names))
 
 
 def select_best_mixture(work: Workspace) -> str:

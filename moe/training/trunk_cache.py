@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from moe.model.mixture import Mixture
 
 STATES, OFFSETS = "states.bin", "offsets.safetensors"
 GIB = 2**30
+TargetedText = tuple[str, str | None]
+"""A text, and its target if it has one."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class _TaskStates:
 
 
 class TrunkCache:
-    """Hidden states at the end of the trunk, by task and text.
+    """Hidden states at the end of the trunk, by task, text and target.
 
     Args:
         model: whose trunk is run.
@@ -44,7 +47,7 @@ class TrunkCache:
     def __init__(self, model: Mixture, collator: Collator, folder: Path) -> None:
         self.model, self.collator, self.folder = model, collator, folder
         self._tasks: dict[str, _TaskStates] = {}
-        self._rows: dict[tuple[str, str], int] = {}
+        self._rows: dict[tuple[str, TargetedText], int] = {}
 
     def fill(self, rows: Dataset) -> None:
         """Read the states of all rows from disk, or compute and write them.
@@ -54,36 +57,37 @@ class TrunkCache:
         """
         tasks = np.asarray(rows["task"])
         for task in dict.fromkeys(tasks.tolist()):
-            texts = rows.select(np.flatnonzero(tasks == task).tolist())["text"]
-            self._tasks[task] = self._read_or_compute(task, list(texts))
+            texts = _targeted_texts(rows.select(np.flatnonzero(tasks == task).tolist()))
+            self._tasks[task] = self._read_or_compute(task, texts)
             self._rows |= {(task, text): i for i, text in enumerate(texts)}
 
     def dry_run(self, rows: Dataset) -> int:
         """Run the trunk on the shortest and the longest texts, and return the size of all states in bytes."""
-        texts = list(rows["text"])
-        lengths = self.collator.lengths(texts)  # (N,)
+        texts = _targeted_texts(rows)
+        lengths = self.collator.lengths(*zip(*texts, strict=True))  # (N,)
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))
         for batch in (batches[0], batches[-1]):
             self._compute([texts[i] for i in batch])
         size: int = int(lengths.sum()) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
         return size
 
-    def __call__(self, rows: Sequence[Mapping[str, str]]) -> Tensor:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return the states of a batch of rows, (B, T, D), zero after the end of a text."""
-        return pad_sequence([self._states(row["task"], row["text"]) for row in rows], batch_first=True)
+        states = [self._states(row["task"], (row["text"], row.get("target"))) for row in rows]
+        return pad_sequence(states, batch_first=True)
 
-    def _states(self, task: str, text: str) -> Tensor:
+    def _states(self, task: str, text: TargetedText) -> Tensor:
         cached, row = self._tasks[task], self._rows[task, text]
         return cached.states[cached.offsets[row] : cached.offsets[row + 1]]  # (T, D)
 
-    def _read_or_compute(self, task: str, texts: list[str]) -> _TaskStates:
+    def _read_or_compute(self, task: str, texts: list[TargetedText]) -> _TaskStates:
         folder = self.folder / f"{task}-{self._key(texts)}"
         if not folder.is_dir():
             self._write(folder, task, texts)
         offsets = load_tensors(folder / OFFSETS)["offsets"]
         return _TaskStates(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
 
-    def _key(self, texts: Iterable[str]) -> str:
+    def _key(self, texts: Sequence[TargetedText]) -> str:
         """Hash of everything that the states depend on."""
         backbone = self.model.loaded_backbone
         inputs = {
@@ -93,8 +97,10 @@ class TrunkCache:
             "quantized": hasattr(self.model.backbone, "hf_quantizer"),
             "template": self.collator.template,
             "max_length": self.collator.max_length,
-            "texts": list(texts),
+            "texts": [text for text, _ in texts],
         }
+        if any(target for _, target in texts):
+            inputs["targets"] = [target for _, target in texts]
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
     def _map(self, path: Path, tokens: int, shared: bool) -> Tensor:
@@ -102,8 +108,8 @@ class TrunkCache:
         flat = torch.from_file(str(path), shared=shared, size=tokens * width, dtype=dtype)
         return flat.view(tokens, width)  # (ΣT, D)
 
-    def _write(self, folder: Path, task: str, texts: list[str]) -> None:
-        lengths = self.collator.lengths(texts)  # (N,)
+    def _write(self, folder: Path, task: str, texts: list[TargetedText]) -> None:
+        lengths = self.collator.lengths(*zip(*texts, strict=True))  # (N,)
         offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])  # (N + 1,)
         size = int(offsets[-1]) * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
         info(f"{task}: caching trunk states of {len(texts)} texts, {size / GIB:.2f} GiB → {folder}")
@@ -121,7 +127,11 @@ class TrunkCache:
                     states[offsets[i] : offsets[i + 1]] = row[: lengths[i]]
                 meter.advance(len(batch))
 
-    def _compute(self, texts: Sequence[str]) -> Tensor:
-        ids, mask = self.collator.tokens(texts)
+    def _compute(self, texts: Sequence[TargetedText]) -> Tensor:
+        ids, mask = self.collator.tokens(*zip(*texts, strict=True))
         device = self.model.domain_expert_mask.device
         return self.model.encode_trunk(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)
+
+
+def _targeted_texts(rows: Dataset) -> list[TargetedText]:
+    return list(zip(rows["text"], rows["target"], strict=True))

@@ -32,7 +32,7 @@ PredictShards = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[int
 
 
 def check_bulk_paths(
-    engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool
+    engine: str, source: str | None, out: str | None, texts: bool, spreadsheet: bool, targets: bool = False
 ) -> tuple[str, str]:
     """Check the options of `moe infer --engine`.
 
@@ -44,8 +44,8 @@ def check_bulk_paths(
     """
     if engine not in ENGINES:
         raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
-    if texts or spreadsheet:
-        option = "texts" if texts else "--spreadsheet"
+    if texts or spreadsheet or targets:
+        option = "texts" if texts else "--target" if targets else "--spreadsheet"
         raise Fault("only --file and --out with --engine", option, f"remove {option}")
     if source is None or out is None or Path(out).suffix:
         problem = "no --file" if source is None else "no --out" if out is None else f"--out {out}, which is a file name"

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import read_texts
+from moe.data.readers import columns_of_texts, read_texts
 from moe.data.schema import Columns
+from moe.data.text_checks import is_blank
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
@@ -36,7 +37,8 @@ class BulkJob:
         source: a file, a folder or a glob pattern; local, or a URL that fsspec knows.
         out: the output folder, local or a URL.
         loader: loads the model.
-        columns: column names of the files.
+        text_column: text column of the files.
+        target_column: target column of the files; by default `target`, in files that have it.
         domain: restricts the texts to the experts of this domain.
         task: the task to predict.
         rows_per_shard: number of rows of every shard but the last.
@@ -45,7 +47,8 @@ class BulkJob:
     source: str
     out: str
     loader: ModelLoader
-    columns: Columns = Columns()
+    text_column: str = "text"
+    target_column: str | None = None
     domain: str | None = None
     task: str | None = None
     rows_per_shard: int = 10_000
@@ -75,7 +78,7 @@ def _identity(job: BulkJob) -> Row:
     manifest = loader.folder / MANIFEST
     identity = {
         "files": [[name, size] for name, size in list_files(job.source)],
-        "columns": job.columns.model_dump(),
+        "columns": Columns(text=job.text_column, target=job.target_column).model_dump(),
         "model": sha256_of(manifest) if manifest.is_file() else str(loader.folder),
         "opening": {
             "sets": loader.sets,
@@ -133,7 +136,14 @@ def stage_shards(job: BulkJob) -> Row:
 
 
 _STAGED_SCHEMA = pa.schema(
-    [("file", pa.string()), ("id", pa.string()), ("line", pa.int64()), ("text", pa.string()), ("error", pa.string())]
+    [
+        ("file", pa.string()),
+        ("id", pa.string()),
+        ("line", pa.int64()),
+        ("text", pa.string()),
+        ("target", pa.string()),
+        ("error", pa.string()),
+    ]
 )
 
 
@@ -143,13 +153,16 @@ def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
     parent = os.path.commonpath([path.rpartition("/")[0] or "/" for path in paths])
     with tempfile.TemporaryDirectory(prefix="moe-infer-") as folder:
         for name, path in zip(names, paths, strict=True):
-            for record in read_texts(local_copy(name, Path(folder)), job.columns):
+            copy = local_copy(name, Path(folder))
+            for record in read_texts(copy, columns_of_texts(copy, job.text_column, job.target_column)):
                 row_id, text = record.values.get("id"), record.values.get("text")
+                target = record.values.get("target")
                 yield {
                     "file": path.removeprefix(parent).lstrip("/"),
                     "id": None if row_id is None else str(row_id),
                     "line": record.line,
                     "text": text if record.error is None else None,
+                    "target": None if is_blank(target) else str(target),
                     "error": record.error,
                 }
 
@@ -170,7 +183,7 @@ def load_predictor(job: BulkJob, threads: int | None) -> Predictor:
         Fault: as `ModelLoader.load`; if the model does not know the job's task or domain.
     """
     predictor = replace(job.loader, threads=threads).load()
-    predictor.check(job.task, job.domain)
+    predictor.check(job.task, job.domain, None if job.target_column is None else True)
     return predictor
 
 
@@ -189,11 +202,11 @@ def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
 
 def shard_schema(predictor: Predictor) -> pa.Schema:
     """Schema of every shard; it lists all labels and all experts, so that all shards have the same one."""
-    labels = predictor.spec.labels
+    labels, targets = predictor.spec.labels, bool(predictor.spec.target_tasks)
     real = pa.float64()
     return pa.schema(
         [
-            *_STAGED_SCHEMA,
+            *(field for field in _STAGED_SCHEMA if field.name != "target" or targets),
             ("label", pa.string()),
             ("probabilities", pa.struct([(label, real) for label in labels])),
             *((name, real) for name in ("polarity", "confidence")),
@@ -202,6 +215,7 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
             ("truncated", pa.bool_()),
             ("task", pa.string()),
             *([("abstained", pa.bool_())] if predictor.abstain is not None else []),
+            *([("target_missing", pa.bool_()), ("target_truncated", pa.bool_())] if targets else []),
         ]
     )
 

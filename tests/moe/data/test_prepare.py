@@ -40,6 +40,7 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
         "score",
         "lang",
         "line",
+        "target",
         "task",
         "domain",
         "origin",

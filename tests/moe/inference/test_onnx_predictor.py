@@ -36,11 +36,13 @@ def save_mixture(folder: Path, family: str = "bert", trunk_depth: int = 1, pooli
     return saved
 
 
-def assert_equal_scores(folder: Path, pin: list[str | None] | None = None, **options: Any) -> Scores:
+def assert_equal_scores(
+    folder: Path, pin: list[str | None] | None = None, targets: list[str | None] | None = None, **options: Any
+) -> Scores:
     """Check that both runtimes give the same scores, and return them."""
     ours = OnnxPredictor(GraphSession(folder, threads=1), states=True, **options)
     theirs = ModelLoader(folder, ("backbone.dtype=float32",), **options).load_torch()
-    scores, expected = ours.score(TEXTS, pin), theirs.score(TEXTS, pin)
+    scores, expected = ours.score(TEXTS, pin, targets), theirs.score(TEXTS, pin, targets)
     for name, logits in expected.logits.items():
         np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)
     np.testing.assert_allclose(scores.routing_weights, expected.routing_weights, atol=1e-4)
@@ -81,6 +83,15 @@ def test_onnx_scores_equal_those_of_torch_in_every_kind_of_mixture(
 @pytest.mark.parametrize("family", ["roberta", "electra", "distilbert"])
 def test_onnx_scores_equal_those_of_torch_in_other_families(tmp_path: Path, family: str) -> None:
     assert_equal_scores(save_mixture(tmp_path, family, shared=True), ["forum"] * len(TEXTS))
+
+
+def test_onnx_scores_of_texts_with_targets_equal_those_of_torch(tmp_path: Path) -> None:
+    folder = save_mixture(tmp_path, shared=True)
+    targets = ["profit", None, "sales " * 20, "bank", ""]
+    scores = assert_equal_scores(folder, targets=targets, windows=True)
+    assert_equal_scores(folder, ["news"] * len(TEXTS), targets, routing="hard")
+    assert scores.target_truncated is not None
+    assert scores.target_truncated.tolist() == [False, False, True, False, False]
 
 
 @pytest.fixture(scope="module")

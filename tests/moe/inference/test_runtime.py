@@ -12,9 +12,10 @@ import pytest
 from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import save_random_mixture
 
-from experts.atomic_io import read_json, write_json
+from experts.atomic_io import read_json, write_json, write_manifest
 from experts.errors import Fault
 from moe.classifier import MixtureClassifier
+from moe.data.collator import encode_windows, long_targets
 from moe.export.graph import write_graph, write_graph_if_possible
 from moe.inference import model_loader
 from moe.inference.graph.spec import GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE
@@ -113,6 +114,19 @@ def test_tokenizer_of_a_graph_encodes_as_transformers(tmp_path: Path, max_length
     assert index.tolist() == list(expected["overflow_to_sample_mapping"])
 
 
+@pytest.mark.parametrize("max_length", [12, 64])
+def test_tokenizer_of_a_graph_encodes_targets_as_transformers(tmp_path: Path, max_length: int) -> None:
+    tokenizer = load_tokenizer(BackboneSettings())
+    (tmp_path / TOKENIZER_FILE).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    encoder = TextEncoder(tmp_path / TOKENIZER_FILE, "{text}", max_length)
+    targets = ["Apple", None, "", "Ünïcödé e\u0301", "a \ud800", "[SEP]", "long company name " * 20, "Microsoft"]
+    ids, index = encoder.encode(TEXTS, targets)
+    expected, expected_index = encode_windows(TEXTS, tokenizer, "{text}", max_length, targets, overflow=True)
+    assert ids == expected
+    assert index.tolist() == expected_index.tolist()
+    assert encoder.long_targets(targets).tolist() == long_targets(targets, tokenizer, max_length).tolist()
+
+
 def run_without_torch(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `moe words…` in a process in which torch cannot be imported."""
     return subprocess.run(
@@ -202,6 +216,7 @@ def test_graph_is_refused_for_quantized_backbones_and_unknown_families(
     assert not (folder / GRAPH_FOLDER).exists()
     card = folder / "mixture.json"
     write_json(card, read_json(card) | {"backbone_settings": BackboneSettings(quantization="nf4").model_dump()})
+    write_manifest(folder)
     with pytest.raises(Fault, match="found nf4"):
         write_graph(folder)
 

@@ -1,0 +1,150 @@
+"""Removal of rows whose text another task of the run holds out, so that tasks about the same texts do not leak.
+
+Within a task, `moe.data.prepare` has already removed near duplicates across splits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+
+from experts.atomic_io import read_json, sha256_of, write_json
+from experts.errors import Fault
+from moe.data.dedup import NearDuplicateIndex
+from moe.data.prepare import PreparedTask
+from moe.data.schema import DataSettings, Split
+from moe.data.splits import text_digest
+from moe.data.task_reports import ACROSS_TASKS, PREPARED
+
+_FORMAT = 1
+Removed = dict[str, dict[Split, list[int]]]
+"""Removed rows by task (`DOMAIN/TASK`) and split, as positions in the split."""
+
+
+def remove_across_tasks(tasks: Mapping[str, PreparedTask], data: DataSettings, folder: Path) -> dict[str, PreparedTask]:
+    """Remove training rows near a held-out text of another task, and validation rows near a test text of another task.
+
+    Test rows are never removed. Without `data.near_duplicates` only equal texts count, whatever their letter case and
+    white space.
+
+    Args:
+        tasks: prepared tasks by `DOMAIN/TASK`.
+        data: the run's data settings.
+        folder: of the prepared rows of all domains; `across_tasks.json` in it is read again while rows and settings
+            are the same.
+
+    Returns:
+        the tasks, whose reports have the numbers of removed rows by split as `other_tasks`.
+
+    Raises:
+        Fault: if the folder cannot be written.
+    """
+    key = {
+        "format": _FORMAT,
+        "prepared": {task: sha256_of(prepared.folder / PREPARED) for task, prepared in tasks.items()},
+        "near_duplicates": [data.near_duplicates, data.seed],
+    }
+    removed = _read_cache(folder / ACROSS_TASKS, key)
+    if removed is None:
+        removed = find_shared_rows(tasks, data)
+        reports = {task: _without(prepared, removed[task]).report for task, prepared in tasks.items()}
+        write_json(folder / ACROSS_TASKS, {"key": key, "reports": reports, "removed": removed})
+    return {task: _without(prepared, removed[task]) for task, prepared in tasks.items()}
+
+
+def format_removed(report: Mapping[str, Any]) -> str:
+    """Format the number of removed rows as one line for the terminal; empty if there are none."""
+    counts = ", ".join(f"{count} {split}" for split, count in report["other_tasks"].items() if count)
+    return counts and f"{report['task']}: rows near held-out texts of other tasks removed: {counts}"
+
+
+def _read_cache(path: Path, key: Mapping[str, Any]) -> Removed | None:
+    try:
+        content = read_json(path)
+        return content["removed"] if content["key"] == key else None
+    except (Fault, LookupError, TypeError):
+        return None
+
+
+def _without(prepared: PreparedTask, removed: Mapping[Split, Sequence[int]]) -> PreparedTask:
+    sizes = {
+        split: _reduced_size(size, np.asarray(prepared.splits[split]["label"])[removed.get(split, [])])
+        for split, size in prepared.report["splits"].items()
+    }
+    counts = {split: len(rows) for split, rows in removed.items()}
+    report = prepared.report | {"splits": sizes, "other_tasks": counts}
+    splits = {
+        name: rows.select(np.setdiff1d(np.arange(len(rows)), removed[name]).tolist()) if removed.get(name) else rows
+        for name, rows in prepared.splits.items()
+    }
+    return replace(prepared, splits=DatasetDict(splits), report=report)
+
+
+def _reduced_size(size: Mapping[str, Any], labels: np.ndarray) -> dict[str, Any]:
+    """Numbers of rows of a split, in total and by label, without rows of these labels (n,)."""
+    names = [name for name in size["labels"] if name != "(none)"]
+    gone = Counter("(none)" if label < 0 else names[label] for label in labels.tolist())
+    return {
+        "rows": size["rows"] - len(labels),
+        "labels": {name: count - gone[name] for name, count in size["labels"].items()},
+    }
+
+
+def find_shared_rows(tasks: Mapping[str, PreparedTask], data: DataSettings) -> Removed:
+    """Find the rows that `remove_across_tasks` removes."""
+    index = _TextIndex(data)
+    removed: Removed = {}
+    for task, prepared in tasks.items():
+        index.add(task, prepared.splits["test"]["text"])
+    for task, prepared in tasks.items():
+        removed[task] = {"train": [], "validation": index.find(task, prepared.splits["validation"]["text"])}
+    for task, prepared in tasks.items():
+        gone, texts = set(removed[task]["validation"]), prepared.splits["validation"]["text"]
+        index.add(task, (text for row, text in enumerate(texts) if row not in gone))
+    for task, prepared in tasks.items():
+        removed[task]["train"] = index.find(task, prepared.splits["train"]["text"])
+    return removed
+
+
+class _TextIndex:
+    """Held-out texts of all tasks."""
+
+    def __init__(self, data: DataSettings) -> None:
+        self._owners: dict[bytes, set[str]] = {}
+        self._near: NearDuplicateIndex[tuple[str, str]] | None = None
+        if data.near_duplicates is not None:
+            self._near = NearDuplicateIndex(data.near_duplicates, data.seed)
+
+    def add(self, task: str, texts: Iterable[str]) -> None:
+        """Add held-out texts of a task."""
+        new = []
+        for text in dict.fromkeys(texts):
+            owners = self._owners.setdefault(text_digest(text), set())
+            if task not in owners:
+                owners.add(task)
+                new.append(((task, text), text))
+        if self._near is not None:
+            self._near.add(new)
+
+    def find(self, task: str, texts: Iterable[str]) -> list[int]:
+        """Return the positions of the texts that are near a held-out text of another task."""
+        positions: dict[str, list[int]] = {}
+        for position, text in enumerate(texts):
+            positions.setdefault(text, []).append(position)
+        return sorted(position for text in self._shared(task, positions) for position in positions[text])
+
+    def _shared(self, task: str, texts: Iterable[str]) -> Iterator[str]:
+        unique = []
+        for text in texts:
+            if self._owners.get(text_digest(text), set()) - {task}:
+                yield text
+            else:
+                unique.append(((task, text), text))
+        if self._near is not None:
+            for (_, text), matches in self._near.query(unique):
+                if any(other != task for other, _ in matches):
+                    yield text

@@ -1,0 +1,48 @@
+"""Forty plain sentences with their labels, as a new user might type them; written before any model was tried on them.
+
+They cover news and forum language, negation, comparison with expectations, statements without a signal, questions and
+prices without a direction.
+"""
+
+SENTENCES: tuple[tuple[str, str], ...] = (
+    ("Profit rose 20% in the third quarter.", "positive"),
+    ("The company raised its full-year outlook after record sales.", "positive"),
+    ("Shares jumped 8% after the drugmaker won approval for its new cancer treatment.", "positive"),
+    ("The retailer returned to profit after two years of losses.", "positive"),
+    ("Operating profit increased to EUR 13.1 million from EUR 8.7 million a year earlier.", "positive"),
+    ("The bank increased its dividend by 10%.", "positive"),
+    ("Quarterly profit fell and the company cut its dividend.", "negative"),
+    ("The carmaker warned that its margins will shrink next year.", "negative"),
+    ("Net loss widened to $45 million from $12 million.", "negative"),
+    ("The airline filed for bankruptcy.", "negative"),
+    ("The company will cut 2,000 jobs as demand weakens.", "negative"),
+    ("Regulators fined the bank $200 million over money laundering.", "negative"),
+    ("Earnings beat analysts' expectations.", "positive"),
+    ("Revenue came in below analysts' expectations.", "negative"),
+    ("Sales rose, but less than analysts had expected.", "negative"),
+    ("The quarterly loss was smaller than analysts had expected.", "positive"),
+    ("The company did not make a profit last year.", "negative"),
+    ("The merger was not approved by regulators.", "negative"),
+    ("Demand shows no sign of slowing.", "positive"),
+    ("The company is no longer losing money.", "positive"),
+    ("The company will publish its annual report on 3 March.", "neutral"),
+    ("The annual general meeting will be held in Helsinki.", "neutral"),
+    ("The company has appointed Maria Lindholm as chief financial officer.", "neutral"),
+    ("The group employs 5,000 people in twelve countries.", "neutral"),
+    ("The bank has its head office in Frankfurt.", "neutral"),
+    ("Will the central bank change interest rates next week?", "neutral"),
+    ("What time does the earnings call start?", "neutral"),
+    ("The stock closed at $41.20.", "neutral"),
+    ("Oil is trading at $78 a barrel.", "neutral"),
+    ("Shares were unchanged on Tuesday.", "neutral"),
+    ("$TSLA to the moon, loaded up on calls", "positive"),
+    ("Bought more $AAPL today, this is going much higher", "positive"),
+    ("$NVDA breaking out, new all-time high", "positive"),
+    ("Great earnings from $AMZN, holding long term", "positive"),
+    ("$GME is going to zero, get out while you can", "negative"),
+    ("Sold everything, this stock is a disaster", "negative"),
+    ("Loading up on puts, $SPY is about to crash", "negative"),
+    ("$NFLX guidance was terrible, dumping my shares", "negative"),
+    ("Anyone listening to the $MSFT earnings call today?", "neutral"),
+    ("$F is at 12.30 right now", "neutral"),
+)
