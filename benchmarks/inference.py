@@ -19,7 +19,8 @@ from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from moe.inference.torch_predictor import TorchPredictor, token_budget
-from moe.model.backbone import Backbone, BackboneSettings, load_backbone, shipped_folder
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone
+from moe.model.backbone_files import shipped_folder
 from moe.model.backbone_ops import compile_layers
 
 

@@ -1,99 +1,164 @@
-"""Time until the first prediction: `moe --help`, and the parts of `moe infer` on one text.
+"""Time until the first prediction: `moe infer` and transformers' pipeline on one text, as processes; then many texts.
 
-Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--json FILE]`. Each round is a fresh process; results
-are medians of wall time in seconds. Without a model folder, an untrained mixture is written to a temporary folder.
+Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--texts N] [--json FILE]`. Results are medians of wall
+time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process. Without a model
+folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 TEXT = "Profit fell less than feared."
-PARTS = f"""
+MOE = (sys.executable, "-m", "moe")
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+PIPELINE = f"""
+import sys
+from transformers import pipeline
+print(pipeline("text-classification", model=sys.argv[1], device="cpu")({TEXT!r}))
+"""
+THROUGHPUT = """
 import json, sys, time
-marks, start = {{}}, time.perf_counter()
-
-def mark(name):
-    global start
-    now = time.perf_counter()
-    marks[name], start = now - start, now
-
-import torch; mark("import torch")
-import transformers.modeling_utils, transformers.models.auto; mark("import transformers")
-import moe.inference.infer_command, moe.inference.loading, moe.runs.best; mark("import the rest")
 from pathlib import Path
-loader = moe.inference.loading.ModelLoader(Path(sys.argv[1]))
-from moe.checkpoints.mixture import read_card
-card = read_card(loader.folder); mark("verify the folder's files by hash")
-from moe.model.backbone import load_backbone
-load_backbone(card.backbone_settings); mark("load backbone and tokenizer")
-predictor = loader.load(); mark("load the mixture, including a second backbone")
-from moe.inference.stream import predict_texts
-predict_texts([{TEXT!r}], predictor); mark("first prediction")
-predict_texts([{TEXT!r}], predictor); mark("second prediction")
-print(json.dumps(marks))
+from moe.inference.model_loader import ModelLoader
+folder, runtime, sets, count = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
+from moe.synthetic import generate
+texts = [row["text"] for domain in ("news", "forum") for row in generate(domain, count // 2)]
+predictor = ModelLoader(Path(folder), tuple(sets), runtime=runtime).load()
+predictor.score(texts[:64])
+seconds = []
+for _ in range(3):
+    start = time.perf_counter()
+    for first in range(0, len(texts), predictor.chunk_size):
+        predictor.score(texts[first : first + predictor.chunk_size])
+    seconds.append(time.perf_counter() - start)
+print(len(texts) / sorted(seconds)[1])
 """
 
 
-def time_process(command: list[str]) -> float:
-    """Return the seconds of a process from start to end."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
+def run(command: Sequence[str]) -> str:
+    """Run a process and return its standard output."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def time_processes(command: Sequence[str], rounds: int, cold: bool = False) -> float:
+    """Return the median seconds of a process from start to end; the first round is not counted if caches are warm."""
+    seconds = []
+    for _ in range(rounds if cold else rounds + 1):
+        if cold:
+            drop_caches()
+        start = time.perf_counter()
+        run(command)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds if cold else seconds[1:])
+
+
+def drop_caches() -> None:
+    """Remove the files of Python, its packages and the backbone from the page cache, or everything where permitted."""
+    try:
+        DROP_CACHES.write_text("3", encoding="utf-8")
+    except OSError:
+        for path in installed_files():
+            with path.open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def installed_files() -> Iterator[Path]:
+    """Yield the files of the standard library and of all packages."""
+    for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        yield from (path for path in Path(folder).rglob("*") if path.is_file())
 
 
 def write_untrained(folder: Path) -> Path:
-    """Write a mixture of two untrained experts, and return its folder."""
+    """Write a mixture of two untrained experts with its graph, and return its folder."""
     from paired_timing import build_untrained_with_card  # slow to import
 
     from moe.checkpoints.mixture import write_mixture
+    from moe.export.graph import write_graph
     from moe.model.backbone import BackboneSettings
 
-    model, card = build_untrained_with_card(2, 16, BackboneSettings(trunk_depth=1, dtype="float32"))
+    model, card = build_untrained_with_card(2, 16, BackboneSettings(trunk_depth=1))
     write_mixture(folder / "moe", model, card, "", {})
+    start = time.perf_counter()
+    write_graph(folder / "moe")
+    print(f"graph written in {time.perf_counter() - start:.1f} s, without imports")
     return folder / "moe"
 
 
-def measure(model: Path, rounds: int) -> dict[str, float]:
-    """Return the median seconds of each part."""
-    runs = [
-        json.loads(subprocess.run([sys.executable, "-c", PARTS, str(model)], check=True, capture_output=True).stdout)
-        for _ in range(rounds)
-    ]
-    seconds = {f"infer: {part}": statistics.median(run[part] for run in runs) for part in runs[0]}
-    moe = [sys.executable, "-m", "moe"]
-    for name, command in {
-        "moe --help, total": [*moe, "--help"],
-        "moe infer on one text, total": [*moe, "infer", TEXT, "--model", str(model)],
-        "empty Python process": [sys.executable, "-c", ""],
-    }.items():
-        seconds[name] = statistics.median(time_process(command) for _ in range(rounds))
+def write_classifier(folder: Path) -> Path:
+    """Write the shipped backbone with a new classification head, as transformers saves it, and return its folder."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # slow to import
+
+    from moe.model.backbone_files import shipped_folder
+
+    model = AutoModelForSequenceClassification.from_pretrained(shipped_folder(), num_labels=3)
+    model.save_pretrained(folder / "classifier")
+    AutoTokenizer.from_pretrained(shipped_folder()).save_pretrained(folder / "classifier")
+    return folder / "classifier"
+
+
+def measure_processes(model: Path, classifier: Path, rounds: int) -> dict[str, float]:
+    """Return the median seconds of each process."""
+    infer = (*MOE, "infer", TEXT, "--model", str(model))
+    pipeline = (sys.executable, "-c", PIPELINE, str(classifier))
+    seconds = {
+        "empty Python process": time_processes((sys.executable, "-c", ""), rounds),
+        "moe --help": time_processes((*MOE, "--help"), rounds),
+        "moe infer, graph": time_processes((*infer, "--runtime", "onnx"), rounds),
+        "moe infer, PyTorch": time_processes((*infer, "--runtime", "torch"), rounds),
+        "transformers' pipeline": time_processes(pipeline, rounds),
+        "moe infer, graph, cold": time_processes((*infer, "--runtime", "onnx"), rounds, cold=True),
+        "transformers' pipeline, cold": time_processes(pipeline, rounds, cold=True),
+    }
+    for cold in ("", ", cold"):
+        ratio = seconds[f"transformers' pipeline{cold}"] / seconds[f"moe infer, graph{cold}"]
+        seconds[f"pipeline / graph{cold}"] = ratio
     return seconds
+
+
+def measure_throughput(model: Path, texts: int) -> dict[str, float]:
+    """Return texts per second of each runtime, without loading."""
+    kinds = {
+        "texts/s, graph": ("onnx", []),
+        "texts/s, PyTorch, fp32": ("torch", ["backbone.dtype=float32"]),
+        "texts/s, PyTorch, auto": ("torch", []),
+    }
+    arguments = {name: (str(model), runtime, json.dumps(sets), str(texts)) for name, (runtime, sets) in kinds.items()}
+    return {name: float(run((sys.executable, "-c", THROUGHPUT, *words))) for name, words in arguments.items()}
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="folder of a mixture")
+    parser.add_argument("--model", type=Path, help="folder of a mixture with a graph")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        medians = measure(args.model or write_untrained(Path(folder)), args.rounds)
-    table = Table("part", "seconds")
-    for name, seconds in medians.items():
-        table.add_row(name, f"{seconds:.2f}")
+    everything = os.access(DROP_CACHES, os.W_OK)
+    print("cold: all page caches are dropped" if everything else "cold: the files of Python and packages are dropped")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = args.model or write_untrained(folder)
+        results = measure_processes(model, write_classifier(folder), args.rounds)
+        results |= measure_throughput(model, args.texts)
+    table = Table("", "median")
+    for part, value in results.items():
+        table.add_row(part, f"{value:.2f}" if value < 100 else f"{value:.0f}")
     Console(width=100).print(table)
     if args.json:
-        args.json.write_text(json.dumps(medians, indent=2), encoding="utf-8")
+        args.json.write_text(json.dumps(results, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

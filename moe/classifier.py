@@ -10,6 +10,7 @@ from experts.errors import Fault
 from moe.data.text_checks import is_blank, target_problem, text_problem
 from moe.inference.model_loader import ModelLoader, find_model_folder
 from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.runtime import Runtime
 from moe.inference.stream import predict_texts, to_row
 
 
@@ -57,6 +58,7 @@ class MixtureClassifier:
         batch_tokens: int | None = None,
         abstain: float | None = None,
         sets: Sequence[str] = (),
+        runtime: Runtime = "auto",
     ) -> Self:
         """Load a model from its folder.
 
@@ -71,6 +73,8 @@ class MixtureClassifier:
                 reach it get no label. The model has to be calibrated (`moe calibrate`).
             sets: overrides of the model's backbone settings, such as `backbone.dtype=bfloat16`,
                 `backbone.quantization=int8` or `backbone.max_length=256`.
+            runtime: `onnx` predicts with the model's graph, without importing torch; `torch` with PyTorch; `auto` uses
+                the graph if it is current, nothing is overridden and there is no GPU.
 
         Returns:
             the loaded model.
@@ -85,6 +89,7 @@ class MixtureClassifier:
             windows=windows,
             batch_tokens=batch_tokens,
             abstain=abstain,
+            runtime=runtime,
         )
         loader.check()
         return cls(loader.load(), loader.folder)

@@ -11,7 +11,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "augment": ("openai",),
     "balance": ("torchjd",),
     "explain": ("captum",),
-    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "export": ("onnxscript",),
     "report": ("matplotlib", "jinja2"),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
     "sweep": ("optuna", "matplotlib"),

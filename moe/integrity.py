@@ -27,6 +27,8 @@ from moe.checkpoints.mixture import (
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.drift.reference import DRIFT, TENSORS
 from moe.inference.calibration import CALIBRATION
+from moe.inference.graph.session import check_graph
+from moe.inference.graph.spec import GRAPH_FILES, GRAPH_FOLDER
 from moe.model.backbone import BackboneSettings, identify_backbone, read_backbone_config
 from router.gate import Gate
 
@@ -104,7 +106,18 @@ def _check_folder(folder: Path, kind: str) -> FolderCheck:
         check.faults += [] if isinstance(result, Remark) else [str(result)]
         check.remarks += [result.text] if isinstance(result, Remark) else []
     check.faults = list(dict.fromkeys(check.faults))
+    if (folder / GRAPH_FOLDER).is_dir() and not check.faults:
+        check.remarks += _graph_remarks(folder)
     return check
+
+
+def _graph_remarks(folder: Path) -> list[str]:
+    """Return why the graph of an intact model is not used, if it is not."""
+    try:
+        check_graph(folder)
+    except Fault as fault:
+        return [f"PyTorch predicts instead of the graph: {fault}"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,8 @@ class Remark:
 
 def _unlisted(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return sorted(files - set(hashes) - {MANIFEST, CALIBRATION, DRIFT, TENSORS})
+    known = {MANIFEST, f"{GRAPH_FOLDER}/{MANIFEST}", CALIBRATION, DRIFT, TENSORS, *GRAPH_FILES}
+    return sorted(files - set(hashes) - known)
 
 
 def _adapter(folder: Path) -> Iterator[Fault | Remark]:

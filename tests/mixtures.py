@@ -56,12 +56,16 @@ def save_random_mixture(
     folder: Path,
     backbone: Backbone,
     work: Workspace,
-    heads: str = "per_expert",
+    heads: str | HeadSettings = "per_expert",
     shared: bool = False,
+    gate: str | GateSettings = "soft",
+    experts: int = 1,
     targets: bool = False,
 ) -> Path:
     """Save such a mixture and return its folder; with `targets`, news has a second task about entities."""
-    model, card = _mixture_and_card(backbone, work, "soft", heads, experts=1, shared=shared, targets=targets)
+    model, card = _mixture_and_card(
+        backbone, work, gate=gate, heads=heads, experts=experts, shared=shared, targets=targets
+    )
     write_mixture(folder, model, card, "", {})
     return folder
 
@@ -127,7 +131,13 @@ def _lm_mixture_and_card(
 
 
 def _mixture_and_card(
-    backbone: Backbone, work: Workspace, gate: str, heads: str, experts: int, shared: bool, targets: bool = False
+    backbone: Backbone,
+    work: Workspace,
+    gate: str | GateSettings,
+    heads: str | HeadSettings,
+    experts: int,
+    shared: bool,
+    targets: bool = False,
 ) -> tuple[Mixture, MixtureCard]:
     forum: Sequence[str] = ("forum",) if experts == 1 else ("forum-1", "forum-2")
     domains = [
@@ -149,8 +159,8 @@ def _mixture_and_card(
         domains=tuple(domains),
         shared=("shared",) if shared else (),
         layers={name: adapter.layers for name, adapter in adapters.items()},
-        gate=GateSettings(kind=gate),
-        heads=HeadSettings(merge=heads),
+        gate=GateSettings(kind=gate) if isinstance(gate, str) else gate,
+        heads=HeadSettings(merge=heads) if isinstance(heads, str) else heads,
         polarity=True,
         seed=1,
         versions=package_versions(),

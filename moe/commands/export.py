@@ -20,7 +20,7 @@ app = typer.Typer()
 )
 def export_(
     model: OptionalModelArgument = None,
-    to: Annotated[str, typer.Option("--to", help="Format: peft, dense, onnx, openvino or hub-folder.")] = "peft",
+    to: Annotated[str, typer.Option("--to", help="Format: peft, dense, graph, onnx, openvino or hub-folder.")] = "peft",
     expert: Annotated[list[str] | None, typer.Option("--expert", help="Only this expert (repeatable).")] = None,
     merge: Annotated[
         str | None,
@@ -53,7 +53,7 @@ def export_(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Export a model: PEFT adapters, merged weights, ONNX, OpenVINO, or a folder for the Hugging Face hub."""
+    """Export a model: PEFT adapters, merged weights, its graph, ONNX, OpenVINO, or a folder for the hub."""
     from moe.export.export import ExportRequest, export, export_view
     from moe.inference.model_loader import select_model_folder
 

@@ -14,6 +14,7 @@ from moe.commands.options import (
     JsonOption,
     RenamedOptions,
     RoutingOption,
+    RuntimeOption,
     SetOption,
     SpreadsheetOption,
     TargetOption,
@@ -74,6 +75,7 @@ def infer(
         bool, typer.Option("--windows", help="Average over windows of long texts instead of truncating them.")
     ] = False,
     tokens: BatchTokensOption = None,
+    runtime: RuntimeOption = "auto",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes that share the texts.")] = 1,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU cores per process; default: all, divided equally.")
@@ -99,6 +101,7 @@ def infer(
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
     from moe.inference.infer_command import InferRequest, run_infer
     from moe.inference.model_loader import ModelLoader, select_model_folder
+    from moe.inference.runtime import is_large
 
     def model_loader(run_folder: Path | None) -> ModelLoader:
         return ModelLoader(
@@ -108,6 +111,9 @@ def infer(
             windows=windows,
             batch_tokens=tokens,
             abstain=abstain,
+            threads=threads,
+            runtime=runtime,  # type: ignore[arg-type]  # as above
+            large=engine is not None or (file is not None and is_large(Path(file))),
         )
 
     if engine is not None:

@@ -72,6 +72,12 @@ RoutingOption = Annotated[
         "--routing", help="soft mixes the experts by routing weight; hard uses only the most probable expert."
     ),
 ]
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        "--runtime", help="onnx predicts with the model's graph and starts fast, torch takes any setting; auto chooses."
+    ),
+]
 SpreadsheetOption = Annotated[
     bool,
     typer.Option("--spreadsheet", help="Escape texts in CSV output that a spreadsheet would run as formulas."),

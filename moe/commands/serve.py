@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moe.commands.options import DEFAULT_MODEL_HELP, JsonOption, SetOption, examples, print_view
+from moe.commands.options import DEFAULT_MODEL_HELP, JsonOption, RuntimeOption, SetOption, examples, print_view
 
 app = typer.Typer()
 
@@ -24,6 +24,7 @@ def serve_(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU cores for the model; default: all.")
     ] = None,
+    runtime: RuntimeOption = "auto",
     sets: SetOption = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Print a new API key and its hash, and exit.")] = False,
     json_: JsonOption = False,
@@ -40,10 +41,17 @@ def serve_(
     check_keys_required(settings)
     check_extra("serve")
     from moe.inference.model_loader import select_model_folder
+    from moe.inference.runtime import check_runtime
     from moe.serve.model_loader import ModelLocation
     from moe.serve.server import serve
 
-    location = ModelLocation(select_model_folder(model, None, None, sets), tuple(sets or ()), settings.batch_tokens)
+    location = ModelLocation(
+        path=select_model_folder(model, None, None, sets),
+        sets=tuple(sets or ()),
+        token_budget=settings.batch_tokens,
+        runtime=check_runtime(runtime),
+        threads=threads,
+    )
     serve(settings, location, threads)
 
 

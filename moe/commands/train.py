@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,13 @@ from moe.commands.options import (
     print_view,
 )
 
+if TYPE_CHECKING:
+    from moe.runs.workspace import Workspace
+
+GraphOption = Annotated[
+    bool,
+    typer.Option("--graph/--no-graph", help="Write the graph with which the best mixture predicts without PyTorch."),
+]
 app = typer.Typer()
 
 
@@ -122,6 +129,7 @@ def train_router_(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    graph: GraphOption = True,
     json_: JsonOption = False,
 ) -> None:
     """Train the router on frozen experts, then all of them jointly; writes `router-warmup/` and `moe-joint/`."""
@@ -130,6 +138,7 @@ def train_router_(
 
     work = open_workspace(config, out, sets)
     verdict = train_router(work, overwrite, resume)
+    _write_best_graph(work, graph)
     print_text(training_summary([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
 
 
@@ -166,14 +175,27 @@ def run_(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    graph: GraphOption = True,
     json_: JsonOption = False,
 ) -> None:
     """Run all steps: train every expert, merge, train the router, compare the models on the test rows."""
     from moe.training.pipeline import run_all, summary_view
 
-    summary = run_all(open_workspace(config, out, sets), overwrite, resume)
+    work = open_workspace(config, out, sets)
+    summary = run_all(work, overwrite, resume)
+    _write_best_graph(work, graph)
     if not json_ and not sys.stdout.isatty() and not is_secondary_process():
         from moe.console import console
 
         console.print(summary_view(summary), width=120)
     print_view(summary, summary_view, json_)
+
+
+def _write_best_graph(work: "Workspace", requested: bool) -> None:
+    """Write the graph of a run's best mixture, with which it predicts without PyTorch."""
+    if not requested or is_secondary_process():
+        return
+    from moe.export.graph import write_graph_if_possible
+    from moe.runs.best import best_model
+
+    write_graph_if_possible(best_model(work.out))

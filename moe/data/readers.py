@@ -9,15 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from experts.errors import Fault
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import is_encodable, text_problem
 from moe.data.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import ClassLabel, Dataset
 
 _BATCH = 1024
@@ -49,7 +47,7 @@ class SavedSplit(NamedTuple):
     split: str
     columns: list[str]
     rows: int
-    tables: Iterator[pa.Table]
+    tables: "Iterator[pa.Table]"
     classes: "dict[str, ClassLabel]"
 
     def with_class_names(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +199,9 @@ def _parse_json(text: str, error: str | None) -> tuple[dict[str, Any], str | Non
 
 
 def _open_parquet(path: Path) -> _OpenFile:
+    import pyarrow as pa  # slow to import, and other files do not need it
+    import pyarrow.parquet as pq
+
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
@@ -225,7 +226,9 @@ def _split_rows(splits: Iterable[SavedSplit], path: Path) -> Iterator[RawRow]:
         start += saved.rows
 
 
-def _table_rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start: int) -> Iterator[RawRow]:
+def _table_rows(batches: "Iterable[pa.Table | pa.RecordBatch]", path: Path, start: int) -> Iterator[RawRow]:
+    import pyarrow as pa  # as above
+
     number = start
     try:
         for batch in batches:
@@ -236,7 +239,7 @@ def _table_rows(batches: Iterable[pa.Table | pa.RecordBatch], path: Path, start:
         raise Fault(f"undamaged data in {path}", f"row {number}: {problem}", "copy the file again") from problem
 
 
-def _batch_rows(batch: pa.Table | pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _batch_rows(batch: "pa.Table | pa.RecordBatch") -> Iterator[tuple[dict[str, Any], str | None]]:
     try:
         yield from [(row, None) for row in batch.to_pylist()]
     except UnicodeDecodeError:
@@ -244,7 +247,7 @@ def _batch_rows(batch: pa.Table | pa.RecordBatch) -> Iterator[tuple[dict[str, An
             yield _decode_row(batch.slice(index, 1))
 
 
-def _decode_row(batch: pa.Table | pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
+def _decode_row(batch: "pa.Table | pa.RecordBatch") -> tuple[dict[str, Any], str | None]:
     row, error = {}, None
     for name in batch.schema.names:
         try:

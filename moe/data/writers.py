@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO, TYPE_CHECKING, Any
 
 from experts.atomic_io import os_errors_as_faults, remove_stale_files, temporary_path
 from experts.errors import Fault
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BATCH = 1024
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -118,6 +118,9 @@ def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _write_parquet(lines: Path, target: Path, columns: list[str], spreadsheet: bool) -> None:
+    import pyarrow as pa  # slow to import, and other files do not need it
+    import pyarrow.parquet as pq
+
     first = pa.schema([pa.field(name, pa.null()) for name in columns])
     try:
         schema = pa.unify_schemas([first, *(table.schema for table in _tables(lines))], promote_options="permissive")
@@ -130,7 +133,9 @@ def _write_parquet(lines: Path, target: Path, columns: list[str], spreadsheet: b
         ) from error
 
 
-def _tables(lines: Path, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+def _tables(lines: Path, schema: "pa.Schema | None" = None) -> "Iterator[pa.Table]":
+    import pyarrow as pa  # as above
+
     rows = _read(lines)
     while batch := list(islice(rows, _BATCH)):
         names = schema.names if schema else dict.fromkeys(name for row in batch for name in row)

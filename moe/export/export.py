@@ -15,6 +15,7 @@ from experts.errors import Fault, suggest
 from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
+from moe.export.graph import write_graph
 from moe.export.hub import write_hub_folder
 from moe.export.merged_weights import write_merged_weights
 from moe.export.onnx import write_onnx, write_openvino
@@ -26,6 +27,7 @@ from moe.export.selection import (
     merged_expert_spec,
     single_expert_specs,
 )
+from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.loading import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
 
@@ -37,7 +39,7 @@ class ExportRequest:
     Args:
         model: folder of a mixture or an expert.
         to: a key of `TARGETS`.
-        out: folder to write; by default `export/TO` beside the model.
+        out: folder to write; by default `export/TO` beside the model; a graph is always in the model's folder.
         experts: export only these experts.
         merge: PEFT's name of the method that merges several experts into one.
         weights, density, rank: options of `merge`; see `moe.export.selection.merged_expert_spec`.
@@ -63,6 +65,8 @@ class ExportRequest:
     @property
     def folder(self) -> Path:
         """The folder to write."""
+        if self.to == "graph":
+            return self.model / GRAPH_FOLDER
         return self.out or self.model.parent / "export" / self.to
 
 
@@ -82,7 +86,7 @@ def export(request: ExportRequest) -> ExportReport:
     if request.to not in TARGETS:
         raise Fault(f"--to {', '.join(TARGETS)}", repr(request.to), suggest(request.to, TARGETS))
     _check_options(request)
-    refuse_existing(request.folder, request.overwrite)
+    refuse_existing(request.folder, request.overwrite or request.to == "graph")
     report = TARGETS[request.to](request)
     files = sorted(path for path in request.folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     sizes = {path.relative_to(request.folder).as_posix(): path.stat().st_size for path in files}
@@ -96,6 +100,7 @@ def _check_options(request: ExportRequest) -> None:
         "--merge": (request.merge, ("peft", "dense")),
         "--quantized": (request.quantized, ("dense",)),
         "--license": (request.license_id, ("hub-folder",)),
+        "--out": (request.out, tuple(target for target in TARGETS if target != "graph")),
         "--set": (request.sets, ("peft", "dense", "onnx", "openvino")),
     }
     for option, (value, targets) in options.items():
@@ -163,6 +168,7 @@ TARGETS: Mapping[str, Callable[[ExportRequest], ExportReport]] = {
     "dense": _export_dense,
     "onnx": lambda request: write_onnx(request.folder, _load_fp32(request), request.overwrite),
     "openvino": lambda request: write_openvino(request.folder, _load_fp32(request), request.overwrite),
+    "graph": lambda request: write_graph(request.model),
     "hub-folder": lambda request: write_hub_folder(
         request.folder, request.model, request.license_id, request.overwrite
     ),

@@ -31,8 +31,10 @@ from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
 from moe.data.task_reports import PREPARED, read_task_report
+from moe.export.graph import copy_graph
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
-from moe.model.backbone import SHIPPED
+from moe.inference.graph.spec import GRAPH_FILES
+from moe.model.backbone_files import SHIPPED
 
 LICENSE_FILE = "LICENSE"
 CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
@@ -61,7 +63,7 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
     calibration = read_calibration(folder)
     synthetic = _synthetic_tasks(folder, card)
     metrics, split = _card_metrics(folder, card) if not synthetic else ([], "none")
-    with atomic_folder(out, overwrite, unlisted=(CALIBRATION,)) as temporary:
+    with atomic_folder(out, overwrite, unlisted=(CALIBRATION, *GRAPH_FILES)) as temporary:
         names = read_manifest(folder)
         assert isinstance(names, dict)
         for name in names:
@@ -80,9 +82,10 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
         }
         metadata = _card_metadata(folder, card, license_id, metrics)
         write_text(temporary / README, str(ModelCard.from_template(metadata, str(CARD_TEMPLATE), **variables)))
-        if calibration is not None:  # contains the manifest's hash, so the manifest is written first
-            write_manifest(temporary, (CALIBRATION,))
+        write_manifest(temporary, (CALIBRATION, *GRAPH_FILES))  # the files below contain its hash
+        if calibration is not None:
             write_calibration(temporary, calibration.tasks)
+        copy_graph(folder, temporary)
     check_manifest(out, "a mixture")
     remarks = list(_remarks(folder, card, license_id, split, synthetic))
     for remark in remarks:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -117,7 +117,7 @@ def run_infer(request: InferRequest, loader: ModelLoader) -> None:
 
 
 def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
-    predictor = replace(loader, threads=request.threads).load()
+    predictor = loader.load()
     predictor.check(request.task, request.domain, request.has_target)
     return predictor
 

@@ -16,11 +16,14 @@ from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.files import default_run_folder
 from moe.console import info
 from moe.inference.abstention import check_target_accuracy
-from moe.inference.calibration import read_calibration
+from moe.inference.calibration import Calibration, read_calibration
+from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, chunk_size_for
+from moe.inference.runtime import Runtime, check_runtime, has_amx, has_gpu
 from moe.runs.best import best_model, default_model, has_mixture
 
 if TYPE_CHECKING:
+    from moe.inference.onnx_predictor import OnnxPredictor
     from moe.inference.torch_predictor import TorchPredictor
 
 
@@ -36,6 +39,9 @@ class ModelLoader:
         batch_tokens: see `Predictor`.
         abstain: see `Predictor`.
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
+        runtime: `onnx` predicts with the model's graph, `torch` with PyTorch; `auto` uses the graph where it is current
+            and fits the options.
+        large: whether so many texts follow that the runtime's speed matters more than its start.
     """
 
     folder: Path
@@ -45,6 +51,8 @@ class ModelLoader:
     batch_tokens: int | None = None
     abstain: float | None = None
     threads: int | None = None
+    runtime: Runtime = "auto"
+    large: bool = False
 
     @property
     def chunk_size(self) -> int:
@@ -55,19 +63,58 @@ class ModelLoader:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: for an unknown routing, or a target accuracy outside 0 to 1.
+            Fault: for an unknown routing or runtime, or a target accuracy outside 0 to 1.
         """
         check_routing(self.routing)
+        check_runtime(self.runtime)
         if self.abstain is not None:
             check_target_accuracy(self.abstain)
 
     def load(self) -> Predictor:
-        """Load the model.
+        """Load the model with the runtime that was chosen, or that fits this model, machine and options.
+
+        A graph that does not fit the model's files is not used, which is stated on stderr.
 
         Raises:
-            Fault: as `load_torch`.
+            Fault: as `load_onnx` or `load_torch`.
         """
-        return self.load_torch()
+        if self.runtime == "onnx":
+            return self.load_onnx()
+        if self.runtime == "torch" or self.sets or has_gpu() or (self.large and has_amx()):
+            return self.load_torch()
+        if not (self.folder / GRAPH_FOLDER).is_dir():
+            return self.load_torch()
+        calibration = self._read_calibration()
+        try:
+            return self._load_onnx(calibration)
+        except Fault as fault:
+            info(f"the graph of {self.folder} is not used, PyTorch predicts instead: {fault}")
+            return self.load_torch()
+
+    def load_onnx(self) -> "OnnxPredictor":
+        """Load the model's graph with onnxruntime, without importing torch.
+
+        Raises:
+            Fault: if there is no graph, it or a file that it was made from was changed, or settings are overridden; if
+                the calibration is broken, or there is none and `abstain` is set.
+        """
+        if self.sets:
+            remedy = "use --runtime torch, or remove --set"
+            raise Fault("no --set for a graph, whose settings are fixed", self.sets[0], remedy)
+        return self._load_onnx(self._read_calibration())
+
+    def _load_onnx(self, calibration: Calibration | None) -> "OnnxPredictor":
+        from moe.inference.graph.session import GraphSession
+        from moe.inference.onnx_predictor import OnnxPredictor
+
+        return OnnxPredictor(
+            GraphSession(self.folder, self.threads),
+            routing=self.routing,
+            windows=self.windows,
+            batch_tokens=self.batch_tokens,
+            calibration=calibration,
+            abstain=self.abstain,
+        )
 
     def load_torch(self) -> "TorchPredictor":
         """Load the model with PyTorch, for what needs its gradients or its parts.
@@ -75,13 +122,7 @@ class ModelLoader:
         Raises:
             Fault: as `load_model`; if its calibration is broken, or it has none and `abstain` is set.
         """
-        calibration = read_calibration(self.folder)
-        if self.abstain is not None and calibration is None and self.folder.is_dir():
-            raise Fault(
-                f"a calibrated model at {self.folder} to abstain with",
-                "no calibration",
-                f"run moe calibrate {self.folder}",
-            )
+        calibration = self._read_calibration()
         import torch
 
         from moe.inference.loading import load_model
@@ -100,6 +141,16 @@ class ModelLoader:
             calibration=calibration,
             abstain=self.abstain,
         )
+
+    def _read_calibration(self) -> Calibration | None:
+        calibration = read_calibration(self.folder)
+        if self.abstain is not None and calibration is None and self.folder.is_dir():
+            raise Fault(
+                f"a calibrated model at {self.folder} to abstain with",
+                "no calibration",
+                f"run moe calibrate {self.folder}",
+            )
+        return calibration
 
 
 def select_model_folder(model: Path | None, config: Path | None, out: Path | None, sets: Sequence[str] | None) -> Path:

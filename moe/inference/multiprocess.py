@@ -15,6 +15,7 @@ from typing import Any
 from experts.errors import Fault
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
+from moe.inference.runtime import has_gpu
 from moe.inference.stream import predict_rows
 
 Rows = list[dict[str, Any]]
@@ -30,23 +31,17 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
     """Number of threads of each worker: `threads` if given, else an equal share of the cores.
 
     Returns:
-        the number; None for a single worker without `threads`, which leaves the choice to torch.
+        the number; None for a single worker without `threads`, which leaves the choice to the runtime.
 
     Raises:
         Fault: if the workers would need more cores than available, or would share a GPU.
     """
-    if workers > 1 and _has_gpu():
+    if workers > 1 and has_gpu():
         raise Fault("--workers 1 on a GPU", str(workers), "remove --workers and raise --batch-tokens to fill the GPU")
     if workers * (threads or 1) > available_cores():
         requested = f"{workers} workers of {threads or 1} threads"
         raise Fault(f"at most the {available_cores()} cores of this machine", requested, "lower --workers or --threads")
     return threads if threads or workers == 1 else available_cores() // workers
-
-
-def _has_gpu() -> bool:
-    import torch  # slow, and a single worker does not need to know
-
-    return torch.cuda.is_available()
 
 
 def predict_in_processes(

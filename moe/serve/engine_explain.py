@@ -1,7 +1,8 @@
 """Engine for classification models that also explains predictions, with integrated gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from experts.errors import Fault
@@ -38,11 +39,16 @@ class ExplainEngine:
 
     Args:
         classifier: the engine that predicts.
-        predictor: the same model with PyTorch, which attributions need.
+        load_torch: returns the same model with PyTorch, which attributions need; called for the first explanation.
     """
 
-    def __init__(self, classifier: ClassifyEngine, predictor: TorchPredictor) -> None:
-        self.classifier, self.predictor = classifier, predictor
+    def __init__(self, classifier: ClassifyEngine, load_torch: Callable[[], TorchPredictor]) -> None:
+        self.classifier, self.load_torch = classifier, load_torch
+
+    @cached_property
+    def predictor(self) -> TorchPredictor:
+        """The model with PyTorch."""
+        return self.load_torch()
 
     @property
     def token_budget(self) -> int:

@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_manifest, sha256_of
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
-from experts.expert_io import ADAPTER
+from experts.expert_io import ADAPTER, ExpertCard, read_expert_card
+from moe.checkpoints.mixture import parse_mixture_card
 from moe.inference.loading import is_language_model, load_language_model
 from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.inference.predictor import Predictor
+from moe.inference.runtime import Runtime
+from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.model.mixture import Mixture
 from moe.serve.batching import Engine
@@ -28,11 +33,15 @@ class ModelLocation:
         path: folder of a mixture, an expert or a run.
         sets: `backbone.KEY=VALUE` overrides of the model's settings, as for `moe infer --set`.
         token_budget: approximate number of tokens in a batch; None uses the engine's default.
+        runtime: see `ModelLoader`.
+        threads: CPU threads of a forward pass; None leaves the choice to the runtime.
     """
 
     path: Path
     sets: tuple[str, ...] = ()
     token_budget: int | None = None
+    runtime: Runtime = "auto"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,36 @@ def _check_integrity(folder: Path) -> None:
 
 
 def _load_classifier(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
-    predictor = ModelLoader(folder, location.sets).load_torch()
-    engine = ExplainEngine(ClassifyEngine(predictor, sha256, location.token_budget), predictor)
+    loader = ModelLoader(
+        folder, location.sets, threads=location.threads, runtime=location.runtime, large=True
+    )  # a service runs long, so that its speed matters more than its start
+    predictor = loader.load()
+    engine = ExplainEngine(
+        ClassifyEngine(predictor, sha256, location.token_budget), partial(_load_torch, loader, predictor, sha256)
+    )
     (result,) = engine.run_batch([ClassifyRequest(("The first text.",))])
     if isinstance(result, BaseException):
         raise result
-    info = _model_info(folder, sha256, predictor.model)
+    if isinstance(predictor, TorchPredictor):
+        info = _model_info(folder, sha256, predictor.model)
+    else:
+        info = _graph_info(folder, sha256, predictor)
     info |= {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
     return ServedModel(engine, info)
+
+
+def _load_torch(loader: ModelLoader, predictor: Predictor, sha256: str) -> TorchPredictor:
+    """Return the served model with PyTorch, which a graph's predictor does not have.
+
+    Raises:
+        Fault: if the folder holds another model by now.
+    """
+    if isinstance(predictor, TorchPredictor):
+        return predictor
+    model = loader.load_torch()
+    if sha256_of(loader.folder / MANIFEST) != sha256:
+        raise Fault("the served model in its folder, to explain with", "a newer one", "reload the service")
+    return model
 
 
 def _load_generator(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
@@ -121,9 +152,48 @@ def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
     }
 
 
-def _expert_info(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
+def _graph_info(folder: Path, sha256: str, predictor: Predictor) -> dict[str, Any]:
+    """Return what `_model_info` does, of a model that is not loaded with PyTorch."""
+    spec, hashes = predictor.spec, _file_hashes(folder)
+    is_expert = (folder / EXPERT_CARD).is_file()
+    card = read_expert_card(folder / EXPERT_CARD) if is_expert else parse_mixture_card(folder)
+    domain_by_expert = {expert: domain.name for domain in spec.domains for expert in domain.experts}
+    layers = {card.name: card.layers} if isinstance(card, ExpertCard) else card.layers
+    return {
+        "name": folder.name,
+        "kind": "expert" if is_expert else "mixture",
+        "sha256": sha256,
+        "backbone": {
+            "name": Path(card.backbone.name).name,
+            "revision": card.backbone.revision,
+            "sha256": card.backbone.sha256,
+            "dtype": "float32",
+            "device": "cpu",
+        },
+        "experts": {
+            name: {
+                "domain": domain_by_expert.get(name),
+                "rank": max(layer.rank for layer in specs.values()),
+                "sha256": hashes.get(f"experts/{name}/{ADAPTER}", hashes.get(ADAPTER)),
+            }
+            for name, specs in layers.items()
+        },
+        "labels": {
+            domain.name: {task: list(spec.tasks[task].labels) for task in spec.tasks_of(domain.name)}
+            for domain in spec.trained_domains
+        },
+        "targets": sorted(task for task, task_spec in spec.tasks.items() if task_spec.target),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _file_hashes(folder: Path) -> Mapping[str, str]:
     manifest = read_manifest(folder)
-    hashes: Mapping[str, str] = {} if isinstance(manifest, Fault) else manifest
+    return {} if isinstance(manifest, Fault) else manifest
+
+
+def _expert_info(folder: Path, model: Mixture) -> dict[str, dict[str, Any]]:
+    hashes = _file_hashes(folder)
     domain_by_expert = {expert: domain.name for domain in model.domains for expert in domain.expert_names}
     return {
         name: {

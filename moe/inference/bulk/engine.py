@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from experts.errors import Fault
 from moe.console import format_duration, info, progress_bar
 from moe.inference.bulk.ray import predict_shards_with_ray
@@ -79,7 +77,7 @@ def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = 
         if predict is predict_shards_with_ray:
             threads = threads or 1
         else:
-            workers, threads = 1, threads or torch.get_num_threads()
+            workers = 1
         _print_estimate(job, plan, todo, workers, threads)
         with progress_bar("infer", count_rows(plan, todo), "text") as meter:
             for count in predict(job, todo, workers, threads):
@@ -104,10 +102,9 @@ def _select_engine(name: str) -> PredictShards:
     return predict_shards_locally
 
 
-def _print_estimate(job: BulkJob, plan: Row, todo: list[int], workers: int, threads: int) -> None:
+def _print_estimate(job: BulkJob, plan: Row, todo: list[int], workers: int, threads: int | None) -> None:
     """Measure the speed on a few rows and print how long the job will take; a broken model fails here, early."""
-    torch.set_num_threads(threads)
-    predictor = load_predictor(job)
+    predictor = load_predictor(job, threads)
     rows = read_staged_rows(job, todo[0])[:TRIAL_ROWS]
     list(predict_rows(rows[:8], predictor, job.domain, job.task))  # warm up
     start = time.perf_counter()
@@ -120,9 +117,7 @@ def _print_estimate(job: BulkJob, plan: Row, todo: list[int], workers: int, thre
 
 def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
     """Predict shards one by one in this process; yields the number of rows of each."""
-    if threads:
-        torch.set_num_threads(threads)
-    predictor = load_predictor(job)
+    predictor = load_predictor(job, threads)
     for shard in todo:
         yield predict_shard(job, predictor, shard)
 

@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from experts.errors import Fault
 from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
+from moe.inference.runtime import has_gpu
 
 
 class ShardPredictor:
@@ -21,8 +20,7 @@ class ShardPredictor:
 
     def __init__(self, job: BulkJob, threads: int) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        torch.set_num_threads(threads)
-        self.job, self.predictor = job, load_predictor(job)
+        self.job, self.predictor = job, load_predictor(job, threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         """Predict the shard of a batch, which holds one; a shard that a lost actor started is started again."""
@@ -62,7 +60,7 @@ def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, thr
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=threads,
-            num_gpus=1 if torch.cuda.is_available() else None,
+            num_gpus=1 if has_gpu() else None,
         )
         for row in predicted.iter_rows():
             yield int(row["rows"])

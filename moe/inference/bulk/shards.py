@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -173,13 +173,16 @@ def count_rows(plan: Row, shards: Iterable[int]) -> int:
     return sum(plan["rows"] - size * last if shard == last else size for shard in shards)
 
 
-def load_predictor(job: BulkJob) -> Predictor:
+def load_predictor(job: BulkJob, threads: int | None) -> Predictor:
     """Load a job's model.
+
+    Args:
+        threads: CPU threads of a forward pass; None leaves the choice to the runtime.
 
     Raises:
         Fault: as `ModelLoader.load`; if the model does not know the job's task or domain.
     """
-    predictor = job.loader.load()
+    predictor = replace(job.loader, threads=threads).load()
     predictor.check(job.task, job.domain, None if job.target_column is None else True)
     return predictor
 

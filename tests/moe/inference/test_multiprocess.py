@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import Make
 from mixtures import save_random_mixture
 
@@ -67,7 +66,7 @@ def test_cores_are_divided_among_workers_and_never_used_twice(monkeypatch: pytes
 
 
 def test_several_workers_on_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(multiprocess, "has_gpu", lambda: True)
     with pytest.raises(Fault, match="--workers 1 on a GPU"):
         threads_per_worker(2, None)
 

@@ -1,0 +1,181 @@
+"""`graph/` in a model's folder: the model as a graph without weights, with which it predicts without torch."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from experts.atomic_io import MANIFEST, atomic_folder, sha256_of, write_bytes, write_json, write_text
+from experts.cards import EXPERT_CARD
+from experts.errors import Fault
+from experts.expert_io import ADAPTER
+from experts.expert_io import HEADS as EXPERT_HEADS
+from moe.checkpoints.expert import SHARED_NAME, read_backbone_settings
+from moe.checkpoints.file_names import HEADS, ROUTER
+from moe.checkpoints.mixture import parse_mixture_card, read_card
+from moe.console import info
+from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
+from moe.export.onnx import CHECK_TEXTS, TOLERANCE
+from moe.export.selection import ExportSource, load_export_source
+from moe.inference.graph.session import GraphSession, check_graph
+from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE, GraphSpec
+from moe.inference.graph.tensor_files import tensor_names
+from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.predictor import Scores
+from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
+from moe.model.backbone import BackboneSettings, weight_files
+from moe.runs.workspace import package_versions
+
+
+def write_graph(folder: Path) -> dict[str, Any]:
+    """Write the graph of a model into its folder, replacing an earlier one, after comparing it with PyTorch.
+
+    Args:
+        folder: of a mixture or a single expert.
+
+    Returns:
+        `inputs`, `outputs`, and `difference`, the largest absolute difference of any output from PyTorch's.
+
+    Raises:
+        Fault: if the model is damaged, has no graph (a language model, a quantized backbone, another family), or the
+            folder cannot be written.
+    """
+    settings = _backbone_settings(folder)
+    if settings.quantization != "none" or settings.dtype == "bfloat16":
+        kind = settings.quantization if settings.quantization != "none" else settings.dtype
+        raise Fault("a backbone in float32 for a graph", kind, "predict with --runtime torch")
+    source = load_export_source(folder, ("backbone.dtype=float32",))
+    _check_source(source)
+    files = weight_files(settings)
+    builder = MixtureGraphBuilder(
+        source.model,
+        tensor_names(files),
+        _adapter_files(source),
+        heads=HEADS if source.model.active_expert is None else EXPERT_HEADS,
+        router=ROUTER,
+    )
+    content = builder.build()
+    with atomic_folder(folder / GRAPH_FOLDER, overwrite=True) as temporary:
+        write_bytes(temporary / GRAPH_FILE, content)
+        tokenizer = source.model.loaded_backbone.tokenizer
+        write_text(temporary / TOKENIZER_FILE, tokenizer.backend_tokenizer.to_str())
+        spec = _graph_spec(source, builder, settings, temporary)
+        write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
+        difference = _compare_with_torch(source, GraphSession(folder, graph=temporary))
+    return {"inputs": list(spec.inputs), "outputs": list(spec.outputs), "difference": difference}
+
+
+def write_graph_if_possible(folder: Path) -> bool:
+    """Write the graph of a finished model, or say why it predicts with torch; return whether it was written.
+
+    A language model has no graph, which is not worth a message.
+    """
+    if not (folder / EXPERT_CARD).is_file() and parse_mixture_card(folder).language:
+        return False
+    try:
+        write_graph(folder)
+    except Fault as fault:
+        info(f"no graph is written for {folder.name}, which predicts with PyTorch: {fault}")
+        return False
+    return True
+
+
+def copy_graph(source: Path, target: Path) -> None:
+    """Copy the graph of a model to a copy of the model with another manifest, unless it is not current."""
+    if not (source / GRAPH_FOLDER).is_dir():
+        return
+    try:
+        spec = check_graph(source)
+    except Fault as fault:
+        info(f"the graph is not copied: {fault}")
+        return
+    with atomic_folder(target / GRAPH_FOLDER, overwrite=True) as temporary:
+        for name in (GRAPH_FILE, TOKENIZER_FILE):
+            shutil.copyfile(source / GRAPH_FOLDER / name, temporary / name)
+        spec = spec.model_copy(update={"manifest_sha256": sha256_of(target / MANIFEST)})
+        write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
+
+
+def _backbone_settings(folder: Path) -> BackboneSettings:
+    if (folder / EXPERT_CARD).is_file():
+        return read_backbone_settings(folder)
+    return read_card(folder).backbone_settings
+
+
+def _check_source(source: ExportSource) -> None:
+    if source.language:
+        raise Fault("a classification model for a graph", "a language model", "predict with --runtime torch")
+    if not isinstance(source.model.loaded_backbone.tokenizer, PreTrainedTokenizerFast):
+        raise Fault("a fast tokenizer for a graph", "a slow one", "predict with --runtime torch")
+
+
+def _adapter_files(source: ExportSource) -> AdapterFiles:
+    """Return by expert its adapter's file, from the model's folder, and by layer the name of its matrices there."""
+    active = source.model.active_expert
+    files = {}
+    for name, attached in source.model.bank.adapters.items():
+        if active is None:
+            file = f"experts/{name}/{ADAPTER}"
+        else:
+            file = ADAPTER if name == active else f"../{SHARED_NAME}/{ADAPTER}"
+        stems = {
+            key.removesuffix(".lora_A.weight")
+            for key in tensor_names([source.folder / file])
+            if key.endswith(".lora_A.weight")
+        }
+        files[name] = (file, {path: next(s for s in stems if s.endswith(f".{path}")) for path in attached.layers})
+    return files
+
+
+def _graph_spec(
+    source: ExportSource, builder: MixtureGraphBuilder, settings: BackboneSettings, graph: Path
+) -> GraphSpec:
+    folder, backbone = source.folder, source.model.loaded_backbone
+    used = {part.file for weight in builder.graph.weights.values() for part in weight.parts} - {BACKBONE}
+    return GraphSpec(
+        version=package_versions()["finmoe"],
+        backbone=settings.name,
+        revision=settings.revision,
+        backbone_sha256=backbone.id.sha256,
+        manifest_sha256=sha256_of(folder / MANIFEST),
+        graph_sha256=sha256_of(graph / GRAPH_FILE),
+        tokenizer_sha256=sha256_of(graph / TOKENIZER_FILE),
+        files={name: sha256_of(folder / name) for name in sorted(used)},
+        pad_id=backbone.tokenizer.pad_token_id,
+        truncation_side=backbone.tokenizer.truncation_side,
+        inputs=builder.inputs,
+        outputs=tuple(builder.graph.outputs),
+        weights=builder.graph.weights,
+        spec=build_inference_spec(source.model, source.template, source.max_length),
+    )
+
+
+def _compare_with_torch(source: ExportSource, session: GraphSession) -> float:
+    """Return the largest absolute difference of the graph's outputs from PyTorch's, soft and hard, in every domain.
+
+    Raises:
+        Fault: if it is larger than `TOLERANCE`.
+    """
+    texts, largest = [*CHECK_TEXTS, " ".join(CHECK_TEXTS * 40)], 0.0
+    domains = [None, *(domain.name for domain in session.spec.spec.domains)]
+    pins = [domains[index % len(domains)] for index in range(len(texts))]
+    for routing in ("soft", "hard"):
+        options: dict[str, Any] = {"routing": routing, "windows": True, "states": True}
+        ours = OnnxPredictor(session, **options)
+        theirs = TorchPredictor(source.model, source.template, source.max_length, **options)
+        for pin in (None, pins):
+            largest = max(largest, _difference(ours.score(texts, pin), theirs.score(texts, pin)))
+    if not largest <= TOLERANCE:
+        expected = f"a graph whose outputs differ from PyTorch's by at most {TOLERANCE:g}"
+        raise Fault(expected, f"a difference of {largest:.1g}", "report this as a bug, with the model")
+    return largest
+
+
+def _difference(ours: Scores, theirs: Scores) -> float:
+    pairs = [(ours.logits[name], theirs.logits[name]) for name in theirs.logits]
+    pairs += [(ours.routing_weights, theirs.routing_weights)]
+    for a, b in ((ours.polarity, theirs.polarity), (ours.states, theirs.states)):
+        pairs += [(a, b)] if a is not None and b is not None else []
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)

@@ -1,0 +1,157 @@
+"""A model's graph in onnxruntime: checked against the files that it was made from, and given their weights."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experts.atomic_io import MANIFEST, check_manifest, sha256_of
+from experts.cards import EXPERT_CARD, read_record
+from experts.errors import Fault
+from moe.inference.graph.spec import (
+    BACKBONE,
+    FORMAT,
+    GRAPH_FILE,
+    GRAPH_FOLDER,
+    SPEC_FILE,
+    TOKENIZER_FILE,
+    GraphSpec,
+    WeightSource,
+)
+from moe.inference.graph.tensor_files import read_tensors
+from moe.model.backbone_files import local_weight_files, weights_digest
+
+REBUILD = "write the graph again: moe export FOLDER --to graph"
+
+
+def read_graph_spec(graph: Path) -> GraphSpec:
+    """Read `graph.json` of a graph's folder.
+
+    Raises:
+        Fault: if there is none, or it is of another version.
+    """
+    if not (graph / SPEC_FILE).is_file():
+        raise Fault(f"a graph at {graph}", "none", "write it: moe export FOLDER --to graph")
+    return read_record(graph / SPEC_FILE, GraphSpec, FORMAT, "graph", REBUILD)
+
+
+def check_graph(folder: Path) -> GraphSpec:
+    """Check the graph of a model's folder against the files that it was made from, and return its specification.
+
+    Raises:
+        Fault: if there is no graph, it is of another version, or it or one of the files has changed or is missing.
+    """
+    spec = read_graph_spec(folder / GRAPH_FOLDER)
+    _check_files(folder, folder / GRAPH_FOLDER, spec, _find_backbone(spec))
+    return spec
+
+
+def _find_backbone(spec: GraphSpec) -> list[Path]:
+    files = local_weight_files(spec.backbone, spec.revision)
+    if not files:
+        remedy = "predict with --runtime torch, which downloads it"
+        raise Fault(f"the backbone {spec.backbone!r} on this machine", "none", remedy)
+    return files
+
+
+def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path]) -> None:
+    """Check that every file is the one that the graph was made from."""
+    check_manifest(folder, "an expert" if (folder / EXPERT_CARD).is_file() else "a mixture")
+    expected = {
+        folder / MANIFEST: spec.manifest_sha256,
+        graph / GRAPH_FILE: spec.graph_sha256,
+        graph / TOKENIZER_FILE: spec.tokenizer_sha256,
+    } | {folder / name: sha256 for name, sha256 in spec.files.items()}
+    for path, sha256 in expected.items():
+        if not path.is_file():
+            raise Fault(f"{path}, which the graph needs", "no such file", REBUILD)
+        if (actual := sha256_of(path)) != sha256:
+            raise Fault(f"{path} with sha256 {sha256[:12]}… for the graph", f"{actual[:12]}…", REBUILD)
+    if (actual := weights_digest(tuple(backbone))) != spec.backbone_sha256:
+        raise Fault(
+            f"the backbone {spec.backbone!r} with weights {spec.backbone_sha256[:12]}…",
+            f"weights {actual[:12]}…",
+            "use the backbone it was trained on, or train it again on this one",
+        )
+
+
+class GraphSession:
+    """A graph that is ready to run on the CPU.
+
+    Args:
+        folder: of a mixture or a single expert.
+        threads: CPU threads of a run; None leaves the choice to onnxruntime.
+        graph: folder of the graph, by default `graph` in the model's folder.
+
+    Raises:
+        Fault: if there is no graph, it is of another version, or it or a file that it was made from has changed.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None, graph: Path | None = None) -> None:
+        self.folder, self.graph = folder, graph or folder / GRAPH_FOLDER
+        self.spec = read_graph_spec(self.graph)
+        files = _find_backbone(self.spec)
+        with ThreadPoolExecutor(1) as pool:  # hashing runs beside the imports and the loading below
+            checked = pool.submit(_check_files, folder, self.graph, self.spec, files)
+            try:
+                self._session = self._load(files, threads)
+            finally:
+                checked.result()  # a changed file explains any other error
+
+    def run(self, outputs: list[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Compute outputs.
+
+        Raises:
+            Fault: if memory runs out.
+        """
+        try:
+            results: list[np.ndarray] = self._session.run(outputs, dict(inputs))
+        except Exception as error:  # onnxruntime's own types have no common base below this
+            if "alloc" not in str(error):
+                raise
+            remedy = "lower --batch-tokens or backbone.max_length"
+            raise Fault("enough memory for a batch", "memory ran out", remedy) from error
+        return results
+
+    def _load(self, backbone: list[Path], threads: int | None) -> Any:
+        import onnxruntime  # slow to import
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # fatal only: errors are raised
+        # threads that spin while they wait are slow where cores are shared
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads:
+            options.intra_op_num_threads = threads
+        self._arrays = dict(self._weights(backbone))  # the session shares their memory
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]
+        options.add_external_initializers(list(self._arrays), values)
+        try:
+            return onnxruntime.InferenceSession(
+                str(self.graph / GRAPH_FILE),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ConstantFolding"],  # would copy every weight to transpose it
+            )
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:160]
+            raise Fault(f"a graph that onnxruntime {onnxruntime.__version__} can load", reason, REBUILD) from error
+
+    def _weights(self, backbone: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
+        used = dict.fromkeys(part.file for source in self.spec.weights.values() for part in source.parts)
+        tensors = {name: read_tensors(backbone if name == BACKBONE else [self.folder / name]) for name in used}
+        for name, source in self.spec.weights.items():
+            yield name, _assemble(name, source, tensors)
+
+
+def _assemble(name: str, source: WeightSource, tensors: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    try:
+        parts = [tensors[part.file][part.tensor] for part in source.parts]
+    except KeyError as error:
+        raise Fault(f"the tensor {error.args[0]} for the graph", "none", REBUILD) from error
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts, source.axis)
+    array = np.ascontiguousarray(array.T) if source.transpose else array
+    if array.shape != source.shape:
+        raise Fault(f"a weight {name} of shape {source.shape}", f"{array.shape}", REBUILD)
+    return array

@@ -1,0 +1,139 @@
+"""Tests of predictions with a graph: equal to PyTorch's in fp32 for every model, and never from a stale graph."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import save_backbone, tiny_run
+from mixtures import save_random_mixture
+
+from experts.atomic_io import read_json, write_json
+from experts.errors import Fault
+from moe.export.graph import write_graph
+from moe.inference.graph.session import GraphSession
+from moe.inference.graph.spec import GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE
+from moe.inference.model_loader import ModelLoader
+from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.predictor import Scores
+from moe.model.backbone import load_backbone
+from moe.model.heads import HeadSettings
+from moe.runs.workspace import Workspace
+from router.gate import GateSettings
+
+TEXTS = ["profit rose today", "moon bags fell again", "sales", "the bank kept sales with orders and margin " * 5, "?"]
+
+
+def save_mixture(folder: Path, family: str = "bert", trunk_depth: int = 1, pooling: str = "mean", **kinds: Any) -> Path:
+    """Write a random mixture on a tiny backbone, with its graph, and return its folder."""
+    if not (folder / "backbone").is_dir():
+        save_backbone(folder / "backbone", family)
+    run = tiny_run(folder / "backbone", folder, backbone={"trunk_depth": trunk_depth, "pooling": pooling})
+    work = Workspace(run, folder / "run")
+    options = {"heads": "averaged"} | kinds
+    saved = save_random_mixture(folder / "mixture", load_backbone(work.run.backbone), work, **options)
+    assert write_graph(saved)["difference"] < 1e-4
+    return saved
+
+
+def assert_equal_scores(
+    folder: Path, pin: list[str | None] | None = None, targets: list[str | None] | None = None, **options: Any
+) -> Scores:
+    """Check that both runtimes give the same scores, and return them."""
+    ours = OnnxPredictor(GraphSession(folder, threads=1), states=True, **options)
+    theirs = ModelLoader(folder, ("backbone.dtype=float32",), **options).load_torch()
+    scores, expected = ours.score(TEXTS, pin, targets), theirs.score(TEXTS, pin, targets)
+    for name, logits in expected.logits.items():
+        np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)
+    np.testing.assert_allclose(scores.routing_weights, expected.routing_weights, atol=1e-4)
+    np.testing.assert_array_equal(scores.truncated, expected.truncated)
+    if expected.polarity is not None:
+        assert scores.polarity is not None
+        np.testing.assert_allclose(scores.polarity, expected.polarity, atol=1e-4)
+    assert ours.spec == theirs.spec
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("kinds", "trunk_depth"),
+    [
+        ({}, 1),
+        ({"shared": True, "experts": 2}, 0),
+        ({"heads": "per_expert", "experts": 2}, 1),
+        ({"gate": "hard", "experts": 2}, 1),
+        ({"gate": "team", "experts": 2, "shared": True, "heads": "per_expert"}, 1),
+        ({"gate": "fixed", "pooling": "last"}, 0),
+        ({"gate": GateSettings(hidden=0, queries=2, top_k=1), "heads": HeadSettings(kind="mlp"), "experts": 2}, 1),
+        ({"gate": GateSettings(temperature=0.1), "heads": HeadSettings(polarity_bound="clip")}, 1),
+    ],
+)
+def test_onnx_scores_equal_those_of_torch_in_every_kind_of_mixture(
+    tmp_path: Path, kinds: dict[str, Any], trunk_depth: int
+) -> None:
+    folder = save_mixture(tmp_path, trunk_depth=trunk_depth, **kinds)
+    pins = ["news", None, "forum", "news", "no such domain"]
+    soft = assert_equal_scores(folder)
+    pinned = assert_equal_scores(folder, pins)
+    assert_equal_scores(folder, routing="hard")
+    assert_equal_scores(folder, pins, routing="hard", windows=True)
+    assert soft.truncated.tolist() == [False, False, False, True, False]
+    assert not all(np.allclose(pinned.logits[name], soft.logits[name], atol=1e-3) for name in soft.logits)
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra", "distilbert"])
+def test_onnx_scores_equal_those_of_torch_in_other_families(tmp_path: Path, family: str) -> None:
+    assert_equal_scores(save_mixture(tmp_path, family, shared=True), ["forum"] * len(TEXTS))
+
+
+def test_onnx_scores_of_texts_with_targets_equal_those_of_torch(tmp_path: Path) -> None:
+    folder = save_mixture(tmp_path, shared=True)
+    targets = ["profit", None, "sales " * 20, "bank", ""]
+    scores = assert_equal_scores(folder, targets=targets, windows=True)
+    assert_equal_scores(folder, ["news"] * len(TEXTS), targets, routing="hard")
+    assert scores.target_truncated is not None
+    assert scores.target_truncated.tolist() == [False, False, True, False, False]
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mixture with its graph."""
+    return save_mixture(tmp_path_factory.mktemp("graph"), shared=True)
+
+
+def test_graph_holds_no_weights_of_the_backbone_or_the_experts(mixture: Path) -> None:
+    weights = sum(path.stat().st_size for path in mixture.parent.rglob("*.safetensors"))
+    assert (mixture / GRAPH_FOLDER / GRAPH_FILE).stat().st_size < weights / 2
+    names = read_json(mixture / GRAPH_FOLDER / SPEC_FILE)["weights"]
+    assert {part["file"] for weight in names.values() for part in weight["parts"]} == {
+        "backbone",
+        "heads.safetensors",
+        "router.safetensors",
+        *(f"experts/{name}/adapter_model.safetensors" for name in ("news", "forum", "shared")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("mixture/graph/model.onnx", "for the graph"),
+        ("mixture/graph/tokenizer.json", "for the graph"),
+        ("mixture/router.safetensors", "router.safetensors with sha256"),
+        ("mixture/manifest.json", "manifest"),
+        ("backbone/model.safetensors", "the backbone"),
+    ],
+)
+def test_graph_whose_files_were_changed_is_refused(tmp_path: Path, changed: str, message: str) -> None:
+    folder = save_mixture(tmp_path)
+    content = bytearray((tmp_path / changed).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / changed).write_bytes(bytes(content))
+    with pytest.raises(Fault, match=message):
+        GraphSession(folder)
+
+
+def test_graph_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = save_mixture(tmp_path)
+    spec = folder / GRAPH_FOLDER / SPEC_FILE
+    write_json(spec, read_json(spec) | {"format": 99})
+    with pytest.raises(Fault, match="format 99"):
+        GraphSession(folder)
