@@ -23,6 +23,7 @@ from moe.serve.errors import RequestError, add_error_handlers, error_responses
 from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
+from moe.serve.routes_card import add_card_route
 from moe.serve.routes_chat import add_chat_routes
 from moe.serve.routes_explain import add_explain_routes
 from moe.serve.schemas import (
@@ -66,6 +67,7 @@ def build_app(manager: ModelManager) -> FastAPI:
     else:
         add_chat_routes(routes, manager)
     _add_model_routes(routes, manager)
+    add_card_route(routes, manager)
     app.include_router(routes)
     app.include_router(_build_health_router(manager))
     app.include_router(build_page_router())
@@ -119,7 +121,10 @@ def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.get("/v1/model", response_model=ModelInfo, summary="Get the model in use")
     async def model() -> dict[str, Any]:
         """Return experts, labels and hashes of the model in use, and the limits of a request."""
-        return manager.served.info | {"limits": request_limits(manager.settings)}
+        return manager.served.info | {
+            "card": manager.served.card is not None,
+            "limits": request_limits(manager.settings),
+        }
 
     @routes.post(
         "/v1/admin/reload", response_model=ReloadResult, responses=error_responses(409), summary="Reload the model"

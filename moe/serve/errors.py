@@ -32,6 +32,7 @@ ERROR_DESCRIPTIONS = {
     401: "Missing or unknown API key",
     403: "Request from another host name or origin",
     408: "Request body not received in time",
+    404: "The model has no card",
     409: "Valid request that this model cannot fulfil",
     413: "Request body too large",
     422: "Invalid request",

@@ -23,7 +23,7 @@ from moe.serve.metrics import Metrics
 from moe.serve.settings import ServeSettings
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-KEY_PROTECTED_PATHS = ("/v1/", "/metrics")
+KEY_PROTECTED_PATHS = ("/v1/", "/card", "/metrics")
 UNLOGGED_PATHS = ("/healthz", "/readyz", "/metrics")
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -1,7 +1,7 @@
 """Loading of the served model: verification, a trial prediction, and the description that `GET /v1/model` returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from experts.atomic_io import MANIFEST, read_manifest, sha256_of
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, ExpertCard, read_expert_card
+from moe.checkpoints.file_names import README
 from moe.checkpoints.mixture import parse_mixture_card
 from moe.inference.loading import is_language_model, load_language_model
 from moe.inference.model_loader import ModelLoader, find_model_folder
@@ -49,11 +50,13 @@ class ServedModel:
     """A loaded model.
 
     Args:
-        info: its description, the fields of `moe.serve.schemas.ModelInfo` except `limits`.
+        info: its description, the fields of `moe.serve.schemas.ModelInfo` except `card` and `limits`.
+        card: its model card in Markdown; None if its folder has none.
     """
 
     engine: Engine
     info: dict[str, Any]
+    card: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -74,9 +77,15 @@ def load_served_model(location: ModelLocation) -> ServedModel:
         served = _load_generator(folder, location, sha256)
     else:
         served = _load_classifier(folder, location, sha256)
+    served = replace(served, card=_read_card(folder))
     if sha256_of(folder / MANIFEST) != sha256:
         raise Fault(f"a model at {folder} that does not change while it is loading", "a changed manifest", "retry")
     return served
+
+
+def _read_card(folder: Path) -> str | None:
+    path = folder / README
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _check_integrity(folder: Path) -> None:
@@ -102,6 +111,7 @@ def _load_classifier(folder: Path, location: ModelLocation, sha256: str) -> Serv
     else:
         info = _graph_info(folder, sha256, predictor)
     info |= {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
+    info["calibrated_tasks"] = list(predictor.calibration.tasks) if predictor.calibration else []
     return ServedModel(engine, info)
 
 
@@ -125,7 +135,12 @@ def _load_generator(folder: Path, location: ModelLocation, sha256: str) -> Serve
     model, template = load_language_model(folder)
     engine = GenerateEngine(model, template, sha256)
     info = _model_info(folder, sha256, model)
-    info |= {"answers": "language", "max_length": engine.context, "calibrated": False}
+    info |= {
+        "answers": "language",
+        "max_length": engine.context,
+        "calibrated": False,
+        "calibrated_tasks": [],
+    }
     return ServedModel(engine, info)
 
 

@@ -129,6 +129,7 @@ class RequestLimits(BaseModel):
 
     texts: int = Field(description="texts per request")
     text_chars: int = Field(description="characters per text")
+    targets: int = Field(description="targets per request")
     body_bytes: int = Field(description="bytes of the request body")
     new_tokens: int = Field(description="tokens of a generated message")
 
@@ -138,6 +139,7 @@ def request_limits(settings: ServeSettings) -> dict[str, int]:
     return {
         "texts": settings.max_texts,
         "text_chars": settings.max_text_chars,
+        "targets": MAX_TARGETS,
         "body_bytes": settings.max_body_bytes,
         "new_tokens": settings.max_new_tokens,
     }
@@ -156,6 +158,8 @@ class ModelInfo(BaseModel):
     labels: dict[str, dict[str, list[str]]] = Field(description="labels by domain and task")
     targets: list[str] = Field(description="its tasks about a target, an entity of the text")
     calibrated: bool = Field(description="whether probabilities are calibrated, as `abstain` requires")
+    calibrated_tasks: list[str] = Field(description="tasks whose probabilities are calibrated")
+    card: bool = Field(description="whether `GET /card` has a model card")
     since: str = Field(description="time when it was loaded, ISO 8601")
     limits: RequestLimits
 

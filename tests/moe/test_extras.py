@@ -15,7 +15,12 @@ from moe.extras import PACKAGES, check_extra, require
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORTED_AS = {"prometheus-client": "prometheus_client", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "markdown-it-py": "markdown_it",
+    "prometheus-client": "prometheus_client",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 BROUGHT_BY = {
     "datasets": {"pyarrow", "fsspec", "numpy", "huggingface_hub"},
     "scikit-learn": {"scipy"},
@@ -81,5 +86,7 @@ def test_require_names_the_extra_of_a_missing_package() -> None:
 def test_check_extra_names_all_missing_packages_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     check_extra("serve")
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(Fault, match=r"fastapi, uvicorn, prometheus_client; found not installed.*finmoe\[serve\]"):
+    with pytest.raises(
+        Fault, match=r"fastapi, uvicorn, prometheus_client, markdown_it; found not installed.*finmoe\[serve\]"
+    ):
         check_extra("serve")

@@ -50,6 +50,22 @@ export async function sendWithRetry(path, body, { signal, onWait = () => {} } = 
 /** Send a request and return the response's JSON. */
 export const request = async (path, body = null, options = {}) => (await sendWithRetry(path, body, options)).json();
 
+/** Whether the user has entered an API key. */
+export const hasKey = () => Boolean(sessionStorage.getItem(STORAGE_KEY));
+
+/** Request an HTML page of the service and return it as a document, in which no script runs. */
+export function requestDocument(path) {
+  return new Promise((resolve, reject) => {
+    const http = new XMLHttpRequest();
+    http.open("GET", path);
+    http.responseType = "document";
+    if (hasKey()) http.setRequestHeader("Authorization", `Bearer ${sessionStorage.getItem(STORAGE_KEY)}`);
+    http.addEventListener("load", () => (http.status === 200 && http.response ? resolve(http.response) : reject(new ServiceError(http.status))));
+    http.addEventListener("error", () => reject(new TypeError("no connection")));
+    http.send();
+  });
+}
+
 /** The message to show for an error. */
 export function toMessage(error) {
   if (error instanceof ServiceError) return error.message;

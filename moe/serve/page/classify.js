@@ -2,6 +2,7 @@
 
 import { toMessage } from "./api.js";
 import { byId, count, fill, make } from "./elements.js";
+import { parseEntities, rowsOfEntities } from "./entities.js";
 import { showPredictions } from "./predictions.js";
 import { isPending, run } from "./run.js";
 import { decode, detectEncoding, guessTextColumn, parseTable, readBytes, rowsOfInput, rowsOfTable } from "./textfile.js";
@@ -17,6 +18,7 @@ export function startClassify(model) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("classify-form").requestSubmit();
   });
   for (const button of document.querySelectorAll(".example")) button.addEventListener("click", () => classifyExample(button));
+  byId("entities").addEventListener("input", () => showEntities());
   byId("stop").addEventListener("click", () => state.controller?.abort());
   byId("file").addEventListener("change", (event) => openFile(event.target.files[0]));
   byId("remove-file").addEventListener("click", removeFile);
@@ -25,8 +27,12 @@ export function startClassify(model) {
   acceptDrops();
 }
 
-/** Offer the options that this model supports. */
+/** Offer the examples, fields and options that this model supports. */
 function fillOptions(model) {
+  const tasks = Object.values(model.labels).flatMap(Object.keys), hasTargets = model.targets.length > 0;
+  byId("entities-field").hidden = byId("entities-example").hidden = !hasTargets;
+  byId("plain-example").hidden = hasTargets;
+  for (const id of ["news-example", "forum-example"]) byId(id).hidden = tasks.every((task) => model.targets.includes(task));
   const domains = Object.keys(model.labels);
   byId("domain").append(...domains.map((name) => make("option", { value: name }, `Only ${name}`)));
   byId("domain").disabled = byId("routing").disabled = Object.keys(model.experts).length < 2;
@@ -38,7 +44,9 @@ function fillOptions(model) {
 
 function classifyExample(button) {
   if (state.controller) return;
-  byId("texts").value = button.querySelector("span").textContent;
+  if (state.table) removeFile();
+  byId("texts").value = button.querySelector(".example-text").textContent;
+  byId("entities").value = button.querySelector(".example-entities")?.textContent ?? "";
   byId("classify-form").requestSubmit();
 }
 
@@ -83,7 +91,7 @@ function parseFile(delimiterChosen) {
     else Object.assign(state.table, { columns: [], rows: [] });
     return showStatus(toMessage(error));
   }
-  byId("typed").hidden = true;
+  byId("typed").hidden = byId("drop").hidden = true;
   byId("file-options").hidden = false;
   for (const id of ["delimiter", "header-row"]) byId(id).disabled = lines;
   if (state.table.delimiter) byId("delimiter").value = state.table.delimiter;
@@ -105,7 +113,7 @@ function showPreview() {
 function removeFile() {
   state.file = state.table = null;
   byId("file").value = "";
-  byId("typed").hidden = false;
+  byId("typed").hidden = byId("drop").hidden = false;
   byId("file-options").hidden = true;
   showStatus("");
   byId("texts").focus();
@@ -118,6 +126,8 @@ function currentRequest() {
   const abstain = byId("abstain").value;
   const options = { domain: byId("domain").value || null, routing: byId("routing").value };
   if (abstain) options.abstain = Number(abstain) / 100;
+  const entities = state.model.targets.length ? parseEntities(byId("entities").value) : [];
+  if (entities.length) options.targets = entities;
   const input = state.table
     ? [state.file, state.table, Number(byId("column").value)]
     : [byId("texts").value, document.querySelector("[name=split]:checked").value];
@@ -128,15 +138,29 @@ const isSame = (request, other) =>
   other && JSON.stringify(request.options) === JSON.stringify(other.options) && request.input.length === other.input.length &&
   request.input.every((value, index) => value === other.input[index]);
 
+/** Show how many entities the field holds, or that these are too many; return whether they can be sent. */
+function showEntities() {
+  const most = state.model.limits.targets, number = parseEntities(byId("entities").value).length;
+  const valid = number <= most;
+  byId("entities").setAttribute("aria-invalid", String(!valid));
+  byId("entities-error").textContent = valid ? "" : `Enter at most ${most} entities; these are ${number}.`;
+  return valid;
+}
+
 async function startRun() {
   if (state.controller) return;
+  if (!showEntities()) return void byId("entities").focus();
   const request = currentRequest();
   if (!isSame(request, state.request) || !state.rows.some(isPending)) {
     const [first, second, column] = request.input;
-    state.rows = state.table ? rowsOfTable(second, column) : rowsOfInput(first, second === "single");
+    const rows = state.table ? rowsOfTable(second, column) : rowsOfInput(first, second === "single");
+    state.rows = rowsOfEntities(rows, request.options.targets ?? []);
     state.request = request;
   }
-  if (!state.rows.length) return showStatus("Enter a text or choose a file first.");
+  if (!state.rows.length) {
+    if (!state.table) byId("texts").focus();
+    return showStatus("Enter a text or choose a file first.");
+  }
   await classify(request.options);
   return null;
 }
@@ -144,7 +168,7 @@ async function startRun() {
 async function classify(options) {
   state.controller = new AbortController();
   setBusy(true);
-  showStatus(`Classifying ${count(state.rows.filter(isPending).length, "text", "texts")} …`);
+  showStatus(`Classifying ${count(countTexts(isPending), "text", "texts")} …`);
   const predictions = showPredictions(state.rows, state.model, options);
   const callbacks = {
     signal: state.controller.signal,
@@ -161,28 +185,33 @@ async function classify(options) {
   setBusy(false);
   predictions.finish();
   showSummary();
+  byId("predictions").scrollIntoView({ block: "nearest" });
 }
 
 function setBusy(busy) {
   byId("stop").hidden = byId("progress").hidden = !busy;
   byId("classify").disabled = busy;
   if (busy) byId("error").hidden = true;
-  byId(busy ? "stop" : "classify").focus();
+  if (!document.activeElement.classList.contains("example")) byId(busy ? "stop" : "classify").focus({ preventScroll: true });
 }
 
+/** The number of texts whose rows pass a check; the rows of a text for its entities pass or fail together. */
+const countTexts = (check) => state.rows.filter(check).length / (state.request.options.targets?.length ?? 1);
+
 function showProgress() {
-  const done = state.rows.filter((row) => !isPending(row)).length;
-  byId("progress").max = state.rows.length;
+  const done = countTexts((row) => !isPending(row)), all = countTexts(() => true);
+  byId("progress").max = all;
   byId("progress").value = done;
-  byId("count").textContent = `${done.toLocaleString("en")} of ${state.rows.length.toLocaleString("en")}`;
+  byId("count").textContent = all > 1 ? `${done.toLocaleString("en")} of ${all.toLocaleString("en")}` : "";
 }
 
 function showSummary() {
-  const pending = state.rows.filter(isPending).length, failed = state.rows.filter((row) => row.error).length;
+  const pending = countTexts(isPending), failed = countTexts((row) => row.error), all = countTexts(() => true);
+  const entities = state.request.options.targets?.length ?? 0;
   const models = new Set(state.rows.map((row) => row.model).filter(Boolean)).size;
   showProgress();
   showStatus([
-    `${count(state.rows.length - pending - failed, "text", "texts")} classified.`,
+    `${count(all - pending - failed, "text", "texts")} classified${entities ? ` for ${count(entities, "entity", "entities")}` : ""}.`,
     failed ? `${count(failed, "row", "rows")} could not be classified.` : "",
     pending ? `${count(pending, "text remains", "texts remain")}: choose Classify to continue.` : "",
     models > 1 ? "The model was reloaded during the run: downloads name the model of each row." : "",

@@ -18,6 +18,12 @@ export const fill = (element, ...children) => element.replaceChildren(...childre
 
 export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}%`;
 
+/** A probability or weight in whole percent; 0% and 100% are only shown if they are exact. */
+export function share(value) {
+  if (value > 0 && value < 0.005) return "<1%";
+  return value < 1 && value >= 0.995 ? ">99%" : percent(value);
+}
+
 export const count = (number, singular, plural) => `${number.toLocaleString("en")} ${number === 1 ? singular : plural}`;
 
 /** Text for screen readers only. */
@@ -49,7 +55,7 @@ export function barList(values, kindOf, most = 4) {
   const lines = shown.map(([name, value]) => [name, value, kindOf(name)]);
   if (rest.length) lines.push([`${rest.length} others`, rest.reduce((sum, [, value]) => sum + value, 0), "other"]);
   return make("ul", { class: "bars" }, ...lines.map(([name, value, kind]) =>
-    make("li", {}, make("span", { class: "name" }, name), bar(value, kind), make("span", { class: "number" }, percent(value)))));
+    make("li", {}, make("span", { class: "name" }, name), bar(value, kind), make("span", { class: "number" }, share(value)))));
 }
 
 /** Return a function from an expert's name to the class of its colour. */

@@ -1,7 +1,7 @@
 // Explanation of a prediction: highlighted words, their attributions, and the prediction of each expert alone.
 
 import { request, toMessage } from "./api.js";
-import { fill, make, percent, table, visuallyHidden } from "./elements.js";
+import { fill, make, share, table, visuallyHidden } from "./elements.js";
 
 const MOST_WORDS = 12, MIN_STRENGTH = 0.2, TOLERANCE = 0.05;
 
@@ -9,6 +9,7 @@ const MOST_WORDS = 12, MIN_STRENGTH = 0.2, TOLERANCE = 0.05;
 export function makeExplanation(row, options) {
   const box = make("div", { class: "explanation-box", role: "status" }, make("p", { class: "muted" }, "Computing word attributions …"));
   const body = { text: row.text, domain: options.domain, routing: options.routing };
+  if (row.target) body.target = row.target;
   const onWait = (seconds) => fill(box, make("p", { class: "muted" }, `The service is busy. Retrying in ${seconds} s.`));
   request("v1/explain", body, { onWait })
     .then((explanation) => (box.removeAttribute("role"), fill(box, ...content(explanation))))
@@ -68,7 +69,7 @@ function signedBar(fraction) {
 function expertTable({ alone, why }) {
   const rows = Object.entries(alone)
     .sort((a, b) => b[1].share - a[1].share)
-    .map(([name, { share, label, probability }]) => [name, percent(share), label === why.of ? label : `${label} ≠`, percent(probability)]);
+    .map(([name, { share: weight, label, probability }]) => [name, share(weight), label === why.of ? label : `${label} ≠`, share(probability)]);
   return table("Each expert alone", ["Expert", "Weight", "Label", "Probability"], rows);
 }
 

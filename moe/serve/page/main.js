@@ -1,6 +1,7 @@
 // Entry point: loads the model's description and shows the view for its output, labels or generated text.
 
 import { forgetKey, request, toMessage } from "./api.js";
+import { startCard } from "./card.js";
 import { startChat } from "./chat.js";
 import { startClassify } from "./classify.js";
 import { byId } from "./elements.js";
@@ -10,6 +11,7 @@ try {
   const model = await request("v1/model");
   byId("model").textContent = describe(model);
   if (model.answers !== "labels") byId("title").textContent = "FinMoE: chat with a mixture of domain experts";
+  startCard(model);
   document.title = `${model.name} · ${byId("title").textContent}`;
   (model.answers === "labels" ? startClassify : startChat)(model);
 } catch (error) {

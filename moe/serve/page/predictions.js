@@ -1,12 +1,13 @@
 // Table of predictions with pages and filters, counts by label, and downloads.
 
 import { toCsv } from "./csv.js";
-import { barList, byId, count, expertKinds, fill, make, percent } from "./elements.js";
+import { barList, byId, expertKinds, fill, make, percent, share } from "./elements.js";
+import { groupByText } from "./entities.js";
 import { makeExplanation } from "./explanation.js";
 import { showRouting } from "./routing.js";
 import { isPending } from "./run.js";
 
-const PAGE_SIZE = 25;
+const PAGE_SIZE = 25, SHORT = 10; // rows; counts and filter are hidden for a single text of up to `SHORT` rows
 const ROUTING_DELAY = 2000; // milliseconds between two updates of the charts during a run
 const FILTERS = {
   all: ["All rows", () => true],
@@ -14,15 +15,20 @@ const FILTERS = {
   none: ["No label", (row) => row.prediction?.abstained],
   error: ["Not classified", (row) => Boolean(row.error)],
 };
-const state = { rows: [], model: null, options: null, page: 0, drawn: new WeakMap(), timer: null };
+const state = { rows: [], model: null, options: null, page: 0, drawn: new WeakMap(), textLines: new WeakMap(), timer: null };
 
 export const threshold = () => Number(byId("threshold").value);
 export const isLow = (row) => Boolean(row.prediction) && row.prediction.confidence < threshold();
 
 /** Show these rows; call `update` when some got a result, `finish` at the end of the run. */
 export function showPredictions(rows, model, options) {
-  Object.assign(state, { rows, model, options, page: 0, drawn: new WeakMap() });
+  Object.assign(state, { rows, model, options, page: 0, drawn: new WeakMap(), textLines: new WeakMap() });
   byId("predictions").hidden = false;
+  byId("tools").hidden = byId("label-counts").hidden = groupByText(rows).length === 1 && rows.length <= SHORT;
+  byId("filter").value = "all";
+  byId("text-heading").textContent = options.targets ? "Text and entity" : "Text";
+  byId("calibration-hint").textContent = calibrationHint(model);
+  byId("weights-hint").hidden = Object.keys(model.experts).length < 2;
   fillFilter();
   draw();
   return {
@@ -32,6 +38,15 @@ export function showPredictions(rows, model, options) {
     },
     finish: () => (fillFilter(), draw(), drawRouting()),
   };
+}
+
+/** What the probabilities mean: which tasks are calibrated. */
+function calibrationHint(model) {
+  const tasks = Object.values(model.labels).flatMap(Object.keys), calibrated = tasks.filter((task) => model.calibrated_tasks.includes(task));
+  if (!calibrated.length) return "Probabilities are not calibrated: the model may be right more or less often than they state.";
+  const meaning = "on texts like those of the calibration, about 8 in 10 labels with 80% are right.";
+  if (calibrated.length === tasks.length) return `Probabilities are calibrated: ${meaning}`;
+  return `Probabilities of ${calibrated.length === 1 ? "task" : "tasks"} ${calibrated.join(", ")} are calibrated: ${meaning} Those of other tasks are not.`;
 }
 
 function drawRouting() {
@@ -58,7 +73,7 @@ function draw() {
   const rows = filteredRows(), pages = Math.max(1, Math.ceil(rows.length / PAGE_SIZE));
   state.page = Math.min(state.page, pages - 1);
   const start = state.page * PAGE_SIZE;
-  const lines = rows.slice(start, start + PAGE_SIZE).flatMap(linesOf);
+  const lines = groupByText(rows.slice(start, start + PAGE_SIZE)).flatMap(linesOfText);
   const body = byId("rows").tBodies[0];
   if (lines.length !== body.rows.length || lines.some((line, index) => line !== body.rows[index])) fill(body, ...lines);
   byId("pages").hidden = pages === 1;
@@ -86,6 +101,14 @@ function drawCounts() {
 
 // --- table rows
 
+/** The table rows of a text: with entities, the text once, then a row for each. */
+function linesOfText(rows) {
+  const lines = rows.flatMap(linesOf), [first] = rows;
+  if (!first.target) return lines;
+  if (!state.textLines.has(first)) state.textLines.set(first, makeTextLine(first));
+  return [state.textLines.get(first), ...lines];
+}
+
 /** The table rows of a result and its open explanation; the same elements as before unless the result has changed. */
 function linesOf(row) {
   const version = `${Boolean(row.prediction)} ${row.error ?? ""} ${isLow(row)}`;
@@ -100,11 +123,22 @@ function linesOf(row) {
 
 const cell = (kind, ...children) => make("td", { role: "cell", class: kind }, ...children);
 
+const rowHead = (kind, ...children) => make("th", { scope: "row", role: "rowheader", class: kind }, ...children);
+
+const textOf = (row) => make("p", { dir: "auto" }, row.text);
+
+function makeTextLine(row) {
+  const text = make("td", { role: "cell", class: "text", colspan: "5" }, textOf(row));
+  return make("tr", { role: "row", class: "shared-text" }, rowHead("line", String(row.line)), text);
+}
+
 function makeLine(row, explanation) {
-  const head = make("th", { scope: "row", role: "rowheader", class: "line" }, String(row.line));
-  const text = cell("text", make("p", { dir: "auto" }, row.text));
+  const head = row.target
+    ? [cell("empty"), rowHead("entity", make("p", { dir: "auto" }, row.target))]
+    : [rowHead("line", String(row.line)), cell("text", textOf(row))];
   const rest = row.prediction ? predictionCells(row, explanation) : [statusCell(row), cell("empty"), cell("empty"), cell("empty")];
-  return make("tr", { role: "row", class: isLow(row) ? "low" : null }, head, text, ...rest);
+  const kinds = [isLow(row) ? "low" : "", row.target ? "for-entity" : ""].filter(Boolean).join(" ");
+  return make("tr", { role: "row", class: kinds || null }, ...head, ...rest);
 }
 
 function statusCell(row) {
@@ -123,13 +157,19 @@ function predictionCells(row, explanation) {
 
 function labelParts(row) {
   const { prediction } = row;
-  const parts = [prediction.label ? make("b", {}, prediction.label) : make("b", { class: "mark none" }, "no label")];
+  const parts = [prediction.label
+    ? make("span", { class: "answer" }, make("b", {}, prediction.label), " ", make("span", { class: "number" }, share(prediction.confidence)))
+    : make("b", { class: "mark none" }, "no label")];
   if (isLow(row)) parts.push(make("span", { class: "mark low" }, "low confidence"));
   if (prediction.polarity !== null) parts.push(polarity(prediction.polarity));
   if (Object.keys(state.model.labels).length > 1) parts.push(make("span", { class: "muted" }, `task ${prediction.task}`));
-  if (prediction.truncated) parts.push(make("span", { class: "muted" }, "text truncated"));
+  if (prediction.target_missing) parts.push(warning("not in the text"));
+  if (prediction.target_truncated) parts.push(warning("only the start of the entity was read"));
+  if (prediction.truncated) parts.push(warning(`only the first ${state.model.max_length} tokens were read`));
   return parts;
 }
+
+const warning = (text) => make("span", { class: "mark warning" }, make("span", { "aria-hidden": "true" }, "⚠ "), text);
 
 function polarity(value) {
   const needle = make("span", { class: "needle" });
@@ -139,7 +179,7 @@ function polarity(value) {
 }
 
 function explainButton(row, explanation) {
-  const button = make("button", { type: "button", class: "quiet", "aria-expanded": String(Boolean(explanation)), "aria-label": `Explain line ${row.line}` }, "Explain");
+  const button = make("button", { type: "button", class: "quiet", "aria-expanded": String(Boolean(explanation)), "aria-label": `Explain line ${row.line}${row.target ? `, ${row.target}` : ""}` }, "Explain");
   button.addEventListener("click", () => {
     const { lines } = state.drawn.get(row);
     if (lines.length > 1) lines.pop().remove();
@@ -168,8 +208,8 @@ function columnsOf(flatRows) {
 
 /** A row as it is downloaded: the fields of the service's response, and the other cells of the user's file in `file`. */
 function toRecord(row) {
-  const { line, text, prediction, error, model, file } = row;
-  const record = { line, text, ...(prediction ?? {}) };
+  const { line, text, target, prediction, error, model, file } = row;
+  const record = { line, text, ...(target ? { target } : {}), ...(prediction ?? {}) };
   if (prediction) record.low_confidence = isLow(row);
   if (error) record.error = error;
   if (model) record.model = model;

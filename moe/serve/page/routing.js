@@ -1,15 +1,18 @@
 // Routing of all texts: mean routing weights by task, label or column, and histograms of entropy and confidence.
 
 import { byId, count, expertKinds, fill, make, percent, table } from "./elements.js";
+import { groupByText } from "./entities.js";
 
 const BINS = 20, MOST_GROUPS = 12, MOST_MONTHS = 36, MOST_VALUES = 60;
 const DATE = /^\s*(\d{4})[-/.]?(0[1-9]|1[0-2])(?:[-/.]?\d{2}(?!\d)|$|[^\d])/;
-const state = { rows: [], model: null, threshold: 0, chosen: null };
+const state = { rows: [], model: null, threshold: 0, chosen: null, nouns: ["text", "texts"] };
 
 export function showRouting(rows, model, threshold) {
   Object.assign(state, { rows: rows.filter((row) => row.prediction), model, threshold });
-  byId("routing-section").hidden = state.rows.length < 2;
-  if (state.rows.length < 2) return;
+  const texts = groupByText(state.rows).length;
+  state.nouns = texts < state.rows.length ? ["prediction", "predictions"] : ["text", "texts"];
+  byId("routing-section").hidden = texts < 2;
+  if (texts < 2) return;
   fillGroupings();
   draw();
 }
@@ -72,12 +75,12 @@ function weightChart(experts) {
   }));
   const legend = make("ul", { class: "legend", "aria-hidden": "true" }, ...experts.map((expert) => make("li", {}, make("span", { class: `bar ${kindOf(expert)}` }), expert)));
   const lines = means.map((group) => make("li", {},
-    make("span", { class: "name" }, group.name, make("span", { class: "muted" }, ` ${count(group.texts, "text", "texts")}`)),
+    make("span", { class: "name" }, group.name, make("span", { class: "muted" }, ` ${count(group.texts, ...state.nouns)}`)),
     stackedBar(group, experts, kindOf)));
   const title = byId("group").selectedOptions[0].text;
   const rows = means.map(({ name, texts, weights, entropy }) => [name, texts.toLocaleString("en"), ...weights.map((weight) => percent(weight, 1)), entropy.toFixed(3)]);
   return figure(`Mean routing weight of each expert, by ${title}`, "", [legend, make("ul", { class: "stacks" }, ...lines)],
-    table(`Mean routing weights by ${title}`, [title, "texts", ...experts, "mean entropy"], rows));
+    table(`Mean routing weights by ${title}`, [title, state.nouns[1], ...experts, "mean entropy"], rows));
 }
 
 function stackedBar({ name, weights }, experts, kindOf) {
@@ -98,7 +101,7 @@ function histogram(title, remark, field, threshold) {
   const highest = Math.max(...bins), quantile = (q) => values[Math.min(values.length - 1, Math.floor(q * values.length))];
   const columns = bins.map((number, index) => {
     const low = threshold !== null && (index + 1) / BINS <= threshold + 1e-9;
-    const column = make("span", { class: `column ${low ? "low" : ""} ${number ? "" : "empty"}`, title: `${binRange(index)}: ${count(number, "text", "texts")}` });
+    const column = make("span", { class: `column ${low ? "low" : ""} ${number ? "" : "empty"}`, title: `${binRange(index)}: ${count(number, ...state.nouns)}` });
     column.style.setProperty("--fraction", number / highest);
     return column;
   });
@@ -106,8 +109,8 @@ function histogram(title, remark, field, threshold) {
   const chart = make("div", { class: "histogram", role: "img", "aria-label": `${title}: ${summary}` }, ...columns);
   const axis = make("div", { class: "axis", "aria-hidden": "true" }, ...["0", "0.5", "1"].map((tick) => make("span", {}, tick)));
   const rows = bins.map((number, index) => [binRange(index), number.toLocaleString("en"), percent(number / values.length, 1)]);
-  const caption = make("p", { class: "hint" }, `M${summary.slice(1)}; highest bin: ${count(highest, "text", "texts")}`);
-  return figure(title, remark, [chart, axis, caption], table(title, ["range", "texts", "fraction"], rows));
+  const caption = make("p", { class: "hint" }, `M${summary.slice(1)}; highest bin: ${count(highest, ...state.nouns)}`);
+  return figure(title, remark, [chart, axis, caption], table(title, ["range", state.nouns[1], "fraction"], rows));
 }
 
 const binRange = (index) => `${(index / BINS).toFixed(2)}–${((index + 1) / BINS).toFixed(2)}`;

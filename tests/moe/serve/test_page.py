@@ -119,4 +119,4 @@ def test_page_has_every_id_that_scripts_and_labels_refer_to(page: PageParser) ->
     referenced = {name for source in sources for name in re.findall(r'byId\("([\w-]+)"\)', source)}
     assert referenced <= set(ids)
     for attribute in ("for", "aria-labelledby", "aria-describedby"):
-        assert set(page.values(attribute)) <= set(ids)
+        assert {name for value in page.values(attribute) for name in value.split()} <= set(ids)

@@ -1,8 +1,9 @@
-"""Tests of the page in a real browser: predictions, examples, files, keyboard, phone, keys, chat."""
+"""Tests of the page in a real browser: predictions, examples, entities, card, files, keyboard, phone, keys, chat."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ expect, Page = api.expect, Any
 expect.set_options(timeout=30_000)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PHONE = {"width": 360, "height": 740}
+MODERN_PHONE = {"width": 390, "height": 844}
 INPUT = "Type or paste one or more texts"
 DIFFICULT_CSV = (
     "\ufeffid;body;domain;date\r\n"
@@ -38,6 +40,10 @@ DIFFICULT_CSV = (
     "5;rates 😀 利好;news;2026-03-01;one cell too many\r\n"
     "6;rates 😀 利好;news;2026-03-09"
 )
+VISIBLE_FOCUS = """() => {
+  const focused = document.activeElement;
+  return getComputedStyle(focused.id === "file" ? focused.nextElementSibling : focused).outlineStyle;
+}"""
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const paint = (colours) => {
@@ -145,13 +151,52 @@ def post_predict(url: str, texts: list[str], **fields: Any) -> list[dict[str, An
     return response.json()["answers"]  # type: ignore[no-any-return]
 
 
+def change_model_info(page: Page, url: str, **fields: Any) -> None:
+    """Open the page again with other fields of `GET /v1/model`."""
+    info = httpx.get(f"{url}/v1/model").json() | fields
+    page.route("**/v1/model", lambda route: route.fulfill(json=info))
+    page.reload()
+    expect(page.locator("#input")).to_be_visible()
+
+
+def serve_targets(page: Page, url: str) -> list[dict[str, Any]]:
+    """Answer as a model with a task with a target, to odd targets positive; return the bodies of the requests."""
+    change_model_info(page, url, targets=["entities"])
+    requests: list[dict[str, Any]] = []
+
+    def respond(route: Any) -> None:
+        requests.append(route.request.post_data_json)
+        body = dict(requests[-1])
+        targets = body.pop("targets", None)
+        response = httpx.post(f"{url}/v1/predict", json=body, timeout=60).json()
+        if targets is not None:
+            pairs = [(row, target) for row in response["answers"] for target in targets]
+            response["answers"] = [to_target_row(row, target, targets.index(target) % 2) for row, target in pairs]
+        route.fulfill(json=response)
+
+    page.route("**/v1/predict", respond)
+    return requests
+
+
+def to_target_row(row: dict[str, Any], target: str, negative: int) -> dict[str, Any]:
+    probabilities = (
+        {"negative": 0.82, "neutral": 0.1, "positive": 0.08}
+        if negative
+        else {"negative": 0.02, "neutral": 0.07, "positive": 0.91}
+    )
+    label = max(probabilities, key=probabilities.__getitem__)
+    answer = {"target": target, "label": label, "probabilities": probabilities, "confidence": probabilities[label]}
+    missing = {} if target.lower() in row["text"].lower() else {"target_missing": True}
+    return row | answer | missing
+
+
 def scrolls_sideways(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
 
 def test_page_states_its_purpose_and_links_the_api_reference(open_page: Any, url: str) -> None:
     page = open_page(url)
-    heading = "FinMoE: classify financial text with a mixture of domain experts"
+    heading = "FinMoE: classify financial text"
     expect(page.get_by_role("heading", level=1)).to_have_text(heading)
     expect(page).to_have_title(f"mixture · {heading}")
     expect(page.locator("#model")).to_have_text("Model mixture: 2 experts (news, forum), backbone bert, calibrated")
@@ -168,6 +213,7 @@ def test_page_predictions_match_the_service(open_page: Any, url: str) -> None:
     for i, prediction in enumerate(expected):
         expect(rows.nth(i).locator(".text")).to_have_text(prediction["text"])
         expect(rows.nth(i).locator(".label b")).to_have_text(prediction["label"])
+        expect(rows.nth(i).locator(".label .answer .number")).to_have_text(f"{prediction['confidence']:.0%}")
         expect(rows.nth(i).locator(".label")).to_contain_text(f"{abs(prediction['polarity']):.2f}")
         best = max(prediction["experts"], key=prediction["experts"].get)
         expect(rows.nth(i).locator(".experts li").first).to_contain_text(best)
@@ -192,13 +238,175 @@ def test_example_button_fills_the_input_and_classifies_it(open_page: Any, url: s
 
 def test_example_buttons_work_by_keyboard_one_after_another(open_page: Any, url: str) -> None:
     page = open_page(url)
-    for name in ("News", "No signal"):
+    page.get_by_role("button", name="News").focus()
+    for name in ("News", "Forum", "No signal"):
         example = page.get_by_role("button", name=name)
+        expect(example).to_be_focused()
         text = example.text_content().removeprefix(name).strip()
-        example.focus()
         page.keyboard.press("Enter")
         expect(page.locator("#rows .text")).to_have_text([text])
         expect(page.locator("#status")).to_have_text("1 text classified.")
+        page.keyboard.press("Tab")
+
+
+def test_empty_input_is_reported_and_gets_the_focus(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    click_classify(page)
+    expect(page.locator("#status")).to_have_text("Enter a text or choose a file first.")
+    expect(page.get_by_label(INPUT)).to_be_focused()
+    expect(page.locator("#predictions")).to_be_hidden()
+
+
+def test_percentages_are_rounded_but_never_to_certainty(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    values = [0, 1e-9, 0.004, 0.005, 0.5, 0.994, 0.995, 0.9999, 1]
+    shares = page.evaluate("async (values) => values.map((await import('/page/elements.js')).share)", values)
+    assert shares == ["0%", "<1%", "<1%", "1%", "50%", "99%", ">99%", ">99%", "100%"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "statement"),
+    [
+        (["news", "forum"], "Probabilities are calibrated: on texts like those"),
+        (["news"], "Probabilities of task news are calibrated: .* Those of other tasks are not."),
+        ([], "Probabilities are not calibrated"),
+    ],
+)
+def test_page_states_which_probabilities_are_calibrated(
+    open_page: Any, url: str, tasks: list[str], statement: str
+) -> None:
+    page = open_page(url)
+    change_model_info(page, url, calibrated=bool(tasks), calibrated_tasks=tasks)
+    classify(page, "profit rose today")
+    expect(page.locator("#calibration-hint")).to_have_text(re.compile(statement))
+    expect(page.locator("#model")).to_have_text(re.compile(", calibrated$" if tasks else ", not calibrated$"))
+
+
+def test_truncated_text_gets_a_warning(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    classify(page, "profit rose today\n" + "profit rose " * 30)
+    length = httpx.get(f"{url}/v1/model").json()["max_length"]
+    warnings = page.locator("#rows .mark.warning")
+    expect(warnings).to_have_count(1)
+    expect(warnings).to_have_text(f"⚠ only the first {length} tokens were read")
+
+
+def test_entities_field_is_hidden_if_no_task_has_a_target(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    expect(page.locator("#input")).to_be_visible()
+    expect(page.get_by_label("Entities")).to_be_hidden()
+    expect(page.get_by_role("button", name="Two companies")).to_be_hidden()
+
+
+def test_example_with_entities_is_answered_for_each_and_shows_its_text_once(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    requests = serve_targets(page, url)
+    examples = page.get_by_role("group", name="Try an example").get_by_role("button")
+    expect(examples).to_have_count(3)
+    examples.last.click()
+    expect(page.locator("#status")).to_have_text("1 text classified for 2 entities.")
+    expect(page.get_by_label("Entities")).to_have_value("Apple, Microsoft")
+    assert requests[0]["targets"] == ["Apple", "Microsoft"]
+    expect(page.locator("#rows .text")).to_have_text(["Apple gains as Microsoft slips"])
+    expect(page.locator("#rows .entity")).to_have_text(["Apple", "Microsoft"])
+    expect(page.locator("#rows .answer")).to_have_text(["positive 91%", "negative 82%"])
+    assert page.locator("#rows .mark.warning").count() == 0
+    examples.first.click()
+    expect(page.locator("#status")).to_have_text("1 text classified.")
+    expect(page.get_by_label("Entities")).to_have_value("")
+    assert "targets" not in requests[1]
+    expect(page.locator("#rows .entity")).to_have_count(0)
+
+
+def test_entities_are_grouped_by_text_without_blank_and_repeated_ones(open_page: Any, url: str) -> None:
+    page = open_page(url, accept_downloads=True)
+    requests = serve_targets(page, url)
+    page.get_by_label("Entities").fill(" Apple,, apple , The  Bank of Japan ,\u200b,Apple")
+    classify(page, "Apple gains\n\nThe bank of japan waits")
+    assert [request["targets"] for request in requests] == [["Apple", "The Bank of Japan"]]
+    expect(page.locator("#rows .text")).to_have_text(["Apple gains", "The bank of japan waits"])
+    lines = page.locator("#rows > tbody > tr")
+    texts = ["1Apple gains", "Apple", "The Bank of Japan", "3The bank of japan waits", "Apple", "The Bank of Japan"]
+    expect(lines).to_have_count(6)
+    for i, text in enumerate(texts):
+        expect(lines.nth(i).locator(".line, .entity, .text")).to_have_text(
+            [text] if text[0] > "9" else [text[0], text[1:]]
+        )
+    expect(page.locator("#rows .mark.warning")).to_have_text(["⚠ not in the text"] * 2)
+    expect(page.locator("#status")).to_have_text("2 texts classified for 2 entities.")
+    expect(page.locator("#routing-section .stacks")).to_contain_text("4 predictions")
+    records = [json.loads(line) for line in download(page, "Download JSONL").splitlines()]
+    assert [(record["text"], record["target"], record.get("target_missing")) for record in records] == [
+        ("Apple gains", "Apple", None),
+        ("Apple gains", "The Bank of Japan", True),
+        ("The bank of japan waits", "Apple", True),
+        ("The bank of japan waits", "The Bank of Japan", None),
+    ]
+    page.get_by_label("Show", exact=True).select_option("=negative")
+    expect(page.locator("#rows .entity")).to_have_text(["The Bank of Japan"] * 2)
+    expect(page.locator("#rows .text")).to_have_count(2)
+
+
+def test_requests_with_entities_stay_within_the_limit_of_texts(open_page: Any, url: str) -> None:
+    page = open_page(url)  # the limit is 4 texts per request
+    requests = serve_targets(page, url)
+    page.get_by_label("Entities").fill("A, B, C")
+    classify(page, "A falls\nB rises")
+    assert [(len(request["texts"]), len(request["targets"])) for request in requests] == [(1, 3), (1, 3)]
+
+
+def test_examples_of_a_model_whose_tasks_all_have_targets_name_entities(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    change_model_info(page, url, targets=["news", "forum"])
+    examples = page.get_by_role("group", name="Try an example").get_by_role("button")
+    expect(examples).to_have_count(1)
+    expect(examples).to_contain_text("Entities: Apple, Microsoft")
+
+
+def test_too_many_entities_are_rejected_before_sending(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    requests = serve_targets(page, url)
+    field = page.get_by_label("Entities")
+    field.fill(", ".join(f"company {i}" for i in range(301)))
+    page.get_by_label(INPUT).fill("profit rose today")
+    click_classify(page)
+    expect(page.get_by_role("alert").filter(has_text="Enter at most 300 entities; these are 301.")).to_be_visible()
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    assert not requests
+    field.fill("company 1")
+    expect(page.locator("#entities-error")).to_be_hidden()
+
+
+def test_card_link_opens_what_the_model_was_trained_on(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    page.get_by_role("link", name="What this model was trained on, and where it fails").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Mixture of domain experts")
+    expect(page).to_have_title("mixture · model card")
+    assert page.evaluate("getComputedStyle(document.body).margin") == "0px"  # the style sheet is loaded
+    page.get_by_role("link", name="Classify texts with it").click()
+    expect(page.locator("#input")).to_be_visible()
+
+
+def test_card_link_is_hidden_for_a_model_without_card(open_page: Any, url: str) -> None:
+    page = open_page(url)
+    expect(page.locator("#card-line")).to_be_visible()
+    change_model_info(page, url, card=False)
+    expect(page.locator("#card-line")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_entities_and_card_fit_a_phone_with_enough_contrast(open_page: Any, url: str, scheme: str) -> None:
+    page = open_page(url, viewport=MODERN_PHONE, color_scheme=scheme)
+    serve_targets(page, url)
+    page.get_by_label("Entities").fill("Apple, Microsoft, " + "averylongcompanyname" * 9)
+    classify(page, "Apple gains as Microsoft slips\n" + "profit rose " * 30)
+    expect(page.locator("#rows .mark.warning")).not_to_have_count(0)
+    expect(page.locator("#predictions")).to_be_in_viewport()
+    for view in ("predictions", "card"):
+        assert not scrolls_sideways(page), view
+        assert not [ratio for ratio in page.evaluate(CONTRAST) if ratio[0] < 4.5], view
+        page.goto(f"{url}/card")
 
 
 def test_explanation_marks_the_strongest_words(open_page: Any, url: str) -> None:
@@ -309,7 +517,8 @@ def test_page_works_by_keyboard_with_visible_focus(open_page: Any, url: str) -> 
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    page.keyboard.press("Tab")
+    for _ in ("News", "Forum", "No signal", "the text field"):
+        page.keyboard.press("Tab")
     page.keyboard.type("profit rose today")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#status")).to_have_text("1 text classified.")
@@ -317,10 +526,10 @@ def test_page_works_by_keyboard_with_visible_focus(open_page: Any, url: str) -> 
     for _ in range(12):
         page.keyboard.press("Tab")
         names.append(page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.id"))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", names[-1]
+        assert page.evaluate(VISIBLE_FOCUS) == "solid", names[-1]
         if names[-1] == "Explain line 1":
             break
-    assert names == ["download-csv", "download-jsonl", "threshold", "filter", "Explain line 1"]
+    assert names == ["file", "Explain line 1"]
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Why")).to_be_visible()
     assert page.evaluate("document.activeElement.ariaExpanded") == "true"
@@ -370,6 +579,11 @@ def test_page_prompts_for_the_key_and_keeps_it_in_this_tab_only(open_page: Any, 
         classify(page, "profit rose today")
         assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
         assert mine["key"] not in page.content()
+        page.get_by_role("link", name="What this model was trained on").click()
+        card = page.get_by_role("dialog")
+        expect(card.get_by_role("heading", level=1)).to_contain_text("Mixture of domain experts")
+        page.keyboard.press("Escape")
+        expect(card).to_be_hidden()
         page.get_by_role("button", name="Forget API key").click()
         expect(field).to_be_visible()
         assert page.evaluate("sessionStorage.length") == 0
