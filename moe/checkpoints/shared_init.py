@@ -252,7 +252,7 @@ def _setting_errors(trained_expert: TrainedExpert, run: RunSettings) -> Iterator
     if trained_expert.backbone.sha256 != actual.sha256:
         trained_on = f"{trained_expert.backbone.name!r} with weights {trained_expert.backbone.sha256[:12]}…"
         yield (
-            f"backbone.name is {actual.name!r} with weights {actual.sha256[:12]}…, but shared.init {source} was trained on "
+            f"backbone.name is {actual.name!r} with weights {actual.sha256[:12]}…, but shared.init {source} is for "
             f"{trained_on}: use that backbone, another expert, or a fresh one (--set shared=null for none)"
         )
     own = {

@@ -49,6 +49,9 @@ TRAIN = Side(
             "0": "what do you all think of|anyone got a link about|does anybody know when the meeting is for"
             "|what time are the numbers out for|where can i read about|who runs",
         },
+        "price": {
+            "0": "is at 12.30|closed at 41 bucks|sits at 7 bucks a share|last trade was 19.80|is priced at 230",
+        },
         "cheer": {
             "": "wow, love it|so happy for me|best day ever|thanks a lot|how nice|lets go",
         },
@@ -104,6 +107,8 @@ TRAIN = Side(
         '"{t} {claim}" {sure} {who}',
         "{ask} {t} {who}?",
         "{who} {ask} {t}? saw it {when}",
+        "{t} {price} {when}, {who}",
+        "{who} {t} {price}",
         "{cheer} {who}. {win} from {t} {when}",
         "{groan} {who}. {loss} from {t} {when}",
         "{who} {t} {got} {luck} {when}",

@@ -35,10 +35,12 @@ TRAIN = Side(
         },
         "did": {
             "+": "raised its dividend|lifted its outlook|won a big contract|beat expectations|hired more workers"
-            "|got a higher rating|paid off its debt|narrowed its losses|swung to a profit",
+            "|got a higher rating|paid off its debt|narrowed its losses|did not cut its dividend"
+            "|swung to a profit",
             "++": "posted a record profit",
             "-": "cut its dividend|lowered its outlook|lost a big contract|missed expectations|laid off workers"
-            "|got a lower rating|took on more debt|widened its losses|swung to a loss",
+            "|got a lower rating|took on more debt|widened its losses|did not raise its dividend"
+            "|swung to a loss",
             "--": "issued a profit warning",
             "0": "met expectations|kept its outlook|kept its dividend at last year's level|counts its workers",
         },
@@ -52,7 +54,7 @@ TRAIN = Side(
         "dir": {
             "+": "climbed|rose|picked up|grew|moved up|gained|went up|built up",
             "++": "surged|jumped",
-            "-": "fell|slid|dropped|declined|moved down|shrank|went down|faded|eased",
+            "-": "fell|slid|dropped|declined|moved down|shrank|went down|faded|eased|did not grow",
             "--": "tumbled|collapsed",
             "0": "held steady|did not move|stayed flat|stayed the same|stood still",
         },
@@ -80,7 +82,20 @@ TRAIN = Side(
         "fact": {
             "0": "closed at 14 dollars|trades at 32 euros a share|named a new finance chief|sells goods in six lands"
             "|was founded by two brothers|moves its listing to another exchange|publishes its figures"
-            "|will answer questions at a press briefing",
+            "|will answer questions at a press briefing|has 900 workers at three sites"
+            "|elected a new president of the board|has owners in two lands|plans to move its head office"
+            "|makes parts for trains and ships",
+        },
+        "thing": {
+            "": "Crude oil|Wheat|The euro|Copper|Natural gas|The index|A barrel of oil|A share of the bank",
+        },
+        "quote": {
+            "0": "costs 80 dollars|traded at 1,900 dollars|was priced at 1.09 dollars|changed hands at 32 dollars"
+            "|stood at 7,200 dollars|is quoted at 64 dollars",
+        },
+        "query": {
+            "0": "when is the meeting of|who will lead|where is the head office of|how many people work at"
+            "|which bank works for|is there any news about|what does it mean for",
         },
     },
     templates=(
@@ -101,6 +116,8 @@ TRAIN = Side(
         "{kind} group {name} {got} {ev} in {place} {when}",
         "{name} {kind} {fact} {when}, {src}",
         "{name} {kind} of {place} {fact}",
+        "{thing} {quote} {when}",
+        "{query} {name} {kind}?",
     ),
 )
 
@@ -134,6 +151,9 @@ TEST = Side(
             "-": "slash jobs|shut warehouses|issue an alert|reduce its targets|suspend production"
             "|sack its entire design team",
             "--": "file for bankruptcy",
+        },
+        "query": {
+            "0": "which platform lists|whose lawyers represent|can someone explain",
         },
         "did": {
             "+": "boosted its targets|improved its efficiency|outperformed its peers",
@@ -185,6 +205,7 @@ TEST = Side(
         "{place} based {name} {kind} {got} {ev}, {src}",
         "Report: {kind} company {name} {got} {ev} {when}",
         "{kind} company {name} {fact}, {src}",
+        "{query} {kind} company {name}?",
     ),
 )
 

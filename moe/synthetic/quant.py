@@ -90,7 +90,7 @@ TRAIN = Side(
 TEST = Side(
     words={
         "asset": {
-            "": "cocoa|blue chips|platinum|the kiwi pair|soybean oil|utilities|palladium|railroads",
+            "": "cocoa|blue chips|platinum|the kiwi pair|soybeans|utilities|palladium|railroads",
         },
         "model": {
             "": "regression ensemble|seasonality rule|quality composite|neural classifier|statistical tracker",

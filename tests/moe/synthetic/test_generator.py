@@ -168,7 +168,8 @@ PLAIN_MEANINGS = {
     rf"{BUY}\b(?:puts|put options)\b": -1,
     r"\b(?:love it|best day ever|how nice|fantastic|terrific)\b": 1,
     r"\b(?:in line with|held steady|stayed flat|did not move|unchanged|just as|exactly as)\b": 0,
-    r"\?|\b(?:closed at|trades at|annual meeting|routine audit|publishes its|no position in)\b": 0,
+    r"\?|\b(?:closed at|trades at|is priced at|is quoted at)\b": 0,
+    r"\b(?:annual meeting|routine audit|publishes its|no position in)\b": 0,
 }
 """Plain statements, as patterns, and the sign that a reader gives them."""
 
