@@ -48,9 +48,10 @@ def test_extras_of_users_are_all_in_all() -> None:
     assert set(inside[1].split(",")) == declared.keys() - {"all", "docs", "dev"}
 
 
-def test_core_dependencies_are_at_most_fourteen_with_the_eight_of_the_mission() -> None:
+def test_core_dependencies_are_few_and_include_training_and_the_light_runtime() -> None:
     core = names(PROJECT["dependencies"])
-    assert len(core) <= 14
+    assert len(core) <= 17
+    assert {"onnx", "onnxruntime", "tokenizers", "safetensors"} <= core
     assert {"torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "typer", "rich"} <= core
 
 
