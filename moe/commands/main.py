@@ -12,18 +12,17 @@ from typing import Annotated
 
 import typer
 
-from moe.commands import data, evaluate, experts, export, infer, inspect, serve, train
 from moe.commands.options import is_secondary_process
+from moe.commands.overview import MARKUP, LazyGroup
 
 app = typer.Typer(
     name="moe",
     help="FinMoE: a mixture of domain experts for financial text.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
+    cls=LazyGroup,
 )
-for topic in (train, infer, serve, evaluate, experts, inspect, export, data):
-    app.add_typer(topic.app)
 
 DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
 """Commands that torchrun or accelerate may start in several processes."""

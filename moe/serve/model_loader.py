@@ -11,6 +11,8 @@ from experts.atomic_io import MANIFEST, read_manifest, sha256_of
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, ExpertCard, read_expert_card
+from experts.lora import LoraSpec
+from moe.checkpoints.expert import SHARED_NAME
 from moe.checkpoints.file_names import README
 from moe.checkpoints.mixture import parse_mixture_card
 from moe.inference.loading import is_language_model, load_language_model
@@ -173,7 +175,7 @@ def _graph_info(folder: Path, sha256: str, predictor: Predictor) -> dict[str, An
     is_expert = (folder / EXPERT_CARD).is_file()
     card = read_expert_card(folder / EXPERT_CARD) if is_expert else parse_mixture_card(folder)
     domain_by_expert = {expert: domain.name for domain in spec.domains for expert in domain.experts}
-    layers = {card.name: card.layers} if isinstance(card, ExpertCard) else card.layers
+    layers = _expert_layers(folder, card) if isinstance(card, ExpertCard) else card.layers
     return {
         "name": folder.name,
         "kind": "expert" if is_expert else "mixture",
@@ -200,6 +202,14 @@ def _graph_info(folder: Path, sha256: str, predictor: Predictor) -> dict[str, An
         "targets": sorted(task for task, task_spec in spec.tasks.items() if task_spec.target),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _expert_layers(folder: Path, card: ExpertCard) -> dict[str, dict[str, LoraSpec]]:
+    """Return the adapted layers of a single expert, and of the shared expert that it was trained on."""
+    layers = {card.name: card.layers}
+    if card.shared:
+        layers[SHARED_NAME] = read_expert_card(folder.parent / SHARED_NAME / EXPERT_CARD).layers
+    return layers
 
 
 def _file_hashes(folder: Path) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from moe.commands import main as cli
 from moe.commands.options import RENAMED_COMMANDS, RENAMED_OPTIONS
+from moe.commands.overview import OVERVIEW
 
 PAGE = Path(__file__).parents[3] / "docs" / "commands.md"
 ROOT = PAGE.parent.parent
@@ -143,6 +145,37 @@ def test_version_is_that_of_the_package() -> None:
     result = CliRunner().invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.stdout.strip() == f"finmoe {version('finmoe')}"
+
+
+def test_overview_lists_every_command_with_its_module_and_help() -> None:
+    apps = {path.stem for path in (Path(cli.__file__).parent).glob("*.py")} - {
+        "__init__",
+        "main",
+        "options",
+        "overview",
+    }
+    assert {topic for topic, _ in OVERVIEW.values()} == apps
+    for topic in apps:
+        group = typer.Typer()
+        group.add_typer(import_module(f"moe.commands.{topic}").app)
+        commands = typer.main.get_group(group).commands
+        assert commands.keys() == {name for name, (module, _) in OVERVIEW.items() if module == topic}
+        for name, command in commands.items():
+            assert OVERVIEW[name][1] == (
+                "" if command.hidden else " ".join((command.help or "").split("\n\n")[0].split())
+            )
+
+
+def test_help_imports_no_module_of_a_command() -> None:
+    code = (
+        "import sys; from moe.commands import main\n"
+        "sys.argv = ['moe', '--help']\n"
+        "try: main.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('moe.commands.')), file=sys.stderr, end='')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stderr == "moe.commands.main moe.commands.options moe.commands.overview"
 
 
 def test_help_imports_no_heavy_package() -> None:

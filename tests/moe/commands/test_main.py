@@ -13,6 +13,7 @@ from conftest import made_up_rows, write_csv
 from signals import interrupt_at
 
 from moe.console import set_verbosity
+from moe.runs.best import best_model
 
 __all__ = ["moe", "workdir"]
 
@@ -36,10 +37,24 @@ def test_main_commands_run_one_after_the_other(moe: CommandLine, workdir: Path) 
     code, out, _ = moe("train-router", *options)
     assert code == 0
     assert out.startswith("best by validation macro-F1: ")
+    (graph,) = (workdir / "four").glob("*/graph/model.onnx")
+    assert graph.parent.parent == best_model(workdir / "four")
     code, out, _ = moe("infer", "profit rose", "--data-type", "forum", "--out", "four")
     assert code == 0
     assert json.loads(out)["task"] == "forum"
     assert "Resume" not in out
+
+
+def test_export_writes_the_graph_into_the_folder_of_the_model(trained: CommandLine, workdir: Path) -> None:
+    mixture = workdir / "runs" / "tiny" / "moe-init"
+    assert not (mixture / "graph").exists()
+    assert "moe export FOLDER --to graph" in trained.refused("infer", "a", "--model", str(mixture), "--runtime", "onnx")
+    code, out, err = trained("export", "runs/tiny", "--to", "graph", "--json")
+    assert code == 0, err
+    assert json.loads(out)["files"].keys() == {"model.onnx", "graph.json", "tokenizer.json"}
+    assert trained("infer", "a", "--model", "runs/tiny", "--runtime", "onnx")[0] == 0
+    assert "--out" in trained.refused("export", "runs/tiny", "--to", "graph", "--out", "elsewhere")
+    assert "--runtime auto, onnx, torch" in trained.refused("infer", "a", "--model", "runs/tiny", "--runtime", "fast")
 
 
 def test_run_prints_metrics_routing_and_three_predictions(trained: CommandLine, workdir: Path) -> None:

@@ -12,9 +12,11 @@ from experts.atomic_io import read_json, sha256_of, write_json, write_text
 from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.export.graph import write_graph
 from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.model_loader import ModelLoader
+from moe.inference.onnx_predictor import OnnxPredictor
 from moe.inference.stream import predict_texts
 from moe.integrity import verify
 from moe.synthetic import write_sample
@@ -122,3 +124,15 @@ def test_hub_name_exists_for_shipped_and_hub_backbones_only() -> None:
     assert hub_name(shipped) == public_name(shipped) == SHIPPED_ON_HUB
     assert hub_name(BackboneId(name="/data/models/roberta", sha256="0")) is None
     assert hub_name(BackboneId(name="FacebookAI/roberta-base", revision="abc", sha256="0")) == "FacebookAI/roberta-base"
+
+
+def test_hub_folder_has_the_graph_of_the_model_unless_it_is_stale(folder: Path, tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    shutil.copytree(folder, original)
+    write_graph(original)
+    write_hub_folder(tmp_path / "hub", original, "mit", overwrite=False)
+    assert (verify(tmp_path / "hub")["folders"][0]["remarks"], verify(tmp_path / "hub")["faults"]) == ([], 0)
+    assert isinstance(ModelLoader(tmp_path / "hub").load(), OnnxPredictor)
+    (original / "graph" / "model.onnx").write_bytes(b"changed")
+    write_hub_folder(tmp_path / "hub", original, "mit", overwrite=True)
+    assert not (tmp_path / "hub" / "graph").exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import save_backbone, tiny_run
+from conftest import Make, save_backbone, tiny_run
 from mixtures import save_random_mixture
 
 from experts.atomic_io import read_json, write_json
@@ -19,6 +19,7 @@ from moe.inference.predictor import Scores
 from moe.model.backbone import load_backbone
 from moe.model.heads import HeadSettings
 from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_domain, train_shared
 from router.gate import GateSettings
 
 TEXTS = ["profit rose today", "moon bags fell again", "sales", "the bank kept sales with orders and margin " * 5, "?"]
@@ -92,6 +93,18 @@ def test_onnx_scores_of_texts_with_targets_equal_those_of_torch(tmp_path: Path) 
     assert_equal_scores(folder, ["news"] * len(TEXTS), targets, routing="hard")
     assert scores.target_truncated is not None
     assert scores.target_truncated.tolist() == [False, False, True, False, False]
+
+
+def test_onnx_scores_of_single_experts_equal_those_of_torch(make_work: Make) -> None:
+    work = make_work(shared={"r": 2})
+    train_shared(work)
+    for folder in (*train_domain(work, "news"), work.expert_folder("shared")):
+        write_graph(folder)
+        scores = assert_equal_scores(folder, ["forum"] * len(TEXTS), windows=True)
+        assert scores.routing_weights.shape == (len(TEXTS), folder.name == "news")
+    (work.expert_folder("shared") / "adapter_model.safetensors").write_bytes(b"changed")
+    with pytest.raises(Fault, match="adapter_model"):
+        GraphSession(work.expert_folder("news"))
 
 
 @pytest.fixture(scope="module")
