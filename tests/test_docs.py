@@ -133,17 +133,22 @@ def test_readme_results_agree_with_the_benchmarks(path: Path) -> None:
 BENCHMARK = re.compile(r"`python (benchmarks/\w+\.py)([^`]*)`")
 
 
-def test_benchmarks_give_a_command_for_every_table() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+RESULTS = [ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "speed.md"]
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=parameter_id)
+def test_benchmarks_give_a_command_for_every_table(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
     assert "not kept" not in page
     sections = re.split(r"^##+ ", page, flags=re.M)
     tables = [section.split("\n|")[0] for section in sections if "\n|---" in section]
-    assert len(tables) > 5
+    assert len(tables) > 1
     assert not [above.splitlines()[0] for above in tables if not BENCHMARK.search(above)]
 
 
-def test_benchmarks_show_only_existing_scripts_and_options() -> None:
-    commands = BENCHMARK.findall((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", RESULTS, ids=parameter_id)
+def test_benchmarks_show_only_existing_scripts_and_options(path: Path) -> None:
+    commands = BENCHMARK.findall(path.read_text(encoding="utf-8"))
     assert not [script for script, _ in commands if not (ROOT / script).is_file()]
     for script, words in commands:
         source = (ROOT / script).read_text(encoding="utf-8")
