@@ -1,8 +1,9 @@
 """Time until the first prediction: `moe infer` and transformers' pipeline on one text, as processes; then many texts.
 
-Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--texts N] [--json FILE]`. Results are medians of wall
-time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process. Without a model
-folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph.
+Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--texts N] [--cold] [--json FILE]`. Results are
+medians of wall time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process. Without a
+model folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph. `--cold`
+also measures with an empty page cache, which slows everything else on the machine down for a while.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def write_classifier(folder: Path) -> Path:
     return folder / "classifier"
 
 
-def measure_processes(model: Path, classifier: Path, rounds: int) -> dict[str, float]:
+def measure_processes(model: Path, classifier: Path, rounds: int, cold: bool) -> dict[str, float]:
     """Return the median seconds of each process."""
     infer = (*MOE, "infer", TEXT, "--model", str(model))
     pipeline = (sys.executable, "-c", PIPELINE, str(classifier))
@@ -118,12 +119,12 @@ def measure_processes(model: Path, classifier: Path, rounds: int) -> dict[str, f
         "moe infer, graph": time_processes((*infer, "--runtime", "onnx"), rounds),
         "moe infer, PyTorch": time_processes((*infer, "--runtime", "torch"), rounds),
         "transformers' pipeline": time_processes(pipeline, rounds),
-        "moe infer, graph, cold": time_processes((*infer, "--runtime", "onnx"), rounds, cold=True),
-        "transformers' pipeline, cold": time_processes(pipeline, rounds, cold=True),
     }
-    for cold in ("", ", cold"):
-        ratio = seconds[f"transformers' pipeline{cold}"] / seconds[f"moe infer, graph{cold}"]
-        seconds[f"pipeline / graph{cold}"] = ratio
+    if cold:
+        seconds["moe infer, graph, cold"] = time_processes((*infer, "--runtime", "onnx"), rounds, cold=True)
+        seconds["transformers' pipeline, cold"] = time_processes(pipeline, rounds, cold=True)
+    for end in ("", ", cold")[: 1 + cold]:
+        seconds[f"pipeline / graph{end}"] = seconds[f"transformers' pipeline{end}"] / seconds[f"moe infer, graph{end}"]
     return seconds
 
 
@@ -144,14 +145,18 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a mixture with a graph")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--cold", action="store_true", help="also measure with an empty page cache")
     parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    everything = os.access(DROP_CACHES, os.W_OK)
-    print("cold: all page caches are dropped" if everything else "cold: the files of Python and packages are dropped")
+    if args.cold:
+        everything = os.access(DROP_CACHES, os.W_OK)
+        print(
+            f"cold: {'everything' if everything else 'Python, its packages and the backbone'} is dropped from the cache"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = args.model or write_untrained(folder)
-        results = measure_processes(model, write_classifier(folder), args.rounds)
+        results = measure_processes(model, write_classifier(folder), args.rounds, args.cold)
         results |= measure_throughput(model, args.texts)
     table = Table("", "median")
     for part, value in results.items():
