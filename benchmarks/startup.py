@@ -1,9 +1,9 @@
 """Time until the first prediction: `moe infer` and transformers' pipeline on one text, as processes; then many texts.
 
 Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--texts N] [--cold] [--json FILE]`. Results are
-medians of wall time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process. Without a
-model folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph. `--cold`
-also measures with an empty page cache, which slows everything else on the machine down for a while.
+medians of wall time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process.
+Without a model folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph.
+`--cold` also measures with an empty page cache, which slows everything else on the machine down for a while.
 """
 
 import argparse

@@ -30,12 +30,14 @@ from moe.serve.settings import ServeSettings
 ROOT = Path(__file__).parent.parent
 
 
-def write_mixture(folder: Path) -> Path:
-    """Write a tiny mixture with the domains news and forum; return its folder."""
+def write_mixture(folder: Path, targets: bool = False) -> Path:
+    """Write a tiny mixture with the domains news and forum, with `targets` also a task about entities."""
     for domain in ("news", "forum"):
         write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
     run = tiny_run(save_backbone(folder / "bert"), folder / "data")
-    return save_random_mixture(folder / "mixture", load_backbone(run.backbone), Workspace(run, folder / "run"))
+    return save_random_mixture(
+        folder / "mixture", load_backbone(run.backbone), Workspace(run, folder / "run"), targets=targets
+    )
 
 
 def write_calibrated_mixture(folder: Path) -> Path:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Make
-from moe.config.preflight import check_config
 
 from experts.errors import Fault
 from moe.data.ingest import FEATURES
+from moe.runs.preflight import check_config
 from moe.runs.unlabelled import NO_LABEL, read_unlabelled
 from moe.training.expert_steps import train_domain
 from moe.training.steps import merge_experts, train_router

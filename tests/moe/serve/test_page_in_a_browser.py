@@ -12,7 +12,7 @@ import httpx
 import pytest
 from corpora import save_language_model
 from mixtures import save_random_lm_mixture
-from serving import build_manager, serve_in_thread, write_calibrated_mixture
+from serving import build_manager, serve_in_thread, write_calibrated_mixture, write_mixture
 
 from moe.serve import engine_explain
 from moe.serve.auth import generate_key
@@ -316,6 +316,22 @@ def test_example_with_entities_is_answered_for_each_and_shows_its_text_once(open
     expect(page.get_by_label("Entities")).to_have_value("")
     assert "targets" not in requests[1]
     expect(page.locator("#rows .entity")).to_have_count(0)
+
+
+def test_entities_and_their_explanation_match_the_service(open_page: Any, tmp_path: Path) -> None:
+    with serve_in_thread(build_manager(write_mixture(tmp_path, targets=True))) as url:
+        page = open_page(url)
+        page.get_by_label("Entities").fill("Apple, Nokia")
+        classify(page, "Apple gains as Microsoft slips\nprofit rose today")
+        expected = post_predict(
+            url, ["Apple gains as Microsoft slips", "profit rose today"], targets=["Apple", "Nokia"]
+        )
+        expect(page.locator("#rows .entity")).to_have_text([row["target"] for row in expected])
+        answers = [f"{row['label']} {row['confidence']:.0%}" for row in expected]
+        expect(page.locator("#rows .answer")).to_have_text(answers)
+        expect(page.locator("#rows .mark.warning")).to_have_count(3)
+        page.get_by_role("button", name="Explain line 1, Apple").click()
+        expect(page.get_by_role("heading", name=f"Why {expected[0]['label']}?")).to_be_visible()
 
 
 def test_entities_are_grouped_by_text_without_blank_and_repeated_ones(open_page: Any, url: str) -> None:

@@ -23,7 +23,7 @@ from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
 ADAPTER = "adapter_model.safetensors"
-STAGES = {"shared": {"steps": 3}, "expert": {"steps": 3}, "warmup": {"steps": 3}, "joint": {"steps": 3}}
+STAGES = {name: {"steps": 3} for name in ("shared", "expert", "warmup", "joint", "adapt")}
 
 
 @pytest.fixture
