@@ -23,6 +23,7 @@ from moe.checkpoints.ready import READY_FOLDER
 from moe.config.run import load_run
 from moe.drift.fit import fit_reference
 from moe.evaluation.calibrate import calibrate
+from moe.export.graph import write_graph
 from moe.inference.calibration import read_calibration, write_calibration
 from moe.inference.model_loader import ModelLoader
 from moe.runs.best import best_model, has_mixture
@@ -111,6 +112,7 @@ def write_ready(
     )
     write_calibration(out, calibration.tasks)
     fit_reference(work, out)
+    write_graph(out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from experts.errors import Fault
 
 READY = "ready"
 READY_FOLDER = Path(__file__).parent.parent / READY
-READY_SHA256 = ""
+READY_SHA256 = "b514c1b304aa9ae47103d46e4b4396f06c462f2b8bdf22d381046711ab038c5a"
 """SHA-256 of its manifest, which lists the hash of every file."""
 
 

@@ -79,12 +79,14 @@ def test_ready_mixture_labels_two_companies_of_one_headline_differently(model: M
     assert model.predict([text, text], targets=["Apple", "Microsoft"]) == ["positive", "negative"]
 
 
-def test_ready_mixture_routes_a_headline_to_news_and_a_post_to_forum(model: MixtureClassifier) -> None:
-    headline, post = model.answers(
-        ["Nestle raises its sales forecast for 2021", "$tsla puts printing lol so happy i held"]
-    )
-    assert headline["experts"]["news"] > 0.5
-    assert post["experts"]["forum"] > 0.5
+def test_ready_mixture_gives_posts_more_of_the_forum_expert_than_sentences_of_the_news(
+    model: MixtureClassifier,
+) -> None:
+    answers = model.answers([text for text, _ in SENTENCES])
+    posts = [answer["experts"]["forum"] for answer in answers if "$" in answer["text"] and answer["text"][-1] != "."]
+    news = [answer["experts"]["forum"] for answer in answers if answer["text"].endswith(".")]
+    assert len(posts) > 7 < len(news)
+    assert sum(posts) / len(posts) > sum(news) / len(news) + 0.3
 
 
 def test_ready_mixture_is_small_and_holds_safetensors_and_text_only() -> None:
