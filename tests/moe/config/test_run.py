@@ -94,7 +94,7 @@ def test_every_shipped_domain_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", [*RUNS, *SWEEPS, *DOMAINS], ids=relative)
 def test_config_header_has_a_command_and_its_requirements(path: Path) -> None:
     first, *others = path.read_text(encoding="utf-8").splitlines()
-    assert re.match(r"# (moe|make) [a-z]", first)
+    assert re.match(r"# (moe|make|python benchmarks/)\s*[a-z]", first)
     header = " ".join(line for line in others if line.startswith("#"))
     assert "Needs" in header
 

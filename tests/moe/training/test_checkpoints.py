@@ -109,7 +109,7 @@ def test_resume_of_a_finished_stage_without_its_output_takes_no_further_step(
 
     monkeypatch.setattr("moe.training.expert_steps.validate", lambda *_: {"macro_f1": next(scores)})
     with monkeypatch.context() as patch:
-        patch.setattr("moe.training.expert_steps.write_expert", killed)
+        patch.setattr("moe.training.expert_folder.write_expert", killed)
         with pytest.raises(KeyboardInterrupt):
             train_domain(work, "news")
     monkeypatch.setattr(_StageTrainer, "training_step", lambda *_: pytest.fail("another step is trained"))
