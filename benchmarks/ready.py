@@ -2,7 +2,7 @@
 
 Run: `python benchmarks/ready.py FOLDER`. It trains in `--work` what is missing there, measures, and writes the mixture
 with its calibration, drift reference, graph and model card to `--out`. On machines of one kind it writes the same
-bytes. Afterwards, copy the printed hash into `READY_SHA256` of moe/checkpoints/ready.py.
+bytes. Afterwards, copy the printed hashes into `READY_HASHES` of moe/checkpoints/ready.py.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import torch
 from ready_card import format_card
 from ready_figures import Figure, count_seen, own_figures, unseen_figures
 
-from experts.atomic_io import MANIFEST, sha256_of, write_text
+from experts.atomic_io import sha256_of, write_text
 from moe.checkpoints.mixture import read_mixture, write_mixture
-from moe.checkpoints.ready import READY_FOLDER
+from moe.checkpoints.ready import READY_FOLDER, READY_HASHES
 from moe.config.run import load_run
 from moe.drift.fit import fit_reference
 from moe.evaluation.calibrate import calibrate
@@ -61,7 +61,8 @@ def main() -> None:
         metrics = {"accuracy": figure.accuracy.value, "macro-F1": figure.macro_f1.value, "ECE": figure.ece}
         print(f"{figure.data}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
 
-    print(f"{args.out}: READY_SHA256 = {sha256_of(args.out / MANIFEST)!r}")
+    for name in READY_HASHES:
+        print(f'    "{name}": "{sha256_of(args.out / name)}",')
 
 
 def write_statements(folder: Path) -> list[str]:

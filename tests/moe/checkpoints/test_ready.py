@@ -11,7 +11,7 @@ import pytest
 from command_line import CommandLine
 from plain_sentences import SENTENCES
 
-from experts.atomic_io import MANIFEST, check_manifest, sha256_of, write_manifest
+from experts.atomic_io import MANIFEST, check_manifest, sha256_of
 from experts.errors import Fault
 from moe import MixtureClassifier
 from moe.checkpoints import ready
@@ -22,29 +22,32 @@ MIN_CORRECT = 38
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a manifest in place of the ready mixture, which is pinned."""
-    (tmp_path / "mixture.json").write_text("{}")
-    write_manifest(tmp_path)
-    monkeypatch.setattr(ready, "READY_FOLDER", tmp_path)
-    monkeypatch.setattr(ready, "READY_SHA256", sha256_of(tmp_path / MANIFEST))
-    return tmp_path
+    """A copy of the ready mixture, in its place."""
+    shutil.copytree(ready.READY_FOLDER, tmp_path / "ready")
+    monkeypatch.setattr(ready, "READY_FOLDER", tmp_path / "ready")
+    return tmp_path / "ready"
 
 
 def test_ready_folder_is_the_pinned_one(folder: Path) -> None:
     assert ready.ready_folder() == folder
 
 
-def test_ready_folder_with_another_manifest_is_refused(folder: Path) -> None:
-    (folder / "mixture.json").write_text('{"changed": 1}')
-    write_manifest(folder)
-    with pytest.raises(Fault, match="the ready mixture of this release"):
+@pytest.mark.parametrize("name", ready.READY_HASHES)
+def test_ready_folder_with_a_changed_or_missing_file_is_refused_by_its_name(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"changed": 1}')
+    with pytest.raises(Fault, match=f"the ready mixture of this release, with {name}"):
+        ready.ready_folder()
+    (folder / name).unlink()
+    with pytest.raises(Fault, match=f"the ready mixture at .*, with {name}"):
         ready.ready_folder()
 
 
-def test_missing_ready_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "READY_FOLDER", tmp_path / "none")
-    with pytest.raises(Fault, match="the ready mixture at"):
-        ready.ready_folder()
+def test_ready_hashes_cover_every_file(folder: Path) -> None:
+    pinned = {folder / name for name in ready.READY_HASHES}
+    texts = "".join(path.read_text(encoding="utf-8") for path in pinned)
+    others = {path for path in folder.rglob("*") if path.is_file()} - pinned
+    assert len(others) > 10
+    assert {path.name for path in others if sha256_of(path) not in texts} <= {"manifest.json"}
 
 
 def test_ready_module_imports_no_torch() -> None:
@@ -100,7 +103,7 @@ def test_ready_mixture_has_intact_files_a_calibration_a_drift_reference_and_a_gr
     check_manifest(folder, "a mixture")
     assert {"calibration.json", "drift.json", "drift.safetensors", "graph"} <= {path.name for path in folder.iterdir()}
     for name in ("calibration.json", "drift.json"):
-        assert json.loads((folder / name).read_text())["model"] == ready.READY_SHA256
+        assert json.loads((folder / name).read_text())["model"] == ready.READY_HASHES[MANIFEST]
 
 
 def test_ready_card_names_data_licences_seed_figures_and_what_it_never_saw() -> None:
@@ -132,10 +135,8 @@ def test_ready_mixture_is_known_by_name(empty: CommandLine) -> None:
     assert (code, json.loads(out)["label"]) == (0, "negative")
 
 
-def test_ready_mixture_with_a_changed_file_is_refused_by_name(
-    empty: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(ready.READY_FOLDER, tmp_path / "copy")
-    monkeypatch.setattr(ready, "READY_FOLDER", tmp_path / "copy")
-    (tmp_path / "copy" / "mixture.json").write_text("{}")
-    assert "mixture.json" in empty.refused("infer", "Profit rose.")
+def test_ready_mixture_with_a_changed_weight_is_refused_by_its_name(empty: CommandLine, folder: Path) -> None:
+    weights = folder / "experts" / "news" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    for runtime in ("auto", "onnx", "torch"):
+        assert "experts/news/adapter_model.safetensors" in empty.refused("infer", "--runtime", runtime, "Profit rose.")
