@@ -72,21 +72,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder with the data files of the config")
     parser.add_argument("--model", default="ready", help="folder of a mixture, expert or run, or `ready`")
     parser.add_argument("--config", type=Path, default=CONFIG, help="config with the tasks and their splits")
+    parser.add_argument("--tasks", nargs="*", default=(), help="only these tasks; default: all with a target")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-targets"), help="folder of prepared rows")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     work = Workspace(load_run(args.config, [f"data.folder={args.folder}", *args.sets]), args.out)
     predictor = ModelLoader(find_model_folder(Path(args.model))).load()
-    report = {"model": str(args.model)} | measure(work, predictor)
+    report = {"model": str(args.model)} | measure(work, predictor, args.tasks)
     if args.json:
         print(json.dumps(report))
     else:
         Console().print(to_table(report))
 
 
-def measure(work: Workspace, predictor: Predictor) -> dict[str, Any]:
+def measure(work: Workspace, predictor: Predictor, tasks: Sequence[str] = ()) -> dict[str, Any]:
     """Predict the held-out rows of texts with several labels, by the model and by TF-IDF.
+
+    Args:
+        tasks: use the rows of these tasks only; all tasks with a target by default.
 
     Returns:
         number of `rows` and `texts`, and by method `accuracy` and `macro_f1` with `…_interval` [low, high]; and
@@ -98,8 +102,8 @@ def measure(work: Workspace, predictor: Predictor) -> dict[str, Any]:
     space = work.run.label_space()
     if not space.target_tasks:
         raise Fault("a config with a task that has a target", "none", "set columns.target of a task")
-    domains = list(dict.fromkeys(space.domain_by_task[task] for task in sorted(space.target_tasks)))
-    train, test = (EntityRows.of(_rows(work, domains, split), space.tasks) for split in ("train", "test"))
+    names = [task for task in space.tasks if task in (tasks or space.target_tasks)]
+    train, test = (EntityRows.of(_rows(work, names, split), space.tasks) for split in ("train", "test"))
     rows = test.disagreeing()
     if not rows.texts:
         raise Fault("held-out texts whose entities have several labels", "none", "use other data or another split")
@@ -122,9 +126,9 @@ def measure(work: Workspace, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _rows(work: Workspace, domains: Sequence[str], split: str) -> Dataset:
-    tasks = [task for domain in domains for task in work.prepared(domain).values()]
-    return concatenate_datasets([task.splits[split] for task in tasks])
+def _rows(work: Workspace, tasks: Sequence[str], split: str) -> Dataset:
+    prepared = {name: task for domain in work.run.domains for name, task in work.prepared(domain).items()}
+    return concatenate_datasets([prepared[name].splits[split] for name in tasks])
 
 
 def _flat(counts: np.ndarray) -> np.ndarray:
