@@ -32,6 +32,8 @@ from moe.synthetic.statements import generate_statements, generate_target_statem
 from moe.training.pipeline import train_all
 
 CONFIG = Path(__file__).parent.parent / "configs" / "ready.yaml"
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+"""Name of the shipped backbone on the hub, for PEFT."""
 STATEMENTS = {"news": 7500, "forum": 1500, "target": 1500}
 """Number of statements, and of rows about a target."""
 
@@ -95,12 +97,14 @@ def write_ready(
     """Write the mixture as the package ships it: without paths of this machine, and with its model card."""
     model, card = read_mixture(best)
     data_hashes = work.data_hashes(work.run.domains)
+    for expert in model.bank.adapters.values():
+        expert.adapter.peft_config["base_model_name_or_path"] = HUB_NAME
     calibration = read_calibration(best)
     assert calibration is not None
     card = card.model_copy(
         update={"versions": {name: version for name, version in card.versions.items() if name != "commit"}}
     )
-    machine = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    machine = f"{platform.machine()}, torch {torch.__version__}, one thread"
     readme = format_card(card, work, data_hashes, own, unseen, seen, machine)
     write_mixture(
         out,

@@ -63,11 +63,11 @@ Use it for a first answer, as a starting point for a model of your own (`shared:
 Text that it predicts is public news, company statements or posts about listed companies, in English.
 
 - It **never saw** Financial PhraseBank, StockEmotions and FiQA: no row of them was used in training, in validation or
-  to fit a temperature. The recipe was chosen on its own validation rows and on sentences that we wrote. While we
-  searched it, figures on Financial PhraseBank were printed beside them; over all recipes that were tried, from the
-  first one on, its accuracy there was between .70 and .77.
+  to fit a temperature. The recipe was chosen on its own validation rows and on sentences that we wrote. But figures
+  on Financial PhraseBank were printed beside them during the search, and its style was known when the statements were
+  written. Over all recipes that were tried, its accuracy there was between .70 and .78.
 - Label conventions differ. SEntFiN often calls a fact neutral that annotators of Financial PhraseBank call positive,
-  such as a new contract.
+  such as a new contract. On bullish and bearish posts (StockEmotions) it is little better than chance.
 - Irony, slang newer than its data, and long documents (beyond 96 tokens it truncates) are beyond it. So are languages
   other than English.
 - Headlines of SEntFiN are about Indian companies, mostly from 2010 to 2020; FinEntity is news of one agency; the

@@ -8,10 +8,10 @@ from experts.errors import Fault
 READY = "ready"
 READY_FOLDER = Path(__file__).parent.parent / READY
 READY_HASHES: dict[str, str] = {
-    "manifest.json": "b514c1b304aa9ae47103d46e4b4396f06c462f2b8bdf22d381046711ab038c5a",
-    "calibration.json": "0a9ee69182550e7e8440c3885c723352084b0ec886be3d96a441e10e9bc701da",
-    "drift.json": "c3b937bc3887104b8257d07ff2baddde52591af1448f9a2c12f1f181bc34a7fa",
-    "graph/graph.json": "8f99eb5f3f8954e9ae654489308b1b80871d16bc3d90847c329d260402166394",
+    "manifest.json": "d67fbb652cdbe5c1a673dc6aafd8818c827668f95e95f4accccbc4f7e6dfd21b",
+    "calibration.json": "31bfa899f8205d3baa6058bbb459e89b12b88622e229c62d205ffd4df6b1425c",
+    "drift.json": "60ef7f5642ec9f9ea8eb30dfd1ba1cf57000cc86ef8038d48497e2a648af391b",
+    "graph/graph.json": "8422b11e4428b98f7adad81d6bacfadb6e2cd0dd300f5fbd51c89c9702a5fac8",
 }
 """SHA-256 of the files that hold the hashes of all others."""
 
