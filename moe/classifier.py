@@ -28,20 +28,20 @@ class MixtureClassifier:
         classes_: all labels of all tasks, (K,), in the order of the columns of `predict_proba`.
 
     Examples:
-        A run that `make demo` has trained:
+        The mixture that the package ships:
 
         >>> from moe import MixtureClassifier
-        >>> model = MixtureClassifier.load("runs/demo")
+        >>> model = MixtureClassifier.load("ready")
         >>> texts = ["Quarterly profit fell and the company cut its dividend.", "$TSLA to the moon, loaded up on calls"]
         >>> model.predict(texts)
         ['negative', 'positive']
         >>> model.predict_proba(texts).round(3)
-        array([[0.999, 0.   , 0.001],
-               [0.027, 0.   , 0.973]])
+        array([[0.919, 0.037, 0.045],
+               [0.038, 0.034, 0.928]])
         >>> model.classes_
         array(['negative', 'neutral', 'positive'], dtype='<U8')
         >>> model.answers(texts)[0]["experts"]
-        {'news': 0.998082, 'forum': 0.001918}
+        {'news': 0.87805, 'forum': 0.12195}
     """
 
     def __init__(self, predictor: Predictor, folder: Path) -> None:
@@ -63,7 +63,7 @@ class MixtureClassifier:
         """Load a model from its folder.
 
         Args:
-            path: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded.
+            path: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded; or `ready`.
             routing: `soft` mixes the experts by their routing weights, `hard` uses the most probable expert only.
             windows: average a text that is longer than the model's maximal length over windows, instead of truncating
                 it.
