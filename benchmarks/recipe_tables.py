@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from moe.bootstrap import TaskPredictions, bootstrap_intervals
+from moe.bootstrap import TaskPredictions
 from moe.evaluation.metrics import regression
 
 CASE_GROUPS = ("6-300", "6-1000", "2-1000", "4-1000", "6-3000")

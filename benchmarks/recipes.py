@@ -245,7 +245,9 @@ def measure_tfidf(run: CaseRun) -> Result:
                 TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
             )
             model = make_pipeline(parts, LogisticRegression(max_iter=1000, C=c)).fit(texts["train"], true["train"])
-            candidates.append((f1_score(true["validation"], model.predict(texts["validation"]), average="macro"), model))
+            candidates.append(
+                (f1_score(true["validation"], model.predict(texts["validation"]), average="macro"), model)
+            )
         best = max(candidates, key=lambda candidate: candidate[0])[1]
         predictions[task] = [true["test"], list(map(str, best.predict(texts["test"])))]
     return {"predictions": predictions, "minutes": (perf_counter() - start) / 60}

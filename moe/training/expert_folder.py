@@ -99,6 +99,7 @@ def build_expert_card(
         data_sha256=dict(data_hashes),
         seed=seed,
         steps=result.steps,
+        kept_start=result.kept_start,
         metrics=card_metrics(result),
         versions=package_versions(),
     )
