@@ -1,22 +1,26 @@
 """Metrics of classification, of scores and of calibration, as functions of arrays."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
     log_loss,
-    mean_absolute_error,
-    mean_squared_error,
     precision_recall_fscore_support,
     r2_score,
 )
 
-from moe.bootstrap import BINS, confidence_bin
+from moe.bootstrap import BINS, LEVEL, confidence_bin
 
 OTHER_LABEL = "(other)"
+SCORE_DRAWS, SCORE_BLOCK = 2_000, 2_000_000
+"""Resamples for an interval of a score metric, and the most scores that are drawn at once."""
+SCORE_METRICS = ("mse", "mae", "pearson", "spearman", "cosine")
+"""Metrics of polarity scores, in the order of tables."""
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -55,11 +59,64 @@ def _averages(per_class: Sequence[np.ndarray], weights: np.ndarray | None) -> di
     return {name: float(np.average(per_class[i], weights=weights)) for i, name in enumerate(names)}
 
 
-def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """MSE, MAE, RMSE and R² of scores (N,) in [-1, 1]; R² needs two rows and is left out for fewer."""
-    mse = float(mean_squared_error(true, predicted))
-    metrics = {"mse": mse, "mae": float(mean_absolute_error(true, predicted)), "rmse": mse**0.5}
-    return metrics | ({"r2": float(r2_score(true, predicted))} if len(true) > 1 else {})
+def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Metrics of polarity scores, each with its bootstrap interval.
+
+    Args:
+        true: (N,), in [-1, 1], N ≥ 1.
+        predicted: (N,).
+
+    Returns:
+        `mse`, `mae`, `rmse`, `r2` (left out for a single row), `pearson`, `spearman`, and `cosine`, that of the vectors
+        of all true and all predicted scores (SemEval-2017 task 5); None where a metric is undefined, as a correlation
+        with a constant is. All but `rmse` and `r2` come with `…_interval`: [low, high], 95 %, or None.
+    """
+    values = {name: float(value[0]) for name, value in _score_metrics(true[None], predicted[None]).items()}
+    metrics: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    metrics["rmse"] = values["mse"] ** 0.5
+    if len(true) > 1:
+        metrics["r2"] = float(r2_score(true, predicted))
+    return metrics | {f"{name}_interval": bounds for name, bounds in _score_intervals(true, predicted).items()}
+
+
+def _score_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics (draws,) of scores (draws, N), NaN where undefined."""
+    return {
+        "mse": np.square(true - predicted).mean(-1),
+        "mae": np.abs(true - predicted).mean(-1),
+        "pearson": _cosine(_centered(true), _centered(predicted)),
+        "spearman": _cosine(_centered(rankdata(true, axis=-1)), _centered(rankdata(predicted, axis=-1))),
+        "cosine": _cosine(true, predicted),
+    }
+
+
+def _centered(values: np.ndarray) -> np.ndarray:
+    """Values minus their mean; exactly 0 if all are equal, whatever the rounding of the mean."""
+    centered: np.ndarray = values - values.mean(-1, keepdims=True)  # (draws, N)
+    return np.where(np.ptp(values, axis=-1, keepdims=True) == 0, 0.0, centered)
+
+
+def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)  # (draws,)
+    products = (first * second).sum(-1)  # (draws,)
+    return np.divide(products, norms, out=np.full(norms.shape, np.nan), where=norms > 0)
+
+
+def _score_intervals(true: np.ndarray, predicted: np.ndarray) -> dict[str, list[float] | None]:
+    """Percentile intervals of `_score_metrics` over resampled rows; None if most resamples leave a metric undefined."""
+    random = np.random.default_rng([0, len(true)])
+    block = max(1, SCORE_BLOCK // len(true))
+    draws = []
+    for start in range(0, SCORE_DRAWS, block):
+        rows = random.integers(len(true), size=(min(block, SCORE_DRAWS - start), len(true)))  # (draws, N)
+        draws.append(_score_metrics(true[rows], predicted[rows]))
+    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    intervals: dict[str, list[float] | None] = {}
+    for name in draws[0]:
+        values = np.concatenate([draw[name] for draw in draws])  # (SCORE_DRAWS,)
+        defined = values[np.isfinite(values)]
+        intervals[name] = np.percentile(defined, tails).tolist() if 2 * len(defined) > len(values) else None
+    return intervals
 
 
 def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
