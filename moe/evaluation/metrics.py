@@ -17,10 +17,10 @@ from sklearn.metrics import (
 from moe.bootstrap import BINS, LEVEL, confidence_bin
 
 OTHER_LABEL = "(other)"
-SCORE_DRAWS, SCORE_BLOCK = 2_000, 2_000_000
+SCORE_DRAWS, SCORE_BLOCK = 1_000, 2_000_000
 """Resamples for an interval of a score metric, and the most scores that are drawn at once."""
-SCORE_METRICS = ("mse", "mae", "pearson", "spearman", "cosine")
-"""Metrics of polarity scores, in the order of tables."""
+SCORE_METRICS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearman", "cosine": "cosine"}
+"""Metrics of polarity scores in the order of tables, with their titles."""
 
 
 def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -71,12 +71,43 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
         of all true and all predicted scores (SemEval-2017 task 5); None where a metric is undefined, as a correlation
         with a constant is. All but `rmse` and `r2` come with `…_interval`: [low, high], 95 %, or None.
     """
-    values = {name: float(value[0]) for name, value in _score_metrics(true[None], predicted[None]).items()}
-    metrics: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    metrics["rmse"] = values["mse"] ** 0.5
+    metrics = _defined_metrics(true, predicted)
+    metrics["rmse"] = metrics["mse"] ** 0.5
     if len(true) > 1:
         metrics["r2"] = float(r2_score(true, predicted))
-    return metrics | {f"{name}_interval": bounds for name, bounds in _score_intervals(true, predicted).items()}
+    (draws,) = _resampled_metrics(true, predicted)
+    return metrics | {f"{name}_interval": _percentiles(values) for name, values in draws.items()}
+
+
+def score_differences(true: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Score metrics of two models on the same rows, and their differences, paired by row.
+
+    Args:
+        true: (N,), N ≥ 1.
+        first: predictions of the first model (N,).
+        second: predictions of the second model (N,).
+
+    Returns:
+        by name of a metric `a`, `b`, their `difference` (a − b) and its `interval`: [low, high], 95 %; None where
+        undefined.
+    """
+    a, b = _defined_metrics(true, first), _defined_metrics(true, second)
+    draws_a, draws_b = _resampled_metrics(true, first, second)
+    return {
+        name: {
+            "a": a[name],
+            "b": b[name],
+            "difference": None if a[name] is None or b[name] is None else a[name] - b[name],
+            "interval": None if a[name] is None or b[name] is None else _percentiles(draws_a[name] - draws_b[name]),
+        }
+        for name in SCORE_METRICS
+    }
+
+
+def _defined_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Metrics of scores (N,), None where undefined."""
+    values = {name: float(value[0]) for name, value in _score_metrics(true[None], predicted[None]).items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _score_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,24 +130,29 @@ def _centered(values: np.ndarray) -> np.ndarray:
 def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)  # (draws,)
     products = (first * second).sum(-1)  # (draws,)
-    return np.divide(products, norms, out=np.full(norms.shape, np.nan), where=norms > 0)
+    cosine: np.ndarray = np.divide(products, norms, out=np.full(norms.shape, np.nan), where=norms > 0)
+    return cosine
 
 
-def _score_intervals(true: np.ndarray, predicted: np.ndarray) -> dict[str, list[float] | None]:
-    """Percentile intervals of `_score_metrics` over resampled rows; None if most resamples leave a metric undefined."""
+def _resampled_metrics(true: np.ndarray, *sides: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Metrics (SCORE_DRAWS,) of each side's predictions (N,) for resampled rows, the same rows for all sides."""
     random = np.random.default_rng([0, len(true)])
     block = max(1, SCORE_BLOCK // len(true))
-    draws = []
+    draws: list[list[dict[str, np.ndarray]]] = [[] for _ in sides]
     for start in range(0, SCORE_DRAWS, block):
         rows = random.integers(len(true), size=(min(block, SCORE_DRAWS - start), len(true)))  # (draws, N)
-        draws.append(_score_metrics(true[rows], predicted[rows]))
-    tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    intervals: dict[str, list[float] | None] = {}
-    for name in draws[0]:
-        values = np.concatenate([draw[name] for draw in draws])  # (SCORE_DRAWS,)
-        defined = values[np.isfinite(values)]
-        intervals[name] = np.percentile(defined, tails).tolist() if 2 * len(defined) > len(values) else None
-    return intervals
+        for side, predicted in zip(draws, sides, strict=True):
+            side.append(_score_metrics(true[rows], predicted[rows]))
+    return [{name: np.concatenate([part[name] for part in side]) for name in side[0]} for side in draws]
+
+
+def _percentiles(values: np.ndarray) -> list[float] | None:
+    """Interval of resampled values, without undefined ones; None if these are the most."""
+    defined = values[np.isfinite(values)]
+    if 2 * len(defined) <= len(values):
+        return None
+    bounds: list[float] = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
+    return bounds
 
 
 def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:

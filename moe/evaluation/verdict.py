@@ -33,9 +33,8 @@ def compare_results(best: ModelResult, others: Mapping[str, ModelResult]) -> dic
         if not pairs:
             continue
         assert all(best[task].ids == others[name][task].ids for task in pairs), "differences are paired by row"
-        tasks = {task: bootstrap_differences([ours], [theirs])["macro_f1"] for task, (ours, theirs) in pairs.items()}
-        ours, theirs = zip(*pairs.values(), strict=True)
-        mean = bootstrap_differences(list(ours), list(theirs))["macro_f1"]
+        tasks = {task: bootstrap_differences([a], [b])["macro_f1"] for task, (a, b) in pairs.items()}
+        mean = bootstrap_differences([a for a, _ in pairs.values()], [b for _, b in pairs.values()])["macro_f1"]
         differences[name] = {"mean": _fields(mean), "tasks": {task: _fields(its) for task, its in tasks.items()}}
     return differences
 

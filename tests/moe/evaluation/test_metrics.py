@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
 from moe.bootstrap import confidence_bin
-from moe.evaluation.metrics import SCORE_METRICS, calibration_metrics, classification, regression
+from moe.evaluation.metrics import SCORE_METRICS, calibration_metrics, classification, regression, score_differences
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -58,6 +58,22 @@ def test_score_correlations_are_scipy_s_with_ties_and_lie_in_their_intervals() -
         assert high - low < 0.25
     fisher = np.tanh(np.arctanh(report["pearson"]) + 1.96 / 197**0.5 * np.array([-1, 1]))
     assert report["pearson_interval"] == pytest.approx(fisher, abs=0.03)
+
+
+def test_score_differences_are_paired_by_row() -> None:
+    random = np.random.default_rng(1)
+    true = random.uniform(-1, 1, 150)
+    first = true + random.normal(0, 0.5, 150)
+    second = first + 0.05 * np.sign(first - true)  # a little worse on every row
+    differences = score_differences(true, first, second)
+    alone = regression(true, first)
+    low, high = differences["mae"]["interval"]
+    assert differences["mae"]["difference"] == pytest.approx(-0.05)
+    assert low == pytest.approx(high)
+    assert differences["mse"]["a"] == alone["mse"]
+    assert high - low < 0.1 * np.diff(alone["mae_interval"])[0]
+    constant = score_differences(true, first, np.zeros(150))["pearson"]
+    assert (constant["b"], constant["difference"], constant["interval"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(("true", "predicted"), [(0.7, 0.1), (0.0, 0.0)])
