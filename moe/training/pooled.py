@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experts.adapter import build_adapter
 from experts.domain import Domain
-from experts.expert_io import read_expert
+from experts.expert_io import CARD, CONFIG, ExpertFolder, read_expert, read_expert_card
 from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec
 from moe.checkpoints.expert import build_expert_model
 from moe.checkpoints.shared_init import SharedInit, load_shared_init
@@ -28,10 +28,10 @@ from moe.training.stage import run_stage
 
 
 def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
-    """Train the pooled LoRA and write `pooled/`; a finished one is kept.
+    """Train the pooled LoRA and write `pooled/`; a finished one with the same settings, start and data is kept.
 
     Args:
-        overwrite: train a finished one again.
+        overwrite: train a finished one again in any case.
         resume: continue from the last checkpoint.
 
     Returns:
@@ -41,15 +41,16 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         Fault: if the data are invalid, or `shared.init` does not fit the run.
     """
     work.begin()
-    folder = work.pooled_folder
-    if folder.is_dir() and (resume or not overwrite):
-        info(f"{POOLED_NAME}: already finished, skipped")
-        return folder
-    run, space, domains = work.run, work.run.label_space(), list(work.run.domains)
+    run, space, domains, folder = work.run, work.run.label_space(), list(work.run.domains), work.pooled_folder
     train, held_out = work.rows("train", domains), work.rows("validation", domains)
-    polarity = any(score is not None for score in train["score"])
     start = None if work.frozen_experts else load_shared_init(run)
     frozen = read_expert(work.shared_folder) if work.frozen_experts and work.shared_folder else None
+    stage = SHARED if run.shared is not None and not work.frozen_experts else EXPERT
+    pooled_work = _with_settings(work, stage.name, pooled_settings(work, train))
+    if (resume or not overwrite) and _is_finished(pooled_work, start, frozen):
+        info(f"{POOLED_NAME}: already finished, skipped")
+        return folder
+    polarity = any(score is not None for score in train["score"])
 
     def build(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> Adapter:
         if start is not None:
@@ -63,8 +64,6 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     model.bank.set_dropout(model.bank.adapters[POOLED_NAME].adapter.dropout)
     if start is not None:
         _load_start(model, start)
-    stage = SHARED if run.shared is not None and not work.frozen_experts else EXPERT
-    pooled_work = _with_settings(work, stage.name, pooled_settings(work, train))
     data = labelled_data(work, model, train, held_out)
     result = run_stage(
         pooled_work, model, stage, data, seed=run.seed, name=POOLED_NAME, resume=resume, expert=POOLED_NAME
@@ -88,11 +87,22 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         weights=model.bank.adapter_parameters(POOLED_NAME),
         result=result,
         history=result.history,
-        overwrite=overwrite,
+        overwrite=True,
         folder=folder,
     )
     info(f"{POOLED_NAME}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
     return folder
+
+
+def _is_finished(work: Workspace, start: SharedInit | None, frozen: ExpertFolder | None) -> bool:
+    """Whether the folder holds the pooled LoRA of these settings, this start and these data."""
+    folder = work.pooled_folder
+    if not (folder / CARD).is_file():
+        return False
+    card = read_expert_card(folder / CARD)
+    made_with = (card.init, card.shared, card.data_sha256, (folder / CONFIG).read_text(encoding="utf-8"))
+    origin, shared = None if start is None else start.origin, None if frozen is None else frozen.digest
+    return made_with == (origin, shared, work.data_hashes(work.run.domains), work.run.as_yaml())
 
 
 def routed_rank(work: Workspace) -> int:
@@ -106,7 +116,7 @@ def widen(adapter: Adapter, extra: int) -> Adapter:
     ranks, alphas = dict(config.get("rank_pattern") or {}), dict(config.get("alpha_pattern") or {})
 
     def wider_alpha(rank: int, alpha: float) -> float:
-        return alpha * ((rank + extra) / rank) ** (0.5 if rslora else 1.0)
+        return float(alpha * ((rank + extra) / rank) ** (0.5 if rslora else 1.0))
 
     patterns = dict.fromkeys([*ranks, *alphas])
     values = {key: (ranks.get(key, config["r"]), alphas.get(key, config["lora_alpha"])) for key in patterns}

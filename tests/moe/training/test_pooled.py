@@ -130,6 +130,9 @@ def test_finished_pooled_lora_is_kept_and_no_merge_reads_it(make_work: Make, mon
     before = (folder / "manifest.json").stat().st_mtime_ns
     assert not (work.out / "experts" / "pooled").exists()
     assert (merge_experts(work) / "mixture.json").read_text().count('"pooled"') == 0
-    monkeypatch.setattr(pooled, "run_stage", None)
-    assert train_pooled(work, resume=True) == train_pooled(work) == folder
+    with monkeypatch.context() as patch:
+        patch.setattr(pooled, "run_stage", None)
+        assert train_pooled(work, resume=True) == train_pooled(work) == folder
     assert (folder / "manifest.json").stat().st_mtime_ns == before
+    train_pooled(make_work(stages=STAGES, lora={"r": 2}))
+    assert ranks(folder) == {2 * 2}, "with other settings it is trained again"
