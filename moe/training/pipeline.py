@@ -90,7 +90,7 @@ def compare_with_baselines(work: Workspace, pooled: bool = True) -> dict[str, An
         `conclusions` from them in words, its `routing`, and example `predictions`.
     """
     results = evaluate_run(work, pooled)
-    differences = compare_results(results.models[results.best], results.models)
+    differences = compare_results(results.models.get(results.best, {}), results.models)
     return {
         "figures": {
             name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()
@@ -109,10 +109,11 @@ def example_predictions(work: Workspace, predictor: TorchPredictor, count: int =
     domains = list(work.run.domains)
     if all(task.file is None for domain in domains for task in work.run.tasks_of(domain).values()):
         return list(predict_rows(({"text": text} for text in PLAIN_SENTENCES[:count]), predictor))
+    tests = [test for domain in domains if len(test := work.rows("test", [domain]))]
     rows = []
-    for i in range(count):
-        test = work.rows("test", [domains[i % len(domains)]])
-        row = test[(i // len(domains)) % len(test)]
+    for i in range(count if tests else 0):
+        test = tests[i % len(tests)]
+        row = test[(i // len(tests)) % len(test)]
         rows.append({"text": row["text"]} | ({"target": row["target"]} if row["target"] is not None else {}))
     return list(predict_rows(rows, predictor))
 

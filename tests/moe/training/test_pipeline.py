@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make
+from conftest import Make, made_up_rows, write_csv
 from rich.console import Console
 
 from moe.checkpoints.expert import load_single_expert
@@ -122,3 +122,12 @@ def test_run_without_the_pooled_lora(make_work: Make) -> None:
     assert "shared expert" not in summary["figures"]
     assert list(summary["differences"]) == ["tfidf", "own expert"]
     assert not (work.out / "pooled").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_examples_skip_domains_without_test_rows(make_work: Make, tmp_path: Path) -> None:
+    work = make_work()
+    rows = [row | {"split": "train"} if row["split"] == "test" else row for row in made_up_rows("news")]
+    write_csv(tmp_path / "data" / "news.csv", rows)
+    texts = [row["text"] for row in pipeline.example_predictions(work, NoPredictor())]
+    assert texts == work.rows("test", ["forum"])["text"][:3]
