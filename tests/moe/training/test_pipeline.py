@@ -110,7 +110,8 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
 
 def check_rows(folder: Path) -> None:
     """The rows of an evaluation have their true and predicted score."""
-    rows = [row for name in ("right.csv", "wrong.csv") for row in csv.DictReader((folder / name).open())]
+    files = [(folder / name).read_text(encoding="utf-8").splitlines() for name in ("right.csv", "wrong.csv")]
+    rows = [row for lines in files for row in csv.DictReader(lines)]
     assert {float(row["score"]) for row in rows} == {-0.8, 0.0, 0.8}
     assert all(-1 <= float(row["polarity"]) <= 1 for row in rows)
 
