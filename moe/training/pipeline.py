@@ -89,7 +89,7 @@ def compare_with_baselines(work: Workspace) -> dict[str, Any]:
     figures["own expert"] = _single_expert_figures(work)
     for name in CANDIDATES:
         model, card = read_mixture(work.out / name)
-        max_length = card.backbone_settings.max_length
+        max_length = card.backbone_settings.resolved_length
         report, rows = evaluate(model, test, card.template, max_length)
         figures[name] = _select_figures(report["tasks"])
         write_evaluation(work.out / "evaluation" / name, report, rows)
@@ -104,7 +104,7 @@ def _single_expert_figures(work: Workspace) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     for domain in work.run.domain_list():
         model, run = load_single_expert(work.expert_folder(domain.expert_names[0]))
-        report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.max_length)
+        report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.resolved_length)
         figures |= _select_figures(report["tasks"])
     return figures
 
