@@ -45,6 +45,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
         Fault: if there is no expert to merge, they are incompatible, or the output exists.
     """
     distributed.init()
+    work.resolve_length()
     target = work.out / MERGED
     refuse_existing(target, overwrite)
     folders = list(folders) or _trained_experts(work)
