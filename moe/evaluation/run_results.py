@@ -23,7 +23,7 @@ from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
 
 SHARED_EXPERT = "shared expert"
-ROUTES = ("hard", "told")
+ROUTES = ("hard", "pinned")
 """Further routes of the best mixture: the most probable expert alone, and the experts of the row's own domain."""
 
 

@@ -72,7 +72,7 @@ def test_run_ends_with_all_models_on_the_test_rows_and_a_verdict(make_work: Make
         "pooled LoRA",
         *mixtures,
         f"{best}, hard",
-        f"{best}, told",
+        f"{best}, pinned",
     ]
     assert list(summary["figures"]) == list(summary["means"]) == names
     scores = {"mse", "mae", "pearson", "spearman", "cosine", "mse_interval"}
@@ -97,7 +97,7 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
     """Compare figures with evaluations of each model alone."""
     best, rows = summary["best"], work.rows("test")
     model, card = read_mixture(work.out / best)
-    for name, options in ((best, {}), (f"{best}, hard", {"routing": "hard"}), (f"{best}, told", {"pin": True})):
+    for name, options in ((best, {}), (f"{best}, hard", {"routing": "hard"}), (f"{best}, pinned", {"pin": True})):
         report, _ = evaluate(model, rows, card.template, 16, **options)  # type: ignore[arg-type]
         for task, figures in summary["figures"][name].items():
             assert figures["macro_f1"] == report["tasks"][task]["macro_f1"]
