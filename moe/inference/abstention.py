@@ -66,17 +66,17 @@ def find_point(
     if level is None:
         return next((point for point in curve if point.accuracy >= accuracy), None)
     starts = _starts(curve[0].rows, accuracy, level) if curve else []
-    part, budget, found = 1 / max(1, len(starts)), 0.0, None
+    part, budget, lowest = 1 / max(1, len(starts)), 0.0, None
     for point in reversed(curve):
         while starts and point.rows >= starts[0]:
             starts.pop(0)
             budget += part
         bound = point.lower if budget == 1 else point.lower_half
         if budget and bound is not None and bound >= accuracy:
-            found = point
+            lowest = point
         else:
             budget = 0.0
-    return found
+    return lowest
 
 
 def _starts(rows: int, accuracy: float, level: float) -> list[float]:
@@ -110,7 +110,7 @@ def rows_needed(curve: Sequence[RiskCoveragePoint], accuracy: float, level: floa
         multiple = LARGEST_MULTIPLE ** (step / 40)
         if find_point([_scale(point, multiple, level) for point in curve], accuracy, level):
             rows = curve[0].rows * multiple
-            unit = 10 ** max(0, floor(log10(rows)) - 1)
+            unit: int = 10 ** max(0, floor(log10(rows)) - 1)
             return ceil(rows / unit) * unit
     return None
 

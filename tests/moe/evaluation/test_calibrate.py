@@ -78,7 +78,7 @@ def test_report_states_the_level_and_how_many_rows_an_accuracy_out_of_reach_need
 
 @pytest.mark.parametrize("level", [0.49, 1.0, float("nan")])
 def test_level_out_of_range_is_refused_before_anything_is_loaded(level: float, work: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="--level of at least 0.5 and below 1"):
+    with pytest.raises(Fault, match=r"--level of at least 0\.5 and below 1"):
         calibrate(work, tmp_path / "no such model", level=level)
 
 

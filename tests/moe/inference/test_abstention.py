@@ -1,4 +1,4 @@
-"""Claims about abstention: a threshold whose bound holds, found past a few confident errors, or advice if there is none."""
+"""Claims about abstention: a threshold whose bound holds, past a few confident errors, or advice if there is none."""
 
 import numpy as np
 import pytest
@@ -63,9 +63,9 @@ def test_few_confident_errors_do_not_hide_the_thresholds_below_them() -> None:
 def test_all_correct_rows_guarantee_an_accuracy_from_the_fewest_possible_rows_on() -> None:
     fewest = rows_if_all_correct(0.95, LEVEL)
     assert fewest == 45  # .95^45 ≤ .1 < .95^44
-    for rows, found in ((fewest, True), (fewest - 1, False)):
+    for rows, suffices in ((fewest, True), (fewest - 1, False)):
         curve = risk_coverage_curve(np.linspace(0.9, 1, rows), np.ones(rows, dtype=bool), LEVEL)
-        assert (find_point(curve, 0.95, LEVEL) is not None) == found
+        assert (find_point(curve, 0.95, LEVEL) is not None) == suffices
 
 
 def test_calibration_without_bounds_uses_the_accuracy_on_its_rows() -> None:

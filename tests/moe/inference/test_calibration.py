@@ -51,7 +51,7 @@ def test_calibration_with_bounds_uses_them(tmp_path: Path) -> None:
     calibration = write_calibration(path, tasks)
     assert read_calibration(path) == calibration
     assert calibration.threshold("news", 0.7) == 0
-    with pytest.raises(Fault, match="guarantee at level 0.9, not 0.8"):
+    with pytest.raises(Fault, match=r"guarantee at level 0\.9, not 0\.8"):
         calibration.threshold("news", 0.8)
     assert not calibration.unbounded
 
