@@ -126,7 +126,7 @@ def _metrics(task: TaskLogits, temperature: float) -> dict[str, Any]:
 
 
 def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> dict[str, Any]:
-    """Threshold and coverage at a target accuracy; without a threshold, about how many validation rows would give one.
+    """Threshold and coverage at a target accuracy; without a threshold, how many validation rows it takes at least.
 
     Args:
         calibration: with bounds.
@@ -229,7 +229,7 @@ def _abstention_table(report: Mapping[str, Any]) -> Table:
 
 def _point_cells(point: Mapping[str, Any]) -> list[RenderableType]:
     if point["threshold"] is None:
-        needed = f"needs about\n{point['rows_needed']:,} rows" if point["rows_needed"] else ""
+        needed = f"needs at least\n{point['rows_needed']:,} rows" if point["rows_needed"] else ""
         return [Text("out of reach", style="dim"), Text(needed, style="dim")]
     test = point.get("test", {})
     cells: list[RenderableType] = [f"{point['threshold']:.3f}", f"{point['coverage']:.0%}"]

@@ -21,6 +21,8 @@ SECOND_START, SECOND_START_ROWS = 0.3, 200
 
 It finds thresholds below a few very confident errors, as wrong labels make them. With few rows it costs more than that.
 """
+POWER = 0.8
+"""Share of draws in which a bound passes, at the number of rows that an estimate gives."""
 LARGEST_MULTIPLE = 20
 """Bound of the estimate of how many more validation rows a target accuracy needs."""
 TARGETS = tuple(i / 1000 for i in range(999, 0, -1))
@@ -96,7 +98,7 @@ def rows_if_all_correct(accuracy: float, level: float) -> int:
 
 
 def rows_needed(curve: Sequence[RiskCoveragePoint], accuracy: float, level: float) -> int | None:
-    """Estimate how many validation rows would guarantee an accuracy, if they were like those of the curve.
+    """Estimate how many validation rows it takes at least to guarantee an accuracy, if they were like the curve's.
 
     Args:
         curve: on which no point guarantees the accuracy.
@@ -118,13 +120,14 @@ def rows_needed(curve: Sequence[RiskCoveragePoint], accuracy: float, level: floa
 def _scale(point: RiskCoveragePoint, multiple: float, level: float) -> RiskCoveragePoint:
     """The point if its rows were more, with the same accuracy."""
     rows, right = round(point.rows * multiple), round(point.right * multiple)
-    lower, lower_half = (_wilson_lower(right, rows, error) for error in (1 - level, (1 - level) / 2))
+    lower, lower_half = (_usual_lower(right, rows, error) for error in (1 - level, (1 - level) / 2))
     return RiskCoveragePoint(threshold=point.threshold, rows=rows, right=right, lower=lower, lower_half=lower_half)
 
 
-def _wilson_lower(right: int, rows: int, error: float) -> float:
-    """Wilson's lower bound of an accuracy with a continuity correction: near the exact one, and needs no scipy."""
-    z, share = NormalDist().inv_cdf(1 - error), max(0.0, right - 0.5) / rows
+def _usual_lower(right: int, rows: int, error: float) -> float:
+    """Lower bound of an accuracy that most draws of rows exceed: Wilson's, with a continuity correction."""
+    z = NormalDist().inv_cdf(1 - error) + NormalDist().inv_cdf(POWER)
+    share = max(0.0, right - 0.5) / rows
     spread = z * sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
     return max(0.0, (share + z**2 / (2 * rows) - spread) / (1 + z**2 / rows))
 
@@ -160,7 +163,7 @@ def require_point(
     else:
         expected = f"an accuracy that the validation rows of {task} guarantee at level {level:g}, not {accuracy:g}"
         needed = rows_needed(curve, accuracy, level)
-        remedy += f", or calibrate on about {needed:,} validation rows" if needed else ""
+        remedy += f", or calibrate on {needed:,} or more validation rows" if needed else ""
     raise Fault(expected, _best_of(curve, best, level), remedy)
 
 

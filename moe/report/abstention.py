@@ -32,7 +32,7 @@ def abstention_tables(calibration: Mapping[str, Any]) -> Iterator[ReportTable]:
 def _point_cells(point: Mapping[str, Any]) -> list[str]:
     if point.get("threshold") is None:
         needed = point.get("rows_needed")
-        return ["out of reach" + (f", needs about {needed:,} validation rows" if needed else ""), "", "", "", ""]
+        return ["out of reach" + (f", needs at least {needed:,} validation rows" if needed else ""), "", "", "", ""]
     test = point.get("test") or {}
     cells = [f"{point['threshold']:.3f}", f"{point['coverage']:.0%}", f"{test['coverage']:.0%}" if test else ""]
     if "accuracy" not in test:

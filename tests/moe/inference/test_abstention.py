@@ -44,7 +44,7 @@ def test_more_rows_retain_more_at_the_same_target() -> None:
         point = find_point(risk_coverage_curve(*draw(np.random.default_rng(0), rows), LEVEL), 0.9, LEVEL)
         coverages.append(point.rows / rows if point else 0.0)
     assert coverages == sorted(coverages)
-    assert coverages[-1] == pytest.approx(0.4, abs=0.05)  # above .8, the accuracy is .9
+    assert 0.3 < coverages[-1] <= 0.4  # above .8, which 40 % are, the accuracy is .9
 
 
 def test_few_confident_errors_do_not_hide_the_thresholds_below_them() -> None:
@@ -75,18 +75,20 @@ def test_calibration_without_bounds_uses_the_accuracy_on_its_rows() -> None:
 
 
 def test_unreachable_accuracy_fault_states_the_best_and_how_many_rows_it_needs() -> None:
-    curve = risk_coverage_curve(*draw(np.random.default_rng(3), 150), LEVEL)
-    message = (
-        r"validation rows of news guarantee at level 0\.9, not 0\.95; found at best 0\.\d+ at \d+% coverage on 150"
-    )
+    confidence = np.linspace(1.0, 0.5, 150)
+    errors = np.diff(np.floor(np.cumsum(1 - confidence)), prepend=0.0)  # as many as the confidence predicts
+    curve = risk_coverage_curve(confidence, errors == 0, LEVEL)
+    message = r"rows of news guarantee at level 0\.9, not 0\.95; found at best 0\.\d+ at \d+% coverage on 150 rows"
     with pytest.raises(Fault, match=message) as fault:
         require_point("news", curve, 0.95, LEVEL)
     assert require_point("news", curve, float(fault.value.remedy.split()[3]), LEVEL)
     needed = rows_needed(curve, 0.95, LEVEL)
     assert needed is not None
-    assert f"calibrate on about {needed:,} validation rows" in fault.value.remedy
-    more = [find_point(risk_coverage_curve(*draw(np.random.default_rng(s), 2 * needed), LEVEL), 0.95) for s in range(9)]
-    assert sum(point is not None for point in more) > 4
+    assert f"calibrate on {needed:,} or more validation rows" in fault.value.remedy
+    random = np.random.default_rng(0)
+    for rows, often in ((needed * 2, True), (needed // 4, False)):
+        points = [find_point(risk_coverage_curve(*draw(random, rows), LEVEL), 0.95, LEVEL) for _ in range(20)]
+        assert (sum(point is not None for point in points) > 10) == often
 
 
 def test_accuracy_that_no_number_of_rows_guarantees_needs_none() -> None:

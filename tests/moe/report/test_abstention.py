@@ -24,7 +24,7 @@ def test_table_states_the_bound_and_how_many_rows_an_accuracy_out_of_reach_needs
     assert [list(row[2:]) for row in table.rows] == [
         ["0.000", "100%", "100%", "0.940", "0.840–0.980"],
         ["0.750", "55%", "0%", "", ""],
-        ["out of reach, needs about 1,400 validation rows", "", "", "", ""],
+        ["out of reach, needs at least 1,400 validation rows", "", "", "", ""],
         ["out of reach", "", "", "", ""],
     ]
 
