@@ -148,8 +148,8 @@ def require_point(
     """The point that `find_point` finds.
 
     Raises:
-        Fault: if there is none; it states the highest accuracy that has one, its coverage, and about how many
-            validation rows the target accuracy would need.
+        Fault: if there is none; it states the highest accuracy that has one, its coverage, and how many
+            validation rows the target accuracy takes at least.
     """
     if not curve:
         expected = f"at least {MIN_ROWS} validation rows of {task} to derive a threshold from"
