@@ -11,6 +11,7 @@ import numpy as np
 
 from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
+from moe.report.abstention import abstention_tables
 from moe.report.blocks import ReportFigure, ReportTable, Section, TextExample
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
@@ -215,7 +216,7 @@ def _calibration(findings: Findings) -> Section:
         if split in metrics
     ]
     table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
-    return Section(CALIBRATION, "", [table], figures)
+    return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
 
 
 def _saved_chart(folder: Path, name: str) -> bytes | None:

@@ -78,8 +78,9 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
                 None,
                 gt=0,
                 lt=1,
-                description="target accuracy: return no label where the confidence is too low to reach it; "
-                "needs a calibrated model",
+                description="target accuracy: return no label where the confidence is too low to reach it; the "
+                "threshold holds at the level of the calibration, for texts like its validation rows; 409 if no "
+                "threshold does; needs a calibrated model",
             ),
         ),
     }
