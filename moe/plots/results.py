@@ -17,6 +17,8 @@ DARK = 0.55
 """Luminance below which, and value of a heat map above which, text is white."""
 MAX_TICK_CHARACTERS = 34
 """Characters below a panel that fit without rotation."""
+LIGHTEST_BLACK = 1.3
+"""Value of the heat map's black, so that 1 is dark grey."""
 SMALL_SHARE = 0.005
 """Share below which a heat map has a dot."""
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
@@ -115,7 +117,7 @@ def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | No
 
 
 def _plot_heatmap(panel: "Axes", values: np.ndarray, cells: Sequence[Sequence[str]]) -> None:
-    panel.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
+    panel.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=LIGHTEST_BLACK, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > DARK else "black"
         panel.text(column, row, cells[row][column], color=colour, fontsize=8.5, **CENTRED)

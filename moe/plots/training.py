@@ -114,7 +114,7 @@ def validation_chart(
         _plot_validation(panel, runs, metric, line_colour)
         _plot_levels(panel, levels or {}, own, "accuracy" if metric.endswith("accuracy") else "macro_f1")
         if i % columns == 0:
-            panel.set_ylabel("validation" if i == 0 else "macro-F1")
+            panel.set_ylabel("macro-F1")
         if i + columns >= len(panels):
             panel.set_xlabel(STEP)
     for panel in cells[len(panels) :]:
@@ -146,11 +146,11 @@ def _plot_levels(panel: "Axes", levels: Levels, tasks: Sequence[str], metric: st
         )
         panel.annotate(
             f"{name} {value:.3f}".replace("0.", ".", 1),
-            xy=(1, value),
+            xy=(0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, -2 if below else 2),
+            xytext=(2, -2 if below else 2),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="top" if below else "bottom",
             fontsize=7.5,
             color=LEVEL,

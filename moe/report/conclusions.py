@@ -34,8 +34,8 @@ def _paired_sentence(model: str, reference: str, difference: Mapping[str, Any]) 
     value, (low, high) = difference["difference"], difference["interval"]
     points = f"{_points(value)} points of mean macro-F1 on test rows, {_points(low)} to {_points(high)}"
     if low <= 0 <= high:
-        return f"No significant difference between {model} and {reference} ({points})"
-    return f"{model} is {'better' if value > 0 else 'worse'} than {reference} ({points})"
+        return f"No significant difference between the best mixture, {model}, and {reference} ({points})"
+    return f"The best mixture, {model}, is {'better' if value > 0 else 'worse'} than {reference} ({points})"
 
 
 def _sentence_on_means(figures: Mapping[str, Any], model: str, reference: str) -> str:
@@ -46,8 +46,8 @@ def _sentence_on_means(figures: Mapping[str, Any], model: str, reference: str) -
         return ""
     mean, other = (sum(metrics[task]["macro_f1"] for task in tasks) / len(tasks) for metrics in (ours, theirs))
     return (
-        f"{model} has a mean macro-F1 of {mean:.3f} on test rows, {REFERENCES[reference]} {other:.3f} "
-        f"({_points(mean - other)} points, without an interval)"
+        f"The best mixture, {model}, has a mean macro-F1 of {mean:.3f} on test rows, {REFERENCES[reference]} "
+        f"{other:.3f} ({_points(mean - other)} points, without an interval)"
     )
 
 
