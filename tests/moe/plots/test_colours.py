@@ -23,9 +23,8 @@ def test_domains_labels_and_runs_share_no_colour() -> None:
 
 def test_tasks_and_experts_have_the_colour_of_their_domain() -> None:
     tasks = {"fpb": ("a", "b"), "sentfin": ("a", "b")}
-    colours = DomainColours(
-        [RunDomain("macro", {"macro": ()}, ("macro",)), RunDomain("news", tasks, ("news-1", "news-2"))]
-    )
+    news = RunDomain("news", tasks, ("news-1", "news-2"))
+    colours = DomainColours([RunDomain("macro", {"macro": ()}, ("macro",)), news])
     names = ("news", "fpb", "sentfin", "news-1", "news-2")
     assert {colours.colour(name) for name in names} == {DOMAIN_COLOURS[1]}
     assert colours.line_style("news-1") != colours.line_style("news-2")
