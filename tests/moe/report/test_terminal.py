@@ -119,7 +119,7 @@ def test_names_with_brackets_are_printed_as_they_are() -> None:
 def test_evaluation_names_classes_that_are_never_predicted() -> None:
     labels = ["dovish", "neutral", "hawkish"]
     metrics = {"accuracy": 0.5, "macro_f1": 0.3, "accuracy_interval": [0.4, 0.6], "macro_f1_interval": [0.2, 0.4]}
-    per_class = dict.fromkeys(labels, {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3})
+    per_class = {label: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3} for label in labels}
     confusion = {"labels": labels, "rows": [[2, 1, 0, 0], [0, 3, 0, 0], [1, 2, 0, 0]]}
     task = metrics | {"per_class": per_class, "confusion": confusion}
     report = {"rows": 9, "routing_mode": "soft", "tasks": {"macro": task}, "tasks_routed": {"macro": metrics}}
