@@ -46,7 +46,7 @@ def _body(run: RunLogs, findings: Findings, sections: Sequence[Section]) -> Iter
         yield f"{escape_markdown(_capitalize(verdict))}."
         yield ""
     for sentence in draw_conclusions(run.summary, run.result.get("best")):
-        yield f"- {escape_markdown(_capitalize(sentence))}"
+        yield f"- {escape_markdown(sentence)}"
     yield ""
     for section in (section for section in sections if section.title in CARD_SECTIONS):
         yield f"## {section.title}"

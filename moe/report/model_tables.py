@@ -5,7 +5,7 @@ from typing import Any
 
 from moe.report.blocks import MAX_COLUMNS, ReportTable, add_run_column, format_cells, split_table
 from moe.report.conclusions import differences_table
-from moe.report.terminal import SCORE_METRICS, mean_of_tasks
+from moe.report.terminal import SCORE_COLUMNS, mean_of_tasks
 from moe.report.training import validation_metrics
 from moe.runs.reader import RunLogs
 
@@ -76,9 +76,9 @@ def _scores_tables(models: Mapping[str, Mapping[str, Mapping[str, Any]]], suffix
     for task in dict.fromkeys(task for metrics in models.values() for task in metrics):
         rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
         cells = [
-            [model, *format_cells(metrics, *((name, ".3f") for name in SCORE_METRICS))]
+            [model, *format_cells(metrics, *((name, ".3f") for name in SCORE_COLUMNS))]
             for model, metrics in rows.items()
-            if SCORE_METRICS.keys() & metrics.keys()
+            if SCORE_COLUMNS.keys() & metrics.keys()
         ]
-        header = ["model", *(title for title, _ in SCORE_METRICS.values())]
+        header = ["model", *(title for title, _ in SCORE_COLUMNS.values())]
         yield ReportTable(f"Scores of {task} on test rows{suffix}", header, cells)

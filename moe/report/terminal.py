@@ -16,7 +16,7 @@ from moe.runs.selection_metric import selection_metric_of
 LABEL_STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 MAX_TASKS_WITH_ACCURACY = 3
 """Maximum number of tasks whose accuracy is printed next to the macro-F1."""
-SCORE_METRICS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+SCORE_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "mse": ("MSE", min),
     "mae": ("MAE", min),
     "pearson": ("Pearson", max),
@@ -52,7 +52,7 @@ def comparison_table(
     for task, values in rows.items():
         lines.append(BlockRow([task], _best_in_bold(values, "macro_f1"), with_accuracy or task == "mean"))
         lines += [BlockRow(["  accuracy"], _best_in_bold(values, "accuracy"))] if with_accuracy else []
-    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _scores_table(models)
+    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _model_scores_table(models)
     return Group(*([table] if tasks else []), *([scores] if scores else []))
 
 
@@ -81,27 +81,27 @@ def _metric_text(value: float | None, bold: bool = False) -> Text:
     return Text("–" if value is None else f"{value:.3f}", style="bold" if bold else "")
 
 
-def _scores_table(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
+def _model_scores_table(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
     """Build a table of the errors and correlations of predicted scores, by task and model; None without scores."""
     tasks = dict.fromkeys(
-        task for metrics in models.values() for task, values in metrics.items() if SCORE_METRICS.keys() & values.keys()
+        task for metrics in models.values() for task, values in metrics.items() if SCORE_COLUMNS.keys() & values.keys()
     )
     if not tasks:
         return None
     table = Table(title="scores", title_justify="left", header_style="bold")
-    for name in ("task", "model", *(title for title, _ in SCORE_METRICS.values())):
+    for name in ("task", "model", *(title for title, _ in SCORE_COLUMNS.values())):
         table.add_column(name, justify="left" if name in ("task", "model") else "right")
     for task in tasks:
         rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
-        rows = {model: values for model, values in rows.items() if SCORE_METRICS.keys() & values.keys()}
+        rows = {model: values for model, values in rows.items() if SCORE_COLUMNS.keys() & values.keys()}
         best = {
             name: choose(numbers)
-            for name, (_, choose) in SCORE_METRICS.items()
+            for name, (_, choose) in SCORE_COLUMNS.items()
             if len(set(numbers := [values[name] for values in rows.values() if values.get(name) is not None])) > 1
         }
         for i, (model, values) in enumerate(rows.items()):
             cells = [
-                _metric_text(v := values.get(name), v is not None and v == best.get(name)) for name in SCORE_METRICS
+                _metric_text(v := values.get(name), v is not None and v == best.get(name)) for name in SCORE_COLUMNS
             ]
             table.add_row(Text(task if i == 0 else ""), Text(model), *cells, end_section=i + 1 == len(rows))
     return table
@@ -162,7 +162,7 @@ def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
     """Output of `moe evaluate` for a classification run."""
     parts: list[RenderableType] = [_metrics_table(report)]
     parts += [_class_table(task, metrics) for task, metrics in report["tasks"].items()]
-    parts += [Text(_polarity_line(task, metrics)) for task, metrics in report["scores"].items()]
+    parts += [scores_table("polarity scores, 95 % intervals", report["scores"])] if report["scores"] else []
     never = describe_never_predicted(report["tasks"])
     return Group(*parts, *([Text(never)] if never else []), routing_table(report["routing"]))
 
@@ -194,8 +194,26 @@ def format_interval(interval: Sequence[float]) -> Text:
     return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 
 
-def _polarity_line(task: str, metrics: Mapping[str, float]) -> str:
-    return f"{task} polarity: " + ", ".join(f"{name.upper()} {value:.4f}" for name, value in metrics.items())
+def scores_table(title: str, reports: Mapping[str, Mapping[str, Any]], of: str = "task") -> Table:
+    """Build a table of score metrics with their intervals, a row per task or model; a dash where one is undefined.
+
+    Args:
+        reports: metrics as of `moe.evaluation.metrics.regression`, by the name in the first column.
+        of: header of the first column.
+    """
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(of)
+    for column, _ in SCORE_COLUMNS.values():
+        table.add_column(column, justify="right")
+    for row, metrics in reports.items():
+        cells = []
+        for name in SCORE_COLUMNS:
+            cell = _metric_text(metrics.get(name))
+            if interval := metrics.get(f"{name}_interval"):
+                cell.append("\n").append(format_interval(interval))
+            cells.append(cell)
+        table.add_row(row, *cells)
+    return table
 
 
 def _class_table(task: str, report: Mapping[str, Any]) -> Table:
