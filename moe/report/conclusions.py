@@ -84,16 +84,16 @@ def classes_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str,
     Args:
         tasks: metrics by task, with their `confusion` (rows: true labels, columns: predicted labels).
     """
-    found: dict[str, list[str]] = {}
+    names_by_task: dict[str, list[str]] = {}
     for task, metrics in tasks.items():
         if confusion := metrics.get("confusion"):
             labels, rows = confusion["labels"], confusion["rows"]
             never = [label for i, label in enumerate(labels) if sum(rows[i]) and not any(row[i] for row in rows)]
-            found |= {task: never} if never else {}
-    return found
+            names_by_task |= {task: never} if never else {}
+    return names_by_task
 
 
 def describe_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """Name the classes that are never predicted, with their tasks; empty if there are none."""
-    found = [f"{', '.join(labels)} ({task})" for task, labels in classes_never_predicted(tasks).items()]
-    return f"never predicted: {'; '.join(found)}" if found else ""
+    classes = [f"{', '.join(labels)} ({task})" for task, labels in classes_never_predicted(tasks).items()]
+    return f"never predicted: {'; '.join(classes)}" if classes else ""

@@ -163,14 +163,14 @@ def _domains(folder: Path) -> tuple[RunDomain, ...]:
 
 def _domains_of_config(config: Mapping[str, Any]) -> tuple[RunDomain, ...]:
     domains = config.get("domains")
-    found = []
+    result = []
     for name, settings in domains.items() if isinstance(domains, dict) else ():
         own = settings if isinstance(settings, dict) else {}
         tasks = own.get("tasks") or {name: own}
         labels = {task: tuple((its or {}).get("labels") or ()) for task, its in tasks.items()}
         experts = Domain(name, experts=own.get("experts") or 1).expert_names
-        found.append(RunDomain(name, {task: its for task, its in labels.items() if its}, experts))
-    return tuple(found)
+        result.append(RunDomain(name, {task: its for task, its in labels.items() if its}, experts))
+    return tuple(result)
 
 
 def _configs(folder: Path) -> Iterator[dict[str, Any]]:

@@ -223,7 +223,9 @@ def write_run_of_twelve(folder: Path) -> list[str]:
     metrics = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "macro_f1": 0.4, "macro_f1_interval": [0.3, 0.5]}
     table = {name: dict.fromkeys(names, 1 / 12) for name in names}
     summary = {
-        "figures": {model: dict.fromkeys(names, metrics) for model in (*models, "moe-joint, hard", "moe-joint, told")},
+        "figures": {
+            model: dict.fromkeys(names, metrics) for model in (*models, "moe-joint, hard", "moe-joint, pinned")
+        },
         "means": dict.fromkeys(models, metrics | {"macro_f1": 0.456}),
         "routing": {"accuracy": 0.5, "entropy": 0.9, "table": table},
         "best": "moe-joint",

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from moe.report.terminal import comparison_table, evaluation_view, routing_table
 
 MODELS = ("majority", "tfidf", "shared expert", "own expert", "pooled LoRA", "moe-init", "router-warmup", "moe-joint")
-MODELS = (*MODELS, "moe-joint, hard", "moe-joint, told")
+MODELS = (*MODELS, "moe-joint, hard", "moe-joint, pinned")
 
 
 def domains(count: int) -> list[str]:
