@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 Cells = Sequence[Sequence[str]]
-MAX_COLUMNS, MAX_NARROW_COLUMNS = 7, 12
-"""Maximum number of columns next to the fixed ones, so that a table fits the page: of metrics, and of short numbers."""
+MAX_COLUMNS, MAX_CLASS_COLUMNS, MAX_NARROW_COLUMNS = 6, 8, 12
+"""Maximum number of columns that fit next to the fixed ones: of metrics of models, of a class, and of short numbers."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def split_table(table: ReportTable, fixed: int, maximum: int) -> Iterator[Report
 def number_columns(table: ReportTable, fixed: int) -> ReportTable:
     """Number the columns after the fixed ones, and the rows with the same names, if the names do not fit."""
     names = table.header[fixed:]
-    if len(names) <= MAX_COLUMNS - 1:
+    if len(names) <= MAX_COLUMNS:
         return table
     numbers = {name: str(i) for i, name in enumerate(names, 1)}
     rows = [[f"{numbers[row[0]]} {row[0]}" if row[0] in numbers else row[0], *row[1:]] for row in table.rows]

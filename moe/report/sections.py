@@ -12,6 +12,7 @@ import numpy as np
 from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
 from moe.report.blocks import (
+    MAX_CLASS_COLUMNS,
     MAX_COLUMNS,
     MAX_NARROW_COLUMNS,
     ReportFigure,
@@ -167,7 +168,7 @@ def _routing(findings: Findings) -> Section:
 
 
 def _format_weight(weight: float, experts: int) -> str:
-    return "·" if weight < SMALL_WEIGHT else f"{100 * weight:.0f}" if experts >= MAX_COLUMNS else f"{100 * weight:.1f}"
+    return "·" if weight < SMALL_WEIGHT else f"{100 * weight:.0f}" if experts > MAX_COLUMNS else f"{100 * weight:.1f}"
 
 
 def _confusion(findings: Findings) -> Section:
@@ -184,7 +185,7 @@ def _confusion(findings: Findings) -> Section:
         part
         for task, metrics in tasks.items()
         if "per_class" in metrics
-        for part in split_table(_class_table(task, metrics), 1, MAX_COLUMNS)
+        for part in split_table(_class_table(task, metrics), 1, MAX_CLASS_COLUMNS)
     ]
     never = describe_never_predicted(tasks)
     return Section(CONFUSION, f"{never[:1].upper()}{never[1:]}." if never else "", tables, figures)
