@@ -123,8 +123,9 @@ def summary_view(summary: Mapping[str, Any]) -> RenderableType:
     predictions = summary["predictions"]
     of_sample = [row["text"] for row in predictions] == list(PLAIN_SENTENCES[: len(predictions)])
     title = "three sentences that are not in the sample" if of_sample else "three test texts"
+    figures = "test rows: mixture and baselines, ± half of the 95 % interval"
     return Group(
-        comparison_table("test rows: mixture and baselines, ± half of the 95 % interval", summary["figures"]),
+        comparison_table(figures, summary["figures"], summary["means"]),
         Text(summary["verdict"]),
         *(Text(sentence, style="bold") for sentence in summary["conclusions"]),
         routing_table(summary["routing"]),
