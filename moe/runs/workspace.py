@@ -79,9 +79,7 @@ class Workspace:
         """Say how many training texts of some domains, or all, are truncated; empty for a language model."""
         if self.run.language is not None:
             return []
-        lengths, names = self.text_lengths, self.run.domains if domains is None else domains
-        counts = {name: lengths.counts[name] for name in names if name in lengths.counts}
-        return format_cuts(counts, self.run.backbone.resolved_length, lengths.auto)
+        return format_cuts(self.text_lengths, self.run.domains if domains is None else domains, self.run.backbone)
 
     def expert_folder(self, name: str) -> Path:
         """Folder of an expert."""
