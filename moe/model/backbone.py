@@ -113,8 +113,8 @@ class Backbone:
         model: frozen, without a head.
         tokenizer: pads on the right.
         id: name, revision and hash of its weights.
-        windows: most windows in which a long text is read; 1 truncates it.
         lm_head: its own language-model head, if it was loaded.
+        windows: most windows in which a long text is read; 1 truncates it.
     """
 
     model: PreTrainedModel
