@@ -58,8 +58,8 @@ def _data(findings: Findings) -> Section:
     rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
     note = (
         "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
-        "max_validation_rows, or near a held-out text of another task. Rejected rows and duplicates are not among them; "
-        "rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+        "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
+        "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
     )
     figures = _optional_figure(
         "data-labels",

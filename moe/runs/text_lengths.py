@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from experts.atomic_io import read_json, write_json
@@ -29,7 +30,7 @@ from moe.model.backbone import AUTO, AUTO_LENGTH_LIMIT, BackboneSettings, length
 READ_WHOLE = 0.95
 """Fraction of a domain's training texts that `auto` reads to their end."""
 _MULTIPLE, _SMALLEST = 8, 32
-_FORMAT, _CHECKED_ROWS = 1, 5000
+_CHECKED_ROWS = 5000
 Counts = Mapping[str, Mapping[int, int]]
 """Number of texts by their tokens, special tokens, template and target included, for each domain."""
 
@@ -97,68 +98,98 @@ def check_length(settings: BackboneSettings) -> int | None:
 
 @dataclass(frozen=True)
 class TextLengths:
-    """Lengths of a run's training texts.
+    """Lengths of texts.
 
     Args:
         counts: by domain.
-        auto: the length that `backbone.max_length: auto` means in this run.
         special: special tokens of a text.
     """
 
     counts: Counts
-    auto: int
     special: int = 2
 
 
-def read_or_count(
-    folder: Path, rows: Mapping[str, Dataset], settings: BackboneSettings, template: str, in_use: bool
-) -> TextLengths:
-    """Return the lengths of a run's training texts, from the file of an earlier command if the rows are the same.
+class _StoredDomain(BaseModel):
+    """Lengths of a domain's training texts, and the SHA-256 of these texts with their targets."""
+
+    sha256: str
+    counts: dict[int, int]
+
+
+class _Stored(BaseModel):
+    """Content of `lengths-….json`, for one tokenizer and template."""
+
+    special: int
+    auto: int | None = None
+    domains: dict[str, _StoredDomain] = {}
+
+
+class LengthStore:
+    """Lengths of a run's training texts, stored beside its prepared rows, so that a text is tokenized once.
 
     Args:
-        folder: of the prepared rows of all domains, where the file is written.
-        rows: training rows of each domain.
+        folder: of the prepared rows of all domains.
         settings: of the backbone, whose tokenizer is used.
-        in_use: whether experts were already trained with the stored length; then it is kept even if the rows changed.
-
-    Raises:
-        Fault: if the tokenizer cannot be loaded, or the folder cannot be written.
+        template: text around every text.
     """
-    tokenizer = [settings.name, settings.revision, template]
-    path = folder / f"lengths-{hashlib.sha256(json.dumps(tokenizer).encode()).hexdigest()[:8]}.json"
-    key = {"format": _FORMAT, "tokenizer": tokenizer, "rows": {name: _digest(part) for name, part in rows.items()}}
-    stored = _read(path)
-    if stored is not None and stored["key"] == key:
-        counts = {name: {int(length): n for length, n in domain.items()} for name, domain in stored["counts"].items()}
-        return TextLengths(counts, stored["auto"], stored["special"])
-    encoder = load_tokenizer(settings)
-    counts = {
-        name: dict(Counter(count_tokens(part["text"], encoder, template, part["target"]).tolist()))
-        for name, part in rows.items()
-    }
-    auto, special = auto_length(counts, check_length(settings)), encoder.num_special_tokens_to_add()
-    if in_use and stored is not None and settings.max_length == AUTO and stored["auto"] != auto:
-        info(
-            f"backbone.max_length: auto would be {auto} tokens for the present training rows; the experts of this run "
-            f"were trained with {stored['auto']}, which stays: to change it, delete {path} and train all of them again"
-        )
-        return TextLengths(counts, stored["auto"], special)
-    write_json(path, {"key": key, "auto": auto, "special": special, "counts": counts})
-    return TextLengths(counts, auto, special)
+
+    def __init__(self, folder: Path, settings: BackboneSettings, template: str) -> None:
+        self.settings, self.template = settings, template
+        key = json.dumps([settings.name, settings.revision, template])
+        self.path = folder / f"lengths-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
+
+    def lengths(self, rows: Mapping[str, Dataset]) -> TextLengths:
+        """Return the lengths of training rows by domain; they are counted if they are new or have changed.
+
+        Raises:
+            Fault: if the tokenizer cannot be loaded, or the folder cannot be written.
+        """
+        stored = self._read()
+        digests = {name: _digest(part) for name, part in rows.items()}
+        known = {name: domain.sha256 for name, domain in stored.domains.items()} if stored else {}
+        changed = [name for name in rows if known.get(name) != digests[name]]
+        if changed or stored is None:
+            encoder = load_tokenizer(self.settings)
+            stored = stored or _Stored(special=encoder.num_special_tokens_to_add())
+            for name in changed:
+                tokens = count_tokens(rows[name]["text"][:], encoder, self.template, rows[name]["target"][:])
+                stored.domains[name] = _StoredDomain(sha256=digests[name], counts=Counter(tokens.tolist()))
+            write_json(self.path, stored.model_dump(mode="json"))
+        return TextLengths({name: stored.domains[name].counts for name in rows}, stored.special)
+
+    def resolve_auto(self, rows: Mapping[str, Dataset], in_use: bool) -> int:
+        """Return the length that `auto` means for a run.
+
+        Args:
+            rows: training rows of all domains.
+            in_use: whether experts were already trained with the stored length, which then stays if the rows change.
+
+        Raises:
+            Fault: see `lengths`.
+        """
+        auto = auto_length(self.lengths(rows).counts, length_limit(self.settings))
+        stored = self._read()
+        assert stored is not None
+        if stored.auto is None or not in_use:
+            write_json(self.path, (stored.model_copy(update={"auto": auto})).model_dump(mode="json"))
+            return auto
+        if stored.auto != auto:
+            info(
+                f"backbone.max_length: auto would be {auto} tokens for the present training rows; the experts of this "
+                f"run were trained with {stored.auto}, which stays: to change it, delete {self.path} and train again"
+            )
+        return stored.auto
+
+    def _read(self) -> _Stored | None:
+        try:
+            return _Stored.model_validate(read_json(self.path))
+        except (Fault, ValidationError):
+            return None
 
 
 def _digest(rows: Dataset) -> str:
     """SHA-256 of texts and targets."""
     return hashlib.sha256(json.dumps([rows["text"][:], rows["target"][:]]).encode()).hexdigest()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = read_json(path)
-        numbers = isinstance(content["auto"], int) and isinstance(content["special"], int)
-        return content if numbers and content["key"] and content["counts"] else None
-    except (Fault, LookupError, TypeError):
-        return None
 
 
 def format_cuts(
@@ -183,8 +214,8 @@ def format_cuts(
             windows = f" and read in windows, at most {settings.windows} each" if settings.windows > 1 else ""
             remedy = ""
             if cut.cut > (1 - READ_WHOLE) * cut.texts:
-                longer = f"raise backbone.max_length (auto: {lengths.auto}) or " if lengths.auto > length else "raise "
-                remedy = f": {longer}backbone.windows"
+                fit = f"95% fit in {_quantile(counts, READ_WHOLE)}"
+                remedy = f": raise backbone.max_length ({fit}) or backbone.windows"
             lines.append(
                 f"{name}: {long.cut} of {long.texts} {texts} ({long.cut / long.texts:.0%}) are longer than "
                 f"{length} tokens{windows}; {cut.lost:.0%} of the domain's tokens are not read{remedy}"
@@ -247,9 +278,9 @@ def describe_files(run: RunSettings) -> list[str]:
 
 def describe_rows(settings: BackboneSettings, counts: Counts) -> list[str]:
     """Say how many rows are longer than the backbone reads; for `auto`, than it would resolve to by these rows."""
-    auto = auto_length(counts, length_limit(settings))
     lines = []
     if settings.max_length == AUTO:
+        auto = auto_length(counts, length_limit(settings))
         lines.append(f"backbone.max_length: auto is {auto} tokens by all rows; the training rows of the run decide")
         settings = settings.model_copy(update={"max_length": auto})
-    return lines + format_cuts(TextLengths(counts, auto), counts, settings, "rows")
+    return lines + format_cuts(TextLengths(counts), counts, settings, "rows")

@@ -46,13 +46,13 @@ COUNTS = {"calls": {40: 66, 160: 264}, "news": {20: 100}, "posts": {20: 99, 200:
 
 def cuts(length: int, windows: int = 1) -> list[str]:
     """Lines of all domains in `COUNTS`."""
-    return format_cuts(TextLengths(COUNTS, 160), COUNTS, BackboneSettings(max_length=length, windows=windows))
+    return format_cuts(TextLengths(COUNTS), COUNTS, BackboneSettings(max_length=length, windows=windows))
 
 
 def test_cut_lines_name_the_domains_that_lose_something_and_the_remedy() -> None:
     lines = cuts(96)
     assert lines[0].startswith("calls: 264 of 330 training texts (80%) are longer than 96 tokens; 38% of")
-    assert lines[0].endswith("raise backbone.max_length (auto: 160) or backbone.windows")
+    assert lines[0].endswith("raise backbone.max_length (95% fit in 160) or backbone.windows")
     assert len(lines) == 2
     assert "raise" not in lines[1], "a single long text is no reason to read all further"
     assert cuts(200) == ["none of 530 training texts is longer than 200 tokens"]
@@ -124,3 +124,17 @@ def test_lengths_are_counted_once(make_work: Make, monkeypatch: pytest.MonkeyPat
     lines = make_work().cut_lines()
     monkeypatch.setattr("moe.runs.text_lengths.count_tokens", None)
     assert make_work().cut_lines() == lines
+
+
+def test_a_stage_of_one_domain_counts_no_texts_of_others(make_work: Make, tmp_path: Path) -> None:
+    (tmp_path / "data" / "forum.csv").unlink()
+    train_domain(make_work(), "news")
+
+
+def test_broken_lengths_are_counted_again(make_work: Make) -> None:
+    work = make_work(backbone=AUTO)
+    length = work.resolve_length()
+    (file,) = (work.out / "data").glob("lengths-*.json")
+    for content in ("{", "[]", '{"special": "x"}'):
+        file.write_text(content)
+        assert make_work(backbone=AUTO).resolve_length() == length
