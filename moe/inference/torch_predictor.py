@@ -121,13 +121,20 @@ class TorchPredictor(Predictor):
         if self.hard and self.model.gate is not None and self.model.active_expert is None:
             batches, outputs = self._forward_hard(ids, batches, allowed)
         else:
-            outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+            outputs = [self.forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
         scores = scores_of_windows(windows, text_index, counts, self.window_weights([len(window) for window in ids]))
         if targets is None or not any(targets):
             return scores
         return replace(scores, target_truncated=long_targets(targets, self.tokenizer, self.max_length))
+
+    def encode(
+        self, texts: Sequence[str], targets: Sequence[str | None] | None = None
+    ) -> tuple[list[list[int]], np.ndarray]:
+        """Token ids of texts (B), truncated to `max_length`, and whether each was longer (B,)."""
+        ids, text_index = self._tokenize(texts, targets)
+        return [ids[i] for i in first_windows(text_index, 1)], np.bincount(text_index, minlength=len(texts)) > 1
 
     def _tokenize(
         self, texts: Sequence[str], targets: Sequence[str | None] | None = None
@@ -159,7 +166,7 @@ class TorchPredictor(Predictor):
                 for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
                     batch = assigned[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    output = self._forward(*self.pad(ids, batch), trunk=trunk)
+                    output = self.forward(*self.pad(ids, batch), trunk=trunk)
                     outputs.append(output | {"routing_weights": weights[batch]})
                     new_batches.append(batch)
         return new_batches, outputs
@@ -172,7 +179,7 @@ class TorchPredictor(Predictor):
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (W, T)
         return padded.to(device), mask.to(device)
 
-    def _forward(
+    def forward(
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""

@@ -10,6 +10,7 @@ from mixtures import save_random_mixture
 
 from moe.data.collator import encode_windows, split_into_windows
 from moe.data.text_checks import window_overlap
+from moe.evaluation.routes import SharedTexts, score_routes, score_texts
 from moe.export.graph import write_graph
 from moe.inference.graph.session import GraphSession
 from moe.inference.model_loader import ModelLoader
@@ -71,6 +72,21 @@ def test_predictions_state_how_many_windows_were_read(mixture: Path) -> None:
     assert (whole["windows"], whole["truncated"]) == (2, False)
     predictor.windows = True
     assert not predict_texts([LONG], predictor)[0].truncated, "--windows reads all of them"
+
+
+def test_evaluation_of_a_run_reads_windows_too(mixture: Path) -> None:
+    predictor = ModelLoader(mixture, ("backbone.dtype=float32",)).load_torch()
+    targets, domains = [None] * len(TEXTS), ["news", "forum", "news"]
+    shared, expected = SharedTexts(TEXTS, targets), predictor.score(TEXTS)
+    soft = score_texts(predictor, shared)
+    hard, own = score_routes(predictor, shared, domains, soft)
+    for name, logits in expected.logits.items():
+        np.testing.assert_allclose(soft.logits[name], logits, atol=1e-6)
+        np.testing.assert_allclose(own.logits[name], predictor.score(TEXTS, domains).logits[name], atol=1e-6)
+        np.testing.assert_allclose(
+            hard.logits[name], predictor.with_options("hard").score(TEXTS).logits[name], atol=1e-6
+        )
+    np.testing.assert_allclose(score_texts(predictor, shared, np.array([2])).logits[name], logits[2:], atol=1e-5)
 
 
 def test_a_setting_in_use_overrides_the_number_of_windows(mixture: Path) -> None:
