@@ -39,12 +39,14 @@ def inspect_(
     """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows."""
     from moe.data.profile import inspect_file, inspection_view
 
-    settings = None
     if domain:
         from moe.config.run import load_run
+        from moe.runs.text_lengths import inspect_for_run
 
-        settings = load_run(config, sets or ()).task_settings(domain, task)
-    print_view(inspect_file(file, settings), inspection_view, json_)
+        report = inspect_for_run(file, load_run(config, sets or ()), domain, task)
+    else:
+        report = inspect_file(file)
+    print_view(report, inspection_view, json_)
 
 
 @app.command("augment", cls=RenamedCommand, hidden=True)

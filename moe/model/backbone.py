@@ -85,6 +85,14 @@ class BackboneSettings(BaseModel):
         "the training texts of every domain need",
     )
 
+    windows: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="most overlapping windows of `max_length` tokens in which a longer text is read, in training and "
+        "in use; more reads further and costs more, 1 truncates the text",
+    )
+
     @property
     def resolved_length(self) -> int:
         """`max_length` as a number.
@@ -106,12 +114,14 @@ class Backbone:
         tokenizer: pads on the right.
         id: name, revision and hash of its weights.
         lm_head: its own language-model head, if it was loaded.
+        windows: most windows in which a long text is read; 1 truncates it.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: BackboneId
     lm_head: LMHead | None = None
+    windows: int = 1
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -181,7 +191,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         enable_dropout(model, settings.trunk_depth, settings.dropout)
     if settings.compile:
         compile_layers(model)
-    return Backbone(model.eval(), load_tokenizer(settings), identity, LMHead(full) if lm_head else None)
+    head = LMHead(full) if lm_head else None
+    return Backbone(model.eval(), load_tokenizer(settings), identity, head, settings.windows)
 
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:

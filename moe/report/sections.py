@@ -66,9 +66,14 @@ def _not_evaluated(findings: Findings, title: str) -> Section:
 def _data(findings: Findings) -> Section:
     if not findings.data:
         return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
-    header = ["task", "rows", "train", "validation", "test", "rejected", "duplicates", "near duplicates removed"]
+    splits, removed = ["train", "validation", "test"], ["near duplicates removed", "left out"]
+    header = ["task", "rows", *splits, *removed, "rejected", "duplicates"]
     rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
-    note = "Rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+    note = (
+        "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
+        "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
+        "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+    )
     figures = _optional_figure(
         "data-labels",
         label_distribution_chart(findings.data),
@@ -81,7 +86,8 @@ def _data(findings: Findings) -> Section:
 def _data_counts(report: Mapping[str, Any]) -> list[str]:
     splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
     near = sum(report.get("near_duplicates", {}).values())
-    counts = [report.get("rows", 0), *splits, report.get("rejected", 0), report.get("duplicates", 0), near]
+    rows = report.get("rows", 0)
+    counts = [rows, *splits, near, rows - sum(splits) - near, report.get("rejected", 0), report.get("duplicates", 0)]
     return [f"{count:,}" for count in counts]
 
 

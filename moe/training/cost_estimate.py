@@ -56,6 +56,7 @@ def estimate_cost(run: Workspace) -> Figures:
         "stages": stages,
         "start_seconds": start,
         "seconds": start + sum(stage["seconds"] for stage in stages),
+        "texts": work.cut_lines(),
         "peak_mib": max((stage["peak_mib"] for stage in stages if stage["peak_mib"]), default=None),
         "machine": machine_name(),
         "cache_trunk": run.run.stages.cache_trunk,
@@ -163,6 +164,7 @@ def cost_view(figures: Mapping[str, Any]) -> RenderableType:
     lines = [
         Text(f"total {format_duration(figures['seconds'])}{peak}; early stopping (patience) may end a stage sooner")
     ]
+    lines += map(Text, figures.get("texts", ()))
     if figures["cache_trunk"]:
         lines.append(Text("measured without the trunk cache (stages.cache_trunk), which makes steps faster"))
     return Group(table, *lines)

@@ -15,7 +15,7 @@ from moe.checkpoints.mixture import load_strictly
 from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
-from moe.data.collator import Collator
+from moe.data.collator import Collator, split_into_windows
 from moe.evaluation.evaluate import validate
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
@@ -131,8 +131,9 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     run, names = work.run, [domain.name for domain in model.domains]
     counts = count_labels(train, model.labels)
     warn_equal_class_weights(run.losses, counts)
-    max_length = run.backbone.resolved_length
-    collator = Collator(model.loaded_backbone.tokenizer, run.template, max_length, model.labels, names)
+    tokenizer, max_length = model.loaded_backbone.tokenizer, run.backbone.resolved_length
+    train = split_into_windows(train, tokenizer, run.template, max_length, run.backbone.windows)
+    collator = Collator(tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
         if work.dry_run is not None:
