@@ -11,7 +11,6 @@ from experts.atomic_io import write_json
 from moe import distributed
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
-from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_reports
 from moe.evaluation.evaluate import evaluate, write_evaluation
@@ -65,8 +64,7 @@ def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = Fals
 
 
 def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
-    if not (resume and (work.out / MERGED).is_dir()):
-        merge_experts(work, overwrite=overwrite)
+    merge_experts(work, overwrite=overwrite, resume=resume)
     return train_router(work, overwrite, resume)
 
 

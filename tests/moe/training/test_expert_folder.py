@@ -119,14 +119,13 @@ def test_expert_that_is_not_frozen_must_be_trained_before_the_others(make_work: 
         train_domain(starting_from(make_work, source, frozen=False), "news")
 
 
-def test_resume_skips_a_placed_expert_and_overwrite_replaces_it(make_work: Make, source: Path) -> None:
+def test_placed_expert_is_kept_and_overwrite_replaces_it(make_work: Make, source: Path) -> None:
     work = starting_from(make_work, source)
     folder = train_shared(work)
     before = (folder / "manifest.json").stat().st_mtime_ns
-    assert train_shared(work, resume=True) == folder
-    assert (folder / "manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(Fault, match="--overwrite"):
-        train_shared(work)
+    for resume in (True, False):
+        assert train_shared(work, resume=resume) == folder
+        assert (folder / "manifest.json").stat().st_mtime_ns == before
     train_shared(work, overwrite=True)
     assert (folder / "manifest.json").stat().st_mtime_ns != before
 
