@@ -83,7 +83,9 @@ class MixtureCard(BaseModel):
     seed: int
     steps: int = 0
     start: str | None = Field(
-        None, description="hash of the weights of the mixture that its last stage started from; none after a merge"
+        None,
+        description="hash of the weights of the mixture that its last stage started from; none of a merge or a change "
+        "of experts",
     )
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
