@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from moe.config.stages import EXPERT, SHARED, StageSettings
 from moe.runs.dry_run import StageSize
+from moe.runs.workspace import POOLED_NAME
 
 GIB = 2**30
 _MIN_SAVED = 0.05
@@ -102,10 +104,12 @@ class RunCost:
         rest: seconds of everything else: the start, and the evaluation of the finished models.
         layers: number of the backbone's layers.
         trunk_depth: number of them without experts.
+        fixed_shape: whether a trained expert that the run starts from determines trunk and length.
         cached: whether stages read the trunk's states of training rows from disk.
         cache_bytes: bytes that these states take or would take.
         max_length: tokens at which texts are truncated.
         lengths: (N,), tokens of each training row.
+        settings: of the stages, by name.
         train_rows: training rows of each task.
         validation_rows: validation rows of each task.
     """
@@ -114,10 +118,12 @@ class RunCost:
     rest: float
     layers: int
     trunk_depth: int
+    fixed_shape: bool
     cached: bool
     cache_bytes: int
     max_length: int
     lengths: np.ndarray = field(repr=False)
+    settings: Mapping[str, StageSettings] = field(default_factory=dict, repr=False)
     train_rows: Mapping[str, int] = field(default_factory=dict)
     validation_rows: Mapping[str, int] = field(default_factory=dict)
 
@@ -147,20 +153,47 @@ class RunCost:
             stages.append(replace(stage, step=step, evaluation=stage.evaluation * share))
         return replace(self, stages=stages, max_length=max_length)
 
-    def with_steps(self, name: str, share: float) -> "RunCost":
-        """Return the cost with a share of a stage's steps."""
-        stages = [_with_steps(stage, share) if stage.stage == name else stage for stage in self.stages]
-        return replace(self, stages=stages)
+    def with_setting(self, name: str, key: str, value: float) -> "RunCost":
+        """Return the cost with another length of a stage.
+
+        Args:
+            name: of the stage.
+            key: of its settings: `steps`, `epochs`, `min_steps` or `max_steps`.
+            value: of the setting.
+        """
+        settings = {**self.settings, name: self.settings[name].model_copy(update={key: value})}
+        return replace(self, settings=settings)._with_counted_steps({})
 
     def with_train_rows(self, most: int) -> "RunCost":
         """Return the cost with at most so many training rows of each task."""
         whole = sum(self.train_rows.values())
         share = sum(min(rows, most) for rows in self.train_rows.values()) / max(1, whole)
+        own = {name: min(rows, most) / rows for name, rows in self.train_rows.items() if rows}
+        return self._with_counted_steps({stage.name: own.get(stage.name, share) for stage in self.stages})
+
+    def without_pooled(self) -> "RunCost":
+        """Return the cost without the pooled LoRA."""
+        return replace(self, stages=[stage for stage in self.stages if stage.stage != POOLED_NAME])
+
+    def _with_counted_steps(self, shares: Mapping[str, float]) -> "RunCost":
+        """Return the cost with the steps that the settings give.
+
+        Args:
+            shares: by stage, share of its rows that are left; all of the others'.
+        """
         stages = []
         for stage in self.stages:
-            own = self.train_rows.get(stage.name)
-            kept = min(own, most) / own if own else share
-            stages.append(_with_steps(stage, kept) if stage.size.by_epochs else stage)
+            if stage.stage in self.settings:
+                batches = math.ceil(len(stage.size.batch_rows) * shares.get(stage.name, 1.0))
+                stage = _with_steps(stage, self.settings[stage.stage].count_steps(batches))
+            stages.append(stage)
+        before, after = _steps_before_merge(self.stages), _steps_before_merge(stages)
+        stages = [  # the pooled LoRA reads as many rows as the stages before the merge
+            _with_steps(stage, max(1, round(stage.size.steps * after / max(1, before))))
+            if stage.stage == POOLED_NAME
+            else stage
+            for stage in stages
+        ]
         return replace(self, stages=stages)
 
     def with_validation_rows(self, most: int) -> "RunCost":
@@ -174,15 +207,16 @@ class RunCost:
         return replace(self, stages=stages)
 
 
-def _with_steps(stage: StageCost, share: float) -> StageCost:
-    return replace(stage, size=replace(stage.size, steps=max(1, round(stage.size.steps * share))))
+def _with_steps(stage: StageCost, steps: int) -> StageCost:
+    return replace(stage, size=replace(stage.size, steps=steps))
 
 
-def savings(cost: RunCost, stages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _steps_before_merge(stages: Sequence[StageCost]) -> int:
+    return sum(stage.size.steps for stage in stages if stage.stage in (SHARED.name, EXPERT.name))
+
+
+def savings(cost: RunCost) -> list[dict[str, Any]]:
     """Return the changes of settings that would make a run shorter, the most effective first.
-
-    Args:
-        stages: settings of the stages by name.
 
     Returns:
         for each `change` (settings as in the config), `seconds` of the run with it, `saved` seconds, and a `note` on
@@ -190,33 +224,48 @@ def savings(cost: RunCost, stages: Mapping[str, Mapping[str, Any]]) -> list[dict
     """
     listed = [
         {"change": change, "seconds": changed.seconds, "saved": cost.seconds - changed.seconds, "note": note}
-        for change, changed, note in _changes(cost, stages)
+        for change, changed, note in _changes(cost)
     ]
     effective = [entry for entry in listed if entry["saved"] >= _MIN_SAVED * cost.seconds]
     return sorted(effective, key=lambda entry: entry["seconds"])[:_MAX_LISTED]
 
 
-def _changes(cost: RunCost, stages: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, RunCost, str]]:
+def _changes(cost: RunCost) -> Iterator[tuple[str, RunCost, str]]:
     deeper, disk = math.ceil(cost.layers / 2), f"{cost.cache_bytes / GIB:.1f} GiB of disk"
-    if cost.trunk_depth < deeper:
+    can_cache = not cost.cached and len(cost.lengths) > 0  # a language model's run has no such cache
+    if cost.trunk_depth < deeper and not cost.fixed_shape:
         yield f"backbone.trunk_depth: {deeper}", cost.with_trunk(deeper, cost.cached), "experts fit less"
-        if not cost.cached:
+        if can_cache:
             change = f"backbone.trunk_depth: {deeper} with stages.cache_trunk: true"
             yield change, cost.with_trunk(deeper, True), f"experts fit less; {disk}"
-    elif not cost.cached:
+    elif can_cache and cost.trunk_depth:
         yield "stages.cache_trunk: true", cost.with_trunk(cost.trunk_depth, True), disk
-    for name in dict.fromkeys(stage.stage for stage in cost.stages):
-        settings = stages[name]
-        key, value = ("steps", settings["steps"]) if settings["steps"] else ("epochs", settings["epochs"])
-        half = max(1, round(value / 2)) if key == "steps" else value / 2
-        yield f"stages.{name}.{key}: {half:g}", cost.with_steps(name, half / value), ""
-    if shorter := _shorter(cost):
+    for name in (name for name in cost.settings if any(stage.stage == name for stage in cost.stages)):
+        key, value = _length(cost, name)
+        half = value / 2 if key == "epochs" else max(1, round(value / 2))
+        yield f"stages.{name}.{key}: {half:g}", cost.with_setting(name, key, half), ""
+    if any(stage.stage == POOLED_NAME for stage in cost.stages):
+        yield "moe run --no-pooled", cost.without_pooled(), "no comparison with one LoRA for all domains"
+    if (shorter := _shorter(cost)) and not cost.fixed_shape:
         cut = float((cost.lengths > shorter).mean())
         yield f"backbone.max_length: {shorter}", cost.with_max_length(shorter), f"truncates {cut:.0%} of training texts"
     if most := _halving_cap(cost.train_rows):
         yield f"max_train_rows: {most} for every task", cost.with_train_rows(most), ""
     if most := _halving_cap(cost.validation_rows):
         yield f"max_validation_rows: {most} for every task", cost.with_validation_rows(most), "noisier selection"
+
+
+def _length(cost: RunCost, name: str) -> tuple[str, float]:
+    """The setting that determines the steps of most stages of a name, and its value."""
+    settings = cost.settings[name]
+    if settings.steps is not None:
+        return "steps", settings.steps
+    steps = [stage.size.steps for stage in cost.stages if stage.stage == name]
+    if 2 * sum(count <= settings.min_steps for count in steps) > len(steps):
+        return "min_steps", settings.min_steps
+    if settings.max_steps is not None and 2 * sum(count >= settings.max_steps for count in steps) > len(steps):
+        return "max_steps", settings.max_steps
+    return "epochs", settings.epochs
 
 
 def _shorter(cost: RunCost) -> int | None:

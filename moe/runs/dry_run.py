@@ -45,8 +45,7 @@ class StageSize:
 
     Args:
         steps: optimizer steps of the full stage.
-        evaluations: evaluations of the full stage.
-        by_epochs: whether more rows give more steps.
+        evaluations: evaluations of the full stage, with one before its first step if it may keep its start.
         rows: number of training rows.
         tokens: all their tokens, as far as they are read.
         batch_rows: (M,), rows of each batch of an epoch.
@@ -55,7 +54,6 @@ class StageSize:
 
     steps: int
     evaluations: int
-    by_epochs: bool
     rows: int
     tokens: int
     batch_rows: np.ndarray = field(repr=False)

@@ -60,9 +60,9 @@ def keeps_finished(
             return False
         more = f"; {len(reasons) - _MAX_REASONS} more differences" if len(reasons) > _MAX_REASONS else ""
         raise Fault(
-            f"{folder} as the config and its inputs would make it now",
+            f"{folder} made with the current settings and inputs",
             "; ".join(reasons[:_MAX_REASONS]) + more,
-            "pass --overwrite to make it again, choose another --out, or restore what it was made with",
+            "pass --overwrite to make it again, or choose another --out",
         )
     work.kept.append(folder)
     info(f"{folder.name}: finished earlier, kept; --overwrite {again}")

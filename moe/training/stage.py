@@ -54,12 +54,14 @@ def run_stage(
     name: str,
     resume: bool,
     expert: str | None = None,
+    keep_start: bool = False,
 ) -> TrainResult:
     """Train one stage and leave the best weights in the model.
 
     Args:
         name: name of the folders of checkpoints and logs.
         expert: the expert to train, in stages without a router.
+        keep_start: whether the weights at the start are a candidate too: they are kept if no evaluation is better.
 
     Raises:
         Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.
@@ -102,14 +104,37 @@ def run_stage(
         frozen=work.frozen_experts,
     )
     _warn_idle_dwa(work, job)
-    return fit(model, job if work.dry_run is None else _dry_run_job(model, job, work.dry_run))
+    if work.dry_run is not None:
+        return fit(model, _dry_run_job(model, job, work.dry_run, int(keep_start)))
+    return _fit_from_start(model, job) if keep_start else fit(model, job)
 
 
-def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
-    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`."""
+def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
+    """Train, and restore the weights at the start if no evaluation was better than theirs."""
+    set_trainable(model, job.stage, job.expert, job.frozen)  # also sets the route of the evaluation
+    metrics = distributed.broadcast_object(job.evaluate())
+    weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}
+    result = fit(model, job)
+    history = [{"step": 0.0, "epoch": 0.0, **metrics}, *result.history]
+    if job.metric.score(result.best) > job.metric.score(metrics):
+        return replace(result, history=history)
+    model.load_trained_state(weights)
+    info(
+        f"{job.title}: no evaluation was better than the start ({job.metric.describe(metrics)}; best "
+        f"{job.metric.format_value(result.best)}): the weights at the start are kept"
+    )
+    return replace(result, best=history[0], history=history, kept_start=True)
+
+
+def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun, before: int) -> TrainJob:
+    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`.
+
+    Args:
+        before: evaluations before the first step.
+    """
     set_trainable(model, job.stage, job.expert, job.frozen)
     tokens, sampler = estimate_tokens(job.rows, job.collate), batch_sampler(job)  # tokens: (N,)
-    size = _stage_size(job, tokens)
+    size = _stage_size(job, tokens, before)
     count = min(dry_run.step_count(size.tokens_per_step()), len(sampler))
     subset = BatchSubset(sampler, count, tokens)
     stats = DryRunStats(
@@ -121,12 +146,12 @@ def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
         batch_tokens=[len(rows) * int(tokens[rows].max()) for rows in subset],
         row_share=dry_run.pop_row_share(),
         like={
-            name: _stage_size(other, estimate_tokens(rows, job.collate))
+            name: _stage_size(other, estimate_tokens(rows, job.collate), before)
             for name, rows in dry_run.like.items()
             for other in [replace(job, rows=rows)]
         },
         cached_bytes=dry_run.cached_bytes,
-        may_end_early=size.evaluations > job.settings.patience,
+        may_end_early=size.evaluations - before > job.settings.patience,
     )
     dry_run.stages.append(stats)
     dry_run.cached_bytes = 0
@@ -134,19 +159,19 @@ def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
     return replace(job, settings=settings, dry_run=subset, evaluate=stats.timed(job.evaluate), track=())
 
 
-def _stage_size(job: TrainJob, tokens: np.ndarray) -> StageSize:
+def _stage_size(job: TrainJob, tokens: np.ndarray, before: int) -> StageSize:
     """Size of the full stage.
 
     Args:
         tokens: of each training row (N,).
+        before: evaluations before the first step.
     """
     steps = count_steps(job)
     interval = max(1, math.ceil(steps / job.settings.evals))
     rows, lengths = batch_sizes(batch_sampler(job), tokens)  # (M,) each
     return StageSize(
         steps=steps,
-        evaluations=math.ceil(steps / interval),
-        by_epochs=job.settings.steps is None,
+        evaluations=math.ceil(steps / interval) + before,
         rows=len(job.rows),
         tokens=int(tokens.sum()),
         batch_rows=rows,

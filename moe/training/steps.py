@@ -106,8 +106,8 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
     else:
         if joint.exists() and not overwrite and not resume:
             raise Fault(
-                f"no {joint} without the {WARMUP.folder} that it started from",
-                "one from an earlier warm-up",
+                f"{warm}, from which {joint} was trained",
+                "no such folder",
                 "pass --overwrite to train both again",
             )
         train_stage(work, WARMUP, merged, overwrite=True, resume=resume)
@@ -122,7 +122,7 @@ def _check_merged(work: Workspace, merged: Path) -> None:
     reasons = [f"{name} was trained again since" for name in retrained_experts(work, merged)]
     if reasons := [*reasons, *merge_setting_differences(work, merged)]:
         raise Fault(
-            f"{merged} merged from the experts and with the settings of now",
+            f"{merged} merged from the current experts with the current settings",
             "; ".join(reasons),
             "run moe merge --overwrite, then moe train-router"
             + (" --overwrite" if (work.out / WARMUP.folder).exists() else ""),
@@ -167,7 +167,8 @@ def train_and_save(
         name: name of the output folder, and of its logs and checkpoints.
     """
     torch.manual_seed(work.run.seed)
-    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume)
+    keep_start = stage is JOINT and work.run.language is None
+    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume, keep_start=keep_start)
     best = card_metrics(result)
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}

@@ -5,46 +5,49 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moe.config.stages import StageSettings
 from moe.runs.cost_model import RunCost, StageCost, StepCost, savings
 from moe.runs.dry_run import StageSize
 
 LAYERS = 6
-SETTINGS: dict[str, dict[str, Any]] = {
-    "expert": {"steps": None, "epochs": 2.0},
-    "warmup": {"steps": 300, "epochs": 3.0},
-    "joint": {"steps": None, "epochs": 1.0},
+SETTINGS = {
+    "expert": StageSettings(epochs=2.0),
+    "warmup": StageSettings(steps=300),
+    "joint": StageSettings(epochs=1.0),
 }
 
 
-def size(steps: int, by_epochs: bool = True, batches: int = 10) -> StageSize:
+def size(steps: int, batches: int) -> StageSize:
     """Batches of 32 rows, half of them of 40 tokens and half of 80."""
     rows, lengths = np.full(batches, 32), np.tile([40, 80], batches // 2)
     tokens = int((rows * lengths).sum())
-    return StageSize(steps, 2, by_epochs, int(rows.sum()), tokens, rows, lengths)
+    return StageSize(steps, 2, int(rows.sum()), tokens, rows, lengths)
 
 
 def stage(name: str, stage: str, forward: float = 1e-4, backward: float = 2e-4, **over: Any) -> StageCost:
     step = StepCost(0.01, forward, backward)
-    values: dict[str, Any] = {"size": size(20), "evaluation": 5.0, "evaluations": 2, "load": 1.0, "at_most": False}
+    values: dict[str, Any] = {"size": size(20, 10), "evaluation": 5.0, "evaluations": 2, "load": 1.0, "at_most": False}
     return StageCost(stage=stage, name=name, step=step, **(values | over))
 
 
 def run_cost(**over: Any) -> RunCost:
     stages = [
         stage("news", "expert"),
-        stage("forum", "expert", size=size(40)),
-        stage("router-warmup", "warmup", backward=0.0, size=size(300, by_epochs=False)),
-        stage("moe-joint", "joint", size=size(60)),
+        stage("forum", "expert", size=size(40, 20)),
+        stage("router-warmup", "warmup", backward=0.0, size=size(300, 60)),
+        stage("moe-joint", "joint", size=size(60, 60)),
     ]
     values: dict[str, Any] = {
         "stages": stages,
         "rest": 10.0,
         "layers": LAYERS,
         "trunk_depth": 0,
+        "fixed_shape": False,
         "cached": False,
         "cache_bytes": 2**30,
         "max_length": 96,
         "lengths": np.tile([40, 80], 480),
+        "settings": SETTINGS,
         "train_rows": {"news": 320, "forum": 640},
         "validation_rows": {"news": 100, "forum": 300},
     }
@@ -91,6 +94,25 @@ def test_fewer_rows_shorten_stages_counted_in_epochs_only() -> None:
     assert [stage.evaluation for stage in less.stages] == pytest.approx([5, 5 / 3, 2.5, 2.5])
 
 
+def test_pooled_lora_follows_the_stages_before_the_merge_and_can_be_left_out() -> None:
+    plain = run_cost()
+    cost = run_cost(stages=[*plain.stages, stage("pooled", "pooled", size=size(60, 30))])
+    assert cost.with_setting("expert", "epochs", 1.0).stages[-1].size.steps == 30
+    assert cost.without_pooled().seconds == pytest.approx(plain.seconds)
+    assert "moe run --no-pooled" in [entry["change"] for entry in savings(cost)]
+
+
+def test_savings_halve_the_setting_that_determines_the_steps() -> None:
+    few = run_cost(settings=SETTINGS | {"expert": StageSettings(epochs=0.1, min_steps=60)})
+    few = few.with_setting("expert", "min_steps", 400)
+    changes = [entry["change"] for entry in savings(few)]
+    assert "stages.expert.min_steps: 200" in changes
+    many = run_cost(settings=SETTINGS | {"joint": StageSettings(epochs=9.0, max_steps=80)})
+    many = many.with_setting("joint", "max_steps", 80)
+    assert many.stages[-1].size.steps == 80
+    assert "stages.joint.max_steps: 40" in [entry["change"] for entry in savings(many)]
+
+
 def test_shorter_texts_change_only_the_batches_that_they_cut() -> None:
     shorter = run_cost().with_max_length(40)
     assert shorter.stages[0].seconds_per_step == pytest.approx(0.01 + 3e-4 * 32 * 40)
@@ -100,12 +122,12 @@ def test_shorter_texts_change_only_the_batches_that_they_cut() -> None:
 
 def test_savings_are_sorted_and_computed_from_the_run() -> None:
     cost = run_cost()
-    listed = savings(cost, SETTINGS)
+    listed = savings(cost)
     by_change = {entry["change"]: entry for entry in listed}
     assert [entry["seconds"] for entry in listed] == sorted(entry["seconds"] for entry in listed)
     assert all(entry["saved"] >= 0.05 * cost.seconds for entry in listed)
     warm = by_change["stages.warmup.steps: 150"]
-    assert warm["seconds"] == pytest.approx(cost.with_steps("warmup", 0.5).seconds)
+    assert warm["seconds"] == pytest.approx(cost.with_setting("warmup", "steps", 150).seconds)
     deep = by_change["backbone.trunk_depth: 3 with stages.cache_trunk: true"]
     assert deep["note"] == "experts fit less; 1.0 GiB of disk"
     assert by_change["backbone.max_length: 40"]["note"] == "truncates 50% of training texts"
@@ -113,9 +135,14 @@ def test_savings_are_sorted_and_computed_from_the_run() -> None:
 
 def test_savings_suggest_nothing_that_the_run_has_already() -> None:
     cost = run_cost(trunk_depth=3).with_trunk(3, cached=True)
-    changes = " ".join(entry["change"] for entry in savings(cost, SETTINGS))
+    changes = " ".join(entry["change"] for entry in savings(cost))
     assert "trunk" not in changes
+    given = run_cost(fixed_shape=True)
+    changes = " ".join(entry["change"] for entry in savings(given))
+    assert changes
+    assert "trunk" not in changes
+    assert "max_length" not in changes
     tiny = run_cost(train_rows={"news": 40}, validation_rows={"news": 9}, lengths=np.full(40, 12))
-    changes = " ".join(entry["change"] for entry in savings(tiny, SETTINGS))
+    changes = " ".join(entry["change"] for entry in savings(tiny))
     assert "rows" not in changes
     assert "max_length" not in changes

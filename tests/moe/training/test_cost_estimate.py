@@ -21,6 +21,7 @@ from moe.runs.workspace import Workspace
 from moe.training.cost_estimate import Figures, estimate_cost
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.instruct import instruct
+from moe.training.pooled import train_pooled
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
@@ -45,9 +46,11 @@ def test_estimate_has_the_steps_evaluations_and_parameters_of_a_run(make_work: M
         train_domain(work, domain)
     merge_experts(work)
     train_router(work)
-    assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint"]
+    assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint", "pooled"]
+    train_pooled(work)
     for name, stage in estimated.items():
-        assert (stage["steps"], stage["evaluations"]) == logged_counts(work, name)
+        unlogged = name in ("news", "forum", "moe-joint")  # the evaluation of the start, which may be kept
+        assert (stage["steps"], stage["evaluations"] - unlogged) == logged_counts(work, name), name
     metrics = read_json(work.expert_folder("news") / "metrics.json")
     assert metrics["steps"] == estimated["news"]["steps"] == 14
     warmup, joint = estimated["router-warmup"], estimated["moe-joint"]
@@ -61,7 +64,7 @@ def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows
     work = make_work(domains={"macro": macro, "forum": forum}, gate={"kind": "team"}, **epochs)
     estimate = estimate_cost(work)
     stages = stages_by_name(estimate)
-    assert list(stages) == ["news", "forum-1", "forum-2", "macro", "router-warmup", "moe-joint"]
+    assert list(stages) == ["news", "forum-1", "forum-2", "macro", "router-warmup", "moe-joint", "pooled"]
     scored = {stages[name]["measured"] for name in ("news", "forum-1", "forum-2")}
     assert scored <= {"news", "forum-1", "forum-2"}
     assert stages["macro"]["measured"] == "macro", "without scores it has other losses"
@@ -72,7 +75,7 @@ def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows
         stage = stages[name]
         parts = stage["steps"] * stage["seconds_per_step"] + stage["evaluations"] * stage["seconds_per_evaluation"]
         assert stage["seconds"] >= parts
-    assert estimate["evaluation"]["models"] == 6
+    assert estimate["evaluation"]["models"] == 7
     assert estimate["evaluation"]["rows"] == len(work.rows("test"))
     console = Console(width=200, record=True)
     console.print(cost_view(estimate))
