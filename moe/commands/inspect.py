@@ -47,8 +47,8 @@ def plan_(
     json_: JsonOption = False,
 ) -> None:
     """Estimate a run's time, memory and parameters from a few steps of each stage, and what makes it shorter."""
-    from moe.report.cost import cost_view
-    from moe.training.cost_estimate import estimate_cost
+    from moe.plan.cost_estimate import estimate_cost
+    from moe.plan.view import cost_view
 
     print_view(estimate_cost(open_workspace(config, out, sets)), cost_view, json_)
 

@@ -16,9 +16,9 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.membership.update import UpdateTarget, add
+from moe.plan.cost_estimate import estimate_cost
 from moe.runs.workspace import Workspace
 from moe.sweep.trials import count_trained_parameters
-from moe.training.cost_estimate import estimate_cost
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 

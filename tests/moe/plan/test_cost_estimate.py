@@ -15,10 +15,10 @@ from moe.console import format_duration
 from moe.data.collator import Collator
 from moe.data.sampler import DomainBatchSampler
 from moe.model.backbone import load_tokenizer
-from moe.report.cost import cost_view
+from moe.plan.cost_estimate import Figures, estimate_cost
+from moe.plan.view import cost_view
 from moe.runs.dry_run import BatchSubset, DryRun, estimate_tokens
 from moe.runs.workspace import Workspace
-from moe.training.cost_estimate import Figures, estimate_cost
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.instruct import instruct
 from moe.training.pooled import train_pooled

@@ -22,10 +22,8 @@ from experts.lora import Adapter
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.console import progress_bar, suppress_output
 from moe.model.backbone import default_device, read_backbone_config
-from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
-from moe.runs.cost_model import savings
-from moe.runs.dry_run import DryRun, DryRunStats
-from moe.runs.measured_cost import (
+from moe.plan.cost_model import savings
+from moe.plan.measured_cost import (
     Figures,
     MeasuredStage,
     Tokens,
@@ -36,6 +34,8 @@ from moe.runs.measured_cost import (
     scaled_stage,
     token_counts,
 )
+from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
+from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_steps import train_domain, train_shared
@@ -56,7 +56,7 @@ def estimate_cost(run: Workspace) -> Figures:
         `memory` its parts in MiB: `program`, `weights`, `gradients`, `optimizer`, `activations` with everything else,
         and the `cache` of the trunk's states; `evaluation` of the finished models, with its `rows`, `models` and
         `seconds`; `seconds` of everything and one start of the program (`start_seconds`), the largest `peak_mib`,
-        `machine`, `cache_trunk`, `savings` (see `moe.runs.cost_model.savings`), and `plan_seconds`.
+        `machine`, `cache_trunk`, `savings` (see `moe.plan.cost_model.savings`), and `plan_seconds`.
 
     Raises:
         Fault: if a stage raises one; if memory runs out, with the setting to lower.

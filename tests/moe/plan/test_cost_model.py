@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moe.config.stages import StageSettings
-from moe.runs.cost_model import RunCost, StageCost, StepCost, savings
+from moe.plan.cost_model import RunCost, StageCost, StepCost, savings
 from moe.runs.dry_run import StageSize
 
 LAYERS = 6

@@ -12,9 +12,9 @@ from moe.config.stages import JOINT, PRETRAIN, SHARED, STAGES, WARMUP
 from moe.console import suppress_output
 from moe.data.collator import Collator
 from moe.model.backbone import compute_dtype, default_device, load_tokenizer, read_backbone_config
+from moe.plan.cost_model import RunCost, StageCost, StepCost
 from moe.profiling import MIB
 from moe.runs.best import CANDIDATES
-from moe.runs.cost_model import RunCost, StageCost, StepCost
 from moe.runs.dry_run import DryRunStats, StageSize, estimate_tokens
 from moe.runs.workspace import Workspace
 
