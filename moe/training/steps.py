@@ -56,6 +56,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
         Fault: if there is no expert to merge, they are incompatible, or the output was made of others.
     """
     distributed.init()
+    work.resolve_length()
     target = work.out / MERGED
     folders = list(folders) or _trained_experts(work)
     experts = [read_expert(folder) for folder in folders]
