@@ -63,6 +63,8 @@ def estimate_cost(run: Workspace) -> Figures:
     """
     program_mib, start, began = resident_mib(), seconds_since_start(), time.perf_counter()
     dry_run = DryRun()
+    with suppress_output():
+        run.resolve_length()
     measured: dict[str, MeasuredStage] = {}
     with _dry_run_workspace(run) as work:
         tokens = token_counts(work)

@@ -39,7 +39,8 @@ def token_counts(work: Workspace) -> Tokens:
     if run.language is not None:
         return {}
     names = list(run.domains)
-    collator = Collator(load_tokenizer(run.backbone), run.template, run.backbone.max_length, run.label_space(), names)
+    length = run.backbone.resolved_length
+    collator = Collator(load_tokenizer(run.backbone), run.template, length, run.label_space(), names)
     return {
         split: {name: estimate_tokens(work.rows(split, [name]), collator) for name in names}
         for split in ("train", "validation", "test")
@@ -156,7 +157,7 @@ def run_cost(run: Workspace, stages: Sequence[StageCost], rest: float, tokens: T
         fixed_shape=run.run.shared is not None and run.run.shared.init is not None,
         cached=False,
         cache_bytes=int(lengths.sum()) * config.hidden_size * compute_dtype(backbone, default_device()).itemsize,
-        max_length=backbone.max_length,
+        max_length=backbone.resolved_length,
         lengths=lengths,
         settings={stage.stage: getattr(run.run.stages, stage.stage) for stage in stages if stage.stage in STAGES},
         train_rows=train,
