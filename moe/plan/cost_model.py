@@ -222,7 +222,7 @@ def savings(cost: RunCost) -> list[dict[str, Any]]:
         for each `change` (settings as in the config), `seconds` of the run with it, `saved` seconds, and a `note` on
         what it costs, or an empty one.
     """
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"change": change, "seconds": changed.seconds, "saved": cost.seconds - changed.seconds, "note": note}
         for change, changed, note in _changes(cost)
     ]
