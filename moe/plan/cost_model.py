@@ -145,7 +145,7 @@ class RunCost:
 
     def with_max_length(self, max_length: int) -> "RunCost":
         """Return the cost with texts truncated earlier."""
-        share = np.minimum(self.lengths, max_length).sum() / max(1, self.lengths.sum())
+        share = float(np.minimum(self.lengths, max_length).sum() / max(1, self.lengths.sum()))
         stages = []
         for stage in self.stages:
             shorter = stage.size.tokens_per_step(max_length) / stage.size.tokens_per_step()

@@ -136,6 +136,8 @@ def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], toke
     trained_shared = int(run.run.shared is not None and not run.frozen_experts)
     pooled = int(len(test) > 1)
     passes = single * (1 + trained_shared + pooled) + mixture * (len(CANDIDATES) + 1)  # the last one: other routes
+    trunk = run.run.backbone.trunk_depth / read_backbone_config(run.run.backbone).num_hidden_layers
+    passes = passes * (1 - trunk) + mixture * trunk  # the models share the states of their trunk
     rows = sum(len(counts) for counts in tokens["test"].values())
     return {
         "rows": rows,
