@@ -37,7 +37,8 @@ from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.steps import merge_experts, select_best_mixture, train_stage
+from moe.training.selection import select_best_mixture
+from moe.training.steps import merge_experts, train_stage
 
 SETS = {
     "fpb": ("negative", "neutral", "positive"),

@@ -126,7 +126,7 @@ def scaled_stage(source: MeasuredStage, name: str, size: StageSize, share: float
 
 
 def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> Figures:
-    """Cost of evaluating every finished model on the test rows, and the merged mixture on the validation rows."""
+    """Cost of evaluating every finished model on the test rows, and the mixtures on the validation rows to select one."""
     if run.run.language is not None:
         return {"rows": 0, "models": 0, "seconds": 0.0}
     test, validation = ({name: int(counts.sum()) for name, counts in tokens[split].items()} for split in _HELD_OUT)
@@ -142,7 +142,7 @@ def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], toke
     return {
         "rows": rows,
         "models": len(test) + trained_shared + pooled + len(CANDIDATES),
-        "seconds": passes * sum(test.values()) + mixture * sum(validation.values()),
+        "seconds": passes * sum(test.values()) + mixture * len(CANDIDATES) * sum(validation.values()),
     }
 
 
