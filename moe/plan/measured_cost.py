@@ -126,7 +126,7 @@ def scaled_stage(source: MeasuredStage, name: str, size: StageSize, share: float
 
 
 def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> Figures:
-    """Cost of evaluating every finished model on the test rows, and the mixtures on the validation rows to select one."""
+    """Cost of evaluating every finished model on the test rows, and the mixtures on the validation rows."""
     if run.run.language is not None:
         return {"rows": 0, "models": 0, "seconds": 0.0}
     test, validation = ({name: int(counts.sum()) for name, counts in tokens[split].items()} for split in _HELD_OUT)
