@@ -1,5 +1,7 @@
 """Wall time and peak memory of a block of code; out-of-memory errors become a Fault."""
 
+import ctypes
+import gc
 import os
 import re
 import sys
@@ -143,3 +145,13 @@ def peak_mib_since_start() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def release_memory() -> None:
+    """Collect garbage, and give free memory back to the system, so that it does not count as this process's."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that is free but still counted as this process's
+        except (OSError, AttributeError):  # a C library other than glibc
+            return

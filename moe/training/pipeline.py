@@ -9,7 +9,6 @@ from rich.text import Text
 
 from experts.atomic_io import write_json
 from moe import distributed
-from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.results import mean_figures
 from moe.evaluation.run_results import evaluate_run
@@ -68,8 +67,7 @@ def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = Fals
 
 
 def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
-    if not (resume and (work.out / MERGED).is_dir()):
-        merge_experts(work, overwrite=overwrite)
+    merge_experts(work, overwrite=overwrite, resume=resume)
     return train_router(work, overwrite, resume)
 
 
