@@ -36,15 +36,17 @@ def inspect_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows."""
+    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows; and warn about too few of them."""
     from moe.data.profile import inspect_file, inspection_view
+    from moe.evaluation.data_warnings import file_warnings
 
     settings = None
     if domain:
         from moe.config.run import load_run
 
         settings = load_run(config, sets or ()).task_settings(domain, task)
-    print_view(inspect_file(file, settings), inspection_view, json_)
+    report = inspect_file(file, settings)
+    print_view(report | {"warnings": file_warnings(file, settings, task or domain)}, inspection_view, json_)
 
 
 @app.command("augment", cls=RenamedCommand, hidden=True)

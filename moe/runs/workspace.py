@@ -1,12 +1,13 @@
 """The folder of a run: where each step writes, and the prepared rows that it reads."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
+from rich.markup import escape
 
 from experts.domain import Domain
 from experts.errors import Fault
@@ -34,12 +35,16 @@ class Workspace:
         out: the folder.
         data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
         dry_run: measures a few steps of every stage instead of running it.
+        warnings: lines about data and stages that were printed so far.
+        checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
     """
 
     run: RunSettings
     out: Path
     data_dir: Path | None = None
     dry_run: DryRun | None = None
+    warnings: list[str] = field(default_factory=list)
+    checked_domains: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
         """Prepare training: initialize the process group and check the trackers.
@@ -49,6 +54,12 @@ class Workspace:
         """
         distributed.init()
         check_trackers(self.run.track)
+
+    def warn(self, line: str) -> None:
+        """Print a warning, unless it was printed before."""
+        if line not in self.warnings:
+            self.warnings.append(line)
+            info(escape(line))
 
     def expert_folder(self, name: str) -> Path:
         """Folder of an expert."""

@@ -15,12 +15,14 @@ from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
 from moe.data.collator import Collator
+from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import validate
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
+from moe.training.weak_tasks import FinishedStage, warn_of_weak_tasks
 
 
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -37,6 +39,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     if domain not in domains:
         raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     require_shared_expert(work, "moe train-expert --shared, or train --all")
+    print_data_warnings(work, [domain])
     folders = []
     for k, name in enumerate(domains[domain].expert_names):
         folder = work.expert_folder(name)
@@ -61,6 +64,7 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     work.begin()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
+    print_data_warnings(work)
     space, seed = work.run.label_space(), work.run.seed
     pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
     if work.frozen_experts:
@@ -90,6 +94,7 @@ def _train_expert(
         start.load_into(model, name)
     data = labelled_data(work, model, train, held_out)
     result = run_stage(work, model, stage, data, seed=seed, name=name, resume=resume, expert=name)
+    warn_of_weak_tasks(FinishedStage(work, stage, name, data, result), domains)
     card = build_expert_card(
         work,
         domain,

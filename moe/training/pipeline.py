@@ -14,6 +14,7 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_reports
+from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import evaluate, write_evaluation
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
@@ -37,8 +38,8 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> d
     """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
     Returns:
-        `figures` by model and task, `best`, `routing`, `predictions`, `verdict`, `folder`; also written to
-        `summary.json`.
+        `figures` by model and task, `best`, `routing`, `predictions`, `verdict`, `folder`, `warnings`; also
+        written to `summary.json`.
     """
     _train_experts(work, overwrite, resume)
     info(verdict := _merge_and_train_router(work, overwrite, resume))
@@ -59,6 +60,7 @@ def train_all(work: Workspace) -> Path:
 
 
 def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    print_data_warnings(work)
     if work.run.shared:
         train_shared(work, overwrite, resume)
     return [folder for domain in work.run.domains for folder in train_domain(work, domain, overwrite, resume)]
@@ -71,7 +73,7 @@ def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bo
 
 
 def _write_summary(work: Workspace, verdict: str) -> dict[str, Any]:
-    summary = compare_with_baselines(work) | {"verdict": verdict, "folder": str(work.out)}
+    summary = compare_with_baselines(work) | {"verdict": verdict, "folder": str(work.out), "warnings": work.warnings}
     write_json(work.out / SUMMARY, summary)
     return summary
 

@@ -30,6 +30,7 @@ from moe.training.expert_steps import labelled_data
 from moe.training.job import TrainResult
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData, run_stage
+from moe.training.weak_tasks import FinishedStage, warn_of_weak_tasks
 
 
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False) -> Path:
@@ -103,8 +104,9 @@ def train_stage(
         load_data: loads the training data; by default, those on which experts of the mixture's domains are trained.
     """
     model, card = read_mixture(before)
-    data = (load_data or _default_data)(work, model)
-    train_and_save(work, stage, model, card, data=data, name=stage.folder, overwrite=overwrite, resume=resume)
+    data, name = (load_data or _default_data)(work, model), stage.folder
+    result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
+    warn_of_weak_tasks(FinishedStage(work, stage, name, data, result), [domain.name for domain in model.domains])
 
 
 def train_and_save(
