@@ -36,7 +36,7 @@ def inspect_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows; and warn about too few of them."""
+    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows, and warnings."""
     from moe.data.profile import inspect_file, inspection_view
     from moe.evaluation.data_warnings import file_warnings
 

@@ -31,7 +31,7 @@ def test_warnings_are_none_for_a_task_of_scores_only():
 
 
 def test_few_validation_rows_warn_with_their_uncertainty_and_a_split_that_holds_out_enough():
-    (line,) = warnings(train=(860, 0 + 860), validation=(32, 32), test=(108, 108))
+    (line,) = warnings(train=(860, 860), validation=(32, 32), test=(108, 108))
     assert line.startswith("news: macro-F1 of 64 validation rows (split 98/1/1) is uncertain by about ± .11: ")
     assert "ratios: [80, 10, 10]" in line  # 10 % of 2,000 rows
 
