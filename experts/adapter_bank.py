@@ -271,7 +271,7 @@ class ExpertBank:
             Fault: if a tensor is missing, unexpected or of another shape.
         """
         parameters = self.adapter_parameters(name)
-        given = {self._bare_key(key, parameters): tensor for key, tensor in weights.items()}
+        given = {self.bare_key(key, parameters): tensor for key, tensor in weights.items()}
         missing, extra = sorted(parameters.keys() - given.keys()), sorted(given.keys() - parameters.keys())
         shapes = [key for key in parameters.keys() & given.keys() if parameters[key].shape != given[key].shape]
         if faults := [*missing, *extra, *shapes]:
@@ -284,7 +284,13 @@ class ExpertBank:
             for key, parameter in parameters.items():
                 parameter.copy_(given[key])
 
-    def _bare_key(self, key: str, known: Mapping[str, object]) -> str:
-        """Remove the backbone's prefix, which the keys of an adapter trained on the model with a head contain."""
+    def bare_key(self, key: str, known: Mapping[str, object]) -> str:
+        """Return a key of saved weights as a key of `adapter_parameters`.
+
+        Keys of an adapter trained on the model with a head contain the backbone's prefix, which is removed.
+
+        Args:
+            known: keys of `adapter_parameters`.
+        """
         bare = PREFIX + key.removeprefix(PREFIX).removeprefix(self._model_prefix)
         return bare if key not in known and bare in known else key

@@ -75,6 +75,9 @@ class ExpertCard(BaseModel):
     data_sha256: dict[str, str] = Field(description="SHA-256 of the data file of each task")
     seed: int
     steps: int
+    kept_start: bool = Field(
+        False, description="whether no evaluation was better than the start, whose weights it has therefore kept"
+    )
     metrics: dict[str, float] = Field(description="best validation metrics")
     versions: dict[str, str]
 
@@ -195,22 +198,28 @@ def read_expert_card(path: Path) -> ExpertCard:
 def check_trained(expert: ExpertFolder) -> None:
     """Check that an adapter was trained: all weights are finite and B is not zero everywhere.
 
+    B may be zero if the expert kept its start, so that it computes what its shared expert computes.
+
     Raises:
         Fault: if it is untrained or not finite.
     """
     lora_b = [tensor for key, tensor in expert.weights.items() if ".lora_B" in key]
     if not all(torch.isfinite(tensor).all() for tensor in expert.weights.values()):
         raise Fault(f"finite weights in {expert.path}", "NaN or infinity", "train it again with a lower learning rate")
-    if not any(tensor.any() for tensor in lora_b):
+    if not any(tensor.any() for tensor in lora_b) and not (expert.card and expert.card.kept_start):
         raise Fault(f"a trained expert in {expert.path}", "an untrained one (B = 0)", "train it first")
 
 
 def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
     """Check that two experts have different weights, since a router cannot learn to distinguish equal ones.
 
+    Experts that kept their start may be equal.
+
     Raises:
         Fault: if all tensors are equal.
     """
+    if first.card and first.card.kept_start and second.card and second.card.kept_start:
+        return
     equal = first.weights.keys() == second.weights.keys() and all(
         torch.equal(tensor, second.weights[key]) for key, tensor in first.weights.items()
     )

@@ -12,6 +12,7 @@ from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
 from moe.checkpoints.mixture import check_same_backbone, load_strictly, move_trained_parts
 from moe.config.run import RunSettings, parse_run
+from moe.config.stages import EXPERT
 from moe.config.yaml import read_yaml
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import Heads, NoHeads
@@ -89,7 +90,7 @@ def load_single_expert(
         )
     run = _read_run_settings(folder)
     run = run.model_copy(update={"backbone": change(run.backbone)})
-    shared = read_expert(folder.parent / SHARED_NAME) if expert.card.shared else None
+    shared = read_expert(_find_shared(folder)) if expert.card.shared else None
     if shared and shared.digest != expert.card.shared:
         raise Fault(
             f"the shared expert {str(expert.card.shared)[:12]}… at {shared.path}",
@@ -110,6 +111,12 @@ def load_single_expert(
     model.bank.load_adapter(expert.name, expert.weights)
     load_strictly(model.heads, expert.heads, folder)
     return model.eval(), run
+
+
+def _find_shared(folder: Path) -> Path:
+    """Folder of the shared expert of an expert: next to it, or for one outside `experts/`, in there."""
+    inside = folder.parent / EXPERT.folder / SHARED_NAME
+    return inside if inside.is_dir() else folder.parent / SHARED_NAME
 
 
 def read_backbone_settings(folder: Path) -> BackboneSettings:

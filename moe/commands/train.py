@@ -178,6 +178,10 @@ def run_(
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    pooled: Annotated[
+        bool,
+        typer.Option("--pooled/--no-pooled", help="Also train one LoRA on all domains, to compare the mixture with."),
+    ] = True,
     graph: GraphOption = True,
     json_: JsonOption = False,
 ) -> None:
@@ -185,7 +189,7 @@ def run_(
     from moe.training.pipeline import run_all, summary_view
 
     work = open_workspace(config, out, sets)
-    summary = run_all(work, overwrite, resume)
+    summary = run_all(work, overwrite, resume, pooled)
     _write_best_graph(work, graph)
     if not json_ and not sys.stdout.isatty() and not is_secondary_process():
         from moe.console import console

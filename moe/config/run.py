@@ -37,7 +37,7 @@ def _is_plain(name: str) -> bool:
 def _check_domain_name(name: str) -> str:
     if not _is_plain(name):
         raise ValueError("a domain name may have only lower-case letters, digits, - and _, at most 100 characters")
-    if hasattr(nn.ParameterDict, name) or name == "shared":
+    if hasattr(nn.ParameterDict, name) or name in ("shared", "pooled"):
         raise ValueError(f"{name!r} is a reserved word: choose another domain name")
     return name
 

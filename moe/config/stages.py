@@ -63,6 +63,10 @@ class StageSettings(BaseModel):
 
     epochs: float = Field(3.0, gt=0, description="epochs over the training rows; ignored if steps is set")
     steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
+    min_steps: int = Field(
+        1, ge=1, description="fewest optimizer steps of `epochs`: with few rows, an epoch is only a few steps"
+    )
+    max_steps: int | None = Field(None, ge=1, description="most optimizer steps of `epochs`; null is no limit")
     batch_size: int = Field(16, ge=1, description="texts per micro-batch and process; more takes memory")
     accumulate: int = Field(
         1,
@@ -93,6 +97,19 @@ class StageSettings(BaseModel):
         ge=1,
         description="rows per domain ∝ size^(1/temperature): 1 is proportional, more samples domains more evenly",
     )
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> "StageSettings":
+        if self.max_steps is not None and self.max_steps < self.min_steps:
+            raise ValueError(f"max_steps {self.max_steps} is below min_steps {self.min_steps}: raise it")
+        return self
+
+    def count_steps(self, steps_per_epoch: int) -> int:
+        """Number of optimizer steps: `steps`, or those of `epochs` within `min_steps` and `max_steps`."""
+        if self.steps is not None:
+            return self.steps
+        steps = max(self.min_steps, round(self.epochs * steps_per_epoch))
+        return steps if self.max_steps is None else min(self.max_steps, steps)
 
 
 class StagesSettings(BaseModel):

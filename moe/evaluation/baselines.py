@@ -1,39 +1,118 @@
-"""Baselines without a language model, from scikit-learn: the majority class, and TF-IDF with logistic regression.
+"""Baselines without a language model, from scikit-learn: a constant prediction, and TF-IDF with a linear model.
 
-For a task with a target, TF-IDF reads the words around the target; beside it, TF-IDF of the whole text gives all
-targets of a text the same label.
+Labels are predicted by the majority class and by logistic regression, scores by their mean and by ridge regression. For
+a task with a target, TF-IDF reads the words around the target; beside it, TF-IDF of the whole text gives all targets of
+a text the same label.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
-from sklearn.dummy import DummyClassifier
+from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
-from experts.domain import LabelSpace
-from moe.bootstrap import TaskPredictions, interval_fields
-from moe.evaluation.metrics import classification
+from experts.domain import Labels, LabelSpace
+from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
 
 TOKEN_PATTERN = r"(?u)[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """A Chinese character, or a run of other word characters: Chinese is written without spaces between words."""
+INVERSE_REGULARIZATION = (1.0, 4.0, 16.0, 64.0)
+"""Values of C of the logistic regression, among which the validation rows choose."""
+RIDGE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
+"""Penalties of the ridge regression, among which the validation rows choose."""
 
 
-def tfidf() -> Pipeline:
-    """TF-IDF of unigrams and bigrams with logistic regression; Chinese is tokenized by character."""
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN_PATTERN)
-    return make_pipeline(vectors, LogisticRegression(max_iter=1000, C=10.0))
+def tfidf(inverse_regularization: float = 10.0) -> Pipeline:
+    """TF-IDF of words and characters with logistic regression; Chinese words are characters.
+
+    Args:
+        inverse_regularization: C of the regression; larger fits the training rows more closely.
+    """
+    return make_pipeline(_vectors(), LogisticRegression(max_iter=1000, C=inverse_regularization))
 
 
-def majority() -> Pipeline:
-    """The most frequent label of the training rows."""
-    return make_pipeline(DummyClassifier(strategy="most_frequent"))
+def _vectors() -> FeatureUnion:
+    """TF-IDF of single words and pairs of words, and of 2 to 5 characters within a word."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN_PATTERN)
+    characters = TfidfVectorizer(ngram_range=(2, 5), sublinear_tf=True, analyzer="char_wb")
+    return FeatureUnion([("words", words), ("characters", characters)])
 
 
-BASELINES: dict[str, Callable[[], Pipeline]] = {"majority": majority, "tfidf": tfidf}
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one task that have a label, or those that have a score.
+
+    Args:
+        ids: of the rows.
+        texts: that a baseline reads.
+        values: label names, or scores.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    values: list[Any]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Mapping[str, Any]], windows: bool, value_of: Callable[[Mapping[str, Any]], Any]
+    ) -> "_Rows":
+        """Select the rows that have a value; with `windows`, only the words around the target of each text."""
+        chosen = [(row, value) for row in rows if (value := value_of(row)) is not None]
+        texts = [target_window(row["text"], row["target"]) if windows else row["text"] for row, _ in chosen]
+        return cls([row.get("id", "") for row, _ in chosen], texts, [value for _, value in chosen])
+
+
+Fit = Callable[[_Rows, _Rows], Pipeline]
+"""Fits a baseline to training rows; validation rows, if there are any, choose its regularization."""
+
+
+def _fit_majority(train: _Rows, held_out: _Rows) -> Pipeline:
+    return make_pipeline(DummyClassifier(strategy="most_frequent")).fit(train.texts, train.values)
+
+
+def _fit_mean(train: _Rows, held_out: _Rows) -> Pipeline:
+    return make_pipeline(DummyRegressor(strategy="mean")).fit(train.texts, train.values)
+
+
+def _fit_tfidf(train: _Rows, held_out: _Rows) -> Pipeline:
+    if len(set(train.values)) == 1:
+        return _fit_majority(train, held_out)
+    if not held_out.texts:
+        return tfidf().fit(train.texts, train.values)
+    models = [LogisticRegression(max_iter=1000, C=value) for value in INVERSE_REGULARIZATION]
+    return _best(train, held_out, models, lambda true, predicted: f1_score(true, predicted, average="macro"))
+
+
+def _fit_ridge(train: _Rows, held_out: _Rows) -> Pipeline:
+    if not held_out.texts:
+        return make_pipeline(_vectors(), Ridge()).fit(train.texts, train.values)
+    models = [Ridge(alpha=value) for value in RIDGE_PENALTIES]
+    return _best(
+        train, held_out, models, lambda true, predicted: -float(np.square(np.subtract(true, predicted)).mean())
+    )
+
+
+def _best(
+    train: _Rows, held_out: _Rows, models: Sequence[BaseEstimator], metric: Callable[[Any, Any], float]
+) -> Pipeline:
+    """TF-IDF with the model that predicts the held-out rows best, fitted to the training rows."""
+    vectors = _vectors()
+    known, unknown = vectors.fit_transform(train.texts), vectors.transform(held_out.texts)
+    fitted = [model.fit(known, train.values) for model in models]
+    return make_pipeline(vectors, max(fitted, key=lambda model: metric(held_out.values, model.predict(unknown))))
+
+
+BASELINES: dict[str, tuple[Fit, Fit]] = {"majority": (_fit_majority, _fit_mean), "tfidf": (_fit_tfidf, _fit_ridge)}
+"""How each baseline is fitted to labels and to scores."""
 TEXT_BASELINE = "tfidf of the text"
 """Name of the baseline that reads the text of a task with a target, and ignores the target."""
 WINDOW_WORDS = 5
@@ -54,39 +133,60 @@ def target_window(text: str, target: str, words: int = WINDOW_WORDS) -> str:
     return " ".join([*before[-words:], TARGET_MARK, *after[:words]])
 
 
-def baseline_reports(train: Dataset, test: Dataset, space: LabelSpace, name: str) -> dict[str, dict[str, Any]]:
+def baseline_results(
+    train: Dataset, test: Dataset, space: LabelSpace, name: str, held_out: Dataset | None = None
+) -> ModelResult:
     """Train and test one baseline task by task.
 
     Args:
         name: a key of `BASELINES`, or `TEXT_BASELINE`, which is for tasks with a target only.
+        held_out: validation rows, which choose the regularization of TF-IDF; without any it is fixed.
+
+    Returns:
+        the result of each task that has labels, or scores, in training and test rows.
+    """
+    fit_labels, fit_scores = BASELINES.get(name, BASELINES["tfidf"])
+    splits = [[] if rows is None else rows.to_list() for rows in (train, held_out, test)]
+    results: ModelResult = {}
+    for task, labels in space.tasks.items():
+        if name == TEXT_BASELINE and task not in space.target_tasks:
+            continue
+        windows = name != TEXT_BASELINE and task in space.target_tasks
+        parts = [[row for row in rows if row["task"] == task] for rows in splits]
+        scores = _predict(fit_scores, [_Rows.of(part, windows, _score_of) for part in parts])
+        named = _predict(fit_labels, [_Rows.of(part, windows, partial(_label_of, labels)) for part in parts])
+        metrics = {} if scores is None else score_metrics(scores[0].values, np.clip(scores[1], -1.0, 1.0).tolist())
+        if named is not None:
+            predicted = [str(label) for label in named[1]]
+            results[task] = label_result(named[0].ids, named[0].values, predicted, labels, metrics)
+        elif metrics:
+            results[task] = TaskResult(scores=metrics)
+    return results
+
+
+def baseline_reports(
+    train: Dataset, test: Dataset, space: LabelSpace, name: str, held_out: Dataset | None = None
+) -> dict[str, dict[str, Any]]:
+    """Train and test one baseline on the labels of each task; see `baseline_results`.
 
     Returns:
         `moe.evaluation.metrics.classification` by task, for tasks with labelled rows in both splits; metrics come with
         `…_interval`: [low, high], 95 %.
     """
-    reports = {}
-    tasks = {
-        task: labels for task, labels in space.tasks.items() if name != TEXT_BASELINE or task in space.target_tasks
-    }
-    for task, labels in tasks.items():
-        windows = name != TEXT_BASELINE and task in space.target_tasks
-        train_texts, train_labels = _labelled_rows(train, task, windows)
-        test_texts, test_labels = _labelled_rows(test, task, windows)
-        if train_texts and test_texts:
-            model = BASELINES.get(name, tfidf)().fit(train_texts, [labels[i] for i in train_labels])
-            predicted = [str(label) for label in model.predict(test_texts)]
-            true = [labels[i] for i in test_labels]
-            intervals = interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
-            reports[task] = classification(true, predicted, labels) | intervals
-    return reports
+    results = baseline_results(train, test, space, name, held_out)
+    return {task: dict(result.report) for task, result in results.items() if result.report}
 
 
-def _labelled_rows(rows: Dataset, task: str, windows: bool) -> tuple[list[str], list[int]]:
-    """Texts and labels of a task's labelled rows; with `windows`, only the words around the target of each."""
-    columns = zip(rows["text"], rows["target"], rows["label"], rows["task"], strict=True)
-    pairs = [
-        (target_window(text, target) if windows else text, label)
-        for text, target, label, row_task in columns
-        if row_task == task and label >= 0
-    ]
-    return [text for text, _ in pairs], [label for _, label in pairs]
+def _predict(fit: Fit, splits: Sequence[_Rows]) -> tuple[_Rows, np.ndarray] | None:
+    """The test rows and a baseline's predictions of them (N,); None without rows to train on or to predict."""
+    train, held_out, test = splits
+    return (test, fit(train, held_out).predict(test.texts)) if train.texts and test.texts else None
+
+
+def _label_of(labels: Labels, row: Mapping[str, Any]) -> str | None:
+    return labels[row["label"]] if row["label"] >= 0 else None
+
+
+def _score_of(row: Mapping[str, Any]) -> float | None:
+    score: float | None = row.get("score")
+    return score

@@ -17,7 +17,8 @@ from experts.expert_io import read_expert_card
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
-from moe.evaluation.evaluate import evaluate_rows, predictions_by_task
+from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task
+from moe.evaluation.metrics import SCORE_METRICS, score_differences
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
@@ -55,7 +56,8 @@ def compare(
     Returns:
         `a` and `b` (the folders), and by task and in the `mean` over tasks: `accuracy` and `macro_f1`, each with `a`,
         `b`, their `difference` (a − b, in [−1, 1]), its 95 % `interval` and `verdict`; `mcnemar_p`, for the mean of all
-        rows pooled. `not_compared`: the tasks that only `a`, or only `b`, has.
+        rows pooled. `scores`: by task `moe.evaluation.metrics.score_differences` of rows with a score, for which both
+        models predict one, each metric with a `verdict`. `not_compared`: the tasks that only `a`, or only `b`, has.
 
     Raises:
         Fault: if a model cannot be loaded, or the two have no task in common.
@@ -64,13 +66,14 @@ def compare(
     common = _common_tasks(models, first, second)
     other_domains = sorted(set(first.domains) ^ set(second.domains))
     within = [name for name in work.run.domains if common & work.run.tasks_of(name).keys()]
-    sides = []
+    sides, scores = [], []
     for folder in models:
         model, template, max_length = load_model(folder, sets)
         rows = load_evaluation_rows(work, model, data=data, domain=domain, within=within, other_domains=other_domains)
         predictor = TorchPredictor(model, template, max_length)
         evaluated = evaluate_rows(predictor, _select_tasks(rows, common), title=folder.name, quiet=quiet)
         sides.append(predictions_by_task([row for row in evaluated if row.true is not None], model.labels))
+        scores.append(_scores_by_task(evaluated))
         del model, predictor  # free the memory before the next one is loaded
     pairs = {task: (predictions, sides[1][task]) for task, predictions in sides[0].items()}
     if not pairs:
@@ -80,6 +83,7 @@ def compare(
         "b": str(models[1]),
         "tasks": {task: _compare_pairs([pair]) for task, pair in pairs.items()},
         "mean": _compare_pairs(list(pairs.values())),
+        "scores": {task: _compare_scores(scores[0][task], scores[1][task]) for task in scores[0] if task in scores[1]},
         "not_compared": {
             side: [task for task in model_tasks.tasks if task not in common]
             for side, model_tasks in (("a", first), ("b", second))
@@ -137,6 +141,28 @@ def _compare_pairs(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> 
     return {"rows": len(a_correct), **metrics, "mcnemar_p": mcnemar(a_correct, b_correct)}
 
 
+def _scores_by_task(rows: Sequence[PredictedRow]) -> dict[str, np.ndarray]:
+    """True and predicted scores (2, N) of the rows that have both, by task."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.row["score"] is not None and row.masked.polarity is not None:
+            pairs.setdefault(row.row["task"], []).append((row.row["score"], row.masked.polarity))
+    return {task: np.array(values, dtype=np.float64).T for task, values in pairs.items()}
+
+
+def _compare_scores(a: np.ndarray, b: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Differences of the score metrics of two models, from their true and predicted scores (2, N)."""
+    metrics = score_differences(a[0], a[1], b[1])
+    return {name: its | {"verdict": _score_verdict(name, its["interval"])} for name, its in metrics.items()}
+
+
+def _score_verdict(name: str, interval: Sequence[float] | None) -> str:
+    """A difference of a score metric in words; errors are better if they are smaller."""
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return NO_DIFFERENCE
+    return A_BETTER if (interval[0] > 0) != (name in ("mse", "mae")) else B_BETTER
+
+
 def verdict(difference: Interval) -> str:
     """A difference in words; it is none if its interval contains 0."""
     return NO_DIFFERENCE if difference.contains_zero else A_BETTER if difference.value > 0 else B_BETTER
@@ -158,7 +184,22 @@ def comparison_view(report: Mapping[str, Any]) -> RenderableType:
         for side, tasks in report["not_compared"].items()
         if tasks
     ]
-    return Group(header, table, *not_compared)
+    return Group(header, table, *([_scores_view(report["scores"])] if report.get("scores") else []), *not_compared)
+
+
+def _scores_view(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Table of the differences of score metrics, by task."""
+    table = Table(title="scores", title_justify="left", header_style="bold")
+    for name in ("task", "metric", "A", "B", "A − B", "95 %", "verdict"):
+        table.add_column(name, justify="left" if name in ("task", "metric", "verdict") else "right")
+    for task, metrics in scores.items():
+        for i, (name, its) in enumerate(metrics.items()):
+            values = ["–" if its[key] is None else f"{its[key]:.3f}" for key in ("a", "b")]
+            difference = "–" if its["difference"] is None else f"{its['difference']:+.3f}"
+            interval = "–" if its["interval"] is None else "{:+.3f} to {:+.3f}".format(*its["interval"])
+            cells = [*values, difference, Text(interval, style="dim"), its["verdict"]]
+            table.add_row("" if i else task, SCORE_METRICS[name], *cells, end_section=i + 1 == len(metrics))
+    return table
 
 
 def _cells(metric: Mapping[str, Any], p: str) -> list[RenderableType]:

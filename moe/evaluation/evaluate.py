@@ -21,7 +21,7 @@ from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.loading import load_model
 from moe.inference.model_loader import check_routing
 from moe.inference.per_expert import per_expert_columns
-from moe.inference.predictor import Prediction, Routing
+from moe.inference.predictor import Prediction, Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.findings import PER_EXPERT_CSV
@@ -65,21 +65,26 @@ def evaluate_rows(
         title: of the progress bar.
         quiet: show no progress bar.
     """
-    space = predictor.model.labels
     evaluated: list[PredictedRow] = []
     with progress_bar(title, len(rows), "text", quiet) as meter:
         for chunk in iter_chunks(rows, predictor.chunk_size):
             pins = [row["domain"] for row in chunk] if pin else None
             targets = [row["target"] for row in chunk]
             scores = predictor.score([row["text"] for row in chunk], pins, targets)
-            masked = predictor.to_predictions(scores, [row["task"] for row in chunk])
-            routed = predictor.to_predictions(scores, predictor.routed_tasks(scores, targets))
-            evaluated += [
-                PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
-                for row, in_task, in_domain in zip(chunk, masked, routed, strict=True)
-            ]
+            evaluated += predicted_rows(predictor, scores, chunk)
             meter.advance(len(chunk))
     return evaluated
+
+
+def predicted_rows(predictor: TorchPredictor, scores: Scores, rows: Sequence[Mapping[str, Any]]) -> list[PredictedRow]:
+    """Predict rows (N) from their scores."""
+    space, targets = predictor.model.labels, [row["target"] for row in rows]
+    masked = predictor.to_predictions(scores, [row["task"] for row in rows])
+    routed = predictor.to_predictions(scores, predictor.routed_tasks(scores, targets))
+    return [
+        PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
+        for row, in_task, in_domain in zip(rows, masked, routed, strict=True)
+    ]
 
 
 def true_label(row: Mapping[str, Any], space: LabelSpace) -> str | None:
@@ -133,19 +138,28 @@ def evaluate(
 
     Returns:
         the report, with `tasks` (predictions masked to the row's own task), `tasks_routed` (without the true domain),
-        `domains`, `mean`, `scores` (MSE, MAE, RMSE, R² by task) and `routing`; accuracy and F1 come with
-        `…_interval`: [low, high], 95 %. And the evaluated rows.
+        `domains`, `mean`, `scores` (`moe.evaluation.metrics.regression` by task) and `routing`; accuracy and F1 come
+        with `…_interval`: [low, high], 95 %. And the evaluated rows.
     """
     predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
+    return report_rows(evaluated, model, "pinned" if pin else routing), evaluated
+
+
+def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode: str) -> dict[str, Any]:
+    """Report of evaluated rows, as `evaluate` returns it.
+
+    Args:
+        routing_mode: `soft`, `hard` or `pinned`, to be recorded.
+    """
     labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
     tasks, tasks_routed = (_task_reports(groups, model.labels, routed) for routed in (False, True))
     predictions = predictions_by_task(labelled, model.labels)
     scores = {task: _score_report(task_rows) for task, task_rows in group_by_task(evaluated, model.labels).items()}
-    report = {
+    return {
         "rows": len(evaluated),
-        "routing_mode": "pinned" if pin else routing,
+        "routing_mode": routing_mode,
         "tasks": tasks,
         "tasks_routed": tasks_routed,
         "domains": _domain_means(tasks, predictions, model.labels),
@@ -153,7 +167,6 @@ def evaluate(
         "scores": {task: score for task, score in scores.items() if score},
         "routing": routing_report(evaluated, model),
     }
-    return report, evaluated
 
 
 def evaluate_folder(
@@ -233,7 +246,7 @@ def _label_report(rows: Sequence[PredictedRow], labels: Sequence[str], routed: b
     return classification([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
 
 
-def _score_report(rows: Sequence[PredictedRow]) -> dict[str, float]:
+def _score_report(rows: Sequence[PredictedRow]) -> dict[str, Any]:
     pairs = [
         (row.row["score"], row.masked.polarity)
         for row in rows
@@ -319,6 +332,7 @@ def _csv_columns(row: PredictedRow) -> dict[str, Any]:
         "predicted": row.masked.label,
         "predicted_routed": row.routed.label,
         "confidence": round(row.masked.confidence, 6),
+        "score": row.row["score"],
         "polarity": row.masked.polarity,
         "routing_entropy": round(row.masked.entropy, 6),
     }

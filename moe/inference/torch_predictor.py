@@ -114,20 +114,26 @@ class TorchPredictor(Predictor):
         ids, text_index = self._tokenize(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
         if not self.windows:
-            first = np.unique(text_index, return_index=True)[1]  # (B,)
-            ids, text_index = [ids[i] for i in first], text_index[first]
+            ids, text_index = _first_windows(ids, text_index)
         allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         if self.hard and self.model.gate is not None and self.model.active_expert is None:
             batches, outputs = self._forward_hard(ids, batches, allowed)
         else:
-            outputs = [self._forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+            outputs = [self.forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
         scores = scores_of_windows(windows, text_index, counts, average=self.windows)
         if targets is None or not any(targets):
             return scores
         return replace(scores, target_truncated=long_targets(targets, self.tokenizer, self.max_length))
+
+    def encode(
+        self, texts: Sequence[str], targets: Sequence[str | None] | None = None
+    ) -> tuple[list[list[int]], np.ndarray]:
+        """Token ids of texts (B), truncated to `max_length`, and whether each was longer (B,)."""
+        ids, text_index = self._tokenize(texts, targets)
+        return _first_windows(ids, text_index)[0], np.bincount(text_index, minlength=len(texts)) > 1
 
     def _tokenize(
         self, texts: Sequence[str], targets: Sequence[str | None] | None = None
@@ -156,7 +162,7 @@ class TorchPredictor(Predictor):
                 for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
                     batch = assigned[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    output = self._forward(*self.pad(ids, batch), trunk=trunk)
+                    output = self.forward(*self.pad(ids, batch), trunk=trunk)
                     outputs.append(output | {"routing_weights": weights[batch]})
                     new_batches.append(batch)
         return new_batches, outputs
@@ -169,7 +175,7 @@ class TorchPredictor(Predictor):
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (W, T)
         return padded.to(device), mask.to(device)
 
-    def _forward(
+    def forward(
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
@@ -190,6 +196,12 @@ class TorchPredictor(Predictor):
         index = torch.tensor([self.model.domain_index(name) for name in domains], device=device)  # (W,)
         allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
+
+
+def _first_windows(ids: list[list[int]], text_index: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    """The first window of each text (B), and the index of the text (B,)."""
+    first = np.unique(text_index, return_index=True)[1]  # (B,)
+    return [ids[i] for i in first], text_index[first]
 
 
 def _select(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:

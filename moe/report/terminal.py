@@ -116,7 +116,7 @@ def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
     """Output of `moe evaluate` for a classification run."""
     parts: list[RenderableType] = [_metrics_table(report)]
     parts += [_class_table(task, metrics) for task, metrics in report["tasks"].items()]
-    parts += [Text(_polarity_line(task, metrics)) for task, metrics in report["scores"].items()]
+    parts += [scores_table("polarity scores, 95 % intervals", report["scores"])] if report["scores"] else []
     return Group(*parts, routing_table(report["routing"]))
 
 
@@ -147,8 +147,29 @@ def format_interval(interval: Sequence[float]) -> Text:
     return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 
 
-def _polarity_line(task: str, metrics: Mapping[str, float]) -> str:
-    return f"{task} polarity: " + ", ".join(f"{name.upper()} {value:.4f}" for name, value in metrics.items())
+SCORE_TITLES = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearman", "cosine": "cosine"}
+
+
+def scores_table(title: str, reports: Mapping[str, Mapping[str, Any]], of: str = "task") -> Table:
+    """Build a table of score metrics with their intervals, a row per task or model; a dash where one is undefined.
+
+    Args:
+        reports: metrics as of `moe.evaluation.metrics.regression`, by the name in the first column.
+        of: header of the first column.
+    """
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column(of)
+    for name in SCORE_TITLES.values():
+        table.add_column(name, justify="right")
+    for row, metrics in reports.items():
+        cells = []
+        for name in SCORE_TITLES:
+            cell = _metric_text(metrics.get(name))
+            if interval := metrics.get(f"{name}_interval"):
+                cell.append("\n").append(format_interval(interval))
+            cells.append(cell)
+        table.add_row(row, *cells)
+    return table
 
 
 def _class_table(task: str, report: Mapping[str, Any]) -> Table:

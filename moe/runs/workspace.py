@@ -25,6 +25,9 @@ from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 
+POOLED_NAME = "pooled"
+"""Name of the pooled LoRA, of its folder and of its logs."""
+
 
 @dataclass
 class Workspace:
@@ -69,6 +72,11 @@ class Workspace:
     def shared_folder(self) -> Path | None:
         """Folder of the shared expert, if the run has one."""
         return self.out / SHARED.folder if self.run.shared else None
+
+    @property
+    def pooled_folder(self) -> Path:
+        """Folder of the pooled LoRA, which the mixture is compared with."""
+        return self.out / POOLED_NAME
 
     @property
     def frozen_experts(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -30,19 +31,21 @@ def save_expert(
     result: TrainResult,
     history: Sequence[Mapping[str, float]],
     overwrite: bool,
+    folder: Path | None = None,
 ) -> None:
     """Write a trained expert's folder and delete its checkpoints.
 
     Args:
         weights: of the adapter, by name.
         history: metrics of every evaluation, in order.
+        folder: to write; by default the expert's own in `experts/`.
     """
     metrics = {"best": result.best, "history": list(history), "steps": result.steps}
     adapter, heads = model.bank.adapters[card.name].adapter, model.heads.state_dict()
-    folder, config = work.expert_folder(card.name), work.run.as_yaml()
+    target, config = folder or work.expert_folder(card.name), work.run.as_yaml()
     distributed.on_main(
         lambda: write_expert(
-            folder,
+            target,
             card,
             adapter=adapter,
             weights=weights,
@@ -100,6 +103,7 @@ def build_expert_card(
         data_sha256=dict(data_hashes),
         seed=seed,
         steps=result.steps,
+        kept_start=result.kept_start,
         metrics=card_metrics(result),
         versions=package_versions(),
     )

@@ -8,9 +8,10 @@ from experts.adapter import build_adapter
 from experts.atomic_io import refuse_existing
 from experts.domain import Domain
 from experts.errors import Fault, suggest
-from experts.expert_io import read_expert
+from experts.expert_io import ExpertFolder, read_expert
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
+from moe.checkpoints.mixture import load_strictly
 from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
@@ -92,8 +93,13 @@ def _train_expert(
     model = build_expert_model(work.run, name, factory, polarity=polarity, seed=seed, shared=shared, always_on=pooled)
     if start is not None:
         start.load_into(model, name)
+    elif shared is not None:
+        load_shared_heads(model, shared)
     data = labelled_data(work, model, train, held_out)
-    result = run_stage(work, model, stage, data, seed=seed, name=name, resume=resume, expert=name)
+    starts_trained = start is not None or shared is not None
+    result = run_stage(
+        work, model, stage, data, seed=seed, name=name, resume=resume, expert=name, keep_start=starts_trained
+    )
     warn_of_weak_tasks(FinishedStage(work, stage, name, data, result), domains)
     card = build_expert_card(
         work,
@@ -117,6 +123,12 @@ def _train_expert(
         overwrite=overwrite,
     )
     info(f"{name}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
+
+
+def load_shared_heads(model: Mixture, shared: ExpertFolder) -> None:
+    """Start an expert's heads from those of its shared expert, so that it starts as good as the shared expert."""
+    fresh = model.heads.state_dict()
+    load_strictly(model.heads, fresh | {k: v for k, v in shared.heads.items() if k in fresh}, shared.path)
 
 
 def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> TrainingData:

@@ -32,12 +32,14 @@ class TrainResult:
     Args:
         steps: optimizer steps taken.
         best: validation metrics of the best weights.
-        history: metrics of every evaluation, in order.
+        history: metrics of every evaluation, in order; the first one is that of the start, if it was measured.
+        kept_start: whether the best weights are those of the start.
     """
 
     steps: int
     best: dict[str, float]
     history: list[dict[str, float]]
+    kept_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
 
 def count_steps(job: TrainJob) -> int:
     """Number of optimizer steps of the stage."""
-    return job.settings.steps or max(1, round(job.settings.epochs * len(batch_sampler(job))))
+    return job.settings.count_steps(len(batch_sampler(job)))
 
 
 def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:

@@ -9,19 +9,19 @@ from rich.text import Text
 
 from experts.atomic_io import write_json
 from moe import distributed
-from moe.checkpoints.expert import load_single_expert
-from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import MERGED
 from moe.console import info
-from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_reports
 from moe.evaluation.data_warnings import print_data_warnings
-from moe.evaluation.evaluate import evaluate, write_evaluation
+from moe.evaluation.results import mean_figures
+from moe.evaluation.run_results import evaluate_run
+from moe.evaluation.verdict import compare_results, conclusions
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.terminal import answers_table, comparison_table, routing_table
-from moe.runs.best import CANDIDATES, best_model
+from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
+from moe.training.pooled import train_pooled
 from moe.training.steps import merge_experts, train_router
 
 SUMMARY = "summary.json"
@@ -31,19 +31,22 @@ PLAIN_SENTENCES = (
     "I am a bagholder in $GME and it keeps falling",
 )
 """Plain sentences to predict after a run on the made-up sample, whose own texts are of no interest to users."""
-Figures = dict[str, dict[str, dict[str, Any]]]
 
 
-def run_all(work: Workspace, overwrite: bool = False, resume: bool = False) -> dict[str, Any]:
+def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True) -> dict[str, Any]:
     """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
+    Args:
+        pooled: also train one LoRA on all domains pooled, to compare the mixture with.
+
     Returns:
-        `figures` by model and task, `best`, `routing`, `predictions`, `verdict`, `folder`, `warnings`; also
-        written to `summary.json`.
+        what `compare_with_baselines` returns, `verdict`, `folder`, `warnings`; also written to `summary.json`.
     """
     _train_experts(work, overwrite, resume)
     info(verdict := _merge_and_train_router(work, overwrite, resume))
-    return distributed.broadcast_from_main(lambda: _write_summary(work, verdict))
+    if pooled and len(work.run.domains) > 1:
+        train_pooled(work, overwrite, resume)
+    return distributed.broadcast_from_main(lambda: _write_summary(work, verdict, pooled))
 
 
 def train_all(work: Workspace) -> Path:
@@ -72,49 +75,36 @@ def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bo
     return train_router(work, overwrite, resume)
 
 
-def _write_summary(work: Workspace, verdict: str) -> dict[str, Any]:
-    summary = compare_with_baselines(work) | {"verdict": verdict, "folder": str(work.out), "warnings": work.warnings}
+def _write_summary(work: Workspace, verdict: str, pooled: bool) -> dict[str, Any]:
+    result = {"verdict": verdict, "folder": str(work.out), "warnings": work.warnings}
+    summary = compare_with_baselines(work, pooled) | result
     write_json(work.out / SUMMARY, summary)
     return summary
 
 
-def compare_with_baselines(work: Workspace) -> dict[str, Any]:
-    """Evaluate mixtures and baselines on the test rows, and predict a few of them.
+def compare_with_baselines(work: Workspace, pooled: bool = True) -> dict[str, Any]:
+    """Evaluate all models of the run on the test rows, compare the best mixture with others, and predict a few rows.
+
+    Args:
+        pooled: include the pooled LoRA, if there is one.
 
     Returns:
-        `figures` by model and task, the `best` mixture, its `routing`, and example `predictions`.
+        `figures` by model and task, `means` by model, the `best` mixture, its `differences` from other models and the
+        `conclusions` from them in words, its `routing`, and example `predictions`.
     """
-    space, train, test = work.run.label_space(), work.rows("train"), work.rows("test")
-    figures: Figures = {name: _select_figures(baseline_reports(train, test, space, name)) for name in BASELINES}
-    if space.target_tasks:
-        figures[TEXT_BASELINE] = _select_figures(baseline_reports(train, test, space, TEXT_BASELINE))
-    figures["own expert"] = _single_expert_figures(work)
-    for name in CANDIDATES:
-        model, card = read_mixture(work.out / name)
-        max_length = card.backbone_settings.max_length
-        report, rows = evaluate(model, test, card.template, max_length)
-        figures[name] = _select_figures(report["tasks"])
-        write_evaluation(work.out / "evaluation" / name, report, rows)
-        if work.out / name == best_model(work.out):
-            predictions = example_predictions(work, TorchPredictor(model, card.template, max_length))
-            best = {"best": name, "routing": report["routing"], "predictions": predictions}
-    return {"figures": figures} | best
-
-
-def _single_expert_figures(work: Workspace) -> dict[str, dict[str, Any]]:
-    """Figures by task of each domain's first expert, evaluated without the mixture."""
-    figures: dict[str, dict[str, Any]] = {}
-    for domain in work.run.domain_list():
-        model, run = load_single_expert(work.expert_folder(domain.expert_names[0]))
-        report, _ = evaluate(model, work.rows("test", [domain.name]), run.template, run.backbone.max_length)
-        figures |= _select_figures(report["tasks"])
-    return figures
-
-
-def _select_figures(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Accuracy and macro-F1 of each task, with their intervals."""
-    names = [f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_interval")]
-    return {task: {name: report[name] for name in names} for task, report in tasks.items()}
+    results = evaluate_run(work, pooled)
+    differences = compare_results(results.models[results.best], results.models)
+    return {
+        "figures": {
+            name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()
+        },
+        "means": {name: mean_figures(result) for name, result in results.models.items()},
+        "best": results.best,
+        "differences": differences,
+        "conclusions": conclusions(results.best, differences),
+        "routing": results.routing,
+        "predictions": example_predictions(work, results.predictor),
+    }
 
 
 def example_predictions(work: Workspace, predictor: TorchPredictor, count: int = 3) -> list[dict[str, Any]]:
@@ -138,6 +128,7 @@ def summary_view(summary: Mapping[str, Any]) -> RenderableType:
     return Group(
         comparison_table("test rows: mixture and baselines, ± half of the 95 % interval", summary["figures"]),
         Text(summary["verdict"]),
+        *(Text(sentence, style="bold") for sentence in summary["conclusions"]),
         routing_table(summary["routing"]),
         answers_table(predictions, f"{title}, predicted by {summary['best']}"),
         Text(f"run folder: {Path(summary['folder'])}"),

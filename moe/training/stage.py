@@ -54,12 +54,14 @@ def run_stage(
     name: str,
     resume: bool,
     expert: str | None = None,
+    keep_start: bool = False,
 ) -> TrainResult:
     """Train one stage and leave the best weights in the model.
 
     Args:
         name: name of the folders of checkpoints and logs.
         expert: the expert to train, in stages without a router.
+        keep_start: whether the weights at the start are a candidate too: they are kept if no evaluation is better.
 
     Raises:
         Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.
@@ -102,7 +104,26 @@ def run_stage(
         frozen=work.frozen_experts,
     )
     _warn_idle_dwa(work, job)
-    return fit(model, job if work.dry_run is None else _dry_run_job(model, job, work.dry_run))
+    if work.dry_run is not None:
+        return fit(model, _dry_run_job(model, job, work.dry_run))
+    return _fit_from_start(model, job) if keep_start else fit(model, job)
+
+
+def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
+    """Train, and restore the weights at the start if no evaluation was better than theirs."""
+    set_trainable(model, job.stage, job.expert, job.frozen)  # also sets the route of the evaluation
+    metrics = distributed.broadcast_object(job.evaluate())
+    weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}
+    result = fit(model, job)
+    history = [{"step": 0.0, "epoch": 0.0, **metrics}, *result.history]
+    if job.metric.score(result.best) > job.metric.score(metrics):
+        return replace(result, history=history)
+    model.load_trained_state(weights)
+    info(
+        f"{job.title}: no evaluation was better than the start ({job.metric.describe(metrics)}; best "
+        f"{job.metric.format_value(result.best)}): the weights at the start are kept"
+    )
+    return replace(result, best=history[0], history=history, kept_start=True)
 
 
 def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:

@@ -126,7 +126,8 @@ def train_and_save(
         name: name of the output folder, and of its logs and checkpoints.
     """
     torch.manual_seed(work.run.seed)
-    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume)
+    keep_start = stage is JOINT and work.run.language is None
+    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume, keep_start=keep_start)
     best = card_metrics(result)
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}

@@ -18,6 +18,7 @@ from moe.evaluation.compare import (
     ModelTasks,
     _common_tasks,
     _compare_pairs,
+    _score_verdict,
     compare,
     comparison_view,
     verdict,
@@ -92,3 +93,36 @@ def test_mixtures_of_different_domains_are_compared_on_common_ones(make_work: Ma
     with console.capture() as output:
         console.print(comparison_view(report))
     assert "not compared, because only A has them: forum" in output.get()
+
+
+def test_scores_are_compared_with_the_direction_of_each_metric(tmp_path: Path, make_work: Make) -> None:
+    work = make_work()
+    folders = [
+        save_random_mixture(tmp_path / name, load_backbone(work.run.backbone), work, heads=heads)
+        for name, heads in (("a", "per_expert"), ("b", "averaged"))
+    ]
+    report = compare(work, (folders[0], folders[1]))
+    assert report["scores"].keys() == {"news", "forum"}
+    for metric in report["scores"]["news"].values():
+        low, high = metric["interval"]
+        assert low <= metric["difference"] <= high
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as output:
+        console.print(comparison_view(report))
+    assert "Spearman" in output.get()
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "expected"),
+    [
+        ("mse", [0.1, 0.2], B_BETTER),
+        ("mae", [-0.2, -0.1], A_BETTER),
+        ("cosine", [0.1, 0.2], A_BETTER),
+        ("pearson", [-0.1, 0.2], NO_DIFFERENCE),
+        ("spearman", None, NO_DIFFERENCE),
+    ],
+)
+def test_smaller_errors_and_larger_correlations_are_better(
+    metric: str, interval: list[float] | None, expected: str
+) -> None:
+    assert _score_verdict(metric, interval) == expected

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 
 from moe.bootstrap import confidence_bin
-from moe.evaluation.metrics import calibration_metrics, classification, regression
+from moe.evaluation.metrics import SCORE_METRICS, calibration_metrics, classification, regression, score_differences
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -34,10 +35,56 @@ def test_label_of_another_task_is_wrong_and_counted_in_the_last_column() -> None
     assert report["confusion"]["rows"] == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_regression_metrics_by_hand() -> None:
+def test_score_metrics_by_hand() -> None:
     report = regression(np.array([0.0, 1.0]), np.array([0.5, 1.0]))
-    assert report == pytest.approx({"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5})
-    assert "r2" not in regression(np.array([0.0]), np.array([0.5]))
+    by_hand = {"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5, "pearson": 1.0, "spearman": 1.0}
+    assert {name: report[name] for name in by_hand} == pytest.approx(by_hand)
+    assert report["cosine"] == pytest.approx(1 / (1 * 1.25**0.5))
+    single = regression(np.array([0.0]), np.array([0.5]))
+    assert "r2" not in single
+    assert (single["mse"], single["pearson"]) == (0.25, None)
+
+
+def test_score_correlations_are_scipy_s_with_ties_and_lie_in_their_intervals() -> None:
+    random = np.random.default_rng(0)
+    true = random.uniform(-1, 1, 200).round(1)
+    predicted = (true + random.normal(0, 0.5, 200)).round(1)
+    report = regression(true, predicted)
+    assert report["pearson"] == pytest.approx(pearsonr(true, predicted).statistic)
+    assert report["spearman"] == pytest.approx(spearmanr(true, predicted).statistic)
+    for name in SCORE_METRICS:
+        low, high = report[f"{name}_interval"]
+        assert low < report[name] < high
+        assert high - low < 0.25
+    fisher = np.tanh(np.arctanh(report["pearson"]) + 1.96 / 197**0.5 * np.array([-1, 1]))
+    assert report["pearson_interval"] == pytest.approx(fisher, abs=0.03)
+
+
+def test_score_differences_are_paired_by_row() -> None:
+    random = np.random.default_rng(1)
+    true = random.uniform(-1, 1, 150)
+    first = true + random.normal(0, 0.5, 150)
+    second = first + 0.05 * np.sign(first - true)  # a little worse on every row
+    differences = score_differences(true, first, second)
+    alone = regression(true, first)
+    low, high = differences["mae"]["interval"]
+    assert differences["mae"]["difference"] == pytest.approx(-0.05)
+    assert low == pytest.approx(high)
+    assert differences["mse"]["a"] == alone["mse"]
+    assert high - low < 0.1 * np.diff(alone["mae_interval"])[0]
+    constant = score_differences(true, first, np.zeros(150))["pearson"]
+    assert (constant["b"], constant["difference"], constant["interval"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("true", "predicted"), [(0.7, 0.1), (0.0, 0.0)])
+def test_constant_scores_have_no_correlation_and_no_nan(true: float, predicted: float) -> None:
+    report = regression(np.array([true] * 7), np.array([predicted] * 6 + [predicted]))
+    varied = regression(np.linspace(-1, 1, 7), np.array([predicted] * 7))
+    for metrics in (report, varied):
+        for name in ("pearson", "spearman"):
+            assert metrics[name] is metrics[f"{name}_interval"] is None
+        assert all(value is None or np.all(np.isfinite(value)) for value in metrics.values())
+    assert (report["cosine"] is None) == (true == 0)
 
 
 def test_calibration_metrics_by_hand() -> None:

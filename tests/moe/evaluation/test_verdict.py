@@ -1,0 +1,86 @@
+"""Claims about the verdict of a run: paired differences of macro-F1, and the same in words."""
+
+import numpy as np
+import pytest
+
+from moe.bootstrap import bootstrap_differences
+from moe.evaluation.results import ModelResult, TaskResult, label_result, mean_figures
+from moe.evaluation.verdict import compare_results, conclusions
+
+NAMES = ("negative", "neutral", "positive")
+
+
+def result(accuracies: dict[str, float], rows: int = 300) -> ModelResult:
+    """Results of a model that is right for a share of each task's rows, the same rows for every model."""
+    results: ModelResult = {}
+    for task, accuracy in accuracies.items():
+        random = np.random.default_rng(len(task))
+        true = [NAMES[i % 3] for i in range(rows)]
+        lucky = random.random(rows) < accuracy
+        predicted = [NAMES[(i + (not right)) % 3] for i, right in enumerate(lucky)]
+        results[task] = label_result([f"{task}{i}" for i in range(rows)], true, predicted, NAMES, {})
+    return results
+
+
+def test_differences_are_those_of_the_paired_bootstrap_and_in_order() -> None:
+    ours, theirs = result({"news": 0.8, "forum": 0.7}), result({"news": 0.6, "forum": 0.7})
+    differences = compare_results(ours, {"own expert": theirs, "tfidf": theirs, "moe-init": theirs})
+    assert list(differences) == ["tfidf", "own expert"]
+    pairs = [[side[task].predictions for task in ours] for side in (ours, theirs)]
+    expected = bootstrap_differences(*pairs)["macro_f1"]  # type: ignore[arg-type]
+    assert differences["tfidf"]["mean"] == {"difference": expected.value, "interval": expected.bounds}
+    assert differences["tfidf"]["tasks"]["forum"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    assert differences["tfidf"]["tasks"]["news"]["interval"][0] > 0.1
+
+
+def test_conclusions_say_better_worse_or_that_no_difference_is_shown() -> None:
+    ours = result({"news": 0.8, "forum": 0.7})
+    others = {
+        "tfidf": result({"news": 0.5, "forum": 0.5}),
+        "own expert": result({"news": 0.8, "forum": 0.7}),
+        "pooled LoRA": result({"news": 0.95, "forum": 0.69}),
+    }
+    better, equal, worse = conclusions("moe-joint", compare_results(ours, others))
+    assert better.startswith("moe-joint: better than TF-IDF by ")
+    assert "; by task, better on news (+" in better
+    assert equal == (
+        "moe-joint: no difference from its own experts is shown: +0.0 points of macro-F1 (95 %: +0.0 to +0.0)"
+    )
+    assert worse.startswith("moe-joint: worse than one pooled LoRA by ")
+    assert "worse on news (-" in worse
+
+
+def test_interval_in_words_has_the_direction_of_the_difference() -> None:
+    sentences = conclusions(
+        "m",
+        {
+            "tfidf": {"mean": {"difference": -0.02, "interval": [-0.031, -0.009]}, "tasks": {}},
+            "own expert": {"mean": {"difference": 0.003, "interval": [-0.012, 0.019]}, "tasks": {}},
+        },
+    )
+    assert sentences == [
+        "m: worse than TF-IDF by 2.0 points of macro-F1 (95 %: 0.9 to 3.1)",
+        "m: no difference from its own experts is shown: +0.3 points of macro-F1 (95 %: -1.2 to +1.9)",
+    ]
+
+
+def test_task_that_a_model_lacks_is_not_compared() -> None:
+    ours = result({"news": 0.8, "forum": 0.7}) | {"scored": TaskResult(scores={"mse": 0.1})}
+    differences = compare_results(ours, {"tfidf": result({"news": 0.6}) | {"scored": TaskResult(scores={"mse": 0.2})}})
+    assert list(differences["tfidf"]["tasks"]) == ["news"]
+
+
+def test_different_rows_are_not_paired() -> None:
+    ours, theirs = result({"news": 0.8}), result({"news": 0.6})
+    other_ids = {"news": TaskResult(("x",) * 300, theirs["news"].predictions, theirs["news"].report)}
+    with pytest.raises(AssertionError, match="paired by row"):
+        compare_results(ours, {"tfidf": other_ids})
+
+
+def test_mean_is_over_tasks_with_labels() -> None:
+    results = result({"news": 0.8, "forum": 0.6}) | {"scored": TaskResult(scores={"mse": 0.1})}
+    means = mean_figures(results)
+    assert means["macro_f1"] == pytest.approx(np.mean([results[task].report["macro_f1"] for task in ("news", "forum")]))
+    low, high = means["macro_f1_interval"]
+    assert low < means["macro_f1"] < high
+    assert mean_figures({"scored": results["scored"]}) == {}
