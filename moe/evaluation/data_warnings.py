@@ -13,8 +13,8 @@ from moe.data.prepare import PreparedTask, prepare_task
 from moe.data.readers import read_records
 from moe.data.schema import DataSettings, TaskSettings
 from moe.data.validation import label_name
-from moe.data.warnings import count_warnings, removed_overlap_warning, shared_text_warning
 from moe.evaluation.levels import Levels, chance_warnings, split_levels, validation_levels
+from moe.evaluation.row_warnings import count_warnings, removed_overlap_warning, shared_text_warning
 from moe.runs.across_tasks import overlap_warnings
 from moe.runs.workspace import Workspace
 

@@ -13,6 +13,7 @@ from experts.atomic_io import read_json, write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from moe import distributed
+from moe.bootstrap import wilson_interval
 from moe.data.splits import stratified_draw
 from moe.evaluation.baselines import baseline_reports
 from moe.runs.workspace import Workspace
@@ -54,9 +55,13 @@ def validation_levels(work: Workspace, domains: Iterable[str] | None = None) -> 
 
 
 def macro_f1_error(level: Mapping[str, Any]) -> float:
-    """Return the standard error of a level's macro-F1, from its interval."""
+    """Return the standard error of a level's macro-F1: from its interval, and at least that of its accuracy.
+
+    The error of the accuracy is from Wilson's interval, which is not empty if all rows are right.
+    """
     low, high = level["macro_f1_interval"]
-    return float(high - low) / _STANDARD_ERRORS
+    accuracy = wilson_interval(round(level["accuracy"] * level["rows"]), level["rows"])
+    return float(max(high - low, accuracy.high - accuracy.low)) / _STANDARD_ERRORS
 
 
 def is_chance(levels: Mapping[str, Mapping[str, Any]]) -> bool:

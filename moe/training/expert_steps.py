@@ -18,12 +18,12 @@ from moe.console import info
 from moe.data.collator import Collator
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import validate
+from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
-from moe.training.weak_tasks import FinishedStage, warn_of_weak_tasks
 
 
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -100,7 +100,7 @@ def _train_expert(
     result = run_stage(
         work, model, stage, data, seed=seed, name=name, resume=resume, expert=name, keep_start=starts_trained
     )
-    warn_of_weak_tasks(FinishedStage(work, stage, name, data, result), domains)
+    warn_of_weak_tasks(FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history), domains)
     card = build_expert_card(
         work,
         domain,

@@ -19,6 +19,7 @@ from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
+from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
@@ -30,7 +31,6 @@ from moe.training.expert_steps import labelled_data
 from moe.training.job import TrainResult
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData, run_stage
-from moe.training.weak_tasks import FinishedStage, warn_of_weak_tasks
 
 
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False) -> Path:
@@ -106,7 +106,10 @@ def train_stage(
     model, card = read_mixture(before)
     data, name = (load_data or _default_data)(work, model), stage.folder
     result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
-    warn_of_weak_tasks(FinishedStage(work, stage, name, data, result), [domain.name for domain in model.domains])
+    warn_of_weak_tasks(
+        FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
+        [domain.name for domain in model.domains],
+    )
 
 
 def train_and_save(

@@ -100,5 +100,7 @@ def test_chance_is_not_claimed_from_a_few_rows():
     assert not is_chance(made_up_levels(signal=False, validation=20))
 
 
-def test_standard_error_is_a_quarter_of_the_interval():
-    assert macro_f1_error({"macro_f1_interval": [0.4, 0.6]}) == pytest.approx(0.051, abs=0.001)
+def test_standard_error_is_a_quarter_of_the_interval_and_never_zero():
+    level = {"accuracy": 1.0, "rows": 500, "macro_f1_interval": [0.4, 0.6]}
+    assert macro_f1_error(level) == pytest.approx(0.051, abs=0.001)
+    assert macro_f1_error(level | {"rows": 18, "macro_f1_interval": [1.0, 1.0]}) == pytest.approx(0.045, abs=0.001)

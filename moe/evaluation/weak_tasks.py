@@ -1,10 +1,11 @@
 """Lines at the end of a stage about tasks at the majority class's level or below TF-IDF's, with settings to try."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
@@ -13,13 +14,11 @@ from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.run import RunSettings
 from moe.config.shared import SharedSettings
 from moe.config.stages import SHARED, Stage
-from moe.data.collator import Collator, encode_windows
+from moe.data.collator import Collate, Collator, encode_windows
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import is_chance, macro_f1_error, validation_levels
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
-from moe.training.job import TrainResult
-from moe.training.stage import TrainingData
 
 _FEW_ROWS, _CUT_SHARE, _SAMPLED_TEXTS, _MAX_REMEDIES = 1000, 0.1, 400, 4
 _FALLING = 0.97
@@ -42,15 +41,19 @@ class FinishedStage:
         work: the run.
         stage: the stage.
         name: of its logs.
-        data: its training rows, and how they are tokenized.
-        result: its validation metrics.
+        rows: its training rows.
+        collate: makes batches of rows.
+        best: validation metrics of the best weights.
+        history: metrics of every evaluation, in order.
     """
 
     work: Workspace
     stage: Stage
     name: str
-    data: TrainingData
-    result: TrainResult
+    rows: Dataset
+    collate: Collate
+    best: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
 
     @property
     def subject(self) -> str:
@@ -80,7 +83,7 @@ def warn_of_weak_tasks(finished: FinishedStage, domains: Sequence[str]) -> None:
 
 def _find_problem(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> str | None:
     """Why a task is weak; None if it is not, or was not evaluated."""
-    best, majority, tfidf = finished.result.best, levels["majority"], levels["tfidf"]
+    best, majority, tfidf = finished.best, levels["majority"], levels["tfidf"]
     if f"{task}_macro_f1" not in best:
         return None
     macro_f1, rows = best[f"{task}_macro_f1"], f"{tfidf['rows']} validation rows"
@@ -108,7 +111,7 @@ def _advice(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]
 
 def _remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> Iterator[_Remedy]:
     run, settings = finished.work.run, getattr(finished.work.run.stages, finished.stage.name)
-    key, rows = f"stages.{finished.stage.name}", finished.data.rows
+    key, rows = f"stages.{finished.stage.name}", finished.rows
     rows = rows.select(np.flatnonzero(np.asarray(rows["task"]) == task).tolist())
     labelled = int((np.asarray(rows["label"]) >= 0).sum())
     if finished.stage.routed:
@@ -135,7 +138,7 @@ def _routing_remedies(finished: FinishedStage, task: str, levels: dict[str, dict
     if alone is None or alone < levels["tfidf"]["macro_f1"] - macro_f1_error(levels["tfidf"]):
         return
     cause = f"its own expert alone has {alone:.3f}"
-    routing = finished.result.best.get("routing", 1.0)
+    routing = finished.best.get("routing", 1.0)
     if routing < 0.9:
         cause += f", and the router recognizes the domain of only {routing:.0%} of the texts"
     if run.heads.merge == "averaged":
@@ -161,7 +164,7 @@ def _expert_macro_f1(work: Workspace, task: str) -> float | None:
 
 def _cut_remedy(finished: FinishedStage, texts: Sequence[str], targets: Sequence[str | None]) -> _Remedy | None:
     """The setting that reads more of the texts, if many are cut and the backbone can read more tokens."""
-    collate = finished.data.collate
+    collate = finished.collate
     if not isinstance(collate, Collator) or not len(texts):
         return None
     sample = np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLED_TEXTS)).astype(int).tolist()
@@ -186,7 +189,7 @@ def _shared_setting(run: RunSettings) -> str:
 
 def _still_improving(finished: FinishedStage, task: str) -> bool:
     """Whether the last evaluation is the task's best, or with a single one, the loss was still falling."""
-    history = [entry[f"{task}_macro_f1"] for entry in finished.result.history if f"{task}_macro_f1" in entry]
+    history = [entry[f"{task}_macro_f1"] for entry in finished.history if f"{task}_macro_f1" in entry]
     if len(history) > 1:
         return history[-1] > max(history[:-1])
     log = read_trajectory(finished.work.logs(finished.name))

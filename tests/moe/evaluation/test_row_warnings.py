@@ -6,7 +6,12 @@ import pytest
 from datasets import Dataset
 
 from moe.data.schema import TaskSettings
-from moe.data.warnings import count_warnings, macro_f1_uncertainty, removed_overlap_warning, shared_text_warning
+from moe.evaluation.row_warnings import (
+    count_warnings,
+    macro_f1_uncertainty,
+    removed_overlap_warning,
+    shared_text_warning,
+)
 
 LABELS = ("bad", "good")
 
@@ -33,7 +38,7 @@ def test_warnings_are_none_for_a_task_of_scores_only():
 def test_few_validation_rows_warn_with_their_uncertainty_and_a_split_that_holds_out_enough():
     (line,) = warnings(train=(860, 860), validation=(32, 32), test=(108, 108))
     assert line.startswith("news: macro-F1 of 64 validation rows (split 98/1/1) is uncertain by about ± .11: ")
-    assert "ratios: [80, 10, 10]" in line  # 10 % of 2,000 rows
+    assert "ratios: [85, 5, 10]" in line  # 5 % of 2,000 rows
 
 
 def test_few_validation_rows_of_a_small_file_call_for_more_rows():
