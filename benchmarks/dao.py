@@ -112,7 +112,7 @@ def measure_inner(args: argparse.Namespace, finished: set[tuple[Any, ...]]) -> I
                     (folder,) = train_domain(work, "fiqa", resume=True)
                     model, run = load_single_expert(folder)
                     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-                    yield evaluate_model(work, model, run.template, run.backbone.max_length) | {
+                    yield evaluate_model(work, model, run.template, run.backbone.resolved_length) | {
                         "method": method,
                         "seed": seed,
                         "fold": fold,
@@ -131,7 +131,7 @@ def measure_outer(args: argparse.Namespace, finished: set[tuple[Any, ...]]) -> I
                 work = Workspace(run, args.out / "outer" / f"{seed}-{folder_name(method)}", args.start / "rows")
                 train_stage(work, JOINT, args.start / str(seed) / WARMUP.folder, overwrite=True)
                 model, card = read_mixture(work.out / JOINT.folder)
-                yield evaluate_model(work, model, card.template, card.backbone_settings.max_length) | {
+                yield evaluate_model(work, model, card.template, card.backbone_settings.resolved_length) | {
                     "method": method,
                     "seed": seed,
                     "fold": 0,

@@ -107,7 +107,7 @@ class AddedDomain:
 def evaluate_mixture(work: Workspace, folder: Path) -> TestResult:
     """Evaluate a mixture on the test rows of a run's domains."""
     model, card = read_mixture(folder)
-    max_length = card.backbone_settings.max_length
+    max_length = card.backbone_settings.resolved_length
     return evaluate_model(model, work, card.template, max_length, card.metrics.get("macro_f1"))
 
 

@@ -103,7 +103,7 @@ def measure(case: Case, args: argparse.Namespace) -> Result:
     file = write_rows(folder / "rows.csv", rows)
     work = Workspace(settings(case, args, file, sum(row["split"] == "train" for row in rows)), folder / "run")
     model, run = load_single_expert(train_shared(work, overwrite=True))
-    _, predictions = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
+    _, predictions = evaluate(model, work.rows("test"), run.template, run.backbone.resolved_length)
     counts = {label: sum(row["label"] == label and row["split"] != "test" for row in rows) for label in labels}
     return {
         "name": case.name,

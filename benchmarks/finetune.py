@@ -70,7 +70,7 @@ def fine_tune(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tupl
     total = epochs * len(sampler)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(0.06 * total), total)
     names = [domain.name for domain in model.domains]
-    collate = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.max_length, model.labels, names)
+    collate = Collator(model.loaded_backbone.tokenizer, run.template, run.backbone.resolved_length, model.labels, names)
     objective = Objective(
         SHARED,
         settings=run.losses,
@@ -104,7 +104,7 @@ def fine_tune(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tupl
                 if step % interval == 0 or step == total:
                     attention.restore()
                     with autocast:
-                        score = validate(model, validation, run.template, run.backbone.max_length)["macro_f1"]
+                        score = validate(model, validation, run.template, run.backbone.resolved_length)["macro_f1"]
                     if score > best[0]:
                         best = score, copy.deepcopy(model.state_dict())
     attention.restore()

@@ -157,7 +157,7 @@ def measure_fine_tuning(seed: SeedRun) -> TestResult:
     """Measure full fine-tuning of the backbone on all domains pooled."""
     work = seed.workspace()
     model, validation = fine_tune(work, epochs=3, rate=1e-4, evals=3)
-    return evaluate_model(model, work, work.run.template, work.run.backbone.max_length, validation)
+    return evaluate_model(model, work, work.run.template, work.run.backbone.resolved_length, validation)
 
 
 def stage_mixture(
@@ -179,7 +179,7 @@ def stage_mixture(
             model,
             work,
             template=card.template,
-            max_length=card.backbone_settings.max_length,
+            max_length=card.backbone_settings.resolved_length,
             validation=card.metrics.get("macro_f1") if validated else None,
             routing=routing,
             pin=pin,
@@ -207,7 +207,7 @@ def measure_team(seed: SeedRun) -> TestResult:
     if not (work.out / JOINT.folder).is_dir():
         train_router(work, resume=True)
     model, card = read_mixture(work.out / JOINT.folder)
-    max_length = card.backbone_settings.max_length
+    max_length = card.backbone_settings.resolved_length
     return evaluate_model(model, work, card.template, max_length, card.metrics.get("macro_f1"))
 
 
@@ -227,7 +227,7 @@ def evaluate_expert(work: Workspace, name: str, domains: Sequence[str] | None = 
     folder = work.expert_folder(name)
     model, run = load_single_expert(folder)
     validation = read_json(folder / "metrics.json")["best"]["macro_f1"]
-    return evaluate_model(model, work, run.template, run.backbone.max_length, validation, domains=domains)
+    return evaluate_model(model, work, run.template, run.backbone.resolved_length, validation, domains=domains)
 
 
 def evaluate_model(

@@ -91,14 +91,14 @@ def measure_pooled(args: argparse.Namespace, results: "ResultsFile", sets: Seque
 def evaluate_expert(work: Workspace, name: str, domains: Sequence[str] | None = None) -> Result:
     """Evaluate a single expert on the test rows of some domains, all by default."""
     model, run = load_single_expert(work.expert_folder(name))
-    return _evaluate(model, work, run.template, run.backbone.max_length, domains=domains)
+    return _evaluate(model, work, run.template, run.backbone.resolved_length, domains=domains)
 
 
 def evaluate_mixture(work: Workspace, name: str, mode: str) -> list[Result]:
     """Evaluate a mixture on the test rows: `soft`, `hard`, or `pinned` to the experts of the true domain."""
     model, card = read_mixture(work.out / name)
     routing: Routing = "hard" if mode == "hard" else "soft"
-    max_length = card.backbone_settings.max_length
+    max_length = card.backbone_settings.resolved_length
     return [_evaluate(model, work, card.template, max_length, routing=routing, pin=mode == "pinned")]
 
 

@@ -37,7 +37,8 @@ from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.steps import merge_experts, select_best_mixture, train_stage
+from moe.training.selection import select_best_mixture
+from moe.training.steps import merge_experts, train_stage
 
 SETS = {
     "fpb": ("negative", "neutral", "positive"),
@@ -263,7 +264,7 @@ def evaluate_experts(work: Workspace, minutes: float) -> Result:
     rows: list[PredictedRow] = []
     for domain in work.run.domains:
         model, run = load_single_expert(work.expert_folder(domain))
-        predictor = TorchPredictor(model, run.template, run.backbone.max_length)
+        predictor = TorchPredictor(model, run.template, run.backbone.resolved_length)
         rows += evaluate_rows(predictor, work.rows("test", [domain]))
     return as_result(rows, minutes)
 
@@ -274,7 +275,7 @@ def measure_shared(run: CaseRun) -> Result:
     if work.shared_folder is None:
         return {}
     model, settings = load_single_expert(work.shared_folder)
-    predictor = TorchPredictor(model, settings.template, settings.backbone.max_length)
+    predictor = TorchPredictor(model, settings.template, settings.backbone.resolved_length)
     return as_result(evaluate_rows(predictor, work.rows("test")), minutes)
 
 
@@ -288,7 +289,7 @@ def measure_mixture(step: str, folder: str | None, told: bool = False) -> Callab
     def measure(run: CaseRun) -> Result:
         work, minutes = run.after(step)
         model, card = read_mixture(work.out / folder if folder else best_model(work.out))
-        predictor = TorchPredictor(model, card.template, card.backbone_settings.max_length)
+        predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
         rows = evaluate_rows(predictor, work.rows("test"), pin=told)
         return as_result(rows, minutes, None if told else model)
 

@@ -121,7 +121,7 @@ def _write(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
 def _evaluate_variant(
     mixture: Mixture, card: MixtureCard, texts: Dataset, variant: InferenceVariant, kind: str
 ) -> VariantResult:
-    length = card.backbone_settings.max_length
+    length = card.backbone_settings.resolved_length
     report, rows = evaluate(
         mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False
     )

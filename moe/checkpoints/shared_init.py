@@ -175,7 +175,6 @@ def read_trained_expert(init: str) -> TrainedExpert:
     settings = {
         "backbone.trunk_depth": card.trunk_depth,
         "backbone.pooling": card.pooling,
-        "backbone.max_length": card.max_length,
         "template": card.template,
         "language": card.language,
     } | ({} if card.language else {"heads.kind": card.head_kind})
@@ -220,7 +219,6 @@ def _of_mixture(folder: Path, init: str) -> TrainedExpert:
     settings = {
         "backbone.trunk_depth": card.backbone_settings.trunk_depth,
         "backbone.pooling": card.backbone_settings.pooling,
-        "backbone.max_length": card.backbone_settings.max_length,
         "template": card.template,
         "language": card.language,
     } | ({} if card.language else {"heads.kind": card.heads.kind})
@@ -258,7 +256,6 @@ def _setting_errors(trained_expert: TrainedExpert, run: RunSettings) -> Iterator
     own = {
         "backbone.trunk_depth": run.backbone.trunk_depth,
         "backbone.pooling": run.backbone.pooling,
-        "backbone.max_length": run.backbone.max_length,
         "template": run.template,
         "language": run.language is not None,
         "heads.kind": run.heads.kind,

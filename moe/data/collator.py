@@ -18,6 +18,9 @@ Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
 
 _INPUTS = ("input_ids", "attention_mask", "position_ids", "router_mask", "trunk")
 
+_UNLIMITED = 2**30
+_COUNTED_TOGETHER = 1000
+
 
 def model_inputs(batch: Batch) -> dict[str, Tensor | None]:
     """Return the arguments of the model's forward pass; None for those that the batch lacks."""
@@ -91,6 +94,21 @@ def encode_windows(
     text_index = np.concatenate(index)  # (W,)
     order = np.argsort(text_index, kind="stable")
     return [ids[i] for i in order], text_index[order]
+
+
+def count_tokens(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    targets: Sequence[str | None] | None = None,
+) -> np.ndarray:
+    """Return the number of tokens of each entire text (N,), special tokens, template and target included."""
+    counts = [np.zeros(0, dtype=int)]
+    for start in range(0, len(texts), _COUNTED_TOGETHER):
+        part = slice(start, start + _COUNTED_TOGETHER)
+        ids, _ = encode_windows(texts[part], tokenizer, template, _UNLIMITED, targets and targets[part])
+        counts.append(np.array([len(row) for row in ids]))
+    return np.concatenate(counts)
 
 
 def long_targets(targets: Sequence[str | None], tokenizer: PreTrainedTokenizerBase, max_length: int) -> np.ndarray:

@@ -93,14 +93,18 @@ def true_label(row: Mapping[str, Any], space: LabelSpace) -> str | None:
 
 
 def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> dict[str, float]:
-    """Validation metrics of a model.
+    """Validation metrics of a model: `validation_metrics` of its predictions for the rows."""
+    return validation_metrics(evaluate_rows(TorchPredictor(model, template, max_length), rows), model)
+
+
+def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dict[str, float]:
+    """Validation metrics of a model's predictions.
 
     Returns:
         `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, for a task whose rows all
         get the same label its index as `TASK_only_label`, and for a model with a router the domain accuracy as
         `routing`.
     """
-    evaluated = evaluate_rows(TorchPredictor(model, template, max_length), rows)
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         labelled = [row for row in task_rows if row.true is not None]

@@ -124,7 +124,7 @@ def _shared_expert(work: Workspace) -> Path | None:
 
 def _single_expert(folder: Path, test: RunTestRows, index: np.ndarray | None = None) -> ModelResult:
     model, run = load_single_expert(folder)
-    predictor = TorchPredictor(model, run.template, run.backbone.max_length)
+    predictor = TorchPredictor(model, run.template, run.backbone.resolved_length)
     return results_of(test.predict(predictor, test.score(predictor, index), index), model.labels)
 
 
@@ -133,7 +133,7 @@ def _mixture(
 ) -> tuple[TorchPredictor, Scores, dict[str, Any]]:
     """Evaluate a mixture with soft routing, add its results, and return it with its scores and its routing report."""
     model, card = read_mixture(folder)
-    predictor = TorchPredictor(model, card.template, card.backbone_settings.max_length)
+    predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
     scores = test.score(predictor)
     rows = test.predict(predictor, scores)
     report = report_rows(rows, model, "soft")

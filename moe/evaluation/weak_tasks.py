@@ -14,7 +14,7 @@ from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.run import RunSettings
 from moe.config.shared import SharedSettings
 from moe.config.stages import SHARED, Stage
-from moe.data.collator import Collate, Collator, encode_windows
+from moe.data.collator import Collate, Collator, count_tokens
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import is_chance, macro_f1_error, validation_levels
 from moe.runs.training_log import read_trajectory
@@ -168,17 +168,13 @@ def _cut_remedy(finished: FinishedStage, texts: Sequence[str], targets: Sequence
     if not isinstance(collate, Collator) or not len(texts):
         return None
     sample = np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLED_TEXTS)).astype(int).tolist()
-    limit = min(collate.tokenizer.model_max_length, 2**20)
-    ids, _ = encode_windows(
-        [texts[i] for i in sample], collate.tokenizer, collate.template, limit, [targets[i] for i in sample]
-    )
-    lengths = np.array([len(row) for row in ids])  # (N,) tokens
-    share = float((lengths > collate.max_length).mean())
-    needed = min(limit, 8 * int(np.ceil(np.percentile(lengths, 95) / 8)))
-    if share < _CUT_SHARE or needed <= collate.max_length:
+    sampled_targets = [targets[i] for i in sample]
+    lengths = count_tokens([texts[i] for i in sample], collate.tokenizer, collate.template, sampled_targets)  # (N,)
+    share, auto = float((lengths > collate.max_length).mean()), finished.work.text_lengths.auto
+    if share < _CUT_SHARE or auto <= collate.max_length:
         return None
     cause = f"{share:.0%} of its texts are cut at {collate.max_length} tokens"
-    return _Remedy(f"backbone.max_length: {needed}", cause)
+    return _Remedy(f"backbone.max_length: auto ({auto} tokens)", cause)
 
 
 def _shared_setting(run: RunSettings) -> str:

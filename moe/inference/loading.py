@@ -47,13 +47,13 @@ def _load(folder: Path, sets: Sequence[str], language: bool) -> tuple[Mixture, s
     if (folder / EXPERT_CARD).is_file():
         model, run = load_single_expert(folder, lambda settings: override_backbone(settings, sets))
         _check_classifier(run.language is None or language, folder)
-        return model, run.template, run.backbone.max_length
+        return model, run.template, run.backbone.resolved_length
     card = read_card(folder)
     _check_classifier(not card.language or language, folder)
     settings = override_backbone(card.backbone_settings, sets)
     backbone = None if settings == card.backbone_settings else load_backbone(settings, lm_head=card.language)
     model, card = read_mixture(folder, backbone)
-    return model, card.template, settings.max_length
+    return model, card.template, settings.resolved_length
 
 
 def load_language_model(folder: Path) -> tuple[Mixture, str]:

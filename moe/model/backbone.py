@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,6 +32,20 @@ from moe.model.backbone_files import (
 from moe.model.backbone_ops import compile_layers, enable_dropout
 from moe.model.lm_head import LMHead, lm_kind
 from moe.profiling import oom_guard
+
+AUTO = "auto"
+AUTO_LENGTH_LIMIT = 512
+"""Most tokens that `max_length: auto` resolves to. Encoders such as BERT read no more; a decoder reads thousands, at a
+cost in time and memory that a user should choose."""
+LANGUAGE_LENGTH = 128
+"""What `max_length: auto` means for a language model, whose plain text is cut into rows of any length."""
+
+
+def _check_length(value: Any) -> Any:
+    is_number = isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).isdecimal()
+    if value != AUTO and not (is_number and int(value) >= 8):
+        raise ValueError("expected auto, or a number of tokens of at least 8")
+    return value if value == AUTO else int(value)
 
 
 class BackboneSettings(BaseModel):
@@ -65,9 +79,22 @@ class BackboneSettings(BaseModel):
         description="dropout probability in training, in layers after the trunk that have dropout; more fits less",
     )
     pooling: Literal["mean", "last"] = Field("mean", description="mean of the real tokens, or the last one (decoders)")
-    max_length: int = Field(
-        128, ge=8, description="tokens at which a text is truncated; more reads further and costs more"
+    max_length: Annotated[int | Literal["auto"], BeforeValidator(_check_length)] = Field(
+        128,
+        description="tokens at which a text is truncated; more reads further and costs more. auto: as many as 95 % of "
+        "the training texts of every domain need",
     )
+
+    @property
+    def resolved_length(self) -> int:
+        """`max_length` as a number.
+
+        Raises:
+            Fault: if it is `auto`, which the training texts of a run resolve; see `Workspace.resolve_length`.
+        """
+        if self.max_length == AUTO:
+            raise Fault("a number as backbone.max_length", "auto, without training texts", "set backbone.max_length")
+        return int(self.max_length)
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,20 @@ def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
             "save its text model separately, or use another backbone",
         )
     return config
+
+
+def length_limit(settings: BackboneSettings) -> int | None:
+    """Return the most tokens that a backbone reads, special tokens included; None if its positions have no limit.
+
+    Raises:
+        Fault: see `read_backbone_config`.
+    """
+    config = read_backbone_config(settings)
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1 or getattr(config, "position_biased_input", True) is False:
+        return None
+    is_offset = any(name in config.model_type for name in ("roberta", "camembert", "mpnet", "data2vec-text"))
+    return positions - 2 if is_offset else positions  # these models number their positions from 2
 
 
 def load_backbone(settings: BackboneSettings, device: torch.device | None = None, lm_head: bool = False) -> Backbone:

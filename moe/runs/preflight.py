@@ -7,7 +7,7 @@ from experts.errors import Fault
 from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.run import ConfigFault, RunSettings, load_run
 from moe.data.schema import TaskSettings
-from moe.model.backbone import read_backbone_config
+from moe.model.backbone import AUTO, length_limit, read_backbone_config
 from moe.trackers import missing_trackers
 
 
@@ -89,10 +89,16 @@ def _corpus_errors(run: RunSettings) -> list[str]:
 
 def _backbone_errors(run: RunSettings) -> list[str]:
     try:
-        config = read_backbone_config(run.backbone)
+        config, limit = read_backbone_config(run.backbone), length_limit(run.backbone)
     except Fault as fault:
         return [f"backbone.name: {fault}"]
-    depth = config.num_hidden_layers
+    errors, depth = [], config.num_hidden_layers
     if run.backbone.trunk_depth >= depth:
-        return [f"backbone.trunk_depth is {run.backbone.trunk_depth}, but the backbone has {depth} layers: lower it"]
-    return []
+        errors.append(
+            f"backbone.trunk_depth is {run.backbone.trunk_depth}, but the backbone has {depth} layers: lower it"
+        )
+    if limit is not None and run.backbone.max_length != AUTO and run.backbone.resolved_length > limit:
+        errors.append(
+            f"backbone.max_length is {run.backbone.max_length}, but the backbone reads at most {limit} tokens: lower it"
+        )
+    return errors

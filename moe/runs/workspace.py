@@ -19,8 +19,10 @@ from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmente
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
+from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
+from moe.runs.text_lengths import TextLengths, check_length, format_cuts, read_or_count
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
@@ -50,13 +52,44 @@ class Workspace:
     checked_domains: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Prepare training: initialize the process group and check the trackers.
+        """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.
 
         Raises:
-            Fault: if a tracker is not installed.
+            Fault: if a tracker is not installed, or the backbone does not read `backbone.max_length` tokens.
         """
         distributed.init()
         check_trackers(self.run.track)
+        self.resolve_length()
+
+    def resolve_length(self) -> int:
+        """Replace `backbone.max_length: auto` by the number that the run's training texts give, and return it.
+
+        Raises:
+            Fault: if the backbone does not read as many tokens, or a file is missing or has too many invalid rows.
+        """
+        backbone = self.run.backbone
+        check_length(backbone)
+        if backbone.max_length == AUTO:
+            length = LANGUAGE_LENGTH if self.run.language is not None else self.text_lengths.auto
+            info(f"backbone.max_length: auto is {length} tokens in this run")
+            self.run = self.run.model_copy(update={"backbone": backbone.model_copy(update={"max_length": length})})
+        return self.run.backbone.resolved_length
+
+    @cached_property
+    def text_lengths(self) -> TextLengths:
+        """Tokens of the training texts, by domain."""
+        rows = {name: self.rows("train", [name]) for name in self.run.domains}
+        folder, in_use = (self.data_dir or self.out) / "data", (self.out / EXPERT.folder).is_dir()
+        with distributed.main_process_first():
+            return read_or_count(folder, rows, self.run.backbone, self.run.template, in_use)
+
+    def cut_lines(self, domains: Iterable[str] | None = None) -> list[str]:
+        """Say how many training texts of some domains, or all, are truncated; empty for a language model."""
+        if self.run.language is not None:
+            return []
+        lengths, names = self.text_lengths, self.run.domains if domains is None else domains
+        counts = {name: lengths.counts[name] for name in names if name in lengths.counts}
+        return format_cuts(counts, self.run.backbone.resolved_length, lengths.auto)
 
     def warn(self, line: str) -> None:
         """Print a warning, unless it was printed before."""

@@ -122,12 +122,12 @@ def _trained_models(
     """Yield the models to evaluate, each with its template, its maximum length and the domains of its rows."""
     if until in ("merge", "router"):
         mixture, card = read_mixture(work.out / MERGED if until == "merge" else best_model(work.out))
-        yield mixture, card.template, card.backbone_settings.max_length, list(work.run.domains)
+        yield mixture, card.template, card.backbone_settings.resolved_length, list(work.run.domains)
         return
     by_domain = {work.domains()[name].expert_names[0]: [name] for name in domains}
     for expert, names in by_domain.items() if until == "expert" else [(SHARED_NAME, list(work.run.domains))]:
         model, run = load_single_expert(work.expert_folder(expert))
-        yield model, run.template, run.backbone.max_length, names
+        yield model, run.template, run.backbone.resolved_length, names
 
 
 def count_trained_parameters(model: Mixture, frozen: Sequence[str] = ()) -> int:

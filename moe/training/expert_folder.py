@@ -89,7 +89,7 @@ def build_expert_card(
         trunk_depth=run.backbone.trunk_depth,
         pooling=run.backbone.pooling,
         template=run.template,
-        max_length=run.backbone.max_length,
+        max_length=run.backbone.resolved_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
         target_tasks=domain.target_tasks,
         heads={head: space.heads[head] for head in heads},

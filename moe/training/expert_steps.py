@@ -136,7 +136,7 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     run, names = work.run, [domain.name for domain in model.domains]
     counts = count_labels(train, model.labels)
     warn_equal_class_weights(run.losses, counts)
-    max_length = run.backbone.max_length
+    max_length = run.backbone.resolved_length
     collator = Collator(model.loaded_backbone.tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")

@@ -70,7 +70,7 @@ def question_data(work: Workspace, model: Mixture) -> TrainingData:
 
 def _tokenize_questions(work: Workspace, split: str, encoder: PromptEncoder) -> Dataset:
     """Tokenized rows of a split, without those longer than `backbone.max_length`, whose number is reported."""
-    rows, max_length = work.questions(split), work.run.backbone.max_length
+    rows, max_length = work.questions(split), work.run.backbone.resolved_length
 
     def tokenize(row: dict[str, Any]) -> dict[str, Any]:
         prompt = encoder.encode_prompt(row["prompt"])

@@ -57,7 +57,7 @@ class LMCorpora:
             packed: put several documents in a row, if the backbone can keep them apart.
         """
         run = self.work.run
-        name, size = identify_backbone(run.backbone).sha256, run.backbone.max_length
+        name, size = identify_backbone(run.backbone).sha256, run.backbone.resolved_length
         ends = self._head.kind == "causal"
         packed = packed and self._packing is not None
         return CorpusTokenizer(self.model.loaded_backbone.tokenizer, name, size, ends, packed)

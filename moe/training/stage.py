@@ -72,6 +72,9 @@ def run_stage(
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
     _report_trainable(model, stage, expert)
+    if "domain" in data.rows.column_names:
+        for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
+            info(f"{stage.name}: {line}")
     objective = Objective(
         stage,
         run.losses,

@@ -4,7 +4,7 @@ Each step writes its output folder atomically.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
-from moe.runs.best import CANDIDATES, write_result
-from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
 from moe.training.job import TrainResult
 from moe.training.lm_dataset import LMCorpora
+from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
 
@@ -46,6 +45,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
         Fault: if there is no expert to merge, they are incompatible, or the output exists.
     """
     distributed.init()
+    work.resolve_length()
     target = work.out / MERGED
     refuse_existing(target, overwrite)
     folders = list(folders) or _trained_experts(work)
@@ -150,44 +150,6 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     names = [domain.name for domain in model.domains]
     train = concatenate_datasets([work.rows("train", names), *work.unlabelled(names)])
     return labelled_data(work, model, train, work.rows("validation", names))
-
-
-def select_best_mixture(work: Workspace) -> str:
-    """Compare moe-init, router-warmup and moe-joint by validation, and write `result.json`.
-
-    moe-init is evaluated for comparison only: its router is untrained, so it is never selected.
-
-    Returns:
-        a sentence that states the best mixture and the validation metric of all three.
-    """
-    return distributed.broadcast_from_main(lambda: _select_best_mixture(work))
-
-
-def _select_best_mixture(work: Workspace) -> str:
-    scores: dict[str, dict[str, float]] = {}
-    for name in CANDIDATES:
-        scores[name] = _validation_metrics(work, work.out / name)
-    metric = MACRO_F1 if work.run.language is None else PERPLEXITY
-    best = max((WARMUP.folder, JOINT.folder), key=lambda name: metric.score(scores[name]))
-    verdict = _verdict(scores, best, metric)
-    write_result(work.out, scores, best, verdict)
-    return verdict
-
-
-def _validation_metrics(work: Workspace, folder: Path) -> dict[str, float]:
-    model, card = read_mixture(folder)
-    if card.metrics:
-        return card.metrics
-    return _default_data(work, model).evaluate()
-
-
-def _verdict(scores: Mapping[str, Mapping[str, float]], best: str, metric: SelectionMetric) -> str:
-    figures = ", ".join(f"{name} {metric.format_value(score)}" for name, score in scores.items())
-    worse = metric.score(scores[JOINT.folder]) < metric.score(scores[WARMUP.folder])
-    remarks = "; the joint phase made it worse than the warm start" if worse else ""
-    idle = metric.score(scores[best]) < metric.score(scores[MERGED])
-    remarks += "; merged alone, with a router that knows nothing, it was better" if idle else ""
-    return f"best by validation {metric.title}: {best} ({figures}){remarks}"
 
 
 def training_summary(folders: Sequence[Path]) -> dict[str, Any]:

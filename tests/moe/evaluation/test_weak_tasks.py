@@ -38,7 +38,7 @@ def warn(
     work: Workspace, best: dict[str, float], stage: Stage = EXPERT, history: list[dict[str, float]] | None = None
 ) -> None:
     """End a stage of `work` with these validation metrics."""
-    space, max_length = work.run.label_space(), work.run.backbone.max_length
+    space, max_length = work.run.label_space(), work.run.backbone.resolved_length
     collate = Collator(tiny_tokenizer(), work.run.template, max_length, space, list(work.run.domains))
     evaluations = [best] if history is None else history
     finished = FinishedStage(work, stage, "news", work.rows("train"), collate, best, evaluations)
@@ -74,7 +74,7 @@ def test_task_below_tfidf_by_more_than_its_error_gives_a_line(make_work: Make):
 
 def test_cut_texts_are_the_first_cause(lines: Lines):
     (line,) = lines({"news_macro_f1": 0.1}, backbone={"max_length": 8})
-    assert ": 100% of its texts are cut at 8 tokens: try backbone.max_length: 16; or " in line
+    assert ": 100% of its texts are cut at 8 tokens: try backbone.max_length: auto (32 tokens); or " in line
 
 
 def test_stage_that_was_still_improving_is_a_cause(lines: Lines):

@@ -23,7 +23,7 @@ from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.steps import merge_experts, select_best_mixture, train_router
+from moe.training.steps import merge_experts, train_router
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
@@ -250,13 +250,3 @@ def test_steps_out_of_order_name_the_missing_step(make_work: Make) -> None:
         train_domain(work, "sports")
     with pytest.raises(Fault, match=r"shared.r"):
         train_shared(work)
-
-
-def test_merged_mixture_is_never_selected_as_best(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = make_work()
-    scores = {"moe-init": 0.9, "router-warmup": 0.7, "moe-joint": 0.6}
-    monkeypatch.setattr("moe.training.steps._validation_metrics", lambda _, folder: {"macro_f1": scores[folder.name]})
-    verdict = select_best_mixture(work)
-    assert verdict.startswith("best by validation macro-F1: router-warmup (moe-init 0.900")
-    assert verdict.endswith("with a router that knows nothing, it was better")
-    assert best_model(work.out).name == "router-warmup"

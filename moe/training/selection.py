@@ -1,0 +1,95 @@
+"""Selection of a run's best mixture on its validation rows, by a rule that their noise does not fool."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from moe import distributed
+from moe.bootstrap import Interval, bootstrap_differences
+from moe.checkpoints.mixture import read_mixture
+from moe.config.stages import JOINT, MERGED, WARMUP
+from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task, validation_metrics
+from moe.inference.torch_predictor import TorchPredictor
+from moe.runs.best import CANDIDATES, write_result
+from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
+from moe.runs.workspace import Workspace
+from moe.training.lm_dataset import LMCorpora
+
+ONE_STANDARD_ERROR = 0.6827
+"""Level of an interval whose half width is one standard error of a normal distribution."""
+
+
+def select_best_mixture(work: Workspace) -> str:
+    """Compare moe-init, router-warmup and moe-joint by validation, and write `result.json`.
+
+    moe-init is evaluated for comparison only: its router is untrained, so it is never selected. Of the other two the
+    warm start is selected, unless the joint mixture is better by more than one standard error of their difference,
+    paired by row (the one-standard-error rule of Breiman et al., 1984). Perplexities are compared as they are.
+
+    Returns:
+        a sentence that states the best mixture and the validation metric of all three.
+    """
+    return distributed.broadcast_from_main(lambda: _select_best_mixture(work))
+
+
+def _select_best_mixture(work: Workspace) -> str:
+    if work.run.language is not None:
+        scores = {name: _perplexity(work, work.out / name) for name in CANDIDATES}
+        best = max((WARMUP.folder, JOINT.folder), key=lambda name: PERPLEXITY.score(scores[name]))
+        verdict = state_verdict(scores, best, PERPLEXITY)
+    else:
+        scores, predicted = {}, {}
+        for name in CANDIDATES:
+            scores[name], predicted[name] = _predict_validation(work, work.out / name)
+        gain = joint_gain(work, predicted)
+        best = JOINT.folder if gain.low > 0 else WARMUP.folder
+        verdict = state_verdict(scores, best, MACRO_F1, gain)
+    write_result(work.out, scores, best, verdict)
+    return verdict
+
+
+def _perplexity(work: Workspace, folder: Path) -> dict[str, float]:
+    model, card = read_mixture(folder)
+    return card.metrics or LMCorpora(work, model).routed_data().evaluate()
+
+
+def _predict_validation(work: Workspace, folder: Path) -> tuple[dict[str, float], list[PredictedRow]]:
+    """Validation metrics of a mixture, and its predictions."""
+    model, card = read_mixture(folder)
+    rows = work.rows("validation", [domain.name for domain in model.domains])
+    predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
+    evaluated = evaluate_rows(predictor, rows)
+    return validation_metrics(evaluated, model), [row for row in evaluated if row.true is not None]
+
+
+def joint_gain(work: Workspace, predicted: Mapping[str, list[PredictedRow]]) -> Interval:
+    """Macro-F1 of the joint mixture minus the warm start's, paired by row, within one standard error."""
+    space = work.run.label_space()
+    joint, warm = (list(predictions_by_task(predicted[stage.folder], space).values()) for stage in (JOINT, WARMUP))
+    if not joint:
+        return Interval(0.0, 0.0, 0.0)
+    return bootstrap_differences(joint, warm, ONE_STANDARD_ERROR)[MACRO_F1.name]
+
+
+def state_verdict(
+    scores: Mapping[str, Mapping[str, float]], best: str, metric: SelectionMetric, gain: Interval | None = None
+) -> str:
+    """State the best mixture and the metric of all three.
+
+    Args:
+        gain: of the joint mixture over the warm start, within one standard error; None for perplexities.
+    """
+    figures = ", ".join(f"{name} {metric.format_value(score)}" for name, score in scores.items())
+    warm, joint = (metric.score(scores[stage.folder]) for stage in (WARMUP, JOINT))
+    remarks = ""
+    if joint < warm:
+        remarks = "; the joint phase made it worse than the warm start"
+    elif joint == warm:
+        remarks = "; the joint phase brought nothing"
+    elif gain is not None and best == WARMUP.folder:
+        remarks = (
+            f"; the joint phase's gain of {100 * gain.value:.1f} points is within one standard error "
+            f"({50 * (gain.high - gain.low):.1f} points), so the warm start is kept"
+        )
+    idle = metric.score(scores[best]) < metric.score(scores[MERGED])
+    remarks += "; merged alone, with a router that knows nothing, it was better" if idle else ""
+    return f"best by validation {metric.title}: {best} ({figures}){remarks}"
