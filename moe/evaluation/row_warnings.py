@@ -29,7 +29,7 @@ def count_warnings(report: Mapping[str, Any], task: TaskSettings) -> list[str]:
     counts = {
         split: {label: report["splits"][split]["labels"].get(label, 0) for label in task.labels} for split in SPLITS
     }
-    labelled = {split: sum(rows.values()) for split, rows in counts.items()}
+    labelled: dict[str, int] = {split: sum(rows.values()) for split, rows in counts.items()}
     if not sum(labelled.values()):
         return []  # only scores
     lines = []
@@ -103,7 +103,7 @@ def _validation_remedy(report: Mapping[str, Any], task: TaskSettings, labelled: 
     """How to get enough validation rows: a larger share of the rows, if that is enough, or more rows."""
     if task.max_validation_rows is not None and task.max_validation_rows < MIN_VALIDATION_ROWS:
         return f"raise max_validation_rows ({task.max_validation_rows})"
-    total = sum(labelled.values())
+    total = sum(labelled.values()) + report.get("over_cap", 0)
     share = 5 * math.ceil(20 * MIN_VALIDATION_ROWS / total)  # percent, in steps of 5
     test = max(5, 5 * round(20 * labelled["test"] / total))
     if share > _MAX_VALIDATION_SHARE or share + test > 60:
