@@ -34,6 +34,23 @@ def relative_weights(weights: Mapping[str, Tensor], reference: str, bounds: tupl
     return {name: c / unit if name == reference else (c / unit).clamp(*bounds) for name, c in weights.items()}
 
 
+def weights_by_rows(weights: Mapping[str, Tensor], rows: Mapping[str, int], main: str = "classes") -> dict[str, Tensor]:
+    """Return weights that apply only to the rows that carry a loss beside the main one.
+
+    A loss that a share s of the rows carries gets the weight s · c, and the main loss 1 - s + s · c: rows without the
+    other loss count for the main one in full. If all rows carry both, or one loss alone, nothing changes.
+
+    Args:
+        weights: c of two losses, or of one.
+        rows: number of rows that carry each loss.
+        main: name of the main loss.
+    """
+    if len(weights) < 2 or main not in weights:
+        return dict(weights)
+    share = min(1.0, max(rows[name] for name in weights if name != main) / rows[main])
+    return {name: 1 - share + share * c if name == main else share * c for name, c in weights.items()}
+
+
 def gradient_norms(losses: Mapping[str, Tensor], at: GradientInputs, rows: Mapping[str, int]) -> dict[str, Tensor]:
     """Return the gradient norm of each loss (eq. 10).
 

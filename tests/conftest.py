@@ -214,6 +214,7 @@ def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
         "backbone": {"name": str(folder), "trunk_depth": 1, "max_length": 16, "dtype": "float32"},
         "data": {"folder": str(data), "near_duplicates": None},
         "domains": {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum")},
+        "shared": None,
         "lora": {"r": 4, "alpha": 8},
         "stages": {
             "shared": few | {"steps": 6, "lr": 0.01},

@@ -13,6 +13,7 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
+from moe.config.defaults import LORA_ON_SHARED, default_shared
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
 from moe.config.messages import format_error
 from moe.config.overrides import apply_override, domain_mapping
@@ -98,7 +99,10 @@ class RunSettings(BaseModel):
     )
     lora: LoraSettings = LoraSettings()
     shared: SharedSettings | None = Field(
-        None, description="an always-active expert, trained on all domains pooled or before; null: none"
+        None,
+        description="an always-active expert, trained on all domains pooled or before; null: none. By default that of "
+        "the ready mixture, trained further, if the backbone fits it, else a fresh one of rank 40; none for language "
+        "models",
     )
     language: LanguageSettings | None = Field(
         None,
@@ -213,9 +217,22 @@ def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
         run = RunSettings.model_validate(raw)
     except ValidationError as error:
         raise ConfigFault(source, [format_error(detail, model=RunSettings) for detail in error.errors()]) from error
+    run = _with_defaults(run)
     if conflicts := find_conflicts(run):
         raise ConfigFault(source, conflicts)
     return run
+
+
+def _with_defaults(run: RunSettings) -> RunSettings:
+    """Fill in what a classifier's config leaves open and what depends on other settings."""
+    if run.language is not None:
+        return run
+    given, filled = run.model_fields_set, {}
+    if "shared" not in given:
+        filled["shared"] = default_shared(run.backbone, run.heads, run.template)
+    if "lora" not in given and filled.get("shared", run.shared) is not None:
+        filled["lora"] = LORA_ON_SHARED
+    return run.model_copy(update=filled)
 
 
 def find_conflicts(run: RunSettings) -> list[str]:

@@ -23,7 +23,7 @@ from moe.training.holdout import HoldoutSampler
 from router.class_imbalance import effective_number_weights, imbalance_loss, row_losses
 from router.dao import DAO, DAOSettings
 from router.lookahead import LookAhead
-from router.loss_weighting import LossWeighting, finite_losses, relative_weights, weighted_sum
+from router.loss_weighting import LossWeighting, finite_losses, relative_weights, weighted_sum, weights_by_rows
 from router.losses import BALANCE_LOSSES, domain_loss
 from router.mtl_baselines import build_weighting
 from router.registry import ComparatorSettings
@@ -159,18 +159,18 @@ class Objective:
     def _sentiment_loss(self, batch: GlobalBatch) -> Tensor | None:
         """Weighted sum of class and polarity losses (inner level); None if no row has either."""
         losses, rows = self._sentiment_losses(batch)
-        total = None
+        total, at_state = None, self.settings.measured == "state"
         if losses:
-            at_state = self.settings.measured == "state"
             tensors = batch.pooled if at_state else self.context.expert_parameters()
             point = GradientPoint(tensors, batch.texts if at_state else None)
             finite, level = finite_losses(losses), self.inner
             norms = point.norms(finite, rows) if level.update_due and level.requires == "norms" else None
             grads = point.gradients(finite) if level.update_due and level.requires == "gradients" else None
             look_ahead = self._look_ahead(level, self.context.last_layer_parameters)
-            total = weighted_sum(losses, level.weights(finite, norms, grads, look_ahead))
-        self.logs |= {name: float(value.detach()) for name, value in losses.items()}
-        self.logs |= _prefixed("inner", self.inner.log_values())
+            weights = level.weights(finite, norms, grads, look_ahead)
+            total = weighted_sum(losses, weights_by_rows(weights, rows) if isinstance(level, DAO) else weights)
+        logged = {name: float(value.detach()) for name, value in losses.items()}
+        self.logs |= logged | _prefixed("inner", self.inner.log_values())
         return total
 
     def _global_language_loss(self, output: MixtureOutput, batch: Batch) -> Tensor | None:
