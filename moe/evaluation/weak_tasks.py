@@ -10,9 +10,6 @@ from datasets import Dataset
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS
-from moe.checkpoints.shared_init import shared_init_errors
-from moe.config.run import RunSettings
-from moe.config.shared import SharedSettings
 from moe.config.stages import SHARED, Stage
 from moe.data.collator import Collate, Collator, count_tokens
 from moe.evaluation.evaluate import ONLY_LABEL
@@ -119,7 +116,7 @@ def _remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, An
     if (remedy := _cut_remedy(finished, rows["text"], rows["target"])) is not None:
         yield remedy
     if run.shared is None:
-        yield _Remedy(_shared_setting(run))
+        yield _Remedy("a shared expert (remove shared: null)")
     improving = _still_improving(finished, task)
     if improving or not finished.stage.routed:
         length = f"{key}.steps: {settings.steps}" if settings.steps else f"{key}.epochs: {settings.epochs:g}"
@@ -175,12 +172,6 @@ def _cut_remedy(finished: FinishedStage, texts: Sequence[str], targets: Sequence
         return None
     cause = f"{share:.0%} of its texts are cut at {collate.max_length} tokens"
     return _Remedy(f"backbone.max_length: auto ({auto} tokens)", cause)
-
-
-def _shared_setting(run: RunSettings) -> str:
-    """A shared expert to add: the ready one if it fits the run, else a fresh one."""
-    ready = run.model_copy(update={"shared": SharedSettings(init="ready")})
-    return "shared: {r: 8}" if shared_init_errors(ready) else "shared: {init: ready}"
 
 
 def _still_improving(finished: FinishedStage, task: str) -> bool:
