@@ -52,7 +52,7 @@ def test_good_tasks_give_no_line(lines: Lines):
 def test_task_with_a_single_predicted_label_is_named_with_the_label_and_what_to_try(lines: Lines):
     (line,) = lines({"news_macro_f1": 1 / 6, f"news{ONLY_LABEL}": 1.0})
     assert line.startswith(
-        "news: the expert predicts only neutral (macro-F1 0.167 on 18 validation rows): try shared: "
+        "news: the expert predicts only neutral (macro-F1 0.167 on 18 validation rows): try a shared expert ("
     )
     assert "more steps (stages.expert.steps: 6 now), more rows (54 now), a higher rate (stages.expert.lr: 0.01" in line
 
