@@ -36,17 +36,20 @@ def inspect_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows."""
+    """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows, and warnings."""
     from moe.data.profile import inspect_file, inspection_view
+    from moe.evaluation.data_warnings import file_warnings
 
     if domain:
         from moe.config.run import load_run
         from moe.runs.text_lengths import inspect_for_run
 
-        report = inspect_for_run(file, load_run(config, sets or ()), domain, task)
+        run = load_run(config, sets or ())
+        settings = run.task_settings(domain, task)
+        report = inspect_for_run(file, run, domain, task)
     else:
-        report = inspect_file(file)
-    print_view(report, inspection_view, json_)
+        settings, report = None, inspect_file(file)
+    print_view(report | {"warnings": file_warnings(file, settings, task or domain)}, inspection_view, json_)
 
 
 @app.command("augment", cls=RenamedCommand, hidden=True)

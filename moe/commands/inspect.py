@@ -24,19 +24,23 @@ def check(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Check a run config or a sweep file and report all its errors at once; loads no weights."""
-    from moe.config.run import ConfigFault
+    """Check a run config or a sweep file: all its errors at once, and warnings about its rows; loads no weights."""
+    from moe.config.run import ConfigFault, load_run
+    from moe.evaluation.data_warnings import config_warnings
     from moe.runs.preflight import check_config
     from moe.sweep.grid import check_sweep, is_sweep
 
     try:
-        summary = (check_sweep if is_sweep(config) else check_config)(config, sets or ())
+        sweep = is_sweep(config)
+        summary = (check_sweep if sweep else check_config)(config, sets or ())
     except ConfigFault as fault:
         if not json_:
             raise
         print_text({"config": str(config), "faults": fault.faults}, "", json_)
         raise typer.Exit(2) from None
-    print_text({"config": str(config), "faults": []}, summary, json_)
+    warnings = [] if sweep else config_warnings(load_run(config, sets or ()))
+    lines = [summary, *(f"warning: {line}" for line in warnings)]
+    print_text({"config": str(config), "faults": [], "warnings": warnings}, "\n".join(lines), json_)
 
 
 @app.command("plan", epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"))

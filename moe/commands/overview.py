@@ -61,7 +61,10 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "Test a file for drift from the training data, overall and by month: routing weights, confidence, distance.",
     ),
     "expert": ("experts", "List, add, remove or swap the experts of a trained mixture."),
-    "check": ("inspect", "Check a run config or a sweep file and report all its errors at once; loads no weights."),
+    "check": (
+        "inspect",
+        "Check a run config or a sweep file: all its errors at once, and warnings about its rows; loads no weights.",
+    ),
     "plan": (
         "inspect",
         "Estimate a run's parameters, memory and time from a few steps of each stage; keeps no trained weights.",

@@ -57,16 +57,19 @@ def train_expert(
 
     if sum((domain is not None, all_domains, shared)) != 1:
         raise Fault("one of --domain NAME, --all, --shared", "none or several", "use one, e.g. --domain news")
+    from moe.evaluation.data_warnings import print_data_warnings
     from moe.training.expert_steps import train_domain, train_shared
     from moe.training.steps import training_summary
 
     work = open_workspace(config, out, sets)
+    if all_domains:
+        print_data_warnings(work)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
     for name in [domain] if domain else list(work.run.domains) if all_domains else []:
         folders += train_domain(work, name, overwrite, resume)
     stale = _report_stale(work)
     if json_:
-        print_text(training_summary(folders, work.kept) | {"stale": stale}, "", json_)
+        print_text(training_summary(folders, work.kept) | {"stale": stale, "warnings": work.warnings}, "", json_)
 
 
 @app.command(

@@ -227,7 +227,8 @@ def _with_defaults(run: RunSettings) -> RunSettings:
     """Fill in what a classifier's config leaves open and what depends on other settings."""
     if run.language is not None:
         return run
-    given, filled = run.model_fields_set, {}
+    given = run.model_fields_set
+    filled: dict[str, Any] = {}
     if "shared" not in given:
         filled["shared"] = default_shared(run.backbone, run.heads, run.template)
     if "lora" not in given and filled.get("shared", run.shared) is not None:

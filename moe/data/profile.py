@@ -202,7 +202,7 @@ def _quantile(lengths: Counter[int], share: float) -> int:
 
 
 def inspection_view(report: Mapping[str, Any]) -> Group:
-    """Report of `inspect_file` for the terminal: a line of totals, then a bar chart for each kind of count."""
+    """Report of `inspect_file` for the terminal: totals, a bar chart for each kind of count, and its `warnings`."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
     parts: list[RenderableType] = [
         f"[bold]{escape(report['file'])}[/bold]: {report['records']} records: {report['rows']} rows, "
@@ -229,7 +229,8 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
         quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
         names = [f"≥ {edge}" for edge in report[unit]["edges"]]
         parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
-    return Group(*parts, *_reject_lines(rejected))
+    warnings = [Text(f"warning: {line}") for line in report.get("warnings", [])]
+    return Group(*parts, *_reject_lines(rejected), *warnings)
 
 
 def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:

@@ -146,12 +146,16 @@ def _parse_score(value: object) -> float | None:
 def _parse_label(value: object, task: TaskSettings) -> int | None:
     if value is None or value == "" or not task.labels:
         return None
-    # pandas writes integer labels as floats if some are missing
-    name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    name = label_name(value)
     name = task.label_map.get(name, name)
     if name not in task.labels:
         raise _InvalidRecord(UNKNOWN_LABEL, value)
     return task.labels.index(name)
+
+
+def label_name(value: object) -> str:
+    """Return the name of a label as a file holds it; pandas writes integers as floats if some are missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _parse_split(value: object) -> Split | None:

@@ -28,6 +28,9 @@ from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
 
+ONLY_LABEL = "_only_label"
+"""End of the name of a validation metric: the index of the label that is predicted for all rows of a task."""
+
 
 @dataclass(frozen=True)
 class PredictedRow:
@@ -98,13 +101,17 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
     """Validation metrics of a model's predictions.
 
     Returns:
-        `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, and for a model with a
-        router the domain accuracy as `routing`.
+        `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, for a task whose rows all
+        get the same label its index as `TASK_only_label`, and for a model with a router the domain accuracy as
+        `routing`.
     """
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
-        report = _label_report([row for row in task_rows if row.true is not None], model.labels.tasks[task])
+        labelled = [row for row in task_rows if row.true is not None]
+        report = _label_report(labelled, model.labels.tasks[task])
         metrics |= {f"{task}_{name}": report[name] for name in ("accuracy", "macro_f1") if name in report}
+        if len(predicted := set(_predicted_labels(labelled, routed=False))) == 1:
+            metrics[f"{task}{ONLY_LABEL}"] = float(model.labels.tasks[task].index(predicted.pop()))
     for name in ("accuracy", "macro_f1"):
         values = [value for key, value in metrics.items() if key.endswith(f"_{name}")]
         metrics[name] = float(np.mean(values)) if values else 0.0

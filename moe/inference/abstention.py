@@ -112,8 +112,8 @@ def rows_needed(curve: Sequence[RiskCoveragePoint], accuracy: float, level: floa
         multiple = LARGEST_MULTIPLE ** (step / 40)
         if find_point([_scale(point, multiple, level) for point in curve], accuracy, level):
             rows = curve[0].rows * multiple
-            unit: int = 10 ** max(0, floor(log10(rows)) - 1)
-            return ceil(rows / unit) * unit
+            unit = int(10 ** max(0, floor(log10(rows)) - 1))
+            return int(ceil(rows / unit)) * unit
     return None
 
 

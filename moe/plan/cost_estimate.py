@@ -56,7 +56,8 @@ def estimate_cost(run: Workspace) -> Figures:
         `memory` its parts in MiB: `program`, `weights`, `gradients`, `optimizer`, `activations` with everything else,
         and the `cache` of the trunk's states; `evaluation` of the finished models, with its `rows`, `models` and
         `seconds`; `seconds` of everything and one start of the program (`start_seconds`), the largest `peak_mib`,
-        `texts` (what truncation costs), `machine`, `cache_trunk`, `savings` (see `moe.plan.cost_model.savings`), and `plan_seconds`.
+        `texts` (what truncation costs), `machine`, `cache_trunk`, `savings` (see `moe.plan.cost_model.savings`), and
+        `plan_seconds`.
 
     Raises:
         Fault: if a stage raises one; if memory runs out, with the setting to lower.

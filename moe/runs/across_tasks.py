@@ -21,6 +21,7 @@ from moe.data.splits import text_digest
 from moe.data.task_reports import ACROSS_TASKS, PREPARED
 
 _FORMAT = 1
+_MAX_NEAR_ROWS = 50_000
 Removed = dict[str, dict[Split, list[int]]]
 """Removed rows by task (`DOMAIN/TASK`) and split, as positions in the split."""
 
@@ -148,3 +149,29 @@ class _TextIndex:
             for (_, text), matches in self._near.query(unique):
                 if any(other != task for other, _ in matches):
                     yield text
+
+
+def overlap_warnings(tasks: Mapping[str, PreparedTask], data: DataSettings) -> list[str]:
+    """Return one line for each task with rows near a held-out text of another task, which nothing has removed.
+
+    Above `_MAX_NEAR_ROWS` rows only equal texts count, whatever their letter case and white space.
+
+    Args:
+        tasks: prepared tasks by `DOMAIN/TASK`.
+        data: the run's data settings.
+    """
+    if len(tasks) < 2:
+        return []
+    rows = sum(len(part) for prepared in tasks.values() for part in prepared.splits.values())
+    if rows > _MAX_NEAR_ROWS:
+        data = data.model_copy(update={"near_duplicates": None})
+    lines = []
+    for name, removed in find_shared_rows(tasks, data).items():
+        counts = " and ".join(f"{len(positions)} {split}" for split, positions in removed.items() if positions)
+        if counts:
+            alike = "near" if data.near_duplicates is not None else "equal to"
+            lines.append(
+                f"{tasks[name].report['task']}: {counts} rows are {alike} validation or test texts of other tasks, so "
+                "metrics of the mixture are too high: set data.across_tasks: true, which removes them"
+            )
+    return lines

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
+from rich.markup import escape
 
 from experts.domain import Domain
 from experts.errors import Fault
@@ -18,10 +19,10 @@ from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmente
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
-from moe.model.backbone import AUTO, LANGUAGE_LENGTH
+from moe.model.backbone import AUTO, LANGUAGE_LENGTH, length_limit
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
-from moe.runs.text_lengths import LengthStore, check_length, format_cuts
+from moe.runs.text_lengths import LengthStore, auto_length, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
@@ -40,6 +41,8 @@ class Workspace:
         data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
         dry_run: measures a few steps of every stage instead of running it.
         kept: folders of steps that were finished earlier and are kept, in order.
+        warnings: lines about data and stages that were printed so far.
+        checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
     """
 
     run: RunSettings
@@ -47,6 +50,8 @@ class Workspace:
     data_dir: Path | None = None
     dry_run: DryRun | None = None
     kept: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    checked_domains: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
         """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.
@@ -84,6 +89,12 @@ class Workspace:
         with distributed.main_process_first():
             return self._lengths.resolve_auto(rows, in_use)
 
+    def auto_length(self) -> int:
+        """Tokens that `backbone.max_length: auto` would be for the run's training texts."""
+        rows = {name: self.rows("train", [name]) for name in self.run.domains}
+        with distributed.main_process_first():
+            return auto_length(self._lengths.lengths(rows).counts, length_limit(self.run.backbone))
+
     def cut_lines(self, domains: Iterable[str] | None = None) -> list[str]:
         """Say how many training texts of some domains, or all, are truncated; empty for a language model."""
         if self.run.language is not None:
@@ -91,6 +102,12 @@ class Workspace:
         rows = {name: self.rows("train", [name]) for name in domains or self.run.domains if name in self.run.domains}
         with distributed.main_process_first():
             return format_cuts(self._lengths.lengths(rows), rows, self.run.backbone)
+
+    def warn(self, line: str) -> None:
+        """Print a warning, unless it was printed before."""
+        if line not in self.warnings:
+            self.warnings.append(line)
+            info(escape(line))
 
     def expert_folder(self, name: str) -> Path:
         """Folder of an expert."""

@@ -15,6 +15,7 @@ from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME
 from moe.checkpoints.shared_init import load_shared_init
 from moe.console import info
+from moe.evaluation.evaluate import ONLY_LABEL
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
@@ -109,8 +110,12 @@ def build_expert_card(
 
 
 def card_metrics(result: TrainResult) -> dict[str, float]:
-    """The best validation metrics of a stage, without the position at which they were measured."""
-    return {key: value for key, value in result.best.items() if key not in ("epoch", "step")}
+    """The best validation metrics of a stage, without their position in the stage and without indices of labels."""
+    return {
+        key: value
+        for key, value in result.best.items()
+        if key not in ("epoch", "step") and not key.endswith(ONLY_LABEL)
+    }
 
 
 def require_shared_expert(work: Workspace, command: str) -> None:

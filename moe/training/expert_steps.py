@@ -16,7 +16,9 @@ from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
 from moe.data.collator import Collator, split_into_windows
+from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import validate
+from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished
 from moe.runs.workspace import Workspace
@@ -43,6 +45,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     if domain not in domains:
         raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     require_shared_expert(work, "moe train-expert --shared, or train --all")
+    print_data_warnings(work, [domain])
     folders = []
     for k, name in enumerate(domains[domain].expert_names):
         folder, seed = work.expert_folder(name), work.run.seed + k
@@ -72,6 +75,7 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     work.begin()
     if not work.run.shared or not work.shared_folder:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
+    print_data_warnings(work)
     space, seed = work.run.label_space(), work.run.seed
     pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
     differences = partial(expert_differences, work, SHARED, work.shared_folder, list(work.run.domains))
@@ -102,6 +106,7 @@ def _train_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed
     result = run_stage(
         work, model, stage, data, seed=seed, name=name, resume=resume, expert=name, keep_start=starts_trained
     )
+    warn_of_weak_tasks(FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history), domains)
     card = build_expert_card(
         work,
         domain,

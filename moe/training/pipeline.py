@@ -10,6 +10,7 @@ from rich.text import Text
 from experts.atomic_io import write_json
 from moe import distributed
 from moe.console import info
+from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.results import mean_figures
 from moe.evaluation.run_results import evaluate_run
 from moe.evaluation.verdict import compare_results, conclusions
@@ -38,7 +39,7 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pool
         pooled: also train one LoRA on all domains pooled, to compare the mixture with.
 
     Returns:
-        what `compare_with_baselines` returns, `verdict`, `folder`; also written to `summary.json`.
+        what `compare_with_baselines` returns, `verdict`, `folder`, `warnings`; also written to `summary.json`.
     """
     _train_experts(work, overwrite, resume)
     info(verdict := _merge_and_train_router(work, overwrite, resume))
@@ -61,6 +62,7 @@ def train_all(work: Workspace) -> Path:
 
 
 def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    print_data_warnings(work)
     if work.run.shared:
         train_shared(work, overwrite, resume)
     return [folder for domain in work.run.domains for folder in train_domain(work, domain, overwrite, resume)]
@@ -72,7 +74,8 @@ def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bo
 
 
 def _write_summary(work: Workspace, verdict: str, pooled: bool) -> dict[str, Any]:
-    summary = compare_with_baselines(work, pooled) | {"verdict": verdict, "folder": str(work.out)}
+    result = {"verdict": verdict, "folder": str(work.out), "warnings": work.warnings}
+    summary = compare_with_baselines(work, pooled) | result
     write_json(work.out / SUMMARY, summary)
     return summary
 

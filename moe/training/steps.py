@@ -20,6 +20,7 @@ from moe.checkpoints.mixture import mixture_digest, read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
+from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
@@ -147,8 +148,12 @@ def train_stage(
     model, card = read_mixture(before)
     hashes = {} if load_data else training_hashes(work, [domain.name for domain in model.domains])
     card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
-    data = (load_data or _default_data)(work, model)
-    train_and_save(work, stage, model, card, data=data, name=stage.folder, overwrite=overwrite, resume=resume)
+    data, name = (load_data or _default_data)(work, model), stage.folder
+    result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
+    warn_of_weak_tasks(
+        FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
+        [domain.name for domain in model.domains],
+    )
 
 
 def train_and_save(
