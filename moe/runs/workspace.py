@@ -39,14 +39,14 @@ class Workspace:
         out: the folder.
         data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
         dry_run: measures a few steps of every stage instead of running it.
-        kept: folders of steps that were finished earlier and are kept, in order.
+        reused: folders of steps that were finished earlier and are kept, in order.
     """
 
     run: RunSettings
     out: Path
     data_dir: Path | None = None
     dry_run: DryRun | None = None
-    kept: list[Path] = field(default_factory=list)
+    reused: list[Path] = field(default_factory=list)
 
     def begin(self) -> None:
         """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.
