@@ -66,7 +66,9 @@ def main() -> None:
 def training_commands(plan: dict[str, Any]) -> list[tuple[tuple[str, ...], list[str]]]:
     """Return the training commands of a run, each with the names of the stages that it trains."""
     experts = [stage["name"] for stage in plan["stages"] if stage["stage"] == "expert"]
-    commands = [(("train-expert", "--domain", name), [name]) for name in experts]
+    shared = [stage["name"] for stage in plan["stages"] if stage["stage"] == "shared"]
+    commands: list[tuple[tuple[str, ...], list[str]]] = [(("train-expert", "--shared"), [name]) for name in shared]
+    commands += [(("train-expert", "--domain", name), [name]) for name in experts]
     return [*commands, (("train-router",), ["router-warmup", "moe-joint"])]
 
 

@@ -22,21 +22,19 @@ import numpy as np
 import torch
 import yaml
 from recipe_tables import CASE_GROUPS, Result, append, print_results, read_results
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-from sklearn.pipeline import make_pipeline, make_union
 
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import RunSettings, load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
+from moe.evaluation.baselines import baseline_results
 from moe.evaluation.evaluate import PredictedRow, evaluate_rows, routing_report
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
+from moe.training.pooled import train_pooled
 from moe.training.selection import select_best_mixture
 from moe.training.steps import merge_experts, train_stage
 
@@ -141,6 +139,8 @@ class CaseRun:
         before: Path | None = None
         minutes = 0.0
         for name, (parts, action) in STEPS.items():
+            if name == POOLED and step != POOLED:
+                continue
             folder = self.folder / f"{name}-{digest(run, parts)}"
             if not folder.is_dir():
                 under_way = folder.with_name(folder.name + ".part")
@@ -216,11 +216,13 @@ def train_joint(work: Workspace) -> None:
     select_best_mixture(work)
 
 
+POOLED = "pooled"
 BASE = ("seed", "template", "backbone", "data", "domains", "shared", "losses", "dao", "stages.shared")
 OF_EXPERTS = (*BASE, "lora", "stages.expert")
 OF_MERGE = (*OF_EXPERTS, "heads", "gate")
 STEPS: dict[str, tuple[Sequence[str], Callable[[Workspace], object]]] = {
     "shared": (BASE, lambda work: train_shared(work) if work.run.shared else None),
+    POOLED: (OF_EXPERTS, train_pooled),
     "experts": (OF_EXPERTS, train_experts),
     "merged": (OF_MERGE, merge_experts),
     "warmup": ((*OF_MERGE, "stages.warmup"), lambda work: train_stage(work, WARMUP, work.out / MERGED)),
@@ -230,27 +232,17 @@ STEPS: dict[str, tuple[Sequence[str], Callable[[Workspace], object]]] = {
 
 
 def measure_tfidf(run: CaseRun) -> Result:
-    """TF-IDF of words and characters, with C chosen on validation rows."""
+    """TF-IDF of words and characters, regularized as validation rows choose, and the ridge regression of scores."""
     work = Workspace(run.settings([]), run.folder / "tfidf", run.folder / "rows")
-    start = perf_counter()
+    start, space = perf_counter(), work.run.label_space()
+    splits = [work.rows(split) for split in ("train", "test", "validation")]
+    results = baseline_results(splits[0], splits[1], space, "tfidf", splits[2])
     predictions = {}
-    for task, labels in work.run.label_space().tasks.items():
-        texts, true = {}, {}
-        for split in ("train", "validation", "test"):
-            rows = work.rows(split, [task])
-            texts[split], true[split] = list(rows["text"]), [labels[i] for i in rows["label"]]
-        candidates = []
-        for c in (0.3, 1.0, 3.0, 10.0, 30.0):
-            parts = make_union(
-                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-                TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
-            )
-            model = make_pipeline(parts, LogisticRegression(max_iter=1000, C=c)).fit(texts["train"], true["train"])
-            candidates.append(
-                (f1_score(true["validation"], model.predict(texts["validation"]), average="macro"), model)
-            )
-        best = max(candidates, key=lambda candidate: candidate[0])[1]
-        predictions[task] = [true["test"], list(map(str, best.predict(texts["test"])))]
+    for task, result in results.items():
+        assert result.predictions is not None
+        names = [*space.tasks[task]]
+        sides = (result.predictions.true, result.predictions.predicted[0])
+        predictions[task] = [[names[i] for i in side] for side in sides]
     return {"predictions": predictions, "minutes": (perf_counter() - start) / 60}
 
 
@@ -275,6 +267,14 @@ def measure_shared(run: CaseRun) -> Result:
     if work.shared_folder is None:
         return {}
     model, settings = load_single_expert(work.shared_folder)
+    predictor = TorchPredictor(model, settings.template, settings.backbone.resolved_length)
+    return as_result(evaluate_rows(predictor, work.rows("test")), minutes)
+
+
+def measure_pooled(run: CaseRun) -> Result:
+    """One LoRA of the mixture's total rank, trained on all domains from the same start."""
+    work, minutes = run.after(POOLED)
+    model, settings = load_single_expert(work.pooled_folder)
     predictor = TorchPredictor(model, settings.template, settings.backbone.resolved_length)
     return as_result(evaluate_rows(predictor, work.rows("test")), minutes)
 
@@ -315,6 +315,7 @@ MODELS: dict[str, Callable[[CaseRun], Result]] = {
     "TF-IDF": measure_tfidf,
     "own expert, fresh": measure_fresh,
     "shared expert alone": measure_shared,
+    "pooled LoRA": measure_pooled,
     "own expert, told": lambda run: evaluate_experts(*run.after("experts")),
     "mixture, merged": measure_mixture("merged", MERGED),
     "mixture, warm start": measure_mixture("warmup", WARMUP.folder),

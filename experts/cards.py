@@ -13,21 +13,24 @@ EXPERT_CARD = "expert.json"
 """File name of an expert's card."""
 
 
-def read_record(path: Path, model: type[Record], version: int, noun: str, remedy: str) -> Record:
+def read_record(
+    path: Path, model: type[Record], version: int, noun: str, remedy: str, oldest: int | None = None
+) -> Record:
     """Read a JSON file as a pydantic model of a known format version.
 
     Args:
         path: the JSON file; its key `format` holds the format version.
         model: the pydantic model to validate it with.
-        version: the format version that this release reads and writes.
+        version: the format version that this release writes.
         noun: what messages call the file, such as "expert card".
         remedy: how to create a valid one.
+        oldest: the oldest format version that this release reads; None for `version`.
 
     Raises:
         Fault: if the file is missing, invalid or of another format version.
     """
     content = read_json(path)
-    _check_format(content, path, version, noun, remedy)
+    _check_format(content, path, version, noun, remedy, version if oldest is None else oldest)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -36,10 +39,10 @@ def read_record(path: Path, model: type[Record], version: int, noun: str, remedy
         raise Fault(f"a valid {noun} at {path}", f"{key}: {first['msg']}", remedy) from error
 
 
-def _check_format(content: Any, path: Path, version: int, noun: str, remedy: str) -> None:
+def _check_format(content: Any, path: Path, version: int, noun: str, remedy: str, oldest: int) -> None:
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, int):
         raise Fault(f"a {noun} with a format version at {path}", "no key `format`", "write the folder again")
-    if written != version:
+    if not oldest <= written <= version:
         advice = "update finmoe" if written > version else f"older formats are no longer supported: {remedy}"
         raise Fault(f"a {noun} of format {version} at {path}", f"format {written}", advice)

@@ -69,8 +69,9 @@ class MixtureClassifier:
                 it.
             batch_tokens: maximal number of tokens in a batch, padding included; by default chosen for the device and
                 the precision.
-            abstain: target accuracy, between 0 and 1. Predictions below the confidence that validation rows need to
-                reach it get no label. The model has to be calibrated (`moe calibrate`).
+            abstain: target accuracy, between 0 and 1. Predictions below the confidence above which validation rows
+                guarantee it, at the level of the calibration, get no label. The model has to be calibrated
+                (`moe calibrate`).
             sets: overrides of the model's backbone settings, such as `backbone.dtype=bfloat16`,
                 `backbone.quantization=int8` or `backbone.max_length=256`.
             runtime: `onnx` predicts with the model's graph, without importing torch; `torch` with PyTorch; `auto` uses

@@ -1,5 +1,7 @@
 """Wall time and peak memory of a block of code; out-of-memory errors become a Fault."""
 
+import ctypes
+import gc
 import os
 import re
 import sys
@@ -14,6 +16,8 @@ import torch
 from experts.errors import Fault
 
 MIB = 2**20
+SINCE_START = "process since its start"
+"""The peak of memory cannot be reset, so it includes what ran before."""
 
 
 @dataclass
@@ -32,16 +36,22 @@ class Cost:
     memory_of: str = "process"
 
 
+_MEASURED: list[Cost] = []
+"""Costs of the blocks that run, whose peak survives a reset inside them."""
+
+
 @contextmanager
 def measure_cost(cost: Cost) -> Iterator[None]:
     """Store the time and peak memory of the block in `cost`, even if it raises."""
-    cost.memory_of = _reset_peak()
+    cost.memory_of = reset_peak()
+    _MEASURED.append(cost)
     start = time.perf_counter()
     try:
         yield
     finally:
         cost.seconds = time.perf_counter() - start
-        cost.peak_mib = _peak()
+        _keep_peak(cost)
+        _MEASURED.remove(cost)
 
 
 @contextmanager
@@ -69,26 +79,44 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in messages)
 
 
-def _reset_peak() -> str:
-    """Reset the peak so far, if possible, and return `Cost.memory_of`."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def reset_peak(device: torch.device | None = None) -> str:
+    """Reset the peak so far, if possible, and return what `peak_mib` is the peak of (`Cost.memory_of`).
+
+    Args:
+        device: by default the GPU if there is one, else the CPU.
+    """
+    for cost in _MEASURED:
+        _keep_peak(cost)
+    if _is_cuda(device):
+        torch.cuda.reset_peak_memory_stats(device)
         return "cuda"
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: resets VmHWM
     except OSError:
-        return "process since its start"
+        return SINCE_START
     return "process"
 
 
-def _peak() -> float | None:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / MIB
+def peak_mib(device: torch.device | None = None) -> float | None:
+    """Peak memory since `reset_peak` in MiB; None where the system does not report it."""
+    if _is_cuda(device):
+        return torch.cuda.max_memory_allocated(device) / MIB
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return peak_mib_since_start()
+
+
+def _is_cuda(device: torch.device | None) -> bool:
+    return torch.cuda.is_available() if device is None else device.type == "cuda"
+
+
+def _keep_peak(cost: Cost) -> None:
+    """Raise the peak of a block to the one since the last reset."""
+    peak = peak_mib()
+    if peak is not None:
+        cost.peak_mib = max(peak, cost.peak_mib or 0.0)
 
 
 def resident_mib() -> float:
@@ -117,3 +145,13 @@ def peak_mib_since_start() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def release_memory() -> None:
+    """Collect garbage, and give free memory back to the system, so that it does not count as this process's."""
+    gc.collect()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that is free but still counted as this process's
+        except (OSError, AttributeError):  # a C library other than glibc
+            return

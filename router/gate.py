@@ -28,7 +28,10 @@ class GateSettings(BaseModel):
         64, ge=0, description="width of the router's hidden layer; 0 is a single linear layer, as in the papers"
     )
     queries: int = Field(
-        0, ge=0, description="learned attention queries over the text's tokens, concatenated to their mean"
+        4,
+        ge=0,
+        description="learned attention queries over the text's tokens, concatenated to their mean; none if tokens are "
+        "routed",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the router's hidden layer in training")
     top_k: int | None = Field(
@@ -47,6 +50,8 @@ class GateSettings(BaseModel):
     def _check_consistency(self) -> Self:
         if self.temperature < self.min_temperature:
             raise ValueError("temperature is below min_temperature: increase it")
+        if self.unit == "token" and "queries" not in self.model_fields_set:
+            object.__setattr__(self, "queries", 0)
         if self.unit == "token" and self.queries:
             raise ValueError(
                 f"unit `token` cannot use {self.queries} queries, which attend over a text: set queries to 0"

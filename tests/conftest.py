@@ -215,6 +215,9 @@ def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
         "data": {"folder": str(data), "near_duplicates": None},
         "domains": {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("news", "forum")},
         "shared": None,
+        "heads": {"merge": "averaged"},
+        "gate": {"queries": 0},
+        "losses": {"smoothing": 0.0},
         "lora": {"r": 4, "alpha": 8},
         "stages": {
             "shared": few | {"steps": 6, "lr": 0.01},

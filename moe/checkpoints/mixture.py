@@ -1,5 +1,7 @@
 """Reading and writing of a mixture's folder: card, experts in PEFT's format, router, heads, hash of every file."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experts.adapter_bank import ExpertBank
-from experts.atomic_io import atomic_folder, check_manifest, write_json, write_text
+from experts.atomic_io import atomic_folder, check_manifest, read_manifest, write_json, write_text
 from experts.cards import read_record
 from experts.domain import LabelSpace
 from experts.errors import Fault
@@ -113,6 +115,23 @@ def parse_mixture_card(folder: Path) -> MixtureCard:
         Fault: if it is broken or of a different format.
     """
     return read_record(folder / CARD, MixtureCard, FORMAT, "mixture card", "write the folder again")
+
+
+def mixture_digest(folder: Path) -> str:
+    """Return a hash of a mixture's weights: experts, router and heads, as its manifest lists them.
+
+    Raises:
+        Fault: if the manifest is missing or broken.
+    """
+    hashes = read_manifest(folder)
+    if isinstance(hashes, Fault):
+        raise hashes
+    weights = {name: sha256 for name, sha256 in hashes.items() if name in (ROUTER, HEADS) or _is_adapter(name)}
+    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
+
+
+def _is_adapter(name: str) -> bool:
+    return name.startswith("experts/") and name.endswith(".safetensors")
 
 
 def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixture, MixtureCard]:

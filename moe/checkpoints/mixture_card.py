@@ -82,6 +82,11 @@ class MixtureCard(BaseModel):
     language: bool = Field(False, description="whether it is a language model, which uses the backbone's own head")
     seed: int
     steps: int = 0
+    start: str | None = Field(
+        None,
+        description="hash of the weights of the mixture that its last stage started from; none of a merge or a change "
+        "of experts",
+    )
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
     origins: dict[str, ExpertOrigin] = Field({}, description="by expert, hash and training when it was added")

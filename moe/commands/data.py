@@ -40,12 +40,14 @@ def inspect_(
     from moe.data.profile import inspect_file, inspection_view
     from moe.evaluation.data_warnings import file_warnings
 
-    settings = None
     if domain:
         from moe.config.run import load_run
+        from moe.runs.text_lengths import inspect_for_run
 
-        settings = load_run(config, sets or ()).task_settings(domain, task)
-    report = inspect_file(file, settings)
+        run = load_run(config, sets or ())
+        report, settings = inspect_for_run(file, run, domain, task), run.task_settings(domain, task)
+    else:
+        report, settings = inspect_file(file), None
     print_view(report | {"warnings": file_warnings(file, settings, task or domain)}, inspection_view, json_)
 
 

@@ -138,6 +138,10 @@ def calibrate_(
     config: ConfigOption = None,
     out: OutOption = None,
     sets: SetOption = None,
+    level: Annotated[
+        float,
+        typer.Option("--level", help="Confidence level at which thresholds guarantee an accuracy, 0.5 to 1."),
+    ] = 0.9,
     json_: JsonOption = False,
 ) -> None:
     """Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`."""
@@ -145,7 +149,8 @@ def calibrate_(
     from moe.runs.best import best_model
 
     work = open_workspace(config, out, sets)
-    print_view(calibrate(work, model or best_model(work.out), sets or (), quiet=False), calibration_view, json_)
+    report = calibrate(work, model or best_model(work.out), sets or (), quiet=False, level=level)
+    print_view(report, calibration_view, json_)
 
 
 @app.command(

@@ -50,8 +50,9 @@ def plan_(
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Estimate a run's parameters, memory and time from a few steps of each stage; keeps no trained weights."""
-    from moe.training.cost_estimate import cost_view, estimate_cost
+    """Estimate a run's time, memory and parameters from a few steps of each stage, and what makes it shorter."""
+    from moe.plan.cost_estimate import estimate_cost
+    from moe.plan.view import cost_view
 
     print_view(estimate_cost(open_workspace(config, out, sets)), cost_view, json_)
 

@@ -27,6 +27,8 @@ app = typer.Typer(
 DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
 """Commands that torchrun or accelerate may start in several processes."""
 
+TRAINING_COMMANDS = [[name] for name in ("train-expert", "pretrain", "train-router", "instruct", "run")]
+"""Commands that keep finished steps, as the first of the arguments."""
 MAIN_PROCESS_GRACE = 10.0
 """Seconds that other processes wait before they print a fault: a fault that all ranks share is printed by rank 0, and
 its exit makes the launcher stop the others."""
@@ -83,7 +85,9 @@ def main() -> None:
             typer.echo(f"moe: {error}", err=True)
             sys.exit(2)
         if isinstance(error, Interrupted):
-            command = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]])
+            # with both, a training command continues what `--overwrite` had begun, and keeps what it had finished
+            dropped = ("--resume",) if sys.argv[1:2] in TRAINING_COMMANDS else ("--resume", "--overwrite")
+            command = shlex.join(["moe", *[word for word in sys.argv[1:] if word not in dropped]])
             flag = "" if sys.argv[1:2] in (["sweep"], ["ablate"]) else " --resume"  # these two always resume
             if not is_secondary_process():
                 typer.echo(f"moe: stopped; the last checkpoint is complete. Resume with: {command}{flag}", err=True)

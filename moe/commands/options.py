@@ -23,9 +23,11 @@ OutOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Run finished steps again and overwrite them.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Run finished steps again, instead of keeping them.")
+]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Resume from the last checkpoint and skip finished steps.")
+    bool, typer.Option("--resume", help="Continue a step that is under way from its last checkpoint.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

@@ -67,8 +67,10 @@ def train_expert(
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
     for name in [domain] if domain else list(work.run.domains) if all_domains else []:
         folders += train_domain(work, name, overwrite, resume)
+    stale = _report_stale(work)
     if json_:
-        print_text(training_summary(folders) | {"warnings": work.warnings}, "", json_)
+        summary = training_summary(folders, work.kept) | {"stale": stale, "warnings": work.warnings}
+        print_text(summary, "", json_)
 
 
 @app.command(
@@ -104,7 +106,8 @@ def pretrain_(
     work = open_workspace(config, out, sets)
     folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
     folders += [] if shared else pretrain(work, role, overwrite, resume)
-    print_text(training_summary(folders), "\n".join(map(str, folders)), json_)
+    stale = _report_stale(work)
+    print_text(training_summary(folders, work.kept) | {"stale": stale}, "\n".join(map(str, folders)), json_)
 
 
 @app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
@@ -121,8 +124,10 @@ def merge(
     """Combine experts on one backbone under a newly initialised router; writes `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
-    folder = merge_experts(open_workspace(config, out, sets), experts or (), overwrite)
-    print_text(training_summary([folder]), str(folder), json_)
+    work = open_workspace(config, out, sets)
+    folder = merge_experts(work, experts or (), overwrite)
+    stale = _report_stale(work)
+    print_text(training_summary([folder], work.kept) | {"stale": stale}, str(folder), json_)
 
 
 @app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
@@ -142,7 +147,9 @@ def train_router_(
     work = open_workspace(config, out, sets)
     verdict = train_router(work, overwrite, resume)
     _write_best_graph(work, graph)
-    print_text(training_summary([work.out / name for name in CANDIDATES]) | {"verdict": verdict}, verdict, json_)
+    stale = _report_stale(work)
+    summary = training_summary([work.out / name for name in CANDIDATES], work.kept)
+    print_text(summary | {"verdict": verdict, "stale": stale}, verdict, json_)
 
 
 @app.command(
@@ -167,8 +174,9 @@ def instruct_(
     from moe.training.instruct import instruct
     from moe.training.steps import training_summary
 
-    folder = instruct(open_workspace(config, out, sets), model, overwrite, resume)
-    print_text(training_summary([folder]), str(folder), json_)
+    work = open_workspace(config, out, sets)
+    folder = instruct(work, model, overwrite, resume)
+    print_text(training_summary([folder], work.kept), str(folder), json_)
 
 
 @app.command("run", epilog=examples("moe run --config configs/demo.yaml --out runs/mine", "moe run --resume"))
@@ -196,6 +204,17 @@ def run_(
 
         console.print(summary_view(summary), width=120)
     print_view(summary, summary_view, json_)
+
+
+def _report_stale(work: "Workspace") -> list[str]:
+    """Names of finished steps that depend on something made again since; one line says how to make them again."""
+    from moe.console import info
+    from moe.runs.finished import stale_note, stale_steps
+
+    stale = stale_steps(work)
+    if stale:
+        info(stale_note(work, stale))
+    return stale
 
 
 def _write_best_graph(work: "Workspace", requested: bool) -> None:

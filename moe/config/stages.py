@@ -152,7 +152,7 @@ class LossSettings(BaseModel):
         0.9999, ge=0, lt=1, description="β of effective numbers: 0 weights classes equally, towards 1 by 1 / rows"
     )
     focal: float = Field(0.0, ge=0, description="γ of the focal factor (1 - p_true)^γ; more ignores easy rows")
-    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing: share of the target spread over all labels")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: share of the target spread over all labels")
     inner: WeightingKind = Field("dao", description="how the class and polarity losses are weighted")
     measured: Literal["state", "parameters"] = Field(
         "state",

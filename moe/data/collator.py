@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
-from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit
+from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit, window_overlap
 
 Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -59,6 +60,7 @@ def encode_windows(
     max_length: int,
     targets: Sequence[str | None] | None = None,
     overflow: bool = False,
+    overlap: int = 0,
 ) -> tuple[list[list[int]], np.ndarray]:
     """Return the token ids of each window (W), in the order of the texts, and the index of its text (W,).
 
@@ -67,6 +69,7 @@ def encode_windows(
         max_length: most tokens of a window, with the target.
         targets: target of each text, or None; every window of a text has its whole target.
         overflow: split a long text into windows; else its only window is truncated.
+        overlap: tokens that two windows of a text share, beside the target.
     """
     names = [None] * len(texts) if targets is None else [target or None for target in targets]
     prompts, pairs = _fill(texts, template), [i for i, name in enumerate(names) if name is not None]
@@ -84,6 +87,7 @@ def encode_windows(
                 truncation=True if second is None else "only_first",
                 max_length=max_length,
                 return_overflowing_tokens=overflow,
+                stride=overlap,
                 return_attention_mask=False,
             )
             rows = out["overflow_to_sample_mapping"] if overflow else range(len(members))
@@ -94,6 +98,40 @@ def encode_windows(
     text_index = np.concatenate(index)  # (W,)
     order = np.argsort(text_index, kind="stable")
     return [ids[i] for i in order], text_index[order]
+
+
+def split_into_windows(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int, windows: int
+) -> Dataset:
+    """Return training rows in which each window of a long text is a row of its own, with the text's label and score.
+
+    Args:
+        template: text around every text, which every window has.
+        max_length: most tokens of a window, with the target.
+        windows: most windows of a text.
+    """
+    if windows == 1 or not len(rows):
+        return rows
+    texts, targets = rows["text"][:], rows["target"][:]
+    lengths = count_tokens(texts, tokenizer, template, targets)  # (N,)
+    frame = count_tokens([""] * len(rows), tokenizer, template, targets)  # (N,), all tokens but the text's
+    overlap = window_overlap(max_length, windows)
+    parts = [
+        [text] if length <= max_length else _split(text, tokenizer, max(2, max_length - rest), overlap)[:windows]
+        for text, length, rest in zip(texts, lengths.tolist(), frame.tolist(), strict=True)
+    ]
+    columns = rows.select([row for row, own in enumerate(parts) for _ in own]).to_dict()
+    columns["text"] = [part for own in parts for part in own]
+    return Dataset.from_dict(columns, features=rows.features)
+
+
+def _split(text: str, tokenizer: PreTrainedTokenizerBase, size: int, overlap: int) -> list[str]:
+    """Parts of a text of at most `size` tokens, which share `overlap` tokens."""
+    plain, shared = replace_surrogates(text), min(overlap, size - 1)
+    out = tokenizer(plain, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = out["offset_mapping"]
+    starts = range(0, max(1, len(offsets) - shared), size - shared)
+    return [plain[offsets[start][0] : offsets[start:][:size][-1][1]] for start in starts]
 
 
 def count_tokens(

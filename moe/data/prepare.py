@@ -109,6 +109,8 @@ def format_summary(report: Mapping[str, Any]) -> str:
     """Format a report's counts as a few lines for the terminal."""
     removed = ", ".join(f"{count} {pair}" for pair, count in report["near_duplicates"].items() if count) or "none"
     reasons = ", ".join(f"{count} {reason}" for reason, count in report["reasons"].items())
+    if report["over_cap"]:
+        removed += f"; {report['over_cap']} rows beyond max_train_rows or max_validation_rows left out"
     if report["other_side"]:
         removed += f"; {report['other_side']} rows whose text the file's split also holds out"
     sizes = ", ".join(f"{name} {size['rows']} ({_list(size['labels'])})" for name, size in report["splits"].items())

@@ -1,5 +1,6 @@
 """Corpora for pre-training: documents → rows of tokens, packed to full length, with the end of each file held out."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -162,7 +163,16 @@ class DocumentReader:
                 self.broken += 1
 
 
-def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float) -> dict[str, Any]:
+def corpus_digest(files: Sequence[Path], domain: str) -> str:
+    """SHA-256 over the hashes of the files of a domain's corpus.
+
+    Raises:
+        Fault: if a file is missing.
+    """
+    return hashlib.sha256(repr(_hash_files(files, domain)).encode()).hexdigest()
+
+
+def _hash_files(files: Sequence[Path], domain: str) -> list[list[str]]:
     for path in files:
         if not path.exists():
             raise Fault(
@@ -171,8 +181,12 @@ def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, h
                 f"correct domains.{domain}.corpus, or set data.folder",
             )
     contents = [sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] for path in files]
+    return [[sha256_of(file) for file in content] for content in contents]
+
+
+def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float) -> dict[str, Any]:
     return {
-        "files": [[sha256_of(file) for file in content] for content in contents],
+        "files": _hash_files(files, domain),
         "domain": domain,
         "tokenizer": tokenizer.fingerprint,
         "shape": [tokenizer.row_length, tokenizer.append_eos, tokenizer.packed, held_out],

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,10 +22,13 @@ from moe.data.validation import passes_filter, validate_records
 
 _NEAR = 0.85
 _NEAR_ROWS = 50_000
+_BATCH = 1000
 _SHOWN_REJECTS = 10
 _SHOWN_LABELS = 20
 _MAX_LABELS = 1000
 _MAX_TARGETS, _SHOWN_TARGETS = 100_000, 10
+_OF_RECORDS = ("labels", "origins")
+"""What is counted in all records of a file; everything else is counted in its valid rows."""
 _SCORE_BINS = 10
 _LENGTH_BINS = 12
 _WIDTH = 40
@@ -43,6 +46,7 @@ class _Counts:
     languages: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     origins: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[int] = field(default_factory=Counter)
     words: Counter[int] = field(default_factory=Counter)
     characters: Counter[int] = field(default_factory=Counter)
     scores: Counter[int] = field(default_factory=Counter)
@@ -56,17 +60,21 @@ class _Counts:
     missing_targets: int = 0
 
 
-def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]:
+def inspect_file(
+    path: Path, task: TaskSettings | None = None, count_tokens: Callable[[Sequence[Row]], Sequence[int]] | None = None
+) -> dict[str, Any]:
     """Count what a file holds; without a task, labels are counted as they are named in the file.
 
     Args:
         path: csv, jsonl, txt, parquet or a `datasets` folder.
         task: columns and labels to validate the rows against.
+        count_tokens: returns the tokens of each of some rows, as a backbone reads them.
 
     Returns:
-        JSON values: rows, labels (as named in the file), classes (the task's), scores, lengths, languages, splits,
-        origins, targets (rows and texts with one, targets that their text does not contain), duplicates (of id and
-        content, of text, near), rejects.
+        JSON values: records (all that were read: rows, rejected ones, duplicates of id and content), rows, labels (as
+        named in the file), classes (the task's), scores, lengths (also in tokens with `count_tokens`), languages,
+        splits, origins, targets (rows and texts with one, targets that their text does not contain), duplicates (of id
+        and content, of text, near), rejects.
 
     Raises:
         Fault: if the file cannot be read; see `read_records`.
@@ -74,6 +82,8 @@ def inspect_file(path: Path, task: TaskSettings | None = None) -> dict[str, Any]
     task = task or TaskSettings()
     counts = _Counts()
     rows = _count_all(path, task, counts)
+    if count_tokens is not None:
+        rows = _count_batches(rows, count_tokens, counts.tokens)
     first = ((row.line, row.text) for row in islice(rows, _NEAR_ROWS))
     near = sum(bool(others) for _, others in NearDuplicateIndex[int](_NEAR).query(first, insert_new=True))
     among = counts.rows
@@ -94,6 +104,15 @@ def _count_all(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]
         else:
             counts.reasons[result.reason] += 1
             counts.rejects += [result] if len(counts.rejects) < _SHOWN_REJECTS else []
+
+
+def _count_batches(
+    rows: Iterator[Row], count_tokens: Callable[[Sequence[Row]], Sequence[int]], tokens: Counter[int]
+) -> Iterator[Row]:
+    """Yield the rows, after counting the tokens of each batch."""
+    while batch := list(islice(rows, _BATCH)):
+        tokens.update(count_tokens(batch))
+        yield from batch
 
 
 def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Record]:
@@ -133,10 +152,12 @@ def _report(path: Path, counts: _Counts) -> dict[str, Any]:
     bins = [counts.scores[i] for i in range(_SCORE_BINS)]
     return {
         "file": str(path),
+        "records": counts.rows + counts.duplicates + counts.reasons.total(),
         "rows": counts.rows,
         "labels": dict(counts.labels.most_common()),
         "classes": dict(counts.classes.most_common()),
         "scores": {"edges": edges, "counts": bins, "rows": sum(bins)},
+        **({"tokens": _length_report(counts.tokens)} if counts.tokens else {}),
         "words": _length_report(counts.words),
         "characters": _length_report(counts.characters),
         "languages": dict(counts.languages.most_common()),
@@ -184,9 +205,11 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
     """Report of `inspect_file` for the terminal: totals, a bar chart for each kind of count, and its `warnings`."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
     parts: list[RenderableType] = [
-        f"[bold]{escape(report['file'])}[/bold]: {report['rows']} rows, {rejected['rows']} rejected",
-        f"duplicates: {same['id_and_content']} of id and content, {same['text']} of text, {near['rows']} near "
-        f"duplicates (Jaccard ≥ {near['jaccard']}) among the first {near['among_first']} rows",
+        f"[bold]{escape(report['file'])}[/bold]: {report['records']} records: {report['rows']} rows, "
+        f"{rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
+        f"of the {report['rows']} rows, {same['text']} repeat a text; {near['rows']} of the first "
+        f"{near['among_first']} are near duplicates (Jaccard ≥ {near['jaccard']})",
+        *map(escape, report.get("max_length", ())),
     ]
     if (targets := report["targets"])["rows"]:
         parts.append(
@@ -196,12 +219,13 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
         parts += _bars("most common targets", targets["most_common"])
     for title in ("labels", "classes", "splits", "languages", "origins"):
         if title != "origins" or report[title].keys() - {ORIGINAL}:
-            parts += _bars(title, dict(list(report[title].items())[:_SHOWN_LABELS]))
+            counted = f"{title} in the {report['records']} records" if title in _OF_RECORDS else title
+            parts += _bars(counted, dict(list(report[title].items())[:_SHOWN_LABELS]))
     if report["scores"]["rows"]:
         edges = report["scores"]["edges"]
         names = [f"{low:+.1f} … {high:+.1f}" for low, high in pairwise(edges)]
         parts += _bars("scores", dict(zip(names, report["scores"]["counts"], strict=True)))
-    for unit in ("words", "characters"):
+    for unit in (unit for unit in ("tokens", "words", "characters") if unit in report):
         quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
         names = [f"≥ {edge}" for edge in report[unit]["edges"]]
         parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))

@@ -92,6 +92,16 @@ def cut_target(target: str, offsets: Sequence[tuple[int, int]], limit: int) -> s
     return target if len(offsets) <= limit else target[: max(1, offsets[limit - 1][1])]
 
 
+def window_overlap(max_length: int, windows: int) -> int:
+    """Return the tokens that two windows of a text share: a quarter of a window; 0 if texts are truncated.
+
+    Args:
+        max_length: most tokens of a window, special tokens included.
+        windows: most windows of a text in training.
+    """
+    return max_length // 4 if windows > 1 and max_length >= 24 else 0  # a target leaves shorter windows too few tokens
+
+
 def segment_separator(single_tokens: int, pair_tokens: int) -> str:
     """Return what to write before a target: nothing if special tokens separate the segments of a pair.
 

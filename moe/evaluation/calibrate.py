@@ -1,7 +1,6 @@
 """Calibration of a model: a temperature per task and abstention thresholds, fitted on validation rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import numpy as np
 from datasets import Dataset
 from rich.console import Group, RenderableType
 from rich.text import Text
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
@@ -18,9 +15,11 @@ from moe.bootstrap import wilson_interval
 from moe.console import Table
 from moe.evaluation.evaluate import PredictedRow, evaluate_rows, group_by_task
 from moe.evaluation.metrics import calibration_metrics
+from moe.evaluation.temperature import TaskLogits, choose_temperature
 from moe.evaluation.test_sets import load_run_rows
+from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, risk_coverage_curve
 from moe.extras import check_extra
-from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint, find_point, risk_coverage_curve
+from moe.inference.abstention import RiskCoveragePoint, find_point, rows_needed
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
@@ -30,42 +29,12 @@ from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
 TARGET_ACCURACIES = (0.8, 0.85, 0.9, 0.95)
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
-
-
-@dataclass(frozen=True)
-class TaskLogits:
-    """A model's logits for the labelled rows of one task.
-
-    Args:
-        logits: (N, K), up to a constant per row.
-        true: (N,), index of each row's label.
-    """
-
-    logits: np.ndarray
-    true: np.ndarray
-
-    @property
-    def correct(self) -> np.ndarray:
-        """(N,), whether each prediction is correct; no temperature changes it."""
-        correct: np.ndarray = self.logits.argmax(1) == self.true
-        return correct
-
-    def probabilities(self, temperature: float) -> np.ndarray:
-        """Probabilities (N, K) at a temperature."""
-        probabilities: np.ndarray = softmax(self.logits / temperature, axis=1)
-        return probabilities
-
-    def confidence(self, temperature: float) -> np.ndarray:
-        """Largest probability of each row (N,) at a temperature."""
-        confidence: np.ndarray = self.probabilities(temperature).max(1)
-        return confidence
-
-
 LogitsByTask = dict[str, TaskLogits]
 
 
-def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> dict[str, Any]:
+def calibrate(
+    work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True, level: float = DEFAULT_LEVEL
+) -> dict[str, Any]:
     """Fit a model's temperatures and thresholds on the run's validation rows, and write them into its folder.
 
     Rows are predicted with soft routing and the labels of their own task. The report and charts are written below
@@ -73,15 +42,18 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
 
     Args:
         sets: overrides of the backbone settings, see `load_model`.
+        level: confidence level of the thresholds' accuracy, 0.5 to 1; more retains fewer rows.
 
     Returns:
-        `model`, and for each of `tasks` its `temperature`, a `remark`, `validation` and `test` (number of rows and
-        `moe.evaluation.metrics.calibration_metrics` before and after), `abstain` (by target accuracy the threshold, its
-        coverage, and both on the test rows).
+        `model`, `level`, and for each of `tasks` its `temperature`, a `remark`, `validation` and `test` (number of rows
+        and `moe.evaluation.metrics.calibration_metrics` before and after), `abstain` (by target accuracy the threshold,
+        its coverage, accuracy and lower bound, and what it gives on the test rows; without a threshold `rows_needed`).
 
     Raises:
-        Fault: if the model cannot be loaded, there are no labelled validation rows, or a folder cannot be written.
+        Fault: if the model cannot be loaded, there are no labelled validation rows, a folder cannot be written, or the
+            level is out of range.
     """
+    check_level(level)
     check_extra("report")  # the charts are drawn last
     model, template, max_length = load_model(folder, sets)
     predictor = TorchPredictor(model, template, max_length)
@@ -90,7 +62,7 @@ def calibrate(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bo
     )
     if not validation:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
-    calibrations = {task: fit_calibration(logits) for task, logits in validation.items()}
+    calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
     report = calibration_report(folder, calibrations, validation, test)
     write_calibration(folder, calibrations)
     target = work.out / "evaluation" / folder.name
@@ -115,30 +87,17 @@ def _stack(rows: Sequence[PredictedRow]) -> TaskLogits:
     return TaskLogits(logits, np.array([row.masked.labels.index(row.true) for row in rows]))
 
 
-def fit_calibration(task: TaskLogits) -> TaskCalibration:
+def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalibration:
     """Fit the temperature and the risk–coverage curve of a task.
 
-    With fewer than `MIN_ROWS` rows the temperature is 1 and the curve is empty. With correct predictions only, the
-    temperature is 1 as well.
+    With fewer than `MIN_ROWS` rows the temperature is 1 and the curve is empty.
+
+    Args:
+        level: confidence level of the curve's lower bounds.
     """
-    temperature = fit_temperature(task) if len(task.true) >= MIN_ROWS and not task.correct.all() else 1.0
-    curve = risk_coverage_curve(task.confidence(temperature), task.correct)
-    return TaskCalibration(temperature=temperature, rows=len(task.true), curve=curve)
-
-
-def fit_temperature(task: TaskLogits) -> float:
-    """The temperature T, within 1/20 to 20, that minimizes the log loss of softmax(logits / T) (Guo et al., 2017).
-
-    The log loss is convex in 1/T, so there is a single minimum; if every prediction is correct there is none, as the
-    loss falls with T without bound.
-    """
-
-    def loss(log_temperature: float) -> float:
-        log_p = log_softmax(task.logits * np.exp(-log_temperature), axis=1)  # (N, K)
-        return float(-log_p[np.arange(len(task.true)), task.true].mean())
-
-    bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    temperature, remark = choose_temperature(task)
+    curve = risk_coverage_curve(task.confidence(temperature), task.correct, level)
+    return TaskCalibration(temperature=temperature, rows=len(task.true), remark=remark, level=level, curve=curve)
 
 
 def calibration_report(
@@ -150,22 +109,15 @@ def calibration_report(
         splits = {"validation": validation[task]} | ({"test": test[task]} if task in test else {})
         tasks[task] = {
             "temperature": calibration.temperature,
-            "remark": _remark(calibration, validation[task]),
+            "remark": calibration.remark,
             **{split: _metrics(logits, calibration.temperature) for split, logits in splits.items()},
             "abstain": {
                 f"{accuracy:.2f}": _operating_point(calibration, accuracy, test.get(task))
                 for accuracy in TARGET_ACCURACIES
             },
         }
-    return {"model": str(folder), "tasks": tasks}
-
-
-def _remark(calibration: TaskCalibration, validation: TaskLogits) -> str | None:
-    if calibration.rows < MIN_ROWS:
-        return f"{calibration.rows} validation rows, fewer than {MIN_ROWS}: T stays 1, no thresholds"
-    if validation.correct.all():
-        return "every validation row is predicted correctly, so T cannot be fitted and stays 1"
-    return None
+    level = next((calibration.level for calibration in calibrations.values()), None)
+    return {"model": str(folder), "level": level, "tasks": tasks}
 
 
 def _metrics(task: TaskLogits, temperature: float) -> dict[str, Any]:
@@ -173,14 +125,20 @@ def _metrics(task: TaskLogits, temperature: float) -> dict[str, Any]:
     return {"rows": len(task.true), "accuracy": float(task.correct.mean()), "before": before, "after": after}
 
 
-def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> dict[str, Any] | None:
-    """Threshold and coverage at a target accuracy; None if the validation rows do not reach it."""
-    if (point := find_point(calibration.curve, accuracy)) is None:
-        return None
+def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> dict[str, Any]:
+    """Threshold and coverage at a target accuracy; without a threshold, how many validation rows it takes at least.
+
+    Args:
+        calibration: with bounds.
+    """
+    assert calibration.level is not None
+    if (point := find_point(calibration.curve, accuracy, calibration.level)) is None:
+        return {"threshold": None, "rows_needed": rows_needed(calibration.curve, accuracy, calibration.level)}
     report = {
         "threshold": point.threshold,
         "coverage": point.rows / calibration.rows,
         "accuracy": point.accuracy,
+        "lower": point.lower,
     }
     return report | ({"test": _test_coverage(test, calibration.temperature, point)} if test else {})
 
@@ -246,7 +204,11 @@ def _metrics_table(report: Mapping[str, Any]) -> Table:
 
 
 def _abstention_table(report: Mapping[str, Any]) -> Table:
-    table = Table(title="abstention: moe infer --abstain ACCURACY", title_justify="left", header_style="bold")
+    title = (
+        f"abstention: moe infer --abstain ACCURACY\nlevel {report['level']:g}: on texts like the validation rows, a "
+        f"threshold misses its target accuracy in at most {1 - report['level']:.0%} of calibrations"
+    )
+    table = Table(title=title, title_justify="left", header_style="bold")
     columns = (
         "task",
         "target\naccuracy",
@@ -265,9 +227,10 @@ def _abstention_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _point_cells(point: Mapping[str, Any] | None) -> list[RenderableType]:
-    if point is None:
-        return [Text("out of reach", style="dim")]
+def _point_cells(point: Mapping[str, Any]) -> list[RenderableType]:
+    if point["threshold"] is None:
+        needed = f"needs at least\n{point['rows_needed']:,} rows" if point["rows_needed"] else ""
+        return [Text("out of reach", style="dim"), Text(needed, style="dim")]
     test = point.get("test", {})
     cells: list[RenderableType] = [f"{point['threshold']:.3f}", f"{point['coverage']:.0%}"]
     cells.append(f"{test['coverage']:.0%}" if test else "–")

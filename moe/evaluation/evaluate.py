@@ -336,7 +336,12 @@ def _csv_columns(row: PredictedRow) -> dict[str, Any]:
         "predicted": row.masked.label,
         "predicted_routed": row.routed.label,
         "confidence": round(row.masked.confidence, 6),
-        "score": row.row["score"],
-        "polarity": row.masked.polarity,
+        "score": _rounded(row.row["score"]),
+        "polarity": _rounded(row.masked.polarity),
         "routing_entropy": round(row.masked.entropy, 6),
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    """A score as it was written, without the digits that single precision adds."""
+    return None if score is None else round(score, 6)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,8 @@ def score_texts(
 ) -> Scores:
     """Score texts with soft routing, or with the only expert of a model without a router.
 
+    A model that reads long texts in windows scores them by itself, without sharing anything with others.
+
     Args:
         rows: (M,), the texts to score; all by default.
         advance: called with the number of texts after every batch.
@@ -106,6 +108,11 @@ def score_texts(
     Returns:
         the scores, in the order of `rows`.
     """
+    if predictor.window_limit != 1:
+        names = range(len(texts.texts)) if rows is None else rows.tolist()
+        scores = predictor.score([texts.texts[i] for i in names], targets=[texts.targets[i] for i in names])
+        advance(len(names))
+        return scores
     with oom_guard("lower backbone.max_length"):
         encoded = _prepare(predictor, texts)
         rows = np.arange(len(encoded.ids)) if rows is None else rows
@@ -133,6 +140,13 @@ def score_routes(
     Returns:
         the scores with hard routing, and those within the domains.
     """
+    if predictor.window_limit != 1:
+        routed = predictor.with_options("hard").score(texts.texts, targets=texts.targets)
+        pinned = predictor.score(texts.texts, domains, texts.targets)
+        advance(2 * len(texts.texts))
+        return replace(routed, routing_weights=soft.routing_weights), replace(
+            pinned, routing_weights=soft.routing_weights
+        )
     with oom_guard("lower backbone.max_length"):
         encoded, model = _prepare(predictor, texts), predictor.model
         names, hard = model.bank.routed_experts, soft.routing_weights.argmax(1)  # (N,)

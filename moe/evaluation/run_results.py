@@ -23,7 +23,7 @@ from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
 
 SHARED_EXPERT = "shared expert"
-ROUTES = ("hard", "told")
+ROUTES = ("hard", "pinned")
 """Further routes of the best mixture: the most probable expert alone, and the experts of the row's own domain."""
 
 
@@ -76,43 +76,46 @@ def evaluate_run(work: Workspace, pooled: bool = True) -> RunResults:
 
     Models with the same backbone read the same tokens, and share the states of their trunk if it has layers. The best
     mixture is also evaluated with the routes `ROUTES`. The shared expert is evaluated if the run has trained it.
+    Without test rows there are no results.
 
     Args:
         pooled: evaluate the pooled LoRA, if there is one.
 
     Raises:
-        Fault: if the run has no test rows, or a model cannot be read.
+        Fault: if a model cannot be read.
     """
-    started = time.perf_counter()
-    models = _baselines(work)
-    best, count = best_model(work.out).name, len(work.rows("test"))
+    started, best, count = time.perf_counter(), best_model(work.out).name, len(work.rows("test"))
     shared, pooled = _shared_expert(work), pooled and work.pooled_folder.is_dir()
+    models = _baselines(work) if count else {}
     with progress_bar("test rows", count * (1 + bool(shared) + pooled + len(CANDIDATES) + 1), "text") as meter:
         test = RunTestRows(work, meter)
-        if shared:
-            models[SHARED_EXPERT] = _single_expert(shared, test)
-        models[OWN_EXPERT] = {}
-        for domain in work.run.domain_list():
-            if len(index := test.of_domain(domain.name)):
-                models[OWN_EXPERT] |= _single_expert(work.expert_folder(domain.expert_names[0]), test, index)
-        if pooled:
-            models[POOLED] = _single_expert(work.pooled_folder, test)
+        if count:
+            models |= _single_experts(work, test, shared, pooled)
         mixtures: dict[str, ModelResult] = {}
         for name in sorted(CANDIDATES, key=lambda candidate: candidate == best):  # the best one remains loaded
             predictor, scores, routing = _mixture(work.out / name, work.out / "evaluation" / name, test, mixtures)
-        models |= {name: mixtures[name] for name in CANDIDATES}
-        for route, routed in zip(ROUTES, score_routes(predictor, test.texts, test.domains, scores), strict=True):
-            models[f"{best}, {route}"] = results_of(test.predict(predictor, routed), predictor.model.labels)
-        meter.advance(count)
+        if scores is not None:
+            models |= {name: mixtures[name] for name in CANDIDATES}
+            for route, routed in zip(ROUTES, score_routes(predictor, test.texts, test.domains, scores), strict=True):
+                models[f"{best}, {route}"] = results_of(test.predict(predictor, routed), predictor.model.labels)
+            meter.advance(count)
     info(f"{count:,} test rows, {len(models)} models: {format_duration(time.perf_counter() - started)}")
     return RunResults(models, best, routing, predictor)
 
 
+def _single_experts(work: Workspace, test: RunTestRows, shared: Path | None, pooled: bool) -> dict[str, ModelResult]:
+    """Results of the shared expert if it was trained, of each domain's first expert, and of the pooled LoRA."""
+    models = {} if shared is None else {SHARED_EXPERT: _single_expert(shared, test)}
+    models[OWN_EXPERT] = {}
+    for domain in work.run.domain_list():
+        if len(index := test.of_domain(domain.name)):
+            models[OWN_EXPERT] |= _single_expert(work.expert_folder(domain.expert_names[0]), test, index)
+    return models | ({POOLED: _single_expert(work.pooled_folder, test)} if pooled else {})
+
+
 def _baselines(work: Workspace) -> dict[str, ModelResult]:
-    space, train, held_out, test = (
-        work.run.label_space(),
-        *(work.rows(name) for name in ("train", "validation", "test")),
-    )
+    space = work.run.label_space()
+    train, held_out, test = (work.rows(split) for split in ("train", "validation", "test"))
     names = [*BASELINES, *([TEXT_BASELINE] if space.target_tasks else [])]
     return {name: baseline_results(train, test, space, name, held_out) for name in names}
 
@@ -130,7 +133,7 @@ def _single_expert(folder: Path, test: RunTestRows, index: np.ndarray | None = N
 
 def _mixture(
     folder: Path, target: Path, test: RunTestRows, results: dict[str, ModelResult]
-) -> tuple[TorchPredictor, Scores, dict[str, Any]]:
+) -> tuple[TorchPredictor, Scores | None, dict[str, Any]]:
     """Evaluate a mixture with soft routing, add its results, and return it with its scores and its routing report."""
     model, card = read_mixture(folder)
     predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)

@@ -13,7 +13,7 @@ from experts.errors import Fault
 from moe.inference.abstention import RiskCoveragePoint, require_point
 
 CALIBRATION = "calibration.json"
-FORMAT = 1
+FORMAT, OLDEST_FORMAT = 2, 1  # in format 1, thresholds had no bounds
 REMEDY = "run moe calibrate, or delete the file"
 
 
@@ -26,6 +26,10 @@ class TaskCalibration(BaseModel):
         gt=0, allow_inf_nan=False, description="divisor of the logits; above 1 lowers the confidence"
     )
     rows: int = Field(ge=0, description="number of validation rows that it was fitted on")
+    remark: str | None = Field(None, description="why the temperature stays 1, if it was not fitted")
+    level: float | None = Field(
+        None, ge=0.5, lt=1, description="confidence level of the lower bounds; none in a file of format 1"
+    )
     curve: tuple[RiskCoveragePoint, ...] = Field(
         (), description="thresholds on the calibrated confidence, from full to low coverage"
     )
@@ -44,13 +48,20 @@ class Calibration(BaseModel):
         """Temperature of a task; 1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
 
+    @property
+    def unbounded(self) -> list[str]:
+        """Tasks whose thresholds were chosen by the accuracy on the validation rows alone, in a file of format 1."""
+        return [name for name, task in self.tasks.items() if task.level is None and task.curve]
+
     def threshold(self, task: str, accuracy: float) -> float:
-        """Lowest confidence threshold at which a task's validation rows reach an accuracy.
+        """Lowest confidence threshold at which a task's validation rows guarantee an accuracy, see `find_point`.
 
         Raises:
-            Fault: if no threshold reaches it.
+            Fault: if no threshold does.
         """
-        return require_point(task, self.tasks[task].curve if task in self.tasks else (), accuracy).threshold
+        if task not in self.tasks:
+            return require_point(task, (), accuracy).threshold
+        return require_point(task, self.tasks[task].curve, accuracy, self.tasks[task].level).threshold
 
 
 def read_calibration(folder: Path) -> Calibration | None:
@@ -62,7 +73,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION
     if not path.is_file():
         return None
-    calibration = read_record(path, Calibration, FORMAT, "calibration", REMEDY)
+    calibration = read_record(path, Calibration, FORMAT, "calibration", REMEDY, OLDEST_FORMAT)
     if not (folder / MANIFEST).is_file() or calibration.model != sha256_of(folder / MANIFEST):
         raise Fault(f"the calibration of this model at {path}", "the calibration of another model", REMEDY)
     return calibration

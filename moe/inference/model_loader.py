@@ -150,6 +150,9 @@ class ModelLoader:
                 "no calibration",
                 f"run moe calibrate {self.folder}",
             )
+        if self.abstain is not None and calibration is not None and calibration.unbounded:
+            tasks = ", ".join(calibration.unbounded)
+            info(f"{tasks}: these thresholds have no bound on other texts; run moe calibrate {self.folder} again")
         return calibration
 
 

@@ -10,7 +10,7 @@ from moe.inference.calibration import Calibration
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import TOKENIZER_FILE
 from moe.inference.graph.text_encoder import TextEncoder
-from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, scores_of_windows
+from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, first_windows, scores_of_windows
 
 
 class OnnxPredictor(Predictor):
@@ -19,7 +19,7 @@ class OnnxPredictor(Predictor):
     Args:
         session: the loaded graph.
         routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
-        windows: average a long text over windows instead of truncating it.
+        windows: average a long text over all its windows, instead of at most as many as in training.
         batch_tokens: tokens in a batch, padding included; by default as many as fit a CPU's caches.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
@@ -40,7 +40,11 @@ class OnnxPredictor(Predictor):
         super().__init__(graph.spec, batch_tokens or CPU_TOKEN_BUDGET, routing, windows, calibration, abstain)
         self.session = session
         self.encoder = TextEncoder(
-            session.graph / TOKENIZER_FILE, self.template, self.max_length, graph.truncation_side
+            session.graph / TOKENIZER_FILE,
+            self.template,
+            self.max_length,
+            graph.truncation_side,
+            self.spec.window_overlap,
         )
         self.outputs = [name for name in graph.outputs if states or name != "states"]
         self.domain_index = {domain.name: index for index, domain in enumerate(self.spec.domains)}
@@ -54,15 +58,14 @@ class OnnxPredictor(Predictor):
         """Score texts (B) in batches of similar length; see `Predictor.score`."""
         ids, text_index = self.encoder.encode(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
-        if not self.windows:
-            first = np.unique(text_index, return_index=True)[1]  # (B,)
-            ids, text_index = [ids[i] for i in first], text_index[first]
+        read = first_windows(text_index, self.window_limit)
+        ids, text_index = [ids[i] for i in read], text_index[read]
         domain = np.array([self.domain_index.get(pin[i] or "", -1) if pin else -1 for i in text_index])  # (W,)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        scores = scores_of_windows(windows, text_index, counts, average=self.windows)
+        scores = scores_of_windows(windows, text_index, counts, self.window_weights([len(window) for window in ids]))
         if targets is None or not any(targets):
             return scores
         return replace(scores, target_truncated=self.encoder.long_targets(targets))

@@ -30,10 +30,11 @@ class Scores:
         logits: (B, K) by head.
         polarity: (B,), -1 to 1; None for a model without a polarity head.
         routing_weights: (B, E), soft routing weights.
-        truncated: (B,), whether the text was longer than `max_length`.
+        truncated: (B,), whether a part of the text was not read.
         states: (B, D), pooled hidden states, if requested.
         target_truncated: (B,), whether the target was cut, see `moe.data.text_checks.target_limit`; None without
             targets.
+        windows: (B,), number of windows in which each text was read; None for one each.
     """
 
     logits: dict[str, np.ndarray]
@@ -42,6 +43,7 @@ class Scores:
     truncated: np.ndarray
     states: np.ndarray | None = None
     target_truncated: np.ndarray | None = None
+    windows: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Prediction:
         polarity: -1 to 1; None if the model has no polarity head and the labels have no sign.
         routing_weights: (E,), soft routing weights.
         entropy: normalized entropy of the routing weights, 0 to 1.
-        truncated: whether the text was longer than `max_length`.
+        truncated: whether a part of the text was not read.
         abstained: whether the confidence is below the threshold; None without abstention. `label` is the most
             probable label in any case.
         target: the entity of the text that the prediction is about, or None.
         target_missing: whether the text does not contain the target.
         target_truncated: whether the target was too long and was cut.
+        windows: number of windows in which the text was read.
     """
 
     task: str
@@ -74,6 +77,7 @@ class Prediction:
     target: str | None = None
     target_missing: bool = False
     target_truncated: bool = False
+    windows: int = 1
 
     @property
     def label(self) -> str:
@@ -93,7 +97,7 @@ class Predictor(ABC):
         spec: the model's tasks, domains and experts.
         batch_tokens: tokens in a batch, padding included.
         routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
-        windows: average a long text over windows instead of truncating it.
+        windows: average a long text over all its windows, instead of at most as many as in training.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
     """
@@ -153,6 +157,15 @@ class Predictor(ABC):
     def max_length(self) -> int:
         """Tokens at which a text is truncated."""
         return self.spec.max_length
+
+    def window_weights(self, lengths: Sequence[int]) -> np.ndarray:
+        """Weights of windows of these lengths in the mean of a text (W,): their tokens, if training used windows."""
+        return np.asarray(lengths, dtype=float) if self.spec.windows > 1 else np.ones(len(lengths))
+
+    @property
+    def window_limit(self) -> int | None:
+        """Most windows in which a text is read; None for all."""
+        return None if self.windows else self.spec.windows
 
     @property
     def template(self) -> str:
@@ -227,6 +240,7 @@ class Predictor(ABC):
             entropy=entropy,
             truncated=bool(scores.truncated[row]),
             abstained=self._abstains(task, float(probabilities.max())),
+            windows=1 if scores.windows is None else int(scores.windows[row]),
         )
 
     def temperature(self, task: str) -> float:
@@ -263,25 +277,39 @@ def normalized_entropy(weights: np.ndarray) -> np.ndarray:
     return entropy.clip(0.0, 1.0)
 
 
+def first_windows(text_index: np.ndarray, limit: int | None) -> np.ndarray:
+    """Return the indices of the windows that are read: at most `limit` of each text, None for all.
+
+    Args:
+        text_index: the text of each window (W,), in ascending order.
+    """
+    starts = np.searchsorted(text_index, text_index)  # (W,), the first window of the same text
+    indices = np.arange(len(text_index))  # (W,)
+    return indices if limit is None else indices[indices - starts < limit]
+
+
 def scores_of_windows(
-    windows: dict[str, np.ndarray], text_index: np.ndarray, counts: np.ndarray, average: bool
+    windows: dict[str, np.ndarray], text_index: np.ndarray, counts: np.ndarray, weights: np.ndarray
 ) -> Scores:
-    """Turn outputs of windows (W) into scores of texts (B).
+    """Turn outputs of windows (W) into scores of texts (B): means over the windows of a text.
 
     Args:
         windows: logits as `head/NAME` (W, K) and `routing_weights` (W, E); `polarity` (W,) and `states` (W, D) if there
             are any.
-        text_index: the text of each window (W,).
-        counts: number of windows of each text (B,).
-        average: average the windows of a text; otherwise each text has its first window only.
+        text_index: the text of each window that was read (W,), in ascending order.
+        counts: number of all windows of each text (B,).
+        weights: of the windows in the mean (W,).
     """
+    read = np.bincount(text_index, minlength=len(counts))  # (B,)
 
     def by_text(rows: np.ndarray) -> np.ndarray:
-        if not average:
+        if read.max(initial=1) == 1:
             return rows
+        factors = weights.reshape(-1, *[1] * (rows.ndim - 1))  # (W, 1)
         total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
-        np.add.at(total, text_index, rows)
-        mean: np.ndarray = total / counts.reshape(-1, *[1] * (rows.ndim - 1))
+        np.add.at(total, text_index, rows * factors)
+        sums = np.bincount(text_index, weights, minlength=len(counts))  # (B,)
+        mean: np.ndarray = total / sums.reshape(-1, *[1] * (rows.ndim - 1))
         return mean
 
     texts = {name: by_text(rows) for name, rows in windows.items()}
@@ -289,6 +317,7 @@ def scores_of_windows(
         logits={name.removeprefix("head/"): rows for name, rows in texts.items() if name.startswith("head/")},
         polarity=texts["polarity"].clip(-1.0, 1.0) if "polarity" in texts else None,
         routing_weights=texts["routing_weights"],
-        truncated=counts > 1 if not average else np.zeros(len(counts), dtype=bool),
+        truncated=counts > read,
         states=texts.get("states"),
+        windows=read,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault, suggest
+from moe.data.text_checks import window_overlap
 
 POLARITY_LABELS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
 
@@ -51,12 +52,18 @@ class InferenceSpec(BaseModel):
 
     template: str = Field(description="prompt template; {text} is replaced by the text before tokenization")
     max_length: int = Field(description="maximum number of tokens, special tokens included")
+    windows: int = Field(1, description="most windows in which a longer text is read; 1 truncates it")
     pooling: str = Field(description="`mean` of the hidden states of real tokens, or the `last` one")
     experts: tuple[str, ...] = Field(description="in the order of the routing weights")
     domains: tuple[DomainInferenceSpec, ...]
     tasks: dict[str, TaskInferenceSpec]
     heads: dict[str, str] = Field(description="prefix of each classification head's tensors in heads.safetensors")
     polarity: str | None = Field(description="activation that bounds the polarity head's output; None without a head")
+
+    @property
+    def window_overlap(self) -> int:
+        """Tokens that two windows of a text share."""
+        return window_overlap(self.max_length, self.windows)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -119,5 +119,6 @@ def to_row(prediction: Prediction, experts: Sequence[str]) -> dict[str, Any]:
         | ({} if prediction.abstained is None else {"abstained": prediction.abstained})
         | ({} if prediction.target is None else {"target": prediction.target})
         | ({"target_missing": True} if prediction.target_missing else {})
+        | ({} if prediction.windows == 1 else {"windows": prediction.windows})
         | ({"target_truncated": True} if prediction.target_truncated else {})
     )

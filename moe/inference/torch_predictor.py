@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from moe.data.collator import encode_windows, long_targets
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.calibration import Calibration
-from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, scores_of_windows
+from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, first_windows, scores_of_windows
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec, find_sign
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts
@@ -55,6 +55,7 @@ def build_inference_spec(
     return InferenceSpec(
         template=template,
         max_length=max_length,
+        windows=model.loaded_backbone.windows,
         pooling=model.pooling,
         experts=model.bank.routed_experts,
         domains=domains,
@@ -72,7 +73,7 @@ class TorchPredictor(Predictor):
         template: the prompt template that the model was trained with.
         max_length: tokens at which a text is truncated.
         routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
-        windows: average a long text over windows instead of truncating it.
+        windows: average a long text over all its windows, instead of at most as many as in training.
         batch_tokens: tokens in a batch, padding included; by default chosen for the device and precision.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
@@ -113,8 +114,8 @@ class TorchPredictor(Predictor):
         self.model.eval()
         ids, text_index = self._tokenize(texts, targets)
         counts = np.bincount(text_index, minlength=len(texts))  # (B,), windows of each text
-        if not self.windows:
-            ids, text_index = _first_windows(ids, text_index)
+        read = first_windows(text_index, self.window_limit)
+        ids, text_index = [ids[i] for i in read], text_index[read]
         allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         if self.hard and self.model.gate is not None and self.model.active_expert is None:
@@ -123,7 +124,7 @@ class TorchPredictor(Predictor):
             outputs = [self.forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        scores = scores_of_windows(windows, text_index, counts, average=self.windows)
+        scores = scores_of_windows(windows, text_index, counts, self.window_weights([len(window) for window in ids]))
         if targets is None or not any(targets):
             return scores
         return replace(scores, target_truncated=long_targets(targets, self.tokenizer, self.max_length))
@@ -133,13 +134,16 @@ class TorchPredictor(Predictor):
     ) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of texts (B), truncated to `max_length`, and whether each was longer (B,)."""
         ids, text_index = self._tokenize(texts, targets)
-        return _first_windows(ids, text_index)[0], np.bincount(text_index, minlength=len(texts)) > 1
+        return [ids[i] for i in first_windows(text_index, 1)], np.bincount(text_index, minlength=len(texts)) > 1
 
     def _tokenize(
         self, texts: Sequence[str], targets: Sequence[str | None] | None = None
     ) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each window (W), and the index of the text that it belongs to (W,)."""
-        return encode_windows(texts, self.tokenizer, self.template, self.max_length, targets, overflow=True)
+        overlap = self.spec.window_overlap
+        return encode_windows(
+            texts, self.tokenizer, self.template, self.max_length, targets, overflow=True, overlap=overlap
+        )
 
     def _forward_hard(
         self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
@@ -196,12 +200,6 @@ class TorchPredictor(Predictor):
         index = torch.tensor([self.model.domain_index(name) for name in domains], device=device)  # (W,)
         allowed = allowed_experts(self.model.domain_expert_mask, index)  # (W, E)
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
-
-
-def _first_windows(ids: list[list[int]], text_index: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
-    """The first window of each text (B), and the index of the text (B,)."""
-    first = np.unique(text_index, return_index=True)[1]  # (B,)
-    return [ids[i] for i in first], text_index[first]
 
 
 def _select(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:

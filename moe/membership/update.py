@@ -168,7 +168,7 @@ def _write_changed(
     model, card = build_edited_mixture(before, after, backbone)
     if run is not None:
         return _adapt(before, model, card, run, target, full_domains)
-    card = card.model_copy(update={"stage": stage, "steps": 0, "metrics": {}})
+    card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}})
     config = (before.folder / CONFIG).read_text(encoding="utf-8")
     write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite)
     return {}

@@ -85,6 +85,14 @@ class BackboneSettings(BaseModel):
         "the training texts of every domain need",
     )
 
+    windows: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="most overlapping windows of `max_length` tokens in which a longer text is read, in training and "
+        "in use; more reads further and costs more, 1 truncates the text",
+    )
+
     @property
     def resolved_length(self) -> int:
         """`max_length` as a number.
@@ -106,12 +114,14 @@ class Backbone:
         tokenizer: pads on the right.
         id: name, revision and hash of its weights.
         lm_head: its own language-model head, if it was loaded.
+        windows: most windows in which a long text is read; 1 truncates it.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: BackboneId
     lm_head: LMHead | None = None
+    windows: int = 1
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -181,7 +191,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         enable_dropout(model, settings.trunk_depth, settings.dropout)
     if settings.compile:
         compile_layers(model)
-    return Backbone(model.eval(), load_tokenizer(settings), identity, LMHead(full) if lm_head else None)
+    head = LMHead(full) if lm_head else None
+    return Backbone(model.eval(), load_tokenizer(settings), identity, head, settings.windows)
 
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
@@ -229,11 +240,14 @@ def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dty
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than fp32: most GPUs, and CPUs with AMX or AVX-512-BF16."""
+    """Whether the device multiplies bfloat16 faster than fp32: most GPUs, and CPUs with AMX.
+
+    AVX-512-BF16 alone is slower than fp32, as measured on an Intel Xeon without AMX.
+    """
     if device.type == "cuda":
         supported: bool = torch.cuda.is_bf16_supported()
         return supported
-    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:

@@ -23,7 +23,7 @@ class HeadSettings(BaseModel):
     hidden: int = Field(128, ge=1, description="width of the hidden layer of `mlp`; a wider one fits more")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability on the pooled state in training")
     merge: Literal["averaged", "per_expert"] = Field(
-        "averaged",
+        "per_expert",
         description="merging averages the experts' heads, or keeps them per expert and mixes them by the gates",
     )
     polarity_bound: Literal["tanh", "clip", "none"] = Field(

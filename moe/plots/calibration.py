@@ -8,9 +8,11 @@ import numpy as np
 
 from experts.atomic_io import write_bytes
 from moe.bootstrap import confidence_bin, wilson_interval
-from moe.plots.style import BLUE, GREEN, PINK, RED, encode_png, square_panels, style_axes
+from moe.plots.colours import OTHER_RUN, THIS_RUN
+from moe.plots.style import encode_png, square_panels, style_axes
 
-COLOURS = (RED, BLUE, GREEN, PINK)
+COLOURS = (OTHER_RUN, THIS_RUN)
+"""Colours of the first of two series (before calibration, or validation rows), and of the second or only one."""
 GREY = "0.45"
 CalibrationSeries = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """By name: confidence (N,) and correct (N,)."""
@@ -38,7 +40,9 @@ def reliability_chart(split: str, tasks: Mapping[str, CalibrationSeries]) -> byt
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
         lowest = min(float(confidence.min()) for confidence, _ in series.values())
-        for colour, marker, (name, (confidence, correct)) in zip(COLOURS, "so", series.items(), strict=False):
+        for colour, marker, (name, (confidence, correct)) in zip(
+            COLOURS[-len(series) :], "so", series.items(), strict=False
+        ):
             _plot_bins(axis, confidence, correct, colour=colour, marker=marker, name=name)
         axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
         style_axes(axis, task, "confidence", "accuracy")
@@ -75,12 +79,17 @@ def risk_coverage_chart(tasks: Mapping[str, CalibrationSeries]) -> bytes:
         len(tasks), "Error rate of the most confident predictions by coverage (number of rows)"
     )
     for axis, (task, series) in zip(axes, tasks.items(), strict=True):
-        for colour, style, (name, (confidence, correct)) in zip(COLOURS[1:], ("--", "-"), series.items(), strict=False):
+        for colour, (name, (confidence, correct)) in zip(_colours(series), series.items(), strict=False):
             coverage, risk = _risk_by_coverage(confidence, correct)
+            style = "-" if colour == THIS_RUN else "--"
             axis.plot(coverage, risk, color=colour, ls=style, lw=1.6, label=f"{name} ({len(confidence)})")
         axis.set(xlim=(0, 100.5), ylim=(0, None))
         style_axes(axis, task, "coverage, %", "errors, %")
     return encode_png(figure)
+
+
+def _colours(series: CalibrationSeries) -> tuple[str, ...]:
+    return COLOURS if len(series) > 1 else COLOURS[1:]
 
 
 def _risk_by_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

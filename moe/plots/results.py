@@ -5,17 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY, panel_grid, render_png
+from moe.plots.colours import label_colours
+from moe.plots.style import panel_grid, render_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OTHER_COLOURS = (SKY, GREEN, PINK, ORANGE)
-GREY, COLOUR_MAP = "#B8B8B8", "Blues"
+COLOUR_MAP = "Greys"
+"""Heat maps have shades of grey, since other colours stand for domains and labels."""
 DARK = 0.55
 """Luminance below which, and value of a heat map above which, text is white."""
-LABEL_COLOURS = {"negative": RED, "bearish": RED, "dovish": RED, "down": RED, "neutral": GREY, "flat": GREY}
-LABEL_COLOURS |= {"positive": BLUE, "bullish": BLUE, "hawkish": BLUE, "up": BLUE}
+MAX_TICK_CHARACTERS = 34
+"""Characters below a panel that fit without rotation."""
+LIGHTEST_BLACK = 1.3
+"""Value of the heat map's black, so that 1 is dark grey."""
+SMALL_SHARE = 0.005
+"""Share below which a heat map has a dot."""
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 SPLIT_TITLES = {"train": "train", "validation": "val.", "test": "test"}
 
@@ -35,27 +40,27 @@ def label_distribution_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
     if not bars:
         return None
     figure, axes = panel_grid("label distribution of each split", 1, 1, 0.5 + 0.24 * len(bars))
-    panel, colours = axes[0][0], _label_colours([label for _, _, counts in bars for label in counts])
-    left = np.zeros(len(bars))
-    for label, colour in colours.items():
-        shares = np.array([counts.get(label, 0) / sum(counts.values()) for _, _, counts in bars])
-        panel.barh(range(len(bars)), shares, 0.78, left, color=colour, label=label)
-        for bar in map(int, np.flatnonzero(shares >= 0.08)):
-            middle = left[bar] + shares[bar] / 2
-            panel.text(middle, bar, f"{shares[bar]:.0%}", color=_text_colour(colour), fontsize=7.5, **CENTRED)
-        left += shares
+    panel, colours = axes[0][0], label_colours([label for _, _, counts in bars for label in counts])
+    for row, (_, _, counts) in enumerate(bars):
+        left = 0.0
+        for label, count in counts.items():
+            share = count / sum(counts.values())
+            panel.barh(row, share, 0.78, left, color=colours[label], label=_legend_entry(label, colours))
+            if share >= 0.08:
+                style: dict[str, Any] = {"color": _text_colour(colours[label]), "fontsize": 7.5, **CENTRED}
+                panel.text(left + share / 2, row, f"{share:.0%}", **style)
+            left += share
     names = [f"{task}, {SPLIT_TITLES.get(split, split)} ({sum(counts.values()):,})" for task, split, counts in bars]
     panel.set(yticks=range(len(bars)), yticklabels=names, xlim=(0, 1), xlabel="share of rows")
+    panel.set_ylim(len(bars) - 0.4, -0.6)
     panel.tick_params(axis="y", labelsize=8)
-    panel.invert_yaxis()
     panel.grid(False)
     return render_png(figure)
 
 
-def _label_colours(labels: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each label: fixed ones for sentiment labels, the others in turn."""
-    others = iter([*OTHER_COLOURS] * len(labels))
-    return {label: LABEL_COLOURS.get(label) or next(others) for label in dict.fromkeys(labels)}
+def _legend_entry(label: str, colours: Mapping[str, str]) -> str:
+    """Name all labels of a colour, such as those of the negative class in tasks with different labels."""
+    return ", ".join(other for other, colour in colours.items() if colour == colours[label])
 
 
 def _text_colour(background: str) -> str:
@@ -65,16 +70,22 @@ def _text_colour(background: str) -> str:
 
 
 def heatmap_chart(title: str, table: Mapping[str, Mapping[str, float]], ylabel: str, xlabel: str) -> bytes | None:
-    """Plot values in [0, 1], by row and column, as a heat map with the values in its cells; None if it is empty."""
+    """Plot values in [0, 1], by row and column, as a heat map with percentages in its cells; None if it is empty."""
     columns = list(dict.fromkeys(name for row in table.values() for name in row))
     if not columns:
         return None
-    figure, axes = panel_grid(title, 1, 1, 0.7 + 0.42 * len(table))
+    figure, axes = panel_grid(title, 1, 1, 0.7 + 0.42 * len(table), width=6.5 if len(columns) <= 6 else 10.0)
+    panel = axes[0][0]
     values = np.array([[row.get(name, np.nan) for name in columns] for row in table.values()])
-    cells = [[f"{value:.1%}" if value == value else "–" for value in row] for row in values]
-    _plot_heatmap(axes[0][0], values, cells)
-    _label_heatmap(axes[0][0], list(table), columns, ylabel, xlabel)
+    _plot_heatmap(panel, values, [[_format_share(value, len(columns)) for value in row] for row in values])
+    _label_heatmap(panel, list(table), columns, ylabel, xlabel)
     return render_png(figure, legend=False)
+
+
+def _format_share(value: float, columns: int) -> str:
+    if value != value:
+        return "–"
+    return f"{value:.1%}" if columns <= 6 else "·" if value < SMALL_SHARE else f"{value:.0%}"
 
 
 def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
@@ -106,7 +117,7 @@ def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | No
 
 
 def _plot_heatmap(panel: "Axes", values: np.ndarray, cells: Sequence[Sequence[str]]) -> None:
-    panel.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
+    panel.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=LIGHTEST_BLACK, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > DARK else "black"
         panel.text(column, row, cells[row][column], color=colour, fontsize=8.5, **CENTRED)
@@ -118,5 +129,5 @@ def _label_heatmap(panel: "Axes", rows: Sequence[str], columns: Sequence[str], y
     panel.tick_params(length=0, labelsize=8.5)
     panel.grid(False)
     panel.spines[:].set_visible(False)
-    if max(map(len, columns)) * len(columns) > 34:
-        panel.tick_params(axis="x", rotation=30)
+    if max(map(len, columns)) * len(columns) > MAX_TICK_CHARACTERS:
+        panel.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")

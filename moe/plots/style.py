@@ -20,11 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def panel_grid(title: str, rows: int, columns: int, height: float) -> tuple["Figure", list[list["Axes"]]]:
-    """Create a figure with empty panels in rows and columns below a title, `height` inches per row."""
+def panel_grid(
+    title: str, rows: int, columns: int, height: float, width: float | None = None
+) -> tuple["Figure", list[list["Axes"]]]:
+    """Create a figure with empty panels in rows and columns below a title, `height` inches per row.
+
+    Args:
+        width: of the figure in inches; by default by the number of columns.
+    """
     figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
 
-    width = {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
+    width = width or {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
     figure = figure_type(figsize=(width, rows * height + 0.7), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes = figure.subplots(rows, columns, squeeze=False)

@@ -1,11 +1,12 @@
 """Training plots: loss weights, losses, validation metrics, routing weights, time and memory."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moe.plots.colours import LEVEL, OTHER_RUN, THIS_RUN, DomainColours
 from moe.plots.curves import (
     TrajectoryByRun,
     distinct_losses,
@@ -17,23 +18,27 @@ from moe.plots.curves import (
     smoothing_window,
     weight_columns,
 )
-from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, panel_grid, render_png
+from moe.plots.style import panel_grid, render_png
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.training_log import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY)
-LOSS_STYLES = {
-    "classes": (BLUE, "-"),
-    "polarity": (ORANGE, "--"),
-    "sentiment": (PINK, "-"),
-    "language": (PINK, "-"),
-    "domain": (GREEN, "--"),
-    "balance": (RED, ":"),
+STEP = "optimizer step"
+METRIC_TITLES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
+Levels = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Validation metrics that need no language model, by task, baseline and metric."""
+LEVEL_STYLES = {"tfidf": ("TF-IDF", "--"), "majority": ("majority", ":")}
+LOSS_STYLES: dict[str, dict[str, Any]] = {
+    "classes": {"color": OTHER_RUN, "linestyle": "-", "linewidth": 2.6},
+    "sentiment": {"color": OTHER_RUN, "linestyle": "-", "linewidth": 2.6},
+    "language": {"color": OTHER_RUN, "linestyle": "-", "linewidth": 2.6},
+    "polarity": {"color": THIS_RUN, "linestyle": "--", "linewidth": 1.4},
+    "domain": {"color": THIS_RUN, "linestyle": "--", "linewidth": 1.4},
+    "balance": {"color": THIS_RUN, "linestyle": ":", "linewidth": 1.6},
 }
-"""Colour and line style of each loss; curves of weights often coincide, so colours alone are not enough."""
+"""Line style of each loss; curves of weights often coincide, so a thin one is drawn on a thick one."""
 
 
 def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
@@ -51,9 +56,8 @@ def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
         axes[0][i].set(title=panel_title, xlabel="optimizer step")
         for name in names:
             loss = name.split("/")[1].split("_", 1)[-1]
-            colour, dashes = LOSS_STYLES.get(loss, (BLACK, "-"))
-            style: dict[str, Any] = {"color": colour, "linestyle": dashes, "label": loss}
-            axes[0][i].plot(log.values("step"), log.values(name), linewidth=1.4, **style)
+            style = LOSS_STYLES.get(loss, {"color": THIS_RUN}) | {"label": loss}
+            axes[0][i].plot(log.values("step"), log.values(name), **style)
             if rows > 1:
                 axes[1][i].plot(*epoch_means(log, name), marker="o", markersize=4, **style)
                 axes[1][i].set(title="mean of each epoch", xlabel="epoch")
@@ -73,7 +77,7 @@ def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
     panels = [panel for row in axes for panel in row]
     for panel, name in zip(panels, names, strict=False):
         panel.set(title="weighted sum (loss)" if name == "loss" else name, xlabel="optimizer step")
-        for (label, log), colour in zip(runs.items(), (BLUE, RED), strict=False):
+        for (label, log), colour in zip(runs.items(), (THIS_RUN, OTHER_RUN), strict=False):
             _plot_curve(panel, log.values("step"), log.values(name), f"{label}: {_smoothing_note(log)}", colour)
     for panel in panels[len(names) :]:
         panel.remove()
@@ -82,54 +86,102 @@ def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
     return render_png(figure)
 
 
-def validation_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
-    """Plot validation metrics by step, selected weights marked: macro-F1 and accuracy of each task, or perplexity."""
-    (label, log), *others = runs.items()
+def validation_chart(
+    title: str, runs: TrajectoryByRun, levels: Levels | None = None, colours: DomainColours | None = None
+) -> bytes | None:
+    """Plot validation macro-F1 and accuracy by step, with one panel for each of several tasks, or the perplexity.
+
+    Args:
+        levels: baselines, drawn as horizontal lines.
+        colours: of the tasks.
+    """
+    log = next(iter(runs.values()))
     if not log.evaluations:
         return None
     if log.selection_metric is PERPLEXITY:
-        return _perplexity_chart(title, runs)
-    figure, axes = panel_grid(title, 1, 2, 3.4)
-    tasks = evaluated_tasks(log)
-    suffix = ": mean of the tasks" if len(tasks) > 1 else ""
-    for panel, metric, name in zip(axes[0], ("macro_f1", "accuracy"), ("macro-F1", "accuracy"), strict=True):
-        panel.set(title=f"validation {name}", xlabel="optimizer step", ylabel=name)
-        for task, colour in zip(tasks if len(tasks) > 1 else [], _colour_cycle(), strict=False):
-            curve = metric_curve(log, f"{task}_{metric}")
-            panel.plot(*curve, "o-", color=colour, linewidth=1, markersize=3, label=task)
-        panel.plot(*metric_curve(log, metric), "o-", color=BLACK, linewidth=2, label=f"{label}{suffix}")
-        for other, other_log in others:
-            curve = metric_curve(other_log, metric)
-            panel.plot(*curve, "s--", color="#777777", linewidth=2, label=f"{other}{suffix}")
-        _mark_selected(panel, log, metric)
-        panel.set_xlim(left=0)
-        _widen_ylim(panel)
+        return _perplexity_chart(title, runs, colours or DomainColours())
+    tasks, colours = evaluated_tasks(log), colours or DomainColours()
+    colour = THIS_RUN if len(tasks) > 1 else colours.colour(tasks[0]) if tasks else THIS_RUN
+    mean = "mean " if len(tasks) > 1 else ""
+    panels = [(f"{mean}{name}", metric, tasks, colour) for metric, name in METRIC_TITLES.items()]
+    if len(tasks) > 1:
+        panels += [(task, f"{task}_macro_f1", [task], colours.colour(task)) for task in tasks]
+    columns = 2 if len(panels) <= 4 else 3 if len(panels) <= 6 else 4
+    figure, axes = panel_grid(title, math.ceil(len(panels) / columns), columns, 3.4 if len(panels) == 2 else 2.5)
+    cells = [panel for row in axes for panel in row]
+    for i, (panel, (panel_title, metric, own, line_colour)) in enumerate(zip(cells, panels, strict=False)):
+        panel.set_title(panel_title, fontsize=10)
+        _plot_validation(panel, runs, metric, line_colour)
+        _plot_levels(panel, levels or {}, own, "accuracy" if metric.endswith("accuracy") else "macro_f1")
+        if i % columns == 0:
+            panel.set_ylabel("macro-F1")
+        if i + columns >= len(panels):
+            panel.set_xlabel(STEP)
+    for panel in cells[len(panels) :]:
+        panel.remove()
     return render_png(figure)
 
 
-def _perplexity_chart(title: str, runs: TrajectoryByRun) -> bytes:
+def _plot_validation(panel: "Axes", runs: TrajectoryByRun, metric: str, colour: str) -> None:
+    (label, log), *others = runs.items()
+    panel.plot(*metric_curve(log, metric), "o-", color=colour, linewidth=2, markersize=4, label=label)
+    for other, other_log in others:
+        panel.plot(*metric_curve(other_log, metric), "s--", color=OTHER_RUN, linewidth=2, markersize=4, label=other)
+    _mark_selected(panel, log, metric)
+    panel.set_xlim(left=0)
+
+
+def _plot_levels(panel: "Axes", levels: Levels, tasks: Sequence[str], metric: str) -> None:
+    """Draw the baselines' mean over the tasks as horizontal lines with their names and values."""
+    values = {
+        baseline: float(np.mean([levels[task][baseline][metric] for task in tasks]))
+        for baseline in LEVEL_STYLES
+        if tasks and all(metric in levels.get(task, {}).get(baseline, {}) for task in tasks)
+    }
+    for baseline, value in values.items():
+        name, line_style = LEVEL_STYLES[baseline]
+        panel.axhline(value, color=LEVEL, linestyle=line_style, linewidth=1.2, zorder=1)
+        below = value < max(values.values()) or (
+            len(values) > 1 and value == min(values.values()) and baseline != "tfidf"
+        )
+        panel.annotate(
+            f"{name} {value:.3f}".replace("0.", ".", 1),
+            xy=(0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, -2 if below else 2),
+            textcoords="offset points",
+            ha="left",
+            va="top" if below else "bottom",
+            fontsize=7.5,
+            color=LEVEL,
+        )
+    _widen_ylim(panel, values.values())
+
+
+def _perplexity_chart(title: str, runs: TrajectoryByRun, colours: DomainColours) -> bytes:
     (label, log), *others = runs.items()
     figure, axes = panel_grid(title, 1, 1, 3.8)
     panel = axes[0][0]
     panel.set(title="perplexity of held-out text", xlabel="optimizer step", ylabel="perplexity")
-    for role, colour in zip(evaluated_roles(log), _colour_cycle(), strict=False):
-        curve = metric_curve(log, f"perplexity_{role}")
-        panel.plot(*curve, "o-", color=colour, linewidth=1, markersize=3, label=role)
+    for role in evaluated_roles(log):
+        style: dict[str, Any] = {"color": colours.colour(role), "linestyle": colours.line_style(role)}
+        panel.plot(*metric_curve(log, f"perplexity_{role}"), marker="o", linewidth=1, markersize=3, label=role, **style)
     curve = metric_curve(log, PERPLEXITY.name)
-    panel.plot(*curve, "o--", color=BLACK, linewidth=2, label=f"{label}: selection metric")
+    panel.plot(*curve, "o--", color=THIS_RUN, linewidth=2, label=f"{label}: selection metric")
     for other, other_log in others:
         curve = metric_curve(other_log, PERPLEXITY.name)
-        panel.plot(*curve, "s--", color="#777777", linewidth=2, label=f"{other}: selection metric")
+        panel.plot(*curve, "s--", color=OTHER_RUN, linewidth=2, label=f"{other}: selection metric")
     _mark_selected(panel, log, PERPLEXITY.name)
     panel.set_xlim(left=0)
     return render_png(figure)
 
 
-def _widen_ylim(panel: "Axes", minimum: float = 0.04) -> None:
-    """Show at least a range of `minimum`, so that noise does not look like progress."""
+def _widen_ylim(panel: "Axes", values: Iterable[float], minimum: float = 0.04) -> None:
+    """Show these values too, and a range of at least `minimum`, so that noise does not look like progress."""
     low, high = panel.get_ylim()
-    if high - low < minimum:
-        panel.set_ylim((low + high - minimum) / 2, (low + high + minimum) / 2)
+    low, high = min([low, *values]), max([high, *values])
+    margin = max(minimum - (high - low), 0) / 2 + 0.08 * (high - low)
+    panel.set_ylim(low - margin, high + margin)
 
 
 def _mark_selected(panel: "Axes", log: Trajectory, metric: str) -> None:
@@ -137,37 +189,42 @@ def _mark_selected(panel: "Axes", log: Trajectory, metric: str) -> None:
     if best and metric in best:
         panel.axvline(best["step"], color="#999999", linewidth=0.8, zorder=0)
         point = ([best["step"]], [best[metric]])
-        panel.plot(*point, "*", color="#F0E442", markeredgecolor=BLACK, markersize=15, zorder=5, label="selected")
+        panel.plot(*point, "*", color="white", markeredgecolor=THIS_RUN, markersize=12, zorder=5, label="selected")
 
 
-def routing_chart(title: str, runs: TrajectoryByRun, experts: Sequence[str]) -> bytes | None:
+def routing_chart(
+    title: str, runs: TrajectoryByRun, experts: Sequence[str], colours: DomainColours | None = None
+) -> bytes | None:
     """Plot each expert's mean routing weight by batch, and the share of texts routed to their own domain by step."""
     (label, log), *others = runs.items()
     names = [name for name in log.names if name.startswith("share_")]
     if not names:
         return None
+    colours = colours or DomainColours()
     has_domains = any("routing" in evaluation for evaluation in log.evaluations)
-    figure, axes = panel_grid(title, 1, 2 if has_domains else 1, 3.4)
-    axes[0][0].set(title=f"routing weights, {_smoothing_note(log)}", ylabel="mean routing weight", ylim=(0, 1))
-    axes[0][0].set(xlabel="optimizer step")
-    for name, colour in zip(names, _colour_cycle(), strict=False):
+    figure, axes = panel_grid(title, 1, 2 if has_domains else 1, 3.8)
+    axes[0][0].set(title=f"routing weights, {_smoothing_note(log)}", ylabel="mean routing weight", xlabel=STEP)
+    for name in names:
         number = int(name.removeprefix("share_"))
         expert = experts[number] if number < len(experts) else f"expert {number}"
-        _plot_curve(axes[0][0], log.values("step"), log.values(name), expert, colour)
+        style = colours.colour(expert), colours.line_style(expert)
+        _plot_curve(axes[0][0], log.values("step"), log.values(name), expert, *style)
+    axes[0][0].set_ylim(0, min(1.0, 1.05 * axes[0][0].get_ylim()[1]))
     if has_domains:
         panel = axes[0][1]
-        panel.set(title="validation texts routed to their own domain", xlabel="optimizer step", ylabel="share of texts")
-        panel.plot(*metric_curve(log, "routing"), "o-", color=BLACK, linewidth=2, label=f"{label}: domain accuracy")
+        panel.set(title="validation texts routed to their own domain", xlabel=STEP, ylabel="share of texts")
+        panel.plot(*metric_curve(log, "routing"), "o-", color=THIS_RUN, linewidth=2, label=f"{label}: domain accuracy")
         for other, other_log in others:
-            panel.plot(*metric_curve(other_log, "routing"), "s--", color="#777777", label=f"{other}: domain accuracy")
+            panel.plot(*metric_curve(other_log, "routing"), "s--", color=OTHER_RUN, label=f"{other}: domain accuracy")
         panel.set(xlim=(0, None), ylim=(0, 1.03))
     return render_png(figure)
 
 
-def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Plot seconds per stage, seconds per step and peak memory as bars, one colour per run.
+def cost_chart(title: str, rows: Sequence[Mapping[str, Any]], colours: DomainColours | None = None) -> bytes | None:
+    """Plot seconds per stage, seconds per step and peak memory as bars.
 
     Args:
+        colours: of a single run's experts; all other bars have the colour of their run.
         rows: with `run`, `stage`, and the values of `moe.report.training.stage_rows`.
     """
     titles = {"wall_seconds": "stage (s)", "seconds_per_step": "one step (s, median)", "peak_mib": "peak memory (MiB)"}
@@ -179,10 +236,12 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     height = 0.8 / len(runs)
     figure, axes = panel_grid(title, 1, len(measured), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
     for i, (panel, (key, panel_title)) in enumerate(zip(axes[0], measured.items(), strict=True)):
-        for j, (run, colour) in enumerate(zip(runs, (BLUE, RED), strict=False)):
+        for j, (run, colour) in enumerate(zip(runs, (THIS_RUN, OTHER_RUN), strict=False)):
             values = {row["stage"]: row[key] for row in rows if row["run"] == run}
             positions = [k + (j - (len(runs) - 1) / 2) * height for k in range(len(stages))]
-            bars = panel.barh(positions, [values.get(s) or 0 for s in stages], height, color=colour, label=run)
+            known = colours if colours is not None and len(runs) == 1 else DomainColours()
+            own = [known.colour(stage) if known.knows(stage) else colour for stage in stages]
+            bars = panel.barh(positions, [values.get(s) or 0 for s in stages], height, color=own, label=run)
             panel.bar_label(bars, [_format_number(values.get(s)) for s in stages], padding=3, fontsize=8)
         panel.set(title=panel_title, yticks=range(len(stages)), yticklabels=stages if i == 0 else [])
         panel.invert_yaxis()
@@ -191,7 +250,9 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     return render_png(figure, legend=len(runs) > 1)
 
 
-def _plot_curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+def _plot_curve(
+    panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str, colour: str, line_style: str = "-"
+) -> None:
     """Plot a smoothed curve, with the raw values in pale behind it."""
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
@@ -200,17 +261,13 @@ def _plot_curve(panel: "Axes", steps: np.ndarray, values: np.ndarray, label: str
     window = smoothing_window(len(values))
     if window > 1:
         panel.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7, zorder=1)
-    marker = "o" if len(values) == 1 else None
-    panel.plot(steps, moving_average(values, window), marker=marker, color=colour, linewidth=1.6, label=label)
+    style: dict[str, Any] = {"color": colour, "linestyle": line_style, "marker": "o" if len(values) == 1 else None}
+    panel.plot(steps, moving_average(values, window), linewidth=1.6, label=label, **style)
 
 
 def _smoothing_note(log: Trajectory) -> str:
     window = smoothing_window(len(log.rows))
     return "by step" if window == 1 else f"mean over {window} steps (pale: every step)"
-
-
-def _colour_cycle() -> list[str]:
-    return [*COLOURS, "#999999", "#F0E442"] * 8
 
 
 def _format_number(value: float | None) -> str:

@@ -1,10 +1,14 @@
 """Building blocks of a report: figures, tables, example texts, and the sections that contain them."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 Cells = Sequence[Sequence[str]]
+MAX_COLUMNS, MAX_CLASS_COLUMNS, MAX_NARROW_COLUMNS = 6, 8, 12
+"""Maximum number of columns that fit next to the fixed ones: of metrics of models, of a class, and of short numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,16 @@ class ReportTable:
         title: title, or empty.
         header: column names.
         rows: cells by row.
+            A line break in a cell begins a second line in small print.
         text_columns: names of the columns that hold text; the first column holds names, all others numbers.
+        is_mean_last: the last row is the mean of the others, if there are several.
     """
 
     title: str
     header: Sequence[str]
     rows: Cells
     text_columns: Sequence[str] = ()
+    is_mean_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,3 +83,45 @@ class Section:
     def anchor(self) -> str:
         """Its id in the HTML page."""
         return self.title.lower().replace(" ", "-").replace(",", "")
+
+
+def split_table(table: ReportTable, fixed: int, maximum: int) -> Iterator[ReportTable]:
+    """Split a table that is wider than the page into several, each with the fixed columns on the left.
+
+    Args:
+        fixed: number of fixed columns.
+        maximum: maximum number of other columns in a table.
+    """
+    count = len(table.header) - fixed
+    tables = max(1, -(-count // maximum))
+    bounds = [fixed + i * count // tables for i in range(tables + 1)]
+    for i, part in enumerate(slice(*pair) for pair in pairwise(bounds)):
+        title = table.title if i == 0 else f"{table.title} (continued)"
+        rows = [[*row[:fixed], *row[part]] for row in table.rows]
+        yield replace(table, title=title, header=[*table.header[:fixed], *table.header[part]], rows=rows)
+
+
+def number_columns(table: ReportTable, fixed: int) -> ReportTable:
+    """Number the columns after the fixed ones, and the rows with the same names, if the names do not fit."""
+    names = table.header[fixed:]
+    if len(names) <= MAX_COLUMNS:
+        return table
+    numbers = {name: str(i) for i, name in enumerate(names, 1)}
+    rows = [[f"{numbers[row[0]]} {row[0]}" if row[0] in numbers else row[0], *row[1:]] for row in table.rows]
+    known = {row[0] for row in table.rows}
+    others = [f"{number} {name}" for name, number in numbers.items() if name not in known]
+    title = f"{table.title} ({', '.join(others)})" if others else table.title
+    return replace(table, title=title, header=[*table.header[:fixed], *numbers.values()], rows=rows)
+
+
+def add_run_column(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
+    """Add the label of the run as second column if there are several runs."""
+    if not several:
+        return table
+    cells = [[first, row["run"], *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
+    return replace(table, header=[table.header[0], "run", *table.header[1:]], rows=cells)
+
+
+def format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]:
+    """Format values of a row by (key, format specification); an en dash where there is none."""
+    return ["–" if row.get(key) is None else format(row[key], spec) for key, spec in columns]

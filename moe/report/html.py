@@ -7,12 +7,15 @@ from typing import Any
 from experts.atomic_io import atomic_file, write_json, write_text
 from moe.console import progress_bar
 from moe.extras import require
+from moe.plots.colours import DomainColours
 from moe.plots.curves import LEVELS
 from moe.plots.training import cost_chart, losses_chart, routing_chart, validation_chart, weights_chart
-from moe.report.blocks import ReportFigure, ReportTable, Section
+from moe.report.blocks import ReportFigure, ReportTable, Section, add_run_column, format_cells
+from moe.report.conclusions import describe_never_predicted
 from moe.report.model_card import format_model_card
+from moe.report.model_tables import model_tables
 from moe.report.sections import build_sections
-from moe.report.training import build_training_report, stage_names, validation_metrics
+from moe.report.training import build_training_report, stage_names
 from moe.runs.findings import read_findings
 from moe.runs.reader import RunLogs, read_run, run_labels
 from moe.runs.selection_metric import selection_metric_of
@@ -30,7 +33,8 @@ ALT_TEXTS = {
 CAPTIONS = {
     "losses": "Each loss by optimizer step. The sums (sentiment, loss) also change with the loss weights: between runs "
     "with different weights, compare the individual losses.",
-    "learning": "Validation metrics by step. The star marks the selected weights.",
+    "learning": "Validation metrics by step. The star marks the selected weights. Horizontal lines are baselines on "
+    "the same rows: the majority class, and TF-IDF with logistic regression.",
     "routing": "Mean routing weight of each expert. Batches are sampled from the domains at random, so steps vary.",
     "inner": "Weights of the classification and polarity losses. λ is large where a gradient is small, w is the output "
     "of the weight network, c is the factor of the loss. The lower row (stages of at least two epochs) shows the mean "
@@ -66,6 +70,7 @@ def write_report(folder: Path, against: Path | None = None, out: Path | None = N
             temporary.write_bytes(figure.png)
     report |= {
         "model": findings.model,
+        "never_predicted": describe_never_predicted(findings.report.get("tasks", {})),
         "made_of": findings.provenance,
         "pictures": [figure.file_name for figure in figures],
         "page": str(target / PAGE_FILE),
@@ -78,9 +83,9 @@ def write_report(folder: Path, against: Path | None = None, out: Path | None = N
 
 
 def _training_figures(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportFigure]:
-    names = stage_names(runs)
+    names, colours = stage_names(runs), DomainColours(runs[0].domains)
     with progress_bar("plotting", len(names) + 1, "stage") as meter:
-        if png := cost_chart("time and memory of each stage", report["stages"]):
+        if png := cost_chart("time and memory of each stage", report["stages"], colours):
             caption = (
                 "The time of a stage includes its evaluations and checkpoints, the time of a step does not. "
                 + _memory_note(report)
@@ -88,28 +93,30 @@ def _training_figures(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Ite
             yield ReportFigure("", COST, caption, png, "Bar chart: time and memory by stage.")
         meter.advance()
         for name in names:
-            yield from _stage_figures(runs, name)
+            yield from _stage_figures(runs, name, colours)
             meter.advance()
 
 
 def _memory_note(report: Mapping[str, Any]) -> str:
     """Name the memory that was measured on the devices of the stages."""
     kinds = {
-        "cuda": "allocated GPU memory",
-        "cpu": "the resident set size of the process, including earlier stages",
+        ("cuda", "stage"): "the GPU memory allocated in the stage",
+        ("cpu", "stage"): "the resident set size of the process in the stage",
+        ("cpu", "process"): "the resident set size of the process so far, including earlier stages",
     }
-    devices = {row["device"] for row in report["stages"]} & kinds.keys()
-    return "Memory is the peak of " + " or ".join(kinds[device] for device in sorted(devices)) + "." if devices else ""
+    measured = {(row["device"], row["memory_of"]) for row in report["stages"]}
+    named = [kind for key, kind in kinds.items() if key in measured]
+    return f"Memory is the peak of {' or '.join(named)}." if named else ""
 
 
-def _stage_figures(runs: Sequence[RunLogs], name: str) -> Iterator[ReportFigure]:
+def _stage_figures(runs: Sequence[RunLogs], name: str, colours: DomainColours) -> Iterator[ReportFigure]:
     """Yield the plots of a stage: of the first run that has it, with the other run's curves overlaid."""
     logs = {run.label: run.stages[name] for run in runs if name in run.stages}
     first = next(run for run in runs if name in run.stages)
     charts = {
-        "learning": validation_chart(f"{name}: validation", logs),
+        "learning": validation_chart(f"{name}: validation", logs, first.levels, colours),
         "losses": losses_chart(f"{name}: losses", logs),
-        "routing": routing_chart(f"{name}: routing", logs, first.experts),
+        "routing": routing_chart(f"{name}: routing", logs, first.experts, colours),
     }
     for level in LEVELS:
         title = f"{name}: {level} weights" + (f" of {first.label}" if len(runs) > 1 else "")
@@ -128,14 +135,15 @@ def _render_page(
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    several = len(runs) > 1
+    several, colours = len(runs) > 1, DomainColours(runs[0].domains)
     page: str = engine.get_template("report.html").render(
         report=report,
         title=" against ".join(run.label for run in runs),
         sections=sections,
+        domain_colours={domain.name: colours.colour(domain.name) for domain in runs[0].domains},
         cost_figures=[figure for figure in figures if figure.name == COST],
         stage_table=_stage_table(report["stages"], several),
-        model_tables=list(_model_tables(runs, report)),
+        model_tables=[table for table in model_tables(runs, report) if table.rows],
         stages={
             name: {
                 "figures": [figure for figure in figures if figure.stage == name],
@@ -154,62 +162,16 @@ def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTabl
         [
             row["stage"] + ("" if row["finished"] else " (not finished)"),
             str(row["steps"]),
-            *_format_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (metric.name, metric.format_spec)),
-            *_format_cells(row, ("seconds", ",.1f"), ("wall_seconds", ",.1f")),
-            *_format_cells(row, ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
+            *format_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (metric.name, metric.format_spec)),
+            *format_cells(row, ("seconds", ",.1f"), ("wall_seconds", ",.1f")),
+            *format_cells(row, ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
         ]
         for row in rows
     ]
-    return _add_run_column(ReportTable("Stages", [*header, "s/step", "peak MiB"], cells), rows, several)
+    return add_run_column(ReportTable("Stages", [*header, "s/step", "peak MiB"], cells), rows, several)
 
 
 def _loss_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
     header = ["loss", "first 10 % of steps", "last 10 %"]
-    cells = [[row["loss"], *_format_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
-    return _add_run_column(ReportTable("Mean loss", header, cells), rows, several)
-
-
-def _add_run_column(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
-    """Add the label of the run as second column if there are several runs."""
-    if not several:
-        return table
-    cells = [[first, row["run"], *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
-    return ReportTable(table.title, [table.header[0], "run", *table.header[1:]], cells)
-
-
-def _model_tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportTable]:
-    for run in runs:
-        suffix = f" of {run.label}" if len(runs) > 1 else ""
-        yield from _task_metrics_table(f"Validation metrics of the mixtures{suffix}", validation_metrics(run))
-        yield from _task_metrics_table(f"Test metrics of all models{suffix}", run.summary.get("figures", {}))
-    if rows := report["measured"]:
-        header = ["model", "rows", "routing", "accuracy", "macro-F1", "domain accuracy"]
-        cells = [
-            [
-                row["model"],
-                *_format_cells(row, ("rows", ","), ("routing_mode", "")),
-                *_format_cells(row, ("accuracy", ".3f"), ("macro_f1", ".3f"), ("right_domain", ".1%")),
-            ]
-            for row in rows
-        ]
-        table = ReportTable("Last evaluations on test rows (mean over tasks)", header, cells)
-        yield _add_run_column(table, rows, len(runs) > 1)
-
-
-def _task_metrics_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[ReportTable]:
-    """Yield a table with a row per model and two columns per task, or nothing if there are no metrics."""
-    tasks = list(dict.fromkeys(task for metrics in models.values() for task in metrics))
-    titles = {"accuracy": "accuracy", "macro_f1": "macro\N{NON-BREAKING HYPHEN}F1"}
-    if tasks:
-        header = ["model", *(f"{task} {metric}" for task in tasks for metric in titles.values())]
-        formats = [(name, ".3f") for name in titles]
-        cells = [
-            [model, *(cell for task in tasks for cell in _format_cells(metrics.get(task, {}), *formats))]
-            for model, metrics in models.items()
-        ]
-        yield ReportTable(title, header, cells)
-
-
-def _format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]:
-    """Format values of a row by (key, format specification); an en dash where there is none."""
-    return ["–" if row.get(key) is None else format(row[key], spec) for key, spec in columns]
+    cells = [[row["loss"], *format_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
+    return add_run_column(ReportTable("Mean loss", header, cells), rows, several)

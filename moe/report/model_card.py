@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from moe.report.blocks import ReportTable, Section
+from moe.report.conclusions import draw_conclusions
 from moe.report.sections import (
     ABLATIONS,
     CALIBRATION,
@@ -44,6 +45,9 @@ def _body(run: RunLogs, findings: Findings, sections: Sequence[Section]) -> Iter
     if verdict := run.result.get("verdict"):
         yield f"{escape_markdown(_capitalize(verdict))}."
         yield ""
+    for sentence in draw_conclusions(run.summary, run.result.get("best")):
+        yield f"- {escape_markdown(sentence)}"
+    yield ""
     for section in (section for section in sections if section.title in CARD_SECTIONS):
         yield f"## {section.title}"
         yield ""

@@ -11,7 +11,20 @@ import numpy as np
 
 from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
-from moe.report.blocks import ReportFigure, ReportTable, Section, TextExample
+from moe.report.abstention import abstention_tables
+from moe.report.blocks import (
+    MAX_CLASS_COLUMNS,
+    MAX_COLUMNS,
+    MAX_NARROW_COLUMNS,
+    ReportFigure,
+    ReportTable,
+    Section,
+    TextExample,
+    number_columns,
+    split_table,
+)
+from moe.report.column_blocks import SMALL_WEIGHT
+from moe.report.conclusions import describe_never_predicted
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
 DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answering", "Routing"
@@ -53,9 +66,14 @@ def _not_evaluated(findings: Findings, title: str) -> Section:
 def _data(findings: Findings) -> Section:
     if not findings.data:
         return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
-    header = ["task", "rows", "train", "validation", "test", "rejected", "duplicates", "near duplicates removed"]
+    splits, removed = ["train", "validation", "test"], ["near duplicates removed", "left out"]
+    header = ["task", "rows", *splits, *removed, "rejected", "duplicates"]
     rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
-    note = "Rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+    note = (
+        "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
+        "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
+        "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
+    )
     figures = _optional_figure(
         "data-labels",
         label_distribution_chart(findings.data),
@@ -68,7 +86,8 @@ def _data(findings: Findings) -> Section:
 def _data_counts(report: Mapping[str, Any]) -> list[str]:
     splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
     near = sum(report.get("near_duplicates", {}).values())
-    counts = [report.get("rows", 0), *splits, report.get("rejected", 0), report.get("duplicates", 0), near]
+    rows = report.get("rows", 0)
+    counts = [rows, *splits, near, rows - sum(splits) - near, report.get("rejected", 0), report.get("duplicates", 0)]
     return [f"{count:,}" for count in counts]
 
 
@@ -135,7 +154,7 @@ def _routing(findings: Findings) -> Section:
         return _not_evaluated(findings, ROUTING)
     experts = list(dict.fromkeys(name for weights in routing["table"].values() for name in weights))
     cells = [
-        [domain, *(f"{weights.get(expert, 0.0):.1%}" for expert in experts)]
+        [domain, *(_format_weight(weights.get(expert, 0.0), len(experts)) for expert in experts)]
         for domain, weights in routing["table"].items()
     ]
     note = (
@@ -150,8 +169,13 @@ def _routing(findings: Findings) -> Section:
         "Each row sums to 100 %.",
         "Heat map: mean routing weight by domain and expert.",
     )
-    table = ReportTable("Mean routing weight of each expert on test rows", ["texts of", *experts], cells)
-    return Section(ROUTING, note, [table], figures)
+    table = ReportTable("Mean routing weight of each expert on test rows, %", ["texts of", *experts], cells)
+    tables = list(split_table(number_columns(table, fixed=1), 1, MAX_NARROW_COLUMNS))
+    return Section(ROUTING, note, tables, figures)
+
+
+def _format_weight(weight: float, experts: int) -> str:
+    return "·" if weight < SMALL_WEIGHT else f"{100 * weight:.0f}" if experts > MAX_COLUMNS else f"{100 * weight:.1f}"
 
 
 def _confusion(findings: Findings) -> Section:
@@ -164,8 +188,14 @@ def _confusion(findings: Findings) -> Section:
         "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
         "Heat maps: true label by predicted label.",
     )
-    tables = [_class_table(task, metrics) for task, metrics in tasks.items() if "per_class" in metrics]
-    return Section(CONFUSION, "", tables, figures)
+    tables = [
+        part
+        for task, metrics in tasks.items()
+        if "per_class" in metrics
+        for part in split_table(_class_table(task, metrics), 1, MAX_CLASS_COLUMNS)
+    ]
+    never = describe_never_predicted(tasks)
+    return Section(CONFUSION, f"{never[:1].upper()}{never[1:]}." if never else "", tables, figures)
 
 
 def _class_table(task: str, metrics: Mapping[str, Any]) -> ReportTable:
@@ -215,7 +245,7 @@ def _calibration(findings: Findings) -> Section:
         if split in metrics
     ]
     table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
-    return Section(CALIBRATION, "", [table], figures)
+    return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
 
 
 def _saved_chart(folder: Path, name: str) -> bytes | None:
@@ -300,13 +330,15 @@ def _disagreement(findings: Findings) -> Section:
         + [_format_metric(accuracies[task][expert]) for expert in experts]
         for task, own in tasks.items()
     ]
-    table = ReportTable("Accuracy of the mixture and of each expert", ["texts of", "mixture", *experts], rows)
+    title = "Accuracy of the mixture and of each expert"
+    table = number_columns(ReportTable(title, ["texts of", "mixture", *experts], rows), fixed=2)
+    tables = list(split_table(table, 2, MAX_NARROW_COLUMNS))
     selected = sorted(differing, key=lambda prediction: (-prediction.distinct_labels, prediction.row.confidence))
     examples = [
         TextExample(prediction.row.text, [*_annotations(prediction.row), *_expert_annotations(prediction)])
         for prediction in selected[:MAX_EXAMPLES]
     ]
-    return Section(DISAGREEMENT, note, [table], figures, examples)
+    return Section(DISAGREEMENT, note, tables, figures, examples)
 
 
 def _expert_accuracies(predictions: Sequence[ExpertPredictions], experts: Sequence[str]) -> dict[str, float]:

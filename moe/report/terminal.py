@@ -1,6 +1,7 @@
 """Terminal output: tables of metrics, routing, predictions, training stages, augmentation and verification."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -8,35 +9,65 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.console import Table
+from moe.report.column_blocks import BlockRow, ColumnBlocks, RoutingMatrix
+from moe.report.conclusions import describe_never_predicted
 from moe.runs.selection_metric import selection_metric_of
 
 LABEL_STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
+MAX_TASKS_WITH_ACCURACY = 3
+"""Maximum number of tasks whose accuracy is printed next to the macro-F1."""
+SCORE_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "mse": ("MSE", min),
+    "mae": ("MAE", min),
+    "pearson": ("Pearson", max),
+    "spearman": ("Spearman", max),
+    "cosine": ("cosine", max),
+}
+"""Titles of the metrics of scores, and which value is the best."""
 
 
-def comparison_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """Build a table with a row per model and two columns (accuracy, macro-F1) per task; the best values are bold.
+def comparison_table(
+    title: str,
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    means: Mapping[str, Mapping[str, Any]] | None = None,
+) -> RenderableType:
+    """Build a table of macro-F1 with tasks as rows and models as columns, their mean last; the best values are bold.
+
+    Up to `MAX_TASKS_WITH_ACCURACY` tasks also have their accuracy. Below it, tasks with scores have a table of their
+    errors and correlations.
 
     Args:
-        models: by model and task: `accuracy` and `macro_f1` in [0, 1], and, if known, their `…_interval`.
+        models: by model and task: `accuracy` and `macro_f1` in [0, 1], and, if known, their `…_interval`; of a task
+            with scores also `mse`, `mae`, `pearson`, `spearman` and `cosine`.
+        means: `accuracy` and `macro_f1` by model, with intervals if known; by default the mean over the tasks, without
+            an interval.
     """
-    tasks = list(dict.fromkeys(task for metrics in models.values() for task in metrics))
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("model")
-    for task in tasks:
-        table.add_column(f"{task}\naccuracy", justify="right")
-        table.add_column(f"{task}\nmacro-F1", justify="right")
-    columns = [(task, name) for task in tasks for name in ("accuracy", "macro_f1")]
-    best = {
-        (task, name): max((metrics.get(task, {}).get(name, -1.0) for metrics in models.values()), default=-1.0)
-        for task, name in columns
-    }
-    for model, metrics in models.items():
-        cells = []
-        for task, name in columns:
-            values = metrics.get(task, {})
-            cells.append(_metric_with_spread(values, name, bold=values.get(name) == best[task, name]))
-        table.add_row(model, *cells)
-    return table
+    all_tasks = dict.fromkeys(task for metrics in models.values() for task in metrics)
+    tasks = [task for task in all_tasks if any("macro_f1" in metrics.get(task, {}) for metrics in models.values())]
+    rows = {task: [metrics.get(task, {}) for metrics in models.values()] for task in tasks}
+    if len(tasks) > 1:
+        rows["mean"] = [(means or {}).get(model) or mean_of_tasks(models[model], tasks) for model in models]
+    with_accuracy = len(tasks) <= MAX_TASKS_WITH_ACCURACY
+    lines = []
+    for task, values in rows.items():
+        lines.append(BlockRow([task], _best_in_bold(values, "macro_f1"), with_accuracy or task == "mean"))
+        lines += [BlockRow(["  accuracy"], _best_in_bold(values, "accuracy"))] if with_accuracy else []
+    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _model_scores_table(models)
+    return Group(*([table] if tasks else []), *([scores] if scores else []))
+
+
+def mean_of_tasks(metrics: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]) -> dict[str, float]:
+    """Return the mean accuracy and macro-F1 over tasks, without intervals; empty if a task is missing."""
+    present = [metrics[task] for task in tasks if task in metrics]
+    names = [name for name in ("accuracy", "macro_f1") if all(name in values for values in present)]
+    return {name: fmean(values[name] for values in present) for name in names} if len(present) == len(tasks) else {}
+
+
+def _best_in_bold(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Text]:
+    """Format a metric of every model with half of its interval; the largest is bold if it stands out."""
+    values = [values[name] for values in metrics if values.get(name) is not None]
+    best = max(values) if len(set(values)) > 1 else None
+    return [_metric_with_spread(values, name, bold=best is not None and values.get(name) == best) for values in metrics]
 
 
 def _metric_with_spread(metrics: Mapping[str, Any], name: str, bold: bool) -> Text:
@@ -50,21 +81,36 @@ def _metric_text(value: float | None, bold: bool = False) -> Text:
     return Text("–" if value is None else f"{value:.3f}", style="bold" if bold else "")
 
 
+def _model_scores_table(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
+    """Build a table of the errors and correlations of predicted scores, by task and model; None without scores."""
+    tasks = dict.fromkeys(
+        task for metrics in models.values() for task, values in metrics.items() if SCORE_COLUMNS.keys() & values.keys()
+    )
+    if not tasks:
+        return None
+    table = Table(title="scores", title_justify="left", header_style="bold")
+    for name in ("task", "model", *(title for title, _ in SCORE_COLUMNS.values())):
+        table.add_column(name, justify="left" if name in ("task", "model") else "right")
+    for task in tasks:
+        rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
+        rows = {model: values for model, values in rows.items() if SCORE_COLUMNS.keys() & values.keys()}
+        best = {
+            name: choose(numbers)
+            for name, (_, choose) in SCORE_COLUMNS.items()
+            if len(set(numbers := [values[name] for values in rows.values() if values.get(name) is not None])) > 1
+        }
+        for i, (model, values) in enumerate(rows.items()):
+            cells = [
+                _metric_text(v := values.get(name), v is not None and v == best.get(name)) for name in SCORE_COLUMNS
+            ]
+            table.add_row(Text(task if i == 0 else ""), Text(model), *cells, end_section=i + 1 == len(rows))
+    return table
+
+
 def routing_table(report: Mapping[str, Any]) -> RenderableType:
     """Build a table of mean routing weights by domain and expert, with domain accuracy and entropy below."""
-    experts = list(dict.fromkeys(name for weights in report["table"].values() for name in weights))
-    table = Table(title="mean routing weight of each expert", title_justify="left", header_style="bold")
-    table.add_column("texts of")
-    for name in experts:
-        table.add_column(name, justify="right")
-    for domain, weights in report["table"].items():
-        table.add_row(domain, *[_weight_text(weights.get(name, 0.0)) for name in experts])
     line = f"{report['accuracy']:.1%} of texts routed to their own domain, mean routing entropy {report['entropy']:.3f}"
-    return Group(table, Text(line))
-
-
-def _weight_text(weight: float) -> Text:
-    return Text(f"{weight:.1%}", style="bold cyan" if weight >= 0.5 else "dim" if weight < 0.05 else "")
+    return Group(RoutingMatrix(report["table"]), Text(line))
 
 
 def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
@@ -102,9 +148,9 @@ def _target_cell(row: Mapping[str, Any]) -> Text:
 
 def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
     weights = sorted(row["experts"].items(), key=lambda item: -item[1])
-    label = row["label"]
+    label, windows = row["label"], row.get("windows") or 1
     return [
-        str(row["text"]) + (" ✂" if row["truncated"] else ""),
+        f"{row['text']}{' ✂' if row['truncated'] else ''}{f' ({windows} windows)' if windows > 1 else ''}",
         Text("abstained", style="dim") if label is None else Text(label, style=LABEL_STYLES.get(label, "yellow")),
         f"{row['confidence']:.3f}",
         "–" if row["polarity"] is None else f"{row['polarity']:+.2f}",
@@ -117,7 +163,8 @@ def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_metrics_table(report)]
     parts += [_class_table(task, metrics) for task, metrics in report["tasks"].items()]
     parts += [scores_table("polarity scores, 95 % intervals", report["scores"])] if report["scores"] else []
-    return Group(*parts, routing_table(report["routing"]))
+    never = describe_never_predicted(report["tasks"])
+    return Group(*parts, *([Text(never)] if never else []), routing_table(report["routing"]))
 
 
 def _metrics_table(report: Mapping[str, Any]) -> Table:
@@ -147,9 +194,6 @@ def format_interval(interval: Sequence[float]) -> Text:
     return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 
 
-SCORE_TITLES = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearman", "cosine": "cosine"}
-
-
 def scores_table(title: str, reports: Mapping[str, Mapping[str, Any]], of: str = "task") -> Table:
     """Build a table of score metrics with their intervals, a row per task or model; a dash where one is undefined.
 
@@ -159,11 +203,11 @@ def scores_table(title: str, reports: Mapping[str, Mapping[str, Any]], of: str =
     """
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column(of)
-    for name in SCORE_TITLES.values():
-        table.add_column(name, justify="right")
+    for column, _ in SCORE_COLUMNS.values():
+        table.add_column(column, justify="right")
     for row, metrics in reports.items():
         cells = []
-        for name in SCORE_TITLES:
+        for name in SCORE_COLUMNS:
             cell = _metric_text(metrics.get(name))
             if interval := metrics.get(f"{name}_interval"):
                 cell.append("\n").append(format_interval(interval))
@@ -194,8 +238,12 @@ def training_view(report: Mapping[str, Any]) -> RenderableType:
     for split, key in (("validation", "validation"), ("test rows", "test")):
         for run, models in report[key].items():
             title = f"{split}, {run}" if len(report[key]) > 1 else split
-            parts += [comparison_table(title, models)] if models else []
-    parts += [Text(report["verdict"])] if report["verdict"] else []
+            tasks = {model: {t: its for t, its in metrics.items() if t != "mean"} for model, metrics in models.items()}
+            means = {model: metrics["mean"] for model, metrics in models.items() if "mean" in metrics}
+            means |= report["test_means"].get(run, {}) if key == "test" else {}
+            parts += [comparison_table(title, tasks, means)] if models else []
+    sentences = [report["verdict"], *report["conclusions"], report["never_predicted"]]
+    parts += [Text(sentence) for sentence in sentences if sentence]
     return Group(*parts, *map(Text, report["left_out"]), Text(f"page: {report['page']}, card: {report['card']}"))
 
 

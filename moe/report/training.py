@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from moe.plots.curves import LEVELS, distinct_losses, epoch_means, weight_columns
+from moe.report.conclusions import draw_conclusions
 from moe.runs.best import RESULT
 from moe.runs.reader import SUMMARY, RunLogs
 from moe.runs.training_log import Trajectory
@@ -23,12 +24,16 @@ def build_training_report(runs: Sequence[RunLogs]) -> dict[str, Any]:
         "seed": {run.label: run.seed for run in runs},
         "best": first.result.get("best"),
         "verdict": first.result.get("verdict"),
+        "conclusions": draw_conclusions(first.summary, first.result.get("best")),
         "stages": [row for name in stage_names(runs) for row in stage_rows(runs, name)],
         "losses": [row for name in stage_names(runs) for row in loss_rows(runs, name)],
         "weights": {name: _mean_weights(log) for name, log in first.stages.items()},
         "evaluations": {name: log.evaluations for name, log in first.stages.items()},
         "validation": {run.label: validation_metrics(run) for run in runs},
         "test": {run.label: run.summary.get("figures", {}) for run in runs},
+        "test_means": {run.label: run.summary.get("means", {}) for run in runs},
+        "differences": first.summary.get("differences", {}),
+        "levels": first.levels,
         "routing": first.summary.get("routing"),
         "measured": [row for run in runs for row in evaluation_rows(run)],
         "left_out": list_omissions(runs),
@@ -65,10 +70,19 @@ def stage_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
                     "wall_seconds": log.wall_seconds,
                     "seconds_per_step": float(np.median(seconds)) if len(seconds) else None,
                     "peak_mib": max(_finite(log.values("memory_mib")).tolist(), default=None),
+                    "memory_of": _memory_of(log),
                     "device": next((row["device"] for row in reversed(log.rows) if "device" in row), None),
                 }
             )
     return rows
+
+
+def _memory_of(log: Trajectory) -> str | None:
+    """Return whether the memory is that of the `stage` or of the `process` so far; older logs name only the device."""
+    row = next((row for row in reversed(log.rows) if "memory_mib" in row), None)
+    if row is None:
+        return None
+    return str(row.get("memory_of") or ("stage" if row.get("device") == "cuda" else "process"))
 
 
 def loss_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
@@ -97,8 +111,9 @@ def _mean_weights(log: Trajectory) -> dict[str, list[float]]:
 
 
 def validation_metrics(run: RunLogs) -> ModelMetrics:
-    """Return accuracy and macro-F1 of each mixture by task, from `result.json`."""
-    return {model: metrics_by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
+    """Return accuracy and macro-F1 of each mixture by task, in the order of the config, from `result.json`."""
+    by_model = {model: metrics_by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
+    return {model: {task: tasks[task] for task in run.in_order(tasks)} for model, tasks in by_model.items()}
 
 
 def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:

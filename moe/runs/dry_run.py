@@ -1,7 +1,7 @@
 """Dry runs of stages: a few steps on representative batches, a few validation rows, and measurements of both."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,11 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
-from moe.data.sampler import DomainBatchSampler
+from moe.data.collator import Collate, Collator
+from moe.data.sampler import DomainBatchSampler, row_lengths
+
+_LENGTH_SAMPLE = 256
+"""Texts that are tokenized to estimate how many tokens a character is."""
 
 
 class BatchSubset(Sampler[list[int]]):
@@ -18,10 +22,12 @@ class BatchSubset(Sampler[list[int]]):
     Args:
         sampler: gives the batches of the epoch.
         count: number of batches, if the epoch has as many.
+        lengths: length of each row (N,) that determines its cost; by default the sampler's own.
     """
 
-    def __init__(self, sampler: DomainBatchSampler, count: int) -> None:
-        batches = sorted(sampler, key=lambda rows: len(rows) * int(sampler.lengths[rows].max()))
+    def __init__(self, sampler: DomainBatchSampler, count: int, lengths: np.ndarray | None = None) -> None:
+        costs = sampler.lengths if lengths is None else lengths
+        batches = sorted(sampler, key=lambda rows: len(rows) * int(costs[rows].max()))
         others = range(count - 1)
         indices = [int((i + 0.5) / len(others) * len(batches)) for i in others]
         self.batches = [batches[-1], *(batches[i] for i in indices)][: len(batches)]
@@ -33,6 +39,36 @@ class BatchSubset(Sampler[list[int]]):
         return iter(self.batches)
 
 
+@dataclass(frozen=True)
+class StageSize:
+    """What a stage reads: its steps, and the tokens of its batches.
+
+    Args:
+        steps: optimizer steps of the full stage.
+        evaluations: evaluations of the full stage, with one before its first step if it may keep its start.
+        rows: number of training rows.
+        tokens: all their tokens, as far as they are read.
+        batch_rows: (M,), rows of each batch of an epoch.
+        batch_lengths: (M,), tokens of the longest row of each batch.
+    """
+
+    steps: int
+    evaluations: int
+    rows: int
+    tokens: int
+    batch_rows: np.ndarray = field(repr=False)
+    batch_lengths: np.ndarray = field(repr=False)
+
+    def tokens_per_step(self, max_length: int | None = None) -> float:
+        """Mean number of tokens of a batch, with its padding.
+
+        Args:
+            max_length: tokens at which texts are truncated; by default as in the run.
+        """
+        lengths = self.batch_lengths if max_length is None else np.minimum(self.batch_lengths, max_length)
+        return float((self.batch_rows * lengths).mean())
+
+
 @dataclass
 class DryRunStats:
     """Measurements of one stage.
@@ -42,10 +78,13 @@ class DryRunStats:
         name: the trained expert, or the stage's folder.
         model_size: parameters of the entire model, and their bytes.
         trainable: number of trainable parameters.
-        steps: optimizer steps of the full stage.
-        evaluations: evaluations of the full stage.
+        size: of the full stage.
+        batch_tokens: tokens, with padding, of each step of the dry run.
         row_share: fraction of the validation rows that an evaluation of the dry run used.
+        like: by domain, the size of stages that this one stands for.
         cached_bytes: bytes of trunk states that the full stage caches on disk and maps into memory.
+        may_end_early: whether the stage has more evaluations than it may be without improvement.
+        evaluated_tokens: tokens of the validation rows that an evaluation of the dry run used; 0 if unknown.
         evaluation_seconds: duration of each evaluation of the dry run.
     """
 
@@ -53,11 +92,21 @@ class DryRunStats:
     name: str
     model_size: tuple[int, int]
     trainable: int
-    steps: int
-    evaluations: int
+    size: StageSize
+    batch_tokens: list[int]
     row_share: float
+    like: dict[str, StageSize] = field(default_factory=dict)
     cached_bytes: int = 0
+    may_end_early: bool = False
+    evaluated_tokens: int = 0
     evaluation_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def seconds_per_evaluated_token(self) -> float:
+        """Mean seconds of an evaluation per token; 0 if the number of tokens is unknown."""
+        if not self.evaluated_tokens or not self.evaluation_seconds:
+            return 0.0
+        return sum(self.evaluation_seconds) / len(self.evaluation_seconds) / self.evaluated_tokens
 
     def timed(self, evaluate: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
         """Return the evaluation function, with its duration recorded in `evaluation_seconds`."""
@@ -76,31 +125,75 @@ class DryRun:
     """Size and results of a dry run of all stages.
 
     Args:
-        steps: optimizer steps per stage; the first batch, the most expensive one, gives the peak memory, the others
-            the time.
+        steps: fewest and most optimizer steps of a stage; the first batch, the most expensive one, gives the peak
+            memory.
+        seconds: time for the steps of a stage, within which more of them are run.
         rows: rows of each validation set.
+        like: training rows of the experts that the next stage stands for, by domain.
         stages: measurements of the stages so far.
         cached_bytes: bytes of cached trunk states of the next stage.
+        seconds_per_token: of the steps of the slowest stage so far; none before the first.
     """
 
-    steps: int = 9
-    rows: int = 256
+    steps: tuple[int, int] = (3, 9)
+    seconds: float = 4.0
+    rows: int = 64
+    like: dict[str, Dataset] = field(default_factory=dict)
     stages: list[DryRunStats] = field(default_factory=list)
     cached_bytes: int = 0
+    seconds_per_token: float | None = None
     _total_rows: int = 0
     _used_rows: int = 0
 
+    def step_count(self, tokens: float) -> int:
+        """Return the number of steps that fit into `seconds`, judged by earlier stages.
+
+        Args:
+            tokens: mean number of tokens of a step.
+        """
+        fewest, most = self.steps
+        fitting = fewest if self.seconds_per_token is None else int(self.seconds / (self.seconds_per_token * tokens))
+        return min(max(fewest, fitting), most)
+
     def subset(self, rows: Dataset) -> Dataset:
-        """Return a few validation rows at equal distances, and count them for `pop_row_share`."""
+        """Return a few validation rows at equal distances in length, and count them for `pop_row_share`."""
         count = min(self.rows, len(rows))
         self._total_rows, self._used_rows = self._total_rows + len(rows), self._used_rows + count
-        return rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
+        order = np.argsort(np.nan_to_num(row_lengths(rows).astype(float)), kind="stable")
+        positions = ((np.arange(count) + 0.5) / max(1, count) * len(rows)).astype(int)
+        return rows.select(np.sort(order[positions]).tolist())
 
     def pop_row_share(self) -> float:
         """Return the fraction of validation rows that `subset` kept since the last call."""
         share = self._used_rows / self._total_rows if self._total_rows else 1.0
         self._total_rows = self._used_rows = 0
         return share
+
+
+def estimate_tokens(rows: Dataset, collate: Collate) -> np.ndarray:
+    """Return the number of tokens of each row (N,) as far as they are read, estimated from those of a sample."""
+    lengths = row_lengths(rows)  # (N,), tokens if the rows hold some
+    if not isinstance(collate, Collator) or not len(rows):
+        return lengths
+    sample = np.linspace(0, len(rows) - 1, min(len(rows), _LENGTH_SAMPLE)).round().astype(int)
+    texts = rows.select(sample.tolist())
+    tokens = collate.lengths(texts["text"], texts["target"])  # (n,)
+    special = 2
+    whole = tokens < collate.max_length  # texts that are not truncated
+    whole = whole if whole.any() else np.ones_like(whole)
+    per_character = (tokens[whole] - special).clip(min=0).sum() / max(1, lengths[sample][whole].sum())
+    estimate: np.ndarray = np.minimum(special + per_character * lengths, collate.max_length).round().astype(int)
+    return estimate
+
+
+def batch_sizes(sampler: DomainBatchSampler, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows, and the tokens of the longest row, of each batch of an epoch, (M,) each.
+
+    Args:
+        tokens: of each row (N,).
+    """
+    batches: Sequence[list[int]] = list(sampler)
+    return np.array([len(rows) for rows in batches]), np.array([int(tokens[rows].max()) for rows in batches])
 
 
 def model_size(model: nn.Module) -> tuple[int, int]:

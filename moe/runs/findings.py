@@ -91,7 +91,7 @@ def read_findings(run: RunLogs) -> Findings:
     routing = report.get("routing") or {}
     return Findings(
         model=model,
-        data=[read_task_report(path.parent) for path in sorted(run.folder.glob("data/*/*/prepared.json"))],
+        data=_task_reports(run),
         report=report,
         routing=routing if routing.get("table") else run.summary.get("routing") or {},
         questions=_read_object(folder / QUESTIONS_JSON),
@@ -103,6 +103,13 @@ def read_findings(run: RunLogs) -> Findings:
         card=card,
         provenance=dict(_provenance(run.folder, model, card)),
     )
+
+
+def _task_reports(run: RunLogs) -> list[dict[str, Any]]:
+    """Read the reports of all prepared tasks, in the order of the config."""
+    folders = [path.parent for path in sorted(run.folder.glob("data/*/*/prepared.json"))]
+    tasks = run.in_order([folder.name for folder in folders])
+    return [read_task_report(folder) for folder in sorted(folders, key=lambda folder: tasks.index(folder.name))]
 
 
 def _last_model(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.run import ConfigFault, RunSettings, load_run
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, length_limit, read_backbone_config
+from moe.runs.text_lengths import describe_files
 from moe.trackers import missing_trackers
 
 
@@ -18,7 +19,7 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
         sets: overrides of settings, `key=value` each.
 
     Returns:
-        a one-line summary of the config.
+        a summary of the config in one line, and a line for each domain with texts that are truncated.
 
     Raises:
         Fault: if anything is wrong, with all errors at once.
@@ -32,13 +33,19 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
         errors += backbone_errors
     else:
         errors += shared_init_errors(run)
+    texts: list[str] = []
+    if not errors:
+        try:
+            texts = describe_files(run)
+        except Fault as fault:
+            errors.append(str(fault))
     if errors:
         raise ConfigFault(str(path), errors)
     experts = [name for domain in run.domain_list() for name in domain.expert_names]
     heads = "a language-model head" if run.language else f"{len(run.label_space().heads)} class head(s)"
     targets = [f"{task} (column {its.columns.target})" for task, its in _all_tasks(run) if its.has_target]
     with_target = f"; tasks with a target: {', '.join(targets)}" if targets else ""
-    return f"{path}: valid; experts {', '.join(experts)}; {heads}{with_target}"
+    return "\n".join([f"{path}: valid; experts {', '.join(experts)}; {heads}{with_target}", *texts])
 
 
 def _all_tasks(run: RunSettings) -> Iterator[tuple[str, TaskSettings]]:

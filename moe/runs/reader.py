@@ -1,6 +1,6 @@
 """Reading of a run's folder: logs of its stages, which of them are finished, seed, result, summary and evaluations."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,23 @@ from typing import Any
 import yaml
 
 from experts.atomic_io import read_json
+from experts.domain import Domain
 from experts.errors import Fault
+from moe.checkpoints.file_names import CARD
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.runs.best import CANDIDATES, RESULT
 from moe.runs.training_log import LOG, PARQUET, Trajectory, read_trajectory
 
-SUMMARY, METRICS = "summary.json", "metrics.json"
+SUMMARY, METRICS, LEVELS_JSON = "summary.json", "metrics.json", "levels.json"
+
+
+@dataclass(frozen=True)
+class RunDomain:
+    """A domain of a run: its name, labels by task, and experts, in the order of the config."""
+
+    name: str
+    tasks: dict[str, tuple[str, ...]]
+    experts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class RunLogs:
         label: name of the run in tables and figures.
         stages: training log of every stage that has one, in the order in which stages run.
         finished: stages whose output was written.
-        experts: names in the order of the gates' columns.
+        domains: domains in the order of the config, with tasks and experts; empty if no finished step names them.
+        levels: validation metrics of majority class and TF-IDF by task and name, from `levels.json`, or empty.
         seed: seed in the resolved config; None if no finished step has one.
         result: `result.json`, or empty.
         summary: `summary.json`, or empty.
@@ -36,11 +48,27 @@ class RunLogs:
     label: str
     stages: dict[str, Trajectory]
     finished: frozenset[str]
-    experts: tuple[str, ...]
+    domains: tuple[RunDomain, ...]
+    levels: dict[str, dict[str, dict[str, float]]]
     seed: int | None
     result: dict[str, Any]
     summary: dict[str, Any]
     evaluations: dict[str, dict[str, Any]]
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts in the order of the gates' columns."""
+        return tuple(name for domain in self.domains for name in domain.experts)
+
+    @property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """Labels by task, in the order of the config."""
+        return {task: labels for domain in self.domains for task, labels in domain.tasks.items()}
+
+    def in_order(self, tasks: Iterable[str]) -> list[str]:
+        """Sort tasks in the order of the config; others follow as they are."""
+        known = list(self.tasks)
+        return sorted(tasks, key=lambda task: known.index(task) if task in known else len(known))
 
 
 def read_run(folder: Path, label: str | None = None) -> RunLogs:
@@ -55,19 +83,20 @@ def read_run(folder: Path, label: str | None = None) -> RunLogs:
     log_folders = {path.parent.relative_to(folder / "logs").as_posix(): path.parent for path in _logs(folder)}
     if not log_folders and not any((folder / name).is_file() for name in (RESULT, SUMMARY)):
         raise _not_a_run(folder)
-    experts = _experts(folder)
-    ordered = _in_run_order(log_folders, experts)
+    domains = _domains(folder)
+    ordered = _in_run_order(log_folders, [name for domain in domains for name in domain.experts])
     stages = {name: log for name in ordered if (log := read_trajectory(log_folders[name]))}
     return RunLogs(
         folder=folder,
         label=label or folder.resolve().name,
         stages=stages,
         finished=frozenset(name for name in stages if _is_finished(folder, name)),
-        experts=experts,
+        domains=domains,
+        levels=_read_object(folder / LEVELS_JSON),
         seed=_seed(folder),
         result=_read_object(folder / RESULT),
         summary=_read_object(folder / SUMMARY),
-        evaluations={path.parent.name: _read_object(path) for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))},
+        evaluations=dict(_evaluations(folder)),
     )
 
 
@@ -116,21 +145,55 @@ def _is_finished(folder: Path, name: str) -> bool:
     return any(path.exists() for path in outputs)
 
 
-def _experts(folder: Path) -> tuple[str, ...]:
-    cards = [folder / name / "mixture.json" for name in CANDIDATES]
-    card = next((_read_object(path) for path in cards if path.is_file()), {})
-    return tuple(name for domain in card.get("domains", []) for name in domain.get("experts", []))
+def _domains(folder: Path) -> tuple[RunDomain, ...]:
+    """Read the domains from a mixture's card, else from the config of a finished step."""
+    cards = [folder / name / CARD for name in CANDIDATES]
+    card = next((_read_object(path) for path in cards if path.is_file()), None)
+    if card is None:
+        return _domains_of_config(next(_configs(folder), {}))
+    return tuple(
+        RunDomain(
+            name=domain["name"],
+            tasks={task: tuple(labels) for task, labels in domain.get("tasks", {}).items()},
+            experts=tuple(domain.get("experts", [])),
+        )
+        for domain in card.get("domains", [])
+    )
+
+
+def _domains_of_config(config: Mapping[str, Any]) -> tuple[RunDomain, ...]:
+    domains = config.get("domains")
+    result = []
+    for name, settings in domains.items() if isinstance(domains, dict) else ():
+        own = settings if isinstance(settings, dict) else {}
+        tasks = own.get("tasks") or {name: own}
+        labels = {task: tuple((its or {}).get("labels") or ()) for task, its in tasks.items()}
+        experts = Domain(name, experts=own.get("experts") or 1).expert_names
+        result.append(RunDomain(name, {task: its for task, its in labels.items() if its}, experts))
+    return tuple(result)
+
+
+def _configs(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the resolved configs of finished steps that can be read; a report does not need them."""
+    for path in sorted(folder.glob("*/config.yaml")) + sorted(folder.glob(f"{EXPERT.folder}/*/config.yaml")):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            continue
+        if isinstance(config, dict):
+            yield config
 
 
 def _seed(folder: Path) -> int | None:
-    for path in sorted(folder.glob("*/config.yaml")) + sorted(folder.glob(f"{EXPERT.folder}/*/config.yaml")):
-        try:
-            seed = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("seed")
-        except (OSError, yaml.YAMLError, AttributeError):
-            continue  # a report does not need it
-        if isinstance(seed, int):
-            return seed
-    return None
+    return next((config["seed"] for config in _configs(folder) if isinstance(config.get("seed"), int)), None)
+
+
+def _evaluations(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the evaluations of models, in the order in which a run creates them."""
+    paths = {path.parent.name: path for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))}
+    known = [name for name in CANDIDATES if name in paths]
+    for name in [*known, *(name for name in paths if name not in known)]:
+        yield name, _read_object(paths[name])
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -4,24 +4,33 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from pydantic import BaseModel, ValidationError
+from transformers import PreTrainedTokenizerBase
 
 from experts.atomic_io import read_json, write_json
 from experts.errors import Fault
+from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
+from moe.data.profile import inspect_file
+from moe.data.readers import read_records
+from moe.data.schema import Row
+from moe.data.text_checks import window_overlap
+from moe.data.validation import passes_filter, validate_records
 from moe.model.backbone import AUTO, AUTO_LENGTH_LIMIT, BackboneSettings, length_limit, load_tokenizer
 
 READ_WHOLE = 0.95
 """Fraction of a domain's training texts that `auto` reads to their end."""
 _MULTIPLE, _SMALLEST = 8, 32
-_FORMAT = 1
+_CHECKED_ROWS = 5000
 Counts = Mapping[str, Mapping[int, int]]
 """Number of texts by their tokens, special tokens, template and target included, for each domain."""
 
@@ -34,13 +43,11 @@ class Cut:
         texts: number of texts.
         cut: those that are longer than the backbone reads.
         lost: fraction of the tokens of all texts that is not read.
-        lost_of_cut: fraction of the tokens of the cut texts that is not read.
     """
 
     texts: int
     cut: int
     lost: float
-    lost_of_cut: float
 
 
 def measure_cut(counts: Mapping[int, int], length: int) -> Cut:
@@ -51,8 +58,8 @@ def measure_cut(counts: Mapping[int, int], length: int) -> Cut:
     """
     long = {tokens: texts for tokens, texts in counts.items() if tokens > length}
     lost = sum((tokens - length) * texts for tokens, texts in long.items())
-    total, total_long = (sum(tokens * texts for tokens, texts in part.items()) for part in (counts, long))
-    return Cut(sum(counts.values()), sum(long.values()), lost / max(1, total), lost / max(1, total_long))
+    total = sum(tokens * texts for tokens, texts in counts.items())
+    return Cut(sum(counts.values()), sum(long.values()), lost / max(1, total))
 
 
 def auto_length(counts: Counts, limit: int | None) -> int:
@@ -91,52 +98,93 @@ def check_length(settings: BackboneSettings) -> int | None:
 
 @dataclass(frozen=True)
 class TextLengths:
-    """Lengths of a run's training texts.
+    """Lengths of texts.
 
     Args:
         counts: by domain.
-        auto: the length that `backbone.max_length: auto` means in this run.
+        special: special tokens of a text.
     """
 
     counts: Counts
-    auto: int
+    special: int = 2
 
 
-def read_or_count(
-    folder: Path, rows: Mapping[str, Dataset], settings: BackboneSettings, template: str, in_use: bool
-) -> TextLengths:
-    """Return the lengths of a run's training texts, from the file of an earlier command if the rows are the same.
+class _StoredDomain(BaseModel):
+    """Lengths of a domain's training texts, and the SHA-256 of these texts with their targets."""
+
+    sha256: str
+    counts: dict[int, int]
+
+
+class _Stored(BaseModel):
+    """Content of `lengths-….json`, for one tokenizer and template."""
+
+    special: int
+    auto: int | None = None
+    domains: dict[str, _StoredDomain] = {}
+
+
+class LengthStore:
+    """Lengths of a run's training texts, stored beside its prepared rows, so that a text is tokenized once.
 
     Args:
-        folder: of the prepared rows of all domains, where the file is written.
-        rows: training rows of each domain.
+        folder: of the prepared rows of all domains.
         settings: of the backbone, whose tokenizer is used.
-        in_use: whether experts were already trained with the stored length; then it is kept even if the rows changed.
-
-    Raises:
-        Fault: if the tokenizer cannot be loaded, or the folder cannot be written.
+        template: text around every text.
     """
-    tokenizer = [settings.name, settings.revision, template]
-    path = folder / f"lengths-{hashlib.sha256(json.dumps(tokenizer).encode()).hexdigest()[:8]}.json"
-    key = {"format": _FORMAT, "tokenizer": tokenizer, "rows": {name: _digest(part) for name, part in rows.items()}}
-    stored = _read(path)
-    if stored is not None and stored["key"] == key:
-        counts = {name: {int(length): n for length, n in domain.items()} for name, domain in stored["counts"].items()}
-        return TextLengths(counts, stored["auto"])
-    encoder = load_tokenizer(settings)
-    counts = {
-        name: dict(Counter(count_tokens(part["text"], encoder, template, part["target"]).tolist()))
-        for name, part in rows.items()
-    }
-    auto = auto_length(counts, check_length(settings))
-    if in_use and stored is not None and settings.max_length == AUTO and stored["auto"] != auto:
-        info(
-            f"backbone.max_length: auto would be {auto} tokens for the present training rows; the experts of this run "
-            f"were trained with {stored['auto']}, which stays: to change it, delete {path} and train all of them again"
-        )
-        return TextLengths(counts, stored["auto"])
-    write_json(path, {"key": key, "auto": auto, "counts": counts})
-    return TextLengths(counts, auto)
+
+    def __init__(self, folder: Path, settings: BackboneSettings, template: str) -> None:
+        self.settings, self.template = settings, template
+        key = json.dumps([settings.name, settings.revision, template])
+        self.path = folder / f"lengths-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
+
+    def lengths(self, rows: Mapping[str, Dataset]) -> TextLengths:
+        """Return the lengths of training rows by domain; they are counted if they are new or have changed.
+
+        Raises:
+            Fault: if the tokenizer cannot be loaded, or the folder cannot be written.
+        """
+        stored = self._read()
+        digests = {name: _digest(part) for name, part in rows.items()}
+        known = {name: domain.sha256 for name, domain in stored.domains.items()} if stored else {}
+        changed = [name for name in rows if known.get(name) != digests[name]]
+        if changed or stored is None:
+            encoder = load_tokenizer(self.settings)
+            stored = stored or _Stored(special=encoder.num_special_tokens_to_add())
+            for name in changed:
+                tokens = count_tokens(rows[name]["text"][:], encoder, self.template, rows[name]["target"][:])
+                stored.domains[name] = _StoredDomain(sha256=digests[name], counts=Counter(tokens.tolist()))
+            write_json(self.path, stored.model_dump(mode="json"))
+        return TextLengths({name: stored.domains[name].counts for name in rows}, stored.special)
+
+    def resolve_auto(self, rows: Mapping[str, Dataset], in_use: bool) -> int:
+        """Return the length that `auto` means for a run.
+
+        Args:
+            rows: training rows of all domains.
+            in_use: whether experts were already trained with the stored length, which then stays if the rows change.
+
+        Raises:
+            Fault: see `lengths`.
+        """
+        auto = auto_length(self.lengths(rows).counts, length_limit(self.settings))
+        stored = self._read()
+        assert stored is not None
+        if stored.auto is None or not in_use:
+            write_json(self.path, (stored.model_copy(update={"auto": auto})).model_dump(mode="json"))
+            return auto
+        if stored.auto != auto:
+            info(
+                f"backbone.max_length: auto would be {auto} tokens for the present training rows; the experts of this "
+                f"run were trained with {stored.auto}, which stays: to change it, delete {self.path} and train again"
+            )
+        return stored.auto
+
+    def _read(self) -> _Stored | None:
+        try:
+            return _Stored.model_validate(read_json(self.path))
+        except (Fault, ValidationError):
+            return None
 
 
 def _digest(rows: Dataset) -> str:
@@ -144,31 +192,95 @@ def _digest(rows: Dataset) -> str:
     return hashlib.sha256(json.dumps([rows["text"][:], rows["target"][:]]).encode()).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = read_json(path)
-        return content if isinstance(content["auto"], int) and content["key"] and content["counts"] else None
-    except (Fault, LookupError, TypeError):
-        return None
-
-
-def format_cuts(counts: Counts, length: int, auto: int) -> list[str]:
-    """Say how many texts of each domain are truncated, and how much is lost; one line for all if none is.
+def format_cuts(
+    lengths: TextLengths, domains: Iterable[str], settings: BackboneSettings, texts: str = "training texts"
+) -> list[str]:
+    """Say how many texts of each domain are longer than the backbone reads, and how much is lost.
 
     Args:
-        length: tokens at which a text is truncated.
-        auto: what `max_length: auto` would be.
+        texts: what is counted.
+
+    Returns:
+        a line for each domain with such texts; one line for all domains if there are none.
     """
-    lines = []
-    for name, domain in counts.items():
-        cut = measure_cut(domain, length)
-        if not cut.cut:
-            continue
-        line = (
-            f"{name}: {cut.cut} of {cut.texts} training texts ({cut.cut / cut.texts:.0%}) are longer than {length} "
-            f"tokens; {cut.lost:.0%} of the domain's tokens are not read"
+    lines, length, total = [], settings.resolved_length, 0
+    step = max(1, length - lengths.special - window_overlap(length, settings.windows))  # new tokens of a window
+    reads = length + (settings.windows - 1) * step
+    for name in domains:
+        counts = lengths.counts.get(name, {})
+        long, cut = measure_cut(counts, length), measure_cut(counts, reads)
+        total += long.texts
+        if long.cut:
+            windows = f" and read in windows, at most {settings.windows} each" if settings.windows > 1 else ""
+            remedy = ""
+            if cut.cut > (1 - READ_WHOLE) * cut.texts:
+                fit = f"95% fit in {_quantile(counts, READ_WHOLE)}"
+                remedy = f": raise backbone.max_length ({fit}) or backbone.windows"
+            lines.append(
+                f"{name}: {long.cut} of {long.texts} {texts} ({long.cut / long.texts:.0%}) are longer than "
+                f"{length} tokens{windows}; {cut.lost:.0%} of the domain's tokens are not read{remedy}"
+            )
+    return lines or [f"none of {total} {texts} is longer than {length} tokens"]
+
+
+def count_row_tokens(rows: Sequence[Row], encoder: PreTrainedTokenizerBase, template: str) -> list[int]:
+    """Return the tokens of rows of a file."""
+    counts = count_tokens([row.text for row in rows], encoder, template, [row.target for row in rows])
+    return [int(count) for count in counts]
+
+
+def inspect_for_run(file: Path, run: RunSettings, domain: str, task: str | None) -> dict[str, Any]:
+    """Profile a file as `inspect_file` does; for a classifier also `tokens` and `max_length` with what is truncated.
+
+    Raises:
+        Fault: if the file, the domain or the task is invalid, or the tokenizer cannot be loaded.
+    """
+    settings = run.task_settings(domain, task)
+    if run.language is not None:
+        return inspect_file(file, settings)
+    encoder = load_tokenizer(run.backbone)
+    counts = Counter[int]()
+
+    def count(rows: Sequence[Row]) -> list[int]:
+        tokens = count_row_tokens(rows, encoder, run.template)
+        counts.update(tokens)
+        return tokens
+
+    report = inspect_file(file, settings, count)
+    return report | {"max_length": describe_rows(run.backbone, {domain: counts})}
+
+
+def describe_files(run: RunSettings) -> list[str]:
+    """Say how many rows of a run's files are longer than the backbone reads, by domain; empty for a language model.
+
+    At most 5,000 rows of a file are read. Domains of the made-up sample, which has no long texts, are left out.
+
+    Raises:
+        Fault: if a file cannot be read, or the tokenizer cannot be loaded.
+    """
+    files = {
+        (name, task): its
+        for name in run.domains
+        for task, its in run.rows_of(name).items()
+        if run.language is None and its.file is not None
+    }
+    if not files:
+        return []
+    encoder, counts = load_tokenizer(run.backbone), dict[str, Counter[int]]()
+    for (name, _), its in files.items():
+        records = (row for row in read_records(run.data.path(str(its.file)), its.columns) if passes_filter(row, its))
+        valid = (row for row in validate_records(records, its) if isinstance(row, Row))
+        counts.setdefault(name, Counter()).update(
+            count_row_tokens(list(islice(valid, _CHECKED_ROWS)), encoder, run.template)
         )
-        advice = f"raise backbone.max_length (auto: {auto})" if auto > length else ""
-        lines.append(f"{line}: {advice}" if advice and cut.cut > (1 - READ_WHOLE) * cut.texts else line)
-    texts = sum(sum(domain.values()) for domain in counts.values())
-    return lines or [f"none of {texts} training texts is longer than {length} tokens"]
+    return describe_rows(run.backbone, counts)
+
+
+def describe_rows(settings: BackboneSettings, counts: Counts) -> list[str]:
+    """Say how many rows are longer than the backbone reads; for `auto`, than it would resolve to by these rows."""
+    lines = []
+    if settings.max_length == AUTO:
+        auto = auto_length(counts, length_limit(settings))
+        lines.append(f"backbone.max_length: auto is {auto} tokens by all rows; the training rows of the run decide")
+        settings = settings.model_copy(update={"max_length": auto})
+    return lines + format_cuts(TextLengths(counts), counts, settings, "rows")

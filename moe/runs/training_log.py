@@ -18,7 +18,7 @@ from moe.runs.selection_metric import MACRO_F1, SELECTION_METRICS, SelectionMetr
 LOG, PARQUET = "log.jsonl", "trajectory.parquet"
 LOSSES = ("loss", "language", "sentiment", "classes", "polarity", "domain", "balance")
 FIRST_COLUMNS = ("step", "epoch", *LOSSES)
-LAST_COLUMNS = ("grad_norm", "learning_rate", "seconds", "memory_mib", "device")
+LAST_COLUMNS = ("grad_norm", "learning_rate", "seconds", "memory_mib", "memory_of", "device")
 Row = dict[str, Any]
 
 
@@ -151,7 +151,7 @@ def _table(trajectory: Trajectory) -> pa.Table:
     return pa.Table.from_pylist([{name: row.get(name) for name in names} for row in trajectory.rows], schema=schema)
 
 
-_COLUMN_TYPES = {"step": pa.int64(), "device": pa.string()}
+_COLUMN_TYPES = {"step": pa.int64(), "memory_of": pa.string(), "device": pa.string()}
 
 
 def _from_parquet(path: Path) -> list[Row]:

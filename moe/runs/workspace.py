@@ -22,7 +22,7 @@ from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
-from moe.runs.text_lengths import TextLengths, check_length, format_cuts, read_or_count
+from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
@@ -42,6 +42,7 @@ class Workspace:
         dry_run: measures a few steps of every stage instead of running it.
         warnings: lines about data and stages that were printed so far.
         checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
+        kept: folders of steps that were finished earlier and are kept, in order.
     """
 
     run: RunSettings
@@ -50,6 +51,7 @@ class Workspace:
     dry_run: DryRun | None = None
     warnings: list[str] = field(default_factory=list)
     checked_domains: set[str] = field(default_factory=set)
+    kept: list[Path] = field(default_factory=list)
 
     def begin(self) -> None:
         """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.
@@ -70,26 +72,30 @@ class Workspace:
         backbone = self.run.backbone
         check_length(backbone)
         if backbone.max_length == AUTO:
-            length = LANGUAGE_LENGTH if self.run.language is not None else self.text_lengths.auto
+            length = self._resolve_auto()
             info(f"backbone.max_length: auto is {length} tokens in this run")
             self.run = self.run.model_copy(update={"backbone": backbone.model_copy(update={"max_length": length})})
         return self.run.backbone.resolved_length
 
     @cached_property
-    def text_lengths(self) -> TextLengths:
-        """Tokens of the training texts, by domain."""
+    def _lengths(self) -> LengthStore:
+        return LengthStore((self.data_dir or self.out) / "data", self.run.backbone, self.run.template)
+
+    def _resolve_auto(self) -> int:
+        if self.run.language is not None:
+            return LANGUAGE_LENGTH
         rows = {name: self.rows("train", [name]) for name in self.run.domains}
-        folder, in_use = (self.data_dir or self.out) / "data", (self.out / EXPERT.folder).is_dir()
+        in_use = any((folder / EXPERT.folder).is_dir() for folder in (self.out, self.data_dir) if folder is not None)
         with distributed.main_process_first():
-            return read_or_count(folder, rows, self.run.backbone, self.run.template, in_use)
+            return self._lengths.resolve_auto(rows, in_use)
 
     def cut_lines(self, domains: Iterable[str] | None = None) -> list[str]:
         """Say how many training texts of some domains, or all, are truncated; empty for a language model."""
         if self.run.language is not None:
             return []
-        lengths, names = self.text_lengths, self.run.domains if domains is None else domains
-        counts = {name: lengths.counts[name] for name in names if name in lengths.counts}
-        return format_cuts(counts, self.run.backbone.resolved_length, lengths.auto)
+        rows = {name: self.rows("train", [name]) for name in domains or self.run.domains if name in self.run.domains}
+        with distributed.main_process_first():
+            return format_cuts(self._lengths.lengths(rows), rows, self.run.backbone)
 
     def warn(self, line: str) -> None:
         """Print a warning, unless it was printed before."""

@@ -48,7 +48,8 @@ class ClassifyEngine:
     def estimate_tokens(self, request: ClassifyRequest) -> int:
         """Return the approximate number of tokens of the request's texts after truncation."""
         characters = (len(text) + len(target or "") for text, target in request.pairs)
-        return sum(min(self.predictor.max_length, 2 + count // BYTES_PER_TOKEN) for count in characters)
+        longest = self.predictor.max_length * self.predictor.spec.windows
+        return sum(min(longest, 2 + count // BYTES_PER_TOKEN) for count in characters)
 
     def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         """Return a response body or an exception for each request; a batch that fails is retried request by request."""

@@ -78,8 +78,9 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
                 None,
                 gt=0,
                 lt=1,
-                description="target accuracy: return no label where the confidence is too low to reach it; "
-                "needs a calibrated model",
+                description="target accuracy: return no label where the confidence is too low to reach it; the "
+                "threshold holds at the level of the calibration, for texts like its validation rows; 409 if no "
+                "threshold does; needs a calibrated model",
             ),
         ),
     }
@@ -95,9 +96,10 @@ class PredictionBody(BaseModel):
     confidence: float = Field(description="probability of the most probable label")
     experts: dict[str, float] = Field(description="routing weight of each expert")
     routing_entropy: float = Field(description="0 (a single expert) to 1 (equal routing weights)")
-    truncated: bool = Field(description="whether the text was longer than `max_length` tokens and was cut")
+    truncated: bool = Field(description="whether the text was longer than the model reads and was cut")
     task: str = Field(description="task that was predicted")
     abstained: bool = Field(False, description="only present if the request sets `abstain`")
+    windows: int = Field(1, description="windows in which a long text was read; only present if more than one")
     target: str | None = Field(None, description="entity that the prediction is about; only present with targets")
     target_missing: bool = Field(False, description="only present, as a warning, if the text does not contain it")
     target_truncated: bool = Field(False, description="only present, as a warning, if it was too long and was cut")

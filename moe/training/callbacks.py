@@ -1,5 +1,6 @@
 """Callbacks of the training loop: stop signals, early stopping, progress bar, timing and the JSON log."""
 
+import gc
 import json
 import math
 import signal
@@ -15,7 +16,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from moe import distributed
 from moe.console import Meter
-from moe.profiling import MIB, peak_mib_since_start
+from moe.profiling import SINCE_START, peak_mib, reset_peak
 
 
 class StopOnSignal(TrainerCallback):
@@ -93,15 +94,20 @@ class StepTimer(TrainerCallback):
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.since = device, perf_counter()
+        self.memory_of = SINCE_START
 
     def read(self) -> dict[str, float]:
-        """`seconds` of the step that has just ended, and the peak memory so far in `memory_mib`."""
-        return {"seconds": perf_counter() - self.since, **peak_memory(self.device)}
+        """`seconds` of the step that has just ended, and the stage's peak memory so far in `memory_mib`.
+
+        That is the memory allocated on the GPU, or the resident set of the process.
+        """
+        peak = peak_mib(self.device)
+        return {"seconds": perf_counter() - self.since, **({} if peak is None else {"memory_mib": peak})}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the timer, and reset the GPU's peak memory, which may be that of an earlier stage."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        """Start the timer, and reset the peak memory, which may be that of an earlier stage."""
+        gc.collect()
+        self.memory_of = reset_peak(self.device)
         self.since = perf_counter()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -117,24 +123,17 @@ class StepTimer(TrainerCallback):
         self.since = perf_counter()
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """`memory_mib`: the GPU's peak of allocated memory in MiB, or the peak resident set of the process."""
-    if device.type == "cuda":
-        return {"memory_mib": torch.cuda.max_memory_allocated(device) / MIB}
-    peak = peak_mib_since_start()
-    return {} if peak is None else {"memory_mib": peak}
-
-
 class JsonLog(TrainerCallback):
     """Writes one JSON object per logged step.
 
     Args:
         path: of the log, to which lines are appended.
-        device: whose memory is logged: the GPU's (`cuda`) or the process's (`cpu`).
+        timer: measures the memory; `memory_of` is `stage`, or `process` where the system cannot reset the peak of what
+            ran before the stage.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.path, self.device = path, device
+    def __init__(self, path: Path, timer: StepTimer) -> None:
+        self.path, self.timer = path, timer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """End a line that was cut off when the process was killed, so that the next one is valid JSON."""
@@ -153,7 +152,8 @@ class JsonLog(TrainerCallback):
         """Write the step and what the Trainer logs; a non-finite number becomes null."""
         line = {"step": state.global_step, **{name: _finite_or_none(value) for name, value in (logs or {}).items()}}
         if "memory_mib" in line:
-            line["device"] = self.device
+            line["memory_of"] = "process" if self.timer.memory_of == SINCE_START else "stage"
+            line["device"] = "cuda" if self.timer.device.type == "cuda" else "cpu"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")

@@ -1,11 +1,11 @@
 """Training steps of single experts: one for each domain, and the shared one."""
 
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
 from experts.adapter import build_adapter
-from experts.atomic_io import refuse_existing
 from experts.domain import Domain
 from experts.errors import Fault, suggest
 from experts.expert_io import ExpertFolder, read_expert
@@ -15,11 +15,12 @@ from moe.checkpoints.mixture import load_strictly
 from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
-from moe.data.collator import Collator
+from moe.data.collator import Collator, split_into_windows
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import validate
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
+from moe.runs.finished import expert_differences, keeps_finished
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
@@ -27,13 +28,17 @@ from moe.training.trunk_cache import TrunkCache
 
 
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
-    """Train every expert of a domain, each from a different seed, and write their folders.
+    """Train every expert of a domain, each from a different seed, and write their folders; finished ones are kept.
+
+    Args:
+        overwrite: train finished experts again.
+        resume: continue from the last checkpoint of an expert that is under way.
 
     Returns:
         the experts' folders.
 
     Raises:
-        Fault: if the domain is unknown, its data are invalid, or an output exists.
+        Fault: if the domain is unknown, its data are invalid, or a finished expert has other settings or data.
     """
     work.begin()
     domains = work.domains()
@@ -43,12 +48,10 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     print_data_warnings(work, [domain])
     folders = []
     for k, name in enumerate(domains[domain].expert_names):
-        folder = work.expert_folder(name)
-        if resume and folder.is_dir():
-            info(f"{name}: already finished, skipped")
-        else:
-            seed = work.run.seed + k
-            _train_expert(work, EXPERT, domains[domain], name, seed=seed, overwrite=overwrite, resume=resume)
+        folder, seed = work.expert_folder(name), work.run.seed + k
+        differences = partial(expert_differences, work, EXPERT, folder, [domain])
+        if not keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
+            _train_expert(work, EXPERT, domains[domain], name, seed=seed, resume=resume)
         folders.append(folder)
     return folders
 
@@ -56,11 +59,18 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
 def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
     """Train the shared expert on all domains pooled, or place it if it starts frozen from a trained expert.
 
+    A finished one is kept.
+
+    Args:
+        overwrite: train it again if it is finished.
+        resume: continue from its last checkpoint if it is under way.
+
     Returns:
         the expert's folder.
 
     Raises:
-        Fault: if the config has none, `shared.init` does not fit the run, or the output exists.
+        Fault: if the config has none, `shared.init` does not fit the run, or the finished expert has other settings or
+            data.
     """
     work.begin()
     if not work.run.shared or not work.shared_folder:
@@ -68,21 +78,17 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
     print_data_warnings(work)
     space, seed = work.run.label_space(), work.run.seed
     pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
-    if work.frozen_experts:
-        if resume and work.shared_folder.is_dir():
-            require_shared_expert(work, "")
-        else:
-            place_frozen_expert(work, overwrite)
-    elif not (resume and work.shared_folder.is_dir()):
-        _train_expert(work, SHARED, pooled, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
+    differences = partial(expert_differences, work, SHARED, work.shared_folder, list(work.run.domains))
+    if keeps_finished(work, work.shared_folder, differences, overwrite=overwrite, resume=resume):
+        require_shared_expert(work, "")  # if it is placed: that it is the one that `shared.init` names
+    elif work.frozen_experts:
+        place_frozen_expert(work, overwrite=True)
+    else:
+        _train_expert(work, SHARED, pooled, SHARED_NAME, seed=seed, resume=resume)
     return work.shared_folder
 
 
-def _train_expert(
-    work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
-) -> None:
-    folder = work.expert_folder(name)
-    refuse_existing(folder, overwrite)
+def _train_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, resume: bool) -> None:
     pooled = stage is SHARED
     start = load_shared_init(work.run) if pooled else None
     domains = list(work.run.domains) if pooled else [domain.name]
@@ -120,9 +126,10 @@ def _train_expert(
         weights=model.bank.adapter_parameters(name),
         result=result,
         history=result.history,
-        overwrite=overwrite,
+        overwrite=True,
     )
-    info(f"{name}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
+    figure = f"validation macro-F1 {result.best.get('macro_f1', 0.0):.3f}"
+    info(f"{name}: {result.steps} steps, {figure} → {work.expert_folder(name)}")
 
 
 def load_shared_heads(model: Mixture, shared: ExpertFolder) -> None:
@@ -136,8 +143,9 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     run, names = work.run, [domain.name for domain in model.domains]
     counts = count_labels(train, model.labels)
     warn_equal_class_weights(run.losses, counts)
-    max_length = run.backbone.resolved_length
-    collator = Collator(model.loaded_backbone.tokenizer, run.template, max_length, model.labels, names)
+    tokenizer, max_length = model.loaded_backbone.tokenizer, run.backbone.resolved_length
+    train = split_into_windows(train, tokenizer, run.template, max_length, run.backbone.windows)
+    collator = Collator(tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
         if work.dry_run is not None:

@@ -1,12 +1,12 @@
 """Instruction tuning: train a language model's mixture to answer the questions of its domains."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from experts.atomic_io import refuse_existing
 from experts.errors import Fault
 from moe.config.stages import INSTRUCT
 from moe.console import info
@@ -16,6 +16,7 @@ from moe.evaluation.perplexity import evaluate_perplexities
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
+from moe.runs.finished import keeps_finished, mixture_differences
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
@@ -29,24 +30,24 @@ def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False
 
     Args:
         model: the mixture to start from; the run's best by default.
+        overwrite: train a finished one again; otherwise it is kept.
+        resume: continue from its last checkpoint if it is under way.
 
     Returns:
         the folder of the trained mixture.
 
     Raises:
-        Fault: if the run has no language model or no questions, the model cannot generate text, or the output exists.
+        Fault: if the run has no language model or no questions, the model cannot generate text, or the
+            finished mixture has other settings or started from another one.
     """
     work.begin()
     if work.run.language is None:
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     target = work.out / INSTRUCT.folder
-    if resume and target.is_dir():
-        info(f"{target.name}: already finished, skipped")
-        return target
-    if not resume:
-        refuse_existing(target, overwrite)
     before = model or best_model(work.out)
-    train_stage(work, INSTRUCT, before, overwrite=overwrite, resume=resume, load_data=question_data)
+    differences = partial(mixture_differences, work, INSTRUCT, target, before)
+    if not keeps_finished(work, target, differences, overwrite=overwrite, resume=resume):
+        train_stage(work, INSTRUCT, before, overwrite=True, resume=resume, load_data=question_data)
     return target
 
 

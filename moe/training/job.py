@@ -62,7 +62,7 @@ class TrainJob:
         metric: the validation metric that selects the best weights.
         recompute: use activation checkpointing.
         shard: shard the backbone over processes.
-        dry_run_steps: run only this many steps, chosen to represent all; None runs all.
+        dry_run: run only these batches, chosen to represent all; None runs all.
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
@@ -83,7 +83,7 @@ class TrainJob:
     metric: SelectionMetric = MACRO_F1
     recompute: bool = False
     shard: bool = False
-    dry_run_steps: int | None = None
+    dry_run: BatchSubset | None = None
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
@@ -131,8 +131,7 @@ def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
 
 def training_sampler(job: TrainJob) -> DomainBatchSampler | BatchSubset:
     """Sampler of the steps to run: all, or a few representative ones in a dry run."""
-    sampler = batch_sampler(job)
-    return sampler if job.dry_run_steps is None else BatchSubset(sampler, job.dry_run_steps)
+    return batch_sampler(job) if job.dry_run is None else job.dry_run
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Corpora of a language model's run as training data: packed for pre-training, one document per row for routing."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,10 +134,6 @@ class LMCorpora:
         if count > len(general):
             info(f"{', '.join(names)}: language.mix needs {count} rows of general text, only {len(general)} available")
         return concatenate_datasets([own, _spread(general, count)])
-
-    def digest(self, domain: str) -> str:
-        """SHA-256 over the hashes of the files of a domain's corpus."""
-        return hashlib.sha256(repr(self.corpus(domain, packed=True).key["files"]).encode()).hexdigest()
 
 
 def _spread(rows: Dataset, max_rows: int | None) -> Dataset:

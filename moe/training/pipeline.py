@@ -9,7 +9,6 @@ from rich.text import Text
 
 from experts.atomic_io import write_json
 from moe import distributed
-from moe.config.stages import MERGED
 from moe.console import info
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.results import mean_figures
@@ -70,8 +69,7 @@ def _train_experts(work: Workspace, overwrite: bool = False, resume: bool = Fals
 
 
 def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
-    if not (resume and (work.out / MERGED).is_dir()):
-        merge_experts(work, overwrite=overwrite)
+    merge_experts(work, overwrite=overwrite, resume=resume)
     return train_router(work, overwrite, resume)
 
 
@@ -93,7 +91,7 @@ def compare_with_baselines(work: Workspace, pooled: bool = True) -> dict[str, An
         `conclusions` from them in words, its `routing`, and example `predictions`.
     """
     results = evaluate_run(work, pooled)
-    differences = compare_results(results.models[results.best], results.models)
+    differences = compare_results(results.models.get(results.best, {}), results.models)
     return {
         "figures": {
             name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()
@@ -112,10 +110,11 @@ def example_predictions(work: Workspace, predictor: TorchPredictor, count: int =
     domains = list(work.run.domains)
     if all(task.file is None for domain in domains for task in work.run.tasks_of(domain).values()):
         return list(predict_rows(({"text": text} for text in PLAIN_SENTENCES[:count]), predictor))
+    tests = [test for domain in domains if len(test := work.rows("test", [domain]))]
     rows = []
-    for i in range(count):
-        test = work.rows("test", [domains[i % len(domains)]])
-        row = test[(i // len(domains)) % len(test)]
+    for i in range(count if tests else 0):
+        test = tests[i % len(tests)]
+        row = test[(i // len(tests)) % len(test)]
         rows.append({"text": row["text"]} | ({"target": row["target"]} if row["target"] is not None else {}))
     return list(predict_rows(rows, predictor))
 
@@ -125,8 +124,9 @@ def summary_view(summary: Mapping[str, Any]) -> RenderableType:
     predictions = summary["predictions"]
     of_sample = [row["text"] for row in predictions] == list(PLAIN_SENTENCES[: len(predictions)])
     title = "three sentences that are not in the sample" if of_sample else "three test texts"
+    figures = "test rows: mixture and baselines, ± half of the 95 % interval"
     return Group(
-        comparison_table("test rows: mixture and baselines, ± half of the 95 % interval", summary["figures"]),
+        comparison_table(figures, summary["figures"], summary["means"]),
         Text(summary["verdict"]),
         *(Text(sentence, style="bold") for sentence in summary["conclusions"]),
         routing_table(summary["routing"]),

@@ -4,6 +4,7 @@ It begins as the run's shared expert does, reads every row as often as the share
 together, and is no part of the mixture.
 """
 
+import math
 from copy import copy
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     stage = SHARED if run.shared is not None and not work.frozen_experts else EXPERT
     pooled_work = _with_settings(work, stage.name, pooled_settings(work, train))
     if (resume or not overwrite) and _is_finished(pooled_work, start, frozen):
-        info(f"{POOLED_NAME}: already finished, skipped")
+        work.kept.append(folder)
+        info(f"{POOLED_NAME}: finished earlier, kept; --overwrite trains it again")
         return folder
     polarity = any(score is not None for score in train["score"])
 
@@ -66,7 +68,15 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         _load_start(model, start)
     data = labelled_data(work, model, train, held_out)
     result = run_stage(
-        pooled_work, model, stage, data, seed=run.seed, name=POOLED_NAME, resume=resume, expert=POOLED_NAME
+        pooled_work,
+        model,
+        stage,
+        data,
+        seed=run.seed,
+        name=POOLED_NAME,
+        resume=resume,
+        expert=POOLED_NAME,
+        keep_start=start is not None or frozen is not None,
     )
     card = build_expert_card(
         pooled_work,
@@ -130,21 +140,24 @@ def widen(adapter: Adapter, extra: int) -> Adapter:
 
 
 def pooled_settings(work: Workspace, train: Dataset) -> StageSettings:
-    """Settings of the stage `shared`, or without a trained shared expert of `expert`; it reads the rows of both."""
-    stages, sizes = work.run.stages, {name: len(work.rows("train", [name])) for name in work.run.domains}
+    """Settings of the stage `shared`, or without a trained shared expert of `expert`, with the steps of both.
+
+    They are as many as it takes to read as many rows as the shared expert and one expert of each domain read together.
+    """
+    stages, sizes = work.run.stages, [len(work.rows("train", [name])) for name in work.run.domains]
     trains_shared = work.run.shared is not None and not work.frozen_experts
     base = stages.shared if trains_shared else stages.expert
-    read = sum(rows_read(stages.expert, size) for size in sizes.values())
+    read = sum(rows_read(stages.expert, size) for size in sizes)
     read += rows_read(stages.shared, len(train)) if trains_shared else 0
     evals = base.evals + (stages.expert.evals if trains_shared else 0)
-    return base.model_copy(update={"steps": None, "epochs": read / max(1, len(train)), "evals": evals})
+    steps = max(1, math.ceil(read / (base.batch_size * base.accumulate)))
+    return base.model_copy(update={"steps": steps, "evals": evals})
 
 
-def rows_read(settings: StageSettings, rows: int) -> float:
+def rows_read(settings: StageSettings, rows: int) -> int:
     """Number of rows that a stage reads, each counted as often as it is read."""
-    if settings.steps is not None:
-        return settings.steps * settings.batch_size * settings.accumulate
-    return settings.epochs * rows
+    batch = settings.batch_size * settings.accumulate
+    return batch * settings.count_steps(math.ceil(rows / batch))
 
 
 def _with_settings(work: Workspace, stage: str, settings: StageSettings) -> Workspace:

@@ -4,10 +4,10 @@ A shared expert is trained first, on the text of all roles, and is always active
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from experts.adapter import build_adapter
-from experts.atomic_io import refuse_existing
 from experts.domain import Domain
 from experts.errors import Fault, suggest
 from experts.expert_io import read_expert
@@ -15,6 +15,7 @@ from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
+from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
 from moe.training.lm_dataset import LMCorpora
@@ -26,13 +27,15 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
 
     Args:
         role: a role of the config (`domains.NAME.role`, which defaults to the domain's name); None trains all roles.
+        overwrite: train finished experts again; otherwise they are kept.
+        resume: continue from the last checkpoint of an expert that is under way.
 
     Returns:
         the experts' folders.
 
     Raises:
         Fault: if the run has no language model or no such role, a corpus is missing or invalid, the config has a shared
-            expert that is not yet trained, or an output exists.
+            expert that is not yet trained, or a finished expert has other settings or text.
     """
     _begin(work)
     roles = list(dict.fromkeys(domain.group for domain in work.run.domain_list()))
@@ -54,15 +57,19 @@ def pretrain_shared(work: Workspace, overwrite: bool = False, resume: bool = Fal
 
     Raises:
         Fault: if the run has no language model, the config has no shared expert, a corpus is missing or invalid, or the
-            output exists.
+            finished expert has other settings or text.
     """
     _begin(work)
     if not work.run.shared:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
     if work.frozen_experts:
-        if not (resume and work.expert_folder(SHARED_NAME).is_dir()):
-            place_frozen_expert(work, overwrite)
-        return work.expert_folder(SHARED_NAME)
+        folder = work.expert_folder(SHARED_NAME)
+        differences = partial(expert_differences, work, SHARED, folder, list(work.run.domains))
+        if keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
+            require_shared_expert(work, "")  # that it is the one that `shared.init` names
+        else:
+            place_frozen_expert(work, overwrite=True)
+        return folder
     domain, seed = Domain(SHARED_NAME, {}), work.run.seed
     return _pretrain_expert(work, SHARED, domain, SHARED_NAME, seed=seed, overwrite=overwrite, resume=resume)
 
@@ -77,13 +84,12 @@ def _pretrain_expert(
     work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, overwrite: bool, resume: bool
 ) -> Path:
     folder = work.expert_folder(name)
-    if resume and folder.is_dir():
-        info(f"{name}: already finished, skipped")
-        return folder
-    refuse_existing(folder, overwrite)
     pooled = stage is SHARED
-    start = load_shared_init(work.run) if pooled else None
     domains = list(work.run.domains) if pooled else [domain.name]
+    differences = partial(expert_differences, work, stage, folder, domains)
+    if keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
+        return folder
+    start = load_shared_init(work.run) if pooled else None
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     factory = build_adapter if start is None else lambda *_: start.adapter
     model = build_expert_model(work.run, name, factory, polarity=False, seed=seed, shared=shared, always_on=pooled)
@@ -103,7 +109,7 @@ def _pretrain_expert(
         seed=seed,
         result=result,
         shared=shared,
-        data_hashes={trained: corpora.digest(trained) for trained in domains},
+        data_hashes=training_hashes(work, domains),
         init=None if start is None else start.origin,
     )
     save_expert(
@@ -113,7 +119,7 @@ def _pretrain_expert(
         weights=model.bank.peft_state_dict(name),
         result=result,
         history=[before | {"step": 0.0}, *result.history],
-        overwrite=overwrite,
+        overwrite=True,
     )
     info(f"{name}: {result.steps} steps, {_format_perplexities(result.best)} → {folder}")
     return folder

@@ -16,7 +16,7 @@ from moe.config.stages import LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import DryRun, DryRunStats, model_size
+from moe.runs.dry_run import BatchSubset, DryRun, DryRunStats, StageSize, batch_sizes, estimate_tokens, model_size
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
@@ -108,7 +108,7 @@ def run_stage(
     )
     _warn_idle_dwa(work, job)
     if work.dry_run is not None:
-        return fit(model, _dry_run_job(model, job, work.dry_run))
+        return fit(model, _dry_run_job(model, job, work.dry_run, int(keep_start)))
     return _fit_from_start(model, job) if keep_start else fit(model, job)
 
 
@@ -129,26 +129,57 @@ def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
     return replace(result, best=history[0], history=history, kept_start=True)
 
 
-def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun) -> TrainJob:
-    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`."""
+def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun, before: int) -> TrainJob:
+    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`.
+
+    Args:
+        before: evaluations before the first step.
+    """
     set_trainable(model, job.stage, job.expert, job.frozen)
-    steps = count_steps(job)
-    interval = max(1, math.ceil(steps / job.settings.evals))
+    tokens, sampler = estimate_tokens(job.rows, job.collate), batch_sampler(job)  # tokens: (N,)
+    size = _stage_size(job, tokens, before)
+    count = min(dry_run.step_count(size.tokens_per_step()), len(sampler))
+    subset = BatchSubset(sampler, count, tokens)
     stats = DryRunStats(
         stage=job.stage.name,
         name=job.title,
         model_size=model_size(model),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        steps=steps,
-        evaluations=math.ceil(steps / interval),
+        size=size,
+        batch_tokens=[len(rows) * int(tokens[rows].max()) for rows in subset],
         row_share=dry_run.pop_row_share(),
+        like={
+            name: _stage_size(other, estimate_tokens(rows, job.collate), before)
+            for name, rows in dry_run.like.items()
+            for other in [replace(job, rows=rows)]
+        },
         cached_bytes=dry_run.cached_bytes,
+        may_end_early=size.evaluations - before > job.settings.patience,
     )
     dry_run.stages.append(stats)
     dry_run.cached_bytes = 0
-    count = min(dry_run.steps, len(batch_sampler(job)))
     settings = job.settings.model_copy(update={"steps": count, "evals": 1})
-    return replace(job, settings=settings, dry_run_steps=count, evaluate=stats.timed(job.evaluate), track=())
+    return replace(job, settings=settings, dry_run=subset, evaluate=stats.timed(job.evaluate), track=())
+
+
+def _stage_size(job: TrainJob, tokens: np.ndarray, before: int) -> StageSize:
+    """Size of the full stage.
+
+    Args:
+        tokens: of each training row (N,).
+        before: evaluations before the first step.
+    """
+    steps = count_steps(job)
+    interval = max(1, math.ceil(steps / job.settings.evals))
+    rows, lengths = batch_sizes(batch_sampler(job), tokens)  # (M,) each
+    return StageSize(
+        steps=steps,
+        evaluations=math.ceil(steps / interval) + before,
+        rows=len(job.rows),
+        tokens=int(tokens.sum()),
+        batch_rows=rows,
+        batch_lengths=lengths,
+    )
 
 
 def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:

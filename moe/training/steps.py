@@ -5,17 +5,18 @@ Each step writes its output folder atomically.
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import concatenate_datasets
 
-from experts.atomic_io import read_json, refuse_existing
+from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS, read_expert
 from moe import distributed
-from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.checkpoints.mixture import mixture_digest, read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
@@ -23,6 +24,15 @@ from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.runs.best import RESULT
+from moe.runs.finished import (
+    keeps_finished,
+    merge_differences,
+    merge_setting_differences,
+    mixture_differences,
+    retrained_experts,
+    training_hashes,
+)
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
@@ -32,31 +42,35 @@ from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
 
-def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False) -> Path:
-    """Merge experts into `moe-init/`.
+def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False, resume: bool = False) -> Path:
+    """Merge experts into `moe-init/`, or keep it if it was made of exactly these experts.
 
     Args:
         folders: of the experts; by default, all trained experts of the run. The run's shared expert is always included.
+        overwrite: merge them again.
+        resume: with `overwrite`, merge them again only if something differs.
 
     Returns:
         the folder of the merged mixture.
 
     Raises:
-        Fault: if there is no expert to merge, they are incompatible, or the output exists.
+        Fault: if there is no expert to merge, they are incompatible, or the output was made of others.
     """
     distributed.init()
     work.resolve_length()
     target = work.out / MERGED
-    refuse_existing(target, overwrite)
     folders = list(folders) or _trained_experts(work)
-    info("merging " + (", ".join(map(str, folders)) or "nothing"))
     experts = [read_expert(folder) for folder in folders]
     if work.shared_folder and work.shared_folder.is_dir() and work.shared_folder not in folders:
         experts.append(read_expert(work.shared_folder))
+    differences = partial(merge_differences, work, target, experts)
+    if keeps_finished(work, target, differences, overwrite=overwrite, resume=resume, again="merges its experts again"):
+        return target
+    info("merging " + (", ".join(map(str, folders)) or "nothing"))
     backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
     config = work.run.as_yaml()
-    distributed.on_main(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=overwrite))
+    distributed.on_main(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
     return target
 
 
@@ -68,25 +82,53 @@ def _trained_experts(work: Workspace) -> list[Path]:
 def train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
     """Train the router, first alone (warm-up), then jointly, and write the best mixture's name to `result.json`.
 
+    Finished stages are kept.
+
+    Args:
+        overwrite: train finished stages again.
+        resume: continue from the last checkpoint of a stage that is under way.
+
     Returns:
         a sentence that states the best mixture and the validation metric of all three.
 
     Raises:
-        Fault: if nothing was merged yet, or an output exists.
+        Fault: if nothing was merged yet, `moe-init/` is not made of the run's experts of now, or a finished stage has
+            other settings or data or started from another mixture.
     """
     work.begin()
     merged = work.out / MERGED
     if not merged.is_dir():
         raise Fault(f"a merged mixture at {merged}", "none", "run moe merge first")
-    if not resume:
-        for stage in (WARMUP, JOINT):
-            refuse_existing(work.out / stage.folder, overwrite)
-    for stage, before in ((WARMUP, merged), (JOINT, work.out / WARMUP.folder)):
-        if resume and (work.out / stage.folder).is_dir():
-            info(f"{stage.folder}: already finished, skipped")
-        else:
-            train_stage(work, stage, before, overwrite, resume)
+    _check_merged(work, merged)
+    warm, joint = work.out / WARMUP.folder, work.out / JOINT.folder
+    keeps = partial(keeps_finished, work, overwrite=overwrite, resume=resume)
+    if keeps(warm, partial(mixture_differences, work, WARMUP, warm, merged)):
+        if keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)) and (work.out / RESULT).is_file():
+            return str(read_json(work.out / RESULT)["verdict"])
+    else:
+        if joint.exists() and not overwrite and not resume:
+            raise Fault(
+                f"{warm}, from which {joint} was trained",
+                "no such folder",
+                "pass --overwrite to train both again",
+            )
+        train_stage(work, WARMUP, merged, overwrite=True, resume=resume)
+    if joint not in work.kept and not keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)):
+        distributed.on_main(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
+        train_stage(work, JOINT, warm, overwrite=True, resume=resume)
     return select_best_mixture(work)
+
+
+def _check_merged(work: Workspace, merged: Path) -> None:
+    """Check that the merged mixture is of the run's experts and settings of now."""
+    reasons = [f"{name} was trained again since" for name in retrained_experts(work, merged)]
+    if reasons := [*reasons, *merge_setting_differences(work, merged)]:
+        raise Fault(
+            f"{merged} merged from the current experts with the current settings",
+            "; ".join(reasons),
+            "run moe merge --overwrite, then moe train-router"
+            + (" --overwrite" if (work.out / WARMUP.folder).exists() else ""),
+        )
 
 
 def train_stage(
@@ -104,12 +146,12 @@ def train_stage(
         load_data: loads the training data; by default, those on which experts of the mixture's domains are trained.
     """
     model, card = read_mixture(before)
-    data, name = (load_data or _default_data)(work, model), stage.folder
+    domains, name = [domain.name for domain in model.domains], stage.folder
+    hashes = {} if load_data else training_hashes(work, domains)
+    card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
+    data = (load_data or _default_data)(work, model)
     result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
-    warn_of_weak_tasks(
-        FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
-        [domain.name for domain in model.domains],
-    )
+    warn_of_weak_tasks(FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history), domains)
 
 
 def train_and_save(
@@ -152,15 +194,19 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     return labelled_data(work, model, train, work.rows("validation", names))
 
 
-def training_summary(folders: Sequence[Path]) -> dict[str, Any]:
+def training_summary(folders: Sequence[Path], kept: Sequence[Path] = ()) -> dict[str, Any]:
     """Steps and best validation metrics of trained models, as `--json` prints them.
 
+    Args:
+        kept: those that were finished earlier.
+
     Returns:
-        `folders`: a list of `folder`, `steps` and `validation`.
+        `folders`: a list of `folder`, `kept`, `steps` and `validation`.
     """
     summaries = []
     for folder in folders:
         metrics = read_json(folder / METRICS)
         best = metrics.get("best", {})
-        summaries.append({"folder": str(folder), "steps": metrics.get("steps", 0), "validation": best})
+        steps = metrics.get("steps", 0)
+        summaries.append({"folder": str(folder), "kept": folder in kept, "steps": steps, "validation": best})
     return {"folders": summaries}

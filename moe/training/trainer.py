@@ -156,7 +156,7 @@ class _StageTrainer(Trainer):
                 self.stopper,
                 guard,
                 Patience(job.settings.patience),
-                *([] if not distributed.is_main() else _log_callbacks(job, device)),
+                *([] if not distributed.is_main() else _log_callbacks(job, self.timer)),
                 self.timer,  # the last one, so that the time to write the log is not counted
             ],
         )
@@ -298,9 +298,9 @@ class _StageTrainer(Trainer):
         return max(self.history(), key=self.metric.score, default={})
 
 
-def _log_callbacks(job: TrainJob, device: torch.device) -> list[TrainerCallback]:
+def _log_callbacks(job: TrainJob, timer: StepTimer) -> list[TrainerCallback]:
     """Callbacks that write log files, for rank 0."""
-    log = JsonLog(job.logs / LOG, "cuda" if device.type == "cuda" else "cpu")
+    log = JsonLog(job.logs / LOG, timer)
     return [log, TensorBoardCallback(_summary_writer(job.logs))] if uses_tensorboard(job.track) else [log]
 
 

@@ -11,7 +11,7 @@ from experts.errors import Fault
 from moe.checkpoints.expert import load_single_expert
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
-from moe.profiling import Cost, measure_cost, oom_guard
+from moe.profiling import Cost, measure_cost, oom_guard, peak_mib, reset_peak
 from moe.training.expert_steps import train_domain
 
 
@@ -40,6 +40,18 @@ def test_measure_cost_resets_an_earlier_peak_where_the_system_can() -> None:
         assert first - second > 100
     else:
         assert second >= first * 0.5
+
+
+def test_measure_cost_keeps_a_peak_before_a_reset_inside_the_block() -> None:
+    cost = Cost()
+    with measure_cost(cost):
+        assert np.ones(200 * 2**17).sum() > 0
+        reset_peak()  # as every stage of training does
+        later = peak_mib()
+    assert later is not None
+    assert cost.peak_mib is not None
+    if cost.memory_of == "process":
+        assert cost.peak_mib - later > 100
 
 
 def test_measure_cost_without_proc_reports_the_peak_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ KINDS = ("soft", "hard", "team", "fixed")
 
 def build(kind: str = "soft", roles: tuple[str, ...] = ROLES, **overrides: object) -> Gate:
     torch.manual_seed(0)
-    return Gate(8, roles, GateSettings.model_validate({"kind": kind, "dropout": 0.0, **overrides}))
+    return Gate(8, roles, GateSettings.model_validate({"kind": kind, "dropout": 0.0, "queries": 0, **overrides}))
 
 
 def logits_for(gate: Gate, *lead: int, seed: int = 1) -> Tensor:

@@ -215,6 +215,7 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
             ("truncated", pa.bool_()),
             ("task", pa.string()),
             *([("abstained", pa.bool_())] if predictor.abstain is not None else []),
+            *([("windows", pa.int64())] if predictor.window_limit != 1 else []),
             *([("target_missing", pa.bool_()), ("target_truncated", pa.bool_())] if targets else []),
         ]
     )

@@ -20,13 +20,19 @@ class TextEncoder:
         template: prompt template with the field `{text}`.
         max_length: tokens at which a text is truncated, special tokens included.
         truncation_side: side at which it is cut.
+        overlap: tokens that two windows of a text share.
 
     Raises:
         Fault: if the file is not a tokenizer.
     """
 
     def __init__(
-        self, path: Path, template: str, max_length: int, truncation_side: Literal["left", "right"] = "right"
+        self,
+        path: Path,
+        template: str,
+        max_length: int,
+        truncation_side: Literal["left", "right"] = "right",
+        overlap: int = 0,
     ) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -34,7 +40,7 @@ class TextEncoder:
             raise Fault(f"a tokenizer at {path}", str(error)[:160], "write the graph again") from error
         self.template, self.max_length = template, max_length
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length, strategy="only_first", direction=truncation_side)
+        self._tokenizer.enable_truncation(max_length, stride=overlap, strategy="only_first", direction=truncation_side)
 
     def encode(
         self, texts: Sequence[str], targets: Sequence[str | None] | None = None

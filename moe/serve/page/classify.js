@@ -38,7 +38,7 @@ function fillOptions(model) {
   byId("domain").disabled = byId("routing").disabled = Object.keys(model.experts).length < 2;
   byId("abstain").disabled = !model.calibrated;
   byId("abstain-hint").textContent = model.calibrated
-    ? "Texts whose confidence is too low for this accuracy get no label. Leave empty to label all texts."
+    ? "Texts whose confidence is too low for this accuracy get no label; the accuracy holds for texts like those of the calibration. Leave empty to label all texts."
     : "Needs a calibrated model: run moe calibrate first.";
 }
 

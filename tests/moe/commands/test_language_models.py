@@ -52,9 +52,9 @@ def test_pretrain_trains_a_shared_expert_alone_or_before_all_roles(moe: CommandL
     )
     code, out, err = moe("pretrain", "--shared", *sets, "-o", "below")
     assert (code, out.split()) == (0, ["below/experts/shared"]), err
-    code, out, err = moe("pretrain", "--all", *sets, "-o", "below", "--resume")
+    code, out, err = moe("pretrain", "--all", *sets, "-o", "below")
     assert code == 0, err
-    assert "shared: already finished, skipped" in err
+    assert "shared: finished earlier, kept; --overwrite trains it again" in err
     assert [Path(folder).name for folder in out.split()] == ["shared", "news", "forum", "macro"]
 
 

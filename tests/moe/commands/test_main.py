@@ -78,13 +78,24 @@ def test_training_steps_print_json_on_request(trained: CommandLine) -> None:
         content: dict[str, Any] = json.loads(out)
         return content
 
-    news, forum = result("train-expert", "--all", "--resume")["folders"]
-    assert (news["folder"], news["steps"]) == ("runs/tiny/experts/news", 6)
+    news, forum = result("train-expert", "--all")["folders"]
+    assert (news["folder"], news["kept"], news["steps"]) == ("runs/tiny/experts/news", True, 6)
     assert 0 <= forum["validation"]["macro_f1"] <= 1
-    assert result("merge", "--overwrite")["folders"] == [{"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}]
-    router = result("train-router", "--resume")
+    merged = {"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}
+    for words, kept in ((("merge",), True), (("merge", "--overwrite"), False)):
+        assert result(*words) == {"folders": [merged | {"kept": kept}], "stale": []}
+    router = result("train-router")
     assert [step["folder"] for step in router["folders"][1:]] == ["runs/tiny/router-warmup", "runs/tiny/moe-joint"]
+    assert all(step["kept"] for step in router["folders"][1:])
     assert router["verdict"].startswith("best by validation")
+
+
+def test_finished_step_of_other_settings_is_refused_with_exit_code_2(trained: CommandLine) -> None:
+    words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "--set", "lora.r=2")
+    message = trained.refused(*words)
+    assert "lora.r: " in message
+    assert "then, 2 now" in message
+    assert "--overwrite" in message
 
 
 def test_quiet_prints_the_result_only(trained: CommandLine) -> None:
@@ -432,7 +443,7 @@ def test_signal_sets_the_exit_code_and_prints_the_command_that_resumes(
     number: signal.Signals, moe: CommandLine, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = f"stopped{number}"
-    words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", out)
+    words = ("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", out, "--overwrite")
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2, number)
         code, _, err = moe(*words)

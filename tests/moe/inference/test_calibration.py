@@ -32,6 +32,30 @@ def test_calibration_is_read_as_written_and_other_tasks_have_temperature_1(tmp_p
         calibration.threshold("forum", 0.5)
 
 
+def test_calibration_of_format_1_is_read_with_its_thresholds(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a") / CALIBRATION
+    content = json.loads(path.read_text())
+    task = {name: content["tasks"]["news"][name] for name in ("temperature", "rows", "curve")}
+    task["curve"] = [{name: point[name] for name in ("threshold", "rows", "right")} for point in task["curve"]]
+    path.write_text(json.dumps(content | {"format": 1, "tasks": {"news": task}}))
+    calibration = read_calibration(path.parent)
+    assert calibration
+    assert (calibration.temperature("news"), calibration.threshold("news", 0.81)) == (1.5, 0.8)
+    assert calibration.unbounded
+
+
+def test_calibration_with_bounds_uses_them(tmp_path: Path) -> None:
+    curve = tuple(point.model_copy(update={"lower": 0.72, "lower_half": 0.7}) for point in CURVE)
+    path = write_model(tmp_path / "a")
+    tasks = {"news": TaskCalibration(temperature=1.5, rows=50, level=0.9, curve=curve)}
+    calibration = write_calibration(path, tasks)
+    assert read_calibration(path) == calibration
+    assert calibration.threshold("news", 0.7) == 0
+    with pytest.raises(Fault, match=r"guarantee at level 0\.9, not 0\.8"):
+        calibration.threshold("news", 0.8)
+    assert not calibration.unbounded
+
+
 def test_copy_of_a_model_is_calibrated_unless_the_file_is_missing(tmp_path: Path) -> None:
     copy = shutil.copytree(write_model(tmp_path / "a"), tmp_path / "b")
     assert read_calibration(copy)
@@ -49,7 +73,7 @@ def test_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
         ({"tasks": {"news": {"temperature": 0, "rows": 1}}}, "tasks.news.temperature"),
         ({"tasks": {"news": {"temperature": float("nan"), "rows": 1}}}, "tasks.news.temperature"),
         ({"tasks": {"news": {"temperature": float("inf"), "rows": 1}}}, "tasks.news.temperature"),

@@ -77,13 +77,13 @@ def test_backbone_dtype_can_be_bfloat16(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("amx", "avx512_bf16"), [(False, False), (True, False), (False, True)])
-def test_auto_dtype_is_bfloat16_only_on_a_cpu_that_is_fast_in_it(
+def test_auto_dtype_is_bfloat16_only_on_a_cpu_with_amx(
     monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     cpu = torch.device("cpu")
-    assert compute_dtype(BackboneSettings(), cpu) == (torch.bfloat16 if amx or avx512_bf16 else torch.float32)
+    assert compute_dtype(BackboneSettings(), cpu) == (torch.bfloat16 if amx else torch.float32)
     assert compute_dtype(BackboneSettings(dtype="float32"), cpu) == torch.float32
     assert compute_dtype(BackboneSettings(dtype="bfloat16"), cpu) == torch.bfloat16
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from moe.plots.colours import LABEL_COLOURS, label_colours
 from moe.plots.results import (
-    LABEL_COLOURS,
-    _label_colours,
+    _legend_entry,
     _text_colour,
     confusion_matrix_chart,
     heatmap_chart,
@@ -39,10 +39,12 @@ def test_charts_without_data_are_none() -> None:
     assert heatmap_chart("x", {}, "", "") is None
 
 
-def test_label_colours_are_fixed_by_sentiment_and_text_on_them_has_contrast() -> None:
-    assert _label_colours(["hawkish", "positive"]) == {
-        "hawkish": LABEL_COLOURS["positive"],
-        "positive": LABEL_COLOURS["positive"],
-    }
-    assert len(set(_label_colours(["a", "b", "c", "d"]).values())) == 4
+def test_text_on_label_colours_has_contrast() -> None:
     assert (_text_colour("#0072B2"), _text_colour("#B8B8B8")) == ("white", "black")
+
+
+def test_labels_of_one_colour_share_a_legend_entry_in_their_order() -> None:
+    colours = label_colours(["negative", "neutral", "positive", "dovish", "hawkish", "claim"])
+    assert _legend_entry("dovish", colours) == "negative, dovish"
+    assert _legend_entry("claim", colours) == "claim"
+    assert colours["hawkish"] == LABEL_COLOURS["positive"]

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.colors import to_hex
 from training_logs import evaluation_line, joint_lines, step_line, write_log
 
 from moe.plots import training as charts
+from moe.plots.colours import DOMAIN_COLOURS, DomainColours
+from moe.runs.reader import RunDomain
 from moe.runs.training_log import Trajectory, read_trajectory
 
 
@@ -67,12 +70,48 @@ def test_losses_chart_of_two_runs_shares_panels_and_names_the_smoothing(tmp_path
     assert [text.get_text() for text in legend.get_texts()] == labels
 
 
-def test_validation_chart_marks_the_selected_evaluation(tmp_path: Path, figures: list[Any]) -> None:
+DOMAINS = [RunDomain("forum", {"forum": ("a", "b")}, ("forum",)), RunDomain("news", {"news": ("a", "b")}, ("news",))]
+LEVELS = {
+    task: {"majority": {"macro_f1": 0.2, "accuracy": 0.5}, "tfidf": {"macro_f1": value, "accuracy": 0.6}}
+    for task, value in (("news", 0.6), ("forum", 0.7))
+}
+
+
+def test_validation_chart_has_a_panel_for_the_mean_and_for_each_task(tmp_path: Path, figures: list[Any]) -> None:
     log = read(tmp_path, *joint_lines())
     assert is_png(charts.validation_chart("joint", {"one": log, "two": log}))
-    panel = figures[0].axes[0]
-    assert legend_labels(panel) == ["news", "forum", "one: mean of the tasks", "two: mean of the tasks", "selected"]
-    assert panel.lines[-1].get_xydata().tolist() == [[10, 0.8]]
+    panels = figures[0].axes
+    assert [panel.get_title() for panel in panels] == ["mean macro-F1", "mean accuracy", "news", "forum"]
+    assert legend_labels(panels[0]) == ["one", "two", "selected"]
+    assert panels[0].lines[-1].get_xydata().tolist() == [[10, 0.8]]
+    assert panels[2].lines[0].get_ydata().tolist() == pytest.approx([0.7, 0.6]), "the task's own macro-F1"
+
+
+def test_validation_chart_draws_the_levels_of_baselines_with_their_names(tmp_path: Path, figures: list[Any]) -> None:
+    charts.validation_chart("joint", {"one": read(tmp_path, *joint_lines())}, LEVELS)
+    texts = [[text.get_text() for text in panel.texts] for panel in figures[0].axes]
+    assert texts[0] == ["TF-IDF .650", "majority .200"], "means over the tasks"
+    assert texts[2:] == [["TF-IDF .600", "majority .200"], ["TF-IDF .700", "majority .200"]]
+    low, high = figures[0].axes[3].get_ylim()
+    assert low < 0.2
+    assert high > 0.7
+
+
+def test_domain_has_the_same_colour_in_all_charts(tmp_path: Path, figures: list[Any]) -> None:
+    log, colours = {"one": read(tmp_path, *joint_lines())}, DomainColours(DOMAINS)
+    charts.validation_chart("joint", log, LEVELS, colours)
+    charts.routing_chart("joint", log, ["news", "forum"], colours)
+    row = {"run": "one", "wall_seconds": 9.0, "seconds_per_step": None, "peak_mib": None}
+    charts.cost_chart("cost", [row | {"stage": "news"}, row | {"stage": "forum"}], colours)
+    validation, routing, cost = figures
+    curves = {panel.get_title(): panel.lines[0].get_color() for panel in validation.axes[2:]}
+    lines = dict(
+        zip(legend_labels(routing.axes[0]), [line.get_color() for line in routing.axes[0].lines], strict=False)
+    )
+    bars = [to_hex(bar.get_facecolor()).upper() for bar in cost.axes[0].patches]
+    assert curves == lines == dict(zip(("news", "forum"), bars, strict=True))
+    assert curves["forum"] == DOMAIN_COLOURS[0], "the first domain of the config"
+    assert len(set(curves.values())) == 2
 
 
 def test_validation_chart_shows_a_minimal_range(tmp_path: Path, figures: list[Any]) -> None:

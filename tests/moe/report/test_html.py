@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
-from training_logs import step_line, write_evaluated_run, write_log, write_run
+from training_logs import step_line, write_evaluated_run, write_log, write_run, write_text
 
 from moe.errors import Fault
+from moe.plots.colours import DOMAIN_COLOURS
 from moe.report.html import write_report
 from moe.report.terminal import training_view
 
@@ -65,7 +66,7 @@ def test_page_embeds_its_figures_and_links_nowhere_else(tmp_path: Path) -> None:
         "Seed: 42",
         "majority",
         "95.0%",
-        "90.0%",
+        "90.0",
         "Mean routing weight",
     ):
         assert word in page.text
@@ -78,7 +79,7 @@ def test_report_with_a_second_run_is_written_to_the_given_folder(tmp_path: Path)
     assert "dao against constant" in page.text
     assert not (run / "report").exists()
     assert report["against"] == str(other)
-    assert "Validation metrics of the mixtures of constant" in page.text
+    assert "Macro-F1 of the mixtures on validation rows of constant" in page.text
 
 
 def test_names_are_escaped_in_html(tmp_path: Path) -> None:
@@ -184,3 +185,117 @@ def test_report_of_a_language_model_shows_its_questions(tmp_path: Path) -> None:
     assert "fpb" in page.text
     assert "Most confident errors" not in page.text
     assert "text-generation" in Path(report["card"]).read_text(encoding="utf-8")
+
+
+class Tables(HTMLParser):
+    """Collects the cells of each table's header and rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tables and self.tables[-1] and self.tables[-1][-1]:
+            self.tables[-1][-1][-1] += data.strip() and f"{data.strip()} "
+
+
+def write_run_of_twelve(folder: Path) -> list[str]:
+    """Write a run with results of twelve domains, names in no alphabetical order."""
+    names = [f"domain_{letter}_names" for letter in "lkjihgfedcba"]
+    models = (
+        "majority",
+        "tfidf",
+        "shared expert",
+        "own expert",
+        "pooled LoRA",
+        "moe-init",
+        "router-warmup",
+        "moe-joint",
+    )
+    metrics = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "macro_f1": 0.4, "macro_f1_interval": [0.3, 0.5]}
+    table = {name: dict.fromkeys(names, 1 / 12) for name in names}
+    summary = {
+        "figures": {
+            model: dict.fromkeys(names, metrics) for model in (*models, "moe-joint, hard", "moe-joint, pinned")
+        },
+        "means": dict.fromkeys(models, metrics | {"macro_f1": 0.456}),
+        "routing": {"accuracy": 0.5, "entropy": 0.9, "table": table},
+        "best": "moe-joint",
+    }
+    domains = [{"name": name, "experts": [name], "tasks": {name: ["a", "b"]}} for name in names]
+    for file, content in {
+        "summary.json": summary,
+        "result.json": {"best": "moe-joint", "verdict": "so", "validation": {}},
+        "moe-joint/mixture.json": {"domains": domains},
+        "evaluation/moe-joint/metrics.json": {
+            "rows": 9,
+            "routing_mode": "soft",
+            "mean": metrics,
+            "scores": {},
+            "routing": summary["routing"],
+            "tasks": {
+                name: metrics | {"rows": 9, "confusion": {"labels": ["a", "b"], "rows": [[5, 0, 0], [4, 0, 0]]}}
+                for name in names
+            },
+        },
+    }.items():
+        write_text(folder / file, json.dumps(content))
+    for name in sorted(names):
+        prepared = {"task": name, "rows": 9, "splits": {"test": {"rows": 9, "labels": {"a": 5, "b": 4}}}}
+        write_text(folder / "data" / name / name / "prepared.json", json.dumps({"report": prepared}))
+    return names
+
+
+def test_no_table_of_twelve_domains_is_wider_than_the_page(tmp_path: Path) -> None:
+    names = write_run_of_twelve(tmp_path / "run")
+    write_report(tmp_path / "run")
+    parser = Tables()
+    parser.feed((tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8"))
+    for table in parser.tables:
+        header, *rows = table
+        widths = [max(len(word) for row in table for word in row[i].split() or [""]) for i in range(len(header))]
+        assert sum(widths) + 2 * len(widths) <= 100, header
+        assert all(len(row) == len(header) for row in rows)
+    first = parser.tables[0]
+    assert [row[0].strip() for row in first[1:]] == [*names, "mean"], "domains as rows, in the order of the config"
+    assert first[1][1].split() == ["0.400", "±.100"]
+    assert first[-1][1].split()[0] == "0.456", "the mean"
+
+
+def test_page_names_classes_that_are_never_predicted_and_the_colour_of_each_domain(tmp_path: Path) -> None:
+    names = write_run_of_twelve(tmp_path / "run")
+    report = write_report(tmp_path / "run")
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert report["never_predicted"].startswith(f"never predicted: b ({names[0]}); b ({names[1]})")
+    assert f"Never predicted: b ({names[0]})" in page
+    for colour in DOMAIN_COLOURS:
+        assert f'style="background: {colour}"' in page
+
+
+def test_page_states_the_conclusions_below_the_verdict(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    write_text(run / "summary.json", json.dumps(summary | {"conclusions": ["the mixture is better than TF-IDF"]}))
+    report = write_report(run)
+    text = read(run / "report" / "index.html").text
+    assert "the mixture is better than TF-IDF." in text
+    assert "the mixture is better than TF-IDF" in printed(report)
+    assert "the mixture is better than TF-IDF" in Path(report["card"]).read_text(encoding="utf-8")
+
+
+def test_memory_is_called_that_of_the_stage_only_where_the_log_says_so(tmp_path: Path) -> None:
+    write_log(tmp_path / "run" / "logs" / "news", step_line(1, memory_mib=9.0, memory_of="stage", device="cpu"))
+    write_report(tmp_path / "run")
+    text = read(tmp_path / "run" / "report" / "index.html").text
+    assert "resident set size of the process in the stage." in text
+    write_log(tmp_path / "run" / "logs" / "news", step_line(1, memory_mib=9.0, device="cpu"))
+    write_report(tmp_path / "run")
+    assert "including earlier stages" in read(tmp_path / "run" / "report" / "index.html").text

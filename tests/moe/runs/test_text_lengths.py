@@ -10,7 +10,8 @@ from experts.expert_io import read_expert
 from moe.checkpoints.mixture import read_card
 from moe.config.run import ConfigFault, load_run
 from moe.inference.loading import load_model
-from moe.runs.text_lengths import auto_length, format_cuts, measure_cut
+from moe.model.backbone import BackboneSettings
+from moe.runs.text_lengths import TextLengths, auto_length, format_cuts, measure_cut
 from moe.training.expert_steps import train_domain
 from moe.training.steps import merge_experts
 
@@ -40,14 +41,27 @@ def test_cut_counts_texts_and_tokens_beyond_the_length() -> None:
     assert measure_cut({10: 6}, 10).cut == 0
 
 
+COUNTS = {"calls": {40: 66, 160: 264}, "news": {20: 100}, "posts": {20: 99, 200: 1}}
+
+
+def cuts(length: int, windows: int = 1) -> list[str]:
+    """Lines of all domains in `COUNTS`."""
+    return format_cuts(TextLengths(COUNTS), COUNTS, BackboneSettings(max_length=length, windows=windows))
+
+
 def test_cut_lines_name_the_domains_that_lose_something_and_the_remedy() -> None:
-    counts = {"calls": {40: 66, 160: 264}, "news": {20: 100}, "posts": {20: 99, 200: 1}}
-    lines = format_cuts(counts, 96, 160)
+    lines = cuts(96)
     assert lines[0].startswith("calls: 264 of 330 training texts (80%) are longer than 96 tokens; 38% of")
-    assert lines[0].endswith("raise backbone.max_length (auto: 160)")
+    assert lines[0].endswith("raise backbone.max_length (95% fit in 160) or backbone.windows")
     assert len(lines) == 2
-    assert "auto" not in lines[1], "a single long text is no reason to read all further"
-    assert format_cuts(counts, 200, 160) == ["none of 530 training texts is longer than 200 tokens"]
+    assert "raise" not in lines[1], "a single long text is no reason to read all further"
+    assert cuts(200) == ["none of 530 training texts is longer than 200 tokens"]
+
+
+def test_cut_lines_count_what_windows_leave_unread() -> None:
+    assert "longer than 96 tokens and read in windows, at most 2 each; 0% of" in cuts(96, windows=2)[0]
+    assert "raise" not in cuts(96, windows=2)[0]
+    assert "at most 2 each; 29% of" in cuts(64, windows=2)[0], "64 and 64 - 2 - 16 new tokens are read"
 
 
 def test_auto_is_one_number_for_all_stages_and_written_everywhere(make_work: Make, tmp_path: Path) -> None:
@@ -110,3 +124,17 @@ def test_lengths_are_counted_once(make_work: Make, monkeypatch: pytest.MonkeyPat
     lines = make_work().cut_lines()
     monkeypatch.setattr("moe.runs.text_lengths.count_tokens", None)
     assert make_work().cut_lines() == lines
+
+
+def test_a_stage_of_one_domain_counts_no_texts_of_others(make_work: Make, tmp_path: Path) -> None:
+    (tmp_path / "data" / "forum.csv").unlink()
+    train_domain(make_work(), "news")
+
+
+def test_broken_lengths_are_counted_again(make_work: Make) -> None:
+    work = make_work(backbone=AUTO)
+    length = work.resolve_length()
+    (file,) = (work.out / "data").glob("lengths-*.json")
+    for content in ("{", "[]", '{"special": "x"}'):
+        file.write_text(content)
+        assert make_work(backbone=AUTO).resolve_length() == length

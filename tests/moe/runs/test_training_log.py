@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -151,18 +152,46 @@ def test_memory_on_a_gpu_is_the_peak_of_the_stage(monkeypatch: pytest.MonkeyPatc
     assert clock.read()["memory_mib"] == 1
 
 
-def test_memory_on_a_cpu_is_the_peak_of_the_process_if_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = callbacks.peak_memory(torch.device("cpu"))["memory_mib"]
-    assert 50 < here < 1_000_000, "MiB"
-    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
-    assert callbacks.peak_memory(torch.device("cpu")) == {}
+def test_memory_on_a_cpu_is_that_of_the_stage_where_the_peak_can_be_reset(tmp_path: Path) -> None:
+    clock, rest = StepTimer(torch.device("cpu")), (None, None, None)
+    clock.on_train_begin(*rest)
+    assert np.ones(300 * 2**17).sum() > 0  # a large stage: 300 MiB, given back at once
+    large = clock.read()["memory_mib"]
+    clock.on_train_begin(*rest)
+    small = clock.read()["memory_mib"]
+    assert 50 < small < 1_000_000, "MiB"
+    JsonLog(tmp_path / LOG, clock).on_log(None, SimpleNamespace(global_step=1), None, {"memory_mib": small})
+    (line,) = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    if sys.platform == "linux" and clock.memory_of == "process":
+        assert large - small > 200
+        assert line["memory_of"] == "stage"
+    else:
+        assert line["memory_of"] == "process"
+
+
+def test_memory_on_a_cpu_is_that_of_the_process_where_the_peak_cannot_be_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError
+
+    clock = StepTimer(torch.device("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr("moe.profiling.Path.write_text", refuse)
+        patch.setattr("moe.profiling.Path.read_text", refuse)
+        clock.on_train_begin(None, None, None)
+        here = clock.read()["memory_mib"]
+        patch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
+        assert "memory_mib" not in clock.read()
+    JsonLog(tmp_path / LOG, clock).on_log(None, SimpleNamespace(global_step=1), None, {"memory_mib": here})
+    assert json.loads((tmp_path / LOG).read_text())["memory_of"] == "process"
 
 
 def test_json_log_writes_null_instead_of_nan(tmp_path: Path) -> None:
-    writer = JsonLog(tmp_path / "logs" / LOG, "cpu")
+    writer = JsonLog(tmp_path / "logs" / LOG, StepTimer(torch.device("cpu")))
     state = SimpleNamespace(global_step=1)
     writer.on_log(None, state, None, {"loss": math.nan, "memory_mib": 5.0})
     writer.on_log(None, state, None, {"eval_macro_f1": 0.5})
     lines = [json.loads(line) for line in (tmp_path / "logs" / LOG).read_text().splitlines()]
-    assert lines[0] == {"step": 1, "loss": None, "memory_mib": 5.0, "device": "cpu"}
+    assert lines[0] == {"step": 1, "loss": None, "memory_mib": 5.0, "memory_of": "process", "device": "cpu"}
     assert lines[1] == {"step": 1, "eval_macro_f1": 0.5}

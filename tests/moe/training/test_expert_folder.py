@@ -16,9 +16,9 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.membership.update import UpdateTarget, add
+from moe.plan.cost_estimate import estimate_cost
 from moe.runs.workspace import Workspace
 from moe.sweep.trials import count_trained_parameters
-from moe.training.cost_estimate import estimate_cost
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
@@ -119,14 +119,13 @@ def test_expert_that_is_not_frozen_must_be_trained_before_the_others(make_work: 
         train_domain(starting_from(make_work, source, frozen=False), "news")
 
 
-def test_resume_skips_a_placed_expert_and_overwrite_replaces_it(make_work: Make, source: Path) -> None:
+def test_placed_expert_is_kept_and_overwrite_replaces_it(make_work: Make, source: Path) -> None:
     work = starting_from(make_work, source)
     folder = train_shared(work)
     before = (folder / "manifest.json").stat().st_mtime_ns
-    assert train_shared(work, resume=True) == folder
-    assert (folder / "manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(Fault, match="--overwrite"):
-        train_shared(work)
+    for resume in (True, False):
+        assert train_shared(work, resume=resume) == folder
+        assert (folder / "manifest.json").stat().st_mtime_ns == before
     train_shared(work, overwrite=True)
     assert (folder / "manifest.json").stat().st_mtime_ns != before
 
@@ -147,7 +146,7 @@ def test_missing_init_is_reported_before_anything_is_written(make_work: Make, tm
 
 def test_plan_of_a_frozen_expert_has_no_stage_for_it(make_work: Make, source: Path) -> None:
     stages = [stage["name"] for stage in estimate_cost(starting_from(make_work, source, out="plan"))["stages"]]
-    assert stages == ["news", "forum", "router-warmup", "moe-joint"]
+    assert stages == ["news", "forum", "router-warmup", "moe-joint", "pooled"]
 
 
 def test_mixture_on_a_frozen_expert_accepts_a_new_expert_after_the_joint_stage(make_work: Make, source: Path) -> None:

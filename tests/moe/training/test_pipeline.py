@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make
+from conftest import Make, made_up_rows, write_csv
 from rich.console import Console
 
 from moe.checkpoints.expert import load_single_expert
@@ -72,7 +72,7 @@ def test_run_ends_with_all_models_on_the_test_rows_and_a_verdict(make_work: Make
         "pooled LoRA",
         *mixtures,
         f"{best}, hard",
-        f"{best}, told",
+        f"{best}, pinned",
     ]
     assert list(summary["figures"]) == list(summary["means"]) == names
     scores = {"mse", "mae", "pearson", "spearman", "cosine", "mse_interval"}
@@ -97,7 +97,7 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
     """Compare figures with evaluations of each model alone."""
     best, rows = summary["best"], work.rows("test")
     model, card = read_mixture(work.out / best)
-    for name, options in ((best, {}), (f"{best}, hard", {"routing": "hard"}), (f"{best}, told", {"pin": True})):
+    for name, options in ((best, {}), (f"{best}, hard", {"routing": "hard"}), (f"{best}, pinned", {"pin": True})):
         report, _ = evaluate(model, rows, card.template, 16, **options)  # type: ignore[arg-type]
         for task, figures in summary["figures"][name].items():
             assert figures["macro_f1"] == report["tasks"][task]["macro_f1"]
@@ -110,7 +110,8 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
 
 def check_rows(folder: Path) -> None:
     """The rows of an evaluation have their true and predicted score."""
-    rows = [row for name in ("right.csv", "wrong.csv") for row in csv.DictReader((folder / name).open())]
+    files = [(folder / name).read_text(encoding="utf-8").splitlines() for name in ("right.csv", "wrong.csv")]
+    rows = [row for lines in files for row in csv.DictReader(lines)]
     assert {float(row["score"]) for row in rows} == {-0.8, 0.0, 0.8}
     assert all(-1 <= float(row["polarity"]) <= 1 for row in rows)
 
@@ -122,3 +123,12 @@ def test_run_without_the_pooled_lora(make_work: Make) -> None:
     assert "shared expert" not in summary["figures"]
     assert list(summary["differences"]) == ["tfidf", "own expert"]
     assert not (work.out / "pooled").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_examples_skip_domains_without_test_rows(make_work: Make, tmp_path: Path) -> None:
+    work = make_work()
+    rows = [row | {"split": "train"} if row["split"] == "test" else row for row in made_up_rows("news")]
+    write_csv(tmp_path / "data" / "news.csv", rows)
+    texts = [row["text"] for row in pipeline.example_predictions(work, NoPredictor())]
+    assert texts == work.rows("test", ["forum"])["text"][:3]

@@ -109,17 +109,17 @@ def test_wider_adapter_has_the_scaling_of_every_layer_in_peft_s_config(make_work
     ExpertBank(load_backbone(work.run.backbone).model, 0).add_adapter("pooled", wider)
 
 
-def test_pooled_lora_reads_the_rows_of_the_shared_and_the_experts_stage(make_work: Make) -> None:
+def test_pooled_lora_reads_as_many_rows_as_the_shared_and_the_experts_stage(make_work: Make) -> None:
     few = {"steps": None, "batch_size": 8}
     work = make_work(shared={"r": 2}, stages={"shared": few | {"epochs": 2.5}, "expert": few | {"epochs": 3}})
-    train = work.rows("train")
-    assert pooled_settings(work, train).epochs == pytest.approx(5.5)
+    train, shared, each = work.rows("train"), 35, 21  # 108 rows in 14 batches, 54 of each domain in 7
+    assert (len(train), pooled_settings(work, train).steps) == (108, shared + 2 * each)
     steps = make_work(shared={"r": 2}, stages={"shared": {"steps": 9}, "expert": {"steps": 6}})
-    settings = pooled_settings(steps, train)
-    assert (settings.steps, settings.epochs * len(train)) == (None, pytest.approx(8 * (9 + 2 * 6)))
-    alone = pooled_settings(make_work(stages={"expert": {"steps": 6}}), train)
-    assert alone.epochs * len(train) == pytest.approx(8 * 2 * 6)
+    assert pooled_settings(steps, train).steps == 9 + 2 * 6
+    alone = make_work(stages={"expert": few | {"epochs": 3, "min_steps": 40, "batch_size": 16, "accumulate": 2}})
+    assert pooled_settings(alone, train).steps == 2 * 40
     assert rows_read(StageSettings(steps=5, batch_size=4, accumulate=2), 100) == 40
+    assert rows_read(StageSettings(epochs=3, batch_size=4, max_steps=10), 100) == 40
 
 
 def test_finished_pooled_lora_is_kept_and_no_merge_reads_it(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:

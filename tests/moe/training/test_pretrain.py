@@ -90,14 +90,17 @@ def test_general_text_is_mixed_in_at_the_configured_share(tmp_path: Path) -> Non
     assert domains.count("general") / len(domains) == pytest.approx(0.25, abs=0.03)
 
 
-def test_finished_expert_is_skipped_on_resume_and_not_overwritten(tmp_path: Path) -> None:
+def test_finished_expert_is_kept_unless_its_corpus_has_changed(tmp_path: Path) -> None:
     work = make_lm_workspace(tmp_path, stages={"pretrain": {"steps": 2, "evals": 1}})
     (folder,) = pretrain(work, "news")
-    before = (folder / "adapter_model.safetensors").read_bytes()
-    with pytest.raises(Fault, match="overwrite"):
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    for resume in (False, True):
+        pretrain(work, "news", resume=resume)
+        assert (folder / "manifest.json").stat().st_mtime_ns == before
+    corpus = work.run.data.path(work.run.domains["news"].corpus[0])
+    corpus.write_text(corpus.read_text() + "the profit rose again\n")
+    with pytest.raises(Fault, match="the data of news have changed since"):
         pretrain(work, "news")
-    pretrain(work, "news", resume=True)
-    assert (folder / "adapter_model.safetensors").read_bytes() == before
 
 
 def test_shared_expert_improves_on_all_roles_and_others_improve_on_top_of_it(tmp_path: Path) -> None:

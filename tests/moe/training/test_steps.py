@@ -230,14 +230,17 @@ def test_new_domain_needs_only_settings(make_work: Make) -> None:
 
 
 def test_finished_steps_are_overwritten_only_with_overwrite(make_work: Make) -> None:
-    work = make_work()
-    train_domain(work, "news")
-    with pytest.raises(Fault, match="--overwrite"):
-        train_domain(work, "news")
+    work = train_all_steps(make_work())
+    folders = [work.out / name for name in ("experts/news", "experts/forum", "moe-init", "router-warmup", "moe-joint")]
+    written = [(folder / "manifest.json").stat().st_mtime_ns for folder in folders]
+    assert not work.kept
+    verdict = json.loads((work.out / "result.json").read_text())["verdict"]
+    train_all_steps(work)
+    assert work.kept == folders
+    assert [(folder / "manifest.json").stat().st_mtime_ns for folder in folders] == written
+    assert train_router(work) == verdict
     train_domain(work, "news", overwrite=True)
-    merge_experts(work)
-    with pytest.raises(Fault, match="--overwrite"):
-        merge_experts(work)
+    assert (folders[0] / "manifest.json").stat().st_mtime_ns > written[0]
 
 
 def test_steps_out_of_order_name_the_missing_step(make_work: Make) -> None:

@@ -5,19 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Make
+from conftest import LABELS, Make
 from corpora import make_question_workspace
 from rich.console import Console
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from moe.console import format_duration
+from moe.data.collator import Collator
 from moe.data.sampler import DomainBatchSampler
-from moe.runs.dry_run import BatchSubset, DryRun
+from moe.model.backbone import load_tokenizer
+from moe.plan.cost_estimate import Figures, estimate_cost
+from moe.plan.view import cost_view
+from moe.runs.dry_run import BatchSubset, DryRun, estimate_tokens
 from moe.runs.workspace import Workspace
-from moe.training.cost_estimate import Figures, cost_view, estimate_cost
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.instruct import instruct
+from moe.training.pooled import train_pooled
 from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
@@ -42,13 +46,62 @@ def test_estimate_has_the_steps_evaluations_and_parameters_of_a_run(make_work: M
         train_domain(work, domain)
     merge_experts(work)
     train_router(work)
-    assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint"]
+    assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint", "pooled"]
+    train_pooled(work)
     for name, stage in estimated.items():
-        assert (stage["steps"], stage["evaluations"]) == logged_counts(work, name)
+        unlogged = name in ("news", "forum", "moe-joint")  # the evaluation of the start, which may be kept
+        assert (stage["steps"], stage["evaluations"] - unlogged) == logged_counts(work, name), name
     metrics = read_json(work.expert_folder("news") / "metrics.json")
     assert metrics["steps"] == estimated["news"]["steps"] == 14
     warmup, joint = estimated["router-warmup"], estimated["moe-joint"]
     assert warmup["learned"] < joint["learned"] < joint["weights"]
+
+
+def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows(make_work: Make) -> None:
+    epochs = {"stages": {"expert": {"steps": None, "epochs": 2.0, "evals": 4, "patience": 2}}}
+    macro = {"file": "macro.csv", "labels": list(LABELS), "columns": {"score": None}, "max_train_rows": 24}
+    forum = {"experts": 2, "max_train_rows": 24}
+    work = make_work(domains={"macro": macro, "forum": forum}, gate={"kind": "team"}, **epochs)
+    estimate = estimate_cost(work)
+    stages = stages_by_name(estimate)
+    assert list(stages) == ["news", "forum-1", "forum-2", "macro", "router-warmup", "moe-joint", "pooled"]
+    scored = {stages[name]["measured"] for name in ("news", "forum-1", "forum-2")}
+    assert scored <= {"news", "forum-1", "forum-2"}
+    assert stages["macro"]["measured"] == "macro", "without scores it has other losses"
+    assert (stages["news"]["steps"], stages["forum-1"]["steps"], stages["macro"]["steps"]) == (14, 6, 6)
+    assert stages["news"]["at_most"]
+    assert not stages["router-warmup"]["at_most"]
+    for name in ("news", "forum-1", "macro"):
+        stage = stages[name]
+        parts = stage["steps"] * stage["seconds_per_step"] + stage["evaluations"] * stage["seconds_per_evaluation"]
+        assert stage["seconds"] >= parts
+    assert estimate["evaluation"]["models"] == 7
+    assert estimate["evaluation"]["rows"] == len(work.rows("test"))
+    console = Console(width=200, record=True)
+    console.print(cost_view(estimate))
+    output = console.export_text()
+    assert "at most" in output
+    assert "patience may end a stage sooner" in output
+    for saving in estimate["savings"]:
+        assert saving["seconds"] < estimate["seconds"]
+        assert f"{saving['change']} → about" in output
+
+
+def test_tokens_are_estimated_from_a_sample_and_cut_at_the_maximum_length(make_work: Make) -> None:
+    work = make_work()
+    rows, labels = work.rows("train"), work.run.label_space()
+    tokenizer = load_tokenizer(work.run.backbone)
+    for max_length in (64, 8):
+        collator = Collator(tokenizer, work.run.template, max_length, labels, list(work.run.domains))
+        counted = collator.lengths(rows["text"], rows["target"])
+        estimated = estimate_tokens(rows, collator)
+        assert estimated.max() <= max_length
+        assert estimated.sum() == pytest.approx(counted.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize(("seconds_per_token", "count"), [(None, 3), (1e-6, 9), (8e-4, 5), (1.0, 3)])
+def test_dry_run_takes_as_many_steps_as_fit_into_its_time(seconds_per_token: float | None, count: int) -> None:
+    assert DryRun(seconds=4.0, seconds_per_token=seconds_per_token).step_count(1000) == count
 
 
 @pytest.mark.slow
@@ -75,7 +128,7 @@ def test_dry_run_writes_only_prepared_rows(make_work: Make, capsys: pytest.Captu
     for stage in estimate["stages"]:
         assert stage["seconds"] > stage["steps"] * stage["seconds_per_step"]
         assert sum(stage["memory"].values()) >= stage["peak_mib"] * 0.999
-    total = sum(stage["seconds"] for stage in estimate["stages"])
+    total = sum(stage["seconds"] for stage in estimate["stages"]) + estimate["evaluation"]["seconds"]
     assert estimate["seconds"] == pytest.approx(total + estimate["start_seconds"])
     console = Console(width=200, record=True)
     console.print(cost_view(estimate))

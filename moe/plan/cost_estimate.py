@@ -1,0 +1,258 @@
+"""Estimate of a run's trainable parameters, memory and time from a few steps of each kind of stage.
+
+Experts of like domains are measured once, at the domain with the longest texts, and scaled by the tokens of the others.
+"""
+
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from experts.domain import Domain
+from experts.expert_io import CONFIG, read_expert, write_expert
+from experts.lora import Adapter
+from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
+from moe.console import progress_bar, suppress_output
+from moe.model.backbone import default_device, read_backbone_config
+from moe.plan.cost_model import savings
+from moe.plan.measured_cost import (
+    Figures,
+    MeasuredStage,
+    Tokens,
+    domains_of,
+    final_evaluation,
+    measured_stage,
+    run_cost,
+    scaled_stage,
+    token_counts,
+)
+from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
+from moe.runs.dry_run import DryRun, DryRunStats
+from moe.runs.training_log import read_trajectory
+from moe.runs.workspace import POOLED_NAME, Workspace
+from moe.training.expert_steps import train_domain, train_shared
+from moe.training.instruct import instruct
+from moe.training.pooled import pooled_settings
+from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.steps import merge_experts, train_stage
+
+Step = Callable[[Workspace], object]
+
+
+def estimate_cost(run: Workspace) -> Figures:
+    """Run a few steps of every kind of stage, in a temporary folder, and estimate the cost of the entire run.
+
+    Returns:
+        `stages`, each with `weights`, `learned`, `steps`, `seconds_per_step`, `evaluations`, `seconds`, `at_most`
+        (whether patience may end it sooner), `measured` (the stage it was estimated from) and `peak_mib`, and under
+        `memory` its parts in MiB: `program`, `weights`, `gradients`, `optimizer`, `activations` with everything else,
+        and the `cache` of the trunk's states; `evaluation` of the finished models, with its `rows`, `models` and
+        `seconds`; `seconds` of everything and one start of the program (`start_seconds`), the largest `peak_mib`,
+        `texts` (what truncation costs), `machine`, `cache_trunk`, `savings` (see `moe.plan.cost_model.savings`), and `plan_seconds`.
+
+    Raises:
+        Fault: if a stage raises one; if memory runs out, with the setting to lower.
+    """
+    program_mib, start, began = resident_mib(), seconds_since_start(), time.perf_counter()
+    dry_run = DryRun()
+    with suppress_output():
+        run.resolve_length()
+    measured: dict[str, MeasuredStage] = {}
+    with _dry_run_workspace(run) as work:
+        tokens = token_counts(work)
+        work.dry_run = dry_run
+        steps = list(_steps(work, dry_run, tokens))
+        with progress_bar("plan", len(steps), "stage") as meter:
+            for step in steps:
+                release_memory()  # so that memory of the last stage is not counted for the next
+                measured |= {each.cost.name: each for each in _measure_step(work, dry_run, step, tokens, program_mib)}
+                meter.advance()
+        stages = _in_order(work, measured, tokens)
+    evaluation = final_evaluation(run, measured, tokens)
+    cost = run_cost(run, [each.cost for each in stages], start + evaluation["seconds"], tokens)
+    figures = [
+        each.figures | {"seconds_per_step": stage.seconds_per_step, "seconds": stage.seconds}
+        for each, stage in zip(stages, cost.stages, strict=True)
+    ]
+    return {
+        "stages": figures,
+        "evaluation": evaluation,
+        "start_seconds": start,
+        "seconds": cost.seconds,
+        "peak_mib": max((stage["peak_mib"] for stage in figures if stage["peak_mib"]), default=None),
+        "texts": work.cut_lines(),
+        "machine": machine_name(),
+        "cache_trunk": run.run.stages.cache_trunk,
+        "savings": savings(cost),
+        "plan_seconds": time.perf_counter() - began,
+    }
+
+
+@contextmanager
+def _dry_run_workspace(run: Workspace) -> Iterator[Workspace]:
+    """A run with the same settings in a temporary folder; its prepared rows are stored for the real run."""
+    with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, suppress_output():
+        yield Workspace(run=run.run, out=Path(folder), data_dir=run.data_dir or run.out)
+
+
+def _steps(work: Workspace, dry_run: DryRun, tokens: Tokens) -> Iterator[Step]:
+    """The steps of a run, in order, with one domain for each group of like ones."""
+    run = work.run
+    if run.shared:
+        yield train_shared if run.language is None else pretrain_shared
+    if run.language is None:
+        for group in _like_domains(work, tokens):
+            yield partial(_train_for_group, dry_run=dry_run, group=group)
+    else:
+        roles = dict.fromkeys(domain.group for domain in run.domain_list())
+        yield from (partial(pretrain, role=role) for role in roles)
+    yield _merge_and_warm_up
+    yield partial(train_stage, stage=JOINT, before=work.out / WARMUP.folder)
+    if run.language is not None and any(run.questions_of(name) for name in run.domains):
+        yield partial(instruct, model=work.out / JOINT.folder)
+
+
+def _like_domains(work: Workspace, tokens: Tokens) -> list[list[str]]:
+    """Domains in groups whose experts have the same losses, the one with the longest texts first."""
+    groups: dict[bool, list[str]] = {}
+    for name in work.run.domains:
+        scored = any(score is not None for score in work.rows("train", [name])["score"])
+        groups.setdefault(scored, []).append(name)
+    mean_tokens = {name: float(counts.mean()) if len(counts) else 0.0 for name, counts in tokens["train"].items()}
+    return [sorted(group, key=lambda name: -mean_tokens[name]) for group in groups.values()]
+
+
+def _train_for_group(work: Workspace, dry_run: DryRun, group: Sequence[str]) -> None:
+    """Measure the expert of a group's first domain, and write experts of the others that only have its shape."""
+    dry_run.like = {name: work.rows("train", [name]) for name in group[1:]}
+    source, *_ = train_domain(work, group[0])
+    dry_run.like = {}
+    domains = work.domains()
+    copies = [(domains[name], expert) for name in group[1:] for expert in domains[name].expert_names]
+    for i, (domain, name) in enumerate(copies):
+        _write_copy(work, source, domain, name, scale=1 + 0.01 * (i + 1))
+
+
+def _write_copy(work: Workspace, source: Path, domain: Domain, name: str, scale: float) -> None:
+    """Write an expert of a domain with the weights of another one, scaled so that all of them differ."""
+    expert, space = read_expert(source), work.run.label_space()
+    assert expert.card is not None
+    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks)
+    card = expert.card.model_copy(
+        update={
+            "name": name,
+            "domain": domain.name,
+            "role": domain.group,
+            "tasks": {task: tuple(labels) for task, labels in domain.tasks.items()},
+            "target_tasks": domain.target_tasks,
+            "heads": {head: space.heads[head] for head in heads},
+        }
+    )
+    write_expert(
+        work.expert_folder(name),
+        card,
+        adapter=Adapter(expert.peft_config, expert.card.layers),
+        weights={key: tensor * scale for key, tensor in expert.weights.items()},
+        heads=expert.heads,
+        config=(source / CONFIG).read_text(encoding="utf-8"),
+        metrics={},
+    )
+
+
+def _merge_and_warm_up(work: Workspace) -> None:
+    train_stage(work, WARMUP, merge_experts(work))
+
+
+def _measure_step(
+    work: Workspace, dry_run: DryRun, step: Step, tokens: Tokens, program_mib: float
+) -> list[MeasuredStage]:
+    """Measurements of each stage that a step runs; training several experts runs several."""
+    cost, before = Cost(), len(dry_run.stages)
+    with measure_cost(cost):
+        step(work)
+    stages = dry_run.stages[before:]
+    seconds = [_step_seconds(work, stats) for stats in stages]
+    spent = sum(map(sum, seconds)) + sum(sum(stats.evaluation_seconds) for stats in stages)
+    load = max(0.0, cost.seconds - spent) / max(1, len(stages))  # reading and writing take as long in the real run
+    measured = []
+    for stats, durations in zip(stages, seconds, strict=True):
+        skipped = 1 if len(durations) > 2 and (torch.cuda.is_available() or stats is dry_run.stages[0]) else 0
+        kept = list(zip(stats.batch_tokens, durations, strict=True))[skipped:]  # without one-time costs
+        rate = sum(duration for _, duration in kept) / max(1, sum(count for count, _ in kept))
+        dry_run.seconds_per_token = max(rate, dry_run.seconds_per_token or 0.0)
+        if tokens:
+            names = list(domains_of(work, stats.name)) or list(tokens["validation"])
+            stats.evaluated_tokens = int(stats.row_share * sum(tokens["validation"][name].sum() for name in names))
+        measured.append(measured_stage(work, stats, kept, load, cost.peak_mib, program_mib))
+    return measured
+
+
+def _step_seconds(work: Workspace, stats: DryRunStats) -> list[float]:
+    """Seconds of each step of a dry run."""
+    log = read_trajectory(work.logs(stats.name))
+    assert log is not None
+    return [row["seconds"] for row in log.rows if "seconds" in row]
+
+
+def _in_order(work: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> list[MeasuredStage]:
+    """All stages of a run, in order: the measured ones, and the experts that they stand for."""
+    known = dict(measured)
+    for each in measured.values():
+        for domain, size in each.stats.like.items():
+            share = _mean_ratio(tokens["validation"], domain, next(iter(domains_of(work, each.cost.name))))
+            for name in work.domains()[domain].expert_names:
+                known[name] = scaled_stage(each, name, size, share)
+    experts = [name for domain in work.run.domain_list() for name in domain.expert_names]
+    shared = [name for name in known if known[name].cost.stage == SHARED.name]
+    rest = [name for name in known if name not in (*experts, *shared)]
+    stages = [known[name] for name in (*shared, *experts, *rest) if name in known]
+    return stages if work.run.language is not None or len(work.run.domains) == 1 else [*stages, _pooled(work, stages)]
+
+
+def _pooled(work: Workspace, stages: Sequence[MeasuredStage]) -> MeasuredStage:
+    """The pooled LoRA that `moe run` trains for comparison: as the shared expert, or without one as the experts."""
+    parts = [each for each in stages if each.cost.stage in (SHARED.name, EXPERT.name)]
+    source, train = max(parts, key=lambda each: each.cost.stage == SHARED.name), work.rows("train")
+    joint = next(each for each in stages if each.cost.stage == JOINT.name)
+    size = source.cost.size if source.cost.stage == SHARED.name else joint.cost.size
+    settings = pooled_settings(work, train)
+    steps = settings.count_steps(len(size.batch_rows))
+    interval = max(1, math.ceil(steps / settings.evals))
+    size = replace(size, steps=steps, evaluations=math.ceil(steps / interval))
+    learned = sum(each.figures["learned"] for each in parts)
+    config = read_backbone_config(work.run.backbone)
+    layers = 12 * config.num_hidden_layers * config.hidden_size**2  # weights of the layers, about
+    factor = (layers + learned) / (layers + source.figures["learned"])  # its rank is that of all of them together
+    share = joint.cost.evaluation / source.cost.evaluation if source.cost.stage != SHARED.name else 1.0
+    pooled = scaled_stage(source, POOLED_NAME, size, share)
+    step = pooled.cost.step
+    step = replace(step, forward=step.forward * factor, backward=step.backward * factor)
+    cost = replace(pooled.cost, stage=POOLED_NAME, step=step, at_most=size.evaluations > settings.patience)
+    figures = {"stage": POOLED_NAME, "learned": learned, "at_most": cost.at_most}
+    return MeasuredStage(pooled.stats, cost, pooled.figures | figures)
+
+
+def _mean_ratio(tokens: Mapping[str, np.ndarray], domain: str, other: str) -> float:
+    """Tokens of a domain's rows relative to those of another one's."""
+    return float(tokens[domain].sum()) / max(1.0, float(tokens[other].sum()))
+
+
+def machine_name() -> str:
+    """Name of the GPU, or of the CPU with the number of threads."""
+    if default_device().type == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    count = torch.get_num_threads()
+    return f"{name or platform.processor() or platform.machine()}, {count} thread{'s' * (count > 1)}"

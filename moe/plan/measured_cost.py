@@ -1,0 +1,179 @@
+"""Costs of the stages of a run from the measurements of a dry run, and of what follows them, for `moe plan`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from moe.config.stages import JOINT, PRETRAIN, SHARED, STAGES, WARMUP
+from moe.console import suppress_output
+from moe.data.collator import Collator
+from moe.model.backbone import compute_dtype, default_device, load_tokenizer, read_backbone_config
+from moe.plan.cost_model import RunCost, StageCost, StepCost
+from moe.profiling import MIB
+from moe.runs.best import CANDIDATES
+from moe.runs.dry_run import DryRunStats, StageSize, estimate_tokens
+from moe.runs.workspace import Workspace
+
+Figures = dict[str, Any]
+Tokens = Mapping[str, Mapping[str, np.ndarray]]
+"""Tokens of each row, (N,), by split and domain."""
+_HELD_OUT = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class MeasuredStage:
+    """A stage that was run briefly."""
+
+    stats: DryRunStats
+    cost: StageCost
+    figures: Figures
+
+
+def token_counts(work: Workspace) -> Tokens:
+    """Tokens of the labelled rows; empty for a language model, whose corpora are packed."""
+    run = work.run
+    if run.language is not None:
+        return {}
+    names = list(run.domains)
+    length = run.backbone.resolved_length
+    collator = Collator(load_tokenizer(run.backbone), run.template, length, run.label_space(), names)
+    return {
+        split: {name: estimate_tokens(work.rows(split, [name]), collator) for name in names}
+        for split in ("train", "validation", "test")
+    }
+
+
+def measured_stage(
+    work: Workspace,
+    stats: DryRunStats,
+    steps: Sequence[tuple[int, float]],
+    load: float,
+    peak_mib: float | None,
+    program_mib: float,
+) -> MeasuredStage:
+    """Cost of a stage from its measured steps.
+
+    Args:
+        steps: tokens and seconds of each.
+        load: seconds of everything but steps and evaluations.
+    """
+    pretraining = work.run.language is not None and stats.stage in (SHARED.name, PRETRAIN.name)
+    evaluation = mean(stats.evaluation_seconds) / stats.row_share
+    forward = stats.seconds_per_evaluated_token or None
+    step = StepCost.fit([count for count, _ in steps], [duration for _, duration in steps], forward)
+    cost = StageCost(
+        stage=stats.stage,
+        name=stats.name,
+        size=stats.size,
+        step=step,
+        evaluation=evaluation,
+        evaluations=stats.size.evaluations + int(pretraining),  # which also evaluates before training
+        load=load,
+        at_most=stats.may_end_early,
+    )
+    mapped = 0.0 if torch.cuda.is_available() else stats.cached_bytes / MIB  # memory-mapped: resident once read
+    figures = {
+        "stage": stats.stage,
+        "name": stats.name,
+        "weights": stats.model_size[0],
+        "learned": stats.trainable,
+        "steps": cost.size.steps,
+        "evaluations": cost.evaluations,
+        "seconds_per_evaluation": evaluation,
+        "at_most": cost.at_most,
+        "measured": stats.name,
+        "peak_mib": None if peak_mib is None else peak_mib + mapped,
+        "memory": _memory_by_part(stats, peak_mib, program_mib) | {"cache": mapped},
+    }
+    return MeasuredStage(stats, cost, figures)
+
+
+def _memory_by_part(stats: DryRunStats, peak_mib: float | None, program_mib: float) -> dict[str, float]:
+    """MiB by part: gradients of trainable parameters are float32, and AdamW has two moments for each."""
+    parts = {
+        "program": 0.0 if torch.cuda.is_available() else program_mib,
+        "weights": stats.model_size[1] / MIB,
+        "gradients": 4 * stats.trainable / MIB,
+        "optimizer": 8 * stats.trainable / MIB,
+    }
+    return parts if peak_mib is None else parts | {"activations": max(0.0, peak_mib - sum(parts.values()))}
+
+
+def domains_of(work: Workspace, expert: str) -> Iterator[str]:
+    """Yield the domain of an expert; nothing for the shared expert and for mixtures."""
+    return (domain.name for domain in work.run.domain_list() if expert in domain.expert_names)
+
+
+def scaled_stage(source: MeasuredStage, name: str, size: StageSize, share: float) -> MeasuredStage:
+    """A stage with the costs of another one per token.
+
+    Args:
+        share: its validation tokens relative to those of the other one.
+    """
+    evaluation = source.cost.evaluation * share
+    cost = replace(source.cost, name=name, size=size, evaluation=evaluation, evaluations=size.evaluations)
+    figures = source.figures | {
+        "name": name,
+        "steps": size.steps,
+        "evaluations": size.evaluations,
+        "seconds_per_evaluation": evaluation,
+    }
+    return MeasuredStage(source.stats, cost, figures)
+
+
+def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> Figures:
+    """Cost of evaluating every finished model on the test rows, and the mixtures on the validation rows."""
+    if run.run.language is not None:
+        return {"rows": 0, "models": 0, "seconds": 0.0}
+    test, validation = ({name: int(counts.sum()) for name, counts in tokens[split].items()} for split in _HELD_OUT)
+    rates = {name: each.stats.seconds_per_evaluated_token for name, each in measured.items()}
+    mixture = mean((rates[WARMUP.folder], rates[JOINT.folder]))
+    single = max((rate for name, rate in rates.items() if name not in CANDIDATES), default=mixture)
+    trained_shared = int(run.run.shared is not None and not run.frozen_experts)
+    pooled = int(len(test) > 1)
+    passes = single * (1 + trained_shared + pooled) + mixture * (len(CANDIDATES) + 1)  # the last one: other routes
+    trunk = run.run.backbone.trunk_depth / read_backbone_config(run.run.backbone).num_hidden_layers
+    passes = passes * (1 - trunk) + mixture * trunk  # the models share the states of their trunk
+    rows = sum(len(counts) for counts in tokens["test"].values())
+    return {
+        "rows": rows,
+        "models": len(test) + trained_shared + pooled + len(CANDIDATES),
+        "seconds": passes * sum(test.values()) + mixture * len(CANDIDATES) * sum(validation.values()),
+    }
+
+
+def run_cost(run: Workspace, stages: Sequence[StageCost], rest: float, tokens: Tokens) -> RunCost:
+    """Cost of the whole run, with the trunk's states from disk if the run caches them."""
+    config, backbone = read_backbone_config(run.run.backbone), run.run.backbone
+    lengths = np.concatenate(list(tokens["train"].values())) if tokens else np.zeros(0, int)  # (N,)
+    train, validation = (_rows_by_task(run, split) if tokens else {} for split in ("train", "validation"))
+    cost = RunCost(
+        stages=stages,
+        rest=rest,
+        layers=config.num_hidden_layers,
+        trunk_depth=backbone.trunk_depth,
+        fixed_shape=run.run.shared is not None and run.run.shared.init is not None,
+        cached=False,
+        cache_bytes=int(lengths.sum()) * config.hidden_size * compute_dtype(backbone, default_device()).itemsize,
+        max_length=backbone.resolved_length,
+        lengths=lengths,
+        settings={stage.stage: getattr(run.run.stages, stage.stage) for stage in stages if stage.stage in STAGES},
+        train_rows=train,
+        validation_rows=validation,
+    )
+    caches = run.run.stages.cache_trunk and backbone.trunk_depth > 0
+    return cost.with_trunk(backbone.trunk_depth, True) if caches else cost
+
+
+def _rows_by_task(run: Workspace, split: str) -> dict[str, int]:
+    """Rows of each task; a domain with a single task counts under its own name, that of its expert."""
+    with suppress_output():
+        return {
+            task: len(prepared.splits[split])
+            for domain in run.run.domains
+            for task, prepared in run.prepared(domain).items()
+        }

@@ -1,0 +1,99 @@
+"""What a run shows, in words: its best mixture against other models, and the classes that are never predicted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from moe.report.blocks import ReportTable
+
+REFERENCES = {"tfidf": "TF-IDF", "own expert": "the domains' own experts", "pooled LoRA": "one pooled LoRA"}
+"""Models that a mixture is compared with, and their names in a sentence."""
+
+
+def draw_conclusions(summary: Mapping[str, Any], best: str | None) -> list[str]:
+    """Return a sentence on the best mixture against each reference.
+
+    Args:
+        summary: of `moe run`; older ones have no `conclusions` and no `differences`, so that the sentences compare
+            means without intervals.
+        best: folder name of the best mixture.
+    """
+    if conclusions := summary.get("conclusions"):
+        return [str(sentence) for sentence in conclusions]
+    model = summary.get("best") or best
+    if differences := summary.get("differences"):
+        return [
+            _paired_sentence(str(model), REFERENCES.get(name, name), difference["mean"])
+            for name, difference in differences.items()
+            if "mean" in difference
+        ]
+    sentences = (_sentence_on_means(summary.get("figures", {}), str(model), name) for name in REFERENCES)
+    return [sentence for sentence in sentences if sentence]
+
+
+def _paired_sentence(model: str, reference: str, difference: Mapping[str, Any]) -> str:
+    value, (low, high) = difference["difference"], difference["interval"]
+    points = f"{_points(value)} points of mean macro-F1 on test rows, {_points(low)} to {_points(high)}"
+    if low <= 0 <= high:
+        return f"No significant difference between the best mixture, {model}, and {reference} ({points})"
+    return f"The best mixture, {model}, is {'better' if value > 0 else 'worse'} than {reference} ({points})"
+
+
+def _sentence_on_means(figures: Mapping[str, Any], model: str, reference: str) -> str:
+    """Compare means over the tasks of both; empty if they have none in common."""
+    ours, theirs = figures.get(model, {}), figures.get(reference, {})
+    tasks = [task for task in ours if "macro_f1" in ours[task] and "macro_f1" in theirs.get(task, {})]
+    if not tasks:
+        return ""
+    mean, other = (sum(metrics[task]["macro_f1"] for task in tasks) / len(tasks) for metrics in (ours, theirs))
+    return (
+        f"The best mixture, {model}, has a mean macro-F1 of {mean:.3f} on test rows, {REFERENCES[reference]} "
+        f"{other:.3f} ({_points(mean - other)} points, without an interval)"
+    )
+
+
+def _points(share: float) -> str:
+    """Format a difference in points, with its sign; −0.0 becomes 0.0."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def differences_table(summary: Mapping[str, Any]) -> ReportTable:
+    """Table of the best mixture's macro-F1 minus that of each reference, in points, by task."""
+    differences = summary.get("differences") or {}
+    tasks = dict.fromkeys(task for difference in differences.values() for task in difference.get("tasks", {}))
+    rows = [
+        [task, *(_difference_cell(difference.get("tasks", {}).get(task)) for difference in differences.values())]
+        for task in tasks
+    ]
+    if rows:
+        rows.append(["mean", *(_difference_cell(difference.get("mean")) for difference in differences.values())])
+    header = ["task", *(f"− {REFERENCES.get(name, name)}" for name in differences)]
+    title = f"Macro-F1 of {summary.get('best')} minus that of other models on the same test rows, in points"
+    return ReportTable(title, header, rows)
+
+
+def _difference_cell(difference: Mapping[str, Any] | None) -> str:
+    if not difference:
+        return "–"
+    low, high = difference["interval"]
+    return f"{_points(difference['difference'])}\n{_points(low)} to {_points(high)}"
+
+
+def classes_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the labels by task that have rows, but that no row is classified as.
+
+    Args:
+        tasks: metrics by task, with their `confusion` (rows: true labels, columns: predicted labels).
+    """
+    names_by_task: dict[str, list[str]] = {}
+    for task, metrics in tasks.items():
+        if confusion := metrics.get("confusion"):
+            labels, rows = confusion["labels"], confusion["rows"]
+            never = [label for i, label in enumerate(labels) if sum(rows[i]) and not any(row[i] for row in rows)]
+            names_by_task |= {task: never} if never else {}
+    return names_by_task
+
+
+def describe_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Name the classes that are never predicted, with their tasks; empty if there are none."""
+    classes = [f"{', '.join(labels)} ({task})" for task, labels in classes_never_predicted(tasks).items()]
+    return f"never predicted: {'; '.join(classes)}" if classes else ""
