@@ -218,7 +218,7 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
     Raises:
         Fault: if all tensors are equal.
     """
-    if first.card and first.card.kept_start and second.card and second.card.kept_start:
+    if any(expert.card is not None and expert.card.kept_start for expert in (first, second)):
         return
     equal = first.weights.keys() == second.weights.keys() and all(
         torch.equal(tensor, second.weights[key]) for key, tensor in first.weights.items()

@@ -222,8 +222,8 @@ def tiny_settings(folder: Path, data: Path, /, **over: Any) -> dict[str, Any]:
         "stages": {
             "shared": few | {"steps": 6, "lr": 0.01},
             "expert": few | {"steps": 6, "lr": 0.01},
-            "warmup": few | {"steps": 6},
-            "joint": few | {"steps": 6},
+            "warmup": few | {"steps": 6, "router_lr": 1e-3, "head_lr": 1e-3},
+            "joint": few | {"steps": 6, "lr": 1e-3, "router_lr": 1e-3, "head_lr": 1e-3},
         },
     }
     return merged_settings(base, over)

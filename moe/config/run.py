@@ -18,7 +18,7 @@ from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
 from moe.config.messages import format_error
 from moe.config.overrides import apply_override, domain_mapping
 from moe.config.shared import SharedSettings
-from moe.config.stages import LossSettings, StagesSettings
+from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
 from moe.model.backbone import BackboneSettings
@@ -217,13 +217,13 @@ def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
         run = RunSettings.model_validate(raw)
     except ValidationError as error:
         raise ConfigFault(source, [format_error(detail, model=RunSettings) for detail in error.errors()]) from error
-    run = _with_defaults(run)
+    run = _with_defaults(run, raw)
     if conflicts := find_conflicts(run):
         raise ConfigFault(source, conflicts)
     return run
 
 
-def _with_defaults(run: RunSettings) -> RunSettings:
+def _with_defaults(run: RunSettings, raw: Mapping[str, Any]) -> RunSettings:
     """Fill in what a classifier's config leaves open and what depends on other settings."""
     if run.language is not None:
         return run
@@ -233,6 +233,10 @@ def _with_defaults(run: RunSettings) -> RunSettings:
         filled["shared"] = default_shared(run.backbone, run.heads, run.template)
     if "lora" not in given and filled.get("shared", run.shared) is not None:
         filled["lora"] = LORA_ON_SHARED
+    if filled.get("shared", run.shared) is not None:
+        given_keys = (raw.get("stages") or {}).get("expert") or {}
+        expert = StageSettings.model_validate(fill_stage(given_keys, EXPERT_ON_SHARED))
+        filled["stages"] = run.stages.model_copy(update={"expert": expert})
     return run.model_copy(update=filled)
 
 

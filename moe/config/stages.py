@@ -1,7 +1,8 @@
 """Training stages as data: their trainable parts, routing, losses and settings; one loop trains all of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -112,15 +113,39 @@ class StageSettings(BaseModel):
         return steps if self.max_steps is None else min(self.max_steps, steps)
 
 
+STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "pretrain": {"epochs": 1.0, "batch_size": 8, "lr": 5e-4, "evals": 6, "sampling_temperature": 1.0},
+    "shared": {"batch_size": 32, "min_steps": 300, "max_steps": 3000, "evals": 6},
+    "expert": {"min_steps": 150},
+    "warmup": {"steps": 500, "batch_size": 32, "router_lr": 3e-3, "head_lr": 3e-4, "evals": 1},
+    "joint": {"epochs": 0.5, "batch_size": 32, "lr": 1e-4, "head_lr": 1e-4, "router_lr": 1e-4, "evals": 2},
+    "instruct": {"epochs": 1.0, "lr": 3e-4, "router_lr": 3e-4},
+    "adapt": {"steps": 300, "evals": 3, "head_lr": 3e-4},
+}
+"""By stage, where its defaults differ from those of `StageSettings`; a config that gives some keys keeps the others."""
+EXPERT_ON_SHARED: dict[str, Any] = {"epochs": 1.0, "lr": 5e-4, "head_lr": 5e-4, "min_steps": 60}
+"""Defaults of the stage `expert` on top of a shared expert, from which the experts start."""
+
+
+def fill_stage(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stage; `epochs` replace steps that only the defaults have."""
+    replaced = "steps" if "epochs" in given else None
+    return {key: value for key, value in defaults.items() if key != replaced} | dict(given)
+
+
+def _default(stage: str) -> StageSettings:
+    return StageSettings(**STAGE_DEFAULTS[stage])
+
+
 class StagesSettings(BaseModel):
     """Settings of every stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pretrain: StageSettings = StageSettings(epochs=1.0, batch_size=8, lr=5e-4, evals=6, sampling_temperature=1.0)
-    shared: StageSettings = StageSettings()
-    expert: StageSettings = StageSettings()
-    warmup: StageSettings = StageSettings(steps=500, evals=1)
+    pretrain: StageSettings = _default("pretrain")
+    shared: StageSettings = _default("shared")
+    expert: StageSettings = _default("expert")
+    warmup: StageSettings = _default("warmup")
     cache_trunk: bool = Field(
         False,
         description="cache the trunk's states of training rows on disk, so that stages skip the trunk; takes much disk",
@@ -131,12 +156,25 @@ class StagesSettings(BaseModel):
     shard: bool = Field(
         False, description="shard the backbone's weights over processes (FSDP2), so that each holds a part of them"
     )
-    joint: StageSettings = StageSettings(epochs=1.0, lr=3e-4, head_lr=3e-4, router_lr=3e-4)
-    instruct: StageSettings = StageSettings(epochs=1.0, lr=3e-4, router_lr=3e-4)
-    adapt: StageSettings = StageSettings(steps=300, evals=3, head_lr=3e-4)
+    joint: StageSettings = _default("joint")
+    instruct: StageSettings = _default("instruct")
+    adapt: StageSettings = _default("adapt")
     replay: int = Field(
         1000, ge=1, description="rows of each old domain replayed when an expert is added; more forgets less"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        """Keep the defaults of a stage of which a config gives only some keys."""
+        if not isinstance(raw, Mapping):
+            return raw
+        filled = {
+            name: fill_stage(raw[name], defaults)
+            for name, defaults in STAGE_DEFAULTS.items()
+            if isinstance(raw.get(name), Mapping)
+        }
+        return dict(raw) | filled
 
 
 class LossSettings(BaseModel):

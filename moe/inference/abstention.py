@@ -111,9 +111,9 @@ def rows_needed(curve: Sequence[RiskCoveragePoint], accuracy: float, level: floa
     for step in range(1, 41):
         multiple = LARGEST_MULTIPLE ** (step / 40)
         if find_point([_scale(point, multiple, level) for point in curve], accuracy, level):
-            rows = curve[0].rows * multiple
-            unit = int(10 ** max(0, floor(log10(rows)) - 1))
-            return int(ceil(rows / unit)) * unit
+            rows: float = curve[0].rows * multiple
+            unit: int = 10 ** max(0, floor(log10(rows)) - 1)
+            return ceil(rows / unit) * unit
     return None
 
 

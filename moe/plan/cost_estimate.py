@@ -186,13 +186,13 @@ def _measure_step(
     measured = []
     for stats, durations in zip(stages, seconds, strict=True):
         skipped = 1 if len(durations) > 2 and (torch.cuda.is_available() or stats is dry_run.stages[0]) else 0
-        kept = list(zip(stats.batch_tokens, durations, strict=True))[skipped:]  # without one-time costs
-        rate = sum(duration for _, duration in kept) / max(1, sum(count for count, _ in kept))
+        steady = list(zip(stats.batch_tokens, durations, strict=True))[skipped:]  # without one-time costs
+        rate = sum(duration for _, duration in steady) / max(1, sum(count for count, _ in steady))
         dry_run.seconds_per_token = max(rate, dry_run.seconds_per_token or 0.0)
         if tokens:
             names = list(domains_of(work, stats.name)) or list(tokens["validation"])
             stats.evaluated_tokens = int(stats.row_share * sum(tokens["validation"][name].sum() for name in names))
-        measured.append(measured_stage(work, stats, kept, load, cost.peak_mib, program_mib))
+        measured.append(measured_stage(work, stats, steady, load, cost.peak_mib, program_mib))
     return measured
 
 

@@ -44,7 +44,7 @@ class StepCost:
             forward: seconds of an evaluation per token; by default a third of a step, as in most models.
         """
         columns = np.stack([np.ones(len(tokens)), np.asarray(tokens, dtype=float)], axis=1)  # (n, 2)
-        if np.ptp(columns[:, 1]) < 0.05 * columns[:, 1].max():  # batches of one size do not tell the two parts apart
+        if np.ptp(columns[:, 1]) < 0.05 * columns[:, 1].max():  # batches of one size do not separate the two parts
             fixed, per_token = 0.0, float(np.sum(seconds) / columns[:, 1].sum())
         else:
             fixed, per_token = map(float, nnls(columns, np.asarray(seconds, dtype=float))[0])
@@ -166,8 +166,8 @@ class RunCost:
 
     def with_train_rows(self, most: int) -> "RunCost":
         """Return the cost with at most so many training rows of each task."""
-        whole = sum(self.train_rows.values())
-        share = sum(min(rows, most) for rows in self.train_rows.values()) / max(1, whole)
+        total = sum(self.train_rows.values())
+        share = sum(min(rows, most) for rows in self.train_rows.values()) / max(1, total)
         own = {name: min(rows, most) / rows for name, rows in self.train_rows.items() if rows}
         return self._with_counted_steps({stage.name: own.get(stage.name, share) for stage in self.stages})
 
@@ -198,8 +198,8 @@ class RunCost:
 
     def with_validation_rows(self, most: int) -> "RunCost":
         """Return the cost with at most so many validation rows of each task."""
-        whole = sum(self.validation_rows.values())
-        share = sum(min(rows, most) for rows in self.validation_rows.values()) / max(1, whole)
+        total = sum(self.validation_rows.values())
+        share = sum(min(rows, most) for rows in self.validation_rows.values()) / max(1, total)
         stages = []
         for stage in self.stages:
             own = self.validation_rows.get(stage.name)
@@ -277,10 +277,10 @@ def _shorter(cost: RunCost) -> int | None:
 
 def _halving_cap(rows: Mapping[str, int]) -> int | None:
     """Rows per task at which about half of all rows are left, rounded to two digits; none if there are few."""
-    whole, low, high = sum(rows.values()), 0, max(rows.values(), default=0)
+    total, low, high = sum(rows.values()), 0, max(rows.values(), default=0)
     while high - low > 1:
         middle = (low + high) // 2
-        if 2 * sum(min(count, middle) for count in rows.values()) < whole:
+        if 2 * sum(min(count, middle) for count in rows.values()) < total:
             low = middle
         else:
             high = middle

@@ -146,7 +146,7 @@ class DryRun:
     _used_rows: int = 0
 
     def step_count(self, tokens: float) -> int:
-        """Return the number of steps that fit into `seconds`, judged by earlier stages.
+        """Return the number of steps that fit into `seconds`, estimated from earlier stages.
 
         Args:
             tokens: mean number of tokens of a step.
@@ -179,9 +179,9 @@ def estimate_tokens(rows: Dataset, collate: Collate) -> np.ndarray:
     texts = rows.select(sample.tolist())
     tokens = collate.lengths(texts["text"], texts["target"])  # (n,)
     special = 2
-    whole = tokens < collate.max_length  # texts that are not truncated
-    whole = whole if whole.any() else np.ones_like(whole)
-    per_character = (tokens[whole] - special).clip(min=0).sum() / max(1, lengths[sample][whole].sum())
+    complete = tokens < collate.max_length  # texts that are not truncated
+    complete = complete if complete.any() else np.ones_like(complete)
+    per_character = (tokens[complete] - special).clip(min=0).sum() / max(1, lengths[sample][complete].sum())
     estimate: np.ndarray = np.minimum(special + per_character * lengths, collate.max_length).round().astype(int)
     return estimate
 

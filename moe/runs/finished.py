@@ -37,7 +37,7 @@ def keeps_finished(
     resume: bool,
     again: str = "trains it again",
 ) -> bool:
-    """Whether the output of a step is kept, which is then noted in `work.kept` and on the terminal.
+    """Whether the output of a step is kept, which is then noted in `work.reused` and on the terminal.
 
     A step with checkpoints is under way: with `resume` it goes on, and replaces the output of an earlier run. With
     `overwrite` and `resume`, which continue an interrupted `--overwrite`, only what differs is made again.
@@ -64,7 +64,7 @@ def keeps_finished(
             "; ".join(reasons[:_MAX_REASONS]) + more,
             "pass --overwrite to make it again, or choose another --out",
         )
-    work.kept.append(folder)
+    work.reused.append(folder)
     info(f"{folder.name}: finished earlier, kept; --overwrite {again}")
     return True
 

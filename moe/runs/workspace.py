@@ -40,7 +40,7 @@ class Workspace:
         out: the folder.
         data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
         dry_run: measures a few steps of every stage instead of running it.
-        kept: folders of steps that were finished earlier and are kept, in order.
+        reused: folders of steps that were finished earlier and are kept, in order.
         warnings: lines about data and stages that were printed so far.
         checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
     """
@@ -49,7 +49,7 @@ class Workspace:
     out: Path
     data_dir: Path | None = None
     dry_run: DryRun | None = None
-    kept: list[Path] = field(default_factory=list)
+    reused: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     checked_domains: set[str] = field(default_factory=set)
 

@@ -49,7 +49,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     stage = SHARED if run.shared is not None and not work.frozen_experts else EXPERT
     pooled_work = _with_settings(work, stage.name, pooled_settings(work, train))
     if (resume or not overwrite) and _is_finished(pooled_work, start, frozen):
-        work.kept.append(folder)
+        work.reused.append(folder)
         info(f"{POOLED_NAME}: finished earlier, kept; --overwrite trains it again")
         return folder
     polarity = any(score is not None for score in train["score"])

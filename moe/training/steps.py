@@ -113,7 +113,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
                 "pass --overwrite to train both again",
             )
         train_stage(work, WARMUP, merged, overwrite=True, resume=resume)
-    if joint not in work.kept and not keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)):
+    if joint not in work.reused and not keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)):
         distributed.on_main(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
         train_stage(work, JOINT, warm, overwrite=True, resume=resume)
     return select_best_mixture(work)
@@ -196,11 +196,11 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     return labelled_data(work, model, train, work.rows("validation", names))
 
 
-def training_summary(folders: Sequence[Path], kept: Sequence[Path] = ()) -> dict[str, Any]:
+def training_summary(folders: Sequence[Path], reused: Sequence[Path] = ()) -> dict[str, Any]:
     """Steps and best validation metrics of trained models, as `--json` prints them.
 
     Args:
-        kept: those that were finished earlier.
+        reused: those that were finished earlier.
 
     Returns:
         `folders`: a list of `folder`, `kept`, `steps` and `validation`.
@@ -210,5 +210,5 @@ def training_summary(folders: Sequence[Path], kept: Sequence[Path] = ()) -> dict
         metrics = read_json(folder / METRICS)
         best = metrics.get("best", {})
         steps = metrics.get("steps", 0)
-        summaries.append({"folder": str(folder), "kept": folder in kept, "steps": steps, "validation": best})
+        summaries.append({"folder": str(folder), "kept": folder in reused, "steps": steps, "validation": best})
     return {"folders": summaries}

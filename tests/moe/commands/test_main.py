@@ -82,8 +82,8 @@ def test_training_steps_print_json_on_request(trained: CommandLine) -> None:
     assert (news["folder"], news["kept"], news["steps"]) == ("runs/tiny/experts/news", True, 6)
     assert 0 <= forum["validation"]["macro_f1"] <= 1
     merged = {"folder": "runs/tiny/moe-init", "steps": 0, "validation": {}}
-    for words, kept in ((("merge",), True), (("merge", "--overwrite"), False)):
-        assert result(*words) == {"folders": [merged | {"kept": kept}], "stale": []}
+    for words, reused in ((("merge",), True), (("merge", "--overwrite"), False)):
+        assert result(*words) == {"folders": [merged | {"kept": reused}], "stale": []}
     router = result("train-router")
     assert [step["folder"] for step in router["folders"][1:]] == ["runs/tiny/router-warmup", "runs/tiny/moe-joint"]
     assert all(step["kept"] for step in router["folders"][1:])

@@ -54,7 +54,7 @@ def test_finished_shared_expert_is_kept_when_all_experts_are_trained(make_work: 
     before = written(folder)
     train_shared(work)
     assert train_domain(work, "news")
-    assert work.kept == [folder]
+    assert work.reused == [folder]
     assert written(folder) == before
     assert "shared: finished earlier, kept; --overwrite trains it again" in capsys.readouterr().err
 
@@ -79,7 +79,7 @@ def test_finished_expert_of_other_settings_is_refused_with_what_differs(
         train_domain(work, "news")
     assert reason in fault.value.found
     assert "--overwrite" in fault.value.remedy
-    assert not work.kept
+    assert not work.reused
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_finished_expert_is_kept_if_only_other_steps_differ(
     make_work: Make, copied: Path, over: dict[str, Any]
 ) -> None:
     work = make_work(**(SHARED_RUN | over))
-    assert train_domain(work, "news") == work.kept
+    assert train_domain(work, "news") == work.reused
 
 
 def test_finished_shared_expert_differs_if_a_domain_was_added(make_work: Make, copied: Path) -> None:
@@ -105,7 +105,7 @@ def test_finished_shared_expert_differs_if_a_domain_was_added(make_work: Make, c
     assert work.shared_folder is not None
     differences = expert_differences(work, SHARED, work.shared_folder, list(work.run.domains))
     assert differences == ["domains.macro: not in the config then"]
-    assert train_domain(work, "news") == work.kept, "an expert of another domain is not touched by it"
+    assert train_domain(work, "news") == work.reused, "an expert of another domain is not touched by it"
 
 
 def test_finished_expert_differs_after_its_file_has_changed(make_work: Make, copied: Path) -> None:
@@ -130,10 +130,10 @@ def test_overwrite_with_resume_trains_only_what_differs(make_work: Make, copied:
     before = {name: written(work.expert_folder(name)) for name in ("shared", "news")}
     train_shared(work, overwrite=True, resume=True)
     train_domain(work, "news", overwrite=True, resume=True)
-    assert work.kept == [work.shared_folder]
+    assert work.reused == [work.shared_folder]
     assert written(work.expert_folder("news")) > before["news"]
     train_domain(work, "news", overwrite=True, resume=True)
-    assert work.kept == [work.shared_folder, work.expert_folder("news")]
+    assert work.reused == [work.shared_folder, work.expert_folder("news")]
 
 
 def test_expert_is_stale_after_the_shared_expert_was_trained_again(make_work: Make, copied: Path) -> None:
@@ -152,7 +152,7 @@ def test_merge_is_kept_for_the_same_experts_and_refused_after_one_was_trained_ag
 ) -> None:
     work = make_work(**SHARED_RUN)
     assert not stale_steps(work)
-    assert merge_experts(work) == work.kept[-1]
+    assert merge_experts(work) == work.reused[-1]
     other = make_work(**(SHARED_RUN | {"seed": 8}))
     train_domain(other, "news", overwrite=True)
     assert stale_steps(other) == ["moe-init", "router-warmup", "moe-joint"]
@@ -172,7 +172,7 @@ def test_merge_is_refused_if_experts_were_added_or_left_out(make_work: Make, cop
     work = make_work(**SHARED_RUN)
     with pytest.raises(Fault, match="forum is no longer among the experts"):
         merge_experts(work, [work.expert_folder("news")])
-    assert work.kept == []
+    assert work.reused == []
 
 
 def test_router_is_refused_if_the_merge_has_another_gate(make_work: Make, copied: Path) -> None:

@@ -233,10 +233,10 @@ def test_finished_steps_are_overwritten_only_with_overwrite(make_work: Make) -> 
     work = train_all_steps(make_work())
     folders = [work.out / name for name in ("experts/news", "experts/forum", "moe-init", "router-warmup", "moe-joint")]
     written = [(folder / "manifest.json").stat().st_mtime_ns for folder in folders]
-    assert not work.kept
+    assert not work.reused
     verdict = json.loads((work.out / "result.json").read_text())["verdict"]
     train_all_steps(work)
-    assert work.kept == folders
+    assert work.reused == folders
     assert [(folder / "manifest.json").stat().st_mtime_ns for folder in folders] == written
     assert train_router(work) == verdict
     train_domain(work, "news", overwrite=True)
