@@ -7,10 +7,10 @@ import yaml
 
 from moe.report.blocks import ReportTable, Section
 from moe.report.conclusions import draw_conclusions
+from moe.report.data_rows import DATA
 from moe.report.sections import (
     ABLATIONS,
     CALIBRATION,
-    DATA,
     PROVENANCE,
     QUESTIONS,
     ROUTING,

@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 
 from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
-from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
+from moe.plots.results import confusion_matrix_chart, heatmap_chart
 from moe.report.abstention import abstention_tables
 from moe.report.blocks import (
     MAX_CLASS_COLUMNS,
     MAX_COLUMNS,
     MAX_NARROW_COLUMNS,
-    ReportFigure,
     ReportTable,
     Section,
     TextExample,
     number_columns,
+    optional_figure,
     split_table,
 )
 from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
+from moe.report.data_rows import data_section
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
-DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answering", "Routing"
+TEST_METRICS, QUESTIONS, ROUTING = "Test metrics", "Question answering", "Routing"
 CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
 ERRORS, DISAGREEMENT, PROVENANCE = "Most confident errors", "Disagreement between experts", "Versions and hashes"
 MAX_EXAMPLES = 12
@@ -42,7 +43,7 @@ RISK_CAPTION = "Error rate of the most confident predictions by coverage: what a
 def build_sections(findings: Findings) -> Iterator[Section]:
     """Yield all sections in the order of the page."""
     language = bool(findings.card.get("language"))
-    yield _data(findings)
+    yield data_section(findings)
     if language:
         yield _questions(findings)
     else:
@@ -61,34 +62,6 @@ def build_sections(findings: Findings) -> Iterator[Section]:
 def _not_evaluated(findings: Findings, title: str) -> Section:
     subject = f"{findings.model} was" if findings.model else "there is no mixture yet, so none was"
     return Section(title, missing=[f"{subject} not evaluated on test rows; run moe evaluate."])
-
-
-def _data(findings: Findings) -> Section:
-    if not findings.data:
-        return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
-    splits, removed = ["train", "validation", "test"], ["near duplicates removed", "left out"]
-    header = ["task", "rows", *splits, *removed, "rejected", "duplicates"]
-    rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
-    note = (
-        "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
-        "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
-        "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
-    )
-    figures = _optional_figure(
-        "data-labels",
-        label_distribution_chart(findings.data),
-        "Share of each label in each split; number of rows in brackets.",
-        "Bar chart: label distribution by split.",
-    )
-    return Section(DATA, note, [ReportTable("Rows of each task", header, rows)], figures)
-
-
-def _data_counts(report: Mapping[str, Any]) -> list[str]:
-    splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
-    near = sum(report.get("near_duplicates", {}).values())
-    rows = report.get("rows", 0)
-    counts = [rows, *splits, near, rows - sum(splits) - near, report.get("rejected", 0), report.get("duplicates", 0)]
-    return [f"{count:,}" for count in counts]
 
 
 def _test_metrics(findings: Findings) -> Section:
@@ -163,7 +136,7 @@ def _routing(findings: Findings) -> Section:
     )
     if routing.get("collapsed"):
         note += f" Hardly used: {', '.join(routing['collapsed'])}."
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-routing",
         heatmap_chart("mean routing weight of each expert", routing["table"], "texts of", "expert"),
         "Each row sums to 100 %.",
@@ -182,7 +155,7 @@ def _confusion(findings: Findings) -> Section:
     if "tasks" not in findings.report:
         return _not_evaluated(findings, CONFUSION)
     tasks = findings.report["tasks"]
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-confusion",
         confusion_matrix_chart(tasks),
         "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
@@ -222,10 +195,10 @@ def _calibration(findings: Findings) -> Section:
     )
     risk = _saved_chart(findings.folder, "risk_coverage") or risk_coverage_chart(_confidence_series(findings.rows))
     figures = [
-        *_optional_figure(
+        *optional_figure(
             "test-reliability", reliability, RELIABILITY_CAPTION, "Chart: accuracy by confidence, one panel per task."
         ),
-        *_optional_figure(
+        *optional_figure(
             "test-risk_coverage", risk, RISK_CAPTION, "Chart: error rate by coverage, one panel per task."
         ),
     ]
@@ -270,7 +243,7 @@ def _ablations(findings: Findings) -> Section:
     header = ["variant", "accuracy", "macro-F1", "accuracy − full, points", "95 % interval", "description"]
     rows = [[row["name"], *_ablation_cells(row), row.get("says", "")] for row in findings.ablation["rows"]]
     chart = findings.folder.parent.parent / "ablation" / "ablation.png"
-    figures = _optional_figure(
+    figures = optional_figure(
         "ablation",
         chart.read_bytes() if chart.is_file() else None,
         "Difference from the full mixture. If an interval contains 0, the variant shows no difference.",
@@ -319,7 +292,7 @@ def _disagreement(findings: Findings) -> Section:
     note = (
         f"On {len(differing) / len(predictions):.1%} of {len(predictions):,} labelled test rows the experts disagree."
     )
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-experts",
         heatmap_chart("accuracy of each expert on its own", accuracies, "texts of", "expert"),
         "Each expert with a routing weight of 1; the expert of a row's own domain should be the best in its row.",
@@ -350,7 +323,3 @@ def _expert_accuracies(predictions: Sequence[ExpertPredictions], experts: Sequen
 
 def _expert_annotations(prediction: ExpertPredictions) -> list[str]:
     return [f"{expert}: {label} {probability:.2f}" for expert, (label, probability) in prediction.experts.items()]
-
-
-def _optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
-    return [ReportFigure("", name, caption, png, alt)] if png else []
