@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: install  ## Train, merge, route, evaluate and predict on the shipped sample: at most 4 minutes on 2 cores.
-	$(BIN)/moe run --overwrite
+	$(BIN)/moe run --overwrite --no-pooled
 
 test: install  ## Run the quick tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
