@@ -125,3 +125,8 @@ def add_run_column(table: ReportTable, rows: Sequence[Mapping[str, Any]], severa
 def format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]:
     """Format values of a row by (key, format specification); an en dash where there is none."""
     return ["–" if row.get(key) is None else format(row[key], spec) for key, spec in columns]
+
+
+def optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
+    """Return a figure of the entire run as a list, which is empty without an image."""
+    return [ReportFigure("", name, caption, png, alt)] if png else []

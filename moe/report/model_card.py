@@ -6,10 +6,10 @@ from typing import Any
 import yaml
 
 from moe.report.blocks import ReportTable, Section
+from moe.report.calibration import CALIBRATION
 from moe.report.conclusions import draw_conclusions
 from moe.report.sections import (
     ABLATIONS,
-    CALIBRATION,
     DATA,
     PROVENANCE,
     QUESTIONS,

@@ -4,39 +4,32 @@ A section whose results are missing names the command that creates them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
-from moe.report.abstention import abstention_tables
 from moe.report.blocks import (
     MAX_CLASS_COLUMNS,
     MAX_COLUMNS,
     MAX_NARROW_COLUMNS,
-    ReportFigure,
     ReportTable,
     Section,
     TextExample,
     number_columns,
+    optional_figure,
     split_table,
 )
+from moe.report.calibration import CALIBRATION, calibration_section
 from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
 DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answering", "Routing"
-CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
+CONFUSION, ABLATIONS = "Confusion matrix", "Ablations"
 ERRORS, DISAGREEMENT, PROVENANCE = "Most confident errors", "Disagreement between experts", "Versions and hashes"
 MAX_EXAMPLES = 12
 """Maximum number of texts in a section."""
-RELIABILITY_CAPTION = (
-    "Accuracy by confidence. On the diagonal, confidence is calibrated: of predictions with confidence .9, nine in ten "
-    "are correct. Bars are 95 % intervals."
-)
-RISK_CAPTION = "Error rate of the most confident predictions by coverage: what abstaining on all others would gain."
 
 
 def build_sections(findings: Findings) -> Iterator[Section]:
@@ -74,7 +67,7 @@ def _data(findings: Findings) -> Section:
         "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
         "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
     )
-    figures = _optional_figure(
+    figures = optional_figure(
         "data-labels",
         label_distribution_chart(findings.data),
         "Share of each label in each split; number of rows in brackets.",
@@ -163,7 +156,7 @@ def _routing(findings: Findings) -> Section:
     )
     if routing.get("collapsed"):
         note += f" Hardly used: {', '.join(routing['collapsed'])}."
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-routing",
         heatmap_chart("mean routing weight of each expert", routing["table"], "texts of", "expert"),
         "Each row sums to 100 %.",
@@ -182,7 +175,7 @@ def _confusion(findings: Findings) -> Section:
     if "tasks" not in findings.report:
         return _not_evaluated(findings, CONFUSION)
     tasks = findings.report["tasks"]
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-confusion",
         confusion_matrix_chart(tasks),
         "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
@@ -214,53 +207,7 @@ def _class_table(task: str, metrics: Mapping[str, Any]) -> ReportTable:
 
 
 def _calibration(findings: Findings) -> Section:
-    """Reliability and risk–coverage: the charts of `moe calibrate`, else those of the evaluated test rows."""
-    if not findings.rows:
-        return _not_evaluated(findings, CALIBRATION)
-    reliability = _saved_chart(findings.folder, "reliability") or reliability_chart(
-        "test", {task: {"as predicted": series["test"]} for task, series in _confidence_series(findings.rows).items()}
-    )
-    risk = _saved_chart(findings.folder, "risk_coverage") or risk_coverage_chart(_confidence_series(findings.rows))
-    figures = [
-        *_optional_figure(
-            "test-reliability", reliability, RELIABILITY_CAPTION, "Chart: accuracy by confidence, one panel per task."
-        ),
-        *_optional_figure(
-            "test-risk_coverage", risk, RISK_CAPTION, "Chart: error rate by coverage, one panel per task."
-        ),
-    ]
-    if not findings.calibration:
-        missing = [f"{findings.model} is not calibrated; moe calibrate fits a temperature and plots before and after."]
-        return Section(CALIBRATION, figures=figures, missing=missing)
-    header = ["task", "T", "split", "ECE before", "after", "Brier before", "after", "log loss before", "after"]
-    rows = [
-        [task, f"{metrics['temperature']:.2f}", split]
-        + [
-            _format_metric(metrics[split][side][name])
-            for name in ("ece", "brier", "log_loss")
-            for side in ("before", "after")
-        ]
-        for task, metrics in findings.calibration.get("tasks", {}).items()
-        for split in ("validation", "test")
-        if split in metrics
-    ]
-    table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
-    return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
-
-
-def _saved_chart(folder: Path, name: str) -> bytes | None:
-    path = folder / f"{name}.png"
-    return path.read_bytes() if path.is_file() else None
-
-
-def _confidence_series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSeries]:
-    by_task: dict[str, list[EvaluatedRow]] = {}
-    for row in rows:
-        by_task.setdefault(row.task, []).append(row)
-    return {
-        task: {"test": (np.array([row.confidence for row in own]), np.array([row.correct for row in own]))}
-        for task, own in by_task.items()
-    }
+    return calibration_section(findings) if findings.rows else _not_evaluated(findings, CALIBRATION)
 
 
 def _ablations(findings: Findings) -> Section:
@@ -270,7 +217,7 @@ def _ablations(findings: Findings) -> Section:
     header = ["variant", "accuracy", "macro-F1", "accuracy − full, points", "95 % interval", "description"]
     rows = [[row["name"], *_ablation_cells(row), row.get("says", "")] for row in findings.ablation["rows"]]
     chart = findings.folder.parent.parent / "ablation" / "ablation.png"
-    figures = _optional_figure(
+    figures = optional_figure(
         "ablation",
         chart.read_bytes() if chart.is_file() else None,
         "Difference from the full mixture. If an interval contains 0, the variant shows no difference.",
@@ -319,7 +266,7 @@ def _disagreement(findings: Findings) -> Section:
     note = (
         f"On {len(differing) / len(predictions):.1%} of {len(predictions):,} labelled test rows the experts disagree."
     )
-    figures = _optional_figure(
+    figures = optional_figure(
         "test-experts",
         heatmap_chart("accuracy of each expert on its own", accuracies, "texts of", "expert"),
         "Each expert with a routing weight of 1; the expert of a row's own domain should be the best in its row.",
@@ -350,7 +297,3 @@ def _expert_accuracies(predictions: Sequence[ExpertPredictions], experts: Sequen
 
 def _expert_annotations(prediction: ExpertPredictions) -> list[str]:
     return [f"{expert}: {label} {probability:.2f}" for expert, (label, probability) in prediction.experts.items()]
-
-
-def _optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
-    return [ReportFigure("", name, caption, png, alt)] if png else []
