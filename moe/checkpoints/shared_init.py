@@ -27,7 +27,8 @@ from moe.checkpoints.file_names import CARD, HEADS
 from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.checkpoints.ready import is_ready, ready_folder
-from moe.config.run import ConfigFault, RunSettings
+from moe.config.messages import ConfigFault
+from moe.config.run import RunSettings
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture

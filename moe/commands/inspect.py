@@ -25,7 +25,8 @@ def check(
     json_: JsonOption = False,
 ) -> None:
     """Check a run config or a sweep file: all its errors at once, and warnings about its rows; loads no weights."""
-    from moe.config.run import ConfigFault, load_run
+    from moe.config.messages import ConfigFault
+    from moe.config.run import load_run
     from moe.evaluation.data_warnings import config_warnings
     from moe.runs.preflight import check_config
     from moe.sweep.grid import check_sweep, is_sweep

@@ -1,10 +1,12 @@
-"""Validation errors of pydantic as sentences for users, with a suggestion for misspelt keys."""
+"""Validation errors of pydantic as sentences for users, with a suggestion for misspelt keys, and all of one config."""
 
 import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
+
+from experts.errors import Fault
 
 MAX_CHARACTERS = 200
 """Length at which a value is truncated in an error message."""
@@ -47,3 +49,14 @@ def _keys_at(path: Sequence[Any], model: Any) -> list[str]:
 def _flatten(annotation: Any) -> list[Any]:
     """An annotation and all its type arguments, depth first."""
     return [annotation] + [inner for argument in get_args(annotation) for inner in _flatten(argument)]
+
+
+class ConfigFault(Fault):
+    """All errors of one config, one per line."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        single = len(faults) == 1
+        self.expected, self.found, self.remedy = f"a valid config in {source}", "; ".join(faults), "fix it"
+        body = faults[0] if single else "".join(f"\n  - {fault}" for fault in faults)
+        ValueError.__init__(self, f"{source}: {body}" if single else f"{source} has {len(faults)} errors:{body}")

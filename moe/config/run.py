@@ -15,13 +15,13 @@ from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
 from moe.config.defaults import LORA_ON_SHARED, default_shared
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
-from moe.config.messages import format_error
+from moe.config.messages import ConfigFault, format_error
 from moe.config.overrides import apply_override, domain_mapping
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
-from moe.model.backbone import BackboneSettings
+from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
 from moe.trackers import TENSORBOARD, Tracker
@@ -175,17 +175,6 @@ class RunSettings(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class ConfigFault(Fault):
-    """All errors of one config, one per line."""
-
-    def __init__(self, source: str, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        single = len(faults) == 1
-        self.expected, self.found, self.remedy = f"a valid config in {source}", "; ".join(faults), "fix it"
-        body = faults[0] if single else "".join(f"\n  - {fault}" for fault in faults)
-        ValueError.__init__(self, f"{source}: {body}" if single else f"{source} has {len(faults)} errors:{body}")
-
-
 def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
     """Read a config, apply overrides, and check the result.
 
@@ -229,6 +218,8 @@ def _with_defaults(run: RunSettings, raw: Mapping[str, Any]) -> RunSettings:
         return run
     given = run.model_fields_set
     filled: dict[str, Any] = {}
+    if "max_length" not in run.backbone.model_fields_set:
+        filled["backbone"] = run.backbone.model_copy(update={"max_length": AUTO})
     if "shared" not in given:
         filled["shared"] = default_shared(run.backbone, run.heads, run.template)
     if "lora" not in given and filled.get("shared", run.shared) is not None:

@@ -1,5 +1,6 @@
 """Lines at the end of a stage about tasks at the majority class's level or below TF-IDF's, with settings to try."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from moe.config.stages import SHARED, Stage
 from moe.data.collator import Collate, Collator, count_tokens
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import is_chance, macro_f1_error, validation_levels
+from moe.model.backbone import length_limit
+from moe.runs.text_lengths import auto_length
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
 
@@ -167,7 +170,8 @@ def _cut_remedy(finished: FinishedStage, texts: Sequence[str], targets: Sequence
     sample = np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLED_TEXTS)).astype(int).tolist()
     sampled_targets = [targets[i] for i in sample]
     lengths = count_tokens([texts[i] for i in sample], collate.tokenizer, collate.template, sampled_targets)  # (N,)
-    share, auto = float((lengths > collate.max_length).mean()), finished.work.auto_length()
+    share = float((lengths > collate.max_length).mean())
+    auto = auto_length({"": Counter(lengths.tolist())}, length_limit(finished.work.run.backbone))
     if share < _CUT_SHARE or auto <= collate.max_length:
         return None
     cause = f"{share:.0%} of its texts are cut at {collate.max_length} tokens"

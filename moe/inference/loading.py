@@ -10,9 +10,9 @@ from experts.errors import Fault
 from experts.expert_io import CONFIG
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_card, read_mixture
-from moe.config.messages import format_error
+from moe.config.messages import ConfigFault, format_error
 from moe.config.overrides import apply_override
-from moe.config.run import ConfigFault, RunSettings, parse_run
+from moe.config.run import RunSettings, parse_run
 from moe.config.yaml import read_yaml
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.mixture import Mixture

@@ -82,7 +82,7 @@ class BackboneSettings(BaseModel):
     max_length: Annotated[int | Literal["auto"], BeforeValidator(_check_length)] = Field(
         128,
         description="tokens at which a text is truncated; more reads further and costs more. auto: as many as 95 % of "
-        "the training texts of every domain need",
+        "the training texts of every domain need; the default of a classifier's run",
     )
 
     windows: int = Field(

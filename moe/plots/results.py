@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 COLOUR_MAP = "Greys"
 """Heat maps have shades of grey, since other colours stand for domains and labels."""
-DARK = 0.55
-"""Luminance below which, and value of a heat map above which, text is white."""
+DARK, DARK_VALUE = 0.55, 0.7
+"""Luminance of a colour below which, and value of a heat map above which, text is white."""
 MAX_TICK_CHARACTERS = 34
 """Characters below a panel that fit without rotation."""
 LIGHTEST_BLACK = 1.3
@@ -119,7 +119,7 @@ def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | No
 def _plot_heatmap(panel: "Axes", values: np.ndarray, cells: Sequence[Sequence[str]]) -> None:
     panel.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=LIGHTEST_BLACK, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > DARK else "black"
+        colour = "white" if value > DARK_VALUE else "black"
         panel.text(column, row, cells[row][column], color=colour, fontsize=8.5, **CENTRED)
 
 

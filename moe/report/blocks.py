@@ -128,5 +128,5 @@ def format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]
 
 
 def optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:
-    """Return a figure of the entire run as a list, which is empty without an image."""
+    """Return the figure of the run in a list, empty if there is no image."""
     return [ReportFigure("", name, caption, png, alt)] if png else []

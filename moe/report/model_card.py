@@ -6,11 +6,11 @@ from typing import Any
 import yaml
 
 from moe.report.blocks import ReportTable, Section
-from moe.report.calibration import CALIBRATION
 from moe.report.conclusions import draw_conclusions
+from moe.report.data_rows import DATA
 from moe.report.sections import (
     ABLATIONS,
-    DATA,
+    CALIBRATION,
     PROVENANCE,
     QUESTIONS,
     ROUTING,

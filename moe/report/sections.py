@@ -4,11 +4,14 @@ A section whose results are missing names the command that creates them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
+from moe.plots.calibration import CalibrationSeries, reliability_chart, risk_coverage_chart
+from moe.plots.results import confusion_matrix_chart, heatmap_chart
+from moe.report.abstention import abstention_tables
 from moe.report.blocks import (
     MAX_CLASS_COLUMNS,
     MAX_COLUMNS,
@@ -20,22 +23,27 @@ from moe.report.blocks import (
     optional_figure,
     split_table,
 )
-from moe.report.calibration import CALIBRATION, calibration_section
 from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
+from moe.report.data_rows import data_section
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
-DATA, TEST_METRICS, QUESTIONS, ROUTING = "Data", "Test metrics", "Question answering", "Routing"
-CONFUSION, ABLATIONS = "Confusion matrix", "Ablations"
+TEST_METRICS, QUESTIONS, ROUTING = "Test metrics", "Question answering", "Routing"
+CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
 ERRORS, DISAGREEMENT, PROVENANCE = "Most confident errors", "Disagreement between experts", "Versions and hashes"
 MAX_EXAMPLES = 12
 """Maximum number of texts in a section."""
+RELIABILITY_CAPTION = (
+    "Accuracy by confidence. On the diagonal, confidence is calibrated: of predictions with confidence .9, nine in ten "
+    "are correct. Bars are 95 % intervals."
+)
+RISK_CAPTION = "Error rate of the most confident predictions by coverage: what abstaining on all others would gain."
 
 
 def build_sections(findings: Findings) -> Iterator[Section]:
     """Yield all sections in the order of the page."""
     language = bool(findings.card.get("language"))
-    yield _data(findings)
+    yield data_section(findings)
     if language:
         yield _questions(findings)
     else:
@@ -54,34 +62,6 @@ def build_sections(findings: Findings) -> Iterator[Section]:
 def _not_evaluated(findings: Findings, title: str) -> Section:
     subject = f"{findings.model} was" if findings.model else "there is no mixture yet, so none was"
     return Section(title, missing=[f"{subject} not evaluated on test rows; run moe evaluate."])
-
-
-def _data(findings: Findings) -> Section:
-    if not findings.data:
-        return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
-    splits, removed = ["train", "validation", "test"], ["near duplicates removed", "left out"]
-    header = ["task", "rows", *splits, *removed, "rejected", "duplicates"]
-    rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
-    note = (
-        "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
-        "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
-        "them; rejected rows are listed with reasons in rejected.csv, next to the prepared rows."
-    )
-    figures = optional_figure(
-        "data-labels",
-        label_distribution_chart(findings.data),
-        "Share of each label in each split; number of rows in brackets.",
-        "Bar chart: label distribution by split.",
-    )
-    return Section(DATA, note, [ReportTable("Rows of each task", header, rows)], figures)
-
-
-def _data_counts(report: Mapping[str, Any]) -> list[str]:
-    splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
-    near = sum(report.get("near_duplicates", {}).values())
-    rows = report.get("rows", 0)
-    counts = [rows, *splits, near, rows - sum(splits) - near, report.get("rejected", 0), report.get("duplicates", 0)]
-    return [f"{count:,}" for count in counts]
 
 
 def _test_metrics(findings: Findings) -> Section:
@@ -207,7 +187,53 @@ def _class_table(task: str, metrics: Mapping[str, Any]) -> ReportTable:
 
 
 def _calibration(findings: Findings) -> Section:
-    return calibration_section(findings) if findings.rows else _not_evaluated(findings, CALIBRATION)
+    """Reliability and risk–coverage: the charts of `moe calibrate`, else those of the evaluated test rows."""
+    if not findings.rows:
+        return _not_evaluated(findings, CALIBRATION)
+    reliability = _saved_chart(findings.folder, "reliability") or reliability_chart(
+        "test", {task: {"as predicted": series["test"]} for task, series in _confidence_series(findings.rows).items()}
+    )
+    risk = _saved_chart(findings.folder, "risk_coverage") or risk_coverage_chart(_confidence_series(findings.rows))
+    figures = [
+        *optional_figure(
+            "test-reliability", reliability, RELIABILITY_CAPTION, "Chart: accuracy by confidence, one panel per task."
+        ),
+        *optional_figure(
+            "test-risk_coverage", risk, RISK_CAPTION, "Chart: error rate by coverage, one panel per task."
+        ),
+    ]
+    if not findings.calibration:
+        missing = [f"{findings.model} is not calibrated; moe calibrate fits a temperature and plots before and after."]
+        return Section(CALIBRATION, figures=figures, missing=missing)
+    header = ["task", "T", "split", "ECE before", "after", "Brier before", "after", "log loss before", "after"]
+    rows = [
+        [task, f"{metrics['temperature']:.2f}", split]
+        + [
+            _format_metric(metrics[split][side][name])
+            for name in ("ece", "brier", "log_loss")
+            for side in ("before", "after")
+        ]
+        for task, metrics in findings.calibration.get("tasks", {}).items()
+        for split in ("validation", "test")
+        if split in metrics
+    ]
+    table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
+    return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
+
+
+def _saved_chart(folder: Path, name: str) -> bytes | None:
+    path = folder / f"{name}.png"
+    return path.read_bytes() if path.is_file() else None
+
+
+def _confidence_series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSeries]:
+    by_task: dict[str, list[EvaluatedRow]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, []).append(row)
+    return {
+        task: {"test": (np.array([row.confidence for row in own]), np.array([row.correct for row in own]))}
+        for task, own in by_task.items()
+    }
 
 
 def _ablations(findings: Findings) -> Section:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from experts.errors import Fault
 from moe.checkpoints.shared_init import shared_init_errors
-from moe.config.run import ConfigFault, RunSettings, load_run
+from moe.config.messages import ConfigFault
+from moe.config.run import RunSettings, load_run
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, length_limit, read_backbone_config
 from moe.runs.text_lengths import describe_files

@@ -19,10 +19,10 @@ from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmente
 from moe.data.augmented_rows import AUGMENTED
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
-from moe.model.backbone import AUTO, LANGUAGE_LENGTH, length_limit
+from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
-from moe.runs.text_lengths import LengthStore, auto_length, check_length, format_cuts
+from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
@@ -88,12 +88,6 @@ class Workspace:
         in_use = any((folder / EXPERT.folder).is_dir() for folder in (self.out, self.data_dir) if folder is not None)
         with distributed.main_process_first():
             return self._lengths.resolve_auto(rows, in_use)
-
-    def auto_length(self) -> int:
-        """Tokens that `backbone.max_length: auto` would be for the run's training texts."""
-        rows = {name: self.rows("train", [name]) for name in self.run.domains}
-        with distributed.main_process_first():
-            return auto_length(self._lengths.lengths(rows).counts, length_limit(self.run.backbone))
 
     def cut_lines(self, domains: Iterable[str] | None = None) -> list[str]:
         """Say how many training texts of some domains, or all, are truncated; empty for a language model."""

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from experts.errors import Fault, suggest
 from moe.config.files import find_config
-from moe.config.messages import format_error
+from moe.config.messages import ConfigFault, format_error
 from moe.config.overrides import apply_override
-from moe.config.run import ConfigFault, RunSettings, load_run
+from moe.config.run import RunSettings, load_run
 from moe.config.yaml import read_yaml
 from moe.runs.preflight import check_config
 from moe.sweep.settings import SearchRange, SweepSettings, split_keys

@@ -8,7 +8,8 @@ from conftest import Make, made_up_rows, write_csv
 from experts.errors import Fault
 from experts.expert_io import read_expert
 from moe.checkpoints.mixture import read_card
-from moe.config.run import ConfigFault, load_run
+from moe.config.messages import ConfigFault
+from moe.config.run import load_run
 from moe.inference.loading import load_model
 from moe.model.backbone import BackboneSettings
 from moe.runs.text_lengths import TextLengths, auto_length, format_cuts, measure_cut

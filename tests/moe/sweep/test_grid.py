@@ -8,7 +8,7 @@ import yaml
 from conftest import tiny_settings
 
 from experts.errors import Fault
-from moe.config.run import ConfigFault
+from moe.config.messages import ConfigFault
 from moe.sweep.grid import SweepPlan, as_yaml, check_sweep, is_sweep, read_plan, slug
 from moe.sweep.settings import SearchRange, SweepSettings
 

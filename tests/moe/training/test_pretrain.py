@@ -15,7 +15,8 @@ from experts.errors import Fault
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
-from moe.config.run import ConfigFault, parse_run
+from moe.config.messages import ConfigFault
+from moe.config.run import parse_run
 from moe.data.pretraining_corpus import DocumentReader
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora

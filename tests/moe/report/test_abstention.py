@@ -1,6 +1,6 @@
 """Claims about the report's table of thresholds: the bound is in its title, and what an accuracy out of reach needs."""
 
-from moe.report.calibration import HEADER, abstention_tables
+from moe.report.abstention import HEADER, abstention_tables
 
 TEST = {"rows": 50, "coverage": 0.5, "accuracy": 0.94, "accuracy_interval": [0.84, 0.98]}
 POINTS = {
