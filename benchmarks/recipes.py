@@ -279,7 +279,7 @@ def measure_pooled(run: CaseRun) -> Result:
     return as_result(evaluate_rows(predictor, work.rows("test")), minutes)
 
 
-def measure_mixture(step: str, folder: str | None, told: bool = False) -> Callable[[CaseRun], Result]:
+def measure_mixture(step: str, folder: str | None, pinned: bool = False) -> Callable[[CaseRun], Result]:
     """Return a function that measures the mixture after a step, routed or with each row's domain given.
 
     Args:
@@ -290,8 +290,8 @@ def measure_mixture(step: str, folder: str | None, told: bool = False) -> Callab
         work, minutes = run.after(step)
         model, card = read_mixture(work.out / folder if folder else best_model(work.out))
         predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
-        rows = evaluate_rows(predictor, work.rows("test"), pin=told)
-        return as_result(rows, minutes, None if told else model)
+        rows = evaluate_rows(predictor, work.rows("test"), pin=pinned)
+        return as_result(rows, minutes, None if pinned else model)
 
     return measure
 
@@ -316,11 +316,11 @@ MODELS: dict[str, Callable[[CaseRun], Result]] = {
     "own expert, fresh": measure_fresh,
     "shared expert alone": measure_shared,
     "pooled LoRA": measure_pooled,
-    "own expert, told": lambda run: evaluate_experts(*run.after("experts")),
+    "own expert, pinned": lambda run: evaluate_experts(*run.after("experts")),
     "mixture, merged": measure_mixture("merged", MERGED),
     "mixture, warm start": measure_mixture("warmup", WARMUP.folder),
     "mixture, joint": measure_mixture("joint", JOINT.folder),
-    "mixture, joint, told": measure_mixture("joint", JOINT.folder, told=True),
+    "mixture, joint, pinned": measure_mixture("joint", JOINT.folder, pinned=True),
     "mixture": measure_mixture("joint", None),
 }
 INDEPENDENT = ("TF-IDF",)

@@ -52,7 +52,7 @@ def comparison_table(
     for task, values in rows.items():
         lines.append(BlockRow([task], _best_in_bold(values, "macro_f1"), with_accuracy or task == "mean"))
         lines += [BlockRow(["  accuracy"], _best_in_bold(values, "accuracy"))] if with_accuracy else []
-    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _model_scores_table(models)
+    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _scores_table("scores", models)
     return Group(*([table] if tasks else []), *([scores] if scores else []))
 
 
@@ -81,16 +81,23 @@ def _metric_text(value: float | None, bold: bool = False) -> Text:
     return Text("–" if value is None else f"{value:.3f}", style="bold" if bold else "")
 
 
-def _model_scores_table(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
-    """Build a table of the errors and correlations of predicted scores, by task and model; None without scores."""
+def _scores_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
+    """Build a table of the errors and correlations of predicted scores, by task and model; None without scores.
+
+    A metric with an interval has it on a second line. With one model there is no column of models.
+
+    Args:
+        models: metrics as of `moe.evaluation.metrics.regression`, by model and task.
+    """
     tasks = dict.fromkeys(
         task for metrics in models.values() for task, values in metrics.items() if SCORE_COLUMNS.keys() & values.keys()
     )
     if not tasks:
         return None
-    table = Table(title="scores", title_justify="left", header_style="bold")
-    for name in ("task", "model", *(title for title, _ in SCORE_COLUMNS.values())):
-        table.add_column(name, justify="left" if name in ("task", "model") else "right")
+    left = ("task", "model") if len(models) > 1 else ("task",)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in (*left, *(column for column, _ in SCORE_COLUMNS.values())):
+        table.add_column(name, justify="left" if name in left else "right")
     for task in tasks:
         rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
         rows = {model: values for model, values in rows.items() if SCORE_COLUMNS.keys() & values.keys()}
@@ -100,11 +107,18 @@ def _model_scores_table(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
             if len(set(numbers := [values[name] for values in rows.values() if values.get(name) is not None])) > 1
         }
         for i, (model, values) in enumerate(rows.items()):
-            cells = [
-                _metric_text(v := values.get(name), v is not None and v == best.get(name)) for name in SCORE_COLUMNS
-            ]
-            table.add_row(Text(task if i == 0 else ""), Text(model), *cells, end_section=i + 1 == len(rows))
+            names = (task if i == 0 else "", model)[: len(left)]
+            cells = [_score_cell(values, name, best.get(name)) for name in SCORE_COLUMNS]
+            table.add_row(*map(Text, names), *cells, end_section=i + 1 == len(rows))
     return table
+
+
+def _score_cell(metrics: Mapping[str, Any], name: str, best: float | None) -> Text:
+    value = metrics.get(name)
+    cell = _metric_text(value, bold=value is not None and value == best)
+    if interval := metrics.get(f"{name}_interval"):
+        cell.append("\n").append(format_interval(interval))
+    return cell
 
 
 def routing_table(report: Mapping[str, Any]) -> RenderableType:
@@ -162,7 +176,8 @@ def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
     """Output of `moe evaluate` for a classification run."""
     parts: list[RenderableType] = [_metrics_table(report)]
     parts += [_class_table(task, metrics) for task, metrics in report["tasks"].items()]
-    parts += [scores_table("polarity scores, 95 % intervals", report["scores"])] if report["scores"] else []
+    scores = _scores_table("polarity scores, 95 % intervals", {"": report["scores"]})
+    parts += [scores] if scores else []
     never = describe_never_predicted(report["tasks"])
     return Group(*parts, *([Text(never)] if never else []), routing_table(report["routing"]))
 
@@ -192,28 +207,6 @@ def _metrics_with_intervals(metrics: Mapping[str, Any]) -> list[Text]:
 def format_interval(interval: Sequence[float]) -> Text:
     """Format an interval as low–high."""
     return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
-
-
-def scores_table(title: str, reports: Mapping[str, Mapping[str, Any]], of: str = "task") -> Table:
-    """Build a table of score metrics with their intervals, a row per task or model; a dash where one is undefined.
-
-    Args:
-        reports: metrics as of `moe.evaluation.metrics.regression`, by the name in the first column.
-        of: header of the first column.
-    """
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column(of)
-    for column, _ in SCORE_COLUMNS.values():
-        table.add_column(column, justify="right")
-    for row, metrics in reports.items():
-        cells = []
-        for name in SCORE_COLUMNS:
-            cell = _metric_text(metrics.get(name))
-            if interval := metrics.get(f"{name}_interval"):
-                cell.append("\n").append(format_interval(interval))
-            cells.append(cell)
-        table.add_row(row, *cells)
-    return table
 
 
 def _class_table(task: str, report: Mapping[str, Any]) -> Table:

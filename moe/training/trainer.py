@@ -32,8 +32,10 @@ from moe.runs.training_log import LOG, PARQUET, write_trajectory
 from moe.trackers import tracker_run, uses_tensorboard
 from moe.training.callbacks import (
     JsonLog,
+    NonFiniteGuard,
     Patience,
     ProgressBarCallback,
+    SkipStep,
     StepTimer,
     StopOnSignal,
     evaluations_without_gain,
@@ -62,7 +64,6 @@ from moe.training.job import (
     training_arguments,
     training_sampler,
 )
-from moe.training.nonfinite import NonFiniteGuard, SkipStep
 from moe.training.objective import Objective
 from router.loss_weighting import optimizer_state
 

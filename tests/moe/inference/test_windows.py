@@ -66,10 +66,10 @@ def test_scores_of_a_text_are_the_mean_of_its_windows_weighted_by_their_tokens(m
 
 def test_predictions_state_how_many_windows_were_read(mixture: Path) -> None:
     predictor = ModelLoader(mixture, ("backbone.dtype=float32",)).load_torch()
-    short, long, whole = (to_row(prediction, predictor.experts) for prediction in predict_texts(TEXTS, predictor))
+    short, long, read_whole = (to_row(prediction, predictor.experts) for prediction in predict_texts(TEXTS, predictor))
     assert "windows" not in short
     assert (long["windows"], long["truncated"]) == (3, True)
-    assert (whole["windows"], whole["truncated"]) == (2, False)
+    assert (read_whole["windows"], read_whole["truncated"]) == (2, False)
     predictor.windows = True
     assert not predict_texts([LONG], predictor)[0].truncated, "--windows reads all of them"
 
