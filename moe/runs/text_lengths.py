@@ -192,6 +192,11 @@ def _digest(rows: Dataset) -> str:
     return hashlib.sha256(json.dumps([rows["text"][:], rows["target"][:]]).encode()).hexdigest()
 
 
+def _percent(share: float) -> str:
+    """A share as a whole percentage; one that would be rounded to 0 is below 1 %."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 def format_cuts(
     lengths: TextLengths, domains: Iterable[str], settings: BackboneSettings, texts: str = "training texts"
 ) -> list[str]:
@@ -217,8 +222,8 @@ def format_cuts(
                 fit = f"95% fit in {_quantile(counts, READ_WHOLE)}"
                 remedy = f": raise backbone.max_length ({fit}) or backbone.windows"
             lines.append(
-                f"{name}: {long.cut} of {long.texts} {texts} ({long.cut / long.texts:.0%}) are longer than "
-                f"{length} tokens{windows}; {cut.lost:.0%} of the domain's tokens are not read{remedy}"
+                f"{name}: {long.cut} of {long.texts} {texts} ({_percent(long.cut / long.texts)}) are longer than "
+                f"{length} tokens{windows}; {_percent(cut.lost)} of the domain's tokens are not read{remedy}"
             )
     return lines or [f"none of {total} {texts} is longer than {length} tokens"]
 
