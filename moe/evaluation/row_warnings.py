@@ -15,6 +15,8 @@ _TYPICAL_F1 = 0.7
 """F1 of a class that the uncertainty of a macro-F1 is estimated for; .5 gives 9 % more, .85 gives 22 % less."""
 _MAX_VALIDATION_SHARE = 30
 """Largest validation split to recommend, in percent."""
+_SMALL_FILE_SPLIT = (60, 20, 20)
+"""Split to recommend for a file of so few rows that no split has `MIN_VALIDATION_ROWS`."""
 
 
 def count_warnings(report: Mapping[str, Any], task: TaskSettings) -> list[str]:
@@ -35,10 +37,12 @@ def count_warnings(report: Mapping[str, Any], task: TaskSettings) -> list[str]:
     lines = []
     if labelled["validation"] < MIN_VALIDATION_ROWS:
         lines.append(_validation_line(report, task, counts["validation"], labelled))
+    # Where no class can have enough validation rows, the first line says so.
+    checked = SPLITS if labelled["validation"] >= MIN_CLASS_ROWS * len(task.labels) else SPLITS[:1]
     rare = {
         label: few
         for label in task.labels
-        if (few := [f"{counts[s][label]} {s}" for s in SPLITS if labelled[s] and counts[s][label] < MIN_CLASS_ROWS])
+        if (few := [f"{counts[s][label]} {s}" for s in checked if labelled[s] and counts[s][label] < MIN_CLASS_ROWS])
     }
     if rare:
         lines.append(_rare_classes_line(str(report["task"]), rare))
@@ -107,7 +111,10 @@ def _validation_remedy(report: Mapping[str, Any], task: TaskSettings, labelled: 
     share = 5 * math.ceil(20 * MIN_VALIDATION_ROWS / total)  # percent, in steps of 5
     test = max(5, 5 * round(20 * labelled["test"] / total))
     if share > _MAX_VALIDATION_SHARE or share + test > 60:
-        return "label more rows, and take smaller differences between settings or stages for noise"
+        remedy = "label more rows, and take smaller differences between settings or stages for noise"
+        if report["own_split"] or task.split.folds is not None or labelled["validation"] > 0.08 * total:
+            return remedy
+        return f"hold out more (split: {{ratios: {list(_SMALL_FILE_SPLIT)}}}), {remedy}"
     ratios = f"ratios: [{100 - share - test}, {share}, {test}]"
     if task.split.folds is not None:
         return f"split by ratios instead of folds (split: {{{ratios}}})"

@@ -231,7 +231,7 @@ def savings(cost: RunCost) -> list[dict[str, Any]]:
 
 
 def _changes(cost: RunCost) -> Iterator[tuple[str, RunCost, str]]:
-    deeper, disk = math.ceil(cost.layers / 2), f"{cost.cache_bytes / GIB:.1f} GiB of disk"
+    deeper, disk = math.ceil(cost.layers / 2), f"{_format_bytes(cost.cache_bytes)} of disk"
     can_cache = not cost.cached and len(cost.lengths) > 0  # a language model's run has no such cache
     if cost.trunk_depth < deeper and not cost.fixed_shape:
         yield f"backbone.trunk_depth: {deeper}", cost.with_trunk(deeper, cost.cached), "experts fit less"
@@ -253,6 +253,10 @@ def _changes(cost: RunCost) -> Iterator[tuple[str, RunCost, str]]:
         yield f"max_train_rows: {most} for every task", cost.with_train_rows(most), ""
     if most := _halving_cap(cost.validation_rows):
         yield f"max_validation_rows: {most} for every task", cost.with_validation_rows(most), "noisier selection"
+
+
+def _format_bytes(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{max(1, round(1024 * count / GIB))} MiB"
 
 
 def _length(cost: RunCost, name: str) -> tuple[str, float]:

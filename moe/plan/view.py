@@ -35,7 +35,7 @@ def cost_view(figures: Mapping[str, Any]) -> RenderableType:
     lines = [Text(f"{total}; patience may end a stage sooner" if early else total)]
     scaled = [stage["name"] for stage in stages if stage["measured"] != stage["name"]]
     if scaled:
-        lines.append(Text(f"not measured, but scaled by tokens from experts with the same losses: {', '.join(scaled)}"))
+        lines.append(Text(f"not measured, but scaled by tokens from stages with the same losses: {', '.join(scaled)}"))
     if figures["cache_trunk"]:
         lines.append(Text("steps measured without the trunk cache (stages.cache_trunk); its saving is computed"))
     lines += map(Text, figures.get("texts", ()))

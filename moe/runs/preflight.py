@@ -13,11 +13,12 @@ from moe.runs.text_lengths import describe_files
 from moe.trackers import missing_trackers
 
 
-def check_config(path: Path, sets: Sequence[str] = ()) -> str:
+def check_config(path: Path, sets: Sequence[str] = (), *, reads_texts: bool = True) -> str:
     """Check a config, the files that it names, its backbone and its `shared.init`, without loading the backbone.
 
     Args:
         sets: overrides of settings, `key=value` each.
+        reads_texts: read all files, to count the texts that are truncated.
 
     Returns:
         a summary of the config in one line, and a line for each domain with texts that are truncated.
@@ -35,7 +36,7 @@ def check_config(path: Path, sets: Sequence[str] = ()) -> str:
     else:
         errors += shared_init_errors(run)
     texts: list[str] = []
-    if not errors:
+    if reads_texts and not errors:
         try:
             texts = describe_files(run)
         except Fault as fault:

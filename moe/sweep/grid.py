@@ -107,7 +107,7 @@ class SweepPlan:
             ConfigFault: with every error of its config.
         """
         sets = [*self.sets, *(f"{key}={as_yaml(value)}" for key, value in values.items())]
-        check_config(self.config, sets)
+        check_config(self.config, sets, reads_texts=False)
         run = load_run(self.config, sets)
         if faults := list(self._faults(run)):
             raise ConfigFault(self.source, faults)

@@ -47,6 +47,11 @@ def test_few_validation_rows_of_a_small_file_call_for_more_rows():
     assert "ratios" not in line
 
 
+def test_tiny_validation_split_of_a_small_file_calls_for_another_split_and_blames_no_class():
+    (line,) = warnings(train=(58, 60), validation=(1, 0), test=(0, 1))
+    assert "hold out more (split: {ratios: [60, 20, 20]}), label more rows" in line
+
+
 def test_few_validation_rows_in_the_files_own_split_name_that_split():
     (line,) = warnings(own=True, train=(900, 900), validation=(25, 25), test=(75, 75))
     assert "move rows to the file's validation split" in line
