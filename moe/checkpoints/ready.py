@@ -4,8 +4,8 @@ from pathlib import Path
 
 from experts.atomic_io import sha256_of
 from experts.errors import Fault
-from moe.config.files import READY
 
+READY = "ready"
 READY_FOLDER = Path(__file__).parent.parent / READY
 READY_HASHES: dict[str, str] = {
     "manifest.json": "d67fbb652cdbe5c1a673dc6aafd8818c827668f95e95f4accccbc4f7e6dfd21b",

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from experts.errors import Fault
 
-READY = "ready"
-"""Name of the mixture that the package ships."""
 PACKAGED_CONFIGS = Path(__file__).parent.parent / "configs"
 REPOSITORY_CONFIGS = PACKAGED_CONFIGS.parent.parent / "configs"
 DEFAULT = "demo.yaml"

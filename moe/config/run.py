@@ -13,7 +13,7 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
-from moe.config.defaults import LORA_ON_SHARED, default_shared
+from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
 from moe.config.messages import ConfigFault, format_error
 from moe.config.overrides import apply_override, domain_mapping
@@ -100,9 +100,8 @@ class RunSettings(BaseModel):
     lora: LoraSettings = LoraSettings()
     shared: SharedSettings | None = Field(
         None,
-        description="an always-active expert, trained on all domains pooled or before; null: none. By default that of "
-        "the ready mixture, trained further, if the backbone fits it, else a fresh one of rank 40; none for language "
-        "models",
+        description="an always-active expert, trained on all domains pooled or before; null: none. By default a "
+        "classifier has one of rank and alpha 40 without dropout, and a language model none",
     )
     language: LanguageSettings | None = Field(
         None,
@@ -221,7 +220,7 @@ def _with_defaults(run: RunSettings, raw: Mapping[str, Any]) -> RunSettings:
     if "max_length" not in run.backbone.model_fields_set:
         filled["backbone"] = run.backbone.model_copy(update={"max_length": AUTO})
     if "shared" not in given:
-        filled["shared"] = default_shared(run.backbone, run.heads, run.template)
+        filled["shared"] = SHARED_EXPERT
     if "lora" not in given and filled.get("shared", run.shared) is not None:
         filled["lora"] = LORA_ON_SHARED
     if filled.get("shared", run.shared) is not None:

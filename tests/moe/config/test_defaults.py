@@ -14,6 +14,15 @@ def settings(**given: Any) -> RunSettings:
     return parse_run({"domains": LABELLED, **given}, "test")
 
 
+def test_a_classifier_has_a_shared_expert_and_small_experts_on_top_of_it() -> None:
+    run = settings()
+    assert run.shared is not None
+    assert run.shared.r == 40
+    assert run.lora.r == 4
+    assert run.stages.expert.lr == pytest.approx(5e-4)
+    assert run.backbone.max_length == "auto"
+
+
 def test_experts_without_a_shared_expert_have_the_rank_of_a_lone_one() -> None:
     run = settings(shared=None)
     assert run.shared is None
