@@ -181,7 +181,7 @@ def _report(path: Path, counts: _Counts) -> dict[str, Any]:
 
 def _length_report(lengths: Counter[int]) -> dict[str, Any]:
     """Quantiles, and a histogram up to the 99th percentile whose last bin also holds all longer texts."""
-    quantiles = {f"{share:.0%}": _quantile(lengths, share) for share in _QUANTILES} if lengths else {}
+    quantiles = {f"{share:.0%}": length_quantile(lengths, share) for share in _QUANTILES} if lengths else {}
     width = max(1, math.ceil((quantiles.get("99%", 0) + 1) / _LENGTH_BINS))
     bins = Counter[int]()
     for length, count in lengths.items():
@@ -191,14 +191,18 @@ def _length_report(lengths: Counter[int]) -> dict[str, Any]:
     return {"quantiles": quantiles, "edges": edges, "counts": [bins[i] for i in range(last + 1)]}
 
 
-def _quantile(lengths: Counter[int], share: float) -> int:
-    """Smallest length that at least this share of the rows do not exceed."""
-    rows, required = 0, share * lengths.total()
-    for length in sorted(lengths):
-        rows += lengths[length]
-        if rows >= required:
+def length_quantile(counts: Mapping[int, int], share: float) -> int:
+    """Return the smallest length that at least this share of the texts do not exceed.
+
+    Args:
+        counts: number of texts by their length, at least one.
+    """
+    texts, required = 0, share * sum(counts.values())
+    for length in sorted(counts):
+        texts += counts[length]
+        if texts >= required:
             return length
-    return max(lengths)
+    return max(counts)
 
 
 def inspection_view(report: Mapping[str, Any]) -> Group:

@@ -16,9 +16,9 @@ from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_results
 from moe.evaluation.evaluate import PredictedRow, group_by_task, predicted_rows, report_rows, write_evaluation
 from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
-from moe.evaluation.verdict import OWN_EXPERT, POOLED
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.report.conclusions import OWN_EXPERT, POOLED
 from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
 

@@ -5,10 +5,8 @@ from typing import Any
 
 from moe.bootstrap import Interval, bootstrap_differences
 from moe.evaluation.results import ModelResult
+from moe.report.conclusions import REFERENCES
 
-TFIDF, OWN_EXPERT, POOLED = "tfidf", "own expert", "pooled LoRA"
-"""Names of the models that the best mixture is compared with, as in a run's figures."""
-IN_WORDS = {TFIDF: "TF-IDF", OWN_EXPERT: "its own experts", POOLED: "one pooled LoRA"}
 Difference = dict[str, Any]
 
 
@@ -17,14 +15,14 @@ def compare_results(best: ModelResult, others: Mapping[str, ModelResult]) -> dic
 
     Args:
         best: results of the best mixture.
-        others: results of all models; those that are compared are `IN_WORDS`.
+        others: results of all models; those that are compared are `REFERENCES`.
 
     Returns:
         by the other's name: `mean` over the tasks that both have, and each of the `tasks`, as `difference` and
         `interval`: [low, high], 95 %, in [-1, 1].
     """
     differences = {}
-    for name in IN_WORDS:
+    for name in REFERENCES:
         pairs = {
             task: (ours.predictions, theirs.predictions)
             for task, ours in best.items()
@@ -50,7 +48,7 @@ def conclusions(best: str, differences: Mapping[str, Difference]) -> list[str]:
         best: name of the best mixture.
         differences: as `compare_results` returns them.
     """
-    return [f"{best}: {_sentence(IN_WORDS[name], difference)}" for name, difference in differences.items()]
+    return [f"{best}: {_sentence(REFERENCES[name], difference)}" for name, difference in differences.items()]
 
 
 def _sentence(other: str, difference: Difference) -> str:

@@ -5,37 +5,24 @@ from typing import Any
 
 from moe.report.blocks import ReportTable
 
-REFERENCES = {"tfidf": "TF-IDF", "own expert": "the domains' own experts", "pooled LoRA": "one pooled LoRA"}
-"""Models that a mixture is compared with, and their names in a sentence."""
+TFIDF, OWN_EXPERT, POOLED = "tfidf", "own expert", "pooled LoRA"
+REFERENCES = {TFIDF: "TF-IDF", OWN_EXPERT: "its own experts", POOLED: "one pooled LoRA"}
+"""Models that the best mixture is compared with, as in a run's figures, and their names in a sentence."""
 
 
 def draw_conclusions(summary: Mapping[str, Any], best: str | None) -> list[str]:
     """Return a sentence on the best mixture against each reference.
 
     Args:
-        summary: of `moe run`; older ones have no `conclusions` and no `differences`, so that the sentences compare
-            means without intervals.
+        summary: of `moe run`; older ones have no `conclusions`, so that the sentences compare means without
+            intervals.
         best: folder name of the best mixture.
     """
     if conclusions := summary.get("conclusions"):
         return [str(sentence) for sentence in conclusions]
     model = summary.get("best") or best
-    if differences := summary.get("differences"):
-        return [
-            _paired_sentence(str(model), REFERENCES.get(name, name), difference["mean"])
-            for name, difference in differences.items()
-            if "mean" in difference
-        ]
     sentences = (_sentence_on_means(summary.get("figures", {}), str(model), name) for name in REFERENCES)
     return [sentence for sentence in sentences if sentence]
-
-
-def _paired_sentence(model: str, reference: str, difference: Mapping[str, Any]) -> str:
-    value, (low, high) = difference["difference"], difference["interval"]
-    points = f"{_points(value)} points of mean macro-F1 on test rows, {_points(low)} to {_points(high)}"
-    if low <= 0 <= high:
-        return f"No significant difference between the best mixture, {model}, and {reference} ({points})"
-    return f"The best mixture, {model}, is {'better' if value > 0 else 'worse'} than {reference} ({points})"
 
 
 def _sentence_on_means(figures: Mapping[str, Any], model: str, reference: str) -> str:

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +19,7 @@ from experts.errors import Fault
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
-from moe.data.profile import inspect_file
+from moe.data.profile import inspect_file, length_quantile
 from moe.data.readers import read_records
 from moe.data.schema import Row
 from moe.data.text_checks import window_overlap
@@ -68,16 +67,9 @@ def auto_length(counts: Counts, limit: int | None) -> int:
     Args:
         limit: most tokens that the backbone reads; None for any number. More than 512 are never returned.
     """
-    longest = max((_quantile(domain, READ_WHOLE) for domain in counts.values() if domain), default=0)
+    longest = max((length_quantile(domain, READ_WHOLE) for domain in counts.values() if domain), default=0)
     rounded = max(_SMALLEST, math.ceil(longest / _MULTIPLE) * _MULTIPLE)
     return min(rounded, AUTO_LENGTH_LIMIT, limit or AUTO_LENGTH_LIMIT)
-
-
-def _quantile(counts: Mapping[int, int], share: float) -> int:
-    """Smallest length that at least this share of the texts do not exceed."""
-    lengths = np.array(sorted(counts))
-    texts = np.cumsum([counts[int(length)] for length in lengths])
-    return int(lengths[np.searchsorted(texts, share * texts[-1])])
 
 
 def check_length(settings: BackboneSettings) -> int | None:
@@ -219,7 +211,7 @@ def format_cuts(
             windows = f" and read in windows, at most {settings.windows} each" if settings.windows > 1 else ""
             remedy = ""
             if cut.cut > (1 - READ_WHOLE) * cut.texts:
-                fit = f"95% fit in {_quantile(counts, READ_WHOLE)}"
+                fit = f"95% fit in {length_quantile(counts, READ_WHOLE)}"
                 remedy = f": raise backbone.max_length ({fit}) or backbone.windows"
             lines.append(
                 f"{name}: {long.cut} of {long.texts} {texts} ({_percent(long.cut / long.texts)}) are longer than "
