@@ -58,7 +58,7 @@ def test_estimate_has_the_steps_evaluations_and_parameters_of_a_run(make_work: M
 
 
 def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows(make_work: Make) -> None:
-    epochs = {"stages": {"expert": {"steps": None, "epochs": 2.0, "evals": 4, "patience": 2}}}
+    epochs = {"stages": {"expert": {"steps": None, "min_steps": 1, "epochs": 2.0, "evals": 4, "patience": 2}}}
     macro = {"file": "macro.csv", "labels": list(LABELS), "columns": {"score": None}, "max_train_rows": 24}
     forum = {"experts": 2, "max_train_rows": 24}
     work = make_work(domains={"macro": macro, "forum": forum}, gate={"kind": "team"}, **epochs)

@@ -69,10 +69,11 @@ def test_instruction_tuning_improves_answers_and_reports_perplexity(taught: Work
     assert correct > 0.6 * len(rows), "there are three possible answers"
 
 
-def test_instruct_refuses_to_overwrite_and_skips_on_resume(taught: Workspace) -> None:
-    with pytest.raises(Fault, match="moe-instruct"):
-        instruct(taught)
-    assert instruct(taught, resume=True) == taught.out / "moe-instruct"
+def test_finished_instruct_is_kept(taught: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (taught.out / "moe-instruct" / "metrics.json").read_bytes()
+    assert instruct(taught) == taught.out / "moe-instruct"
+    assert "moe-instruct: finished earlier, kept; --overwrite trains it again" in capsys.readouterr().err
+    assert (taught.out / "moe-instruct" / "metrics.json").read_bytes() == before
 
 
 def test_questions_longer_than_max_length_are_skipped_and_counted(

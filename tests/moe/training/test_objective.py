@@ -57,7 +57,7 @@ def gradient(work: Workspace, **losses: object) -> Tensor:
     """Gradient of the class head on an imbalanced batch."""
     model, batch = make_model_and_batch(work)
     model.eval()
-    loss = make_objective(work, model, **({"inner": "equal", "outer": "constant"} | losses))
+    loss = make_objective(work, model, **({"inner": "equal", "outer": "constant", "smoothing": 0.0} | losses))
     loss(model(**batch), batch).backward()
     return torch.cat([p.grad.flatten() for n, p in model.heads.named_parameters() if "classes" in n])
 

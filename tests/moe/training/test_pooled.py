@@ -110,7 +110,7 @@ def test_wider_adapter_has_the_scaling_of_every_layer_in_peft_s_config(make_work
 
 
 def test_pooled_lora_reads_as_many_rows_as_the_shared_and_the_experts_stage(make_work: Make) -> None:
-    few = {"steps": None, "batch_size": 8}
+    few = {"steps": None, "min_steps": 1, "batch_size": 8}
     work = make_work(shared={"r": 2}, stages={"shared": few | {"epochs": 2.5}, "expert": few | {"epochs": 3}})
     train, shared, each = work.rows("train"), 35, 21  # 108 rows in 14 batches, 54 of each domain in 7
     assert (len(train), pooled_settings(work, train).steps) == (108, shared + 2 * each)

