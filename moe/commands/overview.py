@@ -67,7 +67,7 @@ OVERVIEW: dict[str, tuple[str, str]] = {
     ),
     "plan": (
         "inspect",
-        "Estimate a run's parameters, memory and time from a few steps of each stage; keeps no trained weights.",
+        "Estimate a run's time, memory and parameters from a few steps of each stage, and what makes it shorter.",
     ),
     "verify": (
         "inspect",

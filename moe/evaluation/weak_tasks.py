@@ -11,7 +11,7 @@ from datasets import Dataset
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS
-from moe.config.stages import SHARED, Stage
+from moe.config.stages import SHARED, WARMUP, Stage
 from moe.data.collator import Collate, Collator, count_tokens
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import is_chance, macro_f1_error, validation_levels
@@ -114,14 +114,15 @@ def _remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, An
     key, rows = f"stages.{finished.stage.name}", finished.rows
     rows = rows.select(np.flatnonzero(np.asarray(rows["task"]) == task).tolist())
     labelled = int((np.asarray(rows["label"]) >= 0).sum())
-    if finished.stage.routed:
-        yield from _routing_remedies(finished, task, levels)
+    routing = list(_routing_remedies(finished, task, levels)) if finished.stage.routed else []
+    yield from routing
     if (remedy := _cut_remedy(finished, rows["text"], rows["target"])) is not None:
         yield remedy
     if run.shared is None:
         yield _Remedy("a shared expert (remove shared: null)")
     improving = _still_improving(finished, task)
-    if improving or not finished.stage.routed:
+    named = finished.stage.name == WARMUP.name and any("longer warm-up" in remedy.action for remedy in routing)
+    if (improving or not finished.stage.routed) and not named:
         length = f"{key}.steps: {settings.steps}" if settings.steps else f"{key}.epochs: {settings.epochs:g}"
         yield _Remedy(f"more steps ({length} now)", "it was still improving when the stage ended" if improving else "")
     if labelled < _FEW_ROWS:
@@ -135,7 +136,9 @@ def _routing_remedies(finished: FinishedStage, task: str, levels: dict[str, dict
     """What to try if a domain's expert alone is good enough, so that mixing the experts is what makes it worse."""
     run = finished.work.run
     alone = _expert_macro_f1(finished.work, task)
-    if alone is None or alone < levels["tfidf"]["macro_f1"] - macro_f1_error(levels["tfidf"]):
+    if alone is None or alone <= levels["majority"]["macro_f1"]:
+        return
+    if alone < levels["tfidf"]["macro_f1"] - macro_f1_error(levels["tfidf"]):
         return
     cause = f"its own expert alone has {alone:.3f}"
     routing = finished.best.get("routing", 1.0)

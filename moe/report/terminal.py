@@ -16,6 +16,8 @@ from moe.runs.selection_metric import selection_metric_of
 LABEL_STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 MAX_TASKS_WITH_ACCURACY = 3
 """Maximum number of tasks whose accuracy is printed next to the macro-F1."""
+LONG_TEXT = 60
+"""Characters of a text that takes several lines in a table of predictions."""
 SCORE_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "mse": ("MSE", min),
     "mae": ("MAE", min),
@@ -84,7 +86,7 @@ def _metric_text(value: float | None, bold: bool = False) -> Text:
 def _scores_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
     """Build a table of the errors and correlations of predicted scores, by task and model; None without scores.
 
-    A metric with an interval has it on a second line. With one model there is no column of models.
+    With one model there is no column of models, and a metric with an interval has it on a second line.
 
     Args:
         models: metrics as of `moe.evaluation.metrics.regression`, by model and task.
@@ -108,15 +110,15 @@ def _scores_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any
         }
         for i, (model, values) in enumerate(rows.items()):
             names = (task if i == 0 else "", model)[: len(left)]
-            cells = [_score_cell(values, name, best.get(name)) for name in SCORE_COLUMNS]
+            cells = [_score_cell(values, name, best.get(name), len(models) == 1) for name in SCORE_COLUMNS]
             table.add_row(*map(Text, names), *cells, end_section=i + 1 == len(rows))
     return table
 
 
-def _score_cell(metrics: Mapping[str, Any], name: str, best: float | None) -> Text:
+def _score_cell(metrics: Mapping[str, Any], name: str, best: float | None, with_interval: bool) -> Text:
     value = metrics.get(name)
     cell = _metric_text(value, bold=value is not None and value == best)
-    if interval := metrics.get(f"{name}_interval"):
+    if with_interval and (interval := metrics.get(f"{name}_interval")):
         cell.append("\n").append(format_interval(interval))
     return cell
 
@@ -134,6 +136,8 @@ def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -
     """
     shown = list(rows)
     targets = any(row.get("target") is not None for row in shown)
+    # Experts one below the other leave more width to texts that take several lines anyway.
+    separator = "\n" if any(len(str(row.get("text") or "")) > LONG_TEXT for row in shown) else " "
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("text", ratio=1, overflow="fold")
     if targets:
@@ -146,7 +150,7 @@ def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -
             text = str(row.get("text") or "")
             table.add_row(text, *target, Text("error", style="red"), "", "", str(row["error"]))
         else:
-            cells = _answer_cells(row)
+            cells = _answer_cells(row, separator)
             table.add_row(cells[0], *target, *cells[1:])
     return table
 
@@ -160,7 +164,7 @@ def _target_cell(row: Mapping[str, Any]) -> Text:
     return cell.append(f" ({', '.join(warnings)})", style="yellow") if warnings else cell
 
 
-def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
+def _answer_cells(row: Mapping[str, Any], separator: str) -> list[RenderableType]:
     weights = sorted(row["experts"].items(), key=lambda item: -item[1])
     label, windows = row["label"], row.get("windows") or 1
     return [
@@ -168,7 +172,7 @@ def _answer_cells(row: Mapping[str, Any]) -> list[RenderableType]:
         Text("abstained", style="dim") if label is None else Text(label, style=LABEL_STYLES.get(label, "yellow")),
         f"{row['confidence']:.3f}",
         "–" if row["polarity"] is None else f"{row['polarity']:+.2f}",
-        " ".join(f"{name} {weight:.0%}" for name, weight in weights[:3]),
+        separator.join(f"{name} {weight:.0%}" for name, weight in weights[:3]),
     ]
 
 

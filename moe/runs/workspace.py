@@ -42,6 +42,7 @@ class Workspace:
         dry_run: measures a few steps of every stage instead of running it.
         reused: folders of steps that were finished earlier and are kept, in order.
         warnings: lines about data and stages that were printed so far.
+        notes: other lines that are printed once.
         checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
     """
 
@@ -51,6 +52,7 @@ class Workspace:
     dry_run: DryRun | None = None
     reused: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: set[str] = field(default_factory=set)
     checked_domains: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
@@ -96,6 +98,12 @@ class Workspace:
         rows = {name: self.rows("train", [name]) for name in domains or self.run.domains if name in self.run.domains}
         with distributed.main_process_first():
             return format_cuts(self._lengths.lengths(rows), rows, self.run.backbone)
+
+    def note(self, line: str) -> None:
+        """Print a line that is no warning, unless it was printed before."""
+        if line not in self.notes:
+            self.notes.add(line)
+            info(escape(line))
 
     def warn(self, line: str) -> None:
         """Print a warning, unless it was printed before."""

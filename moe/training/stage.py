@@ -71,10 +71,10 @@ def run_stage(
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
-    _report_trainable(model, stage, expert)
+    _report_trainable(model, stage, name, expert)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
-            info(f"{stage.name}: {line}")
+            work.note(line)
     objective = Objective(
         stage,
         run.losses,
@@ -193,16 +193,16 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
         )
 
 
-def _report_trainable(model: Mixture, stage: Stage, expert: str | None) -> None:
+def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
     counts = {
-        "experts": sum(p.numel() for name in experts for p in model.bank.adapter_parameters(name).values()),
+        "experts": sum(p.numel() for each in experts for p in model.bank.adapter_parameters(each).values()),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }
     trainable = ", ".join(f"{part} {counts[part]:,}" for part in stage.trains)
-    frozen = sum(p.numel() for name, p in model.backbone.named_parameters() if "lora_" not in name)
-    info(f"{stage.name}: trainable parameters: {trainable}; frozen backbone: {frozen:,}")
+    frozen = sum(p.numel() for key, p in model.backbone.named_parameters() if "lora_" not in key)
+    info(f"{name}: trainable parameters: {trainable}; frozen backbone: {frozen:,}")
 
 
 def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:

@@ -150,6 +150,8 @@ def train_stage(
     card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
     data, name = (load_data or _default_data)(work, model), stage.folder
     result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
+    if result.kept_start:
+        return  # the stage before has named the same tasks
     warn_of_weak_tasks(
         FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
         [domain.name for domain in model.domains],

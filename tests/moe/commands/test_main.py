@@ -13,6 +13,7 @@ from conftest import made_up_rows, write_csv
 from signals import interrupt_at
 
 from moe.console import set_verbosity
+from moe.evaluation.metrics import SCORE_METRICS
 from moe.runs.best import best_model
 
 __all__ = ["moe", "workdir"]
@@ -59,10 +60,12 @@ def test_export_writes_the_graph_into_the_folder_of_the_model(trained: CommandLi
 
 def test_run_prints_metrics_routing_and_three_predictions(trained: CommandLine, workdir: Path) -> None:
     summary = json.loads((workdir / "runs" / "tiny" / "summary.json").read_text())
-    models = {"majority", "tfidf", "own expert", "moe-init", "router-warmup", "moe-joint"}
-    assert models == summary["figures"].keys()
+    best = summary["best"]
+    models = ["majority", "tfidf", "own expert", "pooled LoRA", "moe-init", "router-warmup", "moe-joint"]
+    assert [*models, f"{best}, hard", f"{best}, pinned"] == list(summary["figures"])
     for metrics in (metrics for tasks in summary["figures"].values() for metrics in tasks.values()):
-        assert metrics.keys() == {"accuracy", "macro_f1", "accuracy_interval", "macro_f1_interval"}
+        names = ("accuracy", "macro_f1", *SCORE_METRICS)
+        assert metrics.keys() == {f"{name}{suffix}" for name in names for suffix in ("", "_interval")}
         assert metrics["accuracy_interval"][0] <= metrics["accuracy"] <= metrics["accuracy_interval"][1]
     assert len(summary["predictions"]) == 3
     assert summary["routing"]["table"].keys() == {"news", "forum"}
@@ -177,7 +180,8 @@ def test_report_overlays_the_curves_of_a_second_run(trained: CommandLine, workdi
     assert code == 0, err
     report = json.loads(out)
     stages = [(row["stage"], row["run"], row["steps"]) for row in report["stages"]]
-    only_tiny = [(name, "tiny", 6) for name in ("forum", "router-warmup", "moe-joint")]
+    only_tiny = [("forum", "tiny", 6), ("pooled", "tiny", 12)]
+    only_tiny += [(name, "tiny", 6) for name in ("router-warmup", "moe-joint")]
     assert stages == [("news", "tiny", 6), ("news", "constant", 6), *only_tiny]
     assert all(row["seconds"] > 0 and row["peak_mib"] > 0 for row in report["stages"])
     assert {"news-weights-inner.png", "moe-joint-weights-outer.png", "moe-joint-routing.png"} <= set(report["pictures"])

@@ -118,7 +118,7 @@ def test_a_length_that_the_backbone_does_not_read_is_refused_before_training(mak
 
 def test_a_stage_says_what_is_truncated(make_work: Make, capsys: pytest.CaptureFixture[str]) -> None:
     train_domain(make_work(backbone={"max_length": 8}), "news")
-    assert "expert: news: 54 of 54 training texts (100%) are longer than 8 tokens" in capsys.readouterr().err
+    assert "news: 54 of 54 training texts (100%) are longer than 8 tokens" in capsys.readouterr().err
 
 
 def test_lengths_are_counted_once(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
