@@ -84,7 +84,7 @@ def make_question_workspace(folder: Path, **over: Any) -> Workspace:
         rows[0]["text"] = rows[0]["text"] * 2  # a row that is longer than the others
         write_csv(folder / "data" / f"{name}-tone.csv", rows)
     stages = {
-        "pretrain": {"steps": 2, "batch_size": 8, "evals": 1},
+        "pretrain": {"steps": 2, "batch_size": 8, "evals": 1, "sampling_temperature": 2.0},
         "instruct": {"steps": 150, "batch_size": 16, "lr": 0.003, "router_lr": 0.01, "evals": 2},
     }
     raw = make_lm_workspace(folder, **over).run.model_dump(mode="json")

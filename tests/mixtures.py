@@ -159,7 +159,7 @@ def _mixture_and_card(
         domains=tuple(domains),
         shared=("shared",) if shared else (),
         layers={name: adapter.layers for name, adapter in adapters.items()},
-        gate=GateSettings(kind=gate) if isinstance(gate, str) else gate,
+        gate=GateSettings(kind=gate, queries=0) if isinstance(gate, str) else gate,
         heads=HeadSettings(merge=heads) if isinstance(heads, str) else heads,
         polarity=True,
         seed=1,
