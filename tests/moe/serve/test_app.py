@@ -65,7 +65,7 @@ def test_predict_route_abstains_below_the_target_accuracy(client: TestClient, fo
     assert {row["abstained"] for row in rows} >= {True}
     rejected = predict(client, TEXTS, abstain=0.99, domain="news")
     assert rejected.status_code == 409
-    assert rejected.json()["error"]["found"] == "at best 0.900 at 50% coverage"
+    assert rejected.json()["error"]["found"] == "at best 0.900 at 50% coverage on 100 rows"
 
 
 def test_concurrent_requests_with_different_options_get_their_own_results(client: TestClient) -> None:
