@@ -37,7 +37,14 @@ def build_batch(model: Mixture, work: Workspace) -> Batch:
 
 def build_objective(model: Mixture, stage=JOINT, **losses) -> Objective:
     """Return the objective of a stage for a model, with these loss settings."""
-    return Objective(stage, LossSettings(**{"smoothing": 0.0} | losses), DAOSettings(), model.labels, model.domain_expert_mask, seed=0)
+    return Objective(
+        stage,
+        LossSettings(**{"smoothing": 0.0} | losses),
+        DAOSettings(),
+        model.labels,
+        model.domain_expert_mask,
+        seed=0,
+    )
 
 
 def random_mixture(

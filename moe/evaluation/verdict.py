@@ -55,7 +55,9 @@ def _sentence(other: str, difference: Difference) -> str:
     mean, tasks = difference["mean"], difference["tasks"]
     value, (low, high) = 100 * mean["difference"], (100 * bound for bound in mean["interval"])
     if low <= 0 <= high:
-        text = f"no difference from {other} is shown: {value:+z.1f} points of macro-F1 (95 %: {low:+z.1f} to {high:+z.1f})"
+        text = (
+            f"no difference from {other} is shown: {value:+z.1f} points of macro-F1 (95 %: {low:+z.1f} to {high:+z.1f})"
+        )
     elif value > 0:
         text = f"better than {other} by {value:.1f} points of macro-F1 (95 %: {low:.1f} to {high:.1f})"
     else:
