@@ -72,7 +72,7 @@ def make_lm_workspace(tmp_path: Path, family: str = "llama", **over: Any) -> Wor
         "macro": {"corpus": ["macro.txt"], "role": "talk"},
     }
     settings["language"] = {"general": ["general.txt"], "mix": 0.1}
-    settings["stages"]["pretrain"] = {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2}
+    settings["stages"]["pretrain"] = {"steps": 40, "batch_size": 8, "lr": 0.03, "evals": 2, "sampling_temperature": 2}
     return Workspace(parse_run(merged_settings(settings, over), "test"), tmp_path / "run")
 
 

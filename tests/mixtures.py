@@ -37,7 +37,14 @@ def build_batch(model: Mixture, work: Workspace) -> Batch:
 
 def build_objective(model: Mixture, stage=JOINT, **losses) -> Objective:
     """Return the objective of a stage for a model, with these loss settings."""
-    return Objective(stage, LossSettings(**losses), DAOSettings(), model.labels, model.domain_expert_mask, seed=0)
+    return Objective(
+        stage,
+        LossSettings(**{"smoothing": 0.0} | losses),
+        DAOSettings(),
+        model.labels,
+        model.domain_expert_mask,
+        seed=0,
+    )
 
 
 def random_mixture(
@@ -159,7 +166,7 @@ def _mixture_and_card(
         domains=tuple(domains),
         shared=("shared",) if shared else (),
         layers={name: adapter.layers for name, adapter in adapters.items()},
-        gate=GateSettings(kind=gate, queries=0) if isinstance(gate, str) else gate,
+        gate=GateSettings(queries=0, kind=gate) if isinstance(gate, str) else gate,
         heads=HeadSettings(merge=heads) if isinstance(heads, str) else heads,
         polarity=True,
         seed=1,
