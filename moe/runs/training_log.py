@@ -82,6 +82,15 @@ def read_trajectory(logs: Path) -> Trajectory | None:
     return None
 
 
+def log_start(logs: Path, metrics: Mapping[str, float]) -> None:
+    """Log the evaluation of the weights that a stage starts with, as step 0; a stage that is resumed has it already."""
+    path = logs / LOG
+    if not path.is_file():
+        logs.mkdir(parents=True, exist_ok=True)
+        line = {"step": 0, "epoch": 0.0, **{f"eval_{name}": value for name, value in metrics.items()}}
+        path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+
+
 def write_trajectory(logs: Path) -> Path | None:
     """Write a finished stage's `trajectory.parquet` from its JSON lines, atomically; None if it logged no step."""
     trajectory = read_trajectory(logs)

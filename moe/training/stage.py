@@ -18,6 +18,7 @@ from moe.data.collator import Collate
 from moe.model.mixture import Mixture
 from moe.runs.dry_run import BatchSubset, DryRun, DryRunStats, StageSize, batch_sizes, estimate_tokens, model_size
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
+from moe.runs.training_log import log_start
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
 from moe.training.job import Evaluate, TrainJob, TrainResult, batch_sampler, count_steps
@@ -116,6 +117,7 @@ def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
     """Train, and restore the weights at the start if no evaluation was better than theirs."""
     set_trainable(model, job.stage, job.expert, job.frozen)  # also sets the route of the evaluation
     metrics = distributed.broadcast_object(job.evaluate())
+    distributed.on_main(lambda: log_start(job.logs, metrics))
     weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}
     result = fit(model, job)
     history = [{"step": 0.0, "epoch": 0.0, **metrics}, *result.history]

@@ -133,7 +133,9 @@ def test_result_names_the_best_mixture_by_validation(run: Workspace) -> None:
 def test_logs_hold_losses_weights_and_mean_gates(run: Workspace) -> None:
     lines = [json.loads(line) for line in (run.out / "logs" / "moe-joint" / "log.jsonl").read_text().splitlines()]
     names = {"classes", "polarity", "sentiment", "domain", "balance", "share_0", "share_1", "weight/domain"}
-    assert names <= lines[0].keys()
+    assert lines[0]["step"] == 0  # the evaluation of the start
+    assert "eval_macro_f1" in lines[0]
+    assert names <= lines[1].keys()
     assert [line["step"] for line in lines if "classes" in line] == [1, 2, 3, 4, 5, 6]
     assert list((run.out / "logs" / "moe-joint").glob("events.*"))
 
