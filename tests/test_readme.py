@@ -83,7 +83,8 @@ def test_session_commands_work_in_order(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
-    small = " --set sample.rows=600 --set stages.expert.epochs=1 --set stages.warmup.steps=40"
+    small = " --set sample.rows=600 --set stages.expert.epochs=1 --set stages.expert.min_steps=1"
+    small += " --set stages.shared.steps=10 --set stages.warmup.steps=40"
     few = "".join(f" --set stages.{stage}.steps=3" for stage in ("pretrain", "warmup", "joint", "instruct"))
     tiny = small + " --set stages.expert.steps=3 --set stages.warmup.steps=3 --set stages.joint.steps=3"
     for line in shell_commands(session_pages()):
