@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from predictions import append_line, read_lines
 from rich.console import Console
 from rich.table import Table
 
@@ -74,11 +75,11 @@ def main() -> None:
     args = parser.parse_args()
     results = args.out / "results.jsonl"
     if not args.print_only:
-        finished = {result["name"] for result in read_results(results)}
+        finished = {result["name"] for result in read_lines(results)}
         for case in cases(args):
             if case.name not in finished:
-                append(results, measure(case, args))
-    rows = summarize(read_results(results), args)
+                append_line(results, measure(case, args))
+    rows = summarize(read_lines(results), args)
     if args.json:
         print(json.dumps(rows))
     else:
@@ -170,18 +171,6 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
-
-
-def append(path: Path, result: Result) -> None:
-    """Append a result to the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(result) + "\n")
-
-
-def read_results(path: Path) -> list[Result]:
-    """Return the lines of a results file; none if it does not exist."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def summarize(results: Sequence[Result], args: argparse.Namespace) -> list[Result]:

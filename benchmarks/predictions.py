@@ -37,9 +37,20 @@ class TestResult:
     validation: float | None = None
 
 
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append an object to a file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; none if it does not exist."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def append_result(out: Path, seed: int, model: str, result: TestResult) -> None:
     """Append a model's result to the file of its seed, so that a stopped benchmark can resume."""
-    out.mkdir(parents=True, exist_ok=True)
     line: SavedResult = {
         "model": model,
         "seed": seed,
@@ -47,18 +58,15 @@ def append_result(out: Path, seed: int, model: str, result: TestResult) -> None:
         "routing": result.routing,
         "validation": result.validation,
     }
-    with (out / f"results-{seed}.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+    append_line(out / f"results-{seed}.jsonl", line)
 
 
 def read_results(out: Path, seed: int) -> list[SavedResult]:
     """Return the results of a seed so far."""
-    path = out / f"results-{seed}.jsonl"
-    return [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [_with_predictions(result) for result in read_lines(out / f"results-{seed}.jsonl")]
 
 
-def _parse(line: str) -> SavedResult:
-    result: SavedResult = json.loads(line)
+def _with_predictions(result: SavedResult) -> SavedResult:
     if "predictions" not in result:  # earlier versions used another key, for the only value that is an object
         result["predictions"] = next(value for value in result.values() if isinstance(value, dict))
     return result

@@ -1,8 +1,6 @@
 """Results of `recipes.py`: one JSON line per case, recipe and model, and the tables of all cases."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +16,6 @@ OURS = "mixture"
 DRAWS = 2000
 Result = dict[str, Any]
 Labels = Mapping[str, Sequence[str]]
-
-
-def append(path: Path, result: Result) -> None:
-    """Append a result to the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(result) + "\n")
-
-
-def read_results(path: Path) -> list[Result]:
-    """Return the lines of a results file; none if it does not exist."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def print_results(results: Sequence[Result], groups: Sequence[str], sets: Labels) -> None:
@@ -74,16 +60,12 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def _predictions(line: Result, task: str, sets: Labels) -> TaskPredictions:
-    return TaskPredictions.from_labels(*line["predictions"][task], sets[task])
-
-
 def _macro_f1(line: Result, task: str, sets: Labels) -> float:
     return _f1(*_confusable(line, task, sets))
 
 
 def _confusable(line: Result, task: str, sets: Labels) -> tuple[np.ndarray, np.ndarray, int]:
-    predictions = _predictions(line, task, sets)
+    predictions = TaskPredictions.from_labels(*line["predictions"][task], sets[task])
     return predictions.true, predictions.predicted[0], predictions.classes
 
 
@@ -127,7 +109,7 @@ def _print_scores(results: Sequence[Result], keys: Mapping[tuple[str, str], None
         lines = [r for r in results if (r["recipe"], r["model"]) == (recipe, model)]
         for task in dict.fromkeys(task for line in lines for task in line.get("scores", {})):
             reports = [regression(*map(np.asarray, line["scores"][task])) for line in lines]
-            values = [_mean([report[name] for report in reports]) if name in reports[0] else np.nan for name in names]
+            values = [np.mean([np.nan if (v := report[name]) is None else v for report in reports]) for name in names]
             table.add_row(recipe or "–", model, task, *(f"{value:.3f}" for value in values))
     if table.row_count:
         Console(width=190).print(table)

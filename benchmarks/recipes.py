@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from recipe_tables import CASE_GROUPS, Result, append, print_results, read_results
+from predictions import append_line, read_lines
+from recipe_tables import CASE_GROUPS, Result, print_results
 
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
@@ -88,15 +89,15 @@ def main() -> None:
     args = parser.parse_args()
     results = args.out / "results.jsonl"
     if not args.print_only:
-        finished = {(result["case"], result["recipe"], result["model"]) for result in read_results(results)}
+        finished = {(result["case"], result["recipe"], result["model"]) for result in read_lines(results)}
         for case in cases(args):
             for model, measure in MODELS.items():
                 recipe = args.name if model not in INDEPENDENT else ""
                 if (case.name, recipe, model) in finished or (args.only and model not in args.only):
                     continue
                 if result := measure(CaseRun(case, args)):
-                    append(results, {"case": case.name, "recipe": recipe, "model": model} | result)
-    print_results(read_results(results), args.cases, SETS)
+                    append_line(results, {"case": case.name, "recipe": recipe, "model": model} | result)
+    print_results(read_lines(results), args.cases, SETS)
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:

@@ -26,23 +26,42 @@ from moe.training.job import TrainResult
 def save_expert(
     work: Workspace,
     model: Mixture,
-    card: ExpertCard,
+    domain: Domain,
+    name: str,
     weights: Mapping[str, Tensor],
     result: TrainResult,
-    history: Sequence[Mapping[str, float]],
-    overwrite: bool,
+    *,
+    polarity: bool,
+    seed: int,
+    shared: ExpertFolder | None,
+    data_hashes: Mapping[str, str],
+    init: InitOrigin | None,
+    history: Sequence[Mapping[str, float]] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Write a trained expert's folder and delete its checkpoints.
+    """Write a trained expert's folder, replacing an earlier one, and delete its checkpoints.
 
     Args:
         weights: of the adapter, by name.
-        history: metrics of every evaluation, in order.
+        polarity: see `build_expert_card`, as for the others up to `init`.
+        history: metrics of every evaluation, in order; by default those of the result.
         folder: to write; by default the expert's own in `experts/`.
     """
-    metrics = {"best": result.best, "history": list(history), "steps": result.steps}
-    adapter, heads = model.bank.adapters[card.name].adapter, model.heads.state_dict()
-    target, config = folder or work.expert_folder(card.name), work.run.as_yaml()
+    adapter, heads = model.bank.adapters[name].adapter, model.heads.state_dict()
+    card = build_expert_card(
+        work,
+        domain,
+        name,
+        adapter.layers,
+        polarity=polarity,
+        seed=seed,
+        result=result,
+        shared=shared,
+        data_hashes=data_hashes,
+        init=init,
+    )
+    metrics = {"best": result.best, "history": list(history or result.history), "steps": result.steps}
+    target, config = folder or work.expert_folder(name), work.run.as_yaml()
     distributed.on_main(
         lambda: write_expert(
             target,
@@ -52,10 +71,10 @@ def save_expert(
             heads=heads,
             config=config,
             metrics=metrics,
-            overwrite=overwrite,
+            overwrite=True,
         )
     )
-    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(card.name), ignore_errors=True))
+    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 
 
 def build_expert_card(

@@ -22,7 +22,7 @@ from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished
 from moe.runs.workspace import Workspace
-from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
+from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
@@ -107,26 +107,18 @@ def _train_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed
         work, model, stage, data, seed=seed, name=name, resume=resume, expert=name, keep_start=starts_trained
     )
     warn_of_weak_tasks(FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history), domains)
-    card = build_expert_card(
-        work,
-        domain,
-        name,
-        model.bank.adapters[name].layers,
-        polarity=polarity,
-        seed=seed,
-        result=result,
-        shared=shared,
-        data_hashes=work.data_hashes(domains),
-        init=None if start is None else start.origin,
-    )
     save_expert(
         work,
         model,
-        card,
+        domain,
+        name,
         weights=model.bank.adapter_parameters(name),
         result=result,
-        history=result.history,
-        overwrite=True,
+        polarity=polarity,
+        seed=seed,
+        shared=shared,
+        data_hashes=work.data_hashes(domains),
+        init=None if start is None else start.origin,
     )
     figure = f"validation macro-F1 {result.best.get('macro_f1', 0.0):.3f}"
     info(f"{name}: {result.steps} steps, {figure} → {work.expert_folder(name)}")

@@ -23,7 +23,7 @@ from moe.console import info
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
 from moe.runs.workspace import POOLED_NAME, Workspace
-from moe.training.expert_folder import build_expert_card, save_expert
+from moe.training.expert_folder import save_expert
 from moe.training.expert_steps import labelled_data
 from moe.training.stage import run_stage
 
@@ -78,26 +78,18 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         expert=POOLED_NAME,
         keep_start=start is not None or frozen is not None,
     )
-    card = build_expert_card(
-        pooled_work,
-        Domain(POOLED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks))),
-        POOLED_NAME,
-        model.bank.adapters[POOLED_NAME].layers,
-        polarity=polarity,
-        seed=run.seed,
-        result=result,
-        shared=frozen,
-        data_hashes=work.data_hashes(domains),
-        init=None if start is None else start.origin,
-    )
     save_expert(
         pooled_work,
         model,
-        card,
+        Domain(POOLED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks))),
+        POOLED_NAME,
         weights=model.bank.adapter_parameters(POOLED_NAME),
         result=result,
-        history=result.history,
-        overwrite=True,
+        polarity=polarity,
+        seed=run.seed,
+        shared=frozen,
+        data_hashes=work.data_hashes(domains),
+        init=None if start is None else start.origin,
         folder=folder,
     )
     info(f"{POOLED_NAME}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")

@@ -17,7 +17,7 @@ from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.workspace import Workspace
-from moe.training.expert_folder import build_expert_card, place_frozen_expert, require_shared_expert, save_expert
+from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
 
@@ -100,26 +100,19 @@ def _pretrain_expert(
     before = data.evaluate()
     info(f"{name}: before training, {_format_perplexities(before)}")
     result = run_stage(work, model, stage, data, seed=seed, name=name, resume=resume, expert=name)
-    card = build_expert_card(
-        work,
-        domain,
-        name,
-        model.bank.adapters[name].layers,
-        polarity=False,
-        seed=seed,
-        result=result,
-        shared=shared,
-        data_hashes=training_hashes(work, domains),
-        init=None if start is None else start.origin,
-    )
     save_expert(
         work,
         model,
-        card,
+        domain,
+        name,
         weights=model.bank.peft_state_dict(name),
         result=result,
+        polarity=False,
+        seed=seed,
+        shared=shared,
+        data_hashes=training_hashes(work, domains),
+        init=None if start is None else start.origin,
         history=[before | {"step": 0.0}, *result.history],
-        overwrite=True,
     )
     info(f"{name}: {result.steps} steps, {_format_perplexities(result.best)} → {folder}")
     return folder

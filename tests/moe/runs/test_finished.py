@@ -14,6 +14,7 @@ from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.runs.finished import expert_differences, mixture_differences, retrained_experts, stale_note, stale_steps
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
+from moe.training.pipeline import train_all
 from moe.training.steps import merge_experts, train_router
 
 SHARED_RUN: dict[str, Any] = {"shared": {"r": 2}}
@@ -28,11 +29,7 @@ def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for domain in NOUNS:
         write_csv(folder / "data" / f"{domain}.csv", made_up_rows(domain))
     work = Workspace(tiny_run(tiny_folder, folder / "data", **SHARED_RUN), folder / "run")
-    train_shared(work)
-    for domain in work.run.domains:
-        train_domain(work, domain)
-    merge_experts(work)
-    train_router(work)
+    train_all(work)
     return folder
 
 
