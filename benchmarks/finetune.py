@@ -139,5 +139,5 @@ def _pooled_states(model: Mixture, work: Workspace, texts: list[str]) -> np.ndar
     states = []
     for start in range(0, len(order), 32):
         batch = [texts[i] for i in order[start : start + 32]]
-        states.append(model(*tokenize(batch, tokenizer, work.run.template, settings.max_length)).pooled.numpy())
+        states.append(model(*tokenize(batch, tokenizer, work.run.template, settings.resolved_length)).pooled.numpy())
     return np.concatenate(states)[np.argsort(order)]  # (N, D)

@@ -65,7 +65,8 @@ def _macro_f1(line: Result, task: str, sets: Labels) -> float:
 
 
 def _confusable(line: Result, task: str, sets: Labels) -> tuple[np.ndarray, np.ndarray, int]:
-    predictions = TaskPredictions.from_labels(*line["predictions"][task], sets[task])
+    true, predicted = line["predictions"][task]
+    predictions = TaskPredictions.from_labels(true, predicted, sets[task])
     return predictions.true, predictions.predicted[0], predictions.classes
 
 
