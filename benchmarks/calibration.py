@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from moe.data.readers import read_records
+from moe.data.formats.readers import read_records
 from moe.evaluation.baselines import TOKEN_PATTERN
 from moe.evaluation.metrics import calibration_metrics
 from moe.evaluation.temperature import TaskLogits, choose_temperature, fit_temperature

@@ -18,7 +18,7 @@ from experts.adapter import build_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
-from moe.data.readers import read_texts
+from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.torch_predictor import token_budget

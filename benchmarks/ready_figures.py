@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_intervals
 from moe.data.dedup import NearDuplicateIndex
-from moe.data.readers import read_records
+from moe.data.formats.readers import read_records
 from moe.evaluation.metrics import calibration_metrics
 from moe.inference.predictor import Prediction, Predictor
 from moe.runs.workspace import Workspace

@@ -22,7 +22,7 @@ from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, parse_run
 from moe.config.yaml import read_yaml
 from moe.console import suppress_output
-from moe.data.writers import open_writer
+from moe.data.formats.writers import open_writer
 from moe.errors import Interrupted
 from moe.runs.workspace import Workspace
 from moe.training.pipeline import train_all

@@ -19,9 +19,9 @@ from moe.augment.response_log import RESPONSE_LOG, LoggedResponse, open_log, rea
 from moe.console import info, progress_bar
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, VariantRequest, plan_variants, text_hash
 from moe.data.dedup import NearDuplicateIndex, jaccard, shingles
+from moe.data.formats.writers import open_writer
 from moe.data.schema import Origin
 from moe.data.text_checks import contains_target
-from moe.data.writers import open_writer
 from moe.errors import Interrupted
 from moe.qa.answer_parsing import parse_choice
 from moe.runs.workspace import Workspace

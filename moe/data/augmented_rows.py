@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError
 
 from experts.errors import Fault
+from moe.data.formats.text_lines import read_lines
 from moe.data.schema import AugmentSettings, Origin, Settings
 from moe.data.splits import stratified_draw
 from moe.data.text_checks import text_problem
-from moe.data.text_lines import read_lines
 
 AUGMENTED = "augmented.jsonl"
 

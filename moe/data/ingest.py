@@ -13,9 +13,9 @@ from datasets import Features, List, Value
 
 from experts.atomic_io import os_errors_as_faults
 from experts.errors import Fault
+from moe.data.formats.writers import RowWriter, open_writer
 from moe.data.schema import SPLITS, DataSettings, Duplicate, Reject, Row, TaskSettings
 from moe.data.validation import UNKNOWN_LABEL
-from moe.data.writers import RowWriter, open_writer
 
 _BATCH = 1024
 _MAX_SHOWN_LABELS, _MAX_COUNTED_LABELS = 12, 1000

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
+from moe.data.formats.readers import read_records
 from moe.data.ingest import FEATURES, IngestCounts, check_counts, ingest_rows
-from moe.data.readers import read_records
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
 from moe.data.splits import (
     RowIndices,

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
-from moe.data.readers import read_texts
+from moe.data.formats.readers import read_texts
 
 MAX_DOCUMENT_CHARS = 100_000
 """Most characters of a document; a longer one is read as several."""

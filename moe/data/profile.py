@@ -15,7 +15,7 @@ from rich.text import Text
 
 from moe.console import Table
 from moe.data.dedup import NearDuplicateIndex, is_chinese
-from moe.data.readers import read_records
+from moe.data.formats.readers import read_records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.text_checks import contains_target
 from moe.data.validation import passes_filter, validate_records

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.data.readers import read_records
+from moe.data.formats.readers import read_records
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import text_problem
 

@@ -9,8 +9,8 @@ from experts.errors import Fault
 from moe import distributed
 from moe.config.run import RunSettings
 from moe.console import suppress_output
+from moe.data.formats.readers import read_records
 from moe.data.prepare import PreparedTask, prepare_task
-from moe.data.readers import read_records
 from moe.data.schema import DataSettings, TaskSettings
 from moe.data.validation import label_name
 from moe.evaluation.levels import Levels, chance_warnings, split_levels, validation_levels

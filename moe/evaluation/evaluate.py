@@ -14,7 +14,7 @@ from experts.domain import LabelSpace
 from experts.errors import Fault
 from moe.bootstrap import METRICS, TaskPredictions, interval_fields
 from moe.console import info, progress_bar
-from moe.data.writers import open_writer
+from moe.data.formats.writers import open_writer
 from moe.evaluation.metrics import classification, regression
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration

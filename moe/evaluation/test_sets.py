@@ -6,8 +6,8 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from experts.errors import Fault, suggest
+from moe.data.formats.readers import read_column_names, read_records
 from moe.data.prepare import prepare_task
-from moe.data.readers import read_column_names, read_records
 from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace

@@ -17,7 +17,7 @@ from rich.text import Text
 from experts.domain import Labels
 from experts.errors import Fault
 from moe.console import Table, info, progress_bar
-from moe.data.readers import read_texts
+from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets
 from moe.data.token_batches import batch_by_tokens

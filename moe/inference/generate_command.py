@@ -11,7 +11,7 @@ from transformers import TextStreamer
 
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import read_texts
+from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import is_encodable
 from moe.inference.generator import GeneratedText, Generator, Sampling

@@ -13,7 +13,7 @@ from rich.prompt import Prompt
 
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import columns_of_texts, read_texts
+from moe.data.formats.readers import columns_of_texts, read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets, is_encodable
 from moe.inference.model_loader import ModelLoader

@@ -8,7 +8,7 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.console import Meter
-from moe.data.writers import check_suffix, open_writer
+from moe.data.formats.writers import check_suffix, open_writer
 
 Row = dict[str, Any]
 

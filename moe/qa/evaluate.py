@@ -13,10 +13,10 @@ from experts.atomic_io import write_json
 from experts.errors import Fault, suggest
 from moe.bootstrap import TaskPredictions
 from moe.console import Table, info, progress_bar
+from moe.data.formats.writers import open_writer
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
-from moe.data.writers import open_writer
 from moe.inference.generator import Generator, Sampling
 from moe.inference.loading import load_language_model
 from moe.inference.scoring import likelihoods

@@ -19,8 +19,8 @@ from experts.errors import Fault
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
+from moe.data.formats.readers import read_records
 from moe.data.profile import inspect_file, length_quantile
-from moe.data.readers import read_records
 from moe.data.schema import Row
 from moe.data.text_checks import window_overlap
 from moe.data.validation import passes_filter, validate_records

@@ -7,8 +7,8 @@ import numpy as np
 from datasets import Dataset
 
 from experts.errors import Fault
+from moe.data.formats.readers import read_texts
 from moe.data.ingest import FEATURES
-from moe.data.readers import read_texts
 from moe.data.schema import ORIGINAL
 
 NO_LABEL = -1

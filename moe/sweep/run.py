@@ -10,7 +10,7 @@ import numpy as np
 from experts.atomic_io import os_errors_as_faults, write_json
 from experts.errors import Fault
 from moe.console import info
-from moe.data.writers import open_writer
+from moe.data.formats.writers import open_writer
 from moe.sweep.charts import draw_charts
 from moe.sweep.grid import SweepPlan, Trial, Values, format_value, read_plan
 from moe.sweep.search import completed_values, run_search

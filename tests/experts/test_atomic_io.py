@@ -10,7 +10,7 @@ import pytest
 
 from experts.atomic_io import atomic_file, atomic_folder, check_manifest, reserve_space
 from experts.errors import Fault
-from moe.data.writers import open_writer
+from moe.data.formats.writers import open_writer
 
 
 def dead_process() -> int:

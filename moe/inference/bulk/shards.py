@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.readers import columns_of_texts, read_texts
+from moe.data.formats.readers import columns_of_texts, read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import is_blank
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy

@@ -122,7 +122,7 @@ def test_infer_retains_the_order_of_unreadable_rows_in_every_format(
     (workdir / "texts.csv").write_text('id,text\na,profit rose\nb,\nc,"bags fell"\n')
     code, _, err = trained("infer", "-c", "tiny.yaml", "--file", "texts.csv", "--out", f"out/answers.{ending}")
     assert code == 0, err
-    from moe.data.readers import read_records
+    from moe.data.formats.readers import read_records
 
     rows = [record.values for record in read_records(workdir / "out" / f"answers.{ending}")]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
@@ -291,7 +291,7 @@ def test_infer_abstains_below_the_threshold_of_the_target_accuracy(
     for domain, abstained in (("news", False), ("forum", True)):
         code, _, err = trained(*words, "--data-type", domain, "--out", f"out/abstained.{ending}")
         assert code == 0, err
-        from moe.data.readers import read_records
+        from moe.data.formats.readers import read_records
 
         rows = [
             record.values

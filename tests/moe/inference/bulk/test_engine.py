@@ -15,7 +15,7 @@ from conftest import Make
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
-from moe.data.readers import read_texts
+from moe.data.formats.readers import read_texts
 from moe.inference.bulk import engine
 from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, predict_shards_locally, run_bulk
 from moe.inference.bulk.ray import predict_shards_with_ray

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experts.errors import Fault
-from moe.data.writers import open_writer
+from moe.data.formats.writers import open_writer
 
 ROWS = [
     {"id": "a", "error": "missing text"},

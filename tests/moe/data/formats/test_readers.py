@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experts.errors import Fault
-from moe.data.readers import read_records, read_texts
+from moe.data.formats.readers import read_records, read_texts
+from moe.data.formats.text_lines import read_csv_rows
 from moe.data.schema import Columns, Record
-from moe.data.text_lines import read_csv_rows
 
 ROWS = [{"id": "a", "text": "up", "label": "positive"}, {"id": "b", "text": "down", "label": "negative"}]
 
@@ -131,7 +131,7 @@ def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             lines.append(row.number)
             yield row
 
-    monkeypatch.setattr("moe.data.readers.read_csv_rows", counting)
+    monkeypatch.setattr("moe.data.formats.readers.read_csv_rows", counting)
     assert len(list(islice(read_records(path), 10))) == 10
     assert len(lines) == 10
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experts.errors import Fault
+from moe.data.formats.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import is_encodable, text_problem
-from moe.data.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
