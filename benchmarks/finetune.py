@@ -38,7 +38,6 @@ def build_frozen_model(run: RunSettings) -> Mixture:
     """Build the backbone with new heads and a frozen adapter whose output is zero."""
     model = build_expert_model(run, NAME, build_adapter, polarity=False, seed=run.seed, always_on=True)
     model.bank.freeze()
-    model.active_expert = NAME
     return model
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from moe.data.collator import Batch, model_inputs
 from moe.errors import Fault, Interrupted
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.model.outputs import MixtureOutput
 from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
@@ -80,7 +82,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "check rejected.csv and the split settings")
     model.train()
-    set_trainable(model, job.stage, job.expert, job.frozen)
+    mode = set_trainable(model, job.stage, job.expert, job.frozen)
     with distributed.main_process_first():
         (job.logs / PARQUET).unlink(missing_ok=True)  # exists only if the stage is finished
         last = last_complete_checkpoint(job.checkpoints) if job.resume else None
@@ -88,7 +90,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
         check_world_size(last, distributed.world_size())
     if job.shard:
         shard(model)
-    trainer = _StageTrainer(model, job)
+    trainer = _StageTrainer(model, mode, job)
     if last is None or not trainer.load_if_finished(last):
         advice = f"lower stages.{job.stage.name}.batch_size (and raise accumulate by as much) or backbone.max_length"
         recompute = activation_checkpointing(model.backbone, model.bank.trunk_depth) if job.recompute else nullcontext()
@@ -111,8 +113,8 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     return TrainResult(steps=trainer.state.global_step, best=trainer.best_metrics(), history=trainer.history())
 
 
-def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequence[str] = ()) -> None:
-    """Set which parameters are trainable, and whether the router or a constant route is used.
+def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequence[str] = ()) -> RoutingMode:
+    """Set which parameters are trainable, and return how the stage routes: by the router, or to one expert.
 
     Gates are detached if the router is trained without the experts, and each domain has only one.
 
@@ -122,18 +124,19 @@ def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequ
     """
     names = (expert,) if expert else tuple(name for name in model.bank.adapters if name not in frozen)
     model.bank.train_only(*(names if "experts" in stage.trains else ()))
-    model.active_expert = None if stage.routed else expert
     model.heads.requires_grad_("heads" in stage.trains)
     if model.gate is not None:
         model.gate.requires_grad_("router" in stage.trains)
     one_expert_each = all(domain.experts == 1 for domain in model.domains)
-    model.detach_gates = stage.routed and "experts" not in stage.trains and one_expert_each
+    detached = stage.routed and "experts" not in stage.trains and one_expert_each
+    return RoutingMode(active_expert=None if stage.routed else expert, detach_gates=detached)
 
 
 class _StageTrainer(Trainer):
     """transformers' training loop with our backward pass, batches and evaluation; checkpoints omit the backbone."""
 
-    def __init__(self, model: Mixture, job: TrainJob) -> None:
+    def __init__(self, model: Mixture, mode: RoutingMode, job: TrainJob) -> None:
+        self.mode = mode
         self.settings, self.compute_validation_metrics, self.metric = job.settings, job.evaluate, job.metric
         self.objective: Objective = job.objective
         self.stopper = StopOnSignal()
@@ -145,7 +148,7 @@ class _StageTrainer(Trainer):
         self.sampler = training_sampler(job)
         if job.objective.needs_holdout:
             batches = batch_sampler(job, holdout=True)
-            job.objective.context.holdout = HoldoutSampler(model, job.rows, batches, job.collate)
+            job.objective.context.holdout = HoldoutSampler(model, mode, job.rows, batches, job.collate)
         self.total_steps = count_steps(job)
         super().__init__(
             model=model,
@@ -189,9 +192,10 @@ class _StageTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         return self.optimizer
 
-    def _forward(self, batch: Batch) -> MixtureOutput:
+    def _forward(self, batch: Batch, backbone_grad: bool = True) -> MixtureOutput:
         self.attention.select(batch["input_ids"].shape[1])
-        output: MixtureOutput = self.model_wrapped(**model_inputs(batch))
+        mode = replace(self.mode, backbone_grad=backbone_grad)
+        output: MixtureOutput = self.model_wrapped(**model_inputs(batch), mode=mode)
         return output
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:

@@ -15,6 +15,7 @@ from moe.config.stages import JOINT, LossSettings
 from moe.data.collator import Batch, Collator, model_inputs
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.model.outputs import MixtureOutput
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
@@ -95,8 +96,8 @@ def make_backward_pass(model: Mixture, outputs: list[MixtureOutput]) -> Backward
     context, mask = LossContext.of(model), model.domain_expert_mask
     objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, mask, seed=0, context=context)
 
-    def forward(batch: Batch) -> MixtureOutput:
-        outputs.append(model(**model_inputs(batch)))
+    def forward(batch: Batch, backbone_grad: bool) -> MixtureOutput:
+        outputs.append(model(**model_inputs(batch), mode=RoutingMode(backbone_grad=backbone_grad)))
         return outputs[-1]
 
     return BackwardPass(model, forward, objective, lambda *_: None)
@@ -119,8 +120,7 @@ def test_both_passes_of_gradient_caching_use_the_same_dropout(make_work: Make) -
 def test_first_pass_of_gradient_caching_has_no_graph_of_the_backbone(make_work: Make) -> None:
     model, batches = make_model_and_batches(make_work())
     model.train()
-    with model.no_backbone_grad():
-        out = model(**model_inputs(batches[0]))
+    out = model(**model_inputs(batches[0]), mode=RoutingMode(backbone_grad=False))
     assert out.pooled.grad_fn is None
     assert out.routing is not None
     assert out.routing.probs.requires_grad
