@@ -24,8 +24,8 @@ from moe.console import progress_bar
 from moe.data.collator import Collator, tokenize
 from moe.data.sampler import DomainBatchSampler, row_lengths
 from moe.evaluation.evaluate import validate
-from moe.model.backbone import has_fast_bfloat16
 from moe.model.backbone_ops import AttentionSwitch
+from moe.model.device import has_fast_bfloat16
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.objective import LossContext, Objective

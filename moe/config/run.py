@@ -183,6 +183,11 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
 
     Raises:
         Fault: if the config is invalid, with all errors at once.
+
+    Examples:
+        >>> from moe import load_run
+        >>> load_run(sets=["lora.r=8"]).lora.r
+        8
     """
     file = find_config(path)
     raw = read_yaml(file)

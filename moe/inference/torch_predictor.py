@@ -108,6 +108,12 @@ class TorchPredictor(Predictor):
         """How the model routes, `routing` included."""
         return replace(self._mode, hard=self.hard)
 
+    def with_states(self) -> Self:
+        """A predictor that shares this one's model and also returns the pooled hidden states."""
+        other = copy(self)
+        other.states = True
+        return other
+
     def with_mode(self, mode: RoutingMode) -> Self:
         """A predictor that shares this one's model but routes otherwise; soft or hard routing stays as it is."""
         other = copy(self)

@@ -21,7 +21,8 @@ from experts.expert_io import CONFIG, read_expert, write_expert
 from experts.lora import Adapter
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.console import progress_bar, suppress_output
-from moe.model.backbone import default_device, read_backbone_config
+from moe.model.backbone import read_backbone_config
+from moe.model.device import default_device
 from moe.plan.cost_model import savings
 from moe.plan.measured_cost import (
     Figures,

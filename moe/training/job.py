@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
@@ -66,6 +66,7 @@ class TrainJob:
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
+        callbacks: called by the training loop, besides its own.
     """
 
     stage: Stage
@@ -87,6 +88,7 @@ class TrainJob:
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
+    callbacks: tuple[TrainerCallback, ...] = ()
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:

@@ -106,6 +106,7 @@ def run_stage(
         track=run.track,
         run_name=f"{work.out.resolve().name}/{name}",
         frozen=work.frozen_experts,
+        callbacks=work.callbacks,
     )
     _warn_idle_dwa(work, job)
     if work.dry_run is not None:

@@ -160,6 +160,7 @@ class _StageTrainer(Trainer):
                 self.stopper,
                 guard,
                 Patience(job.settings.patience),
+                *job.callbacks,
                 *([] if not distributed.is_main() else _log_callbacks(job, self.timer)),
                 self.timer,  # the last one, so that the time to write the log is not counted
             ],

@@ -135,8 +135,9 @@ def test_expert_unused_in_a_single_micro_batch_keeps_its_gradient(make_work: Mak
     model.train()
     remaining = iter([*masks, *masks])  # both micro-batches run twice
 
-    def forward(batch: Batch) -> MixtureOutput:
-        return model(**model_inputs(batch), allowed=next(remaining).expand(2, -1))
+    def forward(batch: Batch, backbone_grad: bool) -> MixtureOutput:
+        mode = RoutingMode(backbone_grad=backbone_grad)
+        return model(**model_inputs(batch), allowed=next(remaining).expand(2, -1), mode=mode)
 
     object.__setattr__(backward, "forward", forward)
     backward(batches[:2])

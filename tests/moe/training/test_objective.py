@@ -117,7 +117,7 @@ def holdout_sampler(work: Workspace, model: Mixture) -> HoldoutSampler:
     domains = torch.tensor([row == "news" for row in rows["domain"]]).numpy()
     batches = DomainBatchSampler(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
     collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
-    return HoldoutSampler(model, rows, batches, collate)
+    return HoldoutSampler(model, model.mode, rows, batches, collate)
 
 
 def test_validation_objective_trains_both_weight_nets_and_leaves_the_step_unchanged(make_work: Make) -> None:
