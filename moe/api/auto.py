@@ -90,9 +90,11 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         config = config or FinMoEConfig()
         config.id2label = dict(enumerate(predictor.spec.labels))
         config.label2id = {label: k for k, label in config.id2label.items()}
-        return cls(config, predictor, folder).eval()
+        return cls(config, predictor, folder)  # whose model is in evaluation mode
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+    def save_pretrained(  # type: ignore[override]  # options for weights, which a mixture's folder does not have
+        self, save_directory: str | Path, **_: Any
+    ) -> None:
         """Write the mixture to a folder, as `FinMoEModel.save_pretrained` does.
 
         Raises:
