@@ -1,7 +1,7 @@
-"""Modules of the project through which one text and one joint training step pass, counted by the calls of functions.
+"""Modules of the project through which one text and one joint training step pass, counted by calls of functions.
 
-Run: `python benchmarks/modules.py`. It needs no data. The text goes through `moe infer` with the ready mixture, the step
-through the second step of a joint stage on a few made-up rows.
+Run: `python benchmarks/modules.py`. It needs no data. The text goes through `moe infer` with the ready mixture, the
+step through the second step of a joint stage on a few made-up rows.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def joint_step_modules() -> list[str]:
         for name, pair in words.items()
     }
     settings = {"steps": 3, "min_steps": 1, "evals": 1}
-    overrides = {"stages": {name: settings for name in ("expert", "warmup", "joint")}, "track": []}
+    overrides = {"stages": dict.fromkeys(("expert", "warmup", "joint"), settings), "track": []}
     with TemporaryDirectory() as folder:
         FinMoETrainer(datasets, overrides=overrides, output_dir=Path(folder) / "run", callbacks=[step]).train()
     return list(step.called.names)

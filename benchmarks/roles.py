@@ -28,9 +28,9 @@ from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, 
 from moe.qa.scoring import ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.instruct import instruct
-from moe.training.lm_dataset import LMCorpora
-from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.language.instruct import instruct
+from moe.training.language.lm_dataset import LMCorpora
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
 CONFIG = Path(__file__).parent.parent / "configs" / "finteam" / "small.yaml"

@@ -37,7 +37,7 @@ from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 
 RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]

@@ -37,7 +37,7 @@ from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
 

@@ -40,9 +40,9 @@ from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.instruct import instruct
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.pooled import pooled_settings
-from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_stage
 
 Step = Callable[[Workspace], object]

@@ -22,7 +22,7 @@ from moe.membership.update import UpdateTarget, add, remove, swap
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.pretrain import pretrain
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts
 from router.gate_transfer import MAX_INITIAL_WEIGHT
 

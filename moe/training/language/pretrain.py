@@ -18,7 +18,7 @@ from moe.console import info
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
 
 

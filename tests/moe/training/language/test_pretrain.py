@@ -20,8 +20,8 @@ from moe.config.run import parse_run
 from moe.data.pretraining_corpus import DocumentReader
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import LMCorpora
-from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.language.lm_dataset import LMCorpora
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts
 
 

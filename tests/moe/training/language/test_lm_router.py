@@ -17,7 +17,7 @@ from moe.inference.loading import load_model
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.pretrain import pretrain
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
 
 FEW: dict[str, Any] = {"batch_size": 8, "evals": 1, "router_lr": 0.01, "lr": 0.003}
