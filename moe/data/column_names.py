@@ -158,4 +158,4 @@ def likely_column(field: str, column: str, names: Sequence[str]) -> str | None:
     usual = [name for name in names if fold(name) in _LIKELY_NAMES.get(field, ())]
     folded = {fold(name): name for name in names}
     near = difflib.get_close_matches(fold(column), folded, n=1, cutoff=0.6)
-    return (usual or [folded[name] for name in near] or [None])[0]
+    return next(iter([*usual, *(folded[name] for name in near)]), None)

@@ -210,7 +210,7 @@ class RowGroups:
         """
         for kind, groups in self._kinds()[:2]:
             for name, group in groups.items():
-                if group.rejected > max(_SLIPS, limit * group.rows):
+                if max(_SLIPS, limit * group.rows) < group.rejected < group.rows:
                     return Fault(
                         f"at most {limit:.1%} rejected rows of {kind} {name} in {path}",
                         f"{group.rejected / group.rows:.1%}, {group.rejected} of {group.rows}: {group.common}",
