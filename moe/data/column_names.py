@@ -153,6 +153,17 @@ def _missing_fault(columns: Sequence[str], fields: Sequence[str], names: Sequenc
     )
 
 
+def missing_label_note(names: Sequence[str], columns: Columns, path: Path) -> str | None:
+    """Return a line if a file has no column of labels but one with a usual name of it; None otherwise."""
+    if columns.label is None or not names or find_column(columns.label, names) is not None:
+        return None
+    likely = likely_column("label", columns.label, names)
+    if likely is None:
+        return None
+    question = f"did you mean {likely}? Name it with `columns: {{label: {likely}}}`"
+    return f"{path.name} has no column {columns.label!r}: {question}"
+
+
 def likely_column(field: str, column: str, names: Sequence[str]) -> str | None:
     """Return the column of a file that probably holds a field: a usual name of it, else the closest to its own."""
     usual = [name for name in names if fold(name) in _LIKELY_NAMES.get(field, ())]

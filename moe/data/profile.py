@@ -15,9 +15,9 @@ from rich.text import Text
 
 from moe.console import Table
 from moe.data.column_checks import ColumnProfile
-from moe.data.column_names import label_name
+from moe.data.column_names import label_name, missing_label_note
 from moe.data.dedup import NearDuplicateIndex, is_chinese
-from moe.data.formats.readers import read_task_records
+from moe.data.formats.readers import read_column_names, read_task_records
 from moe.data.schema import ORIGINAL, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.text_checks import contains_target, is_blank
 from moe.data.validation import passes_filter, validate_records
@@ -93,6 +93,8 @@ def inspect_file(
     for _ in rows:
         pass
     findings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
+    if note := missing_label_note(read_column_names(path), task.columns, path):
+        findings.append(note)
     report = _report(path, counts) | {"domains": dict(columns.domains.most_common()), "findings": findings}
     return report | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
 
