@@ -81,8 +81,8 @@ class ColumnProfile:
             path: the file, for messages.
             limit: share of rows with a senseless value above which a column is refused.
         """
-        found = (self._score_fault(path), self._id_fault(path, limit), self._split_fault(path, limit))
-        return [fault for fault in found if fault is not None]
+        checks = (self._score_fault(path), self._id_fault(path, limit), self._split_fault(path, limit))
+        return [fault for fault in checks if fault is not None]
 
     def notes(self, path: Path, limit: float) -> list[str]:
         """Return a line for each column that holds something else but does not change what is learned.

@@ -135,8 +135,8 @@ def match_columns(
     if names and missing:
         raise _missing_fault([mapping[field] for field in missing], missing, names, path)
     if names and needs_label and not {"label", "score"} & spelled.keys():
-        asked = [field for field in ("label", "score") if field in mapping][:1] or ["label"]
-        raise _missing_fault([mapping.get(field, field) for field in asked], asked, names, path)
+        fields = [field for field in ("label", "score") if field in mapping][:1] or ["label"]
+        raise _missing_fault([mapping.get(field, field) for field in fields], fields, names, path)
     return columns.model_copy(update=spelled)
 
 

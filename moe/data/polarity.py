@@ -49,13 +49,13 @@ def _sign_by_name(label: str) -> int | None:
     words = set(re.findall(r"[^\W\d_]+", name))
     if words & _NEGATIONS:
         return None
-    found = {
+    signs = {
         sign
         for names, sign in ((_names_of(0), -1), (_names_of(1), 1), (_NEUTRAL, 0))
         for known in names
         if known in words or (not known.isascii() and known in name)
     }
-    return found.pop() if len(found) == 1 else None
+    return signs.pop() if len(signs) == 1 else None
 
 
 def _names_of(side: int) -> tuple[str, ...]:
@@ -82,15 +82,15 @@ def score_finding(scores: Mapping[str, ArrayLike]) -> str | None:
     groups = {label: np.asarray(values, float) for label, values in scores.items() if len(np.asarray(values))}
     if not groups:
         return None
-    signs, whole = label_signs(tuple(groups)), np.concatenate(list(groups.values()))
+    signs, values = label_signs(tuple(groups)), np.concatenate(list(groups.values()))
     sides = {sign: _rows_of(groups, signs, sign) for sign in (-1, 0, 1)}
-    reason = _signed_reason(sides, whole) or _unsigned_reason(groups, signs, whole)
+    reason = _signed_reason(sides, values) or _unsigned_reason(groups, signs, values)
     if reason is None:
         return None
     shown = sorted(groups, key=lambda label: (signs.get(label, 2), label))[:_SHOWN_LABELS]
     means = ", ".join(f"{groups[label].mean():+.2f} in {len(groups[label])} rows labelled {label}" for label in shown)
     more = f" and {len(groups) - len(shown)} further labels" if len(groups) > len(shown) else ""
-    return f"{reason}: a mean of {means}{more}{_as_confidence(whole, len(groups))}"
+    return f"{reason}: a mean of {means}{more}{_as_confidence(values, len(groups))}"
 
 
 def one_sign(scores: ArrayLike) -> bool:
@@ -107,7 +107,7 @@ def _rows_of(groups: Mapping[str, Scores], signs: Mapping[str, int], sign: int) 
     return np.concatenate([np.empty(0), *(values for label, values in groups.items() if signs.get(label) == sign)])
 
 
-def _signed_reason(sides: Mapping[int, Scores], whole: Scores) -> str | None:
+def _signed_reason(sides: Mapping[int, Scores], values: Scores) -> str | None:
     """What contradicts the labels that have a polarity."""
     for sign, name in ((-1, "negative"), (1, "positive")):
         rows = sides[sign]
@@ -115,7 +115,7 @@ def _signed_reason(sides: Mapping[int, Scores], whole: Scores) -> str | None:
             wrong = float((rows * sign < 0).mean())
             if wrong >= (_WRONG_SHARE if len(rows) >= _SOME_ROWS else 1):
                 return f"{wrong:.0%} of the scores of {name} rows are {'above' if sign < 0 else 'below'} 0"
-            if not (rows * sign > 0).any() and _has_one_sign(whole) and len(whole) >= _SOME_ROWS:
+            if not (rows * sign > 0).any() and _has_one_sign(values) and len(values) >= _SOME_ROWS:
                 return f"no score is {'below' if sign < 0 else 'above'} 0, not even of {name} rows"
     low = sides[-1] if len(sides[-1]) >= _SOME_ROWS else sides[0]
     high = sides[1] if len(sides[1]) >= _SOME_ROWS else sides[0]
@@ -128,11 +128,11 @@ def _signed_reason(sides: Mapping[int, Scores], whole: Scores) -> str | None:
     return None
 
 
-def _unsigned_reason(groups: Mapping[str, Scores], signs: Mapping[str, int], whole: Scores) -> str | None:
+def _unsigned_reason(groups: Mapping[str, Scores], signs: Mapping[str, int], values: Scores) -> str | None:
     """What contradicts any polarity, if labels have none by their names."""
     if len(groups) < 2 or not set(groups) - set(signs) or -1 in signs.values():
         return None
-    if one_sign(whole) or (len(whole) >= 2 * _FEW_ROWS and _is_confidence(whole, len(groups))):
+    if one_sign(values) or (len(values) >= 2 * _FEW_ROWS and _is_confidence(values, len(groups))):
         return "all scores have the same sign"
     return None
 
