@@ -39,6 +39,7 @@ def drift(
 
     Returns:
         `model`, `file`, `rejected`, `undated` (rows without a readable date; None if the file has no dates),
+        `unreadable_date` (the first date that cannot be parsed, or None),
         `compared_with` (domain or None, number of validation rows), `alarm`, `whole`, and `months` by name. `whole` and
         each month have `rows`, `verdict`, `measures` (by name `value`, `limit`, `p`, `unlike`), `shares` (mean routing
         weight by expert), `confidence` (mean), `distance` (median). Where rows are too few for a verdict, `measures` is
@@ -61,6 +62,7 @@ def drift(
         "file": str(request.file),
         "rejected": dated.rejected,
         "undated": int((months == "").sum()) if dated.dated else None,
+        "unreadable_date": dated.unreadable,
         "compared_with": {"domain": request.domain, "rows": len(validation)} | _averages(validation, reference.experts),
         "alarm": ALARM,
         "whole": compare_features(features, validation, reference.experts),
@@ -225,7 +227,9 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if report["rejected"]:
         yield f"rows skipped because they have no readable text: {report['rejected']:,}"
     if report["undated"]:
-        yield f"rows assigned to no month because they have no readable date: {report['undated']:,}"
+        example = report["unreadable_date"]
+        remedy = f", e.g. {example!r}: set --date-format" if example is not None else ""
+        yield f"rows assigned to no month because they have no readable date: {report['undated']:,}{remedy}"
 
 
 AXES = {"shares": "stability index", "confidence": "KS statistic", "distance": "KS statistic"}
