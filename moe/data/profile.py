@@ -15,7 +15,7 @@ from rich.text import Text
 
 from moe.console import Table
 from moe.data.dedup import NearDuplicateIndex, is_chinese
-from moe.data.formats.readers import read_records
+from moe.data.formats.readers import ORIGIN_COLUMN, describe_format, read_task_records
 from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.text_checks import contains_target
 from moe.data.validation import passes_filter, validate_records
@@ -89,12 +89,14 @@ def inspect_file(
     among = counts.rows
     for _ in rows:
         pass
-    return _report(path, counts) | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
+    form = {"format": describe_format(path, task.columns, task.format)}
+    return form | _report(path, counts) | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
 
 
 def _count_all(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
     """Yield the valid rows of a file, and count everything on the way."""
-    records = (record for record in read_records(path, task.columns) if passes_filter(record, task))
+    read = read_task_records(path, task, {ORIGIN_COLUMN})
+    records = (record for record in read if passes_filter(record, task))
     for result in validate_records(_count_records(records, counts), task):
         if isinstance(result, Row):
             _count_row(result, task, counts)
@@ -120,7 +122,7 @@ def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Recor
         label = record.values.get("label")
         if not record.error and (str(label) in counts.labels or len(counts.labels) < _MAX_LABELS):
             counts.labels["(none)" if label in (None, "") else str(label)] += 1
-        origin = str(record.values.get("origin") or ORIGINAL)
+        origin = str(record.values.get(ORIGIN_COLUMN) or ORIGINAL)
         if not record.error and (origin in counts.origins or len(counts.origins) < _MAX_LABELS):
             counts.origins[origin] += 1
         yield record

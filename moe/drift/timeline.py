@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.data.formats.readers import read_records
+from moe.data.formats.readers import read_column_names, read_records
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import text_problem
 
@@ -83,15 +83,16 @@ def read_dated_texts(request: DriftRequest) -> DatedTexts:
 
 def _records(request: DriftRequest) -> Iterator[Record]:
     column = request.date_column
-    for number, record in enumerate(read_records(request.file, Columns(text=request.text_column))):
-        if number == 0 and column is not None and column not in record.values and not record.error:
-            known = ", ".join(map(str, record.values))
-            raise Fault(
-                f"a column {column!r} in {request.file.name}",
-                f"the columns {known}",
-                "set --date-column to one of these",
-            )
-        yield record
+    columns = Columns(text=request.text_column).restricted_to("text", column or DATE)
+    records = read_records(request.file, columns, others={column or DATE})
+    names = read_column_names(request.file, columns.required())
+    if column is not None and names and column not in names:
+        raise Fault(
+            f"a column {column!r} in {request.file.name}",
+            f"the columns {', '.join(names)}",
+            "set --date-column to one of these",
+        )
+    return records
 
 
 def month_of(value: Any, date_format: str | None = None) -> str | None:

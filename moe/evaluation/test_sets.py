@@ -75,7 +75,8 @@ def _domains_of_file(path: Path, known: list[str], other_domains: Sequence[str])
     Returns:
         the domains, and whether the file has to be filtered by its domain column.
     """
-    in_file = {str(record.values.get("domain")) for record in read_records(path, Columns())} - {"None", ""}
+    records = read_records(path, Columns().restricted_to("text", "domain"), text_optional=True)
+    in_file = {str(record.values.get("domain")) for record in records} - {"None", ""}
     if not in_file and len(known) == 1:
         return known, False
     requested = in_file - set(other_domains)
