@@ -79,7 +79,7 @@ class TextFormat(Settings):
         if encoding is None:
             return None
         try:
-            codecs.lookup(encoding).incrementaldecoder("strict").decode(b"")  # type: ignore[misc]  # None for some
+            codecs.lookup(encoding).incrementaldecoder("strict").decode(b"")
             "".encode(encoding)  # refuses codecs that are no text encodings, such as `rot13`
         except (LookupError, ValueError, TypeError):
             raise ValueError("expected a text encoding that Python knows, such as utf-16, cp1252 or gb18030") from None

@@ -15,7 +15,6 @@ _COPY_AGAIN = "copy the file again, or correct its ending"
 
 RawRow = tuple[int, dict[str, Any], str | None]
 """Number, values by the file's column names, and why the row cannot be read, or None."""
-_Batch = "pa.Table | pa.RecordBatch"
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -126,7 +125,9 @@ def _class_name(kind: "ClassLabel", value: Any) -> Any:
     return None if value < 0 else kind.names[value]
 
 
-def _table_rows(batches: "Iterable[_Batch]", names: Sequence[str], path: Path, start: int) -> Iterator[RawRow]:
+def _table_rows(
+    batches: "Iterable[pa.Table | pa.RecordBatch]", names: Sequence[str], path: Path, start: int
+) -> Iterator[RawRow]:
     number = start
     with parser_errors(f"undamaged data in {path}", "copy the file again", lambda: f"row {number}: "):
         for batch in batches:
@@ -135,7 +136,9 @@ def _table_rows(batches: "Iterable[_Batch]", names: Sequence[str], path: Path, s
                 number += 1
 
 
-def _batch_rows(batch: "_Batch", names: Sequence[str]) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _batch_rows(
+    batch: "pa.Table | pa.RecordBatch", names: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], str | None]]:
     errors: dict[int, str] = {}
     columns = {name: _column_values(batch.column(name), name, errors) for name in names}
     for index in range(batch.num_rows):
