@@ -41,8 +41,9 @@ def inspect_(
     json_: JsonOption = False,
 ) -> None:
     """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows, and warnings."""
+    from moe.data.formats.readers import with_text_format
     from moe.data.profile import inspect_file, inspection_view
-    from moe.data.schema import TaskSettings, with_text_format
+    from moe.data.schema import TaskSettings
     from moe.evaluation.data_warnings import file_warnings
 
     if domain:

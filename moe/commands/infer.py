@@ -103,7 +103,7 @@ def infer(
     sets: SetOption = None,
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
-    from moe.data.schema import parse_text_format
+    from moe.data.formats.text_format import parse_text_format
     from moe.data.text_checks import decode_argument
     from moe.inference.infer_command import InferRequest, run_infer
     from moe.inference.model_loader import ModelLoader, select_model_folder

@@ -3,14 +3,13 @@
 Kept free of heavy imports, since the configuration imports it.
 """
 
-import codecs
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from experts.errors import Fault
+from moe.data.formats.text_format import TextFormat
 from moe.data.prompt_templates import QUESTION_COLUMNS, TEMPLATES
 
 Split = Literal["train", "validation", "test"]
@@ -57,57 +56,6 @@ class Columns(Settings):
         mapping = self.mapping()
         renamed = {column for field, column in mapping.items() if field in self.model_fields_set and column != field}
         return renamed | {self.text} | ({self.target} if self.target is not None else set())
-
-
-class TextFormat(Settings):
-    """How the text of a csv, jsonl or txt file is stored, where that cannot be detected."""
-
-    encoding: str | None = Field(
-        None,
-        description="encoding of the text, such as gb18030, cp1252 or utf-16-le; null: UTF-8, or what the byte order "
-        "mark of the file names",
-    )
-    separator: str | None = Field(
-        None,
-        description="character between the cells of a CSV row (`tab` is a tab); null: a comma, or the semicolon, tab "
-        "or `|` that makes columns of the header",
-    )
-
-    @field_validator("encoding")
-    @classmethod
-    def _check_encoding(cls, encoding: str | None) -> str | None:
-        if encoding is None:
-            return None
-        try:
-            codecs.lookup(encoding).incrementaldecoder("strict").decode(b"")
-            "".encode(encoding)  # refuses codecs that are no text encodings, such as `rot13`
-        except (LookupError, ValueError, TypeError):
-            raise ValueError("expected a text encoding that Python knows, such as utf-16, cp1252 or gb18030") from None
-        return codecs.lookup(encoding).name
-
-    @field_validator("separator", mode="before")
-    @classmethod
-    def _check_separator(cls, separator: object) -> object:
-        if not isinstance(separator, str):
-            return separator
-        separator = "\t" if separator in ("tab", "\\t") else separator
-        if len(separator) != 1 or separator in '\r\n"\0' or separator.isalnum():
-            raise ValueError("expected one character that is no letter, digit, quote or line end, such as ; or |")
-        return separator
-
-
-def parse_text_format(encoding: str | None, separator: str | None) -> TextFormat:
-    """Return the text format that `--encoding` and `--separator` name.
-
-    Raises:
-        Fault: if one of them is invalid.
-    """
-    try:
-        return TextFormat(encoding=encoding, separator=separator)
-    except ValidationError as error:
-        first = error.errors()[0]
-        expected = first["msg"].removeprefix("Value error, expected ")
-        raise Fault(f"{expected} for --{first['loc'][0]}", repr(first["input"]), "correct the option") from error
 
 
 class SplitSettings(Settings):
@@ -246,16 +194,6 @@ class TaskSettings(Settings):
         if list(self.cuts) != sorted(set(self.cuts)) or not all(-1 < cut < 1 for cut in self.cuts):
             raise ValueError(f"score_cuts: expected ascending numbers between -1 and 1, not {self.cuts}")
         return self
-
-
-def with_text_format(task: TaskSettings, encoding: str | None, separator: str | None) -> TaskSettings:
-    """Return a task's settings with the encoding and the separator of the command line, where they are given.
-
-    Raises:
-        Fault: as `parse_text_format`.
-    """
-    given = parse_text_format(encoding, separator).model_dump(exclude_none=True)
-    return task.model_copy(update={"format": task.format.model_copy(update=given)}) if given else task
 
 
 class AugmentSettings(Settings):

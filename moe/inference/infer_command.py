@@ -15,8 +15,9 @@ from experts.errors import Fault
 from moe.console import progress_bar
 from moe.data.formats.content import TextForm
 from moe.data.formats.readers import columns_of_texts, read_texts
+from moe.data.formats.text_format import TextFormat
 from moe.data.formats.text_lines import stream_lines
-from moe.data.schema import Columns, TextFormat
+from moe.data.schema import Columns
 from moe.data.text_checks import check_targets, is_encodable, string_or_none, text_problem
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker

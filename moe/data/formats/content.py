@@ -136,7 +136,7 @@ def format_of(start: bytes, path: Path | None = None) -> str | None:
 
     Args:
         start: the first bytes.
-        path: the file, which tells an Excel workbook from another zip archive.
+        path: the file, to recognise an Excel workbook among zip archives.
     """
     text = start[:64].lstrip().lower()
     if (name := next((name for magic, name in _TEXT_FORMATS.items() if text.startswith(magic)), None)) is not None:
@@ -149,21 +149,21 @@ def format_of(start: bytes, path: Path | None = None) -> str | None:
     return name
 
 
-def format_fault(path: Path, found: str, expected: str, remedy: str | None = None) -> Fault:
+def format_fault(path: Path, format_name: str, expected: str, remedy: str | None = None) -> Fault:
     """Return the fault for a file in a format that is not read, or not under this name.
 
     Args:
         path: the file.
-        found: its format, or compression.
+        format_name: its format, or compression.
         expected: the formats that are read.
         remedy: see `Fault`; by default that for the format.
     """
-    return Fault(f"{expected} at {path}", found, remedy or remedy_for(found))
+    return Fault(f"{expected} at {path}", format_name, remedy or remedy_for(format_name))
 
 
-def remedy_for(found: str) -> str:
+def remedy_for(format_name: str) -> str:
     """Return what to do about a file in a format that is not read."""
-    return _REMEDIES.get(found, "copy it again, convert it, or correct its ending")
+    return _REMEDIES.get(format_name, "copy it again, convert it, or correct its ending")
 
 
 def detect_text(path: Path, encoding: str | None = None) -> TextForm:
@@ -188,8 +188,8 @@ def detect_text(path: Path, encoding: str | None = None) -> TextForm:
             start = stream.read(SAMPLE_BYTES)
     if not start.strip():
         raise Fault(f"rows in {path}", "an empty file", "use another file")
-    if (found := format_of(start, path if compression is None else None)) is not None:
-        raise format_fault(path, found, "text (csv, jsonl or txt)")
+    if (format_name := format_of(start, path if compression is None else None)) is not None:
+        raise format_fault(path, format_name, "text (csv, jsonl or txt)")
     mark = next((mark for mark in _BYTE_ORDER_MARKS if start.startswith(mark)), b"")
     codec = encoding or _BYTE_ORDER_MARKS.get(mark, "utf-8")
     if encoding is None and codec == "utf-8":
@@ -254,7 +254,7 @@ def guess_wide(sample: bytes) -> str | None:
 def guess_encoding(sample: bytes) -> str | None:
     """Return the codec that text which is not UTF-8 is probably written in, or None if it does not look like text.
 
-    East Asian encodings are told apart by how many of the characters are common ones.
+    East Asian encodings are distinguished by how many of the characters are common ones.
     """
     if b"\0" in sample or sum(byte < 32 and byte not in b"\t\r\n\x1b" for byte in sample) > 0.01 * len(sample):
         return None

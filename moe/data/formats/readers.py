@@ -22,8 +22,9 @@ from moe.data.formats.content import (
 from moe.data.formats.csv_rows import read_csv_header, read_csv_rows
 from moe.data.formats.json_lines import json_columns, json_rows
 from moe.data.formats.refusals import check_regular_file
+from moe.data.formats.text_format import TextFormat, parse_text_format
 from moe.data.formats.text_lines import read_lines
-from moe.data.schema import Columns, Record, TaskSettings, TextFormat
+from moe.data.schema import Columns, Record, TaskSettings
 from moe.data.text_checks import text_problem
 
 DEFAULT_TARGET_COLUMN = "target"
@@ -90,6 +91,16 @@ def read_records(
 def read_task_records(path: Path, task: TaskSettings, others: Collection[str] = ()) -> Iterator[Record]:
     """Read the records of a task's file, with the columns that its settings name; see `read_records`."""
     return read_records(path, task.columns, task.ask is not None, {*task.other_columns, *others}, task.format)
+
+
+def with_text_format(task: TaskSettings, encoding: str | None, separator: str | None) -> TaskSettings:
+    """Return a task's settings with the encoding and the separator of the command line, where they are given.
+
+    Raises:
+        Fault: as `parse_text_format`.
+    """
+    given = parse_text_format(encoding, separator).model_dump(exclude_none=True)
+    return task.model_copy(update={"format": task.format.model_copy(update=given)}) if given else task
 
 
 def columns_of_texts(
@@ -161,28 +172,28 @@ def _open(path: Path, required: Collection[str], text_format: TextFormat) -> _Op
         if path.is_dir():
             return _open_folder(path)
         start, kind = read_start(path), file_kind(path)
-        found = format_of(start, path)
-        if found == PARQUET:
+        format_name = format_of(start, path)
+        if format_name == PARQUET:
             return _open_parquet(path)
         if kind not in KINDS:
             raise Fault(
                 f"a file ending in {', '.join(KINDS)}, or a `datasets` folder",
-                f"{path.name}, {found}" if found else path.name,
-                remedy_for(found) if found else "convert the file, or correct its ending",
+                f"{path.name}, {format_name}" if format_name else path.name,
+                remedy_for(format_name) if format_name else "convert the file, or correct its ending",
             )
         if kind == ".parquet":
-            raise _not_parquet(path, start, found)
+            raise _not_parquet(path, start, format_name)
         return _open_text(path, kind, required, text_format)
     except OSError as error:
         raise Fault(f"a readable file at {path}", error.strerror or str(error), "fix its permissions") from error
 
 
-def _not_parquet(path: Path, start: bytes, found: str | None) -> Fault:
+def _not_parquet(path: Path, start: bytes, format_name: str | None) -> Fault:
     """The fault for a file whose name promises Parquet."""
     ending = " or ".join(kind for kind in KINDS if kind != ".parquet")
     text = "text" if b"\0" not in start and start.strip() else None
-    found = found or compression_of(start) or text or ("an empty file" if not start else "other bytes")
-    return format_fault(path, found, PARQUET, f"rename it to end in {ending}" if found == "text" else None)
+    content = format_name or compression_of(start) or text or ("an empty file" if not start else "other bytes")
+    return format_fault(path, content, PARQUET, f"rename it to end in {ending}" if content == "text" else None)
 
 
 def _open_folder(path: Path) -> _OpenFile:

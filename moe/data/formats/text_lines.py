@@ -64,7 +64,7 @@ def _utf8_lines(raw: bytes, stream: IO[bytes]) -> Iterator[TextLine]:
         if len(raw) <= MAX_LINE:
             yield TextLine(number, *_decode(raw))
         else:
-            yield TextLine(number, "", f"line of more than {MAX_LINE:,} bytes")
+            yield TextLine(number, "", f"line too long: more than {MAX_LINE:,} bytes")
             while raw and not raw.endswith(b"\n"):
                 raw = stream.readline(MAX_LINE)
         number += 1
@@ -89,7 +89,7 @@ def _other_lines(first: bytes, stream: IO[bytes], form: TextForm) -> Iterator[Te
 def _marked_line(number: int, text: str, form: TextForm) -> TextLine:
     text = text.removeprefix("\ufeff") if number == 1 else text
     if len(text) > MAX_LINE:
-        return TextLine(number, "", f"line of more than {MAX_LINE:,} characters")
+        return TextLine(number, "", f"line too long: more than {MAX_LINE:,} characters")
     if _BROKEN in text:
         return TextLine(number, text.replace(_BROKEN, "\ufffd"), f"broken encoding: not {encoding_name(form.encoding)}")
     return TextLine(number, *_without_nul(text))

@@ -17,7 +17,8 @@ from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_texts
-from moe.data.schema import Columns, TextFormat
+from moe.data.formats.text_format import TextFormat
+from moe.data.schema import Columns
 from moe.data.text_checks import is_blank
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
 from moe.inference.model_loader import ModelLoader

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from experts.errors import Fault
 from moe.data.formats.content import guess_encoding
 from moe.data.formats.readers import describe_format, read_column_names, read_records, read_texts
+from moe.data.formats.text_format import TextFormat, parse_text_format
 from moe.data.formats.text_lines import TextLine, stream_lines
 from moe.data.profile import inspect_file
-from moe.data.schema import Columns, TaskSettings, TextFormat, parse_text_format
+from moe.data.schema import Columns, TaskSettings
 
 CSV = "id,text,label\n1,Gewinn stieg – très fort,up\n2,利润下降了 😀,down\n"
 TEXTS = ["Gewinn stieg – très fort", "利润下降了 😀"]
@@ -115,7 +116,7 @@ def test_other_content_is_named_with_what_to_do(tmp_path: Path, case: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("encoding", "separator", "found"),
+    ("encoding", "separator", "description"),
     [
         ("gb18030", None, "GB18030"),
         ("utf-16-le", "^", "separated by `^`, UTF-16LE"),
@@ -123,7 +124,7 @@ def test_other_content_is_named_with_what_to_do(tmp_path: Path, case: str) -> No
     ],
 )
 def test_text_format_reads_what_cannot_be_detected(
-    tmp_path: Path, encoding: str, separator: str | None, found: str
+    tmp_path: Path, encoding: str, separator: str | None, description: str
 ) -> None:
     form = TextFormat(encoding=encoding, separator=separator)
     content = CSV.replace(",", form.separator or ",").encode(encoding)
@@ -132,7 +133,7 @@ def test_text_format_reads_what_cannot_be_detected(
     assert [r.values["text"] for r in read_texts(path, Columns(), form)] == TEXTS
     assert (inspect_file(path, task)["classes"], inspect_file(path, task)["format"]) == (
         {"up": 1, "down": 1},
-        f"csv, {found}",
+        f"csv, {description}",
     )
 
 
@@ -159,8 +160,8 @@ def test_line_longer_than_the_limit_is_one_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("moe.data.formats.text_lines.MAX_LINE", 1000)
     for encoding in ("utf-8", "utf-16"):
         path = write(tmp_path, "a.txt", ("up\n" + "x" * 200_000 + "\ndown\n").encode(encoding))
-        lines = [(r.line, r.error and r.error[:12]) for r in read_texts(path)]
-        assert lines == [(1, None), (2, "line of more"), (3, None)]
+        lines = [(r.line, r.error and r.error[:13]) for r in read_texts(path)]
+        assert lines == [(1, None), (2, "line too long"), (3, None)]
 
 
 def test_stream_gives_each_line_as_it_arrives() -> None:

@@ -125,14 +125,14 @@ def test_what_is_no_file_is_refused_at_once_in_every_format(
             server.bind(name)
     elif kind == "empty":
         path.write_bytes(b"")
-    found = {"missing": "nothing there", "pipe": "a pipe", "device": "a character device", "socket": "a socket"}
+    names = {"missing": "nothing there", "pipe": "a pipe", "device": "a character device", "socket": "a socket"}
     for call in (
         lambda: read_records(path),
         lambda: prepare_task(path, TaskSettings(), DataSettings(), "news", "news", tmp_path / "out"),
         lambda: inspect_file(path),
         *([] if kind == "empty" else [lambda: corpus_digest([path], "news")]),
     ):
-        with pytest.raises(Fault, match=found.get(kind, "an empty file|ending in")):
+        with pytest.raises(Fault, match=names.get(kind, "an empty file|ending in")):
             call()
 
 
