@@ -211,8 +211,8 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
     """Report of `inspect_file` for the terminal: totals, a bar chart for each kind of count, and its `warnings`."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
     parts: list[RenderableType] = [
-        f"[bold]{escape(report['file'])}[/bold]: {report['records']} records: {report['rows']} rows, "
-        f"{rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
+        f"[bold]{escape(report['file'])}[/bold] ({report['format']}): {report['records']} records: "
+        f"{report['rows']} rows, {rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
         f"of the {report['rows']} rows, {same['text']} repeat a text; {near['rows']} of the first "
         f"{near['among_first']} are near duplicates (Jaccard ≥ {near['jaccard']})",
         *map(escape, report.get("max_length", ())),

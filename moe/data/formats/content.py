@@ -14,6 +14,8 @@ from experts.errors import Fault
 from moe.data.formats.refusals import parser_errors
 
 SAMPLE_BYTES = 1 << 16
+_OTHER_LINES, _OTHER_SHARE = 3, 0.05
+"""Lines, and share of all, that are not UTF-8 in a file of another encoding; all its other lines are ASCII."""
 PARQUET = "a Parquet file"
 COMPRESSED_ENDINGS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 """Endings after that of the content, such as `.csv.gz`."""
@@ -200,14 +202,16 @@ def detect_text(path: Path, encoding: str | None = None) -> TextForm:
 
 
 def _check_utf8(path: Path, start: bytes) -> None:
-    """Check that most of the first lines of a file are UTF-8 text without NUL.
+    """Check that the first lines of a file are UTF-8 text without NUL, except for some of them.
 
     Raises:
-        Fault: if they are not.
+        Fault: if most of them are not, or if several are not and no line outside ASCII is UTF-8.
     """
     lines = [line for line in start.split(b"\n")[: -1 if b"\n" in start else None] if line.strip()]
     broken = sum(not is_utf8_text(line) for line in lines)
-    if 2 * broken <= len(lines) or (len(lines) == 1 and _ends_within_a_character(start)):
+    beyond_ascii = sum(not line.isascii() or b"\0" in line for line in lines)
+    other = broken == beyond_ascii and broken >= _OTHER_LINES and broken > _OTHER_SHARE * len(lines)
+    if (2 * broken <= len(lines) and not other) or (len(lines) == 1 and _ends_within_a_character(start)):
         return
     wide = guess_wide(start)
     guess = wide or guess_encoding(start)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from experts.errors import Fault
 from moe.data.formats.arrow_tables import RawRow
 from moe.data.formats.content import TextForm
 from moe.data.formats.refusals import check_unique_names
@@ -23,18 +24,26 @@ def json_columns(path: Path, form: TextForm) -> list[str] | None:
     """Return the keys of the first rows of a JSON lines file; None if none of these rows can be read.
 
     Raises:
-        Fault: if all of these rows that are objects have a key twice.
+        Fault: if all of these rows that are objects have a key twice, or if the file holds a JSON array.
     """
     repeated: list[str] = []
+    first = ""
     names: dict[str, None] = {}
     for line in islice(_nonempty_lines(path, form), _HEADER_ROWS):
         row, error, keys = _parse(line)
+        first = first or line.text.strip()
         if error is None:
             names |= dict.fromkeys(row)
         elif len(keys) > len(set(keys)):
             repeated = repeated or keys
     if not names:
         check_unique_names(repeated, path)
+        if first.startswith("["):
+            raise Fault(
+                f"one JSON object per line in {path}",
+                "a JSON array",
+                "write it as JSON lines, e.g. with `jq -c '.[]' FILE`",
+            )
     return list(names) or None
 
 

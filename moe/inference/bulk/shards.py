@@ -19,7 +19,7 @@ from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_texts
 from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
-from moe.data.text_checks import is_blank
+from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
@@ -163,7 +163,7 @@ def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
                 row_id, text = record.values.get("id"), record.values.get("text")
                 target = record.values.get("target")
                 yield {
-                    "file": path.removeprefix(parent).lstrip("/"),
+                    "file": replace_surrogates(path.removeprefix(parent).lstrip("/")),
                     "id": None if row_id is None else str(row_id),
                     "line": record.line,
                     "text": text if record.error is None else None,

@@ -74,6 +74,12 @@ NAMED: dict[str, tuple[str, bytes, str]] = {
     "UTF-16 without a mark": ("a.csv", CSV.encode("utf-16-le"), "UTF-16LE without a byte order mark.*utf-16-le"),
     "the same, big end first": ("a.jsonl", JSONL.encode("utf-16-be"), "UTF-16BE without.*`encoding: utf-16-be`"),
     "Windows-1252": ("a.csv", "text\nGewinn für € 5\nÜbung\n".encode("cp1252"), "Windows-1252.*--encoding cp1252"),
+    "Windows-1252 in some lines": (
+        "a.csv",
+        ("text\n" + "profit rose\n" * 20 + "Gewinn für alle\n" * 3).encode("cp1252"),
+        "probably Windows-1252",
+    ),
+    "a JSON array": ("a.jsonl", b'[\n{"text": "up"},\n{"text": "down"}\n]\n', "a JSON array.*jq"),
     "GB18030": ("a.csv", "text,label\n股价大幅上涨,利好\n公司利润下降,利空\n".encode("gb18030"), "GB18030"),
     "Big5": ("a.csv", "text,label\n股價大幅上漲,利多\n公司利潤下降,利空\n".encode("big5"), "Big5"),
     "Shift_JIS": ("a.csv", "text\n会社の利益が増加した\n株価が下落\n".encode("shift_jis"), "Shift_JIS"),
@@ -135,6 +141,15 @@ def test_text_format_reads_what_cannot_be_detected(
         {"up": 1, "down": 1},
         f"csv, {description}",
     )
+
+
+def test_single_lines_of_another_encoding_are_errors_of_their_lines(tmp_path: Path) -> None:
+    for broken, other in ((2, 40), (3, 60)):
+        lines = [b"profit rose"] * other + ["fünf".encode("cp1252")] * broken
+        records = read_texts(write(tmp_path, "a.txt", b"\n".join(lines)))
+        assert sum(record.error is not None for record in records) == broken
+    mixed = ["利润".encode(), *["für".encode("cp1252")] * 3, *[b"profit"] * 5]
+    assert sum(record.error is not None for record in read_texts(write(tmp_path, "b.txt", b"\n".join(mixed)))) == 3
 
 
 def test_bytes_that_an_encoding_lacks_are_an_error_of_their_line(tmp_path: Path) -> None:
