@@ -27,23 +27,24 @@ def json_columns(path: Path, form: TextForm) -> list[str] | None:
         Fault: if all of these rows that are objects have a key twice, or if the file holds a JSON array.
     """
     repeated: list[str] = []
-    first = ""
+    first, rows, valid = "", 0, 0
     names: dict[str, None] = {}
     for line in islice(_nonempty_lines(path, form), _HEADER_ROWS):
         row, error, keys = _parse(line)
-        first = first or line.text.strip()
+        first, rows = first or line.text.strip(), rows + 1
         if error is None:
+            valid += 1
             names |= dict.fromkeys(row)
         elif len(keys) > len(set(keys)):
             repeated = repeated or keys
     if not names:
         check_unique_names(repeated, path)
-        if first.startswith("["):
-            raise Fault(
-                f"one JSON object per line in {path}",
-                "a JSON array",
-                "write it as JSON lines, e.g. with `jq -c '.[]' FILE`",
-            )
+    if first.startswith("[") and 2 * valid < rows:
+        raise Fault(
+            f"one JSON object per line in {path}",
+            "a JSON array",
+            "write it as JSON lines, e.g. with `jq -c '.[]' FILE`",
+        )
     return list(names) or None
 
 
