@@ -115,7 +115,7 @@ def main() -> None:
 
 def train_and_predict(path: Path, classifier: Pipeline) -> TaskLogits:
     """Train a classifier on some rows of a file, and return its logits on others."""
-    rows = [record.values for record in read_records(path)]
+    rows = [record.values for record in read_records(path, others=None)]
     texts, labels = (np.array([str(row[name]) for row in rows], dtype=object) for name in ("text", "label"))
     order = np.random.default_rng(0).permutation(len(rows))
     train = order[: min(TRAIN_ROWS, len(rows) // 3)]

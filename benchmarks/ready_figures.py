@@ -101,7 +101,7 @@ def unseen_figures(predictor: Predictor, folder: Path) -> Iterator[Figure]:
 
 def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     """Read a labelled file: its rows, and their labels."""
-    rows: list[Row] = [record.values for record in read_records(path)]
+    rows: list[Row] = [record.values for record in read_records(path, others=None)]
     return rows, [str(row["label"]) for row in rows]
 
 

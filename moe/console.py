@@ -1,12 +1,16 @@
 """Progress bars, status lines and tables in the terminal, and the verbosity of this process."""
 
+import codecs
+import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -58,6 +62,27 @@ def suppress_output() -> Iterator[None]:
         yield
     finally:
         _SUPPRESSED.reset(before)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON in one line to standard output, at once: as UTF-8, or escaped if the stream has another encoding."""
+    sys.stdout.write(format_json(content, getattr(sys.stdout, "encoding", None)) + "\n")
+    sys.stdout.flush()
+
+
+def format_json(content: Any, encoding: str | None) -> str:
+    """Return JSON that reads the same as UTF-8 and in an encoding: escaped to ASCII if this is not UTF-8.
+
+    Args:
+        content: JSON values.
+        encoding: of the stream; None if it takes strings.
+    """
+    line = json.dumps(content, ensure_ascii=False)
+    if line.isascii():
+        return line
+    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+        return line.encode("utf-8", "backslashreplace").decode()  # escapes of unpaired surrogates are JSON's too
+    return json.dumps(content)
 
 
 class RateColumn(ProgressColumn):

@@ -7,11 +7,13 @@ import typer
 
 from moe.commands.options import (
     ConfigOption,
+    EncodingOption,
     JsonOption,
     OutOption,
     OverwriteOption,
     RenamedCommand,
     ResumeOption,
+    SeparatorOption,
     SetOption,
     examples,
     open_workspace,
@@ -34,10 +36,14 @@ def inspect_(
     task: Annotated[str | None, typer.Option("--task", help="Task of the domain; default: the first.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows, and warnings."""
+    from moe.data.formats.readers import with_text_format
     from moe.data.profile import inspect_file, inspection_view
+    from moe.data.schema import TaskSettings
     from moe.evaluation.data_warnings import file_warnings
 
     if domain:
@@ -45,10 +51,11 @@ def inspect_(
         from moe.runs.text_lengths import inspect_for_run
 
         run = load_run(config, sets or ())
-        settings = run.task_settings(domain, task)
-        report = inspect_for_run(file, run, domain, task)
+        settings = with_text_format(run.task_settings(domain, task), encoding, separator)
+        report = inspect_for_run(file, run, domain, settings)
     else:
-        settings, report = None, inspect_file(file)
+        settings = with_text_format(TaskSettings(), encoding, separator)
+        report = inspect_file(file, settings)
     warnings = dict.fromkeys([*report.pop("findings"), *file_warnings(file, settings, task or domain)])
     print_view(report | {"warnings": list(warnings)}, inspection_view, json_)
 

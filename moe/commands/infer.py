@@ -11,10 +11,12 @@ from moe.commands.options import (
     BatchTokensOption,
     ConfigOption,
     DataTypeOption,
+    EncodingOption,
     JsonOption,
     RenamedOptions,
     RoutingOption,
     RuntimeOption,
+    SeparatorOption,
     SetOption,
     SpreadsheetOption,
     TargetOption,
@@ -62,6 +64,8 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +103,8 @@ def infer(
     sets: SetOption = None,
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
+    from moe.data.formats.text_format import parse_text_format
+    from moe.data.text_checks import decode_argument
     from moe.inference.infer_command import InferRequest, run_infer
     from moe.inference.model_loader import ModelLoader, select_model_folder
     from moe.inference.runtime import is_large
@@ -132,13 +138,14 @@ def infer(
             domain=data_type,
             task=task,
             rows_per_shard=part_rows,
+            text_format=parse_text_format(encoding, separator),
         )
         job.check()
         print_view(run_bulk(job, engine, workers, threads), bulk_summary, json_)
         return
     path = Path(out) if out else None
     request = InferRequest(
-        texts=tuple(texts or ()),
+        texts=tuple(map(decode_argument, texts or ())),
         file=Path(file) if file else None,
         text_column=text_column,
         out=path if path is not None and path.suffix else None,
@@ -150,6 +157,7 @@ def infer(
         spreadsheet=spreadsheet,
         targets=tuple(targets or ()),
         target_column=target_column,
+        text_format=parse_text_format(encoding, separator),
     )
     request.check()
     run_infer(request, model_loader(None if request.out else path))
@@ -202,6 +210,7 @@ def explain_(
     json_: JsonOption = False,
 ) -> None:
     """Explain predictions: words for and against the label, words behind the routing, each expert's prediction."""
+    from moe.data.text_checks import decode_argument
     from moe.explain.explain import STEPS, explain
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
     from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
@@ -210,7 +219,7 @@ def explain_(
 
     model, texts = split_model(arguments or [])
     request = LexiconRequest(
-        texts=tuple(texts),
+        texts=tuple(map(decode_argument, texts)),
         file=file,
         text_column=text_column,
         out=out,
@@ -277,12 +286,13 @@ def generate_(
     json_: JsonOption = False,
 ) -> None:
     """Generate answers to prompts with a language model's mixture, and show the routing weights."""
+    from moe.data.text_checks import decode_argument
     from moe.inference.generate_command import GenerateRequest, run_generate
     from moe.inference.generator import Sampling
 
     request = GenerateRequest(
         model=model,
-        prompts=tuple(prompts or ()),
+        prompts=tuple(map(decode_argument, prompts or ())),
         file=file,
         text_column=text_column,
         out=out,

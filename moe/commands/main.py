@@ -14,6 +14,7 @@ import typer
 
 from moe.commands.options import is_secondary_process
 from moe.commands.overview import MARKUP, LazyGroup
+from moe.commands.streams import replace_unencodable
 
 app = typer.Typer(
     name="moe",
@@ -70,8 +71,9 @@ def _root(
 
 def main() -> None:
     """Run a command; exit with 2 after a fault (printed as one line), 130 after Ctrl-C, 143 after SIGTERM."""
+    replace_unencodable((sys.stdout, sys.stderr))
     if is_secondary_process():
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (stays open until the process ends)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (stays open until the process ends)
     # OpenMP threads that spin for long are very slow where cores are shared
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:

@@ -58,6 +58,13 @@ DataTypeOption = Annotated[
     typer.Option("--data-type", help="Route to the experts of this domain only; default: the router decides."),
 ]
 TextColumnOption = Annotated[str, typer.Option("--text-column", help="Text column of the file.")]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of the file's text, e.g. gb18030; default: UTF-8, or by its mark."),
+]
+SeparatorOption = Annotated[
+    str | None, typer.Option("--separator", help="Separator of a CSV file, e.g. `;` or `tab`; default: detected.")
+]
 TargetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -161,18 +168,18 @@ def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None
 
 def print_text(content: Any, text: str, as_json: bool) -> None:
     """Print a result as text, or its content as one line of JSON."""
-    import json
+    from moe.console import print_json
 
-    typer.echo(json.dumps(content, ensure_ascii=False) if as_json else text)
+    print_json(content) if as_json else typer.echo(text)
 
 
 def print_view(content: Any, view: Any, as_json: bool) -> None:
     """Print content: formatted by `view` on a terminal, as one line of JSON in a pipe or if `as_json`."""
-    import json
-
     from rich.console import Console
 
+    from moe.console import print_json
+
     if as_json or not sys.stdout.isatty():
-        typer.echo(json.dumps(content, ensure_ascii=False))
+        print_json(content)
     else:
         Console().print(view(content))

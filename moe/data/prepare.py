@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
 from moe.data.column_checks import ColumnProfile
-from moe.data.formats.readers import read_task_records
+from moe.data.formats.readers import file_kind, read_task_records
+from moe.data.formats.refusals import check_regular_file
 from moe.data.ingest import FEATURES, IngestCounts, RowGroups, check_counts, ingest_rows
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
 from moe.data.splits import (
@@ -83,6 +84,7 @@ def prepare_task(
         Fault: if the file cannot be read or `out` cannot be written, if no row is left, or if too many are rejected
             (`rejected.csv` is written first).
     """
+    check_regular_file(path)
     key = _cache_key(path, task, data, domain, task_name)
     if (cached := load_prepared(out, key)) is not None:
         return cached
@@ -137,7 +139,7 @@ def _cache_key(path: Path, task: TaskSettings, data: DataSettings, domain: str, 
     return {
         "format": _FORMAT,
         "sha256": _hash(path),
-        "kind": path.suffix.lower(),
+        "kind": file_kind(path),
         "task": task.model_dump(mode="json", exclude={"file"}),
         "data": data.model_dump(mode="json", exclude={"folder", "augmented", "augment", "across_tasks"}),
         "names": [domain, task_name],

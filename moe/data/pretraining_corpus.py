@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
 from moe.data.formats.readers import read_texts
+from moe.data.formats.refusals import check_regular_file
 
 MAX_DOCUMENT_CHARS = 100_000
 """Most characters of a document; a longer one is read as several."""
@@ -180,6 +181,7 @@ def _hash_files(files: Sequence[Path], domain: str) -> list[list[str]]:
                 "nothing there",
                 f"correct domains.{domain}.corpus, or set data.folder",
             )
+        check_regular_file(path)
     contents = [sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] for path in files]
     return [[sha256_of(file) for file in content] for content in contents]
 

@@ -17,7 +17,7 @@ from moe.console import Table
 from moe.data.column_checks import ColumnProfile
 from moe.data.column_names import label_name, missing_label_note
 from moe.data.dedup import NearDuplicateIndex, is_chinese
-from moe.data.formats.readers import read_column_names, read_task_records
+from moe.data.formats.readers import ORIGIN_COLUMN, describe_format, read_column_names, read_task_records
 from moe.data.schema import ORIGINAL, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.text_checks import contains_target, is_blank
 from moe.data.validation import passes_filter, validate_records
@@ -93,15 +93,17 @@ def inspect_file(
     for _ in rows:
         pass
     findings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
-    if note := missing_label_note(read_column_names(path), task.columns, path):
+    if note := missing_label_note(read_column_names(path, task.columns.required(), task.format), task.columns, path):
         findings.append(note)
-    report = _report(path, counts) | {"domains": dict(columns.domains.most_common()), "findings": findings}
+    report = {"format": describe_format(path, task.columns, task.format)} | _report(path, counts)
+    report |= {"domains": dict(columns.domains.most_common()), "findings": findings}
     return report | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
 
 
 def _count_all(path: Path, task: TaskSettings, counts: _Counts, columns: ColumnProfile) -> Iterator[Row]:
     """Yield the valid rows of a file, and count everything on the way."""
-    accepted = (record for record in read_task_records(path, task) if passes_filter(record, task))
+    read = read_task_records(path, task, {ORIGIN_COLUMN})
+    accepted = (record for record in read if passes_filter(record, task))
     for result in validate_records(_count_records(accepted, counts), task, (columns.observe,)):
         if isinstance(result, Row):
             _count_row(result, task, counts)
@@ -128,7 +130,7 @@ def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Recor
         label = "(none)" if is_blank(value) else label_name(value)
         if not record.error and (label in counts.labels or len(counts.labels) < _MAX_LABELS):
             counts.labels[label] += 1
-        origin = str(record.values.get("origin") or ORIGINAL)
+        origin = str(record.values.get(ORIGIN_COLUMN) or ORIGINAL)
         if not record.error and (origin in counts.origins or len(counts.origins) < _MAX_LABELS):
             counts.origins[origin] += 1
         yield record
@@ -217,8 +219,8 @@ def inspection_view(report: Mapping[str, Any]) -> Group:
     """Report of `inspect_file` for the terminal: totals, a bar chart for each kind of count, and its `warnings`."""
     same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
     parts: list[RenderableType] = [
-        f"[bold]{escape(report['file'])}[/bold]: {report['records']} records: {report['rows']} rows, "
-        f"{rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
+        f"[bold]{escape(report['file'])}[/bold] ({report['format']}): {report['records']} records: "
+        f"{report['rows']} rows, {rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
         f"of the {report['rows']} rows, {same['text']} repeat a text; {near['rows']} of the first "
         f"{near['among_first']} are near duplicates (Jaccard ≥ {near['jaccard']})",
         *map(escape, report.get("max_length", ())),

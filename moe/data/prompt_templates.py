@@ -10,7 +10,14 @@ AnswerType = Literal["choice", "number", "entities", "text"]
 ENTITY_TYPES = ("PER", "ORG", "LOC")
 QUERIES = ("query", "prompt", "instruction")
 """Columns that hold a complete question; a row with one of them and `answer` needs no template (as in FLARE)."""
-
+QUESTION_COLUMNS = frozenset(
+    {
+        *QUERIES,
+        *("text", "answer", "choices", "gold", "question", "scale"),
+        *("pre_text", "paragraphs", "table", "post_text", "entities", "tokens", "ner_tags"),
+    }
+)
+"""Columns that the templates read, besides the label and the target."""
 
 _FIELD = re.compile(r"\{(choices|text|target)\}")
 

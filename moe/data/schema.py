@@ -9,7 +9,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moe.data.prompt_templates import TEMPLATES
+from moe.data.formats.text_format import TextFormat
+from moe.data.prompt_templates import QUESTION_COLUMNS, TEMPLATES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -45,6 +46,10 @@ class Columns(Settings):
     def mapping(self) -> dict[str, str]:
         """Names of the file's columns by our field names, without ignored columns."""
         return {field: column for field, column in self.model_dump().items() if column is not None}
+
+    def restricted_to(self, *fields: str) -> Self:
+        """Return a copy that ignores all other fields."""
+        return self.model_copy(update={field: None for field in type(self).model_fields if field not in fields})
 
     def required(self) -> set[str]:
         """Names of the columns that the file must have: the text column, and every renamed column."""
@@ -111,6 +116,7 @@ class TaskSettings(Settings):
         description="the file's labels, in any language → `labels`; identical names need no entry; case-sensitive",
     )
     columns: Columns = Columns()
+    format: TextFormat = TextFormat()
     score_cuts: Literal["dao5"] | tuple[float, ...] | None = Field(
         None,
         description="ascending thresholds that turn the score of a row without a label into a class (K - 1 for K "
@@ -133,6 +139,11 @@ class TaskSettings(Settings):
     only: dict[str, tuple[str, ...]] | None = Field(
         None, description="use only rows whose column has one of these values: {domain: [news]}"
     )
+
+    @property
+    def other_columns(self) -> frozenset[str]:
+        """Columns of the file that are read besides those of `columns`: for `only`, and for prompt templates."""
+        return frozenset(self.only or ()) | (QUESTION_COLUMNS if self.ask is not None else frozenset())
 
     @property
     def has_target(self) -> bool:

@@ -5,6 +5,7 @@ the text in its template. A long text is truncated; its target is not, unless it
 """
 
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -26,7 +27,14 @@ def text_problem(value: object) -> str | None:
         return f"text is not a string: {type(value).__name__}"
     if not any(letter.isprintable() and not letter.isspace() for letter in value):
         return "missing text"
+    if "\0" in value:
+        return "NUL byte"
     return None if is_encodable(value) else "broken encoding: unpaired surrogate"
+
+
+def string_or_none(value: object) -> str | None:
+    """Return a string that can be written to any output, or None for another value, which an error explains."""
+    return replace_surrogates(value) if isinstance(value, str) else None
 
 
 def target_problem(value: object) -> str | None:
@@ -64,6 +72,16 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def decode_argument(text: str) -> str:
+    """Return a text of the command line; one in UTF-8 is decoded as such even if the locale is not UTF-8."""
+    if is_encodable(text):
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
 
 
 def replace_surrogates(text: str) -> str:

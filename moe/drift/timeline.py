@@ -8,7 +8,7 @@ from typing import Any
 
 from experts.errors import Fault, suggest
 from moe.data.column_names import find_column
-from moe.data.formats.readers import read_records
+from moe.data.formats.readers import read_column_names, read_records
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import is_blank, text_problem
 
@@ -94,15 +94,17 @@ def read_dated_texts(request: DriftRequest) -> DatedTexts:
 
 def _records(request: DriftRequest) -> Iterator[Record]:
     column = request.date_column
-    for number, record in enumerate(read_records(request.file, Columns(text=request.text_column))):
-        if number == 0 and column and find_column(column, list(record.values)) is None and not record.error:
-            known = list(map(str, record.values))
-            raise Fault(
-                f"a column {column!r} in {request.file.name}",
-                f"the columns {', '.join(known)}",
-                f"{suggest(column, known)}{'' if suggest(column, known).endswith('?') else ' in --date-column'}",
-            )
-        yield record
+    columns = Columns(text=request.text_column).restricted_to("text", column or DATE)
+    records = read_records(request.file, columns, others={column or DATE})
+    names = read_column_names(request.file, columns.required())
+    if column and names and find_column(column, names) is None:
+        near = suggest(column, names)
+        raise Fault(
+            f"a column {column!r} in {request.file.name}",
+            f"the columns {', '.join(names)}",
+            f"{near}{'' if near.endswith('?') else ' in --date-column'}",
+        )
+    return records
 
 
 def month_of(value: Any, date_format: str | None = None) -> str | None:

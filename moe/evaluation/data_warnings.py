@@ -11,7 +11,7 @@ from moe.config.run import RunSettings
 from moe.console import suppress_output
 from moe.data.column_checks import domain_note
 from moe.data.column_names import label_name
-from moe.data.formats.readers import read_records
+from moe.data.formats.readers import read_task_records
 from moe.data.prepare import PreparedTask, prepare_task
 from moe.data.schema import DataSettings, TaskSettings
 from moe.evaluation.levels import Levels, chance_warnings, split_levels, validation_levels
@@ -86,12 +86,13 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
 
     Args:
         path: the file.
-        task: settings of its task; by default the labels are those in the file, and other settings have their defaults.
-        name: name of the task; the file's by default.
+        task: settings of its task; by default all settings have their defaults.
+        name: name of the task; by default that of the file, and a task without labels gets those in the file.
     """
     if _size(path) > MAX_CHECKED_BYTES:
         return []
-    task = _settings_of(path) if task is None else task
+    if task is None or (not task.labels and name is None):
+        task = _settings_of(path, task or TaskSettings())
     name = path.stem if name is None else name
     if task is None or not task.labels:
         return []
@@ -117,16 +118,16 @@ def _task_warnings(prepared: PreparedTask, task: TaskSettings, data: DataSetting
     return lines
 
 
-def _settings_of(path: Path) -> TaskSettings | None:
+def _settings_of(path: Path, task: TaskSettings) -> TaskSettings | None:
     """Settings for a file that no config describes: its labels as they are named; None if it has none or too many."""
     labels: dict[str, None] = {}
-    for record in read_records(path, TaskSettings().columns):
+    for record in read_task_records(path, task):
         label = record.values.get("label")
         if not record.error and label not in (None, ""):
             labels.setdefault(label_name(label))
         if len(labels) > _MAX_LABELS:
             return None
-    return TaskSettings(labels=tuple(sorted(labels))) if len(labels) > 1 else None
+    return task.model_copy(update={"labels": tuple(sorted(labels))}) if len(labels) > 1 else None
 
 
 def _size(path: Path) -> int:

@@ -77,7 +77,7 @@ def _domains_of_file(path: Path, known: list[str], other_domains: Sequence[str])
     Returns:
         the domains, and whether the file has to be filtered by its domain column.
     """
-    records = read_records(path, Columns(), text_optional=True)
+    records = read_records(path, Columns().restricted_to("text", "domain"), text_optional=True)
     in_file = {str(domain).strip() for record in records if not is_blank(domain := record.values.get("domain"))}
     if not in_file and len(known) == 1:
         return known, False

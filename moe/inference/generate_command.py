@@ -13,7 +13,7 @@ from experts.errors import Fault
 from moe.console import progress_bar
 from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
-from moe.data.text_checks import is_encodable
+from moe.data.text_checks import is_encodable, string_or_none
 from moe.inference.generator import GeneratedText, Generator, Sampling
 from moe.inference.loading import load_language_model
 from moe.inference.model_loader import check_routing
@@ -110,7 +110,7 @@ def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
         yield from ({"prompt": prompt} for prompt in request.prompts)
         return
     for record in read_texts(request.file, Columns(text=request.text_column)):
-        row = {"id": record.values.get("id"), "line": record.line, "prompt": record.values.get("text")}
+        row = {"id": record.values.get("id"), "line": record.line, "prompt": string_or_none(record.values.get("text"))}
         yield row | ({"error": record.error} if record.error else {})
 
 

@@ -13,9 +13,12 @@ from rich.prompt import Prompt
 
 from experts.errors import Fault
 from moe.console import progress_bar
+from moe.data.formats.content import TextForm
 from moe.data.formats.readers import columns_of_texts, read_texts
+from moe.data.formats.text_format import TextFormat
+from moe.data.formats.text_lines import stream_lines
 from moe.data.schema import Columns
-from moe.data.text_checks import check_targets, is_encodable
+from moe.data.text_checks import check_targets, is_encodable, string_or_none, text_problem
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
@@ -36,6 +39,7 @@ class InferRequest:
         text_column: the file's text column.
         targets: entities for each of which every text is predicted.
         target_column: the file's target column; by default `target`, if there is one.
+        text_format: encoding and separator of the file, if they cannot be detected.
         out: a file for the predictions; None is standard output.
         domain: restricts the texts to the experts of this domain.
         task: the task to predict, if there are several.
@@ -57,6 +61,7 @@ class InferRequest:
     spreadsheet: bool = False
     targets: tuple[str, ...] = ()
     target_column: str | None = None
+    text_format: TextFormat = TextFormat()
 
     def check(self) -> None:
         """Check the options, before anything slow is loaded.
@@ -80,14 +85,14 @@ class InferRequest:
             raise Fault("targets from --target or from a column of a file", problem, "remove --target-column")
         check_output(self.out, self.spreadsheet)
         if self.file:
-            read_texts(self.file, self.columns)
+            read_texts(self.file, self.columns, self.text_format)
 
     @cached_property
     def columns(self) -> Columns:
         """Column names of the file."""
         if self.targets or self.file is None:
             return Columns(text=self.text_column)
-        return columns_of_texts(self.file, self.text_column, self.target_column)
+        return columns_of_texts(self.file, self.text_column, self.target_column, self.text_format)
 
     @property
     def has_target(self) -> bool | None:
@@ -143,7 +148,7 @@ def _count_texts(request: InferRequest) -> int | None:
     """Number of texts for the progress bar; None if unknown. A file is counted only if the bar is visible."""
     if request.file is None or not sys.stderr.isatty():
         return len(request.texts) * max(1, len(request.targets)) or None
-    return sum(1 for _ in read_texts(request.file, request.columns)) * max(1, len(request.targets))
+    return sum(1 for _ in read_texts(request.file, request.columns, request.text_format)) * max(1, len(request.targets))
 
 
 def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
@@ -157,24 +162,29 @@ def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
 
 def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
     if request.file:
-        for record in read_texts(request.file, request.columns):
-            row = {"id": record.values.get("id"), "line": record.line, "text": record.values.get("text")}
-            row |= {"target": record.values.get("target")} if request.columns.target is not None else {}
+        for record in read_texts(request.file, request.columns, request.text_format):
+            row = {
+                "id": record.values.get("id"),
+                "line": record.line,
+                "text": string_or_none(record.values.get("text")),
+            }
+            if request.columns.target is not None:
+                target = record.values.get("target")
+                row["target"] = string_or_none(target) if record.error else target
             yield row | ({"error": record.error} if record.error else {})
     elif request.texts:
         yield from ({"text": text} for text in request.texts)
     else:
-        yield from _standard_input()
+        yield from _standard_input(request.text_format)
 
 
-def _standard_input() -> Iterator[dict[str, Any]]:
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            text = raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            yield {"line": number, "text": None, "error": f"broken encoding: {error.reason}"}
-            continue
-        yield {"line": number, "text": text} | ({} if text.strip() else {"error": "missing text"})
+def _standard_input(text_format: TextFormat) -> Iterator[dict[str, Any]]:
+    """Rows of standard input, as `read_texts` reads them from a file of the same bytes."""
+    form = None if text_format.encoding is None else TextForm(text_format.encoding)
+    for line in stream_lines(sys.stdin.buffer, form):
+        text = line.text.rstrip("\r\n")
+        error = line.error or text_problem(text)
+        yield {"line": line.number, "text": text} | ({"error": error} if error else {})
 
 
 def _print_tables(rows: Iterator[dict[str, Any]]) -> None:

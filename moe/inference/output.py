@@ -1,13 +1,11 @@
 """Output of rows: with a progress bar, to a file, or as JSON lines to standard output."""
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.console import Meter
+from moe.console import Meter, print_json
 from moe.data.formats.writers import check_suffix, open_writer
 
 Row = dict[str, Any]
@@ -53,5 +51,4 @@ def check_output(path: Path | None, spreadsheet: bool) -> None:
 def print_json_lines(rows: Iterable[Row]) -> None:
     """Print rows as JSON, one per line, each as soon as it is available."""
     for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        print_json(row)

@@ -20,7 +20,7 @@ from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
 from moe.data.column_checks import domain_note
-from moe.data.formats.readers import read_records
+from moe.data.formats.readers import read_task_records
 from moe.data.profile import inspect_file, length_quantile
 from moe.data.schema import Row, TaskSettings
 from moe.data.text_checks import window_overlap
@@ -227,13 +227,18 @@ def count_row_tokens(rows: Sequence[Row], encoder: PreTrainedTokenizerBase, temp
     return [int(count) for count in counts]
 
 
-def inspect_for_run(file: Path, run: RunSettings, domain: str, task: str | None) -> dict[str, Any]:
+def inspect_for_run(file: Path, run: RunSettings, domain: str, settings: TaskSettings) -> dict[str, Any]:
     """Profile a file as `inspect_file` does; for a classifier also `tokens` and `max_length` with what is truncated.
 
+    Args:
+        file: the file.
+        run: its backbone counts the tokens.
+        domain: of the run.
+        settings: of a task of the domain.
+
     Raises:
-        Fault: if the file, the domain or the task is invalid, or the tokenizer cannot be loaded.
+        Fault: if the file is invalid, or the tokenizer cannot be loaded.
     """
-    settings = run.task_settings(domain, task)
     if run.language is not None:
         return _with_domain_note(inspect_file(file, settings), run, domain, settings)
     encoder = load_tokenizer(run.backbone)
@@ -271,7 +276,7 @@ def describe_files(run: RunSettings) -> list[str]:
         return []
     encoder, counts = load_tokenizer(run.backbone), dict[str, Counter[int]]()
     for (name, _), its in files.items():
-        records = (row for row in read_records(run.data.path(str(its.file)), its.columns) if passes_filter(row, its))
+        records = (row for row in read_task_records(run.data.path(str(its.file)), its) if passes_filter(row, its))
         valid = (row for row in validate_records(records, its) if isinstance(row, Row))
         counts.setdefault(name, Counter()).update(
             count_row_tokens(list(islice(valid, _CHECKED_ROWS)), encoder, run.template)

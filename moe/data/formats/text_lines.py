@@ -1,15 +1,20 @@
-"""Lines and CSV rows of a text file, decoded one by one, so that one broken line is one broken row."""
+"""Lines of text, decoded one by one, so that one broken line is one broken row."""
 
-import csv
-from collections import deque
+import codecs
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from experts.errors import Fault
+from moe.data.formats.content import TextForm, encoding_name, open_content
+from moe.data.formats.refusals import parser_errors
 
-_SAMPLE = 1 << 16
-_MAX_FIELD = 1 << 20
+MAX_LINE = 1 << 26
+"""Most bytes or characters of a line, so that a file of one endless line does not fill the memory."""
+_BLOCK = 1 << 16
+_MARK, _BROKEN = "finmoe.mark", "\udcff"
+codecs.register_error(_MARK, lambda error: (_BROKEN, getattr(error, "end", 0)))
 
 
 class TextLine(NamedTuple):
@@ -20,107 +25,74 @@ class TextLine(NamedTuple):
     error: str | None
 
 
-class CsvRow(NamedTuple):
-    """A CSV row: the line at which it starts, its cells by column, and why it is broken, or None."""
-
-    number: int
-    cells: dict[str, str]
-    error: str | None
-
-
-def check_is_text(path: Path) -> None:
-    """Check the beginning of a file.
+def read_lines(path: Path, form: TextForm = TextForm()) -> Iterator[TextLine]:
+    """Read the lines of a file lazily, without a byte order mark.
 
     Raises:
-        Fault: if it is empty, or if most of its first lines are not UTF-8 text.
+        Fault: if the file cannot be read to its end, such as a cut gzip file.
     """
-    with path.open("rb") as stream:
-        sample = stream.read(_SAMPLE)
-    if not sample.strip():
-        raise Fault(f"rows in {path}", "an empty file", "use another file")
-    lines = [line for line in sample.split(b"\n")[: -1 if b"\n" in sample else None] if line.strip()]
-    broken = sum(_decode(line)[1] is not None for line in lines)
-    if 2 * broken > len(lines) and not (len(lines) == 1 and _ends_within_a_character(sample)):
-        raise Fault(
-            f"UTF-8 text in {path}",
-            f"NUL or undecodable bytes in {broken} of its first {len(lines)} lines",
-            "convert the file (e.g. `iconv -f GB18030 -t UTF-8`), or correct its ending",
-        )
+    kind = f"{form.compression} data" if form.compression else "data"
+    number = 0
+    with (
+        parser_errors(f"undamaged {kind} in {path}", "copy the file again", lambda: f"after line {number}: "),
+        open_content(path, form.compression) as stream,
+    ):
+        for line in stream_lines(stream, form):
+            number = line.number
+            yield line
 
 
-def read_lines(path: Path) -> Iterator[TextLine]:
-    """Read the lines of a file lazily, without a byte order mark."""
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            yield TextLine(number, *_decode(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw))
+def stream_lines(stream: IO[bytes], form: TextForm | None = None) -> Iterator[TextLine]:
+    """Read the lines of a stream as they arrive, without a byte order mark.
 
-
-def read_csv_header(path: Path) -> list[str]:
-    """Read the column names of a CSV file.
-
-    Raises:
-        Fault: if there are none, or one of them is repeated.
+    Args:
+        stream: of bytes.
+        form: how the text is stored; None is UTF-8, unless the stream begins with the byte order mark of UTF-16.
     """
-    try:
-        header = next(csv.reader(_LineSource(path), strict=True))
-    except (csv.Error, StopIteration) as error:
-        raise Fault(
-            f"column names in the first line of {path}", f"none ({error})", "add a header line: id,text,label"
-        ) from error
-    if len(set(header)) != len(header):
-        raise Fault(f"unique column names in {path}", ", ".join(header), "rename or remove the repeated column")
-    return header
+    first = stream.readline(MAX_LINE + 1)
+    if form is None:
+        form = TextForm("utf-16") if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else TextForm()
+    if (form.encoding, form.newline) == ("utf-8", "\n"):
+        yield from _utf8_lines(first, stream)
+    else:
+        yield from _other_lines(first, stream, form)
 
 
-def read_csv_rows(path: Path) -> Iterator[CsvRow]:
-    """Read the rows below the header lazily. A line with broken quoting is one broken row; the next line is read again.
-
-    An empty line is an empty row if there is one column, and no row if there are several.
-    """
-    csv.field_size_limit(_MAX_FIELD)
-    source = _LineSource(path)
-    reader = csv.reader(source, strict=True)
-    header = next(reader)
-    while True:
-        source.consumed.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            first = source.consumed[0]
-            yield CsvRow(first.number, {"": first.text.strip()}, f"malformed CSV: {error}")
-            source.push_back()
-            continue
-        if cells or len(header) == 1:
-            yield _to_row(header, cells or [""], source.consumed)
+def _utf8_lines(raw: bytes, stream: IO[bytes]) -> Iterator[TextLine]:
+    raw, number = raw.removeprefix(codecs.BOM_UTF8), 1
+    while raw:
+        if len(raw) <= MAX_LINE:
+            yield TextLine(number, *_decode(raw))
+        else:
+            yield TextLine(number, "", f"line too long: more than {MAX_LINE:,} bytes")
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(MAX_LINE)
+        number += 1
+        raw = stream.readline(MAX_LINE + 1)
 
 
-def _to_row(header: list[str], cells: list[str], lines: list[TextLine]) -> CsvRow:
-    error = next((line.error for line in lines if line.error), None)
-    if error is None and len(cells) != len(header):
-        error = f"wrong number of fields: {len(cells)} instead of {len(header)}"
-    return CsvRow(lines[0].number, dict(zip(header, cells, strict=False)), error)
+def _other_lines(first: bytes, stream: IO[bytes], form: TextForm) -> Iterator[TextLine]:
+    """Lines in another encoding than UTF-8, or with another end than LF."""
+    decoder = codecs.getincrementaldecoder(form.encoding)(_MARK)
+    number, parts = 1, list[str]()
+    for block in chain([first], iter(partial(stream.readline, _BLOCK), b""), [b""]):
+        *ended, rest = decoder.decode(block, not block).split(form.newline)
+        for text in ended:
+            yield _marked_line(number, "".join([*parts, text]) + "\n", form)
+            number, parts = number + 1, []
+        if sum(map(len, parts)) <= MAX_LINE:
+            parts.append(rest)
+    if any(parts):
+        yield _marked_line(number, "".join(parts), form)
 
 
-class _LineSource:
-    """Lines for `csv.reader`; remembers those of the current row, so that all but the first can be read again."""
-
-    def __init__(self, path: Path) -> None:
-        self._lines = read_lines(path)
-        self._pushed: deque[TextLine] = deque()
-        self.consumed: list[TextLine] = []
-
-    def __iter__(self) -> "_LineSource":
-        return self
-
-    def __next__(self) -> str:
-        line = self._pushed.popleft() if self._pushed else next(self._lines)
-        self.consumed.append(line)
-        return line.text
-
-    def push_back(self) -> None:
-        self._pushed.extendleft(reversed(self.consumed[1:]))
+def _marked_line(number: int, text: str, form: TextForm) -> TextLine:
+    text = text.removeprefix("\ufeff") if number == 1 else text
+    if len(text) > MAX_LINE:
+        return TextLine(number, "", f"line too long: more than {MAX_LINE:,} characters")
+    if _BROKEN in text:
+        return TextLine(number, text.replace(_BROKEN, "\ufffd"), f"broken encoding: not {encoding_name(form.encoding)}")
+    return TextLine(number, *_without_nul(text))
 
 
 def _decode(raw: bytes) -> tuple[str, str | None]:
@@ -128,9 +100,8 @@ def _decode(raw: bytes) -> tuple[str, str | None]:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         return raw.decode("utf-8", "replace"), f"broken encoding: byte 0x{raw[error.start]:02x} is not UTF-8"
+    return _without_nul(text)
+
+
+def _without_nul(text: str) -> tuple[str, str | None]:
     return (text.replace("\0", "\ufffd"), "NUL byte") if "\0" in text else (text, None)
-
-
-def _ends_within_a_character(sample: bytes) -> bool:
-    """Whether the sample is text except for a character that is cut off at its end."""
-    return len(sample) == _SAMPLE and any(_decode(sample[:-cut])[1] is None for cut in range(1, 4))

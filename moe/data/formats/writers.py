@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from experts.atomic_io import os_errors_as_faults, remove_stale_files, temporary_path
 from experts.errors import Fault
+from moe.data.text_checks import replace_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +30,8 @@ class RowWriter:
         self._stream, self._folder = stream, folder
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Write a row of JSON values; NaN is rejected."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        """Write a row of JSON values; NaN is rejected, and what UTF-8 cannot hold is replaced."""
+        line = replace_surrogates(json.dumps(row, ensure_ascii=False, allow_nan=False))
         with os_errors_as_faults(self._folder):
             self._stream.write(line + "\n")
 

@@ -17,8 +17,9 @@ from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_texts
+from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
-from moe.data.text_checks import is_blank
+from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
@@ -42,6 +43,7 @@ class BulkJob:
         domain: restricts the texts to the experts of this domain.
         task: the task to predict.
         rows_per_shard: number of rows of every shard but the last.
+        text_format: encoding and separator of the files, if they cannot be detected.
     """
 
     source: str
@@ -52,6 +54,7 @@ class BulkJob:
     domain: str | None = None
     task: str | None = None
     rows_per_shard: int = 10_000
+    text_format: TextFormat = TextFormat()
 
     @cached_property
     def output(self) -> RemoteFolder:
@@ -90,6 +93,7 @@ def _identity(job: BulkJob) -> Row:
         "domain": job.domain,
         "task": job.task,
         "rows_a_part": job.rows_per_shard,
+        **job.text_format.model_dump(exclude_none=True),
     }
     return dict(json.loads(json.dumps(identity)))
 
@@ -154,11 +158,12 @@ def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="moe-infer-") as folder:
         for name, path in zip(names, paths, strict=True):
             copy = local_copy(name, Path(folder))
-            for record in read_texts(copy, columns_of_texts(copy, job.text_column, job.target_column)):
+            columns = columns_of_texts(copy, job.text_column, job.target_column, job.text_format)
+            for record in read_texts(copy, columns, job.text_format):
                 row_id, text = record.values.get("id"), record.values.get("text")
                 target = record.values.get("target")
                 yield {
-                    "file": path.removeprefix(parent).lstrip("/"),
+                    "file": replace_surrogates(path.removeprefix(parent).lstrip("/")),
                     "id": None if row_id is None else str(row_id),
                     "line": record.line,
                     "text": text if record.error is None else None,

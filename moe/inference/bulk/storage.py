@@ -10,8 +10,10 @@ from typing import Any
 import fsspec
 
 from experts.errors import Fault
+from moe.data.formats.content import COMPRESSED_ENDINGS
+from moe.data.formats.readers import KINDS
 
-SUFFIXES = (".csv", ".jsonl", ".parquet", ".txt")
+SUFFIXES = (*KINDS, *(kind + ending for kind in KINDS if kind != ".parquet" for ending in COMPRESSED_ENDINGS))
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,7 @@ def list_files(source: str) -> list[tuple[str, int]]:
         readable = sorted(str(path) for path in paths if str(path).endswith(SUFFIXES))
         sizes = [(system.unstrip_protocol(path), int(system.size(path))) for path in readable]
     if not sizes:
-        raise Fault(
-            f"files to predict at {source} ({', '.join(SUFFIXES)})", "none", "give a file, a folder or a pattern"
-        )
+        raise Fault(f"files to predict at {source} ({', '.join(KINDS)})", "none", "give a file, a folder or a pattern")
     return sizes
 
 

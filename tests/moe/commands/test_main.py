@@ -124,7 +124,7 @@ def test_infer_retains_the_order_of_unreadable_rows_in_every_format(
     assert code == 0, err
     from moe.data.formats.readers import read_records
 
-    rows = [record.values for record in read_records(workdir / "out" / f"answers.{ending}")]
+    rows = [record.values for record in read_records(workdir / "out" / f"answers.{ending}", others=None)]
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert [bool(row.get("error")) for row in rows] == [False, True, False]
     assert not list((workdir / "out").glob(".*"))
@@ -295,7 +295,7 @@ def test_infer_abstains_below_the_threshold_of_the_target_accuracy(
 
         rows = [
             record.values
-            for record in read_records(workdir / "out" / f"abstained.{ending}")
+            for record in read_records(workdir / "out" / f"abstained.{ending}", others=None)
             if not record.values.get("error")
         ]
         assert len(rows) == 2

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experts.errors import Fault
+from moe.data.formats.content import TextForm
+from moe.data.formats.csv_rows import read_csv_rows
 from moe.data.formats.readers import read_records, read_texts
-from moe.data.formats.text_lines import read_csv_rows
 from moe.data.schema import Columns, Record
 
 ROWS = [{"id": "a", "text": "up", "label": "positive"}, {"id": "b", "text": "down", "label": "negative"}]
@@ -56,7 +57,10 @@ def test_read_records_of_a_text_file_gives_one_record_per_line(tmp_path: Path):
 
 def test_read_records_renames_ignores_and_passes_on_columns(tmp_path: Path):
     path = write(tmp_path / "a.csv", "nr,headline,text,score,who\n7,up,body,0.5,me\n")
-    assert read(path, id="nr", text="headline", score=None)[0].values == {"id": "7", "text": "up", "who": "me"}
+    columns = Columns(id="nr", text="headline", score=None)
+    assert next(read_records(path, columns)).values == {"id": "7", "text": "up"}
+    assert next(read_records(path, columns, others=["who"])).values == {"id": "7", "text": "up", "who": "me"}
+    assert next(read_records(path, columns, others=None)).values == {"id": "7", "text": "up", "who": "me"}
 
 
 def test_read_records_counts_lines_inside_quoted_fields(tmp_path: Path):
@@ -126,8 +130,8 @@ def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.csv", "text\n" + "a text of some words\n" * 50_000)
     lines: list[int] = []
 
-    def counting(file: Path):
-        for row in read_csv_rows(file):
+    def counting(file: Path, form: TextForm):
+        for row in read_csv_rows(file, form):
             lines.append(row.number)
             yield row
 
@@ -164,8 +168,9 @@ def test_read_texts_of_a_one_column_csv_returns_empty_lines(tmp_path: Path):
     ("name", "content", "message"),
     [
         ("a.csv", b"", "an empty file"),
-        ("a.csv", b"\x89PNG\x00\x01\xff\n\xfe\xff\x00", "NUL or undecodable"),
-        ("a.csv", "标题,标签\n利好消息,涨\n".encode("gb18030"), "NUL or undecodable"),
+        ("a.csv", b"\x89PNG\x00\x01\xff\n\xfe\xff\x00", "a PNG image"),
+        ("a.csv", b"\x88\x00\x01\xff\n\xfe\xff\x00", "NUL or undecodable"),
+        ("a.csv", "标题,标签\n利好消息,涨\n".encode("gb18030"), "probably GB18030.*encoding: gb18030"),
         ("a.csv", b"id,headline\n1,up\n", r"columns id, headline.*columns: \{text: headline\}"),
         ("a.csv", b"text,text\nup,down\n", "unique column names"),
         ("a.csv", b'"text\nup\n', "column names in the first line"),
