@@ -11,6 +11,10 @@ from experts.errors import Fault
 Record = TypeVar("Record", bound=BaseModel)
 EXPERT_CARD = "expert.json"
 """File name of an expert's card."""
+ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.json", "heads.safetensors"
+CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
+EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)
+"""Files of an expert's folder, all of which its manifest lists."""
 
 
 def read_record(

@@ -42,6 +42,8 @@ from moe.training.callbacks import (
     graceful_interrupt,
 )
 from moe.training.checkpoints import (
+    OBJECTIVE,
+    TRAINED,
     check_world_size,
     get_rng_state,
     last_complete_checkpoint,
@@ -66,8 +68,6 @@ from moe.training.job import (
 )
 from moe.training.objective import Objective
 from router.loss_weighting import optimizer_state
-
-TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
@@ -247,7 +247,7 @@ class _StageTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / TRAINED, self.full_state[0])
-        save_tensors(folder / OBJECTIVE, self.objective.state_dict())
+        save_tensors(folder / OBJECTIVE, self.objective.state_dict(), finite=False)  # NaN: not yet measured
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         assert self.lr_scheduler is not None
@@ -262,15 +262,15 @@ class _StageTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_tensors(Path(output_dir) / rng_file(distributed.rank()), get_rng_state())
+        save_tensors(Path(output_dir) / rng_file(distributed.rank()), get_rng_state(), finite=False)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_rng_state(load_tensors(Path(checkpoint) / rng_file(distributed.rank())))
+            set_rng_state(load_tensors(Path(checkpoint) / rng_file(distributed.rank()), finite=False))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_weights(Path(resume_from_checkpoint))
-        self.objective.load_state_dict(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE))
+        self.objective.load_state_dict(load_tensors(Path(resume_from_checkpoint) / OBJECTIVE, finite=False))
 
     def _load_best_model(self) -> None:
         if self.stopper.signal is None:

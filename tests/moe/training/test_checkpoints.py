@@ -12,7 +12,7 @@ from conftest import Make
 from safetensors.torch import load_file
 from signals import LONG_STAGE, interrupt_at
 
-from experts.atomic_io import write_manifest
+from experts.atomic_io import write_json, write_manifest
 from moe.errors import Fault, Interrupted
 from moe.runs.workspace import Workspace
 from moe.training.checkpoints import get_rng_state, last_complete_checkpoint, set_rng_state
@@ -25,12 +25,16 @@ def weights(work: Workspace) -> dict[str, torch.Tensor]:
 
 
 def test_newest_complete_checkpoint_is_used_and_incomplete_ones_are_deleted(tmp_path: Path) -> None:
-    for step in (4, 10, 12, 14):
+    names = ("trained.safetensors", "objective.safetensors", "optimizer.safetensors", "random.safetensors")
+    for step in (4, 10, 12, 14, 16, 18):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "weights").write_text(f"{step}")
-    for step in (4, 10, 12):
+        for name in (*names, "schedule.json", "trainer_state.json"):
+            (tmp_path / f"checkpoint-{step}" / name).write_text(f"{step}")
+    for step in (4, 10, 12, 14, 16):
         write_manifest(tmp_path / f"checkpoint-{step}")
-    (tmp_path / "checkpoint-12" / "weights").write_text("cut")
+    (tmp_path / "checkpoint-12" / "trained.safetensors").write_text("cut")
+    write_json(tmp_path / "checkpoint-14" / "manifest.json", {"sha256": {}})
+    write_manifest(tmp_path / "checkpoint-16", unlisted=["optimizer.safetensors"])
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
     assert last_complete_checkpoint(tmp_path / "none") is None
@@ -137,7 +141,7 @@ def test_patience_counts_evaluations_across_a_stop(make_work: Make, monkeypatch:
     assert card.steps == 8, "two before the stop and one after it"
 
 
-@pytest.mark.parametrize("function", ["save_tensors", "write_manifest"])
+@pytest.mark.parametrize("function", ["save_tensors", "finish_folder"])
 def test_full_disk_is_a_fault_that_leaves_the_previous_checkpoint_intact(
     function: str, make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,10 +151,10 @@ def test_full_disk_is_a_fault_that_leaves_the_previous_checkpoint_intact(
     module = "moe.training.trainer" if function == "save_tensors" else "moe.training.checkpoints"
     original = __import__(module, fromlist=["x"]).__dict__[function]
 
-    def fail_at_step_8(path: Path, *args: object) -> None:
+    def fail_at_step_8(path: Path, *args: object, **options: object) -> None:
         if "checkpoint-8" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, *args)
+        original(path, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{function}", fail_at_step_8)
