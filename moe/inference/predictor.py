@@ -15,6 +15,7 @@ import numpy as np
 from experts.domain import Labels
 from experts.errors import Fault
 from moe.inference.calibration import Calibration
+from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec, find_sign
 
 Routing = Literal["soft", "hard"]
@@ -219,13 +220,27 @@ class Predictor(ABC):
         return [default] if default is not None else []
 
     def to_predictions(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
-        """Turn scores of texts (B) into predictions for these tasks (B)."""
+        """Turn scores of texts (B) into predictions for these tasks (B).
+
+        Raises:
+            NonFiniteScores: if a score is NaN or infinite.
+        """
+        return raise_first(self.to_predictions_or_faults(scores, tasks))
+
+    def to_predictions_or_faults(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction | NonFiniteScores]:
+        """Turn scores of texts (B) into predictions, and those that are NaN or infinite into faults."""
         entropy = normalized_entropy(scores.routing_weights)  # (B,)
         return [self._to_prediction(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
-    def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
+    def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction | NonFiniteScores:
         spec = self.spec.tasks[task]
         logits = scores.logits[spec.head][row][list(spec.columns)].astype(np.float64)  # (K,)
+        outputs = {"logits": logits, "routing weights": scores.routing_weights[row]}
+        outputs |= {} if scores.polarity is None else {"polarity": scores.polarity[row]}
+        outputs |= {} if scores.states is None else {"states": scores.states[row]}
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                return NonFiniteScores(name)
         logits /= self.temperature(task)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()
