@@ -25,8 +25,8 @@ from moe.checkpoints.mixture import (
     parse_mixture_card,
 )
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.drift.reference import DRIFT, TENSORS
-from moe.inference.calibration import CALIBRATION
+from moe.drift.reference import DRIFT, TENSORS, read_reference
+from moe.inference.calibration import CALIBRATION, read_calibration
 from moe.inference.graph.session import check_graph
 from moe.inference.graph.spec import GRAPH_FILES, GRAPH_FOLDER
 from moe.model.backbone import BackboneSettings, identify_backbone, read_backbone_config
@@ -105,10 +105,21 @@ def _check_folder(folder: Path, kind: str) -> FolderCheck:
     for result in {"expert": _expert, "mixture": _mixture, "adapter": _adapter}.get(kind, lambda _: ())(folder):
         check.faults += [] if isinstance(result, Remark) else [str(result)]
         check.remarks += [result.text] if isinstance(result, Remark) else []
+    check.faults += [str(fault) for fault in _fitted_faults(folder)]
     check.faults = list(dict.fromkeys(check.faults))
     if (folder / GRAPH_FOLDER).is_dir() and not check.faults:
         check.remarks += _graph_remarks(folder)
     return check
+
+
+def _fitted_faults(folder: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the calibration and the drift reference, which the manifest does not list."""
+    for read, file in ((read_calibration, CALIBRATION), (read_reference, DRIFT)):
+        try:
+            if (folder / file).is_file():
+                read(folder)
+        except Fault as fault:
+            yield fault
 
 
 def folder_faults(folder: Path, kind: str) -> Iterator[Fault]:
