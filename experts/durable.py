@@ -78,7 +78,9 @@ def access_fault(error: OSError, path: Path) -> Fault:
     """
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
     if error.errno not in _DENIED:
-        return Fault(f"{path}, readable", error.strerror or str(error), "check the disk, or copy the folder again")
+        return Fault(
+            f"a readable file at {path}", error.strerror or str(error), "check the disk, or copy the folder again"
+        )
     closed = _first_closed(path)
     user = _user_name(os.geteuid()) if hasattr(os, "geteuid") else getpass.getuser()
     return Fault(
