@@ -189,7 +189,8 @@ class Predictor(ABC):
         mask = self.spec.domain_expert_mask[trained]  # (G', E), trained domains only
         tasks, target_tasks = (self._default_tasks(target) for target in (False, True))
         targeted = [False] * len(scores.routing_weights) if targets is None else [bool(target) for target in targets]
-        domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
+        with np.errstate(invalid="ignore"):  # weights that are not finite are refused by `to_predictions`
+            domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
         return [(target_tasks if target else tasks)[i] for i, target in zip(domains, targeted, strict=True)]
 
     def _default_tasks(self, target: bool = False) -> list[str]:
@@ -229,7 +230,8 @@ class Predictor(ABC):
 
     def to_predictions_or_faults(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction | NonFiniteScores]:
         """Turn scores of texts (B) into predictions, and those that are NaN or infinite into faults."""
-        entropy = normalized_entropy(scores.routing_weights)  # (B,)
+        with np.errstate(invalid="ignore"):
+            entropy = normalized_entropy(scores.routing_weights)  # (B,)
         return [self._to_prediction(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
     def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction | NonFiniteScores:

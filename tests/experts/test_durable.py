@@ -1,9 +1,10 @@
-"""Tests of `experts.durable`: rights follow the umask, files reach the disk before a rename, refused access is explained."""
+"""Tests of `experts.durable`: rights follow the umask, files are on the disk before a rename, errors are explained."""
 
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_every_file_and_its_folder_are_on_the_disk_before_and_after_the_rename(
     fsync, rename = os.fsync, Path.rename
 
     def note_sync(handle: int) -> None:
-        steps.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))  # noqa: PTH119
+        steps.append(Path(f"/proc/self/fd/{handle}").readlink().name)
         fsync(handle)
 
     def note_rename(path: Path, target: Path) -> Path:
@@ -115,8 +116,6 @@ for read in (
 
 @pytest.mark.parametrize("closed", ["model", "model/card.json", "model/weights.safetensors", "model/manifest.json"])
 def test_refused_access_says_who_may_not_read_which_file_and_what_to_do(closed: str) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="rights-") as name:  # pytest's own folders admit one user only
         top = Path(name)
         top.chmod(0o755)

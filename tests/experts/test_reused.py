@@ -1,4 +1,4 @@
-"""Tests of `experts.reused`: a changed result is not read again, and a folder is hashed once while it stays the same."""
+"""Tests of `experts.reused`: a changed result is not read again, and a folder is hashed once while unchanged."""
 
 from pathlib import Path
 
