@@ -11,6 +11,7 @@ from experts.adapter_bank import PREFIX
 from experts.atomic_io import MANIFEST, manifest_faults, read_manifest
 from experts.cards import EXPERT_CARD, EXPERT_FILES
 from experts.domain import LabelSpace
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_adapter, read_expert_card
 from experts.expert_io import HEADS as EXPERT_HEADS
@@ -64,14 +65,16 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         Fault: if there is nothing to check.
     """
-    folders = list(_folders(folder))
+    with read_errors_as_faults(folder):
+        folders = list(_folders(folder))
     if not folders:
         raise Fault(
             f"an expert, a mixture or a run folder at {folder}",
             "none of them" if folder.is_dir() else "no such folder",
             "use a folder that moe train-expert, merge or train-router wrote",
         )
-    checks = [_check_folder(path, kind) for path, kind in folders]
+    with read_errors_as_faults(folder):
+        checks = [_check_folder(path, kind) for path, kind in folders]
     reports = [asdict(check) | {"folder": str(check.folder)} for check in checks]
     return {"folders": reports, "faults": sum(len(check.faults) for check in checks)}
 

@@ -53,12 +53,21 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, if there is one, after deleting incomplete ones."""
     for path in sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True):
         try:
-            check_manifest(path, "a checkpoint", _files_read(path))
+            check_checkpoint(path)
         except Fault:
             shutil.rmtree(path, ignore_errors=True)
         else:
             return path
     return None
+
+
+def check_checkpoint(path: Path) -> None:
+    """Check the files of a checkpoint against its manifest.
+
+    Raises:
+        Fault: if it is incomplete or damaged.
+    """
+    check_manifest(path, "a checkpoint", _files_read(path))
 
 
 def _files_read(path: Path) -> list[str]:

@@ -44,6 +44,7 @@ from moe.training.callbacks import (
 from moe.training.checkpoints import (
     OBJECTIVE,
     TRAINED,
+    check_checkpoint,
     check_world_size,
     get_rng_state,
     last_complete_checkpoint,
@@ -278,6 +279,7 @@ class _StageTrainer(Trainer):
 
     def _load_weights(self, folder: Path) -> None:
         assert isinstance(self.model, Mixture)
+        check_checkpoint(folder)
         current, saved = self.model.trained_state(), load_tensors(folder / TRAINED)
         self.model.load_trained_state({name: distribute_like(value, current[name]) for name, value in saved.items()})
 
