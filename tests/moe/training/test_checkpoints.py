@@ -1,15 +1,17 @@
 """Tests of checkpoints: incomplete ones are ignored, a full disk is a clear fault, SIGTERM saves one."""
 
 import errno
+import os
 import random
 import signal
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Make
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from signals import LONG_STAGE, interrupt_at
 
 from experts.atomic_io import write_json, write_manifest
@@ -139,6 +141,42 @@ def test_patience_counts_evaluations_across_a_stop(make_work: Make, monkeypatch:
     card = read_expert(work.expert_folder("news")).card
     assert card is not None
     assert card.steps == 8, "two before the stop and one after it"
+
+
+@pytest.mark.parametrize("umask", [0o027, 0o022])
+def test_rights_of_all_files_of_a_run_follow_the_umask(
+    umask: int, make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(umask)
+    try:
+        work = make_work(**LONG_STAGE)
+        train_domain(work, "forum")
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            interrupt_at(patch, 9)
+            train_domain(work, "news")
+    finally:
+        os.umask(before)
+    paths = list(work.out.rglob("*"))
+    assert {"manifest.json", "trained.safetensors", "adapter_model.safetensors"} <= {path.name for path in paths}
+    assert any(path.suffix == ".arrow" for path in paths)
+    for path in paths:
+        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+def test_best_checkpoint_that_was_changed_is_not_loaded(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work(**LONG_STAGE)
+    load = _StageTrainer._load_best_model
+
+    def change_and_load(trainer: _StageTrainer) -> None:
+        for path in work.checkpoints("news").glob("*/trained.safetensors"):
+            tensors = load_file(path)
+            save_file({name: -tensor for name, tensor in tensors.items()}, path)
+        load(trainer)
+
+    monkeypatch.setattr(_StageTrainer, "_load_best_model", change_and_load)
+    with pytest.raises(Fault, match=r"trained\.safetensors with sha256"):
+        train_domain(work, "news")
 
 
 @pytest.mark.parametrize("function", ["save_tensors", "finish_folder"])
