@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from experts.atomic_io import MANIFEST, check_manifest, finish_folder, read_json, write_json
@@ -22,6 +21,8 @@ from router.loss_weighting import load_optimizer_state
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
+STATE = "trainer_state.json"
+"""Steps, history and best metric of the loop, as transformers writes them."""
 
 
 def rng_file(rank: int = 0) -> str:
@@ -72,7 +73,7 @@ def check_checkpoint(path: Path) -> None:
 
 def _files_read(path: Path) -> list[str]:
     processes = [file.name for file in path.glob(f"{RNG}*.safetensors")] or [rng_file()]
-    return [TRAINED, OBJECTIVE, OPTIMIZER, SCHEDULE, TRAINER_STATE_NAME, *processes]
+    return [TRAINED, OBJECTIVE, OPTIMIZER, SCHEDULE, STATE, *processes]
 
 
 def _step(path: Path) -> int:

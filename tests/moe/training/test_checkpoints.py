@@ -167,7 +167,7 @@ def test_rights_of_all_files_of_a_run_follow_the_umask(
 
 def test_best_checkpoint_that_was_changed_is_not_loaded(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work = make_work(**LONG_STAGE)
-    load = _StageTrainer._load_best_model
+    load = _StageTrainer.load_best
 
     def change_and_load(trainer: _StageTrainer) -> None:
         for path in work.checkpoints("news").glob("*/trained.safetensors"):
@@ -175,7 +175,7 @@ def test_best_checkpoint_that_was_changed_is_not_loaded(make_work: Make, monkeyp
             save_file({name: -tensor for name, tensor in tensors.items()}, path)
         load(trainer)
 
-    monkeypatch.setattr(_StageTrainer, "_load_best_model", change_and_load)
+    monkeypatch.setattr(_StageTrainer, "load_best", change_and_load)
     with pytest.raises(Fault, match=r"trained\.safetensors with sha256"):
         train_domain(work, "news")
 
