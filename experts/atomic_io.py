@@ -234,10 +234,6 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
 def finish_folder(folder: Path, unlisted: Collection[str] = ()) -> None:
     """Complete a folder: its manifest, the rights that the umask gives its files, and all of it on the disk.
 
-    Args:
-        folder: whose files are complete.
-        unlisted: files to leave out of the manifest.
-
     Raises:
         OSError: if the disk fails or is full.
     """

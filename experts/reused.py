@@ -51,8 +51,11 @@ def check_seal(content: Any, path: Path, remedy: str = _REMEDY) -> dict[str, Any
         raise Fault(f"{path} with the hash of its content", f"no key {SEAL}", remedy)
     rest = {key: value for key, value in content.items() if key != SEAL}
     if (actual := _digest(rest)) != content[SEAL]:
-        found = f"a changed file, whose content has {actual[:12]}…"
-        raise Fault(f"{path} with the content of {SEAL} {str(content[SEAL])[:12]}…", found, remedy)
+        raise Fault(
+            f"{path} with the content of {SEAL} {str(content[SEAL])[:12]}…",
+            f"a changed file, whose content has {actual[:12]}…",
+            remedy,
+        )
     return rest
 
 

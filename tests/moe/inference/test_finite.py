@@ -115,8 +115,8 @@ def partial_manifest(*missing: str) -> Damage:
 
     def damage(folder: Path) -> None:
         hashes = read_json(folder / "manifest.json")["sha256"]
-        kept = {name: sha256 for name, sha256 in hashes.items() if missing and name not in missing}
-        write_json(folder / "manifest.json", {"sha256": kept})
+        listed = {name: sha256 for name, sha256 in hashes.items() if missing and name not in missing}
+        write_json(folder / "manifest.json", {"sha256": listed})
 
     return damage
 
