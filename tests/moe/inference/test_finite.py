@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moe.classifier import MixtureClassifier
 from safetensors.torch import load_file, save_file
 from serving import build_manager, write_mixture
 from starlette.testclient import TestClient
@@ -16,7 +17,6 @@ from typer.testing import CliRunner
 
 from experts.atomic_io import read_json, sha256_of, write_json, write_manifest
 from experts.errors import Fault
-from moe.classifier import MixtureClassifier
 from moe.commands.main import app
 from moe.export.graph import write_graph
 from moe.inference.calibration import TaskCalibration, write_calibration
