@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from moe.classifier import MixtureClassifier
 from safetensors.torch import load_file, save_file
 from serving import build_manager, write_mixture
 from starlette.testclient import TestClient
@@ -17,6 +16,7 @@ from typer.testing import CliRunner
 
 from experts.atomic_io import read_json, sha256_of, write_json, write_manifest
 from experts.errors import Fault
+from moe.api.model import FinMoEModel
 from moe.commands.main import app
 from moe.export.graph import write_graph
 from moe.inference.calibration import TaskCalibration, write_calibration
@@ -81,7 +81,7 @@ def test_text_without_a_finite_output_is_an_error_row_and_the_others_are_answere
     assert "NaN or infinity" in rows[1]["error"]
     assert "NaN," not in json.dumps(rows)
     with pytest.raises(NonFiniteScores):
-        MixtureClassifier(predictor, intact).predict(TEXTS)
+        FinMoEModel(predictor, intact).predict(TEXTS)
 
 
 def test_service_answers_a_text_without_a_finite_output_with_an_error_and_others_as_before(
@@ -151,7 +151,7 @@ def test_what_verify_refuses_nothing_answers_with(folder: Path, damage: Damage, 
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
         ModelLoader(folder, runtime="onnx" if graph else "torch").load()
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
-        MixtureClassifier.load(folder)
+        FinMoEModel.load(folder)
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
         load_served_model(ModelLocation(folder))
     if not graph:
