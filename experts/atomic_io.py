@@ -1,28 +1,35 @@
 """Atomic writing of files and folders, and manifests with the SHA-256 of every file in a folder."""
 
 import glob
-import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from experts.durable import access_fault, read_errors_as_faults, settle_folder, sha256_of_file, sync_file, sync_folder
 from experts.errors import Fault
 
 MANIFEST = "manifest.json"
 _HOST = platform.node().replace("/", "-").replace(".", "-") or "here"
 """Name of this machine: on a disk that several machines share, a process id is ambiguous without it."""
+_AGAIN = "copy the entire folder again or write it again"
+"""Remedy for a folder that differs from its manifest."""
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hex SHA-256 of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the hex SHA-256 of a file, read in blocks.
+
+    Raises:
+        Fault: if this user may not read it.
+        OSError: if it is missing, or the disk fails.
+    """
+    with read_errors_as_faults(path):
+        return sha256_of_file(path)
 
 
 def read_json(path: Path) -> Any:
@@ -32,7 +39,8 @@ def read_json(path: Path) -> Any:
         Fault: if the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with read_errors_as_faults(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise Fault(
@@ -55,17 +63,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         Fault: if the folder cannot be written.
     """
-    with os_errors_as_faults(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with atomic_file(path, secrets.token_hex(4)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -74,19 +73,25 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; the file written there is renamed to `path` on success.
+def atomic_file(path: Path, suffix: str = "partial") -> Iterator[Path]:
+    """Yield a temporary path next to `path`; the file written there reaches the disk, then is renamed to `path`.
+
+    Args:
+        path: the file to write.
+        suffix: end of the temporary name; another one for each of several threads that write one file.
 
     Raises:
         Fault: if the folder cannot be written.
     """
-    temporary = temporary_path(path, "partial")
+    temporary = temporary_path(path, suffix)
     with os_errors_as_faults(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(path)
         try:
             yield temporary
+            sync_file(temporary)
             temporary.replace(path)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -122,6 +127,8 @@ def os_errors_as_faults(folder: Path) -> Iterator[None]:
 def atomic_folder(folder: Path, overwrite: bool = False, unlisted: Collection[str] = ()) -> Iterator[Path]:
     """Yield a temporary folder next to `folder`; on success add the manifest and rename it to `folder`.
 
+    Its files have reached the disk before the rename, and have the rights that the umask gives.
+
     Args:
         folder: the folder to create.
         overwrite: replace `folder` if it exists.
@@ -130,16 +137,17 @@ def atomic_folder(folder: Path, overwrite: bool = False, unlisted: Collection[st
     Raises:
         Fault: if `folder` exists and `overwrite` is false, or if it cannot be written.
     """
+    restore_folder(folder)
     refuse_existing(folder, overwrite)
     with os_errors_as_faults(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_files(folder)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=temporary_path(folder, "").name))
+        temporary = temporary_path(folder, secrets.token_hex(4))
+        temporary.mkdir()
     try:
         yield temporary
         with os_errors_as_faults(folder.parent):
-            temporary.chmod(0o755)
-            write_manifest(temporary, unlisted)
+            finish_folder(temporary, unlisted)
             _replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -152,10 +160,39 @@ def temporary_path(path: Path, suffix: str) -> Path:
 
 def remove_stale_files(path: Path) -> None:
     """Delete temporary files of `path` (see `temporary_path`) left by dead processes of this machine."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*@{glob.escape(_HOST)}.*"):
-        process = leftover.name.removeprefix(f".{path.name}.").partition("@")[0]
+    _remove_leftovers(path.parent, glob.escape(path.name))
+
+
+def _remove_leftovers(parent: Path, pattern: str) -> None:
+    for leftover in parent.glob(f".{pattern}.*@{glob.escape(_HOST)}.*"):
+        process = leftover.name.partition(f"@{_HOST}.")[0].rpartition(".")[2]
         if process.isdigit() and not _process_exists(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Undo or complete the replacement of a folder by a process that was killed between two renames.
+
+    The old folder is `.NAME.old`: it becomes NAME again if NAME is missing, else it is removed. Nothing is done while
+    another process replaces the folder, or if this user may not change it.
+    """
+    old = _old_folder(folder)
+    with suppress(OSError):
+        if not old.is_dir() or any(folder.parent.glob(f".{glob.escape(folder.name)}.*@*.*")):
+            return
+        if folder.exists() or not (old / MANIFEST).is_file():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Restore or remove what killed processes of this machine left in a folder; see `restore_folder`."""
+    with suppress(OSError):
+        _remove_leftovers(parent, "*")
+        for old in parent.glob(".*.old"):
+            restore_folder(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
 
 
 def _process_exists(process: int) -> bool:
@@ -180,13 +217,28 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         raise Fault(f"no finished step at {folder}", "an existing folder", "pass --overwrite to replace it, or use it")
 
 
+def _old_folder(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
 def _replace_folder(temporary: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
+    old = _old_folder(folder)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     temporary.rename(folder)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_folder(folder: Path, unlisted: Collection[str] = ()) -> None:
+    """Complete a folder: its manifest, the rights that the umask gives its files, and all of it on the disk.
+
+    Raises:
+        OSError: if the disk fails or is full.
+    """
+    settle_folder(folder)
+    write_manifest(folder, unlisted)
 
 
 def write_manifest(folder: Path, unlisted: Collection[str] = ()) -> None:
@@ -197,23 +249,33 @@ def write_manifest(folder: Path, unlisted: Collection[str] = ()) -> None:
     write_json(folder / MANIFEST, {"sha256": hashes})
 
 
-def check_manifest(folder: Path, kind: str) -> None:
+def check_manifest(folder: Path, kind: str, required: Collection[str] = ()) -> None:
     """Check every file of a folder against its manifest.
 
     Args:
         folder: the folder to check.
         kind: what messages call it, such as "an expert".
+        required: files that are read, which the manifest has to list.
 
     Raises:
-        Fault: if the folder or its manifest is missing or broken, if the manifest names a file outside the folder, or
-            if a file is missing or has another hash.
+        Fault: if the folder or its manifest is missing or broken, if the manifest names a file outside the folder, if
+            it lists no file or lacks a required one, or if a file is missing, unreadable or has another hash.
     """
-    if (first := next(manifest_faults(folder, kind), None)) is not None:
+    if (first := next(manifest_faults(folder, kind, required), None)) is not None:
         raise first
 
 
-def manifest_faults(folder: Path, kind: str) -> Iterator[Fault]:
+def manifest_faults(folder: Path, kind: str, required: Collection[str] = ()) -> Iterator[Fault]:
     """Yield every fault for which `check_manifest` would fail."""
+    try:
+        yield from _manifest_faults(folder, kind, required)
+    except OSError as error:
+        yield access_fault(error, folder)
+
+
+def _manifest_faults(folder: Path, kind: str, required: Collection[str]) -> Iterator[Fault]:
+    if not folder.is_dir():
+        restore_folder(folder)
     if not folder.is_dir():
         yield Fault(f"{kind} folder at {folder}", "no such folder", "train or merge it first, or choose another one")
     elif not (folder / MANIFEST).is_file():
@@ -226,9 +288,22 @@ def manifest_faults(folder: Path, kind: str) -> Iterator[Fault]:
         hashes = read_manifest(folder)
         if isinstance(hashes, Fault):
             yield hashes
-        else:
-            faults = (_file_fault(folder, name, sha256) for name, sha256 in hashes.items())
-            yield from (fault for fault in faults if fault is not None)
+            return
+        yield from unlisted_faults(folder, required)
+        for name, sha256 in hashes.items():
+            if (fault := _file_fault(folder, name, sha256)) is not None:
+                yield fault
+
+
+def unlisted_faults(folder: Path, required: Collection[str]) -> Iterator[Fault]:
+    """Yield the required files that a folder's valid manifest does not list."""
+    hashes = read_manifest(folder)
+    if isinstance(hashes, Fault):
+        yield hashes
+        return
+    for name in required:
+        if name not in hashes:
+            yield Fault(f"the hash of {name}, which is read, in {folder / MANIFEST}", "none", _AGAIN)
 
 
 def read_manifest(folder: Path) -> dict[str, str] | Fault:
@@ -239,25 +314,25 @@ def read_manifest(folder: Path) -> dict[str, str] | Fault:
         return error if isinstance(error, Fault) else _broken_manifest(folder, "no table `sha256`")
     if not isinstance(hashes, dict) or not all(isinstance(sha256, str) for sha256 in hashes.values()):
         return _broken_manifest(folder, "a `sha256` that is not a table of strings")
-    return hashes
+    return hashes if hashes else _broken_manifest(folder, "no file in its table `sha256`")
 
 
 def _broken_manifest(folder: Path, problem: str) -> Fault:
-    return Fault(f"a valid manifest at {folder / MANIFEST}", problem, "copy the entire folder again or write it again")
+    return Fault(f"a valid manifest at {folder / MANIFEST}", problem, _AGAIN)
 
 
 def _file_fault(folder: Path, name: str, sha256: str) -> Fault | None:
     """Check one file listed in a manifest, without opening files outside the folder or following links."""
-    path, again = folder / name, "copy the entire folder again or write it again"
+    path = folder / name
     if not is_safe_relative_path(name):
         return Fault(f"names of files below {folder} in its {MANIFEST}", repr(name)[:80], "do not use this folder")
     links = [part for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder]
     if any(part.is_symlink() for part in links) and not _is_in_hub_cache(path, folder):
         return Fault(f"the file {name} in {folder}", "a link", "copy the file there and write the folder again")
     if not path.is_file():
-        return Fault(f"{name} in {folder}", "no such file", again)
+        return Fault(f"{name} in {folder}", "no such file", _AGAIN)
     if (actual := sha256_of(path)) != sha256:
-        return Fault(f"{path} with sha256 {sha256[:12]}…", f"{actual[:12]}…", f"the file was changed or cut: {again}")
+        return Fault(f"{path} with sha256 {sha256[:12]}…", f"{actual[:12]}…", f"the file was changed or cut: {_AGAIN}")
     return None
 
 

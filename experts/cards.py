@@ -7,14 +7,25 @@ from pydantic import BaseModel, ValidationError
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.reused import SEAL, check_seal
 
 Record = TypeVar("Record", bound=BaseModel)
 EXPERT_CARD = "expert.json"
 """File name of an expert's card."""
+ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.json", "heads.safetensors"
+CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
+EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)
+"""Files of an expert's folder, all of which its manifest lists."""
 
 
 def read_record(
-    path: Path, model: type[Record], version: int, noun: str, remedy: str, oldest: int | None = None
+    path: Path,
+    model: type[Record],
+    version: int,
+    noun: str,
+    remedy: str,
+    oldest: int | None = None,
+    sealed: int | None = None,
 ) -> Record:
     """Read a JSON file as a pydantic model of a known format version.
 
@@ -25,12 +36,16 @@ def read_record(
         noun: what messages call the file, such as "expert card".
         remedy: how to create a valid one.
         oldest: the oldest format version that this release reads; None for `version`.
+        sealed: the oldest format version with a hash of its own content (`experts.reused`); None for a file that a
+            manifest lists.
 
     Raises:
-        Fault: if the file is missing, invalid or of another format version.
+        Fault: if the file is missing, invalid, changed or of another format version.
     """
     content = read_json(path)
     _check_format(content, path, version, noun, remedy, version if oldest is None else oldest)
+    if sealed is not None and (content["format"] >= sealed or SEAL in content):
+        content = check_seal(content, path, remedy)
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -9,14 +9,53 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from experts.atomic_io import MANIFEST, atomic_folder, check_manifest, read_json, sha256_of, write_json, write_text
-from experts.cards import EXPERT_CARD, read_record
+from experts.atomic_io import (
+    MANIFEST,
+    atomic_folder,
+    check_manifest,
+    read_json,
+    restore_folder,
+    sha256_of,
+    write_json,
+    write_text,
+)
+from experts.cards import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    CONFIG,
+    EXPERT_CARD,
+    EXPERT_FILES,
+    HEADS,
+    METRICS,
+    README,
+    read_record,
+)
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec
 from experts.safetensors_io import load_tensors, save_tensors
 
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HEADS, CONFIG, METRICS, README = "heads.safetensors", "config.yaml", "metrics.json", "README.md"
+__all__ = [
+    "ADAPTER",
+    "ADAPTER_CONFIG",
+    "CARD",
+    "CONFIG",
+    "HEADS",
+    "METRICS",
+    "README",
+    "BackboneId",
+    "ExpertCard",
+    "ExpertFolder",
+    "InitOrigin",
+    "check_distinct",
+    "check_trained",
+    "read_adapter",
+    "read_expert",
+    "read_expert_card",
+    "write_adapter",
+    "write_expert",
+]
+
 CARD = EXPERT_CARD
 FORMAT = 2
 
@@ -152,35 +191,42 @@ def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor])
     write_json(folder / ADAPTER_CONFIG, adapter.peft_config)
 
 
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_adapter(folder: Path, finite: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read PEFT's two files.
+
+    Args:
+        folder: that holds them.
+        finite: refuse weights that are NaN or infinite.
 
     Returns:
         the content of `adapter_config.json`, and the weights.
 
     Raises:
-        Fault: if one of them is missing or broken, or if the adapter is not a LoRA.
+        Fault: if one of them is missing or broken, if the adapter is not a LoRA, or a weight is not finite.
     """
     config = read_json(folder / ADAPTER_CONFIG)
     if config.get("peft_type") != "LORA":
         raise Fault(f"a LoRA adapter in {folder}", f"peft_type {config.get('peft_type')!r}", "use a LoRA adapter")
     if not (folder / ADAPTER).is_file() and (folder / "adapter_model.bin").is_file():
         raise Fault(f"{ADAPTER} in {folder}", "adapter_model.bin (pickle)", "save it again as safetensors with PEFT")
-    return config, load_tensors(folder / ADAPTER)
+    return config, load_tensors(folder / ADAPTER, finite)
 
 
 def read_expert(folder: Path) -> ExpertFolder:
     """Load an expert folder, checked against its manifest, or a plain PEFT adapter.
 
     Raises:
-        Fault: if a file is missing, changed, incomplete or of a newer format, or if the adapter is not a LoRA.
+        Fault: if a file is missing, unlisted, unreadable, changed, incomplete or of a newer format, if a weight is not
+            finite, or if the adapter is not a LoRA.
     """
-    if not folder.is_dir():
-        raise Fault(f"an expert folder at {folder}", "no such folder", "train it first or choose another one")
-    if not (folder / CARD).is_file() and not (folder / MANIFEST).is_file():
-        config, weights = read_adapter(folder)
-        return ExpertFolder(folder, config, weights, heads={}, card=None)
-    check_manifest(folder, "an expert")
+    restore_folder(folder)
+    with read_errors_as_faults(folder):
+        if not folder.is_dir():
+            raise Fault(f"an expert folder at {folder}", "no such folder", "train it first or choose another one")
+        if not (folder / CARD).is_file() and not (folder / MANIFEST).is_file():
+            config, weights = read_adapter(folder)
+            return ExpertFolder(folder, config, weights, heads={}, card=None)
+    check_manifest(folder, "an expert", EXPERT_FILES)
     card = read_expert_card(folder / CARD)
     config, weights = read_adapter(folder)
     return ExpertFolder(folder, config, weights, load_tensors(folder / HEADS), card)
@@ -196,16 +242,14 @@ def read_expert_card(path: Path) -> ExpertCard:
 
 
 def check_trained(expert: ExpertFolder) -> None:
-    """Check that an adapter was trained: all weights are finite and B is not zero everywhere.
+    """Check that an adapter was trained: B is not zero everywhere.
 
     B may be zero if the expert kept its start, so that it computes what its shared expert computes.
 
     Raises:
-        Fault: if it is untrained or not finite.
+        Fault: if it is untrained.
     """
     lora_b = [tensor for key, tensor in expert.weights.items() if ".lora_B" in key]
-    if not all(torch.isfinite(tensor).all() for tensor in expert.weights.values()):
-        raise Fault(f"finite weights in {expert.path}", "NaN or infinity", "train it again with a lower learning rate")
     if not any(tensor.any() for tensor in lora_b) and not (expert.card and expert.card.kept_start):
         raise Fault(f"a trained expert in {expert.path}", "an untrained one (B = 0)", "train it first")
 

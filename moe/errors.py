@@ -5,9 +5,10 @@ A `Fault` is printed in one line with exit code 2; `Interrupted` means that a ch
 
 import signal
 
+from experts.durable import access_fault
 from experts.errors import Fault
 
-__all__ = ["Fault", "Interrupted"]
+__all__ = ["Fault", "Interrupted", "access_fault"]
 
 
 class Interrupted(Exception):

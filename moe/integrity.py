@@ -5,28 +5,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from experts.adapter_bank import PREFIX
 from experts.atomic_io import MANIFEST, manifest_faults, read_manifest
-from experts.cards import EXPERT_CARD
+from experts.cards import EXPERT_CARD, EXPERT_FILES
 from experts.domain import LabelSpace
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_adapter, read_expert_card
 from experts.expert_io import HEADS as EXPERT_HEADS
 from experts.lora import LoraSpec
-from experts.safetensors_io import load_tensors
+from experts.safetensors_io import check_finite, load_tensors
 from moe.checkpoints.file_names import CARD, HEADS, ROUTER
 from moe.checkpoints.mixture import (
     build_heads,
     check_same_backbone,
     load_strictly,
+    mixture_faults,
     parse_mixture_card,
 )
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.drift.reference import DRIFT, TENSORS
-from moe.inference.calibration import CALIBRATION
+from moe.drift.reference import DRIFT, TENSORS, read_reference
+from moe.inference.calibration import CALIBRATION, read_calibration
 from moe.inference.graph.session import check_graph
 from moe.inference.graph.spec import GRAPH_FILES, GRAPH_FOLDER
 from moe.model.backbone import BackboneSettings, identify_backbone, read_backbone_config
@@ -64,14 +65,16 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         Fault: if there is nothing to check.
     """
-    folders = list(_folders(folder))
+    with read_errors_as_faults(folder):
+        folders = list(_folders(folder))
     if not folders:
         raise Fault(
             f"an expert, a mixture or a run folder at {folder}",
             "none of them" if folder.is_dir() else "no such folder",
             "use a folder that moe train-expert, merge or train-router wrote",
         )
-    checks = [_check_folder(path, kind) for path, kind in folders]
+    with read_errors_as_faults(folder):
+        checks = [_check_folder(path, kind) for path, kind in folders]
     reports = [asdict(check) | {"folder": str(check.folder)} for check in checks]
     return {"folders": reports, "faults": sum(len(check.faults) for check in checks)}
 
@@ -97,7 +100,7 @@ def _check_folder(folder: Path, kind: str) -> FolderCheck:
     if kind == "adapter":
         check.remarks.append("a plain PEFT adapter: it has no manifest to check against")
     else:
-        check.faults += [str(fault) for fault in manifest_faults(folder, kind)]
+        check.faults += [str(fault) for fault in folder_faults(folder, kind)]
         hashes = read_manifest(folder)
         if not isinstance(hashes, Fault):
             check.files = len(hashes)
@@ -105,10 +108,30 @@ def _check_folder(folder: Path, kind: str) -> FolderCheck:
     for result in {"expert": _expert, "mixture": _mixture, "adapter": _adapter}.get(kind, lambda _: ())(folder):
         check.faults += [] if isinstance(result, Remark) else [str(result)]
         check.remarks += [result.text] if isinstance(result, Remark) else []
+    check.faults += [str(fault) for fault in _fitted_faults(folder)]
     check.faults = list(dict.fromkeys(check.faults))
     if (folder / GRAPH_FOLDER).is_dir() and not check.faults:
         check.remarks += _graph_remarks(folder)
     return check
+
+
+def _fitted_faults(folder: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the calibration and the drift reference, which the manifest does not list."""
+    for read, file in ((read_calibration, CALIBRATION), (read_reference, DRIFT)):
+        try:
+            if (folder / file).is_file():
+                read(folder)
+        except Fault as fault:
+            yield fault
+
+
+def folder_faults(folder: Path, kind: str) -> Iterator[Fault]:
+    """Yield why the files of a folder of a kind do not match its manifest."""
+    if kind == "mixture":
+        return mixture_faults(folder)
+    if kind == "expert":
+        return manifest_faults(folder, "an expert", EXPERT_FILES)
+    return manifest_faults(folder, f"a {kind}")
 
 
 def _graph_remarks(folder: Path) -> list[str]:
@@ -135,7 +158,7 @@ def _unlisted(folder: Path, hashes: Mapping[str, str]) -> list[str]:
 
 def _adapter(folder: Path) -> Iterator[Fault | Remark]:
     try:
-        _, weights = read_adapter(folder)
+        _, weights = read_adapter(folder, finite=False)
     except Fault as fault:
         yield fault
     else:
@@ -145,8 +168,8 @@ def _adapter(folder: Path) -> Iterator[Fault | Remark]:
 def _expert(folder: Path) -> Iterator[Fault | Remark]:
     try:
         card = read_expert_card(folder / EXPERT_CARD)
-        _, weights = read_adapter(folder)
-        heads = load_tensors(folder / EXPERT_HEADS)
+        _, weights = read_adapter(folder, finite=False)
+        heads = load_tensors(folder / EXPERT_HEADS, finite=False)
     except Fault as fault:
         yield fault
         return
@@ -164,7 +187,7 @@ def _mixture(folder: Path) -> Iterator[Fault | Remark]:
     for name in (*card.routed, *card.shared):
         path = folder / "experts" / name
         try:
-            _, weights = read_adapter(path)
+            _, weights = read_adapter(path, finite=False)
         except Fault as fault:
             yield fault
             continue
@@ -189,7 +212,7 @@ def _router_and_heads(folder: Path, card: MixtureCard) -> Iterator[Fault | Remar
     }
     for name, module in parts.items():
         try:
-            tensors = load_tensors(folder / name)
+            tensors = load_tensors(folder / name, finite=False)
             load_strictly(module, tensors, folder / name)
         except Fault as fault:
             yield fault
@@ -198,10 +221,10 @@ def _router_and_heads(folder: Path, card: MixtureCard) -> Iterator[Fault | Remar
 
 
 def _non_finite(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[Fault]:
-    names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if names:
-        remedy = "train it again with a lower learning rate"
-        yield Fault(f"finite weights in {path}", f"NaN or infinity in {names[0]}", remedy)
+    try:
+        check_finite(tensors, path)
+    except Fault as fault:
+        yield fault
 
 
 def _layer_faults(path: Path, weights: Mapping[str, Tensor], layers: Mapping[str, LoraSpec]) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from experts.adapter_bank import ExpertBank
-from experts.atomic_io import atomic_folder, check_manifest, read_manifest, write_json, write_text
+from experts.atomic_io import (
+    atomic_folder,
+    manifest_faults,
+    read_manifest,
+    restore_folder,
+    unlisted_faults,
+    write_json,
+    write_text,
+)
 from experts.cards import read_record
 from experts.domain import LabelSpace
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, README, ROUTER
+from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, MIXTURE_FILES, README, ROUTER, adapter_files
 from moe.checkpoints.mixture_card import FORMAT, DomainCard, MixtureCard
 from moe.model.backbone import Backbone, identify_backbone, load_backbone
 from moe.model.heads import Heads, MixedHeads, NoHeads
@@ -100,12 +109,30 @@ def read_card(folder: Path) -> MixtureCard:
     """Check a mixture's files against its manifest and read its card, without loading weights.
 
     Raises:
-        Fault: if a file is missing, changed or incomplete, or the format is newer.
+        Fault: if a file is missing, unlisted, unreadable, changed or incomplete, or the format is newer.
     """
-    if folder.is_dir() and (folder / "expert.json").is_file():
-        raise Fault(f"a mixture folder at {folder}", "a single expert", "merge it first: moe merge")
-    check_manifest(folder, "a mixture")
+    restore_folder(folder)
+    with read_errors_as_faults(folder):
+        if folder.is_dir() and (folder / "expert.json").is_file():
+            raise Fault(f"a mixture folder at {folder}", "a single expert", "merge it first: moe merge")
+    if (first := next(mixture_faults(folder), None)) is not None:
+        raise first
     return parse_mixture_card(folder)
+
+
+def mixture_faults(folder: Path) -> Iterator[Fault]:
+    """Yield why a mixture's files do not match its manifest, and which files of its experts that does not list."""
+    intact = True
+    for fault in manifest_faults(folder, "a mixture", MIXTURE_FILES):
+        intact = False
+        yield fault
+    if intact:
+        try:
+            card = parse_mixture_card(folder)
+        except Fault as fault:
+            yield fault
+        else:
+            yield from unlisted_faults(folder, adapter_files((*card.routed, *card.shared)))
 
 
 def parse_mixture_card(folder: Path) -> MixtureCard:

@@ -79,8 +79,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from moe.errors import Fault, Interrupted
+        from moe.errors import Fault, Interrupted, access_fault
 
+        if isinstance(error, PermissionError):  # a file of another user, wherever it was opened
+            error = access_fault(error, Path.cwd())
         if isinstance(error, Fault):
             if is_secondary_process():
                 time.sleep(MAIN_PROCESS_GRACE)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from experts.atomic_io import sha256_of, write_json
+from experts.atomic_io import sha256_of
+from experts.reused import write_sealed_json
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, cap_variants, read_augmented_rows, text_hash
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.ingest import FEATURES
@@ -68,7 +69,7 @@ def add_augmented_rows(base: PreparedTask, held_out: HeldOutTexts) -> PreparedTa
         rows, counts = _select_rows(base, held_out, settings)
         (folder / PREPARED).unlink(missing_ok=True)
         save_rows({"train": rows}, folder)
-        write_json(folder / PREPARED, {"key": key, "report": {"sha256": digest} | counts})
+        write_sealed_json(folder / PREPARED, {"key": key, "report": {"sha256": digest} | counts})
         added = load_prepared(folder, key)
         assert added is not None
     train = concatenate_datasets([base.splits["train"], added.splits["train"]])

@@ -20,8 +20,9 @@ from datasets import (
 from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
-from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
+from experts.atomic_io import MANIFEST, atomic_folder, os_errors_as_faults, sha256_of
 from experts.errors import Fault
+from experts.reused import check_manifest_once, read_sealed_json, write_sealed_json
 from moe.data.column_checks import ColumnProfile
 from moe.data.formats.readers import file_kind, read_task_records
 from moe.data.formats.refusals import check_regular_file
@@ -109,7 +110,7 @@ def prepare_task(
     file = {"file": str(path), "sha256": key["sha256"], "domain": domain, "task": task_name}
     columns = {"column_notes": profile.notes(path, data.max_rejected), "domains_in_file": dict(profile.domains)}
     report = file | _count_report(counts) | columns | removed | _size_report(splits, counts, task)
-    write_json(out / PREPARED, {"key": key, "report": report})
+    write_sealed_json(out / PREPARED, {"key": key, "report": report})
     prepared = load_prepared(out, key)
     assert prepared is not None
     return prepared
@@ -158,14 +159,21 @@ def _hash(path: Path) -> str:
         return ""
 
 
+def _files_read(rows: Path) -> list[str]:
+    """Files of saved rows, but those in which `datasets` keeps results of its own."""
+    files = (path for path in rows.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return [path.relative_to(rows).as_posix() for path in files if not path.name.startswith(("cache-", "tmp"))]
+
+
 def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
     """Load the rows in a folder, or return None if they are incomplete or were prepared with another key."""
     if not (out / PREPARED).is_file() or not (out / _ROWS).is_dir():
         return None
     try:
-        content = read_json(out / PREPARED)
+        content = read_sealed_json(out / PREPARED)
         if content["key"] != key:
             return None
+        check_manifest_once(out / _ROWS, "prepared rows", _files_read(out / _ROWS))
         saved = DatasetDict.load_from_disk(str(out / _ROWS), keep_in_memory=False)
         splits = DatasetDict({name: saved[name] if name in saved else _empty() for name in SPLITS})
         return PreparedTask(splits, content["report"], out)

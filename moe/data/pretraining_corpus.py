@@ -11,8 +11,15 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
+from experts.atomic_io import (
+    atomic_folder,
+    os_errors_as_faults,
+    read_json,
+    sha256_of,
+    write_json,
+)
 from experts.errors import Fault
+from experts.reused import check_manifest_once
 from moe.data.formats.readers import read_texts
 from moe.data.formats.refusals import check_regular_file
 
@@ -200,6 +207,8 @@ def _load(out: Path, key: dict[str, Any]) -> Corpus | None:
         content = read_json(out / REPORT)
         if content["key"] != key:
             return None
+        files = [f"{part}-{index}.arrow" for part in ("train", "held_out") for index in range(len(content["report"]))]
+        check_manifest_once(out, "a tokenized corpus", [REPORT, *files])
         train, held_out = (_rows(out, part, len(content["report"])) for part in ("train", "held_out"))
     except (Fault, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return None

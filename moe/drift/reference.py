@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from experts.atomic_io import MANIFEST, atomic_file, sha256_of, write_json
+from experts.atomic_io import MANIFEST, atomic_file, sha256_of
 from experts.cards import read_record
 from experts.errors import Fault
+from experts.reused import write_sealed_json
 from experts.safetensors_io import load_tensors, save_tensors
 
 DRIFT, TENSORS = "drift.json", "drift.safetensors"
-FORMAT = 1
+FORMAT, OLDEST_FORMAT = 2, 1  # format 1 has no hash of itself
 
 
 class DriftCard(BaseModel):
@@ -134,7 +135,7 @@ def write_reference(folder: Path, reference: Reference, fitted: dict[str, int]) 
         fitted=fitted,
         held={name: int((reference.domain_index == i).sum()) for i, name in enumerate(reference.domains)},
     )
-    write_json(folder / DRIFT, card.model_dump(mode="json"))
+    write_sealed_json(folder / DRIFT, card.model_dump(mode="json"))
     return card
 
 
@@ -149,7 +150,7 @@ def read_reference(folder: Path) -> Reference:
         raise Fault(
             f"a drift reference at {folder / DRIFT}", "no such file", f"{remedy}, with the run's --config and --out"
         )
-    card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", remedy)
+    card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", remedy, OLDEST_FORMAT, sealed=2)
     if not (folder / MANIFEST).is_file() or card.model != sha256_of(folder / MANIFEST):
         raise Fault(f"the drift reference of this model at {folder / DRIFT}", "one of another model", remedy)
     if not (folder / TENSORS).is_file() or card.tensors != sha256_of(folder / TENSORS):

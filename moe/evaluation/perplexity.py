@@ -11,6 +11,7 @@ from torch import Tensor
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import row_lengths
 from moe.data.token_batches import batch_by_tokens
+from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
@@ -57,6 +58,9 @@ def evaluate_perplexity(
 
     Args:
         mode: how texts, or tokens, are routed; by default the model's own mode.
+
+    Raises:
+        NonFiniteScores: if the loss of a token is NaN.
     """
     head = model.loaded_backbone.lm_head
     assert head is not None
@@ -70,6 +74,8 @@ def evaluate_perplexity(
                 out = model(**model_inputs(batch), mode=mode)
                 losses = head.token_losses(out.pooled, batch["tokens"])  # (N,)
                 known, right = _count_routed(model, out.routing, batch)
+                if bool(losses.isnan().any()):
+                    raise NonFiniteScores("loss")
                 evaluation += LMEvaluation(float(losses.double().sum()), len(losses), known, right)
     return evaluation
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from experts.errors import Fault
 from moe.explain.word_spans import Tokenization
 from moe.extras import require
+from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.profiling import oom_guard
 
@@ -114,7 +115,7 @@ def integrate(predictor: TorchPredictor, path: IGPath, target: TargetFunction, s
         steps: integration steps; more are more accurate and take proportionally longer.
 
     Raises:
-        Fault: if captum is missing, or memory runs out.
+        Fault: if captum is missing, memory runs out, or an attribution is not finite (`NonFiniteScores`).
     """
     method, model = load_captum(), predictor.model
     layer = model.backbone.get_input_embeddings()
@@ -134,7 +135,10 @@ def integrate(predictor: TorchPredictor, path: IGPath, target: TargetFunction, s
         attributions = method(target_of).attribute(
             text, blank, additional_forward_args=rest, n_steps=steps, internal_batch_size=batch_size
         )
-    return TokenAttributions(attributions.sum(-1).detach(), value, baseline)  # (B, T)
+    by_token = attributions.sum(-1).detach()  # (B, T)
+    if not bool(by_token.isfinite().all()):
+        raise NonFiniteScores("attributions")
+    return TokenAttributions(by_token, value, baseline)
 
 
 def log_odds(logits: Tensor, columns: Tensor) -> Tensor:

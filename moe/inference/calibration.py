@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from experts.atomic_io import MANIFEST, sha256_of, write_json
+from experts.atomic_io import MANIFEST, sha256_of
 from experts.cards import read_record
 from experts.errors import Fault
+from experts.reused import write_sealed_json
 from moe.inference.abstention import RiskCoveragePoint, require_point
 
 CALIBRATION = "calibration.json"
-FORMAT, OLDEST_FORMAT = 2, 1  # in format 1, thresholds had no bounds
+FORMAT, OLDEST_FORMAT = 3, 1  # in format 1, thresholds had no bounds; formats before 3 have no hash of themselves
 REMEDY = "run moe calibrate, or delete the file"
 
 
@@ -73,7 +74,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION
     if not path.is_file():
         return None
-    calibration = read_record(path, Calibration, FORMAT, "calibration", REMEDY, OLDEST_FORMAT)
+    calibration = read_record(path, Calibration, FORMAT, "calibration", REMEDY, OLDEST_FORMAT, sealed=3)
     if not (folder / MANIFEST).is_file() or calibration.model != sha256_of(folder / MANIFEST):
         raise Fault(f"the calibration of this model at {path}", "the calibration of another model", REMEDY)
     return calibration
@@ -89,5 +90,5 @@ def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibr
         Fault: if the folder cannot be written.
     """
     calibration = Calibration(model=sha256_of(folder / MANIFEST), tasks=tasks)
-    write_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
+    write_sealed_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
     return calibration

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, suggest
 from moe.data.token_batches import batch_by_tokens
+from moe.inference.finite import NonFiniteScores
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
@@ -146,7 +147,7 @@ class Generator:
             the answers, in the order of the prompts.
 
         Raises:
-            Fault: if the domain is unknown, or memory runs out.
+            Fault: if the domain is unknown, memory runs out, or the model's output is not finite (`NonFiniteScores`).
         """
         lengths = [len(ids) + self.sampling.max_new_tokens for ids in prompts]
         budget = token_budget(self.model.backbone.device, self.model.backbone.dtype)
@@ -168,6 +169,7 @@ class Generator:
             out = self.language_model.generate(
                 input_ids=ids,
                 attention_mask=mask,
+                logits_processor=LogitsProcessorList([_RequireFinite()]),
                 stopping_criteria=StoppingCriteriaList([_StopWhen(stop)]),
                 pad_token_id=self.tokenizer.pad_token_id,
                 streamer=streamer,
@@ -217,6 +219,20 @@ class Generator:
         end = self.tokenizer.eos_token_id
         ended = torch.zeros_like(new) if end is None else (new == end).long()  # (B, N)
         return (ended.cumsum(1) - ended == 0).long()  # (B, N)
+
+
+class _RequireFinite(LogitsProcessor):
+    """Refuses logits from which no token can be drawn."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the logits (B, K) of the next token unchanged.
+
+        Raises:
+            NonFiniteScores: if one is NaN or infinite; minus infinity only excludes a token.
+        """
+        if not bool((scores < torch.inf).all()):
+            raise NonFiniteScores("logits")
+        return scores
 
 
 class _StopWhen(StoppingCriteria):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from experts.atomic_io import restore_folder
 from experts.cards import EXPERT_CARD
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from moe.checkpoints.file_names import CARD as MIXTURE_CARD
 from moe.checkpoints.file_names import README
@@ -191,9 +193,11 @@ def find_model_folder(path: Path, sets: Sequence[str] = ()) -> Path:
     """
     if is_ready(path):
         return ready_folder()
-    if not path.is_dir():
-        raise Fault(f"the folder of a model or a run at {path}", "no folder", "use a folder that moe has trained")
-    is_model = any((path / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))
+    restore_folder(path)
+    with read_errors_as_faults(path):
+        if not path.is_dir():
+            raise Fault(f"the folder of a model or a run at {path}", "no folder", "use a folder that moe has trained")
+        is_model = any((path / card).is_file() for card in (EXPERT_CARD, MIXTURE_CARD))
     return select_model_folder(path if is_model else default_model(path), None, None, sets)
 
 

@@ -16,6 +16,7 @@ from experts.domain import Labels
 from experts.errors import Fault
 from moe.data.polarity import find_sign
 from moe.inference.calibration import Calibration
+from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
 
 Routing = Literal["soft", "hard"]
@@ -189,7 +190,8 @@ class Predictor(ABC):
         mask = self.spec.domain_expert_mask[trained]  # (G', E), trained domains only
         tasks, target_tasks = (self._default_tasks(target) for target in (False, True))
         targeted = [False] * len(scores.routing_weights) if targets is None else [bool(target) for target in targets]
-        domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
+        with np.errstate(invalid="ignore"):  # weights that are not finite are refused by `to_predictions`
+            domains = (scores.routing_weights @ mask.T).argmax(1)  # (B,)
         return [(target_tasks if target else tasks)[i] for i, target in zip(domains, targeted, strict=True)]
 
     def _default_tasks(self, target: bool = False) -> list[str]:
@@ -220,13 +222,28 @@ class Predictor(ABC):
         return [default] if default is not None else []
 
     def to_predictions(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction]:
-        """Turn scores of texts (B) into predictions for these tasks (B)."""
-        entropy = normalized_entropy(scores.routing_weights)  # (B,)
+        """Turn scores of texts (B) into predictions for these tasks (B).
+
+        Raises:
+            NonFiniteScores: if a score is NaN or infinite.
+        """
+        return raise_first(self.to_predictions_or_faults(scores, tasks))
+
+    def to_predictions_or_faults(self, scores: Scores, tasks: Sequence[str]) -> list[Prediction | NonFiniteScores]:
+        """Turn scores of texts (B) into predictions, and those that are NaN or infinite into faults."""
+        with np.errstate(invalid="ignore"):
+            entropy = normalized_entropy(scores.routing_weights)  # (B,)
         return [self._to_prediction(scores, row, task, float(entropy[row])) for row, task in enumerate(tasks)]
 
-    def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction:
+    def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction | NonFiniteScores:
         spec = self.spec.tasks[task]
         logits = scores.logits[spec.head][row][list(spec.columns)].astype(np.float64)  # (K,)
+        outputs = {"logits": logits, "routing weights": scores.routing_weights[row]}
+        outputs |= {} if scores.polarity is None else {"polarity": scores.polarity[row]}
+        outputs |= {} if scores.states is None else {"states": scores.states[row]}
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                return NonFiniteScores(name)
         logits /= self.temperature(task)
         probabilities = np.exp(logits - logits.max())  # (K,)
         probabilities /= probabilities.sum()

@@ -3,6 +3,7 @@
 If the backbone can separate documents in a packed row, a prompt is encoded once for all its answers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moe.data.token_batches import batch_by_tokens
+from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
@@ -67,6 +69,9 @@ def likelihoods(
 
     Returns:
         the likelihoods, in the order of the pairs.
+
+    Raises:
+        NonFiniteScores: if one is NaN.
     """
     model.eval()
     device, names = model.domain_expert_mask.device, [domain.name for domain in model.domains]
@@ -80,6 +85,8 @@ def likelihoods(
             index = torch.tensor([names.index(domains[tree.pairs[0]]) for tree in batch], device=device)  # (B,)
             pinned = allowed_experts(model.domain_expert_mask, index)  # (B, E)
         scored |= _score_batch(model, batch, packing, pinned, mode) if batch else {}
+    if any(math.isnan(likelihood.total) for likelihood in scored.values()):
+        raise NonFiniteScores("log-likelihood of an answer")
     return [scored[i] for i in range(len(pairs))]
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from moe.data.text_checks import contains_target, is_blank, target_problem
+from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.predictor import Prediction, Predictor
 
 
@@ -27,16 +28,23 @@ def predict_rows(
     Yields:
         the row with `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`. If the
         predictor abstains, also `abstained`, and `label` is None where that is true. With a target, see `to_row`. A row
-        whose target is missing or not a string has an `error` instead.
+        whose target is missing or not a string, or for which the model's output is not finite, has an `error` instead.
     """
     stream = iter(rows)
     while chunk := list(islice(stream, predictor.chunk_size)):
         checked = [row if "error" in row else _check_target(row, predictor, task) for row in chunk]
         valid = [row for row in checked if "error" not in row]
         texts, targets = [row["text"] for row in valid], [row.get("target") for row in valid]
-        predictions = iter(predict_texts(texts, predictor, domain, task, targets) if texts else ())
+        pins, tasks = [domain] * len(texts), [task] * len(texts)
+        predictions = iter(predict_or_fail(texts, predictor, pins, tasks, targets) if texts else ())
         for row in checked:
-            yield row if "error" in row else row | to_row(next(predictions), predictor.experts)
+            yield row if "error" in row else row | _to_row_or_error(next(predictions), predictor.experts)
+
+
+def _to_row_or_error(prediction: Prediction | NonFiniteScores, experts: Sequence[str]) -> dict[str, Any]:
+    if isinstance(prediction, NonFiniteScores):
+        return {"error": f"no finite answer: {prediction.found}"}
+    return to_row(prediction, experts)
 
 
 def _check_target(row: dict[str, Any], predictor: Predictor, task: str | None) -> dict[str, Any]:
@@ -74,7 +82,21 @@ def predict_each(
 
     Args:
         targets: for each text the entity that the prediction is about, or None; by default no text has one.
+
+    Raises:
+        NonFiniteScores: if the model's output for a text is NaN or infinite.
     """
+    return raise_first(predict_or_fail(texts, predictor, domains, tasks, targets))
+
+
+def predict_or_fail(
+    texts: Sequence[str],
+    predictor: Predictor,
+    domains: Sequence[str | None],
+    tasks: Sequence[str | None],
+    targets: Sequence[str | None] | None = None,
+) -> list[Prediction | NonFiniteScores]:
+    """Predict texts (B) as `predict_each`, with a fault for each text for which the model's output is not finite."""
     names = targets if targets is not None and any(targets) else None
     pins = domains if any(domains) else None
     scores = predictor.score(texts, pins) if names is None else predictor.score(texts, pins, names)
@@ -84,13 +106,13 @@ def predict_each(
         for domain, routed, target in zip(domains, predictor.routed_tasks(scores, names), each, strict=True)
     ]
     chosen = [task or default for task, default in zip(tasks, defaults, strict=True)]
-    predictions = predictor.to_predictions(scores, chosen)
+    predictions = predictor.to_predictions_or_faults(scores, chosen)
     if names is None:
         return predictions
     cut = [False] * len(texts) if scores.target_truncated is None else scores.target_truncated.tolist()
     return [
         prediction
-        if target is None
+        if target is None or isinstance(prediction, NonFiniteScores)
         else replace(
             prediction, target=target, target_missing=not contains_target(text, target), target_truncated=is_cut
         )

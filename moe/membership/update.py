@@ -34,6 +34,7 @@ from moe.merging.edit import (
 )
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.runs.recovery import recover_run
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
@@ -66,6 +67,7 @@ class UpdateTarget:
         Raises:
             Fault: if it exists and `overwrite` is false, or is the mixture's own.
         """
+        recover_run(self.out.parent)
         if self.out.resolve() == model.resolve():
             raise Fault(
                 "another folder for the changed mixture", str(self.out), "choose a new folder: the old mixture is kept"

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from experts.errors import Fault
 from experts.expert_io import BackboneId
+from experts.safetensors_io import check_finite
 from moe.console import is_verbose
 from moe.model.backbone_files import (
     SHIPPED,
@@ -190,6 +191,9 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         _check_quantized(full, settings)
         _prevent_repacking(full)
     model: PreTrainedModel = full.base_model
+    if settings.name != SHIPPED:  # whose hash is in the code
+        weights = {name: tensor for name, tensor in full.named_parameters() if not tensor.is_meta}
+        check_finite(weights, f"the backbone {settings.name!r}", "download it again, or use another backbone")
     model.requires_grad_(False)
     model.config.use_cache = False  # generation enables it; elsewhere keys and values would only take memory
     if settings.dropout:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from experts.atomic_io import read_json, sha256_of, write_json
+from experts.atomic_io import sha256_of
 from experts.errors import Fault
+from experts.reused import read_sealed_json, write_sealed_json
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.prepare import PreparedTask
 from moe.data.schema import DataSettings, Split
@@ -54,7 +55,7 @@ def remove_across_tasks(tasks: Mapping[str, PreparedTask], data: DataSettings, f
         removed = find_shared_rows(tasks, data)
         _check_remaining(tasks, removed)
         reports = {task: _without(prepared, removed[task]).report for task, prepared in tasks.items()}
-        write_json(folder / ACROSS_TASKS, {"key": key, "reports": reports, "removed": removed})
+        write_sealed_json(folder / ACROSS_TASKS, {"key": key, "reports": reports, "removed": removed})
     return {task: _without(prepared, removed[task]) for task, prepared in tasks.items()}
 
 
@@ -77,7 +78,7 @@ def format_removed(report: Mapping[str, Any]) -> str:
 
 def _read_cache(path: Path, key: Mapping[str, Any]) -> Removed | None:
     try:
-        content = read_json(path)
+        content = read_sealed_json(path)
         return content["removed"] if content["key"] == key else None
     except (Fault, LookupError, TypeError):
         return None

@@ -5,7 +5,7 @@ Every prediction needs this module, so it imports nothing heavy.
 
 from pathlib import Path
 
-from experts.atomic_io import read_json, write_json
+from experts.atomic_io import read_json, restore_folder, write_json
 from experts.errors import Fault
 from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.stages import INSTRUCT, JOINT, MERGED, WARMUP
@@ -20,6 +20,7 @@ def best_model(run: Path) -> Path:
     Raises:
         Fault: if there is none yet, or `result.json` names anything else.
     """
+    _restore(run)
     if (run / RESULT).is_file():
         content = read_json(run / RESULT)
         best = content.get("best") if isinstance(content, dict) else None
@@ -37,8 +38,15 @@ def best_model(run: Path) -> Path:
     )
 
 
+def _restore(run: Path) -> None:
+    """Restore mixtures that a killed process was about to replace."""
+    for name in (*CANDIDATES, INSTRUCT.folder):
+        restore_folder(run / name)
+
+
 def has_mixture(run: Path) -> bool:
     """Whether a run folder holds a mixture."""
+    _restore(run)
     return (run / RESULT).is_file() or any((run / name).is_dir() for name in CANDIDATES)
 
 
@@ -48,6 +56,7 @@ def default_model(run: Path) -> Path:
     Raises:
         Fault: if there is none yet.
     """
+    _restore(run)
     instructed = run / INSTRUCT.folder
     return instructed if instructed.is_dir() else best_model(run)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, manifest_faults, sha256_of
+from experts.cards import EXPERT_FILES
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, CARD, CONFIG, BackboneId, ExpertFolder, read_expert_card
-from moe.checkpoints.mixture import mixture_digest, parse_mixture_card
+from moe.checkpoints.mixture import mixture_digest, mixture_faults, parse_mixture_card
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import INSTRUCT, JOINT, MERGED, SHARED, WARMUP, Stage
 from moe.config.yaml import read_yaml
@@ -76,7 +77,7 @@ def expert_differences(work: Workspace, stage: Stage, folder: Path, domains: Seq
         stage: that trained it.
         domains: on whose rows it was trained.
     """
-    if damage := next(manifest_faults(folder, "an expert"), None):
+    if damage := next(manifest_faults(folder, "an expert", EXPERT_FILES), None):
         return [f"a damaged folder ({damage.found})"]
     stored, card = _stored_settings(folder), read_expert_card(folder / CARD)
     if isinstance(stored, str):
@@ -102,7 +103,7 @@ def training_hashes(work: Workspace, domains: Sequence[str]) -> dict[str, str]:
 
 def merge_differences(work: Workspace, folder: Path, experts: Sequence[ExpertFolder]) -> list[str]:
     """Return what has changed since a mixture was merged: its experts, or settings of gates and heads."""
-    if damage := next(manifest_faults(folder, "a mixture"), None):
+    if damage := next(mixture_faults(folder), None):
         return [f"a damaged folder ({damage.found})"]
     card = parse_mixture_card(folder)
     now = {expert.name: expert.digest for expert in experts}
@@ -133,7 +134,7 @@ def mixture_differences(work: Workspace, stage: Stage, folder: Path, before: Pat
     Args:
         before: the mixture that the stage starts from now.
     """
-    if damage := next(manifest_faults(folder, "a mixture"), None):
+    if damage := next(mixture_faults(folder), None):
         return [f"a damaged folder ({damage.found})"]
     stored, card = _stored_settings(folder), parse_mixture_card(folder)
     if isinstance(stored, str):

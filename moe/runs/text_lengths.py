@@ -14,8 +14,9 @@ from datasets import Dataset
 from pydantic import BaseModel, ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from experts.atomic_io import read_json, write_json
+from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.reused import SEAL, check_seal, write_sealed_json
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
@@ -147,7 +148,7 @@ class LengthStore:
             for name in changed:
                 tokens = count_tokens(rows[name]["text"][:], encoder, self.template, rows[name]["target"][:])
                 stored.domains[name] = _StoredDomain(sha256=digests[name], counts=Counter(tokens.tolist()))
-            write_json(self.path, stored.model_dump(mode="json"))
+            write_sealed_json(self.path, stored.model_dump(mode="json"))
         return TextLengths({name: stored.domains[name].counts for name in rows}, stored.special)
 
     def resolve_auto(self, rows: Mapping[str, Dataset], in_use: bool) -> int:
@@ -164,7 +165,7 @@ class LengthStore:
         stored = self._read()
         assert stored is not None
         if stored.auto is None or not in_use:
-            write_json(self.path, (stored.model_copy(update={"auto": auto})).model_dump(mode="json"))
+            write_sealed_json(self.path, (stored.model_copy(update={"auto": auto})).model_dump(mode="json"))
             return auto
         if stored.auto != auto:
             info(
@@ -175,7 +176,10 @@ class LengthStore:
 
     def _read(self) -> _Stored | None:
         try:
-            return _Stored.model_validate(read_json(self.path))
+            content = read_json(self.path)
+            if isinstance(content, dict) and SEAL in content:  # older releases wrote none
+                content = check_seal(content, self.path)
+            return _Stored.model_validate(content)
         except (Fault, ValidationError):
             return None
 

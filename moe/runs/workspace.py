@@ -23,6 +23,7 @@ from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
 from moe.runs.dry_run import DryRun
+from moe.runs.recovery import CHECKPOINTS, recover_run
 from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
@@ -62,12 +63,14 @@ class Workspace:
     callbacks: "tuple[TrainerCallback, ...]" = ()
 
     def begin(self) -> None:
-        """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.
+        """Prepare training: process group, remains of a killed run, trackers, and `backbone.max_length`.
 
         Raises:
             Fault: if a tracker is not installed, or the backbone does not read `backbone.max_length` tokens.
         """
         distributed.init()
+        if self.dry_run is None:
+            distributed.on_main(lambda: recover_run(self.out))
         check_trackers(self.run.track)
         self.resolve_length()
 
@@ -138,7 +141,7 @@ class Workspace:
 
     def checkpoints(self, step: str) -> Path:
         """Folder of the checkpoints of a running step."""
-        return self.out / "checkpoints" / step
+        return self.out / CHECKPOINTS / step
 
     def logs(self, step: str) -> Path:
         """Folder of a step's TensorBoard and JSONL logs."""

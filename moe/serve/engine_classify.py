@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from experts.errors import Fault
+from moe.inference.finite import NonFiniteScores
 from moe.inference.predictor import Predictor, Routing
 from moe.inference.stream import predict_each, to_row
 from moe.serve.errors import RequestError, check_known_name
@@ -87,7 +88,7 @@ class ClassifyEngine:
             return self._predict(requests)
         except Exception as error:
             if len(requests) == 1:
-                return [error]
+                return [RequestError(500, error) if isinstance(error, NonFiniteScores) else error]
             return [result for request in requests for result in self._predict_or_retry([request])]
 
     def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experts.errors import Fault
+from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import Generator, Sampling
 from moe.inference.predictor import Routing
 from moe.model.mixture import Mixture
@@ -80,7 +81,9 @@ class GenerateEngine:
         except Exception as error:
             if request.streamer is not None:
                 request.streamer.on_finalized_text("", stream_end=True)  # wakes the reader of the stream
-            return RequestError(409, error) if isinstance(error, Fault) else error
+            if isinstance(error, Fault):
+                return RequestError(500 if isinstance(error, NonFiniteScores) else 409, error)
+            return error
 
     def _generate(self, request: ChatRequest) -> ChatResult:
         check_known_name("domain", request.domain, [domain.name for domain in self.model.domains])

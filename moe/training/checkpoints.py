@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from experts.atomic_io import MANIFEST, check_manifest, read_json, write_json, write_manifest
+from experts.atomic_io import MANIFEST, check_manifest, finish_folder, read_json, write_json
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.training.fsdp import distribute_like
 from router.loss_weighting import load_optimizer_state
 
+TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
 STATE = "trainer_state.json"
 """Steps, history and best metric of the loop, as transformers writes them."""
@@ -53,12 +54,26 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, if there is one, after deleting incomplete ones."""
     for path in sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True):
         try:
-            check_manifest(path, "checkpoint")
+            check_checkpoint(path)
         except Fault:
             shutil.rmtree(path, ignore_errors=True)
         else:
             return path
     return None
+
+
+def check_checkpoint(path: Path) -> None:
+    """Check the files of a checkpoint against its manifest.
+
+    Raises:
+        Fault: if it is incomplete or damaged.
+    """
+    check_manifest(path, "a checkpoint", _files_read(path))
+
+
+def _files_read(path: Path) -> list[str]:
+    processes = [file.name for file in path.glob(f"{RNG}*.safetensors")] or [rng_file()]
+    return [TRAINED, OBJECTIVE, OPTIMIZER, SCHEDULE, STATE, *processes]
 
 
 def _step(path: Path) -> int:
@@ -77,9 +92,11 @@ def writing_checkpoint(folder: Path, step: int) -> Iterator[None]:
     try:
         (path / MANIFEST).unlink(missing_ok=True)  # exists if a stopped run had already written this step
         yield
-        write_manifest(path)
+        finish_folder(path)
     except (OSError, Fault) as error:
         shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, Fault) and error.__cause__ is None:
+            raise  # weights that are not finite
         raise Fault(
             expected=f"free disk space and write permission for a checkpoint at {path}",
             found=getattr(error, "strerror", None) or " ".join(str(error.__cause__ or error).split()),

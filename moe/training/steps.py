@@ -33,6 +33,7 @@ from moe.runs.finished import (
     retrained_experts,
     training_hashes,
 )
+from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
@@ -57,6 +58,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
         Fault: if there is no expert to merge, they are incompatible, or the output was made of others.
     """
     distributed.init()
+    distributed.on_main(lambda: recover_run(work.out))
     work.resolve_length()
     target = work.out / MERGED
     folders = list(folders) or _trained_experts(work)

@@ -39,7 +39,10 @@ from moe.training.callbacks import (
     graceful_interrupt,
 )
 from moe.training.checkpoints import (
+    OBJECTIVE,
     STATE,
+    TRAINED,
+    check_checkpoint,
     check_world_size,
     checkpoint_path,
     get_rng_state,
@@ -64,8 +67,6 @@ from moe.training.job import (
 )
 from moe.training.loop import TrainingLoop
 from router.loss_weighting import optimizer_state
-
-TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
@@ -211,9 +212,9 @@ class _StageTrainer(TrainingLoop):
             path.mkdir(parents=True, exist_ok=True)
             if distributed.is_main():
                 save_tensors(path / TRAINED, weights)
-                save_tensors(path / OBJECTIVE, self.objective.state_dict())
+                save_tensors(path / OBJECTIVE, self.objective.state_dict(), finite=False)  # NaN: not yet measured
                 save_optimizer(path, moments, self.schedule)
-            save_tensors(path / rng_file(distributed.rank()), get_rng_state())
+            save_tensors(path / rng_file(distributed.rank()), get_rng_state(), finite=False)
             best = checkpoint_path(folder, self.state.best_global_step or step)
             self.state.best_model_checkpoint = str(best)
             if distributed.is_main():
@@ -224,12 +225,12 @@ class _StageTrainer(TrainingLoop):
     def load_checkpoint(self, folder: Path) -> None:
         """Restore weights, losses, optimizer and schedule."""
         self._load_weights(folder)
-        self.objective.load_state_dict(load_tensors(folder / OBJECTIVE))
+        self.objective.load_state_dict(load_tensors(folder / OBJECTIVE, finite=False))
         load_optimizer(folder, self.optimizer, self.schedule)
 
     def load_random_state(self, folder: Path) -> None:
         """Restore the random number generators of this process."""
-        set_rng_state(load_tensors(folder / rng_file(distributed.rank())))
+        set_rng_state(load_tensors(folder / rng_file(distributed.rank()), finite=False))
 
     def load_best(self) -> None:
         """Load the weights of the best evaluation, unless a signal stopped the stage."""
@@ -237,6 +238,7 @@ class _StageTrainer(TrainingLoop):
             self._load_weights(Path(str(self.args.output_dir)) / Path(self.state.best_model_checkpoint).name)
 
     def _load_weights(self, folder: Path) -> None:
+        check_checkpoint(folder)
         current, saved = self.model.trained_state(), load_tensors(folder / TRAINED)
         self.model.load_trained_state({name: distribute_like(value, current[name]) for name, value in saved.items()})
 

@@ -13,7 +13,9 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from experts.atomic_io import atomic_folder, reserve_space
+from experts.atomic_io import atomic_folder, reserve_space, restore_folder
+from experts.errors import Fault
+from experts.reused import check_manifest_once
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.console import info, progress_bar
 from moe.data.collator import Collator
@@ -50,7 +52,7 @@ class TrunkCache:
         self._rows: dict[tuple[str, TargetedText], int] = {}
 
     def fill(self, rows: Dataset) -> None:
-        """Read the states of all rows from disk, or compute and write them.
+        """Read the states of all rows from disk, or compute and write them; damaged ones are computed again.
 
         Raises:
             Fault: if the folder cannot be written.
@@ -82,10 +84,33 @@ class TrunkCache:
 
     def _read_or_compute(self, task: str, texts: list[TargetedText]) -> _TaskStates:
         folder = self.folder / f"{task}-{self._key(texts)}"
-        if not folder.is_dir():
-            self._write(folder, task, texts)
-        offsets = load_tensors(folder / OFFSETS)["offsets"]
-        return _TaskStates(self._map(folder / STATES, int(offsets[-1]), shared=False), offsets)
+        restore_folder(folder)
+        if folder.is_dir():
+            try:
+                return self._read(folder, texts)
+            except Fault as fault:
+                info(f"{task}: the cached trunk states are not used and are computed again: {fault}")
+        self._write(folder, task, texts)
+        return self._read(folder, texts)
+
+    def _read(self, folder: Path, texts: Sequence[TargetedText]) -> _TaskStates:
+        """Map the states in a folder, which are checked against its manifest once in a process.
+
+        Raises:
+            Fault: if the folder is damaged, or holds the states of other texts.
+        """
+        check_manifest_once(folder, "a trunk cache", (STATES, OFFSETS))
+        offsets = load_tensors(folder / OFFSETS).get("offsets", torch.zeros(0))  # (N + 1,)
+        tokens = int(offsets[-1]) if len(offsets) else 0
+        size = tokens * self.model.backbone.config.hidden_size * self.model.backbone.dtype.itemsize
+        actual = (folder / STATES).stat().st_size
+        if len(offsets) != len(texts) + 1 or actual != size:
+            raise Fault(
+                f"the states of {len(texts)} texts in {folder / STATES}, {size} bytes",
+                f"those of {max(0, len(offsets) - 1)} texts, {actual} bytes",
+                f"delete {folder}",
+            )
+        return _TaskStates(self._map(folder / STATES, tokens, shared=False), offsets)
 
     def _key(self, texts: Sequence[TargetedText]) -> str:
         """Hash of everything that the states depend on."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from experts.atomic_io import os_errors_as_faults, remove_stale_files, temporary_path
+from experts.durable import sync_file, sync_folder
 from experts.errors import Fault
 from moe.data.text_checks import replace_surrogates
 
@@ -64,7 +65,9 @@ def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = Fal
             yield RowWriter(stream, path.parent)
         with os_errors_as_faults(path.parent):
             _FORMATS[path.suffix.lower()](lines, temporary, list(columns), spreadsheet)
+            sync_file(temporary)
             temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         lines.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from experts.atomic_io import MANIFEST, check_manifest, sha256_of
-from experts.cards import EXPERT_CARD, read_record
+from experts.cards import EXPERT_CARD, EXPERT_FILES, read_record
 from experts.errors import Fault
+from moe.checkpoints.file_names import MIXTURE_FILES, adapter_files
 from moe.inference.graph.spec import (
     BACKBONE,
     FORMAT,
@@ -20,8 +21,8 @@ from moe.inference.graph.spec import (
     GraphSpec,
     WeightSource,
 )
-from moe.inference.graph.tensor_files import read_tensors
-from moe.model.backbone_files import local_weight_files, weights_digest
+from moe.inference.graph.tensor_files import check_finite_arrays, read_tensors
+from moe.model.backbone_files import SHIPPED, local_weight_files, weights_digest
 
 REBUILD = "write the graph again: moe export FOLDER --to graph"
 
@@ -58,7 +59,13 @@ def _find_backbone(spec: GraphSpec) -> list[Path]:
 
 def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path]) -> None:
     """Check that every file is the one that the graph was made from."""
-    check_manifest(folder, "an expert" if (folder / EXPERT_CARD).is_file() else "a mixture")
+    if (folder / EXPERT_CARD).is_file():
+        check_manifest(folder, "an expert", EXPERT_FILES)
+    else:
+        names = {Path(name).parent.name for name in spec.files if name.startswith("experts/")}
+        check_manifest(folder, "a mixture", [*MIXTURE_FILES, *adapter_files(sorted(names | {*spec.spec.experts}))])
+    if graph == folder / GRAPH_FOLDER:  # a new graph is checked before it is complete
+        check_manifest(graph, "a graph", (GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE))
     expected = {
         folder / MANIFEST: spec.manifest_sha256,
         graph / GRAPH_FILE: spec.graph_sha256,
@@ -141,6 +148,9 @@ class GraphSession:
     def _weights(self, backbone: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
         used = dict.fromkeys(part.file for source in self.spec.weights.values() for part in source.parts)
         tensors = {name: read_tensors(backbone if name == BACKBONE else [self.folder / name]) for name in used}
+        for name in used:
+            if name != BACKBONE or self.spec.backbone != SHIPPED:  # whose hash is in the code
+                check_finite_arrays(tensors[name], name if name == BACKBONE else str(self.folder / name))
         for name, source in self.spec.weights.items():
             yield name, _assemble(name, source, tensors)
 

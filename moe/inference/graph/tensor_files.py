@@ -2,11 +2,12 @@
 
 import json
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -22,6 +23,19 @@ def read_tensors(paths: Iterable[Path]) -> dict[str, np.ndarray]:
     return {name: array for path in paths for name, array in _read_file(path).items()}
 
 
+def check_finite_arrays(arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Check that weights hold neither NaN nor infinity; by their sum, which is finite only if all are.
+
+    Raises:
+        Fault: naming the first array that does.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name, array in arrays.items():
+            if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+                remedy = "train it again with a lower learning rate"
+                raise Fault(f"finite weights in {source}", f"NaN or infinity in {name}", remedy)
+
+
 def tensor_names(paths: Iterable[Path]) -> frozenset[str]:
     """Return the names of the floating-point tensors of safetensors files.
 
@@ -33,12 +47,14 @@ def tensor_names(paths: Iterable[Path]) -> frozenset[str]:
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as stream:
+        with read_errors_as_faults(path), path.open("rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         start = _HEADER_SIZE + int.from_bytes(content[:_HEADER_SIZE], "little")
         header = json.loads(content[_HEADER_SIZE:start])
         header.pop("__metadata__", None)
         return {name: _to_array(content, start, entry) for name, entry in header.items() if entry["dtype"] in _DTYPES}
+    except Fault:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:160]
         raise Fault(f"a complete safetensors file at {path}", reason, "copy or write it again") from error

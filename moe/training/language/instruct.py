@@ -79,8 +79,8 @@ def _tokenize_questions(work: Workspace, split: str, encoder: PromptEncoder) -> 
         return {"input_ids": ids, "begins": len(prompt), "lengths": [len(ids)]}
 
     with without_progress_bars():
-        every = rows.map(tokenize, remove_columns=_UNUSED_COLUMNS)
-        fitting = every.filter(lambda row: len(row["input_ids"]) <= max_length)
+        every = rows.map(tokenize, remove_columns=_UNUSED_COLUMNS, load_from_cache_file=False)
+        fitting = every.filter(lambda row: len(row["input_ids"]) <= max_length, load_from_cache_file=False)
     if skipped := len(every) - len(fitting):
         info(f"{split}: skipped {skipped} of {len(every)} questions, longer than backbone.max_length ({max_length})")
     if not len(fitting):

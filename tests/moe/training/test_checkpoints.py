@@ -1,18 +1,20 @@
 """Tests of checkpoints: incomplete ones are ignored, a full disk is a clear fault, SIGTERM saves one."""
 
 import errno
+import os
 import random
 import signal
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Make
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from signals import LONG_STAGE, interrupt_at
 
-from experts.atomic_io import write_manifest
+from experts.atomic_io import write_json, write_manifest
 from moe.errors import Fault, Interrupted
 from moe.runs.workspace import Workspace
 from moe.training.checkpoints import get_rng_state, last_complete_checkpoint, set_rng_state
@@ -25,12 +27,16 @@ def weights(work: Workspace) -> dict[str, torch.Tensor]:
 
 
 def test_newest_complete_checkpoint_is_used_and_incomplete_ones_are_deleted(tmp_path: Path) -> None:
-    for step in (4, 10, 12, 14):
+    names = ("trained.safetensors", "objective.safetensors", "optimizer.safetensors", "random.safetensors")
+    for step in (4, 10, 12, 14, 16, 18):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "weights").write_text(f"{step}")
-    for step in (4, 10, 12):
+        for name in (*names, "schedule.json", "trainer_state.json"):
+            (tmp_path / f"checkpoint-{step}" / name).write_text(f"{step}")
+    for step in (4, 10, 12, 14, 16):
         write_manifest(tmp_path / f"checkpoint-{step}")
-    (tmp_path / "checkpoint-12" / "weights").write_text("cut")
+    (tmp_path / "checkpoint-12" / "trained.safetensors").write_text("cut")
+    write_json(tmp_path / "checkpoint-14" / "manifest.json", {"sha256": {}})
+    write_manifest(tmp_path / "checkpoint-16", unlisted=["optimizer.safetensors"])
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4"]
     assert last_complete_checkpoint(tmp_path / "none") is None
@@ -137,7 +143,44 @@ def test_patience_counts_evaluations_across_a_stop(make_work: Make, monkeypatch:
     assert card.steps == 8, "two before the stop and one after it"
 
 
-@pytest.mark.parametrize("function", ["save_tensors", "write_manifest"])
+@pytest.mark.parametrize("umask", [0o027, 0o022])
+def test_rights_of_all_files_of_a_run_follow_the_umask(
+    umask: int, make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(umask)
+    try:
+        work = make_work(**LONG_STAGE)
+        train_domain(work, "forum")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 9)
+            with pytest.raises(Interrupted):
+                train_domain(work, "news")
+    finally:
+        os.umask(before)
+    paths = list(work.out.rglob("*"))
+    assert {"manifest.json", "trained.safetensors", "adapter_model.safetensors"} <= {path.name for path in paths}
+    assert any(path.suffix == ".arrow" for path in paths)
+    for path in paths:
+        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+def test_best_checkpoint_that_was_changed_is_not_loaded(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = make_work(**LONG_STAGE)
+    load = _StageTrainer.load_best
+
+    def change_and_load(trainer: _StageTrainer) -> None:
+        for path in work.checkpoints("news").glob("*/trained.safetensors"):
+            tensors = load_file(path)
+            save_file({name: -tensor for name, tensor in tensors.items()}, path)
+        load(trainer)
+
+    monkeypatch.setattr(_StageTrainer, "load_best", change_and_load)
+    with pytest.raises(Fault, match=r"trained\.safetensors with sha256"):
+        train_domain(work, "news")
+
+
+@pytest.mark.parametrize("function", ["save_tensors", "finish_folder"])
 def test_full_disk_is_a_fault_that_leaves_the_previous_checkpoint_intact(
     function: str, make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,10 +190,10 @@ def test_full_disk_is_a_fault_that_leaves_the_previous_checkpoint_intact(
     module = "moe.training.trainer" if function == "save_tensors" else "moe.training.checkpoints"
     original = __import__(module, fromlist=["x"]).__dict__[function]
 
-    def fail_at_step_8(path: Path, *args: object) -> None:
+    def fail_at_step_8(path: Path, *args: object, **options: object) -> None:
         if "checkpoint-8" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, *args)
+        original(path, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(f"{module}.{function}", fail_at_step_8)

@@ -7,7 +7,8 @@ import torch
 from conftest import Make
 
 from experts.adapter import build_adapter
-from experts.safetensors_io import load_tensors
+from experts.atomic_io import write_json, write_manifest
+from experts.safetensors_io import load_tensors, save_tensors
 from moe.checkpoints.expert import build_expert_model
 from moe.data.collator import Collator
 from moe.runs.workspace import Workspace
@@ -50,6 +51,37 @@ def test_all_stages_of_a_run_share_one_cache_file_per_task(make_work: Make) -> N
     train_router(work)
     assert cache_files(work) == before
     assert len(before) == 2
+
+
+@pytest.mark.parametrize("damage", ["sign", "cut", "manifest", "offsets"])
+def test_damaged_states_are_named_and_computed_again(
+    damage: str, make_work: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = make_work()
+    model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
+    collator = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, ["news"])
+    rows = work.rows("train", ["news"])
+    cache = TrunkCache(model, collator, tmp_path / "cache")
+    cache.fill(rows)
+    expected = cache([rows[i] for i in (3, 0, 7)]).clone()
+    (folder,) = (tmp_path / "cache").iterdir()
+    content = (folder / "states.bin").read_bytes()
+    if damage == "sign":
+        (folder / "states.bin").write_bytes(bytes(byte ^ 128 * (i % 4 == 3) for i, byte in enumerate(content)))
+    elif damage == "cut":
+        (folder / "states.bin").write_bytes(content[:-100])
+    elif damage == "manifest":
+        write_json(folder / "manifest.json", {"sha256": {}})
+    else:
+        save_tensors(folder / "offsets.safetensors", {"offsets": torch.arange(5)})
+        write_manifest(folder)
+    capsys.readouterr()
+    again = TrunkCache(model, collator, tmp_path / "cache")
+    again.fill(rows)
+    message = " ".join(capsys.readouterr().err.split())
+    assert "the cached trunk states are not used and are computed again" in message
+    torch.testing.assert_close(again([rows[i] for i in (3, 0, 7)]), expected, atol=0, rtol=0)
+    assert (folder / "states.bin").read_bytes() == content
 
 
 def test_cached_states_equal_the_trunk_s_and_depend_on_the_template(make_work: Make, tmp_path: Path) -> None:
