@@ -33,6 +33,7 @@ from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, 
 from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
@@ -61,6 +62,7 @@ def _default_mixture(work: Workspace) -> Path:
     return best_model(work.out) if work.run.language is None else default_model(work.out)
 
 
+@writes_run
 def ablate(
     work: Workspace, model: Path | None = None, only: Sequence[str] = (), retrain: bool = False
 ) -> dict[str, Any]:

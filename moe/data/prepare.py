@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
+from experts.outputs import check_output_file
 from moe.data.formats.readers import read_records
 from moe.data.ingest import FEATURES, IngestCounts, check_counts, ingest_rows
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
@@ -78,11 +79,12 @@ def prepare_task(
 
     Raises:
         Fault: if the file cannot be read or `out` cannot be written, if no row is left, or if too many are rejected
-            (`rejected.csv` is written first).
+            (`rejected.csv` is written first), or if the file is that `rejected.csv` itself.
     """
     key = _cache_key(path, task, data, domain, task_name)
     if (cached := load_prepared(out, key)) is not None:
         return cached
+    check_output_file(out / REJECTED, [path], overwrite=True)
     records = read_records(path, task.columns, text_optional=task.ask is not None)
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
