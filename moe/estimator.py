@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
+from experts.locks import output_lock
 from moe.classifier import MixtureClassifier, check_texts
 from moe.config.files import find_config
 from moe.config.overrides import apply_override
@@ -120,7 +121,8 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             the fitted estimator.
 
         Raises:
-            Fault: if texts, labels, domains or settings are invalid, or the folder holds other files.
+            Fault: if texts, labels, domains or settings are invalid, the folder holds other files, or
+                another process trains there.
         """
         data = _check_fit_data(X, y, domains)
         names = tuple(dict.fromkeys(data.domains))
@@ -129,7 +131,16 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             TemporaryDirectory(prefix="finmoe-", ignore_cleanup_errors=True) if self.folder is None else None
         )
         folder = Path(self._scratch.name if self._scratch else str(self.folder))
+        with output_lock(folder):
+            model = self._train(run, folder, data)
+        self.classes_, self.domains_, self.folder_, self.model_folder_ = data.classes, names, folder, model
+        self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)
+        return self
+
+    def _train(self, run: RunSettings, folder: Path, data: FitData) -> Path:
+        """Write the rows and train on them in a folder; returns that of the best model."""
         _clear(folder)
+        names = tuple(dict.fromkeys(data.domains))
         for name in names:
             with open_writer(folder / "rows" / f"{name}.jsonl") as writer:
                 for row in data.rows_of(name):
@@ -137,10 +148,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         write_json(folder / MARKER_FILE, {"classes": data.classes.tolist(), "domains": list(names)})
         run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
         with interrupts_as_exceptions(), nullcontext() if self.verbose else suppress_output():
-            model = train_all(Workspace(run, folder))
-        self.classes_, self.domains_, self.folder_, self.model_folder_ = data.classes, names, folder, model
-        self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)
-        return self
+            return train_all(Workspace(run, folder))
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
         """Predict the label of each text.

@@ -1,6 +1,7 @@
 """The files of a run's report: plots, `report.json`, a self-contained HTML page and a model card."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def write_report(
     """
     if out is not None:
         check_output_names(out, (PAGE_FILE, JSON_FILE, CARD_FILE), (), overwrite)
-    with run_lock(folder) if out is None else output_lock(out):
+    lock = output_lock(out) if out is not None else run_lock(folder) if folder.is_dir() else nullcontext()
+    with lock:
         return _write_report(folder, against, out, overwrite)
 
 

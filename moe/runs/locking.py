@@ -1,7 +1,7 @@
 """Locks of run folders for the steps and commands that write there; `experts.locks` holds the lock itself."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -50,6 +50,8 @@ def model_lock(folder: Path) -> AbstractContextManager[None]:
     Raises:
         Fault: on entry, if another process writes there.
     """
+    if not folder.is_dir():
+        return nullcontext()  # reading the model is a fault
     return run_lock(_run_of(folder) or folder)
 
 

@@ -186,6 +186,7 @@ def test_second_command_that_writes_into_a_run_is_refused_at_once(
     moe: CommandLine, workdir: Path, words: Words
 ) -> None:
     lock_by_another_process(workdir / "busy")
+    (workdir / "busy" / "moe-joint").mkdir(exist_ok=True)
     assert f"process {os.getppid()} on " in moe.refused(*words)
 
 
