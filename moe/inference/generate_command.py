@@ -100,8 +100,8 @@ def run_generate(request: GenerateRequest) -> None:
 
 
 def _run_loaded(request: GenerateRequest, model: Mixture, template: str) -> None:
-    hard = request.routing == "hard"
-    generator = Generator(model, template, request.sampling, hard=hard, chat=request.chat)
+    mode = model.mode.as_hard(request.routing == "hard")
+    generator = Generator(model, template, request.sampling, mode=mode, chat=request.chat)
     if request.out is None and not request.plain and request.file is None:
         _stream_to_terminal(request, generator)
         return
