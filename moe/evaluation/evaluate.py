@@ -205,10 +205,8 @@ def evaluate_folder(
     check_no_result(data, target)
     model, template, max_length = load_model(folder, sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
-    calibration = read_calibration(folder)
-    report, evaluated = evaluate(
-        model, rows, template, max_length, routing=mode, pin=pin, quiet=False, calibration=calibration
-    )
+    options: dict[str, Any] = {"routing": mode, "pin": pin, "calibration": (calibration := read_calibration(folder))}
+    report, evaluated = evaluate(model, rows, template, max_length, quiet=False, **options)
     write_evaluation(target, report, evaluated)
     if per_expert:
         write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)
