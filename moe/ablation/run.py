@@ -36,6 +36,7 @@ from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, 
 from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
@@ -63,6 +64,7 @@ def _default_mixture(work: Workspace) -> Path:
     return best_model(work.out) if work.run.language is None else default_model(work.out)
 
 
+@writes_run
 def ablate(
     work: Workspace, model: Path | None = None, only: Sequence[str] = (), retrain: bool = False
 ) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             the fitted estimator.
 
         Raises:
-            Fault: if texts, labels, domains or settings are invalid, or the folder holds other files.
+            Fault: if texts, labels, domains or settings are invalid, the folder holds other files, or
+                another process trains there.
         """
         data = _check_fit_data(X, y, domains)
         names = tuple(dict.fromkeys(data.domains))

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
+from experts.locks import output_lock
 from moe.config.files import find_config
 from moe.config.overrides import apply_override, override_strings
 from moe.config.run import RunSettings, parse_run
@@ -91,19 +92,20 @@ def train_rows(
         folder of the best mixture, or of the only expert.
 
     Raises:
-        Fault: if the folder holds something else, or training fails.
+        Fault: if the folder holds something else, training fails, or another process trains there.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint.
         SystemExit: on SIGTERM, after a checkpoint.
     """
-    _clear(folder)
-    for name, domain in domains.items():
-        with open_writer(folder / "rows" / f"{name}.jsonl") as writer:
-            for row in domain.rows:
-                writer.write(dict(row))
-    write_json(folder / MARKER_FILE, {"classes": list(classes), "domains": list(domains)})
-    run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
-    with interrupts_as_exceptions(), nullcontext() if verbose else suppress_output():
-        return train_all(Workspace(run, folder, callbacks=tuple(callbacks)))
+    with output_lock(folder):
+        _clear(folder)
+        for name, domain in domains.items():
+            with open_writer(folder / "rows" / f"{name}.jsonl") as writer:
+                for row in domain.rows:
+                    writer.write(dict(row))
+        write_json(folder / MARKER_FILE, {"classes": list(classes), "domains": list(domains)})
+        run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
+        with interrupts_as_exceptions(), nullcontext() if verbose else suppress_output():
+            return train_all(Workspace(run, folder, callbacks=tuple(callbacks)))
 
 
 def _clear(folder: Path) -> None:

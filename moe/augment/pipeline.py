@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
 from experts.errors import Fault
+from experts.outputs import check_output_names
 from moe.augment.backends import EndpointClient, EndpointConfig, LocalModel
 from moe.augment.client import ChatModel, complete_all
 from moe.augment.filters import clean_response, rejection_reason, strip_thinking
@@ -24,6 +25,7 @@ from moe.data.schema import Origin
 from moe.data.text_checks import contains_target
 from moe.errors import Interrupted
 from moe.qa.answer_parsing import parse_choice
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 
 SHOWN_PROMPTS = 3
@@ -124,6 +126,7 @@ def _is_inside_prompt(text: str, prompt: str | None) -> bool:
     return prompt is not None and text != prompt and text in prompt
 
 
+@writes_run
 def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
     """Return what would be requested, counts by task and three sample prompts; nothing is sent."""
     jobs = build_jobs(work, domains)
@@ -142,6 +145,7 @@ def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@writes_run
 def augment(
     work: Workspace,
     domains: Sequence[str],
@@ -177,6 +181,10 @@ def augment(
         jobs = build_jobs(work, domains)
         for job in jobs:
             refuse_existing(job.file, overwrite or resume)
+            settings_of_task = work.run.rows_of(job.domain)[job.task]
+            check_output_names(
+                job.folder, (AUGMENTED, RESPONSE_LOG), [work.task_file(job.domain, job.task, settings_of_task)], True
+            )
         if overwrite:
             for job in jobs:
                 (job.folder / RESPONSE_LOG).unlink(missing_ok=True)

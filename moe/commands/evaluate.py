@@ -13,6 +13,7 @@ from moe.commands.options import (
     ModelArgument,
     OptionalModelArgument,
     OutOption,
+    OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
     SetOption,
@@ -167,13 +168,14 @@ def report_(
         Path | None, typer.Option("--against", help="Second run, whose training curves are overlaid.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default: RUN/report.")] = None,
+    overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write a run's HTML report and model card: data, metrics, routing, calibration, errors, training curves."""
     from moe.report.html import write_report
     from moe.report.terminal import training_view
 
-    print_view(write_report(run, against, out), training_view, json_)
+    print_view(write_report(run, against, out, overwrite), training_view, json_)
 
 
 @app.command(
@@ -224,7 +226,7 @@ def ablate_(
     from moe.ablation.run import ablate, list_variants
     from moe.ablation.view import ablation_view, variant_records, variants_view
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, out, sets, reads_only=list_)
     if list_:
         return print_view(variant_records(list_variants(work, model)), variants_view, json_)
     return print_view(ablate(work, model, only or (), retrain), ablation_view, json_)

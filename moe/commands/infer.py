@@ -13,6 +13,7 @@ from moe.commands.options import (
     DataTypeOption,
     EncodingOption,
     JsonOption,
+    OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
     RuntimeOption,
@@ -89,6 +90,7 @@ def infer(
         typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
     ] = None,
     spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +160,7 @@ def infer(
         targets=tuple(targets or ()),
         target_column=target_column,
         text_format=parse_text_format(encoding, separator),
+        overwrite=overwrite,
     )
     request.check()
     run_infer(request, model_loader(None if request.out else path))
@@ -206,6 +209,7 @@ def explain_(
     ] = None,
     tokens: BatchTokensOption = None,
     spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -216,6 +220,7 @@ def explain_(
     from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
     from moe.explain.terminal import explanation_view
     from moe.inference.model_loader import ModelLoader, select_model_folder
+    from moe.inference.output import check_output
 
     model, texts = split_model(arguments or [])
     request = LexiconRequest(
@@ -229,6 +234,7 @@ def explain_(
         min_count=min_count,
         max_texts=max_texts,
         targets=tuple(targets or ()),
+        overwrite=overwrite,
     )
     request.check()
     loader = ModelLoader(
@@ -238,6 +244,7 @@ def explain_(
         batch_tokens=tokens,
     )
     loader.check()
+    check_output(out, spreadsheet, [file, loader.folder], overwrite)
     predictor = loader.load_torch()
     for text, target in request.pairs():
         explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
@@ -283,6 +290,7 @@ def generate_(
         typer.Option("--chat/--plain", help="Use the backbone's chat template or not; default: if it has one."),
     ] = None,
     spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Generate answers to prompts with a language model's mixture, and show the routing weights."""
@@ -302,6 +310,7 @@ def generate_(
         chat=chat,
         sampling=Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         spreadsheet=spreadsheet,
+        overwrite=overwrite,
     )
     request.check()
     run_generate(request)

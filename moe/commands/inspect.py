@@ -8,6 +8,7 @@ import typer
 from moe.commands.options import (
     JsonOption,
     OutOption,
+    OverwriteFileOption,
     SetOption,
     examples,
     open_workspace,
@@ -77,10 +78,11 @@ def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")],
     rows: Annotated[int, typer.Option("--rows", help="Texts per domain.")] = 2400,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the texts.")] = 13,
+    overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write the synthetic sample data, made to try the pipeline and not to report accuracy."""
     from moe.synthetic import DOMAINS, write_sample
 
-    files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS)))
+    files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS, overwrite=overwrite)))
     print_text({"files": files}, "\n".join(files), json_)

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -78,6 +78,8 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
+    except OSError as error:
+        _report_os_error(error)
     except Exception as error:
         from moe.errors import Fault, Interrupted, access_fault
 
@@ -97,3 +99,25 @@ def main() -> None:
                 typer.echo(f"moe: stopped; the last checkpoint is complete. Resume with: {command}{flag}", err=True)
             sys.exit(128 + error.number)
         raise
+
+
+def _report_os_error(error: OSError) -> NoReturn:
+    """Print an error of the disk, a pipe or a network as one line, and exit with 2."""
+    from moe.console import is_verbose
+    from moe.errors import Fault
+
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it again at the end
+    if is_verbose():
+        raise error
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    fault = Fault(
+        f"files that can be read and written at {' and '.join(names)}" if names else "an output that can be written",
+        error.strerror or str(error) or type(error).__name__,
+        "check that the file exists, its permissions and the free disk space, and run the command again; "
+        "moe --verbose shows where it happened",
+    )
+    typer.echo(f"moe: {fault}", err=True)
+    sys.exit(2)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from moe.commands.overview import RESOURCES
+
 if TYPE_CHECKING:
     from moe.runs.workspace import Workspace
 
@@ -25,6 +27,9 @@ SetOption = Annotated[
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Run finished steps again, instead of keeping them.")
+]
+OverwriteFileOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing output; without it, one that exists is refused.")
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue a step that is under way from its last checkpoint.")
@@ -156,14 +161,27 @@ def is_secondary_process() -> bool:
     return os.environ.get("RANK", "0") != "0"
 
 
-def open_workspace(config: Path | None, out: Path | None, sets: list[str] | None) -> "Workspace":
-    """Return the workspace of the run that `--config`, `--out` and `--set` describe."""
+def open_workspace(
+    config: Path | None, out: Path | None, sets: list[str] | None, *, reads_only: bool = False
+) -> "Workspace":
+    """Return the workspace of the run that `--config`, `--out` and `--set` describe, locked until the command ends.
+
+    Args:
+        reads_only: the command writes nothing there, so that it needs no lock.
+
+    Raises:
+        Fault: if the config is invalid, or another process writes in the run's folder.
+    """
     from moe.config.files import default_run_folder
     from moe.config.run import load_run
-    from moe.runs.workspace import Workspace
+    from moe.runs.locking import run_lock
 
-    run = load_run(config, sets or ())
-    return Workspace(run, out or default_run_folder(config))
+    run, folder = load_run(config, sets or ()), out or default_run_folder(config)
+    if not reads_only:
+        RESOURCES.get().enter_context(run_lock(folder))
+    from moe.runs.workspace import Workspace  # slow to import: a second run is refused before
+
+    return Workspace(run, folder)
 
 
 def print_text(content: Any, text: str, as_json: bool) -> None:

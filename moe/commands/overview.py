@@ -1,5 +1,7 @@
 """The commands of `moe`, which are imported when one of them is used: `moe --help` shows this table instead."""
 
+from contextlib import ExitStack
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Final
 
@@ -85,6 +87,10 @@ OVERVIEW: dict[str, tuple[str, str]] = {
 MARKUP: Final = "markdown"
 
 
+RESOURCES: ContextVar[ExitStack] = ContextVar("resources")
+"""What the running command holds until it ends, such as the lock of its run folder."""
+
+
 class LazyCommands(dict[str, Any]):
     """The commands by name; the module of a command is imported when the command is read."""
 
@@ -135,6 +141,15 @@ class LazyGroup(TyperGroup):
             text = OVERVIEW[cmd_name][1]
             return TyperCommand(cmd_name, help=text, hidden=not text, rich_markup_mode=MARKUP)
         return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command, and release what it holds when it ends."""
+        with ExitStack() as resources:
+            before = RESOURCES.set(resources)
+            try:
+                return super().invoke(ctx)
+            finally:
+                RESOURCES.reset(before)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from experts.atomic_io import MANIFEST, atomic_folder, os_errors_as_faults, sha256_of
 from experts.errors import Fault
+from experts.outputs import check_output_file
 from experts.reused import check_manifest_once, read_sealed_json, write_sealed_json
 from moe.data.column_checks import ColumnProfile
 from moe.data.formats.readers import file_kind, read_task_records
@@ -83,12 +84,13 @@ def prepare_task(
 
     Raises:
         Fault: if the file cannot be read or `out` cannot be written, if no row is left, or if too many are rejected
-            (`rejected.csv` is written first).
+            (`rejected.csv` is written first), or if the file is that `rejected.csv` itself.
     """
     check_regular_file(path)
     key = _cache_key(path, task, data, domain, task_name)
     if (cached := load_prepared(out, key)) is not None:
         return cached
+    check_output_file(out / REJECTED, [path], overwrite=True)
     records = read_task_records(path, task)
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from moe.evaluation.test_sets import load_run_rows
 from moe.inference.loading import load_model
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.runs.locking import writes_run_and_model
 from moe.runs.workspace import Workspace
 
 MAX_ROWS = 2000
@@ -27,6 +28,7 @@ MIN_ROWS = 30
 PCA_COMPONENTS = 64
 
 
+@writes_run_and_model
 def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> dict[str, Any]:
     """Fit a model's drift reference on the run's training and validation rows, and write it into the model's folder.
 

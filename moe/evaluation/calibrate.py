@@ -25,6 +25,7 @@ from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.terminal import format_interval
+from moe.runs.locking import writes_run_and_model
 from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
@@ -32,6 +33,7 @@ TARGET_ACCURACIES = (0.8, 0.85, 0.9, 0.95)
 LogitsByTask = dict[str, TaskLogits]
 
 
+@writes_run_and_model
 def calibrate(
     work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True, level: float = DEFAULT_LEVEL
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from moe.bootstrap import METRICS, TaskPredictions, interval_fields
 from moe.console import info, progress_bar
 from moe.data.formats.writers import open_writer
 from moe.evaluation.metrics import classification, regression
-from moe.evaluation.test_sets import load_evaluation_rows
+from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.loading import load_model
 from moe.inference.model_loader import check_routing
@@ -26,6 +26,7 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.runs.findings import PER_EXPERT_CSV
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
 
@@ -176,6 +177,7 @@ def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode:
     }
 
 
+@writes_run
 def evaluate_folder(
     work: Workspace,
     folder: Path,
@@ -199,14 +201,12 @@ def evaluate_folder(
     Raises:
         Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
     """
-    mode = check_routing(routing)
+    mode, target = check_routing(routing), work.out / "evaluation" / folder.name
+    check_no_result(data, target)
     model, template, max_length = load_model(folder, sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
-    calibration = read_calibration(folder)
-    report, evaluated = evaluate(
-        model, rows, template, max_length, routing=mode, pin=pin, quiet=False, calibration=calibration
-    )
-    target = work.out / "evaluation" / folder.name
+    options: dict[str, Any] = {"routing": mode, "pin": pin, "calibration": (calibration := read_calibration(folder))}
+    report, evaluated = evaluate(model, rows, template, max_length, quiet=False, **options)
     write_evaluation(target, report, evaluated)
     if per_expert:
         write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)

@@ -6,13 +6,31 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from experts.errors import Fault, suggest
+from experts.outputs import check_output_names
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names, read_records
 from moe.data.prepare import prepare_task
 from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
 from moe.data.text_checks import is_blank
 from moe.model.mixture import Mixture
+from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.workspace import Workspace
+
+RESULT_FILES = ("right.csv", "wrong.csv", PER_EXPERT_CSV)
+"""Files of an evaluation with the rows; each evaluation of a model replaces them."""
+
+
+def check_no_result(data: Path | None, results: Path) -> None:
+    """Check that a file to evaluate on is not one that the evaluation replaces.
+
+    Args:
+        data: the file; None is the run's test rows.
+        results: folder of the results.
+
+    Raises:
+        Fault: if it is.
+    """
+    check_output_names(results, RESULT_FILES, [] if data is None else [data], overwrite=True)
 
 
 def load_evaluation_rows(

@@ -112,6 +112,7 @@ class LexiconRequest:
         text_column: column that holds its text.
         out: file to write the lexicon to.
         spreadsheet: in csv, escape words that a spreadsheet would run as formulas.
+        overwrite: replace an existing output file.
         domain: use only this domain's experts.
         task: the task to explain.
         min_count: omit words that occur less often.
@@ -129,6 +130,7 @@ class LexiconRequest:
     min_count: int = MIN_COUNT
     max_texts: int | None = None
     targets: tuple[str, ...] = ()
+    overwrite: bool = False
 
     def pairs(self) -> Iterator[tuple[str, str | None]]:
         """Yield each text with each target, or with None."""
@@ -140,7 +142,7 @@ class LexiconRequest:
         Raises:
             Fault: if captum is missing, if there are both or neither of texts and a file, if there is an output file
                 but no corpus, if a target is blank or there are targets for a file, or if a file cannot be read or
-                written.
+                written, or the output file is the corpus or exists.
         """
         load_captum()
         if bool(self.texts) == (self.file is not None):
@@ -152,7 +154,7 @@ class LexiconRequest:
         check_targets(self.targets)
         if self.targets and self.file is not None:
             raise Fault("texts for --target", "a file", "remove --target")
-        check_output(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet, [self.file], self.overwrite)
         if self.file is not None:
             read_texts(self.file, Columns(text=self.text_column))
 
@@ -190,7 +192,7 @@ def build_lexicon(
         "lexicons": [lexicon.as_json(request.min_count) for lexicon in lexicons.values()],
     }
     if request.out is not None:
-        write_rows(as_rows(report), request.out, request.spreadsheet)
+        write_rows(as_rows(report), request.out, request.spreadsheet, request.overwrite)
         info(f"written to {request.out}")
     return report
 

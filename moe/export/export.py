@@ -9,9 +9,10 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from experts.atomic_io import MANIFEST, refuse_existing
+from experts.atomic_io import MANIFEST
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault, suggest
+from experts.outputs import check_output_folder
 from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
@@ -30,6 +31,7 @@ from moe.export.selection import (
 from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.loading import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
+from moe.runs.locking import model_lock, new_folder_lock
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,20 @@ def export(request: ExportRequest) -> ExportReport:
         `to`, `folder`, `files` (bytes by name) and the fields that the exporter of the target returns.
 
     Raises:
-        Fault: if the target is unknown or does not take one of the options, the folder exists, or the model cannot be
-            exported to the target.
+        Fault: if the target is unknown or does not take one of the options, the folder exists, replaces an input or has
+            other files, the model cannot be exported to the target, or another process writes there.
     """
     if request.to not in TARGETS:
         raise Fault(f"--to {', '.join(TARGETS)}", repr(request.to), suggest(request.to, TARGETS))
     _check_options(request)
-    refuse_existing(request.folder, request.overwrite or request.to == "graph")
+    with model_lock(request.model) if request.to == "graph" else new_folder_lock(request.folder):
+        if request.to != "graph":
+            check_output_folder(request.folder, [request.model], request.overwrite)
+            check_output_folder(request.folder, [Path(export_backbone_settings(request).name)], request.overwrite)
+        return _export(request)
+
+
+def _export(request: ExportRequest) -> ExportReport:
     report = TARGETS[request.to](request)
     files = sorted(path for path in request.folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     sizes = {path.relative_to(request.folder).as_posix(): path.stat().st_size for path in files}

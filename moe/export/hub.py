@@ -27,6 +27,7 @@ from experts.atomic_io import (
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import README, BackboneId
+from experts.outputs import check_output_folder
 from moe.checkpoints.file_names import CONFIG
 from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
@@ -62,6 +63,7 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
     """
     if (folder / EXPERT_CARD).is_file():
         raise Fault(f"a mixture at {folder}", "a single expert", "use --to peft, which also writes a model card")
+    check_output_folder(out, [folder], overwrite)
     card = read_card(folder)
     calibration = read_calibration(folder)
     synthetic = _synthetic_tasks(folder, card)

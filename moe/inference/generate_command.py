@@ -1,7 +1,9 @@
 """The `moe generate` command: prompts from arguments or a file; answers to a terminal, a pipe or a file."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,18 @@ from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
+from experts.locks import output_lock
 from moe.console import progress_bar
-from moe.data.formats.readers import read_texts
+from moe.data.formats.readers import read_column_names, read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import is_encodable, string_or_none
 from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import GeneratedText, Generator, Sampling
+from moe.inference.input_columns import ADDED, GENERATED, InputColumns
 from moe.inference.loading import load_language_model
 from moe.inference.model_loader import check_routing
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
+from moe.model.mixture import Mixture
 
 CHUNK_SIZE = 64  # prompts sorted by length together
 
@@ -39,6 +44,7 @@ class GenerateRequest:
         chat: whether to use the backbone's chat template; None uses it if there is one.
         sampling: how tokens are drawn.
         spreadsheet: escape texts in CSV that a spreadsheet would run as formulas.
+        overwrite: replace an existing output file.
     """
 
     model: Path
@@ -52,13 +58,22 @@ class GenerateRequest:
     chat: bool | None
     sampling: Sampling
     spreadsheet: bool = False
+    overwrite: bool = False
+
+    @cached_property
+    def input_columns(self) -> InputColumns:
+        """Columns of the file that the output would otherwise replace."""
+        if self.file is None:
+            return InputColumns()
+        used = {"id": "id"} | ({} if self.text_column != "prompt" else {"prompt": "prompt"})
+        return InputColumns.of(read_column_names(self.file), [*GENERATED, *ADDED], used)
 
     def check(self) -> None:
         """Check the options, before anything slow is loaded.
 
         Raises:
             Fault: without prompts, for prompts together with a file, an empty prompt, a file that cannot be read, an
-                unknown suffix or routing, or a sampling option out of range.
+                output file that is an input or exists, an unknown suffix or routing, or a sampling option out of range.
         """
         check_routing(self.routing)
         self.sampling.check()
@@ -70,7 +85,7 @@ class GenerateRequest:
             raise Fault(
                 "prompts in UTF-8", "bytes in another encoding", "put the prompts into a file and convert it with iconv"
             )
-        check_output(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet, [self.file, self.model], self.overwrite)
         if self.file:
             read_texts(self.file, Columns(text=self.text_column))
 
@@ -81,16 +96,25 @@ def run_generate(request: GenerateRequest) -> None:
     Raises:
         Fault: if the model cannot be loaded or is no causal language model, or the file cannot be written.
     """
-    model, template = load_language_model(request.model)
+    with output_lock(request.out) if request.out else nullcontext():
+        _run_loaded(request, *load_language_model(request.model))
+
+
+def _run_loaded(request: GenerateRequest, model: Mixture, template: str) -> None:
     mode = model.mode.as_hard(request.routing == "hard")
     generator = Generator(model, template, request.sampling, mode=mode, chat=request.chat)
     if request.out is None and not request.plain and request.file is None:
-        return _stream_to_terminal(request, generator)
+        _stream_to_terminal(request, generator)
+        return
     with progress_bar(
         "generate", len(request.prompts) or None, "prompt", request.out is None and not request.plain
     ) as meter:
-        rows = with_progress(_generate_rows(_input_rows(request), generator, request.domain), meter)
-        return write_rows(rows, request.out, request.spreadsheet) if request.out else print_json_lines(rows)
+        generated = _generate_rows(_input_rows(request), generator, request.domain)
+        rows = with_progress(request.input_columns.restore(generated), meter)
+        if request.out:
+            write_rows(rows, request.out, request.spreadsheet, request.overwrite)
+        else:
+            print_json_lines(rows)
 
 
 def _stream_to_terminal(request: GenerateRequest, generator: Generator) -> None:
@@ -110,9 +134,10 @@ def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
     if request.file is None:
         yield from ({"prompt": prompt} for prompt in request.prompts)
         return
-    for record in read_texts(request.file, Columns(text=request.text_column)):
+    columns = Columns(text=request.text_column)
+    for record in read_texts(request.file, columns, others=request.input_columns.carried):
         row = {"id": record.values.get("id"), "line": record.line, "prompt": string_or_none(record.values.get("text"))}
-        yield row | ({"error": record.error} if record.error else {})
+        yield request.input_columns.attach(row | ({"error": record.error} if record.error else {}), record.values)
 
 
 def _generate_rows(rows: Iterable[dict[str, Any]], generator: Generator, pin: str | None) -> Iterator[dict[str, Any]]:

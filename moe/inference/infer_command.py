@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -12,13 +13,15 @@ from rich.console import Console
 from rich.prompt import Prompt
 
 from experts.errors import Fault
+from experts.locks import output_lock
 from moe.console import progress_bar
 from moe.data.formats.content import TextForm
-from moe.data.formats.readers import columns_of_texts, read_texts
+from moe.data.formats.readers import columns_of_texts, read_column_names, read_texts
 from moe.data.formats.text_format import TextFormat
 from moe.data.formats.text_lines import stream_lines
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets, is_encodable, string_or_none, text_problem
+from moe.inference.input_columns import ADDED, PREDICTED, InputColumns
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
@@ -40,6 +43,7 @@ class InferRequest:
         targets: entities for each of which every text is predicted.
         target_column: the file's target column; by default `target`, if there is one.
         text_format: encoding and separator of the file, if they cannot be detected.
+        overwrite: replace an existing output file.
         out: a file for the predictions; None is standard output.
         domain: restricts the texts to the experts of this domain.
         task: the task to predict, if there are several.
@@ -62,13 +66,14 @@ class InferRequest:
     targets: tuple[str, ...] = ()
     target_column: str | None = None
     text_format: TextFormat = TextFormat()
+    overwrite: bool = False
 
     def check(self) -> None:
         """Check the options, before anything slow is loaded.
 
         Raises:
             Fault: for texts together with a file, an empty text or target, too many targets, a file that cannot be
-                read, an unknown suffix, or more workers than cores.
+                read, an output file that is the input or exists, an unknown suffix, or more workers than cores.
         """
         threads_per_worker(self.workers, self.threads)
         if self.texts and self.file:
@@ -83,7 +88,7 @@ class InferRequest:
         if self.target_column is not None and (self.file is None or self.targets):
             problem = "--target-column with --target" if self.targets else "--target-column without --file"
             raise Fault("targets from --target or from a column of a file", problem, "remove --target-column")
-        check_output(self.out, self.spreadsheet)
+        check_output(self.out, self.spreadsheet, [self.file], self.overwrite)
         if self.file:
             read_texts(self.file, self.columns, self.text_format)
 
@@ -93,6 +98,16 @@ class InferRequest:
         if self.targets or self.file is None:
             return Columns(text=self.text_column)
         return columns_of_texts(self.file, self.text_column, self.target_column, self.text_format)
+
+    @cached_property
+    def input_columns(self) -> InputColumns:
+        """Columns of the file that the output would otherwise replace."""
+        if self.file is None:
+            return InputColumns()
+        columns, written = self.columns, [*PREDICTED, *ADDED]
+        used = {"id": "id", "text": columns.text} | ({"target": columns.target} if columns.target else {})
+        written += [] if columns.target else ["target"]
+        return InputColumns.of(read_column_names(self.file, columns.required(), self.text_format), written, used)
 
     @property
     def has_target(self) -> bool | None:
@@ -109,16 +124,26 @@ def run_infer(request: InferRequest, loader: ModelLoader) -> None:
         Fault: if the domain or task is unknown, the model cannot be loaded, or the file cannot be written.
     """
     loader.check()
+    check_output(request.out, request.spreadsheet, [request.file, loader.folder], request.overwrite)
     if not request.texts and not request.file and sys.stdin.isatty():
-        return _run_prompt(request, _load_predictor(request, loader))
+        _run_prompt(request, _load_predictor(request, loader))
+        return
+    with output_lock(request.out) if request.out else nullcontext():
+        _run_stream(request, loader)
+
+
+def _run_stream(request: InferRequest, loader: ModelLoader) -> None:
     predict = _build_predict(request, loader)
     total = _count_texts(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table shows the progress
     with progress_bar("infer", total, "text", quiet) as meter:
         rows = with_progress(predict(_input_rows(request)), meter)
         if request.out:
-            return write_rows(rows, request.out, request.spreadsheet)
-        return print_json_lines(rows) if request.plain else _print_tables(rows)
+            write_rows(request.input_columns.restore(rows), request.out, request.spreadsheet, request.overwrite)
+        elif request.plain:
+            print_json_lines(request.input_columns.restore(rows))
+        else:
+            _print_tables(rows)
 
 
 def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
@@ -162,7 +187,8 @@ def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
 
 def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
     if request.file:
-        for record in read_texts(request.file, request.columns, request.text_format):
+        others = request.input_columns.carried
+        for record in read_texts(request.file, request.columns, request.text_format, others):
             row = {
                 "id": record.values.get("id"),
                 "line": record.line,
@@ -171,6 +197,7 @@ def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
             if request.columns.target is not None:
                 target = record.values.get("target")
                 row["target"] = string_or_none(target) if record.error else target
+            row = request.input_columns.attach(row, record.values)
             yield row | ({"error": record.error} if record.error else {})
     elif request.texts:
         yield from ({"text": text} for text in request.texts)

@@ -1,12 +1,13 @@
 """Prediction over a stream of rows of any length, in order and in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from moe.data.text_checks import contains_target, is_blank, target_problem
 from moe.inference.finite import NonFiniteScores, raise_first
+from moe.inference.input_columns import free_name
 from moe.inference.predictor import Prediction, Predictor
 
 
@@ -29,6 +30,7 @@ def predict_rows(
         the row with `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`. If the
         predictor abstains, also `abstained`, and `label` is None where that is true. With a target, see `to_row`. A row
         whose target is missing or not a string, or for which the model's output is not finite, has an `error` instead.
+        Where a row has a column of such a name, that of the prediction has the prefix `predicted_`.
     """
     stream = iter(rows)
     while chunk := list(islice(stream, predictor.chunk_size)):
@@ -38,13 +40,23 @@ def predict_rows(
         pins, tasks = [domain] * len(texts), [task] * len(texts)
         predictions = iter(predict_or_fail(texts, predictor, pins, tasks, targets) if texts else ())
         for row in checked:
-            yield row if "error" in row else row | _to_row_or_error(next(predictions), predictor.experts)
+            yield row if "error" in row else _with_prediction(row, next(predictions), predictor.experts)
 
 
-def _to_row_or_error(prediction: Prediction | NonFiniteScores, experts: Sequence[str]) -> dict[str, Any]:
+def _with_prediction(
+    row: Mapping[str, Any], prediction: Prediction | NonFiniteScores, experts: Sequence[str]
+) -> dict[str, Any]:
     if isinstance(prediction, NonFiniteScores):
-        return {"error": f"no finite answer: {prediction.found}"}
-    return to_row(prediction, experts)
+        return {**row, "error": f"no finite answer: {prediction.found}"}
+    return add_prediction(row, to_row(prediction, experts))
+
+
+def add_prediction(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its prediction; columns of the row keep their values, except its target in its cleaned form."""
+    own = row.keys() - {"target"}
+    if not own & prediction.keys():
+        return {**row, **prediction}
+    return {**row, **{free_name(name, own): value for name, value in prediction.items()}}
 
 
 def _check_target(row: dict[str, Any], predictor: Predictor, task: str | None) -> dict[str, Any]:

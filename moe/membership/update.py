@@ -1,16 +1,18 @@
 """Adding, removing and swapping experts of a trained mixture, with an optional adaptation of router and heads."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from experts.atomic_io import refuse_existing
 from experts.domain import Domain
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
+from experts.locks import run_lock
+from experts.outputs import check_output_folder
 from moe.checkpoints.mixture import check_same_backbone, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
@@ -34,6 +36,7 @@ from moe.merging.edit import (
 )
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.runs.locking import new_folder_lock
 from moe.runs.recovery import recover_run
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
@@ -61,18 +64,19 @@ class UpdateTarget:
     resume: bool = False
     data_dir: Path | None = None
 
-    def check(self, model: Path) -> None:
-        """Check that the folder is new, and not that of the mixture to change.
+    def check(self, *inputs: Path) -> None:
+        """Check that the folder is new, and does not replace the mixture to change or the new expert.
 
         Raises:
-            Fault: if it exists and `overwrite` is false, or is the mixture's own.
+            Fault: if it exists and `overwrite` is false, if it is, contains or is a part of an input, or if it was not
+                written as a whole before.
         """
         recover_run(self.out.parent)
-        if self.out.resolve() == model.resolve():
-            raise Fault(
-                "another folder for the changed mixture", str(self.out), "choose a new folder: the old mixture is kept"
-            )
-        refuse_existing(self.out, self.overwrite)
+        check_output_folder(self.out, inputs, self.overwrite)
+
+    def lock(self, trains: bool) -> AbstractContextManager[None]:
+        """Lock the folder, or the parent folder if the change is trained, so that no other process writes there."""
+        return run_lock(self.out.absolute().parent) if trains else new_folder_lock(self.out)
 
 
 def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget) -> UpdateReport:
@@ -89,18 +93,19 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
     Raises:
         Fault: if the expert does not fit, as for `moe merge`, or the run has no rows of a domain.
     """
-    target.check(model)
-    before = read_stored_mixture(model)
-    new_expert = read_expert(expert)
-    if new_expert.name in before.experts:
-        remedy = f"replace it: moe expert swap {model} {new_expert.name} {expert}"
-        raise Fault("an unused name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
-    check_expert_fits(before, new_expert)
-    declared = run.domain_list() if run is not None else _domains_on_card(new_expert)
-    domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
-    after = with_expert(before, new_expert, domain)
-    adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
-    return {"model": str(target.out), "expert": new_expert.name, "domain": domain.name, **adaptation}
+    with target.lock(trains=run is not None):
+        target.check(model, expert)
+        before = read_stored_mixture(model)
+        new_expert = read_expert(expert)
+        if new_expert.name in before.experts:
+            remedy = f"replace it: moe expert swap {model} {new_expert.name} {expert}"
+            raise Fault("an unused name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
+        check_expert_fits(before, new_expert)
+        declared = run.domain_list() if run is not None else _domains_on_card(new_expert)
+        domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
+        after = with_expert(before, new_expert, domain)
+        adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
+        return {"model": str(target.out), "expert": new_expert.name, "domain": domain.name, **adaptation}
 
 
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
@@ -122,17 +127,18 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
     Raises:
         Fault: if there is no such expert, or it is the last one, or the shared one.
     """
-    target.check(model)
-    before = read_stored_mixture(model)
-    check_known_expert(before, name)
-    if len(before.card.routed) == 1:
-        raise Fault(f"another expert besides {name} in {model}", "none", "add another expert first")
-    after = without_expert(before, name)
-    domain = next(domain for domain in before.card.domains if name in domain.experts)
-    remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
-    report: UpdateReport = {"model": str(target.out), "expert": name, "domain": domain.name}
-    report |= {"tasks_gone": [] if remaining else list(domain.tasks), "answered_by": list(remaining)}
-    return report | _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
+    with target.lock(trains=run is not None):
+        target.check(model)
+        before = read_stored_mixture(model)
+        check_known_expert(before, name)
+        if len(before.card.routed) == 1:
+            raise Fault(f"another expert besides {name} in {model}", "none", "add another expert first")
+        after = without_expert(before, name)
+        domain = next(domain for domain in before.card.domains if name in domain.experts)
+        remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
+        report: UpdateReport = {"model": str(target.out), "expert": name, "domain": domain.name}
+        report |= {"tasks_gone": [] if remaining else list(domain.tasks), "answered_by": list(remaining)}
+        return report | _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
 
 
 def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
@@ -148,17 +154,18 @@ def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSet
     Raises:
         Fault: if the expert does not fit, has a different domain or labels, or has the same weights.
     """
-    target.check(model)
-    before = read_stored_mixture(model)
-    check_known_expert(before, name)
-    new_expert = read_expert(expert)
-    domain = next(domain for domain in before.card.domains if name in domain.experts)
-    check_same_domain(domain.to_domain(), new_expert)
-    check_expert_fits(before, new_expert)
-    after = with_swapped_expert(before, name, new_expert)
-    report = {"model": str(target.out), "expert": name, "domain": domain.name}
-    report |= {"old": before.experts[name].digest, "new": new_expert.digest}
-    return report | _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
+    with target.lock(trains=run is not None):
+        target.check(model, expert)
+        before = read_stored_mixture(model)
+        check_known_expert(before, name)
+        new_expert = read_expert(expert)
+        domain = next(domain for domain in before.card.domains if name in domain.experts)
+        check_same_domain(domain.to_domain(), new_expert)
+        check_expert_fits(before, new_expert)
+        after = with_swapped_expert(before, name, new_expert)
+        report = {"model": str(target.out), "expert": name, "domain": domain.name}
+        report |= {"old": before.experts[name].digest, "new": new_expert.digest}
+        return report | _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
 
 
 def _write_changed(

@@ -37,6 +37,7 @@ from moe.plan.measured_cost import (
 )
 from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
 from moe.runs.dry_run import DryRun, DryRunStats
+from moe.runs.locking import writes_run
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_steps import train_domain, train_shared
@@ -48,6 +49,7 @@ from moe.training.steps import merge_experts, train_stage
 Step = Callable[[Workspace], object]
 
 
+@writes_run
 def estimate_cost(run: Workspace) -> Figures:
     """Run a few steps of every kind of stage, in a temporary folder, and estimate the cost of the entire run.
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from experts.atomic_io import write_json
 from experts.errors import Fault, suggest
+from experts.outputs import check_output_file
 from moe.bootstrap import TaskPredictions
 from moe.console import Table, info, progress_bar
 from moe.data.formats.writers import open_writer
@@ -23,6 +24,7 @@ from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 
 ChoiceMethod = Literal["likelihood", "generation"]
@@ -123,6 +125,7 @@ def _most_likely_choices(
     return outputs
 
 
+@writes_run
 def evaluate_qa_folder(
     work: Workspace,
     folder: Path,
@@ -141,17 +144,19 @@ def evaluate_qa_folder(
         bare: evaluate the backbone without experts, for comparison.
 
     Raises:
-        Fault: if the method or a task is unknown, the model cannot be loaded or is no causal language model, or there
-            are no questions.
+        Fault: if the method or a task is unknown, the model cannot be loaded or is no causal language model, there
+            are no questions, or `data` is the file of an earlier evaluation that would be replaced.
     """
     if settings.method not in CHOICE_METHODS:
         expected, method = f"--choice-method one of {', '.join(CHOICE_METHODS)}", settings.method
         raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
+    target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
     if data is None:
         questions = load_run_questions(work, tasks, max_questions)
     else:
+        check_output_file(target / "answers.jsonl", [data], overwrite=True)
         questions = load_file_questions(data, tasks[0], work, max_questions)
     if not questions:
         raise Fault("questions to evaluate on", "none", "give the tasks a test split, or a file with --data")
@@ -159,7 +164,6 @@ def evaluate_qa_folder(
     mode = replace(model.mode, without=tuple(model.bank.adapters) if bare else ())
     answers = answer_questions(model, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings) | {"model": str(folder), "bare": bare}
-    target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
     write_qa(target, report, answers)
     info(f"written to {target}")
     return report

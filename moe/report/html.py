@@ -1,10 +1,13 @@
 """The files of a run's report: plots, `report.json`, a self-contained HTML page and a model card."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import atomic_file, write_json, write_text
+from experts.locks import output_lock, run_lock
+from experts.outputs import check_output_names
 from moe.console import progress_bar
 from moe.extras import require
 from moe.plots.colours import DomainColours
@@ -44,20 +47,32 @@ CAPTIONS = {
 }
 
 
-def write_report(folder: Path, against: Path | None = None, out: Path | None = None) -> dict[str, Any]:
+def write_report(
+    folder: Path, against: Path | None = None, out: Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Write the report of a run, each file atomically.
 
     Args:
         folder: folder of the run.
         against: folder of another run, whose training curves are overlaid.
         out: output folder; `report/` in the run folder by default.
+        overwrite: replace files of these names in `out`; in `report/` they are always replaced.
 
     Returns:
         the content of `report.json`, with the paths of `page` and `card`.
 
     Raises:
-        Fault: if a folder is not a run's, or the report cannot be written.
+        Fault: if a folder is not a run's, the report cannot be written, `out` has a file of one of its names and
+            `overwrite` is false, or another process writes in the run's folder, or in `out`.
     """
+    if out is not None:
+        check_output_names(out, (PAGE_FILE, JSON_FILE, CARD_FILE), (), overwrite)
+    lock = output_lock(out) if out is not None else run_lock(folder) if folder.is_dir() else nullcontext()
+    with lock:
+        return _write_report(folder, against, out, overwrite)
+
+
+def _write_report(folder: Path, against: Path | None, out: Path | None, overwrite: bool) -> dict[str, Any]:
     labels = run_labels(folder, against) if against else (None, None)
     runs = [read_run(path, label) for path, label in zip((folder, against), labels, strict=True) if path]
     target = out or folder / "report"
@@ -65,6 +80,8 @@ def write_report(folder: Path, against: Path | None = None, out: Path | None = N
     sections = list(build_sections(findings))
     report["left_out"] += [f"{section.title}: {sentence}" for section in sections for sentence in section.missing]
     figures = [*_training_figures(runs, report), *(figure for section in sections for figure in section.figures)]
+    if out is not None:
+        check_output_names(out, [figure.file_name for figure in figures], (), overwrite)
     for figure in figures:
         with atomic_file(target / figure.file_name) as temporary:
             temporary.write_bytes(figure.png)

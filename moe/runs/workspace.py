@@ -305,7 +305,7 @@ class Workspace:
         path = folder / f"{domain}.csv"
         with distributed.main_process_first():
             if not path.is_file():
-                write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain])
+                write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain], overwrite=True)
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:

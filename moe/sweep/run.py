@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from experts.atomic_io import os_errors_as_faults, write_json
+from experts.atomic_io import write_json
 from experts.errors import Fault
+from experts.locks import run_lock
+from experts.outputs import check_output_names
 from moe.console import info
 from moe.data.formats.writers import open_writer
 from moe.sweep.charts import draw_charts
 from moe.sweep.grid import SweepPlan, Trial, Values, format_value, read_plan
 from moe.sweep.search import completed_values, run_search
 from moe.sweep.summary import flatten_row, summarise
-from moe.sweep.trials import TrialResult, is_finished, run_trial, selection_score, trial_workspace
+from moe.sweep.trials import POINTS, TrialResult, is_finished, run_trial, selection_score, trial_workspace
 
 RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
+"""Files of a sweep's folder, which replace those of an earlier call; other files of these names are refused."""
 
 
 @dataclass
@@ -86,20 +89,21 @@ def run_sweep(
         the content of `moe.sweep.summary.summarise`, and `folder`, `charts`, `failed`.
 
     Raises:
-        Fault: before any weights are loaded, with every error of the file and of its trials' configs; or if no trial
-            could be trained.
+        Fault: before any weights are loaded, with every error of the file and of its trials' configs; if no trial
+            could be trained, if `out` has files of another origin, or another process writes there.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     plan = read_plan(path, sets, over)
     out = out or Path("runs") / "sweeps" / plan.name
     trials = plan.trials(plan.corners() if plan.settings.search else plan.grid())
-    with os_errors_as_faults(out):
-        out.mkdir(parents=True, exist_ok=True)
-    state = _run_search(plan, out) if plan.settings.search else _run_grid(plan, out, trials)
-    if not state.results:
-        reason = next(iter(state.failed.values()), "none")
-        raise Fault("at least one trial that can be trained", reason, "fix the config and run the command again")
-    return _write_summary(state)
+    with run_lock(out):
+        earlier = (out / POINTS).is_dir()
+        check_output_names(out, (RESULTS, TABLE, SUMMARY), [path], overwrite=earlier)
+        state = _run_search(plan, out) if plan.settings.search else _run_grid(plan, out, trials)
+        if not state.results:
+            reason = next(iter(state.failed.values()), "none")
+            raise Fault("at least one trial that can be trained", reason, "fix the config and run the command again")
+        return _write_summary(state)
 
 
 def _run_grid(plan: SweepPlan, out: Path, trials: Sequence[Trial]) -> _Sweep:

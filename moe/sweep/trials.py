@@ -25,6 +25,8 @@ from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
 RESULT, COST = "measured.json", "spent.json"
+POINTS = "points"
+"""Folder of the trials in the folder of a sweep."""
 LABEL_METRICS = ("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1")
 SCORE_METRICS = ("mse", "mae", "rmse", "r2")
 TrialResult = dict[str, Any]
@@ -34,7 +36,7 @@ def trial_workspace(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> Work
     """Return the workspace of a trial and seed; trials with the same data settings share their prepared rows."""
     data = trial.run.model_dump(mode="json", include={"data", "sample", "domains"})
     run = trial.run.model_copy(update={"seed": seed})
-    folder = next((out / "points").glob(f"*-{trial.digest}"), out / "points" / trial.key)
+    folder = next((out / POINTS).glob(f"*-{trial.digest}"), out / POINTS / trial.key)
     return Workspace(run, folder / f"seed-{seed}", out / "rows" / short_hash(data))
 
 

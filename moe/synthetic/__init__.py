@@ -12,6 +12,7 @@ from typing import Any
 
 from experts.atomic_io import write_text
 from experts.errors import Fault
+from experts.outputs import check_output_file
 from moe.synthetic import forum, macro, micro, news, quant
 from moe.synthetic.grammar import DrawnText, Grammar, Side, draw_text
 
@@ -79,20 +80,36 @@ def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[dict[str, An
     return [_to_row(domain, i, split, draw, random) for i, (split, draw) in enumerate(draws)]
 
 
-def write_sample(out: Path, rows: int = 2400, seed: int = 13, domains: Sequence[str] = DOMAINS) -> list[Path]:
+def write_sample(
+    out: Path, rows: int = 2400, seed: int = 13, domains: Sequence[str] = DOMAINS, overwrite: bool = False
+) -> list[Path]:
     """Write `<domain>.csv` for each domain, and a README that states that they are made up; each file atomically.
+
+    Args:
+        overwrite: replace existing files of another content.
 
     Returns:
         Paths of the CSV files, in the order of `domains`.
 
     Raises:
-        Fault: as `generate`, before anything is written; or if the folder cannot be written.
+        Fault: as `generate`, before anything is written; or if the folder cannot be written, or a file exists with
+            another content and `overwrite` is false.
     """
-    contents = {out / f"{domain}.csv": _csv(generate(domain, rows, seed)) for domain in domains}
-    write_text(out / "README.md", README.format(seed=seed, rows=rows, domains=", ".join(domains)))
-    for path, content in contents.items():
+    files = {out / f"{domain}.csv": _csv(generate(domain, rows, seed)) for domain in domains}
+    contents = {out / "README.md": README.format(seed=seed, rows=rows, domains=", ".join(domains)), **files}
+    changed = {path: content for path, content in contents.items() if not _holds(path, content)}
+    for path in changed:
+        check_output_file(path, (), overwrite)
+    for path, content in changed.items():
         write_text(path, content)
-    return list(contents)
+    return list(files)
+
+
+def _holds(path: Path, content: str) -> bool:
+    try:
+        return path.read_bytes() == content.encode()
+    except OSError:
+        return False
 
 
 def generate_draws(domain: str, rows: int = 2400, seed: int = 13) -> Iterator[tuple[str, DrawnText]]:

@@ -21,12 +21,14 @@ from moe.evaluation.evaluate import validate
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
 
+@writes_run
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
     """Train every expert of a domain, each from a different seed, and write their folders; finished ones are kept.
 
@@ -56,6 +58,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
     return folders
 
 
+@writes_run
 def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
     """Train the shared expert on all domains pooled, or place it if it starts frozen from a trained expert.
 

@@ -18,6 +18,7 @@ from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.terminal import answers_table, comparison_table, routing_table
 from moe.runs.best import best_model
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.pooled import train_pooled
@@ -32,6 +33,7 @@ PLAIN_SENTENCES = (
 """Plain sentences to predict after a run on the made-up sample, whose own texts are of no interest to users."""
 
 
+@writes_run
 def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True) -> dict[str, Any]:
     """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
@@ -48,6 +50,7 @@ def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pool
     return distributed.broadcast_from_main(lambda: _write_summary(work, verdict, pooled))
 
 
+@writes_run
 def train_all(work: Workspace) -> Path:
     """Run all training steps without the comparison, which needs test rows.
 

@@ -22,12 +22,14 @@ from moe.config.stages import EXPERT, SHARED, StageSettings
 from moe.console import info
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
+from moe.runs.locking import writes_run
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_folder import save_expert
 from moe.training.expert_steps import labelled_data
 from moe.training.stage import run_stage
 
 
+@writes_run
 def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
     """Train the pooled LoRA and write `pooled/`; a finished one with the same settings, start and data is kept.
 

@@ -33,6 +33,7 @@ from moe.runs.finished import (
     retrained_experts,
     training_hashes,
 )
+from moe.runs.locking import writes_run
 from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
@@ -43,6 +44,7 @@ from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
 
+@writes_run
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False, resume: bool = False) -> Path:
     """Merge experts into `moe-init/`, or keep it if it was made of exactly these experts.
 
@@ -81,6 +83,7 @@ def _trained_experts(work: Workspace) -> list[Path]:
     return [work.expert_folder(name) for name in names if work.expert_folder(name).is_dir()]
 
 
+@writes_run
 def train_router(work: Workspace, overwrite: bool = False, resume: bool = False) -> str:
     """Train the router, first alone (warm-up), then jointly, and write the best mixture's name to `result.json`.
 

@@ -146,14 +146,22 @@ def describe_format(path: Path, columns: Columns = Columns(), text_format: TextF
     return _open(path, columns.required(), text_format).description
 
 
-def read_texts(path: Path, columns: Columns = Columns(), text_format: TextFormat = TextFormat()) -> Iterator[Record]:
+def read_texts(
+    path: Path,
+    columns: Columns = Columns(),
+    text_format: TextFormat = TextFormat(),
+    others: Collection[str] = (),
+) -> Iterator[Record]:
     """Read the id, text and target of every record of a file, in order; a record without a valid text has an error.
+
+    Args:
+        others: further columns that are needed.
 
     Raises:
         Fault: as `read_records`.
     """
     needed = columns.restricted_to("id", "text", "target")
-    for record in read_records(path, needed, text_format=text_format):
+    for record in read_records(path, needed, others=others, text_format=text_format):
         error = record.error or text_problem(record.values.get("text"))
         yield Record(record.line, record.values, error)
 

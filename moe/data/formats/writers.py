@@ -61,8 +61,11 @@ def open_writer(path: Path, columns: Iterable[str] = (), spreadsheet: bool = Fal
         remove_stale_files(path)
         stream = lines.open("w", encoding="utf-8")
     try:
-        with stream:
+        try:
             yield RowWriter(stream, path.parent)
+        finally:
+            with os_errors_as_faults(path.parent):
+                stream.close()  # writes what is still buffered
         with os_errors_as_faults(path.parent):
             _FORMATS[path.suffix.lower()](lines, temporary, list(columns), spreadsheet)
             sync_file(temporary)

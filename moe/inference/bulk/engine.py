@@ -6,10 +6,12 @@ that fsspec knows. Rows are read and predicted as by `moe infer`.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 from experts.errors import Fault
+from experts.locks import output_lock
 from moe.console import format_duration, info, progress_bar
 from moe.inference.bulk.ray import predict_shards_with_ray
 from moe.inference.bulk.shards import (
@@ -65,8 +67,14 @@ def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = 
         `rows` and `parts` (shards) of the dataset, rows `answered` by this call, `seconds` it took, `folder`.
 
     Raises:
-        Fault: if the folder holds another job, the files or the model cannot be read, or a shard cannot be written.
+        Fault: if the folder holds another job, the files or the model cannot be read, or a shard cannot be written,
+            or another process writes there.
     """
+    with output_lock(Path(job.out)) if "://" not in job.out else nullcontext():
+        return _run_shards(job, engine, workers, threads)
+
+
+def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) -> Row:
     plan = read_plan(job) or stage_shards(job)
     todo = [shard for shard in range(plan["parts"]) if not job.output.has(job.shard_name(shard))]
     start, predicted = time.perf_counter(), 0

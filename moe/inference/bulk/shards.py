@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.formats.readers import columns_of_texts, read_texts
+from moe.data.formats.readers import columns_of_texts, read_column_names, read_texts
 from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
 from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
+from moe.inference.input_columns import ADDED, CARRIED, PREDICTED, InputColumns
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
@@ -65,14 +66,28 @@ class BulkJob:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: as `ModelLoader.check` and `list_files`.
+            Fault: as `ModelLoader.check` and `list_files`; if the output folder holds an input, or is in the input
+                folder.
         """
         self.loader.check()
-        list_files(self.source)
+        files = [_local(name) for name, _ in list_files(self.source)]
+        out, source = _local(self.out), _local(self.source)
+        holds_input = out is not None and any(path is not None and path.is_relative_to(out) for path in files)
+        is_inside = out is not None and source is not None and source.is_dir() and out.is_relative_to(source)
+        if holds_input or is_inside:
+            raise Fault(
+                "an output folder apart from the input", f"{self.out} for {self.source}", "choose another --out"
+            )
 
     def shard_name(self, shard: int) -> str:
         """File name of a shard."""
         return f"part-{shard:05}.parquet"
+
+
+def _local(url: str) -> Path | None:
+    """The resolved path of a local file or folder; None for a URL of another storage."""
+    path = url.removeprefix("file://")
+    return None if "://" in path else Path(path).resolve()
 
 
 def _identity(job: BulkJob) -> Row:
@@ -127,14 +142,15 @@ def read_plan(job: BulkJob) -> Row | None:
 def stage_shards(job: BulkJob) -> Row:
     """Copy the dataset's rows into shards below the output folder, so that each can be predicted on its own."""
     files, shards, total = list_files(job.source), 0, 0
-    rows = _read(job, [name for name, _ in files])
+    names = set[str]()
+    rows = _read(job, [name for name, _ in files], names)
     with progress_bar("read", None, "row") as meter:
         while shard_rows := list(itertools.islice(rows, job.rows_per_shard)):
             table = pa.Table.from_pylist(shard_rows, _STAGED_SCHEMA)
             job.output.write(f"{STAGED}/{job.shard_name(shards)}", _to_parquet(table))
             shards, total = shards + 1, total + len(shard_rows)
             meter.advance(len(shard_rows))
-    plan = {"format": FORMAT, "job": _identity(job), "rows": total, "parts": shards}
+    plan = {"format": FORMAT, "job": _identity(job), "rows": total, "parts": shards, "columns": sorted(names)}
     job.output.write(PLAN, json.dumps(plan, indent=2).encode())
     return plan
 
@@ -147,19 +163,33 @@ _STAGED_SCHEMA = pa.schema(
         ("text", pa.string()),
         ("target", pa.string()),
         ("error", pa.string()),
+        (CARRIED, pa.string()),
     ]
 )
 
 
-def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
-    """Every row of every file, in order; a row that cannot be read has an `error` instead of a text."""
-    paths = [name.split("://")[-1] for name in names]
+def _input_columns(job: BulkJob, names: Collection[str]) -> InputColumns:
+    """Columns of the files (`names`) that the shards would otherwise replace."""
+    used = {"id": "id", "text": job.text_column, "target": job.target_column or "target"}
+    return InputColumns.of(names, ("file", *PREDICTED, *ADDED), used)
+
+
+def _read(job: BulkJob, files: Sequence[str], names: set[str]) -> Iterator[Row]:
+    """Every row of every file, in order; a row that cannot be read has an `error` instead of a text.
+
+    Args:
+        names: the names of all columns are added.
+    """
+    paths = [name.split("://")[-1] for name in files]
     parent = os.path.commonpath([path.rpartition("/")[0] or "/" for path in paths])
     with tempfile.TemporaryDirectory(prefix="moe-infer-") as folder:
-        for name, path in zip(names, paths, strict=True):
+        for name, path in zip(files, paths, strict=True):
             copy = local_copy(name, Path(folder))
-            columns = columns_of_texts(copy, job.text_column, job.target_column, job.text_format)
-            for record in read_texts(copy, columns, job.text_format):
+            file_columns = columns_of_texts(copy, job.text_column, job.target_column, job.text_format)
+            columns = read_column_names(copy, file_columns.required(), job.text_format)
+            names.update(columns)
+            clashes = _input_columns(job, columns)
+            for record in read_texts(copy, file_columns, job.text_format, others=clashes.carried):
                 row_id, text = record.values.get("id"), record.values.get("text")
                 target = record.values.get("target")
                 yield {
@@ -169,7 +199,18 @@ def _read(job: BulkJob, names: Sequence[str]) -> Iterator[Row]:
                     "text": text if record.error is None else None,
                     "target": None if is_blank(target) else str(target),
                     "error": record.error,
+                    CARRIED: _carried(clashes.attach({}, record.values).get(CARRIED, {})),
                 }
+
+
+def _carried(values: Row) -> str | None:
+    """Values of columns to carry over, as JSON of strings; files may hold other types under one name."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for name, value in values.items()
+        if value is not None
+    }
+    return json.dumps(texts) if texts else None
 
 
 def count_rows(plan: Row, shards: Iterable[int]) -> int:
@@ -195,23 +236,31 @@ def load_predictor(job: BulkJob, threads: int | None) -> Predictor:
 def read_staged_rows(job: BulkJob, shard: int) -> list[Row]:
     """Read the staged rows of a shard, as `predict_rows` takes them."""
     table = pq.read_table(pa.BufferReader(job.output.read(f"{STAGED}/{job.shard_name(shard)}")))
-    return [row if row["error"] else {k: v for k, v in row.items() if k != "error"} for row in table.to_pylist()]
+    rows = [row if row["error"] else {k: v for k, v in row.items() if k != "error"} for row in table.to_pylist()]
+    return [row | {CARRIED: json.loads(row.get(CARRIED) or "{}")} for row in rows]
 
 
 def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
     """Predict one shard, write it atomically, and return its number of rows."""
     rows = list(predict_rows(read_staged_rows(job, shard), predictor, job.domain, job.task))
-    job.output.write(job.shard_name(shard), _to_parquet(pa.Table.from_pylist(rows, shard_schema(predictor))))
+    columns = _input_columns(job, json.loads(job.output.read(PLAN)).get("columns", ()))
+    table = pa.Table.from_pylist(list(columns.restore(rows)), shard_schema(predictor, columns))
+    job.output.write(job.shard_name(shard), _to_parquet(table))
     return len(rows)
 
 
-def shard_schema(predictor: Predictor) -> pa.Schema:
-    """Schema of every shard; it lists all labels and all experts, so that all shards have the same one."""
+def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -> pa.Schema:
+    """Schema of every shard; it lists all labels and all experts, so that all shards have the same one.
+
+    Args:
+        columns: of the files, with the columns that are carried over and those that are renamed.
+    """
     labels, targets = predictor.spec.labels, bool(predictor.spec.target_tasks)
     real = pa.float64()
-    return pa.schema(
+    staged = [field for field in _STAGED_SCHEMA if field.name != CARRIED and (field.name != "target" or targets)]
+    schema = pa.schema(
         [
-            *(field for field in _STAGED_SCHEMA if field.name != "target" or targets),
+            *staged,
             ("label", pa.string()),
             ("probabilities", pa.struct([(label, real) for label in labels])),
             *((name, real) for name in ("polarity", "confidence")),
@@ -224,6 +273,9 @@ def shard_schema(predictor: Predictor) -> pa.Schema:
             *([("target_missing", pa.bool_()), ("target_truncated", pa.bool_())] if targets else []),
         ]
     )
+    renamed = columns.renamed or {}
+    fields = [field.with_name(renamed.get(field.name, field.name)) for field in schema]
+    return pa.schema([*fields, *((name, pa.string()) for name in columns.carried)])
 
 
 def _to_parquet(table: pa.Table) -> bytes:

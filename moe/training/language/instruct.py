@@ -17,6 +17,7 @@ from moe.inference.prompt_tokens import PromptEncoder
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model
 from moe.runs.finished import keeps_finished, mixture_differences
+from moe.runs.locking import writes_run
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
@@ -25,6 +26,7 @@ from moe.training.steps import train_stage
 _UNUSED_COLUMNS = ["id", "text", "label", "score", "lang", "line", "target", "origin", "prompt", "answer", "choices"]
 
 
+@writes_run
 def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False, resume: bool = False) -> Path:
     """Train a mixture on the run's questions, with the loss on the answers only, and write it to `moe-instruct/`.
 
@@ -45,6 +47,10 @@ def instruct(work: Workspace, model: Path | None = None, overwrite: bool = False
         raise Fault("a run over a language model", "a config without language", "add `language: {}` to the config")
     target = work.out / INSTRUCT.folder
     before = model or best_model(work.out)
+    if before.resolve() == target.resolve():
+        raise Fault(
+            f"a mixture to start from other than {target}, which is written", str(before), "give the mixture before it"
+        )
     differences = partial(mixture_differences, work, INSTRUCT, target, before)
     if not keeps_finished(work, target, differences, overwrite=overwrite, resume=resume):
         train_stage(work, INSTRUCT, before, overwrite=True, resume=resume, load_data=question_data)

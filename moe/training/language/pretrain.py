@@ -16,12 +16,14 @@ from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
+from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
 
 
+@writes_run
 def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, resume: bool = False) -> list[Path]:
     """Pre-train the experts of one role, or of all, and write their folders.
 
@@ -49,6 +51,7 @@ def pretrain(work: Workspace, role: str | None = None, overwrite: bool = False, 
     ]
 
 
+@writes_run
 def pretrain_shared(work: Workspace, overwrite: bool = False, resume: bool = False) -> Path:
     """Pre-train the shared expert on the text of all roles, with the settings of `stages.shared`.
 

@@ -289,7 +289,7 @@ def test_infer_abstains_below_the_threshold_of_the_target_accuracy(
     (workdir / "texts.csv").write_text("text\nprofit rose\n\nbags fell\n")
     words = ("infer", "--model", str(calibrated), "--file", "texts.csv", "--abstain", "0.9")
     for domain, abstained in (("news", False), ("forum", True)):
-        code, _, err = trained(*words, "--data-type", domain, "--out", f"out/abstained.{ending}")
+        code, _, err = trained(*words, "--data-type", domain, "--out", f"out/abstained.{ending}", "--overwrite")
         assert code == 0, err
         from moe.data.formats.readers import read_records
 

@@ -134,8 +134,8 @@ def test_refused_update_writes_nothing(merged: Workspace) -> None:
             add(model, macro, run, UpdateTarget(target))
         assert not out.exists()
 
-    refused("another folder for the changed mixture", target=old)
-    refused("no finished step", target=merged.out / "experts")
+    refused("replaces no input", target=old)
+    refused("replaces no input", target=merged.out / "experts")
     fewer = {name: domain for name, domain in merged.run.domains.items() if name != "forum"}
     refused("no forum", run=merged.run.model_copy(update={"domains": fewer}))
     original = (macro / CARD).read_text()

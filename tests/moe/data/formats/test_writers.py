@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from full_disk import file_size_limit
 
 from experts.errors import Fault
 from moe.data.formats.writers import open_writer
@@ -105,3 +107,41 @@ def test_csv_writer_escapes_formulas_if_requested(tmp_path: Path, text: str) -> 
     }
     assert files["plain"] == [["text", "score", text], [text, "-0.5", "a"]]
     assert files["sheet"] == [["text", "score", f"'{text}"], [f"'{text}", "-0.5", "a"]]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("size", [0, 5, 20_000])
+def test_full_disk_is_a_fault_and_leaves_no_file(tmp_path: Path, ending: str, size: int) -> None:
+    path = tmp_path / f"rows.{ending}"
+
+    def write(count: int) -> None:
+        with open_writer(path) as writer:
+            for number in range(count):
+                writer.write({"text": f"profit rose {number}", "label": "positive"})
+
+    with file_size_limit(size), pytest.raises(Fault, match="free disk space"):
+        write(3 if size < 100 else 3000)  # three rows stay in the buffer until the file is closed
+    assert not list(tmp_path.iterdir())
+    write(3)
+    before = path.read_bytes()
+    with file_size_limit(size), pytest.raises(Fault, match="free disk space"):
+        write(3 if size < 100 else 3000)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_disk_that_fills_up_at_the_last_moment_is_a_fault(tmp_path: Path, ending: str) -> None:
+    with file_size_limit(40), pytest.raises(Fault, match="free disk space"):  # the row fits, but not the finished file
+        write(tmp_path / f"rows.{ending}", [{"text": "profit rose"}], columns=["a" * 60])
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_is_removed_while_rows_are_written_is_a_fault(tmp_path: Path) -> None:
+    def write_and_remove() -> None:
+        with open_writer(tmp_path / "out" / "rows.csv") as writer:
+            writer.write({"text": "profit rose"})
+            shutil.rmtree(tmp_path / "out")
+
+    with pytest.raises(Fault, match="No such file"):
+        write_and_remove()
