@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
+from experts.yaml_io import read_yaml
 from moe.classifier import MixtureClassifier, check_texts
 from moe.config.files import find_config
 from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, parse_run
-from moe.config.yaml import read_yaml
 from moe.console import suppress_output
 from moe.data.formats.writers import open_writer
 from moe.errors import Interrupted

@@ -18,12 +18,12 @@ from pydantic_core import PydanticUndefined
 
 from experts import expert_io as expert_folder
 from experts.atomic_io import MANIFEST
+from experts.yaml_io import read_yaml
 from moe.checkpoints import mixture as mixture_folder
 from moe.commands import main as cli
 from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, load_run, parse_run
 from moe.config.stages import STAGES, StageSettings, StagesSettings
-from moe.config.yaml import read_yaml
 from moe.report import html as report_page
 from moe.runs import best as result
 from moe.runs import training_log as trajectory

@@ -240,6 +240,6 @@ def test_modules_neither_unpickle_nor_run_code_of_a_model() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if (name := unsafe_call(node))
     }
-    assert unsafe == {"moe/config/yaml.py: yaml.load"}, "that one uses a subclass of the safe loader"
+    assert not unsafe
     assert unsafe_call(ast.parse("torch.load(path)").body[0].value) == "torch.load"  # type: ignore[attr-defined]
     assert unsafe_call(ast.parse("from pickle import loads").body[0]) == "pickle"

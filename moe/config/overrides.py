@@ -1,17 +1,17 @@
 """`--set KEY=VALUE`: one setting of a config replaced on the command line."""
 
-import re
+from collections.abc import Hashable
 from typing import Any
 
 from experts.errors import Fault
-from moe.config.yaml import parse_yaml
-
-EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
-"""A number that YAML 1.1 parses as a string, such as 1e-4."""
+from experts.yaml_io import Place, Places, parse_yaml
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str, places: Places | None = None) -> None:
     """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
+
+    Args:
+        places: where the values of the config were written; updated.
 
     Raises:
         Fault: if the override does not have that form.
@@ -27,19 +27,27 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section.get(part), dict):
             section[part] = {}
         section = section[part]
-    section[last] = _parse_value(value, override)
-
-
-def _parse_value(value: str, override: str) -> Any:
     try:
-        parsed = parse_yaml(value)
+        document = parse_yaml(value)
     except ValueError as error:
-        raise Fault("a YAML value after =", repr(override), "quote it") from error
-    return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
+        reason = str(error).removeprefix("line 1: ")
+        raise Fault(f"a YAML value in --set {override[:80]}", reason, "quote the value if it is text") from error
+    section[last] = document.value
+    if places is not None:
+        location = (*path, last)
+        for inner in [inner for inner in places if inner[: len(location)] == location]:
+            del places[inner]
+        where = override_place(override)
+        places.update({(*location, *inner): Place(where, place.text) for inner, place in document.places.items()})
 
 
-def domain_mapping(domains: Any) -> dict[str, Any]:
+def override_place(override: str) -> str:
+    """Name an override as the place of a value in an error message."""
+    return f"--set {override[:80]}"
+
+
+def domain_mapping(domains: Any) -> dict[Any, Any]:
     """`domains` as a mapping, if it is a list of names."""
     if isinstance(domains, list):
-        return {str(name): None for name in domains}
+        return {name if isinstance(name, Hashable) else str(name): None for name in domains}
     return dict(domains) if isinstance(domains, dict) else {}
