@@ -6,7 +6,6 @@ are refused, so that a value is either what it looks like or an error with its l
 """
 
 import copy
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from experts.errors import Fault
+from experts.yaml_scalars import MAX_DIGITS, find_trap, is_number, kind_of, resolve_plain
 
 MAX_BYTES = 1_048_576
 """Size of a file; the largest config that ships has a hundredth of it."""
@@ -22,8 +22,6 @@ MAX_VALUES = 50_000
 """Keys and values of a file, an alias or merge key counted with all that it stands for."""
 MAX_DEPTH = 32
 """Levels of mappings and lists."""
-MAX_DIGITS = 300
-"""Digits of an integer."""
 MAX_TRAPS = 5
 """Ambiguous values that one error message lists."""
 
@@ -31,42 +29,6 @@ _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's parser is the faster one."""
 _TEXT_TAGS = {"!", "tag:yaml.org,2002:str"}
 _COLLECTION_TAGS = {"!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_WORDS: dict[str, bool | None] = {
-    spelling: value
-    for words, value in (
-        (("true", "yes", "on"), True),
-        (("false", "no", "off"), False),
-        (("null", "~", ""), None),
-    )
-    for word in words
-    for spelling in (word, word.capitalize(), word.upper())
-}
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:_[0-9]{3})+")
-_FLOAT = re.compile(
-    r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-_TRAPS = (
-    (
-        re.compile(r"[-+]?0[0-9_]+"),
-        "a number with a leading zero, which YAML 1.1 reads as octal: write it without, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?0[oxb][0-9a-fA-F_]+"),
-        "an octal, hexadecimal or binary number: write it in decimals, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"),
-        "a number in base 60 in YAML 1.1: quote it as text",
-    ),
-    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"), "a date in YAML: quote it as text"),
-    (
-        re.compile(r"(?=.*_)[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?"),
-        "a number with underscores: leave them out, or quote it",
-    ),
-)
-"""Plain values that are refused, since YAML 1.1 and 1.2 or a reader and a parser would differ about them."""
-
 Location = tuple[str | int, ...]
 """Keys and indices from the top of a file to a value."""
 
@@ -250,7 +212,7 @@ class _Builder:
         if trap := find_trap(text):
             self.traps.append(f"line {line}: {text[:40]} is {trap}")
             return text
-        if len(text) > MAX_DIGITS and _FLOAT.fullmatch(text):
+        if len(text) > MAX_DIGITS and is_number(text):
             raise ValueError(f"line {line}: a number of {len(text):,} digits; at most {MAX_DIGITS}")
         return resolve_plain(text)
 
@@ -304,67 +266,18 @@ class _Builder:
 
     def _add_key(self, key: Any, place: Place, line: int) -> None:
         node = self.stack[-1]
+        written = place.text or ""
         if not isinstance(key, str) and key is not _MERGE:
-            shown = f"the key {place.text[:40]}, which YAML reads as {kind_of(key)}" if place.text else "an empty key"
+            shown = f"the key {written[:40]}, which YAML reads as {kind_of(key)}" if written else "an empty key"
             self.traps.append(f"line {line}: {shown}: quote it")
-            key = str(place.text)
+            key = written
         if key in node.value or (key is _MERGE and node.merged is not None):
-            raise ValueError(f"line {line}: duplicate key {str(place.text or key)[:40]!r}")
+            raise ValueError(f"line {line}: duplicate key {(written or str(key))[:40]!r}")
         node.key = key
 
 
 _MERGE = object()
 """A merge key, `<<`."""
-
-
-def resolve_plain(text: str) -> Any:
-    """Return the value of a plain text: a boolean, None, a number, or the text itself."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text) or _THOUSANDS.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    return text
-
-
-def find_trap(text: str) -> str | None:
-    """Return what is ambiguous about a plain text; None if nothing is."""
-    if _THOUSANDS.fullmatch(text):
-        return None
-    return next((kind for pattern, kind in _TRAPS if pattern.fullmatch(text)), None)
-
-
-def kind_of(value: Any) -> str:
-    """Name what a plain text was read as."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "a number" if isinstance(value, int | float) else "text"
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper without aliases, which also quotes texts that this module reads as numbers or refuses."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Write a value at every place where it occurs."""
-        return True
-
-
-for _pattern in (_FLOAT, _THOUSANDS, *(pattern for pattern, _ in _TRAPS)):
-    _Dumper.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(rf"(?:{_pattern.pattern})$"), list("-+.0123456789")
-    )
-
-
-def dump_yaml(value: Any, **options: Any) -> str:
-    """Return plain values as YAML that `parse_yaml` reads as the same values.
-
-    Args:
-        options: of PyYAML's `dump`, such as `default_flow_style`.
-    """
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options))
 
 
 def _short_tag(tag: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from experts.errors import Fault
-from experts.yaml_io import Location, Place, Places, kind_of
+from experts.yaml_io import Location, Place, Places
+from experts.yaml_scalars import kind_of
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_CHARACTERS = 200

@@ -1,8 +1,7 @@
 """All settings of a run as one frozen object, read from YAML; the errors of a config are reported all at once."""
 
-import difflib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,13 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
-from experts.yaml_io import Place, Places, dump_yaml, read_document
+from experts.yaml_io import Places, read_document
+from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
-from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
+from moe.config.domain_files import is_plain, resolve_domains
+from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
-from moe.config.overrides import apply_override, domain_mapping
+from moe.config.overrides import apply_override
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.schema import DataSettings, TaskSettings
@@ -29,13 +30,8 @@ from router.gate import GateSettings
 from router.registry import ComparatorSettings
 
 
-def _is_plain(name: str) -> bool:
-    letters = name.replace("_", "").replace("-", "")
-    return len(name) <= 100 and letters.isalnum() and name.isascii() and name == name.lower()
-
-
 def _check_domain_name(name: str) -> str:
-    if not _is_plain(name):
+    if not is_plain(name):
         raise ValueError("a domain name may have only lower-case letters, digits, - and _, at most 100 characters")
     if hasattr(nn.ParameterDict, name) or name in ("shared", "pooled"):
         raise ValueError(f"{name!r} is a reserved word: choose another domain name")
@@ -190,7 +186,7 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
     raw, places = document.value, document.places
     for override in sets:
         apply_override(raw, override, places)
-    raw["domains"] = _resolve_domains(raw.get("domains"), file, places)
+    raw["domains"] = resolve_domains(raw.get("domains"), file, places)
     return parse_run(raw, str(file), places)
 
 
@@ -315,38 +311,3 @@ def _label_conflicts(run: RunSettings, domain: str) -> list[str]:
         f"domains.{domain}: task {name} has `ask`, which is for language models: remove it, or add `language: {{}}`"
         for name in run.questions_of(domain)
     ]
-
-
-def _resolve_domains(domains: Any, source: Path, places: Places) -> dict[Any, Any]:
-    """Merge each domain's own YAML file with the keys given in the config, which win; add the places of its values.
-
-    The file is `domains/NAME.yaml` next to the config, in its parent folder, or among the shipped ones.
-    """
-    names = domains if isinstance(domains, list) else ()
-    for i, name in enumerate(names):
-        if isinstance(name, Hashable) and ("domains", i) in places:
-            places["domains", name] = places["domains", i]  # type: ignore[index]  # a boolean or None is refused later
-    return {name: _resolve_domain(name, inline, source, places) for name, inline in domain_mapping(domains).items()}
-
-
-def _resolve_domain(name: Any, inline: Any, source: Path, places: Places) -> Any:
-    if (inline is not None and not isinstance(inline, dict)) or not isinstance(name, str) or not _is_plain(name):
-        return inline or {}  # validation will report what is wrong, with all other errors
-    roots = (source.parent, source.parent.parent, REPOSITORY_CONFIGS, PACKAGED_CONFIGS)
-    folders = [root / "domains" for root in roots]
-    file = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
-    if file is None and inline is None:
-        known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-        near = difflib.get_close_matches(name, known, n=1)
-        raise Fault(
-            expected=f"a file domains/{name}.yaml, or settings of the domain in {source.name}",
-            found=f"neither for {name!r}",
-            remedy=f"did you mean {near[0]}" if near else f"create one of them (known domains: {', '.join(known)})",
-        )
-    if file is None:
-        return inline
-    document, given = read_document(file), inline or {}
-    for (key, *inner), place in ((location, place) for location, place in document.places.items() if location):
-        if key not in given:
-            places["domains", name, key, *inner] = Place(f"{place} of {file}", place.text)
-    return document.value | given

@@ -25,13 +25,14 @@ from moe.console import is_verbose
 from moe.model.backbone_files import (
     SHIPPED,
     SHIPPED_SHA256,
+    check_json_files,
     local_weight_files,
     resolve_source,
     weights_digest,
 )
 from moe.model.backbone_ops import compile_layers, enable_dropout
 from moe.model.lm_head import LMHead, lm_kind
-from moe.profiling import oom_guard
+from moe.profiling import is_out_of_memory, oom_guard
 
 AUTO = "auto"
 AUTO_LENGTH_LIMIT = 512
@@ -287,11 +288,14 @@ def _prevent_repacking(model: PreTrainedModel) -> None:
 
 
 def _from_pretrained(kind: Any, settings: BackboneSettings, **options: Any) -> Any:
+    check_json_files(settings.name)
     try:
         return kind.from_pretrained(
             resolve_source(settings.name), revision=settings.revision or "main", trust_remote_code=False, **options
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever the library raises about the backbone's files
+        if is_out_of_memory(error):
+            raise
         raise Fault(
             f"a backbone {settings.name!r} as a folder, on the hub or in its cache",
             " ".join(str(error).split())[:160] or type(error).__name__,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experts.yaml_io import dump_yaml
+from experts.yaml_scalars import dump_yaml
 from moe.report.blocks import ReportTable, Section
 from moe.report.conclusions import draw_conclusions
 from moe.report.data_rows import DATA

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experts.errors import Fault, suggest
-from experts.yaml_io import Location, Place, Places, dump_yaml, parse_yaml, read_document, read_yaml
+from experts.yaml_io import Location, Place, Places, parse_yaml, read_document, read_yaml
+from experts.yaml_scalars import dump_yaml
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, find_place, validate_settings
 from moe.config.overrides import override_place

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
+from experts.json_io import parse_json
 from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_texts
 from moe.data.schema import Columns
@@ -91,7 +92,7 @@ def _identity(job: BulkJob) -> Row:
         "task": job.task,
         "rows_a_part": job.rows_per_shard,
     }
-    return dict(json.loads(json.dumps(identity)))
+    return dict(parse_json(json.dumps(identity)))
 
 
 def read_plan(job: BulkJob) -> Row | None:
@@ -105,7 +106,7 @@ def read_plan(job: BulkJob) -> Row | None:
             raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out")
         return None
     try:
-        plan = json.loads(job.output.read(PLAN))
+        plan = parse_json(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
