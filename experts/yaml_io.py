@@ -132,7 +132,7 @@ def _events(text: str) -> Iterator[Any]:
         raise ValueError(f"{where}{error.problem or error.context}"[:160]) from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(reason[:160]) from error
+        raise ValueError(f"no valid YAML: {reason}"[:160]) from error
 
 
 @dataclass

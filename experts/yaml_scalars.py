@@ -23,18 +23,9 @@ _FLOAT = re.compile(
     r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _TRAPS = (
-    (
-        re.compile(r"[-+]?0[0-9_]+"),
-        "a number with a leading zero, which YAML 1.1 reads as octal: write it without, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?0[oxb][0-9a-fA-F_]+"),
-        "an octal, hexadecimal or binary number: write it in decimals, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"),
-        "a number in base 60 in YAML 1.1: quote it as text",
-    ),
+    (re.compile(r"[-+]?0[0-9_]+"), "octal in YAML 1.1: write it without the leading zero, or quote it"),
+    (re.compile(r"[-+]?0[oxb][0-9a-fA-F_]+"), "octal, hexadecimal or binary: write it in decimals, or quote it"),
+    (re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"), "base 60 in YAML 1.1: quote it as text"),
     (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"), "a date in YAML: quote it as text"),
     (
         re.compile(r"(?=.*_)[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?"),
