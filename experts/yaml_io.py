@@ -179,7 +179,7 @@ class _Builder:
                 raise ValueError(f"line {line}: a second document; leave out the line ---")
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise ValueError(f"line {line}: the alias *{event.anchor[:40]} stands for itself or for nothing")
+                raise ValueError(f"line {line}: the alias *{str(event.anchor)[:40]} stands for itself or for nothing")
             value, size = self.anchors[event.anchor]
             self._count(size, line)
             self._place(copy.deepcopy(value), Place(f"line {line}"), line)
