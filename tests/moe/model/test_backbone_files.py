@@ -40,9 +40,13 @@ def test_bad_json_of_a_backbone_is_one_sentence(
     shutil.copytree(tiny_folder, folder)
     (folder / name).write_text(content)
     settings = BackboneSettings(name=str(folder))
-    with pytest.raises(Fault, match=message) as caught:
+
+    def read() -> None:
         read_backbone_config(settings)
         load_tokenizer(settings)
+
+    with pytest.raises(Fault, match=message) as caught:
+        read()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
 
