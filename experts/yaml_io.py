@@ -34,7 +34,7 @@ Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a value was written.
 
     Args:
@@ -49,7 +49,7 @@ class Place:
         return self.where
 
 
-Places = dict[Location, Place]
+Positions = dict[Location, Position]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class YamlDocument:
 
     Args:
         value: mappings, lists, texts, numbers, booleans and None.
-        places: where each of its values was written; copies made by an alias or a merge key have none.
+        positions: where each of its values was written; copies made by an alias or a merge key have none.
     """
 
     value: Any
-    places: Places
+    positions: Positions
 
 
 def parse_yaml(text: str) -> YamlDocument:
@@ -79,11 +79,11 @@ def parse_yaml(text: str) -> YamlDocument:
     if builder.traps:
         more = len(builder.traps) - MAX_TRAPS
         raise ValueError("; ".join(builder.traps[:MAX_TRAPS]) + (f"; and {more} more" if more > 0 else ""))
-    return YamlDocument(builder.root, builder.places)
+    return YamlDocument(builder.root, builder.positions)
 
 
 def read_document(path: Path) -> YamlDocument:
-    """Read a YAML file that holds a mapping, with the places of its values.
+    """Read a YAML file that holds a mapping, with the positions of its values.
 
     Raises:
         Fault: if the file cannot be read or parsed, or holds something else.
@@ -163,7 +163,7 @@ class _Builder:
     """Builds the value of a document from events, and counts before it builds."""
 
     root: Any = None
-    places: Places = field(default_factory=dict)
+    positions: Positions = field(default_factory=dict)
     traps: list[str] = field(default_factory=list)
     count: int = 0
     documents: int = 0
@@ -182,7 +182,7 @@ class _Builder:
                 raise ValueError(f"line {line}: the alias *{str(event.anchor)[:40]} stands for itself or for nothing")
             value, size = self.anchors[event.anchor]
             self._count(size, line)
-            self._place(copy.deepcopy(value), Place(f"line {line}"), line)
+            self._attach(copy.deepcopy(value), Position(f"line {line}"), line)
         elif isinstance(event, yaml.ScalarEvent):
             self._count(1, line)
             self._add_scalar(event, line)
@@ -204,7 +204,7 @@ class _Builder:
         value = self._resolve(event.value, line) if plain else event.value
         if event.anchor is not None:
             self.anchors[event.anchor] = (value, 1)
-        self._place(value, Place(f"line {line}", event.value if plain else None), line)
+        self._attach(value, Position(f"line {line}", event.value if plain else None), line)
 
     def _resolve(self, text: str, line: int) -> Any:
         if self._expects_key() and text == "<<":
@@ -244,29 +244,29 @@ class _Builder:
             value = inherited | value
         if node.anchor is not None:
             self.anchors[node.anchor] = (value, self.count - node.before)
-        self._place(value, Place(f"line {node.line}"), node.line)
+        self._attach(value, Position(f"line {node.line}"), node.line)
 
-    def _place(self, value: Any, place: Place, line: int) -> None:
+    def _attach(self, value: Any, position: Position, line: int) -> None:
         """Add a finished value to the mapping or list that it is part of."""
         if not self.stack:
-            self.root, self.places[()] = value, place
+            self.root, self.positions[()] = value, position
         elif self._expects_key():
-            self._add_key(value, place, line)
+            self._add_key(value, position, line)
         else:
             node = self.stack[-1]
             if isinstance(node.value, list):
-                self.places[(*node.location, len(node.value))] = place
+                self.positions[(*node.location, len(node.value))] = position
                 node.value.append(value)
             elif node.key is _MERGE:
                 node.merged = _merged_mappings(value, line)
             else:
-                self.places[(*node.location, str(node.key))] = place
+                self.positions[(*node.location, str(node.key))] = position
                 node.value[node.key] = value
             node.key = None
 
-    def _add_key(self, key: Any, place: Place, line: int) -> None:
+    def _add_key(self, key: Any, position: Position, line: int) -> None:
         node = self.stack[-1]
-        written = place.text or ""
+        written = position.text or ""
         if not isinstance(key, str) and key is not _MERGE:
             shown = f"the key {written[:40]}, which YAML reads as {kind_of(key)}" if written else "an empty key"
             self.traps.append(f"line {line}: {shown}: quote it")

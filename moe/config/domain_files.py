@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from experts.yaml_io import Place, Places, read_document
+from experts.yaml_io import Position, Positions, read_document
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS
 from moe.config.overrides import domain_mapping
 
@@ -17,19 +17,19 @@ def is_plain(name: str) -> bool:
     return len(name) <= 100 and letters.isalnum() and name.isascii() and name == name.lower()
 
 
-def resolve_domains(domains: Any, source: Path, places: Places) -> dict[Any, Any]:
-    """Merge each domain's own YAML file with the keys given in the config, which win; add the places of its values.
+def resolve_domains(domains: Any, source: Path, positions: Positions) -> dict[Any, Any]:
+    """Merge each domain's own YAML file with the keys given in the config, which win; add the positions of its values.
 
     The file is `domains/NAME.yaml` next to the config, in its parent folder, or among the shipped ones.
     """
     names = domains if isinstance(domains, list) else ()
     for i, name in enumerate(names):
-        if isinstance(name, Hashable) and ("domains", i) in places:
-            places["domains", name] = places["domains", i]  # type: ignore[index]  # a boolean or None is refused later
-    return {name: _resolve_domain(name, inline, source, places) for name, inline in domain_mapping(domains).items()}
+        if isinstance(name, Hashable) and ("domains", i) in positions:
+            positions["domains", name] = positions["domains", i]  # type: ignore[index]  # a boolean or None is refused later
+    return {name: _resolve_domain(name, inline, source, positions) for name, inline in domain_mapping(domains).items()}
 
 
-def _resolve_domain(name: Any, inline: Any, source: Path, places: Places) -> Any:
+def _resolve_domain(name: Any, inline: Any, source: Path, positions: Positions) -> Any:
     if (inline is not None and not isinstance(inline, dict)) or not isinstance(name, str) or not is_plain(name):
         return inline or {}  # validation will report what is wrong, with all other errors
     roots = (source.parent, source.parent.parent, REPOSITORY_CONFIGS, PACKAGED_CONFIGS)
@@ -46,7 +46,9 @@ def _resolve_domain(name: Any, inline: Any, source: Path, places: Places) -> Any
     if file is None:
         return inline
     document, given = read_document(file), inline or {}
-    for (key, *inner), place in ((location, place) for location, place in document.places.items() if location):
+    for (key, *inner), position in (
+        (location, position) for location, position in document.positions.items() if location
+    ):
         if key not in given:
-            places["domains", name, key, *inner] = Place(f"{place} of {file}", place.text)
+            positions["domains", name, key, *inner] = Position(f"{position} of {file}", position.text)
     return document.value | given

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from experts.errors import Fault
-from experts.yaml_io import Location, Place, Places
+from experts.yaml_io import Location, Position, Positions
 from experts.yaml_scalars import kind_of
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -16,7 +16,7 @@ MAX_CHARACTERS = 200
 
 
 def validate_settings(
-    model: type[Model], raw: Mapping[str, Any], places: Places | None = None, inside: tuple[str, ...] = ()
+    model: type[Model], raw: Mapping[str, Any], positions: Positions | None = None, inside: tuple[str, ...] = ()
 ) -> tuple[Model | None, list[str]]:
     """Validate raw settings.
 
@@ -25,29 +25,29 @@ def validate_settings(
     Args:
         model: the settings.
         raw: their values as read from a file.
-        places: where the values were written.
-        inside: path of these settings within those that `places` are of.
+        positions: where the values were written.
+        inside: path of these settings within those that `positions` are of.
 
     Returns:
         the settings, None if they are invalid; and every error as a sentence.
     """
-    places = places or {}
+    positions = positions or {}
     booleans = dict(booleans_as_numbers(model, raw, inside))
     errors = []
     for loc, value in booleans.items():
-        place = find_place(places, loc)
-        errors.append(_sentence(loc, f"expected a number, found {_shown(value, place)}", place))
+        position = find_position(positions, loc)
+        errors.append(_sentence(loc, f"expected a number, found {_shown(value, position)}", position))
     settings = None
     try:
         settings = model.model_validate(raw)
     except ValidationError as error:
         others = [detail for detail in error.errors() if (*inside, *detail["loc"]) not in booleans]
-        errors += [format_error(detail, inside, model=model, places=places) for detail in others]
+        errors += [format_error(detail, inside, model=model, positions=positions) for detail in others]
     return (None if errors else settings), errors
 
 
 def format_error(
-    error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel], places: Places | None = None
+    error: Any, inside: tuple[str, ...] = (), *, model: type[BaseModel], positions: Positions | None = None
 ) -> str:
     """Format one validation error of a settings model as a sentence.
 
@@ -55,50 +55,50 @@ def format_error(
         error: an element of `ValidationError.errors()`.
         inside: path of the validated part within the settings.
         model: the settings, whose keys are suggested for a misspelt one.
-        places: where the values were written.
+        positions: where the values were written.
     """
     loc = tuple(part for part in (*inside, *error["loc"]) if part != "[key]")
-    place, value = find_place(places or {}, loc), error["input"]
+    position, value = find_position(positions or {}, loc), error["input"]
     if error["type"] == "extra_forbidden":
         near = _nearest(str(loc[-1]), _keys_at(loc[:-1], model))
-        return _sentence(loc, "unknown key" + (f", did you mean {near}?" if near else "; remove it"), place)
+        return _sentence(loc, "unknown key" + (f", did you mean {near}?" if near else "; remove it"), position)
     if error["type"] == "string_type" and (value is None or isinstance(value, bool | int | float)):
-        text = place.text if place and place.text is not None else None
+        text = position.text if position and position.text is not None else None
         quote = f'quote it, "{text}"' if text else "write a text in quotes"
-        return _sentence(loc, f"expected text, found {_shown(value, place)}: {quote}", place)
-    suffix = "" if error["type"] == "missing" else f", found {_found(value, place)}"
-    return _sentence(loc, f"{error['msg'].removeprefix('Value error, ')}{suffix}", place)
+        return _sentence(loc, f"expected text, found {_shown(value, position)}: {quote}", position)
+    suffix = "" if error["type"] == "missing" else f", found {_found(value, position)}"
+    return _sentence(loc, f"{error['msg'].removeprefix('Value error, ')}{suffix}", position)
 
 
-def find_place(places: Places, loc: Sequence[Any]) -> Place | None:
+def find_position(positions: Positions, loc: Sequence[Any]) -> Position | None:
     """Return where a value, or the nearest mapping or list that it is part of, was written; None if that is unknown."""
     location: Location = tuple(loc)
-    while location and location not in places:
+    while location and location not in positions:
         location = location[:-1]
-    found = places.get(location) if location else None
-    return found if found is None or len(location) == len(loc) else Place(found.where)
+    nearest = positions.get(location) if location else None
+    return nearest if nearest is None or len(location) == len(loc) else Position(nearest.where)
 
 
-def _sentence(loc: Sequence[Any], problem: str, place: Place | None) -> str:
+def _sentence(loc: Sequence[Any], problem: str, position: Position | None) -> str:
     path = ".".join(str(part) for part in loc)
-    return f"{path}: {problem}" + (f" ({place})" if place else "")
+    return f"{path}: {problem}" + (f" ({position})" if position else "")
 
 
-def _shown(value: Any, place: Place | None) -> str:
+def _shown(value: Any, position: Position | None) -> str:
     """Show a boolean, number or null as written, with what YAML reads it as."""
     kind = kind_of(value)
-    if place is None or place.text is None:
+    if position is None or position.text is None:
         return f"{_truncated(value)}, {kind}"
     return (
-        f"{place.text[:MAX_CHARACTERS]}, which YAML reads as {kind}"
-        if place.text
+        f"{position.text[:MAX_CHARACTERS]}, which YAML reads as {kind}"
+        if position.text
         else "nothing, which YAML reads as null"
     )
 
 
-def _found(value: Any, place: Place | None) -> str:
+def _found(value: Any, position: Position | None) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return place.text[:MAX_CHARACTERS] if is_number and place and place.text else _truncated(value)
+    return position.text[:MAX_CHARACTERS] if is_number and position and position.text else _truncated(value)
 
 
 def _truncated(value: Any) -> str:

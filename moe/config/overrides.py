@@ -5,14 +5,14 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from experts.errors import Fault
-from experts.yaml_io import Place, Places, parse_yaml
+from experts.yaml_io import Position, Positions, parse_yaml
 
 
-def apply_override(raw: dict[str, Any], override: str, places: Places | None = None) -> None:
+def apply_override(raw: dict[str, Any], override: str, positions: Positions | None = None) -> None:
     """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
 
     Args:
-        places: where the values of the config were written; updated.
+        positions: where the values of the config were written; updated.
 
     Raises:
         Fault: if the override does not have that form.
@@ -34,12 +34,14 @@ def apply_override(raw: dict[str, Any], override: str, places: Places | None = N
         reason = str(error).removeprefix("line 1: ")
         raise Fault(f"a YAML value in --set {override[:80]}", reason, "quote the value if it is text") from error
     section[last] = document.value
-    if places is not None:
+    if positions is not None:
         location = (*path, last)
-        for inner in [inner for inner in places if inner[: len(location)] == location]:
-            del places[inner]
-        where = override_place(override)
-        places.update({(*location, *inner): Place(where, place.text) for inner, place in document.places.items()})
+        for inner in [inner for inner in positions if inner[: len(location)] == location]:
+            del positions[inner]
+        where = override_position(override)
+        positions.update(
+            {(*location, *inner): Position(where, position.text) for inner, position in document.positions.items()}
+        )
 
 
 def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
@@ -62,7 +64,7 @@ def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
             ) from error
 
 
-def override_place(override: str) -> str:
+def override_position(override: str) -> str:
     """Name an override as the place of a value in an error message."""
     return f"--set {override[:80]}"
 

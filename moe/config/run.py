@@ -11,7 +11,7 @@ from torch import nn
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
-from experts.yaml_io import Places, read_document
+from experts.yaml_io import Positions, read_document
 from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
 from moe.config.domain_files import is_plain, resolve_domains
@@ -188,24 +188,24 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
     """
     file = find_config(path)
     document = read_document(file)
-    raw, places = document.value, document.places
+    raw, positions = document.value, document.positions
     for override in sets:
-        apply_override(raw, override, places)
-    raw["domains"] = resolve_domains(raw.get("domains"), file, places)
-    return parse_run(raw, str(file), places)
+        apply_override(raw, override, positions)
+    raw["domains"] = resolve_domains(raw.get("domains"), file, positions)
+    return parse_run(raw, str(file), positions)
 
 
-def parse_run(raw: Mapping[str, Any], source: str, places: Places | None = None) -> RunSettings:
+def parse_run(raw: Mapping[str, Any], source: str, positions: Positions | None = None) -> RunSettings:
     """Validate raw settings, each by itself and against each other.
 
     Args:
         source: name of the config, for error messages.
-        places: where its values were written, for error messages.
+        positions: where its values were written, for error messages.
 
     Raises:
         Fault: if they are invalid, with all errors at once.
     """
-    run, errors = validate_settings(RunSettings, raw, places)
+    run, errors = validate_settings(RunSettings, raw, positions)
     if run is None:
         raise ConfigFault(source, errors)
     run = _with_defaults(run, raw)

@@ -7,7 +7,7 @@ from typing import Any
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import CONFIG
-from experts.yaml_io import Places, read_yaml
+from experts.yaml_io import Positions, read_yaml
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.messages import ConfigFault, validate_settings
@@ -93,11 +93,11 @@ def override_backbone(settings: BackboneSettings, sets: Sequence[str]) -> Backbo
         Fault: for an unknown setting or an invalid value.
     """
     raw: dict[str, Any] = {"backbone": settings.model_dump() | {"compile": False}}
-    places: Places = {}
+    positions: Positions = {}
     for override in sets:
         if override.startswith("backbone."):
-            apply_override(raw, override, places)
-    changed, errors = validate_settings(BackboneSettings, raw["backbone"], places, ("backbone",))
+            apply_override(raw, override, positions)
+    changed, errors = validate_settings(BackboneSettings, raw["backbone"], positions, ("backbone",))
     if changed is None:
         raise ConfigFault("--set", errors)
     return changed

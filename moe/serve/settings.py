@@ -73,9 +73,13 @@ def read_settings(config: Path | None, **overrides: Any) -> ServeSettings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     document = read_document(config) if config else None
-    raw, places = (document.value, document.places) if document else ({}, {})
-    places = {location: place for location, place in places.items() if location[:1] not in [(name,) for name in given]}
-    settings, errors = validate_settings(ServeSettings, raw | given, places)
+    raw, positions = (document.value, document.positions) if document else ({}, {})
+    positions = {
+        location: position
+        for location, position in positions.items()
+        if location[:1] not in [(name,) for name in given]
+    }
+    settings, errors = validate_settings(ServeSettings, raw | given, positions)
     if settings is None:
         source = config or "the command line options"
         raise Fault(f"valid service settings in {source}", "; ".join(errors), "see docs/serving.md")

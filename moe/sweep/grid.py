@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experts.errors import Fault, suggest
-from experts.yaml_io import Location, Place, Places, parse_yaml, read_document, read_yaml
+from experts.yaml_io import Location, Position, Positions, parse_yaml, read_document, read_yaml
 from experts.yaml_scalars import dump_yaml
 from moe.config.files import find_config
-from moe.config.messages import ConfigFault, find_place, validate_settings
-from moe.config.overrides import override_place
+from moe.config.messages import ConfigFault, find_position, validate_settings
+from moe.config.overrides import override_position
 from moe.config.run import RunSettings, load_run
 from moe.runs.preflight import check_config
 from moe.sweep.settings import SearchRange, SweepSettings, split_keys
@@ -56,7 +56,7 @@ class SweepPlan:
         settings: content of the file.
         config: config of the run.
         sets: overrides of every trial, applied before its own values.
-        places: where the values of the file were written.
+        positions: where the values of the file were written.
     """
 
     name: str
@@ -64,7 +64,7 @@ class SweepPlan:
     settings: SweepSettings
     config: Path
     sets: tuple[str, ...]
-    places: Places = field(default_factory=dict, repr=False)
+    positions: Positions = field(default_factory=dict, repr=False)
 
     def axes(self) -> list[list[Values]]:
         """Return the values of each key of `over`, with joined keys split."""
@@ -120,8 +120,8 @@ class SweepPlan:
         """Name the line of a swept value in place of the override that sets it."""
         for key, value in values.items():
             ranges, over = ("search", "ranges", key), next((k for k in self.settings.over if key in split_keys(k)), key)
-            if place := find_place(self.places, ("over", over)) or find_place(self.places, ranges):
-                error = error.replace(f"({override_place(f'{key}={as_yaml(value)}')})", f"({place})")
+            if position := find_position(self.positions, ("over", over)) or find_position(self.positions, ranges):
+                error = error.replace(f"({override_position(f'{key}={as_yaml(value)}')})", f"({position})")
         return error
 
     def _faults(self, run: RunSettings) -> Iterator[str]:
@@ -157,15 +157,15 @@ def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) ->
     """
     source = find_config(path)
     document = read_document(source)
-    raw, places = document.value, document.places
+    raw, positions = document.value, document.positions
     if not set(OWN_KEYS) & raw.keys():
         raw = {"run": str(source.resolve())}
     for override in over:
-        _add_over(raw, override, places)
-    settings, errors = validate_settings(SweepSettings, raw, places)
+        _add_over(raw, override, positions)
+    settings, errors = validate_settings(SweepSettings, raw, positions)
     if settings is None:
         raise ConfigFault(str(path), errors)
-    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets), places)
+    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets), positions)
 
 
 def is_sweep(path: Path) -> bool:
@@ -198,7 +198,7 @@ def _find_run_config(settings: SweepSettings, source: Path) -> Path:
     return relative if relative and relative.is_file() else find_config(settings.run)
 
 
-def _add_over(raw: Values, override: str, places: Places) -> None:
+def _add_over(raw: Values, override: str, positions: Positions) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key or not text.strip():
         raise Fault("--over key=v1,v2", repr(override), "write for example --over lora.r=8,16,32")
@@ -208,9 +208,9 @@ def _add_over(raw: Values, override: str, places: Places) -> None:
         reason = str(error).removeprefix("line 1: ")
         raise Fault(f"YAML values in --over {override[:80]}", reason, "quote the values that are text") from error
     setting: Location = ("seeds",) if key == "seed" else ("over", key)
-    for place in [place for place in places if place[: len(setting)] == setting]:
-        del places[place]
-    places[setting] = Place(f"--over {override[:80]}")
+    for position in [position for position in positions if position[: len(setting)] == setting]:
+        del positions[position]
+    positions[setting] = Position(f"--over {override[:80]}")
     if key == "seed":
         raw["seeds"] = values
         return

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from experts import yaml_io
 from experts.errors import Fault
-from experts.yaml_io import MAX_BYTES, Place, parse_yaml, read_yaml
+from experts.yaml_io import MAX_BYTES, Position, parse_yaml, read_yaml
 from experts.yaml_scalars import dump_yaml
 
 
@@ -157,10 +157,10 @@ def test_merge_keys_and_aliases_are_copied_with_the_own_keys_first() -> None:
 
 
 def test_places_name_the_line_and_the_text_as_written() -> None:
-    places = parse_yaml("a: yes\nb:\n  - 1\n  - {c: 'no'}\n").places
-    assert places[("a",)] == Place("line 1", "yes")
-    assert places[("b", 0)] == Place("line 3", "1")
-    assert places[("b", 1, "c")] == Place("line 4", None)
+    positions = parse_yaml("a: yes\nb:\n  - 1\n  - {c: 'no'}\n").positions
+    assert positions[("a",)] == Position("line 1", "yes")
+    assert positions[("b", 0)] == Position("line 3", "1")
+    assert positions[("b", 1, "c")] == Position("line 4", None)
 
 
 def test_values_of_equal_hash_are_not_one_key() -> None:
