@@ -60,7 +60,7 @@ def field_id(value: Any) -> str:
 
 
 def test_walk_finds_the_numbers_of_all_parts() -> None:
-    found = {name for _, name in NUMBERS}
+    names = {name for _, name in NUMBERS}
     assert {
         "seed",
         "lr",
@@ -72,7 +72,7 @@ def test_walk_finds_the_numbers_of_all_parts() -> None:
         "port",
         "low",
         "seeds",
-    } <= found
+    } <= names
     assert len(NUMBERS) > 90
 
 
