@@ -13,6 +13,7 @@ from typing import Any
 
 from experts.durable import access_fault, read_errors_as_faults, settle_folder, sha256_of_file, sync_file, sync_folder
 from experts.errors import Fault
+from experts.json_io import parse_json
 
 MANIFEST = "manifest.json"
 _HOST = platform.node().replace("/", "-").replace(".", "-") or "here"
@@ -33,16 +34,18 @@ def sha256_of(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, as `parse_json`.
 
     Raises:
         Fault: if the file is missing, unreadable or not JSON.
     """
     try:
         with read_errors_as_faults(path):
-            return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
+            return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        if isinstance(error, Fault):
+            raise
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Fault(
             f"a readable JSON file at {path}", reason, "write the folder again or choose another one"
         ) from error

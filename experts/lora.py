@@ -19,8 +19,10 @@ class LoraSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    r: int = Field(16, ge=1, description="rank; a higher rank adds capacity, parameters and compute")
-    alpha: float = Field(16, gt=0, description="scaling numerator; a higher value strengthens the expert's update")
+    r: int = Field(16, ge=1, le=65_536, description="rank; a higher rank adds capacity, parameters and compute")
+    alpha: float = Field(
+        16, gt=0, le=10**6, description="scaling numerator; a higher value strengthens the expert's update"
+    )
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the expert's input in training; more regularizes")
     targets: tuple[str, ...] | None = Field(
         None, description="last names of the linear layers to adapt, such as `query`; null adapts all of them"

@@ -67,14 +67,15 @@ def oom_guard(advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = re.search(r"allocat\w* ([\d.,]+ ?\w+)", str(error))
         detail = f"no room for {size.group(1)} more" if size else "out of memory"
         raise Fault(expected="enough memory", found=detail, remedy=advice) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception means that memory ran out, of the process or the GPU."""
     messages = ("can't allocate memory", "bad_alloc", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in messages)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,35 +31,35 @@ class DAOSettings(BaseModel):
         0.1, ge=0, le=1, description="minimum norm as a fraction of the largest; keeps λ away from 1"
     )
     weight_floor: float | None = Field(
-        None, ge=0, description="minimum weight w of a loss; null is 0.5 / n, 0 is the paper's"
+        None, ge=0, le=1, description="minimum weight w of a loss; null is 0.5 / n, 0 is the paper's"
     )
-    hidden: int = Field(16, ge=1, description="width of the weight net (eq. 19)")
-    lr: float = Field(1e-3, gt=0, description="Adam learning rate of the weight net, and of learned α and β")
+    hidden: int = Field(16, ge=1, le=65_536, description="width of the weight net (eq. 19)")
+    lr: float = Field(1e-3, gt=0, le=10, description="Adam learning rate of the weight net, and of learned α and β")
     every: int | None = Field(
-        None, ge=1, description="steps between measurements; null is 1, or 10 for objective `validation`"
+        None, ge=1, le=10**9, description="steps between measurements; null is 1, or 10 for objective `validation`"
     )
     objective: Literal["sum", "validation"] = Field(
         "sum",
         description="what the weight net minimizes: the weighted sum (the paper's), or a held-out loss after a virtual "
         "step",
     )
-    virtual_lr: float = Field(1e-3, gt=0, description="learning rate of the virtual step, as for Adam")
+    virtual_lr: float = Field(1e-3, gt=0, le=10, description="learning rate of the virtual step, as for Adam")
     imbalance: Literal["fixed", "learn", "paper"] = Field(
         "fixed",
         description="how α and β change: not at all, by their true gradients, or by eq. 16 and 17 as printed; all "
         "within bounds",
     )
-    alpha: float = Field(0.0, ge=0, description="α of eq. 14; its term has no gradient for the model")
+    alpha: float = Field(0.0, ge=0, le=100, description="α of eq. 14; its term has no gradient for the model")
     beta: float = Field(0.5, ge=0, le=1, description="β of eq. 12; 0 weights all rows equally, 1 all classes equally")
-    relative_bounds: tuple[float, float] = Field(
+    relative_bounds: tuple[Annotated[float, Field(ge=0, le=10**6)], Annotated[float, Field(ge=0, le=10**6)]] = Field(
         (0.02, 2.0), description="bounds of the routing losses' weights relative to the sentiment loss's"
     )
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
         low, high = self.relative_bounds
-        if not 0 <= low <= high < math.inf:
-            raise ValueError("relative_bounds must be increasing and not negative")
+        if low > high:
+            raise ValueError("relative_bounds must be increasing")
         return self
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,24 +31,30 @@ class GateSettings(BaseModel):
         "text", description="what is routed: whole texts, or each token by its own state (language models only)"
     )
     hidden: int = Field(
-        64, ge=0, description="width of the router's hidden layer; 0 is a single linear layer, as in the papers"
+        64,
+        ge=0,
+        le=65_536,
+        description="width of the router's hidden layer; 0 is a single linear layer, as in the papers",
     )
     queries: int = Field(
         4,
         ge=0,
+        le=1000,
         description="learned attention queries over the text's tokens, concatenated to their mean; none if tokens are "
         "routed",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the router's hidden layer in training")
     top_k: int | None = Field(
-        None, ge=1, description="number of experts with a weight per text, rescaled to sum 1; null is all"
+        None, ge=1, le=10**6, description="number of experts with a weight per text, rescaled to sum 1; null is all"
     )
-    temperature: float = Field(1.0, gt=0, description="initial temperature; higher makes the weights more equal")
-    min_temperature: float = Field(0.1, gt=0, description="lower bound of the learned temperature")
+    temperature: float = Field(
+        1.0, gt=0, le=10**6, description="initial temperature; higher makes the weights more equal"
+    )
+    min_temperature: float = Field(0.1, gt=0, le=10**6, description="lower bound of the learned temperature")
     init_std: float = Field(
-        0.02, gt=0, description="standard deviation of the initial expert weights in the router's last layer"
+        0.02, gt=0, le=100, description="standard deviation of the initial expert weights in the router's last layer"
     )
-    fixed: tuple[float, ...] | None = Field(
+    fixed: tuple[Annotated[float, Field(ge=0, le=10**6)], ...] | None = Field(
         None, description="weights of kind `fixed`, one per expert, scaled to sum 1; null is equal weights"
     )
 

@@ -18,12 +18,12 @@ from pydantic_core import PydanticUndefined
 
 from experts import expert_io as expert_folder
 from experts.atomic_io import MANIFEST
+from experts.yaml_io import read_yaml
 from moe.checkpoints import mixture as mixture_folder
 from moe.commands import main as cli
 from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, load_run, parse_run
 from moe.config.stages import STAGES, StageSettings, StagesSettings
-from moe.config.yaml import read_yaml
 from moe.report import html as report_page
 from moe.runs import best as result
 from moe.runs import training_log as trajectory
@@ -427,9 +427,25 @@ def _row(key: str, default: str, field: Any) -> str:
         if get_origin(annotation) is Literal
     ]
     choices = " · ".join(f"`{choice}`" for kind in kinds for choice in get_args(kind))
+    remarks = "; ".join(filter(None, [choices, _range(field)]))
     meaning = str(field.description).replace("|", "\\|") if field.description else ""
     assert meaning, f"{key} has no description"
-    return f"| `{key}` | {default} | {meaning}{f' ({choices})' if choices else ''} |"
+    return f"| `{key}` | {default} | {meaning}{f' ({remarks})' if remarks else ''} |"
+
+
+def _range(field: Any) -> str:
+    """Return the bounds of a number: `1 to 10`, `above 0 to 10`, `0 to below 1`."""
+    limits = {
+        key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(item, key)
+    }
+    if not limits:
+        return ""
+    low = f"above {_number(limits['gt'])}" if "gt" in limits else _number(limits["ge"])
+    return f"{low} to " + (f"below {_number(limits['lt'])}" if "lt" in limits else _number(limits["le"]))
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if value < 10**10 else f"{value:g}"
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moe.config.yaml import read_yaml
+from experts.yaml_io import read_yaml
 
 ROOT = Path(__file__).parent.parent
 BUILD = (sys.executable, "-m", "mkdocs", "build", "--strict")  # with --quiet, --strict would ignore warnings

@@ -13,10 +13,10 @@ from transformers import TrainerCallback
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from experts.locks import output_lock
+from experts.yaml_io import read_yaml
 from moe.config.files import find_config
 from moe.config.overrides import apply_override, override_strings
 from moe.config.run import RunSettings, parse_run
-from moe.config.yaml import read_yaml
 from moe.console import suppress_output
 from moe.data.formats.writers import open_writer
 from moe.errors import Interrupted

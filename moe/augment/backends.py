@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experts.errors import Fault
 from moe.augment.prompts import Message
 from moe.data.schema import AugmentSettings
 from moe.extras import require
+from moe.profiling import is_out_of_memory
 
 API_KEY_ENV = "OPENAI_API_KEY"
 PLACEHOLDER_KEY = "none"
@@ -185,7 +185,9 @@ class LocalModel:
             self._model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except Exception as error:  # whatever the library raises about the model's files
+            if is_out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:160]
             raise Fault(
                 f"a causal language model that transformers can load at {folder}", reason, "use another model"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from experts.atomic_io import os_errors_as_faults
+from experts.json_io import parse_json
 
 RESPONSE_LOG = "answers.jsonl"
 
@@ -75,7 +76,7 @@ def read_log(path: Path) -> dict[str, LoggedResponse]:
 
 def _parse_line(line: str) -> dict[str, LoggedResponse]:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         return {str(entry["key"]): LoggedResponse(str(entry["text"]), bool(entry["cut"]))}
     except (ValueError, LookupError, TypeError):
         return {}

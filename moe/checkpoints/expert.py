@@ -10,10 +10,10 @@ from experts.adapter_bank import ExpertBank
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.lora import Adapter, LayerMap, LoraSettings
+from experts.yaml_io import read_yaml
 from moe.checkpoints.mixture import check_same_backbone, load_strictly, move_trained_parts
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import EXPERT
-from moe.config.yaml import read_yaml
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import Heads, NoHeads
 from moe.model.mixture import Mixture

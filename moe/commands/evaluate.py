@@ -17,6 +17,7 @@ from moe.commands.options import (
     RenamedOptions,
     RoutingOption,
     SetOption,
+    check_number,
     examples,
     open_workspace,
     print_view,
@@ -56,7 +57,9 @@ def evaluate_(
     ] = "likelihood",
     max_questions: Annotated[
         int | None,
-        typer.Option("--max-questions", min=1, help="Language models: maximum number of questions per task."),
+        typer.Option(
+            "--max-questions", min=1, max=10**9, help="Language models: maximum number of questions per task."
+        ),
     ] = None,
     no_experts: Annotated[
         bool, typer.Option("--no-experts", help="Language models: evaluate the backbone without experts.")
@@ -141,7 +144,13 @@ def calibrate_(
     sets: SetOption = None,
     level: Annotated[
         float,
-        typer.Option("--level", help="Confidence level at which thresholds guarantee an accuracy, 0.5 to 1."),
+        typer.Option(
+            "--level",
+            min=0.5,
+            max=1,
+            callback=check_number,
+            help="Confidence level at which thresholds guarantee an accuracy, 0.5 to 1.",
+        ),
     ] = 0.9,
     json_: JsonOption = False,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from moe.commands.options import ConfigOption, JsonOption, OptionalModelArgument, examples, print_view
+from moe.commands.options import ConfigOption, JsonOption, OptionalModelArgument, check_number, examples, print_view
 
 app = typer.Typer()
 
@@ -30,10 +30,18 @@ def export_(
         str | None, typer.Option("--weights", help="Weights for --merge, e.g. news=0.7,forum=0.3; default: equal.")
     ] = None,
     density: Annotated[
-        float | None, typer.Option("--density", help="Fraction of entries that ties and dare retain; default: 0.5.")
+        float | None,
+        typer.Option(
+            "--density",
+            min=0,
+            max=1,
+            callback=check_number,
+            help="Fraction of entries that ties and dare retain; default: 0.5.",
+        ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option("--rank", help="Rank of the svd merge; default: the largest expert's.")
+        int | None,
+        typer.Option("--rank", min=1, max=65_536, help="Rank of the svd merge; default: the largest expert's."),
     ] = None,
     quantized: Annotated[
         bool, typer.Option("--quantized", help="Merge into 4 or 8 bits again, with rounding, instead of 16.")

@@ -23,6 +23,7 @@ from moe.commands.options import (
     TargetOption,
     TaskOption,
     TextColumnOption,
+    check_number,
     examples,
     print_view,
     resolve_model,
@@ -81,13 +82,19 @@ def infer(
     ] = False,
     tokens: BatchTokensOption = None,
     runtime: RuntimeOption = "auto",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes that share the texts.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=1024, help="Number of processes that share the texts.")
+    ] = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU cores per process; default: all, divided equally.")
+        int | None,
+        typer.Option("--threads", min=1, max=4096, help="CPU cores per process; default: all, divided equally."),
     ] = None,
     abstain: Annotated[
         float | None,
-        typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
+        typer.Option(
+            "--abstain",
+            help="Target accuracy: give no label where the confidence is too low to reach it.",
+        ),
     ] = None,
     spreadsheet: SpreadsheetOption = False,
     overwrite: OverwriteFileOption = False,
@@ -98,7 +105,7 @@ def infer(
         ),
     ] = None,
     part_rows: Annotated[
-        int, typer.Option("--part-rows", min=1, help="Rows per output shard, with --engine.")
+        int, typer.Option("--part-rows", min=1, max=10**9, help="Rows per output shard, with --engine.")
     ] = 10_000,
     json_: JsonOption = False,
     config: ConfigOption = None,
@@ -198,14 +205,16 @@ def explain_(
     routing: RoutingOption = "soft",
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Integration steps; default: 64 for a text, 32 for a corpus."),
+        typer.Option("--steps", min=1, max=10**6, help="Integration steps; default: 64 for a text, 32 for a corpus."),
     ] = None,
     min_count: Annotated[
-        int, typer.Option("--min-count", min=1, help="Omit words with fewer occurrences in the corpus.")
+        int, typer.Option("--min-count", min=1, max=10**9, help="Omit words with fewer occurrences in the corpus.")
     ] = 5,
     max_texts: Annotated[
         int | None,
-        typer.Option("--max-texts", min=1, help="Use at most this many texts, from the start of the corpus."),
+        typer.Option(
+            "--max-texts", min=1, max=10**9, help="Use at most this many texts, from the start of the corpus."
+        ),
     ] = None,
     tokens: BatchTokensOption = None,
     spreadsheet: SpreadsheetOption = False,
@@ -277,14 +286,26 @@ def generate_(
     ] = None,
     data_type: DataTypeOption = None,
     routing: RoutingOption = "soft",
-    new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Maximum number of tokens per answer.")] = 128,
+    new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, max=10**6, help="Maximum number of tokens per answer.")
+    ] = 128,
     temperature: Annotated[
-        float, typer.Option("--temperature", help="Sampling temperature; 0 is greedy decoding.")
+        float,
+        typer.Option(
+            "--temperature", min=0, max=100, callback=check_number, help="Sampling temperature; 0 is greedy decoding."
+        ),
     ] = 0.0,
     top_p: Annotated[
-        float, typer.Option("--top-p", help="Nucleus sampling: draw from the most probable tokens of this total.")
+        float,
+        typer.Option(
+            "--top-p",
+            min=0,
+            max=1,
+            callback=check_number,
+            help="Nucleus sampling: draw from the most probable tokens of this total.",
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the sampling.")] = 13,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the sampling.")] = 13,
     chat: Annotated[
         bool | None,
         typer.Option("--chat/--plain", help="Use the backbone's chat template or not; default: if it has one."),

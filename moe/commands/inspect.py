@@ -76,8 +76,8 @@ def verify_(
 @app.command(epilog=examples("moe sample --out sample --rows 600 --seed 42"))
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")],
-    rows: Annotated[int, typer.Option("--rows", help="Texts per domain.")] = 2400,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the texts.")] = 13,
+    rows: Annotated[int, typer.Option("--rows", min=60, max=10**7, help="Texts per domain.")] = 2400,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed of the texts.")] = 13,
     overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:

@@ -37,6 +37,13 @@ ResumeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
+def check_number(value: float | None) -> float | None:
+    """Option callback: refuse NaN, which every comparison with `min` and `max` lets pass."""
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is not a number")
+    return value
+
+
 def resolve_model(folder: Path | None) -> Path | None:
     """Option callback: replace a run folder by the folder of its best mixture."""
     from moe.runs.best import resolve_model_folder
@@ -78,7 +85,8 @@ TargetOption = Annotated[
 ]
 TaskOption = Annotated[str | None, typer.Option("--task", help="Task to predict, if there are several.")]
 BatchTokensOption = Annotated[
-    int | None, typer.Option("--batch-tokens", min=1, help="Tokens per forward pass; default: chosen for the device.")
+    int | None,
+    typer.Option("--batch-tokens", min=1, max=10**8, help="Tokens per forward pass; default: chosen for the device."),
 ]
 RoutingOption = Annotated[
     str,

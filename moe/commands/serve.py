@@ -22,7 +22,7 @@ def serve_(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU cores for the model; default: all.")
+        int | None, typer.Option("--threads", min=1, max=4096, help="CPU cores for the model; default: all.")
     ] = None,
     runtime: RuntimeOption = "auto",
     sets: SetOption = None,

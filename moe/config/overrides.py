@@ -1,19 +1,18 @@
 """`--set KEY=VALUE`: one setting of a config replaced on the command line."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from experts.errors import Fault
-from moe.config.yaml import parse_yaml
-
-EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE][+-]?\d{1,2}")
-"""A number that YAML 1.1 parses as a string, such as 1e-4."""
+from experts.yaml_io import Position, Positions, parse_yaml
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str, positions: Positions | None = None) -> None:
     """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
+
+    Args:
+        positions: where the values of the config were written; updated.
 
     Raises:
         Fault: if the override does not have that form.
@@ -29,7 +28,20 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(section.get(part), dict):
             section[part] = {}
         section = section[part]
-    section[last] = _parse_value(value, override)
+    try:
+        document = parse_yaml(value)
+    except ValueError as error:
+        reason = str(error).removeprefix("line 1: ")
+        raise Fault(f"a YAML value in --set {override[:80]}", reason, "quote the value if it is text") from error
+    section[last] = document.value
+    if positions is not None:
+        location = (*path, last)
+        for inner in [inner for inner in positions if inner[: len(location)] == location]:
+            del positions[inner]
+        where = override_position(override)
+        positions.update(
+            {(*location, *inner): Position(where, position.text) for inner, position in document.positions.items()}
+        )
 
 
 def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
@@ -43,7 +55,7 @@ def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{key}.{inner}" for inner in override_strings(value))
             continue
         try:
-            yield f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"
+            yield f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)}"
         except TypeError as error:
             raise Fault(
                 "a setting's value as text, a number, true, false, null, a list or a mapping",
@@ -52,16 +64,13 @@ def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
             ) from error
 
 
-def _parse_value(value: str, override: str) -> Any:
-    try:
-        parsed = parse_yaml(value)
-    except ValueError as error:
-        raise Fault("a YAML value after =", repr(override), "quote it") from error
-    return float(parsed) if isinstance(parsed, str) and EXPONENT.fullmatch(parsed) else parsed
+def override_position(override: str) -> str:
+    """Name an override as the place of a value in an error message."""
+    return f"--set {override[:80]}"
 
 
-def domain_mapping(domains: Any) -> dict[str, Any]:
+def domain_mapping(domains: Any) -> dict[Any, Any]:
     """`domains` as a mapping, if it is a list of names."""
     if isinstance(domains, list):
-        return {str(name): None for name in domains}
+        return {name if isinstance(name, Hashable) else str(name): None for name in domains}
     return dict(domains) if isinstance(domains, dict) else {}

@@ -1,25 +1,25 @@
 """All settings of a run as one frozen object, read from YAML; the errors of a config are reported all at once."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
+from experts.yaml_io import Positions, read_document
+from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
-from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS, find_config
-from moe.config.messages import ConfigFault, format_error
-from moe.config.overrides import apply_override, domain_mapping
+from moe.config.domain_files import is_plain, resolve_domains
+from moe.config.files import find_config
+from moe.config.messages import ConfigFault, validate_settings
+from moe.config.overrides import apply_override
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
-from moe.config.yaml import read_yaml
 from moe.data.schema import DataSettings, TaskSettings
 from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
@@ -30,13 +30,8 @@ from router.gate import GateSettings
 from router.registry import ComparatorSettings
 
 
-def _is_plain(name: str) -> bool:
-    letters = name.replace("_", "").replace("-", "")
-    return len(name) <= 100 and letters.isalnum() and name.isascii() and name == name.lower()
-
-
 def _check_domain_name(name: str) -> str:
-    if not _is_plain(name):
+    if not is_plain(name):
         raise ValueError("a domain name may have only lower-case letters, digits, - and _, at most 100 characters")
     if hasattr(nn.ParameterDict, name) or name in ("shared", "pooled"):
         raise ValueError(f"{name!r} is a reserved word: choose another domain name")
@@ -57,7 +52,7 @@ class SampleSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: int = Field(2400, ge=60, description="texts per domain; more takes longer")
+    rows: int = Field(2400, ge=60, le=10**7, description="texts per domain; more takes longer")
     seed: int = Field(13, ge=0, lt=2**31, description="seed of the generator; each seed gives different texts")
 
 
@@ -72,9 +67,11 @@ class DomainSettings(TaskSettings):
         description="files of texts without labels, relative to the data folder; they train only the router, to "
         "recognize the domain",
     )
-    max_unlabelled_rows: int = Field(2000, ge=1, description="most texts without labels, a random sample")
+    max_unlabelled_rows: int = Field(2000, ge=1, le=10**9, description="most texts without labels, a random sample")
     role: str = Field("", description="group of this domain's experts in `team` gates; by default the domain's name")
-    experts: int = Field(1, ge=1, description="number of experts of this domain, each trained from a different seed")
+    experts: int = Field(
+        1, ge=1, le=1000, description="number of experts of this domain, each trained from a different seed"
+    )
     tasks: dict[str, TaskSettings] = Field(
         default_factory=dict, description="the domain's tasks by name, if it has several label sets"
     )
@@ -171,7 +168,7 @@ class RunSettings(BaseModel):
 
     def as_yaml(self) -> str:
         """YAML of the resolved settings, including defaults."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
@@ -190,26 +187,27 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
         8
     """
     file = find_config(path)
-    raw = read_yaml(file)
+    document = read_document(file)
+    raw, positions = document.value, document.positions
     for override in sets:
-        apply_override(raw, override)
-    raw["domains"] = _resolve_domains(raw.get("domains"), file)
-    return parse_run(raw, str(file))
+        apply_override(raw, override, positions)
+    raw["domains"] = resolve_domains(raw.get("domains"), file, positions)
+    return parse_run(raw, str(file), positions)
 
 
-def parse_run(raw: Mapping[str, Any], source: str) -> RunSettings:
+def parse_run(raw: Mapping[str, Any], source: str, positions: Positions | None = None) -> RunSettings:
     """Validate raw settings, each by itself and against each other.
 
     Args:
         source: name of the config, for error messages.
+        positions: where its values were written, for error messages.
 
     Raises:
         Fault: if they are invalid, with all errors at once.
     """
-    try:
-        run = RunSettings.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigFault(source, [format_error(detail, model=RunSettings) for detail in error.errors()]) from error
+    run, errors = validate_settings(RunSettings, raw, positions)
+    if run is None:
+        raise ConfigFault(source, errors)
     run = _with_defaults(run, raw)
     if conflicts := find_conflicts(run):
         raise ConfigFault(source, conflicts)
@@ -321,28 +319,3 @@ def _label_conflicts(run: RunSettings, domain: str) -> list[str]:
         f"domains.{domain}: task {name} has `ask`, which is for language models: remove it, or add `language: {{}}`"
         for name in run.questions_of(domain)
     ]
-
-
-def _resolve_domains(domains: Any, source: Path) -> dict[str, Any]:
-    """Merge each domain's own YAML file with the keys given in the config, which win.
-
-    The file is `domains/NAME.yaml` next to the config, in its parent folder, or among the shipped ones.
-    """
-    return {name: _resolve_domain(name, inline, source) for name, inline in domain_mapping(domains).items()}
-
-
-def _resolve_domain(name: str, inline: Any, source: Path) -> Any:
-    if (inline is not None and not isinstance(inline, dict)) or not _is_plain(name):
-        return inline or {}  # validation will report what is wrong, with all other errors
-    roots = (source.parent, source.parent.parent, REPOSITORY_CONFIGS, PACKAGED_CONFIGS)
-    folders = [root / "domains" for root in roots]
-    file = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
-    if file is None and inline is None:
-        known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-        near = difflib.get_close_matches(name, known, n=1)
-        raise Fault(
-            expected=f"a file domains/{name}.yaml, or settings of the domain in {source.name}",
-            found=f"neither for {name!r}",
-            remedy=f"did you mean {near[0]}" if near else f"create one of them (known domains: {', '.join(known)})",
-        )
-    return (read_yaml(file) if file else {}) | (inline or {})

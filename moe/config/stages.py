@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,40 +62,45 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: float = Field(3.0, gt=0, description="epochs over the training rows; ignored if steps is set")
-    steps: int | None = Field(None, ge=1, description="optimizer steps, instead of epochs")
+    epochs: float = Field(3.0, gt=0, le=10**6, description="epochs over the training rows; ignored if steps is set")
+    steps: int | None = Field(None, ge=1, le=10**9, description="optimizer steps, instead of epochs")
     min_steps: int = Field(
-        1, ge=1, description="fewest optimizer steps of `epochs`: with few rows, an epoch is only a few steps"
+        1, ge=1, le=10**9, description="fewest optimizer steps of `epochs`: with few rows, an epoch is only a few steps"
     )
-    max_steps: int | None = Field(None, ge=1, description="most optimizer steps of `epochs`; null is no limit")
-    batch_size: int = Field(16, ge=1, description="texts per micro-batch and process; more takes memory")
+    max_steps: int | None = Field(
+        None, ge=1, le=10**9, description="most optimizer steps of `epochs`; null is no limit"
+    )
+    batch_size: int = Field(16, ge=1, le=10**6, description="texts per micro-batch and process; more takes memory")
     accumulate: int = Field(
         1,
         ge=1,
+        le=10**6,
         description="micro-batches per optimizer step, with the result of one large batch; saves memory",
     )
-    lr: float = Field(1e-3, gt=0, description="AdamW learning rate of the experts")
-    router_lr: float = Field(1e-3, gt=0, description="AdamW learning rate of the router")
-    head_lr: float = Field(1e-3, gt=0, description="AdamW learning rate of the heads")
+    lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the experts")
+    router_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the router")
+    head_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the heads")
     warmup: float = Field(
-        0.06, ge=0, description="warm-up steps of the learning rate; below 1, a fraction of all steps"
+        0.06, ge=0, le=10**9, description="warm-up steps of the learning rate; below 1, a fraction of all steps"
     )
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="learning-rate schedule after warm-up"
     )
-    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW; more pulls weights to zero")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
-    evals: int = Field(4, ge=1, description="evaluations during the stage; the best weights are retained")
-    patience: int = Field(3, ge=1, description="evaluations without improvement after which the stage stops")
+    weight_decay: float = Field(0.0, ge=0, le=100, description="weight decay of AdamW; more pulls weights to zero")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e12, description="gradients are clipped to this global norm")
+    evals: int = Field(4, ge=1, le=10**6, description="evaluations during the stage; the best weights are retained")
+    patience: int = Field(3, ge=1, le=10**6, description="evaluations without improvement after which the stage stops")
     nonfinite: int = Field(
         3,
         ge=0,
+        le=10**6,
         description="consecutive steps with a non-finite loss or gradient that are skipped; one more stops the stage",
     )
-    keep: int = Field(2, ge=1, description="checkpoints retained while the stage runs")
+    keep: int = Field(2, ge=1, le=10**6, description="checkpoints retained while the stage runs")
     sampling_temperature: float = Field(
         2.0,
         ge=1,
+        le=10**6,
         description="rows per domain ∝ size^(1/temperature): 1 is proportional, more samples domains more evenly",
     )
 
@@ -160,7 +165,7 @@ class StagesSettings(BaseModel):
     instruct: StageSettings = _default("instruct")
     adapt: StageSettings = _default("adapt")
     replay: int = Field(
-        1000, ge=1, description="rows of each old domain replayed when an expert is added; more forgets less"
+        1000, ge=1, le=10**9, description="rows of each old domain replayed when an expert is added; more forgets less"
     )
 
     @model_validator(mode="before")
@@ -189,7 +194,7 @@ class LossSettings(BaseModel):
     effective_beta: float = Field(
         0.9999, ge=0, lt=1, description="β of effective numbers: 0 weights classes equally, towards 1 by 1 / rows"
     )
-    focal: float = Field(0.0, ge=0, description="γ of the focal factor (1 - p_true)^γ; more ignores easy rows")
+    focal: float = Field(0.0, ge=0, le=100, description="γ of the focal factor (1 - p_true)^γ; more ignores easy rows")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: share of the target spread over all labels")
     inner: WeightingKind = Field("dao", description="how the class and polarity losses are weighted")
     measured: Literal["state", "parameters"] = Field(
@@ -197,9 +202,11 @@ class LossSettings(BaseModel):
         description="where the inner level measures gradients: pooled state, or experts' weights (the paper's; slower)",
     )
     outer: WeightingKind = Field("dao", description="how the sentiment, domain and balance losses are weighted")
-    constants: dict[Literal["classes", "polarity", "domain", "balance"], float] = Field(
-        {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},
-        description="weights of constant levels; a loss that is not listed retains its default",
+    constants: dict[Literal["classes", "polarity", "domain", "balance"], Annotated[float, Field(ge=0, le=10**6)]] = (
+        Field(
+            {"classes": 1.0, "polarity": 1.0, "domain": 1.5, "balance": 0.05},
+            description="weights of constant levels; a loss that is not listed retains its default",
+        )
     )
     balance: Literal["kl", "usage", "text"] = Field(
         "kl",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, ValidationError
 
 from experts.errors import Fault
+from experts.json_io import parse_json
 from moe.data.formats.text_lines import read_lines
 from moe.data.schema import AugmentSettings, Origin, Settings
 from moe.data.splits import stratified_draw
@@ -129,10 +130,12 @@ def read_augmented_rows(path: Path) -> Iterator[AugmentedRow]:
         if not line.text.strip():
             continue
         try:
-            yield AugmentedRow.model_validate_json(line.text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+            yield AugmentedRow.model_validate(parse_json(line.text))
+        except ValueError as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
             raise Fault(
                 f"an augmented row in line {line.number} of {path}",
                 line.error or reason,

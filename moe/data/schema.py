@@ -5,7 +5,7 @@ Kept free of heavy imports, since the configuration imports it.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -62,7 +62,7 @@ class SplitSettings(Settings):
     """How rows are split into train, validation and test; stratified by label unless `by_text`."""
 
     own: bool = Field(True, description="use the file's split column if it has one; false splits at random instead")
-    ratios: tuple[float, ...] = Field(
+    ratios: tuple[Annotated[float, Field(ge=0, le=10**12)], ...] = Field(
         (98, 1, 1),
         description="train, validation and test rows in any unit (98/1/1, 60/20/20); two numbers are train and "
         "test (9/1), with a tenth of train for validation; more test rows give narrower intervals and leave fewer "
@@ -77,9 +77,12 @@ class SplitSettings(Settings):
     folds: int | None = Field(
         None,
         ge=2,
+        le=10**6,
         description="cross-validation: number of stratified folds, one of which is the test; replaces `ratios`",
     )
-    fold: int = Field(0, ge=0, description="the fold to test on, from 0; a tenth of the other rows is for validation")
+    fold: int = Field(
+        0, ge=0, lt=10**6, description="the fold to test on, from 0; a tenth of the other rows is for validation"
+    )
     by_text: bool = Field(
         False,
         description="assign each text by a hash of the text and `seed`, not stratified by label: tasks with the same "
@@ -117,18 +120,19 @@ class TaskSettings(Settings):
     )
     columns: Columns = Columns()
     format: TextFormat = TextFormat()
-    score_cuts: Literal["dao5"] | tuple[float, ...] | None = Field(
+    score_cuts: Literal["dao5"] | tuple[Annotated[float, Field(gt=-1, lt=1)], ...] | None = Field(
         None,
         description="ascending thresholds that turn the score of a row without a label into a class (K - 1 for K "
         "labels); `dao5` is the DAO paper's eq. 4; a score on a threshold belongs to the class nearer 0",
     )
     split: SplitSettings = SplitSettings()
     max_train_rows: int | None = Field(
-        None, ge=1, description="most training rows, a stratified sample; fewer is faster"
+        None, ge=1, le=10**9, description="most training rows, a stratified sample; fewer is faster"
     )
     max_validation_rows: int | None = Field(
         None,
         ge=1,
+        le=10**9,
         description="most validation rows, a stratified sample; every evaluation during training reads all of them",
     )
     ask: str | None = Field(
@@ -204,7 +208,7 @@ class AugmentSettings(Settings):
     """
 
     variants: int = Field(
-        3, ge=1, description="new texts requested for each training row; more costs more and repeats more"
+        3, ge=1, le=1000, description="new texts requested for each training row; more costs more and repeats more"
     )
     synonym_share: float = Field(
         0.2,
@@ -215,6 +219,7 @@ class AugmentSettings(Settings):
     max_share: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="most new rows per original row; lower requests and trains on fewer; null is no limit",
     )
     seed: int = Field(
@@ -224,13 +229,20 @@ class AugmentSettings(Settings):
         0.8, ge=0, le=2, description="sampling temperature of the language model; higher varies more and errs more"
     )
     max_tokens: int = Field(
-        2048, ge=1, description="most tokens of one response, including its thinking; a truncated response is dropped"
+        2048,
+        ge=1,
+        le=10**6,
+        description="most tokens of one response, including its thinking; a truncated response is dropped",
     )
     concurrency: int = Field(
         4, ge=1, le=64, description="requests in flight at once; more is faster if the server can handle them"
     )
-    retries: int = Field(5, ge=0, description="retries of a request, with growing pauses, after 429, 5xx or a timeout")
-    timeout: float = Field(120, gt=0, description="seconds to wait for one response; a reasoning model needs more")
+    retries: int = Field(
+        5, ge=0, le=100, description="retries of a request, with growing pauses, after 429, 5xx or a timeout"
+    )
+    timeout: float = Field(
+        120, gt=0, le=86_400, description="seconds to wait for one response; a reasoning model needs more"
+    )
 
 
 class DataSettings(Settings):

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any
 
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import CONFIG
+from experts.yaml_io import Positions, read_yaml
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_card, read_mixture
-from moe.config.messages import ConfigFault, format_error
+from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
-from moe.config.run import RunSettings, parse_run
-from moe.config.yaml import read_yaml
+from moe.config.run import parse_run
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.mixture import Mixture
 
@@ -93,13 +92,12 @@ def override_backbone(settings: BackboneSettings, sets: Sequence[str]) -> Backbo
     Raises:
         Fault: for an unknown setting or an invalid value.
     """
-    raw: dict[str, object] = {"backbone": settings.model_dump() | {"compile": False}}
+    raw: dict[str, Any] = {"backbone": settings.model_dump() | {"compile": False}}
+    positions: Positions = {}
     for override in sets:
         if override.startswith("backbone."):
-            apply_override(raw, override)
-    try:
-        return BackboneSettings.model_validate(raw["backbone"])
-    except ValidationError as error:
-        raise ConfigFault(
-            "--set", [format_error(problem, ("backbone",), model=RunSettings) for problem in error.errors()]
-        ) from error
+            apply_override(raw, override, positions)
+    changed, errors = validate_settings(BackboneSettings, raw["backbone"], positions, ("backbone",))
+    if changed is None:
+        raise ConfigFault("--set", errors)
+    return changed

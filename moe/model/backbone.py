@@ -29,6 +29,7 @@ from moe.console import is_verbose
 from moe.model.backbone_files import (
     SHIPPED,
     SHIPPED_SHA256,
+    check_json_files,
     local_weight_files,
     resolve_source,
     weights_digest,
@@ -36,20 +37,22 @@ from moe.model.backbone_files import (
 from moe.model.backbone_ops import compile_layers, enable_dropout
 from moe.model.device import choose_device, compute_dtype
 from moe.model.lm_head import LMHead, lm_kind
-from moe.profiling import oom_guard
+from moe.profiling import is_out_of_memory, oom_guard
 
 AUTO = "auto"
 AUTO_LENGTH_LIMIT = 512
 """Most tokens that `max_length: auto` resolves to. Encoders such as BERT read no more; a decoder reads thousands, at a
 cost in time and memory that a user should choose."""
+MAX_LENGTH = 1_000_000
+"""Most tokens that `max_length` may be."""
 LANGUAGE_LENGTH = 128
 """What `max_length: auto` means for a language model, whose plain text is cut into rows of any length."""
 
 
 def _check_length(value: Any) -> Any:
     is_number = isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).isdecimal()
-    if value != AUTO and not (is_number and int(value) >= 8):
-        raise ValueError("expected auto, or a number of tokens of at least 8")
+    if value != AUTO and not (is_number and len(str(value)) <= 7 and 8 <= int(value) <= MAX_LENGTH):
+        raise ValueError(f"expected auto, or a number of tokens from 8 to {MAX_LENGTH:,}")
     return value if value == AUTO else int(value)
 
 
@@ -80,7 +83,10 @@ class BackboneSettings(BaseModel):
         description="compile its layers (torch.compile): faster on many texts, slower to start; needs a C++ compiler",
     )
     trunk_depth: int = Field(
-        0, ge=0, description="number of first layers without experts; more is cheaper and routes better, but fits less"
+        0,
+        ge=0,
+        le=1000,
+        description="number of first layers without experts; more is cheaper and routes better, but fits less",
     )
     dropout: float = Field(
         0.0,
@@ -89,7 +95,9 @@ class BackboneSettings(BaseModel):
         description="dropout probability in training, in layers after the trunk that have dropout; more fits less",
     )
     pooling: Literal["mean", "last"] = Field("mean", description="mean of the real tokens, or the last one (decoders)")
-    max_length: Annotated[int | Literal["auto"], BeforeValidator(_check_length)] = Field(
+    max_length: Annotated[
+        Annotated[int, Field(ge=8, le=MAX_LENGTH)] | Literal["auto"], BeforeValidator(_check_length)
+    ] = Field(
         128,
         description="tokens at which a text is truncated; more reads further and costs more. auto: as many as 95 % of "
         "the training texts of every domain need; the default of a classifier's run",
@@ -281,11 +289,14 @@ def _prevent_repacking(model: PreTrainedModel) -> None:
 
 
 def _from_pretrained(kind: Any, settings: BackboneSettings, **options: Any) -> Any:
+    check_json_files(settings.name)
     try:
         return kind.from_pretrained(
             resolve_source(settings.name), revision=settings.revision or "main", trust_remote_code=False, **options
         )
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever the library raises about the backbone's files
+        if is_out_of_memory(error):
+            raise
         raise Fault(
             f"a backbone {settings.name!r} as a folder, on the hub or in its cache",
             " ".join(str(error).split())[:160] or type(error).__name__,

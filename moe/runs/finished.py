@@ -12,10 +12,10 @@ from experts.atomic_io import MANIFEST, manifest_faults, sha256_of
 from experts.cards import EXPERT_FILES
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, CARD, CONFIG, BackboneId, ExpertFolder, read_expert_card
+from experts.yaml_io import read_yaml
 from moe.checkpoints.mixture import mixture_digest, mixture_faults, parse_mixture_card
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import INSTRUCT, JOINT, MERGED, SHARED, WARMUP, Stage
-from moe.config.yaml import read_yaml
 from moe.console import info
 from moe.data.pretraining_corpus import corpus_digest
 from moe.model.backbone import identify_backbone

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experts.atomic_io import read_json
 from experts.domain import Domain
 from experts.errors import Fault
+from experts.yaml_io import read_yaml
 from moe.checkpoints.file_names import CARD
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.runs.best import CANDIDATES, RESULT
@@ -177,11 +176,10 @@ def _configs(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the resolved configs of finished steps that can be read; a report does not need them."""
     for path in sorted(folder.glob("*/config.yaml")) + sorted(folder.glob(f"{EXPERT.folder}/*/config.yaml")):
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            config = read_yaml(path)
+        except Fault:
             continue
-        if isinstance(config, dict):
-            yield config
+        yield config
 
 
 def _seed(folder: Path) -> int | None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import atomic_file
 from experts.errors import Fault
+from experts.json_io import parse_json
 from moe.runs.selection_metric import MACRO_F1, SELECTION_METRICS, SelectionMetric
 
 LOG, PARQUET = "log.jsonl", "trajectory.parquet"
@@ -107,7 +108,7 @@ def _read_lines(path: Path) -> Iterator[Row]:
         with path.open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 try:
-                    row = json.loads(line)
+                    row = parse_json(line, constants=("NaN", "Infinity", "-Infinity"))
                 except ValueError:
                     continue
                 if isinstance(row, dict) and isinstance(row.get("step"), int):

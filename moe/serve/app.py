@@ -20,6 +20,7 @@ from moe.data.text_checks import MAX_TARGETS
 from moe.plots import style as palette
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import RequestError, add_error_handlers, error_responses
+from moe.serve.json_body import JsonRoute
 from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
@@ -61,7 +62,7 @@ def build_app(manager: ModelManager) -> FastAPI:
     )
     add_error_handlers(app)
     security = [Security(HTTPBearer(auto_error=False))] if manager.settings.keys else []
-    routes = APIRouter(dependencies=security, responses=error_responses(*AUTH_STATUSES))
+    routes = APIRouter(dependencies=security, responses=error_responses(*AUTH_STATUSES), route_class=JsonRoute)
     if manager.served.info["answers"] == "labels":
         _add_predict_routes(routes, manager)
     else:

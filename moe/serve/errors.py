@@ -127,7 +127,8 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     """Convert errors of the framework: unknown path, unsupported method, body that is not JSON."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return build_error_response(422, Fault("a JSON body", "a body that cannot be parsed", "send valid JSON"))
+        reason = str(error.__cause__) if isinstance(error.__cause__, ValueError) else "a body that cannot be parsed"
+        return build_error_response(422, Fault("a JSON body", reason, "send valid JSON"))
     expected = {404: "an existing path", 405: "a method that this path supports"}
     fault = Fault(expected.get(error.status_code, "a valid request"), error.detail.lower(), "see /openapi.json")
     return build_error_response(error.status_code, fault, error.headers or {})

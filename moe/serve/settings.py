@@ -7,11 +7,11 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from experts.errors import Fault
-from moe.config.messages import format_error
-from moe.config.yaml import read_yaml
+from experts.yaml_io import read_document
+from moe.config.messages import validate_settings
 
 Sha256Hex = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -35,27 +35,32 @@ class ServeSettings(BaseModel):
     batch_tokens: int | None = Field(
         None,
         ge=1,
+        le=10**8,
         description="approximate number of tokens in a batch; null is four forward passes",
     )
-    queue_texts: int = Field(4096, ge=1, description="maximum number of texts in the queue; more are rejected (503)")
+    queue_texts: int = Field(
+        4096, ge=1, le=10**7, description="maximum number of texts in the queue; more are rejected (503)"
+    )
     max_body_bytes: int = Field(
-        1_048_576, ge=1024, description="maximum bytes of a request body; a larger one is rejected (413)"
+        1_048_576, ge=1024, le=2**30, description="maximum bytes of a request body; a larger one is rejected (413)"
     )
     max_text_chars: int = Field(
-        20_000, ge=1, description="maximum characters of a text; a longer one is rejected (422)"
+        20_000, ge=1, le=10**8, description="maximum characters of a text; a longer one is rejected (422)"
     )
-    max_texts: int = Field(256, ge=1, description="maximum texts in a request; more are rejected (422)")
+    max_texts: int = Field(256, ge=1, le=10**5, description="maximum texts in a request; more are rejected (422)")
     max_new_tokens: int = Field(
-        1024, ge=1, description="maximum tokens of a generated message; a request for more is rejected (422)"
+        1024, ge=1, le=10**6, description="maximum tokens of a generated message; a request for more is rejected (422)"
     )
     timeout_s: float = Field(
         60.0,
         gt=0,
+        le=86_400,
         description="seconds until a request times out, in receiving its body (408) or computing its result (504)",
     )
     drain_s: float = Field(
         1.0,
         ge=0,
+        le=3600,
         description="minimum seconds between not being ready and exit, so that a load balancer notices",
     )
 
@@ -67,12 +72,18 @@ def read_settings(config: Path | None, **overrides: Any) -> ServeSettings:
         Fault: if the file cannot be read; or naming every invalid setting.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return ServeSettings.model_validate((read_yaml(config) if config else {}) | given)
-    except ValidationError as error:
-        invalid = "; ".join(format_error(detail, model=ServeSettings) for detail in error.errors())
+    document = read_document(config) if config else None
+    raw, positions = (document.value, document.positions) if document else ({}, {})
+    positions = {
+        location: position
+        for location, position in positions.items()
+        if location[:1] not in [(name,) for name in given]
+    }
+    settings, errors = validate_settings(ServeSettings, raw | given, positions)
+    if settings is None:
         source = config or "the command line options"
-        raise Fault(f"valid service settings in {source}", invalid, "see docs/serving.md") from error
+        raise Fault(f"valid service settings in {source}", "; ".join(errors), "see docs/serving.md")
+    return settings
 
 
 def is_loopback(host: str) -> bool:

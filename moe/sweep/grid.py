@@ -4,20 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import ValidationError
-
 from experts.errors import Fault, suggest
+from experts.yaml_io import Location, Position, Positions, parse_yaml, read_document, read_yaml
+from experts.yaml_scalars import dump_yaml
 from moe.config.files import find_config
-from moe.config.messages import ConfigFault, format_error
-from moe.config.overrides import apply_override
+from moe.config.messages import ConfigFault, find_position, validate_settings
+from moe.config.overrides import override_position
 from moe.config.run import RunSettings, load_run
-from moe.config.yaml import read_yaml
 from moe.runs.preflight import check_config
 from moe.sweep.settings import SearchRange, SweepSettings, split_keys
 
@@ -58,6 +56,7 @@ class SweepPlan:
         settings: content of the file.
         config: config of the run.
         sets: overrides of every trial, applied before its own values.
+        positions: where the values of the file were written.
     """
 
     name: str
@@ -65,6 +64,7 @@ class SweepPlan:
     settings: SweepSettings
     config: Path
     sets: tuple[str, ...]
+    positions: Positions = field(default_factory=dict, repr=False)
 
     def axes(self) -> list[list[Values]]:
         """Return the values of each key of `over`, with joined keys split."""
@@ -95,7 +95,7 @@ class SweepPlan:
             try:
                 trials.append(self.trial(values))
             except ConfigFault as fault:
-                faults |= dict.fromkeys(fault.faults)
+                faults |= dict.fromkeys(self._with_lines(error, values) for error in fault.faults)
         if faults:
             raise ConfigFault(self.source, list(faults))
         return trials
@@ -115,6 +115,14 @@ class SweepPlan:
         content |= {"only": self.trained_domains(run)} if self.settings.until == "expert" else {}
         varying = {key: value for key, value in values.items() if key in self.varying_keys()}
         return Trial(values, run, slug(varying), short_hash(content))
+
+    def _with_lines(self, error: str, values: Values) -> str:
+        """Name the line of a swept value in place of the override that sets it."""
+        for key, value in values.items():
+            ranges, over = ("search", "ranges", key), next((k for k in self.settings.over if key in split_keys(k)), key)
+            if position := find_position(self.positions, ("over", over)) or find_position(self.positions, ranges):
+                error = error.replace(f"({override_position(f'{key}={as_yaml(value)}')})", f"({position})")
+        return error
 
     def _faults(self, run: RunSettings) -> Iterator[str]:
         if self.settings.until == "shared" and run.shared is None:
@@ -148,16 +156,16 @@ def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) ->
         Fault: with every error of the file at once.
     """
     source = find_config(path)
-    raw = read_yaml(source)
+    document = read_document(source)
+    raw, positions = document.value, document.positions
     if not set(OWN_KEYS) & raw.keys():
         raw = {"run": str(source.resolve())}
     for override in over:
-        _add_over(raw, override)
-    try:
-        settings = SweepSettings.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigFault(str(path), [_format_error(details) for details in error.errors()]) from error
-    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets))
+        _add_over(raw, override, positions)
+    settings, errors = validate_settings(SweepSettings, raw, positions)
+    if settings is None:
+        raise ConfigFault(str(path), errors)
+    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets), positions)
 
 
 def is_sweep(path: Path) -> bool:
@@ -185,30 +193,32 @@ def check_sweep(path: Path, sets: Sequence[str] = ()) -> str:
     return f"{path}: valid; a sweep of {', '.join(plan.varying_keys()) or 'nothing'} over {plan.config}, {size}"
 
 
-def _format_error(error: Any) -> str:
-    """Format a validation error; errors of the file as a whole are reported without its content."""
-    return format_error(error, model=SweepSettings) if error["loc"] else error["msg"].removeprefix("Value error, ")
-
-
 def _find_run_config(settings: SweepSettings, source: Path) -> Path:
     relative = source.parent / settings.run if settings.run else None
     return relative if relative and relative.is_file() else find_config(settings.run)
 
 
-def _add_over(raw: Values, override: str) -> None:
+def _add_over(raw: Values, override: str, positions: Positions) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key or not text.strip():
         raise Fault("--over key=v1,v2", repr(override), "write for example --over lora.r=8,16,32")
-    parsed: Values = {}
-    apply_override(parsed, f"values=[{text}]")
+    try:
+        values = parse_yaml(f"[{text}]").value
+    except ValueError as error:
+        reason = str(error).removeprefix("line 1: ")
+        raise Fault(f"YAML values in --over {override[:80]}", reason, "quote the values that are text") from error
+    setting: Location = ("seeds",) if key == "seed" else ("over", key)
+    for position in [position for position in positions if position[: len(setting)] == setting]:
+        del positions[position]
+    positions[setting] = Position(f"--over {override[:80]}")
     if key == "seed":
-        raw["seeds"] = parsed["values"]
+        raw["seeds"] = values
         return
     current = raw.get("over") if isinstance(raw.get("over"), dict) else {}
     assert current is not None
     replaced = set(split_keys(key))
     others = {k: v for k, v in current.items() if not replaced & set(split_keys(str(k)))}
-    raw["over"] = others | {key: parsed["values"]}
+    raw["over"] = others | {key: values}
 
 
 def range_end(range_: SearchRange, end: Literal["low", "high"]) -> float | int:
@@ -219,7 +229,7 @@ def range_end(range_: SearchRange, end: Literal["low", "high"]) -> float | int:
 
 def as_yaml(value: Any) -> str:
     """Format a value as `--set` parses it."""
-    return str(yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True)).strip()[1:-1]
+    return dump_yaml([value], default_flow_style=True, width=10**9).strip()[1:-1]
 
 
 def format_value(value: Any) -> str:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from moe.config.overrides import EXPONENT
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _check_distinct(values: Sequence[Any]) -> Sequence[Any]:
@@ -16,22 +14,13 @@ def _check_distinct(values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def parse_numbers(value: Any) -> Any:
-    """Convert strings such as 1e-4, which YAML 1.1 parses as text, to numbers, also inside containers."""
-    if isinstance(value, dict):
-        return {key: parse_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [parse_numbers(inner) for inner in value]
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
-
-
 class SearchRange(BaseModel):
     """Range of a searched number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low: float = Field(description="smallest value, inclusive")
-    high: float = Field(description="largest value, inclusive")
+    low: float = Field(ge=-1e12, le=1e12, description="smallest value, inclusive")
+    high: float = Field(ge=-1e12, le=1e12, description="largest value, inclusive")
     log: bool = Field(False, description="search on a log scale, for learning rates and ranks")
     integer: bool = Field(
         False,
@@ -56,7 +45,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    trials: int = Field(20, ge=1, description="number of trials; more find better settings and take longer")
+    trials: int = Field(20, ge=1, le=10**6, description="number of trials; more find better settings and take longer")
     ranges: dict[str, SearchRange] = Field({}, description="ranges of numbers, by dotted setting")
 
 
@@ -77,11 +66,6 @@ class SweepSettings(BaseModel):
         (), description="seeds from which each trial is trained; the run's own by default"
     )
     search: SearchSettings | None = Field(None, description="sample trials with Optuna instead of the full grid")
-
-    @field_validator("over", mode="before")
-    @classmethod
-    def _parse_over(cls, over: Any) -> Any:
-        return parse_numbers(over)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-import yaml
+from experts.yaml_io import read_yaml
 
 TABLES = Path(__file__).with_suffix(".yaml")
 """Words and templates, separated by `|` or line breaks; `_` stands for the end of a sentence."""
@@ -85,7 +85,7 @@ def read_tables() -> dict[str, Any]:
             return {key: split(inner) for key, inner in value.items()}
         return [part.strip() for part in re.split(r"[|\n]", value) if part.strip()]
 
-    tables: dict[str, Any] = split(yaml.safe_load(TABLES.read_text(encoding="utf-8")))
+    tables: dict[str, Any] = split(read_yaml(TABLES))
     return tables
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
+from experts.json_io import parse_json
 from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_column_names, read_texts
 from moe.data.formats.text_format import TextFormat
@@ -110,7 +111,7 @@ def _identity(job: BulkJob) -> Row:
         "rows_a_part": job.rows_per_shard,
         **job.text_format.model_dump(exclude_none=True),
     }
-    return dict(json.loads(json.dumps(identity)))
+    return dict(parse_json(json.dumps(identity)))
 
 
 def read_plan(job: BulkJob) -> Row | None:
@@ -124,7 +125,7 @@ def read_plan(job: BulkJob) -> Row | None:
             raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out")
         return None
     try:
-        plan = json.loads(job.output.read(PLAN))
+        plan = parse_json(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
@@ -237,13 +238,13 @@ def read_staged_rows(job: BulkJob, shard: int) -> list[Row]:
     """Read the staged rows of a shard, as `predict_rows` takes them."""
     table = pq.read_table(pa.BufferReader(job.output.read(f"{STAGED}/{job.shard_name(shard)}")))
     rows = [row if row["error"] else {k: v for k, v in row.items() if k != "error"} for row in table.to_pylist()]
-    return [row | {CARRIED: json.loads(row.get(CARRIED) or "{}")} for row in rows]
+    return [row | {CARRIED: parse_json(row.get(CARRIED) or "{}")} for row in rows]
 
 
 def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
     """Predict one shard, write it atomically, and return its number of rows."""
     rows = list(predict_rows(read_staged_rows(job, shard), predictor, job.domain, job.task))
-    columns = _input_columns(job, json.loads(job.output.read(PLAN)).get("columns", ()))
+    columns = _input_columns(job, parse_json(job.output.read(PLAN)).get("columns", ()))
     table = pa.Table.from_pylist(list(columns.restore(rows)), shard_schema(predictor, columns))
     job.output.write(job.shard_name(shard), _to_parquet(table))
     return len(rows)

@@ -1,6 +1,5 @@
 """Tensors of safetensors files as arrays that share the files' memory-mapped bytes; needs no torch."""
 
-import json
 import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from experts.durable import read_errors_as_faults
 from experts.errors import Fault
+from experts.json_io import parse_json
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _HEADER_SIZE = 8  # bytes of the header's length
@@ -50,7 +50,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         with read_errors_as_faults(path), path.open("rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         start = _HEADER_SIZE + int.from_bytes(content[:_HEADER_SIZE], "little")
-        header = json.loads(content[_HEADER_SIZE:start])
+        header = parse_json(content[_HEADER_SIZE:start])
         header.pop("__metadata__", None)
         return {name: _to_array(content, start, entry) for name, entry in header.items() if entry["dtype"] in _DTYPES}
     except Fault:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
+from experts.yaml_io import read_yaml
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault
 from moe.config.run import DomainSettings, RunSettings, load_run
-from moe.config.yaml import read_yaml
 from moe.runs.preflight import check_config
 from moe.sweep.grid import OWN_KEYS, Trial, read_plan
 

@@ -136,7 +136,9 @@ def test_all_errors_of_all_trials_are_reported_without_duplicates(folder: Path) 
     with pytest.raises(ConfigFault) as caught:
         plan.trials(plan.grid())
     faults = caught.value.faults
-    assert [fault for fault in faults if "lora.rr: unknown key" in fault] == ["lora.rr: unknown key, did you mean r?"]
+    assert [fault for fault in faults if "lora.rr: unknown key" in fault] == [
+        "lora.rr: unknown key, did you mean r? (line 2)"
+    ]
     assert any("found 0" in fault for fault in faults)
     assert any("found -1" in fault for fault in faults)
 
