@@ -110,7 +110,7 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/chat/completions",
         response_model=ChatResponse,
-        responses=error_responses(409, 422, 503, 504) | events,
+        responses=error_responses(409, 422, 504) | events,
         summary="Generate the next message of a chat",
     )
     async def chat(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]

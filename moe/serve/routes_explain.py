@@ -98,7 +98,7 @@ def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/explain",
         response_model=ExplainResponse,
-        responses=error_responses(409, 422, 501, 503, 504),
+        responses=error_responses(409, 422, 501, 504),
         summary="Explain a prediction",
     )
     async def explain_(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]

@@ -18,7 +18,7 @@ from serving import ROOT, ServeProcess, serve_process, write_mixture
 
 from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
-from moe.serve.server import _bind_socket
+from moe.serve.server import bind_socket
 from moe.serve.settings import ServeSettings
 
 __all__ = ["moe"]
@@ -39,7 +39,7 @@ def workdir(tmp_path: Path) -> Path:
 def test_socket_sends_small_responses_without_delay() -> None:
     async def accepted_nodelay() -> int:
         accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-        with _bind_socket(ServeSettings(port=0)) as listener:
+        with bind_socket(ServeSettings(port=0)) as listener:
             server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listener)
             async with server:
                 _, client = await asyncio.open_connection(*listener.getsockname())
