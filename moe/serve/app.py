@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 from starlette.staticfiles import StaticFiles
 
@@ -20,7 +20,7 @@ from experts.errors import Fault
 from moe.data.text_checks import MAX_TARGETS
 from moe.plots import style as palette
 from moe.serve.engine_classify import ClassifyRequest
-from moe.serve.errors import RequestError, StrictRoute, add_error_handlers, error_responses
+from moe.serve.errors import RequestError, StrictRoute, add_error_handlers, encode_answer, error_responses
 from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
@@ -102,8 +102,9 @@ def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
         count = check_predictions(classify_request, manager.settings)
         request.scope["texts"] = count
         content = await manager.run(classify_request, count)
+        answer = encode_answer(content)
         manager.metrics.count_results(row["experts"] for row in content["answers"])
-        return JSONResponse(content)
+        return Response(answer, media_type="application/json")
 
     add_explain_routes(routes, manager)
 

@@ -4,6 +4,7 @@ Error responses never contain a text of the request.
 """
 
 import json
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from experts.errors import Fault, suggest
 from experts.json_io import parse_json
+from moe.serve.json_logs import log_event
 
 ERROR_TYPES = {
     400: "malformed",
@@ -97,6 +99,28 @@ def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] =
     detail = {"message": str(fault), "type": ERROR_TYPES.get(status, "error")}
     detail |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
     return Response(json.dumps({"error": detail}), status, dict(headers), "application/json")
+
+
+def encode_answer(content: Any, *, ascii_only: bool = False) -> bytes:
+    """Return a model's answer as JSON.
+
+    Args:
+        ascii_only: escape other characters, some of which clients take for ends of lines.
+
+    Raises:
+        RequestError: 409 if a number in it is NaN or infinite, which is not JSON.
+    """
+    try:
+        return json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        log_event("answer not finite", logging.ERROR)
+        raise unusable_answer("NaN or infinity") from error
+
+
+def unusable_answer(found: str) -> RequestError:
+    """Return the error of a request for which the model has no usable answer."""
+    remedy = "send another text, or ask the operator to check the model with moe verify"
+    return RequestError(409, Fault("an answer with finite numbers from this model", found, remedy))
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
