@@ -130,8 +130,9 @@ class ServiceProtocol(H11Protocol):
     """A connection.
 
     It is refused if there are too many; it must send its request in time; a request that is malformed gets an
-    `ErrorResponse`. If there are too many connections, the one is closed that has not sent a complete request for the
-    longest time, so that idle connections keep nobody out.
+    `ErrorResponse`. If there are too many connections, one is closed whose client has not sent a complete request:
+    those without a request before come first, then those whose last bytes are oldest. So idle connections keep nobody
+    out.
     """
 
     config: ServiceConfig
@@ -293,7 +294,7 @@ class ServiceProtocol(H11Protocol):
         candidates = [other for other in others if other.waiting or other.transport.is_closing()]
         if not candidates:
             return False
-        min(candidates, key=lambda other: other.received_at).abort("idle")
+        min(candidates, key=lambda other: (other.cycle is not None, other.received_at)).abort("idle")
         return True
 
     def _watch_head(self) -> None:

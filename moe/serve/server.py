@@ -19,6 +19,7 @@ import torch
 import uvicorn
 
 from experts.errors import Fault
+from moe.console import redirect_status
 from moe.serve.app import build_app
 from moe.serve.connections import LISTEN_BACKLOG, ConnectionLimits, ServiceConfig, find_connection_limits
 from moe.serve.errors import RequestError
@@ -43,12 +44,13 @@ def serve(settings: ServeSettings, location: ModelLocation, threads: int | None 
     check_keys_required(settings)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # batches are tokenized one at a time; more threads slow torch down
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    configure_logging(settings.log_lines_per_s)
+    redirect_status(lambda text: log_event("status", text=text))
     with bind_socket(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
         served = load_served_model(location)
         limits = find_connection_limits(settings)
-        configure_logging(settings.log_lines_per_s)
         manager = ModelManager(settings, location, served, partial(torch.set_num_threads, torch.get_num_threads()))
         asyncio.run(_run(manager, limits, listener))
 
