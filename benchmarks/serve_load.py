@@ -1,8 +1,8 @@
 """What `moe serve` survives: many clients, a swap to another model, disconnects, a full queue and idle connections.
 
 Run: `python benchmarks/serve_load.py [--model runs/demo] [--seconds 60] [--clients 64] [--idle 300] [--descriptors 256]
-[--dtype float32] [--threads 1] [--json FILE]`, or `--model ready`. Half of the time the model is served as it is, then a
-copy with other experts. Each answer is compared with the offline prediction of the model that it names. Other clients
+[--dtype float32] [--threads 1] [--json FILE]`, or `--model ready`. Half of the time the model is served as it is, then
+a copy with other experts. Each answer is compared with the offline prediction of the model that it names. Other clients
 disconnect in mid-request, send more than the queue takes, and open connections without sending a request. It prints a
 row for docs/reliability.md; the exit code is 1 if anything failed.
 """
@@ -108,10 +108,10 @@ class Load:
     async def leaver(self, http: aiohttp.ClientSession) -> None:
         """Disconnect in mid-request, again and again."""
         while self.running():
+            patience = asyncio.timeout(random.uniform(0.01, 0.2))
             try:
-                async with asyncio.timeout(random.uniform(0.01, 0.2)):
-                    async with http.post("/v1/predict", json=self.batch(PER_REQUEST)) as response:
-                        await response.read()
+                async with patience, http.post("/v1/predict", json=self.batch(PER_REQUEST)) as response:
+                    await response.read()
             except TimeoutError:
                 self.outcome.disconnected += 1
             except aiohttp.ClientError as error:
@@ -144,13 +144,13 @@ class Load:
         """Keep connections open that send nothing; open them again when the service has closed them."""
         port = int(self.url.rpartition(":")[2])
         while self.running():
-            opened = await asyncio.gather(
-                *[asyncio.open_connection("127.0.0.1", port) for _ in range(count)], return_exceptions=True
-            )
+            opened = []
+            for _ in range(count):
+                opened.append(await asyncio.open_connection("127.0.0.1", port))
+                await asyncio.sleep(0.002)
             await asyncio.sleep(min(5.0, max(0.0, self.end - time.perf_counter())))
-            for connection in opened:
-                if not isinstance(connection, BaseException):
-                    connection[1].close()
+            for _, writer in opened:
+                writer.close()
 
     def compare(self) -> Outcome:
         """Compare all answers with offline."""
@@ -168,16 +168,16 @@ async def run_load(load: Load, args: argparse.Namespace, served: Path, other: Pa
     async with (
         aiohttp.ClientSession(load.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http,
         aiohttp.ClientSession(load.url, connector=aiohttp.TCPConnector(limit=0, force_close=True)) as brief,
+        asyncio.TaskGroup() as group,
     ):
-        async with asyncio.TaskGroup() as group:
-            group.create_task(load.idle(args.idle))
-            for _ in range(args.clients):
-                group.create_task(load.client(http))
-            for _ in range(4):
-                group.create_task(load.leaver(brief))
-            group.create_task(load.check_health())
-            group.create_task(load.fill_queue(brief, args.clients * PER_REQUEST * 2, args.seconds / 10))
-            group.create_task(swap_model(http, load, served, other, args.seconds / 2))
+        group.create_task(load.idle(args.idle))
+        for _ in range(args.clients):
+            group.create_task(load.client(http))
+        for _ in range(4):
+            group.create_task(load.leaver(brief))
+        group.create_task(load.check_health())
+        group.create_task(load.fill_queue(brief, args.clients * PER_REQUEST * 2, args.seconds / 10))
+        group.create_task(swap_model(http, load, served, other, args.seconds / 2))
     load.outcome.level.seconds = time.perf_counter() - start
     return load.compare()
 
@@ -220,8 +220,8 @@ def format_row(outcome: Outcome, failures: list[str], args: argparse.Namespace) 
     """Return the row of docs/reliability.md."""
     level = outcome.level
     tried = (
-        f"{args.clients} clients for {level.seconds:.0f} s, a swap to another model, {outcome.disconnected} disconnects, "
-        f"{args.idle} idle connections with {args.descriptors} descriptors, a full queue"
+        f"{args.clients} clients for {level.seconds:.0f} s, a swap to another model, {outcome.disconnected} "
+        f"disconnects, {args.idle} idle connections with {args.descriptors} descriptors, a full queue"
     )
     survived = (
         f"{len(level.milliseconds):,} requests answered, {len(outcome.failed)} failed, {outcome.full} × 503 with "
