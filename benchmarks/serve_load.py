@@ -29,6 +29,7 @@ from serve import Level, Rows, predict_offline, start_server
 from experts.atomic_io import MANIFEST, sha256_of, write_manifest
 from experts.expert_io import ADAPTER
 from experts.safetensors_io import load_tensors, save_tensors
+from moe.inference.calibration import CALIBRATION
 from moe.inference.model_loader import find_model_folder, select_model_folder
 
 PER_REQUEST = 4
@@ -193,8 +194,8 @@ async def swap_model(http: aiohttp.ClientSession, load: Load, served: Path, othe
 
 
 def copy_with_other_experts(folder: Path, target: Path) -> Path:
-    """Copy a model and scale the weights of its experts, so that it answers differently."""
-    shutil.copytree(folder, target)
+    """Copy a model without its calibration and scale the weights of its experts, so that it answers differently."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(CALIBRATION))
     for path in [*target.glob(f"experts/*/{ADAPTER}"), *target.glob(ADAPTER)]:
         tensors = {name: tensor * EXPERT_SCALE for name, tensor in load_tensors(path).items()}
         path.unlink()
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--idle", type=int, default=300, help="connections that send nothing")
     parser.add_argument("--descriptors", type=int, default=256, help="file descriptors of the service")
-    parser.add_argument("--count", type=int, default=500, help="number of different texts")
+    parser.add_argument("--count", type=int, default=200, help="number of different texts")
     parser.add_argument("--dtype", default="float32", help="float32 bfloat16")
     parser.add_argument("--threads", type=int, default=1, help="of the model, in the server and offline")
     parser.add_argument("--json", type=Path, help="file to write")
