@@ -89,8 +89,10 @@ def serve_in_thread(
 class ServeProcess:
     """`moe serve` as a process. Its log goes to a file, since a full pipe would block it."""
 
-    def __init__(self, folder: Path, log: Path, *words: str) -> None:
+    def __init__(self, folder: Path, log: Path, *words: str, descriptors: int | None = None) -> None:
         command = [sys.executable, str(ROOT / "cli.py"), "serve", str(folder), "--port", "0", "--threads", "1", *words]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"', *command]
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -109,10 +111,10 @@ class ServeProcess:
 
 
 @contextmanager
-def serve_process(folder: Path, *words: str) -> Iterator[ServeProcess]:
-    """Run `moe serve` on a free port; killed at the end if the test has not stopped it."""
+def serve_process(folder: Path, *words: str, descriptors: int | None = None) -> Iterator[ServeProcess]:
+    """Run `moe serve` on a free port, with a limit of file descriptors; killed at the end if it still runs."""
     with tempfile.TemporaryDirectory() as log_folder:
-        service = ServeProcess(folder, Path(log_folder) / "log", *words)
+        service = ServeProcess(folder, Path(log_folder) / "log", *words, descriptors=descriptors)
         try:
             yield service
         finally:

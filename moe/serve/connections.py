@@ -214,9 +214,8 @@ class ServiceProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request."""
-        error = self.conn.error
-        assert error is not None
-        self.refuse(error.error_status_hint, error.fault)
+        assert self.conn.error is not None
+        self.refuse(self.conn.error.error_status_hint, self.conn.error.fault)
 
     def on_response_complete(self) -> None:
         """Close the connection if the client is still sending the request."""
@@ -287,8 +286,8 @@ class ServiceProtocol(H11Protocol):
         limit = self.config.limits.connections
         if len(self.connections) <= limit:
             return True
-        others = [cast(ServiceProtocol, other) for other in self.connections if other is not self]
-        others = [other for other in others if not other.aborted]
+        connections = cast(set[ServiceProtocol], self.connections)
+        others = [other for other in connections if other is not self and not other.aborted]
         if len(others) < limit:
             return True
         candidates = [other for other in others if other.waiting or other.transport.is_closing()]
@@ -302,8 +301,7 @@ class ServiceProtocol(H11Protocol):
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
             self._stop_head_timer()
         elif self._head_timer is None and (self.cycle is None or self.conn.trailing_data[0]):
-            seconds = self.settings.header_timeout_s
-            self._head_timer = self.loop.call_later(seconds, self._handle_head_timeout)
+            self._head_timer = self.loop.call_later(self.settings.header_timeout_s, self._handle_head_timeout)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
