@@ -47,7 +47,7 @@ class Outcome:
     Args:
         answered: answers by the hash of their model.
         failed: status or error of each request that failed.
-        full: requests that found the queue full and were told when to retry.
+        full: requests that were refused for a full queue, with a `Retry-After`.
         disconnected: requests whose client left before the answer.
         health: seconds of each health check, on a connection of its own.
     """

@@ -102,8 +102,8 @@ class StrictConnection(h11.Connection):
         return Fault(limit, "larger ones", "send fewer or shorter headers")
 
 
-def _malformed(found: str) -> RequestSyntaxError:
-    return RequestSyntaxError(Fault("a request in the syntax of HTTP/1.1", found, REMEDY))
+def _malformed(problem: str) -> RequestSyntaxError:
+    return RequestSyntaxError(Fault("a request in the syntax of HTTP/1.1", problem, REMEDY))
 
 
 def _check_lines(lines: bytes) -> None:

@@ -117,8 +117,8 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_request_gets_a_json_error_and_its_connection_is_closed(url: str, name: str) -> None:
     sent, status = MALFORMED[name]
-    found, error = error_of(exchange(url, sent))
-    assert found == status
+    status_sent, error = error_of(exchange(url, sent))
+    assert status_sent == status
     assert error["remedy"]
 
 

@@ -73,11 +73,11 @@ def read_events(data: bytes, step: int, limit: int = 1024) -> list[str]:
 @pytest.mark.parametrize("step", [1, 2, 7, 10_000])
 @pytest.mark.parametrize("name", REFUSED)
 def test_parser_refuses_ambiguous_and_malformed_requests(name: str, step: int) -> None:
-    data, found = REFUSED[name]
+    data, problem = REFUSED[name]
     with pytest.raises(RequestSyntaxError) as refused:
         read_events(data, step, 10_000)
     assert refused.value.error_status_hint == 400
-    assert refused.value.fault.found.startswith(found) or step < len(data)
+    assert refused.value.fault.found.startswith(problem) or step < len(data)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 10_000])
