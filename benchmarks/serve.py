@@ -126,12 +126,23 @@ async def run_load(url: str, level: Level, texts: list[str], offline: Rows, seco
     return level
 
 
-def start_server(folder: Path, dtype: str, threads: int, log: Any) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the command, wait until it is ready, and return it with its URL."""
+def start_server(
+    folder: Path, dtype: str, threads: int, log: Any, config: Path | None = None, descriptors: int | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the command, wait until it is ready, and return it with its URL.
+
+    Args:
+        config: settings of the service.
+        descriptors: file descriptors that it may have.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     options = [str(folder), "--port", port, "--threads", str(threads), "--set", f"backbone.dtype={dtype}"]
-    process = subprocess.Popen([sys.executable, str(COMMAND), "serve", *options], stderr=log)
+    options += ["--config", str(config)] if config else []
+    command = [sys.executable, str(COMMAND), "serve", *options]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"', *command]
+    process = subprocess.Popen(command, stderr=log)
     url = f"http://127.0.0.1:{port}"
     while process.poll() is None:
         try:

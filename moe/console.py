@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -125,9 +125,22 @@ class Meter:
             self.progress.update(self.task, note=note)
 
 
+_status_sink: Callable[[str], None] | None = None
+
+
+def redirect_status(sink: Callable[[str], None]) -> None:
+    """Give the status lines of this process to `sink`, such as the log of a service, instead of printing them."""
+    global _status_sink
+    _status_sink = sink
+
+
 def info(text: str) -> None:
     """Print a status line to standard error."""
-    if not _SUPPRESSED.get():
+    if _SUPPRESSED.get():
+        return
+    if _status_sink is not None:
+        _status_sink(text)
+    else:
         console.print(text, highlight=False, soft_wrap=True)
 
 

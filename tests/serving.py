@@ -1,5 +1,6 @@
 """Services on tiny mixtures, in this process or as the `moe serve` command."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import save_random_mixture
 from starlette.testclient import TestClient
@@ -23,8 +23,10 @@ from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.serve.app import build_app
+from moe.serve.connections import ConnectionLimits
 from moe.serve.model_loader import ModelLocation, load_served_model
 from moe.serve.model_manager import ModelManager
+from moe.serve.server import Server, bind_socket
 from moe.serve.settings import ServeSettings
 
 ROOT = Path(__file__).parent.parent
@@ -65,26 +67,32 @@ def build_manager(folder: Path, **settings: object) -> ModelManager:
 
 
 @contextmanager
-def serve_in_thread(manager: ModelManager) -> Iterator[str]:
+def serve_in_thread(
+    manager: ModelManager, limits: ConnectionLimits = ConnectionLimits(connections=64, accepts=16)
+) -> Iterator[str]:
     """Serve on a free port in a thread of this process; yields the URL."""
-    server = uvicorn.Server(uvicorn.Config(build_app(manager), port=0, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server ended before it started listening"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    server = Server(manager, limits)
+    server.config.timeout_graceful_shutdown = 1
+    with bind_socket(ServeSettings(port=0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server ended before it started listening"
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class ServeProcess:
     """`moe serve` as a process. Its log goes to a file, since a full pipe would block it."""
 
-    def __init__(self, folder: Path, log: Path, *words: str) -> None:
+    def __init__(self, folder: Path, log: Path, *words: str, descriptors: int | None = None) -> None:
         command = [sys.executable, str(ROOT / "cli.py"), "serve", str(folder), "--port", "0", "--threads", "1", *words]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"', *command]
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -103,10 +111,10 @@ class ServeProcess:
 
 
 @contextmanager
-def serve_process(folder: Path, *words: str) -> Iterator[ServeProcess]:
-    """Run `moe serve` on a free port; killed at the end if the test has not stopped it."""
+def serve_process(folder: Path, *words: str, descriptors: int | None = None) -> Iterator[ServeProcess]:
+    """Run `moe serve` on a free port, with a limit of file descriptors; killed at the end if it still runs."""
     with tempfile.TemporaryDirectory() as log_folder:
-        service = ServeProcess(folder, Path(log_folder) / "log", *words)
+        service = ServeProcess(folder, Path(log_folder) / "log", *words, descriptors=descriptors)
         try:
             yield service
         finally:

@@ -3,6 +3,7 @@
 No page loads anything from another site; FastAPI's own documentation pages do, and are disabled.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 from starlette.staticfiles import StaticFiles
 
@@ -19,8 +20,7 @@ from experts.errors import Fault
 from moe.data.text_checks import MAX_TARGETS
 from moe.plots import style as palette
 from moe.serve.engine_classify import ClassifyRequest
-from moe.serve.errors import RequestError, add_error_handlers, error_responses
-from moe.serve.json_body import JsonRoute
+from moe.serve.errors import RequestError, StrictRoute, add_error_handlers, encode_answer, error_responses
 from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
@@ -38,12 +38,16 @@ from moe.serve.schemas import (
 from moe.serve.settings import ServeSettings
 
 DESCRIPTION = "Financial text classification and generation with a mixture of domain experts."
-AUTH_STATUSES = (401, 403, 408, 413)  # of `AccessMiddleware`
+AUTH_STATUSES = (401, 403, 408, 413, 415, 503)  # of `AccessMiddleware`
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-def build_app(manager: ModelManager) -> FastAPI:
-    """Build the application, which starts the manager at startup and closes it at shutdown."""
+def build_app(manager: ModelManager, max_active: int | None = None) -> FastAPI:
+    """Build the application, which starts the manager at startup and closes it at shutdown.
+
+    Args:
+        max_active: requests answered at a time, apart from those for `/healthz` and `/readyz`; None is without limit.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +66,7 @@ def build_app(manager: ModelManager) -> FastAPI:
     )
     add_error_handlers(app)
     security = [Security(HTTPBearer(auto_error=False))] if manager.settings.keys else []
-    routes = APIRouter(dependencies=security, responses=error_responses(*AUTH_STATUSES), route_class=JsonRoute)
+    routes = APIRouter(dependencies=security, responses=error_responses(*AUTH_STATUSES), route_class=StrictRoute)
     if manager.served.info["answers"] == "labels":
         _add_predict_routes(routes, manager)
     else:
@@ -73,7 +77,7 @@ def build_app(manager: ModelManager) -> FastAPI:
     app.include_router(_build_health_router(manager))
     app.include_router(build_page_router())
     mount_page_files(app)
-    app.add_middleware(AccessMiddleware, settings=manager.settings)
+    app.add_middleware(AccessMiddleware, settings=manager.settings, max_active=max_active)
     app.add_middleware(TelemetryMiddleware, metrics=manager.metrics, keep_alive=lambda: not manager.draining)
     _describe_current_model(app, manager)
     return app
@@ -85,7 +89,7 @@ def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/predict",
         response_model=PredictResponse,
-        responses=error_responses(409, 422, 503, 504),
+        responses=error_responses(409, 422, 504),
         summary="Classify texts",
     )
     async def predict(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
@@ -98,8 +102,9 @@ def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
         count = check_predictions(classify_request, manager.settings)
         request.scope["texts"] = count
         content = await manager.run(classify_request, count)
+        answer = encode_answer(content)
         manager.metrics.count_results(row["experts"] for row in content["answers"])
-        return JSONResponse(content)
+        return Response(answer, media_type="application/json")
 
     add_explain_routes(routes, manager)
 
@@ -132,7 +137,7 @@ def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:
     )
     async def reload() -> dict[str, str]:
         """Load the model's folder again; if verification fails, respond with 409 and keep the current model."""
-        return await manager.reload()
+        return await asyncio.shield(asyncio.ensure_future(manager.reload()))  # goes on if the client disconnects
 
     @routes.get("/metrics", response_class=Response, responses=PLAIN_TEXT, summary="Get metrics")
     async def metrics() -> Response:
@@ -142,7 +147,7 @@ def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:
 
 def _build_health_router(manager: ModelManager) -> APIRouter:
     """Build the routes that need no key."""
-    routes = APIRouter(responses=error_responses(403, 408, 413))
+    routes = APIRouter(responses=error_responses(403, 408, 413, 415))
 
     @routes.get("/healthz", response_model=HealthStatus, summary="Check liveness")
     async def healthz() -> dict[str, str]:

@@ -32,7 +32,7 @@ class Engine(Protocol):
         """Return a result or an exception for each request, in order."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _QueuedRequest:
     request: Any
     texts: int
@@ -107,6 +107,7 @@ class Batcher:
             arrived=time.monotonic(),
             future=asyncio.get_running_loop().create_future(),
         )
+        queued.future.add_done_callback(lambda _: self._withdraw(queued))
         self._queue.append(queued)
         self.queued_texts, self._queued_tokens = self.queued_texts + texts, self._queued_tokens + queued.tokens
         self._not_empty.set()
@@ -118,6 +119,23 @@ class Batcher:
         """Return the estimated seconds until the queue is empty, from recent throughput; between 1 and 60."""
         return min(60, max(1, math.ceil(self.queued_texts * self._seconds_per_text)))
 
+    def _withdraw(self, queued: _QueuedRequest) -> None:
+        """Take a request out of the queue whose client no longer waits."""
+        if queued.future.cancelled() and queued in self._queue:
+            self._queue.remove(queued)
+            self._leave(queued)
+            self._update_events()
+
+    def _leave(self, queued: _QueuedRequest) -> None:
+        self.queued_texts -= queued.texts
+        self._queued_tokens -= queued.tokens
+
+    def _update_events(self) -> None:
+        if not self._queue:
+            self._not_empty.clear()
+        if self._queued_tokens < self.engine.token_budget:
+            self._batch_full.clear()
+
     async def _run(self) -> None:
         while True:
             await self._not_empty.wait()
@@ -127,6 +145,8 @@ class Batcher:
 
     async def _wait_for_batch(self) -> None:
         """Wait until a batch is full or its first request has waited `max_wait`, computing time included."""
+        if not self._queue:  # all withdrawn
+            return
         remaining = self._queue[0].arrived + self.max_wait - time.monotonic()
         if remaining > 0 and not self._batch_full.is_set():
             with suppress(TimeoutError):
@@ -134,20 +154,16 @@ class Batcher:
                     await self._batch_full.wait()
 
     def _take_batch(self) -> list[_QueuedRequest]:
-        """Remove the next batch, at least one request, from the queue; withdrawn requests are dropped."""
+        """Remove the next batch, at least one request, from the queue."""
         batch: list[_QueuedRequest] = []
         tokens, budget = 0, self.engine.token_budget
         while self._queue and (not batch or tokens + self._queue[0].tokens <= budget):
             queued = self._queue.popleft()
-            self.queued_texts -= queued.texts
-            self._queued_tokens -= queued.tokens
+            self._leave(queued)
             if not queued.future.done():
                 batch.append(queued)
                 tokens += queued.tokens
-        if not self._queue:
-            self._not_empty.clear()
-        if self._queued_tokens < budget:
-            self._batch_full.clear()
+        self._update_events()
         return batch
 
     async def _compute(self, batch: list[_QueuedRequest]) -> None:

@@ -6,10 +6,9 @@ from itertools import product
 from typing import Any
 
 from experts.errors import Fault
-from moe.inference.finite import NonFiniteScores
 from moe.inference.predictor import Predictor, Routing
 from moe.inference.stream import predict_each, to_row
-from moe.serve.errors import RequestError, check_known_name
+from moe.serve.errors import RequestError, check_known_name, unusable_answer
 
 PASSES_PER_BATCH = 4
 """Default batch size in forward passes: enough texts to group by length, few enough that none waits long."""
@@ -88,7 +87,7 @@ class ClassifyEngine:
             return self._predict(requests)
         except Exception as error:
             if len(requests) == 1:
-                return [RequestError(500, error) if isinstance(error, NonFiniteScores) else error]
+                return [RequestError(409, error) if isinstance(error, Fault) else error]
             return [result for request in requests for result in self._predict_or_retry([request])]
 
     def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
@@ -98,5 +97,9 @@ class ClassifyEngine:
         domains, tasks = [request.domain for request, *_ in pairs], [request.task for request, *_ in pairs]
         predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
         predictions, experts = predict_each(texts, predictor, domains, tasks, targets), predictor.experts
-        rows = iter([{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)])
+        answers = [{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)]
+        for answer in answers:
+            if "error" in answer:
+                raise unusable_answer(str(answer["error"]))
+        rows = iter(answers)
         return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.pairs]} for request in requests]

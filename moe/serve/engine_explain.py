@@ -8,7 +8,6 @@ from typing import Any
 from experts.errors import Fault
 from moe.explain.explain import STEPS, explain
 from moe.explain.integrated_gradients import load_captum
-from moe.inference.finite import NonFiniteScores
 from moe.inference.predictor import Routing
 from moe.inference.torch_predictor import TorchPredictor
 from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
@@ -91,7 +90,7 @@ class ExplainEngine:
         except RequestError as error:
             return error
         except Fault as error:
-            return RequestError(500 if isinstance(error, NonFiniteScores) else 409, error)
+            return RequestError(409, error)
         except Exception as error:
             return error
         return {"model": self.classifier.model_sha256} | explanation.as_json()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experts.errors import Fault
-from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import Generator, Sampling
 from moe.inference.predictor import Routing
 from moe.model.mixture import Mixture
@@ -82,7 +81,7 @@ class GenerateEngine:
             if request.streamer is not None:
                 request.streamer.on_finalized_text("", stream_end=True)  # wakes the reader of the stream
             if isinstance(error, Fault):
-                return RequestError(500 if isinstance(error, NonFiniteScores) else 409, error)
+                return RequestError(409, error)
             return error
 
     def _generate(self, request: ChatRequest) -> ChatResult:

@@ -4,17 +4,22 @@ Error responses never contain a text of the request.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from experts.errors import Fault, suggest
+from experts.json_io import parse_json
+from moe.serve.json_logs import log_event
 
 ERROR_TYPES = {
+    400: "malformed",
     401: "who_are_you",
     403: "forbidden",
     404: "not_found",
@@ -22,7 +27,10 @@ ERROR_TYPES = {
     408: "too_slow",
     409: "not_with_this_model",
     413: "too_large",
+    415: "not_readable",
     422: "not_understood",
+    431: "too_large",
+    499: "client_gone",
     500: "our_fault",
     501: "not_installed",
     503: "busy",
@@ -35,9 +43,10 @@ ERROR_DESCRIPTIONS = {
     404: "The model has no card",
     409: "Valid request that this model cannot fulfil",
     413: "Request body too large",
+    415: "Compressed request body",
     422: "Invalid request",
     501: "Required package not installed",
-    503: "Queue full, or service shutting down",
+    503: "Queue or connections full, or service shutting down",
     504: "No result in time",
 }
 UNION_ERROR_TYPES = ("string_type", "list_type")
@@ -92,16 +101,66 @@ def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] =
     return Response(json.dumps({"error": detail}), status, dict(headers), "application/json")
 
 
+def encode_answer(content: Any, *, ascii_only: bool = False) -> bytes:
+    """Return a model's answer as JSON.
+
+    Args:
+        ascii_only: escape other characters, some of which clients take for ends of lines.
+
+    Raises:
+        RequestError: 409 if a number in it is NaN or infinite, which is not JSON.
+    """
+    try:
+        return json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        log_event("answer not finite", logging.ERROR)
+        raise unusable_answer("NaN or infinity") from error
+
+
+def unusable_answer(found: str) -> RequestError:
+    """Return the error of a request for which the model has no usable answer."""
+    remedy = "send another text, or ask the operator to check the model with moe verify"
+    return RequestError(409, Fault("an answer with finite numbers from this model", found, remedy))
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI descriptions of these error statuses."""
     return {status: {"model": ErrorResponse, "description": ERROR_DESCRIPTIONS[status]} for status in statuses}
+
+
+class StrictRequest(Request):
+    """A request whose body must be JSON as `parse_json` reads it."""
+
+    async def json(self) -> Any:
+        """Return the parsed body.
+
+        Raises:
+            HTTPException: 400 with the reason.
+        """
+        try:
+            return parse_json(await self.body())
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+
+
+class StrictRoute(APIRoute):
+    """A route that reads a `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of FastAPI for a strict request."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return handle_strictly
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Register handlers that return every error as an `ErrorResponse`."""
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(StarletteHTTPException, _handle_http_exception)
 
 
 async def _handle_request_error(_: Request, error: Exception) -> Response:
@@ -125,10 +184,9 @@ def _error_rank(error: Any) -> tuple[bool, int]:
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     """Convert errors of the framework: unknown path, unsupported method, body that is not JSON."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 400:
-        reason = str(error.__cause__) if isinstance(error.__cause__, ValueError) else "a body that cannot be parsed"
-        return build_error_response(422, Fault("a JSON body", reason, "send valid JSON"))
+    assert isinstance(error, StarletteHTTPException)
+    if error.status_code == 400:  # of `StrictRequest`, or of FastAPI for a body that it cannot read
+        return build_error_response(422, Fault("a JSON body", error.detail, "send valid JSON"))
     expected = {404: "an existing path", 405: "a method that this path supports"}
     fault = Fault(expected.get(error.status_code, "a valid request"), error.detail.lower(), "see /openapi.json")
     return build_error_response(error.status_code, fault, error.headers or {})

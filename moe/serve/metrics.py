@@ -33,6 +33,10 @@ class Metrics:
             "moe_expert_share", "routing weight of each expert, summed over texts", ["expert"], **common
         )
         self.reloads = Counter("moe_swaps", "model reloads by outcome", ["outcome"], **common)
+        self.connections = Gauge("moe_connections", "open connections", **common)
+        self.closed = Counter(
+            "moe_connections_closed", "connections closed by a limit or a timeout, by reason", ["reason"], **common
+        )
         self.queue.set_function(queued_texts)
 
     def count_batch(self, texts: int, seconds: float) -> None:

@@ -24,7 +24,10 @@ from moe.serve.settings import ServeSettings
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 KEY_PROTECTED_PATHS = ("/v1/", "/card", "/metrics")
-UNLOGGED_PATHS = ("/healthz", "/readyz", "/metrics")
+HEALTH_PATHS = ("/healthz", "/readyz")
+UNLOGGED_PATHS = (*HEALTH_PATHS, "/metrics")
+IGNORED_HEADERS = (b"range", b"if-range")
+"""Optional headers that only files support; their syntax errors would get a response in another format."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -35,32 +38,51 @@ SECURITY_HEADERS = {
 
 
 class AccessMiddleware:
-    """Checks the API key, or host and origin of a service without keys, and limits the body.
+    """Checks the API key, or host and origin of a service without keys, and limits the body and the active requests.
+
+    A request whose client disconnects is cancelled, unless its response has begun.
 
     Args:
         app: the application behind this middleware.
         settings: keys and limits.
+        max_active: requests answered at a time, apart from those for `HEALTH_PATHS`; None is without limit.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: ASGIApp, settings: ServeSettings, max_active: int | None = None) -> None:
+        self.app, self.settings, self.max_active = app, settings, max_active
         self.hosts = {*LOCAL_HOSTS, settings.host}
+        self.protected = (*KEY_PROTECTED_PATHS, *(["/openapi.json"] if settings.protect_openapi else []))
+        self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
         try:
-            self._check_access(scope, Headers(scope=scope))
-            body = await self._read_body(Headers(scope=scope), receive)
+            self._check_access(scope, headers)
+            self._check_body_headers(headers)
+            body = await self._read_body(receive)
+            self._check_active(scope)
         except RequestError as error:
-            return await build_error_response(error.status, error.fault, error.headers)(scope, receive, send)
-        return await self.app(scope, _replay_body(body, receive), send)
+            closing = {"Connection": "close"} if _has_body(headers) else {}
+            return await build_error_response(error.status, error.fault, closing | error.headers)(scope, receive, send)
+        self.active += 1
+        try:
+            await _run_until_disconnect(self.app, scope, body, receive, send)
+        finally:
+            self.active -= 1
+        return None
+
+    def _check_active(self, scope: Scope) -> None:
+        if self.max_active is not None and self.active >= self.max_active and scope["path"] not in HEALTH_PATHS:
+            fault = Fault(f"at most {self.max_active} requests at a time", "more", "retry later")
+            raise RequestError(503, fault, {"Retry-After": "1", "Connection": "close"})
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         if not self.settings.keys:
             return self._check_host_and_origin(headers)
-        if scope["path"].startswith(KEY_PROTECTED_PATHS):
+        if scope["path"].startswith(self.protected):
             scheme, _, key = headers.get("authorization", "").partition(" ")
             owner = find_key_owner(key.strip(), self.settings.keys) if scheme.lower() == "bearer" else None
             if owner is None:
@@ -79,11 +101,11 @@ class AccessMiddleware:
         Raises:
             RequestError: 403 for another host name (DNS rebinding) or a page of another origin.
         """
-        if _host(headers.get("host", "")) not in self.hosts:
+        if _hostname(headers.get("host", "")) not in self.hosts:
             fault = Fault("a request to localhost", "another host name", "use localhost, or configure API keys")
             raise RequestError(403, fault)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _netloc(origin) != headers.get("host"):
             fault = Fault(
                 "a request without an Origin header, or from this service's own page",
                 "a request from another origin",
@@ -91,28 +113,48 @@ class AccessMiddleware:
             )
             raise RequestError(403, fault)
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+    def _check_body_headers(self, headers: Headers) -> None:
+        """Check what the headers say about the body.
+
+        Raises:
+            RequestError: 413 if it is too large, 415 if it is compressed.
+        """
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > self.settings.max_body_bytes:
+            raise _body_too_large(self.settings.max_body_bytes)
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise RequestError(415, Fault("a body without Content-Encoding", "an encoded one", "send it uncompressed"))
+
+    async def _read_body(self, receive: Receive) -> bytes:
         """Return the complete body.
 
         Raises:
-            RequestError: 413 if it is too large, 408 if it arrives too slowly.
+            RequestError: 413 if it is too large, 408 if it arrives too slowly, 499 if the client disconnects.
         """
-        limit, declared = self.settings.max_body_bytes, headers.get("content-length", "")
-        if declared.isdigit() and int(declared[:20]) > limit:
-            raise _body_too_large(limit)
         parts, size = [], 0
+        end = asyncio.get_running_loop().time() + self.settings.timeout_s
+        while True:
+            message = await self._receive_part(receive, end)
+            if message["type"] == "http.disconnect":
+                raise RequestError(499, Fault("a complete body", "a part of it", "send all of it"))
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.settings.max_body_bytes:
+                raise _body_too_large(self.settings.max_body_bytes)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _receive_part(self, receive: Receive, end: float) -> Message:
+        pause = asyncio.get_running_loop().time() + self.settings.body_pause_s
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                while True:
-                    message = await receive()
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > limit:
-                        raise _body_too_large(limit)
-                    if not message.get("more_body"):
-                        return b"".join(parts)
+            async with asyncio.timeout_at(min(end, pause)):
+                return await receive()
         except TimeoutError as error:
-            fault = Fault(f"the complete body within {self.settings.timeout_s:g} s", "a part of it", "send it faster")
+            if pause < end:
+                limit = f"a body without pauses of more than {self.settings.body_pause_s:g} s"
+            else:
+                limit = f"the complete body within {self.settings.timeout_s:g} s"
+            fault = Fault(limit, "a part of it", "send it faster")
             raise RequestError(408, fault, {"Connection": "close"}) from error
 
 
@@ -121,25 +163,62 @@ def _body_too_large(limit: int) -> RequestError:
     return RequestError(413, fault, {"Connection": "close"})
 
 
-def _host(header: str) -> str | None:
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _hostname(header: str) -> str | None:
     try:
         return urlsplit(f"//{header}").hostname
     except ValueError:
         return None
 
 
-def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that first yields a body that was already read, then whatever the client sends."""
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+async def _run_until_disconnect(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Run the application on a body that was already read; cancel it if the client disconnects before a response."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    disconnected, started = asyncio.Event(), False
 
-    async def message() -> Message:
-        return pending.pop() if pending else await receive()
+    async def next_message() -> Message:
+        if pending:
+            return pending.pop()
+        await disconnected.wait()
+        return {"type": "http.disconnect"}
 
-    return message
+    async def send_response(message: Message) -> None:
+        nonlocal started
+        started = True
+        await send(message)
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        disconnected.set()
+        if not started:
+            response.cancel()
+
+    response = asyncio.ensure_future(app(scope, next_message, send_response))
+    watcher = asyncio.create_task(watch())
+    try:
+        await response
+    except asyncio.CancelledError:
+        if not disconnected.is_set():  # the server itself cancels
+            raise
+    finally:
+        watcher.cancel()
 
 
 class TelemetryMiddleware:
     """Adds a request ID and security headers to every response, logs it and updates the metrics.
+
+    HEAD is answered as GET without the body, for every path.
 
     Args:
         app: the application behind this middleware.
@@ -152,18 +231,24 @@ class TelemetryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
-            await self._handle(scope, receive, send)
+            headers = [(name, value) for name, value in scope["headers"] if name not in IGNORED_HEADERS]
+            await self._handle({**scope, "headers": headers}, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         start, request_id, status = time.perf_counter(), uuid4().hex, 0
+        method = scope["method"]
+        if method == "HEAD":
+            scope["method"] = "GET"
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._add_headers(MutableHeaders(scope=message), request_id)
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -175,6 +260,7 @@ class TelemetryMiddleware:
                     "a response", "an internal error", f"report request ID {request_id} to the operator of this service"
                 )
                 await build_error_response(500, fault)(scope, receive, send_with_headers)
+        scope["method"] = method
         self._log(scope, status or 499, time.perf_counter() - start, request_id)
 
     def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
@@ -191,6 +277,6 @@ class TelemetryMiddleware:
         if path in UNLOGGED_PATHS and status < 400:
             return
         fields: dict[str, Any] = {"path": path, "status": status, "ms": round(seconds * 1000, 1), "request": request_id}
-        fields |= {"method": scope["method"]} if scope["method"] in ("GET", "POST") else {}
+        fields |= {"method": scope["method"]} if scope["method"] in ("GET", "HEAD", "POST") else {}
         fields |= {name: scope[name] for name in ("asked_by", "texts") if name in scope}
         log_event("request", **fields)

@@ -26,6 +26,7 @@ from moe.serve.batching import Engine
 from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine
 from moe.serve.engine_generate import GenerateEngine
+from moe.serve.json_logs import adopt_library_loggers
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def load_served_model(location: ModelLocation) -> ServedModel:
     else:
         served = _load_classifier(folder, location, sha256)
     served = replace(served, card=_read_card(folder))
+    adopt_library_loggers()
     if sha256_of(folder / MANIFEST) != sha256:
         raise Fault(f"a model at {folder} that does not change while it is loading", "a changed manifest", "retry")
     return served
@@ -126,6 +128,7 @@ def _load_torch(loader: ModelLoader, predictor: Predictor, sha256: str) -> Torch
     if isinstance(predictor, TorchPredictor):
         return predictor
     model = loader.load_torch()
+    adopt_library_loggers()  # of transformers, which is imported here
     if sha256_of(loader.folder / MANIFEST) != sha256:
         raise Fault("the served model in its folder, to explain with", "a newer one", "reload the service")
     return model

@@ -4,20 +4,19 @@ Extensions of the format: `domain` and `routing` of a request, `experts` of a re
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, create_model
 from transformers import AsyncTextIteratorStreamer
 
 from moe.inference.generator import Sampling
 from moe.serve.engine_generate import ChatRequest, ChatResult
-from moe.serve.errors import ERROR_TYPES, RequestError, error_responses
+from moe.serve.errors import ERROR_TYPES, RequestError, encode_answer, error_responses
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import MODEL_DESCRIPTION, STRICT_CONFIG, JsonInteger, nonblank_text, routing_fields
 from moe.serve.settings import ServeSettings
@@ -110,7 +109,7 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/chat/completions",
         response_model=ChatResponse,
-        responses=error_responses(409, 422, 503, 504) | events,
+        responses=error_responses(409, 422, 504) | events,
         summary="Generate the next message of a chat",
     )
     async def chat(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
@@ -119,7 +118,7 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
         request.scope["texts"] = 1
         chat_request = _to_chat_request(options, manager)
         if not options.stream:
-            return JSONResponse(await _complete(manager, chat_request))
+            return Response(await _complete(manager, chat_request), media_type="application/json")
         include_usage = bool(options.stream_options and options.stream_options.include_usage)
         stream = _ChatStream(manager, chat_request, include_usage)
         return StreamingResponse(await stream.start(), media_type="text/event-stream")
@@ -142,16 +141,17 @@ def _to_chat_request(body: Any, manager: ModelManager) -> ChatRequest:
     )
 
 
-async def _complete(manager: ModelManager, request: ChatRequest) -> dict[str, Any]:
+async def _complete(manager: ModelManager, request: ChatRequest) -> bytes:
     try:
         result: ChatResult = await manager.run(request, 1)
     finally:
         request.stop.set()
-    manager.metrics.count_results([result.experts])
     message = {"role": "assistant", "content": result.text}
     choice = {"index": 0, "message": message, "finish_reason": _finish_reason(result)}
     head = _response_head("chat.completion") | {"model": result.model, "choices": [choice]}
-    return head | {"usage": _usage(result), "experts": result.experts}
+    answer = encode_answer(head | {"usage": _usage(result), "experts": result.experts})
+    manager.metrics.count_results([result.experts])
+    return answer
 
 
 def _response_head(kind: str) -> dict[str, Any]:
@@ -234,8 +234,8 @@ class _ChatStream:
         yield "data: [DONE]\n\n"
 
     def _last_events(self, result: ChatResult) -> str:
-        self.manager.metrics.count_results([result.experts])
         last = self._chunk({}, _finish_reason(result), result.experts)
+        self.manager.metrics.count_results([result.experts])
         usage = self.head | {"choices": [], "usage": _usage(result)}
         return last + (_event(usage) if self.include_usage else "")
 
@@ -245,4 +245,4 @@ class _ChatStream:
 
 
 def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+    return f"data: {encode_answer(content, ascii_only=True).decode()}\n\n"

@@ -6,12 +6,11 @@ An explanation waits in the same queue as other requests; each of its integratio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, create_model
 
 from moe.explain.explain import STEPS
 from moe.serve.engine_explain import ExplainRequest
-from moe.serve.errors import error_responses
+from moe.serve.errors import encode_answer, error_responses
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import (
     MODEL_DESCRIPTION,
@@ -98,11 +97,12 @@ def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/explain",
         response_model=ExplainResponse,
-        responses=error_responses(409, 422, 501, 503, 504),
+        responses=error_responses(409, 422, 501, 504),
         summary="Explain a prediction",
     )
     async def explain_(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
         """Return the prediction for a text, word attributions by integrated gradients, and each expert's prediction."""
         explain_request = ExplainRequest(**dict(body))
         request.scope["texts"] = 1
-        return JSONResponse(await manager.run(explain_request, explain_request.steps or STEPS))
+        content = await manager.run(explain_request, explain_request.steps or STEPS)
+        return Response(encode_answer(content), media_type="application/json")

@@ -19,15 +19,14 @@ import torch
 import uvicorn
 
 from experts.errors import Fault
+from moe.console import redirect_status
 from moe.serve.app import build_app
+from moe.serve.connections import LISTEN_BACKLOG, ConnectionLimits, ServiceConfig, find_connection_limits
 from moe.serve.errors import RequestError
 from moe.serve.json_logs import configure_logging, log_event
 from moe.serve.model_loader import ModelLocation, load_served_model
 from moe.serve.model_manager import ModelManager
 from moe.serve.settings import ServeSettings, check_keys_required
-
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than at most load balancers, so that these close it first."""
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Thread switch interval: Python's default of 5 ms would delay the event loop while the model computes."""
@@ -45,16 +44,18 @@ def serve(settings: ServeSettings, location: ModelLocation, threads: int | None 
     check_keys_required(settings)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # batches are tokenized one at a time; more threads slow torch down
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    with _bind_socket(settings) as listener:
+    configure_logging(settings.log_lines_per_s)
+    redirect_status(lambda text: log_event("status", text=text))
+    with bind_socket(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
         served = load_served_model(location)
-        configure_logging()
+        limits = find_connection_limits(settings)
         manager = ModelManager(settings, location, served, partial(torch.set_num_threads, torch.get_num_threads()))
-        asyncio.run(_run(manager, listener))
+        asyncio.run(_run(manager, limits, listener))
 
 
-def _bind_socket(settings: ServeSettings) -> socket.socket:
+def bind_socket(settings: ServeSettings) -> socket.socket:
     """Return a socket that is bound to the address but does not listen yet.
 
     The protocol is given as TCP explicitly, because only then does asyncio set TCP_NODELAY; without it, small responses
@@ -74,35 +75,28 @@ def _bind_socket(settings: ServeSettings) -> socket.socket:
     return listener
 
 
-async def _run(manager: ModelManager, listener: socket.socket) -> None:
-    server = _Server(manager)
+async def _run(manager: ModelManager, limits: ConnectionLimits, listener: socket.socket) -> None:
+    server = Server(manager, limits)
     if hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     await server.serve(sockets=[listener])
     log_event("ended")
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn server that drains before it shuts down."""
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(self, manager: ModelManager, limits: ConnectionLimits) -> None:
         self.manager = manager
         self._tasks: set[asyncio.Task[None]] = set()  # keeps references: the event loop itself holds only weak ones
-        super().__init__(
-            uvicorn.Config(
-                build_app(manager),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(manager.settings.timeout_s) + 1,
-            )
-        )
+        app = build_app(manager, limits.active_requests)
+        super().__init__(ServiceConfig(app, manager.settings, manager.metrics, limits))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening and log the address."""
         await super().startup(sockets)
         for listener in sockets or ():
+            listener.listen(LISTEN_BACKLOG)  # asyncio listens with the number that it accepts at a time
             host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             served = self.manager.served

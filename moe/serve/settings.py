@@ -26,6 +26,39 @@ class ServeSettings(BaseModel):
     keys: dict[str, Sha256Hex] = Field(
         {}, description="API keys: owner's name and SHA-256 of the key; without any, only this machine has access"
     )
+    protect_openapi: bool = Field(
+        False, description="whether `GET /openapi.json`, which names domains and tasks, needs a key if there are `keys`"
+    )
+    max_connections: int | None = Field(
+        None,
+        ge=8,
+        le=100_000,
+        description="maximum number of open connections; null is 1024, or as many as the limit of file descriptors "
+        "allows if that is fewer",
+    )
+    max_header_bytes: int = Field(
+        16_384,
+        ge=1024,
+        le=1_048_576,
+        description="maximum bytes of a request line with its headers; more are rejected (431)",
+    )
+    header_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="seconds in which a connection must send the headers of a request (408); idle ones between two "
+        "requests have 75 s",
+    )
+    body_pause_s: float = Field(
+        10.0, gt=0, le=3600, description="longest pause in seconds while a request body is sent (408)"
+    )
+    log_lines_per_s: int | None = Field(
+        100,
+        ge=1,
+        le=1_000_000,
+        description="log lines per second of one event and status; more are counted in `suppressed` of the next "
+        "line; null logs all",
+    )
     max_wait_ms: float = Field(
         3.0,
         ge=0,

@@ -12,10 +12,13 @@ import pytest
 from serving import build_manager, service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
+from experts.errors import Fault
 from moe.inference.model_loader import ModelLoader
-from moe.inference.stream import predict_rows
+from moe.inference.stream import predict_each, predict_rows
+from moe.serve import engine_classify
 from moe.serve.app import build_app
 from moe.serve.auth import generate_key
+from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders and the margin", "rates"]
 
@@ -94,6 +97,12 @@ def test_concurrent_requests_with_different_options_get_their_own_results(client
         (b'{"texts": []}', 422, "texts: List should have at least 1"),
         (b'{"texts": ["a", 3]}', 422, "texts.1: Input should be a valid string"),
         (b'{"texts": null}', 422, "texts"),
+        (b'{"texts": "a", "abstain": NaN}', 422, "NaN, which is not a JSON number"),
+        (b'{"texts": "a", "abstain": 1e999}', 422, "too large"),
+        (b'{"texts": "a", "texts": "b"}', 422, "the key 'texts' twice"),
+        (b'{"texts": "a"} b', 422, "no valid JSON"),
+        (b'{"texts": "a\xff"}', 422, "not UTF-8"),
+        ('{"texts": "a"}'.encode("utf-16"), 422, "not UTF-8"),
         (b'{"texts": "a", "abstain": "0.9"}', 422, "abstain"),
         (b'{"texts": "a", "routing": "team"}', 422, "routing"),
         (b'{"texts": "a", "domain": "new\\u0000s"}', 422, "an unknown name"),
@@ -102,10 +111,8 @@ def test_concurrent_requests_with_different_options_get_their_own_results(client
         (b'{"texts": "a", "\\ud800": 1}', 422, "the body: Input should be a valid string"),
         (b"{", 422, "no valid JSON"),
         (b"[" * 100_000, 422, "nested more than 100 levels deep"),
-        (b"\xff\xfe", 422, "bytes that are not UTF-8"),
+        (b"\xff\xfe", 422, "not UTF-8"),
         (b'{"texts": ' + b"9" * 5000 + b"}", 422, "a number of 5,000 digits"),
-        (b'{"texts": ["a"], "texts": ["b"]}', 422, "the key 'texts' twice"),
-        (b'{"texts": ["a"], "abstain": NaN}', 422, "NaN, which is not a JSON number"),
         (b"", 422, "the body: Field required"),
         (b'{"texts": "' + b"a" * 301 + b'"}', 422, "texts: String should have at most 300"),
         (json.dumps({"texts": ["a"] * 9}).encode(), 422, "texts: List should have at most 8"),
@@ -207,6 +214,100 @@ def test_service_with_keys_needs_one_and_logs_its_owner_but_no_text(
     (line,) = [record.fields for record in caplog.records if record.getMessage() == "request"]  # type: ignore[attr-defined]
     assert (line["asked_by"], line["texts"], line["path"]) == ("me", 1, "/v1/predict")
     assert "secret" not in str([vars(record) for record in caplog.records])
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/readyz", "/v1/model", "/metrics", "/openapi.json", "/page/page.css"]
+)
+def test_head_is_answered_as_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert (head.headers["content-length"] == get.headers["content-length"]) or path == "/metrics"
+    assert client.head("/nothing").status_code == 404
+    assert client.head("/v1/predict").status_code == 405
+
+
+def test_openapi_document_needs_a_key_if_the_settings_say_so(folder: Path) -> None:
+    key = generate_key()
+    for protect, status in ((False, 200), (True, 401)):
+        with service_client(folder, keys={"me": key["sha256"]}, protect_openapi=protect) as client:
+            assert client.get("/openapi.json").status_code == status
+            assert client.head("/openapi.json").status_code == status
+            headers = {"authorization": f"Bearer {key['key']}"}
+            assert client.get("/openapi.json", headers=headers).status_code == 200
+            assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"range": "bytes=a-b"}, 200),
+        ({"range": "bytes=0-1,5-6,99999999999999999999-"}, 200),
+        ({"if-none-match": "*", "if-modified-since": "never"}, 200),
+        ({"origin": "http://[::"}, 403),
+        ({"host": "local host"}, 403),
+        ({"authorization": "Bearer \xff"}, 200),
+        ({"connection": "upgrade", "upgrade": "websocket"}, 200),
+    ],
+    ids=str,
+)
+def test_odd_headers_get_a_response_in_the_usual_form(client: TestClient, headers: dict[str, str], status: int) -> None:
+    response = client.get("/", headers={name: value.encode("latin-1") for name, value in headers.items()})  # type: ignore[misc]
+    assert response.status_code == status
+    assert status == 200 or response.json()["error"]["type"] == "forbidden"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "x"])
+def test_compressed_body_is_refused_unread(client: TestClient, encoding: str) -> None:
+    response = client.post("/v1/predict", content=b"{}", headers={"content-encoding": encoding})
+    assert (response.status_code, response.json()["error"]["type"]) == (415, "not_readable")
+
+
+class NanEngine:
+    """Answers with NaN, with a fault, or with the error of a row, by the first text."""
+
+    token_budget = 1
+
+    def __init__(self, classifier: ClassifyEngine) -> None:
+        self.classifier = classifier
+
+    def estimate_tokens(self, request: Any) -> int:
+        return 1
+
+    def run_batch(self, requests: Any) -> list[Any]:
+        results = self.classifier.run_batch(requests)
+        for result in results:
+            if isinstance(result, dict):
+                result["answers"][0]["confidence"] = float("nan")
+                result["answers"][0]["experts"] = {"news": float("inf")}
+        return results
+
+
+def test_answer_that_is_not_finite_is_an_error_and_not_counted(folder: Path) -> None:
+    manager = build_manager(folder)
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        manager.batcher.engine = NanEngine(manager.served.engine.classifier)  # type: ignore[union-attr, attr-defined]
+        response = predict(client, ["a", "b"])
+        assert response.status_code == 409
+        assert "finite numbers" in response.json()["error"]["expected"]
+        assert "moe_expert_share_total{" not in client.get("/metrics").text
+        assert client.get("/healthz").status_code == 200
+
+
+def test_fault_of_the_model_for_one_text_leaves_other_requests_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict_or_fail(texts: list[str], *args: Any) -> Any:
+        if "bad" in texts:
+            raise Fault("finite scores", "NaN", "train the model again")
+        return predict_each(texts, *args)
+
+    monkeypatch.setattr(engine_classify, "predict_each", predict_or_fail)
+    engine = build_manager(folder).served.engine
+    good, bad = engine.run_batch([ClassifyRequest(("rates",)), ClassifyRequest(("bad",))])
+    assert good["answers"][0]["label"]
+    assert (bad.status, bad.fault.found) == (409, "NaN")
 
 
 class BlockedEngine:

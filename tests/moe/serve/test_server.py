@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,7 +20,7 @@ from serving import ROOT, ServeProcess, serve_process, write_mixture
 
 from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_rows
-from moe.serve.server import _bind_socket
+from moe.serve.server import bind_socket
 from moe.serve.settings import ServeSettings
 
 __all__ = ["moe"]
@@ -39,7 +41,7 @@ def workdir(tmp_path: Path) -> Path:
 def test_socket_sends_small_responses_without_delay() -> None:
     async def accepted_nodelay() -> int:
         accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
-        with _bind_socket(ServeSettings(port=0)) as listener:
+        with bind_socket(ServeSettings(port=0)) as listener:
             server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listener)
             async with server:
                 _, client = await asyncio.open_connection(*listener.getsockname())
@@ -156,6 +158,46 @@ def test_shutdown_answers_queued_requests_and_rejects_new_ones(folder: Path, tmp
 
         assert asyncio.run(send_requests()) == [200] * 8 + [503] * 2
         assert service.process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_idle_connections_neither_exhaust_descriptors_nor_keep_health_checks_out(folder: Path) -> None:
+    with serve_process(folder, descriptors=256) as service, ExitStack() as stack:
+        address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address))
+        for _ in range(20):
+            assert httpx.get(f"{service.url}/healthz", timeout=30).status_code == 200
+        assert httpx.post(f"{service.url}/v1/admin/reload", timeout=60).status_code == 200
+        assert [line["event"] for line in service.log_lines()] == ["serving", "reloaded", "request"]
+        stack.close()
+        assert service.stop() == 0
+
+
+@pytest.mark.slow
+def test_serve_reports_too_few_descriptors_in_one_line(folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), "serve", str(folder), "--port", "0"]
+    limited = ["sh", "-c", 'ulimit -n 40 && exec "$0" "$@"', *command]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("moe: Expected at least ")
+    assert "file descriptors" in done.stderr
+
+
+@pytest.mark.slow
+def test_load_benchmark_finds_no_failure(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "serve_load.py"), "--model", str(folder)]
+    options = ["--seconds", "6", "--clients", "8", "--count", "50", "--json", str(tmp_path / "load.json")]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "load.json").read_text())
+    assert len(figures["answered"]) == 2
+    assert figures["full"] >= 1
+    assert figures["disconnected"] >= 1
+    assert figures["difference"] <= 2e-6
+    assert figures["row"] in done.stdout
 
 
 @pytest.mark.slow
