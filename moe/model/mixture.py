@@ -111,17 +111,21 @@ class Mixture(nn.Module):
         allowed: Tensor | None = None,
         hard: bool = False,
         with_grad: bool = False,
+        route: bool = True,
     ) -> tuple[Tensor, RouterOutput | None]:
         """Run the trunk only.
 
         Args:
             with_grad: record gradients.
+            route: run the router on the states. In training its dropout draws random numbers, so code that needs only
+                the states passes False: it may run or not, depending on what is cached, and must not change the run.
 
         Returns:
-            the trunk's states (B, T, D), and the router output computed from them.
+            the trunk's states (B, T, D), and the router output computed from them, None without `route`.
         """
         with torch.set_grad_enabled(with_grad):
-            context = ForwardContext(self.content_mask(input_ids, attention_mask), allowed, hard, stop=True)
+            content = self.content_mask(input_ids, attention_mask)  # (B, T)
+            context = ForwardContext(content, allowed, hard, stop=True, route=route)
             return self._run(context, input_ids, attention_mask)
 
     def content_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -134,7 +138,7 @@ class Mixture(nn.Module):
     ) -> tuple[Tensor, RouterOutput | None]:
         """Return the states (B, T, D) at which this pass ends, and the router output."""
         if context.trunk is not None and not self.trunk.output_format_known:
-            self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]))
+            self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]), route=False)
         self._context = context
         try:
             skipped = self.trunk.skipped() if context.trunk is not None else nullcontext()
@@ -238,8 +242,9 @@ class Mixture(nn.Module):
             return None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         states = states if context.trunk is None else context.trunk.to(states.dtype)  # (B, T, D)
-        with torch.set_grad_enabled(context.grad):
-            self._route(states, context)
+        if context.route:
+            with torch.set_grad_enabled(context.grad):
+                self._route(states, context)
         if context.stop:
             raise EndOfTrunk(states)
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})

@@ -51,6 +51,7 @@ class ForwardContext:
         hard: whether each text goes to its most probable expert.
         trunk: (B, T, D), precomputed trunk states.
         stop: whether the pass ends at the end of the trunk.
+        route: whether the router runs; else the experts keep the route of the pass before.
         keep: whether the route is reused for later passes, as in generation.
         routing: router output, filled in by the hook.
         probs: soft probabilities of the passes so far, if `keep`.
@@ -62,6 +63,7 @@ class ForwardContext:
     hard: bool
     trunk: Tensor | None = None
     stop: bool = False
+    route: bool = True
     keep: bool = False
     routing: RouterOutput | None = None
     probs: list[Tensor] = field(default_factory=list)
