@@ -24,8 +24,8 @@ from moe.console import progress_bar
 from moe.data.collator import Collator, tokenize
 from moe.data.sampler import DomainBatchSampler, row_lengths
 from moe.evaluation.evaluate import validate
-from moe.model.backbone import has_fast_bfloat16
 from moe.model.backbone_ops import AttentionSwitch
+from moe.model.device import has_fast_bfloat16
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.objective import LossContext, Objective
@@ -38,7 +38,6 @@ def build_frozen_model(run: RunSettings) -> Mixture:
     """Build the backbone with new heads and a frozen adapter whose output is zero."""
     model = build_expert_model(run, NAME, build_adapter, polarity=False, seed=run.seed, always_on=True)
     model.bank.freeze()
-    model.active_expert = NAME
     return model
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from paired_timing import build_untrained, time_call
@@ -76,7 +77,7 @@ def build_step(args: argparse.Namespace, name: str) -> Callable[[], None]:
     """Return a function that runs a joint step with DAO's losses on random tokens."""
     micro_batches, recompute = VARIANTS[name]
     model, run = build_untrained(5, 16, 1, args.dtype), load_run()
-    set_trainable(model.train(), JOINT, None)
+    mode = set_trainable(model.train(), JOINT, None)
     objective = Objective(
         JOINT,
         settings=run.losses,
@@ -90,8 +91,8 @@ def build_step(args: argparse.Namespace, name: str) -> Callable[[], None]:
     batch = random_batch(args, len(model.domains))
     parts = [{key: values.chunk(micro_batches)[i] for key, values in batch.items()} for i in range(micro_batches)]
 
-    def forward(part: Batch) -> MixtureOutput:
-        output: MixtureOutput = model(**model_inputs(part))
+    def forward(part: Batch, backbone_grad: bool) -> MixtureOutput:
+        output: MixtureOutput = model(**model_inputs(part), mode=replace(mode, backbone_grad=backbone_grad))
         return output
 
     backward = BackwardPass(model, forward, objective, lambda *_: None)

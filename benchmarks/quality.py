@@ -6,7 +6,7 @@ prints the results so far (`--tasks`: by task). `--only NAME` selects models, `-
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -249,9 +249,9 @@ def evaluate_model(
         uniform_gates: give all experts equal weights instead of the router's.
         domains: evaluate only these; all by default.
     """
-    predictor = TorchPredictor(model, template, max_length, routing)
-    with model.ablated(uniform_gates=uniform_gates):
-        rows = [row for row in evaluate_rows(predictor, work.rows("test", domains), pin=pin) if row.true is not None]
+    mode = replace(model.mode, uniform_gates=uniform_gates)
+    predictor = TorchPredictor(model, template, max_length, routing, mode=mode)
+    rows = [row for row in evaluate_rows(predictor, work.rows("test", domains), pin=pin) if row.true is not None]
     pairs: LabelPairs = {}
     for row in rows:
         true, predicted = pairs.setdefault(row.row["task"], ([], []))

@@ -211,8 +211,15 @@ def train_experts(work: Workspace) -> None:
         train_domain(work, domain)
 
 
+def train_warmup(work: Workspace) -> None:
+    """Train the router's warm start."""
+    work.begin()
+    train_stage(work, WARMUP, work.out / MERGED)
+
+
 def train_joint(work: Workspace) -> None:
     """Train the joint stage, and select the run's best mixture."""
+    work.begin()
     train_stage(work, JOINT, work.out / WARMUP.folder)
     select_best_mixture(work)
 
@@ -226,7 +233,7 @@ STEPS: dict[str, tuple[Sequence[str], Callable[[Workspace], object]]] = {
     POOLED: (OF_EXPERTS, train_pooled),
     "experts": (OF_EXPERTS, train_experts),
     "merged": (OF_MERGE, merge_experts),
-    "warmup": ((*OF_MERGE, "stages.warmup"), lambda work: train_stage(work, WARMUP, work.out / MERGED)),
+    "warmup": ((*OF_MERGE, "stages.warmup"), train_warmup),
     "joint": ((*OF_MERGE, "stages.warmup", "stages.joint"), train_joint),
 }
 """By step: the settings that it depends on, and what it does."""

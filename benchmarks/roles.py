@@ -9,7 +9,7 @@ it. General text is the descriptions of installed packages.
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, 
 from moe.qa.scoring import ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.instruct import instruct
-from moe.training.lm_dataset import LMCorpora
-from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.language.instruct import instruct
+from moe.training.language.lm_dataset import LMCorpora
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
 CONFIG = Path(__file__).parent.parent / "configs" / "finteam" / "small.yaml"
@@ -164,8 +164,8 @@ def measure_perplexity(args: argparse.Namespace) -> dict[str, Evaluations]:
             results = {}
             for name in names:
                 without = [expert for expert in bank.routed_experts if expert not in experts[name]]
-                with model.ablated(tuple(bank.adapters) if bare else without):
-                    results[name] = asdict(evaluate_perplexity(model, held_out[name], collate))
+                mode = replace(model.mode, without=tuple(bank.adapters if bare else without))
+                results[name] = asdict(evaluate_perplexity(model, held_out[name], collate, mode))
             saved[title] = results
             write_json(path, saved)
         evaluations[title] = {name: LMEvaluation(**saved[title][name]) for name in names}
@@ -210,8 +210,8 @@ def answer_test_questions(args: argparse.Namespace) -> dict[str, dict[str, list[
             path = args.out / "answers" / f"{name} {method}.jsonl".replace(" ", "-")
             if not path.is_file():
                 model, template = load_language_model(folder)
-                with model.ablated(tuple(model.bank.adapters) if without is None else tuple(without)):
-                    answers = answer_questions(model, template, subset, METHODS[method], quiet=False)
+                mode = replace(model.mode, without=tuple(model.bank.adapters if without is None else without))
+                answers = answer_questions(model, template, subset, METHODS[method], quiet=False, mode=mode)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("".join(json.dumps(answer.output) + "\n" for answer in answers), encoding="utf-8")
             outputs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

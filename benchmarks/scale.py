@@ -20,8 +20,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from experts.gated_linear import in_out_features
 from experts.lora import LayerMap
 from moe.inference.torch_predictor import TorchPredictor
-from moe.model.backbone import BackboneSettings, default_device, load_backbone
+from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.backbone_files import shipped_folder
+from moe.model.device import default_device
 
 VOCABULARY = 30522  # size of the shipped tokenizer's vocabulary
 SHAPES = {

@@ -106,7 +106,7 @@ class TrainingStep:
             seed=0,
             context=LossContext.of(model),
         )
-        set_trainable(model.train(), stage, None)
+        self.mode = set_trainable(model.train(), stage, None)
         self.batches = [self.labelled(ids, mask, cached) for ids, mask in batches]
 
     def set_holdout(self, batch: Batch) -> None:
@@ -116,7 +116,7 @@ class TrainingStep:
 
         def run_holdout() -> tuple[MixtureOutput, dict[str, Tensor]]:
             with self.model.bank.route.preserved():
-                return self.model(rows["input_ids"], rows["attention_mask"]), rows
+                return self.model(rows["input_ids"], rows["attention_mask"], mode=self.mode), rows
 
         self.objective.context.holdout = cast(HoldoutSampler, run_holdout)  # the loss only calls it
 
@@ -141,7 +141,7 @@ class TrainingStep:
         for batch in self.batches:
             self.attention.select(batch["input_ids"].shape[1])
             self.objective.start_step()
-            out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"))
+            out = self.model(batch["input_ids"], batch["attention_mask"], trunk=batch.get("trunk"), mode=self.mode)
             self.objective(out, batch).backward()
             self.objective.finish_step()
             self.model.zero_grad()

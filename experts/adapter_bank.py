@@ -1,6 +1,6 @@
 """The LoRA adapters of one frozen backbone by name: adding, loading, training, gating and merging them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +18,11 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AttachedAdapter:
-    """An adapter of a bank, and whether it is always on."""
+    """An adapter of a bank, and whether it is always on, or replaces routed experts on request."""
 
     adapter: Adapter
     always_on: bool
+    replacement: bool = False
 
     @property
     def layers(self) -> dict[str, LoraSpec]:
@@ -44,28 +45,32 @@ class ExpertBank:
         check_trunk_depth(self.layer_map, trunk_depth)
         self.backbone, self.trunk_depth, self.has_lm_head = backbone, trunk_depth, has_lm_head
         self.training = False
-        self.disabled: tuple[str, ...] = ()
-        """Names of shared experts that are switched off."""
-        self.override_active = False
-        """Whether `override_adapter` replaces the routed experts."""
         self.route = Route()
         self.adapters: dict[str, AttachedAdapter] = {}
         self._gated: dict[str, GatedLinear] = {}
+        self._merged: list[tuple[str, ...]] = []
+        """Active adapters of each `merged_adapter` in progress."""
         self._model_prefix = f"{backbone.base_model_prefix}."
         route_position_biases_per_text(backbone, self.route)
 
     @property
     def routed_experts(self) -> tuple[str, ...]:
         """Names of the routed experts, in the order of the gates' columns."""
-        return tuple(name for name, attached in self.adapters.items() if not attached.always_on)
+        return tuple(
+            name for name, attached in self.adapters.items() if not (attached.always_on or attached.replacement)
+        )
 
     @property
     def shared_experts(self) -> tuple[str, ...]:
         """Names of the experts that are always on, with weight 1 in addition to the gates."""
         return tuple(name for name, attached in self.adapters.items() if attached.always_on)
 
-    def add_adapter(self, name: str, adapter: Adapter, always_on: bool = False) -> None:
+    def add_adapter(self, name: str, adapter: Adapter, always_on: bool = False, replacement: bool = False) -> None:
         """Add newly initialized weights for an adapter to all its layers.
+
+        Args:
+            always_on: a shared expert, computed with weight 1 in every pass.
+            replacement: computed only in passes that name it as their replacement.
 
         Raises:
             Fault: if it names a layer that this backbone does not have, or one inside the trunk.
@@ -74,7 +79,7 @@ class ExpertBank:
         self._check_layers(name, adapter)
         for path, spec in adapter.layers.items():
             self._wrap(path).add_adapter(name, spec)
-        self.adapters[name] = AttachedAdapter(adapter, always_on)
+        self.adapters[name] = AttachedAdapter(adapter, always_on, replacement)
 
     def _check_layers(self, name: str, adapter: Adapter) -> None:
         missing = [path for path in adapter.layers if path not in self.layer_map.linear_layers]
@@ -108,24 +113,32 @@ class ExpertBank:
             if len(layers) > 1:
                 self.route.same_input_layers[layers[0]] = layers[1:]
 
-    def set_gates(self, gates: Tensor | None, only: str | None = None) -> None:
+    def set_gates(
+        self,
+        gates: Tensor | None,
+        only: str | None = None,
+        disabled: Collection[str] = (),
+        replacement: str | None = None,
+    ) -> None:
         """Set the gates for the following passes.
 
         Args:
             gates: (B, E), or (B, T, E) for gates per token, with columns as `routed_experts`; None uses only the shared
                 experts.
             only: name of the expert that has all the weight, so that the others need not be computed.
+            disabled: names of shared experts that are left out.
+            replacement: name of the adapter that is computed in place of the routed experts.
         """
         device = self.backbone.device
         gates = torch.zeros(1, len(self.routed_experts), device=device) if gates is None else gates  # (B, E)
-        always = gates.new_ones(*gates.shape[:-1], len(self.shared_experts))  # (B, S)
-        for name in self.disabled:
-            always[..., self.shared_experts.index(name)] = 0.0
-        shared = tuple(name for name in self.shared_experts if name not in self.disabled)
-        columns = {name: i for i, name in enumerate((*self.routed_experts, *self.shared_experts))}
+        always_on = (*self.shared_experts, *((replacement,) if replacement else ()))
+        always = gates.new_ones(*gates.shape[:-1], len(always_on))  # (B, S)
+        columns = {name: i for i, name in enumerate((*self.routed_experts, *always_on))}
+        shared = tuple(name for name in always_on if name not in disabled)
         routed = (only,) if only else tuple(self.routed_experts[i] for i in self._nonzero_columns(gates))
-        active = () if self.override_active else routed
-        self.route.set(torch.cat([gates, always], -1), columns, (*active, *shared), self._gated.values())
+        active = (*(() if replacement else routed), *shared)
+        merged = active if active in self._merged and (only or not routed) else None
+        self.route.set(torch.cat([gates, always], -1), columns, active, self._gated.values(), merged)
 
     @property
     def on_cpu(self) -> bool:
@@ -141,13 +154,13 @@ class ExpertBank:
             return list(range(gates.shape[-1]))
         return gates.flatten(0, -2).ne(0).any(0).nonzero().flatten().tolist()
 
-    def set_adapter(self, name: str) -> None:
-        """Use one expert (with the shared ones) for every text: the constant route."""
+    def set_adapter(self, name: str, disabled: Collection[str] = ()) -> None:
+        """Use one expert, with the shared ones that are not disabled, for every text: the constant route."""
         if name in self.shared_experts:
-            return self.set_gates(None)
+            return self.set_gates(None, disabled=disabled)
         gates = torch.zeros(1, len(self.routed_experts), device=self.backbone.device)  # (1, E)
         gates[0, self.routed_experts.index(name)] = 1.0
-        return self.set_gates(gates, only=name)
+        return self.set_gates(gates, only=name, disabled=disabled)
 
     def train(self, mode: bool = True) -> None:
         """Enable or disable the adapters' dropout. The dropout of the frozen backbone always stays disabled."""
@@ -156,35 +169,37 @@ class ExpertBank:
             layer.train(mode)
 
     @contextmanager
-    def single_adapter(self, name: str) -> Iterator[None]:
-        """Use one expert for inference inside the context, merged into a copy of the weights.
+    def merged_adapter(self, name: str) -> Iterator[None]:
+        """Keep a copy of the weights with one expert and the shared ones merged, inside the context.
 
-        Quantized layers are not merged, since rounding would remove the update.
+        Passes whose constant route is this expert use the copy; all others are unaffected. Quantized layers are not
+        merged, since rounding would remove the update.
         """
-        self.set_adapter(name)
-        layers = [layer for layer in self._gated.values() if layer.active_specs and layer.can_merge]
+        active = (*(() if name in self.shared_experts else (name,)), *self.shared_experts)
+        layers = [layer for layer in self._gated.values() if layer.can_merge]
+        self._merged.append(active)
         try:
             for layer in layers:
-                layer.merge()
+                layer.merge(active)
             yield
         finally:
-            for layer in layers:
-                layer.unmerge()
+            self._merged.remove(active)
+            if active not in self._merged:
+                for layer in layers:
+                    layer.unmerge(active)
 
     @contextmanager
-    def override_adapter(self, update: LowRankUpdate, name: str = "override") -> Iterator[None]:
-        """Replace the routed experts by one update inside the context, whatever their gates; shared experts stay on."""
+    def replacement_adapter(self, update: LowRankUpdate, name: str = "replacement") -> Iterator[str]:
+        """Attach an update inside the context that a pass may use in place of the routed experts; yield its name."""
         specs = {path: LoraSpec(update.rank, update.scaling) for path in update.layers}
-        self.add_adapter(name, Adapter({}, specs), always_on=True)
+        self.add_adapter(name, Adapter({}, specs), replacement=True)
         try:
             with torch.no_grad():
                 for path, (a, b) in update.layers.items():
                     self._gated[path].lora_A[name].copy_(a)
                     self._gated[path].lora_B[name].copy_(b)
-            self.override_active = True
-            yield
+            yield name
         finally:
-            self.override_active = False
             del self.adapters[name]
             for path in specs:
                 self._gated[path].delete_adapter(name)
@@ -202,16 +217,16 @@ class ExpertBank:
         """The frozen linear layers that have adapters, by dotted name."""
         return {path: layer.base for path, layer in self._gated.items()}
 
-    def merge_and_unload(self) -> None:
-        """Merge the active adapters into the backbone's weights and remove all gated layers.
+    def merge_and_unload(self, names: Collection[str]) -> None:
+        """Merge some adapters, each with weight 1, into the backbone's weights and remove all gated layers.
 
         The bank cannot be used afterwards.
         """
+        active = tuple(names)
         for path, layer in self._gated.items():
-            if layer.active_specs:
-                layer.merge()
+            layer.merge(active)
             parent, _, name = path.rpartition(".")
-            setattr(self.backbone.get_submodule(parent), name, layer.unload())
+            setattr(self.backbone.get_submodule(parent), name, layer.unload(active))
 
     def set_dropout(self, p: float) -> None:
         """Set the dropout probability of the adapters' input; a layer uses one mask for all its adapters."""
@@ -256,13 +271,10 @@ class ExpertBank:
             for parameter in self.adapter_parameters(name).values():
                 parameter.requires_grad_(name in names)
 
-    def unused_experts(self) -> tuple[str, ...]:
-        """Return the routed experts with weight 0 in every text of the last pass."""
-        gates = self.route.gates
-        if gates is None:
-            return self.routed_experts
-        totals = gates.detach().flatten(0, -2).sum(0)  # (E + S,)
-        return tuple(name for name in self.routed_experts if totals[self.route.columns[name]] == 0)
+    def unused_experts(self, gates: Tensor) -> tuple[str, ...]:
+        """Return the routed experts whose gates (B, E), or (B, T, E), are 0 in every text."""
+        totals = gates.detach().flatten(0, -2).sum(0)  # (E,)
+        return tuple(name for name, total in zip(self.routed_experts, totals, strict=True) if total == 0)
 
     def load_adapter(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Copy weights into an adapter of the bank; all keys and shapes must match.

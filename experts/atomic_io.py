@@ -251,13 +251,19 @@ def _file_fault(folder: Path, name: str, sha256: str) -> Fault | None:
     path, again = folder / name, "copy the entire folder again or write it again"
     if not is_safe_relative_path(name):
         return Fault(f"names of files below {folder} in its {MANIFEST}", repr(name)[:80], "do not use this folder")
-    if any(part.is_symlink() for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder):
+    links = [part for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder]
+    if any(part.is_symlink() for part in links) and not _is_in_hub_cache(path, folder):
         return Fault(f"the file {name} in {folder}", "a link", "copy the file there and write the folder again")
     if not path.is_file():
         return Fault(f"{name} in {folder}", "no such file", again)
     if (actual := sha256_of(path)) != sha256:
         return Fault(f"{path} with sha256 {sha256[:12]}…", f"{actual[:12]}…", f"the file was changed or cut: {again}")
     return None
+
+
+def _is_in_hub_cache(path: Path, folder: Path) -> bool:
+    """Whether a folder is a snapshot in the Hub's cache, and a file of it a link to one of the cache's own files."""
+    return folder.parent.name == "snapshots" and path.resolve().parent == folder.parent.parent.resolve() / "blobs"
 
 
 def is_safe_relative_path(name: str) -> bool:

@@ -21,6 +21,11 @@ class Fault(ValueError):
         expected: what would have been valid, as a noun phrase.
         found: what was given instead.
         remedy: what to do, as an instruction.
+
+    Examples:
+        >>> from moe import Fault
+        >>> print(Fault("one of the domains news, forum", "'forun'", "did you mean forum?"))
+        Expected one of the domains news, forum; found 'forun'. Did you mean forum?
     """
 
     def __init__(self, expected: str, found: str, remedy: str) -> None:

@@ -32,6 +32,8 @@ class Route:
         self.gates: Tensor | None = None  # (B, E) or (B, T, E); B = 1 broadcasts to every text
         self.columns: dict[str, int] = {}
         self.active: tuple[str, ...] = ()
+        self.merged: tuple[str, ...] | None = None
+        """The active adapters, if layers may use weights in which they are merged."""
         self.caching = True
         """Whether concatenated weights may be cached between passes; false where FSDP rebuilds a layer's weights."""
         self.same_input_layers: dict[GatedLinear, list[GatedLinear]] = {}
@@ -41,7 +43,12 @@ class Route:
         self._products: dict[GatedLinear, tuple[Tensor, Tensor]] = {}  # input and product, until the layer reads it
 
     def set(
-        self, gates: Tensor, columns: dict[str, int], active: tuple[str, ...], layers: "Iterable[GatedLinear]"
+        self,
+        gates: Tensor,
+        columns: dict[str, int],
+        active: tuple[str, ...],
+        layers: "Iterable[GatedLinear]",
+        merged: tuple[str, ...] | None = None,
     ) -> None:
         """Set the gates for the following passes.
 
@@ -52,19 +59,21 @@ class Route:
             columns: column of the gates by adapter name.
             active: names of the adapters to compute.
             layers: the layers that use this route.
+            merged: `active`, if layers may use weights in which these adapters are merged.
         """
         self.gates, self.columns, self.active, self._products = gates, columns, active, {}
+        self.merged = merged
         used = dict.fromkeys(specs for layer in layers if (specs := layer.active_specs))
         self._scales = {specs: self._scale(specs) for specs in used}
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
         """Restore the current gates on exit, for an extra pass with other gates."""
-        before = self.gates, self.columns, self.active, self._scales
+        before = self.gates, self.columns, self.active, self.merged, self._scales
         try:
             yield
         finally:
-            self.gates, self.columns, self.active, self._scales = before
+            self.gates, self.columns, self.active, self.merged, self._scales = before
             self._products = {}
 
     @contextmanager
@@ -144,7 +153,7 @@ class GatedLinear(nn.Module):
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         self.dropout = 0.0
-        self.merged_weight: Tensor | None = None  # (D_out, D_in)
+        self.merged_weights: dict[tuple[str, ...], Tensor] = {}  # (D_out, D_in) by merged adapters
         self._stack_cache: dict[str, tuple[tuple[object, ...], Tensor]] = {}
 
     @property
@@ -183,8 +192,10 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D_in) to (B, T, D_out), or the same flattened to (B·T, D_in) to (B·T, D_out)."""
-        if self.merged_weight is not None:
-            return F.linear(x, self.merged_weight, self.bias)
+        if self.route.merged is not None:
+            merged = self.merged_weights.get(self.route.merged)  # None if the layer is quantized
+            if merged is not None:
+                return F.linear(x, merged, self.bias)
         y: Tensor = self.base(x)
         if self.route.gates is None or not self.active_specs:
             return y
@@ -201,22 +212,27 @@ class GatedLinear(nn.Module):
         return plain and self.route.caching
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Compute with a copy `W + Σ_e s_e B_e A_e` of the active adapters, ignoring gates, until `unmerge`."""
+    def merge(self, names: tuple[str, ...]) -> None:
+        """Keep a copy `W + Σ_e s_e B_e A_e` of the weight with these adapters, those that this layer has."""
+        specs = [(name, self.lora_specs[name]) for name in names if name in self.lora_specs]
+        if not specs or names in self.merged_weights:
+            return
         assert self.can_merge
-        a, b = self.stacked_a(torch.float32), self.stacked_b(torch.float32)  # (R, D_in), (D_out, R)
-        scaling = torch.cat([a.new_full((spec.rank,), spec.scaling) for _, spec in self.active_specs])  # (R,)
+        a = torch.cat([self.lora_A[name].float() for name, _ in specs])  # (R, D_in)
+        b = torch.cat([self.lora_B[name].float() for name, _ in specs], 1)  # (D_out, R)
+        scaling = torch.cat([a.new_full((spec.rank,), spec.scaling) for _, spec in specs])  # (R,)
         weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
-        self.merged_weight = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
+        self.merged_weights[names] = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
 
-    def unmerge(self) -> None:
-        """Compute with the frozen weight again."""
-        self.merged_weight = None
+    def unmerge(self, names: tuple[str, ...]) -> None:
+        """Delete the copy of the weight with these adapters."""
+        self.merged_weights.pop(names, None)
 
-    def unload(self) -> nn.Module:
-        """Return the wrapped linear layer, with the merged weight if there is one."""
-        if self.merged_weight is not None:
-            merged = self.merged_weight.T if isinstance(self.base, Conv1D) else self.merged_weight
+    def unload(self, names: tuple[str, ...] = ()) -> nn.Module:
+        """Return the wrapped linear layer, with the weight of `merge` if it has one for these adapters."""
+        if names in self.merged_weights:
+            weight = self.merged_weights[names]
+            merged = weight.T if isinstance(self.base, Conv1D) else weight
             self.base.weight = nn.Parameter(merged.contiguous(), requires_grad=False)
         return self.base
 

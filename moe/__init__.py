@@ -8,26 +8,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moe.classifier import MixtureClassifier
+    from moe.api.auto import FinMoEForSequenceClassification
+    from moe.api.estimator import MixtureEstimator
+    from moe.api.model import FinMoEModel, MixtureClassifier
+    from moe.api.pipelines import TextPipeline, pipeline
+    from moe.api.trainer import FinMoETrainer
     from moe.config.run import RunSettings, load_run
     from moe.errors import Fault
-    from moe.estimator import MixtureEstimator
-    from moe.pipelines import TextPipeline, pipeline
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
     logging.ERROR
 )  # it warns that an optional kernel is missing
 
-__all__ = ["Fault", "MixtureClassifier", "MixtureEstimator", "RunSettings", "TextPipeline", "load_run", "pipeline"]
+__all__ = [
+    "Fault",
+    "FinMoEForSequenceClassification",
+    "FinMoEModel",
+    "FinMoETrainer",
+    "MixtureClassifier",
+    "MixtureEstimator",
+    "RunSettings",
+    "TextPipeline",
+    "load_run",
+    "pipeline",
+]
 
 _MODULES = {
     "Fault": "errors",
-    "MixtureClassifier": "classifier",
-    "MixtureEstimator": "estimator",
+    "FinMoEForSequenceClassification": "api.auto",
+    "FinMoEModel": "api.model",
+    "FinMoETrainer": "api.trainer",
+    "MixtureClassifier": "api.model",
+    "MixtureEstimator": "api.estimator",
     "RunSettings": "config.run",
-    "TextPipeline": "pipelines",
+    "TextPipeline": "api.pipelines",
     "load_run": "config.run",
-    "pipeline": "pipelines",
+    "pipeline": "api.pipelines",
 }
 
 

@@ -45,7 +45,7 @@ def _initialized() -> bool:
 def init() -> None:
     """Initialize the process group, over NCCL with GPUs and gloo without; does nothing for a single process."""
     if world_size() > 1 and not _initialized():
-        from accelerate import PartialState  # the same state from which transformers' Trainer takes its device
+        from accelerate import PartialState  # the same state from which the training loop takes its device
 
         PartialState(cpu=not torch.cuda.is_available())
 

@@ -4,6 +4,7 @@ Needs `pip install 'finmoe[harness]'`. For this project's own question tasks see
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,10 +42,10 @@ class FinMoE(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
     def __init__(self, pretrained: str | Path, routing: str = "soft", bare: bool = False) -> None:
         super().__init__()
-        self.hard = check_routing(routing) == "hard"
         self.model, template = load_language_model(Path(pretrained))
-        self.disabled_experts = tuple(self.model.bank.adapters) if bare else ()
-        self.generator = Generator(self.model, template, hard=self.hard, chat=False)
+        without = tuple(self.model.bank.adapters) if bare else ()
+        self.mode = replace(self.model.mode, hard=check_routing(routing) == "hard", without=without)
+        self.generator = Generator(self.model, template, mode=self.mode, chat=False)
         self.tokenizer = self.model.loaded_backbone.tokenizer
         self.context_length = self.generator.context_length or DEFAULT_CONTEXT_LENGTH
 
@@ -94,10 +95,9 @@ class FinMoE(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         for request in requests:
             context, options = cast(tuple[str, dict[str, Any]], request.args)
             sampling = _to_sampling(options)
-            generator = Generator(self.model, "{text}", sampling, hard=self.hard, chat=False)
+            generator = Generator(self.model, "{text}", sampling, mode=self.mode, chat=False)
             ids = self.tok_encode(context)[-max(1, self.context_length - sampling.max_new_tokens) :]
-            with self.model.ablated(self.disabled_experts):
-                (generated,) = generator.generate([ids])
+            (generated,) = generator.generate([ids])
             continuations.append(_truncate(generated.text, options.get("until") or ()))
         return continuations
 
@@ -109,8 +109,7 @@ class FinMoE(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return [(likelihood.total, likelihood.greedy) for likelihood in self._likelihoods(pairs)]
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> list[Likelihood]:
-        with self.model.ablated(self.disabled_experts):
-            return likelihoods(self.model, pairs, hard=self.hard)
+        return likelihoods(self.model, pairs, mode=self.mode)
 
 
 def _to_sampling(options: dict[str, Any]) -> Sampling:

@@ -14,7 +14,13 @@ from router.loss_weighting import LossWeighting, StepMeasurements, load_optimize
 
 
 class DAOSettings(BaseModel):
-    """Bounds and learning rates of DAO (method 4). The paper does not specify width, α and β."""
+    """Bounds and learning rates of DAO (method 4). The paper does not specify width, α and β.
+
+    Examples:
+        >>> from router import DAO, DAOSettings
+        >>> DAO(("classes", "polarity"), DAOSettings(objective="validation")).every
+        10
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -83,6 +89,16 @@ class DAO(LossWeighting):
         names: names of the losses.
         settings: bounds and learning rates.
         seed: seed of the weight net's initialization.
+
+    Examples:
+        >>> import torch
+        >>> from router import DAO
+        >>> dao = DAO(("classes", "polarity"))
+        >>> h = torch.randn(4, 8, requires_grad=True)  # the state that the losses share, (B, D)
+        >>> losses = {"classes": h.square().mean(), "polarity": h.abs().mean()}
+        >>> dao.combine(losses, at=h).backward()
+        >>> h.grad.shape
+        torch.Size([4, 8])
     """
 
     requires = "norms"

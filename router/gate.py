@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 
 class GateSettings(BaseModel):
-    """Settings of the router network and its gates (FinTeamExperts eq. 1 to 4, FinSA-MoE's router)."""
+    """Settings of the router network and its gates (FinTeamExperts eq. 1 to 4, FinSA-MoE's router).
+
+    Examples:
+        >>> from router import GateSettings
+        >>> GateSettings(kind="team", queries=4).temperature
+        1.0
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,6 +120,15 @@ class Gate(nn.Module):
         dim: width of the trunk's states (D).
         roles: role of each expert, in the order of the gates' columns.
         settings: kind of gates, and size and temperature of the router.
+
+    Examples:
+        >>> import torch
+        >>> from router import Gate
+        >>> gate = Gate(8, ["news", "forum"])
+        >>> states, mask = torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool)  # (B, T, D), (B, T)
+        >>> gates = gate.compute_gates(gate.logits(gate.summary(states, mask))).gates  # (B, E)
+        >>> torch.allclose(gates.sum(1), torch.ones(3))
+        True
     """
 
     group: Tensor

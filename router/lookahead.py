@@ -19,6 +19,19 @@ class LookAhead:
         parameters: parameters that the losses share; those without `requires_grad` are ignored.
         held_out_loss: returns the loss on a batch other than this step's, with the current parameters.
         all_reduce: sums a gradient over processes that each have only their own rows' part; the identity by default.
+
+    Examples:
+        A loss that points where the held-out loss points has alignment 1:
+
+        >>> import torch
+        >>> from router import LookAhead
+        >>> weight = torch.ones(3, requires_grad=True)
+        >>> ahead = LookAhead([weight], lambda: weight.square().sum())
+        >>> losses = {"classes": weight.sum(), "polarity": -weight.sum()}
+        >>> weights = {"classes": torch.tensor(1.0), "polarity": torch.tensor(0.5)}
+        >>> alignments = ahead.alignments(losses, weights, lr=1e-3)
+        >>> alignments["classes"] > 0 > alignments["polarity"]
+        True
     """
 
     parameters: Sequence[Tensor]

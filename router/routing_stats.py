@@ -13,6 +13,15 @@ class Usage:
     Args:
         experts: names, in the order of the gates' columns.
         domains: names, in the order of the domain indices.
+
+    Examples:
+        >>> import torch
+        >>> from router import Usage
+        >>> usage = Usage(["news", "forum"], ["news", "forum"])
+        >>> probs = torch.tensor([[0.9, 0.1], [0.3, 0.7]])  # (B, E)
+        >>> usage.add(probs, torch.tensor([0, 1]), torch.eye(2, dtype=torch.bool))
+        >>> usage.domain_accuracy()
+        1.0
     """
 
     def __init__(self, experts: Sequence[str], domains: Sequence[str]) -> None:

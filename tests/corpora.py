@@ -23,8 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from moe.config.run import parse_run
 from moe.runs.workspace import Workspace
-from moe.training.instruct import instruct
-from moe.training.pretrain import pretrain
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts
 
 LABEL_WORDS = (BAD[0], FLAT[0], GOOD[0])

@@ -22,9 +22,9 @@ from moe.errors import Interrupted
 from moe.runs.training_log import LOG
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.instruct import instruct
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain
 from moe.training.pipeline import run_all
-from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
 
 NO_DROPOUT = {"lora": {"dropout": 0.0}, "heads": {"dropout": 0.0}, "gate": {"dropout": 0.0}}

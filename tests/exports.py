@@ -26,8 +26,8 @@ def save_and_load_mixture(
 
 def pinned_outputs(source: ExportSource, expert: str) -> tuple[dict[str, Tensor], Tensor]:
     """Return logits by head and pooled hidden state of the mixture restricted to one expert."""
-    with torch.no_grad(), source.model.single_expert(expert):
-        out = source.model(**tokenize_texts(source.model))
+    with torch.no_grad(), source.model.single_expert(expert) as mode:
+        out = source.model(**tokenize_texts(source.model), mode=mode)
     return out.logits, out.pooled
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from moe.runs.workspace import Workspace
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["process_kill", "moe.training.instruct", "moe.training.pretrain", "moe.training.steps"])
+CONTEXT.set_forkserver_preload(
+    ["process_kill", "moe.training.language.instruct", "moe.training.language.pretrain", "moe.training.steps"]
+)
 WRITE_EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 """Audit events of operations that change files; `open` counts only if it is for writing."""
 
@@ -34,8 +36,8 @@ def train_classifier(work: Workspace) -> None:
 def train_language_model(work: Workspace) -> None:
     """Run every step over a language model, resuming from what exists."""
     from moe.config.stages import MERGED
-    from moe.training.instruct import instruct
-    from moe.training.pretrain import pretrain
+    from moe.training.language.instruct import instruct
+    from moe.training.language.pretrain import pretrain
     from moe.training.steps import merge_experts, train_router
 
     pretrain(work, resume=True)

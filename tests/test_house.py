@@ -147,7 +147,7 @@ def test_rooms_have_docstrings_of_two_sentences() -> None:
     assert not [name for name, text in documents.items() if len(re.findall(r"[.!](?= [A-Z]|$)", text)) < 2]
 
 
-RUNTIME_CHOICE = ("moe.inference.model_loader",)
+RUNTIME_CHOICE = ("moe.inference.model_loader", "moe.api.model")
 """Modules that import the code of a runtime when it is chosen, so that the others do without torch."""
 
 

@@ -71,7 +71,7 @@ def test_site_builds_and_loads_nothing_from_other_servers(tmp_path: Path) -> Non
     pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
     assert not [path for path, text in pages.items() if ASSET.search(text)]
     reference = pages[tmp_path / "api" / "index.html"]
-    for name in ("MixtureClassifier.predict_proba", "pipeline", "MixtureEstimator.fit"):
+    for name in ("FinMoEModel.predict_proba", "pipeline", "MixtureEstimator.fit"):
         assert f".{name}" in reference
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ from moe.checkpoints.mixture import read_card, read_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
 from moe.evaluation.evaluate import evaluate, predictions_by_task
+from moe.evaluation.perplexity import evaluate_perplexities
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.export.selection import adapter_update, merged_expert_spec
 from moe.extras import check_extra
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
 from moe.qa.scoring import EvalQuestion
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import LMCorpora
-from moe.training.stage import TrainingData
+from moe.training.language.lm_dataset import LMCorpora
 
 RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]
@@ -97,14 +99,14 @@ def ablate(
     results: list[VariantResult] = []
     for variant in (variant for variant in variants if isinstance(variant, InferenceVariant)):
         _print_progress(variant, len(results) + 1, len(variants))
-        with apply_variant(mixture, variant):
-            results.append(_evaluate_variant(mixture, card, texts, variant, "answered"))
+        with mode_of_variant(mixture, variant) as mode:
+            results.append(_evaluate_variant(mixture, card, texts, variant, "answered", mode))
     del mixture
     for retrained in (variant for variant in variants if isinstance(variant, RetrainedVariant)):
         _print_progress(retrained, len(results) + 1, len(variants), f", trained from {retrained.start}")
         other, its_card = read_mixture(train_variant(work, retrained))
         plain = InferenceVariant(retrained.name, retrained.description)
-        results.append(_evaluate_variant(other, its_card, texts, plain, "retrained"))
+        results.append(_evaluate_variant(other, its_card, texts, plain, "retrained", other.mode))
     return _write(work, {"model": str(folder), "texts": len(texts), "rows": _with_differences(results)})
 
 
@@ -119,11 +121,16 @@ def _write(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate_variant(
-    mixture: Mixture, card: MixtureCard, texts: Dataset, variant: InferenceVariant, kind: str
+    mixture: Mixture,
+    card: MixtureCard,
+    texts: Dataset,
+    variant: InferenceVariant,
+    kind: str,
+    mode: RoutingMode,
 ) -> VariantResult:
     length = card.backbone_settings.resolved_length
     report, rows = evaluate(
-        mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False
+        mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False, mode=mode
     )
     if not report["tasks"]:
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
@@ -139,19 +146,19 @@ def _evaluate_variant(
 
 
 @contextmanager
-def apply_variant(mixture: Mixture, variant: InferenceVariant) -> Iterator[None]:
-    """Route a mixture as a variant defines, inside the block.
+def mode_of_variant(mixture: Mixture, variant: InferenceVariant) -> Iterator[RoutingMode]:
+    """Yield the mode in which a mixture routes as a variant defines; soft or hard routing is left to the caller.
 
     With `merge`, the merged adapter replaces the routed experts in the layers; heads that belong to single experts are
     mixed with uniform gates.
     """
-    with mixture.ablated(variant.without, variant.uniform_gates):
-        if variant.merge is None:
-            yield
-            return
-        merged = adapter_update(mixture, merged_expert_spec(mixture, variant.merge, None))
-        with mixture.bank.override_adapter(merged):
-            yield
+    mode = replace(mixture.mode, without=tuple(variant.without), uniform_gates=variant.uniform_gates)
+    if variant.merge is None:
+        yield mode
+        return
+    merged = adapter_update(mixture, merged_expert_spec(mixture, variant.merge, None))
+    with mixture.bank.replacement_adapter(merged) as name:
+        yield replace(mode, replacement=name)
 
 
 def _with_differences(results: Sequence[VariantResult]) -> list[dict[str, Any]]:
@@ -188,13 +195,18 @@ def ablate_language_model(
     corpora = all(domain.corpus for domain in work.run.domains.values())
     if not questions and not corpora:
         raise Fault("questions or corpora to evaluate on", "neither in the config", "add some to the domains")
-    held_out = LMCorpora(work, mixture).routed_data() if corpora else None
+    documents = LMCorpora(work, mixture)
+    held_out = documents.held_out_documents() if corpora else {}
+    collate = documents.collator(packed=False)
     results: list[VariantResult] = []
     selected = [variant for variant in variants if isinstance(variant, InferenceVariant)]
     for variant in selected:
         _print_progress(variant, len(results) + 1, len(selected))
-        with apply_variant(mixture, variant):
-            results.append(_evaluate_lm_variant(mixture, template, variant, questions, held_out))
+        with mode_of_variant(mixture, variant) as mode:
+            row, answers = _evaluate_lm_variant(mixture, template, variant, questions, mode)
+            if held_out and variant.routing == "soft" and not variant.pin:
+                row["perplexity"] = _perplexities(evaluate_perplexities(mixture, held_out, collate, mode))
+            results.append((row, answers))
     return {"texts": len(questions), "rows": _with_differences(results)}
 
 
@@ -203,24 +215,24 @@ def _evaluate_lm_variant(
     template: str,
     variant: InferenceVariant,
     questions: Sequence[EvalQuestion],
-    held_out: TrainingData | None,
+    mode: RoutingMode,
 ) -> VariantResult:
     row: dict[str, Any] = {"name": variant.name, "kind": "answered", "says": variant.description}
     row |= {"tasks": {}, "mean": None}
-    if held_out is not None and variant.routing == "soft" and not variant.pin:
-        prefix = "perplexity_"
-        metrics = held_out.evaluate()
-        row["perplexity"] = {
-            name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)
-        }
     if not questions:
         return row, {}
     settings = EvalSettings(hard=variant.routing == "hard", pin=variant.pin)
-    answers = answer_questions(mixture, template, questions, settings, quiet=False)
+    answers = answer_questions(mixture, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings)
     row["tasks"] = {task: _accuracy_and_f1(metrics) for task, metrics in report["tasks"].items()}
     row["mean"] = _accuracy_and_f1(report["mean"])
     return row, qa_predictions_by_task(answers)
+
+
+def _perplexities(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the perplexity of each domain by its name."""
+    prefix = "perplexity_"
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
 def _accuracy_and_f1(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from moe.config.yaml import read_yaml
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import Heads, NoHeads
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 
 SHARED_NAME = "shared"
 AdapterFactory = Callable[[LayerMap, LoraSettings, int], Adapter]
@@ -30,6 +31,7 @@ def build_expert_model(
     seed: int,
     shared: ExpertFolder | None = None,
     always_on: bool = False,
+    domain: str | None = None,
 ) -> Mixture:
     """Build the mixture with one fresh expert and a constant route.
 
@@ -39,6 +41,7 @@ def build_expert_model(
         seed: of the adapter's initial weights; heads are initialized from the run's seed, equally for all experts.
         shared: the shared expert to add, frozen; the heads start from its heads.
         always_on: whether the fresh expert is itself the shared one.
+        domain: name of the domain that it is trained on; all domains of the run by default.
     """
     backbone = load_backbone(run.backbone, lm_head=run.language is not None)
     bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None)
@@ -58,9 +61,10 @@ def build_expert_model(
         fresh = heads.state_dict()
         heads.load_state_dict({key: shared.heads.get(key, tensor) for key, tensor in fresh.items()})
     bank.set_dropout(settings.dropout)
-    domains = [replace(domain, experts=1, custom_expert_names=(name,)) for domain in run.domain_list()]
-    model = Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling)
-    model.active_expert = name
+    domains = [replace(declared, experts=1, custom_expert_names=(name,)) for declared in run.domain_list()]
+    trained = [declared for declared in domains if declared.name == domain]
+    mode = RoutingMode(active_expert=name)
+    model = Mixture(backbone, bank, None, heads, domains, labels, run.backbone.pooling, mode, trained or domains)
     move_trained_parts(model)
     return model
 
@@ -106,6 +110,7 @@ def load_single_expert(
         seed=card.seed,
         shared=shared,
         always_on=card.always_on,
+        domain=card.domain,
     )
     check_same_backbone(card.backbone, model.loaded_backbone.id, str(folder))
     model.bank.load_adapter(expert.name, expert.weights)

@@ -99,7 +99,7 @@ def pretrain_(
 
     if sum((role is not None, all_roles, shared)) != 1:
         raise Fault("one of --role NAME, --all, --shared", "none or several", "use one, e.g. --role macro")
-    from moe.training.pretrain import pretrain, pretrain_shared
+    from moe.training.language.pretrain import pretrain, pretrain_shared
     from moe.training.steps import training_summary
 
     work = open_workspace(config, out, sets)
@@ -170,7 +170,7 @@ def instruct_(
     json_: JsonOption = False,
 ) -> None:
     """Instruction-tune a language model's mixture on the questions of its domains; writes `moe-instruct/`."""
-    from moe.training.instruct import instruct
+    from moe.training.language.instruct import instruct
     from moe.training.steps import training_summary
 
     work = open_workspace(config, out, sets)

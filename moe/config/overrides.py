@@ -1,6 +1,8 @@
 """`--set KEY=VALUE`: one setting of a config replaced on the command line."""
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experts.errors import Fault
@@ -28,6 +30,26 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             section[part] = {}
         section = section[part]
     section[last] = _parse_value(value, override)
+
+
+def override_strings(overrides: Mapping[str, Any]) -> Iterator[str]:
+    """Yield nested settings, such as `{"stages": {"joint": {"lr": 1e-4}}}`, as `stages.joint.lr=0.0001`, …
+
+    Raises:
+        Fault: for a value that is neither text, a number, true, false, null, a list nor a mapping.
+    """
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{key}.{inner}" for inner in override_strings(value))
+            continue
+        try:
+            yield f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"
+        except TypeError as error:
+            raise Fault(
+                "a setting's value as text, a number, true, false, null, a list or a mapping",
+                f"{key}={value!r}",
+                "convert it",
+            ) from error
 
 
 def _parse_value(value: str, override: str) -> Any:

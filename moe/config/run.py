@@ -183,6 +183,11 @@ def load_run(path: Path | None = None, sets: Sequence[str] = ()) -> RunSettings:
 
     Raises:
         Fault: if the config is invalid, with all errors at once.
+
+    Examples:
+        >>> from moe import load_run
+        >>> load_run(sets=["lora.r=8"]).lora.r
+        8
     """
     file = find_config(path)
     raw = read_yaml(file)
@@ -239,6 +244,9 @@ def find_conflicts(run: RunSettings) -> list[str]:
         conflicts.append(str(fault))
     experts = sum(domain.experts for domain in run.domains.values())
     groups = {"hard": 1, "team": len({domain.group for domain in run.domain_list()})}.get(run.gate.kind, experts)
+    names = [name for domain in run.domain_list() for name in domain.expert_names]
+    if clash := sorted({name for name in names if names.count(name) > 1}):
+        conflicts.append(f"domains: two experts would have the name {clash[0]}; choose another name for a domain")
     if run.gate.top_k is not None and run.gate.top_k > groups:
         conflicts.append(f"gate.top_k is {run.gate.top_k}, but {run.gate.kind} gates have {groups} groups: lower it")
     if run.gate.fixed is not None and len(run.gate.fixed) != experts:

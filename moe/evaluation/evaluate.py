@@ -24,6 +24,7 @@ from moe.inference.per_expert import per_expert_columns
 from moe.inference.predictor import Prediction, Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
@@ -129,6 +130,7 @@ def evaluate(
     pin: bool = False,
     quiet: bool = True,
     calibration: Calibration | None = None,
+    mode: RoutingMode | None = None,
 ) -> tuple[dict[str, Any], list[PredictedRow]]:
     """Evaluate a model on labelled rows.
 
@@ -139,13 +141,14 @@ def evaluate(
         pin: restrict each row to the experts of its true domain.
         quiet: show no progress bar.
         calibration: of the model; it changes confidences, not labels.
+        mode: how the model routes, besides `routing`; by default its own mode.
 
     Returns:
         the report, with `tasks` (predictions masked to the row's own task), `tasks_routed` (without the true domain),
         `domains`, `mean`, `scores` (`moe.evaluation.metrics.regression` by task) and `routing`; accuracy and F1 come
         with `…_interval`: [low, high], 95 %. And the evaluated rows.
     """
-    predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration)
+    predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration, mode=mode)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
     return report_rows(evaluated, model, "pinned" if pin else routing), evaluated
 
@@ -314,7 +317,7 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
     Raises:
         Fault: if the model has a single expert, or the folder cannot be written.
     """
-    if predictor.model.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
+    if predictor.mode.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
         raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))

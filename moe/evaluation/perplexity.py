@@ -13,6 +13,7 @@ from moe.data.sampler import row_lengths
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mode import RoutingMode
 from moe.model.outputs import RouterOutput
 
 SEED = 0
@@ -49,8 +50,14 @@ class LMEvaluation:
 
 
 @torch.no_grad()
-def evaluate_perplexity(model: Mixture, rows: Dataset, collate: Collate) -> LMEvaluation:
-    """Evaluate a language model on tokenized rows."""
+def evaluate_perplexity(
+    model: Mixture, rows: Dataset, collate: Collate, mode: RoutingMode | None = None
+) -> LMEvaluation:
+    """Evaluate a language model on tokenized rows.
+
+    Args:
+        mode: how texts, or tokens, are routed; by default the model's own mode.
+    """
     head = model.loaded_backbone.lm_head
     assert head is not None
     model.eval()
@@ -60,7 +67,7 @@ def evaluate_perplexity(model: Mixture, rows: Dataset, collate: Collate) -> LMEv
         for indices in batch_by_tokens(row_lengths(rows), token_budget(device, model.backbone.dtype)):
             if len(indices):
                 batch = {name: values.to(device) for name, values in collate([rows[int(i)] for i in indices]).items()}
-                out = model(**model_inputs(batch))
+                out = model(**model_inputs(batch), mode=mode)
                 losses = head.token_losses(out.pooled, batch["tokens"])  # (N,)
                 known, right = _count_routed(model, out.routing, batch)
                 evaluation += LMEvaluation(float(losses.double().sum()), len(losses), known, right)
@@ -85,13 +92,18 @@ def weights_per_text(probs: Tensor, batch: Batch) -> Tensor:
     return (probs * real).sum(1) / real.sum(1)  # (B, E)
 
 
-def evaluate_perplexities(model: Mixture, held_out: Mapping[str, Dataset], collate: Collate) -> dict[str, float]:
+def evaluate_perplexities(
+    model: Mixture, held_out: Mapping[str, Dataset], collate: Collate, mode: RoutingMode | None = None
+) -> dict[str, float]:
     """Evaluate a language model on held-out rows of several domains.
+
+    Args:
+        mode: how texts, or tokens, are routed; by default the model's own mode.
 
     Returns:
         `perplexity` over all rows, `perplexity_DOMAIN` of each domain, and with a router the domain accuracy `routing`.
     """
-    evaluations = {name: evaluate_perplexity(model, rows, collate) for name, rows in held_out.items()}
+    evaluations = {name: evaluate_perplexity(model, rows, collate, mode) for name, rows in held_out.items()}
     total = sum(evaluations.values(), start=LMEvaluation())
     routing = {} if total.right is None else {"routing": total.right / max(1, total.rows)}
     return {"perplexity": total.perplexity, **perplexity_fields(evaluations), **routing}

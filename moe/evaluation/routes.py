@@ -116,7 +116,7 @@ def score_texts(
     with oom_guard("lower backbone.max_length"):
         encoded = _prepare(predictor, texts)
         rows = np.arange(len(encoded.ids)) if rows is None else rows
-        expert = predictor.model.active_expert
+        expert = predictor.mode.active_expert
         return _to_scores(_run(predictor, encoded, rows, expert=expert, advance=advance), encoded.truncated[rows])
 
 
@@ -197,14 +197,14 @@ def _run(
     advance: Advance = _ignore,
 ) -> Outputs:
     """Outputs (M, …) of some texts (M,), by one expert, or routed, if need be within allowed experts (N, E)."""
-    model = predictor.model
     batches = [rows[part] for part in batch_by_tokens(encoded.lengths[rows], predictor.batch_tokens)]
     outputs = []
-    with nullcontext() if expert is None else model.single_expert(expert):
+    with nullcontext(predictor.mode) if expert is None else predictor.model.single_expert(expert) as mode:
+        routed = predictor.with_mode(mode)
         for batch in batches:
             within = None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (B, E)
             ids, mask = predictor.pad(encoded.ids, batch)
-            outputs.append(predictor.forward(ids, mask, allowed=within, trunk=encoded.trunk(batch)))
+            outputs.append(routed.forward(ids, mask, allowed=within, trunk=encoded.trunk(batch)))
             advance(len(batch))
     order = np.argsort(np.concatenate(batches))  # (M,), undoes the batching
     back = np.argsort(np.argsort(rows))  # (M,), into the order of `rows`

@@ -165,7 +165,7 @@ def label_log_odds(
     predictor: TorchPredictor, task: str, labels: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
     """Log-odds (N,) of one of the task's labels for each text, with `labels` (B,) repeated over N = steps · B rows."""
-    out, space = predictor.model(ids, mask, allowed=allowed, hard=predictor.hard), predictor.model.labels
+    out, space = predictor.model(ids, mask, allowed=allowed, mode=predictor.mode), predictor.model.labels
     own = torch.tensor(space.mask(task), device=ids.device)  # (K,)
     logits = out.logits[space.head_by_task[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
     return log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)

@@ -98,7 +98,7 @@ def build_paths(predictor: TorchPredictor, tokenizations: Sequence[Tokenization]
     blank_id = int(str(predictor.tokenizer.convert_tokens_to_ids(blank_token(predictor))))
     blank = ids.masked_fill(in_word, blank_id)  # (B, T)
     pinned = predictor.pinned_experts([domain] * len(tokenizations)) if domain else None  # (B, E)
-    _, routed = predictor.model.encode_trunk(ids, mask, allowed=pinned, hard=predictor.hard)
+    _, routed = predictor.model.encode_trunk(ids, mask, allowed=pinned, mode=predictor.mode)
     return IGPath(ids, mask, blank, routed.gates > 0 if routed else None)
 
 

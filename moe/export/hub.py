@@ -20,6 +20,7 @@ from experts.atomic_io import (
     read_json,
     read_manifest,
     sha256_of,
+    write_json,
     write_manifest,
     write_text,
 )
@@ -34,6 +35,7 @@ from moe.data.task_reports import PREPARED, read_task_report
 from moe.export.graph import copy_graph
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.inference.graph.spec import GRAPH_FILES
+from moe.model.backbone import load_tokenizer
 from moe.model.backbone_files import SHIPPED
 
 LICENSE_FILE = "LICENSE"
@@ -41,6 +43,7 @@ CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_c
 CARD_METRICS = (("accuracy", "accuracy"), ("macro_f1", "f1"))
 """Metrics in the card: name in FinMoE's files, metric type on the Hub."""
 UNSPECIFIED_LICENSE = "other"
+MODEL_TYPE, TRANSFORMERS_CONFIG = "finmoe", "config.json"
 
 
 def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite: bool) -> dict[str, Any]:
@@ -82,6 +85,8 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
         }
         metadata = _card_metadata(folder, card, license_id, metrics)
         write_text(temporary / README, str(ModelCard.from_template(metadata, str(CARD_TEMPLATE), **variables)))
+        if not card.language:
+            _write_transformers_files(temporary, card)
         write_manifest(temporary, (CALIBRATION, *GRAPH_FILES))  # the files below contain its hash
         if calibration is not None:
             write_calibration(temporary, calibration.tasks)
@@ -91,6 +96,22 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
     for remark in remarks:
         info(remark)
     return {"figures": {"count": len(metrics), "of": split}, "remarks": remarks}
+
+
+def _write_transformers_files(folder: Path, card: MixtureCard) -> None:
+    """Write the config and the tokenizer with which transformers' Auto classes load the mixture; see `moe.api.auto`."""
+    labels = dict.fromkeys(label for domain in card.domains for names in domain.tasks.values() for label in names)
+    numbered = {str(i): label for i, label in enumerate(labels)}
+    config = {
+        "model_type": MODEL_TYPE,
+        "architectures": ["FinMoEForSequenceClassification"],
+        "id2label": numbered,
+        "label2id": {label: int(i) for i, label in numbered.items()},
+    }
+    write_json(folder / TRANSFORMERS_CONFIG, config)
+    tokenizer = load_tokenizer(card.backbone_settings)
+    tokenizer.model_max_length = card.backbone_settings.resolved_length
+    tokenizer.save_pretrained(folder)
 
 
 def _remarks(

@@ -75,14 +75,12 @@ def merge_into_backbone(source: ExportSource, spec: AdapterSpec) -> PreTrainedMo
     model, head = source.model, source.model.loaded_backbone.lm_head
     backbone: PreTrainedModel = head.model if head else model.backbone
     update = adapter_update(model, spec)
-    shared = [name for name in model.bank.shared_experts if name in spec.weights]
-    model.bank.disabled = tuple(shared)  # a shared expert that is exported itself must not be added twice
+    shared = [name for name in model.bank.shared_experts if name not in spec.weights]  # none is added twice
     if getattr(backbone, "hf_quantizer", None) is not None:
         backbone.dequantize(dtype=DEQUANTIZED_DTYPE)
         backbone.to(DEQUANTIZED_DTYPE)  # type: ignore[arg-type]
-    with model.bank.override_adapter(update):
-        model.bank.set_gates(None)
-        model.bank.merge_and_unload()
+    with model.bank.replacement_adapter(update) as merged:
+        model.bank.merge_and_unload((*shared, merged))
     return backbone
 
 

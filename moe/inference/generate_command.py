@@ -81,8 +81,8 @@ def run_generate(request: GenerateRequest) -> None:
         Fault: if the model cannot be loaded or is no causal language model, or the file cannot be written.
     """
     model, template = load_language_model(request.model)
-    hard = request.routing == "hard"
-    generator = Generator(model, template, request.sampling, hard=hard, chat=request.chat)
+    mode = model.mode.as_hard(request.routing == "hard")
+    generator = Generator(model, template, request.sampling, mode=mode, chat=request.chat)
     if request.out is None and not request.plain and request.file is None:
         return _stream_to_terminal(request, generator)
     with progress_bar(

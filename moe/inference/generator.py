@@ -14,6 +14,7 @@ from moe.data.token_batches import batch_by_tokens
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mode import RoutingMode
 from moe.profiling import oom_guard
 
 
@@ -80,7 +81,7 @@ class Generator:
         model: a mixture over a causal language model.
         template: the prompt template that the model was trained with.
         sampling: how tokens are drawn.
-        hard: send each text, or each token, to its most probable expert.
+        mode: how texts, or tokens, are routed; by default the model's own mode.
         chat: whether to use the backbone's chat template; None uses it if there is one.
 
     Raises:
@@ -92,7 +93,7 @@ class Generator:
         model: Mixture,
         template: str = "{text}",
         sampling: Sampling = Sampling(),
-        hard: bool = False,
+        mode: RoutingMode | None = None,
         chat: bool | None = None,
     ) -> None:
         head = model.loaded_backbone.lm_head
@@ -102,7 +103,7 @@ class Generator:
                 "a model that cannot generate text",
                 "train one with moe pretrain",
             )
-        self.model, self.sampling, self.hard = model.eval(), sampling, hard
+        self.model, self.sampling, self.mode = model.eval(), sampling, mode or model.mode
         self.tokenizer, self.language_model = model.loaded_backbone.tokenizer, head.model
         self.prompt_encoder = PromptEncoder(self.tokenizer, template, chat)
         self.context_length = int(getattr(model.backbone.config, "max_position_embeddings", 0)) or None
@@ -163,7 +164,7 @@ class Generator:
         ids, mask = self._left_pad(prompts)
         torch.manual_seed(self.sampling.seed)
         content, allowed = self.model.content_mask(ids, mask), self._pinned_experts(pin, len(ids))
-        with self.model.generation(content, allowed, self.hard) as routing_probs:
+        with self.model.generation(content, allowed, self.mode) as routing_probs:
             out = self.language_model.generate(
                 input_ids=ids,
                 attention_mask=mask,

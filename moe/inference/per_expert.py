@@ -20,12 +20,13 @@ def predict_per_expert(
         the predictions by expert; empty for a single expert, which has no gates.
     """
     model = predictor.model
-    if model.active_expert is not None:
+    if predictor.mode.active_expert is not None:
         return {}
     predictions = {}
     for name in model.bank.routed_experts:
-        with model.single_expert(name):
-            predictions[name] = predictor.to_predictions(predictor.score(texts, targets=targets), tasks)
+        with model.single_expert(name) as mode:
+            scores = predictor.with_mode(mode).score(texts, targets=targets)
+        predictions[name] = predictor.to_predictions(scores, tasks)
     return predictions
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mode import RoutingMode
 from moe.model.packing import PackingMode, find_packing_mode
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -52,14 +53,17 @@ class _PromptTree:
 
 @torch.inference_mode()
 def likelihoods(
-    model: Mixture, pairs: Sequence[Pair], domains: Sequence[str] | None = None, hard: bool = False
+    model: Mixture,
+    pairs: Sequence[Pair],
+    domains: Sequence[str] | None = None,
+    mode: RoutingMode | None = None,
 ) -> list[Likelihood]:
     """Log-likelihood of each answer given its prompt; the router reads the prompt only.
 
     Args:
         pairs: prompts of at least one token; an answer without tokens has the likelihood 1.
         domains: for each pair the domain to whose experts it is restricted; None lets the router decide.
-        hard: send each text, or each token, to its most probable expert.
+        mode: how texts, or tokens, are routed; by default the model's own mode.
 
     Returns:
         the likelihoods, in the order of the pairs.
@@ -75,7 +79,7 @@ def likelihoods(
         if domains is not None and batch:
             index = torch.tensor([names.index(domains[tree.pairs[0]]) for tree in batch], device=device)  # (B,)
             pinned = allowed_experts(model.domain_expert_mask, index)  # (B, E)
-        scored |= _score_batch(model, batch, packing, pinned, hard) if batch else {}
+        scored |= _score_batch(model, batch, packing, pinned, mode) if batch else {}
     return [scored[i] for i in range(len(pairs))]
 
 
@@ -92,7 +96,11 @@ def _build_trees(pairs: Sequence[Pair], domains: Sequence[str] | None, share_pro
 
 
 def _score_batch(
-    model: Mixture, trees: Sequence[_PromptTree], packing: PackingMode | None, pinned: Tensor | None, hard: bool
+    model: Mixture,
+    trees: Sequence[_PromptTree],
+    packing: PackingMode | None,
+    pinned: Tensor | None,
+    mode: RoutingMode | None,
 ) -> dict[int, Likelihood]:
     """Likelihoods of the answers of some trees, by the index of their pair."""
     head = model.loaded_backbone.lm_head
@@ -104,7 +112,7 @@ def _score_batch(
     if packing is not None and int(branch.max()) > 1:
         inputs = packing.branching_inputs(positions, branch, model.backbone.dtype)
     prompt_mask = (branch == 0).long()  # (B, T)
-    states = model(ids, router_mask=prompt_mask, allowed=pinned, hard=hard, **inputs).pooled  # (B, T, D)
+    states = model(ids, router_mask=prompt_mask, allowed=pinned, mode=mode, **inputs).pooled  # (B, T, D)
     row, column = (branch > 0).nonzero(as_tuple=True)  # (N,) each, the tokens of all answers
     starts = positions[row, column] == prompt_mask.sum(1)[row]  # (N,), first tokens: the prompt's last token predicts
     before = torch.where(starts, positions[row, column] - 1, column - 1)  # (N,), the column that predicts each token

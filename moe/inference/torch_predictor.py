@@ -1,7 +1,9 @@
 """Predictions with PyTorch: the mixture's forward pass over batches of texts, soft or hard, truncated or in windows."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec, find_sign
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mode import RoutingMode
 from moe.profiling import oom_guard
 
 
@@ -78,6 +81,7 @@ class TorchPredictor(Predictor):
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
         states: also return the pooled hidden states in `Scores`.
+        mode: how the model routes, besides `routing`; by default the model's own mode.
     """
 
     def __init__(
@@ -91,11 +95,30 @@ class TorchPredictor(Predictor):
         calibration: Calibration | None = None,
         abstain: float | None = None,
         states: bool = False,
+        mode: RoutingMode | None = None,
     ) -> None:
         budget = batch_tokens or token_budget(model.backbone.device, model.backbone.dtype)
         spec = build_inference_spec(model, template, max_length, calibration)
         super().__init__(spec, budget, routing, windows, calibration, abstain)
         self.model, self.tokenizer, self.states = model, model.loaded_backbone.tokenizer, states
+        self._mode = mode or model.mode
+
+    @property
+    def mode(self) -> RoutingMode:
+        """How the model routes, `routing` included."""
+        return replace(self._mode, hard=self.hard)
+
+    def with_states(self) -> Self:
+        """A predictor that shares this one's model and also returns the pooled hidden states."""
+        other = copy(self)
+        other.states = True
+        return other
+
+    def with_mode(self, mode: RoutingMode) -> Self:
+        """A predictor that shares this one's model but routes otherwise; soft or hard routing stays as it is."""
+        other = copy(self)
+        other._mode = mode
+        return other
 
     @torch.inference_mode()
     def score(
@@ -118,7 +141,7 @@ class TorchPredictor(Predictor):
         ids, text_index = [ids[i] for i in read], text_index[read]
         allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
-        if self.hard and self.model.gate is not None and self.model.active_expert is None:
+        if self.hard and self.model.gate is not None and self.mode.active_expert is None:
             batches, outputs = self._forward_hard(ids, batches, allowed)
         else:
             outputs = [self.forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
@@ -154,19 +177,21 @@ class TorchPredictor(Predictor):
         expert = np.zeros(len(ids), dtype=int)  # (W,)
         weights = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
         for batch in batches:
-            trunk, routing = self.model.encode_trunk(*self.pad(ids, batch), allowed=_select(allowed, batch), hard=True)
+            trunk, routing = self.model.encode_trunk(
+                *self.pad(ids, batch), allowed=_select(allowed, batch), mode=self.mode
+            )
             assert routing is not None
             states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
             expert[batch] = routing.gates.argmax(1).cpu().numpy()
             weights[batch] = routing.probs.cpu().numpy()
         new_batches, outputs = [], []
         for index in np.unique(expert):
-            with self.model.single_expert(self.model.bank.routed_experts[index]):
+            with self.model.single_expert(self.model.bank.routed_experts[index]) as mode:
                 assigned = np.flatnonzero(expert == index)
                 for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
                     batch = assigned[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    output = self.forward(*self.pad(ids, batch), trunk=trunk)
+                    output = self.with_mode(mode).forward(*self.pad(ids, batch), trunk=trunk)
                     outputs.append(output | {"routing_weights": weights[batch]})
                     new_batches.append(batch)
         return new_batches, outputs
@@ -183,11 +208,10 @@ class TorchPredictor(Predictor):
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
-        out = self.model(ids, mask, allowed=allowed, hard=self.hard, trunk=trunk)
-        gates = out.routing.probs if out.routing else self.model.bank.route.gates
-        assert gates is not None
+        out = self.model(ids, mask, allowed=allowed, mode=self.mode, trunk=trunk)
+        gates = out.routing.probs if out.routing else out.gates  # (W, E), or (1, E)
         values = {f"head/{name}": logits for name, logits in out.logits.items()}
-        values["routing_weights"] = gates[..., : len(self.model.bank.routed_experts)].expand(len(ids), -1)  # (W, E)
+        values["routing_weights"] = gates.expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
             values["polarity"] = out.polarity
         if self.states:

@@ -8,8 +8,9 @@ from typing import Any
 from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
+from experts.domain import Domain
 from experts.errors import Fault
-from experts.expert_io import CONFIG, read_expert
+from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from moe.checkpoints.mixture import check_same_backbone, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
@@ -36,7 +37,7 @@ from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
 
@@ -72,12 +73,16 @@ class UpdateTarget:
         refuse_existing(self.out, self.overwrite)
 
 
-def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> UpdateReport:
+def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget) -> UpdateReport:
     """Add an expert to a trained mixture, then adapt router and heads; all experts stay frozen.
 
+    Args:
+        run: the run on whose rows router and heads are adapted; None trains nothing, and the expert's domain is that on
+            its card.
+
     Returns:
-        `model`, `expert`, `domain`, `steps`, and `figures`: metrics on validation rows `before` and `after`, by task,
-        or by domain of a language model.
+        `model`, `expert`, `domain`, and, if trained, `steps` and `figures`: metrics on validation rows `before` and
+        `after`, by task, or by domain of a language model.
 
     Raises:
         Fault: if the expert does not fit, as for `moe merge`, or the run has no rows of a domain.
@@ -89,10 +94,17 @@ def add(model: Path, expert: Path, run: RunSettings, target: UpdateTarget) -> Up
         remedy = f"replace it: moe expert swap {model} {new_expert.name} {expert}"
         raise Fault("an unused name for the new expert", f"{new_expert.name}, which is in {model}", remedy)
     check_expert_fits(before, new_expert)
-    domain = resolve_domain(before, new_expert, {declared.name: declared for declared in run.domain_list()})
+    declared = run.domain_list() if run is not None else _domains_on_card(new_expert)
+    domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
     after = with_expert(before, new_expert, domain)
-    adaptation = _write_changed(before, after, run, target, stage="", full_domains=[domain.name])
+    adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
     return {"model": str(target.out), "expert": new_expert.name, "domain": domain.name, **adaptation}
+
+
+def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
+    """The domain that an expert's card names, with its tasks; none for a plain PEFT adapter."""
+    card = expert.card
+    return [] if card is None else [Domain(card.domain, card.tasks, card.role, target_tasks=card.target_tasks)]
 
 
 def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:

@@ -1,5 +1,8 @@
 """Loading and identifying the frozen backbone and its tokenizer, from the hub or a folder."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +33,7 @@ from moe.model.backbone_files import (
     weights_digest,
 )
 from moe.model.backbone_ops import compile_layers, enable_dropout
+from moe.model.device import choose_device, compute_dtype
 from moe.model.lm_head import LMHead, lm_kind
 from moe.profiling import oom_guard
 
@@ -57,6 +61,11 @@ class BackboneSettings(BaseModel):
         SHIPPED, description="hub name or folder; `default` is all-MiniLM-L6-v2, installed with the package"
     )
     revision: str | None = Field(None, description="hub branch, tag or commit; none means main")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$",
+        description="device of the model, such as `cpu` or `cuda:1`; auto is the first GPU, else the CPU",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="precision of the frozen weights; auto is bfloat16 if the device is fast in it, else float32",
@@ -158,25 +167,21 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     """Load model and tokenizer, frozen and in evaluation mode.
 
     Args:
-        device: the default is the first GPU, else the CPU.
+        device: by default, that of the settings.
         lm_head: load its own language-model head too.
 
     Raises:
         Fault: if it is not found, is not a text-only model, its weights are not safetensors, the hash of the default
             backbone differs, or the head is requested and not among the weights.
     """
-    if is_verbose():
-        transformers_logging.set_verbosity_info()
-    else:
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-    device = device or default_device()
+    device = device or choose_device(settings.device)
     read_backbone_config(settings)  # fails before gigabytes of weights are read
     identity = identify_backbone(settings)
-    options: dict[str, Any] = {"dtype": compute_dtype(settings, device), "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": compute_dtype(settings.dtype, device), "use_safetensors": True}
     if settings.quantization != "none":
         options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
-    with oom_guard("use a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"):
+    remedy = "use a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"
+    with oom_guard(remedy), loading_messages(is_verbose()):
         full: Any = (
             _load_with_head(settings, **options) if lm_head else _from_pretrained(AutoModel, settings, **options)
         )
@@ -208,6 +213,21 @@ def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedMod
     return model
 
 
+@contextmanager
+def loading_messages(shown: bool) -> Iterator[None]:
+    """Show transformers' messages and progress bars in the block, or hide them; afterwards they are as before."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.INFO if shown else logging.ERROR)
+    if not shown:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
     """Load the tokenizer, padding on the right; without a padding token it pads with its end or unknown token.
 
@@ -225,29 +245,6 @@ def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
             "set pad_token in its tokenizer_config.json",
         )
     return tokenizer
-
-
-def default_device() -> torch.device:
-    """Return the first GPU, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def compute_dtype(settings: BackboneSettings, device: torch.device) -> torch.dtype:
-    """Return the precision of the frozen weights on this device."""
-    if settings.dtype == "auto":
-        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than fp32: most GPUs, and CPUs with AMX.
-
-    AVX-512-BF16 alone is slower than fp32, as measured on an Intel Xeon without AMX.
-    """
-    if device.type == "cuda":
-        supported: bool = torch.cuda.is_bf16_supported()
-        return supported
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:

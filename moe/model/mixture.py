@@ -5,6 +5,8 @@ Training one expert uses the same model with a constant route.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import BackboneDropout
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
+from moe.model.mode import SOFT, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
 from moe.model.packing import backbone_states
 from moe.model.trunk import EndOfTrunk, Trunk
@@ -24,6 +27,9 @@ from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gate
 class Mixture(nn.Module):
     """N experts on one frozen backbone, mixed by the router or fixed to one of them.
 
+    How a pass routes is an argument of the pass, so threads with different modes may share a model; their passes run
+    one after another.
+
     Args:
         backbone: loaded and frozen.
         bank: its experts.
@@ -32,6 +38,8 @@ class Mixture(nn.Module):
         domains: the domains, whose experts are the columns of the gates.
         labels: label space, which maps each task to its head.
         pooling: `mean` or `last`.
+        mode: how a pass without a mode of its own routes: softly, or by the only expert.
+        trained_domains: domains that the model was trained on; all by default.
     """
 
     special_token_ids: Tensor
@@ -46,16 +54,14 @@ class Mixture(nn.Module):
         domains: Sequence[Domain],
         labels: LabelSpace,
         pooling: str,
+        mode: RoutingMode = SOFT,
+        trained_domains: Sequence[Domain] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.gate, self.heads = backbone.model, gate, heads
         self.bank, self.domains, self.labels, self.pooling = bank, tuple(domains), labels, pooling
-        self.loaded_backbone = backbone
-        self.active_expert: str | None = None
-        self.expert_mask: Tensor | None = None
-        self.uniform_gates = False
-        self.detach_gates = False
-        self.backbone_grad = True
+        self.loaded_backbone, self.mode = backbone, mode
+        self.trained_domains = self.domains if trained_domains is None else tuple(trained_domains)
         special, mask = (
             torch.tensor(backbone.tokenizer.all_special_ids),
             build_domain_expert_mask(bank.routed_experts, domains),
@@ -63,6 +69,7 @@ class Mixture(nn.Module):
         self.register_buffer("special_token_ids", special, persistent=False)
         self.register_buffer("domain_expert_mask", mask, persistent=False)
         self._context: ForwardContext | None = None
+        self._lock = RLock()
         self.trunk = Trunk(self.backbone, bank.trunk_depth)
         self.trunk.next.register_forward_pre_hook(self._on_trunk_end, with_kwargs=True)
 
@@ -71,7 +78,7 @@ class Mixture(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None,
         allowed: Tensor | None = None,
-        hard: bool = False,
+        mode: RoutingMode | None = None,
         trunk: Tensor | None = None,
         position_ids: Tensor | None = None,
         router_mask: Tensor | None = None,
@@ -83,33 +90,34 @@ class Mixture(nn.Module):
             attention_mask: (B, T), 0 at padding; or, for several documents a row, (B, 1, T, T) bool, or None if
                 restarting position ids mark the documents of a decoder.
             allowed: (B, E) bool, restricts each text's gates to these experts.
-            hard: send each text to its single most probable expert.
+            mode: how the texts are routed; by default the model's own mode.
             trunk: (B, T, D), output of `encode_trunk` for these ids; the trunk's layers are then skipped.
             position_ids: (B, T), if they do not count from 0 in every row.
             router_mask: (B, T) bool, tokens that the router may read: those of a prompt but not of its answer; all by
                 default.
         """
+        mode = mode or self.mode
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
         content = self.content_mask(input_ids, real if router_mask is None else real * router_mask)  # (B, T)
-        router_only = self.training and self.detach_gates and isinstance(self.heads, NoHeads)
-        context = ForwardContext(content, allowed, hard, trunk, stop=router_only)  # later layers give it no gradient
-        states, routing = self._run(context, input_ids, attention_mask, position_ids)
+        router_only = self.training and mode.detach_gates and isinstance(self.heads, NoHeads)
+        context = ForwardContext(content, allowed, mode, trunk, stop=router_only)  # later layers give it no gradient
+        states, gates = self._run(context, input_ids, attention_mask, position_ids)
+        routing = context.routing
         if isinstance(self.heads, NoHeads):
-            return MixtureOutput(states, {}, None, routing)
+            return MixtureOutput(states, {}, None, routing, gates)
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures gradients there even when everything below is frozen
-        gates = routing.gates if routing else self.bank.route.gates
-        out = self.heads(pooled, None if gates is None else gates[..., : len(self.bank.routed_experts)])
-        return MixtureOutput(pooled, out.logits, out.polarity, routing)
+        out = self.heads(pooled, gates)
+        return MixtureOutput(pooled, out.logits, out.polarity, routing, gates)
 
     def encode_trunk(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         allowed: Tensor | None = None,
-        hard: bool = False,
+        mode: RoutingMode | None = None,
         with_grad: bool = False,
         route: bool = True,
     ) -> tuple[Tensor, RouterOutput | None]:
@@ -125,8 +133,9 @@ class Mixture(nn.Module):
         """
         with torch.set_grad_enabled(with_grad):
             content = self.content_mask(input_ids, attention_mask)  # (B, T)
-            context = ForwardContext(content, allowed, hard, stop=True, route=route)
-            return self._run(context, input_ids, attention_mask)
+            context = ForwardContext(content, allowed, mode or self.mode, stop=True, route=route)
+            with self._lock:
+                return self._run_locked(context, input_ids, attention_mask), context.routing
 
     def content_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return (B, T) bool: tokens that the router reads, all but special ones unless a text has no others."""
@@ -135,24 +144,31 @@ class Mixture(nn.Module):
 
     def _run(
         self, context: ForwardContext, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
-    ) -> tuple[Tensor, RouterOutput | None]:
-        """Return the states (B, T, D) at which this pass ends, and the router output."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the states (B, T, D) at which this pass ends, and its gates (B, E) or (B, T, E)."""
+        with self._lock:
+            states = self._run_locked(context, ids, mask, positions)
+            assert self.bank.route.gates is not None
+            return states, self.bank.route.gates[..., : len(self.bank.routed_experts)]
+
+    def _run_locked(
+        self, context: ForwardContext, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
         if context.trunk is not None and not self.trunk.output_format_known:
             self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]), route=False)
         self._context = context
         try:
             skipped = self.trunk.skipped() if context.trunk is not None else nullcontext()
-            with skipped, torch.set_grad_enabled(context.grad and self.backbone_grad):
-                states = backbone_states(self.backbone, ids, mask, positions)  # (B, T, D)
+            with skipped, torch.set_grad_enabled(context.grad and context.mode.backbone_grad):
+                return backbone_states(self.backbone, ids, mask, positions)  # (B, T, D)
         except EndOfTrunk as end:
-            states = end.states  # (B, T, D)
+            return end.states  # (B, T, D)
         finally:
             self._context = None
-        return states, context.routing
 
     @contextmanager
     def generation(
-        self, content: Tensor, allowed: Tensor | None = None, hard: bool = False
+        self, content: Tensor, allowed: Tensor | None = None, mode: RoutingMode | None = None
     ) -> Iterator[Callable[[], Tensor | None]]:
         """Route the backbone while other code runs it, as transformers' generation does with its cache.
 
@@ -163,61 +179,39 @@ class Mixture(nn.Module):
         Args:
             content: (B, T), `content_mask` of the prompt.
             allowed: (B, E) bool, restricts each text's gates to these experts.
-            hard: send each text, or token, to its single most probable expert.
+            mode: how texts, or tokens, are routed; by default the model's own mode.
 
         Yields:
             a function that returns the soft probabilities so far: (B', E) of texts, (B', T', E) of tokens; None for a
             constant route.
         """
-        self._context = context = ForwardContext(content, allowed, hard, keep=True)
+        context = ForwardContext(content, allowed, mode or self.mode, keep=True)
 
         def probs() -> Tensor | None:
             if context.probs and context.probs[0].dim() == 3:
                 return torch.cat(context.probs, -2)  # (B', T', E)
             return next(iter(context.probs), None)
 
-        try:
-            yield probs
-        finally:
-            self._context = None
+        with self._lock:
+            self._context = context
+            try:
+                yield probs
+            finally:
+                self._context = None
 
     @contextmanager
-    def no_backbone_grad(self) -> Iterator[None]:
-        """Run the backbone without recording gradients: they end at the heads and the router."""
-        self.backbone_grad = False
-        try:
-            yield
-        finally:
-            self.backbone_grad = True
+    def single_expert(self, name: str) -> Iterator[RoutingMode]:
+        """Yield the mode that uses only this expert, without the router; its passes inside run on merged weights.
 
-    @contextmanager
-    def single_expert(self, name: str) -> Iterator[None]:
-        """Use only this expert, without the router; see `ExpertBank.single_adapter`."""
-        previous, self.active_expert = self.active_expert, name
-        try:
-            with self.bank.single_adapter(name):
-                yield
-        finally:
-            self.active_expert = previous
-
-    @contextmanager
-    def ablated(self, without: Sequence[str] = (), uniform_gates: bool = False) -> Iterator[None]:
-        """Leave out experts; the gates of the others are renormalized.
-
-        Args:
-            without: routed or shared experts to leave out; leaving out all of them runs the bare backbone.
-            uniform_gates: give the remaining routed experts equal weights instead of the router's.
+        See `ExpertBank.merged_adapter`.
         """
-        assert set(without) <= set(self.bank.adapters), without
-        previous, disabled = (self.expert_mask, self.uniform_gates), self.bank.disabled
-        mask = [name not in without for name in self.bank.routed_experts]
-        self.expert_mask = torch.tensor(mask, device=self.domain_expert_mask.device)  # (E,)
-        self.uniform_gates = uniform_gates
-        self.bank.disabled = tuple(name for name in self.bank.shared_experts if name in without)
-        try:
-            yield
-        finally:
-            (self.expert_mask, self.uniform_gates), self.bank.disabled = previous, disabled
+        with self.bank.merged_adapter(name):
+            yield replace(self.mode, active_expert=name)
+
+    @property
+    def active_expert(self) -> str | None:
+        """Name of the only expert of a model without a router; None for a mixture."""
+        return self.mode.active_expert
 
     def train(self, mode: bool = True) -> "Mixture":
         """Set training or evaluation mode; the frozen backbone stays in evaluation mode.
@@ -250,31 +244,45 @@ class Mixture(nn.Module):
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
 
     def _route(self, states: Tensor, context: ForwardContext) -> None:
-        if self.active_expert:
-            self.bank.set_adapter(self.active_expert)
+        mode = context.mode
+        disabled = [name for name in mode.without if name in self.bank.shared_experts]
+        if mode.active_expert is not None and mode.active_expert not in mode.without:
+            self.bank.set_adapter(mode.active_expert, disabled)
             return
-        no_expert = self.expert_mask is not None and not bool(self.expert_mask.any())
-        assert self.gate is not None
+        if self.gate is None:
+            self.bank.set_gates(None, disabled=disabled)
+            return
+        mask = self._remaining(mode)  # (E,)
         beams = states.shape[0] // context.content.shape[0]  # len() would fix the number of texts of an exported graph
         content = context.content.repeat_interleave(beams, 0)  # (B', T)
         logits = self.gate.logits(self.gate.summary(states, content))  # (B, G + E)
         logits_for_loss = logits.view_as(logits)  # (B, G + E)
-        gates, probs = self._mix(logits_for_loss, context).gates, self.gate.compute_gates(logits).probs  # (B, E)
-        gates = gates.detach() if self.detach_gates else torch.zeros_like(gates) if no_expert else gates  # (B, E)
-        self.bank.set_gates(gates)
+        gates = self._mix(logits_for_loss, context, mask).gates  # (B, E)
+        probs = self.gate.compute_gates(logits).probs  # (B, E)
+        no_expert = mask is not None and not bool(mask.any())
+        gates = gates.detach() if mode.detach_gates else torch.zeros_like(gates) if no_expert else gates  # (B, E)
+        self.bank.set_gates(gates, disabled=disabled, replacement=mode.replacement)
         context.routing = RouterOutput(gates, probs, logits, logits_for_loss)
         if context.keep:
             context.probs.append(probs)
 
-    def _mix(self, logits: Tensor, context: ForwardContext) -> GateOutput:
+    def _remaining(self, mode: RoutingMode) -> Tensor | None:
+        """Return which routed experts a mode does not leave out, (E,) bool; None if it leaves out none."""
+        if not mode.without:
+            return None
+        assert set(mode.without) <= set(self.bank.adapters), mode.without
+        remaining = [name not in mode.without for name in self.bank.routed_experts]
+        return torch.tensor(remaining, device=self.domain_expert_mask.device)
+
+    def _mix(self, logits: Tensor, context: ForwardContext, mask: Tensor | None) -> GateOutput:
         assert self.gate is not None
-        mixed = equal_gates(self.gate.compute_gates(logits)) if self.uniform_gates else self.gate.compute_gates(logits)
-        allowed, mask = context.allowed, self.expert_mask
+        mixed, allowed = self.gate.compute_gates(logits), context.allowed
+        mixed = equal_gates(mixed) if context.mode.uniform_gates else mixed
         if mask is not None and mask.any():
             allowed = mask[None] if allowed is None else restrict_allowed(allowed, mask)  # (B, E) or (1, E)
         if allowed is not None:
             mixed = restrict_gates(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
-        return hard_gates(mixed) if context.hard else mixed
+        return hard_gates(mixed) if context.mode.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of all experts under `expert/PEFT key`."""
@@ -309,12 +317,6 @@ class Mixture(nn.Module):
         assert own.keys() == state.keys(), sorted(own.keys() ^ state.keys())[:3]
         for key, tensor in own.items():
             tensor.copy_(state[key])
-
-    @property
-    def trained_domains(self) -> tuple[Domain, ...]:
-        """Domains that the model was trained on: one for a single expert, all for a mixture or the shared expert."""
-        names = (self.active_expert, (self.active_expert or "").rsplit("-", 1)[0])  # `news`, or `news-2` of several
-        return tuple(domain for domain in self.domains if domain.name in names) or self.domains
 
     def domain_index(self, name: str | None) -> int:
         """Return a domain's row in `domain_expert_mask`; −1 if it is unknown."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from moe.model.mode import SOFT, RoutingMode
+
 
 @dataclass
 class RouterOutput:
@@ -33,12 +35,15 @@ class MixtureOutput:
         logits: (B, K) by head.
         polarity: (B,), or None without a polarity head.
         routing: router output; None for a constant route.
+        gates: (B, E), or (B, T, E) if tokens are routed, weights with which the routed experts were computed; one row
+            for all texts of a constant route.
     """
 
     pooled: Tensor
     logits: dict[str, Tensor]
     polarity: Tensor | None
     routing: RouterOutput | None
+    gates: Tensor
 
 
 @dataclass
@@ -48,7 +53,7 @@ class ForwardContext:
     Args:
         content: (B, T) bool, tokens that the router reads.
         allowed: (B, E) bool, experts that each text may use; None for all.
-        hard: whether each text goes to its most probable expert.
+        mode: how texts are routed.
         trunk: (B, T, D), precomputed trunk states.
         stop: whether the pass ends at the end of the trunk.
         route: whether the router runs; else the experts keep the route of the pass before.
@@ -60,7 +65,7 @@ class ForwardContext:
 
     content: Tensor
     allowed: Tensor | None
-    hard: bool
+    mode: RoutingMode = SOFT
     trunk: Tensor | None = None
     stop: bool = False
     route: bool = True

@@ -21,7 +21,8 @@ from experts.expert_io import CONFIG, read_expert, write_expert
 from experts.lora import Adapter
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.console import progress_bar, suppress_output
-from moe.model.backbone import default_device, read_backbone_config
+from moe.model.backbone import read_backbone_config
+from moe.model.device import default_device
 from moe.plan.cost_model import savings
 from moe.plan.measured_cost import (
     Figures,
@@ -39,9 +40,9 @@ from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.instruct import instruct
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.pooled import pooled_settings
-from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_stage
 
 Step = Callable[[Workspace], object]

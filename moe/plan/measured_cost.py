@@ -11,7 +11,8 @@ import torch
 from moe.config.stages import JOINT, PRETRAIN, SHARED, STAGES, WARMUP
 from moe.console import suppress_output
 from moe.data.collator import Collator
-from moe.model.backbone import compute_dtype, default_device, load_tokenizer, read_backbone_config
+from moe.model.backbone import load_tokenizer, read_backbone_config
+from moe.model.device import choose_device, compute_dtype
 from moe.plan.cost_model import RunCost, StageCost, StepCost
 from moe.profiling import MIB
 from moe.runs.best import CANDIDATES
@@ -149,6 +150,7 @@ def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], toke
 def run_cost(run: Workspace, stages: Sequence[StageCost], rest: float, tokens: Tokens) -> RunCost:
     """Cost of the whole run, with the trunk's states from disk if the run caches them."""
     config, backbone = read_backbone_config(run.run.backbone), run.run.backbone
+    dtype = compute_dtype(backbone.dtype, choose_device(backbone.device))
     lengths = np.concatenate(list(tokens["train"].values())) if tokens else np.zeros(0, int)  # (N,)
     train, validation = (_rows_by_task(run, split) if tokens else {} for split in ("train", "validation"))
     cost = RunCost(
@@ -158,7 +160,7 @@ def run_cost(run: Workspace, stages: Sequence[StageCost], rest: float, tokens: T
         trunk_depth=backbone.trunk_depth,
         fixed_shape=run.run.shared is not None and run.run.shared.init is not None,
         cached=False,
-        cache_bytes=int(lengths.sum()) * config.hidden_size * compute_dtype(backbone, default_device()).itemsize,
+        cache_bytes=int(lengths.sum()) * config.hidden_size * dtype.itemsize,
         max_length=backbone.resolved_length,
         lengths=lengths,
         settings={stage.stage: getattr(run.run.stages, stage.stage) for stage in stages if stage.stage in STAGES},

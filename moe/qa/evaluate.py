@@ -1,7 +1,7 @@
 """Evaluation of a language model on questions, by generated answers or by the likelihood of each choice."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +21,7 @@ from moe.inference.generator import Generator, Sampling
 from moe.inference.loading import load_language_model
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.workspace import Workspace
 
@@ -55,6 +56,7 @@ def answer_questions(
     questions: Sequence[EvalQuestion],
     settings: EvalSettings = EvalSettings(),
     quiet: bool = True,
+    mode: RoutingMode | None = None,
 ) -> list[ScoredAnswer]:
     """Put questions to a model and score its answers, in order.
 
@@ -63,12 +65,14 @@ def answer_questions(
     Args:
         template: the prompt template that the model was trained with.
         quiet: show no progress bar.
+        mode: how the model routes, besides the settings; by default its own mode.
     """
     outputs: dict[int, str] = {}
     with progress_bar("questions", len(questions), "question", quiet) as meter:
         for kind in dict.fromkeys(question.kind for question in questions):
             sampling = Sampling(MAX_NEW_TOKENS[kind])
-            generator = Generator(model, template, sampling, hard=settings.hard, chat=settings.chat)
+            routing = (mode or model.mode).as_hard(settings.hard)
+            generator = Generator(model, template, sampling, mode=routing, chat=settings.chat)
             indices = iter([i for i, question in enumerate(questions) if question.kind == kind])
             by_likelihood = kind == "choice" and settings.method == "likelihood"
             answer = _most_likely_choices if by_likelihood else _generate_answers
@@ -111,7 +115,7 @@ def _most_likely_choices(
     candidates = [(i, choice) for i in prompts for choice in questions[i].choices]
     domains = [questions[i].domain for i, _ in candidates] if settings.pin else None
     pairs = [(prompts[i], generator.prompt_encoder.encode_continuation(choice)) for i, choice in candidates]
-    scored = likelihoods(generator.model, pairs, domains, settings.hard)
+    scored = likelihoods(generator.model, pairs, domains, generator.mode)
     best: dict[int, float] = {}
     for (i, choice), likelihood in zip(candidates, scored, strict=True):
         if i not in best or likelihood.total > best[i]:
@@ -152,9 +156,8 @@ def evaluate_qa_folder(
     if not questions:
         raise Fault("questions to evaluate on", "none", "give the tasks a test split, or a file with --data")
     model, template = load_language_model(folder)
-    without = tuple(model.bank.adapters) if bare else ()
-    with model.ablated(without):
-        answers = answer_questions(model, template, questions, settings, quiet=False)
+    mode = replace(model.mode, without=tuple(model.bank.adapters) if bare else ())
+    answers = answer_questions(model, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings) | {"model": str(folder), "bare": bare}
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
     write_qa(target, report, answers)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets import Dataset, concatenate_datasets
 from rich.markup import escape
@@ -27,6 +28,9 @@ from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
 from moe.trackers import check_trackers
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
 POOLED_NAME = "pooled"
 """Name of the pooled LoRA, of its folder and of its logs."""
 
@@ -44,6 +48,7 @@ class Workspace:
         warnings: lines about data and stages that were printed so far.
         notes: other lines that are printed once.
         checked_domains: domains whose rows `moe.evaluation.data_warnings` has checked.
+        callbacks: transformers' callbacks that the training loop of every stage calls.
     """
 
     run: RunSettings
@@ -54,6 +59,7 @@ class Workspace:
     warnings: list[str] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     checked_domains: set[str] = field(default_factory=set)
+    callbacks: "tuple[TrainerCallback, ...]" = ()
 
     def begin(self) -> None:
         """Prepare training: initialize the process group, check the trackers, and resolve `backbone.max_length`.

@@ -84,7 +84,8 @@ class GenerateEngine:
 
     def _generate(self, request: ChatRequest) -> ChatResult:
         check_known_name("domain", request.domain, [domain.name for domain in self.model.domains])
-        generator = Generator(self.model, self.template, request.sampling, request.routing == "hard")
+        mode = self.model.mode.as_hard(request.routing == "hard")
+        generator = Generator(self.model, self.template, request.sampling, mode)
         ids = generator.encode(request.turns)
         (generated,) = generator.generate([ids], request.domain, request.streamer, request.stop.is_set)
         return ChatResult(

@@ -152,7 +152,7 @@ class JsonLog(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Write the step and what the Trainer logs; a non-finite number becomes null."""
+        """Write the step and what the loop logs; a non-finite number becomes null."""
         line = {"step": state.global_step, **{name: _finite_or_none(value) for name, value in (logs or {}).items()}}
         if "memory_mib" in line:
             line["memory_of"] = "process" if self.timer.memory_of == SINCE_START else "stage"

@@ -20,6 +20,8 @@ from moe.training.fsdp import distribute_like
 from router.loss_weighting import load_optimizer_state
 
 OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"
+STATE = "trainer_state.json"
+"""Steps, history and best metric of the loop, as transformers writes them."""
 
 
 def rng_file(rank: int = 0) -> str:

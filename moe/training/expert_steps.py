@@ -96,7 +96,16 @@ def _train_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed
     polarity = any(score is not None for score in train["score"])
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     factory = build_adapter if start is None else lambda *_: start.adapter
-    model = build_expert_model(work.run, name, factory, polarity=polarity, seed=seed, shared=shared, always_on=pooled)
+    model = build_expert_model(
+        work.run,
+        name,
+        factory,
+        polarity=polarity,
+        seed=seed,
+        shared=shared,
+        always_on=pooled,
+        domain=domain.name,
+    )
     if start is not None:
         start.load_into(model, name)
     elif shared is not None:

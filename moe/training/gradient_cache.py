@@ -21,6 +21,8 @@ from moe.model.outputs import MixtureOutput
 from moe.training.global_batch import MicroBatch
 from moe.training.objective import Objective
 
+ForwardPass = Callable[[Batch, bool], MixtureOutput]
+"""Runs the model on a batch, with or without recording gradients in the backbone."""
 LossCheck = Callable[[Tensor, Mapping[str, float]], None]
 
 
@@ -36,7 +38,7 @@ class BackwardPass:
     """
 
     model: Mixture
-    forward: Callable[[Batch], MixtureOutput]
+    forward: ForwardPass
     objective: Objective
     check: LossCheck
 
@@ -71,8 +73,8 @@ class BackwardPass:
                     parameter.grad = None
 
     def _run(self, batch: Batch, unused: set[str]) -> MixtureOutput:
-        output = self.forward(batch)
-        unused &= set(self.model.bank.unused_experts())
+        output = self.forward(batch, True)
+        unused &= set(self.model.bank.unused_experts(output.gates))
         return output
 
     def _single_batch(self, batch: Batch, unused: set[str]) -> Tensor:
@@ -87,8 +89,7 @@ class BackwardPass:
         rng_states: list[_RngState] = []
         for batch in batches:
             rng_states.append(_RngState.current(self.model.domain_expert_mask.device))
-            with self.model.no_backbone_grad():
-                micro_batches.append((self.forward(batch), batch))
+            micro_batches.append((self.forward(batch, False), batch))
         loss = self.objective.compute(micro_batches)
         self.check(loss, self.objective.logs)
         outputs = [_output_tensors(output) for output, _ in micro_batches]

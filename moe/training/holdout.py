@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import DomainBatchSampler
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.model.outputs import MixtureOutput
 
 
@@ -19,13 +20,16 @@ class HoldoutSampler:
 
     Args:
         model: the model in training.
+        mode: how it routes.
         rows: training rows.
         batches: row indices of each batch; a quarter of a step's rows is enough for a gradient direction, and cheap.
         collate: makes batches of rows.
     """
 
-    def __init__(self, model: Mixture, rows: object, batches: DomainBatchSampler, collate: Collate) -> None:
-        self.model, self.batches, self.drawn = model, batches, 0
+    def __init__(
+        self, model: Mixture, mode: RoutingMode, rows: object, batches: DomainBatchSampler, collate: Collate
+    ) -> None:
+        self.model, self.mode, self.batches, self.drawn = model, mode, batches, 0
         self.loader = DataLoader(
             rows,  # type: ignore[arg-type, var-annotated]
             batch_sampler=batches,
@@ -40,7 +44,7 @@ class HoldoutSampler:
         self.drawn += 1
         batch = {name: values.to(device) for name, values in next(self.stream).items()}
         with self.model.bank.route.preserved():
-            output = self.model(**model_inputs(batch))
+            output = self.model(**model_inputs(batch), mode=self.mode)
         return output, batch
 
     def skip_to(self, drawn: int) -> None:

@@ -1,4 +1,4 @@
-"""A stage to train as data, and what transformers' Trainer needs for it: arguments, parameter groups and batches."""
+"""A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
 
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
@@ -66,6 +67,7 @@ class TrainJob:
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
+        callbacks: called by the training loop, besides its own.
     """
 
     stage: Stage
@@ -87,6 +89,7 @@ class TrainJob:
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
+    callbacks: tuple[TrainerCallback, ...] = ()
 
 
 def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
@@ -153,7 +156,7 @@ class MicroBatchCollator:
 
 
 def training_arguments(model: Mixture, job: TrainJob, steps: int) -> TrainingArguments:
-    """Arguments of transformers' Trainer for a stage of `steps` optimizer steps."""
+    """Arguments of the training loop for a stage of `steps` optimizer steps."""
     settings, checkpoints, seed = job.settings, job.checkpoints, job.seed
     interval = max(1, math.ceil(steps / settings.evals))
     device = next(model.backbone.parameters()).device
@@ -184,4 +187,13 @@ def training_arguments(model: Mixture, job: TrainJob, steps: int) -> TrainingArg
         seed=seed,
         data_seed=seed,
         dataloader_pin_memory=device.type != "cpu",
+    )
+
+
+def training_loader(job: TrainJob) -> DataLoader[Any]:
+    """Loader of this process's rows of each step, split into micro-batches."""
+    return DataLoader(
+        job.rows,
+        batch_sampler=training_sampler(job),
+        collate_fn=MicroBatchCollator(job.collate, job.settings.batch_size),
     )

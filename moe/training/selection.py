@@ -12,7 +12,7 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.best import CANDIDATES, write_result
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 
 ONE_STANDARD_ERROR = 0.6827
 """Level of an interval whose half width is one standard error of a normal distribution."""

@@ -106,6 +106,7 @@ def run_stage(
         track=run.track,
         run_name=f"{work.out.resolve().name}/{name}",
         frozen=work.frozen_experts,
+        callbacks=work.callbacks,
     )
     _warn_idle_dwa(work, job)
     if work.dry_run is not None:
@@ -115,7 +116,6 @@ def run_stage(
 
 def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
     """Train, and restore the weights at the start if no evaluation was better than theirs."""
-    set_trainable(model, job.stage, job.expert, job.frozen)  # also sets the route of the evaluation
     metrics = distributed.broadcast_object(job.evaluate())
     distributed.on_main(lambda: log_start(job.logs, metrics))
     weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}

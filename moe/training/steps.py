@@ -37,7 +37,7 @@ from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
 from moe.training.job import TrainResult
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 

@@ -145,8 +145,7 @@ def test_shared_expert_is_always_on_until_disabled() -> None:
         bank.set_gates(torch.full((3, 1), 0.4))
         routed.set_gates(torch.tensor([[0.4, 1.0]] * 3))
         torch.testing.assert_close(states(bank.backbone), states(routed.backbone))
-        bank.disabled = ("e1",)
-        bank.set_gates(torch.full((3, 1), 0.4))
+        bank.set_gates(torch.full((3, 1), 0.4), disabled=("e1",))
         routed.set_gates(torch.tensor([[0.4, 0.0]] * 3))
         torch.testing.assert_close(states(bank.backbone), states(routed.backbone))
 
@@ -193,8 +192,7 @@ def test_train_only_sets_requires_grad() -> None:
 
 def test_unused_experts_are_those_without_weight() -> None:
     bank, _ = two_experts("bert")
-    bank.set_gates(torch.eye(2)[[0, 0, 0]])
-    assert bank.unused_experts() == ("e1",)
+    assert bank.unused_experts(torch.eye(2)[[0, 0, 0]]) == ("e1",)
 
 
 def test_faults_name_the_mismatch() -> None:

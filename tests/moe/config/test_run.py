@@ -156,6 +156,12 @@ def test_conflicts_between_settings_are_reported_at_once(tmp_path: Path) -> None
     assert len(load_errors(write_config(tmp_path, text))) == 4
 
 
+def test_two_experts_of_one_name_are_a_conflict(tmp_path: Path) -> None:
+    text = "domains: {news: {labels: [a, b], experts: 2}, news-2: {labels: [a, b]}}\n"
+    errors = load_errors(write_config(tmp_path, text))
+    assert any("two experts would have the name news-2" in error for error in errors)
+
+
 def test_check_reports_missing_files_and_an_impossible_trunk_together(tmp_path: Path) -> None:
     text = "domains: {news: {file: nowhere.csv}, forum: }\nbackbone: {trunk_depth: 6}\n"
     with pytest.raises(ConfigFault) as caught:

@@ -24,6 +24,7 @@ from moe.inference.calibration import Calibration, TaskCalibration
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
+from moe.model.mode import RoutingMode
 
 TEXT = "Profit rose today, the bank held"
 
@@ -67,8 +68,7 @@ def test_explain_delta_is_larger_with_few_steps(predictor: TorchPredictor) -> No
 
 def test_explain_gradients_pass_through_the_gates(predictor: TorchPredictor) -> None:
     full = explain(predictor, TEXT.lower(), steps=50).why
-    predictor.model.detach_gates = True
-    detached = explain(predictor, TEXT.lower(), steps=50).why
+    detached = explain(predictor.with_mode(RoutingMode(detach_gates=True)), TEXT.lower(), steps=50).why
     assert max(abs(a.weight - b.weight) for a, b in zip(full.words, detached.words, strict=True)) > 1e-4
     assert abs(detached.delta) > abs(full.delta)
 
@@ -280,8 +280,8 @@ def test_explain_without_captum_names_the_extra(run: Callable[..., Any], monkeyp
 
 
 def test_explain_of_a_single_expert_has_no_routing(predictor: TorchPredictor) -> None:
-    with predictor.model.single_expert("news"):
-        explanation = explain(predictor, TEXT, steps=2)
+    with predictor.model.single_expert("news") as mode:
+        explanation = explain(predictor.with_mode(mode), TEXT, steps=2)
     assert (explanation.router, explanation.unrouted, explanation.alone) == (None, ONE_EXPERT, {})
 
 

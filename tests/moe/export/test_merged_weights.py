@@ -21,6 +21,7 @@ from moe.export.selection import ExportSource, merged_expert_spec, single_expert
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings, _prevent_repacking
+from moe.model.mode import RoutingMode
 
 
 def settings_of(source: ExportSource, **changes) -> BackboneSettings:
@@ -50,8 +51,8 @@ def test_merged_weights_match_for_a_cat_merge_and_a_shared_expert(tmp_path: Path
             _, expected = pinned_outputs(source, name)
             spec = single_expert_specs(source.model, [name])[0]
         else:
-            with torch.no_grad(), source.model.ablated(uniform_gates=True):
-                expected = source.model(**tokenize_texts(source.model)).pooled
+            with torch.no_grad():
+                expected = source.model(**tokenize_texts(source.model), mode=RoutingMode(uniform_gates=True)).pooled
             spec = merged_expert_spec(source.model, name, None)
         write_merged_weights(tmp_path / name, source, settings_of(source), spec, quantized=False, overwrite=False)
         pairs[name] = (expected, pooled_output(AutoModel.from_pretrained(tmp_path / name).eval(), source))
@@ -64,9 +65,9 @@ def test_merged_language_model_includes_its_lm_head(tmp_path: Path) -> None:
     model = random_lm_mixture(save_language_model(tmp_path / "model", "llama"))
     source = ExportSource(tmp_path / "team", model, "{text}", 64, None)
     inputs = tokenize_texts(model)
-    with torch.no_grad(), model.single_expert("calls"):
+    with torch.no_grad(), model.single_expert("calls") as mode:
         assert model.loaded_backbone.lm_head is not None
-        expected = model.loaded_backbone.lm_head.logits(model(**inputs).pooled[0])
+        expected = model.loaded_backbone.lm_head.logits(model(**inputs, mode=mode).pooled[0])
     spec = single_expert_specs(model, ["calls"])[0]
     report = write_merged_weights(tmp_path / "out", source, settings_of(source), spec, quantized=False, overwrite=False)
     assert not report["heads"]
@@ -113,8 +114,8 @@ def test_documented_code_applies_the_heads_as_the_mixture_does(tmp_path: Path) -
     page = (Path(__file__).parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AutoModel" in block]
     source = save_and_load_mixture(tmp_path, heads="averaged")
-    with source.model.single_expert("news"):
-        predictor = TorchPredictor(source.model, source.template, source.max_length)
+    with source.model.single_expert("news") as mode:
+        predictor = TorchPredictor(source.model, source.template, source.max_length, mode=mode)
         (expected,) = predict_texts(["Profit fell less than feared."], predictor, task="news")
     folder = tmp_path / "runs" / "demo" / "export" / "dense"
     spec = single_expert_specs(source.model, ["news"])[0]

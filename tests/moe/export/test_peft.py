@@ -16,6 +16,7 @@ from experts.atomic_io import check_manifest, read_json
 from experts.errors import Fault
 from moe.export.peft import check_vllm_rules, write_adapters
 from moe.export.selection import ExportSource, merged_expert_spec, single_expert_specs
+from moe.model.mode import RoutingMode
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,8 @@ def test_exported_adapter_has_no_patterns_and_covers_every_layer(source: ExportS
 
 def test_cat_merge_matches_uniform_gates(source: ExportSource, tmp_path: Path) -> None:
     write_adapters(tmp_path / "out", source, [merged_expert_spec(source.model, "cat", None)], overwrite=False)
-    with torch.no_grad(), source.model.ablated(uniform_gates=True):
-        expected = source.model(**tokenize_texts(source.model)).pooled
+    with torch.no_grad():
+        expected = source.model(**tokenize_texts(source.model), mode=RoutingMode(uniform_gates=True)).pooled
     pooled = pooled_output(load_with_peft(source, tmp_path / "out" / "merged-cat"), source)
     torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
 
@@ -83,9 +84,9 @@ def test_language_model_adapter_matches_and_reports_vllm_options(tmp_path: Path)
     ]
     assert "--max-lora-rank 8" in (tmp_path / "out" / "calls" / "README.md").read_text()
     inputs = tokenize_texts(model)
-    with torch.no_grad(), model.single_expert("calls"):
+    with torch.no_grad(), model.single_expert("calls") as mode:
         assert model.loaded_backbone.lm_head is not None
-        expected = model.loaded_backbone.lm_head.logits(model(**inputs).pooled[0])
+        expected = model.loaded_backbone.lm_head.logits(model(**inputs, mode=mode).pooled[0])
     backbone = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     loaded = PeftModel.from_pretrained(backbone, tmp_path / "out/calls")
     with torch.no_grad():

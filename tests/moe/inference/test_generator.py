@@ -11,6 +11,7 @@ from mixtures import random_lm_mixture
 from experts.errors import Fault
 from moe.inference.generator import Generator, Sampling
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 
 PROMPTS = ["profit rose today", "moon", "the bank kept sales with orders again"]
 
@@ -69,7 +70,7 @@ def test_pinned_domain_uses_its_experts_only(folder: Path) -> None:
     generator = Generator(random_lm_mixture(folder), sampling=Sampling(max_new_tokens=2))
     (answer,) = generator.generate([generator.encode(PROMPTS[0])], pin="calls")
     single_expert = random_lm_mixture(folder)
-    single_expert.active_expert = "calls"
+    single_expert.mode = RoutingMode(active_expert="calls")
     expert_generator = Generator(single_expert, sampling=Sampling(max_new_tokens=2))
     (expected,) = expert_generator.generate([expert_generator.encode(PROMPTS[0])])
     assert answer.text == expected.text

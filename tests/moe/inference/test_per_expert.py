@@ -44,7 +44,8 @@ def test_per_expert_predictions_equal_pinned_ones_in_order(predictor: TorchPredi
 
 
 def test_single_expert_has_no_per_expert_predictions(predictor: TorchPredictor, tmp_path: Path) -> None:
-    with predictor.model.single_expert("news"):
+    with predictor.model.single_expert("news") as mode:
+        predictor = predictor.with_mode(mode)
         assert predict_per_expert(predictor, TEXTS[:1], ["news"]) == {}
         with pytest.raises(Fault, match="several experts"):
             write_per_expert(tmp_path, predictor, [])

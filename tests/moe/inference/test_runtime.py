@@ -14,7 +14,7 @@ from mixtures import save_random_mixture
 
 from experts.atomic_io import read_json, write_json, write_manifest
 from experts.errors import Fault
-from moe.classifier import MixtureClassifier
+from moe.api.model import MixtureClassifier
 from moe.data.collator import encode_windows, long_targets
 from moe.export.graph import write_graph, write_graph_if_possible
 from moe.inference import model_loader

@@ -11,6 +11,7 @@ from mixtures import random_lm_mixture
 from moe.inference import scoring
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 
 PAIRS = [
     ([1, 5, 9], [7, 8]),
@@ -63,15 +64,15 @@ def test_most_probable_next_token_is_greedy(model: Mixture) -> None:
 def test_pairs_can_be_pinned_to_a_domain(model: Mixture) -> None:
     free, macro, calls = (likelihoods(model, PAIRS[:1], pins)[0].total for pins in (None, ["macro"], ["calls"]))
     assert len({round(total, 6) for total in (free, macro, calls)}) == 3
-    with model.ablated(("calls", "filings")):
-        assert likelihoods(model, PAIRS[:1])[0].total == pytest.approx(macro, abs=1e-5)
+    mode = RoutingMode(without=("calls", "filings"))
+    assert likelihoods(model, PAIRS[:1], mode=mode)[0].total == pytest.approx(macro, abs=1e-5)
 
 
 def test_model_without_experts_equals_the_backbone(model: Mixture) -> None:
     ids = torch.tensor([[1, 5, 9, 7]])
-    with torch.no_grad(), model.ablated(tuple(model.bank.adapters)):
-        ours = model(ids, torch.ones_like(ids)).pooled
-        model.bank.set_gates(None)
+    with torch.no_grad():
+        ours = model(ids, torch.ones_like(ids), mode=RoutingMode(without=tuple(model.bank.adapters))).pooled
+        model.bank.set_gates(None, disabled=model.bank.shared_experts)
         assert len(model.backbone.layers) == 2  # run by the backbone's own forward below, without the trunk's hook
         hook = model.trunk.next._forward_pre_hooks.popitem()
         bare = model.backbone(input_ids=ids).last_hidden_state

@@ -19,9 +19,10 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.membership.listing import list_experts
 from moe.membership.update import UpdateTarget, add, remove, swap
+from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.pretrain import pretrain
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts
 from router.gate_transfer import MAX_INITIAL_WEIGHT
 
@@ -30,8 +31,7 @@ THREE = {name: {"file": f"{name}.csv", "labels": list(LABELS)} for name in ("new
 
 def scores(folder: Path, without: tuple[str, ...] = ()):
     model, card = read_mixture(folder)
-    with model.ablated(without):
-        return TorchPredictor(model, card.template, 16).score(TEXTS)
+    return TorchPredictor(model, card.template, 16, mode=RoutingMode(without=without)).score(TEXTS)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.model.packing import find_packing_mode
 
 NEW_TOKENS = 6
@@ -123,7 +124,7 @@ def test_token_gates_do_not_depend_on_later_tokens(decoder: Path, kind: str, tru
 @pytest.mark.parametrize("family_name", DECODERS)
 def test_packed_documents_stay_independent_with_an_expert(family_name: str, tmp_path: Path) -> None:
     model = random_lm_mixture(save_language_model(tmp_path / "b", family_name))
-    model.active_expert = "calls"
+    model.mode = RoutingMode(active_expert="calls")
     lengths, mode = (4, 5, 3), find_packing_mode(model.backbone)
     assert mode is not None
     ids = torch.randint(4, 99, (1, sum(lengths)), generator=torch.Generator().manual_seed(1))

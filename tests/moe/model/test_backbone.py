@@ -11,13 +11,13 @@ from experts.errors import Fault
 from moe.model import backbone
 from moe.model.backbone import (
     BackboneSettings,
-    compute_dtype,
     identify_backbone,
     load_backbone,
     load_tokenizer,
     read_backbone_config,
 )
 from moe.model.backbone_files import SHIPPED_PACKAGE, SHIPPED_SHA256, shipped_folder
+from moe.model.device import compute_dtype
 
 
 def test_default_backbone_has_its_hash_and_its_package_is_not_imported() -> None:
@@ -83,9 +83,9 @@ def test_auto_dtype_is_bfloat16_only_on_a_cpu_with_amx(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     cpu = torch.device("cpu")
-    assert compute_dtype(BackboneSettings(), cpu) == (torch.bfloat16 if amx else torch.float32)
-    assert compute_dtype(BackboneSettings(dtype="float32"), cpu) == torch.float32
-    assert compute_dtype(BackboneSettings(dtype="bfloat16"), cpu) == torch.bfloat16
+    assert compute_dtype("auto", cpu) == (torch.bfloat16 if amx else torch.float32)
+    assert compute_dtype("float32", cpu) == torch.float32
+    assert compute_dtype("bfloat16", cpu) == torch.bfloat16
 
 
 def backbone_with_tokens(folder: Path, *names: str) -> Path:

@@ -19,7 +19,7 @@ from moe.model.backbone_ops import activation_checkpointing
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.pretrain import pretrain
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
 from moe.training.trainer import set_trainable
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moe.config.stages import JOINT, WARMUP, Stage
 from moe.model.backbone import load_backbone
+from moe.model.mode import RoutingMode
 from moe.training.trainer import set_trainable
 
 META = torch.device("meta")  # like a GPU it does not compute with CPU tensors, but it is always available
@@ -45,7 +46,7 @@ def test_mixture_never_synchronizes_with_the_gpu_more_than_the_bare_backbone(
     monkeypatch.setattr(type(model.bank), "on_cpu", False)
     with torch.no_grad(), SyncCounter() as expected:
         bare(**inputs)
-    for options in ({}, {"allowed": pinned}, {"hard": True}):
+    for options in ({}, {"allowed": pinned}, {"mode": RoutingMode(hard=True)}):
         model(**inputs, **options)
         with torch.no_grad(), SyncCounter() as counter:
             model(**inputs, **options)
@@ -81,13 +82,14 @@ def test_forward_and_training_step_stay_on_the_backbones_device(
     inputs = {key: value.to(META) for key, value in tokenize_texts(model).items()}
     pinned = torch.ones(3, 2, dtype=torch.bool, device=META)
     with FakeValues():
-        for options in ({}, {"allowed": pinned}, {"hard": True}, {"trunk": model.encode_trunk(**inputs)[0]}):
+        trunk = model.encode_trunk(**inputs)[0]
+        for options in ({}, {"allowed": pinned}, {"mode": RoutingMode(hard=True)}, {"trunk": trunk}):
             assert model(**inputs, **options).pooled.device == META
-        with model.single_expert("news"):
-            assert model(**inputs).pooled.device == META
-        set_trainable(model.train(), stage, None)
+        with model.single_expert("news") as mode:
+            assert model(**inputs, mode=mode).pooled.device == META
+        mode = set_trainable(model.train(), stage, None)
         batch = {key: value.to(META) for key, value in build_batch(model, work).items()}
-        build_objective(model, stage)(model(**batch), batch).backward()
+        build_objective(model, stage)(model(**batch, mode=mode), batch).backward()
     trained = [p for p in model.parameters() if p.requires_grad and p.grad is not None]
     assert trained
     assert all(p.grad.device == META for p in trained)

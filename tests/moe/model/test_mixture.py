@@ -1,18 +1,22 @@
 """Tests of the mixture: equality with single experts, gradients of experts, router and heads, ablations."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 from conftest import Make, family_params, made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import TEXTS, build_batch, build_objective, random_mixture, tokenize_texts
 from peft import PeftModel
+from torch import Tensor
 
 from experts.domain import Domain, LabelSpace
 from experts.expert_io import write_adapter
 from moe.config.stages import JOINT, WARMUP, LossSettings
 from moe.model.backbone import load_backbone
 from moe.model.heads import LabelTables, mask_logits
+from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.global_batch import gather_batch
 from moe.training.objective import LossContext, Objective
@@ -92,26 +96,26 @@ def test_joint_step_gives_gradients_to_all_experts_router_and_heads(make_work: M
 def test_router_gets_gradients_with_two_experts_per_role(make_work: Make) -> None:
     work = make_work(domains={"forum": {"experts": 2}})
     model = random_mixture(load_backbone(work.run.backbone), work, gate="team", experts=2)
-    set_trainable(model, JOINT, None)
+    mode = set_trainable(model, JOINT, None)
     model.train()
     batch = build_batch(model, work)
-    out = model(**batch)
+    out = model(**batch, mode=mode)
     role_gates = out.routing.gates[:, 1:]
     assert ((role_gates > 0).sum(1) == 1).all(), "one expert of the role is active"
     torch.testing.assert_close(out.routing.gates.sum(1), torch.ones(len(role_gates)))
     build_objective(model)(out, batch).backward()
     assert model.gate.net[-1].weight.grad.any()
-    assert not model.detach_gates
+    assert not mode.detach_gates
 
 
 def test_detached_gates_stop_the_sentiment_gradient_before_the_router(make_work: Make) -> None:
     work = make_work()
     model = random_mixture(load_backbone(work.run.backbone), work)
-    set_trainable(model, WARMUP, None)
-    assert model.detach_gates
+    mode = set_trainable(model, WARMUP, None)
+    assert mode.detach_gates
     model.train()
     batch = build_batch(model, work)
-    out = model(**batch)
+    out = model(**batch, mode=mode)
     loss = build_objective(model, WARMUP)
     losses, _ = loss._sentiment_losses(gather_batch([(out, batch)], model.domain_expert_mask))
     losses["classes"].backward()
@@ -227,8 +231,7 @@ def test_ablated_expert_has_zero_gate_and_the_others_are_renormalized(make_work:
     model = random_mixture(load_backbone(work.run.backbone), work, experts=2)
     with torch.no_grad():
         full = model(**tokenize_texts(model)).routing.gates  # (B, E)
-        with model.ablated(without=["news"]):
-            gates = model(**tokenize_texts(model)).routing.gates  # (B, E)
+        gates = model(**tokenize_texts(model), mode=RoutingMode(without=("news",))).routing.gates  # (B, E)
         again = model(**tokenize_texts(model)).routing.gates  # (B, E)
     assert gates[:, 0].eq(0).all()
     torch.testing.assert_close(gates[:, 1:], full[:, 1:] / full[:, 1:].sum(1, keepdim=True))
@@ -239,18 +242,58 @@ def test_ablation_sends_text_pinned_to_ablated_experts_to_the_others(make_work: 
     work = make_work()
     model = random_mixture(load_backbone(work.run.backbone), work)
     pinned = torch.tensor([[True, False], [False, True], [True, False]])
-    with torch.no_grad(), model.ablated(without=["news"]):
-        gates = model(**tokenize_texts(model), allowed=pinned, hard=True).routing.gates  # (B, E)
+    mode = RoutingMode(without=("news",), hard=True)
+    with torch.no_grad():
+        gates = model(**tokenize_texts(model), allowed=pinned, mode=mode).routing.gates  # (B, E)
     assert gates.tolist() == [[0.0, 1.0]] * 3
+
+
+def test_mixture_threads_with_different_modes_get_the_outputs_of_each_mode_alone(make_work: Make) -> None:
+    work = make_work()
+    model = random_mixture(load_backbone(work.run.backbone), work, experts=2).eval()
+    inputs, name = tokenize_texts(model), model.bank.routed_experts[0]
+    modes = [RoutingMode(), RoutingMode(hard=True), RoutingMode(without=(name,)), RoutingMode(active_expert=name)]
+
+    @torch.inference_mode()
+    def pooled(mode: RoutingMode) -> Tensor:
+        return model(**inputs, mode=mode).pooled  # (B, D)
+
+    alone = [pooled(mode) for mode in modes]
+    assert all(not torch.allclose(alone[0], other) for other in alone[1:]), "the modes differ"
+    barrier = Barrier(len(modes))
+
+    def many(mode: RoutingMode) -> list[Tensor]:
+        barrier.wait()
+        return [pooled(mode) for _ in range(20)]
+
+    with ThreadPoolExecutor(len(modes)) as threads:
+        for expected, outputs in zip(alone, threads.map(many, modes), strict=True):
+            assert all(torch.equal(expected, output) for output in outputs)
+
+
+def test_merged_weights_of_one_expert_leave_passes_of_other_modes_unchanged(make_work: Make) -> None:
+    work = make_work()
+    model = random_mixture(load_backbone(work.run.backbone), work).eval()
+    inputs = tokenize_texts(model)
+    with torch.inference_mode():
+        soft, forum = (model(**inputs, mode=m).pooled for m in (RoutingMode(), RoutingMode(active_expert="forum")))
+        with model.single_expert("news") as mode:
+            merged = model(**inputs, mode=mode).pooled
+            torch.testing.assert_close(model(**inputs).pooled, soft, rtol=0, atol=0)
+            other = model(**inputs, mode=RoutingMode(active_expert="forum")).pooled
+        torch.testing.assert_close(other, forum, rtol=0, atol=0)
+        torch.testing.assert_close(merged, model(**inputs, mode=mode).pooled, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(merged, soft)
 
 
 def test_uniform_gates_ignore_the_router(make_work: Make) -> None:
     work = make_work()
     model = random_mixture(load_backbone(work.run.backbone), work, experts=2)
-    with torch.no_grad(), model.ablated(uniform_gates=True):
-        torch.testing.assert_close(model(**tokenize_texts(model)).routing.gates, torch.full((3, 3), 1 / 3))
-    with torch.no_grad(), model.ablated(without=["news"], uniform_gates=True):
-        torch.testing.assert_close(model(**tokenize_texts(model)).routing.gates, torch.tensor([[0.0, 0.5, 0.5]] * 3))
+    uniform, rest = RoutingMode(uniform_gates=True), RoutingMode(uniform_gates=True, without=("news",))
+    with torch.no_grad():
+        gates, remaining = (model(**tokenize_texts(model), mode=mode).gates for mode in (uniform, rest))  # (B, E)
+    torch.testing.assert_close(gates, torch.full((3, 3), 1 / 3))
+    torch.testing.assert_close(remaining, torch.tensor([[0.0, 0.5, 0.5]] * 3))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from experts.expert_io import BackboneId
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import Backbone
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost", "rates"] * 3
 
@@ -71,7 +72,7 @@ def test_predictor_with_precomputed_trunk_equals_one_hard_pass(family: str, make
     model = two_layers(family, make_work)
     predictor = TorchPredictor(model, "{text}", 16, "hard", batch_tokens=24)
     with torch.no_grad():
-        out = model(*tokens(model), hard=True)
+        out = model(*tokens(model), mode=RoutingMode(hard=True))
     scores = predictor.score(TEXTS)
     for head, logits in out.logits.items():
         np.testing.assert_allclose(scores.logits[head], logits.numpy(), atol=1e-4, rtol=1e-4)
@@ -85,7 +86,7 @@ def test_failed_pass_leaves_the_model_unchanged(make_work: Make) -> None:
     with torch.no_grad():
         before = model(ids, mask).pooled
         states, _ = model.encode_trunk(ids, mask)
-        with pytest.raises(RuntimeError), model.single_expert("news"):
-            model(ids, mask, trunk=states[:, :1].expand(-1, 3, -1))
+        with pytest.raises(RuntimeError), model.single_expert("news") as mode:
+            model(ids, mask, trunk=states[:, :1].expand(-1, 3, -1), mode=mode)
         torch.testing.assert_close(model(ids, mask).pooled, before)
-    assert all(layer.merged_weight is None for layer in model.bank._gated.values())
+    assert all(not layer.merged_weights for layer in model.bank._gated.values())

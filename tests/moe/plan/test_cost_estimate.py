@@ -20,9 +20,9 @@ from moe.plan.view import cost_view
 from moe.runs.dry_run import BatchSubset, DryRun, estimate_tokens
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.instruct import instruct
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.pooled import train_pooled
-from moe.training.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts, train_router
 
 

@@ -15,13 +15,14 @@ from moe.config.stages import JOINT, LossSettings
 from moe.data.collator import Batch, Collator, model_inputs
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.model.mode import RoutingMode
 from moe.model.outputs import MixtureOutput
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 from moe.training.gradient_cache import BackwardPass
-from moe.training.instruct import instruct
+from moe.training.language.instruct import instruct
+from moe.training.language.pretrain import pretrain
 from moe.training.objective import LossContext, Objective
-from moe.training.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
 from moe.training.trainer import set_trainable
 from router.dao import DAOSettings
@@ -95,8 +96,8 @@ def make_backward_pass(model: Mixture, outputs: list[MixtureOutput]) -> Backward
     context, mask = LossContext.of(model), model.domain_expert_mask
     objective = Objective(JOINT, LossSettings(), DAOSettings(), model.labels, mask, seed=0, context=context)
 
-    def forward(batch: Batch) -> MixtureOutput:
-        outputs.append(model(**model_inputs(batch)))
+    def forward(batch: Batch, backbone_grad: bool) -> MixtureOutput:
+        outputs.append(model(**model_inputs(batch), mode=RoutingMode(backbone_grad=backbone_grad)))
         return outputs[-1]
 
     return BackwardPass(model, forward, objective, lambda *_: None)
@@ -119,8 +120,7 @@ def test_both_passes_of_gradient_caching_use_the_same_dropout(make_work: Make) -
 def test_first_pass_of_gradient_caching_has_no_graph_of_the_backbone(make_work: Make) -> None:
     model, batches = make_model_and_batches(make_work())
     model.train()
-    with model.no_backbone_grad():
-        out = model(**model_inputs(batches[0]))
+    out = model(**model_inputs(batches[0]), mode=RoutingMode(backbone_grad=False))
     assert out.pooled.grad_fn is None
     assert out.routing is not None
     assert out.routing.probs.requires_grad
@@ -135,8 +135,9 @@ def test_expert_unused_in_a_single_micro_batch_keeps_its_gradient(make_work: Mak
     model.train()
     remaining = iter([*masks, *masks])  # both micro-batches run twice
 
-    def forward(batch: Batch) -> MixtureOutput:
-        return model(**model_inputs(batch), allowed=next(remaining).expand(2, -1))
+    def forward(batch: Batch, backbone_grad: bool) -> MixtureOutput:
+        mode = RoutingMode(backbone_grad=backbone_grad)
+        return model(**model_inputs(batch), allowed=next(remaining).expand(2, -1), mode=mode)
 
     object.__setattr__(backward, "forward", forward)
     backward(batches[:2])

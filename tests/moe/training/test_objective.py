@@ -117,7 +117,7 @@ def holdout_sampler(work: Workspace, model: Mixture) -> HoldoutSampler:
     domains = torch.tensor([row == "news" for row in rows["domain"]]).numpy()
     batches = DomainBatchSampler(domains, torch.ones(len(rows)).numpy(), 4, 1.0, 3)
     collate = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, [d.name for d in model.domains])
-    return HoldoutSampler(model, rows, batches, collate)
+    return HoldoutSampler(model, model.mode, rows, batches, collate)
 
 
 def test_validation_objective_trains_both_weight_nets_and_leaves_the_step_unchanged(make_work: Make) -> None:
@@ -162,12 +162,11 @@ def test_expert_trains_with_every_inner_method(make_work: Make, kind: str) -> No
 def test_look_ahead_is_skipped_if_sentiment_has_no_gradient_in_the_router(make_work: Make) -> None:
     work = make_work()
     model, batch = make_model_and_batch(work)
-    set_trainable(model, WARMUP, None)
+    mode = set_trainable(model, WARMUP, None)
     settings, dao = LossSettings(inner="equal"), DAOSettings(objective="validation", every=1)
     context, mask = LossContext.of(model), model.domain_expert_mask
     loss = Objective(WARMUP, settings, dao, model.labels, mask, seed=0, context=context)
     loss.context.holdout = lambda: pytest.fail("a held-out batch is run")
-    loss(model(**batch), batch).backward()
-    model.detach_gates = False
+    loss(model(**batch, mode=mode), batch).backward()
     with pytest.raises(pytest.fail.Exception, match="held-out batch"):
         loss(model(**batch), batch)

@@ -18,7 +18,7 @@ from moe.console import info
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
-from moe.training.lm_dataset import LMCorpora
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import run_stage
 
 
@@ -92,7 +92,16 @@ def _pretrain_expert(
     start = load_shared_init(work.run) if pooled else None
     shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
     factory = build_adapter if start is None else lambda *_: start.adapter
-    model = build_expert_model(work.run, name, factory, polarity=False, seed=seed, shared=shared, always_on=pooled)
+    model = build_expert_model(
+        work.run,
+        name,
+        factory,
+        polarity=False,
+        seed=seed,
+        shared=shared,
+        always_on=pooled,
+        domain=domain.name,
+    )
     if start is not None:
         start.load_into(model, name)
     corpora = LMCorpora(work, model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault
-from moe.classifier import MixtureClassifier
+from moe.api.model import FinMoEModel
 
 _UNSET = ""
 """Default of `top_k` that transformers uses to distinguish an omitted argument from None."""
@@ -39,29 +39,35 @@ class TextPipeline:
         domain: restrict all texts to the experts of this domain; by default the router decides.
         task: the task to predict; by default that of `domain`, or of the text's most probable domain.
         top_k: number of labels per text; None for all; by default the most probable label, with the additional keys.
-        batch_size: number of texts of maximal length whose tokens fit into a batch; it is set on the classifier's
-            predictor as well. By default chosen for the device and the precision.
+        batch_size: number of texts of maximal length whose tokens fit into a batch; by default chosen for the device
+            and the precision. The classifier's own batches stay as they are.
 
     Raises:
         Fault: if the model does not know the domain or task, or `top_k` or `batch_size` is not a positive number.
+
+    Examples:
+        >>> from moe import FinMoEModel, TextPipeline
+        >>> classify = TextPipeline(FinMoEModel.from_pretrained("ready"), domain="news", top_k=2)
+        >>> [result["label"] for result in classify("Quarterly profit fell and the company cut its dividend.")]
+        ['negative', 'positive']
     """
 
     task = "text-classification"
 
     def __init__(
         self,
-        classifier: MixtureClassifier,
+        classifier: FinMoEModel,
         domain: str | None = None,
         task: str | None = None,
         top_k: TopK = _UNSET,
         batch_size: int | None = None,
     ) -> None:
         classifier.predictor.check(task, domain, None)
-        self.classifier, self.domain, self.model_task, self.top_k = classifier, domain, task, _check_top_k(top_k)
         if batch_size is not None:
             if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
                 raise Fault("a batch_size of 1 or more", repr(batch_size), "omit it for a size that suits the device")
-            classifier.predictor.batch_tokens = batch_size * classifier.predictor.max_length
+            classifier = classifier.with_batch_tokens(batch_size * classifier.predictor.max_length)
+        self.classifier, self.domain, self.model_task, self.top_k = classifier, domain, task, _check_top_k(top_k)
 
     def __call__(
         self,
@@ -113,32 +119,33 @@ def pipeline(
     """Load a model as a text-classification pipeline.
 
     Args:
-        model: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded.
+        model: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded; `ready`; or the name
+            of a model on the Hugging Face Hub.
         domain: restrict all texts to the experts of this domain; by default the router decides.
         task: the task to predict; by default that of `domain`, or of the text's most probable domain.
         top_k: number of labels per text; None for all; by default the most probable label, with the additional keys.
         batch_size: a batch has as many tokens as this many texts of maximal length, so it can hold more texts if they
             are shorter. By default chosen for the device and the precision.
-        load_options: the options of `MixtureClassifier.load`, such as `routing` or `abstain`.
+        load_options: the options of `FinMoEModel.from_pretrained`, such as `routing` or `abstain`.
 
     Returns:
         the pipeline.
 
     Raises:
-        Fault: as `MixtureClassifier.load`; if the model does not know the domain or task, or `top_k` or `batch_size` is
-            not a positive number.
+        Fault: as `FinMoEModel.from_pretrained`; if the model does not know the domain or task, or `top_k` or
+            `batch_size` is not a positive number.
 
     Examples:
-        A run that `make demo` has trained:
+        The mixture that the package ships:
 
         >>> from moe import pipeline
-        >>> classify = pipeline("runs/demo")
+        >>> classify = pipeline("ready")
         >>> classify("$TSLA to the moon, loaded up on calls", top_k=1)
-        [{'label': 'positive', 'score': 0.972501}]
-        >>> classify("Quarterly profit fell and the company cut its dividend.", top_k=2)
-        [{'label': 'negative', 'score': 0.999358}, {'label': 'positive', 'score': 0.000639}]
+        [{'label': 'positive', 'score': 0.92...}]
+        >>> classify("Quarterly profit fell and the company cut its dividend.")[0]["label"]
+        'negative'
     """
-    classifier = MixtureClassifier.load(model, **load_options)
+    classifier = FinMoEModel.from_pretrained(model, **load_options)
     return TextPipeline(classifier, domain=domain, task=task, top_k=top_k, batch_size=batch_size)
 
 

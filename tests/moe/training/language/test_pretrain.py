@@ -18,9 +18,10 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.messages import ConfigFault
 from moe.config.run import parse_run
 from moe.data.pretraining_corpus import DocumentReader
+from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
-from moe.training.lm_dataset import LMCorpora
-from moe.training.pretrain import pretrain, pretrain_shared
+from moe.training.language.lm_dataset import LMCorpora
+from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.steps import merge_experts
 
 
@@ -132,8 +133,8 @@ def test_shared_expert_improves_on_all_roles_and_others_improve_on_top_of_it(tmp
     pretrain(work, "talk")
     model, _ = read_mixture(merge_experts(work))
     assert model.bank.shared_experts == ("shared",)
-    with model.ablated(model.bank.routed_experts):
-        shared_only = LMCorpora(work, model).packed_data(list(work.run.domains)).evaluate()
+    model.mode = RoutingMode(without=model.bank.routed_experts)
+    shared_only = LMCorpora(work, model).packed_data(list(work.run.domains)).evaluate()
     assert shared_only == pytest.approx({name: best[name] for name in shared_only}, rel=1e-5)
 
 

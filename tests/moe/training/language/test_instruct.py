@@ -17,7 +17,7 @@ from moe.inference.generator import Generator, Sampling
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.model.lm_head import IGNORE_INDEX
 from moe.runs.workspace import Workspace
-from moe.training.instruct import instruct, question_data
+from moe.training.language.instruct import instruct, question_data
 
 CHAT = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"

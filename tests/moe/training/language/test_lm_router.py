@@ -14,9 +14,10 @@ from experts.errors import Fault
 from experts.lora import find_layer_stack
 from moe.checkpoints.mixture import read_mixture
 from moe.inference.loading import load_model
+from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.pretrain import pretrain
+from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts, train_router
 
 FEW: dict[str, Any] = {"batch_size": 8, "evals": 1, "router_lr": 0.01, "lr": 0.003}
@@ -70,9 +71,8 @@ def test_router_with_detached_gates_is_trained_from_the_trunk_alone(team: Worksp
     ids = torch.randint(4, 20, (2, 6))
     for detached in (True, False):
         model.train()
-        model.detach_gates = detached
         calls.clear()
-        out = model(ids, torch.ones_like(ids))
+        out = model(ids, torch.ones_like(ids), mode=RoutingMode(detach_gates=detached))
         assert bool(calls) is not detached
         assert out.routing is not None
         assert out.routing.probs.requires_grad

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moe import Fault, MixtureClassifier, MixtureEstimator
-from moe import estimator as estimator_module
+from moe.api import fit as fit_module
 from moe.errors import Interrupted
 from moe.training.pipeline import train_all
 
@@ -127,10 +127,10 @@ def test_ctrl_c_and_sigterm_are_not_swallowed_by_callers_that_catch_exceptions(
     def interrupted(work: object) -> Path:
         raise Interrupted(number)
 
-    monkeypatch.setattr(estimator_module, "train_all", interrupted)
+    monkeypatch.setattr(fit_module, "train_all", interrupted)
     with pytest.raises(exception):
         MixtureEstimator(config).fit(TEXTS, LABELS)
-    monkeypatch.setattr(estimator_module, "train_all", train_all)
+    monkeypatch.setattr(fit_module, "train_all", train_all)
 
 
 @pytest.mark.slow

@@ -1,24 +1,23 @@
-"""MixtureClassifier: a trained model in Python, with predicted labels, probabilities and complete predictions."""
+"""Predictions of a loaded model: labels, probabilities, routing weights, hidden states and complete answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from experts.errors import Fault
-from moe.data.text_checks import is_blank, target_problem, text_problem
-from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.api.inputs import check_texts, match_targets
 from moe.inference.predictor import Prediction, Predictor, Routing
-from moe.inference.runtime import Runtime
 from moe.inference.stream import predict_texts, to_row
 
+if TYPE_CHECKING:
+    from moe.inference.torch_predictor import TorchPredictor
 
-class MixtureClassifier:
-    """A trained mixture, or a single expert, that classifies texts.
 
-    Use `MixtureClassifier.load` to create one. If the model has several tasks, each text is classified for the first
-    task of its most probable domain, unless `domain` or `task` is given.
+class TextPredictions(ABC):
+    """What a loaded model predicts about texts.
 
     Args:
         predictor: the loaded model.
@@ -26,74 +25,23 @@ class MixtureClassifier:
 
     Attributes:
         classes_: all labels of all tasks, (K,), in the order of the columns of `predict_proba`.
-
-    Examples:
-        The mixture that the package ships:
-
-        >>> from moe import MixtureClassifier
-        >>> model = MixtureClassifier.load("ready")
-        >>> texts = ["Quarterly profit fell and the company cut its dividend.", "$TSLA to the moon, loaded up on calls"]
-        >>> model.predict(texts)
-        ['negative', 'positive']
-        >>> model.predict_proba(texts).round(3)
-        array([[0.919, 0.037, 0.045],
-               [0.038, 0.034, 0.928]])
-        >>> model.classes_
-        array(['negative', 'neutral', 'positive'], dtype='<U8')
-        >>> model.answers(texts)[0]["experts"]
-        {'news': 0.87805, 'forum': 0.12195}
     """
 
     def __init__(self, predictor: Predictor, folder: Path) -> None:
         self.predictor, self.folder = predictor, folder
         self.classes_ = np.array(predictor.spec.labels)  # (K,)
 
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        routing: Routing = "soft",
-        windows: bool = False,
-        batch_tokens: int | None = None,
-        abstain: float | None = None,
-        sets: Sequence[str] = (),
-        runtime: Runtime = "auto",
-    ) -> Self:
-        """Load a model from its folder.
+    def with_batch_tokens(self, batch_tokens: int) -> Self:
+        """Return a model that shares this one's weights and has batches of at most so many tokens."""
+        other = copy(self)
+        other.predictor = copy(self.predictor)
+        other.predictor.batch_tokens = batch_tokens
+        return other
 
-        Args:
-            path: folder of a mixture, of a single expert, or of a run, whose best mixture is loaded; or `ready`.
-            routing: `soft` mixes the experts by their routing weights, `hard` uses the most probable expert only.
-            windows: average a text that is longer than the model's maximal length over windows, instead of truncating
-                it.
-            batch_tokens: maximal number of tokens in a batch, padding included; by default chosen for the device and
-                the precision.
-            abstain: target accuracy, between 0 and 1. Predictions below the confidence above which validation rows
-                guarantee it, at the level of the calibration, get no label. The model has to be calibrated
-                (`moe calibrate`).
-            sets: overrides of the model's backbone settings, such as `backbone.dtype=bfloat16`,
-                `backbone.quantization=int8` or `backbone.max_length=256`.
-            runtime: `onnx` predicts with the model's graph, without importing torch; `torch` with PyTorch; `auto` uses
-                the graph if it is current, nothing is overridden and there is no GPU.
-
-        Returns:
-            the loaded model.
-
-        Raises:
-            Fault: if there is no model at `path`, its files are broken, or an option does not fit the model.
-        """
-        loader = ModelLoader(
-            folder=find_model_folder(Path(path), sets),
-            sets=tuple(sets),
-            routing=routing,
-            windows=windows,
-            batch_tokens=batch_tokens,
-            abstain=abstain,
-            runtime=runtime,
-        )
-        loader.check()
-        return cls(loader.load(), loader.folder)
+    @property
+    def routing(self) -> Routing:
+        """`soft` or `hard`."""
+        return "hard" if self.predictor.hard else "soft"
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -166,6 +114,56 @@ class MixtureClassifier:
             row[[columns[label] for label in prediction.labels]] = prediction.probabilities
         return probabilities
 
+    def get_routing_weights(
+        self,
+        texts: Iterable[str],
+        *,
+        domain: str | None = None,
+        task: str | None = None,
+        targets: Iterable[str | None] | None = None,
+    ) -> np.ndarray:
+        """Return the soft routing weights of each text.
+
+        Args:
+            texts: B texts, as for `predict`.
+            domain: as for `predict`.
+            task: as for `predict`.
+            targets: as for `predict`.
+
+        Returns:
+            routing weights (B, E) in the order of `experts`; rows sum to 1.
+
+        Raises:
+            Fault: as `predict`.
+        """
+        predictions = self._predict(check_texts(texts), domain, task, targets)
+        rows = [prediction.routing_weights for prediction in predictions]
+        return np.stack(rows) if rows else np.zeros((0, len(self.experts)))  # (B, E)
+
+    def encode(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the pooled hidden state of each text, from which the heads predict.
+
+        Args:
+            texts: B texts, as for `predict`.
+
+        Returns:
+            states (B, D), in float32.
+
+        Raises:
+            Fault: as `predict`.
+        """
+        checked, predictor = check_texts(texts), self.torch_predictor
+        size = predictor.chunk_size
+        chunks = [predictor.score(checked[start : start + size]).states for start in range(0, len(checked), size)]
+        states = [chunk for chunk in chunks if chunk is not None]
+        width = predictor.model.backbone.config.hidden_size
+        return np.concatenate(states) if states else np.zeros((0, width), np.float32)  # (B, D)
+
+    @property
+    @abstractmethod
+    def torch_predictor(self) -> "TorchPredictor":
+        """The model in PyTorch, which also returns hidden states; loaded once if a graph predicts."""
+
     def answers(
         self,
         texts: Iterable[str],
@@ -215,45 +213,3 @@ class MixtureClassifier:
     def __repr__(self) -> str:
         """The model's folder and its experts."""
         return f"{type(self).__name__}({str(self.folder)!r}, experts={list(self.experts)})"
-
-
-def check_texts(texts: Iterable[Any]) -> list[str]:
-    """Check texts given by a caller, and return them as a list.
-
-    Raises:
-        Fault: for a single string, a table, or the first text that is missing, empty or not a string.
-    """
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise Fault("a list of texts", f"a single {type(texts).__name__}", "put it into a list: [text]")
-    if getattr(texts, "ndim", 1) != 1 or isinstance(texts, dict):
-        shape = getattr(texts, "shape", None)
-        kind = f"an array of shape {shape}" if shape else f"a {type(texts).__name__}"
-        raise Fault("texts in one column", kind, "select the column of the texts")
-    checked = list(texts)
-    for position, text in enumerate(checked):
-        if problem := text_problem(text):
-            raise Fault("a text with words in it", f"{problem}, at position {position}", "remove or fix this text")
-    return [str(text) for text in checked]
-
-
-def match_targets(targets: Iterable[Any], texts: int) -> list[str | None]:
-    """Check the targets of some texts, and return them as a list; None and NaN are no target.
-
-    Raises:
-        Fault: for a single string, another number of targets than texts, or the first target that is blank or not a
-            string.
-    """
-    if isinstance(targets, (str, bytes)) or not isinstance(targets, Iterable):
-        raise Fault("a list with a target for each text", f"a single {type(targets).__name__}", "use a list: [target]")
-    checked = list(targets)
-    if len(checked) != texts:
-        raise Fault(f"{texts} targets, one for each text, or None", str(len(checked)), "repeat a text for each target")
-    names: list[str | None] = []
-    for position, target in enumerate(checked):
-        if not isinstance(target, str) and is_blank(target):
-            names.append(None)
-        elif problem := target_problem(target):
-            raise Fault("a target with letters in it, or None", f"{problem}, at position {position}", "fix this target")
-        else:
-            names.append(str(target))
-    return names

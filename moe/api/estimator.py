@@ -1,11 +1,8 @@
 """MixtureEstimator: training and prediction with the interface of a scikit-learn classifier."""
 
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGINT
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
@@ -14,20 +11,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, column_or_1d
 
-from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.classifier import MixtureClassifier, check_texts
-from moe.config.files import find_config
-from moe.config.overrides import apply_override
-from moe.config.run import RunSettings, parse_run
-from moe.config.yaml import read_yaml
-from moe.console import suppress_output
-from moe.data.formats.writers import open_writer
-from moe.errors import Interrupted
-from moe.runs.workspace import Workspace
-from moe.training.pipeline import train_all
+from moe.api.fit import DomainRows, Overrides, run_settings, train_rows
+from moe.api.inputs import check_texts
+from moe.api.model import FinMoEModel
 
-MARKER_FILE = "estimator.json"
 SINGLE_DOMAIN = "texts"
 """Name of the domain if `fit` is called without domains."""
 
@@ -63,7 +51,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     Args:
         config: a YAML file of settings; `configs/demo.yaml` by default. Its domains and data files are replaced by the
             data of `fit`.
-        sets: overrides of settings, such as `("lora.r=8", "stages.expert.epochs=2")`.
+        sets: overrides of settings, `{"lora": {"r": 8}}`, or as on the command line, `("lora.r=8",)`.
         folder: the run folder to write. By default a temporary folder, which is deleted with the estimator; an
             estimator needs a folder to be pickled. Another `fit` replaces the run of an earlier one.
         validation: share of the rows, between 0 and 1, that select the best weights and are not trained on.
@@ -74,7 +62,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         classes_: the labels (K,), sorted.
         domains_: names of the domains, in the order of their experts.
         folder_: the run folder.
-        model_folder_: folder of the best model, for `MixtureClassifier.load` and `moe infer --model`.
+        model_folder_: folder of the best model, for `FinMoEModel.load` and `moe infer --model`.
 
     Examples:
         >>> from moe import MixtureEstimator
@@ -94,7 +82,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def __init__(
         self,
         config: str | Path | None = None,
-        sets: Sequence[str] = (),
+        sets: Overrides = (),
         folder: str | Path | None = None,
         validation: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
@@ -124,22 +112,16 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """
         data = _check_fit_data(X, y, domains)
         names = tuple(dict.fromkeys(data.domains))
-        run = self._run_settings(names, data)
+        domains = {name: self._domain_rows(name, data) for name in names}
+        seed = None if self.random_state is None else _to_seed(self.random_state)
+        run = run_settings(self.config, self.sets, domains, seed)
         self._scratch = (
             TemporaryDirectory(prefix="finmoe-", ignore_cleanup_errors=True) if self.folder is None else None
         )
         folder = Path(self._scratch.name if self._scratch else str(self.folder))
-        _clear(folder)
-        for name in names:
-            with open_writer(folder / "rows" / f"{name}.jsonl") as writer:
-                for row in data.rows_of(name):
-                    writer.write(row)
-        write_json(folder / MARKER_FILE, {"classes": data.classes.tolist(), "domains": list(names)})
-        run = run.model_copy(update={"data": run.data.model_copy(update={"folder": str(folder / "rows")})})
-        with interrupts_as_exceptions(), nullcontext() if self.verbose else suppress_output():
-            model = train_all(Workspace(run, folder))
+        model = train_rows(run, domains, folder, classes=data.classes.tolist(), verbose=self.verbose)
         self.classes_, self.domains_, self.folder_, self.model_folder_ = data.classes, names, folder, model
-        self._classifier: MixtureClassifier | None = MixtureClassifier.load(model)
+        self._classifier: FinMoEModel | None = FinMoEModel.load(model)
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
@@ -172,7 +154,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         """
         check_is_fitted(self, "model_folder_")
         if self._classifier is None:
-            self._classifier = MixtureClassifier.load(self.model_folder_)
+            self._classifier = FinMoEModel.load(self.model_folder_)
         names = list(map(str, self._classifier.classes_))
         columns = [names.index(str(label)) for label in self.classes_]
         return self._classifier.predict_proba(X)[:, columns]  # (N, K)
@@ -198,27 +180,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         state: dict[str, Any] = super().__getstate__()
         return state | ({"_classifier": None} if "_classifier" in state else {})
 
-    def _run_settings(self, names: Sequence[str], data: FitData) -> RunSettings:
-        """The settings of a run with these domains.
-
-        Raises:
-            Fault: with all faults of the config.
-        """
-        source = find_config(Path(self.config) if self.config is not None else None)
-        raw = read_yaml(source)
-        for override in self.sets:
-            apply_override(raw, override)
-        if raw.get("language") is not None:
-            raise Fault(
-                "a config of a classifier", f"a language model's config, {source}", "remove `language` from the config"
-            )
-        raw["domains"] = {name: self._domain_settings(name, data) for name in names}
-        raw.pop("sample", None)
-        if self.random_state is not None:
-            raw["seed"] = _to_seed(self.random_state)
-        return parse_run(raw, str(source))
-
-    def _domain_settings(self, name: str, data: FitData) -> dict[str, Any]:
+    def _domain_rows(self, name: str, data: FitData) -> DomainRows:
         rows = data.domains.count(name)
         if not isinstance(self.validation, int | float) or not 0 < self.validation < 1:
             raise Fault(
@@ -228,7 +190,7 @@ class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         if rows - held_out < 1:
             raise Fault(f"at least two texts of domain {name}", str(rows), "add texts, or leave out the domain")
         labels = [str(label) for label in data.classes]
-        return {"file": f"{name}.jsonl", "labels": labels, "split": {"ratios": [rows - held_out, held_out, 0]}}
+        return DomainRows(data.rows_of(name), labels, (rows - held_out, held_out, 0))
 
 
 def _check_fit_data(texts: Iterable[str], labels: Iterable[Any], domains: Iterable[str] | None) -> FitData:
@@ -260,33 +222,3 @@ def _to_seed(random_state: int | np.random.RandomState) -> int:
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _clear(folder: Path) -> None:
-    """Delete the run of an earlier `fit`.
-
-    Raises:
-        Fault: if the folder holds something else.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / MARKER_FILE).is_file():
-        raise Fault(
-            f"an empty folder at {folder}, or the run of an earlier fit", "other files", "choose another folder"
-        )
-    shutil.rmtree(folder)
-
-
-@contextmanager
-def interrupts_as_exceptions() -> Iterator[None]:
-    """Raise Ctrl-C and SIGTERM as KeyboardInterrupt and SystemExit.
-
-    `Interrupted` is an ordinary exception; callers that catch exceptions and continue, such as a cross-validation,
-    would ignore it.
-    """
-    try:
-        yield
-    except Interrupted as interrupted:
-        if interrupted.number == SIGINT:
-            raise KeyboardInterrupt from interrupted
-        raise SystemExit(128 + interrupted.number) from interrupted

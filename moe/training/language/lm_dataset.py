@@ -107,10 +107,14 @@ class LMCorpora:
         rows = concatenate_datasets(
             [_spread(self.corpus(name, packed=False).train, domains[name].max_train_rows) for name in names]
         )
-        held_out, collate = self._held_out(packed=False), self.collator(packed=False)
-        held_out.pop(GENERAL, None)
-
+        held_out, collate = self.held_out_documents(), self.collator(packed=False)
         return TrainingData(rows, collate, lambda: evaluate_perplexities(self.model, held_out, collate), PERPLEXITY)
+
+    def held_out_documents(self) -> dict[str, Dataset]:
+        """Held-out documents of each domain, one per row."""
+        held_out = self._held_out(packed=False)
+        held_out.pop(GENERAL, None)
+        return held_out
 
     def _held_out(self, packed: bool) -> dict[str, Dataset]:
         """Held-out rows of every corpus of the run, at most `max_validation_rows` of each."""
