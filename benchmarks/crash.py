@@ -325,7 +325,11 @@ def main() -> None:
         table.add_row(*row)
     Console(width=110).print(table)
     if options.write:
-        write_page(options.write, rows, f"python benchmarks/crash.py --kills {kills} --seeds {seeds}")
+        write_page(
+            options.write,
+            rows,
+            f"python benchmarks/crash.py --kills {kills} --seeds {seeds} --minutes {options.minutes:g}",
+        )
     sys.exit(any(outcome.faults for outcome in outcomes.values()))
 
 
