@@ -8,11 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from experts.atomic_io import os_errors_as_faults
 from moe.ablation.variants import InferenceVariant, Variant
 from moe.console import Table
-from moe.extras import require
-from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.plots.style import BLUE, GREEN, ORANGE, PINK, RED, SKY, add_panels, new_figure, save_figure
 
 SERIES = (BLUE, ORANGE, GREEN, PINK, SKY)
 COLOURS = {"answered": BLUE, "retrained": RED}
@@ -101,21 +99,16 @@ def draw_chart(content: Mapping[str, Any], path: Path) -> Path:
     Raises:
         Fault: if the file cannot be written.
     """
-    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
-
     has_metrics = content["rows"][0]["mean"] is not None
     with_perplexity = [row for row in content["rows"] if "perplexity" in row]
     charts = [_plot_differences] * has_metrics + [_plot_perplexities] * bool(with_perplexity)
     height = 0.34 * max(3, len(content["rows"])) + 1.5 + 0.2 * len(with_perplexity)
-    figure = figure_type(figsize=(8.5 * len(charts), height), layout="constrained")
-    for panel, plot in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+    figure = new_figure(8.5 * len(charts), height)
+    for panel, plot in zip(add_panels(figure, 1, len(charts))[0], charts, strict=True):
         plot(panel, content)
-        panel.set_axisbelow(True)
-        panel.grid(axis="x", color="0.92")
-        panel.spines[["top", "right", "left"]].set_visible(False)
-    with os_errors_as_faults(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
+        panel.grid(visible=False, axis="y")
+        panel.spines["left"].set_visible(False)
+    save_figure(figure, path)
     return path
 
 

@@ -49,7 +49,8 @@ def inspect_(
         report = inspect_for_run(file, run, domain, task)
     else:
         settings, report = None, inspect_file(file)
-    print_view(report | {"warnings": file_warnings(file, settings, task or domain)}, inspection_view, json_)
+    warnings = dict.fromkeys([*report.pop("findings"), *file_warnings(file, settings, task or domain)])
+    print_view(report | {"warnings": list(warnings)}, inspection_view, json_)
 
 
 @app.command("augment", cls=RenamedCommand, hidden=True)

@@ -147,7 +147,10 @@ def drift_(
     ] = None,
     text_column: TextColumnOption = "text",
     date_column: Annotated[
-        str | None, typer.Option("--date-column", help="Date column of the file; default: `date`, if there is one.")
+        str | None,
+        typer.Option(
+            "--date-column", help="Date column of the file; default: `date`, if there is one; '' ignores dates."
+        ),
     ] = None,
     date_format: Annotated[
         str | None, typer.Option("--date-format", help="Format of the dates, e.g. %d.%m.%Y; default: ISO 8601.")

@@ -1,4 +1,7 @@
-"""Ingestion of one file: valid rows to an Arrow file, rejects to a table, and counts that decide whether to go on."""
+"""Ingestion of one file: valid rows to an Arrow file, rejects to a table, and counts that decide whether to go on.
+
+Rejects count for the file as a whole, for each of its splits and for each of its labels.
+"""
 
 from array import array
 from collections import Counter
@@ -13,12 +16,20 @@ from datasets import Features, List, Value
 
 from experts.atomic_io import os_errors_as_faults
 from experts.errors import Fault
+from moe.data.column_checks import ColumnProfile, split_remedy
+from moe.data.column_names import find_split, label_name, nearest_label
+from moe.data.formats.readers import read_task_records
 from moe.data.formats.writers import RowWriter, open_writer
-from moe.data.schema import SPLITS, DataSettings, Duplicate, Reject, Row, TaskSettings
-from moe.data.validation import UNKNOWN_LABEL
+from moe.data.schema import SPLITS, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.text_checks import is_blank
+from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, find_task_label, split_of, validate_records
 
 _BATCH = 1024
 _MAX_SHOWN_LABELS, _MAX_COUNTED_LABELS = 12, 1000
+_SLIPS = 2
+"""Rejects of a split or a label that never stop a run."""
+_UNKNOWN_ROWS = 5
+"""Rows from which an unknown split or label is one that was there, and not a typing error."""
 
 
 @dataclass
@@ -130,35 +141,191 @@ def _count(
             counts.duplicates += 1
 
 
-def check_counts(counts: IngestCounts, path: Path, task: TaskSettings, data: DataSettings, rejected: Path) -> None:
-    """Check that the file has rows and that not too many were rejected.
+@dataclass
+class _Group:
+    """Rows of one split or label: all of them, and the rejected ones by reason."""
+
+    rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def common(self) -> str:
+        return _common(self.reasons)
+
+
+class RowGroups:
+    """Rows and rejects of each split and label of a file, observed row by row.
+
+    Args:
+        task: settings of the file.
+    """
+
+    def __init__(self, task: TaskSettings) -> None:
+        self._task = task
+        self._splits: dict[str, _Group] = {}
+        self._labels: dict[str, _Group] = {}
+        self._pairs: dict[str, _Group] = {}
+
+    def observe(self, record: Record, result: Result) -> None:
+        """Count a record in its split and label; an observer for `validate_records`."""
+        reason = result.reason if isinstance(result, Reject) else None
+        split = split_of(record) if self._task.split.own else None
+        value = record.values.get("label")
+        label = None
+        if self._task.labels and not is_blank(value):
+            label = find_task_label(value, self._task) or label_name(value)
+        if split is not None:
+            _add(self._splits, split, reason)
+        if label is not None:
+            _add(self._labels, label, reason)
+        if split is not None and label in self._task.labels:
+            _add(self._pairs, f"{label} in split {split}", reason)
+
+    def emptied(self, path: Path, rejected: str) -> Fault | None:
+        """Return a fault if all rows of a split, of a label or of a label in a split are rejected.
+
+        Args:
+            path: the file, for messages.
+            rejected: where the rejects are, for messages.
+        """
+        for kind, groups in self._kinds():
+            for name, group in groups.items():
+                known = find_split(name) is not None if kind == "split" else name in self._task.labels
+                least = 1 if known else _SLIPS + 1 if kind == "label and split" else _UNKNOWN_ROWS
+                if group.rows >= least and group.rejected == group.rows:
+                    return self._emptied_fault(kind, name, group, path, rejected)
+        return None
+
+    def above(self, path: Path, limit: float, rejected: str) -> Fault | None:
+        """Return a fault if more than a share of a split or a label is rejected, and more than two rows.
+
+        Args:
+            path: the file, for messages.
+            limit: the share.
+            rejected: where the rejects are, for messages.
+        """
+        for kind, groups in self._kinds()[:2]:
+            for name, group in groups.items():
+                if max(_SLIPS, limit * group.rows) < group.rejected < group.rows:
+                    return Fault(
+                        f"at most {limit:.1%} rejected rows of {kind} {name} in {path}",
+                        f"{group.rejected / group.rows:.1%}, {group.rejected} of {group.rows}: {group.common}",
+                        f"see {rejected}, then fix these rows, or raise data.max_rejected",
+                    )
+        return None
+
+    def _kinds(self) -> list[tuple[str, dict[str, _Group]]]:
+        return [("split", self._splits), ("label", self._labels), ("label and split", self._pairs)]
+
+    def _emptied_fault(self, kind: str, name: str, group: _Group, path: Path, rejected: str) -> Fault:
+        remedy = f"see {rejected} and fix these rows"
+        if kind == "split":
+            others = ", ".join(other for other, its in self._splits.items() if its.rejected < its.rows) or "train"
+            remedy += f", or leave this split out with `only: {{split: [{others}]}}`"
+            if find_split(name) is None:
+                remedy = split_remedy([name]) + remedy.partition(", or ")[2]
+        elif kind == "label":
+            labels = self._task.labels
+            if name not in labels:
+                remedy = f"map it with `label_map: {{{name!r}: {nearest_label(name, labels)}}}`, add it to labels"
+            others = ", ".join(label for label in labels if label != name)
+            remedy += f", or leave it out with `only: {{label: [{others}]}}`"
+        subject = f"split {name}" if kind == "split" else f"label {name}"
+        return Fault(
+            f"valid rows of {subject} in {path}", f"none: all {group.rows} are rejected: {group.common}", remedy
+        )
+
+
+def _add(groups: dict[str, _Group], name: str, reason: str | None) -> None:
+    if name in groups or len(groups) < _MAX_COUNTED_LABELS:
+        group = groups.setdefault(name, _Group())
+        group.rows += 1
+        if reason is not None:
+            group.reasons[reason] += 1
+
+
+def _common(reasons: Counter[str]) -> str:
+    """The most common reasons with their numbers of rows."""
+    return ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+
+
+def check_counts(
+    counts: IngestCounts, path: Path, task: TaskSettings, data: DataSettings, rejected: str, groups: RowGroups
+) -> None:
+    """Check that the file has rows, and that not too many of it, of a split or of a label were rejected.
 
     Raises:
-        Fault: if it has none, or the share of rejects exceeds `data.max_rejected`.
+        Fault: if it has none, if a split or a label has none left, or if a share of rejects exceeds
+            `data.max_rejected`.
     """
-    if counts.rows and counts.rejected_share <= data.max_rejected:
-        return
-    bad = counts.reasons.total()
-    if 2 * counts.reasons[UNKNOWN_LABEL] > bad:
-        raise _label_fault(counts, path, task, rejected)
-    if not bad:
+    bad, above = counts.reasons.total(), counts.rejected_share > data.max_rejected
+    if not counts.rows and not bad:
         filtered = f" that pass `only` ({task.only})" if task.only else ""
         raise Fault(f"rows in {path}{filtered}", "none", "use another file, or widen `only`")
-    common = ", ".join(f"{reason} ({count})" for reason, count in counts.reasons.most_common(3))
-    raise Fault(
-        f"at most {data.max_rejected:.1%} rejected rows in {path}",
-        f"{counts.rejected_share:.1%}, {bad} of {counts.rows + counts.duplicates + bad}: {common}",
-        f"see {rejected}, then fix the file or its `columns`, or raise data.max_rejected",
-    )
+    if (above or not counts.rows) and 2 * counts.reasons[UNKNOWN_LABEL] > bad:
+        raise _label_fault(counts, path, task, rejected)
+    if counts.rows and (fault := groups.emptied(path, rejected)):
+        raise fault
+    if above or not counts.rows:
+        raise Fault(
+            f"at most {data.max_rejected:.1%} rejected rows in {path}",
+            f"{counts.rejected_share:.1%}, {bad} of {counts.rows + counts.duplicates + bad}: {_common(counts.reasons)}",
+            _reject_remedy(counts.reasons, rejected),
+        )
+    if fault := groups.above(path, data.max_rejected, rejected):
+        raise fault
 
 
-def _label_fault(counts: IngestCounts, path: Path, task: TaskSettings, rejected: Path) -> Fault:
-    unknown = [repr(name) for name, _ in counts.unknown_labels.most_common(_MAX_SHOWN_LABELS)]
+def row_faults(path: Path, task: TaskSettings, data: DataSettings, inspect: str, max_rows: int) -> list[Fault]:
+    """Return the faults for which the rows of a file would stop a run; nothing is written.
+
+    Args:
+        path: the file.
+        task: its settings.
+        data: the run's data settings.
+        inspect: the command that shows its rejected rows, for messages.
+        max_rows: most rows to read; of a longer file only the columns are checked.
+    """
+    profile, groups, counts = ColumnProfile(task), RowGroups(task), IngestCounts()
+    try:
+        records = read_task_records(path, task)
+        results = validate_records(records, task, (profile.observe, groups.observe))
+        for result in islice(results, max_rows):
+            if isinstance(result, Row):
+                counts.add_row(result)
+            elif isinstance(result, Reject):
+                counts.add_reject(result)
+            else:
+                counts.duplicates += 1
+        if faults := profile.faults(path, data.max_rejected):
+            return faults
+        if next(results, None) is None:
+            check_counts(counts, path, task, data, inspect, groups)
+    except Fault as fault:
+        return [fault]
+    return []
+
+
+def _reject_remedy(reasons: Counter[str], rejected: str) -> str:
+    if 2 * sum(reasons[reason] for reason in INVALID_SCORES) > reasons.total():
+        return (
+            f"see {rejected}; if the scores are no polarities, ignore them with `columns: {{score: null}}`, or fix them"
+        )
+    return f"see {rejected}, then fix the file or its `columns`, or raise data.max_rejected"
+
+
+def _label_fault(counts: IngestCounts, path: Path, task: TaskSettings, rejected: str) -> Fault:
+    names = [name for name, _ in counts.unknown_labels.most_common(_MAX_SHOWN_LABELS)]
+    unknown = [repr(name) for name in names]
     hidden = len(counts.unknown_labels) - _MAX_SHOWN_LABELS
     more = f" and {hidden} more" if hidden > 0 else ""
     return Fault(
         f"labels among {', '.join([*task.labels, *task.label_map])} in {path}",
         f"{', '.join(unknown)}{more} in {counts.reasons[UNKNOWN_LABEL]} rows",
-        f"map them with `label_map: {{{unknown[0]}: {task.labels[0]}}}`, or label rows by score with "
-        f"`columns: {{label: null}}` and score_cuts; the rows are in {rejected}",
+        f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`, or label rows by "
+        f"score with `columns: {{label: null}}` and score_cuts; see {rejected}",
     )

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from experts.atomic_io import atomic_folder, os_errors_as_faults, read_json, sha256_of, write_json
 from experts.errors import Fault
-from moe.data.formats.readers import read_records
-from moe.data.ingest import FEATURES, IngestCounts, check_counts, ingest_rows
+from moe.data.column_checks import ColumnProfile
+from moe.data.formats.readers import read_task_records
+from moe.data.ingest import FEATURES, IngestCounts, RowGroups, check_counts, ingest_rows
 from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
 from moe.data.splits import (
     RowIndices,
@@ -41,8 +42,10 @@ from moe.data.validation import validate_records
 
 REJECTED = "rejected.csv"
 _ROWS = "rows"
-_FORMAT = 4
+_FORMAT = 5
 _BATCH = 1024
+_MIN_LABEL_ROWS = 3
+"""Training rows of a label from which the removal of all of them stops a run."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +87,27 @@ def prepare_task(
     key = _cache_key(path, task, data, domain, task_name)
     if (cached := load_prepared(out, key)) is not None:
         return cached
-    records = read_records(path, task.columns, text_optional=task.ask is not None)
+    records = read_task_records(path, task)
     with os_errors_as_faults(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PREPARED).unlink(missing_ok=True)
     scratch = out / ".rows.arrow"
     try:
         names = {"task": task_name, "domain": domain, "origin": ORIGINAL}
-        counts = ingest_rows(validate_records(records, task), names, scratch, out / REJECTED)
-        check_counts(counts, path, task, data, out / REJECTED)
+        profile, groups = ColumnProfile(task), RowGroups(task)
+        results = validate_records(records, task, (profile.observe, groups.observe))
+        counts = ingest_rows(results, names, scratch, out / REJECTED)
+        for fault in profile.faults(path, data.max_rejected):
+            raise fault
+        check_counts(counts, path, task, data, str(out / REJECTED), groups)
         rows = Dataset.from_file(str(scratch))
-        splits, removed = _split(rows, counts, task, data)
+        splits, removed = _split(rows, counts, task, data, path)
         save_rows({name: rows.select(splits[name], new_fingerprint=_fingerprint(key, name)) for name in SPLITS}, out)
     finally:
         scratch.unlink(missing_ok=True)
     file = {"file": str(path), "sha256": key["sha256"], "domain": domain, "task": task_name}
-    report = file | _count_report(counts) | removed | _size_report(splits, counts, task)
+    columns = {"column_notes": profile.notes(path, data.max_rejected), "domains_in_file": dict(profile.domains)}
+    report = file | _count_report(counts) | columns | removed | _size_report(splits, counts, task)
     write_json(out / PREPARED, {"key": key, "report": report})
     prepared = load_prepared(out, key)
     assert prepared is not None
@@ -170,16 +178,19 @@ def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
 
 
 def _split(
-    rows: Dataset, counts: IngestCounts, task: TaskSettings, data: DataSettings
+    rows: Dataset, counts: IngestCounts, task: TaskSettings, data: DataSettings, path: Path
 ) -> tuple[SplitRows, dict[str, Any]]:
     """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
     labels, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
-    splits, apart = _split_sides(rows, labels, own, task)
-    near: dict[str, int] = {}
+    sides, apart = _split_sides(rows, labels, own, task)
+    if apart:
+        _check_remaining(_rows_in_file(own, task), sides, labels, task, path)
+    splits, near = sides, dict[str, int]()
     if data.near_duplicates is not None:
         splits, near = remove_cross_split_duplicates(
             splits, lambda indices: _texts(rows, indices), data.near_duplicates, data.seed
         )
+        _check_remaining(sides, splits, labels, task, path)
     over_cap = 0
     caps: dict[Split, int | None] = {"train": task.max_train_rows, "validation": task.max_validation_rows}
     for name, cap in caps.items():
@@ -199,6 +210,41 @@ def _split_sides(
     if task.has_target:
         return split_texts(labels, own, number_texts(_texts(rows, everything)), task.split)
     return split_rows(labels, own, task.split), 0
+
+
+def _rows_in_file(own: NDArray[np.int64], task: TaskSettings) -> SplitRows:
+    """Rows of each split as the file names them; of train alone if validation rows may become test rows."""
+    names = SPLITS[:1] if task.split.validation_as_test else SPLITS
+    return {name: np.flatnonzero(own == SPLITS.index(name)) for name in names}
+
+
+def _check_remaining(
+    before: SplitRows, after: SplitRows, labels: NDArray[np.int64], task: TaskSettings, path: Path
+) -> None:
+    """Check that the removal of texts that another split holds out leaves rows of every split and training label.
+
+    Raises:
+        Fault: if a split, or a label with at least three training rows, has none left.
+    """
+    remedy = (
+        "remove the copies from the file, split at random with `split: {own: false}`, or keep all rows with "
+        "`near_duplicates: null` under `data`"
+    )
+    for name, rows in before.items():
+        if len(rows) and not len(after[name]):
+            raise Fault(
+                f"rows of split {name} in {path} that no other split repeats",
+                f"none: all {len(rows)} are near duplicates of held-out rows",
+                remedy,
+            )
+    remaining = set(labels[after["train"]].tolist())
+    for code, count in Counter(labels[before["train"]].tolist()).items():
+        if code >= 0 and code not in remaining and count >= _MIN_LABEL_ROWS:
+            raise Fault(
+                f"training rows of label {task.labels[code]} in {path} that no other split repeats",
+                f"none: all {count} are near duplicates of held-out rows",
+                remedy,
+            )
 
 
 def _texts(rows: Dataset, indices: RowIndices) -> Iterator[str]:

@@ -14,10 +14,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.console import Table
+from moe.data.column_checks import ColumnProfile
+from moe.data.column_names import label_name, missing_label_note
 from moe.data.dedup import NearDuplicateIndex, is_chinese
-from moe.data.formats.readers import read_records
-from moe.data.schema import ORIGINAL, Duplicate, Record, Reject, Row, TaskSettings
-from moe.data.text_checks import contains_target
+from moe.data.formats.readers import read_column_names, read_task_records
+from moe.data.schema import ORIGINAL, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.text_checks import contains_target, is_blank
 from moe.data.validation import passes_filter, validate_records
 
 _NEAR = 0.85
@@ -72,7 +74,8 @@ def inspect_file(
 
     Returns:
         JSON values: records (all that were read: rows, rejected ones, duplicates of id and content), rows, labels (as
-        named in the file), classes (the task's), scores, lengths (also in tokens with `count_tokens`), languages,
+        named in the file), findings (columns that do not hold what their name says), domains (as the file names them),
+        classes (the task's), scores, lengths (also in tokens with `count_tokens`), languages,
         splits, origins, targets (rows and texts with one, targets that their text does not contain), duplicates (of id
         and content, of text, near), rejects.
 
@@ -80,8 +83,8 @@ def inspect_file(
         Fault: if the file cannot be read; see `read_records`.
     """
     task = task or TaskSettings()
-    counts = _Counts()
-    rows = _count_all(path, task, counts)
+    counts, columns, limit = _Counts(), ColumnProfile(task), DataSettings().max_rejected
+    rows = _count_all(path, task, counts, columns)
     if count_tokens is not None:
         rows = _count_batches(rows, count_tokens, counts.tokens)
     first = ((row.line, row.text) for row in islice(rows, _NEAR_ROWS))
@@ -89,13 +92,17 @@ def inspect_file(
     among = counts.rows
     for _ in rows:
         pass
-    return _report(path, counts) | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
+    findings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
+    if note := missing_label_note(read_column_names(path), task.columns, path):
+        findings.append(note)
+    report = _report(path, counts) | {"domains": dict(columns.domains.most_common()), "findings": findings}
+    return report | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
 
 
-def _count_all(path: Path, task: TaskSettings, counts: _Counts) -> Iterator[Row]:
+def _count_all(path: Path, task: TaskSettings, counts: _Counts, columns: ColumnProfile) -> Iterator[Row]:
     """Yield the valid rows of a file, and count everything on the way."""
-    records = (record for record in read_records(path, task.columns) if passes_filter(record, task))
-    for result in validate_records(_count_records(records, counts), task):
+    accepted = (record for record in read_task_records(path, task) if passes_filter(record, task))
+    for result in validate_records(_count_records(accepted, counts), task, (columns.observe,)):
         if isinstance(result, Row):
             _count_row(result, task, counts)
             yield result
@@ -117,9 +124,10 @@ def _count_batches(
 
 def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Record]:
     for record in records:
-        label = record.values.get("label")
-        if not record.error and (str(label) in counts.labels or len(counts.labels) < _MAX_LABELS):
-            counts.labels["(none)" if label in (None, "") else str(label)] += 1
+        value = record.values.get("label")
+        label = "(none)" if is_blank(value) else label_name(value)
+        if not record.error and (label in counts.labels or len(counts.labels) < _MAX_LABELS):
+            counts.labels[label] += 1
         origin = str(record.values.get("origin") or ORIGINAL)
         if not record.error and (origin in counts.origins or len(counts.origins) < _MAX_LABELS):
             counts.origins[origin] += 1

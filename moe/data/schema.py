@@ -260,11 +260,13 @@ class Record:
         values: values by our field names, and of other columns by their own names. If there is an error, whatever could
             be read, with undecodable bytes as U+FFFD.
         error: why the row cannot be read, or None.
+        part: value of the file's column `split`, or name of its part, if `columns` ignores it; else None.
     """
 
     line: int
     values: dict[str, object]
     error: str | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,25 +6,23 @@ Invalid records become rejects in the same order; `moe.data.ingest` decides how 
 import hashlib
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from moe.data.column_names import find_column, find_label, find_split, fold
 from moe.data.prompt_templates import TemplateMismatch, find_template
 from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
-from moe.data.text_checks import target_problem, text_problem
+from moe.data.text_checks import is_blank, target_problem, text_problem
 
 UNKNOWN_LABEL = "unknown label"
+UNKNOWN_SPLIT = "unknown split"
+REPEATED_ID = "repeated id with different content"
+INVALID_SCORES = ("score is not a number", "score is NaN", "score outside [-1, 1]")
+Result = Row | Reject | Duplicate
+Observer = Callable[[Record, Result], None]
+"""Called with every record that passes `task.only`, and what became of it."""
 _EXCERPT = 200
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 
 
 class _InvalidRecord(Exception):
@@ -35,22 +33,43 @@ class _InvalidRecord(Exception):
         self.reason, self.value = reason, value
 
 
-def validate_records(records: Iterable[Record], task: TaskSettings) -> Iterator[Row | Reject | Duplicate]:
+def validate_records(
+    records: Iterable[Record], task: TaskSettings, observers: Sequence[Observer] = ()
+) -> Iterator[Result]:
     """Turn each record that passes `task.only` into a row, a reject or a duplicate, in order.
 
-    A repeated id with the same text, label and score is a duplicate, with other content a reject; in a task with a
-    target, rows with different targets may share an id. The same content in
-    another split is a row; the search for near duplicates later removes it from one of the splits.
+    An id counts within its split. A repeated id with the same text, label and score is a duplicate, with other content
+    a reject; in a task with a target, rows with different targets may share an id. The same content in another split
+    is a row; the search for near duplicates later removes it from one of the splits.
+
+    Args:
+        observers: called with each record and its result.
     """
     with closing(_SeenIds()) as seen:
         for record in records:
             if not passes_filter(record, task):
                 continue
-            try:
-                row = _to_row(record, task)
-                yield row if seen.add(row) else Duplicate(row.line, row.id)
-            except _InvalidRecord as invalid:
-                yield _to_reject(record, invalid)
+            result = _validate(record, task, seen)
+            for observe in observers:
+                observe(record, result)
+            yield result
+
+
+def _validate(record: Record, task: TaskSettings, seen: "_SeenIds") -> Result:
+    try:
+        row = _to_row(record, task)
+        return row if seen.add(row, split_of(record)) else Duplicate(row.line, row.id)
+    except _InvalidRecord as invalid:
+        return _to_reject(record, invalid)
+
+
+def split_of(record: Record) -> str | None:
+    """Return the split of a record as its file names it, in its usual spelling if it has one; None without any.
+
+    It is the file's split whether or not the task uses it.
+    """
+    value = record.values.get("split", record.part)
+    return None if is_blank(value) else find_split(value) or str(value)
 
 
 def _to_reject(record: Record, invalid: _InvalidRecord) -> Reject:
@@ -68,10 +87,18 @@ def _to_reject(record: Record, invalid: _InvalidRecord) -> Reject:
 
 
 def passes_filter(record: Record, task: TaskSettings) -> bool:
-    """Whether a record passes `task.only`; unreadable records pass, and are rejected later."""
+    """Whether a record passes `task.only`; unreadable records pass, and are rejected later.
+
+    Columns may differ in letter case, and numbers are compared as numbers.
+    """
     if record.error or not task.only:
         return True
-    return all(str(record.values.get(column)) in allowed for column, allowed in task.only.items())
+    return all(find_label(_value_of(record, column), allowed) is not None for column, allowed in task.only.items())
+
+
+def _value_of(record: Record, column: str) -> object:
+    spelling = column if column in record.values else find_column(column, list(record.values))
+    return None if spelling is None else record.values[spelling]
 
 
 def _to_row(record: Record, task: TaskSettings) -> Row:
@@ -89,7 +116,7 @@ def _to_row(record: Record, task: TaskSettings) -> Row:
         text="" if task.ask is not None else str(values["text"]),
         label=label,
         score=score,
-        lang=str(values["lang"]) if values.get("lang") else None,
+        lang=None if is_blank(values.get("lang")) else str(values["lang"]),
         split=_parse_split(values.get("split")) if task.split.own else None,
         line=record.line,
         target=str(values["target"]).strip() if task.has_target else None,
@@ -110,7 +137,7 @@ def _reject_if(problem: str | None) -> None:
 def _with_question(row: Row, record: Record, task: TaskSettings) -> Row:
     """Return the row with the question that the task's template builds from the record."""
     try:
-        question = find_template(str(task.ask)).to_question(record.values, task.labels, row.label, row.target)
+        question = find_template(str(task.ask)).to_question(_folded(record.values), task.labels, row.label, row.target)
     except TemplateMismatch as mismatch:
         raise _InvalidRecord(mismatch.reason, mismatch.value) from None
     _reject_if(text_problem(question.text) or text_problem(question.answer))
@@ -127,43 +154,50 @@ def _with_question(row: Row, record: Record, task: TaskSettings) -> Row:
     )
 
 
+def _folded(values: Mapping[str, object]) -> dict[str, object]:
+    """The values of a record, also by the folded names of their columns."""
+    return {fold(name): value for name, value in values.items()} | dict(values)
+
+
 def _parse_score(value: object) -> float | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and is_blank(value)):
         return None
     try:
         if isinstance(value, bool):
             raise TypeError
         score = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise _InvalidRecord("score is not a number", value) from None
+        raise _InvalidRecord(INVALID_SCORES[0], value) from None
     if math.isnan(score):
-        raise _InvalidRecord("score is NaN", value)
+        raise _InvalidRecord(INVALID_SCORES[1], value)
     if abs(score) > 1:
-        raise _InvalidRecord("score outside [-1, 1]", value)
+        raise _InvalidRecord(INVALID_SCORES[2], value)
     return score
 
 
 def _parse_label(value: object, task: TaskSettings) -> int | None:
-    if value is None or value == "" or not task.labels:
+    if not task.labels or is_blank(value):
         return None
-    name = label_name(value)
-    name = task.label_map.get(name, name)
-    if name not in task.labels:
+    known = find_task_label(value, task)
+    if known is None:
         raise _InvalidRecord(UNKNOWN_LABEL, value)
-    return task.labels.index(name)
+    return task.labels.index(known)
 
 
-def label_name(value: object) -> str:
-    """Return the name of a label as a file holds it; pandas writes integers as floats if some are missing."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def find_task_label(value: object, task: TaskSettings) -> str | None:
+    """Return the label of a task that a label in its file stands for; None if it is unknown."""
+    if (mapped := find_label(value, task.label_map)) is not None:
+        return task.label_map[mapped]
+    return find_label(value, task.labels)
 
 
 def _parse_split(value: object) -> Split | None:
-    if value is None or value == "":
+    if is_blank(value):
         return None
-    if str(value) not in _SPLIT_NAMES:
-        raise _InvalidRecord("unknown split", value)
-    return _SPLIT_NAMES[str(value)]
+    split = find_split(value)
+    if split is None:
+        raise _InvalidRecord(UNKNOWN_SPLIT, value)
+    return split
 
 
 class _SeenIds:
@@ -172,30 +206,29 @@ class _SeenIds:
     def __init__(self) -> None:
         self._base = sqlite3.connect("", isolation_level=None)
         self._base.execute("PRAGMA journal_mode = OFF")
-        self._base.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content BLOB, splits TEXT) WITHOUT ROWID")
+        self._base.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content BLOB) WITHOUT ROWID")
         self._base.execute("BEGIN")
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: Row, split: str | None) -> bool:
         """Add a row and return whether it is new; generated ids (`line-N`) are not stored.
 
-        Rows of one text may share its id if they have different targets.
+        Rows of one text may share its id if they have different targets, and rows of different splits share theirs.
+
+        Args:
+            split: the file's split of the row, whether or not the task uses it.
 
         Raises:
             _InvalidRecord: if its id was seen with other content.
         """
         if row.id == f"line-{row.line}":
             return True
-        content, split = _content_hash(row), f"|{row.split}|"
-        name = row.id if row.target is None else f"{row.id}\0{row.target}"
-        if self._base.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (name, content, split)).rowcount:
+        content, name = _content_hash(row), "\0".join((row.id, split or "", row.target or ""))
+        if self._base.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (name, content)).rowcount:
             return True
-        before, splits = self._base.execute("SELECT content, splits FROM seen WHERE id = ?", (name,)).fetchone()
+        (before,) = self._base.execute("SELECT content FROM seen WHERE id = ?", (name,)).fetchone()
         if before != content:
-            raise _InvalidRecord("repeated id with different content", row.id)
-        if split in splits:
-            return False
-        self._base.execute("UPDATE seen SET splits = ? WHERE id = ?", (splits + split, name))
-        return True
+            raise _InvalidRecord(REPEATED_ID, row.id)
+        return False
 
     def close(self) -> None:
         self._base.close()

@@ -19,7 +19,7 @@ from moe.extras import check_extra
 from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import GREY
-from moe.plots.style import BLUE, RED, save_figure, square_panels, style_axes
+from moe.plots.style import BLUE, RED, label_panel, save_figure, square_panels
 
 ALARM = 0.05
 """False alarm rate: the share of files, or months, of the validation rows' distribution that are called unlike."""
@@ -39,6 +39,7 @@ def drift(
 
     Returns:
         `model`, `file`, `rejected`, `undated` (rows without a readable date; None if the file has no dates),
+        `unreadable_date` (the first date that cannot be parsed, or None),
         `compared_with` (domain or None, number of validation rows), `alarm`, `whole`, and `months` by name. `whole` and
         each month have `rows`, `verdict`, `measures` (by name `value`, `limit`, `p`, `unlike`), `shares` (mean routing
         weight by expert), `confidence` (mean), `distance` (median). Where rows are too few for a verdict, `measures` is
@@ -61,6 +62,7 @@ def drift(
         "file": str(request.file),
         "rejected": dated.rejected,
         "undated": int((months == "").sum()) if dated.dated else None,
+        "unreadable_date": dated.unreadable,
         "compared_with": {"domain": request.domain, "rows": len(validation)} | _averages(validation, reference.experts),
         "alarm": ALARM,
         "whole": compare_features(features, validation, reference.experts),
@@ -225,7 +227,9 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if report["rejected"]:
         yield f"rows skipped because they have no readable text: {report['rejected']:,}"
     if report["undated"]:
-        yield f"rows assigned to no month because they have no readable date: {report['undated']:,}"
+        example = report["unreadable_date"]
+        remedy = f", e.g. {example!r}: set --date-format" if example is not None else ""
+        yield f"rows assigned to no month because they have no readable date: {report['undated']:,}{remedy}"
 
 
 AXES = {"shares": "stability index", "confidence": "KS statistic", "distance": "KS statistic"}
@@ -263,7 +267,7 @@ def _plot_by_month(axis: Any, name: str, months: Mapping[str, Any]) -> None:
     every = max(1, len(x) // 8)
     axis.set_xticks(x[::every], list(months)[::every], rotation=45, ha="right")
     axis.set_ylim(0, None)
-    style_axes(axis, name, "", AXES[name])
+    label_panel(axis, name, "", AXES[name])
 
 
 def _plot_routing_weights(axis: Any, experts: list[str], file: np.ndarray, validation: np.ndarray) -> None:
@@ -271,7 +275,7 @@ def _plot_routing_weights(axis: Any, experts: list[str], file: np.ndarray, valid
     axis.bar(x - 0.2, 100 * validation, 0.4, color=GREY, label="validation")
     axis.bar(x + 0.2, 100 * file, 0.4, color=BLUE, label="file")
     axis.set_xticks(x, experts, rotation=45 if len(experts) > 4 else 0)
-    style_axes(axis, "routing weights", "", "mean routing weight, %")
+    label_panel(axis, "routing weights", "", "mean routing weight, %")
 
 
 def _plot_histograms(axis: Any, name: str, file: np.ndarray, validation: np.ndarray) -> None:
@@ -280,4 +284,4 @@ def _plot_histograms(axis: Any, name: str, file: np.ndarray, validation: np.ndar
         weights = np.full(len(values), 100 / max(1, len(values)))
         style = {"histtype": "stepfilled", "alpha": 0.5} if colour == GREY else {"histtype": "step", "lw": 1.5}
         axis.hist(values, edges, weights=weights, color=colour, label=legend, **style)
-    style_axes(axis, name, "distance from training texts" if name == "distance" else "confidence", "rows, %")
+    label_panel(axis, name, "distance from training texts" if name == "distance" else "confidence", "rows, %")

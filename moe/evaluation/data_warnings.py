@@ -9,10 +9,11 @@ from experts.errors import Fault
 from moe import distributed
 from moe.config.run import RunSettings
 from moe.console import suppress_output
+from moe.data.column_checks import domain_note
+from moe.data.column_names import label_name
 from moe.data.formats.readers import read_records
 from moe.data.prepare import PreparedTask, prepare_task
 from moe.data.schema import DataSettings, TaskSettings
-from moe.data.validation import label_name
 from moe.evaluation.levels import Levels, chance_warnings, split_levels, validation_levels
 from moe.evaluation.row_warnings import count_warnings, removed_overlap_warning, shared_text_warning
 from moe.runs.across_tasks import overlap_warnings
@@ -53,6 +54,9 @@ def data_warnings(work: Workspace, domains: Sequence[str]) -> list[str]:
     lines = []
     for name, task in prepared.items():
         lines += _task_warnings(task, settings[name], run.data)
+        domain, file = name.partition("/")[0], Path(task.report["file"]).name
+        if line := domain_note(task.report["domains_in_file"], domain, list(run.domains), settings[name], file):
+            lines.append(line)
     if not run.removes_across_tasks:
         lines += overlap_warnings(prepared, run.data)
     return lines + chance_warnings(validation_levels(work, domains))
@@ -107,7 +111,7 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
 
 
 def _task_warnings(prepared: PreparedTask, task: TaskSettings, data: DataSettings) -> list[str]:
-    lines = count_warnings(prepared.report, task)
+    lines = [*prepared.report["column_notes"], *count_warnings(prepared.report, task)]
     if data.near_duplicates is None and (line := shared_text_warning(prepared.splits, prepared.report["task"])):
         lines.append(line)
     return lines

@@ -6,9 +6,11 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from experts.errors import Fault, suggest
+from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names, read_records
 from moe.data.prepare import prepare_task
 from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
+from moe.data.text_checks import is_blank
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 
@@ -75,7 +77,8 @@ def _domains_of_file(path: Path, known: list[str], other_domains: Sequence[str])
     Returns:
         the domains, and whether the file has to be filtered by its domain column.
     """
-    in_file = {str(record.values.get("domain")) for record in read_records(path, Columns())} - {"None", ""}
+    records = read_records(path, Columns(), text_optional=True)
+    in_file = {str(domain).strip() for record in records if not is_blank(domain := record.values.get("domain"))}
     if not in_file and len(known) == 1:
         return known, False
     requested = in_file - set(other_domains)
@@ -116,6 +119,6 @@ def _load_file_rows(work: Workspace, path: Path, domains: list[str], mixed: bool
 
 def _fitting_tasks(tasks: Mapping[str, TaskSettings], columns: Sequence[str]) -> dict[str, TaskSettings]:
     """Tasks with a target if the file has their column, else those without one; all tasks if they are of one kind."""
-    targets = {task: its for task, its in tasks.items() if its.columns.target in columns}
+    targets = {task: its for task, its in tasks.items() if find_column(its.columns.target or "", columns) is not None}
     others = {task: its for task, its in tasks.items() if not its.has_target}
     return targets or others or dict(tasks)

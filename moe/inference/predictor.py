@@ -14,8 +14,9 @@ import numpy as np
 
 from experts.domain import Labels
 from experts.errors import Fault
+from moe.data.polarity import find_sign
 from moe.inference.calibration import Calibration
-from moe.inference.spec import InferenceSpec, find_sign
+from moe.inference.spec import InferenceSpec
 
 Routing = Literal["soft", "hard"]
 CPU_TOKEN_BUDGET = 1024

@@ -3,20 +3,11 @@
 Nothing here needs torch, so that a graph can predict without it.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault, suggest
 from moe.data.text_checks import window_overlap
-
-POLARITY_LABELS = (("negative", "positive"), ("bearish", "bullish"), ("利空", "利好"))
-
-
-def find_sign(labels: Sequence[str]) -> tuple[str, str] | None:
-    """Return the negative and the positive label among the labels of a task; None if they have no sign."""
-    return next((pair for pair in POLARITY_LABELS if set(pair) <= set(labels)), None)
 
 
 class TaskInferenceSpec(BaseModel):

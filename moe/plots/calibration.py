@@ -9,7 +9,7 @@ import numpy as np
 from experts.atomic_io import write_bytes
 from moe.bootstrap import confidence_bin, wilson_interval
 from moe.plots.colours import OTHER_RUN, THIS_RUN
-from moe.plots.style import encode_png, square_panels, style_axes
+from moe.plots.style import label_panel, square_panels, to_png
 
 COLOURS = (OTHER_RUN, THIS_RUN)
 """Colours of the first of two series (before calibration, or validation rows), and of the second or only one."""
@@ -45,8 +45,8 @@ def reliability_chart(split: str, tasks: Mapping[str, CalibrationSeries]) -> byt
         ):
             _plot_bins(axis, confidence, correct, colour=colour, marker=marker, name=name)
         axis.set(xlim=(max(0.0, lowest - 0.05), 1.02), ylim=(0, 1.02))
-        style_axes(axis, task, "confidence", "accuracy")
-    return encode_png(figure)
+        label_panel(axis, task, "confidence", "accuracy")
+    return to_png(figure)
 
 
 def _plot_bins(axis: Any, confidence: np.ndarray, correct: np.ndarray, colour: str, marker: str, name: str) -> None:
@@ -84,8 +84,8 @@ def risk_coverage_chart(tasks: Mapping[str, CalibrationSeries]) -> bytes:
             style = "-" if colour == THIS_RUN else "--"
             axis.plot(coverage, risk, color=colour, ls=style, lw=1.6, label=f"{name} ({len(confidence)})")
         axis.set(xlim=(0, 100.5), ylim=(0, None))
-        style_axes(axis, task, "coverage, %", "errors, %")
-    return encode_png(figure)
+        label_panel(axis, task, "coverage, %", "errors, %")
+    return to_png(figure)
 
 
 def _colours(series: CalibrationSeries) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moe.plots.colours import label_colours
-from moe.plots.style import panel_grid, render_png
+from moe.plots.style import panel_grid, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def label_distribution_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
     panel.set_ylim(len(bars) - 0.4, -0.6)
     panel.tick_params(axis="y", labelsize=8)
     panel.grid(False)
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def _legend_entry(label: str, colours: Mapping[str, str]) -> str:
@@ -79,7 +79,7 @@ def heatmap_chart(title: str, table: Mapping[str, Mapping[str, float]], ylabel: 
     values = np.array([[row.get(name, np.nan) for name in columns] for row in table.values()])
     _plot_heatmap(panel, values, [[_format_share(value, len(columns)) for value in row] for row in values])
     _label_heatmap(panel, list(table), columns, ylabel, xlabel)
-    return render_png(figure, legend=False)
+    return to_png(figure)
 
 
 def _format_share(value: float, columns: int) -> str:
@@ -113,7 +113,7 @@ def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | No
         panel.set_title(task, fontsize=10)
     for panel in panels[len(matrices) :]:
         panel.remove()
-    return render_png(figure, legend=False)
+    return to_png(figure)
 
 
 def _plot_heatmap(panel: "Axes", values: np.ndarray, cells: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Style of all figures: colours, panels, legends, and rendering to PNG without a window."""
+"""The one style of all figures: colours, panels, legends, and PNG files, drawn without a window."""
 
 import io
 from pathlib import Path
@@ -10,14 +10,44 @@ from moe.extras import require
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 BLACK = "#222222"
-PANEL, TITLE_CHARACTERS, COLUMNS = 3.4, 46, 3
+PANEL, TITLE_CHARACTERS, COLUMNS = 3.4, 36, 3
 """Side of a square panel in inches, title characters per panel, and maximum number of panels in a row."""
+DPI, TITLE_SIZE = 130, 10
+RC: dict[str, Any] = {
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+"""Sizes of labels, in points."""
 INTEGER_AXES = ("optimizer step", "epoch")
 """Labels of axes that only have integer ticks."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float, title: str = "") -> "Figure":
+    """Create an empty figure of a size in inches, with a title at its upper left."""
+    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
+    figure: Figure = figure_type(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def add_panels(figure: "Figure", rows: int, columns: int) -> list[list["Axes"]]:
+    """Add empty panels to a figure, in rows and columns, with a light grid and without a frame."""
+    with require("matplotlib", "report").rc_context(RC):
+        panels = [
+            [figure.add_subplot(rows, columns, row * columns + i + 1) for i in range(columns)] for row in range(rows)
+        ]
+    for panel in (panel for line in panels for panel in line):
+        panel.title.set_fontsize(TITLE_SIZE)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="0.92", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return panels
 
 
 def panel_grid(
@@ -28,76 +58,73 @@ def panel_grid(
     Args:
         width: of the figure in inches; by default by the number of columns.
     """
-    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
-
     width = width or {1: 6.5, 2: 10.0, 3: 11.5}.get(columns, 13.0)
-    figure = figure_type(figsize=(width, rows * height + 0.7), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for panel in axes.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(True, alpha=0.25, linewidth=0.6)
-        panel.title.set_fontsize(10)
-        panel.set_axisbelow(True)
-    return figure, [list(row) for row in axes]
+    figure = new_figure(width, rows * height + 0.7, title)
+    return figure, add_panels(figure, rows, columns)
 
 
-def render_png(figure: "Figure", legend: bool = True) -> bytes:
-    """Render a figure as PNG, with one legend for all panels below them."""
-    if legend:
-        handles: dict[str, Any] = {}
-        for panel in figure.axes:
-            for handle, style_axes in zip(*panel.get_legend_handles_labels(), strict=True):
-                handles.setdefault(style_axes, handle)
-        entries = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # 12 characters per inch
-        columns = max(1, min(4, entries))
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
+def square_panels(count: int, title: str) -> tuple["Figure", list["Axes"]]:
+    """Create a figure with `count` square panels in rows of at most `COLUMNS`, below a title."""
+    columns = min(count, COLUMNS) if count != 4 else 2
+    lines = -(-count // columns)
+    figure = new_figure(PANEL * columns + 0.4, PANEL * lines + 0.5, fill(title, TITLE_CHARACTERS * columns))
+    panels = [panel for line in add_panels(figure, lines, columns) for panel in line]
+    for panel in panels[count:]:
+        panel.remove()
+    return figure, panels[:count]
+
+
+def label_panel(panel: "Axes", title: str, xlabel: str, ylabel: str) -> None:
+    """Set title and axis labels of a panel, and its legend above it."""
+    panel.set_title(title, loc="left", fontsize=TITLE_SIZE)
+    panel.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.02, 0.99),
+        ncols=2,
+        columnspacing=1.0,
+        frameon=False,
+        fontsize=7.5,
+        handletextpad=0.4,
+        handlelength=1.5,
+        borderpad=0.2,
+    )
+    panel.set_xlabel(xlabel)
+    panel.set_ylabel(ylabel)
+
+
+def add_shared_legend(figure: "Figure") -> None:
+    """Add one legend for all panels below them."""
+    handles: dict[str, Any] = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    entries = int(12 * figure.get_figwidth() / (max(map(len, handles), default=0) + 6))  # 12 characters per inch
+    columns = max(1, min(4, entries))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+
+
+def to_png(figure: "Figure", shared_legend: bool = False) -> bytes:
+    """Render a figure as PNG.
+
+    Args:
+        shared_legend: add one legend for all panels below them.
+    """
+    if shared_legend:
+        add_shared_legend(figure)
     for panel in figure.axes:
         if panel.get_xlabel() in INTEGER_AXES:
             panel.locator_params(axis="x", integer=True)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
+    figure.savefig(stream, format="png", dpi=DPI)
     return stream.getvalue()
 
 
-def square_panels(count: int, title: str) -> tuple[Any, list[Any]]:
-    """Create a figure with `count` square panels in rows of at most `COLUMNS`, below a title."""
-    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
-
-    columns = min(count, COLUMNS) if count != 4 else 2
-    lines = -(-count // columns)
-    figure = figure_type(figsize=(PANEL * columns + 0.4, PANEL * lines + 0.5), layout="constrained")
-    figure.suptitle(fill(title, TITLE_CHARACTERS * columns), x=0.01, ha="left", fontsize=10)
-    axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
-    return figure, axes
-
-
-def style_axes(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
-    """Set title, axis labels and grid of a panel, and its legend above it."""
-    axis.set_title(title, loc="left", fontsize=10)
-    above = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 2, "columnspacing": 1.0}
-    axis.legend(**above, frameon=False, fontsize=7.5, handletextpad=0.4, handlelength=1.5, borderpad=0.2)
-    axis.set_xlabel(xlabel, fontsize=9)
-    axis.set_ylabel(ylabel, fontsize=9)
-    axis.tick_params(labelsize=8)
-    axis.grid(color="0.92")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG, atomically.
 
     Raises:
         Fault: if the file cannot be written.
     """
-    write_bytes(path, encode_png(figure))
-
-
-def encode_png(figure: Any) -> bytes:
-    """Render a figure as PNG as it is."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130)
-    return stream.getvalue()
+    write_bytes(path, to_png(figure))

@@ -18,7 +18,7 @@ from moe.plots.curves import (
     smoothing_window,
     weight_columns,
 )
-from moe.plots.style import panel_grid, render_png
+from moe.plots.style import panel_grid, to_png
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.training_log import Trajectory
 
@@ -64,7 +64,7 @@ def weights_chart(title: str, log: Trajectory, level: str) -> bytes | None:
         for row in axes:
             row[i].set_ylim(0, 1.05 * row[i].get_ylim()[1])
     axes[0][0].set_ylabel("each step")
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
@@ -83,7 +83,7 @@ def losses_chart(title: str, runs: TrajectoryByRun) -> bytes | None:
         panel.remove()
     for row in axes:
         row[0].set_ylabel("loss")
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def validation_chart(
@@ -119,7 +119,7 @@ def validation_chart(
             panel.set_xlabel(STEP)
     for panel in cells[len(panels) :]:
         panel.remove()
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def _plot_validation(panel: "Axes", runs: TrajectoryByRun, metric: str, colour: str) -> None:
@@ -173,7 +173,7 @@ def _perplexity_chart(title: str, runs: TrajectoryByRun, colours: DomainColours)
         panel.plot(*curve, "s--", color=OTHER_RUN, linewidth=2, label=f"{other}: selection metric")
     _mark_selected(panel, log, PERPLEXITY.name)
     panel.set_xlim(left=0)
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def _widen_ylim(panel: "Axes", values: Iterable[float], minimum: float = 0.04) -> None:
@@ -217,7 +217,7 @@ def routing_chart(
         for other, other_log in others:
             panel.plot(*metric_curve(other_log, "routing"), "s--", color=OTHER_RUN, label=f"{other}: domain accuracy")
         panel.set(xlim=(0, None), ylim=(0, 1.03))
-    return render_png(figure)
+    return to_png(figure, shared_legend=True)
 
 
 def cost_chart(title: str, rows: Sequence[Mapping[str, Any]], colours: DomainColours | None = None) -> bytes | None:
@@ -247,7 +247,7 @@ def cost_chart(title: str, rows: Sequence[Mapping[str, Any]], colours: DomainCol
         panel.invert_yaxis()
         panel.margins(x=0.2)
         panel.grid(False, axis="y")
-    return render_png(figure, legend=len(runs) > 1)
+    return to_png(figure, shared_legend=len(runs) > 1)
 
 
 def _plot_curve(

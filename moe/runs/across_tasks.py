@@ -42,7 +42,7 @@ def remove_across_tasks(tasks: Mapping[str, PreparedTask], data: DataSettings, f
         the tasks, whose reports have the numbers of removed rows by split as `other_tasks`.
 
     Raises:
-        Fault: if the folder cannot be written.
+        Fault: if the folder cannot be written, or no row of a split is left.
     """
     key = {
         "format": _FORMAT,
@@ -52,9 +52,21 @@ def remove_across_tasks(tasks: Mapping[str, PreparedTask], data: DataSettings, f
     removed = _read_cache(folder / ACROSS_TASKS, key)
     if removed is None:
         removed = find_shared_rows(tasks, data)
+        _check_remaining(tasks, removed)
         reports = {task: _without(prepared, removed[task]).report for task, prepared in tasks.items()}
         write_json(folder / ACROSS_TASKS, {"key": key, "reports": reports, "removed": removed})
     return {task: _without(prepared, removed[task]) for task, prepared in tasks.items()}
+
+
+def _check_remaining(tasks: Mapping[str, PreparedTask], removed: Removed) -> None:
+    for task, prepared in tasks.items():
+        for split, positions in removed[task].items():
+            if positions and len(positions) == len(prepared.splits[split]):
+                raise Fault(
+                    f"rows of split {split} of {task} whose texts no other task holds out",
+                    f"none: all {len(positions)} are near held-out texts of other tasks",
+                    "split these files alike with `split: {by_text: true}`, or set data.across_tasks to false",
+                )
 
 
 def format_removed(report: Mapping[str, Any]) -> str:

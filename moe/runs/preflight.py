@@ -7,10 +7,13 @@ from experts.errors import Fault
 from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.messages import ConfigFault
 from moe.config.run import RunSettings, load_run
+from moe.data.ingest import row_faults
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, length_limit, read_backbone_config
 from moe.runs.text_lengths import describe_files
 from moe.trackers import missing_trackers
+
+_CHECKED_ROWS = 100_000
 
 
 def check_config(path: Path, sets: Sequence[str] = (), *, reads_texts: bool = True) -> str:
@@ -18,7 +21,7 @@ def check_config(path: Path, sets: Sequence[str] = (), *, reads_texts: bool = Tr
 
     Args:
         sets: overrides of settings, `key=value` each.
-        reads_texts: read all files, to count the texts that are truncated.
+        reads_texts: read all files, to check their rows and to count the texts that are truncated.
 
     Returns:
         a summary of the config in one line, and a line for each domain with texts that are truncated.
@@ -38,7 +41,8 @@ def check_config(path: Path, sets: Sequence[str] = (), *, reads_texts: bool = Tr
     texts: list[str] = []
     if reads_texts and not errors:
         try:
-            texts = describe_files(run)
+            errors += _row_errors(run)
+            texts = [] if errors else describe_files(run)
         except Fault as fault:
             errors.append(str(fault))
     if errors:
@@ -74,6 +78,19 @@ def _file_errors(run: RunSettings) -> list[str]:
         for domain, task in tasks
         if task.file is None and run.sample is None
     ]
+
+
+def _row_errors(run: RunSettings) -> list[str]:
+    """Errors about the rows of all labelled files, for which training would stop; at most 100,000 rows of each."""
+    errors = []
+    for domain in run.domains:
+        for task, its in run.rows_of(domain).items():
+            if its.file is not None:
+                inspect = f"`moe data inspect {its.file} --domain {domain}`"
+                name = f"domains.{domain}" + (f".tasks.{task}" if task != domain else "")
+                faults = row_faults(run.data.path(its.file), its, run.data, inspect, _CHECKED_ROWS)
+                errors += [f"{name}: {fault}" for fault in faults]
+    return errors
 
 
 def _corpus_errors(run: RunSettings) -> list[str]:

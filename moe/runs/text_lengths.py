@@ -19,9 +19,10 @@ from experts.errors import Fault
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.data.collator import count_tokens
+from moe.data.column_checks import domain_note
 from moe.data.formats.readers import read_records
 from moe.data.profile import inspect_file, length_quantile
-from moe.data.schema import Row
+from moe.data.schema import Row, TaskSettings
 from moe.data.text_checks import window_overlap
 from moe.data.validation import passes_filter, validate_records
 from moe.model.backbone import AUTO, AUTO_LENGTH_LIMIT, BackboneSettings, length_limit, load_tokenizer
@@ -234,7 +235,7 @@ def inspect_for_run(file: Path, run: RunSettings, domain: str, task: str | None)
     """
     settings = run.task_settings(domain, task)
     if run.language is not None:
-        return inspect_file(file, settings)
+        return _with_domain_note(inspect_file(file, settings), run, domain, settings)
     encoder = load_tokenizer(run.backbone)
     counts = Counter[int]()
 
@@ -243,8 +244,13 @@ def inspect_for_run(file: Path, run: RunSettings, domain: str, task: str | None)
         counts.update(tokens)
         return tokens
 
-    report = inspect_file(file, settings, count)
+    report = _with_domain_note(inspect_file(file, settings, count), run, domain, settings)
     return report | {"max_length": describe_rows(run.backbone, {domain: counts})}
+
+
+def _with_domain_note(report: dict[str, Any], run: RunSettings, domain: str, settings: TaskSettings) -> dict[str, Any]:
+    note = domain_note(report["domains"], domain, list(run.domains), settings, Path(report["file"]).name)
+    return report | {"findings": [*report["findings"], *([note] if note else [])]}
 
 
 def describe_files(run: RunSettings) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experts.atomic_io import os_errors_as_faults
 from moe.extras import require
-from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, add_panels, new_figure, save_figure
 from moe.sweep.grid import SweepPlan, Values, format_value
 from moe.sweep.summary import format_settings
 
@@ -109,12 +109,11 @@ def group_lines(axis: Axis, content: Mapping[str, Any]) -> list[Line]:
 
 
 def _draw_chart(axis: Axis, content: Mapping[str, Any], lines: Sequence[Line], path: Path, connected: bool) -> None:
-    figure_type = require("matplotlib.figure", "report").Figure  # without pyplot, no window opens
-
     rows = content["points"]
     metrics = [name for name in PANELS if any(name in row["test"] or name in row["validation"] for row in rows)]
-    figure = figure_type(figsize=(4.4 * (len(metrics) + 1), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(metrics) + 1)
+    title = f"{content['name']}: {axis.label}{_seeds_note(rows)}"
+    figure = new_figure(4.4 * (len(metrics) + 1), 4.4, title)
+    (panels,) = add_panels(figure, 1, len(metrics) + 1)
     styles = {"validation": "--", "test": "-", "seconds": "-"} if connected else {}
     for line, colour in zip(lines, cycle(COLOURS), strict=False):
         for panel, name in zip(panels, metrics, strict=False):
@@ -130,8 +129,7 @@ def _draw_chart(axis: Axis, content: Mapping[str, Any], lines: Sequence[Line], p
     for panel in panels:
         _style_panel(panel, axis, rows)
     _add_legend(figure, axis, lines, connected)
-    figure.suptitle(f"{content['name']}: {axis.label}{_seeds_note(rows)}", fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _plot_line(panel: Any, axis: Axis, line: Line, colour: str, path: Sequence[str], style: str) -> None:
@@ -177,9 +175,6 @@ def _style_panel(panel: Any, axis: Axis, rows: Sequence[Row]) -> None:
     if len(numbers) <= MAX_TICKS:
         panel.set_xticks(numbers, [format_value(number) for number in numbers])
         panel.minorticks_off()
-    panel.grid(color="0.92")
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(labelsize=8)
 
 
 def _add_legend(figure: Any, axis: Axis, lines: Sequence[Line], connected: bool) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experts.errors import Fault
+from moe.data.column_names import find_column, label_name, match_columns
 from moe.data.formats.text_lines import check_is_text, read_csv_header, read_csv_rows, read_lines
-from moe.data.schema import Columns, Record
-from moe.data.text_checks import is_encodable, text_problem
+from moe.data.schema import Columns, Record, TaskSettings
+from moe.data.text_checks import is_blank, is_encodable, text_problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,20 +23,6 @@ _BATCH = 1024
 DEFAULT_TARGET_COLUMN = "target"
 _HEADER_ROWS = 1000
 """Rows of a jsonl file from which its columns are collected."""
-_LIKELY_TEXT = {
-    "text",
-    "sentence",
-    "headline",
-    "title",
-    "question",
-    "content",
-    "body",
-    "tweet",
-    "post",
-    "标题",
-    "内容",
-    "文本",
-}
 
 RawRow = tuple[int, dict[str, Any], str | None]
 """Number, values by the file's column names, and why the row cannot be read, or None."""
@@ -62,23 +49,32 @@ class _OpenFile(NamedTuple):
     rows: Iterator[RawRow]
 
 
-def read_records(path: Path, columns: Columns = Columns(), text_optional: bool = False) -> Iterator[Record]:
+def read_records(
+    path: Path, columns: Columns = Columns(), text_optional: bool = False, needs_label: bool = False
+) -> Iterator[Record]:
     """Read the records of a file lazily.
 
-    The file is opened and its columns are checked before this function returns. A record without an id is named
-    `line-N`.
+    The file is opened and its columns are checked before this function returns. Column names may differ in
+    letter case. A record without an id is named `line-N`.
 
     Args:
         path: csv, jsonl, txt or parquet file, or a `datasets` folder.
         columns: names of the file's columns.
         text_optional: do not require a text column, since a row may hold a complete question.
+        needs_label: require a column of labels or of scores.
 
     Raises:
         Fault: if the file is missing, of an unknown kind, binary or empty, or lacks a required column.
     """
     file = _open(path)
-    _check_columns(file.columns, columns, path, text_optional)
+    columns = match_columns(file.columns, columns, path, text_optional=text_optional, needs_label=needs_label)
     return (_to_record(number, values, error, columns) for number, values, error in file.rows)
+
+
+def read_task_records(path: Path, task: TaskSettings) -> Iterator[Record]:
+    """Read the records of a task's file as `read_records` does, with the columns that the task requires."""
+    asks = task.ask is not None
+    return read_records(path, task.columns, text_optional=asks, needs_label=bool(task.labels) and not asks)
 
 
 def columns_of_texts(path: Path, text: str, target: str | None = None) -> Columns:
@@ -91,8 +87,8 @@ def columns_of_texts(path: Path, text: str, target: str | None = None) -> Column
     Raises:
         Fault: as `read_column_names`.
     """
-    if target is None and text != DEFAULT_TARGET_COLUMN and DEFAULT_TARGET_COLUMN in read_column_names(path):
-        target = DEFAULT_TARGET_COLUMN
+    if target is None and text != DEFAULT_TARGET_COLUMN:
+        target = find_column(DEFAULT_TARGET_COLUMN, read_column_names(path))
     return Columns(text=text, target=target)
 
 
@@ -133,21 +129,6 @@ def _open(path: Path) -> _OpenFile:
         raise Fault(f"a readable file at {path}", error.strerror or str(error), "fix its permissions") from error
 
 
-def _check_columns(names: list[str], columns: Columns, path: Path, text_optional: bool) -> None:
-    """Reject a file without a required column; if its columns are unknown, its rows are rejected later."""
-    missing = sorted(columns.required() - set(names) - ({columns.text} if text_optional else set()))
-    if not missing or not names:
-        return
-    fields = {column: field for field, column in columns.mapping().items()}
-    likely = next((name for name in names if name.lower() in _LIKELY_TEXT), "…")
-    setting = ", ".join(f"{fields[name]}: {likely if fields[name] == 'text' else '…'}" for name in missing)
-    raise Fault(
-        f"a column {' and a column '.join(map(repr, missing))} in {path.name}",
-        f"the columns {', '.join(names) or '(none)'}",
-        f"name the right column with `columns: {{{setting}}}`",
-    )
-
-
 def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Columns) -> Record:
     mapping = columns.mapping()
     fields = set(Columns.model_fields) - {"target"}  # other files use that name for a column of their own
@@ -156,8 +137,12 @@ def _to_record(number: int, raw: dict[str, Any], error: str | None, columns: Col
     values |= {name: value for name, value in raw.items() if name not in reserved}
     if (unparsed := values.pop("", None)) is not None:
         values.setdefault("text", unparsed)
-    values["id"] = f"line-{number}" if values.get("id") in (None, "") else str(values["id"])
-    return Record(number, values, error)
+    if is_blank(name := values.get("id")):
+        values["id"] = f"line-{number}"
+    else:
+        values["id"] = label_name(name) if isinstance(name, float) else str(name)
+    part = raw.get("split") if columns.split is None else None
+    return Record(number, values, error, None if is_blank(part) else str(part))
 
 
 def _open_csv(path: Path) -> _OpenFile:

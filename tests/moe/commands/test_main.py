@@ -362,6 +362,19 @@ def test_inspect_validates_a_file_against_a_task_of_a_domain(moe: CommandLine) -
     assert "one of news's tasks tone, move" in moe.refused(*words, "--task", "mood")
 
 
+def test_scores_that_are_no_polarities_are_refused_until_their_column_is_ignored(
+    moe: CommandLine, workdir: Path
+) -> None:
+    rows = [row | {"score": 0.8 + n % 7 / 50} for n, row in enumerate(made_up_rows("news", 90))]
+    write_csv(workdir / "data" / "pipe.csv", rows)
+    (line, *_) = json.loads(moe("data", "inspect", "data/pipe.csv")[1])["warnings"]
+    assert "`columns: {score: null}`" in line
+    file = ("tiny.yaml", "--set", "domains.news.file=pipe.csv")
+    assert "`columns: {score: null}`" in moe.refused("check", *file)
+    assert "`columns: {score: null}`" in moe.refused("train-expert", "--domain", "news", "--config", *file)
+    assert moe("check", *file, "--set", "domains.news.columns.score=null")[0] == 0
+
+
 def test_sample_writes_one_file_per_domain(moe: CommandLine, workdir: Path) -> None:
     code, out, _ = moe("sample", "--out", "made-up", "--rows", "60")
     assert code == 0

@@ -172,7 +172,7 @@ def test_check_reports_missing_files_and_an_impossible_trunk_together(tmp_path: 
 
 def test_check_names_the_tasks_with_a_target(tmp_path: Path) -> None:
     text = "domains: {news: {labels: [a, b], columns: {target: entity}, file: rows.csv}}\n"
-    (tmp_path / "rows.csv").write_text("text,label,entity\n")
+    (tmp_path / "rows.csv").write_text("text,label,entity\nShell fell,a,Shell\nBP rose,b,BP\n")
     summary = check_config(write_config(tmp_path, text), [f"data.folder={tmp_path}"])
     assert "tasks with a target: news (column entity)" in summary
 

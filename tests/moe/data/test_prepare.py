@@ -15,7 +15,10 @@ HEADER = "id,text,label,score,domain,lang,split\n"
 
 
 def table(path: Path, rows: int = 100, extra: str = "") -> Path:
-    lines = (f"r{n},company {n} reports result {n * 37},{TASK.labels[n % 3]},0.5,forum,en,\n" for n in range(rows))
+    lines = (
+        f"r{n},company {n} reports result {n * 37},{TASK.labels[n % 3]},{n % 3 / 2 - 0.5},forum,en,\n"
+        for n in range(rows)
+    )
     path.write_text(HEADER + "".join(lines) + extra)
     return path
 
@@ -48,7 +51,8 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
         "answer",
         "choices",
     }
-    assert (first["domain"], first["task"], first["lang"], first["score"]) == ("news", "fpb", "en", 0.5)
+    assert (first["domain"], first["task"], first["lang"]) == ("news", "fpb", "en")
+    assert first["score"] == first["label"] / 2 - 0.5
     assert first["origin"] == "original"
     assert first["line"] == int(first["id"][1:]) + 2
     assert sum(prepared.report["splits"]["train"]["labels"].values()) == 60
@@ -90,7 +94,7 @@ def test_prepare_refuses_too_many_rejects_after_writing_them(tmp_path: Path):
         prepare(path)
     assert len(rejected(path)) == 7
     assert not (tmp_path / "out" / "prepared.json").exists()
-    assert prepare(path, max_rejected=0.1).report["rejected"] == 7
+    assert prepare(path, max_rejected=0.2).report["rejected"] == 7
 
 
 def test_prepare_names_unknown_labels_and_the_allowed_ones(tmp_path: Path):

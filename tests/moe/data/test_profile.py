@@ -102,3 +102,14 @@ def test_inspect_counts_targets_and_those_that_their_text_lacks(tmp_path: Path):
     Console(file=stream, width=120).print(inspection_view(report))
     assert "3 rows about 2 texts, 1 targets that their text does not contain" in stream.getvalue()
     assert inspect_file(path)["targets"]["rows"] == 0
+
+
+def test_inspect_reports_columns_that_hold_something_else_or_have_another_name(tmp_path: Path):
+    path = tmp_path / "posts.csv"
+    path.write_text("Text,Label,Score\n" + "".join(f"post {n},{'up' if n % 2 else 'down'},0.9\n" for n in range(30)))
+    report = inspect_file(path)
+    assert (report["rows"], report["labels"]) == (30, {"down": 15, "up": 15})
+    assert "`columns: {score: null}`" in report["findings"][0]
+    path.write_text("text,Sentiment\ngold rises,positive\n")
+    (line,) = inspect_file(path)["findings"]
+    assert line.endswith("did you mean Sentiment? Name it with `columns: {label: Sentiment}`")

@@ -17,7 +17,7 @@ from moe.drift import drift as drifting
 from moe.drift.drift import FEW, MEASURES, UNLIKE, compare_features, drift, drift_view
 from moe.drift.fit import fit_reference, fit_state_distribution
 from moe.drift.reference import DRIFT, TENSORS, DriftFeatures, read_reference
-from moe.drift.timeline import DriftRequest, month_of
+from moe.drift.timeline import DriftRequest, month_of, read_dated_texts
 from moe.integrity import verify
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -162,3 +162,20 @@ def test_drift_refuses_what_cannot_be_compared(work: Workspace, tmp_path: Path) 
     (folder / DRIFT).write_text(str(card | {"model": "0"}).replace("'", '"'))
     with pytest.raises(Fault, match="one of another model"):
         read_reference(folder)
+
+
+def test_dates_in_a_column_date_that_cannot_be_parsed_are_refused_with_an_example(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "Date": f"{n + 1}.01.2024"} for n in range(3)]
+    path = write_csv(tmp_path / "posts.csv", rows)
+    with pytest.raises(Fault, match=r"none that can be parsed, e\.g\. '1\.01\.2024'\. Set --date-format"):
+        read_dated_texts(DriftRequest(path))
+    assert read_dated_texts(DriftRequest(path, date_format="%d.%m.%Y")).months == ["2024-01"] * 3
+    ignored = read_dated_texts(DriftRequest(path, date_column=""))
+    assert (ignored.months, ignored.dated) == ([None] * 3, False)
+
+
+def test_a_missing_date_column_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "posts.csv", [{"text": "up", "day": "2024-01-01"}])
+    with pytest.raises(Fault, match=r"Did you mean day\?"):
+        read_dated_texts(DriftRequest(path, date_column="days"))
+    assert read_dated_texts(DriftRequest(path, date_column="Day")).months == ["2024-01"]

@@ -24,13 +24,13 @@ def read(folder: Path, *lines: Any) -> Trajectory:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Figures that were rendered."""
     rendered: list[Any] = []
-    render_png = charts.render_png
+    to_png = charts.to_png
 
     def record(figure: Any, *args: Any, **kwargs: Any) -> bytes:
         rendered.append(figure)
-        return render_png(figure, *args, **kwargs)
+        return to_png(figure, *args, **kwargs)
 
-    monkeypatch.setattr(charts, "render_png", record)
+    monkeypatch.setattr(charts, "to_png", record)
     return rendered
 
 

@@ -19,7 +19,7 @@ from moe.report.terminal import training_view
 def _fake_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the slow rendering of plots, which `tests/moe/plots` and the command tests cover."""
     charts = ("sections.reliability_chart", "sections.risk_coverage_chart")
-    for name in ("plots.training.render_png", "plots.results.render_png", *(f"report.{chart}" for chart in charts)):
+    for name in ("plots.training.to_png", "plots.results.to_png", *(f"report.{chart}" for chart in charts)):
         monkeypatch.setattr(f"moe.{name}", lambda *_, **__: b"\x89PNG")
 
 
