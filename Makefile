@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check lint lint-project types docs help pins audit wheel dist clean
+.PHONY: install demo test test-slow test-crash test-crash-short check lint lint-project types docs help pins audit wheel dist clean
 
 install: $(STAMP)  ## Make the virtual environment and install FinMoE in it.
 
@@ -22,6 +22,12 @@ test: install  ## Run the quick tests.
 
 test-slow: install  ## Run the slow tests too.
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+
+test-crash: install  ## Kill every command 20 times at random moments, call it again, compare the bytes; write the page's table.
+	$(BIN)/python benchmarks/crash.py --write docs/reliability.md
+
+test-crash-short: install  ## The same with one kill of every command: at most 2 minutes of 2 cores.
+	$(BIN)/python benchmarks/crash.py --short
 
 check: lint types docs  ## Lint, types, and the site with all of its links.
 

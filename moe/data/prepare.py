@@ -1,6 +1,7 @@
 """Preparation of a task's file: validated, split without leaks, saved as a `DatasetDict` and reused by the next run."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def prepare_task(
         check_counts(counts, path, task, data, str(out / REJECTED), groups)
         rows = Dataset.from_file(str(scratch))
         splits, removed = _split(rows, counts, task, data, path)
-        save_rows({name: rows.select(splits[name]) for name in SPLITS}, out)
+        save_rows({name: rows.select(splits[name], new_fingerprint=_fingerprint(key, name)) for name in SPLITS}, out)
     finally:
         scratch.unlink(missing_ok=True)
     file = {"file": str(path), "sha256": key["sha256"], "domain": domain, "task": task_name}
@@ -136,6 +137,11 @@ def format_summary(report: Mapping[str, Any]) -> str:
 
 def _list(labels: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in labels.items())
+
+
+def _fingerprint(key: Mapping[str, Any], split: str) -> str:
+    """Id of a split's rows in `datasets`, by file and settings: its own would depend on the time of writing."""
+    return hashlib.sha256(json.dumps([key, split], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _cache_key(path: Path, task: TaskSettings, data: DataSettings, domain: str, task_name: str) -> dict[str, Any]:

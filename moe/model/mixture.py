@@ -119,19 +119,23 @@ class Mixture(nn.Module):
         allowed: Tensor | None = None,
         mode: RoutingMode | None = None,
         with_grad: bool = False,
+        route: bool = True,
     ) -> tuple[Tensor, RouterOutput | None]:
         """Run the trunk only.
 
         Args:
             with_grad: record gradients.
+            route: run the router on the states. In training its dropout draws random numbers, so code that needs only
+                the states passes False: it may run or not, depending on what is cached, and must not change the run.
 
         Returns:
-            the trunk's states (B, T, D), and the router output computed from them.
+            the trunk's states (B, T, D), and the router output computed from them, None without `route`.
         """
         with torch.set_grad_enabled(with_grad):
             content = self.content_mask(input_ids, attention_mask)  # (B, T)
-            context = ForwardContext(content, allowed, mode or self.mode, stop=True)
-            return self._run(context, input_ids, attention_mask)[0], context.routing
+            context = ForwardContext(content, allowed, mode or self.mode, stop=True, route=route)
+            with self._lock:
+                return self._run_locked(context, input_ids, attention_mask), context.routing
 
     def content_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return (B, T) bool: tokens that the router reads, all but special ones unless a text has no others."""
@@ -148,10 +152,10 @@ class Mixture(nn.Module):
             return states, self.bank.route.gates[..., : len(self.bank.routed_experts)]
 
     def _run_locked(
-        self, context: ForwardContext, ids: Tensor, mask: Tensor | None, positions: Tensor | None
+        self, context: ForwardContext, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
     ) -> Tensor:
         if context.trunk is not None and not self.trunk.output_format_known:
-            self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]))
+            self.encode_trunk(ids[:1, :2], torch.ones_like(ids[:1, :2]), route=False)
         self._context = context
         try:
             skipped = self.trunk.skipped() if context.trunk is not None else nullcontext()
@@ -232,8 +236,9 @@ class Mixture(nn.Module):
             return None
         states = args[0] if args else kwargs["hidden_states"]  # (B, T, D)
         states = states if context.trunk is None else context.trunk.to(states.dtype)  # (B, T, D)
-        with torch.set_grad_enabled(context.grad):
-            self._route(states, context)
+        if context.route:
+            with torch.set_grad_enabled(context.grad):
+                self._route(states, context)
         if context.stop:
             raise EndOfTrunk(states)
         return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})

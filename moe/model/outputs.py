@@ -56,6 +56,7 @@ class ForwardContext:
         mode: how texts are routed.
         trunk: (B, T, D), precomputed trunk states.
         stop: whether the pass ends at the end of the trunk.
+        route: whether the router runs; else the experts keep the route of the pass before.
         keep: whether the route is reused for later passes, as in generation.
         routing: router output, filled in by the hook.
         probs: soft probabilities of the passes so far, if `keep`.
@@ -67,6 +68,7 @@ class ForwardContext:
     mode: RoutingMode = SOFT
     trunk: Tensor | None = None
     stop: bool = False
+    route: bool = True
     keep: bool = False
     routing: RouterOutput | None = None
     probs: list[Tensor] = field(default_factory=list)

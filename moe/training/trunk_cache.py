@@ -155,7 +155,7 @@ class TrunkCache:
     def _compute(self, texts: Sequence[TargetedText]) -> Tensor:
         ids, mask = self.collator.tokens(*zip(*texts, strict=True))
         device = self.model.domain_expert_mask.device
-        return self.model.encode_trunk(ids.to(device), mask.to(device))[0].cpu()  # (B, T, D)
+        return self.model.encode_trunk(ids.to(device), mask.to(device), route=False)[0].cpu()  # (B, T, D)
 
 
 def _targeted_texts(rows: Dataset) -> list[TargetedText]:

@@ -58,6 +58,15 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
     assert sum(prepared.report["splits"]["train"]["labels"].values()) == 60
 
 
+def test_prepared_rows_of_the_same_file_and_settings_have_the_same_bytes(tmp_path: Path):
+    contents = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        rows = prepare(table(tmp_path / name / "a.csv")).folder / "rows"
+        contents.append({p.relative_to(rows): p.read_bytes() for p in rows.rglob("*") if p.is_file()})
+    assert contents[0] == contents[1]
+
+
 def test_prepare_stores_missing_labels_as_minus_one_and_missing_scores_as_null(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b c", "score": 0.5}\n{"text": "d e f", "label": "neutral"}\n')

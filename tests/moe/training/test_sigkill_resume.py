@@ -23,6 +23,12 @@ def classifier_workspace(make_work: Make, folder: Path) -> Workspace:
     return make_work(folder, stages=stages, dao={"objective": "validation", "every": 2}, lora={"dropout": 0.2})
 
 
+def cached_workspace(make_work: Make, folder: Path) -> Workspace:
+    """The same stages on cached trunk states, with dropout in the router."""
+    stages = {name: {"evals": 3} for name in ("expert", "warmup", "joint")}
+    return make_work(folder, stages={"cache_trunk": True, **stages}, gate={"dropout": 0.3, "queries": 0})
+
+
 def language_model_workspace(make_work: Make, folder: Path) -> Workspace:
     """Two roles: pre-training, merge, router and instruction tuning."""
     stages = {name: {"evals": 2, "steps": 6} for name in ("pretrain", "warmup", "joint", "instruct")}
@@ -31,6 +37,7 @@ def language_model_workspace(make_work: Make, folder: Path) -> Workspace:
 
 RUNS = {
     "labels": (train_classifier, classifier_workspace),
+    "cached": (train_classifier, cached_workspace),
     "language": (train_language_model, language_model_workspace),
 }
 

@@ -107,7 +107,7 @@ def test_interrupted_cache_leaves_no_file(make_work: Make, tmp_path: Path, monke
     work = make_work()
     model = build_expert_model(work.run, "news", build_adapter, True, seed=0).eval()
     collator = Collator(model.loaded_backbone.tokenizer, "{text}", 16, model.labels, ["news"])
-    monkeypatch.setattr(model, "encode_trunk", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(model, "encode_trunk", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         TrunkCache(model, collator, tmp_path / "cache").fill(work.rows("train", ["news"]))
     assert not list((tmp_path / "cache").iterdir())
