@@ -92,7 +92,7 @@ def test_service_answers_a_text_without_a_finite_output_with_an_error_and_others
     corrupt(predictor, 1, "logits", monkeypatch)
     with TestClient(build_app(manager), base_url="http://localhost") as client:
         response = client.post("/v1/predict", json={"texts": TEXTS})
-        assert response.status_code == 500
+        assert response.status_code == 409
         assert "finite output" in response.json()["error"]["expected"]
         assert "moon" not in response.text
         assert client.post("/v1/predict", json={"texts": TEXTS[:1]}).status_code == 200
