@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from experts.adapter_settings import check_adapter_settings
 from experts.atomic_io import MANIFEST, atomic_folder, check_manifest, read_json, sha256_of, write_json, write_text
 from experts.cards import EXPERT_CARD, read_record
 from experts.errors import Fault
@@ -159,11 +160,10 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         the content of `adapter_config.json`, and the weights.
 
     Raises:
-        Fault: if one of them is missing or broken, or if the adapter is not a LoRA.
+        Fault: if one of them is missing or broken, or if the adapter is not a plain LoRA.
     """
     config = read_json(folder / ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise Fault(f"a LoRA adapter in {folder}", f"peft_type {config.get('peft_type')!r}", "use a LoRA adapter")
+    check_adapter_settings(config, folder)
     if not (folder / ADAPTER).is_file() and (folder / "adapter_model.bin").is_file():
         raise Fault(f"{ADAPTER} in {folder}", "adapter_model.bin (pickle)", "save it again as safetensors with PEFT")
     return config, load_tensors(folder / ADAPTER)
@@ -173,7 +173,7 @@ def read_expert(folder: Path) -> ExpertFolder:
     """Load an expert folder, checked against its manifest, or a plain PEFT adapter.
 
     Raises:
-        Fault: if a file is missing, changed, incomplete or of a newer format, or if the adapter is not a LoRA.
+        Fault: if a file is missing, changed, incomplete or of a newer format, or if the adapter is not a plain LoRA.
     """
     if not folder.is_dir():
         raise Fault(f"an expert folder at {folder}", "no such folder", "train it first or choose another one")

@@ -6,7 +6,7 @@ This is separate from `experts.atomic_io` so that commands without tensors start
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,5 +40,18 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise Fault(f"a safetensors file at {path}", "no such file", "write the folder again or choose another one")
     try:
         return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"a complete safetensors file at {path}", str(error), "copy or write it again") from error
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors, without loading them.
+
+    Raises:
+        Fault: if it is missing, truncated or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return list(tensors.keys())
     except (SafetensorError, OSError) as error:
         raise Fault(f"a complete safetensors file at {path}", str(error), "copy or write it again") from error

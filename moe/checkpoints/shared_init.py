@@ -278,7 +278,7 @@ def _attach_without_weights(expert: ExpertFolder, run: RunSettings) -> Adapter:
     with torch.device("meta"):
         backbone = AutoModel.from_config(read_backbone_config(run.backbone))
     bank = ExpertBank(backbone, run.backbone.trunk_depth)
-    adapter = read_adapter_config(bank.layer_map, expert.path, SHARED_NAME)
+    adapter = read_adapter_config(bank.layer_map, expert.path)
     bank.add_adapter(SHARED_NAME, adapter, always_on=True)
     bank.load_adapter(SHARED_NAME, expert.weights)
     return adapter
