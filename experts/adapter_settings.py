@@ -20,7 +20,7 @@ Names = str | list[str]
 
 
 class ComputedSettings(BaseModel):
-    """Settings of a LoRA adapter that decide its layers, ranks and scalings; a gated layer computes all their values."""
+    """Settings of a LoRA adapter that decide its layers, ranks and scalings; a gated layer computes all values."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -28,7 +28,7 @@ class ComputedSettings(BaseModel):
     lora_alpha: Alpha = Field(8, description="scaling numerator")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input in training")
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    fan_in_fan_out: bool = Field(False, description="whether the layer is a Conv1D, which PEFT corrects if it is wrong")
+    fan_in_fan_out: bool = Field(False, description="whether the layer is a Conv1D, as PEFT corrects it")
     target_modules: Names = Field(description="names of the adapted layers, or a regular expression")
     exclude_modules: Names | None = Field(None, description="names of excluded layers, or a regular expression")
     layers_to_transform: int | list[int] | None = Field(None, description="indices of the adapted transformer layers")
@@ -96,8 +96,8 @@ def check_adapter_settings(content: Any, folder: Path) -> ComputedSettings:
         the settings that are computed.
 
     Raises:
-        Fault: if it is not a LoRA adapter; for settings that are not computed, each by its name; for invalid values; for
-            invalid regular expressions.
+        Fault: if it is not a LoRA adapter; for settings that are not computed, each by its name; for invalid values,
+            invalid regular expressions among them.
     """
     if not isinstance(content, dict):
         raise Fault(f"an adapter config in {folder}", f"a {type(content).__name__}", "save the adapter again with PEFT")

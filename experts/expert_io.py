@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experts.adapter_settings import check_adapter_settings
 from experts.atomic_io import MANIFEST, atomic_folder, check_manifest, read_json, sha256_of, write_json, write_text
-from experts.cards import EXPERT_CARD, read_record
+from experts.cards import EXPERT_CARD, read_record, without_folders
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec
 from experts.safetensors_io import load_tensors, save_tensors
@@ -147,10 +147,12 @@ def write_expert(
 
 
 def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor]) -> None:
-    """Write PEFT's two files, which `PeftModel.from_pretrained(backbone, folder)` loads."""
+    """Write PEFT's two files, which `PeftModel.from_pretrained(backbone, folder)` loads; no path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / ADAPTER, weights)
-    write_json(folder / ADAPTER_CONFIG, adapter.peft_config)
+    backbone = adapter.peft_config.get("base_model_name_or_path")
+    portable = {"base_model_name_or_path": without_folders(backbone)} if isinstance(backbone, str) else {}
+    write_json(folder / ADAPTER_CONFIG, adapter.peft_config | portable)
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -237,12 +239,12 @@ def _readme(card: ExpertCard) -> str:
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft
-base_model: {card.backbone.name}
+base_model: {without_folders(card.backbone.name)}
 tags: [lora, finance, finmoe]
 ---
 # Expert `{card.name}`
 
-A LoRA expert for the domain `{card.domain}`, trained on a frozen `{card.backbone.name}`
+A LoRA expert for the domain `{card.domain}`, trained on a frozen `{without_folders(card.backbone.name)}`
 (weights sha256 `{card.backbone.sha256}`), no adapter in its first {card.trunk_depth} layers.
 {"It was trained on top of a shared expert and requires it." if card.shared else ""}
 Tasks:

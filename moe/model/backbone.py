@@ -26,6 +26,7 @@ from moe.model.backbone_files import (
     SHIPPED,
     SHIPPED_SHA256,
     local_weight_files,
+    public_name,
     resolve_source,
     weights_digest,
 )
@@ -186,6 +187,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         _prevent_repacking(full)
     model: PreTrainedModel = full.base_model
     model.requires_grad_(False)
+    model.config.name_or_path = public_name(settings.name)  # instead of a folder of this machine; files may copy it
     model.config.use_cache = False  # generation enables it; elsewhere keys and values would only take memory
     if settings.dropout:
         enable_dropout(model, settings.trunk_depth, settings.dropout)
