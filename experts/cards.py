@@ -1,6 +1,7 @@
 """Validated reading of the JSON files that accompany weights: cards, calibrations and drift references."""
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,19 @@ ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.js
 CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
 EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)
 """Files of an expert's folder, all of which its manifest lists."""
+
+
+def without_folders(name: str) -> str:
+    """Return a name or path without the folders of an absolute path, which describe the machine that wrote a file.
+
+    A path in the Hub's cache becomes the repository's name, any other absolute path its last part. A name, such as that
+    of a repository, and a relative path are returned as they are.
+    """
+    if not (PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or name.startswith("~")):
+        return name
+    parts = [part for part in re.split(r"[\\/]", name) if part]
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    return cached.removeprefix("models--").replace("--", "/") if cached else (parts[-1] if parts else "")
 
 
 def read_record(

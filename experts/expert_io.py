@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from experts.adapter_settings import check_adapter_settings
 from experts.atomic_io import (
     MANIFEST,
     atomic_folder,
@@ -29,6 +30,7 @@ from experts.cards import (
     METRICS,
     README,
     read_record,
+    without_folders,
 )
 from experts.durable import read_errors_as_faults
 from experts.errors import Fault
@@ -185,10 +187,12 @@ def write_expert(
 
 
 def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor]) -> None:
-    """Write PEFT's two files, which `PeftModel.from_pretrained(backbone, folder)` loads."""
+    """Write PEFT's two files, which `PeftModel.from_pretrained(backbone, folder)` loads; no path of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / ADAPTER, weights)
-    write_json(folder / ADAPTER_CONFIG, adapter.peft_config)
+    backbone = adapter.peft_config.get("base_model_name_or_path")
+    portable = {"base_model_name_or_path": without_folders(backbone)} if isinstance(backbone, str) else {}
+    write_json(folder / ADAPTER_CONFIG, adapter.peft_config | portable)
 
 
 def read_adapter(folder: Path, finite: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -202,11 +206,10 @@ def read_adapter(folder: Path, finite: bool = True) -> tuple[dict[str, Any], dic
         the content of `adapter_config.json`, and the weights.
 
     Raises:
-        Fault: if one of them is missing or broken, if the adapter is not a LoRA, or a weight is not finite.
+        Fault: if one of them is missing or broken, if the adapter is not a plain LoRA, or a weight is not finite.
     """
     config = read_json(folder / ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise Fault(f"a LoRA adapter in {folder}", f"peft_type {config.get('peft_type')!r}", "use a LoRA adapter")
+    check_adapter_settings(config, folder)
     if not (folder / ADAPTER).is_file() and (folder / "adapter_model.bin").is_file():
         raise Fault(f"{ADAPTER} in {folder}", "adapter_model.bin (pickle)", "save it again as safetensors with PEFT")
     return config, load_tensors(folder / ADAPTER, finite)
@@ -217,7 +220,7 @@ def read_expert(folder: Path) -> ExpertFolder:
 
     Raises:
         Fault: if a file is missing, unlisted, unreadable, changed, incomplete or of a newer format, if a weight is not
-            finite, or if the adapter is not a LoRA.
+            finite, or if the adapter is not a plain LoRA.
     """
     restore_folder(folder)
     with read_errors_as_faults(folder):
@@ -281,12 +284,12 @@ def _readme(card: ExpertCard) -> str:
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft
-base_model: {card.backbone.name}
+base_model: {without_folders(card.backbone.name)}
 tags: [lora, finance, finmoe]
 ---
 # Expert `{card.name}`
 
-A LoRA expert for the domain `{card.domain}`, trained on a frozen `{card.backbone.name}`
+A LoRA expert for the domain `{card.domain}`, trained on a frozen `{without_folders(card.backbone.name)}`
 (weights sha256 `{card.backbone.sha256}`), no adapter in its first {card.trunk_depth} layers.
 {"It was trained on top of a shared expert and requires it." if card.shared else ""}
 Tasks:

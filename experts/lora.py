@@ -70,12 +70,14 @@ class LayerMap:
         depth: number of transformer layers.
         linear_layers: every linear layer in them by dotted name: Linear, its quantized variants, and GPT-2's Conv1D.
         model_name: name or path of the backbone.
+        model_prefix: name of the backbone inside a model with a head, such as `bert`.
     """
 
     stack: str
     depth: int
     linear_layers: dict[str, nn.Module]
     model_name: str
+    model_prefix: str
 
     @classmethod
     def from_model(cls, backbone: PreTrainedModel) -> "LayerMap":
@@ -92,7 +94,7 @@ class LayerMap:
         }
         if not linear_layers:
             raise Fault("linear layers to adapt", "none", "use a backbone family listed in the README")
-        return cls(stack, len(layers), linear_layers, backbone.config.name_or_path or "")
+        return cls(stack, len(layers), linear_layers, backbone.config.name_or_path or "", backbone.base_model_prefix)
 
     def layer_index(self, name: str) -> int:
         """Return the index of the transformer layer, counted from 0, that contains a linear layer."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -96,3 +96,16 @@ def is_finite(tensor: Tensor) -> bool:
         tensor = tensor.float()
     wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return bool(torch.isfinite(tensor.sum(dtype=wide)) or torch.isfinite(tensor).all())
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors, without loading them.
+
+    Raises:
+        Fault: if it is missing, truncated or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"a complete safetensors file at {path}", str(error), "copy or write it again") from error

@@ -407,12 +407,13 @@ def test_container_context_contains_exactly_the_copied_files() -> None:
 
 def test_container_installs_pinned_packages_for_serving() -> None:
     installs = [words for words in commands() if words[0].endswith("pip") and words[1] == "install"]
-    assert len(installs) == 1
-    assert "constraints.txt" in installs[0]
-    extras = re.fullmatch(r".*\[([\w,]+)\]", installs[0][-1])
-    assert extras
-    assert set(extras[1].split(",")) <= PACKAGE["optional-dependencies"].keys()
-    assert "serve" in extras[1].split(",")
+    *locked, own = installs
+    assert own[-1].startswith("/dist/finmoe-")
+    assert all("--require-hashes" in words for words in locked)
+    assert [words[-1] for words in locked] == [
+        f"requirements/{name}.txt" for name in ("build", "serve", "torch-cpu", "torch")
+    ]
+    assert all((ROOT / words[-1]).is_file() for words in locked)
 
 
 def test_container_health_check_queries_the_health_route() -> None:

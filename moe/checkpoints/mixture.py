@@ -19,7 +19,7 @@ from experts.atomic_io import (
     write_json,
     write_text,
 )
-from experts.cards import read_record
+from experts.cards import read_record, without_folders
 from experts.domain import LabelSpace
 from experts.durable import read_errors_as_faults
 from experts.errors import Fault
@@ -231,7 +231,7 @@ def _readme(card: MixtureCard) -> str:
     shared: Sequence[str] = card.shared
     return f"""# Mixture of domain experts ({card.stage})
 
-LoRA experts on a frozen `{card.backbone.name}` (weights sha256 `{card.backbone.sha256}`),
+LoRA experts on a frozen `{without_folders(card.backbone.name)}` (weights sha256 `{card.backbone.sha256}`),
 mixed by a {card.gate.kind} router that reads the state after layer {card.backbone_settings.trunk_depth}.
 {"Always on: " + ", ".join(shared) + "." if shared else ""}
 

@@ -16,6 +16,7 @@ from transformers import AutoModel
 from experts.adapter import read_adapter_config
 from experts.adapter_bank import ExpertBank
 from experts.atomic_io import MANIFEST, sha256_of
+from experts.cards import without_folders
 from experts.domain import Labels, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, BackboneId, ExpertFolder, InitOrigin, check_trained, read_adapter, read_expert
@@ -166,7 +167,7 @@ def read_trained_expert(init: str) -> TrainedExpert:
     expert = read_expert(folder)
     card = expert.card
     if card is None:
-        return TrainedExpert(expert, InitOrigin(source=init, sha256=expert.digest))
+        return TrainedExpert(expert, InitOrigin(source=without_folders(init), sha256=expert.digest))
     if card.shared is not None:
         raise Fault(
             f"an expert that works alone at {folder}",
@@ -179,7 +180,9 @@ def read_trained_expert(init: str) -> TrainedExpert:
         "template": card.template,
         "language": card.language,
     } | ({} if card.language else {"heads.kind": card.head_kind})
-    origin = InitOrigin(source=init, sha256=expert.digest, data_sha256=card.data_sha256, steps=card.steps)
+    origin = InitOrigin(
+        source=without_folders(init), sha256=expert.digest, data_sha256=card.data_sha256, steps=card.steps
+    )
     return TrainedExpert(expert, origin, card.heads, card.backbone, settings)
 
 
@@ -224,7 +227,7 @@ def _of_mixture(folder: Path, init: str) -> TrainedExpert:
         "language": card.language,
     } | ({} if card.language else {"heads.kind": card.heads.kind})
     origin = InitOrigin(
-        source=init,
+        source=without_folders(init),
         sha256=sha256_of(path / ADAPTER),
         mixture=sha256_of(folder / MANIFEST),
         data_sha256=card.data_sha256,
@@ -278,7 +281,7 @@ def _attach_without_weights(expert: ExpertFolder, run: RunSettings) -> Adapter:
     with torch.device("meta"):
         backbone = AutoModel.from_config(read_backbone_config(run.backbone))
     bank = ExpertBank(backbone, run.backbone.trunk_depth)
-    adapter = read_adapter_config(bank.layer_map, expert.path, SHARED_NAME)
+    adapter = read_adapter_config(bank.layer_map, expert.path)
     bank.add_adapter(SHARED_NAME, adapter, always_on=True)
     bank.load_adapter(SHARED_NAME, expert.weights)
     return adapter

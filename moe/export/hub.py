@@ -24,11 +24,13 @@ from experts.atomic_io import (
     write_manifest,
     write_text,
 )
-from experts.cards import EXPERT_CARD
+from experts.cards import EXPERT_CARD, without_folders
 from experts.errors import Fault
 from experts.expert_io import README, BackboneId
 from experts.outputs import check_output_folder
-from moe.checkpoints.file_names import CONFIG
+from experts.yaml_io import parse_yaml
+from experts.yaml_scalars import dump_yaml
+from moe.checkpoints.file_names import CARD, CONFIG
 from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.console import info
@@ -37,7 +39,7 @@ from moe.export.graph import copy_graph
 from moe.inference.calibration import CALIBRATION, read_calibration, write_calibration
 from moe.inference.graph.spec import GRAPH_FILES
 from moe.model.backbone import load_tokenizer
-from moe.model.backbone_files import SHIPPED
+from moe.model.backbone_files import SHIPPED, public_name
 
 LICENSE_FILE = "LICENSE"
 CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
@@ -74,11 +76,12 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, temporary / name)
+        _remove_paths(temporary / CONFIG)
         write_text(temporary / LICENSE_FILE, _license_text(card, license_id))
         variables: dict[str, Any] = {
             "title": folder.name,
             "card": card,
-            "backbone": hub_name(card.backbone) or f"{Path(public_name(card.backbone)).name} (a folder)",
+            "backbone": hub_name(card.backbone) or f"{public_name(card.backbone.name)} (a folder)",
             "figures": metrics,
             "counts": _data_table(folder, card),
             "rows": split,
@@ -116,20 +119,37 @@ def _write_transformers_files(folder: Path, card: MixtureCard) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _remove_paths(config: Path) -> None:
+    """Shorten the absolute paths in a config to their last part, except the backbone's, by which it is loaded."""
+    content = parse_yaml(config.read_text(encoding="utf-8")).value
+    shortened = _without_paths(content)
+    if shortened == content:
+        return
+    if name := content.get("backbone", {}).get("name"):
+        shortened["backbone"]["name"] = name
+    write_text(config, dump_yaml(shortened, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return without_folders(value) if isinstance(value, str) else value
+
+
 def _remarks(
     folder: Path, card: MixtureCard, license_id: str | None, split: str, synthetic: Collection[str]
 ) -> Iterator[str]:
     if license_id is None:
         yield f"no license was given: the card says `{UNSPECIFIED_LICENSE}`; use --license, or edit {LICENSE_FILE}"
     if hub_name(card.backbone) is None:
-        yield f"the backbone {card.backbone.name!r} is a local folder: others cannot load it by that name"
+        name = card.backbone.name
+        yield f"the backbone {name!r} is a local folder: others cannot load it, and {CARD} and {CONFIG} name it"
     if synthetic:
         yield f"the rows of {', '.join(synthetic)} are synthetic: the card contains no metrics"
     elif split != "test":
         yield "the run has no evaluation of this model: run moe evaluate for metrics on the test rows"
-    paths = [line.strip() for line in (folder / CONFIG).read_text(encoding="utf-8").splitlines() if ": /" in line]
-    if paths:
-        yield f"{CONFIG} contains {len(paths)} paths of this machine, e.g. {paths[0]}"
 
 
 def _card_metrics(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], str]:
@@ -229,26 +249,21 @@ def _license_text(card: MixtureCard, license_id: str | None) -> str:
     if license_id is None:
         grant = """No license has been chosen yet for the experts, router and heads in this folder.
 Choose one, and set it in the card's `license` field, before you publish them."""
+    backbone = public_name(card.backbone.name)
     return f"""{grant}
 
-Backbone: {public_name(card.backbone)}. It is required to use them, is not part of this folder, and has its own license.
+Backbone: {backbone}. It is required to use them, is not part of this folder, and has its own license.
 Training data: {", ".join(card.data_sha256) or "unnamed"}. Its licenses may restrict the use of models trained on it.
 
 FinMoE, the program that trained and runs them, is licensed under the Apache License 2.0.
 """
 
 
-SHIPPED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-
-
-def public_name(backbone: BackboneId) -> str:
-    """Return the backbone's name on the Hub, also for the shipped one; the path of a local folder is returned as is."""
-    return SHIPPED_ON_HUB if backbone.name == SHIPPED else backbone.name
 
 
 def hub_name(backbone: BackboneId) -> str | None:
     """Return the backbone's name on the Hub; None for a local folder."""
-    name = public_name(backbone)
+    name = public_name(backbone.name)
     is_on_hub = backbone.revision is not None or backbone.name == SHIPPED
     return name if _HUB_NAME.fullmatch(name) and is_on_hub else None

@@ -19,11 +19,11 @@ from experts.errors import Fault
 from experts.expert_io import README
 from experts.lora_delta import LowRankUpdate
 from moe.console import info
-from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.peft import describe_spec
 from moe.export.selection import AdapterSpec, ExportSource, adapter_update, pinned_update
 from moe.model.backbone import BackboneSettings, load_backbone, read_backbone_config
+from moe.model.backbone_files import public_name
 
 DEQUANTIZED_DTYPE = torch.bfloat16
 """Dtype of dequantized weights: the one in which the quantized layers compute."""
@@ -97,7 +97,7 @@ def _write_quantized(
         reloaded.model.config.use_cache = merged.config.use_cache
         target = reloaded.lm_head.model if reloaded.lm_head else reloaded.model
         lost = _rounding_error(merged.base_model, target.base_model, update)
-        target.config.name_or_path = public_name(source.model.loaded_backbone.id)
+        target.config.name_or_path = public_name(source.model.loaded_backbone.id.name)
         target.save_pretrained(folder)
     return lost
 
@@ -127,12 +127,12 @@ def _readme(source: ExportSource, spec: AdapterSpec, report: dict[str, Any]) -> 
         heads = "`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: transformers
-base_model: {public_name(source.model.loaded_backbone.id)}
+base_model: {public_name(source.model.loaded_backbone.id.name)}
 tags: [finance, finmoe]
 ---
 # {spec.name}, merged
 
-`{public_name(source.model.loaded_backbone.id)}` with {describe_spec(spec)}{shared} merged into its weights
+`{public_name(source.model.loaded_backbone.id.name)}` with {describe_spec(spec)}{shared} merged into its weights
 ({report["dtype"]}). It computes the same as the mixture restricted to it; the router is not included.
 
 ```python

@@ -16,10 +16,10 @@ from experts.expert_io import ADAPTER, ADAPTER_CONFIG, README, write_adapter
 from experts.gated_linear import in_out_features
 from experts.lora import Adapter
 from experts.lora_delta import LowRankUpdate, peft_tensors
-from moe.export.hub import public_name
 from moe.export.inference_spec import write_heads
 from moe.export.selection import AdapterSpec, ExportSource, pinned_update
 from moe.export.vllm_rules import VLLM_VERSION, find_violations, smallest_max_lora_rank
+from moe.model.backbone_files import public_name
 
 AdapterReport = dict[str, Any]
 
@@ -45,7 +45,7 @@ def _write(folder: Path, source: ExportSource, spec: AdapterSpec) -> AdapterRepo
     update = fill_missing_layers(source, pinned_update(source.model, spec))
     reference = bank.adapters[next(iter(spec.weights))].adapter.peft_config
     reference = reference | {"task_type": "CAUSAL_LM"} if source.causal else reference
-    config = portable_config(bank.layer_map, reference, update, public_name(source.model.loaded_backbone.id))
+    config = portable_config(bank.layer_map, reference, update, public_name(source.model.loaded_backbone.id.name))
     write_adapter(folder, Adapter(config, {}), dict(peft_tensors(update, bank.key_prefix)))
     report: AdapterReport = {"name": spec.name, "rank": update.rank, "layers": len(update.layers)}
     report["heads"] = write_heads(folder, source, spec)
@@ -93,12 +93,12 @@ def _readme(source: ExportSource, spec: AdapterSpec, report: Mapping[str, Any]) 
         heads = "\n`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: peft
-base_model: {public_name(source.model.loaded_backbone.id)}
+base_model: {public_name(source.model.loaded_backbone.id.name)}
 tags: [lora, finance, finmoe]
 ---
 # {spec.name}
 
-A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id)}`.
+A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id.name)}`.
 It contains {describe_spec(spec)}{shared_text}.
 Backbone and adapter compute the same as the mixture restricted to it; the router is not included.
 

@@ -151,10 +151,12 @@ def build_edited_mixture(
         backbone: loaded, without experts.
     """
     layers = dict(after.card.layers)
+    configs = {name: expert.peft_config for name, expert in after.experts.items()}
     if (new := after.new_expert) is not None:
-        layers[new] = read_adapter_config(LayerMap.from_model(backbone.model), after.experts[new].path, new).layers
+        adapter = read_adapter_config(LayerMap.from_model(backbone.model), after.experts[new].path)
+        layers[new], configs[new] = adapter.layers, adapter.peft_config
     card = after.card.model_copy(update={"layers": layers})
-    model = build_mixture(card, backbone, {name: expert.peft_config for name, expert in after.experts.items()})
+    model = build_mixture(card, backbone, configs)
     for name, expert in after.experts.items():
         model.bank.load_adapter(name, expert.weights)
     assert model.gate is not None

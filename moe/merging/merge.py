@@ -38,7 +38,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     parts = check_merge(run, experts, backbone.id)
     all_experts = [*parts.experts, *([parts.shared] if parts.shared else [])]
     layers = LayerMap.from_model(backbone.model)
-    adapters = {expert.name: read_adapter_config(layers, expert.path, expert.name) for expert in all_experts}
+    adapters = {expert.name: read_adapter_config(layers, expert.path) for expert in all_experts}
     card = MixtureCard(
         stage="moe-init",
         backbone=backbone.id,

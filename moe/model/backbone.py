@@ -31,6 +31,7 @@ from moe.model.backbone_files import (
     SHIPPED_SHA256,
     check_json_files,
     local_weight_files,
+    public_name,
     resolve_source,
     weights_digest,
 )
@@ -203,6 +204,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         weights = {name: tensor for name, tensor in full.named_parameters() if not tensor.is_meta}
         check_finite(weights, f"the backbone {settings.name!r}", "download it again, or use another backbone")
     model.requires_grad_(False)
+    model.config.name_or_path = public_name(settings.name)  # instead of a folder of this machine; files may copy it
     model.config.use_cache = False  # generation enables it; elsewhere keys and values would only take memory
     if settings.dropout:
         enable_dropout(model, settings.trunk_depth, settings.dropout)

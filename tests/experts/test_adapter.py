@@ -1,4 +1,4 @@
-"""Tests of `experts.adapter`: unsupported adapters are refused, all others are resolved as PEFT would."""
+"""Tests of `experts.adapter`: adapters are resolved as PEFT would."""
 
 import json
 from pathlib import Path
@@ -11,34 +11,19 @@ from experts.adapter import read_adapter_config, resolve_adapter
 from experts.errors import Fault
 from experts.lora import LayerMap
 
-UNSUPPORTED = {
-    "DoRA": {"use_dora": True},
-    "a bias": {"bias": "all"},
-    "init_lora_weights": {"init_lora_weights": "pissa"},
-    "token adapters": {"trainable_token_indices": [1, 2]},
-    "modules_to_save": {"modules_to_save": ["pooler"]},
-}
 
-
-def save_config(folder: Path, **overrides: object) -> Path:
+def save_config(folder: Path) -> Path:
     """Save a PEFT adapter config and return its folder."""
-    config = LoraConfig(r=4, target_modules=["query"], **overrides)
+    config = LoraConfig(r=4, target_modules=["query"])
     config.save_pretrained(str(folder))
     return folder
-
-
-@pytest.mark.parametrize("feature", UNSUPPORTED)
-def test_adapter_that_is_not_plain_lora_is_refused(feature: str, tmp_path: Path) -> None:
-    layers = LayerMap.from_model(tiny_backbone())
-    with pytest.raises(Fault, match=f"a plain LoRA adapter as expert odd.*{feature}"):
-        read_adapter_config(layers, save_config(tmp_path, **UNSUPPORTED[feature]), "odd")
 
 
 def test_adapter_config_that_peft_cannot_read_is_a_fault(tmp_path: Path) -> None:
     path = save_config(tmp_path) / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"layers_pattern": "layer", "layers_to_transform": None}))
     with pytest.raises(Fault, match="a LoRA config that PEFT can read"):
-        read_adapter_config(LayerMap.from_model(tiny_backbone()), tmp_path, "odd")
+        read_adapter_config(LayerMap.from_model(tiny_backbone()), tmp_path)
 
 
 def test_resolved_adapter_has_the_layers_that_peft_wraps(family: str) -> None:

@@ -13,12 +13,13 @@ from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.export.graph import write_graph
-from moe.export.hub import SHIPPED_ON_HUB, hub_name, public_name, write_hub_folder
+from moe.export.hub import hub_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.model_loader import ModelLoader
 from moe.inference.onnx_predictor import OnnxPredictor
 from moe.inference.stream import predict_texts
 from moe.integrity import verify
+from moe.model.backbone_files import SHIPPED_ON_HUB, public_name
 from moe.synthetic import write_sample
 
 MEASURED = {"accuracy": 0.875, "macro_f1": 0.8604651}
@@ -121,7 +122,7 @@ def test_hub_export_rejects_a_single_expert_and_an_existing_folder(folder: Path,
 
 def test_hub_name_exists_for_shipped_and_hub_backbones_only() -> None:
     shipped = BackboneId(name="default", sha256="0")
-    assert hub_name(shipped) == public_name(shipped) == SHIPPED_ON_HUB
+    assert hub_name(shipped) == public_name(shipped.name) == SHIPPED_ON_HUB
     assert hub_name(BackboneId(name="/data/models/roberta", sha256="0")) is None
     assert hub_name(BackboneId(name="FacebookAI/roberta-base", revision="abc", sha256="0")) == "FacebookAI/roberta-base"
 

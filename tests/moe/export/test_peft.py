@@ -35,7 +35,7 @@ def exported(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def load_with_peft(source: ExportSource, folder: Path) -> PeftModel:
-    backbone = AutoModel.from_pretrained(source.model.backbone.config.name_or_path)
+    backbone = AutoModel.from_pretrained(source.model.loaded_backbone.id.name)
     return PeftModel.from_pretrained(backbone, folder).eval()
 
 
