@@ -65,9 +65,9 @@ STEPS = (
     Step("pooled LoRA and comparison: `moe run`", ("run", *RUN), ("--resume",)),
     Step("`moe evaluate`", ("evaluate", *RUN)),
     Step("`moe calibrate`", ("calibrate", *RUN)),
-    Step("`moe infer --out answers.csv`", infer("csv")),
-    Step("`moe infer --out answers.jsonl`", infer("jsonl")),
-    Step("`moe infer --out answers.parquet`", infer("parquet")),
+    Step("`moe infer --out answers.csv`", infer("csv"), ("--overwrite",)),
+    Step("`moe infer --out answers.jsonl`", infer("jsonl"), ("--overwrite",)),
+    Step("`moe infer --out answers.parquet`", infer("parquet"), ("--overwrite",)),
     Step("`moe export --to peft`", ("export", "run", "--to", "peft"), ("--overwrite",)),
 )
 
