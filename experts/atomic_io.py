@@ -304,9 +304,8 @@ def unlisted_faults(folder: Path, required: Collection[str]) -> Iterator[Fault]:
     if isinstance(hashes, Fault):
         yield hashes
         return
-    for name in required:
-        if name not in hashes:
-            yield Fault(f"the hash of {name}, which is read, in {folder / MANIFEST}", "none", _AGAIN)
+    missing = [name for name in required if name not in hashes]
+    yield from (Fault(f"the hash of {name}, which is read, in {folder / MANIFEST}", "none", _AGAIN) for name in missing)
 
 
 def read_manifest(folder: Path) -> dict[str, str] | Fault:

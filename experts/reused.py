@@ -12,6 +12,7 @@ from typing import Any
 
 from experts.atomic_io import check_manifest, read_json, write_json
 from experts.errors import Fault
+from experts.json_io import parse_json
 
 SEAL = "content_sha256"
 """Key of the hash of all other keys with their values."""
@@ -61,7 +62,7 @@ def check_seal(content: Any, path: Path, remedy: str = _REMEDY) -> dict[str, Any
 
 def _digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of JSON content, however it is indented; keys of other types become strings as in the file."""
-    written = json.loads(json.dumps(content))
+    written = parse_json(json.dumps(content))
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 

@@ -78,7 +78,13 @@ class DomainSettings(TaskSettings):
 
 
 class RunSettings(BaseModel):
-    """All settings of a run; the same settings give the same run."""
+    """All settings of a run; the same settings give the same run.
+
+    Examples:
+        >>> from moe import RunSettings
+        >>> RunSettings(domains={"news": {"labels": ["down", "up"]}}).tasks_of("news")["news"].labels
+        ('down', 'up')
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -135,7 +135,7 @@ def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
         yield from ({"prompt": prompt} for prompt in request.prompts)
         return
     columns = Columns(text=request.text_column)
-    for record in read_texts(request.file, columns, others=request.input_columns.carried):
+    for record in read_texts(request.file, columns, carried=request.input_columns.carried):
         row = {"id": record.values.get("id"), "line": record.line, "prompt": string_or_none(record.values.get("text"))}
         yield request.input_columns.attach(row | ({"error": record.error} if record.error else {}), record.values)
 

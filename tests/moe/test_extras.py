@@ -50,7 +50,7 @@ def test_extras_of_users_are_all_in_all() -> None:
 
 def test_core_dependencies_are_few_and_include_training_and_the_light_runtime() -> None:
     core = names(PROJECT["dependencies"])
-    assert len(core) <= 17
+    assert len(core) <= 18
     assert {"onnx", "onnxruntime", "tokenizers", "safetensors"} <= core
     assert {"torch", "transformers", "peft", "bitsandbytes", "datasets", "scikit-learn", "typer", "rich"} <= core
 

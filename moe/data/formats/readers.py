@@ -55,6 +55,7 @@ def read_records(
     others: Collection[str] | None = (),
     text_format: TextFormat = TextFormat(),
     needs_label: bool = False,
+    carried: Collection[str] = (),
 ) -> Iterator[Record]:
     """Read the records of a file lazily.
 
@@ -69,6 +70,7 @@ def read_records(
         others: further columns that are needed; None reads all.
         text_format: encoding and separator, if they cannot be detected.
         needs_label: require a column of labels or of scores.
+        carried: columns whose values every record has under their own names, even those of fields that are ignored.
 
     Raises:
         Fault: if the file is missing, of an unknown kind, binary or empty, or lacks a required column.
@@ -77,8 +79,11 @@ def read_records(
     names = file.columns or ()
     columns = match_columns(names, columns, path, text_optional=text_optional, needs_label=needs_label)
     spelled = [find_column(name, names) or name for name in others or ()]
-    needed = None if others is None else {*columns.mapping().values(), *spelled, ""}
-    return (_to_record(number, values, error, columns, needed) for number, values, error in file.rows(needed))
+    needed = None if others is None else {*columns.mapping().values(), *spelled, *carried, ""}
+    for_output = set(carried)
+    return (
+        _to_record(number, values, error, columns, needed, for_output) for number, values, error in file.rows(needed)
+    )
 
 
 def read_task_records(path: Path, task: TaskSettings, others: Collection[str] = ()) -> Iterator[Record]:
@@ -150,18 +155,18 @@ def read_texts(
     path: Path,
     columns: Columns = Columns(),
     text_format: TextFormat = TextFormat(),
-    others: Collection[str] = (),
+    carried: Collection[str] = (),
 ) -> Iterator[Record]:
     """Read the id, text and target of every record of a file, in order; a record without a valid text has an error.
 
     Args:
-        others: further columns that are needed.
+        carried: see `read_records`.
 
     Raises:
         Fault: as `read_records`.
     """
     needed = columns.restricted_to("id", "text", "target")
-    for record in read_records(path, needed, others=others, text_format=text_format):
+    for record in read_records(path, needed, text_format=text_format, carried=carried):
         error = record.error or text_problem(record.values.get("text"))
         yield Record(record.line, record.values, error)
 
@@ -231,14 +236,21 @@ KINDS = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
 
 
 def _to_record(
-    number: int, raw: dict[str, Any], error: str | None, columns: Columns, needed: Collection[str] | None
+    number: int,
+    raw: dict[str, Any],
+    error: str | None,
+    columns: Columns,
+    needed: Collection[str] | None,
+    carried: Collection[str],
 ) -> Record:
     mapping = columns.mapping()
     fields = set(Columns.model_fields) - {"target"}  # other files use that name for a column of their own
     reserved = {*mapping.values(), *mapping, *fields}
     values = {field: raw[column] for field, column in mapping.items() if column in raw}
     values |= {
-        name: value for name, value in raw.items() if name not in reserved and (needed is None or name in needed)
+        name: value
+        for name, value in raw.items()
+        if name in carried or (name not in reserved and (needed is None or name in needed))
     }
     if (unparsed := values.pop("", None)) is not None:
         values.setdefault("text", unparsed)

@@ -190,7 +190,7 @@ def _read(job: BulkJob, files: Sequence[str], names: set[str]) -> Iterator[Row]:
             columns = read_column_names(copy, file_columns.required(), job.text_format)
             names.update(columns)
             clashes = _input_columns(job, columns)
-            for record in read_texts(copy, file_columns, job.text_format, others=clashes.carried):
+            for record in read_texts(copy, file_columns, job.text_format, carried=clashes.carried):
                 row_id, text = record.values.get("id"), record.values.get("text")
                 target = record.values.get("target")
                 yield {

@@ -153,6 +153,7 @@ def test_overview_lists_every_command_with_its_module_and_help() -> None:
         "main",
         "options",
         "overview",
+        "streams",
     }
     assert {topic for topic, _ in OVERVIEW.values()} == apps
     for topic in apps:
@@ -175,7 +176,7 @@ def test_help_imports_no_module_of_a_command() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('moe.commands.')), file=sys.stderr, end='')\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stderr == "moe.commands.main moe.commands.options moe.commands.overview"
+    assert result.stderr == "moe.commands.main moe.commands.options moe.commands.overview moe.commands.streams"
 
 
 def test_help_imports_no_heavy_package() -> None:

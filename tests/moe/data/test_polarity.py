@@ -60,9 +60,9 @@ def test_score_finding_refuses_confidences_of_few_rows():
 
 
 def test_score_finding_refuses_the_confidences_of_negative_rows_alone():
-    found = score_finding({"negative": RANDOM.uniform(0.5, 1, 30)})
-    assert found is not None
-    assert "100% of the scores of negative rows are above 0" in found
+    finding = score_finding({"negative": RANDOM.uniform(0.5, 1, 30)})
+    assert finding is not None
+    assert "100% of the scores of negative rows are above 0" in finding
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_score_finding_accepts_signed_scores_of_labels_without_a_polarity():
 
 
 def test_score_finding_names_the_mean_of_each_label():
-    found = score_finding({"negative": [0.9] * 4, "positive": [0.8] * 5})
-    assert found is not None
-    assert "+0.90 in 4 rows labelled negative, +0.80 in 5 rows labelled positive" in found
-    assert "from 0.50 to 1, as a classifier's confidence" in found
+    finding = score_finding({"negative": [0.9] * 4, "positive": [0.8] * 5})
+    assert finding is not None
+    assert "+0.90 in 4 rows labelled negative, +0.80 in 5 rows labelled positive" in finding
+    assert "from 0.50 to 1, as a classifier's confidence" in finding
 
 
 def test_label_signs_reads_words_numbers_and_chinese_and_no_negations():

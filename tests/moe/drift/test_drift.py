@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from experts.atomic_io import check_manifest, read_json
 from experts.errors import Fault
+from experts.reused import SEAL, write_sealed_json
 from moe.drift import drift as drifting
 from moe.drift.drift import FEW, MEASURES, UNLIKE, compare_features, drift, drift_view
 from moe.drift.fit import fit_reference, fit_state_distribution
@@ -159,7 +160,7 @@ def test_drift_refuses_what_cannot_be_compared(work: Workspace, tmp_path: Path) 
     (folder / DRIFT).write_text('{"format": 1}')
     with pytest.raises(Fault, match="a valid reference"):
         read_reference(folder)
-    (folder / DRIFT).write_text(str(card | {"model": "0"}).replace("'", '"'))
+    write_sealed_json(folder / DRIFT, {key: value for key, value in card.items() if key != SEAL} | {"model": "0"})
     with pytest.raises(Fault, match="one of another model"):
         read_reference(folder)
 

@@ -9,6 +9,7 @@ import pytest
 
 from experts.atomic_io import atomic_folder, write_text
 from experts.errors import Fault
+from experts.reused import SEAL, write_sealed_json
 from moe.inference.abstention import RiskCoveragePoint
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
 
@@ -37,6 +38,7 @@ def test_calibration_of_format_1_is_read_with_its_thresholds(tmp_path: Path) -> 
     content = json.loads(path.read_text())
     task = {name: content["tasks"]["news"][name] for name in ("temperature", "rows", "curve")}
     task["curve"] = [{name: point[name] for name in ("threshold", "rows", "right")} for point in task["curve"]]
+    del content[SEAL]
     path.write_text(json.dumps(content | {"format": 1, "tasks": {"news": task}}))
     calibration = read_calibration(path.parent)
     assert calibration
@@ -73,10 +75,10 @@ def test_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 3}, "format 3"),
+        ({"format": 4}, "format 4"),
         ({"tasks": {"news": {"temperature": 0, "rows": 1}}}, "tasks.news.temperature"),
-        ({"tasks": {"news": {"temperature": float("nan"), "rows": 1}}}, "tasks.news.temperature"),
-        ({"tasks": {"news": {"temperature": float("inf"), "rows": 1}}}, "tasks.news.temperature"),
+        ({"tasks": {"news": {"temperature": float("nan"), "rows": 1}}}, "NaN, which is not a JSON number"),
+        ({"tasks": {"news": {"temperature": float("inf"), "rows": 1}}}, "Infinity, which is not a JSON number"),
         ({"tasks": {"news": {"rows": 1}}}, "tasks.news.temperature: Field required"),
         ({"tasks": []}, "tasks"),
         ({"extra": 1}, "extra"),
@@ -86,7 +88,11 @@ def test_invalid_calibration_is_refused_by_its_invalid_field(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     path = write_model(tmp_path / "a") / CALIBRATION
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    content = json.loads(path.read_text()) | change
+    if "NaN" in json.dumps(content) or "Infinity" in json.dumps(content):
+        path.write_text(json.dumps(content))
+    else:
+        write_sealed_json(path, {key: value for key, value in content.items() if key != SEAL})
     with pytest.raises(Fault, match=message):
         read_calibration(path.parent)
 

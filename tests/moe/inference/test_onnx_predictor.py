@@ -128,8 +128,8 @@ def test_graph_holds_no_weights_of_the_backbone_or_the_experts(mixture: Path) ->
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("mixture/graph/model.onnx", "for the graph"),
-        ("mixture/graph/tokenizer.json", "for the graph"),
+        ("mixture/graph/model.onnx", "The file was changed or cut"),
+        ("mixture/graph/tokenizer.json", "The file was changed or cut"),
         ("mixture/router.safetensors", "router.safetensors with sha256"),
         ("mixture/manifest.json", "manifest"),
         ("backbone/model.safetensors", "the backbone"),

@@ -195,9 +195,9 @@ def test_infer_reads_the_target_column_of_a_file(
     assert [row["target"] or None for row in written] == ["bank", "moon", None]
     assert [row["task"] == "entities" for row in written] == [True, True, False]
     code, stdout, _ = moe("infer", "-m", str(folders[True]), "--file", str(path), "--target-column", "entity")
-    assert [row["target"] for row in lines(stdout)] == ["profit"] * 3
+    assert [row["entity"] for row in lines(stdout)] == ["profit"] * 3, "`target` is a column of the file"
     code, stdout, _ = moe("infer", "-m", str(folders[True]), "--file", str(path), "--target", "the")
-    assert [row["target"] for row in lines(stdout)] == ["the"] * 3
+    assert [row["predicted_target"] for row in lines(stdout)] == ["the"] * 3
 
 
 def test_infer_reads_a_file_with_a_column_of_that_name_as_before(

@@ -38,7 +38,7 @@ def edit_card(folder: Path, **changes: object) -> None:
 
 def edit_adapter(folder: Path, change) -> None:
     tensors = load_file(folder / ADAPTER)
-    save_tensors(folder / ADAPTER, {key: change(key, value) for key, value in tensors.items()})
+    save_tensors(folder / ADAPTER, {key: change(key, value) for key, value in tensors.items()}, finite=False)
     write_manifest(folder)
 
 

@@ -32,7 +32,7 @@ def copy_with_other_expert(folder: Path, target: Path, value: float = 0.0) -> Pa
     path = target / "experts" / "news" / "adapter_model.safetensors"
     tensors = {name: torch.full_like(tensor, value) for name, tensor in load_tensors(path).items()}
     path.unlink()
-    save_tensors(path, tensors)
+    save_tensors(path, tensors, finite=False)
     write_manifest(target)
     return target
 
