@@ -128,10 +128,15 @@ class Meter:
 _status_sink: Callable[[str], None] | None = None
 
 
-def redirect_status(sink: Callable[[str], None]) -> None:
+@contextmanager
+def redirected_status(sink: Callable[[str], None]) -> Iterator[None]:
     """Give the status lines of this process to `sink`, such as the log of a service, instead of printing them."""
     global _status_sink
-    _status_sink = sink
+    before, _status_sink = _status_sink, sink
+    try:
+        yield
+    finally:
+        _status_sink = before
 
 
 def info(text: str) -> None:

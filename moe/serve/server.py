@@ -19,7 +19,7 @@ import torch
 import uvicorn
 
 from experts.errors import Fault
-from moe.console import redirect_status
+from moe.console import redirected_status
 from moe.serve.app import build_app
 from moe.serve.connections import LISTEN_BACKLOG, ConnectionLimits, ServiceConfig, find_connection_limits
 from moe.serve.errors import RequestError
@@ -45,8 +45,7 @@ def serve(settings: ServeSettings, location: ModelLocation, threads: int | None 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # batches are tokenized one at a time; more threads slow torch down
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     configure_logging(settings.log_lines_per_s)
-    redirect_status(lambda text: log_event("status", text=text))
-    with bind_socket(settings) as listener:
+    with redirected_status(lambda text: log_event("status", text=text)), bind_socket(settings) as listener:
         if threads:
             torch.set_num_threads(threads)
         served = load_served_model(location)
