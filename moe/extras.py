@@ -13,7 +13,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "explain": ("captum",),
     "export": ("onnxscript",),
     "report": ("matplotlib", "jinja2"),
-    "serve": ("fastapi", "uvicorn", "prometheus_client", "markdown_it"),
+    "serve": ("fastapi", "uvicorn", "h11", "prometheus_client", "markdown_it"),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
 }
