@@ -88,6 +88,6 @@ def test_check_extra_names_all_missing_packages_at_once(monkeypatch: pytest.Monk
     check_extra("serve")
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(
-        Fault, match=r"fastapi, uvicorn, prometheus_client, markdown_it; found not installed.*finmoe\[serve\]"
+        Fault, match=r"fastapi, uvicorn, h11, prometheus_client, markdown_it; found not installed.*finmoe\[serve\]"
     ):
         check_extra("serve")
