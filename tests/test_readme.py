@@ -95,7 +95,7 @@ def test_session_commands_work_in_order(tmp_path: Path) -> None:
             typed = line + few
         process = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert process.returncode == 0, f"{typed}\n{process.stdout[-2000:]}\n{process.stderr[-2000:]}"
-    answers = (tmp_path / "answers.jsonl").read_text().splitlines()
+    answers = (tmp_path / "windows.jsonl").read_text().splitlines()
     assert len(answers) == 1
     assert (tmp_path / "answers.parquet").is_file()
     for code in python_blocks(session_pages()):

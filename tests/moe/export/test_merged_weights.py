@@ -25,7 +25,7 @@ from moe.model.mode import RoutingMode
 
 
 def settings_of(source: ExportSource, **changes) -> BackboneSettings:
-    folder = source.model.backbone.config.name_or_path
+    folder = source.model.loaded_backbone.id.name
     return BackboneSettings(name=folder, dtype="float32", trunk_depth=1).model_copy(update=changes)
 
 
