@@ -127,7 +127,7 @@ def _remove_paths(config: Path) -> None:
         return
     if name := content.get("backbone", {}).get("name"):
         shortened["backbone"]["name"] = name
-    write_text(config, dump_yaml(shortened, sort_keys=False, allow_unicode=True, width=120))
+    write_text(config, dump_yaml(shortened))
 
 
 def _without_paths(value: Any) -> Any:
