@@ -72,7 +72,10 @@ def test_exports_name_no_folder_of_the_machine(target: str, mixture: Path) -> No
         ("~/models/bert", "bert"),
         (r"C:\Users\someone\bert", "bert"),
         (r"\\server\models\bert", "bert"),
-        ("/root/.cache/huggingface/hub/models--FacebookAI--roberta-base/snapshots/1a2b", "FacebookAI/roberta-base"),
+        (
+            "/home/someone/.cache/huggingface/hub/models--FacebookAI--roberta-base/snapshots/1a2b",
+            "FacebookAI/roberta-base",
+        ),
         ("FacebookAI/roberta-base", "FacebookAI/roberta-base"),
         ("models/bert", "models/bert"),
         (SHIPPED, SHIPPED),
