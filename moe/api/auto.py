@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from experts.errors import Fault
 from moe.api.hub import download_model
+from moe.api.prediction import stack_probabilities
 from moe.export.hub import MODEL_TYPE, write_hub_folder
 from moe.inference.model_loader import ModelLoader, find_model_folder
 from moe.inference.predictor import scores_of_windows
@@ -119,11 +120,9 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         outputs = self.predictor.forward(*self.predictor.pad(rows, index))
         scores = scores_of_windows(outputs, index, np.ones(len(rows), dtype=int), np.ones(len(rows)))
         predictions = self.predictor.to_predictions(scores, self.predictor.routed_tasks(scores))
-        columns = {label: k for k, label in enumerate(self.predictor.spec.labels)}
-        probabilities = np.full((len(rows), len(columns)), SMALLEST)  # (B, K)
-        for row, prediction in zip(probabilities, predictions, strict=True):
-            row[[columns[label] for label in prediction.labels]] = prediction.probabilities.clip(SMALLEST)
-        return SequenceClassifierOutput(logits=torch.tensor(probabilities, dtype=torch.float64).log().float())
+        probabilities = stack_probabilities(predictions, self.predictor.spec.labels).clip(SMALLEST)  # (B, K)
+        logits = torch.from_numpy(np.log(probabilities)).to(input_ids.device, torch.float32)  # (B, K)
+        return SequenceClassifierOutput(logits=logits)
 
     def _truncated(self, ids: list[int]) -> list[int]:
         """Truncate one text as the tokenizer does: its last special tokens stay."""

@@ -107,12 +107,7 @@ class TextPredictions(ABC):
         Raises:
             Fault: as `predict`.
         """
-        predictions = self._predict(check_texts(texts), domain, task, targets)
-        columns = {str(label): k for k, label in enumerate(self.classes_)}
-        probabilities = np.zeros((len(predictions), len(columns)))  # (B, K)
-        for row, prediction in zip(probabilities, predictions, strict=True):
-            row[[columns[label] for label in prediction.labels]] = prediction.probabilities
-        return probabilities
+        return stack_probabilities(self._predict(check_texts(texts), domain, task, targets), self.predictor.spec.labels)
 
     def get_routing_weights(
         self,
@@ -213,3 +208,20 @@ class TextPredictions(ABC):
     def __repr__(self) -> str:
         """The model's folder and its experts."""
         return f"{type(self).__name__}({str(self.folder)!r}, experts={list(self.experts)})"
+
+
+def stack_probabilities(predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+    """Stack the probabilities of B predictions, whose tasks may differ.
+
+    Args:
+        predictions: B predictions.
+        labels: K labels of all tasks, the order of the columns.
+
+    Returns:
+        probabilities (B, K); labels of other tasks have 0.
+    """
+    columns = {label: k for k, label in enumerate(labels)}
+    probabilities = np.zeros((len(predictions), len(columns)))  # (B, K)
+    for row, prediction in zip(probabilities, predictions, strict=True):
+        row[[columns[label] for label in prediction.labels]] = prediction.probabilities
+    return probabilities
