@@ -14,16 +14,14 @@ from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
-ONE_STANDARD_ERROR = 0.6827
-"""Level of an interval whose half width is one standard error of a normal distribution."""
-
 
 def select_best_mixture(work: Workspace) -> str:
     """Compare moe-init, router-warmup and moe-joint by validation, and write `result.json`.
 
     moe-init is evaluated for comparison only: its router is untrained, so it is never selected. Of the other two the
-    warm start is selected, unless the joint mixture is better by more than one standard error of their difference,
-    paired by row (the one-standard-error rule of Breiman et al., 1984). Perplexities are compared as they are.
+    warm start is selected, unless the joint mixture is better and the 95 % interval of their difference, paired by
+    row, excludes 0. One standard error (Breiman et al., 1984) does not suffice here: the joint stage keeps the best of
+    several evaluations on the same rows, which exceeds that by chance too often. Perplexities are compared as they are.
 
     Returns:
         a sentence that states the best mixture and the validation metric of all three.
@@ -62,12 +60,12 @@ def _predict_validation(work: Workspace, folder: Path) -> tuple[dict[str, float]
 
 
 def joint_gain(work: Workspace, predicted: Mapping[str, list[PredictedRow]]) -> Interval:
-    """Macro-F1 of the joint mixture minus the warm start's, paired by row, within one standard error."""
+    """Macro-F1 of the joint mixture minus the warm start's, paired by row, with its 95 % interval."""
     space = work.run.label_space()
     joint, warm = (list(predictions_by_task(predicted[stage.folder], space).values()) for stage in (JOINT, WARMUP))
     if not joint:
         return Interval(0.0, 0.0, 0.0)
-    return bootstrap_differences(joint, warm, ONE_STANDARD_ERROR)[MACRO_F1.name]
+    return bootstrap_differences(joint, warm)[MACRO_F1.name]
 
 
 def state_verdict(
@@ -76,7 +74,7 @@ def state_verdict(
     """State the best mixture and the metric of all three.
 
     Args:
-        gain: of the joint mixture over the warm start, within one standard error; None for perplexities.
+        gain: of the joint mixture over the warm start, with its interval; None for perplexities.
     """
     figures = ", ".join(f"{name} {metric.format_value(score)}" for name, score in scores.items())
     warm, joint = (metric.score(scores[stage.folder]) for stage in (WARMUP, JOINT))
@@ -87,8 +85,8 @@ def state_verdict(
         remarks = "; the joint phase brought nothing"
     elif gain is not None and best == WARMUP.folder:
         remarks = (
-            f"; the joint phase's gain of {100 * gain.value:.1f} points is within one standard error "
-            f"({50 * (gain.high - gain.low):.1f} points), so the warm start is kept"
+            f"; the joint phase's gain of {100 * gain.value:.1f} points may be chance "
+            f"(95 %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), so the warm start is kept"
         )
     idle = metric.score(scores[best]) < metric.score(scores[MERGED])
     remarks += "; merged alone, with a router that knows nothing, it was better" if idle else ""

@@ -46,11 +46,15 @@ def test_merged_mixture_is_never_selected_as_best(make_work: Make, monkeypatch: 
     assert best_model(work.out).name == "router-warmup"
 
 
-def test_gain_within_one_standard_error_keeps_the_warm_start(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("joint", [43, 44])
+def test_gain_that_may_be_chance_keeps_the_warm_start(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch, joint: int
+) -> None:
+    # Of 44 right rows, two more than before, the gain exceeds one standard error but not its 95 % interval.
     work = make_work()
-    verdict = select(work, monkeypatch, init=30, warmup=42, joint=43)
+    verdict = select(work, monkeypatch, init=30, warmup=42, joint=joint)
     assert best_model(work.out).name == "router-warmup"
-    assert "within one standard error" in verdict
+    assert "may be chance (95 %:" in verdict
 
 
 def test_clear_gain_of_the_joint_mixture_selects_it(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
