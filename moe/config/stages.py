@@ -123,7 +123,7 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
     "shared": {"batch_size": 32, "min_steps": 300, "max_steps": 3000, "evals": 6},
     "expert": {"min_steps": 150},
     "warmup": {"steps": 500, "batch_size": 32, "router_lr": 3e-3, "head_lr": 3e-4, "evals": 1},
-    "joint": {"epochs": 0.5, "batch_size": 32, "lr": 1e-4, "head_lr": 1e-4, "router_lr": 1e-4, "evals": 2},
+    "joint": {"epochs": 0.5, "batch_size": 32, "lr": 3e-5, "head_lr": 3e-5, "router_lr": 3e-5, "evals": 2},
     "instruct": {"epochs": 1.0, "lr": 3e-4, "router_lr": 3e-4},
     "adapt": {"steps": 300, "evals": 3, "head_lr": 3e-4},
 }

@@ -42,7 +42,7 @@ def test_stage_keeps_its_defaults_beside_the_keys_that_are_given() -> None:
     stages = settings(stages={"warmup": {"batch_size": 8}, "joint": {"evals": 1}}).stages
     assert (stages.warmup.steps, stages.warmup.batch_size) == (500, 8)
     assert stages.warmup.router_lr == pytest.approx(3e-3)
-    assert stages.joint.lr == pytest.approx(1e-4)
+    assert stages.joint.lr == pytest.approx(3e-5)
 
 
 def test_epochs_replace_the_default_steps_of_a_stage() -> None:
