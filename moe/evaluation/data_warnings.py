@@ -33,7 +33,7 @@ def print_data_warnings(work: Workspace, domains: Iterable[str] | None = None) -
     Raises:
         Fault: if a file of rows is missing or has too many invalid rows.
     """
-    if work.run.language is not None or work.dry_run is not None:
+    if work.run.language is not None:
         return
     distributed.init()
     names = list(work.run.domains) if domains is None else list(domains)

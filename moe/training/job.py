@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from moe import distributed
@@ -18,7 +18,6 @@ from moe.config.stages import Stage, StageSettings
 from moe.data.collator import Batch, Collate
 from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import BatchSubset
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.trackers import TENSORBOARD, Tracker, external_trackers
 from moe.training.objective import Objective
@@ -63,7 +62,7 @@ class TrainJob:
         metric: the validation metric that selects the best weights.
         recompute: use activation checkpointing.
         shard: shard the backbone over processes.
-        dry_run: run only these batches, chosen to represent all; None runs all.
+        batches: rows of each step of an epoch; by default those of `batch_sampler`.
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
@@ -85,7 +84,7 @@ class TrainJob:
     metric: SelectionMetric = MACRO_F1
     recompute: bool = False
     shard: bool = False
-    dry_run: BatchSubset | None = None
+    batches: Sampler[list[int]] | None = None
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
@@ -130,11 +129,6 @@ def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
         seed,
         shard=(distributed.rank(), world_size),
     )
-
-
-def training_sampler(job: TrainJob) -> DomainBatchSampler | BatchSubset:
-    """Sampler of the steps to run: all, or a few representative ones in a dry run."""
-    return batch_sampler(job) if job.dry_run is None else job.dry_run
 
 
 @dataclass(frozen=True)
@@ -194,6 +188,6 @@ def training_loader(job: TrainJob) -> DataLoader[Any]:
     """Loader of this process's rows of each step, split into micro-batches."""
     return DataLoader(
         job.rows,
-        batch_sampler=training_sampler(job),
+        batch_sampler=batch_sampler(job) if job.batches is None else job.batches,
         collate_fn=MicroBatchCollator(job.collate, job.settings.batch_size),
     )

@@ -43,6 +43,9 @@ from moe.training.language.lm_dataset import LMCorpora
 from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
+LoadData = Callable[[Workspace, Mixture], TrainingData]
+"""Loads the training data of a mixture of a run."""
+
 
 @writes_run
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False, resume: bool = False) -> Path:
@@ -142,7 +145,7 @@ def train_stage(
     before: Path,
     overwrite: bool = False,
     resume: bool = False,
-    load_data: Callable[[Workspace, Mixture], TrainingData] | None = None,
+    load_data: LoadData | None = None,
 ) -> None:
     """Train a stage of a mixture read from a folder, and write the result.
 
@@ -150,10 +153,8 @@ def train_stage(
         before: folder of the mixture to start from.
         load_data: loads the training data; by default, those on which experts of the mixture's domains are trained.
     """
-    model, card = read_mixture(before)
-    hashes = {} if load_data else training_hashes(work, [domain.name for domain in model.domains])
-    card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
-    data, name = (load_data or _default_data)(work, model), stage.folder
+    model, card, data = load_mixture_stage(work, before, load_data)
+    name = stage.folder
     result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
     if result.kept_start:
         return  # the stage before has named the same tasks
@@ -161,6 +162,16 @@ def train_stage(
         FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
         [domain.name for domain in model.domains],
     )
+
+
+def load_mixture_stage(
+    work: Workspace, before: Path, load_data: LoadData | None = None
+) -> tuple[Mixture, MixtureCard, TrainingData]:
+    """Return the mixture that a stage starts from, its card with the hashes of what the stage reads, and the data."""
+    model, card = read_mixture(before)
+    hashes = {} if load_data else training_hashes(work, [domain.name for domain in model.domains])
+    card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
+    return model, card, (load_data or _default_data)(work, model)
 
 
 def train_and_save(
@@ -180,8 +191,30 @@ def train_and_save(
         name: name of the output folder, and of its logs and checkpoints.
     """
     torch.manual_seed(work.run.seed)
-    keep_start = stage is JOINT and work.run.language is None
-    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume, keep_start=keep_start)
+    result = run_stage(
+        work,
+        model,
+        stage,
+        data,
+        seed=work.run.seed,
+        name=name,
+        resume=resume,
+        keep_start=keeps_mixture_start(work, stage),
+    )
+    save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite)
+    info(f"{name}: {result.steps} steps, validation {data.metric.describe(card_metrics(result))}")
+    return result
+
+
+def keeps_mixture_start(work: Workspace, stage: Stage) -> bool:
+    """Whether the weights at the start of a stage are kept if no evaluation is better."""
+    return stage is JOINT and work.run.language is None
+
+
+def save_mixture_stage(
+    work: Workspace, stage: Stage, model: Mixture, card: MixtureCard, result: TrainResult, name: str, overwrite: bool
+) -> None:
+    """Write the folder of a trained mixture, and delete its checkpoints."""
     best = card_metrics(result)
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}
@@ -190,8 +223,6 @@ def train_and_save(
         lambda: write_mixture(folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite)
     )
     distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
-    info(f"{name}: {result.steps} steps, validation {data.metric.describe(best)}")
-    return result
 
 
 def _default_data(work: Workspace, model: Mixture) -> TrainingData:
