@@ -35,7 +35,7 @@ def print_data_warnings(work: Workspace, domains: Iterable[str] | None = None) -
     """
     if work.run.language is not None:
         return
-    distributed.init()
+    distributed.init_process_group()
     names = list(work.run.domains) if domains is None else list(domains)
     if work.checked_domains.issuperset(names):
         return

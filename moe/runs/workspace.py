@@ -65,8 +65,8 @@ class Workspace:
         Raises:
             Fault: if a tracker is not installed, or the backbone does not read `backbone.max_length` tokens.
         """
-        distributed.init()
-        distributed.on_main(lambda: recover_run(self.out))
+        distributed.init_process_group()
+        distributed.on_main_process(lambda: recover_run(self.out))
         check_trackers(self.run.track)
         self.resolve_length()
 

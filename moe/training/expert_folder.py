@@ -60,7 +60,7 @@ def save_expert(
     )
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     target, config = folder or work.expert_folder(name), work.run.as_yaml()
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_expert(
             target,
             card,
@@ -72,7 +72,7 @@ def save_expert(
             overwrite=True,
         )
     )
-    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
+    distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 
 
 def build_expert_card(
@@ -195,7 +195,7 @@ def place_frozen_expert(work: Workspace, overwrite: bool) -> None:
     weights = {key: tensor.float() for key, tensor in start.expert.weights.items()}  # as mixtures save them
     adapter, config = start.adapter, run.as_yaml()
     metrics = {"best": {}, "history": [], "steps": 0}
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_expert(
             folder,
             card,

@@ -101,7 +101,7 @@ class TrainingLoop(ABC):
             self.load_checkpoint(resume_from_checkpoint)
         self.state.compute_steps(self.args, self.args.max_steps)
         self.state.max_steps, first, losses = self.args.max_steps, self.state.global_step, 0.0
-        self.state.is_world_process_zero = self.state.is_local_process_zero = distributed.is_main()
+        self.state.is_world_process_zero = self.state.is_local_process_zero = distributed.is_main_process()
         self.control.should_training_stop = False
         self.model.zero_grad()
         self.notify("on_train_begin")

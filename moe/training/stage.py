@@ -75,7 +75,7 @@ def run_stage(
     check_trackers(work.run.track)
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
-            distributed.on_main(partial(shutil.rmtree, folder, ignore_errors=True))
+            distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
     _report_trainable(model, stage, name, expert)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
@@ -139,7 +139,7 @@ def stage_job(
 def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
     """Train, and restore the weights at the start if no evaluation was better than theirs."""
     metrics = distributed.broadcast_object(job.evaluate())
-    distributed.on_main(lambda: log_start(job.logs, metrics))
+    distributed.on_main_process(lambda: log_start(job.logs, metrics))
     weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}
     result = fit(model, job)
     history = [{"step": 0.0, "epoch": 0.0, **metrics}, *result.history]

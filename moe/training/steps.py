@@ -62,8 +62,8 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     Raises:
         Fault: if there is no expert to merge, they are incompatible, or the output was made of others.
     """
-    distributed.init()
-    distributed.on_main(lambda: recover_run(work.out))
+    distributed.init_process_group()
+    distributed.on_main_process(lambda: recover_run(work.out))
     work.resolve_length()
     target = work.out / MERGED
     folders = list(folders) or _trained_experts(work)
@@ -77,7 +77,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
     config = work.run.as_yaml()
-    distributed.on_main(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
+    distributed.on_main_process(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
     return target
 
 
@@ -122,7 +122,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
             )
         train_stage(work, WARMUP, merged, overwrite=True, resume=resume)
     if joint not in work.reused and not keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)):
-        distributed.on_main(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
+        distributed.on_main_process(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
         train_stage(work, JOINT, warm, overwrite=True, resume=resume)
     return select_best_mixture(work)
 
@@ -219,10 +219,10 @@ def save_mixture_stage(
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     folder, config = work.out / name, work.run.as_yaml()
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_mixture(folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite)
     )
-    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
+    distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 
 
 def _default_data(work: Workspace, model: Mixture) -> TrainingData:
