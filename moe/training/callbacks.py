@@ -49,7 +49,7 @@ class Patience(EarlyStoppingCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Restore the counter from the checkpoint."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        EarlyStoppingCallback.on_train_begin(self, args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
 
 
