@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+    from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 _MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
@@ -177,6 +178,27 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad = grad.view_as(parameter).to(parameter.dtype)
 
 
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """L2 norm of all gradients, of sharded and of full tensors."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sharded = [grad.to_local().float().square().sum() for grad in grads if _is_sharded(grad)]
+    full = [grad.float().square().sum() for grad in grads if not _is_sharded(grad)]
+    zero = torch.zeros((), device=grads[0].device if grads else None)
+    total = all_reduce(torch.stack(sharded).sum()) if sharded else zero
+    return (total + (torch.stack(full).sum() if full else zero)).sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Clip gradients to an L2 norm, and return the norm before clipping."""
+    every = list(parameters)
+    norm = gradient_norm(every)
+    scale = float(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    for parameter in every:
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    return norm
+
+
 def broadcast_parameters(tensors: Iterable[Tensor]) -> None:
     """Give every process rank 0's values of the tensors that are not sharded."""
     if world_size() > 1:
@@ -184,7 +206,7 @@ def broadcast_parameters(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor.data, src=0)
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor  # slow to import, and needed only with several processes
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    from torch.distributed.tensor import DTensor  # slow to import, and needed only in training
 
     return isinstance(tensor, DTensor)

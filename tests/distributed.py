@@ -1,7 +1,7 @@
 """Runs for tests that compare training in several processes with one process and the same total batch.
 
-Also a script for torchrun: `distributed.py MODE FOLDER BATCH` with mode `train`, `stop` or `collectives`, where BATCH is
-the number of rows of a micro-batch.
+Also a script for torchrun: `distributed.py MODE FOLDER BATCH` with mode `train`, `stop` or `collectives`, where BATCH
+is the number of rows of a micro-batch.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
-from moe.data.collator import Batch, Collate
+from moe.data.collator import Collate, MicroBatchCollator
 from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
@@ -129,24 +129,6 @@ def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
         seed,
         shard=(distributed.rank(), world_size),
     )
-
-
-@dataclass(frozen=True)
-class MicroBatchCollator:
-    """Splits the rows of a step into micro-batches of nearly equal size.
-
-    Args:
-        collate: makes a batch of rows.
-        max_rows: rows per micro-batch.
-    """
-
-    collate: Collate
-    max_rows: int
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
-        """Collate rows in order, so that texts of similar length stay together."""
-        splits = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.max_rows))
-        return [self.collate([rows[i] for i in indices]) for indices in splits]
 
 
 def training_arguments(model: Mixture, job: TrainJob, steps: int) -> TrainingArguments:

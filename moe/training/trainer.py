@@ -66,7 +66,7 @@ from moe.training.job import (
     training_loader,
 )
 from moe.training.loop import TrainingLoop
-from router.loss_weighting import optimizer_state
+from router.losses import optimizer_state
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:

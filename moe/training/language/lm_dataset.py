@@ -13,9 +13,9 @@ from moe.data.lm_collator import PretrainingCollator
 from moe.data.pretraining_corpus import Corpus, CorpusTokenizer, prepare_corpus
 from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexities, evaluate_perplexity, perplexity_fields
 from moe.model.backbone import identify_backbone
+from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.lm_head import LanguageSettings, LMHead
 from moe.model.mixture import Mixture
-from moe.model.packing import PackingMode, find_packing_mode
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
