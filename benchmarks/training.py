@@ -14,10 +14,11 @@ from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.backbone_ops import AttentionSwitch
 from moe.model.mixture import Mixture
 from moe.model.outputs import MixtureOutput
+from moe.training.global_batch import LossContext
 from moe.training.holdout import HoldoutSampler
-from moe.training.objective import LossContext, Objective
+from moe.training.objective import Objective
 from moe.training.trainer import set_trainable
-from router.dao import DAOSettings
+from router.registry import DAOSettings
 
 LIMITS = {("bfloat16", 1): "≤ 0.9", ("bfloat16", 3): "≤ 0.6", ("float32", 3): "≤ 0.5"}
 

@@ -7,7 +7,7 @@ inference does not.
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -36,7 +36,7 @@ def build_lora_config(layers: LayerMap, settings: LoraSettings, trunk_depth: int
         raise Fault(f"LoRA targets among {', '.join(available)}", ", ".join(unknown), "fix lora.targets")
     return LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=cast(int, settings.alpha),  # PEFT declares an int, and computes with any number
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
         target_modules=list(settings.targets or available),
@@ -94,7 +94,7 @@ def portable_config(
     alpha = update.scaling * update.rank
     config = LoraConfig(
         r=update.rank,
-        lora_alpha=round(alpha) if alpha == round(alpha) else alpha,  # type: ignore[arg-type]
+        lora_alpha=round(alpha) if alpha == round(alpha) else cast(int, alpha),
         target_modules=sorted({name.rsplit(".", 1)[-1] for name in update.layers}),
         layers_to_transform=list(range(layers.depth)),
         layers_pattern=layers.stack.rsplit(".", 1)[-1],

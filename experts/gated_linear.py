@@ -1,7 +1,8 @@
 """The gated linear layer: a frozen weight, its LoRA adapters, and the route that holds their gates."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ SHARED_INPUT_LAYERS = (
     ("gate_proj", "up_proj"),
 )
 """Names of sibling layers that read the same tensor."""
+_POSITION_BIAS = "disentangled_attention_bias"
+"""DeBERTa's method that computes the part of the attention scores that depends on relative positions."""
 
 
 class Route:
@@ -159,12 +162,12 @@ class GatedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The frozen weight, for code that reads its dtype or device."""
-        return self.base.weight  # type: ignore[return-value]
+        return cast(Tensor, self.base.weight)
 
     @property
     def bias(self) -> Tensor | None:
         """The frozen bias."""
-        return self.base.bias  # type: ignore[return-value]
+        return cast(Tensor | None, self.base.bias)
 
     @property
     def active_specs(self) -> ActiveSpecs:
@@ -292,22 +295,20 @@ def route_position_biases_per_text(backbone: PreTrainedModel, route: Route) -> N
     computed one text at a time instead, with the model's own code.
     """
     for module in backbone.modules():
-        if hasattr(module, "disentangled_attention_bias"):
-            module.disentangled_attention_bias = _per_text_bias(module, route)
+        if hasattr(module, _POSITION_BIAS):
+            batch_bias, heads = getattr(module, _POSITION_BIAS), cast(int, module.num_attention_heads)
+            setattr(module, _POSITION_BIAS, _per_text_bias(batch_bias, heads, route))
 
 
-def _per_text_bias(attention: nn.Module, route: Route):  # type: ignore[no-untyped-def]
-    batch_bias, heads = attention.disentangled_attention_bias, attention.num_attention_heads
-
+def _per_text_bias(batch_bias: Callable[..., Tensor], heads: int, route: Route) -> Callable[..., Tensor]:
     def bias(query: Tensor, key: Tensor, *others: object) -> Tensor:  # (B·H, T, D) each
         if route.gates is None or route.gates.shape[0] == 1:
-            bias: Tensor = batch_bias(query, key, *others)  # type: ignore[operator]
-            return bias
+            return batch_bias(query, key, *others)
         biases = []
         for row in range(route.gates.shape[0]):
-            text_heads = slice(row * heads, (row + 1) * heads)  # type: ignore[operator]
+            text_heads = slice(row * heads, (row + 1) * heads)
             with route.single_text(row):
-                biases.append(batch_bias(query[text_heads], key[text_heads], *others))  # type: ignore[operator]
+                biases.append(batch_bias(query[text_heads], key[text_heads], *others))
         return torch.cat(biases)  # (B·H, T, T)
 
     return bias

@@ -5,7 +5,7 @@ Like `experts.adapter`, this module imports PEFT, which is slow to import.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from peft import LoraConfig, PeftConfig
@@ -39,14 +39,15 @@ def is_pruning_method(method: str) -> bool:
     return re.match("ties|dare|magnitude", method) is not None
 
 
-def check_merge_method(method: str) -> None:
-    """Check that PEFT supports a merge method.
+def check_merge_method(method: str) -> MergeMethod:
+    """Return a merge method if PEFT supports it.
 
     Raises:
         Fault: if `method` is not one of `MERGE_METHODS`.
     """
     if method not in MERGE_METHODS:
         raise Fault(f"a merge method among {', '.join(MERGE_METHODS)}", repr(method), suggest(method, MERGE_METHODS))
+    return cast(MergeMethod, method)
 
 
 def merge_updates(
@@ -72,7 +73,7 @@ def merge_updates(
     Raises:
         Fault: if PEFT does not support the method.
     """
-    check_merge_method(method)
+    combination = check_merge_method(method)
     common_rank = largest_rank(updates.values())
     padded = {name: update.padded_to(common_rank) for name, update in updates.items()}
     tree = _module_tree({path: base_layers[path] for update in padded.values() for path in update.layers})
@@ -88,7 +89,7 @@ def merge_updates(
             adapters=list(padded),
             weights=[weights[name] for name in padded],
             adapter_name="merged",
-            combination_type=method,  # type: ignore[arg-type]
+            combination_type=combination,
             svd_rank=rank if uses_svd else None,
             svd_full_matrices=not uses_svd,
             density=density if is_pruning_method(method) else None,
@@ -100,7 +101,7 @@ def _lora_config(update: LowRankUpdate, tree: nn.Module) -> LoraConfig:
     paths = [re.escape(path) for path in update.layers]
     return LoraConfig(
         r=update.rank,
-        lora_alpha=update.scaling * update.rank,  # type: ignore[arg-type]
+        lora_alpha=cast(int, update.scaling * update.rank),  # PEFT declares an int, and computes with any number
         target_modules="|".join(paths),  # a regular expression: PEFT matches plain names as suffixes
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in tree.modules()),
     )

@@ -1,18 +1,19 @@
-"""Collectives for training in several processes; each function is a no-op where there is one process.
-
-JSON is broadcast as bytes, not by `torch.distributed.broadcast_object_list`, which would unpickle it.
-"""
+"""Collectives for training in several processes, on accelerate's state; each is a no-op where there is one process."""
 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+    from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 _MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
@@ -21,62 +22,58 @@ _MAIN_ONLY: ContextVar[bool] = ContextVar("main_only", default=False)
 
 def rank() -> int:
     """Rank of this process, 0 … world size − 1; known before the process group is initialized."""
-    if _MAIN_ONLY.get():
-        return 0
-    return dist.get_rank() if _initialized() else int(os.environ.get("RANK", "0"))
+    return 0 if _MAIN_ONLY.get() else int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
-    if _MAIN_ONLY.get():
-        return 1
-    return dist.get_world_size() if _initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+    """Number of processes that train together; known before the process group is initialized."""
+    return 1 if _MAIN_ONLY.get() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Return whether this is rank 0, the process that writes files and prints."""
     return rank() == 0
 
 
-def _initialized() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def init() -> None:
+def init_process_group() -> None:
     """Initialize the process group, over NCCL with GPUs and gloo without; does nothing for a single process."""
-    if world_size() > 1 and not _initialized():
-        from accelerate import PartialState  # the same state from which the training loop takes its device
+    if world_size() > 1:
+        _state()
 
-        PartialState(cpu=not torch.cuda.is_available())
+
+def _state() -> "PartialState":
+    """State of this process in its group, which is initialized on first use; the training loop has the same one."""
+    from accelerate import PartialState  # slow to import, and needed only with several processes
+
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def barrier() -> None:
     """Wait until all processes have reached this point."""
     if world_size() > 1:
-        init()
-        dist.barrier()
+        _state().wait_for_everyone()
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Run the block on rank 0 first, then on the others, which can read the files that rank 0 has written."""
-    if not is_main():
+    if not is_main_process():
         barrier()
     yield
-    if is_main():
+    if is_main_process():
         barrier()
 
 
-def on_main(write: Callable[[], object]) -> None:
+def on_main_process(write: Callable[[], object]) -> None:
     """Run `write` on rank 0, then barrier."""
-    if is_main():
+    if is_main_process():
         _run_main_only(write)
     barrier()
 
 
 def broadcast_from_main(make: Callable[[], T]) -> T:
     """Run `make` on rank 0 and return its result, plain JSON values, in every process."""
-    content: T = broadcast_object(_run_main_only(make) if is_main() else None)
+    content: T = broadcast_object(_run_main_only(make) if is_main_process() else None)
     return content
 
 
@@ -92,7 +89,7 @@ def all_reduce_max(number: int) -> int:
     """Maximum of a number over all processes, so that all of them take the same branch."""
     if world_size() == 1:
         return number
-    greatest = torch.tensor(number, device=_device())
+    greatest = torch.tensor(number, device=_state().device)
     dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
     return int(greatest)
 
@@ -101,12 +98,13 @@ def broadcast_object(content: Any) -> Any:
     """Return rank 0's `content`, plain JSON values, in every process."""
     if world_size() == 1:
         return content
-    data = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8, device=_device())  # (N,)
-    size = torch.tensor(len(data), device=_device())
+    # As JSON: accelerate's and torch's own broadcast of objects unpickles what it receives, which can run any code.
+    data = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8, device=_state().device)  # (N,)
+    size = torch.tensor(len(data), device=_state().device)
     dist.broadcast(size, src=0)
-    data = data if is_main() else data.new_empty(int(size))
+    data = data if is_main_process() else data.new_empty(int(size))
     dist.broadcast(data, src=0)
-    return content if is_main() else json.loads(bytes(data.tolist()))
+    return content if is_main_process() else json.loads(bytes(data.tolist()))
 
 
 def all_reduce(value: Tensor) -> Tensor:
@@ -134,7 +132,8 @@ def all_gather(rows: Tensor) -> Tensor:
     Each process then computes the loss of all rows, but only the part of its gradient that belongs to its own rows:
     summed over processes these parts are the gradient that one process with all rows would compute.
     """
-    return rows if world_size() == 1 else _AllGather.apply(rows)  # type: ignore[no-untyped-call]
+    apply: Callable[[Tensor], Tensor] = _AllGather.apply
+    return rows if world_size() == 1 else apply(rows)
 
 
 class _AllGather(torch.autograd.Function):
@@ -168,7 +167,9 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if _is_sharded(parameter) and parameter.grad is not None:
             parameter.grad.mul_(world_size())
     flags = [parameter.grad is not None for parameter in replicated]
-    holders = all_reduce(torch.tensor(flags, dtype=torch.float32, device=_device()))  # (N,), processes with a gradient
+    holders = all_reduce(
+        torch.tensor(flags, dtype=torch.float32, device=_state().device)
+    )  # (N,), processes with a gradient
     used = [parameter for parameter, holding in zip(replicated, holders.tolist(), strict=True) if holding]
     grads = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in used]
     if grads:
@@ -177,19 +178,35 @@ def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
             parameter.grad = grad.view_as(parameter).to(parameter.dtype)
 
 
-def broadcast_params(tensors: Iterable[Tensor]) -> None:
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """L2 norm of all gradients, of sharded and of full tensors."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sharded = [grad.to_local().float().square().sum() for grad in grads if _is_sharded(grad)]
+    full = [grad.float().square().sum() for grad in grads if not _is_sharded(grad)]
+    zero = torch.zeros((), device=grads[0].device if grads else None)
+    total = all_reduce(torch.stack(sharded).sum()) if sharded else zero
+    return (total + (torch.stack(full).sum() if full else zero)).sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Clip gradients to an L2 norm, and return the norm before clipping."""
+    every = list(parameters)
+    norm = gradient_norm(every)
+    scale = float(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    for parameter in every:
+        if parameter.grad is not None:
+            parameter.grad.mul_(scale)
+    return norm
+
+
+def broadcast_parameters(tensors: Iterable[Tensor]) -> None:
     """Give every process rank 0's values of the tensors that are not sharded."""
     if world_size() > 1:
         for tensor in (tensor for tensor in tensors if not _is_sharded(tensor)):
             dist.broadcast(tensor.data, src=0)
 
 
-def _is_sharded(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor  # slow to import, and needed only with several processes
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    from torch.distributed.tensor import DTensor  # slow to import, and needed only in training
 
     return isinstance(tensor, DTensor)
-
-
-def _device() -> torch.device:
-    cuda = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")

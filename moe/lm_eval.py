@@ -25,7 +25,7 @@ TokenizedRequest = tuple[tuple[str, str], list[int], list[int]]
 
 
 @register_model("finmoe")
-class FinMoE(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+class FinMoE(TemplateLM):
     """A mixture or a single expert over a causal language model, as lm-evaluation-harness takes it.
 
     Args:

@@ -45,7 +45,7 @@ def uses_tensorboard(names: Sequence[Tracker]) -> bool:
 
 def external_trackers(names: Sequence[Tracker]) -> list[str]:
     """Trackers for the training loop to report to, on rank 0 only; TensorBoard has its own callback and folder."""
-    return [name for name in dict.fromkeys(names) if name != TENSORBOARD] if distributed.is_main() else []
+    return [name for name in dict.fromkeys(names) if name != TENSORBOARD] if distributed.is_main_process() else []
 
 
 @contextmanager

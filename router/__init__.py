@@ -7,16 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from router.dao import DAO, DAOSettings
+    from router.dao import DAO
     from router.gate import Gate, GateSettings
     from router.lookahead import LookAhead
+    from router.registry import DAOSettings
     from router.routing_stats import Usage
 
 __all__ = ["DAO", "DAOSettings", "Gate", "GateSettings", "LookAhead", "Usage"]
 
 _MODULES = {
     "DAO": "dao",
-    "DAOSettings": "dao",
+    "DAOSettings": "registry",
     "Gate": "gate",
     "GateSettings": "gate",
     "LookAhead": "lookahead",

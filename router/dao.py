@@ -2,65 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from router.class_imbalance import class_statistics, imbalance_loss, unnormalized_imbalance_loss
 from router.lookahead import LookAhead
-from router.loss_weighting import LossWeighting, StepMeasurements, load_optimizer_state, optimizer_state
-
-
-class DAOSettings(BaseModel):
-    """Bounds and learning rates of DAO (method 4). The paper does not specify width, α and β.
-
-    Examples:
-        >>> from router import DAO, DAOSettings
-        >>> DAO(("classes", "polarity"), DAOSettings(objective="validation")).every
-        10
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ema: float = Field(
-        0.9, ge=0, lt=1, description="decay of the average of gradient norms; higher is smoother, 0 is the paper's"
-    )
-    norm_floor: float = Field(
-        0.1, ge=0, le=1, description="minimum norm as a fraction of the largest; keeps λ away from 1"
-    )
-    weight_floor: float | None = Field(
-        None, ge=0, le=1, description="minimum weight w of a loss; null is 0.5 / n, 0 is the paper's"
-    )
-    hidden: int = Field(16, ge=1, le=65_536, description="width of the weight net (eq. 19)")
-    lr: float = Field(1e-3, gt=0, le=10, description="Adam learning rate of the weight net, and of learned α and β")
-    every: int | None = Field(
-        None, ge=1, le=10**9, description="steps between measurements; null is 1, or 10 for objective `validation`"
-    )
-    objective: Literal["sum", "validation"] = Field(
-        "sum",
-        description="what the weight net minimizes: the weighted sum (the paper's), or a held-out loss after a virtual "
-        "step",
-    )
-    virtual_lr: float = Field(1e-3, gt=0, le=10, description="learning rate of the virtual step, as for Adam")
-    imbalance: Literal["fixed", "learn", "paper"] = Field(
-        "fixed",
-        description="how α and β change: not at all, by their true gradients, or by eq. 16 and 17 as printed; all "
-        "within bounds",
-    )
-    alpha: float = Field(0.0, ge=0, le=100, description="α of eq. 14; its term has no gradient for the model")
-    beta: float = Field(0.5, ge=0, le=1, description="β of eq. 12; 0 weights all rows equally, 1 all classes equally")
-    relative_bounds: tuple[Annotated[float, Field(ge=0, le=10**6)], Annotated[float, Field(ge=0, le=10**6)]] = Field(
-        (0.02, 2.0), description="bounds of the routing losses' weights relative to the sentiment loss's"
-    )
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        low, high = self.relative_bounds
-        if low > high:
-            raise ValueError("relative_bounds must be increasing")
-        return self
+from router.losses import LossWeighting, StepMeasurements, load_optimizer_state, optimizer_state
+from router.registry import DAOSettings
 
 
 def difficulty(norms: Tensor, floor: float = 0.1) -> Tensor:
@@ -278,6 +226,39 @@ class DAO(LossWeighting):
             self.alpha.copy_(state["alpha"])
             self.beta.copy_(state["beta"])
         load_optimizer_state(self.optimizer, state)
+
+
+def imbalance_loss(
+    per_row: Tensor, labels: Tensor, alpha: Tensor | float, beta: Tensor | float, classes: int
+) -> Tensor:
+    """Return DAO's imbalance loss (eq. 12 to 14) of a batch, over the classes present in it.
+
+    `Σ_k p_k^(−β) (p_k L_k − α log p_k) / Σ_k p_k^(1−β)`; the divisor makes its scale independent of the number of
+    classes.
+
+    Args:
+        per_row: loss of each row (B,).
+        labels: class of each row (B,), 0 … K − 1.
+        alpha: α; its term has no gradient for the model.
+        beta: β.
+        classes: number of classes (K).
+    """
+    frequency, mean = class_statistics(per_row, labels, classes)
+    return unnormalized_imbalance_loss(frequency, mean, alpha, beta) / frequency.pow(1.0 - beta).sum()
+
+
+def class_statistics(per_row: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the relative frequency p_k (eq. 13) and the mean loss L_k of each class in the batch, (K',) each."""
+    counts = torch.bincount(labels, minlength=classes)  # (K,)
+    per_row = per_row.float()  # (B,)
+    sums = per_row.new_zeros(classes).index_add(0, labels, per_row)  # (K,)
+    present = counts > 0
+    return counts[present].to(sums.dtype) / len(labels), sums[present] / counts[present]
+
+
+def unnormalized_imbalance_loss(frequency: Tensor, mean: Tensor, alpha: Tensor | float, beta: Tensor | float) -> Tensor:
+    """Return `Σ_k v_k (p_k L_k − α log p_k)` with `v_k = p_k^(−β)` (eq. 12, 14), without the divisor."""
+    return (frequency.pow(-beta) * (frequency * mean - alpha * frequency.log())).sum()
 
 
 class WeightNet(nn.Module):

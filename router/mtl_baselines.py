@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from router.dao import DAO, DAOSettings
-from router.loss_weighting import (
+from router.dao import DAO
+from router.losses import (
     ConstantWeighting,
     LossWeighting,
     StepMeasurements,
     load_optimizer_state,
     optimizer_state,
 )
-from router.registry import ComparatorSettings, WeightingKind
+from router.registry import ComparatorSettings, DAOSettings, WeightingKind
 
 
 def _import_torchjd(module: str) -> Any:

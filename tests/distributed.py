@@ -1,7 +1,7 @@
 """Runs for tests that compare training in several processes with one process and the same total batch.
 
-Also a script for torchrun: `distributed.py train FOLDER BATCH` or `distributed.py stop FOLDER BATCH`, where BATCH is
-the number of rows of a micro-batch.
+Also a script for torchrun: `distributed.py MODE FOLDER BATCH` with mode `train`, `stop` or `collectives`, where BATCH
+is the number of rows of a micro-batch.
 """
 
 import json
@@ -130,5 +130,25 @@ def stop_and_resume(folder: Path, batch: int) -> None:
             train_domain(begun, "news")
 
 
+def run_collectives(folder: Path, _: int) -> None:
+    """Run every collective in this and another process, and compare the results with what both should have."""
+    rank = distributed.rank()
+    assert distributed.world_size() == 2
+    assert distributed.all_reduce_max(rank + 3) == 4
+    assert distributed.broadcast_object({"rank": rank, "value": [1.5, None]}) == {"rank": 0, "value": [1.5, None]}
+    assert distributed.broadcast_from_main(distributed.world_size) == 1, "rank 0 runs it without waiting for others"
+    distributed.on_main_process(lambda: (folder / "written").write_text("by rank 0"))
+    assert (folder / "written").read_text() == "by rank 0"
+    rows = torch.full((rank + 1, 2), float(rank), requires_grad=True)
+    gathered = distributed.all_gather(rows)  # (3, 2)
+    assert gathered[:, 0].tolist() == [0.0, 1.0, 1.0]
+    gathered.sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.shape == rows.shape
+    assert distributed.all_reduce(torch.tensor(rank + 1.0)) == 3.0
+    print(f"rank {rank} has the right results")
+
+
 if __name__ == "__main__":
-    {"train": train_everything, "stop": stop_and_resume}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    modes = {"train": train_everything, "stop": stop_and_resume, "collectives": run_collectives}
+    modes[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

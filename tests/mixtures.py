@@ -16,8 +16,8 @@ from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace, package_versions
 from moe.training.objective import Objective
-from router.dao import DAOSettings
 from router.gate import GateSettings
+from router.registry import DAOSettings
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 

@@ -4,6 +4,7 @@ Afterwards `transformers.pipeline("text-classification", model=FOLDER)` works on
 `FinMoEModel.save_pretrained`, without remote code.
 """
 
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,10 +94,8 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         config.label2id = {label: k for k, label in config.id2label.items()}
         return cls(config, predictor, folder)  # whose model is in evaluation mode
 
-    def save_pretrained(  # type: ignore[override]  # options for weights, which a mixture's folder does not have
-        self, save_directory: str | Path, **_: Any
-    ) -> None:
-        """Write the mixture to a folder, as `FinMoEModel.save_pretrained` does.
+    def save_pretrained(self, save_directory: str | PathLike[str], *_: Any, **__: Any) -> None:
+        """Write the mixture to a folder, as `FinMoEModel.save_pretrained` does; options for weights are ignored.
 
         Raises:
             Fault: if the folder exists or cannot be written.

@@ -42,7 +42,7 @@ class FitData:
         return ({"text": text, "label": label} for text, label, row_domain in rows if row_domain == domain)
 
 
-class MixtureEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class MixtureEstimator(ClassifierMixin, BaseEstimator):
     """Trains a mixture of experts, one per domain, and classifies texts with it.
 
     The argument `domains` of `fit` assigns each text to a domain. Without it, all texts form one domain, and a single

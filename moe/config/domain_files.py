@@ -1,7 +1,6 @@
 """Domains of a config: each domain's own YAML file, merged with the keys that the config gives."""
 
 import difflib
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ def resolve_domains(domains: Any, source: Path, positions: Positions) -> dict[An
     """
     names = domains if isinstance(domains, list) else ()
     for i, name in enumerate(names):
-        if isinstance(name, Hashable) and ("domains", i) in positions:
-            positions["domains", name] = positions["domains", i]  # type: ignore[index]  # a boolean or None is refused later
+        if not isinstance(name, list | dict) and ("domains", i) in positions:
+            positions["domains", name] = positions["domains", i]  # a name that is no text is refused later
     return {name: _resolve_domain(name, inline, source, positions) for name, inline in domain_mapping(domains).items()}
 
 

@@ -25,9 +25,8 @@ from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
 from moe.trackers import TENSORBOARD, Tracker
-from router.dao import DAOSettings
 from router.gate import GateSettings
-from router.registry import ComparatorSettings
+from router.registry import ComparatorSettings, DAOSettings
 
 
 def _check_domain_name(name: str) -> str:

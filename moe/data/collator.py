@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,14 @@ def tokenize(
     """Return token ids and attention mask, (B, T) each, padded to the longest text of the batch.
 
     Args:
+        texts: of prepared rows, whose unpaired surrogates were replaced when they were read.
         template: text around every text, but not around its target.
         max_length: most tokens of a text with its target.
         targets: target of each text, or None; by default no text has one.
     """
     if targets is None or not any(targets):
-        out = tokenizer(
-            _fill(texts, template), truncation=True, max_length=max_length, padding=True, return_tensors="pt"
-        )
+        prompts = [template.replace("{text}", text) for text in texts]
+        out = tokenizer(prompts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
         return out["input_ids"], out["attention_mask"]
     ids, _ = encode_windows(texts, tokenizer, template, max_length, targets)
     rows = [torch.tensor(row) for row in ids]
@@ -240,3 +241,21 @@ class Collator:
 
     def _label(self, row: Mapping[str, Any]) -> int:
         return self.head_indices[row["task"]][row["label"]] if row["label"] >= 0 else -1
+
+
+@dataclass(frozen=True)
+class MicroBatchCollator:
+    """Splits the rows of a step into micro-batches of nearly equal size.
+
+    Args:
+        collate: makes a batch of rows.
+        max_rows: rows per micro-batch.
+    """
+
+    collate: Collate
+    max_rows: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
+        """Collate rows in order, so that texts of similar length stay together."""
+        splits = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.max_rows))
+        return [self.collate([rows[i] for i in indices]) for indices in splits]

@@ -98,8 +98,8 @@ class DomainBatchSampler(Sampler[list[int]]):
         rows = rows[: self.rows]
         span = self.window * self.batch_size
         batches = [batch for start in range(0, len(rows), span) for batch in self._cut(rows[start:][:span])]
-        for i in random.permutation(len(batches)):
-            yield batches[i][self.shard[0] :: self.shard[1]].tolist()
+        order = random.permutation(len(batches))
+        return iter([batches[i][self.shard[0] :: self.shard[1]].tolist() for i in order])
 
     def _draw(self, members: np.ndarray, quota: int, domain: int) -> np.ndarray:
         """Rows epoch · quota to (epoch + 1) · quota of an endless sequence of permutations of the domain's rows."""

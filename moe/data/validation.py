@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 from moe.data.column_names import find_column, find_label, find_split, fold
 from moe.data.prompt_templates import TemplateMismatch, find_template
@@ -159,13 +160,13 @@ def _folded(values: Mapping[str, object]) -> dict[str, object]:
     return {fold(name): value for name, value in values.items()} | dict(values)
 
 
-def _parse_score(value: object) -> float | None:
+def _parse_score(value: Any) -> float | None:
     if value is None or (isinstance(value, str) and is_blank(value)):
         return None
     try:
         if isinstance(value, bool):
             raise TypeError
-        score = float(value)  # type: ignore[arg-type]
+        score = float(value)
     except (TypeError, ValueError, OverflowError):
         raise _InvalidRecord(INVALID_SCORES[0], value) from None
     if math.isnan(score):

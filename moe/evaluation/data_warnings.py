@@ -33,9 +33,9 @@ def print_data_warnings(work: Workspace, domains: Iterable[str] | None = None) -
     Raises:
         Fault: if a file of rows is missing or has too many invalid rows.
     """
-    if work.run.language is not None or work.dry_run is not None:
+    if work.run.language is not None:
         return
-    distributed.init()
+    distributed.init_process_group()
     names = list(work.run.domains) if domains is None else list(domains)
     if work.checked_domains.issuperset(names):
         return

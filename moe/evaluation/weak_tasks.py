@@ -67,13 +67,13 @@ def warn_of_weak_tasks(finished: FinishedStage, domains: Sequence[str]) -> None:
     """Print at most one line for each task that is not above the majority class, or below TF-IDF, on validation rows.
 
     Below TF-IDF means by more than one standard error of TF-IDF's macro-F1 on these rows. Nothing is printed for a
-    language model and in a dry run.
+    language model.
 
     Args:
         domains: of the stage's tasks.
     """
     work = finished.work
-    if work.dry_run is not None or work.run.language is not None:
+    if work.run.language is not None:
         return
     for task, levels in validation_levels(work, [name for name in domains if name in work.run.domains]).items():
         problem = _find_problem(finished, task, levels)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
+from transformers import PreTrainedModel
 
 from experts.errors import Fault
 from experts.lora import LoraSpec
@@ -137,14 +138,16 @@ class EncoderGraph:
         Fault: if its family is none of `FAMILIES`, or it has a part that cannot be written.
     """
 
-    def __init__(self, graph: GraphBuilder, backbone: nn.Module, keys: frozenset[str], updates: UpdateWeights) -> None:
+    def __init__(
+        self, graph: GraphBuilder, backbone: PreTrainedModel, keys: frozenset[str], updates: UpdateWeights
+    ) -> None:
         self.graph, self.backbone, self.keys, self.updates = graph, backbone, keys, updates
         self.config = backbone.config
-        self.family: str = self.config.model_type  # type: ignore[union-attr,assignment]
+        self.family: str = self.config.model_type
         check_family(backbone)
         self.names = FAMILIES[self.family]
-        self.width: int = self.config.hidden_size  # type: ignore[union-attr,assignment]
-        self.heads: int = self.config.num_attention_heads  # type: ignore[union-attr,assignment]
+        self.width: int = self.config.hidden_size
+        self.heads: int = self.config.num_attention_heads
         self.epsilon: float = getattr(self.config, "layer_norm_eps", 1e-12)
 
     def states(self, ids: str, mask: str) -> Iterator[str]:
@@ -155,7 +158,7 @@ class EncoderGraph:
         states = self._embed(ids)
         yield states
         bias = self._attention_bias(mask)  # (B, 1, 1, T)
-        for index in range(self.config.num_hidden_layers):  # type: ignore[union-attr,arg-type]
+        for index in range(self.config.num_hidden_layers):
             states = self._layer(self.names.layer.format(index), states, bias)
             yield states
 
@@ -164,7 +167,7 @@ class EncoderGraph:
         states = graph.op("Gather", self._weight("embeddings.word_embeddings.weight"), ids)  # (B, T, D)
         table = self._weight("embeddings.position_embeddings.weight")  # (P, D)
         if self.family in _POSITIONS_FROM_PADDING:
-            padding: int = config.pad_token_id  # type: ignore[union-attr,assignment]
+            padding: int = config.pad_token_id
             real = graph.op("Not", graph.op("Equal", ids, graph.constant(padding, np.int64)))  # (B, T)
             real = graph.op("Cast", real, to=7)  # (B, T), int64
             count = graph.op("Mul", graph.op("CumSum", real, graph.constant(1, np.int64)), real)  # (B, T)
@@ -210,7 +213,7 @@ class EncoderGraph:
         return graph.op("Reshape", mixed, graph.integers(0, 0, self.width))  # (B, T, D)
 
     def _activate(self, x: str) -> str:
-        name: str = getattr(self.config, "hidden_act", None) or self.config.activation  # type: ignore[union-attr,assignment]
+        name: str = getattr(self.config, "hidden_act", None) or self.config.activation
         if name == "relu":
             return self.graph.op("Relu", x)
         return self.graph.op("Gelu", x, approximate=_ACTIVATIONS[name])
@@ -237,21 +240,22 @@ class EncoderGraph:
     def _parameter(self, name: str) -> nn.Parameter:
         path, _, kind = name.rpartition(".")
         module = self.backbone.get_submodule(path)
-        return getattr(getattr(module, "base", module), kind)  # type: ignore[no-any-return]
+        parameter: nn.Parameter = getattr(getattr(module, "base", module), kind)
+        return parameter
 
     def _weight(self, name: str) -> str:
         part = TensorPart(file=BACKBONE, tensor=find_key(self.keys, name))
         return self.graph.weight(f"{BACKBONE}/{name}", tuple(self._parameter(name).shape), part)
 
 
-def check_family(backbone: nn.Module) -> None:
+def check_family(backbone: PreTrainedModel) -> None:
     """Check that a backbone can be written node by node.
 
     Raises:
         Fault: if it cannot.
     """
     config = backbone.config
-    family: str = config.model_type  # type: ignore[union-attr,assignment]
+    family: str = config.model_type
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     problems = [
         family not in FAMILIES and f"the family {family}",

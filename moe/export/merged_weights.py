@@ -78,7 +78,7 @@ def merge_into_backbone(source: ExportSource, spec: AdapterSpec) -> PreTrainedMo
     shared = [name for name in model.bank.shared_experts if name not in spec.weights]  # none is added twice
     if getattr(backbone, "hf_quantizer", None) is not None:
         backbone.dequantize(dtype=DEQUANTIZED_DTYPE)
-        backbone.to(DEQUANTIZED_DTYPE)  # type: ignore[arg-type]
+        nn.Module.to(backbone, DEQUANTIZED_DTYPE)  # transformers' own `to` has no usable type
     with model.bank.replacement_adapter(update) as merged:
         model.bank.merge_and_unload((*shared, merged))
     return backbone
@@ -114,7 +114,7 @@ def _rounding_error(exact: nn.Module, rounded: nn.Module, update: LowRankUpdate)
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    weight: Tensor = dequantize_bnb_weight(layer.weight, getattr(layer, "state", None))  # type: ignore[arg-type]
+    weight: Tensor = dequantize_bnb_weight(layer.get_parameter("weight"), getattr(layer, "state", None))
     return weight.T if isinstance(layer, Conv1D) else weight  # (D_out, D_in)
 
 

@@ -1,9 +1,11 @@
 """A mixture of experts as a graph: backbone with gated updates, router, pooling and heads."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from onnx import TensorProto
+from torch import nn
 
 from moe.export.encoder_graph import EncoderGraph, UpdateWeights
 from moe.export.graph_builder import GraphBuilder
@@ -226,7 +228,8 @@ class MixtureGraphBuilder:
             return self._heads(heads, "", pooled)
         assert isinstance(heads, MixedHeads)
         assert gates is not None
-        outputs = [self._heads(head, f"experts.{name}.", pooled) for name, head in heads.experts.items()]  # type: ignore[arg-type]
+        experts = cast(Mapping[str, Heads], heads.experts)
+        outputs = [self._heads(head, f"experts.{name}.", pooled) for name, head in experts.items()]
         columns = graph.split("Split", gates, outputs=len(outputs), axis=1, num_outputs=len(outputs))  # (B, 1) each
         logits = {
             name: self._sum([graph.op("Mul", own[name], gate) for (own, _), gate in zip(outputs, columns, strict=True)])
@@ -244,8 +247,8 @@ class MixtureGraphBuilder:
     def _heads(self, heads: Heads, prefix: str, pooled: str) -> tuple[dict[str, str], str | None]:
         graph = self.graph
         logits = {}
-        for key, head in heads.classes.items():
-            x, last = pooled, len(head) - 1  # type: ignore[arg-type]
+        for key, head in cast(Mapping[str, nn.Sequential], heads.classes).items():
+            x, last = pooled, len(head) - 1
             if last > 1:
                 x = graph.op("Tanh", self._head_linear(heads, prefix, f"classes.{key}.1", x))
             logits[heads.names[key]] = self._head_linear(heads, prefix, f"classes.{key}.{last}", x)

@@ -13,9 +13,9 @@ from torch import Tensor
 from moe.data.token_batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import token_budget
+from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
-from moe.model.packing import PackingMode, find_packing_mode
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt and of the answer that follows it."""

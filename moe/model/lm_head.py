@@ -79,8 +79,8 @@ class LMHead:
         chunks = zip(inputs.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True)
         if not torch.is_grad_enabled():
             return torch.cat([self._chunk_losses(*chunk) for chunk in chunks])  # (N,)
-        losses = [_ChunkLosses.apply(self._chunk_losses, *chunk) for chunk in chunks]  # type: ignore[no-untyped-call]
-        return torch.cat(losses)  # (N,)
+        apply: Callable[..., Tensor] = _ChunkLosses.apply
+        return torch.cat([apply(self._chunk_losses, *chunk) for chunk in chunks])  # (N,)
 
     @torch.no_grad()
     def token_losses_and_hits(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

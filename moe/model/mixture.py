@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from experts.adapter_bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
-from moe.model.backbone_ops import BackboneDropout
+from moe.model.backbone_ops import BackboneDropout, backbone_states
 from moe.model.heads import Heads, MixedHeads, NoHeads, pool
 from moe.model.mode import SOFT, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
-from moe.model.packing import backbone_states
 from moe.model.trunk import EndOfTrunk, Trunk
 from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gates
 

@@ -19,11 +19,13 @@ import torch
 from experts.domain import Domain
 from experts.expert_io import CONFIG, read_expert, write_expert
 from experts.lora import Adapter
-from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
+from moe.checkpoints.expert import SHARED_NAME
+from moe.config.stages import EXPERT, INSTRUCT, JOINT, PRETRAIN, SHARED, WARMUP
 from moe.console import progress_bar, suppress_output
 from moe.model.backbone import read_backbone_config
 from moe.model.device import default_device
 from moe.plan.cost_model import savings
+from moe.plan.dry_run import DryRun, DryRunStats
 from moe.plan.measured_cost import (
     Figures,
     MeasuredStage,
@@ -36,15 +38,14 @@ from moe.plan.measured_cost import (
     token_counts,
 )
 from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
-from moe.runs.dry_run import DryRun, DryRunStats
 from moe.runs.locking import writes_run
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import POOLED_NAME, Workspace
-from moe.training.expert_steps import train_domain, train_shared
-from moe.training.language.instruct import instruct
-from moe.training.language.pretrain import pretrain, pretrain_shared
+from moe.training.expert_folder import place_frozen_expert
+from moe.training.expert_steps import new_expert, pooled_domain
+from moe.training.language.instruct import question_data
 from moe.training.pooled import pooled_settings
-from moe.training.steps import merge_experts, train_stage
+from moe.training.steps import merge_experts
 
 Step = Callable[[Workspace], object]
 
@@ -66,13 +67,13 @@ def estimate_cost(run: Workspace) -> Figures:
         Fault: if a stage raises one; if memory runs out, with the setting to lower.
     """
     program_mib, start, began = resident_mib(), seconds_since_start(), time.perf_counter()
-    dry_run = DryRun()
+    dry_run = DryRun(caches_trunk=run.run.stages.cache_trunk and run.run.backbone.trunk_depth > 0)
     with suppress_output():
         run.resolve_length()
     measured: dict[str, MeasuredStage] = {}
     with _dry_run_workspace(run) as work:
+        work.begin()
         tokens = token_counts(work)
-        work.dry_run = dry_run
         steps = list(_steps(work, dry_run, tokens))
         with progress_bar("plan", len(steps), "stage") as meter:
             for step in steps:
@@ -102,26 +103,46 @@ def estimate_cost(run: Workspace) -> Figures:
 
 @contextmanager
 def _dry_run_workspace(run: Workspace) -> Iterator[Workspace]:
-    """A run with the same settings in a temporary folder; its prepared rows are stored for the real run."""
+    """A run with the same settings in a temporary folder; its prepared rows are stored for the real run.
+
+    It does not cache the trunk's states, whose size `DryRun` measures.
+    """
+    stages = run.run.stages.model_copy(update={"cache_trunk": False})
+    settings = run.run.model_copy(update={"stages": stages})
     with tempfile.TemporaryDirectory(prefix="moe-plan-") as folder, suppress_output():
-        yield Workspace(run=run.run, out=Path(folder), data_dir=run.data_dir or run.out)
+        yield Workspace(run=settings, out=Path(folder), data_dir=run.data_dir or run.out)
 
 
 def _steps(work: Workspace, dry_run: DryRun, tokens: Tokens) -> Iterator[Step]:
     """The steps of a run, in order, with one domain for each group of like ones."""
     run = work.run
-    if run.shared:
-        yield train_shared if run.language is None else pretrain_shared
+    if run.shared and work.frozen_experts:
+        yield partial(place_frozen_expert, overwrite=False)
+    elif run.shared:
+        yield partial(_train_shared, dry_run=dry_run)
     if run.language is None:
         for group in _like_domains(work, tokens):
             yield partial(_train_for_group, dry_run=dry_run, group=group)
     else:
         roles = dict.fromkeys(domain.group for domain in run.domain_list())
-        yield from (partial(pretrain, role=role) for role in roles)
-    yield _merge_and_warm_up
-    yield partial(train_stage, stage=JOINT, before=work.out / WARMUP.folder)
+        yield from (partial(_pretrain, dry_run=dry_run, role=role) for role in roles)
+    yield partial(_merge_and_warm_up, dry_run=dry_run)
+    yield partial(dry_run.train_mixture, stage=JOINT, before=work.out / WARMUP.folder)
     if run.language is not None and any(run.questions_of(name) for name in run.domains):
-        yield partial(instruct, model=work.out / JOINT.folder)
+        before = work.out / JOINT.folder
+        yield partial(dry_run.train_mixture, stage=INSTRUCT, before=before, load_data=question_data)
+
+
+def _train_shared(work: Workspace, dry_run: DryRun) -> None:
+    dry_run.train_expert(
+        new_expert(work, SHARED, pooled_domain(work.run, SHARED_NAME), SHARED_NAME, seed=work.run.seed)
+    )
+
+
+def _pretrain(work: Workspace, dry_run: DryRun, role: str) -> None:
+    for domain in work.run.domain_list():
+        for k, name in enumerate(domain.expert_names if domain.group == role else ()):
+            dry_run.train_expert(new_expert(work, PRETRAIN, domain, name, seed=work.run.seed + k))
 
 
 def _like_domains(work: Workspace, tokens: Tokens) -> list[list[str]]:
@@ -136,10 +157,11 @@ def _like_domains(work: Workspace, tokens: Tokens) -> list[list[str]]:
 
 def _train_for_group(work: Workspace, dry_run: DryRun, group: Sequence[str]) -> None:
     """Measure the expert of a group's first domain, and write experts of the others that only have its shape."""
-    dry_run.like = {name: work.rows("train", [name]) for name in group[1:]}
-    source, *_ = train_domain(work, group[0])
-    dry_run.like = {}
-    domains = work.domains()
+    domains, like = work.domains(), {name: work.rows("train", [name]) for name in group[1:]}
+    names = domains[group[0]].expert_names
+    for k, name in enumerate(names):
+        dry_run.train_expert(new_expert(work, EXPERT, domains[group[0]], name, seed=work.run.seed + k), like)
+    source = work.expert_folder(names[0])
     copies = [(domains[name], expert) for name in group[1:] for expert in domains[name].expert_names]
     for i, (domain, name) in enumerate(copies):
         _write_copy(work, source, domain, name, scale=1 + 0.01 * (i + 1))
@@ -171,8 +193,8 @@ def _write_copy(work: Workspace, source: Path, domain: Domain, name: str, scale:
     )
 
 
-def _merge_and_warm_up(work: Workspace) -> None:
-    train_stage(work, WARMUP, merge_experts(work))
+def _merge_and_warm_up(work: Workspace, dry_run: DryRun) -> None:
+    dry_run.train_mixture(work, WARMUP, merge_experts(work))
 
 
 def _measure_step(

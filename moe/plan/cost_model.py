@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from moe.config.stages import EXPERT, SHARED, StageSettings
-from moe.runs.dry_run import StageSize
+from moe.plan.dry_run import StageSize
 from moe.runs.workspace import POOLED_NAME
 
 GIB = 2**30

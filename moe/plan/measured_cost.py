@@ -14,9 +14,9 @@ from moe.data.collator import Collator
 from moe.model.backbone import load_tokenizer, read_backbone_config
 from moe.model.device import choose_device, compute_dtype
 from moe.plan.cost_model import RunCost, StageCost, StepCost
+from moe.plan.dry_run import DryRunStats, StageSize, estimate_tokens
 from moe.profiling import MIB
 from moe.runs.best import CANDIDATES
-from moe.runs.dry_run import DryRunStats, StageSize, estimate_tokens
 from moe.runs.workspace import Workspace
 
 Figures = dict[str, Any]

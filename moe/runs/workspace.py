@@ -22,7 +22,6 @@ from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
-from moe.runs.dry_run import DryRun
 from moe.runs.recovery import CHECKPOINTS, recover_run
 from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
@@ -44,7 +43,6 @@ class Workspace:
         run: the config.
         out: the folder.
         data_dir: folder of prepared rows and of the sample, `out` by default; runs on the same rows can share one.
-        dry_run: measures a few steps of every stage instead of running it.
         reused: folders of steps that were finished earlier and are kept, in order.
         warnings: lines about data and stages that were printed so far.
         notes: other lines that are printed once.
@@ -55,7 +53,6 @@ class Workspace:
     run: RunSettings
     out: Path
     data_dir: Path | None = None
-    dry_run: DryRun | None = None
     reused: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
@@ -68,9 +65,8 @@ class Workspace:
         Raises:
             Fault: if a tracker is not installed, or the backbone does not read `backbone.max_length` tokens.
         """
-        distributed.init()
-        if self.dry_run is None:
-            distributed.on_main(lambda: recover_run(self.out))
+        distributed.init_process_group()
+        distributed.on_main_process(lambda: recover_run(self.out))
         check_trackers(self.run.track)
         self.resolve_length()
 
@@ -155,8 +151,7 @@ class Workspace:
         """Return the labelled rows of one split over all tasks, of some domains or all."""
         names = list(domains) if domains is not None else list(self.run.domains)
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
-        rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
+        return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
     def unlabelled(self, domains: Iterable[str]) -> list[Dataset]:
         """Return the texts without labels of those of the given domains that have any.
@@ -224,8 +219,7 @@ class Workspace:
                 self._augment(prepared) if (prepared.folder / AUGMENTED).is_file() else prepared
                 for prepared in all_prepared
             ]
-        rows = concatenate_datasets([prepared.splits[split] for prepared in all_prepared])
-        return self.dry_run.subset(rows) if self.dry_run and split == "validation" else rows
+        return concatenate_datasets([prepared.splits[split] for prepared in all_prepared])
 
     def question_task(self, domain: str, task: str) -> PreparedTask:
         """Return the original rows of a question-answering task.

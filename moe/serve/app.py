@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
 from experts.errors import Fault
@@ -34,6 +35,7 @@ from moe.serve.schemas import (
     ReloadResult,
     build_predict_request,
     request_limits,
+    validated_by,
 )
 from moe.serve.settings import ServeSettings
 
@@ -84,15 +86,14 @@ def build_app(manager: ModelManager, max_active: int | None = None) -> FastAPI:
 
 
 def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
-    request_model = build_predict_request(manager.settings)
-
     @routes.post(
         "/v1/predict",
         response_model=PredictResponse,
         responses=error_responses(409, 422, 504),
         summary="Classify texts",
     )
-    async def predict(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+    @validated_by(build_predict_request(manager.settings))
+    async def predict(body: BaseModel, request: Request) -> Response:
         """Return label, probabilities and routing weights of each text; the fields are those of `moe infer --json`."""
         fields: dict[str, Any] = dict(body)
         texts, targets = fields.pop("texts"), tuple(fields.pop("targets"))

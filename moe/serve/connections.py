@@ -161,9 +161,10 @@ class ServiceProtocol(H11Protocol):
 
     # asyncio's events
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit or refuse a new connection."""
-        super().connection_made(cast(asyncio.Transport, _LingeringTransport(transport, self)))
+        lingering = _LingeringTransport(cast(asyncio.Transport, transport), self)
+        super().connection_made(cast(asyncio.Transport, lingering))
         self.config.metrics.connections.inc()
         if self._make_room():
             self._watch_head()

@@ -18,7 +18,7 @@ from moe.inference.generator import Sampling
 from moe.serve.engine_generate import ChatRequest, ChatResult
 from moe.serve.errors import ERROR_TYPES, RequestError, encode_answer, error_responses
 from moe.serve.model_manager import ModelManager
-from moe.serve.schemas import MODEL_DESCRIPTION, STRICT_CONFIG, JsonInteger, nonblank_text, routing_fields
+from moe.serve.schemas import MODEL_DESCRIPTION, STRICT_CONFIG, JsonInteger, nonblank_text, routing_fields, validated_by
 from moe.serve.settings import ServeSettings
 
 DEFAULT_SAMPLING = Sampling()
@@ -103,7 +103,6 @@ class ChatResponse(BaseModel):
 
 def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
     """Add the route."""
-    request_model = build_chat_request(manager.settings)
     events: Any = {200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}}}
 
     @routes.post(
@@ -112,7 +111,8 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
         responses=error_responses(409, 422, 504) | events,
         summary="Generate the next message of a chat",
     )
-    async def chat(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+    @validated_by(build_chat_request(manager.settings))
+    async def chat(body: BaseModel, request: Request) -> Response:
         """Answer a chat in OpenAI's format with the mixture; `stream` returns server-sent events."""
         options: Any = body
         request.scope["texts"] = 1

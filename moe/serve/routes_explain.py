@@ -21,6 +21,7 @@ from moe.serve.schemas import (
     routing_fields,
     target_text,
     task_field,
+    validated_by,
 )
 from moe.serve.settings import ServeSettings
 
@@ -92,7 +93,6 @@ def build_explain_request(settings: ServeSettings) -> type[BaseModel]:
 
 def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
     """Add the route."""
-    request_model = build_explain_request(manager.settings)
 
     @routes.post(
         "/v1/explain",
@@ -100,7 +100,8 @@ def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
         responses=error_responses(409, 422, 501, 504),
         summary="Explain a prediction",
     )
-    async def explain_(body: request_model, request: Request) -> Response:  # type: ignore[valid-type]
+    @validated_by(build_explain_request(manager.settings))
+    async def explain_(body: BaseModel, request: Request) -> Response:
         """Return the prediction for a text, word attributions by integrated gradients, and each expert's prediction."""
         explain_request = ExplainRequest(**dict(body))
         request.scope["texts"] = 1

@@ -4,9 +4,10 @@ Request bodies are validated strictly, without type coercion; their limits come 
 only document what the routes return.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, conlist, create_model
 
 from moe.data.text_checks import MAX_TARGETS
 from moe.serve.settings import ServeSettings
@@ -18,6 +19,19 @@ MODEL_DESCRIPTION = "SHA-256 of the manifest of the model that produced this res
 def _integer(value: Any) -> Any:
     """Accept 2.0 as 2: JSON has one number type."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
+
+
+def validated_by(model: type[BaseModel]) -> Callable[[Handler], Handler]:
+    """Decorate a route whose argument `body` FastAPI shall validate by a model that is built at run time."""
+
+    def annotate(handler: Handler) -> Handler:
+        handler.__annotations__["body"] = model
+        return handler
+
+    return annotate
 
 
 JsonInteger = BeforeValidator(_integer)
@@ -58,7 +72,7 @@ def target_text(settings: ServeSettings) -> Any:
 def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
     """Build the model of the request body of `POST /v1/predict`."""
     text = nonblank_text(settings.max_text_chars)
-    texts = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
+    texts = conlist(text, min_length=1, max_length=settings.max_texts)
     common = routing_fields()
     fields: dict[str, Any] = {
         "texts": (
@@ -66,7 +80,7 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
             Field(description="one text or a list of texts", examples=[["Profit fell less than feared."]]),
         ),
         "targets": (
-            Annotated[list[target_text(settings)], Field(max_length=MAX_TARGETS)],  # type: ignore[misc]
+            conlist(target_text(settings), max_length=MAX_TARGETS),
             Field([], description="entities for each of which every text is predicted, if the model has such a task"),
         ),
         "domain": common["domain"],

@@ -19,7 +19,6 @@ from moe import distributed
 from moe.console import Meter, info
 from moe.errors import Fault
 from moe.profiling import SINCE_START, peak_mib, reset_peak
-from moe.training.fsdp import gradient_norm
 
 
 class StopOnSignal(TrainerCallback):
@@ -49,7 +48,7 @@ class Patience(EarlyStoppingCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Restore the counter from the checkpoint."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        EarlyStoppingCallback.on_train_begin(self, args, state, control, **kwargs)
         self.early_stopping_patience_counter = evaluations_without_gain(state)
 
 
@@ -235,11 +234,13 @@ class NonFiniteGuard(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module | None = None,
+        grad_norm: torch.Tensor | None = None,
         **_: Any,
     ) -> None:
         """Discard gradients that are not finite, so that the weights do not change."""
         assert model is not None
-        if not torch.isfinite(gradient_norm(model.parameters())):
+        assert grad_norm is not None
+        if not torch.isfinite(grad_norm):
             self.cause = self.cause or "a gradient"
             model.zero_grad(set_to_none=True)
 

@@ -17,7 +17,7 @@ from experts.atomic_io import MANIFEST, check_manifest, finish_folder, read_json
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.training.fsdp import distribute_like
-from router.loss_weighting import load_optimizer_state
+from router.losses import load_optimizer_state
 
 TRAINED, OBJECTIVE = "trained.safetensors", "objective.safetensors"
 OPTIMIZER, SCHEDULE, RNG = "optimizer.safetensors", "schedule.json", "random"

@@ -1,7 +1,7 @@
 """The folder of an expert in a run: its card, its files, and the frozen shared expert that needs no training."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -36,7 +36,6 @@ def save_expert(
     shared: ExpertFolder | None,
     data_hashes: Mapping[str, str],
     init: InitOrigin | None,
-    history: Sequence[Mapping[str, float]] | None = None,
     folder: Path | None = None,
 ) -> None:
     """Write a trained expert's folder, replacing an earlier one, and delete its checkpoints.
@@ -44,7 +43,6 @@ def save_expert(
     Args:
         weights: of the adapter, by name.
         polarity: see `build_expert_card`, as for the others up to `init`.
-        history: metrics of every evaluation, in order; by default those of the result.
         folder: to write; by default the expert's own in `experts/`.
     """
     adapter, heads = model.bank.adapters[name].adapter, model.heads.state_dict()
@@ -60,9 +58,9 @@ def save_expert(
         data_hashes=data_hashes,
         init=init,
     )
-    metrics = {"best": result.best, "history": list(history or result.history), "steps": result.steps}
+    metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     target, config = folder or work.expert_folder(name), work.run.as_yaml()
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_expert(
             target,
             card,
@@ -74,7 +72,7 @@ def save_expert(
             overwrite=True,
         )
     )
-    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
+    distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 
 
 def build_expert_card(
@@ -197,7 +195,7 @@ def place_frozen_expert(work: Workspace, overwrite: bool) -> None:
     weights = {key: tensor.float() for key, tensor in start.expert.weights.items()}  # as mixtures save them
     adapter, config = start.adapter, run.as_yaml()
     metrics = {"best": {}, "history": [], "steps": 0}
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_expert(
             folder,
             card,

@@ -1,5 +1,7 @@
 """Training steps of single experts: one for each domain, and the shared one."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from experts.errors import Fault, suggest
 from experts.expert_io import ExpertFolder, read_expert
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
-from moe.checkpoints.mixture import load_strictly
-from moe.checkpoints.shared_init import load_shared_init
+from moe.checkpoints.shared_init import SharedInit, load_shared_init
+from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
 from moe.data.collator import Collator, split_into_windows
@@ -20,10 +22,13 @@ from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.evaluate import validate
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
-from moe.runs.finished import expert_differences, keeps_finished
+from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.locking import writes_run
+from moe.runs.selection_metric import MACRO_F1
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
+from moe.training.job import TrainResult
+from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
@@ -48,14 +53,7 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
         raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
     require_shared_expert(work, "moe train-expert --shared, or train --all")
     print_data_warnings(work, [domain])
-    folders = []
-    for k, name in enumerate(domains[domain].expert_names):
-        folder, seed = work.expert_folder(name), work.run.seed + k
-        differences = partial(expert_differences, work, EXPERT, folder, [domain])
-        if not keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
-            _train_expert(work, EXPERT, domains[domain], name, seed=seed, resume=resume)
-        folders.append(folder)
-    return folders
+    return train_experts(work, EXPERT, [domains[domain]], overwrite=overwrite, resume=resume)
 
 
 @writes_run
@@ -76,70 +74,173 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
             data.
     """
     work.begin()
-    if not work.run.shared or not work.shared_folder:
+    return train_shared_expert(work, overwrite=overwrite, resume=resume)
+
+
+def train_experts(
+    work: Workspace, stage: Stage, domains: Sequence[Domain], overwrite: bool, resume: bool
+) -> list[Path]:
+    """Train every expert of some domains, each from a different seed, and return their folders."""
+    folders = []
+    for domain in domains:
+        for k, name in enumerate(domain.expert_names):
+            folder = work.expert_folder(name)
+            differences = partial(expert_differences, work, stage, folder, [domain.name])
+            if not keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
+                new_expert(work, stage, domain, name, seed=work.run.seed + k).train(resume=resume)
+            folders.append(folder)
+    return folders
+
+
+def train_shared_expert(work: Workspace, overwrite: bool, resume: bool) -> Path:
+    """Train the shared expert, or place it if it starts frozen from a trained expert, and return its folder.
+
+    Raises:
+        Fault: if the config has none, or the finished one has other settings or data.
+    """
+    folder = work.shared_folder
+    if folder is None:
         raise Fault("a shared expert in the config", "none", "set its rank, for example --set shared.r=12")
     print_data_warnings(work)
-    space, seed = work.run.label_space(), work.run.seed
-    pooled = Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
-    differences = partial(expert_differences, work, SHARED, work.shared_folder, list(work.run.domains))
-    if keeps_finished(work, work.shared_folder, differences, overwrite=overwrite, resume=resume):
+    differences = partial(expert_differences, work, SHARED, folder, list(work.run.domains))
+    if keeps_finished(work, folder, differences, overwrite=overwrite, resume=resume):
         require_shared_expert(work, "")  # if it is placed: that it is the one that `shared.init` names
     elif work.frozen_experts:
         place_frozen_expert(work, overwrite=True)
     else:
-        _train_expert(work, SHARED, pooled, SHARED_NAME, seed=seed, resume=resume)
-    return work.shared_folder
+        domain = pooled_domain(work.run, SHARED_NAME)
+        new_expert(work, SHARED, domain, SHARED_NAME, seed=work.run.seed).train(resume=resume)
+    return folder
 
 
-def _train_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: int, resume: bool) -> None:
-    pooled = stage is SHARED
-    start = load_shared_init(work.run) if pooled else None
-    domains = list(work.run.domains) if pooled else [domain.name]
-    train, held_out = work.rows("train", domains), work.rows("validation", domains)
-    polarity = any(score is not None for score in train["score"])
-    shared = None if pooled or not work.shared_folder else read_expert(work.shared_folder)
-    factory = build_adapter if start is None else lambda *_: start.adapter
+def pooled_domain(run: RunSettings, name: str) -> Domain:
+    """All domains of a run as one, with the tasks of all; a language model has none."""
+    if run.language is not None:
+        return Domain(name, {})
+    space = run.label_space()
+    return Domain(name, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
+
+
+@dataclass(frozen=True)
+class NewExpert:
+    """An expert of a run that is yet to be trained, on labelled rows or on a language model's text.
+
+    Args:
+        work: the run.
+        stage: the stage that trains it.
+        domain: its domain; for the shared expert, all domains as one.
+        name: its name.
+        seed: of its initial weights, the order of rows and dropout.
+        model: the backbone with this expert and the shared one, if the run has one.
+        data: its training data.
+        polarity: whether it has a polarity head.
+        shared: the shared expert, unless this is it.
+        start: the trained expert that it starts from, if it is a shared one with `shared.init`.
+    """
+
+    work: Workspace
+    stage: Stage
+    domain: Domain
+    name: str
+    seed: int
+    model: Mixture
+    data: TrainingData
+    polarity: bool
+    shared: ExpertFolder | None
+    start: SharedInit | None
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains whose rows or text it is trained on."""
+        return _trained_domains(self.work, self.stage, self.domain)
+
+    @property
+    def keep_start(self) -> bool:
+        """Whether its weights at the start are kept if no evaluation is better: heads that were trained before."""
+        return self.work.run.language is None and (self.start is not None or self.shared is not None)
+
+    def train(self, resume: bool) -> None:
+        """Train it and write its folder.
+
+        Args:
+            resume: continue from the last checkpoint.
+        """
+        work, name, data, before = self.work, self.name, self.data, []
+        if work.run.language is not None:
+            before = [data.evaluate() | {"step": 0.0}]
+            info(f"{name}: before training, {_describe(before[0])}")
+        result = run_stage(
+            work,
+            self.model,
+            self.stage,
+            data,
+            seed=self.seed,
+            name=name,
+            resume=resume,
+            expert=name,
+            keep_start=self.keep_start,
+        )
+        finished = FinishedStage(work, self.stage, name, data.rows, data.collate, result.best, result.history)
+        warn_of_weak_tasks(finished, self.domains)
+        self.save(replace(result, history=[*before, *result.history]))
+        info(f"{name}: {result.steps} steps, {_describe(result.best)} → {work.expert_folder(name)}")
+
+    def save(self, result: TrainResult) -> None:
+        """Write its folder."""
+        save_expert(
+            self.work,
+            self.model,
+            self.domain,
+            self.name,
+            weights=self.model.bank.peft_state_dict(self.name),
+            result=result,
+            polarity=self.polarity,
+            seed=self.seed,
+            shared=self.shared,
+            data_hashes=training_hashes(self.work, self.domains),
+            init=None if self.start is None else self.start.origin,
+        )
+
+
+def new_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: int) -> NewExpert:
+    """Build an expert's model, on top of the run's shared expert or from `shared.init`, and load its training data.
+
+    Raises:
+        Fault: if the data are missing or invalid, or `shared.init` does not fit the run.
+    """
+    run, names = work.run, _trained_domains(work, stage, domain)
+    start = load_shared_init(run) if stage is SHARED else None
+    shared = read_expert(work.shared_folder) if stage is not SHARED and work.shared_folder else None
+    train = work.rows("train", names) if run.language is None else None
+    polarity = train is not None and any(score is not None for score in train["score"])
     model = build_expert_model(
-        work.run,
+        run,
         name,
-        factory,
+        build_adapter if start is None else lambda *_: start.adapter,
         polarity=polarity,
         seed=seed,
         shared=shared,
-        always_on=pooled,
+        always_on=stage is SHARED,
         domain=domain.name,
     )
     if start is not None:
         start.load_into(model, name)
-    elif shared is not None:
-        load_shared_heads(model, shared)
-    data = labelled_data(work, model, train, held_out)
-    starts_trained = start is not None or shared is not None
-    result = run_stage(
-        work, model, stage, data, seed=seed, name=name, resume=resume, expert=name, keep_start=starts_trained
-    )
-    warn_of_weak_tasks(FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history), domains)
-    save_expert(
-        work,
-        model,
-        domain,
-        name,
-        weights=model.bank.adapter_parameters(name),
-        result=result,
-        polarity=polarity,
-        seed=seed,
-        shared=shared,
-        data_hashes=work.data_hashes(domains),
-        init=None if start is None else start.origin,
-    )
-    figure = f"validation macro-F1 {result.best.get('macro_f1', 0.0):.3f}"
-    info(f"{name}: {result.steps} steps, {figure} → {work.expert_folder(name)}")
+    if train is None:
+        data = LMCorpora(work, model).packed_data(names)
+    else:
+        data = labelled_data(work, model, train, work.rows("validation", names))
+    return NewExpert(work, stage, domain, name, seed, model, data, polarity, shared, start)
 
 
-def load_shared_heads(model: Mixture, shared: ExpertFolder) -> None:
-    """Start an expert's heads from those of its shared expert, so that it starts as good as the shared expert."""
-    fresh = model.heads.state_dict()
-    load_strictly(model.heads, fresh | {k: v for k, v in shared.heads.items() if k in fresh}, shared.path)
+def _trained_domains(work: Workspace, stage: Stage, domain: Domain) -> list[str]:
+    return list(work.run.domains) if stage is SHARED else [domain.name]
+
+
+def _describe(metrics: Mapping[str, float]) -> str:
+    """The perplexity on each corpus, or the macro-F1."""
+    prefix = "perplexity_"
+    by_corpus = [f"{k.removeprefix(prefix)} {value:.2f}" for k, value in metrics.items() if k.startswith(prefix)]
+    return f"perplexity on {', '.join(by_corpus)}" if by_corpus else f"validation {MACRO_F1.describe(metrics)}"
 
 
 def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> TrainingData:
@@ -152,10 +253,11 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     collator = Collator(tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
         cache = TrunkCache(model, collator, work.out / "cache")
-        if work.dry_run is not None:
-            work.dry_run.cached_bytes = cache.dry_run(train)
-        else:
-            with distributed.main_process_first():
-                cache.fill(train)
-            collator.trunk = cache
-    return TrainingData(train, collator, lambda: validate(model, held_out, run.template, max_length), counts=counts)
+        with distributed.main_process_first():
+            cache.fill(train)
+        collator.trunk = cache
+
+    def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
+        return validate(model, held_out["labelled"], run.template, max_length)
+
+    return TrainingData(train, collator, {"labelled": held_out}, evaluate, counts=counts)

@@ -3,9 +3,8 @@
 Each process holds a part of every weight; a layer's weights are gathered while it runs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -54,28 +53,3 @@ def distribute_like(value: Tensor, part: Tensor) -> Tensor:
     if not isinstance(part, DTensor) or isinstance(value, DTensor) or value.shape != part.shape:
         return value
     return distribute_tensor(value.to(part.device), part.device_mesh, part.placements)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """L2 norm of all gradients, of sharded and of full tensors."""
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    sharded_squares = [grad.to_local().float().square().sum() for grad in grads if isinstance(grad, DTensor)]
-    full_squares = [grad.float().square().sum() for grad in grads if not isinstance(grad, DTensor)]
-    zero = torch.zeros((), device=grads[0].device if grads else None)
-    sharded = distributed.all_reduce(torch.stack(sharded_squares).sum()) if sharded_squares else zero
-    return (sharded + (torch.stack(full_squares).sum() if full_squares else zero)).sqrt()
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
-    """Clip gradients to an L2 norm, and return the norm before clipping.
-
-    Args:
-        norm_type: always 2; Accelerate passes it.
-    """
-    every = list(parameters)
-    norm = gradient_norm(every)
-    scale = float(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
-    for parameter in every:
-        if parameter.grad is not None:
-            parameter.grad.mul_(scale)
-    return norm

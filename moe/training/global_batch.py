@@ -1,6 +1,6 @@
-"""One optimizer step's rows as one batch: micro-batches of this process concatenated, and gathered over processes."""
+"""What the loss of a step reads: its rows as one batch, gathered over processes, and where gradients are compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +8,43 @@ from torch import Tensor
 
 from moe import distributed
 from moe.data.collator import Batch
-from moe.model.mixture import allowed_experts
+from moe.model.lm_head import LMHead
+from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import MixtureOutput, RouterOutput
-from router.loss_weighting import gradient_norms, loss_gradients
+from moe.training.holdout import HoldoutSampler
+from router.losses import gradient_norms, loss_gradients
 
 MicroBatch = tuple[MixtureOutput, Batch]
+Parameters = Callable[[], Sequence[Tensor]]
+
+
+@dataclass
+class LossContext:
+    """What the loss needs of the model and of other data.
+
+    Args:
+        expert_parameters: returns the experts' parameters, at which the inner level may compare gradients.
+        last_layer_parameters: returns those in the last linear layer, for the inner level's look-ahead.
+        router_parameters: returns the router's parameters, for the outer level's look-ahead.
+        holdout: batches of other training rows; None where no level needs them.
+        lm_head: the backbone's own language-model head, if the model has one.
+    """
+
+    expert_parameters: Parameters = tuple
+    last_layer_parameters: Parameters = tuple
+    router_parameters: Parameters = tuple
+    holdout: HoldoutSampler | None = None
+    lm_head: LMHead | None = None
+
+    @classmethod
+    def of(cls, model: Mixture) -> "LossContext":
+        """Context of a model; which parameters are trainable is looked up at each call."""
+        return cls(
+            expert_parameters=lambda: list(model.expert_parameters().values()),
+            last_layer_parameters=model.last_expert_parameters,
+            router_parameters=lambda: [] if model.gate is None else list(model.gate.parameters()),
+            lm_head=model.loaded_backbone.lm_head,
+        )
 
 
 @dataclass(frozen=True)
@@ -28,7 +60,7 @@ class GradientPoint:
     texts: int | None
 
     def norms(self, losses: Mapping[str, Tensor], rows: Mapping[str, int]) -> dict[str, Tensor]:
-        """Norm of each loss's gradient over all processes, scaled as in `router.loss_weighting.gradient_norms`.
+        """Norm of each loss's gradient over all processes, scaled as in `router.losses.gradient_norms`.
 
         Args:
             rows: number of rows that have each loss; by default, all texts.

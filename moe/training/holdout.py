@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from moe.data.collator import Batch, Collate, model_inputs
@@ -27,11 +29,11 @@ class HoldoutSampler:
     """
 
     def __init__(
-        self, model: Mixture, mode: RoutingMode, rows: object, batches: DomainBatchSampler, collate: Collate
+        self, model: Mixture, mode: RoutingMode, rows: Dataset, batches: DomainBatchSampler, collate: Collate
     ) -> None:
         self.model, self.mode, self.batches, self.drawn = model, mode, batches, 0
-        self.loader = DataLoader(
-            rows,  # type: ignore[arg-type, var-annotated]
+        self.loader: DataLoader[Any] = DataLoader(
+            rows,
             batch_sampler=batches,
             collate_fn=collate,
             generator=torch.Generator(),  # separate, so that drawing a batch leaves the training loop's numbers alone

@@ -1,7 +1,7 @@
 """A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback, TrainingArguments
 
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
-from moe.data.collator import Batch, Collate
+from moe.data.collator import Collate, MicroBatchCollator
 from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import BatchSubset
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.trackers import TENSORBOARD, Tracker, external_trackers
 from moe.training.objective import Objective
@@ -63,7 +62,7 @@ class TrainJob:
         metric: the validation metric that selects the best weights.
         recompute: use activation checkpointing.
         shard: shard the backbone over processes.
-        dry_run: run only these batches, chosen to represent all; None runs all.
+        batches: rows of each step of an epoch; by default those of `batch_sampler`.
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
@@ -85,7 +84,7 @@ class TrainJob:
     metric: SelectionMetric = MACRO_F1
     recompute: bool = False
     shard: bool = False
-    dry_run: BatchSubset | None = None
+    batches: Sampler[list[int]] | None = None
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
@@ -132,29 +131,6 @@ def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
     )
 
 
-def training_sampler(job: TrainJob) -> DomainBatchSampler | BatchSubset:
-    """Sampler of the steps to run: all, or a few representative ones in a dry run."""
-    return batch_sampler(job) if job.dry_run is None else job.dry_run
-
-
-@dataclass(frozen=True)
-class MicroBatchCollator:
-    """Splits the rows of a step into micro-batches of nearly equal size.
-
-    Args:
-        collate: makes a batch of rows.
-        max_rows: rows per micro-batch.
-    """
-
-    collate: Collate
-    max_rows: int
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
-        """Collate rows in order, so that texts of similar length stay together."""
-        splits = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / self.max_rows))
-        return [self.collate([rows[i] for i in indices]) for indices in splits]
-
-
 def training_arguments(model: Mixture, job: TrainJob, steps: int) -> TrainingArguments:
     """Arguments of the training loop for a stage of `steps` optimizer steps."""
     settings, checkpoints, seed = job.settings, job.checkpoints, job.seed
@@ -194,6 +170,6 @@ def training_loader(job: TrainJob) -> DataLoader[Any]:
     """Loader of this process's rows of each step, split into micro-batches."""
     return DataLoader(
         job.rows,
-        batch_sampler=training_sampler(job),
+        batch_sampler=batch_sampler(job) if job.batches is None else job.batches,
         collate_fn=MicroBatchCollator(job.collate, job.settings.batch_size),
     )

@@ -27,7 +27,6 @@ from transformers.trainer_utils import speed_metrics
 
 from moe import distributed
 from moe.training.checkpoints import STATE
-from moe.training.fsdp import clip_gradients
 
 
 class TrainingLoop(ABC):
@@ -101,7 +100,7 @@ class TrainingLoop(ABC):
             self.load_checkpoint(resume_from_checkpoint)
         self.state.compute_steps(self.args, self.args.max_steps)
         self.state.max_steps, first, losses = self.args.max_steps, self.state.global_step, 0.0
-        self.state.is_world_process_zero = self.state.is_local_process_zero = distributed.is_main()
+        self.state.is_world_process_zero = self.state.is_local_process_zero = distributed.is_main_process()
         self.control.should_training_stop = False
         self.model.zero_grad()
         self.notify("on_train_begin")
@@ -124,13 +123,13 @@ class TrainingLoop(ABC):
         loader.set_epoch(epoch)
         if (sampler := getattr(loader.batch_sampler, "batch_sampler", None)) is not None:  # the loader skips batches
             sampler.set_epoch(epoch)
-        batches, total = iter(loader), 0.0
-        for step in range(skipped, len(self.loader)):
+        batches, count, total = iter(loader), len(self.loader), 0.0
+        for step in range(skipped, count):
             inputs = next(batches)
             if resumed is not None and step == skipped > 0:
                 self.load_random_state(resumed)
             total += self._run_step(inputs)
-            self.state.epoch = epoch + (step + 1) / len(self.loader)
+            self.state.epoch = epoch + (step + 1) / count
             self._finish_step()
             if self.control.should_training_stop or self.control.should_epoch_stop:
                 break
@@ -142,8 +141,8 @@ class TrainingLoop(ABC):
         self.control.should_log = self.control.should_evaluate = self.control.should_save = False
         self.notify("on_step_begin")
         loss = self.training_step(self.forward_model, inputs)
-        norm = clip_gradients(self.model.parameters(), self.args.max_grad_norm or float("inf"))
-        self.notify("on_pre_optimizer_step")
+        norm = distributed.clip_gradients(self.model.parameters(), self.args.max_grad_norm or float("inf"))
+        self.notify("on_pre_optimizer_step", grad_norm=norm)
         self.optimizer.step()
         self.notify("on_optimizer_step")
         rate = float(self.schedule.get_last_lr()[0])

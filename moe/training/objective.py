@@ -3,8 +3,7 @@
 The formulas are in `router`; `moe.config.stages` says which losses a stage has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,53 +14,36 @@ from moe import distributed
 from moe.config.stages import LossSettings, Stage
 from moe.data.collator import Batch
 from moe.model.heads import LabelTables, mask_logits
-from moe.model.lm_head import IGNORE_INDEX, LMHead
-from moe.model.mixture import Mixture
+from moe.model.lm_head import IGNORE_INDEX
 from moe.model.outputs import MixtureOutput, RouterOutput
-from moe.training.global_batch import GlobalBatch, GlobalRouting, GradientPoint, MicroBatch, gather_batch
-from moe.training.holdout import HoldoutSampler
-from router.class_imbalance import effective_number_weights, imbalance_loss, row_losses
-from router.dao import DAO, DAOSettings
+from moe.training.global_batch import (
+    GlobalBatch,
+    GlobalRouting,
+    GradientPoint,
+    LossContext,
+    MicroBatch,
+    Parameters,
+    gather_batch,
+)
+from router.dao import DAO, imbalance_loss
 from router.lookahead import LookAhead
-from router.loss_weighting import LossWeighting, finite_losses, relative_weights, weighted_sum, weights_by_rows
-from router.losses import BALANCE_LOSSES, domain_loss
+from router.losses import (
+    BALANCE_LOSSES,
+    LossWeighting,
+    domain_loss,
+    effective_number_weights,
+    finite_losses,
+    relative_weights,
+    row_losses,
+    weighted_sum,
+    weights_by_rows,
+)
 from router.mtl_baselines import build_weighting
-from router.registry import ComparatorSettings
+from router.registry import ComparatorSettings, DAOSettings
 
 SENTIMENT = ("classes", "polarity")
 HOLDOUT_BATCHES = "held_out.drawn"
 """Key of the number of held-out batches drawn, in a checkpoint of the objective."""
-
-Parameters = Callable[[], Sequence[Tensor]]
-
-
-@dataclass
-class LossContext:
-    """What the loss needs of the model and of other data.
-
-    Args:
-        expert_parameters: returns the experts' parameters, at which the inner level may compare gradients.
-        last_layer_parameters: returns those in the last linear layer, for the inner level's look-ahead.
-        router_parameters: returns the router's parameters, for the outer level's look-ahead.
-        holdout: batches of other training rows; None where no level needs them.
-        lm_head: the backbone's own language-model head, if the model has one.
-    """
-
-    expert_parameters: Parameters = tuple
-    last_layer_parameters: Parameters = tuple
-    router_parameters: Parameters = tuple
-    holdout: HoldoutSampler | None = None
-    lm_head: LMHead | None = None
-
-    @classmethod
-    def of(cls, model: Mixture) -> "LossContext":
-        """Context of a model; which parameters are trainable is looked up at each call."""
-        return cls(
-            expert_parameters=lambda: list(model.expert_parameters().values()),
-            last_layer_parameters=model.last_expert_parameters,
-            router_parameters=lambda: [] if model.gate is None else list(model.gate.parameters()),
-            lm_head=model.loaded_backbone.lm_head,
-        )
 
 
 class Objective:

@@ -13,7 +13,6 @@ from datasets import Dataset
 from torch import Tensor
 
 from experts.adapter import build_adapter
-from experts.domain import Domain
 from experts.expert_io import CARD, CONFIG, ExpertFolder, read_expert, read_expert_card
 from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec
 from moe.checkpoints.expert import build_expert_model
@@ -25,7 +24,7 @@ from moe.model.mixture import Mixture
 from moe.runs.locking import writes_run
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_folder import save_expert
-from moe.training.expert_steps import labelled_data
+from moe.training.expert_steps import labelled_data, pooled_domain
 from moe.training.stage import run_stage
 
 
@@ -44,7 +43,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         Fault: if the data are invalid, or `shared.init` does not fit the run.
     """
     work.begin()
-    run, space, domains, folder = work.run, work.run.label_space(), list(work.run.domains), work.pooled_folder
+    run, domains, folder = work.run, list(work.run.domains), work.pooled_folder
     train, held_out = work.rows("train", domains), work.rows("validation", domains)
     start = None if work.frozen_experts else load_shared_init(run)
     frozen = read_expert(work.shared_folder) if work.frozen_experts and work.shared_folder else None
@@ -83,7 +82,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     save_expert(
         pooled_work,
         model,
-        Domain(POOLED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks))),
+        pooled_domain(run, POOLED_NAME),
         POOLED_NAME,
         weights=model.bank.adapter_parameters(POOLED_NAME),
         result=result,

@@ -1,9 +1,9 @@
 """One stage of a run: its settings, loss, checkpoints and logs, put together for the training loop."""
 
-import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,15 +16,15 @@ from moe.config.stages import LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
-from moe.runs.dry_run import BatchSubset, DryRun, DryRunStats, StageSize, batch_sizes, estimate_tokens, model_size
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.training_log import log_start
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
-from moe.training.job import Evaluate, TrainJob, TrainResult, batch_sampler, count_steps
-from moe.training.objective import LossContext, Objective
-from moe.training.trainer import fit, set_trainable
-from router.class_imbalance import effective_number_weights
+from moe.training.global_batch import LossContext
+from moe.training.job import TrainJob, TrainResult, count_steps
+from moe.training.objective import Objective
+from moe.training.trainer import fit
+from router.losses import effective_number_weights
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,22 @@ class TrainingData:
     Args:
         rows: training rows, with their `domain`.
         collate: makes batches of rows.
-        evaluate: returns validation metrics of the model in its current state, `metric` among them.
+        held_out: rows to evaluate the model on, in one or several sets by name.
+        evaluate_on: returns metrics of the model in its current state on such rows, `metric` among them.
         metric: the validation metric that selects the best weights.
         counts: training rows of each task's labels; see `Objective`.
     """
 
     rows: Dataset
     collate: Collate
-    evaluate: Evaluate
+    held_out: Mapping[str, Dataset]
+    evaluate_on: Callable[[Mapping[str, Dataset]], dict[str, float]]
     metric: SelectionMetric = MACRO_F1
     counts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def evaluate(self) -> dict[str, float]:
+        """Return validation metrics of the model in its current state."""
+        return self.evaluate_on(self.held_out)
 
 
 def run_stage(
@@ -67,15 +73,36 @@ def run_stage(
     Raises:
         Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.
     """
-    run = work.run
-    check_trackers(run.track)
+    check_trackers(work.run.track)
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
-            distributed.on_main(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))  # type: ignore[misc]
+            distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
     _report_trainable(model, stage, name, expert)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
             work.note(line)
+    job = stage_job(work, model, stage, data, seed=seed, name=name, resume=resume, expert=expert)
+    _warn_idle_dwa(work, job)
+    return _fit_from_start(model, job) if keep_start else fit(model, job)
+
+
+def stage_job(
+    work: Workspace,
+    model: Mixture,
+    stage: Stage,
+    data: TrainingData,
+    seed: int,
+    name: str,
+    resume: bool = False,
+    expert: str | None = None,
+) -> TrainJob:
+    """Return a stage of a run with its loss and settings, for `moe.training.trainer.fit`.
+
+    Args:
+        name: name of the folders of checkpoints and logs.
+        expert: the expert to train, in stages without a router.
+    """
+    run = work.run
     objective = Objective(
         stage,
         run.losses,
@@ -87,7 +114,7 @@ def run_stage(
         comparators=run.comparators,
         counts=data.counts,
     )
-    job = TrainJob(
+    return TrainJob(
         stage=stage,
         settings=getattr(run.stages, stage.name),
         objective=objective,
@@ -108,16 +135,12 @@ def run_stage(
         frozen=work.frozen_experts,
         callbacks=work.callbacks,
     )
-    _warn_idle_dwa(work, job)
-    if work.dry_run is not None:
-        return fit(model, _dry_run_job(model, job, work.dry_run, int(keep_start)))
-    return _fit_from_start(model, job) if keep_start else fit(model, job)
 
 
 def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
     """Train, and restore the weights at the start if no evaluation was better than theirs."""
     metrics = distributed.broadcast_object(job.evaluate())
-    distributed.on_main(lambda: log_start(job.logs, metrics))
+    distributed.on_main_process(lambda: log_start(job.logs, metrics))
     weights = {key: tensor.detach().clone() for key, tensor in model.trained_state().items()}
     result = fit(model, job)
     history = [{"step": 0.0, "epoch": 0.0, **metrics}, *result.history]
@@ -129,59 +152,6 @@ def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
         f"{job.metric.format_value(result.best)}): the weights at the start are kept"
     )
     return replace(result, best=history[0], history=history, kept_start=True)
-
-
-def _dry_run_job(model: Mixture, job: TrainJob, dry_run: DryRun, before: int) -> TrainJob:
-    """The stage with a few steps and one evaluation; the sizes of the full stage are recorded in `dry_run`.
-
-    Args:
-        before: evaluations before the first step.
-    """
-    set_trainable(model, job.stage, job.expert, job.frozen)
-    tokens, sampler = estimate_tokens(job.rows, job.collate), batch_sampler(job)  # tokens: (N,)
-    size = _stage_size(job, tokens, before)
-    count = min(dry_run.step_count(size.tokens_per_step()), len(sampler))
-    subset = BatchSubset(sampler, count, tokens)
-    stats = DryRunStats(
-        stage=job.stage.name,
-        name=job.title,
-        model_size=model_size(model),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        size=size,
-        batch_tokens=[len(rows) * int(tokens[rows].max()) for rows in subset],
-        row_share=dry_run.pop_row_share(),
-        like={
-            name: _stage_size(other, estimate_tokens(rows, job.collate), before)
-            for name, rows in dry_run.like.items()
-            for other in [replace(job, rows=rows)]
-        },
-        cached_bytes=dry_run.cached_bytes,
-        may_end_early=size.evaluations - before > job.settings.patience,
-    )
-    dry_run.stages.append(stats)
-    dry_run.cached_bytes = 0
-    settings = job.settings.model_copy(update={"steps": count, "evals": 1})
-    return replace(job, settings=settings, dry_run=subset, evaluate=stats.timed(job.evaluate), track=())
-
-
-def _stage_size(job: TrainJob, tokens: np.ndarray, before: int) -> StageSize:
-    """Size of the full stage.
-
-    Args:
-        tokens: of each training row (N,).
-        before: evaluations before the first step.
-    """
-    steps = count_steps(job)
-    interval = max(1, math.ceil(steps / job.settings.evals))
-    rows, lengths = batch_sizes(batch_sampler(job), tokens)  # (M,) each
-    return StageSize(
-        steps=steps,
-        evaluations=math.ceil(steps / interval) + before,
-        rows=len(job.rows),
-        tokens=int(tokens.sum()),
-        batch_rows=rows,
-        batch_lengths=lengths,
-    )
 
 
 def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:

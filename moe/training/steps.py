@@ -43,6 +43,9 @@ from moe.training.language.lm_dataset import LMCorpora
 from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
+LoadData = Callable[[Workspace, Mixture], TrainingData]
+"""Loads the training data of a mixture of a run."""
+
 
 @writes_run
 def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool = False, resume: bool = False) -> Path:
@@ -59,8 +62,8 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     Raises:
         Fault: if there is no expert to merge, they are incompatible, or the output was made of others.
     """
-    distributed.init()
-    distributed.on_main(lambda: recover_run(work.out))
+    distributed.init_process_group()
+    distributed.on_main_process(lambda: recover_run(work.out))
     work.resolve_length()
     target = work.out / MERGED
     folders = list(folders) or _trained_experts(work)
@@ -74,7 +77,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
     config = work.run.as_yaml()
-    distributed.on_main(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
+    distributed.on_main_process(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
     return target
 
 
@@ -119,7 +122,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
             )
         train_stage(work, WARMUP, merged, overwrite=True, resume=resume)
     if joint not in work.reused and not keeps(joint, partial(mixture_differences, work, JOINT, joint, warm)):
-        distributed.on_main(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
+        distributed.on_main_process(lambda: (work.out / RESULT).unlink(missing_ok=True))  # it is of the stages before
         train_stage(work, JOINT, warm, overwrite=True, resume=resume)
     return select_best_mixture(work)
 
@@ -142,7 +145,7 @@ def train_stage(
     before: Path,
     overwrite: bool = False,
     resume: bool = False,
-    load_data: Callable[[Workspace, Mixture], TrainingData] | None = None,
+    load_data: LoadData | None = None,
 ) -> None:
     """Train a stage of a mixture read from a folder, and write the result.
 
@@ -150,10 +153,8 @@ def train_stage(
         before: folder of the mixture to start from.
         load_data: loads the training data; by default, those on which experts of the mixture's domains are trained.
     """
-    model, card = read_mixture(before)
-    hashes = {} if load_data else training_hashes(work, [domain.name for domain in model.domains])
-    card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
-    data, name = (load_data or _default_data)(work, model), stage.folder
+    model, card, data = load_mixture_stage(work, before, load_data)
+    name = stage.folder
     result = train_and_save(work, stage, model, card, data=data, name=name, overwrite=overwrite, resume=resume)
     if result.kept_start:
         return  # the stage before has named the same tasks
@@ -161,6 +162,16 @@ def train_stage(
         FinishedStage(work, stage, name, data.rows, data.collate, result.best, result.history),
         [domain.name for domain in model.domains],
     )
+
+
+def load_mixture_stage(
+    work: Workspace, before: Path, load_data: LoadData | None = None
+) -> tuple[Mixture, MixtureCard, TrainingData]:
+    """Return the mixture that a stage starts from, its card with the hashes of what the stage reads, and the data."""
+    model, card = read_mixture(before)
+    hashes = {} if load_data else training_hashes(work, [domain.name for domain in model.domains])
+    card = card.model_copy(update={"start": mixture_digest(before), "data_sha256": card.data_sha256 | hashes})
+    return model, card, (load_data or _default_data)(work, model)
 
 
 def train_and_save(
@@ -180,18 +191,38 @@ def train_and_save(
         name: name of the output folder, and of its logs and checkpoints.
     """
     torch.manual_seed(work.run.seed)
-    keep_start = stage is JOINT and work.run.language is None
-    result = run_stage(work, model, stage, data, seed=work.run.seed, name=name, resume=resume, keep_start=keep_start)
+    result = run_stage(
+        work,
+        model,
+        stage,
+        data,
+        seed=work.run.seed,
+        name=name,
+        resume=resume,
+        keep_start=keeps_mixture_start(work, stage),
+    )
+    save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite)
+    info(f"{name}: {result.steps} steps, validation {data.metric.describe(card_metrics(result))}")
+    return result
+
+
+def keeps_mixture_start(work: Workspace, stage: Stage) -> bool:
+    """Whether the weights at the start of a stage are kept if no evaluation is better."""
+    return stage is JOINT and work.run.language is None
+
+
+def save_mixture_stage(
+    work: Workspace, stage: Stage, model: Mixture, card: MixtureCard, result: TrainResult, name: str, overwrite: bool
+) -> None:
+    """Write the folder of a trained mixture, and delete its checkpoints."""
     best = card_metrics(result)
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     folder, config = work.out / name, work.run.as_yaml()
-    distributed.on_main(
+    distributed.on_main_process(
         lambda: write_mixture(folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite)
     )
-    distributed.on_main(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
-    info(f"{name}: {result.steps} steps, validation {data.metric.describe(best)}")
-    return result
+    distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 
 
 def _default_data(work: Workspace, model: Mixture) -> TrainingData:

@@ -66,7 +66,7 @@ from moe.training.job import (
     training_loader,
 )
 from moe.training.loop import TrainingLoop
-from router.loss_weighting import optimizer_state
+from router.losses import optimizer_state
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
@@ -100,13 +100,13 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
             progress_bar(job.title, trainer.total_steps, "step") as meter,
         ):
             trainer.callbacks.append(ProgressBarCallback(meter, trainer.last_loss, trainer.describe))
-            distributed.broadcast_params(model.trained_state().values())
+            distributed.broadcast_parameters(model.trained_state().values())
             trainer.train(resume_from_checkpoint=last)
     trainer.attention.restore()
     if trainer.stopper.signal is not None:
         raise Interrupted(trainer.stopper.signal)
     gather_experts(model)
-    distributed.on_main(lambda: write_trajectory(job.logs))
+    distributed.on_main_process(lambda: write_trajectory(job.logs))
     return TrainResult(steps=trainer.state.global_step, best=trainer.best_metrics(), history=trainer.history())
 
 
@@ -154,7 +154,7 @@ class _StageTrainer(TrainingLoop):
                 guard,
                 Patience(job.settings.patience),
                 *job.callbacks,
-                *([] if not distributed.is_main() else _log_callbacks(job, self.timer)),
+                *([] if not distributed.is_main_process() else _log_callbacks(job, self.timer)),
                 self.timer,  # the last one, so that the time to write the log is not counted
             ],
         )
@@ -207,20 +207,22 @@ class _StageTrainer(TrainingLoop):
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         # Gathered in all processes, and written on rank 0.
         weights, moments = full_tensors(self.model.trained_state()), full_tensors(optimizer_state(self.optimizer))
-        with writing_checkpoint(folder, step) if distributed.is_main() else nullcontext():
+        with writing_checkpoint(folder, step) if distributed.is_main_process() else nullcontext():
             path = checkpoint_path(folder, step)
             path.mkdir(parents=True, exist_ok=True)
-            if distributed.is_main():
+            if distributed.is_main_process():
                 save_tensors(path / TRAINED, weights)
                 save_tensors(path / OBJECTIVE, self.objective.state_dict(), finite=False)  # NaN: not yet measured
                 save_optimizer(path, moments, self.schedule)
             save_tensors(path / rng_file(distributed.rank()), get_rng_state(), finite=False)
             best = checkpoint_path(folder, self.state.best_global_step or step)
             self.state.best_model_checkpoint = str(best)
-            if distributed.is_main():
+            if distributed.is_main_process():
                 self.write_state(path)
             distributed.barrier()
-        distributed.on_main(lambda: rotate_checkpoints(str(folder), self.settings.keep, str(folder / best.name)))
+        distributed.on_main_process(
+            lambda: rotate_checkpoints(str(folder), self.settings.keep, str(folder / best.name))
+        )
 
     def load_checkpoint(self, folder: Path) -> None:
         """Restore weights, losses, optimizer and schedule."""

@@ -63,8 +63,8 @@ class TrunkCache:
             self._tasks[task] = self._read_or_compute(task, texts)
             self._rows |= {(task, text): i for i, text in enumerate(texts)}
 
-    def dry_run(self, rows: Dataset) -> int:
-        """Run the trunk on the shortest and the longest texts, and return the size of all states in bytes."""
+    def measure(self, rows: Dataset) -> int:
+        """Run the trunk on the shortest and the longest texts, and return the bytes that `fill` would write."""
         texts = _targeted_texts(rows)
         lengths = self.collator.lengths(*zip(*texts, strict=True))  # (N,)
         batches = batch_by_tokens(lengths, token_budget(self.model.backbone.device, self.model.backbone.dtype))

@@ -115,6 +115,11 @@ def test_fault_in_several_processes_is_printed_once_and_ends_all(arguments: tupl
     assert output.count(f"moe: Expected {fault}") == 1
 
 
+def test_collectives_give_two_processes_the_same_results(tmp_path: Path) -> None:
+    output = torchrun(str(TESTS / "distributed.py"), "collectives", str(tmp_path), "1")
+    assert output.count("has the right results") == 2
+
+
 def test_sampler_splits_every_step_over_processes_and_repeats_no_row() -> None:
     domains, lengths = torch.arange(23).numpy() % 2, torch.arange(23).numpy()
     samplers = [DomainBatchSampler(domains, lengths, 6, 1.0, 3, shard=(i, 2)) for i in range(2)]
@@ -132,7 +137,7 @@ def test_sampler_refuses_fewer_rows_than_processes() -> None:
 
 def test_collectives_do_nothing_in_a_single_process() -> None:
     rows = torch.ones(3, 2, requires_grad=True)
-    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main_process()) == (0, 1, True)
     assert distributed.all_gather(rows) is distributed.scalar_all_reduce(rows) is distributed.all_reduce(rows) is rows
     assert distributed.all_reduce_max(3) == 3
     assert distributed.broadcast_from_main(lambda: "value") == "value"

@@ -1,4 +1,4 @@
-"""Tests of `router.class_imbalance`: eq. 12 to 14 and the gradients of eq. 16 and 17 against manual results."""
+"""Tests of losses for imbalanced classes: eq. 12 to 14 and the gradients of eq. 16 and 17 against manual results."""
 
 import math
 from itertools import pairwise
@@ -7,13 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.class_imbalance import (
-    class_statistics,
-    effective_number_weights,
-    imbalance_loss,
-    row_losses,
-    unnormalized_imbalance_loss,
-)
+from router.dao import class_statistics, imbalance_loss, unnormalized_imbalance_loss
+from router.losses import effective_number_weights, row_losses
 
 PER_ROW = torch.tensor([1.0, 2.0, 3.0, 6.0])
 LABELS = torch.tensor([0, 0, 0, 2])  # class 1 is absent

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from router.dao import DAO, DAOSettings, difficulty
-from router.loss_weighting import ConstantWeighting, gradient_norms, relative_weights
+from router.dao import DAO, difficulty
+from router.losses import ConstantWeighting, gradient_norms, relative_weights
 from router.mtl_baselines import build_weighting
+from router.registry import DAOSettings
 
 PAPER = DAOSettings(ema=0.0, norm_floor=0.0, weight_floor=0.0)
 NAMES = ("classes", "polarity")

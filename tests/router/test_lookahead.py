@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from router.dao import DAO, DAOSettings
+from router.dao import DAO
 from router.lookahead import LookAhead
+from router.registry import DAOSettings
 
 NAMES = ("helps", "harms")
 

@@ -7,10 +7,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from router.dao import DAOSettings
-from router.loss_weighting import LossWeighting
+from router.losses import LossWeighting
 from router.mtl_baselines import DynamicWeightAverage, GradNorm, PCGrad, UncertaintyWeighting, build_weighting
-from router.registry import ComparatorSettings
+from router.registry import ComparatorSettings, DAOSettings
 
 NAMES = ("classes", "polarity")
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")

@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,10 +61,10 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         raise Fault(f"a complete safetensors file at {path}", reason, "copy or write it again") from error
 
 
-def _to_array(content: mmap.mmap, start: int, entry: dict[str, list[int]]) -> np.ndarray:
+def _to_array(content: mmap.mmap, start: int, entry: dict[str, Any]) -> np.ndarray:
     dtype, (begin, end) = np.dtype(_DTYPES[str(entry["dtype"])]), entry["data_offsets"]
     flat = np.frombuffer(content, dtype, count=(end - begin) // dtype.itemsize, offset=start + begin)
     array = flat.reshape(entry["shape"])
-    if entry["dtype"] == "BF16":  # type: ignore[comparison-overlap]
+    if entry["dtype"] == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array if dtype.itemsize == np.float32().itemsize else array.astype(np.float32)

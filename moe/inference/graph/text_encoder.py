@@ -51,8 +51,8 @@ class TextEncoder:
             targets: target of each text, or None; every window of a text has its whole target.
         """
         prompts: list[str | tuple[str, str]] = [self.template.replace("{text}", replace_surrogates(t)) for t in texts]
-        given = [i for i, target in enumerate(targets or ()) if target]
-        for i, second in zip(given, self._second_segments([str(targets[i]) for i in given]), strict=True):  # type: ignore[index]
+        given = {i: target for i, target in enumerate(targets or ()) if target}
+        for i, second in zip(given, self._second_segments(list(given.values())), strict=True):
             prompts[i] = (str(prompts[i]), second)
         ids: list[list[int]] = []
         index: list[int] = []

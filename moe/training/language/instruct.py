@@ -1,5 +1,6 @@
 """Instruction tuning: train a language model's mixture to answer the questions of its domains."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,11 @@ def question_data(work: Workspace, model: Mixture) -> TrainingData:
     collate = InstructionCollator(model.loaded_backbone.tokenizer.pad_token_id, names)
     domains = np.asarray(held_out["domain"])
     by_domain = {str(name): held_out.select(np.flatnonzero(domains == name)) for name in dict.fromkeys(domains)}
-    return TrainingData(train, collate, lambda: evaluate_perplexities(model, by_domain, collate), PERPLEXITY)
+
+    def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
+        return evaluate_perplexities(model, held_out, collate)
+
+    return TrainingData(train, collate, by_domain, evaluate, PERPLEXITY)
 
 
 def _tokenize_questions(work: Workspace, split: str, encoder: PromptEncoder) -> Dataset:

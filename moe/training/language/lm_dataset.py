@@ -1,6 +1,6 @@
 """Corpora of a language model's run as training data: packed for pre-training, one document per row for routing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,9 +13,9 @@ from moe.data.lm_collator import PretrainingCollator
 from moe.data.pretraining_corpus import Corpus, CorpusTokenizer, prepare_corpus
 from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexities, evaluate_perplexity, perplexity_fields
 from moe.model.backbone import identify_backbone
+from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.lm_head import LanguageSettings, LMHead
 from moe.model.mixture import Mixture
-from moe.model.packing import PackingMode, find_packing_mode
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
@@ -93,12 +93,12 @@ class LMCorpora:
             info("no known way to keep packed documents apart in this backbone: using one document per row")
         rows, held_out, collate = self._training_mix(domains), self._held_out(packed=True), self.collator(packed=True)
 
-        def evaluate() -> dict[str, float]:
+        def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
             evaluations = {name: evaluate_perplexity(self.model, rows, collate) for name, rows in held_out.items()}
             own = sum((evaluations[name] for name in domains), start=LMEvaluation())
             return {"perplexity": own.perplexity, **perplexity_fields(evaluations)}
 
-        return TrainingData(rows, collate, evaluate, PERPLEXITY)
+        return TrainingData(rows, collate, held_out, evaluate, PERPLEXITY)
 
     def routed_data(self) -> TrainingData:
         """Documents of all domains, one per row, evaluated on the held-out parts of all their corpora."""
@@ -108,7 +108,11 @@ class LMCorpora:
             [_spread(self.corpus(name, packed=False).train, domains[name].max_train_rows) for name in names]
         )
         held_out, collate = self.held_out_documents(), self.collator(packed=False)
-        return TrainingData(rows, collate, lambda: evaluate_perplexities(self.model, held_out, collate), PERPLEXITY)
+
+        def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
+            return evaluate_perplexities(self.model, held_out, collate)
+
+        return TrainingData(rows, collate, held_out, evaluate, PERPLEXITY)
 
     def held_out_documents(self) -> dict[str, Dataset]:
         """Held-out documents of each domain, one per row."""
@@ -121,9 +125,7 @@ class LMCorpora:
         caps = {name: domain.max_validation_rows for name, domain in self.work.run.domains.items() if domain.corpus}
         if self._settings.general:
             caps[GENERAL] = max((cap for cap in caps.values() if cap), default=None)
-        held_out = {name: _spread(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
-        dry_run = self.work.dry_run
-        return held_out if dry_run is None else {name: dry_run.subset(rows) for name, rows in held_out.items()}
+        return {name: _spread(self.corpus(name, packed).held_out, cap) for name, cap in caps.items()}
 
     def _training_mix(self, names: Sequence[str]) -> Dataset:
         """Training rows of some domains, followed by the configured share of general text."""

@@ -13,7 +13,6 @@ from moe.data.collator import Collator
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import macro_f1_error, validation_levels
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
-from moe.runs.dry_run import DryRun
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 
@@ -104,14 +103,6 @@ def test_labels_that_texts_do_not_show_are_the_cause(lines: Lines, monkeypatch: 
     monkeypatch.setattr("moe.evaluation.weak_tasks.is_chance", lambda _: True)
     (line,) = lines({"news_macro_f1": 0.1})
     assert line.endswith(": TF-IDF cannot recognize its labels either: check its text and label columns")
-
-
-def test_dry_run_gives_no_line_and_writes_no_levels(make_work: Make):
-    work = make_work()
-    work.dry_run = DryRun()
-    warn(work, {"news_macro_f1": 0.0})
-    assert work.warnings == []
-    assert not (work.out / "levels.json").exists()
 
 
 def test_trained_expert_that_learned_nothing_gives_one_line(make_work: Make, capsys: pytest.CaptureFixture[str]):

@@ -10,9 +10,9 @@ from mixtures import random_lm_mixture
 from torch import Tensor
 from transformers import DynamicCache
 
+from moe.model.backbone_ops import find_packing_mode
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
-from moe.model.packing import find_packing_mode
 
 NEW_TOKENS = 6
 

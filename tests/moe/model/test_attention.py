@@ -4,8 +4,7 @@ import pytest
 import torch
 from conftest import Make, tiny_backbone
 
-from moe.model.backbone_ops import MAX_EAGER_TOKENS, AttentionSwitch
-from moe.model.packing import backbone_states, find_packing_mode
+from moe.model.backbone_ops import MAX_EAGER_TOKENS, AttentionSwitch, backbone_states, find_packing_mode
 from moe.training import trainer
 from moe.training.expert_steps import train_domain
 

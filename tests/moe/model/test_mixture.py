@@ -18,10 +18,10 @@ from moe.model.backbone import load_backbone
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
-from moe.training.global_batch import gather_batch
-from moe.training.objective import LossContext, Objective
+from moe.training.global_batch import LossContext, gather_batch
+from moe.training.objective import Objective
 from moe.training.trainer import set_trainable
-from router.dao import DAOSettings
+from router.registry import DAOSettings
 
 
 @pytest.mark.parametrize("family", family_params("bert", "gpt2", "llama", "deberta-v2"))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import tiny_backbone
 
-from moe.model import packing
-from moe.model.packing import PackingMode, add_sliding_window, backbone_states, find_packing_mode
+from moe.model import backbone_ops
+from moe.model.backbone_ops import PackingMode, add_sliding_window, backbone_states, find_packing_mode
 
 LENGTHS = (4, 5, 3)
 POSITIONS = torch.cat([torch.arange(length) for length in LENGTHS])[None]
@@ -53,7 +53,7 @@ def test_find_packing_mode_tries_windows_wider_than_its_documents(monkeypatch: p
         for weight in model.layers.parameters():
             weight.mul_(10)  # so that a token's neighbours matter
     assert find_packing_mode(model) is not None
-    monkeypatch.setattr(packing, "add_sliding_window", lambda _, mask, __: mask)
+    monkeypatch.setattr(backbone_ops, "add_sliding_window", lambda _, mask, __: mask)
     assert find_packing_mode(model) is None
     assert model.config.sliding_window == 64
 

@@ -9,17 +9,19 @@ from conftest import LABELS, Make
 from corpora import make_question_workspace
 from rich.console import Console
 
+import moe
 from experts.atomic_io import read_json
 from experts.errors import Fault
+from moe.config.stages import EXPERT
 from moe.console import format_duration
 from moe.data.collator import Collator
 from moe.data.sampler import DomainBatchSampler
 from moe.model.backbone import load_tokenizer
 from moe.plan.cost_estimate import Figures, estimate_cost
+from moe.plan.dry_run import BatchSubset, DryRun, estimate_tokens
 from moe.plan.view import cost_view
-from moe.runs.dry_run import BatchSubset, DryRun, estimate_tokens
 from moe.runs.workspace import Workspace
-from moe.training.expert_steps import train_domain, train_shared
+from moe.training.expert_steps import new_expert, train_domain, train_shared
 from moe.training.language.instruct import instruct
 from moe.training.language.pretrain import pretrain, pretrain_shared
 from moe.training.pooled import train_pooled
@@ -135,14 +137,30 @@ def test_dry_run_writes_only_prepared_rows(make_work: Make, capsys: pytest.Captu
     assert "total" in output
 
 
-def test_dry_run_reports_the_share_of_validation_rows_used(make_work: Make) -> None:
-    dry_run = DryRun(rows=9)
-    work = make_work()
-    work.dry_run = dry_run
-    rows = work.rows("validation")
-    assert len(rows) == 9
-    assert dry_run.pop_row_share() == pytest.approx(9 / len(make_work().rows("validation")))
-    assert dry_run.pop_row_share() == 1.0, "the share is reset"
+def test_dry_run_evaluates_on_a_few_validation_rows_and_reports_their_share(make_work: Make) -> None:
+    dry_run, work = DryRun(rows=9), make_work()
+    expert = new_expert(work, EXPERT, work.domains()["news"], "news", seed=0)
+    dry_run.train_expert(expert)
+    (stats,) = dry_run.stages
+    validation = work.rows("validation", ["news"])
+    assert stats.row_share == 9 / len(validation)
+    assert len(expert.data.held_out["labelled"]) == len(validation), "the stage's own data are unchanged"
+
+
+def test_dry_run_measures_the_same_size_whatever_was_measured_before(make_work: Make) -> None:
+    dry_run, work = DryRun(caches_trunk=True), make_work()
+    for _ in range(2):
+        dry_run.train_expert(new_expert(work, EXPERT, work.domains()["news"], "news", seed=0))
+    first, second = dry_run.stages
+    assert first.cached_bytes == second.cached_bytes > 0
+    assert first.row_share == second.row_share
+    assert first.trainable == second.trainable
+
+
+def test_code_that_trains_knows_of_no_dry_run() -> None:
+    source = Path(moe.__file__).parent
+    rooms = ("training", "runs", "data", "evaluation")
+    assert [path for room in rooms for path in (source / room).rglob("*.py") if "dry_run" in path.read_text()] == []
 
 
 def test_batch_subset_is_representative_and_starts_with_the_most_expensive() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from moe.config.stages import StageSettings
 from moe.plan.cost_model import RunCost, StageCost, StepCost, savings
-from moe.runs.dry_run import StageSize
+from moe.plan.dry_run import StageSize
 
 LAYERS = 6
 SETTINGS = {

@@ -6,8 +6,9 @@ from conftest import Make
 from mixtures import random_mixture
 from torch import nn
 
+from moe.distributed import clip_gradients, gradient_norm
 from moe.model.backbone import load_backbone
-from moe.training.fsdp import clip_gradients, distribute_like, full_tensors, gather_experts, gradient_norm, shard
+from moe.training.fsdp import distribute_like, full_tensors, gather_experts, shard
 
 
 def test_sharding_has_no_effect_in_a_single_process(make_work: Make) -> None:

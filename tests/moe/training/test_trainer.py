@@ -1,5 +1,6 @@
 """Tests of the training loop: interruption and resumption, early stopping, and missing rows."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import Make
 from safetensors.torch import load_file
 from signals import LONG_STAGE, interrupt_at
 
+from moe import distributed
 from moe.config.stages import EXPERT
 from moe.errors import Fault, Interrupted
 from moe.training.expert_steps import train_domain
@@ -59,3 +61,16 @@ def test_fit_refuses_a_stage_without_training_rows(make_work: Make, tmp_path: Pa
     empty = rows.select([])
     with pytest.raises(Fault, match="training rows"):
         fit(None, TrainJob(EXPERT, None, None, empty, None, None, tmp_path, tmp_path, 0, "news"))
+
+
+def test_step_measures_the_norm_of_its_gradients_once(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[torch.Tensor] = []
+    measure = distributed.gradient_norm
+
+    def counted(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+        norms.append(measure(parameters))
+        return norms[-1]
+
+    monkeypatch.setattr(distributed, "gradient_norm", counted)
+    train_domain(make_work(), "news")
+    assert len(norms) == 6, "one for each step"

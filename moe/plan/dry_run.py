@@ -1,16 +1,27 @@
 """Dry runs of stages: a few steps on representative batches, a few validation rows, and measurements of both."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
+from moe.config.stages import Stage
 from moe.data.collator import Collate, Collator
 from moe.data.sampler import DomainBatchSampler, row_lengths
+from moe.model.mixture import Mixture
+from moe.runs.workspace import Workspace
+from moe.training.expert_steps import NewExpert
+from moe.training.job import TrainJob, TrainResult, batch_sampler, count_steps
+from moe.training.stage import TrainingData, stage_job
+from moe.training.steps import LoadData, keeps_mixture_start, load_mixture_stage, save_mixture_stage
+from moe.training.trainer import fit, set_trainable
+from moe.training.trunk_cache import TrunkCache
 
 _LENGTH_SAMPLE = 256
 """Texts that are tokenized to estimate how many tokens a character is."""
@@ -122,28 +133,84 @@ class DryRunStats:
 
 @dataclass
 class DryRun:
-    """Size and results of a dry run of all stages.
+    """Runs a few steps of each stage, and records their measurements.
 
     Args:
         steps: fewest and most optimizer steps of a stage; the first batch, the most expensive one, gives the peak
             memory.
         seconds: time for the steps of a stage, within which more of them are run.
-        rows: rows of each validation set.
-        like: training rows of the experts that the next stage stands for, by domain.
+        rows: most rows of each validation set.
+        caches_trunk: whether the full stages read the trunk's states of labelled rows from disk.
         stages: measurements of the stages so far.
-        cached_bytes: bytes of cached trunk states of the next stage.
         seconds_per_token: of the steps of the slowest stage so far; none before the first.
     """
 
     steps: tuple[int, int] = (3, 9)
     seconds: float = 4.0
     rows: int = 64
-    like: dict[str, Dataset] = field(default_factory=dict)
+    caches_trunk: bool = False
     stages: list[DryRunStats] = field(default_factory=list)
-    cached_bytes: int = 0
     seconds_per_token: float | None = None
-    _total_rows: int = 0
-    _used_rows: int = 0
+
+    def train_expert(self, expert: NewExpert, like: Mapping[str, Dataset] | None = None) -> None:
+        """Measure the stage of an expert, and write the expert's folder.
+
+        Args:
+            like: training rows of the experts that this one stands for, by domain.
+        """
+        model, data, name = expert.model, expert.data, expert.name
+        job = stage_job(expert.work, model, expert.stage, data, seed=expert.seed, name=name, expert=name)
+        expert.save(self._fit(model, job, data, expert.keep_start, like or {}))
+
+    def train_mixture(self, work: Workspace, stage: Stage, before: Path, load_data: LoadData | None = None) -> None:
+        """Measure a stage of the mixture in a folder, and write the resulting mixture's folder.
+
+        Args:
+            load_data: see `moe.training.steps.train_stage`.
+        """
+        model, card, data = load_mixture_stage(work, before, load_data)
+        job = stage_job(work, model, stage, data, seed=work.run.seed, name=stage.folder)
+        result = self._fit(model, job, data, keeps_mixture_start(work, stage), {})
+        save_mixture_stage(work, stage, model, card, result, name=stage.folder, overwrite=False)
+
+    def _fit(
+        self, model: Mixture, job: TrainJob, data: TrainingData, keep_start: bool, like: Mapping[str, Dataset]
+    ) -> TrainResult:
+        """Run a few steps of a stage and one evaluation on a few rows, and append the measurements to `stages`.
+
+        Args:
+            job: the full stage.
+            data: from which the job was made.
+            keep_start: whether the full stage also evaluates before its first step.
+        """
+        cached_bytes = 0
+        if self.caches_trunk and isinstance(data.collate, Collator):
+            cached_bytes = TrunkCache(model, data.collate, job.checkpoints).measure(job.rows)
+        set_trainable(model, job.stage, job.expert, job.frozen)
+        tokens, sampler = estimate_tokens(job.rows, job.collate), batch_sampler(job)  # tokens: (N,)
+        size = stage_size(job, tokens, keep_start)
+        count = min(self.step_count(size.tokens_per_step()), len(sampler))
+        batches = BatchSubset(sampler, count, tokens)
+        held_out = {name: spread_by_length(rows, self.rows) for name, rows in data.held_out.items()}
+        stats = DryRunStats(
+            stage=job.stage.name,
+            name=job.title,
+            model_size=model_size(model),
+            trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            size=size,
+            batch_tokens=[len(rows) * int(tokens[rows].max()) for rows in batches],
+            row_share=sum(map(len, held_out.values())) / sum(map(len, data.held_out.values())),
+            like={
+                name: stage_size(replace(job, rows=rows), estimate_tokens(rows, job.collate), keep_start)
+                for name, rows in like.items()
+            },
+            cached_bytes=cached_bytes,
+            may_end_early=size.evaluations - int(keep_start) > job.settings.patience,
+        )
+        self.stages.append(stats)
+        settings = job.settings.model_copy(update={"steps": count, "evals": 1})
+        evaluate = stats.timed(replace(data, held_out=held_out).evaluate)
+        return fit(model, replace(job, settings=settings, batches=batches, evaluate=evaluate, track=()))
 
     def step_count(self, tokens: float) -> int:
         """Return the number of steps that fit into `seconds`, estimated from earlier stages.
@@ -155,19 +222,33 @@ class DryRun:
         fitting = fewest if self.seconds_per_token is None else int(self.seconds / (self.seconds_per_token * tokens))
         return min(max(fewest, fitting), most)
 
-    def subset(self, rows: Dataset) -> Dataset:
-        """Return a few validation rows at equal distances in length, and count them for `pop_row_share`."""
-        count = min(self.rows, len(rows))
-        self._total_rows, self._used_rows = self._total_rows + len(rows), self._used_rows + count
-        order = np.argsort(np.nan_to_num(row_lengths(rows).astype(float)), kind="stable")
-        positions = ((np.arange(count) + 0.5) / max(1, count) * len(rows)).astype(int)
-        return rows.select(np.sort(order[positions]).tolist())
 
-    def pop_row_share(self) -> float:
-        """Return the fraction of validation rows that `subset` kept since the last call."""
-        share = self._used_rows / self._total_rows if self._total_rows else 1.0
-        self._total_rows = self._used_rows = 0
-        return share
+def spread_by_length(rows: Dataset, count: int) -> Dataset:
+    """Return at most `count` rows, at equal distances in length."""
+    count = min(count, len(rows))
+    order = np.argsort(np.nan_to_num(row_lengths(rows).astype(float)), kind="stable")
+    positions = ((np.arange(count) + 0.5) / max(1, count) * len(rows)).astype(int)
+    return rows.select(np.sort(order[positions]).tolist())
+
+
+def stage_size(job: TrainJob, tokens: np.ndarray, keep_start: bool) -> StageSize:
+    """Size of a full stage.
+
+    Args:
+        tokens: of each training row (N,).
+        keep_start: whether it also evaluates before its first step.
+    """
+    steps = count_steps(job)
+    interval = max(1, math.ceil(steps / job.settings.evals))
+    rows, lengths = batch_sizes(batch_sampler(job), tokens)  # (M,) each
+    return StageSize(
+        steps=steps,
+        evaluations=math.ceil(steps / interval) + int(keep_start),
+        rows=len(job.rows),
+        tokens=int(tokens.sum()),
+        batch_rows=rows,
+        batch_lengths=lengths,
+    )
 
 
 def estimate_tokens(rows: Dataset, collate: Collate) -> np.ndarray:
