@@ -7,11 +7,11 @@ results: a dataclass becomes an object of its fields.
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A value of JSON or YAML."""
 MAX_DEPTH = 100
 """Levels of objects and arrays; deeper values would exceed Python's recursion limit where they are used."""
@@ -20,7 +20,7 @@ MAX_DIGITS = 300
 OMIT_NONE = {"omit_none": True}
 """Metadata of a dataclass field that JSON leaves out where it is None; other fields are then null."""
 INLINE = {"inline": True}
-"""Metadata of a dataclass field whose value, a dataclass, has its fields in the object of the outer one."""
+"""Metadata of a dataclass field whose value, a dataclass or None, has its fields in the object of the outer one."""
 
 
 def json_object(value: Any) -> dict[str, object]:
@@ -35,7 +35,7 @@ def json_object(value: Any) -> dict[str, object]:
     for field in fields(value):
         item = getattr(value, field.name)
         if "inline" in field.metadata:
-            content |= json_object(item)
+            content |= {} if item is None else json_object(item)
         elif item is not None or "omit_none" not in field.metadata:
             content[field.name] = item
     return content

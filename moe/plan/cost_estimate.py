@@ -220,7 +220,7 @@ def _step_seconds(work: Workspace, stats: DryRunStats) -> list[float]:
     """Seconds of each step of a dry run."""
     log = read_trajectory(work.logs(stats.name))
     assert log is not None
-    return [row["seconds"] for row in log.rows if "seconds" in row]
+    return [float(row["seconds"]) for row in log.rows if "seconds" in row]
 
 
 def _in_order(work: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> list[MeasuredStage]:

@@ -85,6 +85,8 @@ def test_a_result_is_written_as_an_object_of_its_fields_in_order(tmp_path: Path)
     expected = {"b": {"value": None}, "value": 0.5, "note": "half", "c": [{"value": 1.0}]}
     assert to_json(result) == expected
     write_json(tmp_path / "result.json", result)
-    assert json.dumps(read_json(tmp_path / "result.json")) == json.dumps(expected), "keys are in the order of the fields"
+    assert json.dumps(read_json(tmp_path / "result.json")) == json.dumps(expected), (
+        "keys are in the order of the fields"
+    )
     with pytest.raises(TypeError, match="set cannot be written as JSON"):
         to_json({1})
