@@ -117,7 +117,7 @@ def test_drift_calls_held_out_text_alike_and_another_domain_unlike_by_month(work
     fitted = fit_reference(work, folder)
     assert fitted.held == {"news": 36, "forum": 36}
     check_manifest(folder, "a mixture")
-    assert verify(folder)["folders"][0]["remarks"] == []
+    assert verify(folder).folders[0].remarks == []
     held_out = [*work.rows("test")["text"]]
     alike = write_csv(tmp_path / "alike.csv", [{"text": text} for text in held_out])
     result = drift(folder, DriftRequest(alike), tmp_path / "alike")
