@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.config.run import load_run
-from moe.drift.drift import MEASURES, UNLIKE, compare_features
+from moe.drift.comparison import MEASURES, UNLIKE, compare_features
 from moe.drift.fit import extract_features, fit_reference
 from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.inference.loading import load_model
@@ -81,8 +81,8 @@ def _count_alarms(
             distance=np.concatenate([part.distance for part in parts]),
         )
         reports.append(compare_features(features, validation, reference.experts))
-    unlike = sum(report["verdict"] == UNLIKE for report in reports)
-    by_measure = {name: sum(report["measures"][name]["unlike"] for report in reports) for name in MEASURES}
+    unlike = sum(report.verdict == UNLIKE for report in reports)
+    by_measure = {name: sum(report.measures[name].unlike for report in reports) for name in MEASURES}
     return f"{unlike} ({', '.join(f'{name} {count}' for name, count in by_measure.items())})"
 
 

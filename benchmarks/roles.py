@@ -262,7 +262,8 @@ def build_answers_table(scored: Mapping[str, Mapping[str, list[ScoredAnswer]]], 
         theirs = qa_predictions_by_task(answers)
         pairs = [(ours[task], theirs[task]) for task in ("fpb", "fomc")]
         lead = bootstrap_differences([our for our, _ in pairs], [their for _, their in pairs])["macro_f1"]
-        cells = [f"{report.get('macro_f1', report['accuracy']):.3f} ({report['missing']:.3f})" for report in reports]
+        scores = [report.accuracy if report.macro_f1 is None else report.macro_f1 for report in reports]
+        cells = [f"{score:.3f} ({report.missing:.3f})" for score, report in zip(scores, reports, strict=True)]
         table.add_row(name, *cells, f"{100 * lead.value:+.1f}", f"{100 * lead.low:+.1f} to {100 * lead.high:+.1f}")
     return table
 

@@ -5,9 +5,8 @@ inference does not.
 """
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -19,7 +18,7 @@ from experts.adapter_settings import check_adapter_settings
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, ADAPTER_CONFIG
-from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec, check_trunk_depth
+from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec, PeftConfig, check_trunk_depth
 from experts.lora_delta import LowRankUpdate
 from experts.safetensors_io import tensor_names
 
@@ -78,9 +77,7 @@ PORTABLE_KEYS = (
 """Config keys that every PEFT version since 0.4 reads; some versions refuse keys they do not know."""
 
 
-def portable_config(
-    layers: LayerMap, reference: Mapping[str, Any], update: LowRankUpdate, backbone: str
-) -> dict[str, Any]:
+def portable_config(layers: LayerMap, reference: PeftConfig, update: LowRankUpdate, backbone: str) -> PeftConfig:
     """Return an `adapter_config.json` for an update that any PEFT version since 0.4 can load.
 
     It has one rank and one scaling for all layers, no patterns and no bias.

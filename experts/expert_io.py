@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +33,7 @@ from experts.cards import (
 )
 from experts.durable import read_errors_as_faults
 from experts.errors import Fault
-from experts.lora import Adapter, LoraSpec
+from experts.lora import Adapter, LoraSpec, PeftConfig
 from experts.safetensors_io import load_tensors, save_tensors
 
 __all__ = [
@@ -136,7 +135,7 @@ class ExpertFolder:
     """
 
     path: Path
-    peft_config: dict[str, Any]
+    peft_config: PeftConfig
     weights: dict[str, Tensor]
     heads: dict[str, Tensor]
     card: ExpertCard | None
@@ -159,7 +158,7 @@ def write_expert(
     weights: Mapping[str, Tensor],
     heads: Mapping[str, Tensor],
     config: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, object],
     overwrite: bool = False,
 ) -> None:
     """Write an expert's folder atomically.
@@ -195,7 +194,7 @@ def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor])
     write_json(folder / ADAPTER_CONFIG, adapter.peft_config | portable)
 
 
-def read_adapter(folder: Path, finite: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_adapter(folder: Path, finite: bool = True) -> tuple[PeftConfig, dict[str, Tensor]]:
     """Read PEFT's two files.
 
     Args:

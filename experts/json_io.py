@@ -1,18 +1,49 @@
 """JSON from outside, parsed strictly: every reader of cards, manifests, logs, data lines and request bodies uses this.
 
 Python's parser accepts what is not JSON (NaN), keeps the last of two equal keys, and raises a different exception for
-each kind of bad input; `parse_json` raises `ValueError` for all of them, with one sentence.
+each kind of bad input; `parse_json` raises `ValueError` for all of them, with one sentence. `json_object` writes
+results: a dataclass becomes an object of its fields.
 """
 
 import json
 import math
-from collections.abc import Collection
-from typing import Any, NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn, TypeAlias
 
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A value of JSON or YAML."""
 MAX_DEPTH = 100
 """Levels of objects and arrays; deeper values would exceed Python's recursion limit where they are used."""
 MAX_DIGITS = 300
 """Digits of an integer, so that every integer can be converted to a float."""
+OMIT_NONE = {"omit_none": True}
+"""Metadata of a dataclass field that JSON leaves out where it is None; other fields are then null."""
+INLINE = {"inline": True}
+"""Metadata of a dataclass field whose value, a dataclass or None, has its fields in the object of the outer one."""
+
+
+def json_object(value: Any) -> dict[str, object]:
+    """Return the fields of a dataclass in order, as the `default` of `json.dumps` that writes results.
+
+    Raises:
+        TypeError: if the value is no dataclass.
+    """
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    content: dict[str, object] = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if "inline" in field.metadata:
+            content |= {} if item is None else json_object(item)
+        elif item is not None or "omit_none" not in field.metadata:
+            content[field.name] = item
+    return content
+
+
+def to_json(value: Any) -> Any:
+    """Return a result as plain JSON values: dataclasses as objects, tuples as lists."""
+    return json.loads(json.dumps(value, default=json_object))
 
 
 def parse_json(content: str | bytes | bytearray, constants: Collection[str] = ()) -> Any:

@@ -4,7 +4,7 @@ This module must not import PEFT, which is slow to import and not needed for inf
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from experts.errors import Fault
+
+PeftConfig: TypeAlias = dict[str, Any]
+"""Content of PEFT's `adapter_config.json`, whose keys and values are those of PEFT's `LoraConfig`."""
 
 
 class LoraSettings(BaseModel):
@@ -52,7 +55,7 @@ class Adapter:
         layers: rank and scaling of every adapted layer, by dotted name.
     """
 
-    peft_config: dict[str, Any] = field(repr=False)
+    peft_config: PeftConfig = field(repr=False)
     layers: dict[str, LoraSpec] = field(repr=False)
 
     @property

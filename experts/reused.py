@@ -12,14 +12,14 @@ from typing import Any
 
 from experts.atomic_io import check_manifest, read_json, write_json
 from experts.errors import Fault
-from experts.json_io import parse_json
+from experts.json_io import Json, json_object, parse_json
 
 SEAL = "content_sha256"
 """Key of the hash of all other keys with their values."""
 _REMEDY = "delete the file, which is written again"
 
 
-def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     """Write indented JSON atomically, with the hash of its content as the last key.
 
     Raises:
@@ -28,7 +28,7 @@ def write_sealed_json(path: Path, content: Mapping[str, Any]) -> None:
     write_json(path, {**content, SEAL: _digest(content)})
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
+def read_sealed_json(path: Path) -> dict[str, Json]:
     """Read what `write_sealed_json` wrote, without the hash.
 
     Raises:
@@ -37,7 +37,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     return check_seal(read_json(path), path)
 
 
-def check_seal(content: Any, path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
+def check_seal(content: Any, path: Path, remedy: str = _REMEDY) -> dict[str, Json]:
     """Check the hash in a JSON object, and return the object without it.
 
     Args:
@@ -60,9 +60,9 @@ def check_seal(content: Any, path: Path, remedy: str = _REMEDY) -> dict[str, Any
     return rest
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _digest(content: Mapping[str, object]) -> str:
     """SHA-256 of JSON content, however it is indented; keys of other types become strings as in the file."""
-    written = parse_json(json.dumps(content))
+    written = parse_json(json.dumps(content, default=json_object))
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -25,6 +25,8 @@ MAX_DEPTH = 32
 MAX_TRAPS = 5
 """Ambiguous values that one error message lists."""
 
+RawSettings: TypeAlias = dict[str, Any]
+"""A mapping as YAML holds it, before its keys and values are validated."""
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's parser is the faster one."""
 _TEXT_TAGS = {"!", "tag:yaml.org,2002:str"}
@@ -102,13 +104,13 @@ def read_document(path: Path) -> YamlDocument:
     return document
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> RawSettings:
     """Read a YAML file that holds a mapping.
 
     Raises:
         Fault: as `read_document`.
     """
-    value: dict[str, Any] = read_document(path).value
+    value: RawSettings = read_document(path).value
     return value
 
 

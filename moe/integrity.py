@@ -1,10 +1,12 @@
 """Integrity check of folders (`moe verify`): complete files, finite weights, cards and backbone that match them."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
 from torch import Tensor, nn
 
 from experts.adapter_bank import PREFIX
@@ -37,7 +39,7 @@ KIND_BY_FILE = {EXPERT_CARD: "expert", CARD: "mixture", ADAPTER_CONFIG: "adapter
 """Kind of a folder by a file in it; the first file that exists decides."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class FolderCheck:
     """Result of checking one folder.
 
@@ -49,18 +51,28 @@ class FolderCheck:
         remarks: what could not be checked here, and files that are not in the manifest.
     """
 
-    folder: Path
+    folder: str
     kind: str
-    files: int = 0
-    faults: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    files: int
+    faults: Sequence[str]
+    remarks: Sequence[str]
 
 
-def verify(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Verification:
+    """Result of checking a folder, or the folders of a run.
+
+    Args:
+        folders: result for each folder.
+        faults: total number of their faults.
+    """
+
+    folders: Sequence[FolderCheck]
+    faults: int
+
+
+def verify(folder: Path) -> Verification:
     """Check a folder, or all experts and mixtures in a run folder, without loading a backbone.
-
-    Returns:
-        `folders`: each with `folder`, `kind`, `files`, `faults`, `remarks`; and `faults`, their total number.
 
     Raises:
         Fault: if there is nothing to check.
@@ -75,8 +87,7 @@ def verify(folder: Path) -> dict[str, Any]:
         )
     with read_errors_as_faults(folder):
         checks = [_check_folder(path, kind) for path, kind in folders]
-    reports = [asdict(check) | {"folder": str(check.folder)} for check in checks]
-    return {"folders": reports, "faults": sum(len(check.faults) for check in checks)}
+    return Verification(checks, faults=sum(len(check.faults) for check in checks))
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, str]]:
@@ -96,23 +107,22 @@ def _kind(folder: Path) -> str | None:
 
 
 def _check_folder(folder: Path, kind: str) -> FolderCheck:
-    check = FolderCheck(folder, kind)
+    files, faults, remarks = 0, list[str](), list[str]()
     if kind == "adapter":
-        check.remarks.append("a plain PEFT adapter: it has no manifest to check against")
+        remarks.append("a plain PEFT adapter: it has no manifest to check against")
     else:
-        check.faults += [str(fault) for fault in folder_faults(folder, kind)]
+        faults += [str(fault) for fault in folder_faults(folder, kind)]
         hashes = read_manifest(folder)
         if not isinstance(hashes, Fault):
-            check.files = len(hashes)
-            check.remarks += [f"{name} is not in the manifest" for name in _unlisted(folder, hashes)]
+            files = len(hashes)
+            remarks += [f"{name} is not in the manifest" for name in _unlisted(folder, hashes)]
     for result in {"expert": _expert, "mixture": _mixture, "adapter": _adapter}.get(kind, lambda _: ())(folder):
-        check.faults += [] if isinstance(result, Remark) else [str(result)]
-        check.remarks += [result.text] if isinstance(result, Remark) else []
-    check.faults += [str(fault) for fault in _fitted_faults(folder)]
-    check.faults = list(dict.fromkeys(check.faults))
-    if (folder / GRAPH_FOLDER).is_dir() and not check.faults:
-        check.remarks += _graph_remarks(folder)
-    return check
+        faults += [] if isinstance(result, Remark) else [str(result)]
+        remarks += [result.text] if isinstance(result, Remark) else []
+    faults += [str(fault) for fault in _fitted_faults(folder)]
+    if (folder / GRAPH_FOLDER).is_dir() and not faults:
+        remarks += _graph_remarks(folder)
+    return FolderCheck(str(folder), kind, files, list(dict.fromkeys(faults)), remarks)
 
 
 def _fitted_faults(folder: Path) -> Iterator[Fault]:
@@ -259,3 +269,14 @@ def _backbone(expected: BackboneId, settings: BackboneSettings) -> Iterator[Faul
         check_same_backbone(expected, actual, "these experts")
     except Fault as fault:
         yield fault
+
+
+def verify_view(verification: Verification) -> RenderableType:
+    """Output of `moe verify`: a line per folder, with its faults and remarks below."""
+    lines: list[RenderableType] = []
+    for check in verification.folders:
+        status = "[red]damaged[/red]" if check.faults else "[green]intact[/green]"
+        lines.append(Text.from_markup(f"{status}  {escape(check.folder)}, {check.kind}, {check.files} files"))
+        lines += [Text(f"  {fault}", style="red") for fault in check.faults]
+        lines += [Text(f"  {remark}", style="dim") for remark in check.remarks]
+    return Group(*lines)

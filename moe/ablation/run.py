@@ -32,8 +32,14 @@ from moe.export.selection import adapter_update, merged_expert_spec
 from moe.extras import check_extra
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
-from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
-from moe.qa.scoring import EvalQuestion
+from moe.qa.evaluate import (
+    EvalSettings,
+    answer_questions,
+    load_run_questions,
+    qa_predictions_by_task,
+    qa_report,
+)
+from moe.qa.scoring import AnswerMetrics, EvalQuestion, MeanAnswerMetrics
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
 from moe.runs.locking import writes_run
@@ -226,8 +232,8 @@ def _evaluate_lm_variant(
     settings = EvalSettings(hard=variant.routing == "hard", pin=variant.pin)
     answers = answer_questions(mixture, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings)
-    row["tasks"] = {task: _accuracy_and_f1(metrics) for task, metrics in report["tasks"].items()}
-    row["mean"] = _accuracy_and_f1(report["mean"])
+    row["tasks"] = {task: _accuracy_and_f1(metrics) for task, metrics in report.tasks.items()}
+    row["mean"] = _accuracy_and_f1(report.mean)
     return row, qa_predictions_by_task(answers)
 
 
@@ -237,6 +243,7 @@ def _perplexities(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
-def _accuracy_and_f1(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _accuracy_and_f1(metrics: AnswerMetrics | MeanAnswerMetrics) -> dict[str, float | None]:
     """Return accuracy and macro-F1; free answers have no classes, so their accuracy stands for both."""
-    return {"accuracy": metrics["accuracy"], "macro_f1": metrics.get("macro_f1", metrics["accuracy"])}
+    macro_f1 = metrics.accuracy if metrics.macro_f1 is None else metrics.macro_f1
+    return {"accuracy": metrics.accuracy, "macro_f1": macro_f1}

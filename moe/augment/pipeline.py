@@ -3,9 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -17,6 +16,7 @@ from moe.augment.client import ChatModel, complete_all
 from moe.augment.filters import clean_response, rejection_reason, strip_thinking
 from moe.augment.prompts import Message, build_messages
 from moe.augment.response_log import RESPONSE_LOG, LoggedResponse, open_log, read_log
+from moe.augment.results import Augmentation, AugmentCounts, AugmentPreview, SamplePrompt
 from moe.console import info, progress_bar
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, VariantRequest, plan_variants, text_hash
 from moe.data.dedup import NearDuplicateIndex, jaccard, shingles
@@ -67,12 +67,12 @@ class AugmentJob:
         """Key of the check prompt about a new text in the response log."""
         return f"{self.key(request, model)}/{text_hash(text)}"
 
-    def counts(self) -> dict[str, Any]:
-        """Numbers of rows and of requested variants, as JSON values."""
+    def counts(self) -> AugmentCounts:
+        """Numbers of rows and of requested variants."""
         counts = Counter(request.origin for request in self.requests)
         origins: tuple[Origin, ...] = ("synthetic",) if self.new else ("synonym", "paraphrase")
-        wanted = {origin: counts[origin] for origin in origins}
-        return {"domain": self.domain, "task": self.task, "rows": len(self.rows), "wanted": wanted}
+        wanted: dict[str, int] = {origin: counts[origin] for origin in origins}
+        return AugmentCounts(self.domain, self.task, rows=len(self.rows), wanted=wanted)
 
     def variant_prompt(self, request: VariantRequest) -> list[Message]:
         """Prompt that requests a variant."""
@@ -127,22 +127,18 @@ def _is_inside_prompt(text: str, prompt: str | None) -> bool:
 
 
 @writes_run
-def preview(work: Workspace, domains: Sequence[str]) -> dict[str, Any]:
+def preview(work: Workspace, domains: Sequence[str]) -> AugmentPreview:
     """Return what would be requested, counts by task and three sample prompts; nothing is sent."""
     jobs = build_jobs(work, domains)
     pairs = [(job, request) for job in jobs for request in job.requests]
     samples = [pairs[i * len(pairs) // SHOWN_PROMPTS] for i in range(min(SHOWN_PROMPTS, len(pairs)))]
-    return {
-        "tasks": [job.counts() for job in jobs],
-        "prompts": [
-            {
-                "id": job.rows[request.row]["id"],
-                "origin": request.origin,
-                "messages": job.variant_prompt(request),
-            }
+    return AugmentPreview(
+        tasks=[job.counts() for job in jobs],
+        prompts=[
+            SamplePrompt(job.rows[request.row]["id"], request.origin, job.variant_prompt(request))
             for job, request in samples
         ],
-    }
+    )
 
 
 @writes_run
@@ -153,7 +149,7 @@ def augment(
     overwrite: bool = False,
     resume: bool = False,
     local: bool = False,
-) -> dict[str, Any]:
+) -> Augmentation:
     """Request variants of some domains' training rows and write each task's `augmented.jsonl`.
 
     Responses are logged in `answers.jsonl` as they arrive; a logged response is never requested again. A new question
@@ -166,9 +162,6 @@ def augment(
         overwrite: discard earlier responses and augmented rows.
         resume: reuse logged responses and rewrite the augmented rows.
         local: `endpoint.model` is the folder of a language model, which is run in this process.
-
-    Returns:
-        `model`, and `tasks`: for each the number of rows, of variants `wanted`, `kept` and `dropped`, and the file.
 
     Raises:
         Fault: if a finished file would be overwritten, or the model cannot be used.
@@ -195,10 +188,10 @@ def augment(
                 _request_checks(job, model, endpoint.model, concurrency, work.held_out.index.threshold)
             tasks.append(_write(job, endpoint.model, work.held_out.index))
     info("to train on these rows, add --set data.augmented=true")
-    return {"model": endpoint.model, "tasks": tasks}
+    return Augmentation(endpoint.model, tasks)
 
 
-def _write(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> dict[str, Any]:
+def _write(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> AugmentCounts:
     dropped, retained = Counter[str](), Counter[str]()
     with open_writer(job.file) as writer:
         for request, text, reason in _filter_all(job, model, held_out):
@@ -208,7 +201,7 @@ def _write(job: AugmentJob, model: str, held_out: NearDuplicateIndex[int]) -> di
                 retained[request.origin] += 1
                 writer.write(_augmented_row(job, request, text, model).model_dump())
     info(f"{job.task}: {retained.total()} of {len(job.requests)} variants retained → {job.file}")
-    return job.counts() | {"kept": dict(retained), "dropped": dict(dropped.most_common()), "file": str(job.file)}
+    return replace(job.counts(), kept=dict(retained), dropped=dict(dropped.most_common()), file=str(job.file))
 
 
 def _request_variants(job: AugmentJob, client: ChatModel, model: str, concurrency: int) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from experts.domain import LabelSpace
 from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import BackboneId, read_adapter, write_adapter
-from experts.lora import Adapter
+from experts.lora import Adapter, PeftConfig
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, MIXTURE_FILES, README, ROUTER, adapter_files
 from moe.checkpoints.mixture_card import FORMAT, DomainCard, MixtureCard
@@ -34,7 +33,7 @@ from moe.model.mixture import Mixture
 from router.gate import Gate
 
 
-def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[str, dict[str, Any]]) -> Mixture:
+def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[str, PeftConfig]) -> Mixture:
     """Build a mixture with fresh weights from its card and its adapters' PEFT configs."""
     bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth, card.language)
     for name in (*card.routed, *card.shared):
@@ -79,7 +78,7 @@ def write_mixture(
     model: Mixture,
     card: MixtureCard,
     config: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, object],
     overwrite: bool = False,
     readme: str | None = None,
 ) -> None:

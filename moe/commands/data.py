@@ -1,5 +1,6 @@
 """Data commands: inspect a file, augment training data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,9 +43,10 @@ def inspect_(
 ) -> None:
     """Profile a data file: rows, labels, scores, lengths, duplicates, rejected rows, and warnings."""
     from moe.data.formats.readers import with_text_format
-    from moe.data.profile import inspect_file, inspection_view
+    from moe.data.profile import inspect_file
     from moe.data.schema import TaskSettings
     from moe.evaluation.data_warnings import file_warnings
+    from moe.report.data_file import inspection_view
 
     if domain:
         from moe.config.run import load_run
@@ -52,12 +54,12 @@ def inspect_(
 
         run = load_run(config, sets or ())
         settings = with_text_format(run.task_settings(domain, task), encoding, separator)
-        report = inspect_for_run(file, run, domain, settings)
+        profile = inspect_for_run(file, run, domain, settings)
     else:
         settings = with_text_format(TaskSettings(), encoding, separator)
-        report = inspect_file(file, settings)
-    warnings = dict.fromkeys([*report.pop("findings"), *file_warnings(file, settings, task or domain)])
-    print_view(report | {"warnings": list(warnings)}, inspection_view, json_)
+        profile = inspect_file(file, settings)
+    warnings = dict.fromkeys([*profile.warnings, *file_warnings(file, settings, task or domain)])
+    print_view(replace(profile, warnings=list(warnings)), inspection_view, json_)
 
 
 @app.command("augment", cls=RenamedCommand, hidden=True)
@@ -96,7 +98,7 @@ def augment_(
 ) -> None:
     """Have a language model paraphrase training rows or write new questions; writes `augmented.jsonl` per task."""
     from moe.augment.pipeline import augment, endpoint_from_options, preview, selected_domains
-    from moe.report.terminal import augment_view
+    from moe.augment.results import augment_view
 
     work = open_workspace(config, out, sets)
     names = selected_domains(work, domain, all_domains)

@@ -169,7 +169,7 @@ def drift_(
     if file is None and not fit:
         raise Fault("a file to test, or --fit", "neither", f"give a file, or run moe drift {model} --fit")
     work = open_workspace(config, out, sets)
-    reference = fit_reference(work, model, sets or (), quiet=False) if fit else {}
+    reference = fit_reference(work, model, sets or (), quiet=False) if fit else None
     if file is None:
         print_view(reference, reference_view, json_)
         return

@@ -257,7 +257,7 @@ def explain_(
     predictor = loader.load_torch()
     for text, target in request.pairs():
         explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
-        print_view(explanation.as_json(), lambda _, explanation=explanation: explanation_view(explanation), json_)
+        print_view(explanation, explanation_view, json_)
     if file is not None:
         print_view(build_lexicon(predictor, request, steps or CORPUS_STEPS, quiet=False), lexicon_view, json_)
 

@@ -65,12 +65,11 @@ def verify_(
     json_: JsonOption = False,
 ) -> None:
     """Verify files against their hashes and tensors against the card; exits with 2 on any mismatch."""
-    from moe.integrity import verify
-    from moe.report.terminal import verify_view
+    from moe.integrity import verify, verify_view
 
-    report = verify(folder)
-    print_view(report, verify_view, json_)
-    raise typer.Exit(2 if report["faults"] else 0)
+    verification = verify(folder)
+    print_view(verification, verify_view, json_)
+    raise typer.Exit(2 if verification.faults else 0)
 
 
 @app.command(epilog=examples("moe sample --out sample --rows 600 --seed 42"))

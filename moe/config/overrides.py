@@ -5,10 +5,10 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from experts.errors import Fault
-from experts.yaml_io import Position, Positions, parse_yaml
+from experts.yaml_io import Position, Positions, RawSettings, parse_yaml
 
 
-def apply_override(raw: dict[str, Any], override: str, positions: Positions | None = None) -> None:
+def apply_override(raw: RawSettings, override: str, positions: Positions | None = None) -> None:
     """Apply one `key=value` to a raw config; the key is dotted, the value is YAML.
 
     Args:

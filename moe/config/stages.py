@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experts.yaml_io import RawSettings
 from router.registry import WeightingKind
 
 TrainablePart = Literal["experts", "router", "heads"]
@@ -132,7 +133,7 @@ EXPERT_ON_SHARED: dict[str, Any] = {"epochs": 1.0, "lr": 5e-4, "head_lr": 5e-4, 
 """Defaults of the stage `expert` on top of a shared expert, from which the experts start."""
 
 
-def fill_stage(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def fill_stage(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> RawSettings:
     """Return the settings of a stage; `epochs` replace steps that only the defaults have."""
     replaced = "steps" if "epochs" in given else None
     return {key: value for key, value in defaults.items() if key != replaced} | dict(given)

@@ -2,22 +2,22 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from experts.atomic_io import sha256_of
+from experts.json_io import Json, to_json
 from experts.reused import write_sealed_json
 from moe.data.augmented_rows import AUGMENTED, AugmentedRow, cap_variants, read_augmented_rows, text_hash
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.ingest import FEATURES
-from moe.data.prepare import PreparedTask, load_prepared, save_rows
+from moe.data.prepare import PreparedTask, load_rows, save_rows
 from moe.data.schema import AugmentSettings, DataSettings
-from moe.data.task_reports import PREPARED
+from moe.data.task_reports import AUGMENTED_REPORT, PREPARED, AugmentedReport, TaskReport
 
 _FOLDER = "augmented"
 _FORMAT = 2
@@ -64,43 +64,45 @@ def add_augmented_rows(base: PreparedTask, held_out: HeldOutTexts) -> PreparedTa
     digest = sha256_of(file) if file.is_file() else ""
     settings = held_out.data.augment
     key = _cache_key(base, digest, held_out, settings)
-    added = load_prepared(folder, key) if digest else None
+    added = load_rows(folder, key, AUGMENTED_REPORT) if digest else None
     if added is None:
-        rows, counts = _select_rows(base, held_out, settings)
+        rows, report = _select_rows(base, held_out, settings, digest)
         (folder / PREPARED).unlink(missing_ok=True)
         save_rows({"train": rows}, folder)
-        write_sealed_json(folder / PREPARED, {"key": key, "report": {"sha256": digest} | counts})
-        added = load_prepared(folder, key)
+        write_sealed_json(folder / PREPARED, {"key": key, "report": report})
+        added = load_rows(folder, key, AUGMENTED_REPORT)
         assert added is not None
-    train = concatenate_datasets([base.splits["train"], added.splits["train"]])
+    variants, report = added
+    train = concatenate_datasets([base.splits["train"], variants["train"]])
     splits = DatasetDict({**base.splits, "train": train})
-    return PreparedTask(splits, base.report | {"augmented": added.report}, base.folder)
+    return PreparedTask(splits, replace(base.report, augmented=report), base.folder)
 
 
-def format_augmented_summary(report: Mapping[str, Any]) -> str:
+def format_augmented_summary(report: TaskReport) -> str:
     """Format the counts of added rows as one line for the terminal."""
-    added = report["augmented"]
-    origins = ", ".join(f"{count} {origin}" for origin, count in added["origins"].items())
-    left_out = ", ".join(f"{count} {reason}" for reason, count in added["left_out"].items())
-    rows = f"{report['task']}: {added['rows']} augmented training rows added"
+    added = report.augmented
+    assert added is not None
+    origins = ", ".join(f"{count} {origin}" for origin, count in added.origins.items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in added.left_out.items())
+    rows = f"{report.task}: {added.rows} augmented training rows added"
     return f"{rows}{f' ({origins})' if origins else ''}{f'; left out: {left_out}' if left_out else ''}"
 
 
-def _cache_key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: AugmentSettings) -> dict[str, Any]:
+def _cache_key(base: PreparedTask, digest: str, held_out: HeldOutTexts, settings: AugmentSettings) -> dict[str, Json]:
     return {
         "format": _FORMAT,
         "augmented": digest,
         "originals": sha256_of(base.folder / PREPARED),
-        "other_tasks": base.report.get("other_tasks", {}),
+        "other_tasks": to_json(base.report.other_tasks or {}),
         "held_out": held_out.sha256,
         "bound": [settings.max_share, settings.seed],
     }
 
 
 def _select_rows(
-    base: PreparedTask, held_out: HeldOutTexts, settings: AugmentSettings
-) -> tuple[Dataset, dict[str, Any]]:
-    """Augmented rows that may be added, and counts of added and left out ones."""
+    base: PreparedTask, held_out: HeldOutTexts, settings: AugmentSettings, digest: str
+) -> tuple[Dataset, AugmentedReport]:
+    """Augmented rows that may be added, and counts of added and left out ones of the file with a hash."""
     train, left_out = base.splits["train"], Counter[str]()
     rows = zip(train["id"], train["text"], train["target"], strict=True)
     index = {(id_, text_hash(text), target): i for i, (id_, text, target) in enumerate(rows)}
@@ -117,8 +119,8 @@ def _select_rows(
     left_out["above max_share"] = len(clean) - len(retained)
     selected = [clean[i] for i in retained.tolist()]
     origins = dict(Counter(variant.origin for variant in selected).most_common())
-    counts = {"rows": len(selected), "origins": origins, "left_out": dict(+left_out)}
-    return _to_rows(selected, sources.select(retained)), counts
+    report = AugmentedReport(sha256=digest, rows=len(selected), origins=origins, left_out=dict(+left_out))
+    return _to_rows(selected, sources.select(retained)), report
 
 
 def _to_rows(variants: Sequence[AugmentedRow], sources: Dataset) -> Dataset:

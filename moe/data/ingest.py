@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets import Features, List, Value
@@ -52,8 +51,8 @@ class IngestCounts:
     labels: "array[int]" = field(default_factory=lambda: array("q"))
     splits: "array[int]" = field(default_factory=lambda: array("b"))
 
-    def add_row(self, row: Row) -> dict[str, Any]:
-        """Count a row and return its columns."""
+    def add_row(self, row: Row) -> dict[str, object]:
+        """Count a row and return its columns, those of `FEATURES` that depend on the row."""
         label = -1 if row.label is None else row.label
         self.rows += 1
         self.labels.append(label)
@@ -130,7 +129,7 @@ def ingest_rows(
 
 def _count(
     results: Iterable[Row | Reject | Duplicate], names: dict[str, str], counts: IngestCounts, rejects: RowWriter
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     for result in results:
         if isinstance(result, Row):
             yield counts.add_row(result) | names

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from experts.atomic_io import MANIFEST, atomic_folder, os_errors_as_faults, sha256_of
 from experts.errors import Fault
+from experts.json_io import Json
 from experts.outputs import check_output_file
 from experts.reused import check_manifest_once, read_sealed_json, write_sealed_json
 from moe.data.column_checks import ColumnProfile
@@ -40,13 +42,14 @@ from moe.data.splits import (
     split_texts,
     stratified_draw,
 )
-from moe.data.task_reports import PREPARED
+from moe.data.task_reports import PREPARED, TASK_REPORT, SplitSize, TaskReport
 from moe.data.validation import validate_records
 
 REJECTED = "rejected.csv"
 _ROWS = "rows"
 _FORMAT = 5
 _BATCH = 1024
+R = TypeVar("R")
 _MIN_LABEL_ROWS = 3
 """Training rows of a label from which the removal of all of them stops a run."""
 
@@ -59,12 +62,12 @@ class PreparedTask:
         splits: train, validation and test (each may be empty) with the columns id, text, label (-1 for none), score
             (null for none), lang, line, target (null for none), task, domain, origin, and for tasks with a prompt
             template prompt, answer, choices; memory-mapped.
-        report: counts; see `format_summary`.
+        report: counts.
         folder: folder of the rows, of `rejected.csv` and of `prepared.json`.
     """
 
     splits: DatasetDict
-    report: dict[str, Any]
+    report: TaskReport
     folder: Path
 
 
@@ -110,27 +113,41 @@ def prepare_task(
         save_rows({name: rows.select(splits[name], new_fingerprint=_fingerprint(key, name)) for name in SPLITS}, out)
     finally:
         scratch.unlink(missing_ok=True)
-    file = {"file": str(path), "sha256": key["sha256"], "domain": domain, "task": task_name}
-    columns = {"column_notes": profile.notes(path, data.max_rejected), "domains_in_file": dict(profile.domains)}
-    report = file | _count_report(counts) | columns | removed | _size_report(splits, counts, task)
+    own = any(code >= 0 for code in counts.splits)
+    report = TaskReport(
+        file=str(path),
+        sha256=str(key["sha256"]),
+        domain=domain,
+        task=task_name,
+        rows=counts.rows,
+        rejected=counts.reasons.total(),
+        reasons=dict(counts.reasons.most_common()),
+        duplicates=counts.duplicates,
+        own_split=own,
+        without_split=counts.splits.count(-1) if own else 0,
+        column_notes=list(profile.notes(path, data.max_rejected)),
+        domains_in_file=dict(profile.domains),
+        **removed,
+        splits=_split_sizes(splits, counts, task),
+    )
     write_sealed_json(out / PREPARED, {"key": key, "report": report})
     prepared = load_prepared(out, key)
     assert prepared is not None
     return prepared
 
 
-def format_summary(report: Mapping[str, Any]) -> str:
+def format_summary(report: TaskReport) -> str:
     """Format a report's counts as a few lines for the terminal."""
-    removed = ", ".join(f"{count} {pair}" for pair, count in report["near_duplicates"].items() if count) or "none"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in report["reasons"].items())
-    if report["over_cap"]:
-        removed += f"; {report['over_cap']} rows beyond max_train_rows or max_validation_rows left out"
-    if report["other_side"]:
-        removed += f"; {report['other_side']} rows whose text the file's split also holds out"
-    sizes = ", ".join(f"{name} {size['rows']} ({_list(size['labels'])})" for name, size in report["splits"].items())
+    removed = ", ".join(f"{count} {pair}" for pair, count in report.near_duplicates.items() if count) or "none"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
+    if report.over_cap:
+        removed += f"; {report.over_cap} rows beyond max_train_rows or max_validation_rows left out"
+    if report.other_side:
+        removed += f"; {report.other_side} rows whose text the file's split also holds out"
+    sizes = ", ".join(f"{name} {size.rows} ({_list(size.labels)})" for name, size in report.splits.items())
     return (
-        f"{report['task']} ({report['domain']}) from {report['file']}: {report['rows']} rows, "
-        f"{report['rejected']} rejected{f' ({reasons})' if reasons else ''}, {report['duplicates']} duplicates\n"
+        f"{report.task} ({report.domain}) from {report.file}: {report.rows} rows, "
+        f"{report.rejected} rejected{f' ({reasons})' if reasons else ''}, {report.duplicates} duplicates\n"
         f"  near duplicates removed: {removed}\n  {sizes}"
     )
 
@@ -139,12 +156,12 @@ def _list(labels: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in labels.items())
 
 
-def _fingerprint(key: Mapping[str, Any], split: str) -> str:
+def _fingerprint(key: Mapping[str, Json], split: str) -> str:
     """Id of a split's rows in `datasets`, by file and settings: its own would depend on the time of writing."""
     return hashlib.sha256(json.dumps([key, split], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _cache_key(path: Path, task: TaskSettings, data: DataSettings, domain: str, task_name: str) -> dict[str, Any]:
+def _cache_key(path: Path, task: TaskSettings, data: DataSettings, domain: str, task_name: str) -> dict[str, Json]:
     return {
         "format": _FORMAT,
         "sha256": _hash(path),
@@ -173,8 +190,14 @@ def _files_read(rows: Path) -> list[str]:
     return [path.relative_to(rows).as_posix() for path in files if not path.name.startswith(("cache-", "tmp"))]
 
 
-def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
+def load_prepared(out: Path, key: Mapping[str, Json]) -> PreparedTask | None:
     """Load the rows in a folder, or return None if they are incomplete or were prepared with another key."""
+    loaded = load_rows(out, key, TASK_REPORT)
+    return None if loaded is None else PreparedTask(*loaded, folder=out)
+
+
+def load_rows(out: Path, key: Mapping[str, Json], kind: TypeAdapter[R]) -> tuple[DatasetDict, R] | None:
+    """Load the rows in a folder and their report of some kind; see `load_prepared`."""
     if not (out / PREPARED).is_file() or not (out / _ROWS).is_dir():
         return None
     try:
@@ -184,14 +207,22 @@ def load_prepared(out: Path, key: dict[str, Any]) -> PreparedTask | None:
         check_manifest_once(out / _ROWS, "prepared rows", _files_read(out / _ROWS))
         saved = DatasetDict.load_from_disk(str(out / _ROWS), keep_in_memory=False)
         splits = DatasetDict({name: saved[name] if name in saved else _empty() for name in SPLITS})
-        return PreparedTask(splits, content["report"], out)
+        return splits, kind.validate_python(content["report"])
     except (Fault, OSError, ValueError, LookupError, TypeError, DatasetsError, pa.ArrowException):
         return None
 
 
+class _Removed(TypedDict):
+    """Numbers of removed rows; see `TaskReport`."""
+
+    near_duplicates: dict[str, int]
+    over_cap: int
+    other_side: int
+
+
 def _split(
     rows: Dataset, counts: IngestCounts, task: TaskSettings, data: DataSettings, path: Path
-) -> tuple[SplitRows, dict[str, Any]]:
+) -> tuple[SplitRows, _Removed]:
     """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
     labels, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
     sides, apart = _split_sides(rows, labels, own, task)
@@ -292,26 +323,13 @@ def without_progress_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _count_report(counts: IngestCounts) -> dict[str, Any]:
-    own = any(code >= 0 for code in counts.splits)
-    return {
-        "rows": counts.rows,
-        "rejected": counts.reasons.total(),
-        "reasons": dict(counts.reasons.most_common()),
-        "duplicates": counts.duplicates,
-        "own_split": own,
-        "without_split": counts.splits.count(-1) if own else 0,
-    }
-
-
-def _size_report(splits: SplitRows, counts: IngestCounts, task: TaskSettings) -> dict[str, Any]:
+def _split_sizes(splits: SplitRows, counts: IngestCounts, task: TaskSettings) -> dict[Split, SplitSize]:
     labels = np.array(counts.labels, dtype=np.int64)
     names = {-1: "(none)"} | dict(enumerate(task.labels))
-    sizes = {}
+    sizes: dict[Split, SplitSize] = {}
     for split, rows in splits.items():
         by_label = Counter(labels[rows].tolist())
-        sizes[split] = {
-            "rows": len(rows),
-            "labels": {name: by_label[code] for code, name in names.items() if code >= 0 or by_label[code]},
-        }
-    return {"splits": sizes}
+        sizes[split] = SplitSize(
+            len(rows), {name: by_label[code] for code, name in names.items() if code >= 0 or by_label[code]}
+        )
+    return sizes

@@ -1,14 +1,14 @@
 """Corpora for pre-training: documents → rows of tokens, packed to full length, with the end of each file held out."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
+from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerBase
 
 from experts.atomic_io import (
@@ -19,6 +19,7 @@ from experts.atomic_io import (
     write_json,
 )
 from experts.errors import Fault
+from experts.json_io import Json
 from experts.reused import check_manifest_once
 from moe.data.formats.readers import read_texts
 from moe.data.formats.refusals import check_regular_file
@@ -39,20 +40,53 @@ class TokenBlock:
 
 
 @dataclass(frozen=True)
+class PartSize:
+    """Size of one part of a tokenized file.
+
+    Args:
+        rows: rows of tokens.
+        tokens: all their tokens.
+    """
+
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class CorpusFileReport:
+    """Size of a tokenized file.
+
+    Args:
+        documents: readable documents.
+        broken: documents that cannot be read.
+        train: size of the training part.
+        held_out: size of the part for evaluation.
+    """
+
+    documents: int
+    broken: int
+    train: PartSize
+    held_out: PartSize
+
+
+_FILE_REPORTS = TypeAdapter(dict[str, CorpusFileReport])
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A domain's text as rows of tokens.
 
     Args:
         train: columns `input_ids`, `lengths`, `domain`; memory-mapped.
         held_out: the same columns, for the last share of each file.
-        report: documents, broken documents, tokens and rows, by file and part.
+        report: size of each file, by its path.
         key: what the rows were made from: the files' hashes, the tokenizer and the shape of rows.
     """
 
     train: Dataset
     held_out: Dataset
-    report: dict[str, Any] = field(repr=False)
-    key: dict[str, Any] = field(repr=False)
+    report: Mapping[str, CorpusFileReport] = field(repr=False)
+    key: Mapping[str, Json] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -129,7 +163,7 @@ def prepare_corpus(
 
 def _tokenize_file(
     path: Path, domain: str, tokenizer: CorpusTokenizer, held_out: float, out: Path, index: int
-) -> dict[str, Any]:
+) -> CorpusFileReport:
     reader = DocumentReader(path)
     count = sum(1 for _ in reader)
     if count < 2:
@@ -138,21 +172,22 @@ def _tokenize_file(
         )
     train = count - max(1, round(held_out * count))
     stream = iter(DocumentReader(path))
-    report: dict[str, Any] = {"documents": count, "broken": reader.broken}
-    for part, texts in (("train", islice(stream, train)), ("held_out", stream)):
-        rows, tokens = _write(out / f"{part}-{index}.arrow", tokenizer.blocks(texts), domain)
-        report[part] = {"rows": rows, "tokens": tokens}
-    return report
+    return CorpusFileReport(
+        documents=count,
+        broken=reader.broken,
+        train=_write(out / f"train-{index}.arrow", tokenizer.blocks(islice(stream, train)), domain),
+        held_out=_write(out / f"held_out-{index}.arrow", tokenizer.blocks(stream), domain),
+    )
 
 
-def _write(path: Path, blocks: Iterator[TokenBlock], domain: str) -> tuple[int, int]:
+def _write(path: Path, blocks: Iterator[TokenBlock], domain: str) -> PartSize:
     rows = tokens = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         while batch := list(islice(blocks, _BATCH)):
             content = [{"input_ids": block.ids, "lengths": block.lengths, "domain": domain} for block in batch]
             stream.write_batch(pa.RecordBatch.from_pylist(content, schema=SCHEMA))
             rows, tokens = rows + len(batch), tokens + sum(len(block.ids) for block in batch)
-    return rows, tokens
+    return PartSize(rows=rows, tokens=tokens)
 
 
 class DocumentReader:
@@ -193,7 +228,7 @@ def _hash_files(files: Sequence[Path], domain: str) -> list[list[str]]:
     return [[sha256_of(file) for file in content] for content in contents]
 
 
-def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float) -> dict[str, Any]:
+def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, held_out: float) -> dict[str, Json]:
     return {
         "files": _hash_files(files, domain),
         "domain": domain,
@@ -202,17 +237,18 @@ def _cache_key(files: Sequence[Path], domain: str, tokenizer: CorpusTokenizer, h
     }
 
 
-def _load(out: Path, key: dict[str, Any]) -> Corpus | None:
+def _load(out: Path, key: Mapping[str, Json]) -> Corpus | None:
     try:
         content = read_json(out / REPORT)
         if content["key"] != key:
             return None
-        files = [f"{part}-{index}.arrow" for part in ("train", "held_out") for index in range(len(content["report"]))]
+        report = _FILE_REPORTS.validate_python(content["report"])
+        files = [f"{part}-{index}.arrow" for part in ("train", "held_out") for index in range(len(report))]
         check_manifest_once(out, "a tokenized corpus", [REPORT, *files])
-        train, held_out = (_rows(out, part, len(content["report"])) for part in ("train", "held_out"))
+        train, held_out = (_rows(out, part, len(report)) for part in ("train", "held_out"))
     except (Fault, OSError, ValueError, LookupError, TypeError, pa.ArrowException):
         return None
-    return Corpus(train, held_out, content["report"], key)
+    return Corpus(train, held_out, report, key)
 
 
 def _rows(out: Path, part: str, files: int) -> Dataset:

@@ -3,17 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import islice, pairwise
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from rich.bar import Bar
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.text import Text
-
-from moe.console import Table
+from experts.json_io import OMIT_NONE
 from moe.data.column_checks import ColumnProfile
 from moe.data.column_names import label_name, missing_label_note
 from moe.data.dedup import NearDuplicateIndex, is_chinese
@@ -26,14 +20,10 @@ _NEAR = 0.85
 _NEAR_ROWS = 50_000
 _BATCH = 1000
 _SHOWN_REJECTS = 10
-_SHOWN_LABELS = 20
 _MAX_LABELS = 1000
 _MAX_TARGETS, _SHOWN_TARGETS = 100_000, 10
-_OF_RECORDS = ("labels", "origins")
-"""What is counted in all records of a file; everything else is counted in its valid rows."""
 _SCORE_BINS = 10
 _LENGTH_BINS = 12
-_WIDTH = 40
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
@@ -62,22 +52,156 @@ class _Counts:
     missing_targets: int = 0
 
 
+@dataclass(frozen=True)
+class ScoreHistogram:
+    """Histogram of scores.
+
+    Args:
+        edges: of the bins (N + 1), from −1 to 1.
+        counts: rows of each bin (N).
+        rows: rows with a score.
+    """
+
+    edges: Sequence[float]
+    counts: Sequence[int]
+    rows: int
+
+
+@dataclass(frozen=True)
+class LengthProfile:
+    """Lengths of texts.
+
+    Args:
+        quantiles: smallest length that a share of the texts, such as `95%`, does not exceed; empty without texts.
+        edges: lower edges of the bins of a histogram (N); it ends at the 99th percentile.
+        counts: texts of each bin (N); the last one also holds all longer texts.
+    """
+
+    quantiles: Mapping[str, int]
+    edges: Sequence[int]
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class TargetCounts:
+    """Entities that rows are about.
+
+    Args:
+        rows: rows with a target.
+        texts: distinct texts, if there are targets.
+        not_in_text: targets that their text does not contain.
+        most_common: number of rows by target.
+    """
+
+    rows: int
+    texts: int
+    not_in_text: int
+    most_common: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DuplicateCounts:
+    """Duplicates of a file.
+
+    Args:
+        id_and_content: records with the id and content of an earlier one.
+        text: rows with the text of an earlier one.
+    """
+
+    id_and_content: int
+    text: int
+
+
+@dataclass(frozen=True)
+class RejectedRows:
+    """Invalid rows of a file.
+
+    Args:
+        rows: their number.
+        reasons: number by reason.
+        first: the first ones.
+    """
+
+    rows: int
+    reasons: Mapping[str, int]
+    first: Sequence[Reject]
+
+
+@dataclass(frozen=True)
+class NearDuplicateCount:
+    """Rows near an earlier one.
+
+    Args:
+        rows: their number.
+        among_first: number of rows that were compared, from the start of the file.
+        jaccard: similarity from which rows are near.
+    """
+
+    rows: int
+    among_first: int
+    jaccard: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileProfile:
+    """What a data file holds. Counts of names are from the most common one to the rarest.
+
+    Args:
+        format: the file's format in words.
+        file: the file.
+        records: all records that were read: rows, rejected ones, duplicates of id and content.
+        rows: valid rows.
+        labels: records by label, as named in the file.
+        classes: rows by label of the task.
+        scores: histogram of the scores.
+        tokens: lengths in tokens, if they were counted.
+        words: lengths in words.
+        characters: lengths in characters.
+        languages: rows by language.
+        chinese_rows: rows with Chinese text.
+        splits: rows by the file's split.
+        origins: records by origin.
+        targets: entities that rows are about.
+        duplicates: repeated records and texts.
+        rejected: invalid rows.
+        domains: records by domain, as named in the file.
+        near_duplicates: rows near an earlier one.
+        max_length: lines on what a backbone truncates, if tokens were counted for a run.
+        warnings: lines on what is wrong, such as columns that do not hold what their name says.
+    """
+
+    format: str
+    file: str
+    records: int
+    rows: int
+    labels: Mapping[str, int]
+    classes: Mapping[str, int]
+    scores: ScoreHistogram
+    tokens: LengthProfile | None = field(default=None, metadata=OMIT_NONE)
+    words: LengthProfile
+    characters: LengthProfile
+    languages: Mapping[str, int]
+    chinese_rows: int
+    splits: Mapping[str, int]
+    origins: Mapping[str, int]
+    targets: TargetCounts
+    duplicates: DuplicateCounts
+    rejected: RejectedRows
+    domains: Mapping[str, int]
+    near_duplicates: NearDuplicateCount
+    max_length: Sequence[str] | None = field(default=None, metadata=OMIT_NONE)
+    warnings: Sequence[str]
+
+
 def inspect_file(
     path: Path, task: TaskSettings | None = None, count_tokens: Callable[[Sequence[Row]], Sequence[int]] | None = None
-) -> dict[str, Any]:
+) -> FileProfile:
     """Count what a file holds; without a task, labels are counted as they are named in the file.
 
     Args:
         path: csv, jsonl, txt, parquet or a `datasets` folder.
         task: columns and labels to validate the rows against.
         count_tokens: returns the tokens of each of some rows, as a backbone reads them.
-
-    Returns:
-        JSON values: records (all that were read: rows, rejected ones, duplicates of id and content), rows, labels (as
-        named in the file), findings (columns that do not hold what their name says), domains (as the file names them),
-        classes (the task's), scores, lengths (also in tokens with `count_tokens`), languages,
-        splits, origins, targets (rows and texts with one, targets that their text does not contain), duplicates (of id
-        and content, of text, near), rejects.
 
     Raises:
         Fault: if the file cannot be read; see `read_records`.
@@ -92,12 +216,38 @@ def inspect_file(
     among = counts.rows
     for _ in rows:
         pass
-    findings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
+    warnings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
     if note := missing_label_note(read_column_names(path, task.columns.required(), task.format), task.columns, path):
-        findings.append(note)
-    report = {"format": describe_format(path, task.columns, task.format)} | _report(path, counts)
-    report |= {"domains": dict(columns.domains.most_common()), "findings": findings}
-    return report | {"near_duplicates": {"rows": near, "among_first": among, "jaccard": _NEAR}}
+        warnings.append(note)
+    return FileProfile(
+        format=describe_format(path, task.columns, task.format),
+        file=str(path),
+        records=counts.rows + counts.duplicates + counts.reasons.total(),
+        rows=counts.rows,
+        labels=dict(counts.labels.most_common()),
+        classes=dict(counts.classes.most_common()),
+        scores=_score_histogram(counts.scores),
+        tokens=_length_profile(counts.tokens) if counts.tokens else None,
+        words=_length_profile(counts.words),
+        characters=_length_profile(counts.characters),
+        languages=dict(counts.languages.most_common()),
+        chinese_rows=counts.chinese,
+        splits=dict(counts.splits.most_common()),
+        origins=dict(counts.origins.most_common()),
+        targets=TargetCounts(
+            rows=counts.targeted,
+            texts=len(counts.texts) if counts.targeted else 0,
+            not_in_text=counts.missing_targets,
+            most_common=dict(counts.targets.most_common(_SHOWN_TARGETS)),
+        ),
+        duplicates=DuplicateCounts(id_and_content=counts.duplicates, text=counts.same_text),
+        rejected=RejectedRows(
+            rows=counts.reasons.total(), reasons=dict(counts.reasons.most_common()), first=counts.rejects
+        ),
+        domains=dict(columns.domains.most_common()),
+        near_duplicates=NearDuplicateCount(rows=near, among_first=among, jaccard=_NEAR),
+        warnings=warnings,
+    )
 
 
 def _count_all(path: Path, task: TaskSettings, counts: _Counts, columns: ColumnProfile) -> Iterator[Row]:
@@ -157,39 +307,12 @@ def _count_row(row: Row, task: TaskSettings, counts: _Counts) -> None:
     counts.texts.add(text)
 
 
-def _report(path: Path, counts: _Counts) -> dict[str, Any]:
+def _score_histogram(scores: Counter[int]) -> ScoreHistogram:
     edges = [round(-1 + 2 * i / _SCORE_BINS, 3) for i in range(_SCORE_BINS + 1)]
-    bins = [counts.scores[i] for i in range(_SCORE_BINS)]
-    return {
-        "file": str(path),
-        "records": counts.rows + counts.duplicates + counts.reasons.total(),
-        "rows": counts.rows,
-        "labels": dict(counts.labels.most_common()),
-        "classes": dict(counts.classes.most_common()),
-        "scores": {"edges": edges, "counts": bins, "rows": sum(bins)},
-        **({"tokens": _length_report(counts.tokens)} if counts.tokens else {}),
-        "words": _length_report(counts.words),
-        "characters": _length_report(counts.characters),
-        "languages": dict(counts.languages.most_common()),
-        "chinese_rows": counts.chinese,
-        "splits": dict(counts.splits.most_common()),
-        "origins": dict(counts.origins.most_common()),
-        "targets": {
-            "rows": counts.targeted,
-            "texts": len(counts.texts) if counts.targeted else 0,
-            "not_in_text": counts.missing_targets,
-            "most_common": dict(counts.targets.most_common(_SHOWN_TARGETS)),
-        },
-        "duplicates": {"id_and_content": counts.duplicates, "text": counts.same_text},
-        "rejected": {
-            "rows": counts.reasons.total(),
-            "reasons": dict(counts.reasons.most_common()),
-            "first": [asdict(reject) for reject in counts.rejects],
-        },
-    }
+    return ScoreHistogram(edges=edges, counts=[scores[i] for i in range(_SCORE_BINS)], rows=scores.total())
 
 
-def _length_report(lengths: Counter[int]) -> dict[str, Any]:
+def _length_profile(lengths: Counter[int]) -> LengthProfile:
     """Quantiles, and a histogram up to the 99th percentile whose last bin also holds all longer texts."""
     quantiles = {f"{share:.0%}": length_quantile(lengths, share) for share in _QUANTILES} if lengths else {}
     width = max(1, math.ceil((quantiles.get("99%", 0) + 1) / _LENGTH_BINS))
@@ -198,7 +321,7 @@ def _length_report(lengths: Counter[int]) -> dict[str, Any]:
         bins[min(_LENGTH_BINS - 1, length // width)] += count
     last = max(bins, default=-1)
     edges = [i * width for i in range(last + 1)]
-    return {"quantiles": quantiles, "edges": edges, "counts": [bins[i] for i in range(last + 1)]}
+    return LengthProfile(quantiles=quantiles, edges=edges, counts=[bins[i] for i in range(last + 1)])
 
 
 def length_quantile(counts: Mapping[int, int], share: float) -> int:
@@ -213,53 +336,3 @@ def length_quantile(counts: Mapping[int, int], share: float) -> int:
         if texts >= required:
             return length
     return max(counts)
-
-
-def inspection_view(report: Mapping[str, Any]) -> Group:
-    """Report of `inspect_file` for the terminal: totals, a bar chart for each kind of count, and its `warnings`."""
-    same, near, rejected = report["duplicates"], report["near_duplicates"], report["rejected"]
-    parts: list[RenderableType] = [
-        f"[bold]{escape(report['file'])}[/bold] ({report['format']}): {report['records']} records: "
-        f"{report['rows']} rows, {rejected['rows']} rejected, {same['id_and_content']} duplicates of id and content",
-        f"of the {report['rows']} rows, {same['text']} repeat a text; {near['rows']} of the first "
-        f"{near['among_first']} are near duplicates (Jaccard ≥ {near['jaccard']})",
-        *map(escape, report.get("max_length", ())),
-    ]
-    if (targets := report["targets"])["rows"]:
-        parts.append(
-            f"targets: {targets['rows']} rows about {targets['texts']} texts, "
-            f"{targets['not_in_text']} targets that their text does not contain"
-        )
-        parts += _bars("most common targets", targets["most_common"])
-    for title in ("labels", "classes", "splits", "languages", "origins"):
-        if title != "origins" or report[title].keys() - {ORIGINAL}:
-            counted = f"{title} in the {report['records']} records" if title in _OF_RECORDS else title
-            parts += _bars(counted, dict(list(report[title].items())[:_SHOWN_LABELS]))
-    if report["scores"]["rows"]:
-        edges = report["scores"]["edges"]
-        names = [f"{low:+.1f} … {high:+.1f}" for low, high in pairwise(edges)]
-        parts += _bars("scores", dict(zip(names, report["scores"]["counts"], strict=True)))
-    for unit in (unit for unit in ("tokens", "words", "characters") if unit in report):
-        quantiles = ", ".join(f"{share} {value}" for share, value in report[unit]["quantiles"].items())
-        names = [f"≥ {edge}" for edge in report[unit]["edges"]]
-        parts += _bars(f"length in {unit}: {quantiles}", dict(zip(names, report[unit]["counts"], strict=True)))
-    warnings = [Text(f"warning: {line}") for line in report.get("warnings", [])]
-    return Group(*parts, *_reject_lines(rejected), *warnings)
-
-
-def _bars(title: str, counts: Mapping[str, int]) -> list[RenderableType]:
-    if not counts:
-        return []
-    table = Table(box=None, show_header=False)
-    longest = max(1, *counts.values())
-    for name, count in counts.items():
-        table.add_row(escape(name), f"{count}", Bar(longest, 0, count, width=_WIDTH))
-    return [f"[bold]{title}[/bold]", table]
-
-
-def _reject_lines(rejected: Mapping[str, Any]) -> list[RenderableType]:
-    lines = []
-    for reject in rejected["first"]:
-        value = f" ({reject['found']})" if reject["found"] else ""
-        lines.append(Text(f"  line {reject['line']}: {reject['reason']}{value}: {reject['text'][:_WIDTH]}"))
-    return [*_bars("rejected", rejected["reasons"]), *lines]

@@ -59,10 +59,10 @@ class PromptTemplate:
 
     frame: str
     kind: AnswerType = "choice"
-    parse: Callable[[Mapping[str, Any]], tuple[str, str]] | None = None
+    parse: Callable[[Mapping[str, object]], tuple[str, str]] | None = None
 
     def to_question(
-        self, values: Mapping[str, Any], labels: Sequence[str], label: int | None, target: str | None = None
+        self, values: Mapping[str, object], labels: Sequence[str], label: int | None, target: str | None = None
     ) -> Question:
         """Build the question of a record.
 

@@ -1,17 +1,18 @@
 """`moe drift`: does a file differ from what a model was trained on, and since which month."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
-from scipy.stats import permutation_test
 
 from experts.atomic_io import write_json
 from experts.errors import Fault, suggest
 from moe.console import Table, info
+from moe.drift.comparison import ALARM, MEASURES, UNLIKE, DriftComparison, DriftTest, average_features, compare_features
 from moe.drift.fit import MIN_ROWS, extract_features
 from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.drift.timeline import DriftRequest, read_dated_texts
@@ -21,29 +22,55 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import GREY
 from moe.plots.style import BLUE, RED, label_panel, save_figure, square_panels
 
-ALARM = 0.05
-"""False alarm rate: the share of files, or months, of the validation rows' distribution that are called unlike."""
-PERMUTATIONS = 999
-MAX_COMPARED = 2000
-"""Most rows of a file or month, and of validation, that enter a test; larger sets are subsampled."""
-UNLIKE, ALIKE, FEW = "unlike", "alike", "too few rows"
-DriftReport = dict[str, Any]
-Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Row indices of two samples, (P, n) and (P, m) → how much the samples differ (P,), for P permutations."""
+
+@dataclass(frozen=True)
+class ValidationSummary:
+    """The validation rows that a file is compared with.
+
+    Args:
+        domain: the only domain that they come from; None for all.
+        rows: their number.
+        shares, confidence, distance: averages, as in `DriftComparison`.
+    """
+
+    domain: str | None
+    rows: int
+    shares: Mapping[str, float] | None
+    confidence: float | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Comparison of a file with a model's validation rows.
+
+    Args:
+        model: the model's folder.
+        file: the file.
+        rejected: rows without a readable text.
+        undated: rows without a readable date; None if the file has no dates.
+        unreadable_date: the first date that cannot be parsed; None without any.
+        compared_with: the validation rows.
+        alarm: false alarm rate of a verdict.
+        whole: comparison of all rows of the file.
+        months: comparison of the rows of each month; empty if the file has no dates.
+    """
+
+    model: str
+    file: str
+    rejected: int
+    undated: int | None
+    unreadable_date: str | None
+    compared_with: ValidationSummary
+    alarm: float
+    whole: DriftComparison
+    months: Mapping[str, DriftComparison]
 
 
 def drift(
     folder: Path, request: DriftRequest, target: Path, sets: Sequence[str] = (), quiet: bool = True
 ) -> DriftReport:
     """Compare a file with a model's drift reference, in total and by month, and write `drift.json` and `drift.png`.
-
-    Returns:
-        `model`, `file`, `rejected`, `undated` (rows without a readable date; None if the file has no dates),
-        `unreadable_date` (the first date that cannot be parsed, or None),
-        `compared_with` (domain or None, number of validation rows), `alarm`, `whole`, and `months` by name. `whole` and
-        each month have `rows`, `verdict`, `measures` (by name `value`, `limit`, `p`, `unlike`), `shares` (mean routing
-        weight by expert), `confidence` (mean), `distance` (median). Where rows are too few for a verdict, `measures` is
-        empty.
 
     Raises:
         Fault: if the model, its reference or the file cannot be read, or a column is missing.
@@ -57,17 +84,18 @@ def drift(
     features = extract_features(predictor, reference.space, dated.texts, request.file.name, quiet)
     months = np.array([month or "" for month in dated.months])
     by_month = {name: features.select(months == name) for name in sorted(set(months) - {""})} if dated.dated else {}
-    report = {
-        "model": str(folder),
-        "file": str(request.file),
-        "rejected": dated.rejected,
-        "undated": int((months == "").sum()) if dated.dated else None,
-        "unreadable_date": dated.unreadable,
-        "compared_with": {"domain": request.domain, "rows": len(validation)} | _averages(validation, reference.experts),
-        "alarm": ALARM,
-        "whole": compare_features(features, validation, reference.experts),
-        "months": {name: compare_features(part, validation, reference.experts) for name, part in by_month.items()},
-    }
+    averages = average_features(validation, reference.experts)
+    report = DriftReport(
+        model=str(folder),
+        file=str(request.file),
+        rejected=dated.rejected,
+        undated=int((months == "").sum()) if dated.dated else None,
+        unreadable_date=dated.unreadable,
+        compared_with=ValidationSummary(domain=request.domain, rows=len(validation), **averages),
+        alarm=ALARM,
+        whole=compare_features(features, validation, reference.experts),
+        months={name: compare_features(part, validation, reference.experts) for name, part in by_month.items()},
+    )
     write_json(target / "drift.json", report)
     plot_drift(target / "drift.png", report, features, validation)
     info(f"written to {target}")
@@ -90,179 +118,86 @@ def _validation_features(reference: Reference, domain: str | None) -> DriftFeatu
     return features
 
 
-def compare_features(features: DriftFeatures, validation: DriftFeatures, experts: Sequence[str]) -> DriftReport:
-    """Compare texts with validation texts: averages, a permutation test for each measure, and a verdict."""
-    averages = {"rows": len(features)} | _averages(features, experts)
-    if len(features) < MIN_ROWS:
-        return averages | {"verdict": FEW, "measures": {}}
-    ours, theirs = _subsample(features), _subsample(validation)
-    measures = {name: make for name, make in MEASURES.items() if name != "shares" or len(experts) > 1}
-    level = ALARM / len(measures)  # Bonferroni: all tests together have at most the false alarm rate of ALARM
-    tests = {name: _test(make, ours, theirs, level) for name, make in measures.items()}
-    verdict = UNLIKE if any(test["unlike"] for test in tests.values()) else ALIKE
-    return averages | {"verdict": verdict, "measures": tests}
-
-
-def _averages(features: DriftFeatures, experts: Sequence[str]) -> DriftReport:
-    if not len(features):
-        return {"shares": None, "confidence": None, "distance": None}
-    return {
-        "shares": dict(zip(experts, features.shares.mean(0).tolist(), strict=True)),
-        "confidence": float(features.confidence.mean()),
-        "distance": float(np.median(features.distance)),
-    }
-
-
-def _subsample(features: DriftFeatures) -> DriftFeatures:
-    if len(features) <= MAX_COMPARED:
-        return features
-    return features.select(np.sort(np.random.default_rng(0).choice(len(features), MAX_COMPARED, replace=False)))
-
-
-def _test(
-    make: Callable[[DriftFeatures, DriftFeatures], Statistic], ours: DriftFeatures, theirs: DriftFeatures, level: float
-) -> DriftReport:
-    """Permutation test of one measure: its value, against its values when all rows are split at random.
-
-    If the file has the distribution of the validation rows, every way to split the pooled rows is equally likely.
-    """
-    statistic = make(ours, theirs)
-    samples = np.arange(len(ours)), np.arange(len(ours), len(ours) + len(theirs))
-    result = permutation_test(
-        samples,
-        lambda a, b, axis: statistic(np.atleast_2d(a).astype(int), np.atleast_2d(b).astype(int)),
-        n_resamples=PERMUTATIONS,
-        batch=50,
-        alternative="greater",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    limit = float(np.quantile(result.null_distribution, 1 - level))
-    p = float(np.squeeze(result.pvalue))
-    return {"value": float(np.squeeze(result.statistic)), "limit": limit, "p": p, "unlike": bool(p <= level)}
-
-
-def _stability_index(ours: DriftFeatures, theirs: DriftFeatures) -> Statistic:
-    """Population stability index of mean routing weights: Σ (p − q) · ln(p / q) over experts."""
-    shares = np.concatenate([ours.shares, theirs.shares])  # (N, E)
-
-    def statistic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        p, q = (np.clip(shares[rows].mean(1), 1e-6, None) for rows in (a, b))  # (P, E)
-        index: np.ndarray = ((p - q) * np.log(p / q)).sum(-1)
-        return index
-
-    return statistic
-
-
-def _ks_statistic(name: str) -> Callable[[DriftFeatures, DriftFeatures], Statistic]:
-    """Kolmogorov-Smirnov statistic of a feature: the largest gap between two cumulative distributions, 0 to 1."""
-
-    def make(ours: DriftFeatures, theirs: DriftFeatures) -> Statistic:
-        values = np.concatenate([getattr(ours, name), getattr(theirs, name)])  # (N,)
-        order = np.argsort(values, kind="stable")  # (N,)
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        last = np.append(np.diff(values[order]) > 0, True)  # ties: compare after the last of equal values only
-
-        def statistic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            steps = np.zeros((len(a), len(values)))
-            np.put_along_axis(steps, rank[a], 1.0 / a.shape[-1], axis=-1)
-            np.put_along_axis(steps, rank[b], -1.0 / b.shape[-1], axis=-1)
-            statistic: np.ndarray = np.abs(steps.cumsum(-1)[:, last]).max(-1)
-            return statistic
-
-        return statistic
-
-    return make
-
-
-MEASURES: dict[str, Callable[[DriftFeatures, DriftFeatures], Statistic]] = {
-    "shares": _stability_index,
-    "confidence": _ks_statistic("confidence"),
-    "distance": _ks_statistic("distance"),
-}
-
-
-def drift_view(report: Mapping[str, Any]) -> RenderableType:
+def drift_view(report: DriftReport) -> RenderableType:
     """Table that `moe drift` prints."""
-    total, reference = report["whole"], report["compared_with"]
-    domain = f" of {reference['domain']}" if reference["domain"] else ""
-    title = f"{report['file']} compared with {reference['rows']:,} validation rows{domain}: {total['verdict']}"
+    total, reference = report.whole, report.compared_with
+    domain = f" of {reference.domain}" if reference.domain else ""
+    title = f"{report.file} compared with {reference.rows:,} validation rows{domain}: {total.verdict}"
     table = Table(title=title, title_justify="left", header_style="bold")
     limits = [f"{name}\n/ limit" for name in MEASURES]
     for name in ("", "rows", *limits, "verdict", "mean\nconfidence", "median\ndistance"):
         table.add_column(name, justify="left" if name in ("", "verdict") else "right", no_wrap=True)
     table.add_column("mean routing\nweights")
-    table.add_row("validation", f"{reference['rows']:,}", "", "", "", "", *_average_cells(reference), end_section=True)
+    table.add_row("validation", f"{reference.rows:,}", "", "", "", "", *_average_cells(reference), end_section=True)
     table.add_row("whole file", *_cells(total), end_section=True)
-    for name, month in report["months"].items():
+    for name, month in report.months.items():
         table.add_row(name, *_cells(month))
     return Group(table, *[Text(line) for line in _remarks(report)])
 
 
-def _cells(comparison: Mapping[str, Any]) -> list[RenderableType]:
-    measures = [_measure_cell(comparison["measures"].get(name)) for name in MEASURES]
-    verdict = Text(comparison["verdict"], style="bold" if comparison["verdict"] == UNLIKE else "dim")
-    return [f"{comparison['rows']:,}", *measures, verdict, *_average_cells(comparison)]
+def _cells(comparison: DriftComparison) -> list[RenderableType]:
+    measures = [_measure_cell(comparison.measures.get(name)) for name in MEASURES]
+    verdict = Text(comparison.verdict, style="bold" if comparison.verdict == UNLIKE else "dim")
+    return [f"{comparison.rows:,}", *measures, verdict, *_average_cells(comparison)]
 
 
-def _measure_cell(test: Mapping[str, Any] | None) -> Text:
+def _measure_cell(test: DriftTest | None) -> Text:
     if test is None:
         return Text("–", style="dim")
-    return Text(f"{test['value']:.3f} / {test['limit']:.3f}", style="bold" if test["unlike"] else "")
+    return Text(f"{test.value:.3f} / {test.limit:.3f}", style="bold" if test.unlike else "")
 
 
-def _average_cells(averages: Mapping[str, Any]) -> list[str]:
-    if averages["shares"] is None:
+def _average_cells(averages: ValidationSummary | DriftComparison) -> list[str]:
+    if averages.shares is None:
         return ["", "", ""]
-    weights = ", ".join(f"{name} {weight:.0%}" for name, weight in averages["shares"].items())
-    return [f"{averages['confidence']:.3f}", f"{averages['distance']:.1f}", weights]
+    weights = ", ".join(f"{name} {weight:.0%}" for name, weight in averages.shares.items())
+    return [f"{averages.confidence:.3f}", f"{averages.distance:.1f}", weights]
 
 
-def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(report: DriftReport) -> Iterator[str]:
     yield (
-        f"limit: at least {1 - report['alarm']:.0%} of files, or months, distributed like the validation rows stay "
+        f"limit: at least {1 - report.alarm:.0%} of files, or months, distributed like the validation rows stay "
         "within every limit"
     )
-    if report["rejected"]:
-        yield f"rows skipped because they have no readable text: {report['rejected']:,}"
-    if report["undated"]:
-        example = report["unreadable_date"]
+    if report.rejected:
+        yield f"rows skipped because they have no readable text: {report.rejected:,}"
+    if report.undated:
+        example = report.unreadable_date
         remedy = f", e.g. {example!r}: set --date-format" if example is not None else ""
-        yield f"rows assigned to no month because they have no readable date: {report['undated']:,}{remedy}"
+        yield f"rows assigned to no month because they have no readable date: {report.undated:,}{remedy}"
 
 
 AXES = {"shares": "stability index", "confidence": "KS statistic", "distance": "KS statistic"}
 """Axis label of each measure in the plot by month."""
 
 
-def plot_drift(path: Path, report: Mapping[str, Any], features: DriftFeatures, validation: DriftFeatures) -> None:
+def plot_drift(path: Path, report: DriftReport, features: DriftFeatures, validation: DriftFeatures) -> None:
     """Plot one panel for each measure: by month if the file has dates, else the two distributions.
 
     Raises:
         Fault: if the file cannot be written.
     """
-    months = {name: month for name, month in report["months"].items() if month["measures"]}
-    title = f"{Path(report['file']).name} compared with validation rows: {report['whole']['verdict']}"
+    months = {name: month for name, month in report.months.items() if month.measures}
+    title = f"{Path(report.file).name} compared with validation rows: {report.whole.verdict}"
     names = [name for name in AXES if name != "shares" or validation.shares.shape[1] > 1]
     figure, axes = square_panels(len(names), title)
     for axis, name in zip(axes, names, strict=True):
         if months:
             _plot_by_month(axis, name, months)
         elif name == "shares":
-            experts = list(report["compared_with"]["shares"])
+            experts = list(report.compared_with.shares or ())
             _plot_routing_weights(axis, experts, features.shares.mean(0), validation.shares.mean(0))
         else:
             _plot_histograms(axis, name, getattr(features, name), getattr(validation, name))
     save_figure(figure, path)
 
 
-def _plot_by_month(axis: Any, name: str, months: Mapping[str, Any]) -> None:
-    x, tests = np.arange(len(months)), [month["measures"][name] for month in months.values()]
-    values, limits = (np.array([test[key] for test in tests]) for key in ("value", "limit"))
+def _plot_by_month(axis: Any, name: str, months: Mapping[str, DriftComparison]) -> None:
+    x, tests = np.arange(len(months)), [month.measures[name] for month in months.values()]
+    values, limits = np.array([test.value for test in tests]), np.array([test.limit for test in tests])
     axis.fill_between(x, 0, limits, color=GREY, alpha=0.2, lw=0, step="mid", label="limit")
     axis.plot(x, values, color=BLUE, lw=1.4, marker="o", ms=4, label="file")
-    unlike = np.array([test["unlike"] for test in tests])
+    unlike = np.array([test.unlike for test in tests])
     axis.plot(x[unlike], values[unlike], color=RED, ls="", marker="o", ms=6, label="unlike")
     every = max(1, len(x) // 8)
     axis.set_xticks(x[::every], list(months)[::every], rotation=45, ha="right")

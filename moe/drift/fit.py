@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import RenderableType
@@ -28,12 +28,24 @@ MIN_ROWS = 30
 PCA_COMPONENTS = 64
 
 
-@writes_run_and_model
-def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> dict[str, Any]:
-    """Fit a model's drift reference on the run's training and validation rows, and write it into the model's folder.
+@dataclass(frozen=True)
+class ReferenceFit:
+    """A fitted drift reference.
 
-    Returns:
-        `model`, and the number of rows by domain: `fitted` (training) and `held` (validation).
+    Args:
+        model: the model's folder.
+        fitted: training rows by domain.
+        held: validation rows by domain.
+    """
+
+    model: str
+    fitted: Mapping[str, int]
+    held: Mapping[str, int]
+
+
+@writes_run_and_model
+def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True) -> ReferenceFit:
+    """Fit a model's drift reference on the run's training and validation rows, and write it into the model's folder.
 
     Raises:
         Fault: if the model cannot be loaded, or there are too few rows.
@@ -63,7 +75,7 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
         domain_index=domain_index,
     )
     card = write_reference(folder, reference, dict(Counter(train["domain"])))
-    return {"model": str(folder), "fitted": card.fitted, "held": card.held}
+    return ReferenceFit(model=str(folder), fitted=card.fitted, held=card.held)
 
 
 def fit_state_distribution(states: np.ndarray, domains: np.ndarray, names: Sequence[str]) -> StateDistribution:
@@ -110,11 +122,11 @@ def _states(scores: Scores) -> np.ndarray:
     return scores.states.astype(np.float64)
 
 
-def reference_view(report: Mapping[str, Any]) -> RenderableType:
+def reference_view(fit: ReferenceFit) -> RenderableType:
     """Table of the rows that a reference was fitted on, as `moe drift --fit` prints it."""
-    table = Table(title=f"drift reference of {report['model']}", title_justify="left", header_style="bold")
+    table = Table(title=f"drift reference of {fit.model}", title_justify="left", header_style="bold")
     for name in ("domain", "training rows", "validation rows"):
         table.add_column(name, justify="left" if name == "domain" else "right")
-    for name, rows in report["fitted"].items():
-        table.add_row(name, f"{rows:,}", f"{report['held'].get(name, 0):,}")
+    for name, rows in fit.fitted.items():
+        table.add_row(name, f"{rows:,}", f"{fit.held.get(name, 0):,}")
     return table

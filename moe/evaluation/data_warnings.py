@@ -54,8 +54,8 @@ def data_warnings(work: Workspace, domains: Sequence[str]) -> list[str]:
     lines = []
     for name, task in prepared.items():
         lines += _task_warnings(task, settings[name], run.data)
-        domain, file = name.partition("/")[0], Path(task.report["file"]).name
-        if line := domain_note(task.report["domains_in_file"], domain, list(run.domains), settings[name], file):
+        domain, file = name.partition("/")[0], Path(task.report.file).name
+        if line := domain_note(task.report.domains_in_file, domain, list(run.domains), settings[name], file):
             lines.append(line)
     if not run.removes_across_tasks:
         lines += overlap_warnings(prepared, run.data)
@@ -112,8 +112,8 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
 
 
 def _task_warnings(prepared: PreparedTask, task: TaskSettings, data: DataSettings) -> list[str]:
-    lines = [*prepared.report["column_notes"], *count_warnings(prepared.report, task)]
-    if data.near_duplicates is None and (line := shared_text_warning(prepared.splits, prepared.report["task"])):
+    lines = [*prepared.report.column_notes, *count_warnings(prepared.report, task)]
+    if data.near_duplicates is None and (line := shared_text_warning(prepared.splits, prepared.report.task)):
         lines.append(line)
     return lines
 

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from datasets import Dataset
 
 from moe.data.schema import SPLITS, TaskSettings
 from moe.data.splits import text_digest
+from moe.data.task_reports import TaskReport
 
 MIN_VALIDATION_ROWS, MIN_CLASS_ROWS = 100, 5
 _MAX_CLASSES = 4
@@ -19,18 +19,16 @@ _SMALL_FILE_SPLIT = (60, 20, 20)
 """Split to recommend for a file of so few rows that no split has `MIN_VALIDATION_ROWS`."""
 
 
-def count_warnings(report: Mapping[str, Any], task: TaskSettings) -> list[str]:
+def count_warnings(report: TaskReport, task: TaskSettings) -> list[str]:
     """Return lines about splits or classes with few rows; empty if all have enough.
 
     Args:
-        report: of the prepared task, see `moe.data.prepare`.
+        report: of the prepared task.
         task: its settings.
     """
     if not task.labels:
         return []
-    counts = {
-        split: {label: report["splits"][split]["labels"].get(label, 0) for label in task.labels} for split in SPLITS
-    }
+    counts = {split: {label: report.splits[split].labels.get(label, 0) for label in task.labels} for split in SPLITS}
     labelled: dict[str, int] = {split: sum(rows.values()) for split, rows in counts.items()}
     if not sum(labelled.values()):
         return []  # only scores
@@ -45,7 +43,7 @@ def count_warnings(report: Mapping[str, Any], task: TaskSettings) -> list[str]:
         if (few := [f"{counts[s][label]} {s}" for s in checked if labelled[s] and counts[s][label] < MIN_CLASS_ROWS])
     }
     if rare:
-        lines.append(_rare_classes_line(str(report["task"]), rare))
+        lines.append(_rare_classes_line(report.task, rare))
     return lines
 
 
@@ -78,47 +76,47 @@ def shared_text_warning(splits: Mapping[str, Dataset], name: str) -> str | None:
     )
 
 
-def removed_overlap_warning(report: Mapping[str, Any]) -> str | None:
+def removed_overlap_warning(report: TaskReport) -> str | None:
     """Return a line if the file's own split has near duplicates in two splits, which a run removes."""
-    removed = {pair: count for pair, count in report["near_duplicates"].items() if count}
-    if not report["own_split"] or not removed:
+    removed = {pair: count for pair, count in report.near_duplicates.items() if count}
+    if not report.own_split or not removed:
         return None
     pairs = ", ".join(f"{pair} {count}" for pair, count in removed.items())
     return (
-        f"{report['task']}: the file's splits overlap; rows near a text of another split: {pairs}. A run leaves them "
+        f"{report.task}: the file's splits overlap; rows near a text of another split: {pairs}. A run leaves them "
         "out of the first split of each pair: do the same for models that you compare with"
     )
 
 
 def _validation_line(
-    report: Mapping[str, Any], task: TaskSettings, counts: Mapping[str, int], labelled: Mapping[str, int]
+    report: TaskReport, task: TaskSettings, counts: Mapping[str, int], labelled: Mapping[str, int]
 ) -> str:
     rows, remedy = labelled["validation"], _validation_remedy(report, task, labelled)
     if not rows:
-        return f"{report['task']}: no labelled validation rows, so the best weights cannot be selected: {remedy}"
+        return f"{report.task}: no labelled validation rows, so the best weights cannot be selected: {remedy}"
     size = f"{rows} validation row{'s' if rows > 1 else ''}"
-    if task.split.folds is None and not report["own_split"]:
+    if task.split.folds is None and not report.own_split:
         size += f" (split {'/'.join(f'{part:g}' for part in task.split.ratios)})"
     around = f"± {macro_f1_uncertainty(list(counts.values())):.2f}".replace("0.", ".", 1)
-    return f"{report['task']}: macro-F1 of {size} is uncertain by about {around}: {remedy}"
+    return f"{report.task}: macro-F1 of {size} is uncertain by about {around}: {remedy}"
 
 
-def _validation_remedy(report: Mapping[str, Any], task: TaskSettings, labelled: Mapping[str, int]) -> str:
+def _validation_remedy(report: TaskReport, task: TaskSettings, labelled: Mapping[str, int]) -> str:
     """How to get enough validation rows: a larger share of the rows, if that is enough, or more rows."""
     if task.max_validation_rows is not None and task.max_validation_rows < MIN_VALIDATION_ROWS:
         return f"raise max_validation_rows ({task.max_validation_rows})"
-    total = sum(labelled.values()) + report.get("over_cap", 0)
+    total = sum(labelled.values()) + report.over_cap
     share = 5 * math.ceil(20 * MIN_VALIDATION_ROWS / total)  # percent, in steps of 5
     test = max(5, 5 * round(20 * labelled["test"] / total))
     if share > _MAX_VALIDATION_SHARE or share + test > 60:
         remedy = "label more rows, and take smaller differences between settings or stages for noise"
-        if report["own_split"] or task.split.folds is not None or labelled["validation"] > 0.08 * total:
+        if report.own_split or task.split.folds is not None or labelled["validation"] > 0.08 * total:
             return remedy
         return f"hold out more (split: {{ratios: {list(_SMALL_FILE_SPLIT)}}}), {remedy}"
     ratios = f"ratios: [{100 - share - test}, {share}, {test}]"
     if task.split.folds is not None:
         return f"split by ratios instead of folds (split: {{{ratios}}})"
-    if report["own_split"]:
+    if report.own_split:
         return f"move rows to the file's validation split, or split at random (split: {{own: false, {ratios}}})"
     return f"hold out more (split: {{{ratios}}})"
 

@@ -1,19 +1,20 @@
 """Explanation of one prediction: words for and against the label, words behind the routing, and each expert alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from experts.errors import Fault
+from experts.json_io import OMIT_NONE
 from moe.data.text_checks import check_targets, is_encodable
 from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate, log_odds
 from moe.explain.word_spans import Tokenization, tokenize_words
 from moe.inference.per_expert import predict_per_expert
 from moe.inference.predictor import Prediction
+from moe.inference.rows import PredictionRow
 from moe.inference.stream import predict_texts, to_row
 from moe.inference.torch_predictor import TorchPredictor
 
@@ -59,6 +60,21 @@ class Attribution:
 
 
 @dataclass(frozen=True)
+class ExpertAlone:
+    """Prediction of one expert on its own.
+
+    Args:
+        share: soft routing weight of the expert, 0 to 1.
+        label: of its prediction.
+        probability: of the label, 0 to 1.
+    """
+
+    share: float
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """A prediction and its explanation.
 
@@ -68,25 +84,21 @@ class Explanation:
         why: attributions for the label.
         router: attributions for the expert with the largest routing weight, or None.
         unrouted: why `router` is None.
-        alone: by expert its soft routing weight `share`, and `label` and `probability` of its own prediction.
+        alone: prediction of each expert on its own.
         blank: token that replaces words in the blank text.
         steps: integration steps.
         target: entity that the prediction is about, or None; its words are not attributed.
     """
 
     text: str
-    answer: dict[str, Any]
+    answer: PredictionRow
     why: Attribution
     router: Attribution | None
     unrouted: str | None
-    alone: dict[str, dict[str, Any]]
+    alone: Mapping[str, ExpertAlone]
     blank: str
     steps: int
-    target: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values; without a target, there is no key for one."""
-        return {key: value for key, value in asdict(self).items() if key != "target" or value is not None}
+    target: str | None = field(default=None, metadata=OMIT_NONE)
 
 
 def explain(
@@ -216,12 +228,12 @@ def word_weights(tokenization: Tokenization, tokens: Sequence[float]) -> tuple[W
     )
 
 
-def _experts_alone(predictor: TorchPredictor, text: str, prediction: Prediction) -> dict[str, dict[str, Any]]:
+def _experts_alone(predictor: TorchPredictor, text: str, prediction: Prediction) -> dict[str, ExpertAlone]:
     predictions: Mapping[str, Sequence[Prediction]] = predict_per_expert(
         predictor, [text], [prediction.task], [prediction.target]
     )
     weights = dict(zip(predictor.model.bank.routed_experts, prediction.routing_weights.tolist(), strict=True))
     return {
-        name: {"share": weights[name], "label": alone.label, "probability": alone.confidence}
+        name: ExpertAlone(share=weights[name], label=alone.label, probability=alone.confidence)
         for name, (alone,) in predictions.items()
     }

@@ -1,7 +1,7 @@
 """Lexicon of a corpus: how much each word supports each label, averaged over all its occurrences."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, product
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from experts.domain import Labels
 from experts.errors import Fault
+from experts.json_io import json_object
 from moe.console import Table, info, progress_bar
 from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
@@ -65,9 +66,64 @@ class WordStats:
         return Z_95 * np.sqrt(variance / self.count)
 
 
+@dataclass(frozen=True)
+class LexiconWord:
+    """A word of a corpus.
+
+    Args:
+        word: in lower case.
+        count: its occurrences.
+        weight: mean weight by label, in log-odds.
+        spread: half the width of the 95 % interval of the weight, by label; None for a single occurrence.
+    """
+
+    word: str
+    count: int
+    weight: Mapping[str, float]
+    spread: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class LabelLexicon:
+    """Words of the texts whose task has these labels.
+
+    Args:
+        labels: the labels (K).
+        texts: number of texts.
+        words: by descending weight.
+    """
+
+    labels: Labels
+    texts: int
+    words: Sequence[LexiconWord]
+
+
+@dataclass(frozen=True)
+class LexiconReport:
+    """Lexicons of a corpus.
+
+    Args:
+        file: the corpus.
+        texts: number of texts that were explained.
+        skipped: rows that cannot be read.
+        steps: integration steps.
+        least: occurrences below which a word is omitted.
+        blank: token that replaces words in the blank text.
+        lexicons: one for each set of labels.
+    """
+
+    file: str
+    texts: int
+    skipped: int
+    steps: int
+    least: int
+    blank: str
+    lexicons: Sequence[LabelLexicon]
+
+
 @dataclass
 class Lexicon:
-    """Words of the texts whose task has these labels."""
+    """Running statistics of the words of the texts whose task has these labels."""
 
     labels: Labels
     texts: int = 0
@@ -79,24 +135,19 @@ class Lexicon:
             self.words[word] = WordStats(np.zeros(len(self.labels)), np.zeros(len(self.labels)))
         self.words[word].add(weights)
 
-    def rows(self, min_count: int) -> list[dict[str, Any]]:
+    def summary(self, min_count: int) -> LabelLexicon:
         """Return the words with at least `min_count` occurrences, by descending weight."""
         frequent = [(word, stats) for word, stats in self.words.items() if stats.count >= min_count]
-        return [
-            self._row(word, stats) for word, stats in sorted(frequent, key=lambda pair: -np.abs(pair[1].mean).max())
+        words = [
+            LexiconWord(
+                word,
+                stats.count,
+                weight=self._by_label(stats.mean),
+                spread=self._by_label(stats.spread) if stats.count > 1 else None,
+            )
+            for word, stats in sorted(frequent, key=lambda pair: -np.abs(pair[1].mean).max())
         ]
-
-    def as_json(self, min_count: int) -> dict[str, Any]:
-        """Return plain JSON values, see `build_lexicon`."""
-        return {"labels": list(self.labels), "texts": self.texts, "words": self.rows(min_count)}
-
-    def _row(self, word: str, stats: WordStats) -> dict[str, Any]:
-        return {
-            "word": word,
-            "count": stats.count,
-            "weight": self._by_label(stats.mean),
-            "spread": self._by_label(stats.spread) if stats.count > 1 else None,
-        }
+        return LabelLexicon(labels=self.labels, texts=self.texts, words=words)
 
     def _by_label(self, values: np.ndarray) -> dict[str, float]:
         return {label: round(float(value), 6) for label, value in zip(self.labels, values, strict=True)}
@@ -161,13 +212,8 @@ class LexiconRequest:
 
 def build_lexicon(
     predictor: TorchPredictor, request: LexiconRequest, steps: int = STEPS, quiet: bool = True
-) -> dict[str, Any]:
+) -> LexiconReport:
     """Explain every text of a file for every label of its task, average the weights by word, and write the result.
-
-    Returns:
-        `file`, `texts`, `skipped` (unreadable rows), `steps`, `least`, `blank`, and `lexicons`: for each set of labels
-        `labels`, `texts` and `words`. A word has its `count`, and by label its mean `weight` (log-odds) and `spread`,
-        half the width of the 95 % interval; `spread` is null for a single occurrence.
 
     Raises:
         Fault: if captum is missing, the file cannot be read or has no text, or the result cannot be written.
@@ -182,15 +228,15 @@ def build_lexicon(
     with progress_bar("explain", len(valid), "text", quiet) as meter:
         for count in add_texts(lexicons, valid, predictor, request, steps):
             meter.advance(count)
-    report = {
-        "file": str(request.file),
-        "texts": len(valid),
-        "skipped": len(records) - len(valid),
-        "steps": steps,
-        "least": request.min_count,
-        "blank": blank_token(predictor),
-        "lexicons": [lexicon.as_json(request.min_count) for lexicon in lexicons.values()],
-    }
+    report = LexiconReport(
+        file=str(request.file),
+        texts=len(valid),
+        skipped=len(records) - len(valid),
+        steps=steps,
+        least=request.min_count,
+        blank=blank_token(predictor),
+        lexicons=[lexicon.summary(request.min_count) for lexicon in lexicons.values()],
+    )
     if request.out is not None:
         write_rows(as_rows(report), request.out, request.spreadsheet, request.overwrite)
         info(f"written to {request.out}")
@@ -250,38 +296,38 @@ def _add_batch(
     lexicon.texts += len(tokenizations)
 
 
-def as_rows(report: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def as_rows(report: LexiconReport) -> Iterator[Mapping[str, object]]:
     """Yield a report's words as rows of a table, with the labels of their lexicon."""
-    for lexicon in report["lexicons"]:
-        yield from ({"labels": "/".join(lexicon["labels"]), **row} for row in lexicon["words"])
+    for lexicon in report.lexicons:
+        yield from ({"labels": "/".join(lexicon.labels), **json_object(word)} for word in lexicon.words)
 
 
-def lexicon_view(report: Mapping[str, Any]) -> RenderableType:
+def lexicon_view(report: LexiconReport) -> RenderableType:
     """Tables for the terminal, one for each set of labels: the words that support each label most."""
-    skipped = f"; {report['skipped']} rows skipped because they cannot be read" if report["skipped"] else ""
+    skipped = f"; {report.skipped} rows skipped because they cannot be read" if report.skipped else ""
     remark = (
-        f"Mean weight in log-odds ± half of its 95 % interval (occurrences); words with {report['least']} or more "
-        f"occurrences. Blank token {report['blank']}, {report['steps']} steps{skipped}"
+        f"Mean weight in log-odds ± half of its 95 % interval (occurrences); words with {report.least} or more "
+        f"occurrences. Blank token {report.blank}, {report.steps} steps{skipped}"
     )
-    return Group(*[_table(lexicon) for lexicon in report["lexicons"]], Text(remark, style="dim"))
+    return Group(*[_table(lexicon) for lexicon in report.lexicons], Text(remark, style="dim"))
 
 
-def _table(lexicon: Mapping[str, Any]) -> Table:
+def _table(lexicon: LabelLexicon) -> Table:
     style: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "header_style": "bold"}
-    table = Table(title=f"words of {lexicon['texts']} texts by label", title_justify="left", **style)
+    table = Table(title=f"words of {lexicon.texts} texts by label", title_justify="left", **style)
     columns = []
-    for label in lexicon["labels"]:
+    for label in lexicon.labels:
         table.add_column(f"→ {label}", overflow="fold")
         table.add_column("weight", justify="right", no_wrap=True)
-        best = sorted(lexicon["words"], key=lambda row: -row["weight"][label])[:SHOWN_WORDS]
-        columns.append([_cells(row, label) for row in best if row["weight"][label] > 0])
+        best = sorted(lexicon.words, key=lambda word: -word.weight[label])[:SHOWN_WORDS]
+        columns.append([_cells(word, label) for word in best if word.weight[label] > 0])
     for index in range(max(map(len, columns), default=0)):
         cells = [column[index] if index < len(column) else ("", "") for column in columns]
         table.add_row(*[cell for pair in cells for cell in pair])
     return table
 
 
-def _cells(row: Mapping[str, Any], label: str) -> tuple[Text, Text]:
-    spread = f" ±{row['spread'][label]:.2f}" if row["spread"] else ""
-    weight = Text(f"{row['weight'][label]:+.2f}").append(f"{spread} ({row['count']})", style="dim")
-    return Text(row["word"]), weight
+def _cells(word: LexiconWord, label: str) -> tuple[Text, Text]:
+    spread = f" ±{word.spread[label]:.2f}" if word.spread else ""
+    weight = Text(f"{word.weight[label]:+.2f}").append(f"{spread} ({word.count})", style="dim")
+    return Text(word.word), weight

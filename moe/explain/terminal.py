@@ -81,10 +81,10 @@ def _expert_table(explanation: Explanation) -> Table:
     table = Table(title="each expert alone", title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for name in ("expert", "routing weight", "prediction", "probability"):
         table.add_column(name, justify="right" if name in ("routing weight", "probability") else "left")
-    for name, alone in sorted(explanation.alone.items(), key=lambda item: -item[1]["share"]):
-        differs = alone["label"] != explanation.why.of
-        label = Text(alone["label"] + (" ≠" if differs else ""), style="bold" if differs else "")
-        table.add_row(name, f"{alone['share']:.1%}", label, f"{alone['probability']:.3f}")
+    for name, alone in sorted(explanation.alone.items(), key=lambda item: -item[1].share):
+        differs = alone.label != explanation.why.of
+        label = Text(alone.label + (" ≠" if differs else ""), style="bold" if differs else "")
+        table.add_row(name, f"{alone.share:.1%}", label, f"{alone.probability:.3f}")
     return table
 
 

@@ -1,9 +1,8 @@
 """`moe export`: checks the options, runs the exporter of the target and formats its report."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Group, RenderableType
@@ -12,15 +11,16 @@ from rich.text import Text
 from experts.atomic_io import MANIFEST
 from experts.cards import EXPERT_CARD
 from experts.errors import Fault, suggest
+from experts.json_io import INLINE
 from experts.outputs import check_output_folder
 from moe.checkpoints.expert import read_backbone_settings
 from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
 from moe.export.graph import write_graph
-from moe.export.hub import write_hub_folder
-from moe.export.merged_weights import write_merged_weights
-from moe.export.onnx import write_onnx, write_openvino
-from moe.export.peft import write_adapters
+from moe.export.hub import HubFolder, write_hub_folder
+from moe.export.merged_weights import MergedWeights, write_merged_weights
+from moe.export.onnx import ExportedGraph, write_onnx, write_openvino
+from moe.export.peft import ExportedAdapter, ExportedAdapters, ExportedCausalAdapter, write_adapters
 from moe.export.selection import (
     AdapterSpec,
     ExportSource,
@@ -72,14 +72,31 @@ class ExportRequest:
         return self.out or self.model.parent / "export" / self.to
 
 
-ExportReport = dict[str, Any]
+Exported = ExportedAdapters | ExportedGraph | HubFolder | MergedWeights
+"""What the exporter of a target returns."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A model that was written in another format.
+
+    Args:
+        to: the target.
+        model: folder of the model.
+        folder: the folder that was written.
+        exported: what the exporter of the target wrote.
+        files: bytes of each file by its path in the folder.
+    """
+
+    to: str
+    model: str
+    folder: str
+    exported: Exported = field(metadata=INLINE)
+    files: Mapping[str, int]
 
 
 def export(request: ExportRequest) -> ExportReport:
     """Write a model in another format.
-
-    Returns:
-        `to`, `folder`, `files` (bytes by name) and the fields that the exporter of the target returns.
 
     Raises:
         Fault: if the target is unknown or does not take one of the options, the folder exists, replaces an input or has
@@ -96,11 +113,10 @@ def export(request: ExportRequest) -> ExportReport:
 
 
 def _export(request: ExportRequest) -> ExportReport:
-    report = TARGETS[request.to](request)
+    exported = TARGETS[request.to](request)
     files = sorted(path for path in request.folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     sizes = {path.relative_to(request.folder).as_posix(): path.stat().st_size for path in files}
-    head = {"to": request.to, "model": str(request.model), "folder": str(request.folder)}
-    return head | report | {"files": sizes}
+    return ExportReport(request.to, str(request.model), str(request.folder), exported, sizes)
 
 
 def _check_options(request: ExportRequest) -> None:
@@ -129,13 +145,12 @@ def _adapter_specs(request: ExportRequest, source: ExportSource) -> list[Adapter
     return single_expert_specs(source.model, request.experts)
 
 
-def _export_peft(request: ExportRequest) -> ExportReport:
+def _export_peft(request: ExportRequest) -> ExportedAdapters:
     source = load_export_source(request.model, request.sets)
-    adapters = write_adapters(request.folder, source, _adapter_specs(request, source), request.overwrite)
-    return {"adapters": adapters}
+    return ExportedAdapters(write_adapters(request.folder, source, _adapter_specs(request, source), request.overwrite))
 
 
-def _export_dense(request: ExportRequest) -> ExportReport:
+def _export_dense(request: ExportRequest) -> MergedWeights:
     settings = with_stored_dtype(export_backbone_settings(request))
     source = load_export_source(request.model, (*request.sets, f"backbone.dtype={settings.dtype}"))
     specs = _adapter_specs(request, source)
@@ -172,7 +187,7 @@ def _load_fp32(request: ExportRequest) -> ExportSource:
     return load_export_source(request.model, (*request.sets, "backbone.quantization=none", "backbone.dtype=float32"))
 
 
-TARGETS: Mapping[str, Callable[[ExportRequest], ExportReport]] = {
+TARGETS: Mapping[str, Callable[[ExportRequest], Exported]] = {
     "peft": _export_peft,
     "dense": _export_dense,
     "onnx": lambda request: write_onnx(request.folder, _load_fp32(request), request.overwrite),
@@ -184,34 +199,37 @@ TARGETS: Mapping[str, Callable[[ExportRequest], ExportReport]] = {
 }
 
 
-def export_view(report: Mapping[str, Any]) -> RenderableType:
+def export_view(report: ExportReport) -> RenderableType:
     """Format a report for the terminal: the files and what to know about them."""
-    table = Table(title=report["folder"], title_justify="left")
+    table = Table(title=report.folder, title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("KB", justify="right")
-    for name, size in report["files"].items():
+    for name, size in report.files.items():
         table.add_row(name, f"{size / 1000:,.1f}")
-    return Group(table, *(Text(line) for line in _notes(report)))
+    return Group(table, *(Text(line) for line in _notes(report.exported)))
 
 
-def _notes(report: Mapping[str, Any]) -> list[str]:
-    lines = [_adapter_note(adapter) for adapter in report.get("adapters", ())]
-    if "outputs" in report:
-        lines.append(f"inputs: {', '.join(report['inputs'])}; outputs: {', '.join(report['outputs'])}")
-        lines.append(f"largest difference from PyTorch on texts of several lengths: {report['difference']:.1g}")
-    if "dtype" in report:
-        lines.append(f"{report['name']} merged into {report['dtype']} weights")
-    if "figures" in report:
-        count, rows = report["figures"]["count"], report["figures"]["of"]
-        lines.append(f"model card with {count} metrics on {rows} rows" if count else "model card without metrics")
-        lines.append("upload it with: hf upload NAME FOLDER")
-    return lines
+def _notes(exported: Exported) -> list[str]:
+    match exported:
+        case ExportedAdapters(adapters):
+            return [_adapter_note(adapter) for adapter in adapters]
+        case ExportedGraph(inputs, outputs, difference):
+            return [
+                f"inputs: {', '.join(inputs)}; outputs: {', '.join(outputs)}",
+                f"largest difference from PyTorch on texts of several lengths: {difference:.1g}",
+            ]
+        case MergedWeights():
+            return [f"{exported.name} merged into {exported.dtype} weights"]
+        case HubFolder():
+            count, split = exported.figures.count, exported.figures.of
+            card = f"model card with {count} metrics on {split} rows" if count else "model card without metrics"
+            return [card, "upload it with: hf upload NAME FOLDER"]
 
 
-def _adapter_note(adapter: Mapping[str, Any]) -> str:
-    note = f"{adapter['name']}: rank {adapter['rank']} in {adapter['layers']} layers"
-    if "vllm" not in adapter:
+def _adapter_note(adapter: ExportedAdapter) -> str:
+    note = f"{adapter.name}: rank {adapter.rank} in {adapter.layers} layers"
+    if not isinstance(adapter, ExportedCausalAdapter):
         return note
-    if adapter["vllm"]:
-        return f"{note}; vLLM cannot load it: {'; '.join(adapter['vllm'])}"
-    return f"{note}; vLLM loads it with --max-lora-rank {adapter['max_lora_rank']} or more"
+    if adapter.vllm:
+        return f"{note}; vLLM cannot load it: {'; '.join(adapter.vllm)}"
+    return f"{note}; vLLM loads it with --max-lora-rank {adapter.max_lora_rank} or more"

@@ -17,7 +17,7 @@ from moe.checkpoints.file_names import HEADS, ROUTER
 from moe.checkpoints.mixture import parse_mixture_card, read_card
 from moe.console import info
 from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
-from moe.export.onnx import CHECK_TEXTS, TOLERANCE
+from moe.export.onnx import CHECK_TEXTS, TOLERANCE, ExportedGraph
 from moe.export.selection import ExportSource, load_export_source
 from moe.inference.graph.session import GraphSession, check_graph
 from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE, GraphSpec
@@ -29,14 +29,11 @@ from moe.model.backbone import BackboneSettings, weight_files
 from moe.runs.workspace import package_versions
 
 
-def write_graph(folder: Path) -> dict[str, Any]:
+def write_graph(folder: Path) -> ExportedGraph:
     """Write the graph of a model into its folder, replacing an earlier one, after comparing it with PyTorch.
 
     Args:
         folder: of a mixture or a single expert.
-
-    Returns:
-        `inputs`, `outputs`, and `difference`, the largest absolute difference of any output from PyTorch's.
 
     Raises:
         Fault: if the model is damaged, has no graph (a language model, a quantized backbone, another family), or the
@@ -64,7 +61,7 @@ def write_graph(folder: Path) -> dict[str, Any]:
         spec = _graph_spec(source, builder, settings, temporary)
         write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
         difference = _compare_with_torch(source, GraphSession(folder, graph=temporary))
-    return {"inputs": list(spec.inputs), "outputs": list(spec.outputs), "difference": difference}
+    return ExportedGraph(inputs=spec.inputs, outputs=spec.outputs, difference=difference)
 
 
 def write_graph_if_possible(folder: Path) -> bool:

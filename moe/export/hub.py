@@ -7,6 +7,7 @@ Nothing is uploaded.
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,38 @@ UNSPECIFIED_LICENSE = "other"
 MODEL_TYPE, TRANSFORMERS_CONFIG = "finmoe", "config.json"
 
 
-def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MetricCount:
+    """Metrics in a model card.
+
+    Args:
+        count: their number.
+        of: the split that they were measured on: `test`, `validation` or `none`.
+    """
+
+    count: int
+    of: str
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """A folder for the hub that was written.
+
+    Args:
+        figures: the metrics in its card.
+        remarks: what to check before uploading it.
+    """
+
+    figures: MetricCount
+    remarks: Sequence[str]
+
+
+def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite: bool) -> HubFolder:
     """Write the folder atomically.
 
     Args:
         folder: of a mixture.
         license_id: the Hub's identifier of the license, such as `apache-2.0`; None writes `other`.
-
-    Returns:
-        `figures`: number of metrics in the card and the split that they were measured on; `remarks`: what to check
-        before uploading.
 
     Raises:
         Fault: if `folder` is not an intact mixture, `out` exists and `overwrite` is false, or it cannot be written.
@@ -100,7 +123,7 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
     remarks = list(_remarks(folder, card, license_id, split, synthetic))
     for remark in remarks:
         info(remark)
-    return {"figures": {"count": len(metrics), "of": split}, "remarks": remarks}
+    return HubFolder(MetricCount(len(metrics), of=split), remarks)
 
 
 def _write_transformers_files(folder: Path, card: MixtureCard) -> None:
@@ -239,8 +262,8 @@ def _data_table(folder: Path, card: MixtureCard) -> dict[str, dict[str, Any]]:
     }
     for task, path in _prepared_tasks(folder, card):
         report = read_task_report(path)
-        if tasks.get(task, {}).get("sha256") == report["sha256"]:
-            tasks[task]["rows"] = {split: content["rows"] for split, content in report["splits"].items()}
+        if tasks.get(task, {}).get("sha256") == report.sha256:
+            tasks[task]["rows"] = {split: size.rows for split, size in report.splits.items()}
     return tasks
 
 

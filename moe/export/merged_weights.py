@@ -4,9 +4,9 @@ A quantized backbone is dequantized to 16 bits first, because merging into quant
 update away; if it is quantized again on request, the loss is reported.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from experts.atomic_io import atomic_folder, write_text
 from experts.errors import Fault
 from experts.expert_io import README
+from experts.json_io import OMIT_NONE
 from experts.lora_delta import LowRankUpdate
 from moe.console import info
 from moe.export.inference_spec import write_heads
@@ -29,17 +30,31 @@ DEQUANTIZED_DTYPE = torch.bfloat16
 """Dtype of dequantized weights: the one in which the quantized layers compute."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergedWeights:
+    """A backbone with merged experts that was written.
+
+    Args:
+        name: of the expert or the merge.
+        heads: whether classification heads are beside it.
+        lost: rounding error of quantized weights, relative to the norm of the update; None if they are not quantized.
+        dtype: of the weights, or the kind of quantization.
+    """
+
+    name: str
+    heads: bool
+    lost: float | None = field(default=None, metadata=OMIT_NONE)
+    dtype: str
+
+
 def write_merged_weights(
     out: Path, source: ExportSource, settings: BackboneSettings, spec: AdapterSpec, quantized: bool, overwrite: bool
-) -> dict[str, Any]:
+) -> MergedWeights:
     """Write the folder atomically. The loaded model cannot be used afterwards.
 
     Args:
         settings: settings that the backbone was loaded with.
         quantized: quantize the merged weights as the backbone was.
-
-    Returns:
-        `name`, `dtype`, `heads`; with `quantized` also `lost`, the rounding error relative to the update.
 
     Raises:
         Fault: if the folder exists and `overwrite` is false, it cannot be written, or `quantized` is requested for a
@@ -50,24 +65,25 @@ def write_merged_weights(
         raise Fault("a backbone in 4 or 8 bits for --quantized", "a backbone without quantization", "omit --quantized")
     if is_quantized and not quantized:
         info(f"the backbone is quantized ({settings.quantization}): to avoid rounding, the merged weights have 16 bits")
-    report: dict[str, Any] = {"name": spec.name}
+    lost = None
     with atomic_folder(out, overwrite) as temporary:
-        report["heads"] = write_heads(temporary, source, spec)
+        heads = write_heads(temporary, source, spec)
         update = pinned_update(source.model, spec)
         merged = merge_into_backbone(source, spec)
         merged.config.use_cache = getattr(read_backbone_config(settings), "use_cache", None)
         if quantized:
-            report["lost"] = _write_quantized(temporary, merged, source, settings, update)
+            lost = _write_quantized(temporary, merged, source, settings, update)
             info(
-                f"the rounding error of {settings.quantization} is {report['lost']:.0%} of the update's norm; "
+                f"the rounding error of {settings.quantization} is {lost:.0%} of the update's norm; "
                 "16-bit weights lose less"
             )
         else:
             merged.save_pretrained(temporary)
         source.model.loaded_backbone.tokenizer.save_pretrained(temporary)
-        report["dtype"] = settings.quantization if quantized else str(merged.dtype).removeprefix("torch.")
-        write_text(temporary / README, _readme(source, spec, report))
-    return report
+        dtype = settings.quantization if quantized else str(merged.dtype).removeprefix("torch.")
+        written = MergedWeights(name=spec.name, heads=heads, lost=lost, dtype=dtype)
+        write_text(temporary / README, _readme(source, spec, written))
+    return written
 
 
 def merge_into_backbone(source: ExportSource, spec: AdapterSpec) -> PreTrainedModel:
@@ -118,12 +134,12 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight  # (D_out, D_in)
 
 
-def _readme(source: ExportSource, spec: AdapterSpec, report: dict[str, Any]) -> str:
+def _readme(source: ExportSource, spec: AdapterSpec, written: MergedWeights) -> str:
     kind = "AutoModelForCausalLM" if source.causal else "AutoModelForMaskedLM" if source.language else "AutoModel"
     always_on = [name for name in source.model.bank.shared_experts if name not in spec.weights]
     shared = f" and the shared expert {', '.join(always_on)}" if always_on else ""
     heads = ""
-    if report["heads"]:
+    if written.heads:
         heads = "`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: transformers
@@ -133,7 +149,7 @@ tags: [finance, finmoe]
 # {spec.name}, merged
 
 `{public_name(source.model.loaded_backbone.id.name)}` with {describe_spec(spec)}{shared} merged into its weights
-({report["dtype"]}). It computes the same as the mixture restricted to it; the router is not included.
+({written.dtype}). It computes the same as the mixture restricted to it; the router is not included.
 
 ```python
 from transformers import {kind}

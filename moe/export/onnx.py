@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -73,11 +74,23 @@ def _polarities(head: Tensor | None, probabilities: dict[str, Tensor], spec: Inf
     return polarities
 
 
-def write_onnx(out: Path, source: ExportSource, overwrite: bool) -> dict[str, Any]:
-    """Write graph, tokenizer and inference specification atomically, after comparing the graph with PyTorch.
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A graph that was written.
 
-    Returns:
-        `inputs`, `outputs`, and `difference`, the largest absolute difference of any output from PyTorch's.
+    Args:
+        inputs: names of its inputs, in order.
+        outputs: names of its outputs, in order.
+        difference: largest absolute difference of any output from PyTorch's.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    difference: float
+
+
+def write_onnx(out: Path, source: ExportSource, overwrite: bool) -> ExportedGraph:
+    """Write graph, tokenizer and inference specification atomically, after comparing the graph with PyTorch.
 
     Raises:
         Fault: if a package is missing, the model cannot be exported, or the folder cannot be written.
@@ -87,8 +100,8 @@ def write_onnx(out: Path, source: ExportSource, overwrite: bool) -> dict[str, An
         return write_graph_files(temporary, source)
 
 
-def write_graph_files(folder: Path, source: ExportSource) -> dict[str, Any]:
-    """Write the files of `write_onnx` into an existing folder and return the same report."""
+def write_graph_files(folder: Path, source: ExportSource) -> ExportedGraph:
+    """Write the files of `write_onnx` into an existing folder."""
     spec = build_export_spec(source)
     module = MixtureGraph(source.model, spec).eval()
     inputs = ("input_ids", "attention_mask") + (("domain",) if source.model.active_expert is None else ())
@@ -97,7 +110,7 @@ def write_graph_files(folder: Path, source: ExportSource) -> dict[str, Any]:
     write_json(folder / SPEC_FILE, spec.model_dump(mode="json") | {"inputs": inputs, "outputs": outputs})
     write_text(folder / "README.md", _readme(source, inputs, outputs))
     difference = _compare_with_torch(module, source, inputs, outputs, folder / ONNX_FILE)
-    return {"inputs": list(inputs), "outputs": list(outputs), "difference": difference}
+    return ExportedGraph(inputs=inputs, outputs=outputs, difference=difference)
 
 
 def check_graph_support(source: ExportSource) -> None:
@@ -254,11 +267,11 @@ OPENVINO_FILE = "openvino_model.xml"
 INSTALL_OPENVINO = "pip install openvino"
 
 
-def write_openvino(out: Path, source: ExportSource, overwrite: bool) -> dict[str, Any]:
+def write_openvino(out: Path, source: ExportSource, overwrite: bool) -> ExportedGraph:
     """Write `openvino_model.xml` and `.bin` in fp32, tokenizer and inference specification atomically.
 
     Returns:
-        The report of `write_onnx`, whose difference is that of the ONNX graph.
+        the graph; its difference is that of the ONNX graph.
 
     Raises:
         Fault: as `write_onnx`.
@@ -266,13 +279,13 @@ def write_openvino(out: Path, source: ExportSource, overwrite: bool) -> dict[str
     import_package("openvino", INSTALL_OPENVINO)
     check_graph_support(source)
     with atomic_folder(out, overwrite) as temporary:
-        report = write_graph_files(temporary, source)
+        exported = write_graph_files(temporary, source)
         convert_to_openvino(temporary / ONNX_FILE, temporary / OPENVINO_FILE)
         for path in temporary.glob(f"{ONNX_FILE}*"):
             path.unlink()
         readme = (temporary / "README.md").read_text(encoding="utf-8")
         write_text(temporary / "README.md", readme.replace(ONNX_FILE, OPENVINO_FILE))
-    return report
+    return exported
 
 
 def convert_to_openvino(graph: Path, target: Path) -> None:

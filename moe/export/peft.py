@@ -4,9 +4,9 @@ Every adapter includes the shared experts, so that backbone and adapter compute 
 that expert. `moe.export.vllm_rules` checks whether vLLM can load it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -21,17 +21,52 @@ from moe.export.selection import AdapterSpec, ExportSource, pinned_update
 from moe.export.vllm_rules import VLLM_VERSION, find_violations, smallest_max_lora_rank
 from moe.model.backbone_files import public_name
 
-AdapterReport = dict[str, Any]
+
+@dataclass(frozen=True)
+class ExportedAdapter:
+    """An adapter of a classification or masked language model.
+
+    Args:
+        name: of the expert or the merge, and of the subfolder.
+        rank: rank of its updates.
+        layers: layers with an update.
+        heads: whether classification heads are beside it.
+    """
+
+    name: str
+    rank: int
+    layers: int
+    heads: bool
+
+
+@dataclass(frozen=True)
+class ExportedCausalAdapter(ExportedAdapter):
+    """An adapter of a causal language model.
+
+    Args:
+        vllm: rules of vLLM that it breaks; empty if vLLM loads it.
+        max_lora_rank: smallest `--max-lora-rank` with which vLLM loads it; None if there is none.
+    """
+
+    vllm: Sequence[str]
+    max_lora_rank: int | None
+
+
+@dataclass(frozen=True)
+class ExportedAdapters:
+    """What `--to peft` wrote.
+
+    Args:
+        adapters: in the order of the mixture's experts.
+    """
+
+    adapters: Sequence[ExportedAdapter]
 
 
 def write_adapters(
     out: Path, source: ExportSource, specs: Sequence[AdapterSpec], overwrite: bool
-) -> list[AdapterReport]:
+) -> list[ExportedAdapter]:
     """Write one subfolder per adapter, all of them atomically.
-
-    Returns:
-        `name`, `rank`, `layers` and `heads` of each; for a causal language model also `vllm`, the rules that it breaks,
-        and `max_lora_rank`, the option that vLLM needs.
 
     Raises:
         Fault: if the folder exists and `overwrite` is false, or it cannot be written.
@@ -40,19 +75,21 @@ def write_adapters(
         return [_write(temporary / spec.name, source, spec) for spec in specs]
 
 
-def _write(folder: Path, source: ExportSource, spec: AdapterSpec) -> AdapterReport:
+def _write(folder: Path, source: ExportSource, spec: AdapterSpec) -> ExportedAdapter:
     bank = source.model.bank
     update = fill_missing_layers(source, pinned_update(source.model, spec))
     reference = bank.adapters[next(iter(spec.weights))].adapter.peft_config
     reference = reference | {"task_type": "CAUSAL_LM"} if source.causal else reference
     config = portable_config(bank.layer_map, reference, update, public_name(source.model.loaded_backbone.id.name))
     write_adapter(folder, Adapter(config, {}), dict(peft_tensors(update, bank.key_prefix)))
-    report: AdapterReport = {"name": spec.name, "rank": update.rank, "layers": len(update.layers)}
-    report["heads"] = write_heads(folder, source, spec)
+    heads = write_heads(folder, source, spec)
+    exported = ExportedAdapter(spec.name, rank=update.rank, layers=len(update.layers), heads=heads)
     if source.causal:
-        report |= {"vllm": check_vllm_rules(folder), "max_lora_rank": smallest_max_lora_rank(update.rank)}
-    write_text(folder / README, _readme(source, spec, report))
-    return report
+        exported = ExportedCausalAdapter(
+            **vars(exported), vllm=check_vllm_rules(folder), max_lora_rank=smallest_max_lora_rank(update.rank)
+        )
+    write_text(folder / README, _readme(source, spec, exported))
+    return exported
 
 
 def fill_missing_layers(source: ExportSource, update: LowRankUpdate) -> LowRankUpdate:
@@ -85,11 +122,11 @@ def describe_spec(spec: AdapterSpec) -> str:
     return f"{parts}, merged by PEFT's `{spec.method}`"
 
 
-def _readme(source: ExportSource, spec: AdapterSpec, report: Mapping[str, Any]) -> str:
+def _readme(source: ExportSource, spec: AdapterSpec, exported: ExportedAdapter) -> str:
     shared = [name for name in source.model.bank.shared_experts if name not in spec.weights]
     shared_text = f" and the shared expert {', '.join(shared)}" if shared else ""
     heads = ""
-    if report["heads"]:
+    if exported.heads:
         heads = "\n`heads.safetensors` contains the classification heads, `reading.json` specifies how to apply them.\n"
     return f"""---
 library_name: peft
@@ -98,7 +135,7 @@ tags: [lora, finance, finmoe]
 ---
 # {spec.name}
 
-A LoRA adapter of rank {report["rank"]} for `{public_name(source.model.loaded_backbone.id.name)}`.
+A LoRA adapter of rank {exported.rank} for `{public_name(source.model.loaded_backbone.id.name)}`.
 It contains {describe_spec(spec)}{shared_text}.
 Backbone and adapter compute the same as the mixture restricted to it; the router is not included.
 
@@ -107,16 +144,16 @@ from peft import PeftModel
 
 model = PeftModel.from_pretrained(backbone, "FOLDER")
 ```
-{heads}{_vllm_section(spec, report)}"""
+{heads}{_vllm_section(exported)}"""
 
 
-def _vllm_section(spec: AdapterSpec, report: Mapping[str, Any]) -> str:
-    if "vllm" not in report:
+def _vllm_section(exported: ExportedAdapter) -> str:
+    if not isinstance(exported, ExportedCausalAdapter):
         return ""
-    if report["vllm"]:
-        return f"\n{VLLM_VERSION} cannot load it: {'; '.join(report['vllm'])}.\n"
+    if exported.vllm:
+        return f"\n{VLLM_VERSION} cannot load it: {'; '.join(exported.vllm)}.\n"
     return f"""
 ```bash
-vllm serve BACKBONE --enable-lora --max-lora-rank {report["max_lora_rank"]} --lora-modules {spec.name}=FOLDER
+vllm serve BACKBONE --enable-lora --max-lora-rank {exported.max_lora_rank} --lora-modules {exported.name}=FOLDER
 ```
 """

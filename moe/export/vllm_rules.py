@@ -5,7 +5,8 @@ The rules are those of vLLM 0.26 and of its main branch later in 2026 (`vllm/lor
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from experts.json_io import Json
 
 VLLM_VERSION = "vLLM 0.26"
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -22,7 +23,7 @@ def smallest_max_lora_rank(rank: int) -> int | None:
     return next((allowed for allowed in MAX_LORA_RANKS if allowed >= rank), None)
 
 
-def find_violations(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
+def find_violations(config: Mapping[str, Json], shapes: Shapes) -> list[str]:
     """Return the rules that an adapter breaks as messages; empty if vLLM loads it and computes the same as PEFT.
 
     Args:
@@ -32,7 +33,7 @@ def find_violations(config: Mapping[str, Any], shapes: Shapes) -> list[str]:
     return [*_config_violations(config), *_name_violations(shapes), *_rank_violations(config, shapes)]
 
 
-def _config_violations(config: Mapping[str, Any]) -> Iterator[str]:
+def _config_violations(config: Mapping[str, Json]) -> Iterator[str]:
     if config.get("peft_type") != "LORA":
         yield f"peft_type is {config.get('peft_type')!r}: only LORA is supported"
     for name in REQUIRED_KEYS:
@@ -68,7 +69,7 @@ def _name_violations(shapes: Shapes) -> Iterator[str]:
                 yield f"{layer}{end} is missing"
 
 
-def _rank_violations(config: Mapping[str, Any], shapes: Shapes) -> Iterator[str]:
+def _rank_violations(config: Mapping[str, Json], shapes: Shapes) -> Iterator[str]:
     rank = config.get("r")
     if not isinstance(rank, int) or rank < 1:
         yield f"r is {rank!r}: it must be a positive integer"

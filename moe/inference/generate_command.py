@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from transformers import TextStreamer
@@ -19,10 +18,10 @@ from moe.data.schema import Columns
 from moe.data.text_checks import is_encodable, string_or_none
 from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import GeneratedText, Generator, Sampling
-from moe.inference.input_columns import ADDED, GENERATED, InputColumns
 from moe.inference.loading import load_language_model
 from moe.inference.model_loader import check_routing
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
+from moe.inference.rows import ADDED, GENERATED, InputColumns, Row
 from moe.model.mixture import Mixture
 
 CHUNK_SIZE = 64  # prompts sorted by length together
@@ -130,9 +129,10 @@ def _expert_weights(generated: GeneratedText) -> dict[str, float]:
     return {name: round(weight, 6) for name, weight in (generated.routing_weights or {}).items()}
 
 
-def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
+def _input_rows(request: GenerateRequest) -> Iterator[Row]:
     if request.file is None:
-        yield from ({"prompt": prompt} for prompt in request.prompts)
+        for prompt in request.prompts:
+            yield {"prompt": prompt}
         return
     columns = Columns(text=request.text_column)
     for record in read_texts(request.file, columns, carried=request.input_columns.carried):
@@ -140,7 +140,7 @@ def _input_rows(request: GenerateRequest) -> Iterator[dict[str, Any]]:
         yield request.input_columns.attach(row | ({"error": record.error} if record.error else {}), record.values)
 
 
-def _generate_rows(rows: Iterable[dict[str, Any]], generator: Generator, pin: str | None) -> Iterator[dict[str, Any]]:
+def _generate_rows(rows: Iterable[Row], generator: Generator, pin: str | None) -> Iterator[Row]:
     """The rows in order, each with `answer` and `experts`, or with the `error` that prevented an answer."""
     stream = (_encode_row(row, generator) for row in rows)
     while chunk := list(islice(stream, CHUNK_SIZE)):
@@ -168,11 +168,11 @@ def _generate_or_fail(
         return [answer for ids in prompts for answer in _generate_or_fail(generator, [ids], pin)]
 
 
-def _encode_row(row: dict[str, Any], generator: Generator) -> tuple[dict[str, Any], list[int] | None]:
+def _encode_row(row: Row, generator: Generator) -> tuple[Row, list[int] | None]:
     if "error" in row:
         return row, None
     try:
-        return row, generator.encode(row["prompt"])
+        return row, generator.encode(str(row["prompt"]))
     except Fault as fault:
         if "line" not in row:  # a prompt of the command line, not of a file
             raise

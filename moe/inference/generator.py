@@ -50,9 +50,9 @@ class Sampling:
             if not valid:
                 raise Fault(expected, str(value), "set a value in this range")
 
-    def generate_kwargs(self) -> dict[str, Any]:
+    def generate_kwargs(self) -> dict[str, float | bool | None]:
         """Arguments of transformers' `generate`; they set every option, so that no default of the backbone applies."""
-        kwargs: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        kwargs: dict[str, float | bool | None] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if self.temperature > 0:
             kwargs |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
         return kwargs | {"max_new_tokens": self.max_new_tokens, "num_beams": 1, "use_cache": True}

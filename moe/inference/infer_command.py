@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.prompt import Prompt
@@ -21,11 +20,11 @@ from moe.data.formats.text_format import TextFormat
 from moe.data.formats.text_lines import stream_lines
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets, is_encodable, string_or_none, text_problem
-from moe.inference.input_columns import ADDED, PREDICTED, InputColumns
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 from moe.inference.predictor import Predictor
+from moe.inference.rows import ADDED, PREDICTED, InputColumns, Row
 from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table
 
@@ -152,9 +151,7 @@ def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
     return predictor
 
 
-def _build_predict(
-    request: InferRequest, loader: ModelLoader
-) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
+def _build_predict(request: InferRequest, loader: ModelLoader) -> Callable[[Iterable[Row]], Iterator[Row]]:
     domain, task = request.domain, request.task
     if request.workers == 1:
         return partial(predict_rows, predictor=_load_predictor(request, loader), domain=domain, task=task)
@@ -176,7 +173,7 @@ def _count_texts(request: InferRequest) -> int | None:
     return sum(1 for _ in read_texts(request.file, request.columns, request.text_format)) * max(1, len(request.targets))
 
 
-def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
+def _input_rows(request: InferRequest) -> Iterator[Row]:
     """Rows to predict: each text for each target, or for that of its own row."""
     for row in _text_rows(request):
         if request.targets and "error" not in row:
@@ -185,7 +182,7 @@ def _input_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
+def _text_rows(request: InferRequest) -> Iterator[Row]:
     if request.file:
         others = request.input_columns.carried
         for record in read_texts(request.file, request.columns, request.text_format, others):
@@ -200,12 +197,13 @@ def _text_rows(request: InferRequest) -> Iterator[dict[str, Any]]:
             row = request.input_columns.attach(row, record.values)
             yield row | ({"error": record.error} if record.error else {})
     elif request.texts:
-        yield from ({"text": text} for text in request.texts)
+        for text in request.texts:
+            yield {"text": text}
     else:
         yield from _standard_input(request.text_format)
 
 
-def _standard_input(text_format: TextFormat) -> Iterator[dict[str, Any]]:
+def _standard_input(text_format: TextFormat) -> Iterator[Row]:
     """Rows of standard input, as `read_texts` reads them from a file of the same bytes."""
     form = None if text_format.encoding is None else TextForm(text_format.encoding)
     for line in stream_lines(sys.stdin.buffer, form):
@@ -214,7 +212,7 @@ def _standard_input(text_format: TextFormat) -> Iterator[dict[str, Any]]:
         yield {"line": line.number, "text": text} | ({"error": error} if error else {})
 
 
-def _print_tables(rows: Iterator[dict[str, Any]]) -> None:
+def _print_tables(rows: Iterator[Row]) -> None:
     console = Console()
     while table := list(islice(rows, TABLE_ROWS)):
         console.print(answers_table(table))
@@ -231,6 +229,6 @@ def _run_prompt(request: InferRequest, predictor: Predictor) -> None:
             return
         if not text.strip():
             return
-        inputs = [{"text": text} | ({"target": target} if target else {}) for target in request.targets or ("",)]
+        inputs: list[Row] = [{"text": text, "target": target} for target in request.targets] or [{"text": text}]
         rows = predict_rows(inputs, predictor, request.domain, request.task)
         console.print(answers_table(rows))

@@ -10,15 +10,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 from experts.errors import Fault
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
+from moe.inference.rows import Row
 from moe.inference.runtime import has_gpu
 from moe.inference.stream import predict_rows
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
 
 
@@ -45,14 +45,14 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
 
 
 def predict_in_processes(
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[Row],
     loader: ModelLoader,
     domain: str | None,
     task: str | None,
     workers: int,
     threads: int | None = None,
     target: bool | None = False,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Predict a stream of rows as `predict_rows` does, in several processes.
 
     At most `CHUNKS_PER_WORKER` chunks per process are read ahead.

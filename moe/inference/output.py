@@ -1,8 +1,8 @@
 """Output of rows: with a progress bar, to a file, or as JSON lines to standard output."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from experts.errors import Fault
 from experts.locks import output_lock
@@ -10,17 +10,19 @@ from experts.outputs import check_output_file
 from moe.console import Meter, print_json
 from moe.data.formats.writers import check_suffix, open_writer
 
-Row = dict[str, Any]
+T = TypeVar("T")
 
 
-def with_progress(rows: Iterable[Row], meter: Meter) -> Iterator[Row]:
+def with_progress(rows: Iterable[T], meter: Meter) -> Iterator[T]:
     """Yield the rows and advance the progress bar by one for each."""
     for row in rows:
         meter.advance(1)
         yield row
 
 
-def write_rows(rows: Iterable[Row], path: Path, spreadsheet: bool = False, overwrite: bool = False) -> None:
+def write_rows(
+    rows: Iterable[Mapping[str, object]], path: Path, spreadsheet: bool = False, overwrite: bool = False
+) -> None:
     """Write rows atomically to a file, in the format of its suffix.
 
     Args:
@@ -62,7 +64,7 @@ def check_output(
         )
 
 
-def print_json_lines(rows: Iterable[Row]) -> None:
+def print_json_lines(rows: Iterable[Mapping[str, object]]) -> None:
     """Print rows as JSON, one per line, each as soon as it is available."""
     for row in rows:
         print_json(row)

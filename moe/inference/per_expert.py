@@ -1,10 +1,10 @@
 """Predictions of each expert on its own, to compare with those of the mixture."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from moe.console import progress_bar
 from moe.inference.predictor import Prediction
+from moe.inference.rows import ExpertColumns
 from moe.inference.torch_predictor import TorchPredictor
 
 
@@ -36,8 +36,8 @@ def per_expert_columns(
     tasks: Sequence[str],
     targets: Sequence[str | None] | None = None,
     quiet: bool = True,
-) -> Iterator[Mapping[str, Any]]:
-    """For each text the label (`alone`) and the confidence (`probability`) of each expert on its own."""
+) -> Iterator[ExpertColumns]:
+    """For each text the label and the confidence of each expert on its own."""
     with progress_bar("single experts", len(texts), "text", quiet) as meter:
         for start in range(0, len(texts), predictor.chunk_size):
             chunk = slice(start, start + predictor.chunk_size)

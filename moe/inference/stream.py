@@ -3,20 +3,20 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import cast
 
 from moe.data.text_checks import contains_target, is_blank, target_problem
 from moe.inference.finite import NonFiniteScores, raise_first
-from moe.inference.input_columns import free_name
 from moe.inference.predictor import Prediction, Predictor
+from moe.inference.rows import PredictionRow, Row, free_name
 
 
 def predict_rows(
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[Row],
     predictor: Predictor,
     domain: str | None = None,
     task: str | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Predict a stream of rows, in order.
 
     Args:
@@ -27,31 +27,29 @@ def predict_rows(
         task: the task to predict; by default that of `domain`, or of the text's most probable domain.
 
     Yields:
-        the row with `label, probabilities{}, polarity, confidence, experts{}, routing_entropy, truncated, task`. If the
-        predictor abstains, also `abstained`, and `label` is None where that is true. With a target, see `to_row`. A row
-        whose target is missing or not a string, or for which the model's output is not finite, has an `error` instead.
+        the row with its `PredictionRow`. A row whose target is missing or not a string, or for which the model's output
+        is not finite, has an `error` instead.
         Where a row has a column of such a name, that of the prediction has the prefix `predicted_`.
     """
     stream = iter(rows)
     while chunk := list(islice(stream, predictor.chunk_size)):
         checked = [row if "error" in row else _check_target(row, predictor, task) for row in chunk]
         valid = [row for row in checked if "error" not in row]
-        texts, targets = [row["text"] for row in valid], [row.get("target") for row in valid]
+        texts = cast(list[str], [row["text"] for row in valid])
+        targets = cast(list[str | None], [row.get("target") for row in valid])
         pins, tasks = [domain] * len(texts), [task] * len(texts)
         predictions = iter(predict_or_fail(texts, predictor, pins, tasks, targets) if texts else ())
         for row in checked:
             yield row if "error" in row else _with_prediction(row, next(predictions), predictor.experts)
 
 
-def _with_prediction(
-    row: Mapping[str, Any], prediction: Prediction | NonFiniteScores, experts: Sequence[str]
-) -> dict[str, Any]:
+def _with_prediction(row: Row, prediction: Prediction | NonFiniteScores, experts: Sequence[str]) -> Row:
     if isinstance(prediction, NonFiniteScores):
         return {**row, "error": f"no finite answer: {prediction.found}"}
     return add_prediction(row, to_row(prediction, experts))
 
 
-def add_prediction(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+def add_prediction(row: Mapping[str, object], prediction: Mapping[str, object]) -> Row:
     """Return a row with its prediction; columns of the row keep their values, except its target in its cleaned form."""
     own = row.keys() - {"target"}
     if not own & prediction.keys():
@@ -59,7 +57,7 @@ def add_prediction(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dic
     return {**row, **{free_name(name, own): value for name, value in prediction.items()}}
 
 
-def _check_target(row: dict[str, Any], predictor: Predictor, task: str | None) -> dict[str, Any]:
+def _check_target(row: Row, predictor: Predictor, task: str | None) -> Row:
     """A row with its target as a string or None, without the key if targets are not read, or with an error."""
     if not predictor.spec.reads_targets(task):
         return {key: value for key, value in row.items() if key != "target"}
@@ -132,27 +130,27 @@ def predict_or_fail(
     ]
 
 
-def to_row(prediction: Prediction, experts: Sequence[str]) -> dict[str, Any]:
-    """A prediction as plain JSON values, numbers rounded to 6 digits.
-
-    A prediction for a target has `target`, and as warnings `target_missing` if the text does not contain it and
-    `target_truncated` if it was too long and was cut.
-    """
+def to_row(prediction: Prediction, experts: Sequence[str]) -> PredictionRow:
+    """A prediction as plain JSON values."""
     labels, weights = prediction.labels, prediction.routing_weights
-    return (
-        {
-            "label": None if prediction.abstained else prediction.label,
-            "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
-            "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
-            "confidence": round(prediction.confidence, 6),
-            "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
-            "routing_entropy": round(prediction.entropy, 6),
-            "truncated": prediction.truncated,
-            "task": prediction.task,
-        }
-        | ({} if prediction.abstained is None else {"abstained": prediction.abstained})
-        | ({} if prediction.target is None else {"target": prediction.target})
-        | ({"target_missing": True} if prediction.target_missing else {})
-        | ({} if prediction.windows == 1 else {"windows": prediction.windows})
-        | ({"target_truncated": True} if prediction.target_truncated else {})
-    )
+    row: PredictionRow = {
+        "label": None if prediction.abstained else prediction.label,
+        "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
+        "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
+        "confidence": round(prediction.confidence, 6),
+        "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
+        "routing_entropy": round(prediction.entropy, 6),
+        "truncated": prediction.truncated,
+        "task": prediction.task,
+    }
+    if prediction.abstained is not None:
+        row["abstained"] = prediction.abstained
+    if prediction.target is not None:
+        row["target"] = prediction.target
+    if prediction.target_missing:
+        row["target_missing"] = True
+    if prediction.windows != 1:
+        row["windows"] = prediction.windows
+    if prediction.target_truncated:
+        row["target_truncated"] = True
+    return row

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -26,6 +25,7 @@ from moe.membership.compatibility import (
     check_same_labels,
     resolve_domain,
 )
+from moe.membership.listing import Adaptation, ExpertChange, MetricChange
 from moe.merging.edit import (
     StoredMixture,
     build_edited_mixture,
@@ -44,8 +44,6 @@ from moe.training.expert_steps import labelled_data
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
-
-UpdateReport = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,16 +77,12 @@ class UpdateTarget:
         return run_lock(self.out.absolute().parent) if trains else new_folder_lock(self.out)
 
 
-def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget) -> UpdateReport:
+def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget) -> ExpertChange:
     """Add an expert to a trained mixture, then adapt router and heads; all experts stay frozen.
 
     Args:
         run: the run on whose rows router and heads are adapted; None trains nothing, and the expert's domain is that on
             its card.
-
-    Returns:
-        `model`, `expert`, `domain`, and, if trained, `steps` and `figures`: metrics on validation rows `before` and
-        `after`, by task, or by domain of a language model.
 
     Raises:
         Fault: if the expert does not fit, as for `moe merge`, or the run has no rows of a domain.
@@ -105,7 +99,7 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
         domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
         after = with_expert(before, new_expert, domain)
         adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
-        return {"model": str(target.out), "expert": new_expert.name, "domain": domain.name, **adaptation}
+        return ExpertChange(model=str(target.out), expert=new_expert.name, domain=domain.name, adaptation=adaptation)
 
 
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
@@ -114,15 +108,11 @@ def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
     return [] if card is None else [Domain(card.domain, card.tasks, card.role, target_tasks=card.target_tasks)]
 
 
-def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
+def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> ExpertChange:
     """Remove a routed expert from a mixture: its column of the gates, its heads, and its domain if that has no other.
 
     Args:
         run: a run on whose rows router and heads are adapted; None leaves all weights unchanged.
-
-    Returns:
-        `model`, `expert`, `domain`, `tasks_gone`, `answered_by` (the domain's remaining experts), and `steps` and
-        `figures` of an adaptation.
 
     Raises:
         Fault: if there is no such expert, or it is the last one, or the shared one.
@@ -136,20 +126,21 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
         after = without_expert(before, name)
         domain = next(domain for domain in before.card.domains if name in domain.experts)
         remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
-        report: UpdateReport = {"model": str(target.out), "expert": name, "domain": domain.name}
-        report |= {"tasks_gone": [] if remaining else list(domain.tasks), "answered_by": list(remaining)}
-        return report | _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
+        return ExpertChange(
+            model=str(target.out),
+            expert=name,
+            domain=domain.name,
+            tasks_gone=[] if remaining else list(domain.tasks),
+            answered_by=list(remaining),
+            adaptation=_write_changed(before, after, run, target, stage="expert-removed", full_domains=[]),
+        )
 
 
-def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> UpdateReport:
+def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSettings | None = None) -> ExpertChange:
     """Replace an expert with another one of the same domain; the router stays unchanged.
 
     Args:
         run: as for `remove`.
-
-    Returns:
-        `model`, `expert`, `domain`, `old` and `new` (SHA-256 of the adapters), and `steps` and `figures` of an
-        adaptation.
 
     Raises:
         Fault: if the expert does not fit, has a different domain or labels, or has the same weights.
@@ -163,9 +154,15 @@ def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSet
         check_same_domain(domain.to_domain(), new_expert)
         check_expert_fits(before, new_expert)
         after = with_swapped_expert(before, name, new_expert)
-        report = {"model": str(target.out), "expert": name, "domain": domain.name}
-        report |= {"old": before.experts[name].digest, "new": new_expert.digest}
-        return report | _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
+        adaptation = _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
+        return ExpertChange(
+            model=str(target.out),
+            expert=name,
+            domain=domain.name,
+            old=before.experts[name].digest,
+            new=new_expert.digest,
+            adaptation=adaptation,
+        )
 
 
 def _write_changed(
@@ -176,7 +173,7 @@ def _write_changed(
     *,
     stage: str,
     full_domains: Sequence[str],
-) -> UpdateReport:
+) -> Adaptation | None:
     """Write the changed mixture, adapted on a run's rows, or untrained if there is no run.
 
     Args:
@@ -192,7 +189,7 @@ def _write_changed(
     card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}})
     config = (before.folder / CONFIG).read_text(encoding="utf-8")
     write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite)
-    return {}
+    return None
 
 
 def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
@@ -230,11 +227,11 @@ def _adapt(
     run: RunSettings,
     target: UpdateTarget,
     full_domains: Sequence[str],
-) -> UpdateReport:
+) -> Adaptation:
     work = Workspace(run, target.out.parent, target.data_dir)
     data = _adaptation_data(work, model, full_domains)
     result = train_and_save(work, ADAPT, model, card, data, target.out.name, target.overwrite, target.resume)
-    return {"steps": result.steps, "figures": _figures(before.card.metrics, result.best, card)}
+    return Adaptation(result.steps, _figures(before.card.metrics, result.best, card))
 
 
 def _adaptation_data(work: Workspace, model: Mixture, full_domains: Sequence[str]) -> TrainingData:
@@ -252,10 +249,10 @@ def _subsample(rows: Dataset, full_domains: Sequence[str], limit: int, seed: int
     return sample
 
 
-def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, UpdateReport]:
+def _figures(before: Mapping[str, float], after: Mapping[str, float], card: MixtureCard) -> dict[str, MetricChange]:
     """Return validation metrics before and after, by task, or by domain of a language model."""
     if card.language:
         keys = {domain.name: f"{PERPLEXITY.name}_{domain.name}" for domain in card.domains}
     else:
         keys = {task: f"{task}_{MACRO_F1.name}" for domain in card.domains for task in domain.tasks}
-    return {name: {"before": before.get(key), "after": after[key]} for name, key in keys.items() if key in after}
+    return {name: MetricChange(before.get(key), after[key]) for name, key in keys.items() if key in after}

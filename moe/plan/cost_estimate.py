@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +24,12 @@ from moe.config.stages import EXPERT, INSTRUCT, JOINT, PRETRAIN, SHARED, WARMUP
 from moe.console import progress_bar, suppress_output
 from moe.model.backbone import read_backbone_config
 from moe.model.device import default_device
-from moe.plan.cost_model import savings
+from moe.plan.cost_model import Saving, savings
 from moe.plan.dry_run import DryRun, DryRunStats
 from moe.plan.measured_cost import (
-    Figures,
+    EvaluationEstimate,
     MeasuredStage,
+    StageEstimate,
     Tokens,
     domains_of,
     final_evaluation,
@@ -50,18 +51,38 @@ from moe.training.steps import merge_experts
 Step = Callable[[Workspace], object]
 
 
-@writes_run
-def estimate_cost(run: Workspace) -> Figures:
-    """Run a few steps of every kind of stage, in a temporary folder, and estimate the cost of the entire run.
+@dataclass(frozen=True)
+class CostEstimate:
+    """Estimated cost of a run.
 
-    Returns:
-        `stages`, each with `weights`, `learned`, `steps`, `seconds_per_step`, `evaluations`, `seconds`, `at_most`
-        (whether patience may end it sooner), `measured` (the stage it was estimated from) and `peak_mib`, and under
-        `memory` its parts in MiB: `program`, `weights`, `gradients`, `optimizer`, `activations` with everything else,
-        and the `cache` of the trunk's states; `evaluation` of the finished models, with its `rows`, `models` and
-        `seconds`; `seconds` of everything and one start of the program (`start_seconds`), the largest `peak_mib`,
-        `texts` (what truncation costs), `machine`, `cache_trunk`, `savings` (see `moe.plan.cost_model.savings`), and
-        `plan_seconds`.
+    Args:
+        stages: estimate of each stage, in order.
+        evaluation: estimate for the evaluation of the finished models.
+        start_seconds: seconds of one start of the program.
+        seconds: of everything, the start included.
+        peak_mib: largest peak memory of a stage in MiB; None if it cannot be measured.
+        texts: lines on what truncation costs.
+        machine: name of the GPU or CPU that the estimate is for.
+        cache_trunk: whether the run caches the trunk's states.
+        savings: changes of settings that would make the run shorter.
+        plan_seconds: seconds that the estimate took.
+    """
+
+    stages: Sequence[StageEstimate]
+    evaluation: EvaluationEstimate
+    start_seconds: float
+    seconds: float
+    peak_mib: float | None
+    texts: Sequence[str]
+    machine: str
+    cache_trunk: bool
+    savings: Sequence[Saving]
+    plan_seconds: float
+
+
+@writes_run
+def estimate_cost(run: Workspace) -> CostEstimate:
+    """Run a few steps of every kind of stage, in a temporary folder, and estimate the cost of the entire run.
 
     Raises:
         Fault: if a stage raises one; if memory runs out, with the setting to lower.
@@ -82,23 +103,19 @@ def estimate_cost(run: Workspace) -> Figures:
                 meter.advance()
         stages = _in_order(work, measured, tokens)
     evaluation = final_evaluation(run, measured, tokens)
-    cost = run_cost(run, [each.cost for each in stages], start + evaluation["seconds"], tokens)
-    figures = [
-        each.figures | {"seconds_per_step": stage.seconds_per_step, "seconds": stage.seconds}
-        for each, stage in zip(stages, cost.stages, strict=True)
-    ]
-    return {
-        "stages": figures,
-        "evaluation": evaluation,
-        "start_seconds": start,
-        "seconds": cost.seconds,
-        "peak_mib": max((stage["peak_mib"] for stage in figures if stage["peak_mib"]), default=None),
-        "texts": work.cut_lines(),
-        "machine": machine_name(),
-        "cache_trunk": run.run.stages.cache_trunk,
-        "savings": savings(cost),
-        "plan_seconds": time.perf_counter() - began,
-    }
+    cost = run_cost(run, [each.cost for each in stages], start + evaluation.seconds, tokens)
+    return CostEstimate(
+        stages=[each.estimate(stage) for each, stage in zip(stages, cost.stages, strict=True)],
+        evaluation=evaluation,
+        start_seconds=start,
+        seconds=cost.seconds,
+        peak_mib=max((each.peak_mib for each in stages if each.peak_mib), default=None),
+        texts=work.cut_lines(),
+        machine=machine_name(),
+        cache_trunk=run.run.stages.cache_trunk,
+        savings=savings(cost),
+        plan_seconds=time.perf_counter() - began,
+    )
 
 
 @contextmanager
@@ -225,7 +242,7 @@ def _step_seconds(work: Workspace, stats: DryRunStats) -> list[float]:
     """Seconds of each step of a dry run."""
     log = read_trajectory(work.logs(stats.name))
     assert log is not None
-    return [row["seconds"] for row in log.rows if "seconds" in row]
+    return [float(row["seconds"]) for row in log.rows if "seconds" in row]
 
 
 def _in_order(work: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> list[MeasuredStage]:
@@ -253,17 +270,16 @@ def _pooled(work: Workspace, stages: Sequence[MeasuredStage]) -> MeasuredStage:
     steps = settings.count_steps(len(size.batch_rows))
     interval = max(1, math.ceil(steps / settings.evals))
     size = replace(size, steps=steps, evaluations=math.ceil(steps / interval))
-    learned = sum(each.figures["learned"] for each in parts)
+    learned = sum(each.learned for each in parts)
     config = read_backbone_config(work.run.backbone)
     layers = 12 * config.num_hidden_layers * config.hidden_size**2  # weights of the layers, about
-    factor = (layers + learned) / (layers + source.figures["learned"])  # its rank is that of all of them together
+    factor = (layers + learned) / (layers + source.learned)  # its rank is that of all of them together
     share = joint.cost.evaluation / source.cost.evaluation if source.cost.stage != SHARED.name else 1.0
     pooled = scaled_stage(source, POOLED_NAME, size, share)
     step = pooled.cost.step
     step = replace(step, forward=step.forward * factor, backward=step.backward * factor)
     cost = replace(pooled.cost, stage=POOLED_NAME, step=step, at_most=size.evaluations > settings.patience)
-    figures = {"stage": POOLED_NAME, "learned": learned, "at_most": cost.at_most}
-    return MeasuredStage(pooled.stats, cost, pooled.figures | figures)
+    return replace(pooled, cost=cost, learned=learned)
 
 
 def _mean_ratio(tokens: Mapping[str, np.ndarray], domain: str, other: str) -> float:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -215,19 +214,31 @@ def _steps_before_merge(stages: Sequence[StageCost]) -> int:
     return sum(stage.size.steps for stage in stages if stage.stage in (SHARED.name, EXPERT.name))
 
 
-def savings(cost: RunCost) -> list[dict[str, Any]]:
-    """Return the changes of settings that would make a run shorter, the most effective first.
+@dataclass(frozen=True)
+class Saving:
+    """A change of settings that makes a run shorter.
 
-    Returns:
-        for each `change` (settings as in the config), `seconds` of the run with it, `saved` seconds, and a `note` on
-        what it costs, or an empty one.
+    Args:
+        change: settings as in the config.
+        seconds: of the run with the change.
+        saved: seconds that the change saves.
+        note: what the change costs; empty if nothing.
     """
-    listed: list[dict[str, Any]] = [
-        {"change": change, "seconds": changed.seconds, "saved": cost.seconds - changed.seconds, "note": note}
+
+    change: str
+    seconds: float
+    saved: float
+    note: str
+
+
+def savings(cost: RunCost) -> list[Saving]:
+    """Return the changes of settings that would make a run shorter, the most effective first."""
+    listed = [
+        Saving(change, changed.seconds, saved=cost.seconds - changed.seconds, note=note)
         for change, changed, note in _changes(cost)
     ]
-    effective = [entry for entry in listed if entry["saved"] >= _MIN_SAVED * cost.seconds]
-    return sorted(effective, key=lambda entry: entry["seconds"])[:_MAX_LISTED]
+    effective = [saving for saving in listed if saving.saved >= _MIN_SAVED * cost.seconds]
+    return sorted(effective, key=lambda saving: saving.seconds)[:_MAX_LISTED]
 
 
 def _changes(cost: RunCost) -> Iterator[tuple[str, RunCost, str]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,19 +18,100 @@ from moe.profiling import MIB
 from moe.runs.best import CANDIDATES
 from moe.runs.workspace import Workspace
 
-Figures = dict[str, Any]
 Tokens = Mapping[str, Mapping[str, np.ndarray]]
 """Tokens of each row, (N,), by split and domain."""
 _HELD_OUT = ("test", "validation")
 
 
 @dataclass(frozen=True)
+class StageEstimate:
+    """Estimated size, time and memory of one stage.
+
+    Args:
+        stage: name of the stage, the key of its settings.
+        name: the trained expert, or the stage's folder.
+        weights: parameters of the entire model.
+        learned: trainable parameters.
+        steps: optimizer steps.
+        evaluations: evaluations on the validation rows.
+        seconds_per_evaluation: seconds of one.
+        at_most: whether patience may end the stage sooner.
+        measured: name of the stage that was measured; another one's costs are scaled by tokens.
+        peak_mib: peak memory in MiB; None if it cannot be measured.
+        memory: its parts in MiB: `program`, `weights`, `gradients`, `optimizer`, `activations` with everything else
+            (if the peak is known), and `cache`, the trunk's states.
+        seconds_per_step: mean seconds of an optimizer step.
+        seconds: of the whole stage.
+    """
+
+    stage: str
+    name: str
+    weights: int
+    learned: int
+    steps: int
+    evaluations: int
+    seconds_per_evaluation: float
+    at_most: bool
+    measured: str
+    peak_mib: float | None
+    memory: Mapping[str, float]
+    seconds_per_step: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class MeasuredStage:
-    """A stage that was run briefly."""
+    """A stage that was run briefly, or one that is scaled from it.
+
+    Args:
+        stats: measurements of the dry run.
+        cost: of the full stage.
+        learned: trainable parameters.
+        peak_mib, memory: see `StageEstimate`.
+    """
 
     stats: DryRunStats
     cost: StageCost
-    figures: Figures
+    learned: int
+    peak_mib: float | None
+    memory: Mapping[str, float]
+
+    def estimate(self, cost: StageCost) -> StageEstimate:
+        """Return the estimate of the stage.
+
+        Args:
+            cost: of the stage as a part of the run, in which it may read the trunk's states from disk.
+        """
+        return StageEstimate(
+            stage=cost.stage,
+            name=cost.name,
+            weights=self.stats.model_size[0],
+            learned=self.learned,
+            steps=cost.size.steps,
+            evaluations=cost.evaluations,
+            seconds_per_evaluation=cost.evaluation,
+            at_most=cost.at_most,
+            measured=self.stats.name,
+            peak_mib=self.peak_mib,
+            memory=self.memory,
+            seconds_per_step=cost.seconds_per_step,
+            seconds=cost.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationEstimate:
+    """Estimated cost of evaluating the finished models.
+
+    Args:
+        rows: test rows.
+        models: models that are evaluated.
+        seconds: of all evaluations, those of the mixtures on the validation rows included.
+    """
+
+    rows: int
+    models: int
+    seconds: float
 
 
 def token_counts(work: Workspace) -> Tokens:
@@ -77,20 +157,13 @@ def measured_stage(
         at_most=stats.may_end_early,
     )
     mapped = 0.0 if torch.cuda.is_available() else stats.cached_bytes / MIB  # memory-mapped: resident once read
-    figures = {
-        "stage": stats.stage,
-        "name": stats.name,
-        "weights": stats.model_size[0],
-        "learned": stats.trainable,
-        "steps": cost.size.steps,
-        "evaluations": cost.evaluations,
-        "seconds_per_evaluation": evaluation,
-        "at_most": cost.at_most,
-        "measured": stats.name,
-        "peak_mib": None if peak_mib is None else peak_mib + mapped,
-        "memory": _memory_by_part(stats, peak_mib, program_mib) | {"cache": mapped},
-    }
-    return MeasuredStage(stats, cost, figures)
+    return MeasuredStage(
+        stats,
+        cost,
+        learned=stats.trainable,
+        peak_mib=None if peak_mib is None else peak_mib + mapped,
+        memory=_memory_by_part(stats, peak_mib, program_mib) | {"cache": mapped},
+    )
 
 
 def _memory_by_part(stats: DryRunStats, peak_mib: float | None, program_mib: float) -> dict[str, float]:
@@ -117,19 +190,13 @@ def scaled_stage(source: MeasuredStage, name: str, size: StageSize, share: float
     """
     evaluation = source.cost.evaluation * share
     cost = replace(source.cost, name=name, size=size, evaluation=evaluation, evaluations=size.evaluations)
-    figures = source.figures | {
-        "name": name,
-        "steps": size.steps,
-        "evaluations": size.evaluations,
-        "seconds_per_evaluation": evaluation,
-    }
-    return MeasuredStage(source.stats, cost, figures)
+    return replace(source, cost=cost)
 
 
-def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> Figures:
+def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], tokens: Tokens) -> EvaluationEstimate:
     """Cost of evaluating every finished model on the test rows, and the mixtures on the validation rows."""
     if run.run.language is not None:
-        return {"rows": 0, "models": 0, "seconds": 0.0}
+        return EvaluationEstimate(rows=0, models=0, seconds=0.0)
     test, validation = ({name: int(counts.sum()) for name, counts in tokens[split].items()} for split in _HELD_OUT)
     rates = {name: each.stats.seconds_per_evaluated_token for name, each in measured.items()}
     mixture = mean((rates[WARMUP.folder], rates[JOINT.folder]))
@@ -139,12 +206,11 @@ def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], toke
     passes = single * (1 + trained_shared + pooled) + mixture * (len(CANDIDATES) + 1)  # the last one: other routes
     trunk = run.run.backbone.trunk_depth / read_backbone_config(run.run.backbone).num_hidden_layers
     passes = passes * (1 - trunk) + mixture * trunk  # the models share the states of their trunk
-    rows = sum(len(counts) for counts in tokens["test"].values())
-    return {
-        "rows": rows,
-        "models": len(test) + trained_shared + pooled + len(CANDIDATES),
-        "seconds": passes * sum(test.values()) + mixture * len(CANDIDATES) * sum(validation.values()),
-    }
+    return EvaluationEstimate(
+        rows=sum(len(counts) for counts in tokens["test"].values()),
+        models=len(test) + trained_shared + pooled + len(CANDIDATES),
+        seconds=passes * sum(test.values()) + mixture * len(CANDIDATES) * sum(validation.values()),
+    )
 
 
 def run_cost(run: Workspace, stages: Sequence[StageCost], rest: float, tokens: Tokens) -> RunCost:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moe.data.task_reports import TaskReport
 from moe.plots.colours import label_colours
 from moe.plots.style import panel_grid, to_png
 
@@ -25,17 +26,17 @@ CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 SPLIT_TITLES = {"train": "train", "validation": "val.", "test": "test"}
 
 
-def label_distribution_chart(data: Sequence[Mapping[str, Any]]) -> bytes | None:
+def label_distribution_chart(data: Sequence[TaskReport]) -> bytes | None:
     """Plot the label distribution as one stacked bar per task and split; None if there are no labels.
 
     Args:
-        data: reports of `moe.data.prepare`.
+        data: report of each task.
     """
     bars = [
-        (report["task"], split, content["labels"])
+        (report.task, split, size.labels)
         for report in data
-        for split, content in report.get("splits", {}).items()
-        if sum(content.get("labels", {}).values())
+        for split, size in report.splits.items()
+        if sum(size.labels.values())
     ]
     if not bars:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from datasets import Dataset
@@ -23,7 +23,15 @@ from moe.inference.loading import load_language_model
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
-from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
+from moe.qa.scoring import (
+    EvalQuestion,
+    MeanAnswerMetrics,
+    QAReport,
+    ScoredAnswer,
+    group_by_task,
+    score_answer,
+    score_report,
+)
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 
@@ -134,7 +142,7 @@ def evaluate_qa_folder(
     settings: EvalSettings = EvalSettings(),
     max_questions: int | None = None,
     bare: bool = False,
-) -> dict[str, Any]:
+) -> QAReport:
     """Evaluate a language model's folder on questions, and write the results below `evaluation/`.
 
     Args:
@@ -163,19 +171,25 @@ def evaluate_qa_folder(
     model, template = load_language_model(folder)
     mode = replace(model.mode, without=tuple(model.bank.adapters) if bare else ())
     answers = answer_questions(model, template, questions, settings, quiet=False, mode=mode)
-    report = qa_report(answers, settings) | {"model": str(folder), "bare": bare}
+    report = replace(qa_report(answers, settings), model=str(folder), bare=bare)
     write_qa(target, report, answers)
     info(f"written to {target}")
     return report
 
 
-def qa_report(answers: Sequence[ScoredAnswer], settings: EvalSettings) -> dict[str, Any]:
-    """Report of an evaluation: number of `questions`, method (`by`), metrics of the `tasks`, and their `mean`."""
+def qa_report(answers: Sequence[ScoredAnswer], settings: EvalSettings) -> QAReport:
+    """Report of an evaluation."""
     tasks = {task: score_report(task_answers) for task, task_answers in group_by_task(answers).items()}
-    names = ("accuracy", "macro_f1", "missing")
-    values = {name: [report[name] for report in tasks.values() if name in report] for name in names}
-    means = {name: float(np.mean(numbers)) for name, numbers in values.items() if numbers}
-    return {"questions": len(answers), "by": settings.method, "tasks": tasks, "mean": means}
+    mean = MeanAnswerMetrics(
+        accuracy=_mean([report.accuracy for report in tasks.values()]),
+        macro_f1=_mean([report.macro_f1 for report in tasks.values() if report.macro_f1 is not None]),
+        missing=_mean([report.missing for report in tasks.values()]),
+    )
+    return QAReport(questions=len(answers), by=settings.method, tasks=tasks, mean=mean)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def qa_predictions_by_task(answers: Sequence[ScoredAnswer]) -> dict[str, TaskPredictions]:
@@ -192,13 +206,13 @@ def qa_predictions_by_task(answers: Sequence[ScoredAnswer]) -> dict[str, TaskPre
     return predictions
 
 
-def write_qa(folder: Path, report: Mapping[str, Any], answers: Sequence[ScoredAnswer]) -> None:
+def write_qa(folder: Path, report: QAReport, answers: Sequence[ScoredAnswer]) -> None:
     """Write the report as `questions.json`, and every question with its answer to `answers.jsonl`.
 
     Raises:
         Fault: if the folder cannot be written.
     """
-    write_json(folder / "questions.json", dict(report))
+    write_json(folder / "questions.json", report)
     with open_writer(folder / "answers.jsonl") as writer:
         for answer in answers:
             row = {key: value for key, value in asdict(answer.question).items() if key != "choices"}
@@ -298,19 +312,19 @@ def _evenly_spaced(questions: Sequence[EvalQuestion], max_questions: int | None)
 COLUMNS = ("accuracy", "95 %", "macro-F1", "weighted F1", "MCC", "entity F1", "missing")
 
 
-def qa_view(report: Mapping[str, Any]) -> Table:
+def qa_view(report: QAReport) -> Table:
     """Table of `moe evaluate` for a language model, a row per task; for free answers, accuracy is exact match."""
-    model = "the backbone without experts" if report["bare"] else report["model"]
-    title = f"{report['questions']} questions to {model}, choices by {report['by']}"
+    model = "the backbone without experts" if report.bare else report.model
+    title = f"{report.questions} questions to {model}, choices by {report.by}"
     table = Table(title=title, title_justify="left")
     table.add_column("task")
     table.add_column("questions", justify="right")
     for name in COLUMNS:
         table.add_column(name, justify="right")
-    for task, metrics in report["tasks"].items():
-        low, high = metrics["accuracy_interval"]
-        keys = ("macro_f1", "weighted_f1", "mcc", "entity_f1")
-        cells = [f"{metrics[key]:.3f}" if key in metrics else "–" for key in keys]
-        row = [f"{metrics['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *cells, f"{metrics['missing']:.1%}"]
-        table.add_row(task, str(metrics["rows"]), *row)
+    for task, metrics in report.tasks.items():
+        low, high = metrics.accuracy_interval
+        values = (metrics.macro_f1, metrics.weighted_f1, metrics.mcc, metrics.entity_f1)
+        cells = ["–" if value is None else f"{value:.3f}" for value in values]
+        row = [f"{metrics.accuracy:.3f}", f"{low:.3f} to {high:.3f}", *cells, f"{metrics.missing:.1%}"]
+        table.add_row(task, str(metrics.rows), *row)
     return table

@@ -4,11 +4,12 @@ An answer from which nothing can be parsed is missing: it is wrong and counted s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypedDict
 
 from sklearn.metrics import matthews_corrcoef
 
+from experts.json_io import OMIT_NONE
 from moe.bootstrap import TaskPredictions, interval_fields
 from moe.data.prompt_templates import AnswerType
 from moe.evaluation.metrics import OTHER_LABEL, classification
@@ -102,36 +103,124 @@ def _score_text(question: EvalQuestion, output: str) -> tuple[str | None, bool]:
 _SCORERS = {"choice": _score_choice, "number": _score_number, "entities": _score_entities, "text": _score_text}
 
 
-def score_report(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
-    """Metrics of the answers of one task, N ≥ 1.
+@dataclass(frozen=True, kw_only=True)
+class AnswerMetrics:
+    """Metrics of the answers of one task, 0 to 1; those of choices, and those of entities, are None for other kinds.
 
-    Returns:
-        `kind`, `rows`, `missing` (share of missing answers), `accuracy` (exact match for free answers) with its
-        interval. For choices also macro and weighted F1, `mcc` and the rest of `classification`; for entities their
-        precision, recall and F1 over all rows.
+    Args:
+        kind: how answers are parsed and scored.
+        missing: share of missing answers.
+        rows: number of questions.
+        accuracy: share of right answers; exact match for free answers.
+        macro_precision: of choices, mean over labels; so are the two that follow.
+        macro_recall: see above.
+        macro_f1: see above.
+        weighted_precision: of choices, mean over labels weighted by their rows; so are the two that follow.
+        weighted_recall: see above.
+        weighted_f1: see above.
+        per_class: of choices, metrics of each label; see `moe.evaluation.metrics.classification`.
+        confusion: of choices, rows by true and predicted label; see there.
+        accuracy_interval: 95 % interval over the sampling of rows; so are the two that follow.
+        macro_f1_interval: see above.
+        weighted_f1_interval: see above.
+        mcc: Matthews correlation coefficient of choices, −1 to 1.
+        entity_precision: of the entities of all rows; so are the two that follow.
+        entity_recall: see above.
+        entity_f1: see above.
     """
+
+    kind: AnswerType
+    missing: float
+    rows: int
+    accuracy: float
+    macro_precision: float | None = field(default=None, metadata=OMIT_NONE)
+    macro_recall: float | None = field(default=None, metadata=OMIT_NONE)
+    macro_f1: float | None = field(default=None, metadata=OMIT_NONE)
+    weighted_precision: float | None = field(default=None, metadata=OMIT_NONE)
+    weighted_recall: float | None = field(default=None, metadata=OMIT_NONE)
+    weighted_f1: float | None = field(default=None, metadata=OMIT_NONE)
+    per_class: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=OMIT_NONE)
+    confusion: Mapping[str, Sequence[object]] | None = field(default=None, metadata=OMIT_NONE)
+    accuracy_interval: Sequence[float]
+    macro_f1_interval: Sequence[float] | None = field(default=None, metadata=OMIT_NONE)
+    weighted_f1_interval: Sequence[float] | None = field(default=None, metadata=OMIT_NONE)
+    mcc: float | None = field(default=None, metadata=OMIT_NONE)
+    entity_precision: float | None = field(default=None, metadata=OMIT_NONE)
+    entity_recall: float | None = field(default=None, metadata=OMIT_NONE)
+    entity_f1: float | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanAnswerMetrics:
+    """Metrics of answers averaged over tasks, 0 to 1; None without a task that has them.
+
+    Args:
+        accuracy: share of right answers.
+        macro_f1: of the tasks of choices.
+        missing: share of missing answers.
+    """
+
+    accuracy: float | None = field(default=None, metadata=OMIT_NONE)
+    macro_f1: float | None = field(default=None, metadata=OMIT_NONE)
+    missing: float | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAReport:
+    """Evaluation of a language model on questions.
+
+    Args:
+        questions: their number.
+        by: how choices are made: `likelihood` or `generation`.
+        tasks: metrics of each task.
+        mean: metrics averaged over tasks.
+        model: folder of the model; None if it was not read from one, as for the next.
+        bare: whether the backbone answered without experts.
+    """
+
+    questions: int
+    by: str
+    tasks: Mapping[str, AnswerMetrics]
+    mean: MeanAnswerMetrics
+    model: str | None = field(default=None, metadata=OMIT_NONE)
+    bare: bool | None = field(default=None, metadata=OMIT_NONE)
+
+
+def score_report(answers: Sequence[ScoredAnswer]) -> AnswerMetrics:
+    """Metrics of the answers of one task, N ≥ 1."""
     kind = answers[0].question.kind
-    metrics: dict[str, Any] = {
-        "kind": kind,
-        "missing": sum(answer.parsed is None for answer in answers) / len(answers),
-    }
+    missing = sum(answer.parsed is None for answer in answers) / len(answers)
     if kind == "choice":
-        return metrics | _choice_metrics(answers)
+        return _choice_metrics(answers, missing)
     correct = [int(answer.correct) for answer in answers]
-    interval = interval_fields([TaskPredictions.from_correct([correct])])["accuracy_interval"]
-    metrics |= {"rows": len(answers), "accuracy": sum(correct) / len(correct), "accuracy_interval": interval}
-    return metrics | (_entity_metrics(answers) if kind == "entities" else {})
+    return AnswerMetrics(
+        kind=kind,
+        missing=missing,
+        rows=len(answers),
+        accuracy=sum(correct) / len(correct),
+        accuracy_interval=interval_fields([TaskPredictions.from_correct([correct])])["accuracy_interval"],
+        **(_entity_metrics(answers) if kind == "entities" else _EntityMetrics()),
+    )
 
 
-def _choice_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
+def _choice_metrics(answers: Sequence[ScoredAnswer], missing: float) -> AnswerMetrics:
     labels = list(dict.fromkeys(choice for answer in answers for choice in answer.question.choices))
     true = [answer.question.answer for answer in answers]
     predicted = [answer.parsed or OTHER_LABEL for answer in answers]
-    intervals = interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
-    return classification(true, predicted, labels) | intervals | {"mcc": float(matthews_corrcoef(true, predicted))}
+    metrics = dict(classification(true, predicted, labels))
+    metrics |= interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
+    return AnswerMetrics(kind="choice", missing=missing, **metrics, mcc=float(matthews_corrcoef(true, predicted)))
 
 
-def _entity_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, float]:
+class _EntityMetrics(TypedDict, total=False):
+    """Metrics of entities; see `AnswerMetrics`."""
+
+    entity_precision: float
+    entity_recall: float
+    entity_f1: float
+
+
+def _entity_metrics(answers: Sequence[ScoredAnswer]) -> _EntityMetrics:
     pairs = [
         (parse_entities(answer.question.answer) or set(), parse_entities(answer.output) or set()) for answer in answers
     ]

@@ -1,8 +1,7 @@
 """Section of a report on the data: the rows of each task, and the labels of each split."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from moe.data.schema import SPLITS
+from moe.data.task_reports import TaskReport
 from moe.plots.results import label_distribution_chart
 from moe.report.blocks import ReportTable, Section, optional_figure
 from moe.runs.findings import Findings
@@ -16,7 +15,7 @@ def data_section(findings: Findings) -> Section:
         return Section(DATA, missing=["the run folder has no prepared rows; training creates them."])
     splits, removed = ["train", "validation", "test"], ["near duplicates removed", "left out"]
     header = ["task", "rows", *splits, *removed, "rejected", "duplicates"]
-    rows = [[str(report.get("task", "")), *_data_counts(report)] for report in findings.data]
+    rows = [[report.task, *_data_counts(report)] for report in findings.data]
     note = (
         "Rows are those of the three splits, near duplicates removed, and rows left out: beyond max_train_rows or "
         "max_validation_rows, or with a text that is held out elsewhere. Rejected rows and duplicates are not among "
@@ -31,9 +30,9 @@ def data_section(findings: Findings) -> Section:
     return Section(DATA, note, [ReportTable("Rows of each task", header, rows)], figures)
 
 
-def _data_counts(report: Mapping[str, Any]) -> list[str]:
-    splits = [report.get("splits", {}).get(split, {}).get("rows", 0) for split in ("train", "validation", "test")]
-    near = sum(report.get("near_duplicates", {}).values())
-    rows = report.get("rows", 0)
-    counts = [rows, *splits, near, rows - sum(splits) - near, report.get("rejected", 0), report.get("duplicates", 0)]
+def _data_counts(report: TaskReport) -> list[str]:
+    sizes = [report.splits.get(split) for split in SPLITS]
+    splits, near = [size.rows if size else 0 for size in sizes], sum(report.near_duplicates.values())
+    left_out = report.rows - sum(splits) - near
+    counts = [report.rows, *splits, near, left_out, report.rejected, report.duplicates]
     return [f"{count:,}" for count in counts]

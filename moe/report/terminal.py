@@ -1,11 +1,10 @@
-"""Terminal output: tables of metrics, routing, predictions, training stages, augmentation and verification."""
+"""Terminal output: tables of metrics, routing, predictions and training stages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from moe.console import Table
@@ -265,37 +264,3 @@ def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         stage = row["stage"] + ("" if row["finished"] else " (not finished)")
         table.add_row(stage, *((row["run"],) if several else ()), str(row["steps"]), *cells)
     return table
-
-
-def augment_view(report: Mapping[str, Any]) -> RenderableType:
-    """Output of `moe data augment`: a table of counts, with the prompts of a dry run below."""
-    table = Table(header_style="bold")
-    for name in ("domain", "task", "training rows", "requested", "retained"):
-        table.add_column(name, justify="left" if name in ("domain", "task", "requested") else "right")
-    table.add_column("dropped")
-    for task in report["tasks"]:
-        requested = ", ".join(f"{count} {kind}" for kind, count in task["wanted"].items())
-        retained = str(sum(task["kept"].values())) if "kept" in task else "–"
-        dropped = "\n".join(f"{count} {reason}" for reason, count in task.get("dropped", {}).items()) or "–"
-        table.add_row(task["domain"], task["task"], str(task["rows"]), requested, retained, dropped)
-    return Group(table, *(_prompt_view(prompt) for prompt in report.get("prompts", ())))
-
-
-def _prompt_view(prompt: Mapping[str, Any]) -> RenderableType:
-    messages = "\n".join(
-        f"[dim]{message['role']}:[/dim] {escape(message['content'])}" for message in prompt["messages"]
-    )
-    return Text.from_markup(f"\n[bold]{escape(prompt['id'])}, {prompt['origin']}[/bold]\n{messages}")
-
-
-def verify_view(report: Mapping[str, Any]) -> RenderableType:
-    """Output of `moe verify`: a line per folder, with its faults and remarks below."""
-    lines: list[RenderableType] = []
-    for folder in report["folders"]:
-        status = "[red]damaged[/red]" if folder["faults"] else "[green]intact[/green]"
-        lines.append(
-            Text.from_markup(f"{status}  {escape(folder['folder'])}, {folder['kind']}, {folder['files']} files")
-        )
-        lines += [Text(f"  {fault}", style="red") for fault in folder["faults"]]
-        lines += [Text(f"  {remark}", style="dim") for remark in folder["remarks"]]
-    return Group(*lines)

@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from datasets import DatasetDict
 
 from experts.atomic_io import sha256_of
 from experts.errors import Fault
+from experts.json_io import Json
 from experts.reused import read_sealed_json, write_sealed_json
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.prepare import PreparedTask
 from moe.data.schema import DataSettings, Split
 from moe.data.splits import text_digest
-from moe.data.task_reports import ACROSS_TASKS, PREPARED
+from moe.data.task_reports import ACROSS_TASKS, PREPARED, SplitSize, TaskReport
 
 _FORMAT = 1
 _MAX_NEAR_ROWS = 50_000
@@ -45,7 +46,7 @@ def remove_across_tasks(tasks: Mapping[str, PreparedTask], data: DataSettings, f
     Raises:
         Fault: if the folder cannot be written, or no row of a split is left.
     """
-    key = {
+    key: dict[str, Json] = {
         "format": _FORMAT,
         "prepared": {task: sha256_of(prepared.folder / PREPARED) for task, prepared in tasks.items()},
         "near_duplicates": [data.near_duplicates, data.seed],
@@ -70,16 +71,16 @@ def _check_remaining(tasks: Mapping[str, PreparedTask], removed: Removed) -> Non
                 )
 
 
-def format_removed(report: Mapping[str, Any]) -> str:
+def format_removed(report: TaskReport) -> str:
     """Format the number of removed rows as one line for the terminal; empty if there are none."""
-    counts = ", ".join(f"{count} {split}" for split, count in report["other_tasks"].items() if count)
-    return counts and f"{report['task']}: rows near held-out texts of other tasks removed: {counts}"
+    counts = ", ".join(f"{count} {split}" for split, count in (report.other_tasks or {}).items() if count)
+    return counts and f"{report.task}: rows near held-out texts of other tasks removed: {counts}"
 
 
-def _read_cache(path: Path, key: Mapping[str, Any]) -> Removed | None:
+def _read_cache(path: Path, key: Mapping[str, Json]) -> Removed | None:
     try:
         content = read_sealed_json(path)
-        return content["removed"] if content["key"] == key else None
+        return cast(Removed, content["removed"]) if content["key"] == key else None
     except (Fault, LookupError, TypeError):
         return None
 
@@ -87,10 +88,10 @@ def _read_cache(path: Path, key: Mapping[str, Any]) -> Removed | None:
 def _without(prepared: PreparedTask, removed: Mapping[Split, Sequence[int]]) -> PreparedTask:
     sizes = {
         split: _reduced_size(size, np.asarray(prepared.splits[split]["label"])[removed.get(split, [])])
-        for split, size in prepared.report["splits"].items()
+        for split, size in prepared.report.splits.items()
     }
     counts = {split: len(rows) for split, rows in removed.items()}
-    report = prepared.report | {"splits": sizes, "other_tasks": counts}
+    report = replace(prepared.report, splits=sizes, other_tasks=counts)
     splits = {
         name: rows.select(np.setdiff1d(np.arange(len(rows)), removed[name]).tolist()) if removed.get(name) else rows
         for name, rows in prepared.splits.items()
@@ -98,14 +99,11 @@ def _without(prepared: PreparedTask, removed: Mapping[Split, Sequence[int]]) -> 
     return replace(prepared, splits=DatasetDict(splits), report=report)
 
 
-def _reduced_size(size: Mapping[str, Any], labels: np.ndarray) -> dict[str, Any]:
+def _reduced_size(size: SplitSize, labels: np.ndarray) -> SplitSize:
     """Numbers of rows of a split, in total and by label, without rows of these labels (n,)."""
-    names = [name for name in size["labels"] if name != "(none)"]
+    names = [name for name in size.labels if name != "(none)"]
     gone = Counter("(none)" if label < 0 else names[label] for label in labels.tolist())
-    return {
-        "rows": size["rows"] - len(labels),
-        "labels": {name: count - gone[name] for name, count in size["labels"].items()},
-    }
+    return SplitSize(size.rows - len(labels), {name: count - gone[name] for name, count in size.labels.items()})
 
 
 def find_shared_rows(tasks: Mapping[str, PreparedTask], data: DataSettings) -> Removed:
@@ -184,7 +182,7 @@ def overlap_warnings(tasks: Mapping[str, PreparedTask], data: DataSettings) -> l
         if counts:
             alike = "near" if data.near_duplicates is not None else "equal to"
             lines.append(
-                f"{tasks[name].report['task']}: {counts} rows are {alike} validation or test texts of other tasks, so "
+                f"{tasks[name].report.task}: {counts} rows are {alike} validation or test texts of other tasks, so "
                 "metrics of the mixture are too high: set data.across_tasks: true, which removes them"
             )
     return lines

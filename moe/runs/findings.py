@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_json, sha256_of
-from moe.data.task_reports import read_task_report
+from moe.data.task_reports import TaskReport, read_task_report
 from moe.runs.reader import METRICS, RunLogs
 
 PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
@@ -65,7 +65,7 @@ class Findings:
     """
 
     model: str | None
-    data: list[dict[str, Any]]
+    data: list[TaskReport]
     report: dict[str, Any]
     routing: dict[str, Any]
     questions: dict[str, Any]
@@ -105,7 +105,7 @@ def read_findings(run: RunLogs) -> Findings:
     )
 
 
-def _task_reports(run: RunLogs) -> list[dict[str, Any]]:
+def _task_reports(run: RunLogs) -> list[TaskReport]:
     """Read the reports of all prepared tasks, in the order of the config."""
     folders = [path.parent for path in sorted(run.folder.glob("data/*/*/prepared.json"))]
     tasks = run.in_order([folder.name for folder in folders])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ PERPLEXITY = SelectionMetric("perplexity", "perplexity", higher=False, digits=2)
 SELECTION_METRICS = (MACRO_F1, PERPLEXITY)
 
 
-def selection_metric_of(rows: Sequence[Mapping[str, Any]]) -> SelectionMetric:
+def selection_metric_of(rows: Sequence[Mapping[str, object]]) -> SelectionMetric:
     """Return the metric that selected the weights of stages, from rows with a value or None for each metric.
 
     Macro-F1 if no row has a value.

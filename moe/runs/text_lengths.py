@@ -5,10 +5,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from pydantic import BaseModel, ValidationError
@@ -22,7 +21,7 @@ from moe.console import info
 from moe.data.collator import count_tokens
 from moe.data.column_checks import domain_note
 from moe.data.formats.readers import read_task_records
-from moe.data.profile import inspect_file, length_quantile
+from moe.data.profile import FileProfile, inspect_file, length_quantile
 from moe.data.schema import Row, TaskSettings
 from moe.data.text_checks import window_overlap
 from moe.data.validation import passes_filter, validate_records
@@ -231,7 +230,7 @@ def count_row_tokens(rows: Sequence[Row], encoder: PreTrainedTokenizerBase, temp
     return [int(count) for count in counts]
 
 
-def inspect_for_run(file: Path, run: RunSettings, domain: str, settings: TaskSettings) -> dict[str, Any]:
+def inspect_for_run(file: Path, run: RunSettings, domain: str, settings: TaskSettings) -> FileProfile:
     """Profile a file as `inspect_file` does; for a classifier also `tokens` and `max_length` with what is truncated.
 
     Args:
@@ -253,13 +252,13 @@ def inspect_for_run(file: Path, run: RunSettings, domain: str, settings: TaskSet
         counts.update(tokens)
         return tokens
 
-    report = _with_domain_note(inspect_file(file, settings, count), run, domain, settings)
-    return report | {"max_length": describe_rows(run.backbone, {domain: counts})}
+    profile = _with_domain_note(inspect_file(file, settings, count), run, domain, settings)
+    return replace(profile, max_length=describe_rows(run.backbone, {domain: counts}))
 
 
-def _with_domain_note(report: dict[str, Any], run: RunSettings, domain: str, settings: TaskSettings) -> dict[str, Any]:
-    note = domain_note(report["domains"], domain, list(run.domains), settings, Path(report["file"]).name)
-    return report | {"findings": [*report["findings"], *([note] if note else [])]}
+def _with_domain_note(profile: FileProfile, run: RunSettings, domain: str, settings: TaskSettings) -> FileProfile:
+    note = domain_note(profile.domains, domain, list(run.domains), settings, Path(profile.file).name)
+    return replace(profile, warnings=[*profile.warnings, note]) if note else profile
 
 
 def describe_files(run: RunSettings) -> list[str]:

@@ -20,7 +20,8 @@ LOG, PARQUET = "log.jsonl", "trajectory.parquet"
 LOSSES = ("loss", "language", "sentiment", "classes", "polarity", "domain", "balance")
 FIRST_COLUMNS = ("step", "epoch", *LOSSES)
 LAST_COLUMNS = ("grad_norm", "learning_rate", "seconds", "memory_mib", "memory_of", "device")
-Row = dict[str, Any]
+Row = dict[str, float | str]
+"""Logged values of one optimizer step by name."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def write_trajectory(logs: Path) -> Path | None:
     return logs / PARQUET
 
 
-def _read_lines(path: Path) -> Iterator[Row]:
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield every complete line; the last one may be partly written while a stage runs."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
@@ -119,7 +120,7 @@ def _read_lines(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _from_lines(lines: Iterator[Row]) -> Trajectory:
+def _from_lines(lines: Iterator[dict[str, Any]]) -> Trajectory:
     rows: dict[int, Row] = {}
     evaluations: dict[int, dict[str, float]] = {}
     wall: float | None = None

@@ -305,11 +305,9 @@ class Workspace:
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
         """Return the SHA-256 of each task's file, and of its augmented rows if they are used for training."""
         reports = {task: prepared.report for domain in domains for task, prepared in self.prepared(domain).items()}
-        hashes = {task: report["sha256"] for task, report in reports.items()}
+        hashes = {task: report.sha256 for task, report in reports.items()}
         return hashes | {
-            f"{task} augmented": report["augmented"]["sha256"]
-            for task, report in reports.items()
-            if "augmented" in report
+            f"{task} augmented": report.augmented.sha256 for task, report in reports.items() if report.augmented
         }
 
 

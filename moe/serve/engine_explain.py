@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from experts.errors import Fault
+from experts.json_io import json_object
 from moe.explain.explain import STEPS, explain
 from moe.explain.integrated_gradients import load_captum
 from moe.inference.predictor import Routing
@@ -93,4 +94,4 @@ class ExplainEngine:
             return RequestError(409, error)
         except Exception as error:
             return error
-        return {"model": self.classifier.model_sha256} | explanation.as_json()
+        return {"model": self.classifier.model_sha256} | json_object(explanation)

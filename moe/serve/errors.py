@@ -15,8 +15,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from experts.errors import Fault, suggest
-from experts.json_io import parse_json
+from experts.json_io import json_object, parse_json
 from moe.serve.json_logs import log_event
+
+OpenAPIResponses = dict[int | str, dict[str, Any]]
+"""Descriptions of responses by status, as FastAPI's routes take them."""
 
 ERROR_TYPES = {
     400: "malformed",
@@ -102,7 +105,7 @@ def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] =
 
 
 def encode_answer(content: Any, *, ascii_only: bool = False) -> bytes:
-    """Return a model's answer as JSON.
+    """Return a model's answer as JSON; a dataclass is an object of its fields.
 
     Args:
         ascii_only: escape other characters, some of which clients take for ends of lines.
@@ -111,7 +114,9 @@ def encode_answer(content: Any, *, ascii_only: bool = False) -> bytes:
         RequestError: 409 if a number in it is NaN or infinite, which is not JSON.
     """
     try:
-        return json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(
+            content, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"), default=json_object
+        ).encode()
     except ValueError as error:
         log_event("answer not finite", logging.ERROR)
         raise unusable_answer("NaN or infinity") from error
@@ -123,7 +128,7 @@ def unusable_answer(found: str) -> RequestError:
     return RequestError(409, Fault("an answer with finite numbers from this model", found, remedy))
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> OpenAPIResponses:
     """Return the OpenAPI descriptions of these error statuses."""
     return {status: {"model": ErrorResponse, "description": ERROR_DESCRIPTIONS[status]} for status in statuses}
 

@@ -42,7 +42,7 @@ def nonblank_text(max_length: int) -> Any:
     return Annotated[str, StringConstraints(min_length=1, max_length=max_length, pattern=r"\S")]
 
 
-def routing_fields() -> dict[str, Any]:
+def routing_fields() -> dict[str, tuple[Any, Any]]:
     """Return the fields `domain` and `routing`, common to all request bodies."""
     return {
         "domain": (

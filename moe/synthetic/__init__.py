@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TypedDict
 
 from experts.atomic_io import write_text
 from experts.errors import Fault
@@ -57,7 +57,29 @@ such as "not" or "from" do). Validation uses the templates and words of training
 """
 
 
-def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[dict[str, Any]]:
+class SampleRow(TypedDict):
+    """A row of the sample.
+
+    Args:
+        id: of the row, unique in its domain.
+        text: one sentence.
+        label: negative, neutral or positive.
+        score: in [-1, 1] with the label's sign, and within ±0.1 if neutral.
+        domain: name of the domain.
+        lang: language code.
+        split: train, validation or test.
+    """
+
+    id: str
+    text: str
+    label: str
+    score: float
+    domain: str
+    lang: str
+    split: str
+
+
+def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[SampleRow]:
     """Generate the rows of one domain; they depend only on its name, the number of rows and the seed.
 
     Labels are balanced within each split. 70 % of the rows are for training, 10 % for validation (both from the
@@ -68,9 +90,6 @@ def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[dict[str, An
         domain: one of `DOMAINS`.
         rows: number of rows.
         seed: of the random draws.
-
-    Returns:
-        Rows with the keys of `COLUMNS`; the score is in [-1, 1] with the label's sign, and within ±0.1 if neutral.
 
     Raises:
         Fault: if the domain is unknown, or the number of rows is not from 30 to 10,000.
@@ -143,7 +162,7 @@ def _draw_unseen(side: Side, sign: int, random: Random, seen: set[str]) -> Drawn
     return draw
 
 
-def _to_row(domain: str, number: int, split: str, draw: DrawnText, random: Random) -> dict[str, Any]:
+def _to_row(domain: str, number: int, split: str, draw: DrawnText, random: Random) -> SampleRow:
     return {
         "id": f"{domain}-{number:05d}",
         "text": draw.text if domain == "forum" else draw.text[0].upper() + draw.text[1:],
@@ -155,7 +174,7 @@ def _to_row(domain: str, number: int, split: str, draw: DrawnText, random: Rando
     }
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: list[SampleRow]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

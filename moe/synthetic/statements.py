@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from experts.yaml_io import read_yaml
 
@@ -76,8 +76,28 @@ def generate_target_statements(rows: int, seed: int) -> list[dict[str, str]]:
     ][:rows]
 
 
+class StatementTables(TypedDict):
+    """Words and templates, as `TABLES` has them.
+
+    Args:
+        words: words for each slot of a template.
+        news: templates of news by label.
+        forum: templates of posts by label.
+        post_ends: ends of posts by label.
+        pairs: templates on two firms, each after the signs of their labels.
+        sentence_ends: ends of sentences.
+    """
+
+    words: dict[str, list[str]]
+    news: dict[Label, list[str]]
+    forum: dict[Label, list[str]]
+    post_ends: dict[Label, list[str]]
+    pairs: list[str]
+    sentence_ends: list[str]
+
+
 @cache
-def read_tables() -> dict[str, Any]:
+def read_tables() -> StatementTables:
     """Read words and templates: the strings of `TABLES` as lists of entries."""
 
     def split(value: Any) -> Any:
@@ -85,7 +105,7 @@ def read_tables() -> dict[str, Any]:
             return {key: split(inner) for key, inner in value.items()}
         return [part.strip() for part in re.split(r"[|\n]", value) if part.strip()]
 
-    tables: dict[str, Any] = split(read_yaml(TABLES))
+    tables: StatementTables = split(read_yaml(TABLES))
     return tables
 
 
@@ -122,8 +142,7 @@ def _draw(slot: str, random: Random) -> str:
         return random.choice(("${} million", "EUR {} million", "{} million euros", "${}bn")).format(number)
     if slot == "price":
         return random.choice(("${}", "${}", "{}", "EUR {}")).format(f"{random.uniform(2, 400):.2f}")
-    entry: str = random.choice(read_tables()["words"][slot])
-    return entry
+    return random.choice(read_tables()["words"][slot])
 
 
 def end_sentence(text: str, end: str, capital: bool = True) -> str:

@@ -122,7 +122,10 @@ def widen(adapter: Adapter, extra: int) -> Adapter:
         return float(alpha * ((rank + extra) / rank) ** (0.5 if rslora else 1.0))
 
     patterns = dict.fromkeys([*ranks, *alphas])
-    values = {key: (ranks.get(key, config["r"]), alphas.get(key, config["lora_alpha"])) for key in patterns}
+    values = {
+        key: (ranks[key] if key in ranks else config["r"], alphas[key] if key in alphas else config["lora_alpha"])
+        for key in patterns
+    }
     wider = config | {
         "r": config["r"] + extra,
         "lora_alpha": wider_alpha(config["r"], config["lora_alpha"]),

@@ -2,14 +2,15 @@
 
 import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experts.atomic_io import check_manifest, read_json
+from experts.atomic_io import check_manifest, read_json, write_json
 from experts.errors import Fault
-from experts.json_io import MAX_DEPTH, parse_json
+from experts.json_io import INLINE, MAX_DEPTH, OMIT_NONE, parse_json, to_json
 
 BAD: dict[str, tuple[str | bytes, str]] = {
     "deep list": ("[" * 200_000, "nested more than 100 levels"),
@@ -60,3 +61,32 @@ def test_constants_are_accepted_where_a_caller_names_them() -> None:
     assert math.isnan(parse_json('{"score": NaN}', constants=("NaN",))["score"])
     with pytest.raises(ValueError, match="Infinity"):
         parse_json("Infinity", constants=("NaN",))
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A result inside another one."""
+
+    value: float | None
+    note: str | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A result with others inside."""
+
+    b: Inner
+    a: Inner = field(metadata=INLINE)
+    c: tuple[Inner, ...]
+
+
+def test_a_result_is_written_as_an_object_of_its_fields_in_order(tmp_path: Path) -> None:
+    result = Outer(b=Inner(None), a=Inner(0.5, "half"), c=(Inner(1.0),))
+    expected = {"b": {"value": None}, "value": 0.5, "note": "half", "c": [{"value": 1.0}]}
+    assert to_json(result) == expected
+    write_json(tmp_path / "result.json", result)
+    assert json.dumps(read_json(tmp_path / "result.json")) == json.dumps(expected), (
+        "keys are in the order of the fields"
+    )
+    with pytest.raises(TypeError, match="set cannot be written as JSON"):
+        to_json({1})

@@ -30,7 +30,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
 
 
 def faults(folder: Path) -> str:
-    return "\n".join(fault for checked in verify(folder)["folders"] for fault in checked["faults"])
+    return "\n".join(fault for checked in verify(folder).folders for fault in checked.faults)
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -39,10 +39,10 @@ def change(path: Path, **changes: Any) -> None:
 
 def test_verify_finds_every_folder_of_a_run_without_faults(run: Path) -> None:
     report = verify(run)
-    assert report["faults"] == 0
-    kinds = {Path(checked["folder"]).name: checked["kind"] for checked in report["folders"]}
+    assert report.faults == 0
+    kinds = {Path(checked.folder).name: checked.kind for checked in report.folders}
     assert kinds == {"news": "expert", "forum": "expert", "moe-init": "mixture", "moe-instruct": "mixture"}
-    assert all(checked["files"] >= 7 and checked["remarks"] == [] for checked in report["folders"])
+    assert all(checked.files >= 7 and checked.remarks == [] for checked in report.folders)
 
 
 def test_verify_reports_changed_missing_and_unlisted_files(copy: Path) -> None:
@@ -52,7 +52,7 @@ def test_verify_reports_changed_missing_and_unlisted_files(copy: Path) -> None:
     messages = faults(copy)
     assert "README.md with sha256" in messages
     assert "metrics.json in" in messages
-    assert verify(copy)["folders"][0]["remarks"] == ["notes.txt is not in the manifest"]
+    assert verify(copy).folders[0].remarks == ["notes.txt is not in the manifest"]
 
 
 def test_verify_reports_missing_unexpected_wrong_rank_and_non_finite_tensors(copy: Path) -> None:
@@ -129,7 +129,7 @@ def test_verify_reports_a_different_backbone_and_remarks_on_a_missing_one(copy: 
     ):
         change(copy / "expert.json", backbone=backbone)
         write_manifest(copy)
-        assert "backbone" in json.dumps(verify(copy)["folders"][0][where])
+        assert "backbone" in json.dumps(getattr(verify(copy).folders[0], where))
 
 
 def test_verify_reports_router_tensors_of_a_wrong_shape(run: Path, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_verify_reports_router_tensors_of_a_wrong_shape(run: Path, tmp_path: Pat
 def test_verify_remarks_that_a_plain_peft_adapter_has_no_manifest(copy: Path) -> None:
     for name in ("manifest.json", "expert.json"):
         (copy / name).unlink()
-    (checked,) = verify(copy)["folders"]
-    assert (checked["kind"], checked["faults"]) == ("adapter", [])
-    assert "no manifest" in checked["remarks"][0]
+    (checked,) = verify(copy).folders
+    assert (checked.kind, checked.faults) == ("adapter", [])
+    assert "no manifest" in checked.remarks[0]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])

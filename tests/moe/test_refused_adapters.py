@@ -48,7 +48,7 @@ def read_changed_mixture(folder: Path, work: Workspace) -> None:
     mixture = save_mixture(work)
     change_config(mixture / "experts" / "news", **json.loads((folder / "adapter_config.json").read_text()))
     write_manifest(mixture)
-    assert verify(mixture)["faults"]
+    assert verify(mixture).faults
     read_mixture(mixture)
 
 
@@ -72,4 +72,4 @@ def test_adapter_with_a_setting_that_is_not_computed_is_refused(
     with pytest.raises(Fault, match=next(iter(settings))):
         WAYS[way](folder, work)
     assert not (work.out / "new").exists()
-    assert verify(folder)["faults"]
+    assert verify(folder).faults

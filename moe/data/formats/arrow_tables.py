@@ -1,6 +1,6 @@
 """Rows of Parquet files and of saved `datasets` folders, of which only the columns that are needed are read."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _BATCH = 1024
 _COPY_AGAIN = "copy the file again, or correct its ending"
 
-RawRow = tuple[int, dict[str, Any], str | None]
+RawRow = tuple[int, Mapping[str, object], str | None]
 """Number, values by the file's column names, and why the row cannot be read, or None."""
 
 
@@ -114,7 +114,11 @@ def split_rows(splits: Iterable[SavedSplit], path: Path, needed: Collection[str]
         read = saved.rows.select_columns(names or columns[:1])  # without columns, rows could not be counted
         classes = {name: kind for name, kind in saved.classes.items() if name in names}
         for number, row, error in _table_rows(read.with_format("arrow").iter(_BATCH), names, path, start):
-            yield number, split | row | {name: _class_name(kind, row[name]) for name, kind in classes.items()}, error
+            yield (
+                number,
+                {**split, **row, **{name: _class_name(kind, row[name]) for name, kind in classes.items()}},
+                error,
+            )
         start += len(saved.rows)
 
 
@@ -138,7 +142,7 @@ def _table_rows(
 
 def _batch_rows(
     batch: "pa.Table | pa.RecordBatch", names: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], str | None]]:
+) -> Iterator[tuple[dict[str, object], str | None]]:
     errors: dict[int, str] = {}
     columns = {name: _column_values(batch.column(name), name, errors) for name in names}
     for index in range(batch.num_rows):

@@ -3,7 +3,7 @@
 `moe.data.validation` checks the records; readers only rename columns and report what cannot be decoded.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -237,7 +237,7 @@ KINDS = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
 
 def _to_record(
     number: int,
-    raw: dict[str, Any],
+    raw: Mapping[str, Any],
     error: str | None,
     columns: Columns,
     needed: Collection[str] | None,

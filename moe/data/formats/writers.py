@@ -30,7 +30,7 @@ class RowWriter:
     def __init__(self, stream: IO[str], folder: Path) -> None:
         self._stream, self._folder = stream, folder
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """Write a row of JSON values; NaN is rejected, and what UTF-8 cannot hold is replaced."""
         line = replace_surrogates(json.dumps(row, ensure_ascii=False, allow_nan=False))
         with os_errors_as_faults(self._folder):
@@ -113,7 +113,7 @@ def escape_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_PREFIXES) else value
 
 
-def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(row: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Cells of a row: nested mappings as dotted names, lists as JSON."""
     cells: dict[str, Any] = {}
     for name, value in row.items():

@@ -7,6 +7,7 @@ that fsspec knows. Rows are read and predicted as by `moe infer`.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from moe.inference.bulk.ray import predict_shards_with_ray
 from moe.inference.bulk.shards import (
     STAGED,
     BulkJob,
-    Row,
+    BulkPlan,
     count_rows,
     load_predictor,
     predict_shard,
@@ -55,16 +56,32 @@ def check_bulk_paths(
     return source, out
 
 
-def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> Row:
+@dataclass(frozen=True)
+class BulkReport:
+    """A finished job.
+
+    Args:
+        rows: rows of the dataset.
+        parts: shards of the dataset.
+        answered: rows that this call predicted.
+        seconds: that it took.
+        folder: the output folder.
+    """
+
+    rows: int
+    parts: int
+    answered: int
+    seconds: float
+    folder: str
+
+
+def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> BulkReport:
     """Predict a dataset and write the predictions in shards; an earlier call that was stopped is resumed.
 
     Args:
         engine: `local` or `ray`.
         workers: number of Ray actors.
         threads: of each actor, 1 by default; of this process for the local engine.
-
-    Returns:
-        `rows` and `parts` (shards) of the dataset, rows `answered` by this call, `seconds` it took, `folder`.
 
     Raises:
         Fault: if the folder holds another job, the files or the model cannot be read, or a shard cannot be written,
@@ -74,9 +91,9 @@ def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = 
         return _run_shards(job, engine, workers, threads)
 
 
-def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) -> Row:
+def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) -> BulkReport:
     plan = read_plan(job) or stage_shards(job)
-    todo = [shard for shard in range(plan["parts"]) if not job.output.has(job.shard_name(shard))]
+    todo = [shard for shard in range(plan.parts) if not job.output.has(job.shard_name(shard))]
     start, predicted = time.perf_counter(), 0
     if todo:
         if not job.output.has(STAGED):  # the job was finished, and a shard was deleted later
@@ -87,19 +104,13 @@ def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) ->
         else:
             workers = 1
         _print_estimate(job, plan, todo, workers, threads)
-        with progress_bar("infer", count_rows(plan, todo), "text") as meter:
+        with progress_bar("infer", count_rows(job, plan, todo), "text") as meter:
             for count in predict(job, todo, workers, threads):
                 predicted += count
                 meter.advance(count)
     job.output.remove(STAGED)
     seconds = time.perf_counter() - start
-    return {
-        "rows": plan["rows"],
-        "parts": plan["parts"],
-        "answered": predicted,
-        "seconds": round(seconds, 3),
-        "folder": job.out,
-    }
+    return BulkReport(plan.rows, plan.parts, answered=predicted, seconds=round(seconds, 3), folder=job.out)
 
 
 def _select_engine(name: str) -> PredictShards:
@@ -110,17 +121,17 @@ def _select_engine(name: str) -> PredictShards:
     return predict_shards_locally
 
 
-def _print_estimate(job: BulkJob, plan: Row, todo: list[int], workers: int, threads: int | None) -> None:
+def _print_estimate(job: BulkJob, plan: BulkPlan, todo: list[int], workers: int, threads: int | None) -> None:
     """Measure the speed on a few rows and print how long the job will take; a broken model fails here, early."""
     predictor = load_predictor(job, threads)
     rows = read_staged_rows(job, todo[0])[:TRIAL_ROWS]
     list(predict_rows(rows[:8], predictor, job.domain, job.task))  # warm up
     start = time.perf_counter()
     list(predict_rows(rows, predictor, job.domain, job.task))
-    speed, left = len(rows) / (time.perf_counter() - start), count_rows(plan, todo)
+    speed, left = len(rows) / (time.perf_counter() - start), count_rows(job, plan, todo)
     per_worker = "" if workers == 1 else f" per worker, {workers} workers"
     duration = format_duration(left / speed / workers)
-    info(f"{left:,} of {plan['rows']:,} rows to predict at {speed:,.0f} rows/s{per_worker}: about {duration}")
+    info(f"{left:,} of {plan.rows:,} rows to predict at {speed:,.0f} rows/s{per_worker}: about {duration}")
 
 
 def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
@@ -130,10 +141,10 @@ def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, thre
         yield predict_shard(job, predictor, shard)
 
 
-def bulk_summary(report: Row) -> str:
+def bulk_summary(report: BulkReport) -> str:
     """One line about a finished job, from the result of `run_bulk`."""
-    speed = report["answered"] / max(report["seconds"], 1e-9)
+    speed = report.answered / max(report.seconds, 1e-9)
     return (
-        f"{report['answered']:,} rows predicted in {format_duration(report['seconds'])} ({speed:,.0f}/s), "
-        f"{report['rows']:,} rows in {report['parts']} shards in {report['folder']}"
+        f"{report.answered:,} rows predicted in {format_duration(report.seconds)} ({speed:,.0f}/s), "
+        f"{report.rows:,} rows in {report.parts} shards in {report.folder}"
     )

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from experts.errors import Fault
 from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
@@ -22,7 +21,7 @@ class ShardPredictor:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.job, self.predictor = job, load_predictor(job, threads)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
         """Predict the shard of a batch, which holds one; a shard that a lost actor started is started again."""
         return {"rows": [predict_shard(self.job, self.predictor, int(shard)) for shard in batch["part"]]}
 

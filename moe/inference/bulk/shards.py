@@ -4,32 +4,30 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.errors import Fault
-from experts.json_io import parse_json
+from experts.json_io import Json, json_object, parse_json
 from moe.console import progress_bar
 from moe.data.formats.readers import columns_of_texts, read_column_names, read_texts
 from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
 from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
-from moe.inference.input_columns import ADDED, CARRIED, PREDICTED, InputColumns
 from moe.inference.model_loader import ModelLoader
 from moe.inference.predictor import Predictor
+from moe.inference.rows import ADDED, CARRIED, PREDICTED, InputColumns, Row
 from moe.inference.stream import predict_rows
 
 PLAN, STAGED = "plan.json", "staged"
 FORMAT = 1
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,32 @@ class BulkJob:
         return f"part-{shard:05}.parquet"
 
 
+@dataclass(frozen=True)
+class BulkPlan:
+    """The shards of a job whose rows are staged, as `plan.json` holds them.
+
+    Args:
+        format: version of the file.
+        job: everything that the predictions depend on; two equal ones are the same job.
+        rows: rows of the dataset.
+        parts: number of shards.
+        columns: names of all columns of the files.
+    """
+
+    format: int
+    job: dict[str, Json]
+    rows: int
+    parts: int
+    columns: Sequence[str]
+
+
 def _local(url: str) -> Path | None:
     """The resolved path of a local file or folder; None for a URL of another storage."""
     path = url.removeprefix("file://")
     return None if "://" in path else Path(path).resolve()
 
 
-def _identity(job: BulkJob) -> Row:
+def _identity(job: BulkJob) -> dict[str, Json]:
     """Everything that the predictions depend on, as plain JSON values; two equal identities are the same job."""
     loader = job.loader
     manifest = loader.folder / MANIFEST
@@ -114,7 +131,7 @@ def _identity(job: BulkJob) -> Row:
     return dict(parse_json(json.dumps(identity)))
 
 
-def read_plan(job: BulkJob) -> Row | None:
+def read_plan(job: BulkJob) -> BulkPlan | None:
     """The plan of a job whose rows were staged by an earlier call; None if there is none.
 
     Raises:
@@ -127,6 +144,7 @@ def read_plan(job: BulkJob) -> Row | None:
     try:
         plan = parse_json(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
+        stored = BulkPlan(FORMAT, earlier, int(plan["rows"]), int(plan["parts"]), list(plan.get("columns", ())))
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
     identity = _identity(job)
@@ -137,10 +155,10 @@ def read_plan(job: BulkJob) -> Row | None:
             f"different values of {', '.join(changed)}",
             "choose another --out",
         )
-    return dict(plan)
+    return stored
 
 
-def stage_shards(job: BulkJob) -> Row:
+def stage_shards(job: BulkJob) -> BulkPlan:
     """Copy the dataset's rows into shards below the output folder, so that each can be predicted on its own."""
     files, shards, total = list_files(job.source), 0, 0
     names = set[str]()
@@ -151,8 +169,8 @@ def stage_shards(job: BulkJob) -> Row:
             job.output.write(f"{STAGED}/{job.shard_name(shards)}", _to_parquet(table))
             shards, total = shards + 1, total + len(shard_rows)
             meter.advance(len(shard_rows))
-    plan = {"format": FORMAT, "job": _identity(job), "rows": total, "parts": shards, "columns": sorted(names)}
-    job.output.write(PLAN, json.dumps(plan, indent=2).encode())
+    plan = BulkPlan(FORMAT, _identity(job), rows=total, parts=shards, columns=sorted(names))
+    job.output.write(PLAN, json.dumps(plan, indent=2, default=json_object).encode())
     return plan
 
 
@@ -200,11 +218,11 @@ def _read(job: BulkJob, files: Sequence[str], names: set[str]) -> Iterator[Row]:
                     "text": text if record.error is None else None,
                     "target": None if is_blank(target) else str(target),
                     "error": record.error,
-                    CARRIED: _carried(clashes.attach({}, record.values).get(CARRIED, {})),
+                    CARRIED: _carried({name: record.values.get(name) for name in clashes.carried}),
                 }
 
 
-def _carried(values: Row) -> str | None:
+def _carried(values: Mapping[str, object]) -> str | None:
     """Values of columns to carry over, as JSON of strings; files may hold other types under one name."""
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -214,10 +232,10 @@ def _carried(values: Row) -> str | None:
     return json.dumps(texts) if texts else None
 
 
-def count_rows(plan: Row, shards: Iterable[int]) -> int:
+def count_rows(job: BulkJob, plan: BulkPlan, shards: Iterable[int]) -> int:
     """Total number of rows of some shards; all shards but the last have the same size."""
-    size, last = plan["job"]["rows_a_part"], plan["parts"] - 1
-    return sum(plan["rows"] - size * last if shard == last else size for shard in shards)
+    size, last = job.rows_per_shard, plan.parts - 1
+    return sum(plan.rows - size * last if shard == last else size for shard in shards)
 
 
 def load_predictor(job: BulkJob, threads: int | None) -> Predictor:

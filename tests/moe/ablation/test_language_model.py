@@ -31,7 +31,7 @@ def test_ablate_evaluates_without_each_expert_with_only_one_and_with_none(instru
     assert list(rows) == [*NAMES, *ROUTED]
     assert content["model"].endswith("moe-instruct")
     report = evaluate_qa_folder(instructed, instructed.out / "moe-instruct")
-    assert rows["full"]["mean"]["accuracy"] == report["mean"]["accuracy"]
+    assert rows["full"]["mean"]["accuracy"] == report.mean.accuracy
     assert rows["backbone-alone"]["mean"]["accuracy"] < rows["full"]["mean"]["accuracy"]
     assert rows["backbone-alone"]["difference"]["accuracy"] < 0
     assert rows["only-news"]["tasks"] == rows["without-forum"]["tasks"], (

@@ -25,7 +25,7 @@ def server() -> Iterator[ModelServer]:
 
 def run(work: Workspace, server: ModelServer, domain: str = "news", **options: bool) -> dict[str, Any]:
     """Augment one domain and return the report of its only task."""
-    (report,) = augment(work, [domain], EndpointConfig(server.url, MODEL), **options)["tasks"]
+    (report,) = augment(work, [domain], EndpointConfig(server.url, MODEL), **options).tasks
     return report
 
 
@@ -44,9 +44,9 @@ def test_augment_gives_every_training_row_both_kinds_with_label_and_score(make_w
     work = make_work()
     report = run(work, server)
     train = {row["id"]: row for row in work.originals("news")["news"].splits["train"]}
-    assert report["wanted"] == {"synonym": round(0.2 * 3 * len(train)), "paraphrase": round(0.8 * 3 * len(train))}
-    assert report["kept"] == report["wanted"]
-    assert not report["dropped"]
+    assert report.wanted == {"synonym": round(0.2 * 3 * len(train)), "paraphrase": round(0.8 * 3 * len(train))}
+    assert report.kept == report.wanted
+    assert not report.dropped
     labels = work.run.task_settings("news").labels
     for row in written(work):
         source = train[row["source_id"]]
@@ -102,8 +102,8 @@ def test_endpoint_retries_when_the_server_is_busy(make_work: Make, server: Model
 
     server.reply = busy_once
     report = run(single_variant(make_work), server)
-    assert sum(report["kept"].values()) == report["rows"]
-    assert len(server.requests) == 2 * report["rows"]
+    assert sum(report.kept.values()) == report.rows
+    assert len(server.requests) == 2 * report.rows
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_augment_drops_unusable_responses_and_counts_them_by_reason(
     work = single_variant(make_work)
     server.reply = lambda body, nth: completion(content)
     report = run(work, server)
-    assert report["dropped"] == {reason: report["rows"]}
+    assert report.dropped == {reason: report.rows}
     assert written(work) == []
 
 
 def test_augment_drops_a_variant_that_equals_its_source(make_work: Make, server: ModelServer) -> None:
     server.reply = lambda body, nth: completion(text_in(body).upper() + " !")
     report = run(single_variant(make_work), server)
-    assert report["dropped"] == {"same as its source": report["rows"]}
+    assert report.dropped == {"same as its source": report.rows}
 
 
 def test_augment_retains_one_of_equal_variants(make_work: Make, server: ModelServer) -> None:
     server.reply = lambda body, nth: completion(reordered(body, 0))
     report = run(make_work(), server)
-    assert report["dropped"] == {"same as another variant": 2 * report["rows"]}
+    assert report.dropped == {"same as another variant": 2 * report.rows}
 
 
 def test_augment_requests_a_repeated_text_once_and_retains_one_variant(
@@ -148,14 +148,14 @@ def test_augment_requests_a_repeated_text_once_and_retains_one_variant(
     work = single_variant(make_work, synonym_share=0)
     write_csv(tmp_path / "data" / "news.csv", rows + copies)
     report = run(work, server)
-    assert report["dropped"] == {"same as another variant": 3}
-    assert len(server.texts) == len(set(server.texts)) == report["rows"] - 3
+    assert report.dropped == {"same as another variant": 3}
+    assert len(server.texts) == len(set(server.texts)) == report.rows - 3
 
 
 def test_augment_drops_truncated_responses(make_work: Make, server: ModelServer) -> None:
     server.reply = lambda body, nth: completion(reordered(body, 0), "length")
     report = run(single_variant(make_work), server)
-    assert report["dropped"] == {"truncated": report["rows"]}
+    assert report.dropped == {"truncated": report.rows}
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_augment_tolerates_malformed_responses(make_work: Make, server: ModelSer
     odd = set(work.originals("news")["news"].splits["train"]["text"][::5])
     server.reply = lambda body, nth: garbage if text_in(body) in odd else rewrite(body, nth)
     report = run(work, server)
-    assert report["dropped"] == {NO_RESPONSE: len(odd)}
-    assert len(written(work)) == report["rows"] - len(odd)
+    assert report.dropped == {NO_RESPONSE: len(odd)}
+    assert len(written(work)) == report.rows - len(odd)
 
 
 def test_augment_raises_if_the_server_only_fails_and_leaves_no_file(make_work: Make, server: ModelServer) -> None:
@@ -184,7 +184,7 @@ def test_augment_drops_variants_near_a_test_row_of_any_domain(make_work: Make, s
     source = work.originals("news")["news"].splits["train"]["text"][0]
     server.reply = lambda body, nth: completion(f"{leaked}!") if text_in(body) == source else rewrite(body, nth)
     report = run(work, server)
-    assert report["dropped"] == {"near a held-out text": 1}
+    assert report.dropped == {"near a held-out text": 1}
     assert not [row for row in written(work) if leaked in row["text"]]
 
 
@@ -206,9 +206,9 @@ def test_augment_resumes_without_repeating_a_request(
     before, server.reply = list(server.requests[:20]), rewrite
     server.requests.clear()
     report = run(work, server)
-    assert len(server.requests) == report["rows"] - 20
+    assert len(server.requests) == report.rows - 20
     assert not {text_in(body) for body in before} & set(server.texts)
-    assert sum(report["kept"].values()) == len(written(work)) == report["rows"]
+    assert sum(report.kept.values()) == len(written(work)) == report.rows
 
 
 def test_augment_saves_responses_on_ctrl_c(
@@ -225,7 +225,7 @@ def test_augment_saves_responses_on_ctrl_c(
             run(work, server)
     assert len((work.out / "data" / "news" / "news" / "answers.jsonl").read_text().splitlines()) == 1
     report = run(work, server)
-    assert sum(report["kept"].values()) == report["rows"]
+    assert sum(report.kept.values()) == report.rows
 
 
 def test_augment_refuses_to_overwrite_a_finished_file(make_work: Make, server: ModelServer) -> None:
@@ -262,9 +262,9 @@ def test_endpoint_names_the_key_variable_if_the_key_is_refused(
 def test_preview_shows_three_prompts_and_sends_nothing(make_work: Make, server: ModelServer) -> None:
     work = make_work()
     report = preview(work, ["news", "forum"])
-    for task in report["tasks"]:
-        assert task["wanted"]["paraphrase"] == round(0.8 * 3 * task["rows"])
-    assert len(report["prompts"]) == 3
+    for task in report.tasks:
+        assert task.wanted["paraphrase"] == round(0.8 * 3 * task.rows)
+    assert len(report.prompts) == 3
     assert not server.requests
     assert not list(work.out.rglob("a*.jsonl"))
 
@@ -288,7 +288,7 @@ def test_augmented_rows_are_added_to_train_only(make_work: Make, server: ModelSe
         assert after[side].to_list() == before[side].to_list()
         assert set(after[side]["origin"]) == {"original"}
     assert after["train"].to_list()[: len(before["train"])] == before["train"].to_list()
-    assert mixed["news"].report["augmented"]["origins"].keys() == {"synonym", "paraphrase"}
+    assert mixed["news"].report.augmented.origins.keys() == {"synonym", "paraphrase"}
 
 
 def test_augmented_rows_are_not_added_without_the_setting(make_work: Make, server: ModelServer) -> None:
@@ -313,7 +313,7 @@ def test_augmented_rows_of_held_out_sources_or_texts_are_left_out(make_work: Mak
     with path.open("a") as stream:
         stream.write(json.dumps(moved) + "\n" + json.dumps(copied) + "\n")
     prepared = augmented(make_work).prepared("news")["news"]
-    assert prepared.report["augmented"]["left_out"] == {"source not in train": 1, "near a held-out text": 1}
+    assert prepared.report.augmented.left_out == {"source not in train": 1, "near a held-out text": 1}
     assert not {"m+1", "c+1"} & set(prepared.splits["train"]["id"])
 
 
@@ -324,7 +324,7 @@ def test_augmented_rows_of_sources_held_out_by_another_seed_are_left_out(make_wo
     second = make_work(domains={"news": {"split": split | {"seed": 2}}}, data={"augmented": True})
     prepared = second.prepared("news")["news"]
     held_out = {id_ for side in ("validation", "test") for id_ in prepared.splits[side]["id"]}
-    assert prepared.report["augmented"]["left_out"]["source not in train"] > 0
+    assert prepared.report.augmented.left_out["source not in train"] > 0
     assert not {id_.split("+")[0] for id_ in prepared.splits["train"]["id"]} & held_out
 
 
@@ -352,10 +352,10 @@ def test_augmented_rows_are_cached_for_the_next_step(
 def test_max_share_bounds_requests_and_training_rows(make_work: Make, server: ModelServer, share: float) -> None:
     work = single_variant(make_work, variants=3, max_share=share)
     report = run(work, server)
-    assert len(server.requests) == int(share * report["rows"])
+    assert len(server.requests) == int(share * report.rows)
     run(single_variant(make_work, variants=3), server, overwrite=True)
     capped = augmented(make_work, max_share=share).prepared("news")["news"]
-    assert capped.report["augmented"]["rows"] == int(share * report["rows"])
+    assert capped.report.augmented.rows == int(share * report.rows)
     repeated = augmented(make_work, max_share=share, seed=13).prepared("news")["news"]
     assert repeated.splits["train"]["id"] == capped.splits["train"]["id"]
     other = augmented(make_work, max_share=share, seed=14).prepared("news")["news"]
@@ -366,7 +366,7 @@ def test_max_train_rows_counts_original_rows(make_work: Make, server: ModelServe
     capped = {"domains": {"news": {"max_train_rows": 12}}}
     work = make_work(**capped)
     report = run(work, server)
-    assert report["rows"] == 12
+    assert report.rows == 12
     origins = make_work(**capped, data={"augmented": True}).rows("train", ["news"])["origin"]
     assert [origins.count(origin) for origin in ("original", "synonym")] == [12, 7]
     assert len(origins) == 48
@@ -391,10 +391,10 @@ def test_augmented_rows_name_the_line_that_cannot_be_read(make_work: Make, serve
 
 def test_augment_keeps_each_target_and_drops_variants_without_it(make_work: Make, server: ModelServer) -> None:
     work = make_work(domains=entity_tasks(), data={"augment": {"variants": 1}})
-    reports = {report["task"]: report for report in augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]}
+    reports = {report.task: report for report in augment(work, ["news"], EndpointConfig(server.url, MODEL)).tasks}
     report = reports["entities"]
-    assert sum(report["kept"].values()) == sum(report["wanted"].values()) > 0
-    rows = [json.loads(line) for line in Path(report["file"]).read_text(encoding="utf-8").splitlines()]
+    assert sum(report.kept.values()) == sum(report.wanted.values()) > 0
+    rows = [json.loads(line) for line in Path(report.file).read_text(encoding="utf-8").splitlines()]
     assert all(row["target"] in row["text"] for row in rows)
     augmented = make_work(domains=entity_tasks(), data={"augmented": True, "augment": {"variants": 1}})
     train = augmented.prepared("news")["entities"].splits["train"]
@@ -405,5 +405,5 @@ def test_augment_keeps_each_target_and_drops_variants_without_it(make_work: Make
     server.reply = lambda body, _: completion(
         " ".join("today" if word in ("bank", "profit") else word for word in text_in(body).split()) + " again and again"
     )
-    report = {r["task"]: r for r in augment(work, ["news"], EndpointConfig(server.url, MODEL), overwrite=True)["tasks"]}
-    assert report["entities"]["dropped"]["without its target"] > 0
+    report = {r.task: r for r in augment(work, ["news"], EndpointConfig(server.url, MODEL), overwrite=True).tasks}
+    assert report["entities"].dropped["without its target"] > 0

@@ -81,11 +81,11 @@ def script(server: ModelServer, wrong: int = 0) -> dict[str, str]:
 
 def test_new_questions_have_the_intended_answer_and_name_their_origin(work: Workspace, server: ModelServer) -> None:
     answers = script(server)
-    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL)).tasks
     train = {row["id"]: row for row in work.question_task("news", "news-tone").splits["train"]}
-    assert report["wanted"] == {"synthetic": len(train)}
+    assert report.wanted == {"synthetic": len(train)}
     rows = written(work)
-    assert report["kept"] == {"synthetic": len(rows)}
+    assert report.kept == {"synthetic": len(rows)}
     assert len(rows) > 0.9 * len(train)
     for row in rows:
         assert row["origin"] == "synthetic"
@@ -95,9 +95,9 @@ def test_new_questions_have_the_intended_answer_and_name_their_origin(work: Work
 
 def test_new_questions_that_the_model_answers_otherwise_are_dropped(work: Workspace, server: ModelServer) -> None:
     script(server, wrong=5)
-    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
-    assert report["dropped"][WRONG_ANSWER] == 5
-    assert augment(work, ["news"], EndpointConfig(server.url, MODEL), resume=True)["tasks"][0]["kept"] == report["kept"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL)).tasks
+    assert report.dropped[WRONG_ANSWER] == 5
+    assert augment(work, ["news"], EndpointConfig(server.url, MODEL), resume=True).tasks[0].kept == report.kept
     count = len(server.requests)
     augment(work, ["news"], EndpointConfig(server.url, MODEL), resume=True)
     assert len(server.requests) == count, "a logged response was requested again"
@@ -126,18 +126,18 @@ def test_new_questions_never_use_or_return_a_held_out_text(work: Workspace, serv
     held_out = work.held_out.texts[0]
     write = server.reply
     server.reply = lambda body, nth: completion(held_out) if len(server.requests) == 1 else write(body, nth)
-    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL))["tasks"]
+    (report,) = augment(work, ["news"], EndpointConfig(server.url, MODEL)).tasks
     sent = {text_in(body) for body in server.requests}
     assert not sent & set(work.held_out.texts)
     assert held_out not in [row["text"] for row in written(work)]
-    assert report["dropped"]
+    assert report.dropped
 
 
 def test_preview_of_new_questions_shows_the_intended_answer(work: Workspace) -> None:
     report = preview(work, ["news"])
-    assert report["tasks"][0]["wanted"]["synthetic"] > 0
-    for prompt in report["prompts"]:
-        assert "answer to a question about it is" in prompt["messages"][0]["content"]
+    assert report.tasks[0].wanted["synthetic"] > 0
+    for prompt in report.prompts:
+        assert "answer to a question about it is" in prompt.messages[0]["content"]
 
 
 def test_local_model_completes_a_chat_and_refuses_unusable_folders(tmp_path: Path) -> None:

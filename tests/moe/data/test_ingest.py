@@ -151,4 +151,4 @@ def test_numeric_labels_are_alike_in_every_format(tmp_path: Path, kind: str, lab
     path = tmp_path / f"a.{kind}"
     {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[kind](str(path))
     report = prepare(path, TaskSettings(labels=("0", "1"), split=SplitSettings(ratios=(1, 0, 0)))).report
-    assert report["splits"]["train"]["labels"] == {"0": 10, "1": 10}
+    assert report.splits["train"].labels == {"0": 10, "1": 10}

@@ -9,6 +9,7 @@ from datasets import Dataset, are_progress_bars_disabled
 from experts.errors import Fault
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import DataSettings, SplitSettings, TaskSettings
+from moe.data.task_reports import SplitSize
 
 TASK = TaskSettings(labels=("negative", "neutral", "positive"), split=SplitSettings(ratios=(60, 20, 20)))
 HEADER = "id,text,label,score,domain,lang,split\n"
@@ -55,7 +56,7 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
     assert first["score"] == first["label"] / 2 - 0.5
     assert first["origin"] == "original"
     assert first["line"] == int(first["id"][1:]) + 2
-    assert sum(prepared.report["splits"]["train"]["labels"].values()) == 60
+    assert sum(prepared.report.splits["train"].labels.values()) == 60
 
 
 def test_prepared_rows_of_the_same_file_and_settings_have_the_same_bytes(tmp_path: Path):
@@ -84,7 +85,7 @@ def test_prepare_writes_rejects_with_line_and_reason_and_retains_the_rest(tmp_pa
         ("103", "x2", "unknown label", "bullish"),
         ("104", "r1", "repeated id with different content", "r1"),
     ]
-    assert (report["rows"], report["rejected"], report["duplicates"]) == (100, 3, 1)
+    assert (report.rows, report.rejected, report.duplicates) == (100, 3, 1)
     assert "3 rejected (1 missing text" in format_summary(report)
 
 
@@ -94,7 +95,7 @@ def test_prepare_refuses_too_many_rejects_after_writing_them(tmp_path: Path):
         prepare(path)
     assert len(rejected(path)) == 7
     assert not (tmp_path / "out" / "prepared.json").exists()
-    assert prepare(path, max_rejected=0.2).report["rejected"] == 7
+    assert prepare(path, max_rejected=0.2).report.rejected == 7
 
 
 def test_prepare_names_unknown_labels_and_the_allowed_ones(tmp_path: Path):
@@ -120,7 +121,7 @@ def test_prepare_removes_near_duplicates_across_splits_and_counts_them(tmp_path:
     path = tmp_path / "a.csv"
     path.write_text("text,label,split\n" + "".join(f'"{text}",neutral,{split}\n' for split, text in rows))
     prepared = prepare(path)
-    assert prepared.report["near_duplicates"] == {"train/test": 1, "train/validation": 0, "validation/test": 0}
+    assert prepared.report.near_duplicates == {"train/test": 1, "train/validation": 0, "validation/test": 0}
     assert prepared.splits["test"]["text"][:] == ["oil falls, on supply"]
     assert len(prepared.splits["train"]) == 2
     assert len(prepare(path, near_duplicates=None).splits["train"]) == 3
@@ -130,16 +131,16 @@ def test_prepare_caps_training_rows_by_label(tmp_path: Path):
     path = table(tmp_path / "a.csv", rows=300)
     capped = TASK.model_copy(update={"max_train_rows": 30})
     report = prepare(path, capped).report
-    assert report["splits"]["train"] == {"rows": 30, "labels": {"negative": 10, "neutral": 10, "positive": 10}}
-    assert report["over_cap"] == 150
+    assert report.splits["train"] == SplitSize(30, {"negative": 10, "neutral": 10, "positive": 10})
+    assert report.over_cap == 150
 
 
 def test_prepare_caps_validation_rows_by_label_and_test_rows_never(tmp_path: Path):
     path = table(tmp_path / "a.csv", rows=300)
     uncapped, capped = (
-        prepare(path, TASK.model_copy(update={"max_validation_rows": cap})).report["splits"] for cap in (None, 9)
+        prepare(path, TASK.model_copy(update={"max_validation_rows": cap})).report.splits for cap in (None, 9)
     )
-    assert capped["validation"] == {"rows": 9, "labels": {"negative": 3, "neutral": 3, "positive": 3}}
+    assert capped["validation"] == SplitSize(9, {"negative": 3, "neutral": 3, "positive": 3})
     assert (capped["train"], capped["test"]) == (uncapped["train"], uncapped["test"])
 
 
@@ -157,7 +158,7 @@ def test_prepare_reuses_rows_until_file_or_settings_change(tmp_path: Path, monke
             prepare(path, near_duplicates=0.9)
     assert again.report == first.report
     assert again.splits["train"][:] == first.splits["train"][:]
-    assert prepare(table(path, rows=50)).report["rows"] == 50
+    assert prepare(table(path, rows=50)).report.rows == 50
 
 
 def test_prepare_repeats_a_damaged_preparation(tmp_path: Path):
@@ -178,7 +179,7 @@ def test_prepare_gives_an_empty_split_the_same_columns(tmp_path: Path):
 
 def test_prepare_accepts_a_dataset_folder(tmp_path: Path):
     Dataset.from_list([{"text": f"text {n}", "label": "neutral"} for n in range(10)]).save_to_disk(str(tmp_path / "d"))
-    assert prepare(tmp_path / "d").report["rows"] == 10
+    assert prepare(tmp_path / "d").report.rows == 10
 
 
 def test_prepare_maps_chinese_labels_and_leaves_texts_unchanged(tmp_path: Path):

@@ -84,14 +84,14 @@ def test_corpus_skips_broken_and_empty_lines_and_counts_broken_ones(tmp_path: Pa
     path = tmp_path / "a.txt"
     path.write_bytes(b"profit rose\n\n\xff\xfe\n" + b"sales fell\n" * 4)
     report = prepare(path, corpus_tokenizer()).report[str(path)]
-    assert (report["documents"], report["broken"]) == (5, 1)
+    assert (report.documents, report.broken) == (5, 1)
 
 
 def test_corpus_splits_a_very_long_line_into_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "MAX_DOCUMENT_CHARS", 12)
     path = tmp_path / "a.txt"
     path.write_text("profit rose " * 5 + "\nbank\n", encoding="utf-8")
-    assert prepare(path, corpus_tokenizer()).report[str(path)]["documents"] == 6
+    assert prepare(path, corpus_tokenizer()).report[str(path)].documents == 6
 
 
 def test_corpus_is_reused_until_file_or_shape_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_prepare_of_questions_needs_no_text_column(tmp_path: Path) -> None:
     rows = result.splits["train"]
     assert rows["answer"] == ["1000", "1000.5", "1001", "1001.5"]
     assert all("Question: How much in" in prompt for prompt in rows["prompt"])
-    assert result.report["reasons"] == {"missing answer": 1}
+    assert result.report.reasons == {"missing answer": 1}
 
 
 def test_prepare_of_questions_counts_labels_given_as_answers(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_prepare_of_questions_counts_labels_given_as_answers(tmp_path: Path) -> 
         {"query": "How is this? down", "answer": "sideways", "text": "down"},
     ]
     result = prepared(tmp_path, rows, ask="{text} is {choices}?", labels=["bad", "good"])
-    assert result.report["splits"]["train"]["labels"] == {"bad": 1, "good": 1}
+    assert result.report.splits["train"].labels == {"bad": 1, "good": 1}
     assert result.splits["train"]["prompt"] == ["up is bad or good?", "How is this? down"]
-    assert result.report["reasons"] == {"answer is not among the choices": 1}
+    assert result.report.reasons == {"answer is not among the choices": 1}
 
 
 def test_templates_end_where_the_answer_begins() -> None:

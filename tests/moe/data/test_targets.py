@@ -132,7 +132,7 @@ def test_split_of_the_file_keeps_a_text_on_its_most_held_out_side(tmp_path: Path
     assert set(prepared.splits["test"]["id"]) == given["test"], "no test row is removed or added"
     assert set(prepared.splits["train"]["id"]) < given["train"]
     total = sum(len(prepared.splits[name]) for name in SPLITS)
-    assert prepared.report["other_side"] == len(rows) - total > 0
+    assert prepared.report.other_side == len(rows) - total > 0
 
 
 def test_split_removes_near_duplicates_of_a_text_with_all_its_rows(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_split_removes_near_duplicates_of_a_text_with_all_its_rows(tmp_path: Pat
         row["id"] += "other"
     prepared = prepare(tmp_path, rows, {}, near_duplicates=0.85)
     assert set(prepared.splits["train"]["text"]) == {"other text"}
-    assert prepared.report["other_side"] + sum(prepared.report["near_duplicates"].values()) == 2
+    assert prepared.report.other_side + sum(prepared.report.near_duplicates.values()) == 2
 
 
 def test_split_by_text_agrees_between_files_and_follows_the_ratios() -> None:

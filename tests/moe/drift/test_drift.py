@@ -13,9 +13,11 @@ from sklearn.decomposition import PCA
 
 from experts.atomic_io import check_manifest, read_json
 from experts.errors import Fault
+from experts.json_io import to_json
 from experts.reused import SEAL, write_sealed_json
-from moe.drift import drift as drifting
-from moe.drift.drift import FEW, MEASURES, UNLIKE, compare_features, drift, drift_view
+from moe.drift import comparison
+from moe.drift.comparison import FEW, MEASURES, UNLIKE, compare_features
+from moe.drift.drift import drift, drift_view
 from moe.drift.fit import fit_reference, fit_state_distribution
 from moe.drift.reference import DRIFT, TENSORS, DriftFeatures, read_reference
 from moe.drift.timeline import DriftRequest, month_of, read_dated_texts
@@ -35,17 +37,17 @@ def features(rows: int, seed: int, **shift: float) -> DriftFeatures:
 
 
 def test_compare_keeps_its_false_alarm_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drifting, "PERMUTATIONS", 199)
-    verdicts = [compare_features(features(40, 2 * i), features(60, 2 * i + 1), EXPERTS)["verdict"] for i in range(150)]
+    monkeypatch.setattr(comparison, "PERMUTATIONS", 199)
+    verdicts = [compare_features(features(40, 2 * i), features(60, 2 * i + 1), EXPERTS).verdict for i in range(150)]
     assert verdicts.count(UNLIKE) <= 14  # of 150 at a rate of at most 5 %; 15 or more have probability 0.01
 
 
 @pytest.mark.parametrize(("name", "shift"), [("shares", 3.0), ("confidence", 1.0), ("distance", 4.0)])
 def test_compare_detects_a_shift_by_the_shifted_measure_only(name: str, shift: float) -> None:
     result = compare_features(features(150, 1, **{name: shift}), features(200, 2), EXPERTS)
-    assert result["verdict"] == UNLIKE
-    assert [measure for measure, test in result["measures"].items() if test["unlike"]] == [name]
-    assert result["measures"][name]["value"] > result["measures"][name]["limit"]
+    assert result.verdict == UNLIKE
+    assert [measure for measure, test in result.measures.items() if test.unlike] == [name]
+    assert result.measures[name].value > result.measures[name].limit
 
 
 def test_measures_equal_their_textbook_formulas() -> None:
@@ -60,9 +62,9 @@ def test_measures_equal_their_textbook_formulas() -> None:
 
 
 def test_compare_gives_few_rows_no_verdict_and_a_single_expert_no_shares() -> None:
-    assert compare_features(features(29, 1), features(60, 2), EXPERTS)["verdict"] == FEW
+    assert compare_features(features(29, 1), features(60, 2), EXPERTS).verdict == FEW
     single = DriftFeatures(np.ones((60, 1)), features(60, 1).confidence, features(60, 1).distance)
-    assert set(compare_features(single, single, ("news",))["measures"]) == {"confidence", "distance"}
+    assert set(compare_features(single, single, ("news",)).measures) == {"confidence", "distance"}
 
 
 def test_distance_equals_scikit_learns_and_is_large_off_the_training_directions() -> None:
@@ -113,24 +115,24 @@ def test_drift_calls_held_out_text_alike_and_another_domain_unlike_by_month(work
     with pytest.raises(Fault, match="--fit"):
         drift(folder, DriftRequest(tmp_path / "none.csv"), tmp_path)
     fitted = fit_reference(work, folder)
-    assert fitted["held"] == {"news": 36, "forum": 36}
+    assert fitted.held == {"news": 36, "forum": 36}
     check_manifest(folder, "a mixture")
-    assert verify(folder)["folders"][0]["remarks"] == []
+    assert verify(folder).folders[0].remarks == []
     held_out = [*work.rows("test")["text"]]
     alike = write_csv(tmp_path / "alike.csv", [{"text": text} for text in held_out])
     result = drift(folder, DriftRequest(alike), tmp_path / "alike")
-    assert (result["whole"]["verdict"], result["whole"]["rows"]) == ("alike", 36)
-    assert (result["months"], result["undated"]) == ({}, None)
+    assert (result.whole.verdict, result.whole.rows) == ("alike", 36)
+    assert (result.months, result.undated) == ({}, None)
     old = [{"text": text, "date": "2024-01-05"} for text in held_out]
     new = [{"text": row["text"], "date": "2024-02-05"} for row in made_up_rows("macro")]
     mixed = write_csv(tmp_path / "mixed.csv", [*old, *new, {"text": "", "date": ""}, {"text": "sales", "date": "soon"}])
     result = drift(folder, DriftRequest(mixed), tmp_path / "mixed")
-    verdicts = {name: month["verdict"] for name, month in result["months"].items()}
+    verdicts = {name: month.verdict for name, month in result.months.items()}
     assert verdicts == {"2024-01": "alike", "2024-02": UNLIKE}
-    assert (result["rejected"], result["undated"], result["whole"]["verdict"]) == (1, 1, UNLIKE)
+    assert (result.rejected, result.undated, result.whole.verdict) == (1, 1, UNLIKE)
     for name, report in (("alike", None), ("mixed", result)):
         assert (tmp_path / name / "drift.png").read_bytes().startswith(b"\x89PNG")
-        assert report is None or read_json(tmp_path / name / "drift.json") == report
+        assert report is None or read_json(tmp_path / name / "drift.json") == to_json(report)
     console = Console(width=160, record=True)
     console.print(drift_view(result))
     output = console.export_text()
@@ -151,7 +153,7 @@ def test_drift_refuses_what_cannot_be_compared(work: Workspace, tmp_path: Path) 
         with pytest.raises(Fault, match=message):
             drift(folder, request, tmp_path / "out")
     dated = DriftRequest(file, date_column="day", date_format="%d.%m.%Y")
-    assert drift(folder, dated, tmp_path / "out")["months"]["2024-12"]["rows"] == 1
+    assert drift(folder, dated, tmp_path / "out").months["2024-12"].rows == 1
     (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-8])
     with pytest.raises(Fault, match="another file or none"):
         read_reference(folder)

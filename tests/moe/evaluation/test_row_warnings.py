@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 from moe.data.schema import TaskSettings
+from moe.data.task_reports import SplitSize, TaskReport
 from moe.evaluation.row_warnings import (
     count_warnings,
     macro_f1_uncertainty,
@@ -16,10 +17,10 @@ from moe.evaluation.row_warnings import (
 LABELS = ("bad", "good")
 
 
-def report(own: bool = False, near: dict[str, int] | None = None, **splits: tuple[int, int]) -> dict[str, Any]:
+def report(own: bool = False, near: dict[str, int] | None = None, **splits: tuple[int, int]) -> TaskReport:
     """Report of a prepared task with these rows of each label."""
-    sizes = {name: {"rows": sum(rows), "labels": dict(zip(LABELS, rows, strict=True))} for name, rows in splits.items()}
-    return {"task": "news", "own_split": own, "near_duplicates": near or {}, "splits": sizes}
+    sizes = {name: SplitSize(sum(rows), dict(zip(LABELS, rows, strict=True))) for name, rows in splits.items()}
+    return TaskReport(task="news", own_split=own, near_duplicates=near or {}, splits=sizes)
 
 
 def warnings(own: bool = False, settings: dict[str, Any] | None = None, **splits: tuple[int, int]) -> list[str]:

@@ -111,11 +111,11 @@ def test_explain_expert_alone_equals_its_pinned_prediction(predictor: TorchPredi
     assert list(explanation.alone) == ["news", "forum"]
     for name, alone in explanation.alone.items():
         (pinned,) = predict_texts(["moon bags fell"], predictor, name, "forum" if name == "forum" else None)
-        assert (alone["label"], alone["share"]) == (
+        assert (alone.label, alone.share) == (
             pinned.label,
             pytest.approx(explanation.answer["experts"][name], abs=1e-6),
         )
-        assert alone["probability"] == pytest.approx(pinned.confidence, abs=1e-5)
+        assert alone.probability == pytest.approx(pinned.confidence, abs=1e-5)
 
 
 def test_explain_leaves_the_model_unchanged(predictor: TorchPredictor) -> None:
@@ -133,7 +133,7 @@ def test_explain_with_hard_routing_names_the_selected_expert(make_work: Make) ->
     assert explanation.why.delta == pytest.approx(0, abs=0.02)
     assert explanation.router is not None
     assert explanation.router.of == max(explanation.answer["experts"], key=explanation.answer["experts"].get)
-    assert explanation.answer["label"] == explanation.alone[explanation.router.of]["label"]
+    assert explanation.answer["label"] == explanation.alone[explanation.router.of].label
 
 
 def test_explain_routing_of_pinned_texts_and_of_constant_gates(make_work: Make) -> None:
@@ -195,27 +195,27 @@ def corpus(tmp_path: Path) -> Path:
 
 def test_lexicon_counts_each_word_and_averages_its_weights(predictor: TorchPredictor, corpus: Path) -> None:
     report = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
-    (lexicon,) = report["lexicons"]
-    counts = {row["word"]: row["count"] for row in lexicon["words"]}
-    assert (report["texts"], lexicon["texts"]) == (3, 3)
+    (lexicon,) = report.lexicons
+    counts = {row.word: row.count for row in lexicon.words}
+    assert (report.texts, lexicon.texts) == (3, 3)
     assert counts == {"profit": 2, "rose": 1, "today": 1, "fell": 1, "the": 1, "bank": 2, "held": 1, ",": 1}
     texts = ["Profit rose today", "profit fell"]
-    for label in lexicon["labels"]:
+    for label in lexicon.labels:
         weights = []
         for text in texts:
             explanation = explain(predictor, text, task="news", steps=4)
             if explanation.why.of == label:
                 weights.append(explanation.why.words[0].weight)
-        row = next(row for row in lexicon["words"] if row["word"] == "profit")
+        row = next(row for row in lexicon.words if row.word == "profit")
         if len(weights) == 2:
-            assert row["weight"][label] == pytest.approx(sum(weights) / 2, abs=1e-4)
+            assert row.weight[label] == pytest.approx(sum(weights) / 2, abs=1e-4)
 
 
 def test_lexicon_omits_rare_words_and_later_texts(predictor: TorchPredictor, corpus: Path) -> None:
-    (lexicon,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2)["lexicons"]
-    assert {row["word"] for row in lexicon["words"]} == {"profit", "bank"}
-    assert all(row["spread"] is not None for row in lexicon["words"])
-    assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2)["texts"] == 1
+    (lexicon,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2).lexicons
+    assert {row.word for row in lexicon.words} == {"profit", "bank"}
+    assert all(row.spread is not None for row in lexicon.words)
+    assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2).texts == 1
 
 
 def test_lexicon_does_not_depend_on_the_batch_size(predictor: TorchPredictor, corpus: Path) -> None:
@@ -223,9 +223,9 @@ def test_lexicon_does_not_depend_on_the_batch_size(predictor: TorchPredictor, co
     reports = [build_lexicon(predictor, request, steps=4)]
     predictor.batch_tokens = 1
     reports.append(build_lexicon(predictor, request, steps=4))
-    words = [sorted(report["lexicons"][0]["words"], key=lambda row: row["word"]) for report in reports]
+    words = [sorted(report.lexicons[0].words, key=lambda row: row.word) for report in reports]
     for a, b in zip(*words, strict=True):
-        assert a["weight"] == pytest.approx(b["weight"], abs=1e-4)
+        assert a.weight == pytest.approx(b.weight, abs=1e-4)
 
 
 # --- the command

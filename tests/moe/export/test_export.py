@@ -31,14 +31,14 @@ def render(report: dict[str, Any]) -> str:
 
 def test_export_writes_adapters_beside_the_model_and_reports_them(model: Path) -> None:
     report = export(ExportRequest(model, "peft", experts=("news",), sets=("backbone.dtype=float32",)))
-    assert report["folder"] == str(model.parent / "export" / "peft")
+    assert report.folder == str(model.parent / "export" / "peft")
     check_manifest(model.parent / "export" / "peft", "an export")
-    assert "news/adapter_model.safetensors" in report["files"]
+    assert "news/adapter_model.safetensors" in report.files
     assert "news: rank 9 in" in render(report), "its own 4 and the shared 5"
     with pytest.raises(Fault, match="--overwrite"):
         export(ExportRequest(model, "peft"))
     merged = export(ExportRequest(model, "peft", merge="linear", weights="news=1,forum=1", overwrite=True))
-    assert [adapter["name"] for adapter in merged["adapters"]] == ["merged-linear"]
+    assert [adapter.name for adapter in merged.exported.adapters] == ["merged-linear"]
     assert not (model.parent / "export" / "peft" / "news").exists()
 
 
@@ -47,7 +47,7 @@ def test_export_dense_takes_one_expert_or_a_merge(model: Path, tmp_path: Path) -
         export(ExportRequest(model, "dense", tmp_path / "dense"))
     report = export(ExportRequest(model, "dense", tmp_path / "dense", merge="ties", density=0.3))
     assert "merged-ties merged into float32 weights" in render(report)
-    assert "model.safetensors" in report["files"]
+    assert "model.safetensors" in report.files
 
 
 INVALID: list[tuple[dict[str, Any], str]] = [

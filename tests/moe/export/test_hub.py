@@ -13,7 +13,7 @@ from experts.errors import Fault
 from experts.expert_io import BackboneId
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.export.graph import write_graph
-from moe.export.hub import hub_name, write_hub_folder
+from moe.export.hub import MetricCount, hub_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.model_loader import ModelLoader
 from moe.inference.onnx_predictor import OnnxPredictor
@@ -65,7 +65,7 @@ def test_card_lists_experts_and_limits_and_the_folder_has_a_license(out: Path) -
 
 
 def test_hub_folder_is_an_intact_mixture_with_the_same_predictions(folder: Path, out: Path) -> None:
-    assert not verify(out)["faults"]
+    assert not verify(out).faults
     original, copied = (predict_texts(TEXTS, ModelLoader(path).load()) for path in (folder, out))
     assert [row.probabilities.tolist() for row in original] == [row.probabilities.tolist() for row in copied]
     assert ModelLoader(out).load().calibration is not None
@@ -79,8 +79,8 @@ def test_remarks_name_missing_license_local_backbone_and_missing_evaluation(fold
             (without_run / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
             (without_run / path.relative_to(folder)).write_bytes(path.read_bytes())
     report = write_hub_folder(tmp_path / "hub", without_run, None, overwrite=False)
-    assert report["figures"] == {"count": 0, "of": "none"}
-    remarks = " ".join(report["remarks"])
+    assert report.figures == MetricCount(0, of="none")
+    remarks = " ".join(report.remarks)
     for part in ("no license was given", "is a local folder", "moe evaluate"):
         assert part in remarks
     assert metadata_load(tmp_path / "hub" / "README.md")["license"] == "other"  # type: ignore[index]
@@ -92,7 +92,7 @@ def test_pinned_evaluation_is_not_on_the_card(folder: Path, tmp_path: Path) -> N
     before = path.read_text(encoding="utf-8")
     try:
         write_json(path, read_json(path) | {"routing_mode": "pinned"})
-        assert write_hub_folder(tmp_path / "pinned", folder, None, overwrite=False)["figures"]["of"] != "test"
+        assert write_hub_folder(tmp_path / "pinned", folder, None, overwrite=False).figures.of != "test"
     finally:
         write_text(path, before)
 
@@ -107,8 +107,8 @@ def test_metrics_on_synthetic_rows_are_not_on_the_card(folder: Path, tmp_path: P
     shutil.copytree(folder.parent / "evaluation", target.parent / "evaluation")
     (target.parent / "evaluation" / target.name / "metrics.json").touch()
     report = write_hub_folder(tmp_path / "hub", target, None, overwrite=False)
-    assert report["figures"]["count"] == 0
-    assert "synthetic" in " ".join(report["remarks"])
+    assert report.figures.count == 0
+    assert "synthetic" in " ".join(report.remarks)
     assert "model-index" not in metadata_load(tmp_path / "hub" / "README.md")  # type: ignore[operator]
 
 
@@ -132,7 +132,7 @@ def test_hub_folder_has_the_graph_of_the_model_unless_it_is_stale(folder: Path, 
     shutil.copytree(folder, original)
     write_graph(original)
     write_hub_folder(tmp_path / "hub", original, "mit", overwrite=False)
-    assert (verify(tmp_path / "hub")["folders"][0]["remarks"], verify(tmp_path / "hub")["faults"]) == ([], 0)
+    assert (verify(tmp_path / "hub").folders[0].remarks, verify(tmp_path / "hub").faults) == ([], 0)
     assert isinstance(ModelLoader(tmp_path / "hub").load(), OnnxPredictor)
     (original / "graph" / "model.onnx").write_bytes(b"changed")
     write_hub_folder(tmp_path / "hub", original, "mit", overwrite=True)

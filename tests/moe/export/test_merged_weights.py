@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.json_io import to_json
 from moe.export.merged_weights import write_merged_weights
 from moe.export.selection import ExportSource, merged_expert_spec, single_expert_specs
 from moe.inference.stream import predict_texts
@@ -37,7 +38,7 @@ def test_merged_weights_match_the_mixture_restricted_to_one_expert(family: str, 
     _, expected = pinned_outputs(source, "news")
     spec = single_expert_specs(source.model, ["news"])[0]
     report = write_merged_weights(tmp_path / "out", source, settings_of(source), spec, quantized=False, overwrite=False)
-    assert report == {"name": "news", "heads": True, "dtype": "float32"}
+    assert to_json(report) == {"name": "news", "heads": True, "dtype": "float32"}
     exported = pooled_output(AutoModel.from_pretrained(tmp_path / "out").eval(), source)
     torch.testing.assert_close(exported, expected, atol=1e-5, rtol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("profit rose")["input_ids"]
@@ -70,7 +71,7 @@ def test_merged_language_model_includes_its_lm_head(tmp_path: Path) -> None:
         expected = model.loaded_backbone.lm_head.logits(model(**inputs, mode=mode).pooled[0])
     spec = single_expert_specs(model, ["calls"])[0]
     report = write_merged_weights(tmp_path / "out", source, settings_of(source), spec, quantized=False, overwrite=False)
-    assert not report["heads"]
+    assert not report.heads
     with torch.no_grad():
         exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()(**inputs).logits[0]
     mask = inputs["attention_mask"][0].bool()
@@ -89,7 +90,7 @@ def test_quantized_backbone_is_merged_in_16_bits_unless_requested_otherwise(
         spec, out = single_expert_specs(source.model, ["news"])[0], tmp_path / f"out-{quantized}"
         settings = settings_of(source, quantization=kind)
         report = write_merged_weights(out, source, settings, spec, quantized=quantized, overwrite=False)
-        assert report["dtype"] == (kind if quantized else "bfloat16")
+        assert report.dtype == (kind if quantized else "bfloat16")
         assert ("quantization_config" in read_json(out / "config.json")) == quantized
         exported = AutoModel.from_pretrained(out).eval()
         _prevent_repacking(exported)
@@ -99,7 +100,7 @@ def test_quantized_backbone_is_merged_in_16_bits_unless_requested_otherwise(
     assert "of the update's norm" in messages
     assert largest[False] < 0.05, "rounding to bfloat16"
     assert largest[False] < largest[True]
-    assert report["lost"] > 0.001
+    assert report.lost > 0.001
 
 
 def test_quantized_option_needs_a_quantized_backbone(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def exported(source: ExportSource, tmp_path_factory: pytest.TempPathFactory) -> 
     """Its graph."""
     out = tmp_path_factory.mktemp("out") / "onnx"
     report = write_onnx(out, source, overwrite=False)
-    assert report["inputs"] == ["input_ids", "attention_mask", "domain"]
-    assert report["outputs"] == ["probabilities/news", "probabilities/forum", "polarity", "shares"]
-    assert report["difference"] < 1e-4
+    assert list(report.inputs) == ["input_ids", "attention_mask", "domain"]
+    assert list(report.outputs) == ["probabilities/news", "probabilities/forum", "polarity", "shares"]
+    assert report.difference < 1e-4
     return out
 
 
@@ -160,7 +160,7 @@ SUPPORTED_FAMILIES = [family for family in FAMILIES if family not in ("bert", "d
 def test_onnx_graph_matches_torch_in_every_family_but_deberta(family: str, tmp_path: Path) -> None:
     save_backbone(tmp_path / "backbone", family)
     source = save_and_load_mixture(tmp_path, family)
-    assert write_onnx(tmp_path / "out", source, overwrite=False)["difference"] < 1e-4
+    assert write_onnx(tmp_path / "out", source, overwrite=False).difference < 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / ONNX_FILE))
     names = read_json(tmp_path / "out" / SPEC_FILE)["outputs"]
     for shape in SHAPES:

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from experts.atomic_io import check_manifest, read_json
 from experts.errors import Fault
+from experts.json_io import to_json
 from moe.export.peft import check_vllm_rules, write_adapters
 from moe.export.selection import ExportSource, merged_expert_spec, single_expert_specs
 from moe.model.mode import RoutingMode
@@ -79,7 +80,7 @@ def test_language_model_adapter_matches_and_reports_vllm_options(tmp_path: Path)
     model = random_lm_mixture(save_language_model(tmp_path / "model", "llama"))
     source = ExportSource(tmp_path / "team", model, "{text}", 64, None)
     reports = write_adapters(tmp_path / "out", source, single_expert_specs(model, ["calls"]), overwrite=False)
-    assert reports == [
+    assert to_json(reports) == [
         {"name": "calls", "rank": 4, "layers": 14, "heads": False, "vllm": [], "max_lora_rank": 8},
     ]
     assert "--max-lora-rank 8" in (tmp_path / "out" / "calls" / "README.md").read_text()

@@ -33,7 +33,7 @@ def save_mixture(folder: Path, family: str = "bert", trunk_depth: int = 1, pooli
     work = Workspace(run, folder / "run")
     options = {"heads": "averaged"} | kinds
     saved = save_random_mixture(folder / "mixture", load_backbone(work.run.backbone), work, **options)
-    assert write_graph(saved)["difference"] < 1e-4
+    assert write_graph(saved).difference < 1e-4
     return saved
 
 

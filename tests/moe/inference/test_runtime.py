@@ -177,9 +177,9 @@ def test_runtime_auto_predicts_with_torch_and_says_why_if_the_graph_is_stale(
     (row,) = predict_texts(["profit rose"], ModelLoader(copy).load())
     assert row.probabilities.tolist() == expected[0].probabilities.tolist()
     assert "PyTorch predicts instead" in " ".join(capsys.readouterr().err.split())
-    (report,) = verify(copy)["folders"]
-    assert not report["faults"]
-    assert any("PyTorch predicts" in remark for remark in report["remarks"])
+    (report,) = verify(copy).folders
+    assert not report.faults
+    assert any("PyTorch predicts" in remark for remark in report.remarks)
 
 
 def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: Path, mixture: Path) -> None:
@@ -202,8 +202,8 @@ def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None
 
 
 def test_graph_of_an_intact_model_leaves_nothing_to_report(mixture: Path) -> None:
-    (report,) = verify(mixture)["folders"]
-    assert (report["faults"], report["remarks"]) == ([], [])
+    (report,) = verify(mixture).folders
+    assert (report.faults, report.remarks) == ([], [])
 
 
 def test_graph_is_refused_for_quantized_backbones_and_unknown_families(

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from experts.domain import LabelSpace
 from experts.errors import Fault
+from experts.json_io import to_json
 from moe import MixtureClassifier, pipeline
 from moe.data.text_checks import MAX_TARGETS
 from moe.explain.explain import explain
@@ -293,7 +294,7 @@ def test_shards_have_a_target_column_if_the_model_reads_targets(folders: Folders
     write_csv(tmp_path / "in" / "b.csv", [{"text": TEXT}])
     for targets, folder in folders.items():
         job = BulkJob(str(tmp_path / "in"), str(tmp_path / f"out{targets}"), ModelLoader(folder), rows_per_shard=2)
-        assert run_bulk(job, "local")["rows"] == 4
+        assert run_bulk(job, "local").rows == 4
         rows = [row for path in sorted(Path(job.out).glob("part-*")) for row in pq.read_table(path).to_pylist()]
         assert [row["error"] for row in rows] == [None] * 4
         if targets:
@@ -310,8 +311,8 @@ def test_explanation_attributes_the_words_of_the_text_and_not_the_target(predict
     assert [word.word for word in first.why.words] == TEXT.split()
     assert abs(first.why.delta) < 0.02
     assert first.why.value != second.why.value
-    assert second.as_json()["target"] == "moon"
-    assert "target" not in explain(predictor, TEXT, steps=1).as_json()
+    assert to_json(second)["target"] == "moon"
+    assert "target" not in to_json(explain(predictor, TEXT, steps=1))
     (prediction,) = predict_texts([TEXT], predictor, targets=["bank"])
     assert first.answer["probabilities"] == pytest.approx(
         dict(zip(prediction.labels, prediction.probabilities.tolist(), strict=True)), abs=1e-5

@@ -56,10 +56,10 @@ def test_added_expert_leaves_the_other_predictions_nearly_unchanged(merged: Work
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     report = add(old, merged.expert_folder("macro"), adapting(merged.run), UpdateTarget(out))
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
-    assert verify(out)["faults"] == 0
-    assert verify(out)["folders"][0]["remarks"] == []
-    assert set(report["figures"]) == {"news", "forum", "macro"}
-    assert report["figures"]["macro"]["before"] is None
+    assert verify(out).faults == 0
+    assert verify(out).folders[0].remarks == []
+    assert set(report.adaptation.figures) == {"news", "forum", "macro"}
+    assert report.adaptation.figures["macro"].before is None
     earlier, now = scores(old), scores(out)
     assert now.routing_weights[:, 2].max() <= MAX_INITIAL_WEIGHT * 1.001
     np.testing.assert_allclose(
@@ -82,8 +82,8 @@ def test_adding_an_expert_trains_router_and_heads_and_no_expert(merged: Workspac
     card = read_card(out)
     assert (card.routed, card.stage, card.steps) == (("news", "forum", "macro"), "moe-adapted", 100)
     assert card.metrics["routing"] > 0.8
-    rows = {row["name"]: row for row in list_experts(out)["experts"]}
-    assert rows["macro"]["trained"] == "6 steps alone"
+    rows = {row.name: row for row in list_experts(out).experts}
+    assert rows["macro"].trained == "6 steps alone"
     assert (merged.out / "logs" / "three" / "trajectory.parquet").is_file()
     assert not (merged.out / "checkpoints" / "three").exists()
 
@@ -93,8 +93,8 @@ def test_removed_expert_equals_an_ablated_one(merged: Workspace) -> None:
     merge_experts(merged, [merged.expert_folder(name) for name in THREE], overwrite=True)
     full = merged.out / "moe-init"
     report = remove(full, "forum", UpdateTarget(merged.out / "two"))
-    assert (report["tasks_gone"], report["answered_by"]) == (["forum"], [])
-    assert verify(merged.out / "two")["faults"] == 0
+    assert (report.tasks_gone, report.answered_by) == (["forum"], [])
+    assert verify(merged.out / "two").faults == 0
     assert read_card(merged.out / "two").routed == ("news", "macro")
     ablated, reduced = scores(full, ("forum",)), scores(merged.out / "two")
     remaining = ablated.routing_weights[:, [0, 2]]
@@ -109,7 +109,7 @@ def test_swapped_expert_has_its_own_weights_and_heads_and_the_same_router(merged
     train_domain(Workspace(merged.run.model_copy(update={"seed": 99}), merged.out / "again"), "forum")
     newer = merged.out / "again" / "experts" / "forum"
     swap(old, "forum", newer, UpdateTarget(out))
-    assert verify(out)["faults"] == 0
+    assert verify(out).faults == 0
     assert (out / "experts" / "forum" / ADAPTER).read_bytes() == (newer / ADAPTER).read_bytes()
     for name, tensor in load_tensors(old / "router.safetensors").items():
         assert torch.equal(load_tensors(out / "router.safetensors")[name], tensor)
@@ -191,16 +191,16 @@ def test_role_expert_is_added_to_and_removed_from_a_language_model(tmp_path: Pat
     merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
     out = work.out / "three"
     report = add(work.out / "moe-init", work.expert_folder("macro"), work.run, UpdateTarget(out))
-    assert verify(out)["faults"] == 0
-    assert report["steps"] == 4
-    assert set(report["figures"]) == {"news", "forum", "macro"}
+    assert verify(out).faults == 0
+    assert report.adaptation.steps == 4
+    assert set(report.adaptation.figures) == {"news", "forum", "macro"}
     card = read_card(out)
     assert [(domain.name, domain.to_domain().group) for domain in card.domains] == [
         ("news", "news"),
         ("forum", "talk"),
         ("macro", "talk"),
     ]
-    assert {row["trained"] for row in list_experts(out)["experts"]} == {"4 steps alone"}
+    assert {row.trained for row in list_experts(out).experts} == {"4 steps alone"}
     remove(out, "forum", UpdateTarget(work.out / "two"))
-    assert verify(work.out / "two")["faults"] == 0
+    assert verify(work.out / "two").faults == 0
     assert read_card(work.out / "two").routed == ("news", "macro")

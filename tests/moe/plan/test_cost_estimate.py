@@ -17,8 +17,9 @@ from moe.console import format_duration
 from moe.data.collator import Collator
 from moe.data.sampler import DomainBatchSampler
 from moe.model.backbone import load_tokenizer
-from moe.plan.cost_estimate import Figures, estimate_cost
+from moe.plan.cost_estimate import CostEstimate, estimate_cost
 from moe.plan.dry_run import BatchSubset, DryRun, estimate_tokens
+from moe.plan.measured_cost import StageEstimate
 from moe.plan.view import cost_view
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import new_expert, train_domain, train_shared
@@ -35,8 +36,8 @@ def logged_counts(work: Workspace, name: str) -> tuple[int, int]:
     return sum("grad_norm" in line for line in lines), evaluations
 
 
-def stages_by_name(estimate: Figures) -> dict[str, Figures]:
-    return {stage["name"]: stage for stage in estimate["stages"]}
+def stages_by_name(estimate: CostEstimate) -> dict[str, StageEstimate]:
+    return {stage.name: stage for stage in estimate.stages}
 
 
 def test_estimate_has_the_steps_evaluations_and_parameters_of_a_run(make_work: Make) -> None:
@@ -51,11 +52,11 @@ def test_estimate_has_the_steps_evaluations_and_parameters_of_a_run(make_work: M
     assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint", "pooled"]
     train_pooled(work)
     for name, stage in estimated.items():
-        assert (stage["steps"], stage["evaluations"]) == logged_counts(work, name), name
+        assert (stage.steps, stage.evaluations) == logged_counts(work, name), name
     metrics = read_json(work.expert_folder("news") / "metrics.json")
-    assert metrics["steps"] == estimated["news"]["steps"] == 14
+    assert metrics["steps"] == estimated["news"].steps == 14
     warmup, joint = estimated["router-warmup"], estimated["moe-joint"]
-    assert warmup["learned"] < joint["learned"] < joint["weights"]
+    assert warmup.learned < joint.learned < joint.weights
 
 
 def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows(make_work: Make) -> None:
@@ -66,25 +67,25 @@ def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows
     estimate = estimate_cost(work)
     stages = stages_by_name(estimate)
     assert list(stages) == ["news", "forum-1", "forum-2", "macro", "router-warmup", "moe-joint", "pooled"]
-    scored = {stages[name]["measured"] for name in ("news", "forum-1", "forum-2")}
+    scored = {stages[name].measured for name in ("news", "forum-1", "forum-2")}
     assert scored <= {"news", "forum-1", "forum-2"}
-    assert stages["macro"]["measured"] == "macro", "without scores it has other losses"
-    assert (stages["news"]["steps"], stages["forum-1"]["steps"], stages["macro"]["steps"]) == (14, 6, 6)
-    assert stages["news"]["at_most"]
-    assert not stages["router-warmup"]["at_most"]
+    assert stages["macro"].measured == "macro", "without scores it has other losses"
+    assert (stages["news"].steps, stages["forum-1"].steps, stages["macro"].steps) == (14, 6, 6)
+    assert stages["news"].at_most
+    assert not stages["router-warmup"].at_most
     for name in ("news", "forum-1", "macro"):
         stage = stages[name]
-        parts = stage["steps"] * stage["seconds_per_step"] + stage["evaluations"] * stage["seconds_per_evaluation"]
-        assert stage["seconds"] >= parts
-    assert estimate["evaluation"]["models"] == 7
-    assert estimate["evaluation"]["rows"] == len(work.rows("test"))
+        parts = stage.steps * stage.seconds_per_step + stage.evaluations * stage.seconds_per_evaluation
+        assert stage.seconds >= parts
+    assert estimate.evaluation.models == 7
+    assert estimate.evaluation.rows == len(work.rows("test"))
     console = Console(width=200, record=True)
     console.print(cost_view(estimate))
     output = console.export_text()
     assert "at most" in output
     assert "patience may end a stage sooner" in output
-    for saving in estimate["savings"]:
-        assert saving["seconds"] < estimate["seconds"]
+    for saving in estimate.savings:
+        assert saving.seconds < estimate.seconds
         assert f"{saving['change']} → about" in output
 
 
@@ -117,8 +118,8 @@ def test_estimate_of_a_language_model_s_run_uses_its_corpora_and_questions(tmp_p
     instruct(work)
     assert list(estimated) == ["shared", "news", "forum", "router-warmup", "moe-joint", "moe-instruct"]
     for name, stage in estimated.items():
-        unlogged = 1 if stage["stage"] in ("shared", "pretrain") else 0  # the evaluation before training
-        assert (stage["steps"], stage["evaluations"] - unlogged) == logged_counts(work, name)
+        unlogged = 1 if stage.stage in ("shared", "pretrain") else 0  # the evaluation before training
+        assert (stage.steps, stage.evaluations - unlogged) == logged_counts(work, name)
 
 
 def test_dry_run_writes_only_prepared_rows(make_work: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,11 +127,11 @@ def test_dry_run_writes_only_prepared_rows(make_work: Make, capsys: pytest.Captu
     estimate = estimate_cost(work)
     assert [path.name for path in work.out.iterdir()] == ["data"]
     assert "macro-F1" not in capsys.readouterr().err, "metrics of a dry run are meaningless"
-    for stage in estimate["stages"]:
-        assert stage["seconds"] > stage["steps"] * stage["seconds_per_step"]
-        assert sum(stage["memory"].values()) >= stage["peak_mib"] * 0.999
-    total = sum(stage["seconds"] for stage in estimate["stages"]) + estimate["evaluation"]["seconds"]
-    assert estimate["seconds"] == pytest.approx(total + estimate["start_seconds"])
+    for stage in estimate.stages:
+        assert stage.seconds > stage.steps * stage.seconds_per_step
+        assert sum(stage.memory.values()) >= stage.peak_mib * 0.999
+    total = sum(stage.seconds for stage in estimate.stages) + estimate.evaluation.seconds
+    assert estimate.seconds == pytest.approx(total + estimate.start_seconds)
     console = Console(width=200, record=True)
     console.print(cost_view(estimate))
     assert "moe-joint" in (output := console.export_text())

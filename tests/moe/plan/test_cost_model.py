@@ -99,18 +99,18 @@ def test_pooled_lora_follows_the_stages_before_the_merge_and_can_be_left_out() -
     cost = run_cost(stages=[*plain.stages, stage("pooled", "pooled", size=size(60, 30))])
     assert cost.with_setting("expert", "epochs", 1.0).stages[-1].size.steps == 30
     assert cost.without_pooled().seconds == pytest.approx(plain.seconds)
-    assert "moe run --no-pooled" in [entry["change"] for entry in savings(cost)]
+    assert "moe run --no-pooled" in [entry.change for entry in savings(cost)]
 
 
 def test_savings_halve_the_setting_that_determines_the_steps() -> None:
     few = run_cost(settings=SETTINGS | {"expert": StageSettings(epochs=0.1, min_steps=60)})
     few = few.with_setting("expert", "min_steps", 400)
-    changes = [entry["change"] for entry in savings(few)]
+    changes = [entry.change for entry in savings(few)]
     assert "stages.expert.min_steps: 200" in changes
     many = run_cost(settings=SETTINGS | {"joint": StageSettings(epochs=9.0, max_steps=80)})
     many = many.with_setting("joint", "max_steps", 80)
     assert many.stages[-1].size.steps == 80
-    assert "stages.joint.max_steps: 40" in [entry["change"] for entry in savings(many)]
+    assert "stages.joint.max_steps: 40" in [entry.change for entry in savings(many)]
 
 
 def test_shorter_texts_change_only_the_batches_that_they_cut() -> None:
@@ -123,26 +123,26 @@ def test_shorter_texts_change_only_the_batches_that_they_cut() -> None:
 def test_savings_are_sorted_and_computed_from_the_run() -> None:
     cost = run_cost()
     listed = savings(cost)
-    by_change = {entry["change"]: entry for entry in listed}
-    assert [entry["seconds"] for entry in listed] == sorted(entry["seconds"] for entry in listed)
-    assert all(entry["saved"] >= 0.05 * cost.seconds for entry in listed)
+    by_change = {entry.change: entry for entry in listed}
+    assert [entry.seconds for entry in listed] == sorted(entry.seconds for entry in listed)
+    assert all(entry.saved >= 0.05 * cost.seconds for entry in listed)
     warm = by_change["stages.warmup.steps: 150"]
-    assert warm["seconds"] == pytest.approx(cost.with_setting("warmup", "steps", 150).seconds)
+    assert warm.seconds == pytest.approx(cost.with_setting("warmup", "steps", 150).seconds)
     deep = by_change["backbone.trunk_depth: 3 with stages.cache_trunk: true"]
-    assert deep["note"] == "experts fit less; 1.0 GiB of disk"
-    assert by_change["backbone.max_length: 40"]["note"] == "truncates 50% of training texts"
+    assert deep.note == "experts fit less; 1.0 GiB of disk"
+    assert by_change["backbone.max_length: 40"].note == "truncates 50% of training texts"
 
 
 def test_savings_suggest_nothing_that_the_run_has_already() -> None:
     cost = run_cost(trunk_depth=3).with_trunk(3, cached=True)
-    changes = " ".join(entry["change"] for entry in savings(cost))
+    changes = " ".join(entry.change for entry in savings(cost))
     assert "trunk" not in changes
     given = run_cost(fixed_shape=True)
-    changes = " ".join(entry["change"] for entry in savings(given))
+    changes = " ".join(entry.change for entry in savings(given))
     assert changes
     assert "trunk" not in changes
     assert "max_length" not in changes
     tiny = run_cost(train_rows={"news": 40}, validation_rows={"news": 9}, lengths=np.full(40, 12))
-    changes = " ".join(entry["change"] for entry in savings(tiny))
+    changes = " ".join(entry.change for entry in savings(tiny))
     assert "rows" not in changes
     assert "max_length" not in changes

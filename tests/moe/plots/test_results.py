@@ -2,6 +2,7 @@
 
 import pytest
 
+from moe.data.task_reports import SplitSize, TaskReport
 from moe.plots.colours import LABEL_COLOURS, label_colours
 from moe.plots.results import (
     _legend_entry,
@@ -24,8 +25,8 @@ def test_charts_render_any_number_of_tasks(tasks: int) -> None:
     png = confusion_matrix_chart(tasks_by_name)
     assert png is not None
     assert png.startswith(b"\x89PNG")
-    splits = {"train": {"labels": dict.fromkeys(names, 5)}, "test": {"labels": {"neutral": 1}}}
-    assert label_distribution_chart([{"task": name, "splits": splits} for name in tasks_by_name])
+    splits = {"train": SplitSize(15, dict.fromkeys(names, 5)), "test": SplitSize(1, {"neutral": 1})}
+    assert label_distribution_chart([TaskReport(task=name, splits=splits) for name in tasks_by_name])
 
 
 def test_heatmap_renders_missing_values() -> None:
@@ -35,7 +36,7 @@ def test_heatmap_renders_missing_values() -> None:
 def test_charts_without_data_are_none() -> None:
     assert confusion_matrix_chart({"news": {}}) is None
     assert label_distribution_chart([]) is None
-    assert label_distribution_chart([{"task": "qa", "splits": {"train": {"rows": 3}}}]) is None
+    assert label_distribution_chart([TaskReport(task="qa", splits={"train": SplitSize(3)})]) is None
     assert heatmap_chart("x", {}, "", "") is None
 
 

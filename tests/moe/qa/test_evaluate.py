@@ -9,6 +9,7 @@ from corpora import LABEL_WORDS, instructed_workspace
 
 from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.json_io import to_json
 from moe.inference.loading import load_language_model
 from moe.qa.evaluate import (
     EvalSettings,
@@ -32,16 +33,16 @@ def test_instructed_mixture_answers_test_questions_and_the_bare_backbone_does_no
     folder = instructed.out / "moe-instruct"
     report = evaluate_qa_folder(instructed, folder)
     bare = evaluate_qa_folder(instructed, folder, bare=True)
-    assert report["tasks"].keys() == {"news-tone", "forum-tone"}
-    assert report["questions"] == 48
-    assert report["mean"]["accuracy"] > 0.7
-    assert report["mean"]["missing"] == 0.0
-    assert bare["mean"]["accuracy"] < 0.6
+    assert report.tasks.keys() == {"news-tone", "forum-tone"}
+    assert report.questions == 48
+    assert report.mean.accuracy > 0.7
+    assert report.mean.missing == 0.0
+    assert bare.mean.accuracy < 0.6
     target = instructed.out / "evaluation" / "moe-instruct"
-    assert read_json(target / "questions.json")["mean"] == report["mean"]
+    assert read_json(target / "questions.json")["mean"] == to_json(report.mean)
     lines = (target / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     correct = [json.loads(line)["right"] for line in lines]
-    assert sum(correct) / len(correct) == pytest.approx(report["mean"]["accuracy"])
+    assert sum(correct) / len(correct) == pytest.approx(report.mean.accuracy)
 
 
 def test_generated_answers_are_the_most_likely_choices_if_these_are_one_token(instructed: Workspace) -> None:
@@ -66,7 +67,7 @@ def test_prompt_that_fills_the_context_is_missing_and_no_other_is_lost(instructe
         assert answers[0].parsed is None
         assert not answers[0].correct
         assert answers[1].output
-        assert qa_report(answers, EvalSettings())["tasks"]["news-tone"]["missing"] >= 0.5
+        assert qa_report(answers, EvalSettings()).tasks["news-tone"].missing >= 0.5
 
 
 def test_questions_can_be_pinned_or_routed_hard(instructed: Workspace) -> None:
@@ -90,7 +91,7 @@ def test_flare_file_needs_no_task_in_the_config(instructed: Workspace, tmp_path:
         (f"moon {word}", word, LABEL_WORDS, "choice") for word in LABEL_WORDS
     ]
     report = evaluate_qa_folder(instructed, instructed.out / "moe-instruct", ["fomc"], path)
-    assert report["tasks"]["fomc"]["rows"] == 3
+    assert report.tasks["fomc"].rows == 3
 
 
 def test_unknown_tasks_and_methods_are_refused(instructed: Workspace, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from experts.json_io import to_json
 from moe.data.prompt_templates import AnswerType
 from moe.qa.scoring import EvalQuestion, score_answer, score_report
 
@@ -42,26 +43,28 @@ def test_answer_that_names_no_choice_is_missing_and_wrong_but_no_class() -> None
     outputs = ["positive", "dunno", "neutral", "negative or positive"]
     true = ["positive", "positive", "negative", "negative"]
     report = score_report([score_answer(question(label), output) for label, output in zip(true, outputs, strict=True)])
-    assert report["missing"] == 0.5
-    assert report["accuracy"] == 0.25
-    assert report["confusion"]["rows"] == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], "the last column is no label's"
-    assert report["per_class"]["positive"]["recall"] == 0.5
+    assert report.missing == 0.5
+    assert report.accuracy == 0.25
+    assert to_json(report)["confusion"]["rows"] == [[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]], (
+        "the last column is no label's"
+    )
+    assert to_json(report)["per_class"]["positive"]["recall"] == 0.5
 
 
 def test_correct_answers_have_perfect_metrics() -> None:
     report = score_report([score_answer(question(tone), f"It is {tone}.") for tone in TONES])
-    assert (report["accuracy"], report["macro_f1"], report["mcc"], report["missing"]) == (1.0, 1.0, 1.0, 0.0)
-    assert report["accuracy_interval"] == [1.0, 1.0]
+    assert (report.accuracy, report.macro_f1, report.mcc, report.missing) == (1.0, 1.0, 1.0, 0.0)
+    assert report.accuracy_interval == [1.0, 1.0]
 
 
 def test_entity_metrics_count_single_entities() -> None:
     rows = [("Ann, PER\nAcme, ORG", "Ann, PER\nBerlin, LOC"), ("none", "none"), ("Bob, PER", "well")]
     report = score_report([score_answer(question(reference, "entities"), output) for reference, output in rows])
-    assert report["entity_precision"] == pytest.approx(1 / 2)
-    assert report["entity_recall"] == pytest.approx(1 / 3)
-    assert report["entity_f1"] == pytest.approx(0.4)
-    assert report["accuracy"] == pytest.approx(1 / 3)
-    assert report["missing"] == pytest.approx(1 / 3)
+    assert report.entity_precision == pytest.approx(1 / 2)
+    assert report.entity_recall == pytest.approx(1 / 3)
+    assert report.entity_f1 == pytest.approx(0.4)
+    assert report.accuracy == pytest.approx(1 / 3)
+    assert report.missing == pytest.approx(1 / 3)
 
 
 def test_answer_without_a_number_is_missing() -> None:

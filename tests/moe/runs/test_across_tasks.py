@@ -68,20 +68,20 @@ def test_splits_by_text_lose_no_row(make_work: Make, tmp_path: Path) -> None:
     work = shared_work(make_work, tmp_path, whole={"split": by_text}, split=by_text)
     assert not leaks(work, "train", "test")
     for task in work.prepared("news").values():
-        assert task.report["other_tasks"] == {"train": 0, "validation": 0}
+        assert task.report.other_tasks == {"train": 0, "validation": 0}
 
 
 def test_removal_is_counted_and_reused(make_work: Make, tmp_path: Path) -> None:
     work = shared_work(make_work, tmp_path)
     first = work.prepared("news")
-    removed = [task.report["other_tasks"] for task in first.values()]
+    removed = [task.report.other_tasks for task in first.values()]
     assert sum(count["train"] for count in removed) > 0
     for name, task in first.items():
         report = read_task_report(task.folder)
         assert report == task.report
         for split, rows in task.splits.items():
-            assert report["splits"][split]["rows"] == len(rows), (name, split)
-            assert sum(report["splits"][split]["labels"].values()) == len(rows)
+            assert report.splits[split].rows == len(rows), (name, split)
+            assert sum(report.splits[split].labels.values()) == len(rows)
     file = work.out / "data" / ACROSS_TASKS
     before = file.stat().st_mtime_ns
     again = Workspace(work.run, work.out).prepared("news")

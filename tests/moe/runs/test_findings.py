@@ -17,7 +17,7 @@ def test_findings_hold_the_predictions_of_the_best_mixture(tmp_path: Path) -> No
     ]
     assert [row.distinct_labels for row in findings.expert_predictions] == [1, 2]
     assert findings.expert_predictions[1].experts == {"news": ("negative", 0.8), "forum": ("positive", 0.7)}
-    assert findings.data[0]["rejected"] == 1
+    assert findings.data[0].rejected == 1
 
 
 def test_findings_hold_the_provenance_of_the_run(tmp_path: Path) -> None:

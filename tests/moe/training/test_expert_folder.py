@@ -146,7 +146,7 @@ def test_missing_init_is_reported_before_anything_is_written(make_work: Make, tm
 
 
 def test_plan_of_a_frozen_expert_has_no_stage_for_it(make_work: Make, source: Path) -> None:
-    stages = [stage["name"] for stage in estimate_cost(starting_from(make_work, source, out="plan"))["stages"]]
+    stages = [stage.name for stage in estimate_cost(starting_from(make_work, source, out="plan")).stages]
     assert stages == ["news", "forum", "router-warmup", "moe-joint", "pooled"]
 
 

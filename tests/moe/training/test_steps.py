@@ -78,7 +78,7 @@ def test_expert_folder_has_card_config_metrics_and_readme(run: Workspace) -> Non
     card = read_expert(folder).card
     assert card is not None
     assert card.tasks == {"news": LABELS}
-    assert card.data_sha256["news"] == run.prepared("news")["news"].report["sha256"]
+    assert card.data_sha256["news"] == run.prepared("news")["news"].report.sha256
     assert {"config.yaml", "metrics.json", "README.md", "heads.safetensors"} <= {p.name for p in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text())["best"]["macro_f1"] == card.metrics["macro_f1"]
 

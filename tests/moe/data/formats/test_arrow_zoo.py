@@ -42,7 +42,7 @@ def test_column_that_is_not_needed_is_not_read(column: tuple[Path, pa.Array]) ->
     assert [(r.values, r.error) for r in read_records(path)] == [
         ({"id": f"line-{n}", "text": text}, None) for n, text in enumerate(TEXTS.to_pylist(), start=1)
     ]
-    assert inspect_file(path)["rows"] == ROWS
+    assert inspect_file(path).rows == ROWS
 
 
 def test_needed_column_gives_a_value_or_an_error_with_its_row(column: tuple[Path, pa.Array]) -> None:

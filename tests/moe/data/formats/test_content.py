@@ -110,7 +110,7 @@ def test_unambiguous_content_is_read_and_named_by_inspect(tmp_path: Path, case: 
     name, content, description = READ[case]
     path = write(tmp_path, name, content)
     assert [(r.values["text"], r.error) for r in read_texts(path)] == [(text, None) for text in TEXTS]
-    assert describe_format(path) == inspect_file(path)["format"] == description
+    assert describe_format(path) == inspect_file(path).format == description
     assert "text" in read_column_names(path)
 
 
@@ -137,7 +137,7 @@ def test_text_format_reads_what_cannot_be_detected(
     path = write(tmp_path, "a.csv", content)
     task = TaskSettings(labels=("up", "down"), format=form)
     assert [r.values["text"] for r in read_texts(path, Columns(), form)] == TEXTS
-    assert (inspect_file(path, task)["classes"], inspect_file(path, task)["format"]) == (
+    assert (inspect_file(path, task).classes, inspect_file(path, task).format) == (
         {"up": 1, "down": 1},
         f"csv, {description}",
     )

@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset
 
 from experts.errors import Fault
+from experts.json_io import to_json
 from moe.data.formats.readers import read_records, read_texts
 from moe.data.prepare import prepare_task
 from moe.data.pretraining_corpus import corpus_digest
@@ -98,7 +99,7 @@ def test_row_is_refused_alike_in_every_format(tmp_path: Path, name: str, refusal
     FORMATS[name](tmp_path / name, ["id", "text"], [["1", "up"], ["2", text], ["3", "down"]])
     assert [record.error for record in read_texts(tmp_path / name)] == [None, reason, None]
     report = inspect_file(tmp_path / name)
-    assert (report["rows"], report["rejected"]["reasons"]) == (2, {reason: 1})
+    assert (report.rows, report.rejected.reasons) == (2, {reason: 1})
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "folder"])
@@ -168,8 +169,8 @@ def test_odd_json_line_is_one_error_and_the_others_are_read(tmp_path: Path, name
     assert (first.error, last.error, odd.line) == (None, None, 2)
     assert (odd.error or "").startswith(message)
     report = inspect_file(path)
-    assert report["records"] == 3
-    json.dumps(report, allow_nan=False).encode()
+    assert report.records == 3
+    json.dumps(to_json(report), allow_nan=False).encode()
 
 
 def test_nested_key_may_be_repeated(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def assert_complete(job: BulkJob) -> None:
 
 def test_every_row_is_predicted_once_in_shards_of_one_schema(job: BulkJob) -> None:
     report = run_bulk(job, "local")
-    assert (report["rows"], report["parts"], report["answered"]) == (ROWS, 6, ROWS)
+    assert (report.rows, report.parts, report.answered) == (ROWS, 6, ROWS)
     assert_complete(job)
     schemas = {pq.read_schema(path) for path in Path(job.out).glob("part-*.parquet")}
     assert len(schemas) == 1
@@ -93,12 +93,12 @@ def test_finished_shards_are_retained_and_incomplete_ones_predicted_again(
     assert (out / STAGED).is_dir()
     (out / f"{job.shard_name(3)}.partial").write_bytes(b"PAR1 half")
     report = run_bulk(job, "local")
-    assert report["answered"] == ROWS - 30
+    assert report.answered == ROWS - 30
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert_complete(job)
-    assert run_bulk(job, "local")["answered"] == 0
+    assert run_bulk(job, "local").answered == 0
     (out / job.shard_name(4)).unlink()
-    assert run_bulk(job, "local")["answered"] == 10
+    assert run_bulk(job, "local").answered == 10
     assert_complete(job)
 
 
@@ -140,7 +140,7 @@ def test_dataset_and_shards_may_be_on_any_fsspec_storage(job: BulkJob) -> None:
     memory.put(job.source, "/bulk-in", recursive=True)
     try:
         remote = replace(job, source="memory://bulk-in/*.csv", out="memory://bulk-out")
-        assert run_bulk(remote, "local")["rows"] == 30
+        assert run_bulk(remote, "local").rows == 30
         names = sorted(RemoteFolder(remote.out).names())
         assert names == [*(job.shard_name(i) for i in range(3)), PLAN]
         with memory.open(f"/bulk-out/{job.shard_name(2)}") as stream:

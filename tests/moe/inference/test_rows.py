@@ -13,9 +13,9 @@ from moe.data.formats.readers import read_records
 from moe.data.formats.writers import open_writer
 from moe.inference.bulk.shards import BulkJob, predict_shard, stage_shards
 from moe.inference.infer_command import InferRequest, _input_rows
-from moe.inference.input_columns import ADDED, PREDICTED, InputColumns, free_name
 from moe.inference.model_loader import ModelLoader
 from moe.inference.output import write_rows
+from moe.inference.rows import ADDED, PREDICTED, InputColumns, free_name
 from moe.inference.stream import add_prediction, predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone

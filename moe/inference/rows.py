@@ -1,10 +1,15 @@
-"""Columns of an input file whose names an output uses too: they are carried over, and the output's get a prefix."""
+"""Rows of `moe infer` and `moe generate`, and columns of an input file whose names an output uses too.
+
+Rows are dictionaries, since an object for each of millions of rows would take time. Such columns are carried over, and
+those of the output get a prefix.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
-Row = dict[str, Any]
+Row = dict[str, object]
+"""A row of a stream: a `text` or a `prompt`, or why it has none (`error`), and columns of other names of any type."""
 PREFIX = "predicted_"
 CARRIED = "input columns"
 """Key under which the values of these columns accompany a row until it is written."""
@@ -16,6 +21,52 @@ PREDICTED = (
 GENERATED = ("prompt", "answer", "experts")
 ADDED = ("line", "error")
 """Columns that every output has beside those."""
+
+
+class PredictionRow(TypedDict):
+    """A prediction; numbers are rounded to 6 digits.
+
+    Args:
+        label: the label; None if the predictor abstained.
+        probabilities: of each label, 0 to 1.
+        polarity: −1 to 1; None if the model has none for the task.
+        confidence: largest probability.
+        experts: routing weight of each expert, 0 to 1.
+        routing_entropy: of the routing weights, in nats.
+        truncated: whether the text was cut.
+        task: the task of the labels.
+        abstained: whether the predictor abstained, if it may.
+        target: entity that the prediction is about, if there is one.
+        target_missing: True if the text does not contain the target.
+        windows: number of windows that were averaged, if there are several.
+        target_truncated: True if the target was too long and was cut.
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    polarity: float | None
+    confidence: float
+    experts: dict[str, float]
+    routing_entropy: float
+    truncated: bool
+    task: str
+    abstained: NotRequired[bool]
+    target: NotRequired[str]
+    target_missing: NotRequired[bool]
+    windows: NotRequired[int]
+    target_truncated: NotRequired[bool]
+
+
+class ExpertColumns(TypedDict):
+    """Predictions of each expert on its own for one text.
+
+    Args:
+        alone: label by expert.
+        probability: confidence by expert, rounded to 6 digits.
+    """
+
+    alone: dict[str, str]
+    probability: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +99,7 @@ class InputColumns:
         renamed |= {name: column for name, column in used.items() if name in names and column != name}
         return cls(carried, renamed)
 
-    def attach(self, row: Row, values: Mapping[str, Any]) -> Row:
+    def attach(self, row: Row, values: Mapping[str, object]) -> Row:
         """Return a row that is accompanied by the values of the carried columns."""
         return row | {CARRIED: {name: values.get(name) for name in self.carried}} if self.carried else row
 
@@ -56,8 +107,8 @@ class InputColumns:
         """Yield rows as they are written: with the renamed columns, and the carried ones last."""
         renamed = self.renamed or {}
         for row in rows:
-            carried = row.get(CARRIED) or {}
-            yield {renamed.get(name, name): value for name, value in row.items() if name != CARRIED} | carried
+            written = {renamed.get(name, name): value for name, value in row.items() if name != CARRIED}
+            yield written | cast(Row, row.get(CARRIED) or {})
 
 
 def free_name(name: str, names: Collection[str]) -> str:
