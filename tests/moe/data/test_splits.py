@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from experts.errors import Fault
 from moe.data.dedup import jaccard, shingles
-from moe.data.schema import SplitSettings
+from moe.data.schema import Split, SplitSettings
 from moe.data.splits import RowIndices, SplitRows, remove_cross_split_duplicates, split_rows, stratified_draw
 
 LABELS = np.array([0] * 600 + [1] * 300 + [2] * 100)
@@ -25,7 +26,9 @@ def sizes(splits: SplitRows) -> list[int]:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-1, 3), max_size=60), st.data())
-def test_stratified_draw_takes_the_exact_count_and_each_label_by_its_share(labels: list[int], data: st.DataObject):
+def test_stratified_draw_takes_the_exact_count_and_each_label_by_its_share(
+    labels: list[int], data: st.DataObject
+) -> None:
     count = data.draw(st.integers(0, len(labels)))
     drawn, left = stratified_draw(np.array(labels, dtype=np.int64), np.arange(len(labels)), count, 3)
     assert len(drawn) == count
@@ -44,14 +47,14 @@ def test_stratified_draw_takes_the_exact_count_and_each_label_by_its_share(label
         ((0.7, 0.1, 0.2), [700, 100, 200]),
     ],
 )
-def test_split_rows_follows_ratios_exactly_and_by_label(ratios: tuple[float, ...], expected: list[int]):
+def test_split_rows_follows_ratios_exactly_and_by_label(ratios: tuple[float, ...], expected: list[int]) -> None:
     splits = split_rows(LABELS, NONE, SplitSettings(ratios=ratios))
     assert sizes(splits) == expected
     for rows in splits.values():
         assert np.bincount(LABELS[rows], minlength=3) == pytest.approx(len(rows) * np.array([0.6, 0.3, 0.1]), abs=1)
 
 
-def test_split_rows_depends_on_the_seed():
+def test_split_rows_depends_on_the_seed() -> None:
     first, repeated, other = (split_rows(LABELS, NONE, SplitSettings(ratios=(9, 1), seed=seed)) for seed in (1, 1, 2))
     assert all((first[name] == repeated[name]).all() for name in first)
     assert set(first["test"]) != set(other["test"])
@@ -62,20 +65,20 @@ def own(**counts: int) -> np.ndarray:
     return np.concatenate([np.full(count, codes[name]) for name, count in counts.items()])
 
 
-def test_split_rows_uses_the_file_s_split_and_trains_on_rows_without_one():
+def test_split_rows_uses_the_file_s_split_and_trains_on_rows_without_one() -> None:
     codes = own(test=100, train=700, validation=150, none=50)
     splits = split_rows(LABELS, codes, SplitSettings())
     assert sizes(splits) == [750, 150, 100]
     assert (splits["test"] == np.arange(100)).all()
 
 
-def test_split_rows_takes_a_missing_validation_from_train():
+def test_split_rows_takes_a_missing_validation_from_train() -> None:
     splits = split_rows(LABELS, own(train=900, test=100), SplitSettings())
     assert sizes(splits) == [810, 90, 100]
     assert np.bincount(LABELS[splits["validation"]]).tolist() == [60, 30]
 
 
-def test_split_rows_with_validation_as_test_tests_on_validation():
+def test_split_rows_with_validation_as_test_tests_on_validation() -> None:
     codes = own(train=900, validation=100)
     assert sizes(split_rows(LABELS, codes, SplitSettings())) == [900, 100, 0]
     splits = split_rows(LABELS, codes, SplitSettings(validation_as_test=True))
@@ -83,11 +86,11 @@ def test_split_rows_with_validation_as_test_tests_on_validation():
     assert (splits["test"] == np.arange(900, 1000)).all()
 
 
-def test_split_rows_of_a_test_file_has_no_train_rows():
+def test_split_rows_of_a_test_file_has_no_train_rows() -> None:
     assert sizes(split_rows(LABELS, own(test=1000), SplitSettings())) == [0, 0, 1000]
 
 
-def test_split_rows_ignores_the_file_s_split_if_own_is_false():
+def test_split_rows_ignores_the_file_s_split_if_own_is_false() -> None:
     splits = split_rows(LABELS, own(train=900, test=100), SplitSettings(own=False, ratios=(9, 1)))
     assert sizes(splits) == [810, 90, 100]
 
@@ -96,16 +99,17 @@ def deduplicate(texts: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict
     """Remove near duplicates of texts by split; return the remaining texts and the counts of removed ones."""
     everything = [text for split_texts in texts.values() for text in split_texts]
     ends = np.cumsum([0, *map(len, texts.values())])
-    splits = {name: np.arange(low, high) for name, low, high in zip(texts, ends, ends[1:], strict=False)}
+    names = cast(list[Split], list(texts))
+    splits: SplitRows = {name: np.arange(low, high) for name, low, high in zip(names, ends, ends[1:], strict=False)}
 
     def fetch(rows: RowIndices) -> Iterator[str]:
         return (everything[row] for row in rows)
 
-    left, removed = remove_cross_split_duplicates(splits, fetch, 0.85, 13)  # type: ignore[arg-type]
+    left, removed = remove_cross_split_duplicates(splits, fetch, 0.85, 13)
     return {name: [everything[row] for row in rows] for name, rows in left.items()}, removed
 
 
-def test_split_rows_by_folds_tests_every_row_once_by_label():
+def test_split_rows_by_folds_tests_every_row_once_by_label() -> None:
     folds = [split_rows(LABELS, NONE, SplitSettings(folds=5, fold=fold)) for fold in range(5)]
     assert sorted(np.concatenate([splits["test"] for splits in folds]).tolist()) == list(range(1000))
     for splits in folds:
@@ -114,12 +118,12 @@ def test_split_rows_by_folds_tests_every_row_once_by_label():
         assert len(set().union(*(set(rows.tolist()) for rows in splits.values()))) == 1000
 
 
-def test_split_rows_by_folds_ignores_the_file_s_split():
+def test_split_rows_by_folds_ignores_the_file_s_split() -> None:
     own = np.full(1000, TRAIN)
     assert sizes(split_rows(LABELS, own, SplitSettings(folds=4, fold=3))) == [675, 75, 250]
 
 
-def test_split_rows_refuses_more_folds_than_rows_and_folds_out_of_range():
+def test_split_rows_refuses_more_folds_than_rows_and_folds_out_of_range() -> None:
     with pytest.raises(Fault, match=r"Lower split\.folds"):
         split_rows(np.array([0, 0, 1]), NONE[:3], SplitSettings(folds=3))
     for invalid in ({"folds": 3, "fold": 3}, {"fold": 1}, {"folds": 1}):
@@ -127,7 +131,7 @@ def test_split_rows_refuses_more_folds_than_rows_and_folds_out_of_range():
             SplitSettings.model_validate(invalid)
 
 
-def test_near_duplicates_of_held_out_texts_are_removed_and_counted():
+def test_near_duplicates_of_held_out_texts_are_removed_and_counted() -> None:
     left, removed = deduplicate(
         {
             "train": [
@@ -147,7 +151,7 @@ def test_near_duplicates_of_held_out_texts_are_removed_and_counted():
     assert removed == {"train/test": 3, "train/validation": 1, "validation/test": 1}
 
 
-def test_near_duplicates_within_one_split_stay():
+def test_near_duplicates_within_one_split_stay() -> None:
     left, removed = deduplicate({"train": ["one two three"] * 3, "validation": ["four"], "test": ["five six"] * 2})
     assert [len(texts) for texts in left.values()] == [3, 1, 2]
     assert not any(removed.values())
@@ -162,7 +166,7 @@ PHRASES = st.lists(st.sampled_from(["up", "down", "oil", "gold", "fed", "利好"
 @given(*[st.lists(PHRASES, max_size=12)] * 3)
 def test_near_duplicates_are_never_in_two_splits_and_test_rows_stay(
     train: list[str], validation: list[str], test: list[str]
-):
+) -> None:
     left, removed = deduplicate({"train": train, "validation": validation, "test": test})
     assert left["test"] == test
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
