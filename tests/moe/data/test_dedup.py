@@ -3,6 +3,8 @@
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moe.data.dedup import NearDuplicateIndex, is_chinese, jaccard, shingles
 
@@ -67,3 +69,52 @@ def test_query_with_insert_new_compares_with_earlier_texts() -> None:
         enumerate(["one two three", "One two three.", "another text here"]), insert_new=True
     )
     assert [others for _, others in results] == [[], [0], []]
+
+
+@given(st.lists(st.sampled_from(WORDS[:12]), min_size=1, max_size=14), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_shingles_do_not_depend_on_case_punctuation_width_and_links(words: list[str], source: random.Random) -> None:
+    plain = " ".join(words)
+    varied = "  ".join(source.choice((word, word.upper(), f"({word})", f"{word},")) for word in words)
+    assert shingles(varied) == shingles(f"{plain} https://t.co/{source.random()}") == shingles(plain)
+    assert shingles("".join(chr(ord(letter) + 0xFEE0) if letter.isalnum() else letter for letter in plain)) == shingles(
+        plain
+    )
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=10), st.lists(st.integers(0, 6), min_size=1, max_size=10))
+@settings(max_examples=60, deadline=None)
+def test_similarity_is_symmetric_and_1_for_equal_pieces_only(first: list[int], second: list[int]) -> None:
+    left, right = (shingles(" ".join(WORDS[i] for i in indices)) for indices in (first, second))
+    assert 0 <= jaccard(left, right) == jaccard(right, left) <= 1
+    assert (jaccard(left, right) == 1) is (left == right)
+    assert jaccard(left, left) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_index_finds_the_pairs_that_a_comparison_of_all_texts_finds(seed: int) -> None:
+    source = random.Random(seed)
+    texts: list[str] = []
+    for _ in range(30):
+        words = source.sample(WORDS, 25)
+        texts.append(" ".join(words))
+        for _ in range(2):
+            copy = list(words)
+            for at in source.sample(range(25), source.randint(0, 3)):
+                copy[at] = source.choice(WORDS)
+            texts.append(" ".join(copy))
+    pieces = [shingles(text) for text in texts]
+    pairs = {(i, j) for i in range(len(texts)) for j in range(i) if jaccard(pieces[i], pieces[j]) >= 0.6}
+    index = NearDuplicateIndex[int](0.6, seed)
+    matched: set[tuple[int, int]] = set()
+    for i, text in enumerate(texts):
+        ((_, others),) = index.query([(i, text)])
+        matched |= {(i, j) for j in others}
+        index.add([(i, text)])
+    assert pairs
+    assert matched == pairs
+
+
+def test_query_of_an_empty_index_finds_nothing() -> None:
+    assert list(NearDuplicateIndex[int](0.85).query([(0, "profit rose today")])) == [(0, [])]
+    assert list(NearDuplicateIndex[int](0.85).query([])) == []

@@ -1,5 +1,6 @@
 """Splits are stratified and seeded, and no near duplicates are in two splits."""
 
+import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import cast
@@ -13,7 +14,16 @@ from pydantic import ValidationError
 from experts.errors import Fault
 from moe.data.dedup import jaccard, shingles
 from moe.data.schema import Split, SplitSettings
-from moe.data.splits import RowIndices, SplitRows, remove_cross_split_duplicates, split_rows, stratified_draw
+from moe.data.splits import (
+    RowIndices,
+    SplitRows,
+    remove_cross_split_duplicates,
+    split_by_hash,
+    split_rows,
+    split_texts,
+    stratified_draw,
+    text_digest,
+)
 
 LABELS = np.array([0] * 600 + [1] * 300 + [2] * 100)
 NONE = np.full(1000, -1)
@@ -173,3 +183,72 @@ def test_near_duplicates_are_never_in_two_splits_and_test_rows_stay(
         pairs = [(shingles(a), shingles(b)) for a in left[first] for b in left[second]]
         assert not any(jaccard(a, b) >= 0.85 for a, b in pairs)
     assert sum(removed.values()) == len(train) + len(validation) - len(left["train"]) - len(left["validation"])
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, the file's own splits and texts of random rows, several of them of one text."""
+    rows = draw(st.integers(1, 80))
+    source = np.random.default_rng(draw(st.integers(0, 10**6)))
+    texts = source.integers(0, max(1, rows // 2), rows)
+    _, texts = np.unique(texts, return_inverse=True)
+    own = source.integers(-1, 3, rows) if draw(st.booleans()) else np.full(rows, -1)
+    return source.integers(-1, 3, rows), own, texts
+
+
+@given(files(), st.sampled_from([(60, 20, 20), (9, 1), (98, 1, 1), (1, 0, 1)]), st.integers(0, 5))
+@settings(max_examples=80, deadline=None)
+def test_no_text_is_on_two_sides_and_no_row_is_in_two_splits(
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray], ratios: tuple[float, ...], seed: int
+) -> None:
+    labels, own, texts = rows
+    splits, removed = split_texts(labels, own, texts, SplitSettings(ratios=ratios, seed=seed))
+    members = np.concatenate([splits[name] for name in splits])
+    assert len(members) == len(set(members.tolist())) == len(labels) - removed
+    sides = [set(texts[splits[name]].tolist()) for name in ("train", "validation", "test")]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+    assert removed == 0 or (own >= 0).any()
+    assert all(np.all(np.diff(splits[name]) > 0) for name in splits), "in the order of the file"
+
+
+@given(st.lists(st.text("ab利 ", max_size=4), max_size=60), st.integers(0, 3), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_split_by_hash_does_not_depend_on_other_rows_or_their_order(
+    texts: list[str], seed: int, source: random.Random
+) -> None:
+    options = SplitSettings(ratios=(60, 20, 20), seed=seed, by_text=True)
+    side = {texts[row]: name for name, rows in split_by_hash(texts, options).items() for row in rows}
+    assert side.keys() == set(texts)
+    other = [*texts, "another text"]
+    source.shuffle(other)
+    for name, rows in split_by_hash(other, options).items():
+        assert all(side.get(other[row], name) == name for row in rows)
+
+
+@pytest.mark.parametrize("ratios", [(60, 20, 20), (9, 1)])
+def test_split_by_hash_follows_the_ratios_of_many_texts(ratios: tuple[float, ...]) -> None:
+    splits = split_by_hash((f"text {i}" for i in range(20_000)), SplitSettings(ratios=ratios, by_text=True))
+    train, *held_out = np.array(ratios) / sum(ratios)
+    expected = [train * 0.9, train * 0.1, held_out[0]] if len(held_out) == 1 else [train, *held_out]
+    np.testing.assert_allclose(np.array(sizes(splits)) / 20_000, expected, atol=0.01)
+
+
+def test_digest_depends_on_words_seed_and_purpose_only() -> None:
+    assert text_digest("Profit  ROSE") == text_digest("profit rose") == text_digest("ｐｒｏｆｉｔ\trose")
+    digests = {text_digest("a"), text_digest("b"), text_digest("a", seed=1), text_digest("a", purpose="test")}
+    assert len(digests) == 4
+
+
+@given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.data())
+@settings(max_examples=60, deadline=None)
+def test_stratified_draw_is_a_partition_with_every_label_within_one_row_of_its_share(
+    labels: list[int], data: st.DataObject
+) -> None:
+    array = np.array(labels)
+    count = data.draw(st.integers(0, len(labels)))
+    drawn, left = stratified_draw(array, np.arange(len(labels)), count, 3)
+    assert len(drawn) == count
+    assert sorted([*drawn.tolist(), *left.tolist()]) == list(range(len(labels)))
+    for label in set(labels):
+        share = (array == label).sum() * count / len(labels)
+        assert abs((array[drawn] == label).sum() - share) <= 1
