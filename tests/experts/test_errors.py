@@ -28,7 +28,8 @@ def test_remedy_ends_with_one_full_stop_or_its_own_question_mark(remedy: str, en
     ("name", "remedy"),
     [
         ("forun", "did you mean forum?"),
-        ("NEWS", "use one of them"),
+        ("NEWS", "did you mean news?"),
+        ("Forun", "did you mean forum?"),
         ("new", "did you mean news?"),
         ("zebra", "use one of them"),
         ("", "use one of them"),
@@ -36,6 +37,10 @@ def test_remedy_ends_with_one_full_stop_or_its_own_question_mark(remedy: str, en
 )
 def test_suggestion_is_the_closest_known_name_if_one_is_close(name: str, remedy: str) -> None:
     assert suggest(name, iter(["news", "forum", "macro"])) == remedy
+
+
+def test_suggestion_is_spelled_as_the_known_name() -> None:
+    assert suggest("bert-base", ["BERT-Base", "GPT"]) == "did you mean BERT-Base?"
 
 
 def test_suggestion_without_known_names_is_general() -> None:
