@@ -9,9 +9,10 @@ from typing import Any
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the remedy for an unknown name: the closest known one, or a general hint if none is close."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "use one of them"
+    """Return the remedy for an unknown name: the closest known one in any letter case, or a hint if none is close."""
+    spellings = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), list(spellings), n=1, cutoff=0.5)
+    return f"did you mean {spellings[near[0]]}?" if near else "use one of them"
 
 
 class Fault(ValueError):

@@ -13,6 +13,7 @@ from moe.config.stages import JOINT, LossSettings
 from moe.data.collator import Batch, Collator
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
+from moe.model.lm_head import LMHead
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace, package_versions
 from moe.training.objective import Objective
@@ -26,6 +27,13 @@ def tokenize_texts(model: Mixture) -> dict[str, torch.Tensor]:
     """Return the token ids and attention mask of `TEXTS`."""
     out = model.loaded_backbone.tokenizer(TEXTS, padding=True, return_tensors="pt")
     return {"input_ids": out["input_ids"], "attention_mask": out["attention_mask"]}
+
+
+def lm_head(model: Mixture) -> LMHead:
+    """Return the language-model head of a mixture that has one."""
+    head = model.loaded_backbone.lm_head
+    assert head is not None
+    return head
 
 
 def build_batch(model: Mixture, work: Workspace) -> Batch:
@@ -120,7 +128,7 @@ def _lm_mixture_and_card(
         domains=domains,
         shared=shared_names,
         layers={name: adapter.layers for name, adapter in adapters.items()},
-        gate=GateSettings(kind=kind, unit=unit, init_std=1.0),  # type: ignore[arg-type]
+        gate=GateSettings.model_validate({"kind": kind, "unit": unit, "init_std": 1.0}),
         heads=HeadSettings(),
         polarity=False,
         language=True,

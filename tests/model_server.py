@@ -44,10 +44,14 @@ def rewrite(body: dict[str, Any], nth: int) -> Reply:
 
 
 class ModelServer:
-    """Recorded requests, and the function `reply` that maps a request and its number for this text to a response."""
+    """Recorded requests, and the functions that respond to them.
+
+    `reply` maps a request and its number for this text to a response, `respond` a request and its key.
+    """
 
     def __init__(self) -> None:
         self.reply: Callable[[dict[str, Any], int], Reply] = rewrite
+        self.respond: Callable[[dict[str, Any], str], Reply] = self.record
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.url = ""
@@ -59,8 +63,8 @@ class ModelServer:
         """The texts that were sent."""
         return [text_in(body) for body in self.requests]
 
-    def respond(self, body: dict[str, Any], key: str) -> Reply:
-        """Record a request and respond to it."""
+    def record(self, body: dict[str, Any], key: str) -> Reply:
+        """Record a request and reply to it."""
         with self._lock:
             text = text_in(body)
             nth, self._times[text] = self._times[text], self._times[text] + 1

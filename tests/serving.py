@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import save_random_mixture
@@ -23,7 +24,10 @@ from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.serve.app import build_app
+from moe.serve.batching import Batcher
 from moe.serve.connections import ConnectionLimits
+from moe.serve.engine_classify import ClassifyEngine
+from moe.serve.engine_explain import ExplainEngine
 from moe.serve.model_loader import ModelLocation, load_served_model
 from moe.serve.model_manager import ModelManager
 from moe.serve.server import Server, bind_socket
@@ -64,6 +68,23 @@ def build_manager(folder: Path, **settings: object) -> ModelManager:
     return ModelManager(
         ServeSettings.model_validate({"drain_s": 0.0} | settings), location, load_served_model(location)
     )
+
+
+def running_batcher(manager: ModelManager) -> Batcher:
+    """Return the request queue of a manager that is serving."""
+    assert manager.batcher is not None
+    return manager.batcher
+
+
+def classifier(manager: ModelManager) -> ClassifyEngine:
+    """Return the engine that classifies, of a manager whose model is a classifier."""
+    assert isinstance(manager.served.engine, ExplainEngine)
+    return manager.served.engine.classifier
+
+
+def log_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields that the service gives to a line of its log."""
+    return cast(dict[str, Any], vars(record)["fields"])
 
 
 @contextmanager

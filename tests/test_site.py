@@ -4,11 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_files import load_module
 
 from experts.yaml_io import read_yaml
 
@@ -16,8 +16,7 @@ ROOT = Path(__file__).parent.parent
 BUILD = (sys.executable, "-m", "mkdocs", "build", "--strict")  # with --quiet, --strict would ignore warnings
 OTHERS = r"\"?(?:https?:)?//"
 ASSET = re.compile(rf"<(?:script|img|iframe)[^>]+src={OTHERS}|<link[^>]+stylesheet[^>]+href={OTHERS}")
-links: Any = module_from_spec(spec := spec_from_file_location("links", ROOT / "docs" / "hooks" / "links.py"))  # type: ignore[arg-type]
-spec.loader.exec_module(links)  # type: ignore[union-attr]
+links = load_module(ROOT / "docs" / "hooks" / "links.py")
 
 
 def navigation_pages(part: Any) -> list[str]:

@@ -82,8 +82,9 @@ class PretrainingCollator:
 class InstructionCollator:
     """Collates rows with `input_ids`, `begins` (position at which the answer begins) and `domain`.
 
-    A batch holds `input_ids` and `attention_mask` (B, T); `read` (B, T), 1 on the prompt, which is all that the router
-    may use; `tokens` (B, T), the token to predict at each position, −100 outside the answer; `domain` (B,), or −1.
+    A batch holds `input_ids` and `attention_mask` (B, T); `router_mask` (B, T), 1 on the prompt, which is all that the
+    router may use; `tokens` (B, T), the token to predict at each position, −100 outside the answer; `domain` (B,), or
+    −1.
 
     Args:
         padding: id of the padding token.

@@ -93,8 +93,8 @@ def merged_expert_spec(
         weights: such as `news=0.7,forum=0.3`; None gives all routed experts equal weights that add up to 1.
 
     Raises:
-        Fault: if the method or an expert is unknown, there are fewer than two experts, or the method does not take
-            `density` or `rank`.
+        Fault: if the method or an expert is unknown, an expert is given twice, there are fewer than two experts, or the
+            method does not take `density` or `rank`.
     """
     check_merge_method(method)
     routed = model.bank.routed_experts
@@ -124,6 +124,8 @@ def _parse_weights(text: str, known: Sequence[str]) -> dict[str, float]:
     for item in text.split(","):
         name, _, value = item.strip().partition("=")
         _check_known(name, known)
+        if name in weights:
+            raise Fault(f"a single weight for {name}", "two or more", "give each expert once")
         try:
             weights[name] = float(value)
         except ValueError as error:

@@ -7,7 +7,7 @@ import numpy as np
 from moe.runs.training_log import LOSSES, Trajectory
 
 LEVELS = ("inner", "outer")
-WEIGHT_TITLES = {"lambda": "difficulty $\\lambda$", "w": "weight $w$", "c": "product $c = n^2 \\lambda w$"}
+WEIGHT_TITLES = {"lambda": "difficulty λ", "w": "weight w", "c": "product c = n² λ w"}
 TrajectoryByRun = Mapping[str, Trajectory]
 
 

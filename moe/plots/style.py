@@ -106,7 +106,7 @@ def add_shared_legend(figure: "Figure") -> None:
 
 
 def to_png(figure: "Figure", shared_legend: bool = False) -> bytes:
-    """Render a figure as PNG.
+    """Render a figure as PNG; names of labels and tasks are shown as they are, not as formulas between `$` signs.
 
     Args:
         shared_legend: add one legend for all panels below them.
@@ -116,8 +116,12 @@ def to_png(figure: "Figure", shared_legend: bool = False) -> bytes:
     for panel in figure.axes:
         if panel.get_xlabel() in INTEGER_AXES:
             panel.locator_params(axis="x", integer=True)
+    matplotlib = require("matplotlib", "report")
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_parse_math(False)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI)
+    with matplotlib.rc_context({"text.parse_math": False}):  # for texts of ticks that are created on drawing
+        figure.savefig(stream, format="png", dpi=DPI)
     return stream.getvalue()
 
 

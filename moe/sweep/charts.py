@@ -172,6 +172,8 @@ def _style_panel(panel: Any, axis: Axis, rows: Sequence[Row]) -> None:
     panel.set_xlabel(axis.label)
     if numbers and numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
         panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(lambda number, _: format_value(number))  # its own would write formulas
+        panel.xaxis.set_minor_formatter("")
     if len(numbers) <= MAX_TICKS:
         panel.set_xticks(numbers, [format_value(number) for number in numbers])
         panel.minorticks_off()

@@ -4,10 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
-from sklearn.metrics import f1_score
+from scipy.stats import binom, bootstrap, norm
+from sklearn.metrics import accuracy_score, f1_score
 
-from moe.bootstrap import TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar, wilson_interval
+from moe.bootstrap import (
+    BINS,
+    TaskPredictions,
+    bootstrap_differences,
+    bootstrap_intervals,
+    confidence_bin,
+    mcnemar,
+    wilson_interval,
+)
 from moe.evaluation.metrics import classification
 
 NAMES = ("a", "b", "c")
@@ -135,3 +143,85 @@ def test_wilson_interval_is_not_empty_if_all_rows_are_correct() -> None:
     interval = wilson_interval(30, 30)
     assert (interval.value, interval.high) == (1.0, pytest.approx(1.0))
     assert interval.low == pytest.approx(30 / (30 + 1.96**2), abs=0.001)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_metrics_equal_scikit_learn_on_random_labels(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    classes = int(random.integers(2, 6))
+    names = [f"label{k}" for k in range(classes)]
+    rows = int(random.integers(3, 150))
+    true = random.choice(names[: max(1, classes - 1)], rows).tolist()  # the last label may be missing
+    predicted = random.choice([*names, "outside"], rows).tolist()
+    intervals = bootstrap_intervals([TaskPredictions.from_labels(true, predicted, names)])
+    scores = {
+        "accuracy": accuracy_score(true, predicted),
+        "macro_f1": f1_score(true, predicted, labels=names, average="macro", zero_division=0),
+        "weighted_f1": f1_score(true, predicted, labels=names, average="weighted", zero_division=0),
+    }
+    for name, score in scores.items():
+        assert intervals[name].value == pytest.approx(score)
+        assert 0 <= intervals[name].low <= intervals[name].high <= 1
+
+
+@pytest.mark.parametrize(("rows", "accuracy"), [(200, 0.5), (1000, 0.8), (4000, 0.95)])
+def test_accuracy_interval_has_the_bounds_of_the_binomial_distribution(rows: int, accuracy: float) -> None:
+    correct = [[1] * round(rows * accuracy) + [0] * (rows - round(rows * accuracy))]
+    interval = bootstrap_intervals([TaskPredictions.from_correct(correct)])["accuracy"]
+    low, high = binom.ppf([0.025, 0.975], rows, accuracy) / rows
+    step = 2 / rows
+    assert interval.low == pytest.approx(low, abs=step)
+    assert interval.high == pytest.approx(high, abs=step)
+
+
+def test_interval_does_not_depend_on_the_order_of_the_rows() -> None:
+    task = random_predictions(200)
+    order = np.random.default_rng(0).permutation(200)
+    shuffled = TaskPredictions(task.true[order], task.predicted[:, order], task.classes)
+    assert bootstrap_intervals([shuffled]) == bootstrap_intervals([task])
+
+
+def test_difference_changes_its_sign_with_the_order_of_the_models() -> None:
+    ours, theirs = random_predictions(seed=1), random_predictions(seed=1)
+    theirs = with_predictions(theirs, (theirs.predicted[0] + 1) % 3)
+    forth, back = bootstrap_differences([ours], [theirs]), bootstrap_differences([theirs], [ours])
+    for name, interval in forth.items():
+        assert back[name].value == pytest.approx(-interval.value)
+        assert back[name].low == pytest.approx(-interval.high, abs=0.02)
+        assert not interval.contains_zero
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mcnemar_equals_the_binomial_test_of_the_rows_that_differ(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    ours, theirs = random.random(60) < 0.7, random.random(60) < 0.5
+    first, second = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+    tail = binom.cdf(min(first, second), first + second, 0.5)
+    assert mcnemar(ours, theirs) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
+    assert mcnemar(theirs, ours) == mcnemar(ours, theirs)
+    assert mcnemar(ours, ours) == 1.0
+
+
+@pytest.mark.parametrize(("correct", "rows"), [(0, 5), (1, 1), (7, 10), (950, 1000)])
+def test_wilson_interval_solves_its_equation_and_lies_within_0_and_1(correct: int, rows: int) -> None:
+    interval = wilson_interval(correct, rows)
+    z = norm.ppf(0.975)
+    for bound in (interval.low, interval.high):
+        assert 0 <= bound <= 1
+        deviation = abs(correct / rows - bound)
+        assert deviation == pytest.approx(z * np.sqrt(bound * (1 - bound) / rows), abs=1e-6)
+    wider = wilson_interval(correct, rows, 0.99)
+    assert wider.low <= interval.low <= interval.value <= interval.high <= wider.high
+
+
+def test_confidence_bins_cover_0_to_1_and_include_their_upper_edge() -> None:
+    edges = np.arange(1, BINS + 1) / BINS
+    assert confidence_bin(edges).tolist() == list(range(BINS))
+    assert confidence_bin(np.array([0.0, 1e-9, 1.0])).tolist() == [0, 0, BINS - 1]
+    assert confidence_bin(edges[:-1] + 1e-9).tolist() == list(range(1, BINS))
+
+
+def test_unknown_labels_are_an_extra_class_that_is_never_right() -> None:
+    task = TaskPredictions.from_labels(["a", "b"], ["a", "x"], ("a", "b"))
+    assert (task.true.tolist(), task.predicted.tolist(), task.classes) == ([0, 1], [[0, 2]], 2)
+    assert bootstrap_intervals([task])["accuracy"].value == 0.5

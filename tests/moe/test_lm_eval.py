@@ -30,8 +30,8 @@ def model(instructed: Workspace) -> FinMoE:
     return FinMoE(instructed.out / "moe-instruct")
 
 
-def instance(kind: str, *args: Any) -> Instance:
-    return Instance(request_type=kind, doc={}, arguments=args, idx=0)  # type: ignore[arg-type]
+def instance(kind: Any, *args: Any) -> Instance:
+    return Instance(request_type=kind, doc={}, arguments=args, idx=0)
 
 
 @pytest.mark.slow

@@ -393,3 +393,78 @@ def test_constant_weighting_has_the_interface_of_dao() -> None:
 def test_settings_out_of_bounds_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         DAOSettings.model_validate(settings)
+
+
+# Random losses and norms
+
+
+def random_step(random: torch.Generator, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Losses and norms over many orders of magnitude."""
+    losses = {name: (6 * torch.randn((), generator=random)).exp() for name in names}
+    norms = {name: float((6 * torch.randn((), generator=random)).exp()) for name in names}
+    return losses, norms
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("imbalance", ["fixed", "learn", "paper"])
+def test_weights_are_positive_and_bounded_whatever_the_losses(seed: int, imbalance: str) -> None:
+    random = torch.Generator().manual_seed(seed)
+    names = tuple("abcd"[: 2 + seed % 3])
+    n = len(names)
+    dao = DAO(names, DAOSettings.model_validate({"imbalance": imbalance, "lr": 0.05}), seed=seed)
+    for _ in range(25):
+        dao.imbalance_loss((3 * torch.randn(10, generator=random)).exp(), torch.arange(10) % 3, 3, name="a")
+        losses, norms = random_step(random, names)
+        weights = dao.weights(losses, norms)
+        values = dao.log_values()
+        for name in names:
+            assert 0 < weights[name] < n**2
+            assert values[f"w_{name}"] >= 0.5 / n - 1e-6
+            assert 1 / (1 + 10 * (n - 1)) - 1e-6 <= values[f"lambda_{name}"] <= 10 / (10 + n - 1) + 1e-6
+        assert sum(values[f"w_{name}"] for name in names) == pytest.approx(1.0, abs=1e-5)
+        assert sum(values[f"lambda_{name}"] for name in names) == pytest.approx(1.0, abs=1e-5)
+        assert 0 <= values["alpha"] < 100
+        assert 0 <= values["beta"] <= 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_difficulty_ignores_the_scale_and_follows_the_order_of_the_norms(seed: int) -> None:
+    norms = (3 * torch.randn(5, generator=torch.Generator().manual_seed(seed))).exp()
+    lam = difficulty(norms, 0.01)
+    torch.testing.assert_close(difficulty(1e6 * norms, 0.01), lam)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(difficulty(norms[order], 0.01), lam[order])
+    assert (lam[norms.argsort()].diff() <= 1e-7).all(), "a larger gradient never gets a larger λ"
+    assert lam.sum().item() == pytest.approx(1.0)
+    assert lam.max() / lam.min() <= 100 * (1 + 1e-5)
+
+
+def test_weights_do_not_depend_on_the_order_in_which_losses_are_given() -> None:
+    first, second = DAO(("a", "b", "c"), seed=1), DAO(("a", "b", "c"), seed=1)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        losses, norms = random_step(random, ("a", "b", "c"))
+        weights = first.weights(losses, norms)
+        other = second.weights(dict(reversed(losses.items())), dict(reversed(norms.items())))
+        assert all(torch.equal(weights[name], other[name]) for name in "abc")
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_weight_net_is_updated_once_in_every_few_steps(every: int) -> None:
+    dao = DAO(NAMES, DAOSettings(every=every))
+    changes = []
+    for _ in range(2 * every + 1):
+        before = dao.state_dict()
+        due = dao.update_due
+        dao.weights({"classes": scalar(1.0), "polarity": scalar(3.0)}, {"classes": 1.0, "polarity": 2.0})
+        after = dao.state_dict()
+        changed = any(not torch.equal(before[key], after[key]) for key in before if key.startswith("net."))
+        assert changed is due
+        changes.append(changed)
+    assert sum(changes) == 3
+
+
+def test_invalid_relative_bounds_are_refused_in_a_sentence() -> None:
+    with pytest.raises(ValidationError, match="relative_bounds must be increasing"):
+        DAOSettings(relative_bounds=(2.0, 0.1))
+    assert DAOSettings(relative_bounds=(1.0, 1.0)).relative_bounds == (1.0, 1.0)

@@ -1,11 +1,23 @@
 """Tests of `router.gate`: sums, groups and gradients of gates, their bounds, and restriction to allowed experts."""
 
+import random
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from router.gate import Gate, GateOutput, GateSettings, expert_groups, mean_summary, normalize_states, restrict_gates
+from router.gate import (
+    Gate,
+    GateOutput,
+    GateSettings,
+    equal_gates,
+    expert_groups,
+    hard_gates,
+    mean_summary,
+    normalize_states,
+    restrict_gates,
+)
 
 ROLES = ("news", "news", "bank", "bank", "crypto")
 KINDS = ("soft", "hard", "team", "fixed")
@@ -269,3 +281,98 @@ def test_restricted_gates_apply_to_every_token_of_a_text() -> None:
     assert gates.shape == (2, 3, 5)
     assert gates[0, :, 2:].count_nonzero() == 0
     assert gates[1, :, 2].tolist() == [1.0] * 3
+
+
+def random_settings(seed: int) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Roles of a random number of experts, and random settings of a gate for them."""
+    source = random.Random(seed)
+    roles = tuple(source.choice(("news", "bank", "crypto")) for _ in range(source.randint(1, 7)))
+    overrides: dict[str, object] = {"top_k": source.choice((None, 1, 2, 3)), "hidden": source.choice((0, 5))}
+    overrides["temperature"] = source.choice((0.2, 1.0, 30.0))
+    kind = source.choice(KINDS)
+    if kind == "fixed":
+        overrides["fixed"] = (1.0, *(source.choice((0.0, 0.5, 4.0)) for _ in roles[1:]))
+    return roles, overrides | {"kind": kind}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_gates_are_distributions_and_follow_a_permutation_of_the_texts(seed: int) -> None:
+    roles, overrides = random_settings(seed)
+    gate = build(roles=roles, **overrides).eval()
+    logits = 5 * logits_for(gate, 9, seed=seed)
+    for hard in (False, True):
+        output = gate.compute_gates(logits, hard=hard)
+        for part in (output.gates, output.probs):
+            assert (part >= 0).all()
+            torch.testing.assert_close(part.sum(-1), torch.ones(9))
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(gate.compute_gates(logits[order], hard=hard).gates, output.gates[order])
+        top_k = overrides["top_k"]
+        if isinstance(top_k, int) and overrides["kind"] != "fixed":
+            assert (output.gates.count_nonzero(-1) <= top_k).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_probabilities_are_the_product_of_group_and_expert_softmax_and_ignore_a_shift(seed: int) -> None:
+    roles, overrides = random_settings(seed)
+    gate = build(roles=roles, **(overrides | {"kind": "team", "fixed": None}))
+    logits = logits_for(gate, 4, seed=seed)
+    probs = gate.compute_gates(logits).probs
+    groups = (logits[:, : gate.num_groups] / gate.temperature).softmax(-1)
+    for group in range(gate.num_groups):
+        members = gate.group == group
+        torch.testing.assert_close(probs[:, members].sum(-1), groups[:, group])
+        within = (logits[:, gate.num_groups :][:, members] / gate.temperature).softmax(-1)
+        torch.testing.assert_close(probs[:, members] / probs[:, members].sum(-1, keepdim=True), within)
+    torch.testing.assert_close(gate.compute_gates(logits + 3.0).probs, probs)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_restricted_gates_are_distributions_over_the_allowed_experts(seed: int) -> None:
+    random_numbers = torch.Generator().manual_seed(seed)
+    kind = KINDS[seed % 3]
+    gate = build(kind).eval()
+    output = gate.compute_gates(20 * logits_for(gate, 12, seed=seed), hard=seed % 2 == 1)
+    allowed = torch.rand(12, 5, generator=random_numbers) < 0.4
+    once = restrict_gates(output, allowed)
+    free = ~allowed.any(-1)
+    for part in (once.gates, once.probs):
+        torch.testing.assert_close(part.sum(-1), torch.ones(12))
+        assert not part[~free][~allowed[~free]].any()
+        assert part.isfinite().all()
+    torch.testing.assert_close(once.gates[free], output.gates[free])
+    torch.testing.assert_close(restrict_gates(once, allowed).gates, once.gates)
+
+
+def test_equal_and_hard_gates_ignore_or_sharpen_the_router() -> None:
+    gate = build("soft")
+    output = gate.compute_gates(logits_for(gate, 2, 3))
+    assert equal_gates(output).gates.unique().tolist() == pytest.approx([0.2])
+    sharp = hard_gates(output)
+    assert torch.equal(sharp.gates.argmax(-1), output.probs.argmax(-1))
+    assert torch.equal(sharp.probs, output.probs)
+    assert torch.equal(hard_gates(sharp).gates, sharp.gates)
+
+
+def test_token_gates_have_no_queries_unless_these_are_given() -> None:
+    assert GateSettings(unit="token").queries == 0
+    with pytest.raises(ValidationError, match="cannot use 2 queries, which attend over a text: set queries to 0"):
+        GateSettings(unit="token", queries=2)
+    with pytest.raises(ValidationError, match="temperature is below min_temperature: increase it"):
+        GateSettings(temperature=0.05)
+    with pytest.raises(ValidationError, match="remove them or set kind to `fixed`"):
+        GateSettings(fixed=(1.0, 2.0))
+
+
+def test_dropout_acts_in_training_only_and_gates_have_gradients_to_every_parameter() -> None:
+    gate = build("soft", dropout=0.5, queries=2)
+    states, mask = torch.randn(6, 4, 8), torch.ones(6, 4, dtype=torch.bool)
+    summary = gate.summary(states, mask)
+    assert not torch.equal(gate.train().logits(summary), gate.logits(summary))
+    gate.eval()
+    assert torch.equal(gate.logits(summary), gate.logits(summary))
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    output = gate.compute_gates(gate.logits(gate.summary(states, mask)))
+    (output.probs * torch.arange(5.0)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in gate.parameters())

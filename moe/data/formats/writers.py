@@ -102,10 +102,16 @@ def _write_csv(lines: Path, target: Path, columns: list[str], spreadsheet: bool)
 
     names = list(dict.fromkeys([*columns, *(name for row in _read(lines) for name in _flatten(row))]))
     with target.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([to_cell(name) for name in names])
+        plain = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+        def write(cells: list[Any]) -> None:
+            # Python before 3.13 does not quote a lone CR, at which every reader would end the row.
+            (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+
+        write([to_cell(name) for name in names])
         for row in map(_flatten, _read(lines)):
-            writer.writerow([to_cell(row.get(name, "")) for name in names])
+            write([to_cell(row.get(name, "")) for name in names])
 
 
 def escape_formula(value: Any) -> Any:

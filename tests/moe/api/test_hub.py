@@ -1,5 +1,6 @@
 """Tests of models on the Hub: what one call uploads, another one downloads and predicts with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def folder(make_work: Make) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A stand-in of the Hub to which huggingface_hub's calls go."""
     with running_hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -31,7 +32,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
             hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.url)
-        yield hub  # type: ignore[misc]
+        yield hub
 
 
 def test_pushed_model_is_downloaded_and_predicts_the_same(folder: Path, hub: Hub, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Claims about MixtureClassifier: it predicts what `moe infer` predicts, and refuses what is no list of texts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,18 +73,19 @@ def test_texts_may_be_pinned_to_a_domain_and_come_as_array_or_iterator(folder: P
         ({"text": "profit"}, "found a dict"),
     ],
 )
-def test_input_that_is_no_list_of_texts_is_refused(folder: Path, texts: object, message: str) -> None:
+def test_input_that_is_no_list_of_texts_is_refused(folder: Path, texts: Any, message: str) -> None:
     with pytest.raises(Fault, match=f"(?i){message}"):
-        MixtureClassifier.load(folder).predict(texts)  # type: ignore[arg-type]
+        MixtureClassifier.load(folder).predict(texts)
 
 
 def test_missing_models_and_invalid_options_are_refused(folder: Path, tmp_path: Path) -> None:
+    unknown_routing: dict[str, Any] = {"routing": "warm"}
     with pytest.raises(Fault, match="Use a folder that moe has trained"):
         MixtureClassifier.load(tmp_path / "nowhere")
     with pytest.raises(Fault, match="a mixture in"):
         MixtureClassifier.load(tmp_path / "data")
     with pytest.raises(Fault, match="soft or hard"):
-        MixtureClassifier.load(folder, routing="warm")  # type: ignore[arg-type]
+        MixtureClassifier.load(folder, **unknown_routing)
     with pytest.raises(Fault, match="calibrated"):
         MixtureClassifier.load(folder, abstain=0.9)
     with pytest.raises(Fault, match=r"--set backbone"):

@@ -1,6 +1,7 @@
 """Tests of FinMoEModel for users of Hugging Face: options of loading, states, experts added, removed and merged."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,16 +65,17 @@ def test_options_of_loading_change_the_backbone_and_unknown_ones_are_refused(mod
     assert isinstance(other.predictor, TorchPredictor)
     assert (other.predictor.max_length, other.routing) == (8, "hard")
     assert other.predictor.model.backbone.dtype == torch.bfloat16
-    for options, message in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"overrides": {"lora": {"r": 2}}}, "remove this --set"),
         ({"overrides": {"backbone": {"max_lenght": 8}}}, "max_length"),
         ({"overrides": {"backbone": {"name": object()}}}, "as the value of a setting|as text, a number"),
         ({"device_map": "cuda:77"}, "backbone.device"),
         ({"device_map": "gpu"}, "backbone.device"),
         ({"dtype": "float8"}, "backbone.dtype"),
-    ):
+    )
+    for options, message in wrong:
         with pytest.raises(Fault, match=f"(?i){message}"):
-            FinMoEModel.from_pretrained(model.folder, **options)  # type: ignore[arg-type]
+            FinMoEModel.from_pretrained(model.folder, **options)
 
 
 def test_added_expert_joins_without_training_and_removing_it_restores_the_mixture(run: Workspace) -> None:

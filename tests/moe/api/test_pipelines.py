@@ -1,6 +1,7 @@
 """Claims about the pipeline: its results have the structure of transformers' text classification."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Make
@@ -49,8 +50,8 @@ def test_domain_of_the_pipeline_applies_to_every_call(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"top_k": 0}, {"top_k": "all"}, {"batch_size": 0}, {"domain": "sports"}])
-def test_invalid_options_and_texts_are_refused(folder: Path, wrong: dict[str, object]) -> None:
+def test_invalid_options_and_texts_are_refused(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(moe.Fault):
-        moe.pipeline(folder, **wrong)  # type: ignore[arg-type]
+        moe.pipeline(folder, **wrong)
     with pytest.raises(moe.Fault, match="position 1"):
         moe.pipeline(folder)(["profit", ""])

@@ -1,6 +1,6 @@
 """Concurrent client: requests in flight are bounded, single failures are tolerated, a dead server is not."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from threading import Barrier, Lock
 
 import pytest
@@ -45,14 +45,15 @@ def test_complete_all_yields_every_response_under_its_key_at_full_concurrency() 
 def test_complete_all_reads_prompts_lazily() -> None:
     read: list[int] = []
 
-    def endless():  # type: ignore[no-untyped-def]
+    def endless() -> Iterator[tuple[str, list[Message]]]:
         for i in range(1000):
             read.append(i)
             yield f"k{i}", [{"content": str(i)}]
 
     responses = complete_all(Echo(), endless(), 2)
     next(responses)
-    responses.close()  # type: ignore[attr-defined]
+    assert isinstance(responses, Generator)
+    responses.close()
     assert len(read) < 10
 
 

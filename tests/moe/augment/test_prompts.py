@@ -5,6 +5,7 @@ import re
 import pytest
 
 from moe.augment.prompts import build_messages
+from moe.data.schema import Origin
 
 
 @pytest.mark.parametrize("origin", ["synonym", "paraphrase"])
@@ -18,8 +19,8 @@ from moe.augment.prompts import build_messages
         "利好",
     ],
 )
-def test_build_messages_puts_the_text_between_marks_that_it_does_not_contain(text: str, origin: str) -> None:
-    system, user = build_messages(text, origin)  # type: ignore[arg-type]
+def test_build_messages_puts_the_text_between_marks_that_it_does_not_contain(text: str, origin: Origin) -> None:
+    system, user = build_messages(text, origin)
     match = re.fullmatch(r"<(text-[0-9a-f]{12})>\n(.*)\n</\1>", user["content"], re.S)
     assert match
     assert match[2] == text

@@ -75,7 +75,7 @@ def script(server: ModelServer, wrong: int = 0) -> dict[str, str]:
         return own(body, key)
 
     server.reply = write
-    server.respond = respond  # type: ignore[method-assign]
+    server.respond = respond
     return answers
 
 

@@ -24,8 +24,8 @@ class Stream(io.TextIOWrapper):
     """A standard stream of a console or a pipe with some encoding, whose bytes can be read back."""
 
     def __init__(self, encoding: str, content: bytes = b"", terminal: bool = False) -> None:
-        super().__init__(io.BytesIO(content), encoding=encoding)
-        self.terminal = terminal
+        self.bytes, self.terminal = io.BytesIO(content), terminal
+        super().__init__(self.bytes, encoding=encoding)
 
     def isatty(self) -> bool:
         return self.terminal
@@ -33,9 +33,7 @@ class Stream(io.TextIOWrapper):
     @property
     def written(self) -> bytes:
         self.flush()
-        content = self.buffer.getvalue()  # type: ignore[attr-defined]
-        assert isinstance(content, bytes)
-        return content
+        return self.bytes.getvalue()
 
 
 def run(

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from module_files import load_module
 from typer.testing import CliRunner
 
 from moe.commands import main as cli
@@ -21,8 +21,7 @@ from moe.commands.overview import OVERVIEW
 PAGE = Path(__file__).parents[3] / "docs" / "commands.md"
 ROOT = PAGE.parent.parent
 GROUP: Any = typer.main.get_command(cli.app)
-hook: Any = module_from_spec(spec := spec_from_file_location("hook", ROOT / "docs" / "hooks" / "commands.py"))  # type: ignore[arg-type]
-spec.loader.exec_module(hook)  # type: ignore[union-attr]
+hook = load_module(ROOT / "docs" / "hooks" / "commands.py")
 
 COMMANDS: dict[tuple[str, ...], Any] = dict(hook.commands(GROUP))
 

@@ -33,7 +33,7 @@ def rejected(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
+def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path) -> None:
     prepared = prepare(table(tmp_path / "a.csv"))
     assert {name: len(rows) for name, rows in prepared.splits.items()} == {"train": 60, "validation": 20, "test": 20}
     first = prepared.splits["train"][0]
@@ -59,7 +59,7 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path):
     assert sum(prepared.report.splits["train"].labels.values()) == 60
 
 
-def test_prepared_rows_of_the_same_file_and_settings_have_the_same_bytes(tmp_path: Path):
+def test_prepared_rows_of_the_same_file_and_settings_have_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -68,14 +68,14 @@ def test_prepared_rows_of_the_same_file_and_settings_have_the_same_bytes(tmp_pat
     assert contents[0] == contents[1]
 
 
-def test_prepare_stores_missing_labels_as_minus_one_and_missing_scores_as_null(tmp_path: Path):
+def test_prepare_stores_missing_labels_as_minus_one_and_missing_scores_as_null(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b c", "score": 0.5}\n{"text": "d e f", "label": "neutral"}\n')
     rows = [row for split in prepare(path).splits.values() for row in split]
     assert sorted((row["label"], row["score"]) for row in rows) == [(-1, 0.5), (1, None)]
 
 
-def test_prepare_writes_rejects_with_line_and_reason_and_retains_the_rest(tmp_path: Path):
+def test_prepare_writes_rejects_with_line_and_reason_and_retains_the_rest(tmp_path: Path) -> None:
     invalid = "x1,,positive,,,,\nx2,a text,bullish,,,,\nr1,other,positive,,,,\n"
     duplicate = "r2,company 2 reports result 74,positive,0.5,,,\n"
     path = table(tmp_path / "a.csv", extra=invalid + duplicate)
@@ -89,7 +89,7 @@ def test_prepare_writes_rejects_with_line_and_reason_and_retains_the_rest(tmp_pa
     assert "3 rejected (1 missing text" in format_summary(report)
 
 
-def test_prepare_refuses_too_many_rejects_after_writing_them(tmp_path: Path):
+def test_prepare_refuses_too_many_rejects_after_writing_them(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", extra="x,,positive,,,,\n" * 4 + "y,text,positive,7,,,\n" * 3)
     with pytest.raises(Fault, match=r"at most 5\.0%.*7 of 107: missing text \(4\), score outside \[-1, 1\] \(3\)"):
         prepare(path)
@@ -98,7 +98,7 @@ def test_prepare_refuses_too_many_rejects_after_writing_them(tmp_path: Path):
     assert prepare(path, max_rejected=0.2).report.rejected == 7
 
 
-def test_prepare_names_unknown_labels_and_the_allowed_ones(tmp_path: Path):
+def test_prepare_names_unknown_labels_and_the_allowed_ones(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv")
     with pytest.raises(
         Fault, match=r"among up, down in .*; found 'negative', 'neutral', 'positive' in 100 rows.*label_map"
@@ -106,12 +106,12 @@ def test_prepare_names_unknown_labels_and_the_allowed_ones(tmp_path: Path):
         prepare(path, TaskSettings(labels=("up", "down")))
 
 
-def test_prepare_refuses_a_file_without_rows_that_pass_only(tmp_path: Path):
+def test_prepare_refuses_a_file_without_rows_that_pass_only(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="that pass `only`"):
         prepare(table(tmp_path / "a.csv"), TASK.model_copy(update={"only": {"domain": ("macro",)}}))
 
 
-def test_prepare_removes_near_duplicates_across_splits_and_counts_them(tmp_path: Path):
+def test_prepare_removes_near_duplicates_across_splits_and_counts_them(tmp_path: Path) -> None:
     rows = [
         ("train", "Oil falls on supply"),
         ("train", "gold up"),
@@ -127,7 +127,7 @@ def test_prepare_removes_near_duplicates_across_splits_and_counts_them(tmp_path:
     assert len(prepare(path, near_duplicates=None).splits["train"]) == 3
 
 
-def test_prepare_caps_training_rows_by_label(tmp_path: Path):
+def test_prepare_caps_training_rows_by_label(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", rows=300)
     capped = TASK.model_copy(update={"max_train_rows": 30})
     report = prepare(path, capped).report
@@ -135,7 +135,7 @@ def test_prepare_caps_training_rows_by_label(tmp_path: Path):
     assert report.over_cap == 150
 
 
-def test_prepare_caps_validation_rows_by_label_and_test_rows_never(tmp_path: Path):
+def test_prepare_caps_validation_rows_by_label_and_test_rows_never(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", rows=300)
     uncapped, capped = (
         prepare(path, TASK.model_copy(update={"max_validation_rows": cap})).report.splits for cap in (None, 9)
@@ -144,7 +144,7 @@ def test_prepare_caps_validation_rows_by_label_and_test_rows_never(tmp_path: Pat
     assert (capped["train"], capped["test"]) == (uncapped["train"], uncapped["test"])
 
 
-def test_prepare_reuses_rows_until_file_or_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_prepare_reuses_rows_until_file_or_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = table(tmp_path / "a.csv")
     first = prepare(path)
 
@@ -161,7 +161,7 @@ def test_prepare_reuses_rows_until_file_or_settings_change(tmp_path: Path, monke
     assert prepare(table(path, rows=50)).report.rows == 50
 
 
-def test_prepare_repeats_a_damaged_preparation(tmp_path: Path):
+def test_prepare_repeats_a_damaged_preparation(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv")
     prepare(path)
     for file in (tmp_path / "out" / "rows" / "train").glob("*.arrow"):
@@ -169,7 +169,7 @@ def test_prepare_repeats_a_damaged_preparation(tmp_path: Path):
     assert len(prepare(path).splits["train"]) == 60
 
 
-def test_prepare_gives_an_empty_split_the_same_columns(tmp_path: Path):
+def test_prepare_gives_an_empty_split_the_same_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label,split\nup,positive,test\n")
     splits = prepare(path).splits
@@ -177,12 +177,12 @@ def test_prepare_gives_an_empty_split_the_same_columns(tmp_path: Path):
     assert len(splits["train"]) == 0
 
 
-def test_prepare_accepts_a_dataset_folder(tmp_path: Path):
+def test_prepare_accepts_a_dataset_folder(tmp_path: Path) -> None:
     Dataset.from_list([{"text": f"text {n}", "label": "neutral"} for n in range(10)]).save_to_disk(str(tmp_path / "d"))
     assert prepare(tmp_path / "d").report.rows == 10
 
 
-def test_prepare_maps_chinese_labels_and_leaves_texts_unchanged(tmp_path: Path):
+def test_prepare_maps_chinese_labels_and_leaves_texts_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\n公司净利润大涨,利好\n股价大跌,利空\n")
     task = TaskSettings(labels=TASK.labels, label_map={"利好": "positive", "利空": "negative"})
@@ -190,13 +190,13 @@ def test_prepare_maps_chinese_labels_and_leaves_texts_unchanged(tmp_path: Path):
     assert {(row["text"], row["label"]) for row in rows} == {("公司净利润大涨", 2), ("股价大跌", 0)}
 
 
-def test_prepare_leaves_nothing_but_its_three_results(tmp_path: Path):
+def test_prepare_leaves_nothing_but_its_three_results(tmp_path: Path) -> None:
     prepare(table(tmp_path / "a.csv"))
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"rows", "rejected.csv", "prepared.json"}
     assert not are_progress_bars_disabled()
 
 
-def test_prepare_refuses_a_missing_file_and_an_unwritable_folder(tmp_path: Path):
+def test_prepare_refuses_a_missing_file_and_an_unwritable_folder(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="nothing there"):
         prepare(tmp_path / "no.csv")
     path = table(tmp_path / "a.csv")

@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_inspect_counts_everything_without_a_task(file: Path):
+def test_inspect_counts_everything_without_a_task(file: Path) -> None:
     report = inspect_file(file)
     assert report.rows == 4
     assert report.labels == {"down": 4, "up": 2, "[up]": 1}
@@ -47,17 +47,17 @@ def test_inspect_counts_everything_without_a_task(file: Path):
     assert json.loads(json.dumps(report, default=json_object)) == to_json(report)
 
 
-def test_inspect_with_a_task_counts_classes_and_rejects_unknown_labels(file: Path):
+def test_inspect_with_a_task_counts_classes_and_rejects_unknown_labels(file: Path) -> None:
     report = inspect_file(file, TaskSettings(labels=("negative", "positive"), label_map={"down": "negative"}))
     assert report.classes == {"negative": 3}
     assert report.rejected.reasons["unknown label"] == 1
 
 
-def test_inspect_counts_only_rows_that_pass_only(file: Path):
+def test_inspect_counts_only_rows_that_pass_only(file: Path) -> None:
     assert inspect_file(file, TaskSettings(only={"lang": ("zh",)})).labels == {"[up]": 1}
 
 
-def test_inspect_counts_origins_and_shows_augmented_ones(tmp_path: Path):
+def test_inspect_counts_origins_and_shows_augmented_ones(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b"}\n{"text": "c d", "origin": "synonym"}\n{"text": "e f", "origin": ""}\n')
     report = inspect_file(path)
@@ -67,7 +67,7 @@ def test_inspect_counts_origins_and_shows_augmented_ones(tmp_path: Path):
     assert "origins" in out.getvalue()
 
 
-def test_inspection_view_shows_bars_and_rejects(file: Path):
+def test_inspection_view_shows_bars_and_rejects(file: Path) -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(inspection_view(inspect_file(file)))
     output = out.getvalue()
@@ -77,7 +77,7 @@ def test_inspection_view_shows_bars_and_rejects(file: Path):
     assert "line 8: score outside [-1, 1] (3): text" in output
 
 
-def test_inspection_view_of_a_file_without_valid_rows(tmp_path: Path):
+def test_inspection_view_of_a_file_without_valid_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\n,up\n")
     out = io.StringIO()
@@ -85,14 +85,14 @@ def test_inspection_view_of_a_file_without_valid_rows(tmp_path: Path):
     assert "0 rows, 1 rejected" in out.getvalue()
 
 
-def test_inspect_refuses_a_binary_file(tmp_path: Path):
+def test_inspect_refuses_a_binary_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(bytes(range(256)) * 9)
     with pytest.raises(Fault, match="NUL or undecodable"):
         inspect_file(path)
 
 
-def test_inspect_counts_targets_and_those_that_their_text_lacks(tmp_path: Path):
+def test_inspect_counts_targets_and_those_that_their_text_lacks(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text,entity\na,Apple gains,Apple\na,Apple gains,Microsoft\nb,Banks fall,banks\nc,No entity,\n")
     report = inspect_file(path, TaskSettings.model_validate({"columns": {"target": "entity"}}))
@@ -106,7 +106,7 @@ def test_inspect_counts_targets_and_those_that_their_text_lacks(tmp_path: Path):
     assert inspect_file(path).targets.rows == 0
 
 
-def test_inspect_reports_columns_that_hold_something_else_or_have_another_name(tmp_path: Path):
+def test_inspect_reports_columns_that_hold_something_else_or_have_another_name(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv"
     path.write_text("Text,Label,Score\n" + "".join(f"post {n},{'up' if n % 2 else 'down'},0.9\n" for n in range(30)))
     report = inspect_file(path)

@@ -8,17 +8,17 @@ from moe.data.schema import Columns, DataSettings, SplitSettings, TaskSettings
 THREE = ("negative", "neutral", "positive")
 
 
-def test_columns_mapping_leaves_out_ignored_columns():
+def test_columns_mapping_leaves_out_ignored_columns() -> None:
     assert "score" not in Columns(score=None).mapping()
 
 
-def test_columns_require_only_the_text_and_renamed_columns():
+def test_columns_require_only_the_text_and_renamed_columns() -> None:
     assert Columns(label="sentiment").required() == {"text", "sentiment"}
     assert Columns(text="headline").required() == {"headline"}
 
 
 @pytest.mark.parametrize("ratios", [(1,), (1, 1, 1, 1), (0, 1), (5, -1, 2)])
-def test_split_settings_refuse_invalid_ratios(ratios: tuple[float, ...]):
+def test_split_settings_refuse_invalid_ratios(ratios: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError, match=r"two \(train, test\) or three|greater than or equal to 0"):
         SplitSettings(ratios=ratios)
 
@@ -34,11 +34,11 @@ def test_split_settings_refuse_invalid_ratios(ratios: tuple[float, ...]):
         ({"labels": THREE, "cutoffs": ()}, "cutoffs"),
     ],
 )
-def test_task_settings_refuse_inconsistent_labels_maps_and_cuts(settings: dict[str, object], message: str):
+def test_task_settings_refuse_inconsistent_labels_maps_and_cuts(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TaskSettings.model_validate(settings)
 
 
-def test_data_settings_resolve_paths_relative_to_the_data_folder():
+def test_data_settings_resolve_paths_relative_to_the_data_folder() -> None:
     assert DataSettings(folder="data").path("a.csv").as_posix() == "data/a.csv"
     assert DataSettings(folder="data").path("/b.csv").as_posix() == "/b.csv"

@@ -1,6 +1,7 @@
 """Invalid records are rejected with line and reason; nothing is coerced, nothing is lost."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,53 +38,53 @@ def validate(task: TaskSettings = THREE, error: str | None = None, **values: obj
         ({"error": "broken encoding: byte 0xff is not UTF-8"}, "broken encoding"),
     ],
 )
-def test_validate_rejects_invalid_records_with_line_and_reason(values: dict[str, object], reason: str):
-    result = validate(**values)  # type: ignore[arg-type]
+def test_validate_rejects_invalid_records_with_line_and_reason(values: dict[str, Any], reason: str) -> None:
+    result = validate(**values)
     assert isinstance(result, Reject)
     assert (result.line, result.id, result.reason) == (7, "a", reason)
 
 
-def test_validate_leaves_the_text_unchanged():
+def test_validate_leaves_the_text_unchanged() -> None:
     assert validate(text="  Profit  Rises ", score="-0.5", lang="en", split="dev") == Row(
         id="a", text="  Profit  Rises ", label=2, score=-0.5, lang="en", split="validation", line=7
     )
 
 
-def test_validate_maps_labels_of_any_language_and_accepts_the_task_s_own():
+def test_validate_maps_labels_of_any_language_and_accepts_the_task_s_own() -> None:
     task = TaskSettings(labels=THREE.labels, label_map={"利空": "negative", "中性": "neutral", "利好": "positive"})
     rows = [validate(task, label=label) for label in ("利空", "中性", "利好", "neutral")]
     assert [row.label for row in rows if isinstance(row, Row)] == [0, 1, 2, 1]
 
 
 @pytest.mark.parametrize("label", [1, 1.0, "1"])
-def test_validate_maps_numeric_labels_of_any_type(label: object):
+def test_validate_maps_numeric_labels_of_any_type(label: object) -> None:
     row = validate(TaskSettings(labels=THREE.labels, label_map={"1": "neutral"}), label=label)
     assert isinstance(row, Row)
     assert row.label == 1
 
 
-def test_validate_derives_a_missing_label_from_the_score():
+def test_validate_derives_a_missing_label_from_the_score() -> None:
     task = TaskSettings(labels=THREE.labels, score_cuts=(-0.1, 0.1))
     assert [getattr(validate(task, label=label, score=0.5), "label", None) for label in (None, "negative")] == [2, 0]
 
 
-def test_validate_accepts_a_score_without_a_label():
+def test_validate_accepts_a_score_without_a_label() -> None:
     row = validate(label=None, score=0.2)
     assert isinstance(row, Row)
     assert (row.label, row.score) == (None, 0.2)
 
 
-def test_validate_ignores_labels_of_a_task_without_labels():
+def test_validate_ignores_labels_of_a_task_without_labels() -> None:
     assert isinstance(validate(TaskSettings(), label="anything"), Row)
 
 
-def test_validate_ignores_the_file_s_split_if_own_is_false():
+def test_validate_ignores_the_file_s_split_if_own_is_false() -> None:
     row = validate(THREE.model_copy(update={"split": THREE.split.model_copy(update={"own": False})}), split="holdout")
     assert isinstance(row, Row)
     assert row.split is None
 
 
-def test_validate_distinguishes_duplicates_from_repeated_ids_with_other_content():
+def test_validate_distinguishes_duplicates_from_repeated_ids_with_other_content() -> None:
     def record(line: int, text: str, split: str = "train") -> Record:
         return Record(line, {"id": "a", "text": text, "label": "positive", "split": split})
 
@@ -94,7 +95,7 @@ def test_validate_distinguishes_duplicates_from_repeated_ids_with_other_content(
     assert (results[2].line, results[2].reason) == (4, "repeated id with different content")
 
 
-def test_validate_skips_records_that_do_not_pass_only():
+def test_validate_skips_records_that_do_not_pass_only() -> None:
     task = TaskSettings(labels=THREE.labels, only={"domain": ("news",)})
     values = {"text": "x", "label": "?", "domain": "forum"}
     good = {"id": "b", "text": "x", "label": "neutral", "domain": "news"}
@@ -108,7 +109,7 @@ ANYTHING = (
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(("text", "label", "score", "split", "lang"), ANYTHING))))
-def test_validate_returns_one_result_for_every_record(rows: list[dict[str, object]]):
+def test_validate_returns_one_result_for_every_record(rows: list[dict[str, object]]) -> None:
     results = list(validate_records([Record(n, row | {"id": f"line-{n}"}) for n, row in enumerate(rows)], THREE))
     assert [result.line for result in results] == list(range(len(rows)))
     assert all(abs(row.score) <= 1 for row in results if isinstance(row, Row) and row.score is not None)

@@ -36,7 +36,7 @@ def made_up_levels(signal: bool, validation: int = 200) -> dict[str, dict[str, A
     return split_levels(rows(train, words(train, signal, 1)), rows(held_out, words(held_out, signal, 2)), SPACE, "news")
 
 
-def test_levels_are_the_metrics_of_the_baselines(make_work: Make):
+def test_levels_are_the_metrics_of_the_baselines(make_work: Make) -> None:
     work = make_work()
     levels = validation_levels(work)
     expected = baseline_reports(work.rows("train"), work.rows("validation"), work.run.label_space(), "majority")
@@ -48,7 +48,7 @@ def test_levels_are_the_metrics_of_the_baselines(make_work: Make):
     assert json.loads((work.out / LEVELS).read_text()) == levels
 
 
-def test_levels_are_computed_once_and_again_when_rows_change(make_work: Make, monkeypatch: pytest.MonkeyPatch):
+def test_levels_are_computed_once_and_again_when_rows_change(make_work: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     work, computed = make_work(), []
 
     def counted(train: Dataset, validation: Dataset, space: LabelSpace, task: str) -> dict[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ def test_levels_are_computed_once_and_again_when_rows_change(make_work: Make, mo
     assert computed == ["news", "forum", "forum"]
 
 
-def test_levels_are_computed_again_if_their_file_is_broken(make_work: Make):
+def test_levels_are_computed_again_if_their_file_is_broken(make_work: Make) -> None:
     work = make_work()
     levels = validation_levels(work)
     for content in ("{", "[]", '{"news": 1}', '{"news": {"majority": {}}}'):
@@ -73,34 +73,34 @@ def test_levels_are_computed_again_if_their_file_is_broken(make_work: Make):
         assert validation_levels(make_work()) == levels
 
 
-def test_levels_are_none_without_labels_in_both_splits():
+def test_levels_are_none_without_labels_in_both_splits() -> None:
     assert split_levels(rows([0, 1], ["a", "b"]), rows([-1], ["c"]), SPACE, "news") == {}
     assert split_levels(rows([], []), rows([0], ["c"]), SPACE, "news") == {}
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [0, 1]])
-def test_levels_of_rows_that_tfidf_cannot_learn_are_the_majoritys(labels: list[int]):
+def test_levels_of_rows_that_tfidf_cannot_learn_are_the_majoritys(labels: list[int]) -> None:
     levels = split_levels(rows(labels, ["!", "?"]), rows([0, 1], ["!", "?"]), SPACE, "news")
     assert levels["tfidf"]["macro_f1"] == levels["majority"]["macro_f1"] == pytest.approx(1 / 3)
 
 
-def test_levels_take_a_limited_number_of_training_rows(monkeypatch: pytest.MonkeyPatch):
+def test_levels_take_a_limited_number_of_training_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TRAIN_ROWS", 50)
     assert made_up_levels(signal=True)["tfidf"]["train_rows"] == 50
 
 
-def test_chance_is_recognized_and_learnable_labels_are_not_called_chance():
+def test_chance_is_recognized_and_learnable_labels_are_not_called_chance() -> None:
     assert is_chance(made_up_levels(signal=False))
     assert not is_chance(made_up_levels(signal=True))
     (line,) = chance_warnings({"news": made_up_levels(signal=False), "forum": made_up_levels(signal=True)})
     assert line.startswith("news: TF-IDF cannot recognize the labels from the texts (macro-F1 ")
 
 
-def test_chance_is_not_claimed_from_a_few_rows():
+def test_chance_is_not_claimed_from_a_few_rows() -> None:
     assert not is_chance(made_up_levels(signal=False, validation=20))
 
 
-def test_standard_error_is_a_quarter_of_the_interval_and_never_zero():
+def test_standard_error_is_a_quarter_of_the_interval_and_never_zero() -> None:
     level = {"accuracy": 1.0, "rows": 500, "macro_f1_interval": [0.4, 0.6]}
     assert macro_f1_error(level) == pytest.approx(0.051, abs=0.001)
     assert macro_f1_error(level | {"rows": 18, "macro_f1_interval": [1.0, 1.0]}) == pytest.approx(0.045, abs=0.001)

@@ -8,6 +8,7 @@ from logits import overconfident
 
 from moe.evaluation.temperature import (
     MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     TaskLogits,
     choose_temperature,
     fit_temperature,
@@ -92,3 +93,36 @@ def test_remark_states_the_gain_on_held_out_folds_and_its_error() -> None:
     assert temperature == 1
     assert remark is not None
     assert f"by {abs(gain.mean):.4f}, with a standard error of {gain.error:.4f}" in remark
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 3.0, 20.0])
+def test_temperature_changes_no_label_and_orders_confidences_from_sharp_to_flat(seed: int, temperature: float) -> None:
+    random = np.random.default_rng(seed)
+    task = TaskLogits(5 * random.normal(size=(40, 4)), random.integers(0, 4, 40))
+    probabilities = task.probabilities(temperature)
+    np.testing.assert_allclose(probabilities.sum(1), 1.0)
+    assert (probabilities.argmax(1) == task.logits.argmax(1)).all()
+    assert ((task.confidence(temperature) >= 0.25 - 1e-9) & (task.confidence(temperature) <= 1)).all()
+    assert (task.confidence(temperature * 1.5) <= task.confidence(temperature) + 1e-12).all()
+    if temperature >= 1:  # below, some probabilities are 0
+        expected = -np.log(probabilities[np.arange(40), task.true])
+        np.testing.assert_allclose(task.losses(temperature), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fitted_temperature_is_within_its_bounds_and_ignores_a_constant_per_row(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    task = TaskLogits((10.0 ** random.uniform(-2, 2)) * random.normal(size=(60, 3)), random.integers(0, 3, 60))
+    temperature = fit_temperature(task)
+    assert MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
+    shifted = TaskLogits(task.logits + random.normal(size=(60, 1)), task.true)
+    assert fit_temperature(shifted) == pytest.approx(temperature, rel=1e-4)
+    assert held_out_gain(shifted).mean == pytest.approx(held_out_gain(task).mean, abs=1e-2)
+
+
+def test_rows_of_a_mask_have_their_own_logits() -> None:
+    task = overconfident(50)
+    mask = np.arange(50) % 2 == 0
+    np.testing.assert_array_equal(task[mask].logits, task.logits[::2])
+    assert task[mask].correct.tolist() == task.correct[::2].tolist()

@@ -1,10 +1,12 @@
 """Word spans: how a text is divided into words, and which tokens belong to each."""
 
+from typing import cast
+
 import pytest
 from conftest import tiny_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
+from tokenizers.pre_tokenizers import PreTokenizer, Split
 from transformers import PreTrainedTokenizerFast
 
 from experts.errors import Fault
@@ -13,7 +15,7 @@ from moe.explain.word_spans import tokenize_words
 
 def by_letter() -> PreTrainedTokenizerFast:
     core = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    core.pre_tokenizer = Split("", "isolated")  # type: ignore[assignment]
+    core.pre_tokenizer = cast(PreTokenizer, Split("", "isolated"))
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]")
 
 
@@ -64,4 +66,4 @@ def test_words_need_a_tokenizer_with_offsets() -> None:
         is_fast = False
 
     with pytest.raises(Fault, match="character offsets"):
-        tokenize_words("a", Slow(), "{text}", 9)  # type: ignore[arg-type]
+        tokenize_words("a", cast(PreTrainedTokenizerFast, Slow()), "{text}", 9)

@@ -24,9 +24,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def render(report: dict[str, Any]) -> str:
-    console = Console(width=120, file=StringIO())
-    console.print(export_view(report))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    stream = StringIO()
+    Console(width=120, file=stream).print(export_view(report))
+    return stream.getvalue()
 
 
 def test_export_writes_adapters_beside_the_model_and_reports_them(model: Path) -> None:

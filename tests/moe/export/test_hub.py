@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from exports import save_and_load_mixture
@@ -71,6 +72,13 @@ def test_hub_folder_is_an_intact_mixture_with_the_same_predictions(folder: Path,
     assert ModelLoader(out).load().calibration is not None
 
 
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata at the head of a folder's model card."""
+    metadata = metadata_load(folder / "README.md")
+    assert metadata is not None
+    return metadata
+
+
 def test_remarks_name_missing_license_local_backbone_and_missing_evaluation(folder: Path, tmp_path: Path) -> None:
     without_run = tmp_path / folder.name
     without_run.mkdir()
@@ -83,7 +91,7 @@ def test_remarks_name_missing_license_local_backbone_and_missing_evaluation(fold
     remarks = " ".join(report.remarks)
     for part in ("no license was given", "is a local folder", "moe evaluate"):
         assert part in remarks
-    assert metadata_load(tmp_path / "hub" / "README.md")["license"] == "other"  # type: ignore[index]
+    assert card_metadata(tmp_path / "hub")["license"] == "other"
     assert str(tmp_path) not in (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
 
 
@@ -109,7 +117,7 @@ def test_metrics_on_synthetic_rows_are_not_on_the_card(folder: Path, tmp_path: P
     report = write_hub_folder(tmp_path / "hub", target, None, overwrite=False)
     assert report.figures.count == 0
     assert "synthetic" in " ".join(report.remarks)
-    assert "model-index" not in metadata_load(tmp_path / "hub" / "README.md")  # type: ignore[operator]
+    assert "model-index" not in card_metadata(tmp_path / "hub")
 
 
 def test_hub_export_rejects_a_single_expert_and_an_existing_folder(folder: Path, out: Path, tmp_path: Path) -> None:

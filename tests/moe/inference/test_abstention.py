@@ -111,3 +111,45 @@ def test_too_few_rows_give_no_threshold() -> None:
 def test_target_accuracy_outside_0_and_1_is_refused(accuracy: float) -> None:
     with pytest.raises(Fault, match="between 0 and 1"):
         check_target_accuracy(accuracy)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_thresholds_of_higher_accuracies_are_higher_and_their_bounds_reach_them(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    curve = risk_coverage_curve(*draw(random, 600), level=LEVEL)
+    thresholds = []
+    for accuracy in (0.6, 0.7, 0.75, 0.8, 0.85, 0.9):
+        if (point := find_point(curve, accuracy, LEVEL)) is not None:
+            assert max(point.lower or 0, point.lower_half or 0) >= accuracy
+            assert point.accuracy >= accuracy
+            thresholds.append(point.threshold)
+    assert thresholds == sorted(thresholds)
+    assert len(thresholds) >= 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_curve_goes_from_all_rows_to_few_with_bounds_below_the_accuracy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    curve = risk_coverage_curve(*draw(random, 300), level=LEVEL)
+    assert (curve[0].threshold, curve[0].rows) == (0.0, 300)
+    assert [point.threshold for point in curve] == sorted(point.threshold for point in curve)
+    assert [point.rows for point in curve] == sorted((point.rows for point in curve), reverse=True)
+    for point in curve:
+        assert point.lower is not None
+        assert point.lower_half is not None
+        assert 0 <= point.lower_half <= point.lower <= point.accuracy <= 1
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.99])
+@pytest.mark.parametrize("accuracy", [0.5, 0.7, 0.9, 0.99])
+def test_fewest_correct_rows_are_those_whose_power_falls_below_the_error(accuracy: float, level: float) -> None:
+    rows = rows_if_all_correct(accuracy, level)
+    assert accuracy**rows <= (1 - level) * (1 + 1e-6)
+    assert rows == 0 or accuracy ** (rows - 1) > (1 - level) * (1 - 1e-6)
+
+
+def test_required_point_is_the_one_that_is_found() -> None:
+    curve = risk_coverage_curve(*draw(np.random.default_rng(0), 500), level=LEVEL)
+    assert require_point("news", curve, 0.75, LEVEL) == find_point(curve, 0.75, LEVEL)
+    assert find_point((), 0.75, LEVEL) is None
+    assert rows_needed((), 0.75, LEVEL) is None

@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from serving import build_manager, write_mixture
+from serving import build_manager, classifier, write_mixture
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -53,8 +54,8 @@ def corrupt(predictor: Predictor, row: int, name: str, monkeypatch: pytest.Monke
     """Make one output of a text NaN."""
     score = predictor.score
 
-    def with_nan(*args: object, **options: object) -> Scores:
-        scores = score(*args, **options)  # type: ignore[arg-type]
+    def with_nan(*args: Any, **options: Any) -> Scores:
+        scores = score(*args, **options)
         if len(scores.routing_weights) <= row:
             return scores
         if name == "logits":
@@ -89,8 +90,7 @@ def test_service_answers_a_text_without_a_finite_output_with_an_error_and_others
     intact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = build_manager(intact)
-    predictor = manager.served.engine.classifier.predictor  # type: ignore[attr-defined]
-    corrupt(predictor, 1, "logits", monkeypatch)
+    corrupt(classifier(manager).predictor, 1, "logits", monkeypatch)
     with TestClient(build_app(manager), base_url="http://localhost") as client:
         response = client.post("/v1/predict", json={"texts": TEXTS})
         assert response.status_code == 409

@@ -1,12 +1,13 @@
 """Claims about generation: batches equal single prompts without a cache, routing weights are reported."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import save_backbone
 from corpora import save_language_model
-from mixtures import random_lm_mixture
+from mixtures import lm_head, random_lm_mixture
 
 from experts.errors import Fault
 from moe.inference.generator import Generator, Sampling
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_end_of_text(model: Mixture) -> Mixture:
     """The model without an end of text, so that answers have `max_new_tokens` tokens."""
     model.loaded_backbone.tokenizer.eos_token = None
-    model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
+    lm_head(model).model.generation_config.eos_token_id = None
     return model
 
 
@@ -37,7 +38,7 @@ def generate_without_cache(generator: Generator, ids: list[int], count: int) -> 
         row = torch.tensor([ids])
         prompt_mask = torch.tensor([[1] * start + [0] * (len(ids) - start)])
         out = model(row, torch.ones_like(row), router_mask=prompt_mask)
-        ids = [*ids, int(model.loaded_backbone.lm_head.logits(out.pooled[:, -1]).argmax())]  # type: ignore[union-attr]
+        ids = [*ids, int(lm_head(model).logits(out.pooled[:, -1]).argmax())]
     return generator.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
 
 
@@ -108,9 +109,9 @@ def test_prompt_without_room_for_its_answer_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
-def test_sampling_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_sampling_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Fault, match="Set a value in this range"):
-        Sampling(**wrong).check()  # type: ignore[arg-type]
+        Sampling(**wrong).check()
 
 
 def test_model_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:

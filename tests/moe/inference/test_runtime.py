@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from moe.inference.graph.text_encoder import TextEncoder
 from moe.inference.model_loader import ModelLoader
 from moe.inference.multiprocess import predict_in_processes
 from moe.inference.onnx_predictor import OnnxPredictor
-from moe.inference.runtime import has_gpu
+from moe.inference.runtime import Runtime, has_gpu
 from moe.inference.stream import predict_rows, predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
@@ -63,10 +64,10 @@ def copy(mixture: Path, tmp_path: Path) -> Path:
     return target
 
 
-def assert_equal_answers(folder: Path, texts: Sequence[str], **options: str) -> None:
+def assert_equal_answers(folder: Path, texts: Sequence[str], **options: Any) -> None:
     """Check that both runtimes give the same labels, and probabilities within 1e-4."""
     fp32 = ("backbone.dtype=float32",)
-    loaders = [ModelLoader(folder, runtime="onnx", **options), ModelLoader(folder, fp32, **options)]  # type: ignore[arg-type]
+    loaders = [ModelLoader(folder, runtime="onnx", **options), ModelLoader(folder, fp32, **options)]
     ours, theirs = (predict_texts(texts, loader.load()) for loader in loaders)
     assert [(row.task, row.label) for row in ours] == [(row.task, row.label) for row in theirs]
     for one_runtime, other in zip(ours, theirs, strict=True):
@@ -183,10 +184,11 @@ def test_runtime_auto_predicts_with_torch_and_says_why_if_the_graph_is_stale(
 
 
 def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: Path, mixture: Path) -> None:
+    unknown_runtime: dict[str, Any] = {"runtime": "fast"}
     with pytest.raises(Fault, match="no --set for a graph"):
         ModelLoader(mixture, ("backbone.dtype=float32",), runtime="onnx").load()
     with pytest.raises(Fault, match="--runtime auto, onnx, torch"):
-        ModelLoader(mixture, runtime="fast").check()  # type: ignore[arg-type]
+        ModelLoader(mixture, **unknown_runtime).check()
     subprocess.run(["rm", "-r", str(copy / GRAPH_FOLDER)], check=True)
     with pytest.raises(Fault, match="moe export FOLDER --to graph"):
         ModelLoader(copy, runtime="onnx").load()
@@ -196,9 +198,9 @@ def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: 
 def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None:
     heads = copy / "heads.safetensors"
     heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
-    for runtime in ("auto", "onnx", "torch"):
+    for runtime in get_args(Runtime):
         with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
-            ModelLoader(copy, runtime=runtime).load()  # type: ignore[arg-type]
+            ModelLoader(copy, runtime=runtime).load()
 
 
 def test_graph_of_an_intact_model_leaves_nothing_to_report(mixture: Path) -> None:

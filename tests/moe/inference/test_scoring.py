@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DECODERS
 from corpora import save_language_model
-from mixtures import random_lm_mixture
+from mixtures import lm_head, random_lm_mixture
 
 from moe.inference import scoring
 from moe.inference.scoring import likelihoods
@@ -36,7 +36,7 @@ def score_single_pair(model: Mixture, prompt: list[int], answer: list[int]) -> t
     ids = torch.tensor([[*prompt, *answer]])
     prompt_mask = torch.tensor([[1] * len(prompt) + [0] * len(answer)])
     states = model(ids, torch.ones_like(ids), router_mask=prompt_mask).pooled[0]
-    log_p = model.loaded_backbone.lm_head.logits(states).log_softmax(-1)  # type: ignore[union-attr]
+    log_p = lm_head(model).logits(states).log_softmax(-1)
     positions = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
     values = [float(log_p[position, token]) for position, token in zip(positions, answer, strict=True)]
     greedy = [int(log_p[position].argmax()) == token for position, token in zip(positions, answer, strict=True)]
@@ -56,7 +56,7 @@ def test_most_probable_next_token_is_greedy(model: Mixture) -> None:
     ids = torch.tensor([[1, 5, 9]])
     with torch.no_grad():
         states = model(ids, torch.ones_like(ids)).pooled[0, -1:]
-        best = int(model.loaded_backbone.lm_head.logits(states).argmax())  # type: ignore[union-attr]
+        best = int(lm_head(model).logits(states).argmax())
     (likelihood,) = likelihoods(model, [([1, 5, 9], [best])])
     assert likelihood.greedy
 

@@ -15,7 +15,7 @@ from moe.export.graph import write_graph
 from moe.inference.graph.session import GraphSession
 from moe.inference.model_loader import ModelLoader
 from moe.inference.onnx_predictor import OnnxPredictor
-from moe.inference.predictor import first_windows, scores_of_windows
+from moe.inference.predictor import Routing, first_windows, scores_of_windows
 from moe.inference.stream import predict_texts, to_row
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -38,9 +38,9 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("routing", ["soft", "hard"])
-def test_windows_give_equal_scores_with_and_without_torch(mixture: Path, routing: str) -> None:
-    ours = OnnxPredictor(GraphSession(mixture, threads=1), routing)  # type: ignore[arg-type]
-    theirs = ModelLoader(mixture, ("backbone.dtype=float32",), routing=routing).load_torch()  # type: ignore[arg-type]
+def test_windows_give_equal_scores_with_and_without_torch(mixture: Path, routing: Routing) -> None:
+    ours = OnnxPredictor(GraphSession(mixture, threads=1), routing)
+    theirs = ModelLoader(mixture, ("backbone.dtype=float32",), routing=routing).load_torch()
     scores, expected = ours.score(TEXTS), theirs.score(TEXTS)
     for name, logits in expected.logits.items():
         np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)

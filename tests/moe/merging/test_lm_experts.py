@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DECODERS
 from corpora import save_language_model
-from mixtures import random_lm_mixture
+from mixtures import lm_head, random_lm_mixture
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -32,8 +32,7 @@ def prompts() -> tuple[Tensor, Tensor]:
 
 def next_logits(model: Mixture, states: Tensor) -> Tensor:
     """Return logits (B, V) of the token after the last state."""
-    assert model.loaded_backbone.lm_head is not None
-    return model.loaded_backbone.lm_head.logits(states[:, -1])
+    return lm_head(model).logits(states[:, -1])
 
 
 @torch.no_grad()
@@ -52,8 +51,7 @@ def without_cache(model: Mixture, prompt: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def with_cache(model: Mixture, ids: Tensor, mask: Tensor) -> list[Tensor]:
     """Generate from left-padded prompts (B, T), running each token once; return logits (B, V) of every step."""
-    assert model.loaded_backbone.lm_head is not None
-    lm, steps = model.loaded_backbone.lm_head.model, []
+    lm, steps = lm_head(model).model, []
     cache = DynamicCache()
     with model.generation(mask.bool()):
         for _ in range(NEW_TOKENS):
@@ -82,7 +80,7 @@ def test_generation_computes_gates_once_per_text_or_once_per_token(decoder: Path
     ids, mask = prompts()
     for unit, shape in (("text", (2, 3)), ("token", (2, 5 + NEW_TOKENS - 1, 3))):
         model = random_lm_mixture(decoder, "team", unit)
-        lm = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
+        lm = lm_head(model).model
         with torch.no_grad(), model.generation(mask.bool()) as probs:
             lm.generate(
                 input_ids=ids,
@@ -97,7 +95,7 @@ def test_generation_computes_gates_once_per_text_or_once_per_token(decoder: Path
 
 def test_generation_beams_of_a_text_share_its_gates(decoder: Path) -> None:
     model, (ids, mask) = random_lm_mixture(decoder, "soft"), prompts()
-    lm = model.loaded_backbone.lm_head.model  # type: ignore[union-attr]
+    lm = lm_head(model).model
     with torch.no_grad(), model.generation(mask.bool()) as probs:
         lm.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, num_beams=2, do_sample=False)
         beams = probs()

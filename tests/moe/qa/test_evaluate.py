@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from corpora import LABEL_WORDS, instructed_workspace
@@ -12,6 +13,7 @@ from experts.errors import Fault
 from experts.json_io import to_json
 from moe.inference.loading import load_language_model
 from moe.qa.evaluate import (
+    ChoiceMethod,
     EvalSettings,
     answer_questions,
     evaluate_qa_folder,
@@ -62,8 +64,8 @@ def test_prompt_that_fills_the_context_is_missing_and_no_other_is_lost(instructe
     model, template = load_language_model(instructed.out / "moe-instruct")
     first, second = load_run_questions(instructed, ["news-tone"], 2)
     questions = [replace(first, prompt=" ".join([first.prompt] * 9)), second]
-    for method in ("likelihood", "generation"):
-        answers = answer_questions(model, template, questions, EvalSettings(method))  # type: ignore[arg-type]
+    for method in get_args(ChoiceMethod):
+        answers = answer_questions(model, template, questions, EvalSettings(method))
         assert answers[0].parsed is None
         assert not answers[0].correct
         assert answers[1].output
@@ -96,10 +98,11 @@ def test_flare_file_needs_no_task_in_the_config(instructed: Workspace, tmp_path:
 
 def test_unknown_tasks_and_methods_are_refused(instructed: Workspace, tmp_path: Path) -> None:
     folder = instructed.out / "moe-instruct"
+    unknown_method: dict[str, Any] = {"method": "luck"}
     with pytest.raises(Fault, match="news-tone"):
         evaluate_qa_folder(instructed, folder, ["news-tune"])
     with pytest.raises(Fault, match="likelihood, generation"):
-        evaluate_qa_folder(instructed, folder, settings=EvalSettings("luck"))  # type: ignore[arg-type]
+        evaluate_qa_folder(instructed, folder, settings=EvalSettings(**unknown_method))
     with pytest.raises(Fault, match="one task for the file of --data"):
         evaluate_qa_folder(instructed, folder, (), tmp_path / "x.jsonl")
     with pytest.raises(Fault, match="fbp"):

@@ -42,7 +42,9 @@ def rows(prepared: dict[str, PreparedTask], split: str) -> int:
 
 
 @pytest.mark.parametrize("near", [0.85, None])
-def test_texts_held_out_by_one_task_are_trained_on_by_no_other(make_work: Make, tmp_path: Path, near: float | None):
+def test_texts_held_out_by_one_task_are_trained_on_by_no_other(
+    make_work: Make, tmp_path: Path, near: float | None
+) -> None:
     work = shared_work(make_work, tmp_path, near_duplicates=near)
     for pair in (("train", "test"), ("train", "validation"), ("validation", "test")):
         assert not leaks(work, *pair), pair

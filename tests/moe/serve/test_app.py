@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import build_manager, service_client, write_calibrated_mixture
+from serving import (
+    build_manager,
+    classifier,
+    log_fields,
+    running_batcher,
+    service_client,
+    write_calibrated_mixture,
+)
 from starlette.testclient import TestClient
 
 from experts.errors import Fault
@@ -211,7 +218,7 @@ def test_service_with_keys_needs_one_and_logs_its_owner_but_no_text(
         with caplog.at_level(logging.INFO, "moe.serve"):
             headers = {"authorization": f"Bearer {mine['key']}", "host": "any.example"}
             assert client.post("/v1/predict", json={"texts": "secret words"}, headers=headers).status_code == 200
-    (line,) = [record.fields for record in caplog.records if record.getMessage() == "request"]  # type: ignore[attr-defined]
+    (line,) = [log_fields(record) for record in caplog.records if record.getMessage() == "request"]
     assert (line["asked_by"], line["texts"], line["path"]) == ("me", 1, "/v1/predict")
     assert "secret" not in str([vars(record) for record in caplog.records])
 
@@ -253,7 +260,7 @@ def test_openapi_document_needs_a_key_if_the_settings_say_so(folder: Path) -> No
     ids=str,
 )
 def test_odd_headers_get_a_response_in_the_usual_form(client: TestClient, headers: dict[str, str], status: int) -> None:
-    response = client.get("/", headers={name: value.encode("latin-1") for name, value in headers.items()})  # type: ignore[misc]
+    response = client.get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items()])
     assert response.status_code == status
     assert status == 200 or response.json()["error"]["type"] == "forbidden"
 
@@ -287,7 +294,7 @@ class NanEngine:
 def test_answer_that_is_not_finite_is_an_error_and_not_counted(folder: Path) -> None:
     manager = build_manager(folder)
     with TestClient(build_app(manager), base_url="http://localhost") as client:
-        manager.batcher.engine = NanEngine(manager.served.engine.classifier)  # type: ignore[union-attr, attr-defined]
+        running_batcher(manager).engine = NanEngine(classifier(manager))
         response = predict(client, ["a", "b"])
         assert response.status_code == 409
         assert "finite numbers" in response.json()["error"]["expected"]
@@ -329,8 +336,7 @@ class BlockedEngine:
 def test_slow_request_times_out_and_full_queue_sets_retry_after(folder: Path) -> None:
     manager, engine = build_manager(folder, timeout_s=0.2, queue_texts=2), BlockedEngine()
     with TestClient(build_app(manager), base_url="http://localhost") as client:
-        batcher = manager.batcher
-        assert batcher is not None
+        batcher = running_batcher(manager)
         batcher.engine = engine
         threads = [threading.Thread(target=predict, args=(client, ["a", "b"])) for _ in range(2)]
         for thread in threads:
@@ -352,7 +358,7 @@ def test_internal_error_shows_its_message_in_neither_response_nor_log(
     manager, engine = build_manager(folder), BlockedEngine()
     engine.may_run.set()
     with TestClient(build_app(manager), base_url="http://localhost") as client:
-        manager.batcher.engine = engine  # type: ignore[union-attr]
+        running_batcher(manager).engine = engine
         response = predict(client, "a")
     assert response.status_code == 500
     assert response.headers["x-request-id"] in response.json()["error"]["remedy"]

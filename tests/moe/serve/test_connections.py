@@ -231,6 +231,12 @@ def held(folder: Path) -> ModelManager:
     return manager
 
 
+def release(manager: ModelManager) -> None:
+    """Let the held engine run."""
+    assert isinstance(manager.served.engine, HeldEngine)
+    manager.served.engine.may_run.set()
+
+
 def wait_for_queue(manager: ModelManager, texts: int) -> None:
     """Wait until one request is computed and so many texts are queued."""
     while not manager.batcher or not manager.batcher.in_flight or manager.batcher.queued_texts != texts:
@@ -244,7 +250,7 @@ def test_requests_in_work_leave_connections_for_health_checks(held: ModelManager
         busy = httpx.get(f"{url}/v1/model")
         assert (busy.status_code, busy.headers["retry-after"], busy.json()["error"]["type"]) == (503, "1", "busy")
         assert httpx.get(f"{url}/healthz").status_code == 200
-        held.served.engine.may_run.set()  # type: ignore[attr-defined]
+        release(held)
         for connection in working:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -256,7 +262,7 @@ def test_request_of_a_client_that_disconnects_leaves_the_queue(held: ModelManage
             with connect(url, PREDICT):
                 wait_for_queue(held, 1)
             wait_for_queue(held, 0)
-            held.served.engine.may_run.set()  # type: ignore[attr-defined]
+            release(held)
             assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
         metrics = httpx.get(f"{url}/metrics").text
     assert 'moe_requests_total{path="/v1/predict",status="499"} 1.0' in metrics

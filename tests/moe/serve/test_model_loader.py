@@ -7,6 +7,7 @@ from serving import write_mixture
 
 from moe.export.graph import write_graph
 from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.runtime import Runtime
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine, ExplainRequest
 from moe.serve.model_loader import ModelLocation, load_served_model
@@ -18,8 +19,9 @@ def test_service_with_a_graph_answers_explains_and_describes_itself_as_with_torc
     folder = write_mixture(tmp_path)
     write_graph(folder)
     results = []
-    for runtime in ("onnx", "torch"):
-        served = load_served_model(ModelLocation(folder, runtime=runtime, threads=1))  # type: ignore[arg-type]
+    runtimes: tuple[Runtime, ...] = ("onnx", "torch")
+    for runtime in runtimes:
+        served = load_served_model(ModelLocation(folder, runtime=runtime, threads=1))
         assert isinstance(served.engine, ExplainEngine)
         assert isinstance(served.engine.classifier.predictor, OnnxPredictor) == (runtime == "onnx")
         prediction, explanation = served.engine.run_batch(

@@ -10,7 +10,8 @@ from typing import Any
 import openai
 import pytest
 from corpora import save_language_model
-from mixtures import save_random_lm_mixture
+from mixtures import lm_head, save_random_lm_mixture
+from openai.types.chat import ChatCompletionMessageParam
 from serving import build_manager
 from starlette.testclient import TestClient
 
@@ -19,7 +20,8 @@ from moe.inference.loading import load_language_model
 from moe.serve.app import build_app
 from moe.serve.model_manager import ModelManager
 
-MESSAGES = [{"role": "user", "content": "profit rose today"}]
+TEXT = "profit rose today"
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": TEXT}]
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +48,23 @@ def client(manager: ModelManager) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def openai_client(client: TestClient) -> openai.OpenAI:
-    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=client, max_retries=0)  # type: ignore[arg-type]
+    http_client: Any = client  # starlette's client need not come from the same httpx package as OpenAI's
+    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=http_client, max_retries=0)
 
 
 def generate(folder: Path, sampling: Sampling, pin: str | None = None) -> Any:
     model, template = load_language_model(folder)
     generator = Generator(model, template, sampling)
     generator.tokenizer.eos_token = None
-    model.loaded_backbone.lm_head.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
-    return generator.generate([generator.encode(MESSAGES[0]["content"])], pin)[0]
+    lm_head(model).model.generation_config.eos_token_id = None
+    return generator.generate([generator.encode(TEXT)], pin)[0]
 
 
 @pytest.mark.parametrize("pin", [None, "calls"])
 def test_chat_route_matches_moe_generate(openai_client: openai.OpenAI, folder: Path, pin: str | None) -> None:
     completion = openai_client.chat.completions.create(
         model="any",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         max_tokens=9,
         extra_body={"domain": pin},
     )
@@ -76,14 +79,15 @@ def test_chat_route_matches_moe_generate(openai_client: openai.OpenAI, folder: P
 
 
 def test_streamed_pieces_add_up_to_the_complete_message(openai_client: openai.OpenAI, folder: Path) -> None:
-    sampling = {"temperature": 1.5, "top_p": 0.9, "seed": 4}
-    stream = openai_client.chat.completions.create(  # type: ignore[call-overload]
+    stream: Any = openai_client.chat.completions.create(
         model="",
         messages=MESSAGES,
         max_completion_tokens=12,
         stream=True,
         stream_options={"include_usage": True},
-        **sampling,
+        temperature=1.5,
+        top_p=0.9,
+        seed=4,
     )
     chunks = list(stream)
     expected = generate(folder, Sampling(12, 1.5, 0.9, 4))
@@ -131,7 +135,8 @@ def test_chat_route_takes_integers_written_as_floats(client: TestClient, fields:
 
 
 def test_chat_route_applies_the_chat_template_if_there_is_one(client: TestClient, manager: ModelManager) -> None:
-    tokenizer = manager.served.engine.tokenizer  # type: ignore[attr-defined]
+    engine: Any = manager.served.engine
+    tokenizer = engine.tokenizer
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' and loop.index > 1 %}{{ raise_exception('system first') }}"
         "{% endif %}the {{ m.content }} again {% endfor %}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from moe.plots.style import to_png
 from moe.sweep.charts import COLOURS, Axis, chart_axes, draw_charts, group_lines, numeric_values
 from moe.sweep.grid import SweepPlan, format_value, read_plan
 from moe.sweep.summary import format_settings, mean_and_sd, summarise, sweep_view
@@ -84,6 +85,23 @@ def test_more_lines_than_colours_are_drawn(tmp_path: Path) -> None:
     dropouts = [round(0.01 * i, 2) for i in range(len(COLOURS) + 2)]
     plan = plan_of(tmp_path, f"over: {{lora.r: [2, 64], lora.dropout: {dropouts}}}")
     assert {path.name for path in draw_charts(plan, content_of(plan), tmp_path)} == {"lora.r.png", "lora.dropout.png"}
+
+
+def test_ticks_of_many_values_over_several_magnitudes_are_plain_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks: list[str] = []
+
+    def draw(figure: Any, path: Path) -> None:
+        assert to_png(figure)
+        ticks.extend(label.get_text() for panel in figure.axes for label in panel.get_xticklabels())
+
+    monkeypatch.setattr("moe.sweep.charts.save_figure", draw)
+    rates = [round(1e-5 * 1.5**i, 8) for i in range(20)]
+    plan = plan_of(tmp_path, f"over: {{stages.expert.lr: {rates}}}")
+    draw_charts(plan, content_of(plan), tmp_path)
+    assert "0.001" in ticks
+    assert not [tick for tick in ticks if "$" in tick]
 
 
 def test_table_marks_the_best_trial_and_shows_sd_failures_and_files(tmp_path: Path) -> None:

@@ -97,8 +97,13 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
     """Compare figures with evaluations of each model alone."""
     best, rows = summary["best"], work.rows("test")
     model, card = read_mixture(work.out / best)
-    for name, options in ((best, {}), (f"{best}, hard", {"routing": "hard"}), (f"{best}, pinned", {"pin": True})):
-        report, _ = evaluate(model, rows, card.template, 16, **options)  # type: ignore[arg-type]
+    modes: dict[str, dict[str, Any]] = {
+        best: {},
+        f"{best}, hard": {"routing": "hard"},
+        f"{best}, pinned": {"pin": True},
+    }
+    for name, options in modes.items():
+        report, _ = evaluate(model, rows, card.template, 16, **options)
         for task, figures in summary["figures"][name].items():
             assert figures["macro_f1"] == report["tasks"][task]["macro_f1"]
             assert figures["macro_f1_interval"] == report["tasks"][task]["macro_f1_interval"]

@@ -34,7 +34,7 @@ def parquet(path: Path, columns: dict[str, object]) -> Path:
     return path
 
 
-def test_read_records_is_the_same_for_all_kinds_of_files(tmp_path: Path):
+def test_read_records_is_the_same_for_all_kinds_of_files(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "folder"))
     files = [
         write(tmp_path / "a.csv", "id,text,label\na,up,positive\nb,down,negative\n"),
@@ -46,7 +46,7 @@ def test_read_records_is_the_same_for_all_kinds_of_files(tmp_path: Path):
     assert [[record.line for record in read(file)] for file in files] == [[2, 3], [1, 2], [1, 2], [1, 2]]
 
 
-def test_read_records_of_a_text_file_gives_one_record_per_line(tmp_path: Path):
+def test_read_records_of_a_text_file_gives_one_record_per_line(tmp_path: Path) -> None:
     records = read(write(tmp_path / "a.txt", "one\r\n\nthree"))
     assert [(r.line, r.values["id"], r.values["text"]) for r in records] == [
         (1, "line-1", "one"),
@@ -55,7 +55,7 @@ def test_read_records_of_a_text_file_gives_one_record_per_line(tmp_path: Path):
     ]
 
 
-def test_read_records_renames_ignores_and_passes_on_columns(tmp_path: Path):
+def test_read_records_renames_ignores_and_passes_on_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "nr,headline,text,score,who\n7,up,body,0.5,me\n")
     columns = Columns(id="nr", text="headline", score=None)
     assert next(read_records(path, columns)).values == {"id": "7", "text": "up"}
@@ -63,16 +63,16 @@ def test_read_records_renames_ignores_and_passes_on_columns(tmp_path: Path):
     assert next(read_records(path, columns, others=None)).values == {"id": "7", "text": "up", "who": "me"}
 
 
-def test_read_records_counts_lines_inside_quoted_fields(tmp_path: Path):
+def test_read_records_counts_lines_inside_quoted_fields(tmp_path: Path) -> None:
     records = read(write(tmp_path / "a.csv", 'text,label\n"one\ntwo",x\n\nthree,y\n'))
     assert [(r.line, r.values["text"]) for r in records] == [(2, "one\ntwo"), (5, "three")]
 
 
-def test_read_records_strips_a_byte_order_mark(tmp_path: Path):
+def test_read_records_strips_a_byte_order_mark(tmp_path: Path) -> None:
     assert read(write(tmp_path / "a.csv", "\ufefftext\nup\n"))[0].values["text"] == "up"
 
 
-def test_read_records_continues_after_a_broken_line(tmp_path: Path):
+def test_read_records_continues_after_a_broken_line(tmp_path: Path) -> None:
     body = b'text,label\nfine,x\nbad \xff,x\n"never closed,x\nfine,x,more\nnul \0,x\nlast,y\n'
     records = read(write(tmp_path / "a.csv", body))
     assert [(r.line, (r.error or "").partition(":")[0]) for r in records] == [
@@ -86,11 +86,11 @@ def test_read_records_continues_after_a_broken_line(tmp_path: Path):
     assert records[1].values["text"] == "bad \ufffd"
 
 
-def test_read_records_reports_text_after_a_closing_quote(tmp_path: Path):
+def test_read_records_reports_text_after_a_closing_quote(tmp_path: Path) -> None:
     assert "malformed" in str(read(write(tmp_path / "a.csv", 'text,label\n"Buy" says X,y\n'))[0].error)
 
 
-def test_read_records_reports_each_broken_json_line(tmp_path: Path):
+def test_read_records_reports_each_broken_json_line(tmp_path: Path) -> None:
     lines = [b'{"text": "a"}', b"{", b"", b"[1]", b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"[" * 9999]
     records = read(
         write(tmp_path / "a.jsonl", b"\n".join([*lines, b'{"text": "z"}', b'{"text": "y"}', b'{"text": "x"}']))
@@ -106,14 +106,14 @@ def test_read_records_reports_each_broken_json_line(tmp_path: Path):
     assert [r.error for r in records[6:]] == [None] * 3
 
 
-def test_read_records_reports_undecodable_text_in_parquet(tmp_path: Path):
+def test_read_records_reports_undecodable_text_in_parquet(tmp_path: Path) -> None:
     broken = pa.array([b"fine", b"bad \xff", b"fine"]).view(pa.string())
     records = read(parquet(tmp_path / "a.parquet", {"text": broken}))
     assert [r.error for r in records] == [None, "broken encoding: text", None]
     assert records[1].values["text"] == "bad \ufffd"
 
 
-def test_read_records_of_a_dataset_folder_names_splits_and_classes(tmp_path: Path):
+def test_read_records_of_a_dataset_folder_names_splits_and_classes(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["down", "up"])})
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
     DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "d"))
@@ -126,7 +126,7 @@ def test_read_records_of_a_dataset_folder_names_splits_and_classes(tmp_path: Pat
     ]
 
 
-def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.csv", "text\n" + "a text of some words\n" * 50_000)
     lines: list[int] = []
 
@@ -140,7 +140,7 @@ def test_read_records_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(lines) == 10
 
 
-def test_read_texts_returns_every_row_in_order_invalid_ones_with_a_reason(tmp_path: Path):
+def test_read_texts_returns_every_row_in_order_invalid_ones_with_a_reason(tmp_path: Path) -> None:
     rows = ['{"text": "a"}', '{"text": " "}', '{"text": 5}', '{"other": 1}', "{", '{"text": "b"}']
     records = list(read_texts(write(tmp_path / "a.jsonl", "\n".join(rows))))
     assert [(r.error or "").partition(":")[0] for r in records] == [
@@ -153,13 +153,13 @@ def test_read_texts_returns_every_row_in_order_invalid_ones_with_a_reason(tmp_pa
     ]
 
 
-def test_read_texts_of_one_broken_json_line_returns_one_error(tmp_path: Path):
+def test_read_texts_of_one_broken_json_line_returns_one_error(tmp_path: Path) -> None:
     (record,) = read_texts(write(tmp_path / "a.jsonl", '{"text": "cut'))
     assert str(record.error).startswith("invalid JSON")
     assert record.values == {"id": "line-1", "text": '{"text": "cut'}
 
 
-def test_read_texts_of_a_one_column_csv_returns_empty_lines(tmp_path: Path):
+def test_read_texts_of_a_one_column_csv_returns_empty_lines(tmp_path: Path) -> None:
     records = list(read_texts(write(tmp_path / "a.csv", "text\na\n\nb\n")))
     assert [(r.line, r.error) for r in records] == [(2, None), (3, "missing text"), (4, None)]
 
@@ -179,24 +179,24 @@ def test_read_texts_of_a_one_column_csv_returns_empty_lines(tmp_path: Path):
         ("a.xlsx", b"text", r"ending in \.csv"),
     ],
 )
-def test_read_records_refuses_unreadable_files(tmp_path: Path, name: str, content: bytes, message: str):
+def test_read_records_refuses_unreadable_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(Fault, match=message):
         read_records(write(tmp_path / name, content))
 
 
-def test_read_records_refuses_missing_files_and_other_folders(tmp_path: Path):
+def test_read_records_refuses_missing_files_and_other_folders(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="nothing there"):
         read_records(tmp_path / "no.csv")
     with pytest.raises(Fault, match="save_to_disk"):
         read_records(tmp_path)
 
 
-def test_read_records_requires_renamed_columns(tmp_path: Path):
+def test_read_records_requires_renamed_columns(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="'sentiment'"):
         read(write(tmp_path / "a.csv", "text,label\nup,x\n"), label="sentiment")
 
 
-def test_read_records_refuses_a_truncated_parquet_file(tmp_path: Path):
+def test_read_records_refuses_a_truncated_parquet_file(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", {"text": ["a text"] * 5000})
     with pytest.raises(Fault, match="Parquet"):
         read(write(path, path.read_bytes()[:200]))
@@ -204,7 +204,7 @@ def test_read_records_refuses_a_truncated_parquet_file(tmp_path: Path):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text("a,\"'\n 利é", min_size=1, max_size=9), min_size=1, max_size=8))
-def test_read_records_reads_back_quoted_csv(tmp_path_factory: pytest.TempPathFactory, written: list[str]):
+def test_read_records_reads_back_quoted_csv(tmp_path_factory: pytest.TempPathFactory, written: list[str]) -> None:
     cells = "".join('"' + text.replace('"', '""') + '",x\n' for text in written)
     path = write(tmp_path_factory.mktemp("csv") / "a.csv", "text,label\n" + cells)
     assert [r.values["text"] for r in read(path)] == written

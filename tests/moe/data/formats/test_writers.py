@@ -27,11 +27,11 @@ def write(path: Path, rows: list[dict[str, object]] = ROWS, **options: list[str]
     return path
 
 
-def test_jsonl_writer_leaves_rows_unchanged(tmp_path: Path):
+def test_jsonl_writer_leaves_rows_unchanged(tmp_path: Path) -> None:
     assert [json.loads(line) for line in write(tmp_path / "out.jsonl").read_text().splitlines()] == ROWS
 
 
-def test_csv_writer_has_the_columns_of_all_rows_and_flattens_mappings(tmp_path: Path):
+def test_csv_writer_has_the_columns_of_all_rows_and_flattens_mappings(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(write(tmp_path / "out.csv").read_bytes().decode())))
     assert rows[0] == dict.fromkeys(rows[0], "") | {"id": "a", "error": "missing text"}
     assert (rows[1]["probabilities.up"], rows[2]["probabilities.flat"]) == ("0.9", "1.0")
@@ -39,13 +39,13 @@ def test_csv_writer_has_the_columns_of_all_rows_and_flattens_mappings(tmp_path: 
     assert rows[2]["text"] == 'a "quoted"\nline'
 
 
-def test_parquet_writer_stores_mappings_as_structs(tmp_path: Path):
+def test_parquet_writer_stores_mappings_as_structs(tmp_path: Path) -> None:
     rows = pq.read_table(write(tmp_path / "out.parquet")).to_pylist()
     assert rows[1]["probabilities"] == {"up": 0.9, "down": 0.1, "flat": None}
     assert (rows[0]["label"], rows[0]["probabilities"]) == (None, None)
 
 
-def test_parquet_writer_accepts_columns_that_start_empty_and_many_batches(tmp_path: Path):
+def test_parquet_writer_accepts_columns_that_start_empty_and_many_batches(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"n": n, "late": None if n < 3000 else 0.5, "empty": {}} for n in range(4000)]
     table = pq.read_table(write(tmp_path / "out.parquet", rows))
     assert table.num_rows == 4000
@@ -53,14 +53,14 @@ def test_parquet_writer_accepts_columns_that_start_empty_and_many_batches(tmp_pa
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_writer_puts_named_columns_first_even_without_rows(tmp_path: Path, ending: str):
+def test_writer_puts_named_columns_first_even_without_rows(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"out.{ending}", [], columns=["id", "error"])
     names = path.read_text().strip().split(",") if ending == "csv" else pq.read_schema(path).names
     assert names == ["id", "error"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_writer_leaves_the_old_file_after_a_failure(tmp_path: Path, ending: str):
+def test_writer_leaves_the_old_file_after_a_failure(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"out.{ending}"
     path.write_text("old")
 
@@ -75,13 +75,13 @@ def test_writer_leaves_the_old_file_after_a_failure(tmp_path: Path, ending: str)
     assert path.read_text() == "old"
 
 
-def test_writer_refuses_an_unknown_ending_before_writing(tmp_path: Path):
+def test_writer_refuses_an_unknown_ending_before_writing(tmp_path: Path) -> None:
     with pytest.raises(Fault, match=r"ending in \.csv, \.jsonl, \.parquet"):
         write(tmp_path / "sub" / "out.xlsx")
     assert not list(tmp_path.iterdir())
 
 
-def test_writer_refuses_a_folder_that_cannot_be_written(tmp_path: Path):
+def test_writer_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
     for path in (tmp_path / "file" / "out.csv", tmp_path / "folder.csv"):
@@ -89,7 +89,7 @@ def test_writer_refuses_a_folder_that_cannot_be_written(tmp_path: Path):
             write(path)
 
 
-def test_parquet_writer_refuses_a_column_of_two_types(tmp_path: Path):
+def test_parquet_writer_refuses_a_column_of_two_types(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="one type in each Parquet column"):
         write(tmp_path / "out.parquet", [{"score": 1}, {"score": "high"}])
     assert not list(tmp_path.iterdir())

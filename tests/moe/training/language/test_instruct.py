@@ -1,6 +1,7 @@
 """Tests of instruction tuning: the loss covers answers only, the router reads prompts only, the mixture improves."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ CHAT = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"input_ids": [1, 5, 6, 7, 8], "begins": 3, "domain": "macro"},
     {"input_ids": [1, 9, 8], "begins": 2, "domain": "else"},
 ]
@@ -50,7 +51,7 @@ def test_gates_of_a_question_do_not_depend_on_its_answer(taught: Workspace) -> N
     model, _ = read_mixture(taught.out / "moe-instruct")
     model.eval()
     collate = InstructionCollator(0, ["news", "forum"])
-    other = [row | {"input_ids": [*row["input_ids"][: row["begins"]], 11, 12]} for row in ROWS]  # type: ignore[index, misc]
+    other = [row | {"input_ids": [*row["input_ids"][: row["begins"]], 11, 12]} for row in ROWS]
     with torch.no_grad():
         gates = [model(**model_inputs(collate(rows))).routing.gates for rows in (ROWS, other)]
     torch.testing.assert_close(*gates)
