@@ -234,9 +234,9 @@ def test_augment_refuses_to_overwrite_a_finished_file(make_work: Make, server: M
     with pytest.raises(Fault, match="--overwrite"):
         run(work, server)
     count = len(server.requests)
-    assert run(work, server, resume=True)["kept"]
+    assert run(work, server, resume=True).kept
     assert len(server.requests) == count, "no response was missing"
-    assert run(work, server, overwrite=True)["kept"]
+    assert run(work, server, overwrite=True).kept
     assert len(server.requests) == 2 * count
 
 

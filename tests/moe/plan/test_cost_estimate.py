@@ -86,7 +86,7 @@ def test_experts_with_the_same_losses_are_measured_once_and_scaled_by_their_rows
     assert "patience may end a stage sooner" in output
     for saving in estimate.savings:
         assert saving.seconds < estimate.seconds
-        assert f"{saving['change']} → about" in output
+        assert f"{saving.change} → about" in output
 
 
 def test_tokens_are_estimated_from_a_sample_and_cut_at_the_maximum_length(make_work: Make) -> None:
