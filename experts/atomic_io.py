@@ -13,7 +13,7 @@ from typing import Any
 
 from experts.durable import access_fault, read_errors_as_faults, settle_folder, sha256_of_file, sync_file, sync_folder
 from experts.errors import Fault
-from experts.json_io import parse_json
+from experts.json_io import json_object, parse_json
 
 MANIFEST = "manifest.json"
 _HOST = platform.node().replace("/", "-").replace(".", "-") or "here"
@@ -71,8 +71,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON atomically, in the given key order."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON atomically, in the given key order; a result is an object of its fields."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=json_object) + "\n")
 
 
 @contextmanager

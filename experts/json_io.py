@@ -2,6 +2,7 @@
 
 Python's parser accepts what is not JSON (NaN), keeps the last of two equal keys, and raises a different exception for
 each kind of bad input; `parse_json` raises `ValueError` for all of them, with one sentence.
+`json_object` writes results.
 """
 
 import json
@@ -9,10 +10,23 @@ import math
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from pydantic import BaseModel
+
 MAX_DEPTH = 100
 """Levels of objects and arrays; deeper values would exceed Python's recursion limit where they are used."""
 MAX_DIGITS = 300
 """Digits of an integer, so that every integer can be converted to a float."""
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """Return the fields of a result that were set, as the `default` of `json.dumps`.
+
+    Raises:
+        TypeError: if the value is no model.
+    """
+    if not isinstance(value, BaseModel):
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return value.model_dump(exclude_unset=True, by_alias=True)
 
 
 def parse_json(content: str | bytes | bytearray, constants: Collection[str] = ()) -> Any:

@@ -21,6 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from experts.errors import Fault
+from experts.json_io import json_object
 
 _NOT_MAIN_PROCESS = os.environ.get("RANK", "0") != "0"  # only rank 0 prints
 console = Console(stderr=True, quiet=_NOT_MAIN_PROCESS)
@@ -74,15 +75,15 @@ def format_json(content: Any, encoding: str | None) -> str:
     """Return JSON that reads the same as UTF-8 and in an encoding: escaped to ASCII if this is not UTF-8.
 
     Args:
-        content: JSON values.
+        content: JSON values, or results as objects of their fields.
         encoding: of the stream; None if it takes strings.
     """
-    line = json.dumps(content, ensure_ascii=False)
+    line = json.dumps(content, ensure_ascii=False, default=json_object)
     if line.isascii():
         return line
     if encoding is None or codecs.lookup(encoding).name == "utf-8":
         return line.encode("utf-8", "backslashreplace").decode()  # escapes of unpaired surrogates are JSON's too
-    return json.dumps(content)
+    return json.dumps(content, default=json_object)
 
 
 class RateColumn(ProgressColumn):

@@ -20,6 +20,7 @@ from moe.config.run import RunSettings, parse_run
 from moe.console import suppress_output
 from moe.data.formats.writers import open_writer
 from moe.errors import Interrupted
+from moe.inference.output import Row
 from moe.runs.workspace import Workspace
 from moe.training.pipeline import train_all
 
@@ -38,14 +39,14 @@ class DomainRows:
         ratios: numbers of train, validation and test rows, for rows without a split of their own.
     """
 
-    rows: Iterable[Mapping[str, Any]]
+    rows: Iterable[Row]
     labels: Sequence[str]
     ratios: tuple[int, int, int] | None = None
 
-    def settings(self, name: str) -> dict[str, Any]:
+    def settings(self, name: str) -> dict[str, object]:
         """The domain's settings in the config of the run."""
-        split = {} if self.ratios is None else {"split": {"ratios": list(self.ratios)}}
-        return {"file": f"{name}.jsonl", "labels": list(self.labels)} | split
+        settings: dict[str, object] = {"file": f"{name}.jsonl", "labels": list(self.labels)}
+        return settings if self.ratios is None else settings | {"split": {"ratios": list(self.ratios)}}
 
 
 def run_settings(

@@ -89,10 +89,10 @@ def evaluate_(
             pin=pin,
         )
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-        report = evaluate_qa_folder(
+        answers = evaluate_qa_folder(
             work, model or default_model(work.out), names, data, settings, max_questions, no_experts
         )
-        print_view(report, qa_view, json_)
+        print_view(answers, qa_view, json_)
         return
     if tasks or max_questions or no_experts:
         raise Fault(

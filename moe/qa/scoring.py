@@ -128,7 +128,11 @@ def _choice_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, Any]:
     true = [answer.question.answer for answer in answers]
     predicted = [answer.parsed or OTHER_LABEL for answer in answers]
     intervals = interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
-    return classification(true, predicted, labels) | intervals | {"mcc": float(matthews_corrcoef(true, predicted))}
+    return (
+        classification(true, predicted, labels).model_dump(exclude_unset=True)
+        | intervals
+        | {"mcc": float(matthews_corrcoef(true, predicted))}
+    )
 
 
 def _entity_metrics(answers: Sequence[ScoredAnswer]) -> dict[str, float]:
