@@ -138,7 +138,7 @@ def measure(validation: TaskLogits, test: TaskLogits) -> Draw:
     """Calibrate on validation rows, and measure on test rows."""
     chosen, _ = choose_temperature(validation)
     temperatures = (1.0, fit_temperature(validation, inf), chosen)
-    ece = [calibration_metrics(test.probabilities(t), test.true)["ece"] for t in temperatures]
+    ece = [calibration_metrics(test.probabilities(t), test.true).ece for t in temperatures]
     confidence, correct = test.confidence(chosen), test.correct  # (N,) each
     curve = risk_coverage_curve(validation.confidence(chosen), validation.correct)
     given, missed, coverage = (np.zeros((len(TARGETS), 2)) for _ in range(3))

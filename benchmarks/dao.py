@@ -152,7 +152,7 @@ def evaluate_model(work: Workspace, model: Mixture, template: str, max_length: i
     for row in rows:
         values = [row.true, row.masked.label, row.row["score"], row.masked.polarity]
         tasks.setdefault(row.row["task"], []).append(values)
-    return {"tasks": tasks, "routing": report["routing"]["accuracy"] if model.gate else None}
+    return {"tasks": tasks, "routing": report.routing.accuracy if model.gate else None}
 
 
 def average_metrics(results: Sequence[Result]) -> dict[str, float]:
@@ -162,11 +162,11 @@ def average_metrics(results: Sequence[Result]) -> dict[str, float]:
         rows = [row for result in results for row in result["tasks"][task]]
         true, predicted = [row[0] for row in rows], [row[1] for row in rows]
         report = classification(true, predicted, sorted(set(true)))
-        for name in ("accuracy", "macro_f1"):
-            metrics.setdefault(name, []).append(report[name])
+        metrics.setdefault("accuracy", []).append(report.accuracy)
+        metrics.setdefault("macro_f1", []).append(report.macro_f1)
         if all(row[2] is not None and row[3] is not None for row in rows):
             scores = regression(*np.array([row[2:] for row in rows], dtype=float).T)
-            metrics.setdefault("mse", []).append(scores["mse"])
+            metrics.setdefault("mse", []).append(scores.mse)
     means = {name: float(np.mean(values)) for name, values in metrics.items()}
     means["validation"] = float(np.mean([result["validation"]["macro_f1"] for result in results]))
     routing = [result["routing"] for result in results if result["routing"] is not None]

@@ -99,16 +99,16 @@ def measure(case: Case, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     )
     begun = time.process_time()
     report, rows = evaluate(model, work.rows("test"), run.template, case.length)
-    task = report["tasks"]["documents"]
+    task = report.tasks["documents"]
     return {
         "name": case.name,
         "seed": seed,
         "max_length": case.length,
         "training_seconds": trained - start,
         "text_milliseconds": 1000 * (time.process_time() - begun) / len(rows),
-        "accuracy": task["accuracy"],
-        "macro_f1": task["macro_f1"],
-        "macro_f1_interval": task["macro_f1_interval"],
+        "accuracy": task.accuracy,
+        "macro_f1": task.macro_f1,
+        "macro_f1_interval": task.macro_f1_interval,
     }
 
 

@@ -258,7 +258,7 @@ def evaluate_model(
         true.append(str(row.true))
         predicted.append(row.masked.label)
     routed = model.gate is not None and model.active_expert is None
-    return TestResult(pairs, routing_report(rows, model)["accuracy"] if routed else None, validation)
+    return TestResult(pairs, routing_report(rows, model).accuracy if routed else None, validation)
 
 
 MODELS: dict[str, Measure] = {

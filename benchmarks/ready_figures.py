@@ -132,7 +132,7 @@ def measure(
         [TaskPredictions.from_labels(true, [prediction.label for prediction in predictions], labels)]
     )
     index = np.array([labels.index(label) for label in true])  # (N,)
-    ece = calibration_metrics(probabilities, index)["ece"]
+    ece = calibration_metrics(probabilities, index).ece
     return Figure(title, len(true), intervals["accuracy"], intervals["macro_f1"], ece)
 
 

@@ -62,8 +62,7 @@ def measure(args: argparse.Namespace, seed: int) -> None:
     sets = [f"data.folder={args.data}", f"seed={seed}", *args.sets]
     work = Workspace(load_run(args.config, sets), args.out / str(seed))
     results = ResultsFile(args.out / f"results-{seed}.jsonl", seed)
-    space = work.run.label_space()
-    results.add("TF-IDF", lambda: [baseline_reports(work.rows("train"), work.rows("test"), space, "tfidf")])
+    results.add("TF-IDF", lambda: [evaluate_tfidf(work)])
     if work.run.shared:
         train_shared(work, resume=True)
         results.add("shared expert", lambda: [evaluate_expert(work, "shared")])
@@ -86,6 +85,12 @@ def measure_pooled(args: argparse.Namespace, results: "ResultsFile", sets: Seque
     pooled = Workspace(load_run(args.config, overrides), args.out / f"{seed}-pooled-{rank}")
     train_shared(pooled, resume=True)
     results.add(f"pooled LoRA r {rank}", lambda: [evaluate_expert(pooled, "shared")])
+
+
+def evaluate_tfidf(work: Workspace) -> Result:
+    """Train and evaluate TF-IDF."""
+    reports = baseline_reports(work.rows("train"), work.rows("test"), work.run.label_space(), "tfidf")
+    return {task: {"accuracy": its.accuracy, "macro_f1": its.macro_f1} for task, its in reports.items()}
 
 
 def evaluate_expert(work: Workspace, name: str, domains: Sequence[str] | None = None) -> Result:
@@ -115,8 +120,11 @@ def _evaluate(
     correct: dict[str, list[int]] = {}
     for row in rows:
         correct.setdefault(row.row["task"], []).append(int(row.masked.label == row.true))
-    result: Result = {task: dict(metrics) | {"right": correct[task]} for task, metrics in report["tasks"].items()}
-    return result | ({"": {"routing": report["routing"]["accuracy"]}} if model.gate else {})
+    result: Result = {
+        task: {"accuracy": its.accuracy, "macro_f1": its.macro_f1, "right": correct[task]}
+        for task, its in report.tasks.items()
+    }
+    return result | ({"": {"routing": report.routing.accuracy}} if model.gate else {})
 
 
 class ResultsFile:
@@ -132,13 +140,9 @@ class ResultsFile:
             return
         tasks = {task: metrics for part in evaluate_parts() for task, metrics in part.items()}
         routing = tasks.pop("", {}).get("routing")
-        saved = {
-            task: {key: metrics[key] for key in ("accuracy", "macro_f1", "right") if key in metrics}
-            for task, metrics in tasks.items()
-        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"model": model, "seed": self.seed, "routing": routing, "tasks": saved}) + "\n")
+            stream.write(json.dumps({"model": model, "seed": self.seed, "routing": routing, "tasks": tasks}) + "\n")
 
 
 def read_results(path: Path) -> list[Result]:

@@ -110,7 +110,9 @@ def _print_scores(results: Sequence[Result], keys: Mapping[tuple[str, str], None
         lines = [r for r in results if (r["recipe"], r["model"]) == (recipe, model)]
         for task in dict.fromkeys(task for line in lines for task in line.get("scores", {})):
             reports = [regression(*map(np.asarray, line["scores"][task])) for line in lines]
-            values = [np.mean([np.nan if (v := report[name]) is None else v for report in reports]) for name in names]
+            values = [
+                np.mean([np.nan if (v := report.value(name)) is None else v for report in reports]) for name in names
+            ]
             table.add_row(recipe or "–", model, task, *(f"{value:.3f}" for value in values))
     if table.row_count:
         Console(width=190).print(table)

@@ -315,7 +315,8 @@ def as_result(rows: Sequence[PredictedRow], minutes: float, mixture: Mixture | N
         if row.row["score"] is not None and row.masked.polarity is not None:
             scores.setdefault(row.row["task"], ([], []))[0].append(row.row["score"])
             scores[row.row["task"]][1].append(row.masked.polarity)
-    routing = None if mixture is None else {k: routing_report(rows, mixture)[k] for k in ("accuracy", "entropy")}
+    report = None if mixture is None else routing_report(rows, mixture)
+    routing = report and {"accuracy": report.accuracy, "entropy": report.entropy}
     return {"predictions": predictions, "scores": scores, "routing": routing, "minutes": minutes}
 
 

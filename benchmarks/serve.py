@@ -87,7 +87,7 @@ def time_offline(folder: Path, dtype: str, threads: int, texts: list[str], secon
     torch.set_num_threads(threads)
     predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).load()
     rows = [{"text": text} for text in texts]
-    predictions = {row["text"]: row for row in predict_rows(rows, predictor)}
+    predictions: Rows = {str(row["text"]): row for row in predict_rows(rows, predictor)}
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         count += sum(1 for _ in predict_rows(rows, predictor))

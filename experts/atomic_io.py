@@ -71,7 +71,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON atomically, in the given key order; a dataclass is an object of its fields."""
+    """Write indented JSON atomically, in the given key order; a result is an object of its fields."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=json_object) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 Python's parser accepts what is not JSON (NaN), keeps the last of two equal keys, and raises a different exception for
 each kind of bad input; `parse_json` raises `ValueError` for all of them, with one sentence. `json_object` writes
-results: a dataclass becomes an object of its fields.
+results: an object of the fields of a dataclass or a pydantic model.
 """
 
 import json
@@ -10,6 +10,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, TypeAlias
+
+from pydantic import BaseModel
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A value of JSON or YAML."""
@@ -24,11 +26,13 @@ INLINE = {"inline": True}
 
 
 def json_object(value: Any) -> dict[str, object]:
-    """Return the fields of a dataclass in order, as the `default` of `json.dumps` that writes results.
+    """Return the fields of a result in order, as the `default` of `json.dumps`; of a model, those that were set.
 
     Raises:
-        TypeError: if the value is no dataclass.
+        TypeError: if the value is neither a pydantic model nor a dataclass.
     """
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True, by_alias=True)
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"{type(value).__name__} cannot be written as JSON")
     content: dict[str, object] = {}
@@ -42,7 +46,7 @@ def json_object(value: Any) -> dict[str, object]:
 
 
 def to_json(value: Any) -> Any:
-    """Return a result as plain JSON values: dataclasses as objects, tuples as lists."""
+    """Return a result as plain JSON values: results as objects, tuples as lists."""
     return json.loads(json.dumps(value, default=json_object))
 
 

@@ -75,7 +75,7 @@ def format_json(content: Any, encoding: str | None) -> str:
     """Return JSON that reads the same as UTF-8 and in an encoding: escaped to ASCII if this is not UTF-8.
 
     Args:
-        content: JSON values, or dataclasses as objects of their fields.
+        content: JSON values, or results as objects of their fields.
         encoding: of the stream; None if it takes strings.
     """
     line = json.dumps(content, ensure_ascii=False, default=json_object)

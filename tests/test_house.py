@@ -230,6 +230,78 @@ def test_modules_never_trust_remote_code() -> None:
     assert not [name for name, value in settings if not (isinstance(value, ast.Constant) and value.value is False)]
 
 
+TYPED_ROOMS = (
+    "moe.ablation",
+    "moe.api",
+    "moe.commands",
+    "moe.evaluation",
+    "moe.plots",
+    "moe.report",
+    "moe.results",
+    "moe.sweep",
+    "moe.training.pipeline",
+    "moe.training.steps",
+)
+"""Rooms and modules whose results travel as objects; the others join them as they are rewritten."""
+RAW_VALUES = {
+    "moe.api.model.from_pretrained": "settings as in a YAML file",
+    "moe.evaluation.row_warnings.count_warnings": "`prepared.json`",
+    "moe.evaluation.row_warnings.removed_overlap_warning": "`prepared.json`",
+    "moe.plots.results.label_distribution_chart": "`prepared.json`",
+    "moe.report.terminal.answers_table": "rows of `moe infer`, with columns of the caller's own",
+    "moe.report.terminal.augment_view": "report of a room that is not among these",
+    "moe.report.terminal.verify_view": "report of a room that is not among these",
+}
+"""Functions of these rooms that take JSON or YAML as it is, and what it is."""
+UNTYPED = re.compile(r"\b(dict|Mapping)\[str, Any\]")
+
+
+def public_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Yield the functions, methods and properties without a leading underscore, outside private classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.FunctionDef):
+            yield node
+        elif isinstance(node, ast.ClassDef | ast.If):
+            yield from public_functions(node)
+
+
+def untyped_signatures(tree: ast.AST) -> list[str]:
+    """Return the public functions that take or return a mapping of values of any type."""
+    return [
+        function.name
+        for function in public_functions(tree)
+        for annotation in [
+            function.returns,
+            *(argument.annotation for argument in ast.walk(function.args) if isinstance(argument, ast.arg)),
+        ]
+        if annotation is not None and UNTYPED.search(ast.unparse(annotation))
+    ]
+
+
+@pytest.mark.parametrize("room", TYPED_ROOMS)
+def test_results_travel_as_objects(room: str) -> None:
+    modules = [name for name in TREES if name == room or name.startswith(f"{room}.")]
+    assert modules
+    untyped = {f"{name}.{function}" for name in modules for function in untyped_signatures(TREES[name])}
+    assert not untyped - RAW_VALUES.keys(), "declare a result in moe/results or in the room, and read its attributes"
+
+
+def test_untyped_signatures_are_recognized() -> None:
+    code = """
+def returns() -> list[dict[str, Any]]: ...
+def takes(x: int, *, report: Mapping[str, Any] | None = None) -> None: ...
+def typed(metrics: dict[str, float]) -> "Report": ...
+def _private(report: dict[str, Any]) -> None: ...
+class Part:
+    def method(self, **values: dict[str, Any]) -> None: ...
+class _Part:
+    def method(self, values: dict[str, Any]) -> None: ...
+"""
+    assert untyped_signatures(ast.parse(code)) == ["returns", "takes", "method"]
+
+
 COMMAND_IMPORTS: tuple[tuple[str, set[str]], ...] = (
     (
         "moe.inference.model_loader, moe.inference.stream",

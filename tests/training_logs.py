@@ -5,7 +5,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+from result_samples import evaluation, label_metrics
+
+from experts.atomic_io import write_json
+from experts.json_io import json_object
+from moe.results.ablation import AblationReport, VariantDifference, VariantMetrics, VariantRow
+from moe.results.metrics import ScoreMetrics
 from moe.runs.training_log import LOG
+
+LABELS = ["negative", "neutral", "positive"]
+COUNTS = [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def write_log(folder: Path, *lines: Any) -> Path:
@@ -71,15 +80,10 @@ def write_run(folder: Path, steps: int = 20, timed: bool = True) -> Path:
             "figures": {"majority": {"news": {"accuracy": 0.3, "macro_f1": 0.2}}},
             "routing": {"accuracy": 1.0, "entropy": 0.1, "table": {"news": {"news": 0.9, "forum": 0.1}}},
         },
-        "evaluation/moe-joint/metrics.json": {
-            "rows": 60,
-            "routing_mode": "soft",
-            "mean": {"accuracy": 0.7, "macro_f1": 0.65},
-            "routing": {"accuracy": 0.95},
-        },
+        "evaluation/moe-init/metrics.json": evaluation({"news": label_metrics(LABELS, COUNTS)}),
     }
     for name, value in content.items():
-        write_text(folder / name, json.dumps(value))
+        write_text(folder / name, json.dumps(value, default=json_object))
     (folder / "moe-joint" / "config.yaml").write_text("seed: 42\n", encoding="utf-8")
     return folder
 
@@ -102,28 +106,23 @@ def write_evaluated_run(run: Path, text: str = "profit fell") -> Path:
         folder / "alone.csv",
         f"{head},{more}\n{rows}negative,positive,positive,0.97,0.5,0.2,negative,positive,0.8,0.7\n",
     )
-    figures = {"accuracy": 0.5, "macro_f1": 0.4, "accuracy_interval": [0.1, 0.9], "macro_f1_interval": [0.1, 0.8]}
-    label_figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
-    names = ["negative", "neutral", "positive"]
-    task = figures | {"rows": 2, "per_class": dict.fromkeys(names, label_figures)}
-    task |= {"confusion": {"labels": names, "rows": [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]}}
-    routing = {"accuracy": 0.95, "entropy": 0.1, "collapsed": [], "table": {"news": {"news": 0.9, "forum": 0.1}}}
-    report: dict[str, Any] = {"rows": 2, "routing_mode": "soft", "tasks": {"news": task}, "mean": figures}
-    write_text(folder / "metrics.json", json.dumps(report | {"scores": {"news": {"mse": 0.2}}, "routing": routing}))
+    report = evaluation({"news": label_metrics(LABELS, COUNTS)}, {"news": ScoreMetrics(mse=0.2, mae=0.3)})
+    write_json(folder / "metrics.json", report)
     splits = {
         "train": {"rows": 9, "labels": {"negative": 3, "neutral": 6}},
         "test": {"rows": 2, "labels": {"neutral": 2}},
     }
     prepared = {"task": "news", "rows": 12, "rejected": 1, "duplicates": 0, "near_duplicates": {}, "splits": splits}
     write_text(run / "data" / "news" / "news" / "prepared.json", json.dumps({"report": prepared}))
-    gap = {"accuracy": -0.1, "accuracy_interval": [-0.2, -0.01]}
-    parts = [
-        {"name": "full", "mean": figures, "says": "all"},
-        {"name": "without-news", "mean": figures, "difference": gap},
+    mean, bounds = VariantMetrics(accuracy=0.5, macro_f1=0.4), (-0.2, -0.01)
+    gap = VariantDifference(accuracy=-0.1, macro_f1=-0.1, accuracy_interval=bounds, macro_f1_interval=bounds)
+    rows_of = [
+        VariantRow(name="full", kind="answered", description="all", tasks={}, mean=mean),
+        VariantRow(name="without-news", kind="answered", description="", tasks={}, mean=mean, difference=gap),
     ]
-    write_text(run / "ablation" / "ablation.json", json.dumps({"texts": 2, "rows": parts}))
+    write_json(run / "ablation" / "ablation.json", AblationReport(model="", texts=2, rows=rows_of, chart=""))
     backbone = {"name": "default", "sha256": "ab" * 32}
-    domains = [{"name": "news", "experts": ["news"], "tasks": {"news": names}}]
+    domains = [{"name": "news", "experts": ["news"], "tasks": {"news": LABELS}}]
     card = {"backbone": backbone, "domains": domains, "data_sha256": {"news": "cd" * 32}, "gate": {"kind": "soft"}}
     write_text(run / "moe-joint" / "mixture.json", json.dumps(card))
     write_text(run / "moe-joint" / "manifest.json", "{}")

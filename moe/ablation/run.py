@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -40,6 +39,8 @@ from moe.qa.evaluate import (
     qa_report,
 )
 from moe.qa.scoring import AnswerMetrics, EvalQuestion, MeanAnswerMetrics
+from moe.results.ablation import AblationReport, VariantDifference, VariantMetrics, VariantRow
+from moe.results.metrics import LabelMetrics, MeanMetrics
 from moe.runs.best import RESULT as RUN_RESULT
 from moe.runs.best import best_model, default_model
 from moe.runs.locking import writes_run
@@ -48,7 +49,7 @@ from moe.training.language.lm_dataset import LMCorpora
 
 RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]
-VariantResult = tuple[dict[str, Any], PredictionsByTask]
+VariantResult = tuple[VariantRow, PredictionsByTask]
 """Row of the report, and the predictions of all labelled texts by task."""
 
 
@@ -73,18 +74,13 @@ def _default_mixture(work: Workspace) -> Path:
 @writes_run
 def ablate(
     work: Workspace, model: Path | None = None, only: Sequence[str] = (), retrain: bool = False
-) -> dict[str, Any]:
+) -> AblationReport:
     """Evaluate the variants of a run and write `ablation/ablation.json` and its chart.
 
     Args:
         model: folder of a mixture; the run's best by default.
         only: names of variants; all by default.
         retrain: include the variants that need training.
-
-    Returns:
-        `model`, `texts`, and `rows`: `name`, `kind`, `says` (description), `tasks` and `mean` (accuracy and macro-F1),
-        and, except for the full mixture, `difference` from it: `accuracy` and `macro_f1`, each with a 95 % interval, in
-        [−1, 1]. For a language model also `perplexity` on each domain's held-out text. Values without data are omitted.
 
     Raises:
         Fault: if there is no mixture, a variant is unknown, or training fails.
@@ -101,8 +97,8 @@ def ablate(
         )
     mixture, card = read_mixture(folder)
     if card.language:
-        content = ablate_language_model(work, mixture, card.template, variants)
-        return _write(work, content | {"model": str(folder)})
+        rows, questions = ablate_language_model(work, mixture, card.template, variants)
+        return _write(work, folder, questions, rows)
     texts = load_evaluation_rows(work, mixture)
     results: list[VariantResult] = []
     for variant in (variant for variant in variants if isinstance(variant, InferenceVariant)):
@@ -115,17 +111,18 @@ def ablate(
         other, its_card = read_mixture(train_variant(work, retrained))
         plain = InferenceVariant(retrained.name, retrained.description)
         results.append(_evaluate_variant(other, its_card, texts, plain, "retrained", other.mode))
-    return _write(work, {"model": str(folder), "texts": len(texts), "rows": _with_differences(results)})
+    return _write(work, folder, len(texts), _with_differences(results))
 
 
 def _print_progress(variant: Variant, number: int, total: int, note: str = "") -> None:
     info(f"{number} of {total}: {variant.name}: {variant.description}{note}")
 
 
-def _write(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
-    content["chart"] = str(draw_chart(content, work.out / FOLDER / CHART))
-    write_json(work.out / FOLDER / RESULT, content)
-    return content
+def _write(work: Workspace, model: Path, texts: int, rows: list[VariantRow]) -> AblationReport:
+    chart = draw_chart(rows, work.out / FOLDER / CHART)
+    report = AblationReport(model=str(model), texts=texts, rows=rows, chart=str(chart))
+    write_json(work.out / FOLDER / RESULT, report)
+    return report
 
 
 def _evaluate_variant(
@@ -140,17 +137,20 @@ def _evaluate_variant(
     report, rows = evaluate(
         mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False, mode=mode
     )
-    if not report["tasks"]:
+    if report.mean is None:
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
-    metrics = ("accuracy", "macro_f1")
-    row = {
-        "name": variant.name,
-        "kind": kind,
-        "says": variant.description,
-        "tasks": {task: {name: values[name] for name in metrics} for task, values in report["tasks"].items()},
-        "mean": {name: report["mean"][name] for name in metrics},
-    }
+    row = VariantRow(
+        name=variant.name,
+        kind=kind,
+        description=variant.description,
+        tasks={task: _selected(its) for task, its in report.tasks.items()},
+        mean=_selected(report.mean),
+    )
     return row, predictions_by_task([row for row in rows if row.true is not None], mixture.labels)
+
+
+def _selected(metrics: LabelMetrics | MeanMetrics) -> VariantMetrics:
+    return VariantMetrics(accuracy=metrics.accuracy, macro_f1=metrics.macro_f1)
 
 
 @contextmanager
@@ -169,22 +169,26 @@ def mode_of_variant(mixture: Mixture, variant: InferenceVariant) -> Iterator[Rou
         yield replace(mode, replacement=name)
 
 
-def _with_differences(results: Sequence[VariantResult]) -> list[dict[str, Any]]:
+def _with_differences(results: Sequence[VariantResult]) -> list[VariantRow]:
     """Return the rows, each with its difference from the first result, which is the full mixture."""
     _, full = results[0]
     return [with_difference(row, predictions, full) for row, predictions in results]
 
 
-def with_difference(row: dict[str, Any], predictions: PredictionsByTask, full: PredictionsByTask) -> dict[str, Any]:
+def with_difference(row: VariantRow, predictions: PredictionsByTask, full: PredictionsByTask) -> VariantRow:
     """Return a row with its difference from the full mixture, paired by text; macro-F1 over tasks with classes."""
-    if row["name"] == FULL or not predictions:
+    if row.name == FULL or not predictions:
         return row
     accuracy = _difference(predictions, full, list(full))["accuracy"]
     class_tasks = [task for task, of_task in full.items() if of_task.classes > 1]
     macro_f1 = _difference(predictions, full, class_tasks)["macro_f1"] if class_tasks else accuracy
-    differences = {"accuracy": accuracy, "macro_f1": macro_f1}
-    intervals = {f"{name}_interval": difference.bounds for name, difference in differences.items()}
-    return row | {"difference": {name: difference.value for name, difference in differences.items()} | intervals}
+    difference = VariantDifference(
+        accuracy=accuracy.value,
+        macro_f1=macro_f1.value,
+        accuracy_interval=(accuracy.low, accuracy.high),
+        macro_f1_interval=(macro_f1.low, macro_f1.high),
+    )
+    return row.model_copy(update={"difference": difference})
 
 
 def _difference(predictions: PredictionsByTask, full: PredictionsByTask, tasks: list[str]) -> dict[str, Interval]:
@@ -193,8 +197,11 @@ def _difference(predictions: PredictionsByTask, full: PredictionsByTask, tasks: 
 
 def ablate_language_model(
     work: Workspace, mixture: Mixture, template: str, variants: Sequence[Variant]
-) -> dict[str, Any]:
-    """Evaluate the variants of a language model; return `texts` and `rows` as `ablate` does.
+) -> tuple[list[VariantRow], int]:
+    """Evaluate the variants of a language model.
+
+    Returns:
+        the rows of the variants, and the number of questions.
 
     Raises:
         Fault: if the run has neither questions nor corpora, or their files cannot be read.
@@ -213,9 +220,10 @@ def ablate_language_model(
         with mode_of_variant(mixture, variant) as mode:
             row, answers = _evaluate_lm_variant(mixture, template, variant, questions, mode)
             if held_out and variant.routing == "soft" and not variant.pin:
-                row["perplexity"] = _perplexities(evaluate_perplexities(mixture, held_out, collate, mode))
+                perplexities = _perplexities(evaluate_perplexities(mixture, held_out, collate, mode))
+                row = row.model_copy(update={"perplexity": perplexities})
             results.append((row, answers))
-    return {"texts": len(questions), "rows": _with_differences(results)}
+    return _with_differences(results), len(questions)
 
 
 def _evaluate_lm_variant(
@@ -225,15 +233,14 @@ def _evaluate_lm_variant(
     questions: Sequence[EvalQuestion],
     mode: RoutingMode,
 ) -> VariantResult:
-    row: dict[str, Any] = {"name": variant.name, "kind": "answered", "says": variant.description}
-    row |= {"tasks": {}, "mean": None}
+    row = VariantRow(name=variant.name, kind="answered", description=variant.description, tasks={}, mean=None)
     if not questions:
         return row, {}
     settings = EvalSettings(hard=variant.routing == "hard", pin=variant.pin)
     answers = answer_questions(mixture, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings)
-    row["tasks"] = {task: _accuracy_and_f1(metrics) for task, metrics in report.tasks.items()}
-    row["mean"] = _accuracy_and_f1(report.mean)
+    tasks = {task: _accuracy_and_f1(metrics) for task, metrics in report.tasks.items()}
+    row = row.model_copy(update={"tasks": tasks, "mean": _accuracy_and_f1(report.mean)})
     return row, qa_predictions_by_task(answers)
 
 
@@ -243,7 +250,7 @@ def _perplexities(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
-def _accuracy_and_f1(metrics: AnswerMetrics | MeanAnswerMetrics) -> dict[str, float | None]:
+def _accuracy_and_f1(metrics: AnswerMetrics | MeanAnswerMetrics) -> VariantMetrics:
     """Return accuracy and macro-F1; free answers have no classes, so their accuracy stands for both."""
     macro_f1 = metrics.accuracy if metrics.macro_f1 is None else metrics.macro_f1
-    return {"accuracy": metrics.accuracy, "macro_f1": macro_f1}
+    return VariantMetrics(accuracy=metrics.accuracy, macro_f1=macro_f1)

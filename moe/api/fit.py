@@ -38,14 +38,14 @@ class DomainRows:
         ratios: numbers of train, validation and test rows, for rows without a split of their own.
     """
 
-    rows: Iterable[Mapping[str, Any]]
+    rows: Iterable[Mapping[str, object]]
     labels: Sequence[str]
     ratios: tuple[int, int, int] | None = None
 
-    def settings(self, name: str) -> dict[str, Any]:
+    def settings(self, name: str) -> dict[str, object]:
         """The domain's settings in the config of the run."""
-        split = {} if self.ratios is None else {"split": {"ratios": list(self.ratios)}}
-        return {"file": f"{name}.jsonl", "labels": list(self.labels)} | split
+        settings: dict[str, object] = {"file": f"{name}.jsonl", "labels": list(self.labels)}
+        return settings if self.ratios is None else settings | {"split": {"ratios": list(self.ratios)}}
 
 
 def run_settings(

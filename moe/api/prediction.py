@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from moe.api.inputs import check_texts, match_targets
 from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.rows import Row
 from moe.inference.stream import predict_texts, to_row
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class TextPredictions(ABC):
         domain: str | None = None,
         task: str | None = None,
         targets: Iterable[str | None] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         """Predict each text and return everything that `moe infer` prints about it.
 
         Args:

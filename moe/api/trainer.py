@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from datasets import ClassLabel, Dataset, concatenate_datasets
 from transformers import TrainerCallback
@@ -15,6 +14,8 @@ from moe.api.model import FinMoEModel
 from moe.evaluation.evaluate import evaluate
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.output import write_rows
+from moe.inference.rows import Row
+from moe.results.evaluation import EvaluationReport
 from moe.runs.workspace import Workspace
 
 VALIDATION_SHARE = 0.1
@@ -110,15 +111,14 @@ class FinMoETrainer:
         self.model = FinMoEModel.load(folder)
         return self.model
 
-    def evaluate(self, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+    def evaluate(self, datasets: Mapping[str, Dataset]) -> EvaluationReport:
         """Evaluate the trained model on labelled rows.
 
         Args:
             datasets: rows by domain, with the columns of the training rows.
 
         Returns:
-            the report of `moe evaluate`: `tasks`, `domains`, `mean` (accuracy and F1 with their 95 % intervals),
-            `scores` and `routing`.
+            the report of `moe evaluate`, such as `report.mean.macro_f1` with `report.mean.macro_f1_interval`.
 
         Raises:
             Fault: if nothing was trained yet, or a data set does not fit the training rows.
@@ -169,7 +169,7 @@ def _label_names(domain: str, dataset: Dataset) -> tuple[str, ...]:
     return tuple(sorted(str(value) for value in values))
 
 
-def _rows(domain: str, dataset: Dataset, labels: Sequence[str], split: str | None = None) -> Iterator[dict[str, Any]]:
+def _rows(domain: str, dataset: Dataset, labels: Sequence[str], split: str | None = None) -> Iterator[Row]:
     """Yield the rows of a data set with the names of their labels, and their split if it is given."""
     _label_names(domain, dataset)  # checks the columns
     feature, columns = dataset.features["label"], [name for name in COLUMNS if name in dataset.column_names]

@@ -69,7 +69,7 @@ def train_expert(
         folders += train_domain(work, name, overwrite, resume)
     stale = _report_stale(work)
     if json_:
-        print_text(training_summary(folders, work.reused) | {"stale": stale, "warnings": work.warnings}, "", json_)
+        print_text(training_summary(folders, work.reused, stale=stale, warnings=work.warnings), "", json_)
 
 
 @app.command(
@@ -106,7 +106,7 @@ def pretrain_(
     folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
     folders += [] if shared else pretrain(work, role, overwrite, resume)
     stale = _report_stale(work)
-    print_text(training_summary(folders, work.reused) | {"stale": stale}, "\n".join(map(str, folders)), json_)
+    print_text(training_summary(folders, work.reused, stale=stale), "\n".join(map(str, folders)), json_)
 
 
 @app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
@@ -126,7 +126,7 @@ def merge(
     work = open_workspace(config, out, sets)
     folder = merge_experts(work, experts or (), overwrite)
     stale = _report_stale(work)
-    print_text(training_summary([folder], work.reused) | {"stale": stale}, str(folder), json_)
+    print_text(training_summary([folder], work.reused, stale=stale), str(folder), json_)
 
 
 @app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
@@ -147,8 +147,8 @@ def train_router_(
     verdict = train_router(work, overwrite, resume)
     _write_best_graph(work, graph)
     stale = _report_stale(work)
-    summary = training_summary([work.out / name for name in CANDIDATES], work.reused)
-    print_text(summary | {"verdict": verdict, "stale": stale}, verdict, json_)
+    folders = [work.out / name for name in CANDIDATES]
+    print_text(training_summary(folders, work.reused, verdict=verdict, stale=stale), verdict, json_)
 
 
 @app.command(

@@ -6,7 +6,7 @@ a text the same label.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from experts.domain import Labels, LabelSpace
 from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
+from moe.evaluation.rows import LabelledRow
+from moe.results.metrics import LabelMetrics
 
 TOKEN_PATTERN = r"(?u)[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """A Chinese character, or a run of other word characters: Chinese is written without spaces between words."""
@@ -62,12 +64,13 @@ class _Rows:
     values: list[Any]
 
     @classmethod
-    def of(
-        cls, rows: Sequence[Mapping[str, Any]], windows: bool, value_of: Callable[[Mapping[str, Any]], Any]
-    ) -> "_Rows":
+    def of(cls, rows: Sequence[LabelledRow], windows: bool, value_of: Callable[[LabelledRow], Any]) -> "_Rows":
         """Select the rows that have a value; with `windows`, only the words around the target of each text."""
         chosen = [(row, value) for row in rows if (value := value_of(row)) is not None]
-        texts = [target_window(row["text"], row["target"]) if windows else row["text"] for row, _ in chosen]
+        texts = [
+            target_window(row["text"], target) if windows and (target := row["target"]) is not None else row["text"]
+            for row, _ in chosen
+        ]
         return cls([row.get("id", "") for row, _ in chosen], texts, [value for _, value in chosen])
 
 
@@ -155,26 +158,25 @@ def baseline_results(
         parts = [[row for row in rows if row["task"] == task] for rows in splits]
         scores = _predict(fit_scores, [_Rows.of(part, windows, _score_of) for part in parts])
         named = _predict(fit_labels, [_Rows.of(part, windows, partial(_label_of, labels)) for part in parts])
-        metrics = {} if scores is None else score_metrics(scores[0].values, np.clip(scores[1], -1.0, 1.0).tolist())
+        metrics = None if scores is None else score_metrics(scores[0].values, np.clip(scores[1], -1.0, 1.0).tolist())
         if named is not None:
             predicted = [str(label) for label in named[1]]
             results[task] = label_result(named[0].ids, named[0].values, predicted, labels, metrics)
-        elif metrics:
+        elif metrics is not None:
             results[task] = TaskResult(scores=metrics)
     return results
 
 
 def baseline_reports(
     train: Dataset, test: Dataset, space: LabelSpace, name: str, held_out: Dataset | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, LabelMetrics]:
     """Train and test one baseline on the labels of each task; see `baseline_results`.
 
     Returns:
-        `moe.evaluation.metrics.classification` by task, for tasks with labelled rows in both splits; metrics come with
-        `…_interval`: [low, high], 95 %.
+        metrics by task, for tasks with labelled rows in both splits.
     """
     results = baseline_results(train, test, space, name, held_out)
-    return {task: dict(result.report) for task, result in results.items() if result.report}
+    return {task: result.metrics for task, result in results.items() if result.metrics is not None}
 
 
 def _predict(fit: Fit, splits: Sequence[_Rows]) -> tuple[_Rows, np.ndarray] | None:
@@ -183,10 +185,9 @@ def _predict(fit: Fit, splits: Sequence[_Rows]) -> tuple[_Rows, np.ndarray] | No
     return (test, fit(train, held_out).predict(test.texts)) if train.texts and test.texts else None
 
 
-def _label_of(labels: Labels, row: Mapping[str, Any]) -> str | None:
+def _label_of(labels: Labels, row: LabelledRow) -> str | None:
     return labels[row["label"]] if row["label"] >= 0 else None
 
 
-def _score_of(row: Mapping[str, Any]) -> float | None:
-    score: float | None = row.get("score")
-    return score
+def _score_of(row: LabelledRow) -> float | None:
+    return row.get("score")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -25,6 +24,13 @@ from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.terminal import format_interval
+from moe.results.calibration import (
+    CalibrationReport,
+    OperatingPoint,
+    RetainedRows,
+    SplitCalibration,
+    TaskCalibrationReport,
+)
 from moe.runs.locking import writes_run_and_model
 from moe.runs.workspace import Workspace
 
@@ -36,7 +42,7 @@ LogitsByTask = dict[str, TaskLogits]
 @writes_run_and_model
 def calibrate(
     work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True, level: float = DEFAULT_LEVEL
-) -> dict[str, Any]:
+) -> CalibrationReport:
     """Fit a model's temperatures and thresholds on the run's validation rows, and write them into its folder.
 
     Rows are predicted with soft routing and the labels of their own task. The report and charts are written below
@@ -45,11 +51,6 @@ def calibrate(
     Args:
         sets: overrides of the backbone settings, see `load_model`.
         level: confidence level of the thresholds' accuracy, 0.5 to 1; more retains fewer rows.
-
-    Returns:
-        `model`, `level`, and for each of `tasks` its `temperature`, a `remark`, `validation` and `test` (number of rows
-        and `moe.evaluation.metrics.calibration_metrics` before and after), `abstain` (by target accuracy the threshold,
-        its coverage, accuracy and lower bound, and what it gives on the test rows; without a threshold `rows_needed`).
 
     Raises:
         Fault: if the model cannot be loaded, there are no labelled validation rows, a folder cannot be written, or the
@@ -86,7 +87,7 @@ def collect_logits(predictor: TorchPredictor, rows: Dataset, title: str, quiet: 
 def _stack(rows: Sequence[PredictedRow]) -> TaskLogits:
     probabilities = np.stack([row.masked.probabilities for row in rows])  # (N, K)
     logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
-    return TaskLogits(logits, np.array([row.masked.labels.index(row.true) for row in rows]))
+    return TaskLogits(logits, np.array([row.masked.labels.index(str(row.true)) for row in rows]))
 
 
 def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalibration:
@@ -104,30 +105,32 @@ def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalib
 
 def calibration_report(
     folder: Path, calibrations: Mapping[str, TaskCalibration], validation: LogitsByTask, test: LogitsByTask
-) -> dict[str, Any]:
+) -> CalibrationReport:
     """Metrics before and after calibration, as `calibrate` returns them."""
     tasks = {}
     for task, calibration in calibrations.items():
-        splits = {"validation": validation[task]} | ({"test": test[task]} if task in test else {})
-        tasks[task] = {
-            "temperature": calibration.temperature,
-            "remark": calibration.remark,
-            **{split: _metrics(logits, calibration.temperature) for split, logits in splits.items()},
-            "abstain": {
+        report = TaskCalibrationReport(
+            temperature=calibration.temperature,
+            remark=calibration.remark,
+            validation=_metrics(validation[task], calibration.temperature),
+            abstain={
                 f"{accuracy:.2f}": _operating_point(calibration, accuracy, test.get(task))
                 for accuracy in TARGET_ACCURACIES
             },
-        }
+        )
+        if task in test:
+            report = report.model_copy(update={"test": _metrics(test[task], calibration.temperature)})
+        tasks[task] = report
     level = next((calibration.level for calibration in calibrations.values()), None)
-    return {"model": str(folder), "level": level, "tasks": tasks}
+    return CalibrationReport(model=str(folder), level=level, tasks=tasks)
 
 
-def _metrics(task: TaskLogits, temperature: float) -> dict[str, Any]:
+def _metrics(task: TaskLogits, temperature: float) -> SplitCalibration:
     before, after = (calibration_metrics(task.probabilities(t), task.true) for t in (1.0, temperature))
-    return {"rows": len(task.true), "accuracy": float(task.correct.mean()), "before": before, "after": after}
+    return SplitCalibration(rows=len(task.true), accuracy=float(task.correct.mean()), before=before, after=after)
 
 
-def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> dict[str, Any]:
+def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> OperatingPoint:
     """Threshold and coverage at a target accuracy; without a threshold, how many validation rows it takes at least.
 
     Args:
@@ -135,24 +138,27 @@ def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLo
     """
     assert calibration.level is not None
     if (point := find_point(calibration.curve, accuracy, calibration.level)) is None:
-        return {"threshold": None, "rows_needed": rows_needed(calibration.curve, accuracy, calibration.level)}
-    report = {
-        "threshold": point.threshold,
-        "coverage": point.rows / calibration.rows,
-        "accuracy": point.accuracy,
-        "lower": point.lower,
-    }
-    return report | ({"test": _test_coverage(test, calibration.temperature, point)} if test else {})
+        needed = rows_needed(calibration.curve, accuracy, calibration.level)
+        return OperatingPoint(threshold=None, rows_needed=needed)
+    report = OperatingPoint(
+        threshold=point.threshold,
+        coverage=point.rows / calibration.rows,
+        accuracy=point.accuracy,
+        lower=point.lower,
+    )
+    if test is None:
+        return report
+    return report.model_copy(update={"test": _retained_rows(test, calibration.temperature, point)})
 
 
-def _test_coverage(test: TaskLogits, temperature: float, point: RiskCoveragePoint) -> dict[str, Any]:
+def _retained_rows(test: TaskLogits, temperature: float, point: RiskCoveragePoint) -> RetainedRows:
     retained = test.confidence(temperature) >= point.threshold  # (N,)
     rows, correct = int(retained.sum()), int((retained & test.correct).sum())
-    report: dict[str, Any] = {"rows": rows, "coverage": rows / len(retained)}
-    if rows:
-        interval = wilson_interval(correct, rows)
-        report |= {"accuracy": interval.value, "accuracy_interval": interval.bounds}
-    return report
+    coverage = rows / len(retained)
+    if not rows:
+        return RetainedRows(rows=rows, coverage=coverage)
+    its = wilson_interval(correct, rows)
+    return RetainedRows(rows=rows, coverage=coverage, accuracy=its.value, accuracy_interval=(its.low, its.high))
 
 
 def _before_and_after(tasks: LogitsByTask, calibrations: Mapping[str, TaskCalibration]) -> dict[str, CalibrationSeries]:
@@ -182,33 +188,36 @@ def _by_split(
     }
 
 
-def calibration_view(report: Mapping[str, Any]) -> RenderableType:
+def calibration_view(report: CalibrationReport) -> RenderableType:
     """Terminal output of `moe calibrate`."""
-    remarks = [Text(f"{task}: {content['remark']}") for task, content in report["tasks"].items() if content["remark"]]
+    remarks = [Text(f"{task}: {its.remark}") for task, its in report.tasks.items() if its.remark]
     return Group(_metrics_table(report), *remarks, _abstention_table(report))
 
 
-def _metrics_table(report: Mapping[str, Any]) -> Table:
+def _metrics_table(report: CalibrationReport) -> Table:
     title = "before → after; ECE with 15 bins of equal width, Brier score 0 to 2, log loss in nats"
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("task", "T", "split", "rows", "ECE", "Brier", "log loss"):
         table.add_column(name, justify="left" if name in ("task", "split") else "right", no_wrap=True)
-    for task, content in report["tasks"].items():
-        splits = [split for split in SPLITS if split in content]
-        for split in splits:
-            first_cells = (task, f"{content['temperature']:.2f}") if split == splits[0] else ("", "")
+    for task, calibration in report.tasks.items():
+        splits = calibration.splits()
+        for i, (name, split) in enumerate(splits.items()):
+            first_cells = ("", "") if i else (task, f"{calibration.temperature:.2f}")
+            before, after = split.before, split.after
             arrows = [
-                f"{content[split]['before'][name]:.3f} → {content[split]['after'][name]:.3f}"
-                for name in ("ece", "brier", "log_loss")
+                f"{before.ece:.3f} → {after.ece:.3f}",
+                f"{before.brier:.3f} → {after.brier:.3f}",
+                f"{before.log_loss:.3f} → {after.log_loss:.3f}",
             ]
-            table.add_row(*first_cells, split, str(content[split]["rows"]), *arrows, end_section=split == splits[-1])
+            table.add_row(*first_cells, name, str(split.rows), *arrows, end_section=i == len(splits) - 1)
     return table
 
 
-def _abstention_table(report: Mapping[str, Any]) -> Table:
+def _abstention_table(report: CalibrationReport) -> Table:
+    assert report.level is not None
     title = (
-        f"abstention: moe infer --abstain ACCURACY\nlevel {report['level']:g}: on texts like the validation rows, a "
-        f"threshold misses its target accuracy in at most {1 - report['level']:.0%} of calibrations"
+        f"abstention: moe infer --abstain ACCURACY\nlevel {report.level:g}: on texts like the validation rows, a "
+        f"threshold misses its target accuracy in at most {1 - report.level:.0%} of calibrations"
     )
     table = Table(title=title, title_justify="left", header_style="bold")
     columns = (
@@ -222,20 +231,20 @@ def _abstention_table(report: Mapping[str, Any]) -> Table:
     )
     for name in columns:
         table.add_column(name, justify="left" if name == "task" else "right")
-    for task, content in report["tasks"].items():
-        for i, (accuracy, point) in enumerate(content["abstain"].items()):
-            last = i == len(content["abstain"]) - 1
+    for task, calibration in report.tasks.items():
+        for i, (accuracy, point) in enumerate(calibration.abstain.items()):
+            last = i == len(calibration.abstain) - 1
             table.add_row(task if i == 0 else "", accuracy, *_point_cells(point), end_section=last)
     return table
 
 
-def _point_cells(point: Mapping[str, Any]) -> list[RenderableType]:
-    if point["threshold"] is None:
-        needed = f"needs at least\n{point['rows_needed']:,} rows" if point["rows_needed"] else ""
+def _point_cells(point: OperatingPoint | None) -> list[RenderableType]:
+    if point is None or point.threshold is None:
+        needed = f"needs at least\n{point.rows_needed:,} rows" if point and point.rows_needed else ""
         return [Text("out of reach", style="dim"), Text(needed, style="dim")]
-    test = point.get("test", {})
-    cells: list[RenderableType] = [f"{point['threshold']:.3f}", f"{point['coverage']:.0%}"]
-    cells.append(f"{test['coverage']:.0%}" if test else "–")
-    if not test.get("rows"):
+    test = point.test
+    cells: list[RenderableType] = [f"{point.threshold:.3f}", f"{point.coverage:.0%}"]
+    cells.append("–" if test is None else f"{test.coverage:.0%}")
+    if test is None or test.accuracy is None or test.accuracy_interval is None:
         return cells
-    return [*cells, f"{test['accuracy']:.3f}", format_interval(test["accuracy_interval"])]
+    return [*cells, f"{test.accuracy:.3f}", format_interval(test.accuracy_interval)]

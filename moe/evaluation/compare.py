@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -22,6 +21,8 @@ from moe.evaluation.metrics import SCORE_METRICS, score_differences
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.loading import load_model
 from moe.inference.torch_predictor import TorchPredictor
+from moe.results.base import Bounds
+from moe.results.evaluation import Comparison, MetricDifference, TaskComparison
 from moe.runs.workspace import Workspace
 
 NO_DIFFERENCE, A_BETTER, B_BETTER = "none", "A better", "B better"
@@ -43,7 +44,7 @@ def compare(
     data: Path | None = None,
     domain: str | None = None,
     quiet: bool = True,
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare two models on the labelled rows of the tasks that both have.
 
     Args:
@@ -52,12 +53,6 @@ def compare(
         data: as for `moe evaluate`.
         domain: as for `moe evaluate`.
         quiet: show no progress bar.
-
-    Returns:
-        `a` and `b` (the folders), and by task and in the `mean` over tasks: `accuracy` and `macro_f1`, each with `a`,
-        `b`, their `difference` (a − b, in [−1, 1]), its 95 % `interval` and `verdict`; `mcnemar_p`, for the mean of all
-        rows pooled. `scores`: by task `moe.evaluation.metrics.score_differences` of rows with a score, for which both
-        models predict one, each metric with a `verdict`. `not_compared`: the tasks that only `a`, or only `b`, has.
 
     Raises:
         Fault: if a model cannot be loaded, or the two have no task in common.
@@ -78,17 +73,17 @@ def compare(
     pairs = {task: (predictions, sides[1][task]) for task, predictions in sides[0].items()}
     if not pairs:
         raise Fault("labelled rows of tasks that both models have", "none", "use other rows with --data or --domain")
-    return {
-        "a": str(models[0]),
-        "b": str(models[1]),
-        "tasks": {task: _compare_pairs([pair]) for task, pair in pairs.items()},
-        "mean": _compare_pairs(list(pairs.values())),
-        "scores": {task: _compare_scores(scores[0][task], scores[1][task]) for task in scores[0] if task in scores[1]},
-        "not_compared": {
-            side: [task for task in model_tasks.tasks if task not in common]
-            for side, model_tasks in (("a", first), ("b", second))
+    return Comparison(
+        a=str(models[0]),
+        b=str(models[1]),
+        tasks={task: _compare_pairs([pair]) for task, pair in pairs.items()},
+        mean=_compare_pairs(list(pairs.values())),
+        scores={task: _compare_scores(scores[0][task], scores[1][task]) for task in scores[0] if task in scores[1]},
+        not_compared={
+            "a": [task for task in first.tasks if task not in common],
+            "b": [task for task in second.tasks if task not in common],
         },
-    }
+    )
 
 
 def read_model_tasks(folder: Path) -> ModelTasks:
@@ -124,39 +119,53 @@ def _select_tasks(rows: Dataset, tasks: Collection[str]) -> Dataset:
     return rows.select([index for index, task in enumerate(rows["task"]) if task in tasks])
 
 
-def _compare_pairs(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> dict[str, Any]:
+def _compare_pairs(pairs: Sequence[tuple[TaskPredictions, TaskPredictions]]) -> TaskComparison:
     sides = [[first for first, _ in pairs], [second for _, second in pairs]]
     (a, b), difference = [bootstrap_intervals(side) for side in sides], bootstrap_differences(sides[0], sides[1])
     metrics = {
-        name: {
-            "a": a[name].value,
-            "b": b[name].value,
-            "difference": difference[name].value,
-            "interval": difference[name].bounds,
-            "verdict": verdict(difference[name]),
-        }
+        name: MetricDifference(
+            a=a[name].value,
+            b=b[name].value,
+            difference=difference[name].value,
+            interval=(difference[name].low, difference[name].high),
+            verdict=verdict(difference[name]),
+        )
         for name in METRIC_TITLES
     }
     a_correct, b_correct = (np.concatenate([task.predicted[0] == task.true for task in side]) for side in sides)  # (N,)
-    return {"rows": len(a_correct), **metrics, "mcnemar_p": mcnemar(a_correct, b_correct)}
+    return TaskComparison(
+        rows=len(a_correct),
+        accuracy=metrics["accuracy"],
+        macro_f1=metrics["macro_f1"],
+        mcnemar_p=mcnemar(a_correct, b_correct),
+    )
 
 
 def _scores_by_task(rows: Sequence[PredictedRow]) -> dict[str, np.ndarray]:
     """True and predicted scores (2, N) of the rows that have both, by task."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row.row["score"] is not None and row.masked.polarity is not None:
-            pairs.setdefault(row.row["task"], []).append((row.row["score"], row.masked.polarity))
+        if (score := row.row["score"]) is not None and (polarity := row.masked.polarity) is not None:
+            pairs.setdefault(row.row["task"], []).append((score, polarity))
     return {task: np.array(values, dtype=np.float64).T for task, values in pairs.items()}
 
 
-def _compare_scores(a: np.ndarray, b: np.ndarray) -> dict[str, dict[str, Any]]:
+def _compare_scores(a: np.ndarray, b: np.ndarray) -> dict[str, MetricDifference]:
     """Differences of the score metrics of two models, from their true and predicted scores (2, N)."""
     metrics = score_differences(a[0], a[1], b[1])
-    return {name: its | {"verdict": _score_verdict(name, its["interval"])} for name, its in metrics.items()}
+    return {
+        name: MetricDifference(
+            a=its.a,
+            b=its.b,
+            difference=its.difference,
+            interval=its.interval,
+            verdict=_score_verdict(name, its.interval),
+        )
+        for name, its in metrics.items()
+    }
 
 
-def _score_verdict(name: str, interval: Sequence[float] | None) -> str:
+def _score_verdict(name: str, interval: Bounds | None) -> str:
     """A difference of a score metric in words; errors are better if they are smaller."""
     if interval is None or interval[0] <= 0 <= interval[1]:
         return NO_DIFFERENCE
@@ -168,49 +177,50 @@ def verdict(difference: Interval) -> str:
     return NO_DIFFERENCE if difference.contains_zero else A_BETTER if difference.value > 0 else B_BETTER
 
 
-def comparison_view(report: Mapping[str, Any]) -> RenderableType:
+def comparison_view(report: Comparison) -> RenderableType:
     """Terminal output of `moe compare`."""
     table = Table(header_style="bold")
     for name in ("task", "metric", "A", "B", "A − B,\npoints", "95 %", "McNemar's\np", "verdict"):
         table.add_column(name, justify="left" if name in ("task", "metric", "verdict") else "right")
-    for task, comparison in [*report["tasks"].items(), ("mean", report["mean"])]:
-        for name, title in METRIC_TITLES.items():
-            first = name == "accuracy"
-            p = _format_probability(comparison["mcnemar_p"]) if first else ""
-            table.add_row(task if first else "", title, *_cells(comparison[name], p), end_section=not first)
-    header = Text(f"A: {report['a']}\nB: {report['b']}\n{report['mean']['rows']} rows predicted by both")
+    for task, comparison in [*report.tasks.items(), ("mean", report.mean)]:
+        p = _format_probability(comparison.mcnemar_p)
+        table.add_row(task, METRIC_TITLES["accuracy"], *_cells(comparison.accuracy, p))
+        table.add_row("", METRIC_TITLES["macro_f1"], *_cells(comparison.macro_f1, ""), end_section=True)
+    header = Text(f"A: {report.a}\nB: {report.b}\n{report.mean.rows} rows predicted by both")
     not_compared = [
         Text(f"not compared, because only {side.upper()} has them: {', '.join(tasks)}")
-        for side, tasks in report["not_compared"].items()
+        for side, tasks in report.not_compared.items()
         if tasks
     ]
-    return Group(header, table, *([_scores_view(report["scores"])] if report.get("scores") else []), *not_compared)
+    return Group(header, table, *([_scores_view(report.scores)] if report.scores else []), *not_compared)
 
 
-def _scores_view(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def _scores_view(scores: Mapping[str, Mapping[str, MetricDifference]]) -> Table:
     """Table of the differences of score metrics, by task."""
     table = Table(title="scores", title_justify="left", header_style="bold")
     for name in ("task", "metric", "A", "B", "A − B", "95 %", "verdict"):
         table.add_column(name, justify="left" if name in ("task", "metric", "verdict") else "right")
     for task, metrics in scores.items():
         for i, (name, its) in enumerate(metrics.items()):
-            values = ["–" if its[key] is None else f"{its[key]:.3f}" for key in ("a", "b")]
-            difference = "–" if its["difference"] is None else f"{its['difference']:+.3f}"
-            interval = "–" if its["interval"] is None else "{:+.3f} to {:+.3f}".format(*its["interval"])
-            cells = [*values, difference, Text(interval, style="dim"), its["verdict"]]
+            values = ["–" if value is None else f"{value:.3f}" for value in (its.a, its.b)]
+            difference = "–" if its.difference is None else f"{its.difference:+.3f}"
+            interval = "–" if its.interval is None else "{:+.3f} to {:+.3f}".format(*its.interval)
+            cells: list[RenderableType] = [*values, difference, Text(interval, style="dim"), its.verdict]
             table.add_row("" if i else task, SCORE_METRICS[name], *cells, end_section=i + 1 == len(metrics))
     return table
 
 
-def _cells(metric: Mapping[str, Any], p: str) -> list[RenderableType]:
-    low, high = metric["interval"]
+def _cells(metric: MetricDifference, p: str) -> list[RenderableType]:
+    assert metric.difference is not None
+    assert metric.interval is not None
+    low, high = metric.interval
     return [
-        f"{metric['a']:.3f}",
-        f"{metric['b']:.3f}",
-        f"{100 * metric['difference']:+.1f}",
+        f"{metric.a:.3f}",
+        f"{metric.b:.3f}",
+        f"{100 * metric.difference:+.1f}",
         Text(f"{100 * low:+.1f} to {100 * high:+.1f}", style="dim"),
         p,
-        Text(metric["verdict"], style="dim" if metric["verdict"] == NO_DIFFERENCE else "bold"),
+        Text(metric.verdict, style="dim" if metric.verdict == NO_DIFFERENCE else "bold"),
     ]
 
 

@@ -14,7 +14,7 @@ from moe.data.column_names import label_name
 from moe.data.formats.readers import read_task_records
 from moe.data.prepare import PreparedTask, prepare_task
 from moe.data.schema import DataSettings, TaskSettings
-from moe.evaluation.levels import Levels, chance_warnings, split_levels, validation_levels
+from moe.evaluation.levels import chance_warnings, split_levels, validation_levels
 from moe.evaluation.row_warnings import count_warnings, removed_overlap_warning, shared_text_warning
 from moe.runs.across_tasks import overlap_warnings
 from moe.runs.workspace import Workspace
@@ -107,8 +107,7 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
         targets = (name,) if task.has_target else ()
         space = LabelSpace.from_domains([Domain("file", {name: task.labels}, target_tasks=targets)])
         level = split_levels(prepared.splits["train"], prepared.splits["validation"], space, name)
-        levels: Levels = {name: level} if level else {}
-        return lines + chance_warnings(levels)
+        return lines + chance_warnings({name: level} if level else {})
 
 
 def _task_warnings(prepared: PreparedTask, task: TaskSettings, data: DataSettings) -> list[str]:

@@ -1,9 +1,8 @@
 """Evaluation of a mixture per task and domain: routed, as without labels, and with each row's true task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,12 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
-from moe.bootstrap import METRICS, TaskPredictions, interval_fields
+from moe.bootstrap import TaskPredictions
 from moe.console import info, progress_bar
 from moe.data.formats.writers import open_writer
-from moe.evaluation.metrics import classification, regression
+from moe.evaluation.metrics import classification, label_metrics, metric_intervals
+from moe.evaluation.results import score_metrics
+from moe.evaluation.rows import LabelledRow, iter_chunks, true_label
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.loading import load_model
@@ -25,6 +26,8 @@ from moe.inference.predictor import Prediction, Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
+from moe.results.evaluation import EvaluationReport, RoutingReport
+from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
@@ -39,22 +42,16 @@ class PredictedRow:
     """A labelled row and its predictions.
 
     Args:
-        row: id, text, target, label, score, task and domain, as prepared.
+        row: as prepared.
         true: name of the row's label; None if it has none.
         masked: prediction for the row's own task, that is with the logits masked to its labels.
         routed: prediction for the task of the most probable domain, as for a text of unknown domain.
     """
 
-    row: Mapping[str, Any]
+    row: LabelledRow
     true: str | None
     masked: Prediction
     routed: Prediction
-
-
-def iter_chunks(rows: Dataset, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows as lists of `size` dicts, in order."""
-    for columns in rows.iter(size):
-        yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def evaluate_rows(
@@ -78,7 +75,7 @@ def evaluate_rows(
     return evaluated
 
 
-def predicted_rows(predictor: TorchPredictor, scores: Scores, rows: Sequence[Mapping[str, Any]]) -> list[PredictedRow]:
+def predicted_rows(predictor: TorchPredictor, scores: Scores, rows: Sequence[LabelledRow]) -> list[PredictedRow]:
     """Predict rows (N) from their scores."""
     space, targets = predictor.model.labels, [row["target"] for row in rows]
     masked = predictor.to_predictions(scores, [row["task"] for row in rows])
@@ -87,11 +84,6 @@ def predicted_rows(predictor: TorchPredictor, scores: Scores, rows: Sequence[Map
         PredictedRow(row=row, true=true_label(row, space), masked=in_task, routed=in_domain)
         for row, in_task, in_domain in zip(rows, masked, routed, strict=True)
     ]
-
-
-def true_label(row: Mapping[str, Any], space: LabelSpace) -> str | None:
-    """Name of a row's label; None if it has none."""
-    return space.tasks[row["task"]][row["label"]] if row["label"] >= 0 else None
 
 
 def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> dict[str, float]:
@@ -110,15 +102,16 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         labelled = [row for row in task_rows if row.true is not None]
-        report = _label_report(labelled, model.labels.tasks[task])
-        metrics |= {f"{task}_{name}": report[name] for name in ("accuracy", "macro_f1") if name in report}
-        if len(predicted := set(_predicted_labels(labelled, routed=False))) == 1:
+        if labelled:
+            report = classification(_true_labels(labelled), _predicted_labels(labelled), model.labels.tasks[task])
+            metrics |= {f"{task}_accuracy": report.accuracy, f"{task}_macro_f1": report.macro_f1}
+        if len(predicted := set(_predicted_labels(labelled))) == 1:
             metrics[f"{task}{ONLY_LABEL}"] = float(model.labels.tasks[task].index(predicted.pop()))
     for name in ("accuracy", "macro_f1"):
         values = [value for key, value in metrics.items() if key.endswith(f"_{name}")]
         metrics[name] = float(np.mean(values)) if values else 0.0
     if model.active_expert is None and model.gate is not None:
-        metrics["routing"] = routing_report(evaluated, model)["accuracy"]
+        metrics["routing"] = routing_report(evaluated, model).accuracy
     return metrics
 
 
@@ -132,7 +125,7 @@ def evaluate(
     quiet: bool = True,
     calibration: Calibration | None = None,
     mode: RoutingMode | None = None,
-) -> tuple[dict[str, Any], list[PredictedRow]]:
+) -> tuple[EvaluationReport, list[PredictedRow]]:
     """Evaluate a model on labelled rows.
 
     Args:
@@ -145,16 +138,14 @@ def evaluate(
         mode: how the model routes, besides `routing`; by default its own mode.
 
     Returns:
-        the report, with `tasks` (predictions masked to the row's own task), `tasks_routed` (without the true domain),
-        `domains`, `mean`, `scores` (`moe.evaluation.metrics.regression` by task) and `routing`; accuracy and F1 come
-        with `…_interval`: [low, high], 95 %. And the evaluated rows.
+        the report and the evaluated rows.
     """
     predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration, mode=mode)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
     return report_rows(evaluated, model, "pinned" if pin else routing), evaluated
 
 
-def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode: str) -> dict[str, Any]:
+def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode: str) -> EvaluationReport:
     """Report of evaluated rows, as `evaluate` returns it.
 
     Args:
@@ -162,19 +153,19 @@ def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode:
     """
     labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
-    tasks, tasks_routed = (_task_reports(groups, model.labels, routed) for routed in (False, True))
+    tasks, tasks_routed = (_task_metrics(groups, model.labels, routed) for routed in (False, True))
     predictions = predictions_by_task(labelled, model.labels)
-    scores = {task: _score_report(task_rows) for task, task_rows in group_by_task(evaluated, model.labels).items()}
-    return {
-        "rows": len(evaluated),
-        "routing_mode": routing_mode,
-        "tasks": tasks,
-        "tasks_routed": tasks_routed,
-        "domains": _domain_means(tasks, predictions, model.labels),
-        "mean": _mean_metrics(tasks, predictions),
-        "scores": {task: score for task, score in scores.items() if score},
-        "routing": routing_report(evaluated, model),
-    }
+    scores = {task: task_scores(task_rows) for task, task_rows in group_by_task(evaluated, model.labels).items()}
+    return EvaluationReport(
+        rows=len(evaluated),
+        routing_mode=routing_mode,
+        tasks=tasks,
+        tasks_routed=tasks_routed,
+        domains=_domain_means(tasks, predictions, model.labels),
+        mean=_mean_metrics(tasks, predictions) if tasks else None,
+        scores={task: its for task, its in scores.items() if its is not None},
+        routing=routing_report(evaluated, model),
+    )
 
 
 @writes_run
@@ -187,7 +178,7 @@ def evaluate_folder(
     routing: str,
     pin: bool,
     per_expert: bool = False,
-) -> dict[str, Any]:
+) -> EvaluationReport:
     """Evaluate a model folder with its calibration, and write the results below `evaluation/`.
 
     Args:
@@ -205,8 +196,10 @@ def evaluate_folder(
     check_no_result(data, target)
     model, template, max_length = load_model(folder, sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
-    options: dict[str, Any] = {"routing": mode, "pin": pin, "calibration": (calibration := read_calibration(folder))}
-    report, evaluated = evaluate(model, rows, template, max_length, quiet=False, **options)
+    calibration = read_calibration(folder)
+    report, evaluated = evaluate(
+        model, rows, template, max_length, routing=mode, pin=pin, quiet=False, calibration=calibration
+    )
     write_evaluation(target, report, evaluated)
     if per_expert:
         write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)
@@ -229,80 +222,77 @@ def predictions_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict
     }
 
 
-def _task_predictions(rows: Sequence[PredictedRow], labels: Sequence[str], routed: bool = False) -> TaskPredictions:
-    return TaskPredictions.from_labels([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
+def _task_predictions(rows: Sequence[PredictedRow], labels: Sequence[str]) -> TaskPredictions:
+    return TaskPredictions.from_labels(_true_labels(rows), _predicted_labels(rows), labels)
 
 
-def _predicted_labels(rows: Sequence[PredictedRow], routed: bool) -> list[str]:
+def _true_labels(rows: Sequence[PredictedRow]) -> list[str]:
+    return [str(row.true) for row in rows]
+
+
+def _predicted_labels(rows: Sequence[PredictedRow], routed: bool = False) -> list[str]:
     return [(row.routed if routed else row.masked).label for row in rows]
 
 
-def _task_reports(
+def _task_metrics(
     groups: Mapping[str, Sequence[PredictedRow]], space: LabelSpace, routed: bool
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, LabelMetrics]:
     return {
-        task: _label_report(rows, space.tasks[task], routed)
-        | interval_fields([_task_predictions(rows, space.tasks[task], routed)])
+        task: label_metrics(_true_labels(rows), _predicted_labels(rows, routed), space.tasks[task])
         for task, rows in groups.items()
     }
 
 
-def _label_report(rows: Sequence[PredictedRow], labels: Sequence[str], routed: bool = False) -> dict[str, Any]:
-    if not rows:
-        return {}
-    return classification([str(row.true) for row in rows], _predicted_labels(rows, routed), labels)
-
-
-def _score_report(rows: Sequence[PredictedRow]) -> dict[str, Any]:
+def task_scores(rows: Sequence[PredictedRow]) -> ScoreMetrics | None:
+    """Metrics of the rows of a task with a true and a predicted score; None without such rows."""
     pairs = [
-        (row.row["score"], row.masked.polarity)
+        (score, polarity)
         for row in rows
-        if row.row["score"] is not None and row.masked.polarity is not None
+        if (score := row.row["score"]) is not None and (polarity := row.masked.polarity) is not None
     ]
-    return regression(*np.array(pairs, dtype=np.float64).T) if pairs else {}
+    return score_metrics(*zip(*pairs, strict=True)) if pairs else None
 
 
-def _mean_metrics(tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions]) -> dict[str, Any]:
-    if not tasks:
-        return {}
-    means = {name: float(np.mean([report[name] for report in tasks.values()])) for name in METRICS}
-    return means | interval_fields([predictions[task] for task in tasks])
+def _mean_metrics(tasks: Mapping[str, LabelMetrics], predictions: Mapping[str, TaskPredictions]) -> MeanMetrics:
+    means = MeanMetrics(
+        accuracy=float(np.mean([its.accuracy for its in tasks.values()])),
+        macro_f1=float(np.mean([its.macro_f1 for its in tasks.values()])),
+        weighted_f1=float(np.mean([its.weighted_f1 for its in tasks.values()])),
+    )
+    return means.model_copy(update=metric_intervals([predictions[task] for task in tasks]))
 
 
 def _domain_means(
-    tasks: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, TaskPredictions], space: LabelSpace
-) -> dict[str, dict[str, Any]]:
-    by_domain: dict[str, dict[str, Mapping[str, Any]]] = {}
+    tasks: Mapping[str, LabelMetrics], predictions: Mapping[str, TaskPredictions], space: LabelSpace
+) -> dict[str, MeanMetrics]:
+    by_domain: dict[str, dict[str, LabelMetrics]] = {}
     for task, report in tasks.items():
         by_domain.setdefault(space.domain_by_task[task], {})[task] = report
     return {domain: _mean_metrics(reports, predictions) for domain, reports in by_domain.items()}
 
 
-def routing_report(rows: Sequence[PredictedRow], model: Mixture) -> dict[str, Any]:
-    """Mean soft routing weights by domain and expert, their mean entropy, collapsed experts, and domain accuracy.
-
-    Domain accuracy is the share of rows whose most probable domain is the true one.
-    """
+def routing_report(rows: Sequence[PredictedRow], model: Mixture) -> RoutingReport:
+    """How a model routes rows."""
     usage = Usage(model.bank.routed_experts, [domain.name for domain in model.domains])
     if rows and model.bank.routed_experts:
         weights = torch.tensor(np.stack([row.masked.routing_weights for row in rows]))  # (N, E)
         domain = torch.tensor([model.domain_index(row.row["domain"]) for row in rows])  # (N,)
         usage.add(weights, domain, model.domain_expert_mask)
-    return {
-        "accuracy": usage.domain_accuracy(),
-        "entropy": usage.mean_entropy(),
-        "table": usage.by_domain(),
-        "collapsed": list(usage.collapsed_experts()),
-    }
+    return RoutingReport(
+        accuracy=usage.domain_accuracy(),
+        entropy=usage.mean_entropy(),
+        table=usage.by_domain(),
+        collapsed=list(usage.collapsed_experts()),
+    )
 
 
-def write_evaluation(folder: Path, report: Mapping[str, Any], rows: Sequence[PredictedRow]) -> None:
+def write_evaluation(folder: Path, report: EvaluationReport, rows: Sequence[PredictedRow]) -> None:
     """Write `metrics.json`, and the correct and incorrect rows as `right.csv` and `wrong.csv`.
 
     Raises:
         Fault: if the folder cannot be written.
     """
-    write_json(folder / "metrics.json", dict(report))
+    write_json(folder / "metrics.json", report)
     (folder / PER_EXPERT_CSV).unlink(missing_ok=True)  # it belongs to an earlier evaluation
     for name, correct in (("right.csv", True), ("wrong.csv", False)):
         with open_writer(folder / name) as writer:
@@ -320,7 +310,7 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
     if predictor.mode.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
         raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
-    texts, tasks = ([str(row.row[name]) for row in labelled] for name in ("text", "task"))
+    texts, tasks = [row.row["text"] for row in labelled], [row.row["task"] for row in labelled]
     targets = [row.row["target"] for row in labelled]
     with open_writer(folder / PER_EXPERT_CSV) as writer:
         per_expert = per_expert_columns(predictor, texts, tasks, targets, quiet=False)
@@ -328,7 +318,7 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
             writer.write(_csv_columns(row) | dict(columns))
 
 
-def _csv_columns(row: PredictedRow) -> dict[str, Any]:
+def _csv_columns(row: PredictedRow) -> dict[str, object]:
     return {
         "id": row.row["id"],
         "domain": row.row["domain"],

@@ -4,18 +4,20 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from pydantic import ValidationError
 
 from experts.atomic_io import read_json, write_json
 from experts.domain import LabelSpace
 from experts.errors import Fault
+from experts.json_io import json_object
 from moe import distributed
 from moe.bootstrap import wilson_interval
 from moe.data.splits import stratified_draw
 from moe.evaluation.baselines import baseline_reports
+from moe.results.evaluation import Levels, MajorityLevel, TaskLevels, TfidfLevel
 from moe.runs.workspace import Workspace
 
 LEVELS = "levels.json"
@@ -26,7 +28,6 @@ MIN_CHANCE_ROWS = 50
 _FORMAT = 1
 _STANDARD_ERRORS = 2 * 1.96
 """Width of an interval of 95 % in standard errors."""
-Levels = dict[str, dict[str, dict[str, Any]]]
 
 
 def validation_levels(work: Workspace, domains: Iterable[str] | None = None) -> Levels:
@@ -39,10 +40,7 @@ def validation_levels(work: Workspace, domains: Iterable[str] | None = None) -> 
         domains: only the tasks of these domains; all by default.
 
     Returns:
-        by task, `majority`: `accuracy`, `macro_f1` and the `label` that it predicts; `tfidf`: `accuracy`, `macro_f1`,
-        both with `…_interval`: [low, high], `constant_accuracy` (of the best constant prediction), `chance_macro_f1`
-        (of the same predictions in random order), `rows`, `train_rows`, and `key`, a hash of the rows. Tasks without
-        labelled training and validation rows are left out. Empty for a language model.
+        levels by task. Tasks without labelled training and validation rows are left out. Empty for a language model.
 
     Raises:
         Fault: if a file of rows is missing or has too many invalid rows, or the folder cannot be written.
@@ -51,48 +49,48 @@ def validation_levels(work: Workspace, domains: Iterable[str] | None = None) -> 
         return {}
     names = list(work.run.domains) if domains is None else list(domains)
     rows = {task: prepared.splits for name in names for task, prepared in work.prepared(name).items()}
-    return distributed.broadcast_from_main(lambda: _cached_levels(work, rows))
+    levels = distributed.broadcast_from_main(
+        lambda: {task: json_object(level) for task, level in _cached_levels(work, rows).items()}
+    )
+    return {task: TaskLevels.model_validate(level) for task, level in levels.items()}
 
 
-def macro_f1_error(level: Mapping[str, Any]) -> float:
+def macro_f1_error(level: TfidfLevel) -> float:
     """Return the standard error of a level's macro-F1: from its interval, and at least that of its accuracy.
 
     The error of the accuracy is from Wilson's interval, which is not empty if all rows are right.
     """
-    low, high = level["macro_f1_interval"]
-    accuracy = wilson_interval(round(level["accuracy"] * level["rows"]), level["rows"])
-    return float(max(high - low, accuracy.high - accuracy.low)) / _STANDARD_ERRORS
+    low, high = level.macro_f1_interval
+    accuracy = wilson_interval(round(level.accuracy * level.rows), level.rows)
+    return (max(high - low, accuracy.high - accuracy.low)) / _STANDARD_ERRORS
 
 
-def is_chance(levels: Mapping[str, Mapping[str, Any]]) -> bool:
+def is_chance(levels: TaskLevels) -> bool:
     """Whether a task's labels cannot be recognized from its texts: TF-IDF is not better than chance.
 
     That is, the interval of its accuracy does not exclude that of the best constant prediction, and its macro-F1 is not
     above that of its own predictions in random order by more than a standard error.
-
-    Args:
-        levels: of the task, as in `validation_levels`.
     """
-    tfidf = levels["tfidf"]
-    if tfidf["rows"] < MIN_CHANCE_ROWS:
+    tfidf = levels.tfidf
+    if tfidf.rows < MIN_CHANCE_ROWS:
         return False
-    constant = tfidf["accuracy_interval"][0] <= tfidf["constant_accuracy"]
-    return bool(constant and tfidf["macro_f1"] - macro_f1_error(tfidf) <= tfidf["chance_macro_f1"])
+    constant = tfidf.accuracy_interval[0] <= tfidf.constant_accuracy
+    return constant and tfidf.macro_f1 - macro_f1_error(tfidf) <= tfidf.chance_macro_f1
 
 
 def chance_warnings(levels: Levels) -> list[str]:
     """Return one line for each task whose labels TF-IDF cannot recognize from its texts."""
     return [
-        f"{task}: TF-IDF cannot recognize the labels from the texts (macro-F1 {level['tfidf']['macro_f1']:.3f} on "
-        f"{level['tfidf']['rows']} validation rows, {level['tfidf']['chance_macro_f1']:.3f} by chance): check the text "
+        f"{task}: TF-IDF cannot recognize the labels from the texts (macro-F1 {level.tfidf.macro_f1:.3f} on "
+        f"{level.tfidf.rows} validation rows, {level.tfidf.chance_macro_f1:.3f} by chance): check the text "
         "and label columns, and whether the label depends on the text at all"
         for task, level in levels.items()
         if is_chance(level)
     ]
 
 
-def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: str) -> dict[str, dict[str, Any]]:
-    """Compute the levels of one task; empty if a split has no labelled row of it.
+def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: str) -> TaskLevels | None:
+    """Compute the levels of one task; None if a split has no labelled row of it.
 
     Args:
         train: training rows of the task.
@@ -101,7 +99,7 @@ def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: s
     """
     labels, held_out = (np.asarray(rows["label"], dtype=np.int64) for rows in (train, validation))  # (N,) and (M,)
     if not (labels >= 0).any() or not (held_out >= 0).any():
-        return {}
+        return None
     sample = _sampled_rows(train, labels)
     space = replace(space, tasks={task: space.tasks[task]})
     majority = baseline_reports(sample, validation, space, "majority")[task]
@@ -112,18 +110,23 @@ def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: s
         except ValueError:  # no text has a word, so TF-IDF has no vocabulary
             tfidf = majority
     names, counts = space.tasks[task], np.bincount(labels[labels >= 0])
-    fields = ("accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval")
-    return {
-        "majority": {name: majority[name] for name in ("accuracy", "macro_f1")}
-        | {"label": names[int(counts.argmax())]},
-        "tfidf": {name: tfidf[name] for name in fields}
-        | {
-            "constant_accuracy": float(np.bincount(held_out[held_out >= 0]).max() / (held_out >= 0).sum()),
-            "chance_macro_f1": _chance_macro_f1(tfidf["confusion"]["rows"]),
-            "rows": int((held_out >= 0).sum()),
-            "train_rows": len(sample),
-        },
-    }
+    assert tfidf.accuracy_interval is not None
+    assert tfidf.macro_f1_interval is not None
+    return TaskLevels(
+        majority=MajorityLevel(
+            accuracy=majority.accuracy, macro_f1=majority.macro_f1, label=names[int(counts.argmax())]
+        ),
+        tfidf=TfidfLevel(
+            accuracy=tfidf.accuracy,
+            accuracy_interval=tfidf.accuracy_interval,
+            macro_f1=tfidf.macro_f1,
+            macro_f1_interval=tfidf.macro_f1_interval,
+            constant_accuracy=float(np.bincount(held_out[held_out >= 0]).max() / (held_out >= 0).sum()),
+            chance_macro_f1=_chance_macro_f1(tfidf.confusion.rows),
+            rows=int((held_out >= 0).sum()),
+            train_rows=len(sample),
+        ),
+    )
 
 
 def _cached_levels(work: Workspace, rows: Mapping[str, Mapping[str, Dataset]]) -> Levels:
@@ -132,10 +135,10 @@ def _cached_levels(work: Workspace, rows: Mapping[str, Mapping[str, Dataset]]) -
     levels: Levels = {}
     for task, splits in rows.items():
         key = _key(splits["train"], splits["validation"], space.tasks[task])
-        if stored.get(task, {}).get("tfidf", {}).get("key") == key:
+        if task in stored and stored[task].tfidf.key == key:
             levels[task] = stored[task]
         elif level := split_levels(splits["train"], splits["validation"], space, task):
-            levels[task] = level | {"tfidf": level["tfidf"] | {"key": key}}
+            levels[task] = level.model_copy(update={"tfidf": level.tfidf.model_copy(update={"key": key})})
     outdated = {task for task in rows if task not in levels}
     content = {task: level for task, level in stored.items() if task in space.tasks and task not in outdated} | levels
     if content != stored:
@@ -146,13 +149,8 @@ def _cached_levels(work: Workspace, rows: Mapping[str, Mapping[str, Dataset]]) -
 def _read_levels(path: Path) -> Levels:
     """Levels in a file; none if it is missing or not a file of levels, since they can be computed again."""
     try:
-        content = read_json(path)
-        return {
-            task: level
-            for task, level in content.items()
-            if all(isinstance(level[name]["macro_f1"], float) for name in ("majority", "tfidf"))
-        }
-    except (Fault, AttributeError, LookupError, TypeError):
+        return {task: TaskLevels.model_validate(level) for task, level in read_json(path).items()}
+    except (Fault, AttributeError, ValidationError):
         return {}
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
@@ -14,7 +14,10 @@ from sklearn.metrics import (
     r2_score,
 )
 
-from moe.bootstrap import BINS, LEVEL, confidence_bin
+from moe.bootstrap import BINS, LEVEL, TaskPredictions, bootstrap_intervals, confidence_bin
+from moe.results.base import Bounds
+from moe.results.calibration import CalibrationMetrics
+from moe.results.metrics import ClassMetrics, Confusion, LabelMetrics, ScoreMetrics
 
 OTHER_LABEL = "(other)"
 SCORE_DRAWS, SCORE_BLOCK = 1_000, 2_000_000
@@ -23,63 +26,92 @@ SCORE_METRICS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "
 """Metrics of polarity scores in the order of tables, with their titles."""
 
 
-def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy; macro and weighted precision, recall and F1; the same per class; the confusion matrix.
+def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> LabelMetrics:
+    """Metrics of labels, without intervals.
 
     Args:
         true: label names (N,), N ≥ 1.
         predicted: label names (N,); a name outside `labels` is an error.
         labels: the task's labels, in order.
-
-    Returns:
-        metrics in [0, 1]; `confusion[i][j]` counts rows of label i that were predicted as label j, with a last column
-        for names outside `labels`.
     """
     names = list(labels)
     per_class = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
-    macro = _averages(per_class, None)
-    weighted = _averages(per_class, per_class[3])  # weighted by support
+    macro, weighted = _averages(per_class, None), _averages(per_class, per_class[3])  # weighted by support
     known = [name if name in names else OTHER_LABEL for name in predicted]
     matrix = confusion_matrix(true, known, labels=[*names, OTHER_LABEL])[: len(names)]
-    return {
-        "rows": len(true),
-        "accuracy": float(accuracy_score(true, predicted)),
-        **{f"macro_{name}": value for name, value in macro.items()},
-        **{f"weighted_{name}": value for name, value in weighted.items()},
-        "per_class": {
-            name: {key: float(per_class[k][i]) for k, key in enumerate(("precision", "recall", "f1", "support"))}
-            for i, name in enumerate(names)
+    return LabelMetrics(
+        rows=len(true),
+        accuracy=float(accuracy_score(true, predicted)),
+        macro_precision=macro[0],
+        macro_recall=macro[1],
+        macro_f1=macro[2],
+        weighted_precision=weighted[0],
+        weighted_recall=weighted[1],
+        weighted_f1=weighted[2],
+        per_class={
+            name: ClassMetrics(precision=precision, recall=recall, f1=f1, support=support)
+            for name, precision, recall, f1, support in zip(names, *per_class, strict=True)
         },
-        "confusion": {"labels": names, "rows": matrix.tolist()},
-    }
+        confusion=Confusion(labels=names, rows=matrix.tolist()),
+    )
 
 
-def _averages(per_class: Sequence[np.ndarray], weights: np.ndarray | None) -> dict[str, float]:
-    names = ("precision", "recall", "f1")
-    return {name: float(np.average(per_class[i], weights=weights)) for i, name in enumerate(names)}
+def label_metrics(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> LabelMetrics:
+    """`classification` with intervals."""
+    intervals = metric_intervals([TaskPredictions.from_labels(true, predicted, labels)])
+    return classification(true, predicted, labels).model_copy(update=intervals)
 
 
-def regression(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """Metrics of polarity scores, each with its bootstrap interval.
+def metric_intervals(tasks: Sequence[TaskPredictions]) -> dict[str, Bounds]:
+    """Intervals of `bootstrap_intervals` by the names of their fields, `accuracy_interval` and so on."""
+    return {f"{name}_interval": (its.low, its.high) for name, its in bootstrap_intervals(tasks).items()}
+
+
+def _averages(per_class: Sequence[np.ndarray], weights: np.ndarray | None) -> list[float]:
+    """Means over labels of precision, recall and F1."""
+    return [float(np.average(values, weights=weights)) for values in per_class[:3]]
+
+
+def regression(true: np.ndarray, predicted: np.ndarray) -> ScoreMetrics:
+    """Metrics of polarity scores, with bootstrap intervals.
 
     Args:
         true: (N,), in [-1, 1], N ≥ 1.
         predicted: (N,).
 
     Returns:
-        `mse`, `mae`, `rmse`, `r2` (left out for a single row), `pearson`, `spearman`, and `cosine`, that of the vectors
-        of all true and all predicted scores (SemEval-2017 task 5); None where a metric is undefined, as a correlation
-        with a constant is. All but `rmse` and `r2` come with `…_interval`: [low, high], 95 %, or None.
+        the metrics; `cosine` is that of SemEval-2017 task 5. A correlation with a constant is None.
     """
     metrics = _defined_metrics(true, predicted)
-    metrics["rmse"] = metrics["mse"] ** 0.5
+    if (mse := metrics["mse"]) is not None:
+        metrics["rmse"] = mse**0.5
     if len(true) > 1:
         metrics["r2"] = float(r2_score(true, predicted))
     (draws,) = _resampled_metrics(true, predicted)
-    return metrics | {f"{name}_interval": _percentiles(values) for name, values in draws.items()}
+    return ScoreMetrics.model_validate(metrics | {f"{name}_interval": _percentiles(its) for name, its in draws.items()})
 
 
-def score_differences(true: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class ScoreDifference:
+    """A score metric of two models, and their difference.
+
+    Args:
+        a: of the first model; None if it is undefined.
+        b: of the second model; None if it is undefined.
+        interval: [low, high], 95 %, of the difference a − b; None if it is undefined.
+    """
+
+    a: float | None
+    b: float | None
+    interval: Bounds | None
+
+    @property
+    def difference(self) -> float | None:
+        """a − b; None if a metric is undefined."""
+        return None if self.a is None or self.b is None else self.a - self.b
+
+
+def score_differences(true: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, ScoreDifference]:
     """Score metrics of two models on the same rows, and their differences, paired by row.
 
     Args:
@@ -88,23 +120,21 @@ def score_differences(true: np.ndarray, first: np.ndarray, second: np.ndarray) -
         second: predictions of the second model (N,).
 
     Returns:
-        by name of a metric `a`, `b`, their `difference` (a − b) and its `interval`: [low, high], 95 %; None where
-        undefined.
+        by name of a metric.
     """
     a, b = _defined_metrics(true, first), _defined_metrics(true, second)
     draws_a, draws_b = _resampled_metrics(true, first, second)
     return {
-        name: {
-            "a": a[name],
-            "b": b[name],
-            "difference": None if a[name] is None or b[name] is None else a[name] - b[name],
-            "interval": None if a[name] is None or b[name] is None else _percentiles(draws_a[name] - draws_b[name]),
-        }
+        name: ScoreDifference(
+            a[name],
+            b[name],
+            None if a[name] is None or b[name] is None else _percentiles(draws_a[name] - draws_b[name]),
+        )
         for name in SCORE_METRICS
     }
 
 
-def _defined_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+def _defined_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
     """Metrics of scores (N,), None where undefined."""
     values = {name: float(value[0]) for name, value in _score_metrics(true[None], predicted[None]).items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -146,35 +176,30 @@ def _resampled_metrics(true: np.ndarray, *sides: np.ndarray) -> list[dict[str, n
     return [{name: np.concatenate([part[name] for part in side]) for name in side[0]} for side in draws]
 
 
-def _percentiles(values: np.ndarray) -> list[float] | None:
+def _percentiles(values: np.ndarray) -> Bounds | None:
     """Interval of resampled values, without undefined ones; None if these are the most."""
     defined = values[np.isfinite(values)]
     if 2 * len(defined) <= len(values):
         return None
-    bounds: list[float] = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
-    return bounds
+    low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
+    return low, high
 
 
-def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Calibration metrics of probabilities (N, K): ECE, Brier score and log loss; 0 is best for all.
+def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> CalibrationMetrics:
+    """Calibration metrics of probabilities (N, K): ECE, Brier score and log loss.
 
     Args:
         true: (N,), index of each row's label, N ≥ 1.
-
-    Returns:
-        `ece`, the expected calibration error with 15 bins of confidence of equal width (Guo et al., 2017), 0 to 1;
-        `ece_adaptive`, the same with 15 bins of equally many rows; `brier`, the mean over rows of the squared distance
-        to the one-hot label, 0 to 2 (Brier, 1950); `log_loss` in nats.
     """
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == true  # (N,) each
     one_hot = np.eye(probabilities.shape[1])[true]  # (N, K)
     ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")  # (N,)
-    return {
-        "ece": _calibration_error(confidence, correct, confidence_bin(confidence)),
-        "ece_adaptive": _calibration_error(confidence, correct, ranks * BINS // len(true)),
-        "brier": float(np.square(probabilities - one_hot).sum(1).mean()),
-        "log_loss": float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
-    }
+    return CalibrationMetrics(
+        ece=_calibration_error(confidence, correct, confidence_bin(confidence)),
+        ece_adaptive=_calibration_error(confidence, correct, ranks * BINS // len(true)),
+        brier=float(np.square(probabilities - one_hot).sum(1).mean()),
+        log_loss=float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
+    )
 
 
 def _calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> float:

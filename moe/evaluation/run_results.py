@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,12 +12,21 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.console import Meter, format_duration, info, progress_bar
 from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_results
-from moe.evaluation.evaluate import PredictedRow, group_by_task, predicted_rows, report_rows, write_evaluation
-from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
+from moe.evaluation.evaluate import (
+    PredictedRow,
+    group_by_task,
+    predicted_rows,
+    report_rows,
+    task_scores,
+    write_evaluation,
+)
+from moe.evaluation.results import ModelResult, TaskResult, label_result
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
+from moe.evaluation.rows import LabelledRow
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.conclusions import OWN_EXPERT, POOLED
+from moe.results.evaluation import RoutingReport
 from moe.runs.best import CANDIDATES, best_model
 from moe.runs.workspace import Workspace
 
@@ -40,7 +48,7 @@ class RunResults:
 
     models: dict[str, ModelResult]
     best: str
-    routing: dict[str, Any]
+    routing: RoutingReport
     predictor: TorchPredictor
 
 
@@ -53,8 +61,8 @@ class RunTestRows:
     """
 
     def __init__(self, work: Workspace, meter: Meter) -> None:
-        self.rows: list[dict[str, Any]] = work.rows("test").to_list()
-        self.domains = [str(row["domain"]) for row in self.rows]
+        self.rows: list[LabelledRow] = work.rows("test").to_list()
+        self.domains = [row["domain"] for row in self.rows]
         self.texts = SharedTexts([row["text"] for row in self.rows], [row["target"] for row in self.rows])
         self.meter = meter
 
@@ -133,7 +141,7 @@ def _single_expert(folder: Path, test: RunTestRows, index: np.ndarray | None = N
 
 def _mixture(
     folder: Path, target: Path, test: RunTestRows, results: dict[str, ModelResult]
-) -> tuple[TorchPredictor, Scores | None, dict[str, Any]]:
+) -> tuple[TorchPredictor, Scores | None, RoutingReport]:
     """Evaluate a mixture with soft routing, add its results, and return it with its scores and its routing report."""
     model, card = read_mixture(folder)
     predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
@@ -142,17 +150,14 @@ def _mixture(
     report = report_rows(rows, model, "soft")
     write_evaluation(target, report, rows)
     results[folder.name] = results_of(rows, model.labels)
-    return predictor, scores, report["routing"]
+    return predictor, scores, report.routing
 
 
 def results_of(rows: Sequence[PredictedRow], space: LabelSpace) -> ModelResult:
     """Results by task of evaluated rows, each predicted for its own task."""
     results: ModelResult = {}
     for task, of_task in group_by_task(rows, space).items():
-        scored = [row for row in of_task if row.row["score"] is not None and row.masked.polarity is not None]
-        scores = score_metrics(
-            [row.row["score"] for row in scored], [float(row.masked.polarity or 0) for row in scored]
-        )
+        scores = task_scores(of_task)
         labelled = [row for row in of_task if row.true is not None]
         if labelled:
             ids, true = [row.row["id"] for row in labelled], [str(row.true) for row in labelled]

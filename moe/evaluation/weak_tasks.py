@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -16,6 +15,7 @@ from moe.data.collator import Collate, Collator, count_tokens
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.evaluation.levels import is_chance, macro_f1_error, validation_levels
 from moe.model.backbone import length_limit
+from moe.results.evaluation import TaskLevels
 from moe.runs.text_lengths import auto_length
 from moe.runs.training_log import read_trajectory
 from moe.runs.workspace import Workspace
@@ -81,25 +81,25 @@ def warn_of_weak_tasks(finished: FinishedStage, domains: Sequence[str]) -> None:
             work.warn(f"{task}: {problem}: {_advice(finished, task, levels)}")
 
 
-def _find_problem(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> str | None:
+def _find_problem(finished: FinishedStage, task: str, levels: TaskLevels) -> str | None:
     """Why a task is weak; None if it is not, or was not evaluated."""
-    best, majority, tfidf = finished.best, levels["majority"], levels["tfidf"]
+    best, majority, tfidf = finished.best, levels.majority, levels.tfidf
     if f"{task}_macro_f1" not in best:
         return None
-    macro_f1, rows = best[f"{task}_macro_f1"], f"{tfidf['rows']} validation rows"
+    macro_f1, rows = best[f"{task}_macro_f1"], f"{tfidf.rows} validation rows"
     if (only := best.get(f"{task}{ONLY_LABEL}")) is not None:
         label = finished.work.run.label_space().tasks[task][int(only)]
         return f"{finished.subject} predicts only {label} (macro-F1 {macro_f1:.3f} on {rows})"
-    if macro_f1 <= majority["macro_f1"]:
-        level = f"is not above the majority class's {majority['macro_f1']:.3f}"
-    elif macro_f1 < tfidf["macro_f1"] - macro_f1_error(tfidf):
-        level = f"is below TF-IDF's {tfidf['macro_f1']:.3f}"
+    if macro_f1 <= majority.macro_f1:
+        level = f"is not above the majority class's {majority.macro_f1:.3f}"
+    elif macro_f1 < tfidf.macro_f1 - macro_f1_error(tfidf):
+        level = f"is below TF-IDF's {tfidf.macro_f1:.3f}"
     else:
         return None
     return f"macro-F1 {macro_f1:.3f} of {finished.subject} {level} on {rows}"
 
 
-def _advice(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> str:
+def _advice(finished: FinishedStage, task: str, levels: TaskLevels) -> str:
     """What to try, first what removes a visible cause."""
     if is_chance(levels):
         return "TF-IDF cannot recognize its labels either: check its text and label columns"
@@ -109,7 +109,7 @@ def _advice(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]
     return f"{advice}; or {', '.join(others)}" if others else advice
 
 
-def _remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> Iterator[_Remedy]:
+def _remedies(finished: FinishedStage, task: str, levels: TaskLevels) -> Iterator[_Remedy]:
     run, settings = finished.work.run, getattr(finished.work.run.stages, finished.stage.name)
     key, rows = f"stages.{finished.stage.name}", finished.rows
     rows = rows.select(np.flatnonzero(np.asarray(rows["task"]) == task).tolist())
@@ -132,13 +132,13 @@ def _remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, An
     yield _Remedy("moe sweep over rates and ranks (lora.r)")
 
 
-def _routing_remedies(finished: FinishedStage, task: str, levels: dict[str, dict[str, Any]]) -> Iterator[_Remedy]:
+def _routing_remedies(finished: FinishedStage, task: str, levels: TaskLevels) -> Iterator[_Remedy]:
     """What to try if a domain's expert alone is good enough, so that mixing the experts is what makes it worse."""
     run = finished.work.run
     alone = _expert_macro_f1(finished.work, task)
-    if alone is None or alone <= levels["majority"]["macro_f1"]:
+    if alone is None or alone <= levels.majority.macro_f1:
         return
-    if alone < levels["tfidf"]["macro_f1"] - macro_f1_error(levels["tfidf"]):
+    if alone < levels.tfidf.macro_f1 - macro_f1_error(levels.tfidf):
         return
     cause = f"its own expert alone has {alone:.3f}"
     routing = finished.best.get("routing", 1.0)

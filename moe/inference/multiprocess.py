@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -45,7 +45,7 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
 
 
 def predict_in_processes(
-    rows: Iterable[Row],
+    rows: Iterable[Mapping[str, object]],
     loader: ModelLoader,
     domain: str | None,
     task: str | None,

@@ -12,7 +12,7 @@ from moe.inference.rows import PredictionRow, Row, free_name
 
 
 def predict_rows(
-    rows: Iterable[Row],
+    rows: Iterable[Mapping[str, object]],
     predictor: Predictor,
     domain: str | None = None,
     task: str | None = None,
@@ -40,10 +40,12 @@ def predict_rows(
         pins, tasks = [domain] * len(texts), [task] * len(texts)
         predictions = iter(predict_or_fail(texts, predictor, pins, tasks, targets) if texts else ())
         for row in checked:
-            yield row if "error" in row else _with_prediction(row, next(predictions), predictor.experts)
+            yield dict(row) if "error" in row else _with_prediction(row, next(predictions), predictor.experts)
 
 
-def _with_prediction(row: Row, prediction: Prediction | NonFiniteScores, experts: Sequence[str]) -> Row:
+def _with_prediction(
+    row: Mapping[str, object], prediction: Prediction | NonFiniteScores, experts: Sequence[str]
+) -> Row:
     if isinstance(prediction, NonFiniteScores):
         return {**row, "error": f"no finite answer: {prediction.found}"}
     return add_prediction(row, to_row(prediction, experts))
@@ -57,17 +59,17 @@ def add_prediction(row: Mapping[str, object], prediction: Mapping[str, object]) 
     return {**row, **{free_name(name, own): value for name, value in prediction.items()}}
 
 
-def _check_target(row: Row, predictor: Predictor, task: str | None) -> Row:
+def _check_target(row: Mapping[str, object], predictor: Predictor, task: str | None) -> Mapping[str, object]:
     """A row with its target as a string or None, without the key if targets are not read, or with an error."""
     if not predictor.spec.reads_targets(task):
         return {key: value for key, value in row.items() if key != "target"}
     target = row.get("target")
     if not is_blank(target):
         problem = target_problem(target)
-        return row | ({"target": str(target), "error": problem} if problem else {})
+        return {**row, "target": str(target), "error": problem} if problem else row
     if predictor.spec.needs_target(task):
-        return row | {"target": None, "error": "missing target"}
-    return row | {"target": None} if "target" in row else row
+        return {**row, "target": None, "error": "missing target"}
+    return {**row, "target": None} if "target" in row else row
 
 
 def predict_texts(

@@ -8,6 +8,7 @@ import numpy as np
 from moe.data.task_reports import TaskReport
 from moe.plots.colours import label_colours
 from moe.plots.style import panel_grid, to_png
+from moe.results.metrics import Confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,23 +90,22 @@ def _format_share(value: float, columns: int) -> str:
     return f"{value:.1%}" if columns <= 6 else "·" if value < SMALL_SHARE else f"{value:.0%}"
 
 
-def confusion_matrix_chart(tasks: Mapping[str, Mapping[str, Any]]) -> bytes | None:
+def confusion_matrix_chart(matrices: Mapping[str, Confusion]) -> bytes | None:
     """Plot the confusion matrix of each task, coloured by the share of the true label's rows; None if there is none.
 
     Args:
-        tasks: `confusion` by task, see `moe.evaluation.metrics.classification`.
+        matrices: by task.
     """
-    matrices = {task: metrics["confusion"] for task, metrics in tasks.items() if "confusion" in metrics}
     if not matrices:
         return None
     columns = min(3, len(matrices))
     lines = -(-len(matrices) // columns)
-    size = max(len(matrix["labels"]) for matrix in matrices.values())
+    size = max(len(matrix.labels) for matrix in matrices.values())
     figure, axes = panel_grid("confusion matrix of each task", lines, columns, 1.3 + 0.42 * size)
     panels = [panel for row in axes for panel in row]
     for panel, (task, matrix) in zip(panels, matrices.items(), strict=False):
-        labels = matrix["labels"]
-        counts = np.array(matrix["rows"], dtype=float)  # (K, K + 1)
+        labels = matrix.labels
+        counts = np.array(matrix.rows, dtype=float)  # (K, K + 1)
         predicted = [*labels, *(["other"] if counts[:, len(labels) :].any() else [])]
         counts = counts[:, : len(predicted)]
         shares = counts / counts.sum(1, keepdims=True).clip(1)

@@ -1,7 +1,7 @@
 """Training plots: loss weights, losses, validation metrics, routing weights, time and memory."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from moe.plots.curves import (
     weight_columns,
 )
 from moe.plots.style import panel_grid, to_png
+from moe.results.evaluation import Levels, MajorityLevel, TfidfLevel
+from moe.results.training import StageRow
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.training_log import Trajectory
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
 STEP = "optimizer step"
 METRIC_TITLES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
-Levels = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Validation metrics that need no language model, by task, baseline and metric."""
 LEVEL_STYLES = {"tfidf": ("TF-IDF", "--"), "majority": ("majority", ":")}
 LOSS_STYLES: dict[str, dict[str, Any]] = {
     "classes": {"color": OTHER_RUN, "linestyle": "-", "linewidth": 2.6},
@@ -133,10 +133,15 @@ def _plot_validation(panel: "Axes", runs: TrajectoryByRun, metric: str, colour: 
 
 def _plot_levels(panel: "Axes", levels: Levels, tasks: Sequence[str], metric: str) -> None:
     """Draw the baselines' mean over the tasks as horizontal lines with their names and values."""
+    known = [levels[task] for task in tasks if task in levels]
+    baselines: dict[str, list[MajorityLevel] | list[TfidfLevel]] = {
+        "tfidf": [level.tfidf for level in known],
+        "majority": [level.majority for level in known],
+    }
     values = {
-        baseline: float(np.mean([levels[task][baseline][metric] for task in tasks]))
-        for baseline in LEVEL_STYLES
-        if tasks and all(metric in levels.get(task, {}).get(baseline, {}) for task in tasks)
+        baseline: float(np.mean([its.accuracy if metric == "accuracy" else its.macro_f1 for its in of_tasks]))
+        for baseline, of_tasks in baselines.items()
+        if known and len(known) == len(tasks)
     }
     for baseline, value in values.items():
         name, line_style = LEVEL_STYLES[baseline]
@@ -220,24 +225,28 @@ def routing_chart(
     return to_png(figure, shared_legend=True)
 
 
-def cost_chart(title: str, rows: Sequence[Mapping[str, Any]], colours: DomainColours | None = None) -> bytes | None:
+def cost_chart(title: str, rows: Sequence[StageRow], colours: DomainColours | None = None) -> bytes | None:
     """Plot seconds per stage, seconds per step and peak memory as bars.
 
     Args:
         colours: of a single run's experts; all other bars have the colour of their run.
-        rows: with `run`, `stage`, and the values of `moe.report.training.stage_rows`.
+        rows: of the stages.
     """
-    titles = {"wall_seconds": "stage (s)", "seconds_per_step": "one step (s, median)", "peak_mib": "peak memory (MiB)"}
-    measured = {key: title for key, title in titles.items() if any(row[key] is not None for row in rows)}
+    costs: dict[str, Callable[[StageRow], float | None]] = {
+        "stage (s)": lambda row: row.wall_seconds,
+        "one step (s, median)": lambda row: row.seconds_per_step,
+        "peak memory (MiB)": lambda row: row.peak_mib,
+    }
+    measured = {title: cost for title, cost in costs.items() if any(cost(row) is not None for row in rows)}
     if not measured:
         return None
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
-    runs = list(dict.fromkeys(row["run"] for row in rows))
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    runs = list(dict.fromkeys(row.run for row in rows))
     height = 0.8 / len(runs)
     figure, axes = panel_grid(title, 1, len(measured), 1.4 + 0.32 * len(stages) * max(1.0, 0.75 * len(runs)))
-    for i, (panel, (key, panel_title)) in enumerate(zip(axes[0], measured.items(), strict=True)):
+    for i, (panel, (panel_title, cost)) in enumerate(zip(axes[0], measured.items(), strict=True)):
         for j, (run, colour) in enumerate(zip(runs, (THIS_RUN, OTHER_RUN), strict=False)):
-            values = {row["stage"]: row[key] for row in rows if row["run"] == run}
+            values = {row.stage: cost(row) for row in rows if row.run == run}
             positions = [k + (j - (len(runs) - 1) / 2) * height for k in range(len(stages))]
             known = colours if colours is not None and len(runs) == 1 else DomainColours()
             own = [known.colour(stage) if known.knows(stage) else colour for stage in stages]

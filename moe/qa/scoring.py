@@ -207,7 +207,7 @@ def _choice_metrics(answers: Sequence[ScoredAnswer], missing: float) -> AnswerMe
     labels = list(dict.fromkeys(choice for answer in answers for choice in answer.question.choices))
     true = [answer.question.answer for answer in answers]
     predicted = [answer.parsed or OTHER_LABEL for answer in answers]
-    metrics = dict(classification(true, predicted, labels))
+    metrics = classification(true, predicted, labels).model_dump(exclude_unset=True)
     metrics |= interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
     return AnswerMetrics(kind="choice", missing=missing, **metrics, mcc=float(matthews_corrcoef(true, predicted)))
 

@@ -1,10 +1,10 @@
 """Building blocks of a report: figures, tables, example texts, and the sections that contain them."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Protocol
 
 Cells = Sequence[Sequence[str]]
 MAX_COLUMNS, MAX_CLASS_COLUMNS, MAX_NARROW_COLUMNS = 6, 8, 12
@@ -114,17 +114,25 @@ def number_columns(table: ReportTable, fixed: int) -> ReportTable:
     return replace(table, title=title, header=[*table.header[:fixed], *numbers.values()], rows=rows)
 
 
-def add_run_column(table: ReportTable, rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
+class RowOfRun(Protocol):
+    """A row of a report, of one of its runs."""
+
+    @property
+    def run(self) -> str:
+        """Label of the run."""
+
+
+def add_run_column(table: ReportTable, rows: Sequence[RowOfRun], several: bool) -> ReportTable:
     """Add the label of the run as second column if there are several runs."""
     if not several:
         return table
-    cells = [[first, row["run"], *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
+    cells = [[first, row.run, *rest] for row, (first, *rest) in zip(rows, table.rows, strict=True)]
     return replace(table, header=[table.header[0], "run", *table.header[1:]], rows=cells)
 
 
-def format_cells(row: Mapping[str, Any], *columns: tuple[str, str]) -> list[str]:
-    """Format values of a row by (key, format specification); an en dash where there is none."""
-    return ["–" if row.get(key) is None else format(row[key], spec) for key, spec in columns]
+def format_cells(*values: tuple[float | str | None, str]) -> list[str]:
+    """Format values by their format specifications; an en dash where there is none."""
+    return ["–" if value is None else format(value, spec) for value, spec in values]
 
 
 def optional_figure(name: str, png: bytes | None, caption: str, alt: str) -> list[ReportFigure]:

@@ -1,16 +1,17 @@
 """What a run shows, in words: its best mixture against other models, and the classes that are never predicted."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from moe.report.blocks import ReportTable
+from moe.results.metrics import LabelMetrics
+from moe.results.run import Difference, FiguresByModel, RunSummary
 
 TFIDF, OWN_EXPERT, POOLED = "tfidf", "own expert", "pooled LoRA"
 REFERENCES = {TFIDF: "TF-IDF", OWN_EXPERT: "its own experts", POOLED: "one pooled LoRA"}
 """Models that the best mixture is compared with, as in a run's figures, and their names in a sentence."""
 
 
-def draw_conclusions(summary: Mapping[str, Any], best: str | None) -> list[str]:
+def draw_conclusions(summary: RunSummary, best: str | None) -> list[str]:
     """Return a sentence on the best mixture against each reference.
 
     Args:
@@ -18,20 +19,25 @@ def draw_conclusions(summary: Mapping[str, Any], best: str | None) -> list[str]:
             intervals.
         best: folder name of the best mixture.
     """
-    if conclusions := summary.get("conclusions"):
-        return [str(sentence) for sentence in conclusions]
-    model = summary.get("best") or best
-    sentences = (_sentence_on_means(summary.get("figures", {}), str(model), name) for name in REFERENCES)
+    if summary.conclusions:
+        return summary.conclusions
+    model = summary.best or best
+    sentences = (_sentence_on_means(summary.figures, str(model), name) for name in REFERENCES)
     return [sentence for sentence in sentences if sentence]
 
 
-def _sentence_on_means(figures: Mapping[str, Any], model: str, reference: str) -> str:
+def _sentence_on_means(figures: FiguresByModel, model: str, reference: str) -> str:
     """Compare means over the tasks of both; empty if they have none in common."""
     ours, theirs = figures.get(model, {}), figures.get(reference, {})
-    tasks = [task for task in ours if "macro_f1" in ours[task] and "macro_f1" in theirs.get(task, {})]
-    if not tasks:
+    pairs = [
+        (its.macro_f1, theirs[task].macro_f1)
+        for task, its in ours.items()
+        if its.macro_f1 is not None and task in theirs
+    ]
+    known = [(first, second) for first, second in pairs if second is not None]
+    if not known:
         return ""
-    mean, other = (sum(metrics[task]["macro_f1"] for task in tasks) / len(tasks) for metrics in (ours, theirs))
+    mean, other = (sum(values) / len(known) for values in zip(*known, strict=True))
     return (
         f"The best mixture, {model}, has a mean macro-F1 of {mean:.3f} on test rows, {REFERENCES[reference]} "
         f"{other:.3f} ({_points(mean - other)} points, without an interval)"
@@ -43,44 +49,36 @@ def _points(share: float) -> str:
     return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def differences_table(summary: Mapping[str, Any]) -> ReportTable:
+def differences_table(summary: RunSummary) -> ReportTable:
     """Table of the best mixture's macro-F1 minus that of each reference, in points, by task."""
-    differences = summary.get("differences") or {}
-    tasks = dict.fromkeys(task for difference in differences.values() for task in difference.get("tasks", {}))
-    rows = [
-        [task, *(_difference_cell(difference.get("tasks", {}).get(task)) for difference in differences.values())]
-        for task in tasks
-    ]
+    differences = summary.differences
+    tasks = dict.fromkeys(task for difference in differences.values() for task in difference.tasks)
+    rows = [[task, *(_difference_cell(its.tasks.get(task)) for its in differences.values())] for task in tasks]
     if rows:
-        rows.append(["mean", *(_difference_cell(difference.get("mean")) for difference in differences.values())])
+        rows.append(["mean", *(_difference_cell(its.mean) for its in differences.values())])
     header = ["task", *(f"− {REFERENCES.get(name, name)}" for name in differences)]
-    title = f"Macro-F1 of {summary.get('best')} minus that of other models on the same test rows, in points"
+    title = f"Macro-F1 of {summary.best} minus that of other models on the same test rows, in points"
     return ReportTable(title, header, rows)
 
 
-def _difference_cell(difference: Mapping[str, Any] | None) -> str:
-    if not difference:
+def _difference_cell(difference: Difference | None) -> str:
+    if difference is None:
         return "–"
-    low, high = difference["interval"]
-    return f"{_points(difference['difference'])}\n{_points(low)} to {_points(high)}"
+    low, high = difference.interval
+    return f"{_points(difference.difference)}\n{_points(low)} to {_points(high)}"
 
 
-def classes_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the labels by task that have rows, but that no row is classified as.
-
-    Args:
-        tasks: metrics by task, with their `confusion` (rows: true labels, columns: predicted labels).
-    """
+def classes_never_predicted(tasks: Mapping[str, LabelMetrics]) -> dict[str, list[str]]:
+    """Return the labels by task that have rows, but that no row is classified as."""
     names_by_task: dict[str, list[str]] = {}
     for task, metrics in tasks.items():
-        if confusion := metrics.get("confusion"):
-            labels, rows = confusion["labels"], confusion["rows"]
-            never = [label for i, label in enumerate(labels) if sum(rows[i]) and not any(row[i] for row in rows)]
-            names_by_task |= {task: never} if never else {}
+        labels, rows = metrics.confusion.labels, metrics.confusion.rows
+        never = [label for i, label in enumerate(labels) if sum(rows[i]) and not any(row[i] for row in rows)]
+        names_by_task |= {task: never} if never else {}
     return names_by_task
 
 
-def describe_never_predicted(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+def describe_never_predicted(tasks: Mapping[str, LabelMetrics]) -> str:
     """Name the classes that are never predicted, with their tasks; empty if there are none."""
     classes = [f"{', '.join(labels)} ({task})" for task, labels in classes_never_predicted(tasks).items()]
     return f"never predicted: {'; '.join(classes)}" if classes else ""

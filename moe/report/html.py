@@ -1,9 +1,8 @@
 """The files of a run's report: plots, `report.json`, a self-contained HTML page and a model card."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from experts.atomic_io import atomic_file, write_json, write_text
 from experts.locks import output_lock, run_lock
@@ -19,9 +18,10 @@ from moe.report.model_card import format_model_card
 from moe.report.model_tables import model_tables
 from moe.report.sections import build_sections
 from moe.report.training import build_training_report, stage_names
+from moe.results.training import LossRow, RunReport, StageRow
 from moe.runs.findings import read_findings
 from moe.runs.reader import RunLogs, read_run, run_labels
-from moe.runs.selection_metric import selection_metric_of
+from moe.runs.selection_metric import MACRO_F1, selection_metric_of
 
 PAGE_FILE, JSON_FILE, CARD_FILE = "index.html", "report.json", "card.md"
 COST = "cost"
@@ -49,7 +49,7 @@ CAPTIONS = {
 
 def write_report(
     folder: Path, against: Path | None = None, out: Path | None = None, overwrite: bool = False
-) -> dict[str, Any]:
+) -> RunReport:
     """Write the report of a run, each file atomically.
 
     Args:
@@ -59,7 +59,7 @@ def write_report(
         overwrite: replace files of these names in `out`; in `report/` they are always replaced.
 
     Returns:
-        the content of `report.json`, with the paths of `page` and `card`.
+        the content of `report.json`.
 
     Raises:
         Fault: if a folder is not a run's, the report cannot be written, `out` has a file of one of its names and
@@ -72,40 +72,44 @@ def write_report(
         return _write_report(folder, against, out, overwrite)
 
 
-def _write_report(folder: Path, against: Path | None, out: Path | None, overwrite: bool) -> dict[str, Any]:
+def _write_report(folder: Path, against: Path | None, out: Path | None, overwrite: bool) -> RunReport:
     labels = run_labels(folder, against) if against else (None, None)
     runs = [read_run(path, label) for path, label in zip((folder, against), labels, strict=True) if path]
     target = out or folder / "report"
-    report, findings = build_training_report(runs), read_findings(runs[0])
+    training, findings = build_training_report(runs), read_findings(runs[0])
     sections = list(build_sections(findings))
-    report["left_out"] += [f"{section.title}: {sentence}" for section in sections for sentence in section.missing]
-    figures = [*_training_figures(runs, report), *(figure for section in sections for figure in section.figures)]
+    missing = [f"{section.title}: {sentence}" for section in sections for sentence in section.missing]
+    figures = [
+        *_training_figures(runs, training.stages),
+        *(figure for section in sections for figure in section.figures),
+    ]
     if out is not None:
         check_output_names(out, [figure.file_name for figure in figures], (), overwrite)
     for figure in figures:
         with atomic_file(target / figure.file_name) as temporary:
             temporary.write_bytes(figure.png)
-    report |= {
-        "model": findings.model,
-        "never_predicted": describe_never_predicted(findings.report.get("tasks", {})),
-        "made_of": findings.provenance,
-        "pictures": [figure.file_name for figure in figures],
-        "page": str(target / PAGE_FILE),
-        "card": str(target / CARD_FILE),
-    }
+    report = RunReport(
+        **dict(training.model_copy(update={"left_out": [*training.left_out, *missing]})),
+        model=findings.model,
+        never_predicted=describe_never_predicted(findings.report.tasks if findings.report else {}),
+        made_of=findings.provenance,
+        pictures=[figure.file_name for figure in figures],
+        page=str(target / PAGE_FILE),
+        card=str(target / CARD_FILE),
+    )
     write_json(target / JSON_FILE, report)
     write_text(target / CARD_FILE, format_model_card(runs[0], findings, sections))
     write_text(target / PAGE_FILE, _render_page(runs, report, figures, sections))
     return report
 
 
-def _training_figures(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportFigure]:
+def _training_figures(runs: Sequence[RunLogs], stages: Sequence[StageRow]) -> Iterator[ReportFigure]:
     names, colours = stage_names(runs), DomainColours(runs[0].domains)
     with progress_bar("plotting", len(names) + 1, "stage") as meter:
-        if png := cost_chart("time and memory of each stage", report["stages"], colours):
+        if png := cost_chart("time and memory of each stage", stages, colours):
             caption = (
                 "The time of a stage includes its evaluations and checkpoints, the time of a step does not. "
-                + _memory_note(report)
+                + _memory_note(stages)
             )
             yield ReportFigure("", COST, caption, png, "Bar chart: time and memory by stage.")
         meter.advance()
@@ -114,14 +118,14 @@ def _training_figures(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Ite
             meter.advance()
 
 
-def _memory_note(report: Mapping[str, Any]) -> str:
+def _memory_note(stages: Sequence[StageRow]) -> str:
     """Name the memory that was measured on the devices of the stages."""
     kinds = {
         ("cuda", "stage"): "the GPU memory allocated in the stage",
         ("cpu", "stage"): "the resident set size of the process in the stage",
         ("cpu", "process"): "the resident set size of the process so far, including earlier stages",
     }
-    measured = {(row["device"], row["memory_of"]) for row in report["stages"]}
+    measured = {(row.device, row.memory_of) for row in stages}
     named = [kind for key, kind in kinds.items() if key in measured]
     return f"Memory is the peak of {' or '.join(named)}." if named else ""
 
@@ -145,7 +149,7 @@ def _stage_figures(runs: Sequence[RunLogs], name: str, colours: DomainColours) -
 
 
 def _render_page(
-    runs: Sequence[RunLogs], report: Mapping[str, Any], figures: Sequence[ReportFigure], sections: Sequence[Section]
+    runs: Sequence[RunLogs], report: RunReport, figures: Sequence[ReportFigure], sections: Sequence[Section]
 ) -> str:
     jinja2 = require("jinja2", "report")
 
@@ -159,12 +163,12 @@ def _render_page(
         sections=sections,
         domain_colours={domain.name: colours.colour(domain.name) for domain in runs[0].domains},
         cost_figures=[figure for figure in figures if figure.name == COST],
-        stage_table=_stage_table(report["stages"], several),
+        stage_table=_stage_table(report.stages, several),
         model_tables=[table for table in model_tables(runs, report) if table.rows],
         stages={
             name: {
                 "figures": [figure for figure in figures if figure.stage == name],
-                "losses": _loss_table([row for row in report["losses"] if row["stage"] == name], several),
+                "losses": _loss_table([row for row in report.losses if row.stage == name], several),
             }
             for name in stage_names(runs)
         },
@@ -172,23 +176,24 @@ def _render_page(
     return page
 
 
-def _stage_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
+def _stage_table(rows: Sequence[StageRow], several: bool) -> ReportTable:
     metric = selection_metric_of(rows)
     header = ["stage", "steps", "epochs", "best step", f"validation {metric.title}", "seconds", "with evaluations"]
     cells = [
         [
-            row["stage"] + ("" if row["finished"] else " (not finished)"),
-            str(row["steps"]),
-            *format_cells(row, ("epochs", ".2f"), ("kept_step", ".0f"), (metric.name, metric.format_spec)),
-            *format_cells(row, ("seconds", ",.1f"), ("wall_seconds", ",.1f")),
-            *format_cells(row, ("seconds_per_step", ".3f"), ("peak_mib", ",.0f")),
+            row.stage + ("" if row.finished else " (not finished)"),
+            str(row.steps),
+            *format_cells((row.epochs, ".2f"), (row.kept_step, ".0f")),
+            *format_cells((row.macro_f1 if metric is MACRO_F1 else row.perplexity, metric.format_spec)),
+            *format_cells((row.seconds, ",.1f"), (row.wall_seconds, ",.1f")),
+            *format_cells((row.seconds_per_step, ".3f"), (row.peak_mib, ",.0f")),
         ]
         for row in rows
     ]
     return add_run_column(ReportTable("Stages", [*header, "s/step", "peak MiB"], cells), rows, several)
 
 
-def _loss_table(rows: Sequence[Mapping[str, Any]], several: bool) -> ReportTable:
+def _loss_table(rows: Sequence[LossRow], several: bool) -> ReportTable:
     header = ["loss", "first 10 % of steps", "last 10 %"]
-    cells = [[row["loss"], *format_cells(row, ("first", ".4f"), ("last", ".4f"))] for row in rows]
+    cells = [[row.loss, *format_cells((row.first, ".4f"), (row.last, ".4f"))] for row in rows]
     return add_run_column(ReportTable("Mean loss", header, cells), rows, several)

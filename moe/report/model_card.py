@@ -1,7 +1,6 @@
 """Model card of a run's best mixture in Markdown: metrics, calibration, provenance, and no texts of the data."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from experts.yaml_scalars import dump_yaml
 from moe.report.blocks import ReportTable, Section
@@ -15,6 +14,7 @@ from moe.report.sections import (
     ROUTING,
     TEST_METRICS,
 )
+from moe.results.run import BestMixture, RunSummary
 from moe.runs.findings import Findings
 from moe.runs.reader import RunLogs
 
@@ -29,10 +29,10 @@ def format_model_card(run: RunLogs, findings: Findings, sections: Sequence[Secti
     return "\n".join(["---", front_matter + "---", "", *_body(run, findings, sections)]) + "\n"
 
 
-def _front_matter(findings: Findings) -> dict[str, Any]:
+def _front_matter(findings: Findings) -> dict[str, object]:
     tags = ["finmoe", "mixture-of-experts", "lora", "finance"]
     pipeline = "text-generation" if findings.card.get("language") else "text-classification"
-    matter: dict[str, Any] = {"library_name": "finmoe", "pipeline_tag": pipeline, "tags": tags}
+    matter: dict[str, object] = {"library_name": "finmoe", "pipeline_tag": pipeline, "tags": tags}
     backbone = findings.card.get("backbone", {}).get("name", DEFAULT)
     return matter if backbone == DEFAULT else matter | {"base_model": backbone}
 
@@ -41,10 +41,11 @@ def _body(run: RunLogs, findings: Findings, sections: Sequence[Section]) -> Iter
     yield f"# {escape_markdown(run.label)}"
     yield ""
     yield from _model_description(findings)
-    if verdict := run.result.get("verdict"):
-        yield f"{escape_markdown(_capitalize(verdict))}."
+    result = run.result or BestMixture()
+    if result.verdict:
+        yield f"{escape_markdown(_capitalize(result.verdict))}."
         yield ""
-    for sentence in draw_conclusions(run.summary, run.result.get("best")):
+    for sentence in draw_conclusions(run.summary or RunSummary(), result.best):
         yield f"- {escape_markdown(sentence)}"
     yield ""
     for section in (section for section in sections if section.title in CARD_SECTIONS):

@@ -1,38 +1,41 @@
 """Tables that compare models in the HTML page: tasks as rows, and as many models as the page is wide."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from moe.report.blocks import MAX_COLUMNS, ReportTable, add_run_column, format_cells, split_table
 from moe.report.conclusions import differences_table
-from moe.report.terminal import SCORE_COLUMNS, mean_of_tasks
-from moe.report.training import validation_metrics
+from moe.report.terminal import SCORE_COLUMNS, figure, has_scores, mean_of_tasks
+from moe.report.training import MEAN, validation_metrics
+from moe.results.metrics import MetricFields
+from moe.results.run import FiguresByModel, RunSummary
+from moe.results.training import TrainingReport
 from moe.runs.reader import RunLogs
 
 METRICS = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 HALF_INTERVALS = ", ± half of the 95 % interval"
 
 
-def model_tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator[ReportTable]:
+def model_tables(runs: Sequence[RunLogs], report: TrainingReport) -> Iterator[ReportTable]:
     """Yield the tables: test metrics, paired differences, scores, validation metrics, and the last evaluations."""
     for run in runs:
         suffix = f" of {run.label}" if len(runs) > 1 else ""
-        figures, means = run.summary.get("figures", {}), run.summary.get("means", {})
-        yield from _task_metrics_tables(f"on test rows{suffix}", figures, means)
-        yield differences_table(run.summary)
-        yield from _scores_tables(figures, suffix)
+        summary = run.summary or RunSummary()
+        means = {model: its for model, its in summary.means.items() if its is not None}
+        yield from _task_metrics_tables(f"on test rows{suffix}", summary.figures, means)
+        yield differences_table(summary)
+        yield from _scores_tables(summary.figures, suffix)
     for run in runs:
         suffix = f" of {run.label}" if len(runs) > 1 else ""
         models = validation_metrics(run)
-        means = {model: tasks.pop("mean") for model, tasks in models.items() if "mean" in tasks}
-        yield from _task_metrics_tables(f"of the mixtures on validation rows{suffix}", models, means)
-    if rows := report["measured"]:
+        of_mixtures = {model: tasks.pop(MEAN) for model, tasks in models.items() if MEAN in tasks}
+        yield from _task_metrics_tables(f"of the mixtures on validation rows{suffix}", models, of_mixtures)
+    if rows := report.measured:
         header = ["model", "rows", "routing", "accuracy", "macro-F1", "domain accuracy"]
         cells = [
             [
-                row["model"],
-                *format_cells(row, ("rows", ","), ("routing_mode", "")),
-                *format_cells(row, ("accuracy", ".3f"), ("macro_f1", ".3f"), ("right_domain", ".1%")),
+                row.model,
+                *format_cells((row.rows, ","), (row.routing_mode, "")),
+                *format_cells((row.accuracy, ".3f"), (row.macro_f1, ".3f"), (row.right_domain, ".1%")),
             ]
             for row in rows
         ]
@@ -41,15 +44,15 @@ def model_tables(runs: Sequence[RunLogs], report: Mapping[str, Any]) -> Iterator
 
 
 def _task_metrics_tables(
-    rows_of: str, models: Mapping[str, Mapping[str, Mapping[str, Any]]], means: Mapping[str, Mapping[str, Any]]
+    rows_of: str, models: FiguresByModel, means: Mapping[str, MetricFields]
 ) -> Iterator[ReportTable]:
     """Yield a table for each metric, with a row per task and their mean last, and a column per model."""
     tasks = list(dict.fromkeys(task for metrics in models.values() for task in metrics))
     for name, title in METRICS.items():
-        rows = [task for task in tasks if any(name in metrics.get(task, {}) for metrics in models.values())]
+        rows = [task for task in tasks if any(figure(metrics, task, name) is not None for metrics in models.values())]
         if not rows:
             continue
-        cells = [[task, *(_metric_cell(metrics.get(task, {}), name) for metrics in models.values())] for task in rows]
+        cells = [[task, *(_metric_cell(metrics.get(task), name) for metrics in models.values())] for task in rows]
         if len(rows) > 1:
             by_model = [means.get(model) or mean_of_tasks(metrics, rows) for model, metrics in models.items()]
             cells.append(["mean", *(_metric_cell(metrics, name) for metrics in by_model)])
@@ -62,23 +65,23 @@ def _capitalize(title: str) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _metric_cell(metrics: Mapping[str, Any], name: str) -> str:
+def _metric_cell(metrics: MetricFields | None, name: str) -> str:
     """Format a metric with half of its interval on a second line."""
-    if metrics.get(name) is None:
+    if metrics is None or (value := metrics.value(name)) is None:
         return "–"
-    interval = metrics.get(f"{name}_interval")
+    interval = metrics.interval(name)
     spread = f"\n±{(interval[1] - interval[0]) / 2:.3f}".replace("0.", ".") if interval else ""
-    return f"{metrics[name]:.3f}{spread}"
+    return f"{value:.3f}{spread}"
 
 
-def _scores_tables(models: Mapping[str, Mapping[str, Mapping[str, Any]]], suffix: str) -> Iterator[ReportTable]:
+def _scores_tables(models: FiguresByModel, suffix: str) -> Iterator[ReportTable]:
     """Yield a table of errors and correlations for each task with scores, with a row per model."""
     for task in dict.fromkeys(task for metrics in models.values() for task in metrics):
         rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
         cells = [
-            [model, *format_cells(metrics, *((name, ".3f") for name in SCORE_COLUMNS))]
+            [model, *format_cells(*((metrics.value(name), ".3f") for name in SCORE_COLUMNS))]
             for model, metrics in rows.items()
-            if SCORE_COLUMNS.keys() & metrics.keys()
+            if has_scores(metrics)
         ]
         header = ["model", *(title for title, _ in SCORE_COLUMNS.values())]
         yield ReportTable(f"Scores of {task} on test rows{suffix}", header, cells)

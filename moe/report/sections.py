@@ -3,9 +3,8 @@
 A section whose results are missing names the command that creates them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,8 @@ from moe.report.blocks import (
 from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
 from moe.report.data_rows import data_section
+from moe.results.ablation import VariantRow
+from moe.results.metrics import LabelMetrics, MetricFields
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
 
 TEST_METRICS, QUESTIONS, ROUTING = "Test metrics", "Question answering", "Routing"
@@ -65,32 +66,32 @@ def _not_evaluated(findings: Findings, title: str) -> Section:
 
 
 def _test_metrics(findings: Findings) -> Section:
-    if "tasks" not in findings.report:
+    if (report := findings.report) is None:
         return _not_evaluated(findings, TEST_METRICS)
     header = ["task", "rows", "accuracy", "95 % interval", "macro-F1", "95 % interval", "polarity MSE"]
     rows = [
         [
             task,
-            f"{metrics['rows']:,}",
+            f"{metrics.rows:,}",
             *_metrics_with_intervals(metrics),
-            _format_metric(findings.report["scores"].get(task, {}).get("mse")),
+            _format_metric(report.scores[task].mse if task in report.scores else None),
         ]
-        for task, metrics in findings.report["tasks"].items()
+        for task, metrics in report.tasks.items()
     ]
-    if mean := findings.report.get("mean"):
-        rows.append(["mean", f"{findings.report['rows']:,}", *_metrics_with_intervals(mean), ""])
+    if report.mean is not None:
+        rows.append(["mean", f"{report.rows:,}", *_metrics_with_intervals(report.mean), ""])
     note = (
         "Each text is classified into the labels of its own task. Intervals cover the sampling of the test rows only."
     )
-    title = f"{findings.model}, {findings.report['routing_mode']} routing"
+    title = f"{findings.model}, {report.routing_mode} routing"
     return Section(TEST_METRICS, note, [ReportTable(title, header, rows)])
 
 
-def _metrics_with_intervals(metrics: Mapping[str, Any]) -> list[str]:
+def _metrics_with_intervals(metrics: MetricFields) -> list[str]:
     return [
         cell
         for name in ("accuracy", "macro_f1")
-        for cell in (_format_metric(metrics.get(name)), _format_interval(metrics, name))
+        for cell in (_format_metric(metrics.value(name)), _format_interval(metrics.interval(name)))
     ]
 
 
@@ -98,8 +99,7 @@ def _format_metric(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _format_interval(metrics: Mapping[str, Any], name: str) -> str:
-    interval = metrics.get(f"{name}_interval")
+def _format_interval(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "–"
 
 
@@ -112,7 +112,7 @@ def _questions(findings: Findings) -> Section:
             task,
             f"{metrics.get('questions', metrics.get('rows', 0)):,}",
             _format_metric(metrics.get("accuracy")),
-            _format_interval(metrics, "accuracy"),
+            _format_interval(metrics.get("accuracy_interval")),
             _format_metric(metrics.get("macro_f1")),
             _format_metric(metrics.get("missing")),
         ]
@@ -123,22 +123,22 @@ def _questions(findings: Findings) -> Section:
 
 def _routing(findings: Findings) -> Section:
     routing = findings.routing
-    if not routing.get("table"):
+    if routing is None or not routing.table:
         return _not_evaluated(findings, ROUTING)
-    experts = list(dict.fromkeys(name for weights in routing["table"].values() for name in weights))
+    experts = list(dict.fromkeys(name for weights in routing.table.values() for name in weights))
     cells = [
         [domain, *(_format_weight(weights.get(expert, 0.0), len(experts)) for expert in experts)]
-        for domain, weights in routing["table"].items()
+        for domain, weights in routing.table.items()
     ]
     note = (
-        f"{routing['accuracy']:.1%} of the test rows are routed to their own domain. The mean routing entropy is "
-        f"{routing['entropy']:.3f}, between 0 (one expert per text) and 1 (equal weights)."
+        f"{routing.accuracy:.1%} of the test rows are routed to their own domain. The mean routing entropy is "
+        f"{routing.entropy:.3f}, between 0 (one expert per text) and 1 (equal weights)."
     )
-    if routing.get("collapsed"):
-        note += f" Hardly used: {', '.join(routing['collapsed'])}."
+    if routing.collapsed:
+        note += f" Hardly used: {', '.join(routing.collapsed)}."
     figures = optional_figure(
         "test-routing",
-        heatmap_chart("mean routing weight of each expert", routing["table"], "texts of", "expert"),
+        heatmap_chart("mean routing weight of each expert", routing.table, "texts of", "expert"),
         "Each row sums to 100 %.",
         "Heat map: mean routing weight by domain and expert.",
     )
@@ -152,36 +152,35 @@ def _format_weight(weight: float, experts: int) -> str:
 
 
 def _confusion(findings: Findings) -> Section:
-    if "tasks" not in findings.report:
+    if findings.report is None:
         return _not_evaluated(findings, CONFUSION)
-    tasks = findings.report["tasks"]
+    tasks = findings.report.tasks
     figures = optional_figure(
         "test-confusion",
-        confusion_matrix_chart(tasks),
+        confusion_matrix_chart({task: metrics.confusion for task, metrics in tasks.items()}),
         "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
         "Heat maps: true label by predicted label.",
     )
     tables = [
         part
         for task, metrics in tasks.items()
-        if "per_class" in metrics
         for part in split_table(_class_table(task, metrics), 1, MAX_CLASS_COLUMNS)
     ]
     never = describe_never_predicted(tasks)
     return Section(CONFUSION, f"{never[:1].upper()}{never[1:]}." if never else "", tables, figures)
 
 
-def _class_table(task: str, metrics: Mapping[str, Any]) -> ReportTable:
-    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["rows"]
+def _class_table(task: str, metrics: LabelMetrics) -> ReportTable:
+    labels, counts = metrics.confusion.labels, metrics.confusion.rows
     header = ["label", "precision", "recall", "F1", "rows", *(f"→ {label}" for label in labels)]
     rows = [
         [
             label,
-            *(_format_metric(metrics["per_class"][label][key]) for key in ("precision", "recall", "f1")),
+            *(_format_metric(value) for value in (its.precision, its.recall, its.f1)),
             str(int(sum(counts[i]))),
             *(str(count) for count in counts[i][: len(labels)]),
         ]
-        for i, label in enumerate(labels)
+        for i, (label, its) in enumerate((label, metrics.per_class[label]) for label in labels)
     ]
     return ReportTable(f"{task}: metrics by class", header, rows)
 
@@ -202,20 +201,23 @@ def _calibration(findings: Findings) -> Section:
             "test-risk_coverage", risk, RISK_CAPTION, "Chart: error rate by coverage, one panel per task."
         ),
     ]
-    if not findings.calibration:
+    if findings.calibration is None:
         missing = [f"{findings.model} is not calibrated; moe calibrate fits a temperature and plots before and after."]
         return Section(CALIBRATION, figures=figures, missing=missing)
     header = ["task", "T", "split", "ECE before", "after", "Brier before", "after", "log loss before", "after"]
     rows = [
-        [task, f"{metrics['temperature']:.2f}", split]
+        [task, f"{calibration.temperature:.2f}", split]
         + [
-            _format_metric(metrics[split][side][name])
-            for name in ("ece", "brier", "log_loss")
-            for side in ("before", "after")
+            _format_metric(value)
+            for pair in (
+                (its.before.ece, its.after.ece),
+                (its.before.brier, its.after.brier),
+                (its.before.log_loss, its.after.log_loss),
+            )
+            for value in pair
         ]
-        for task, metrics in findings.calibration.get("tasks", {}).items()
-        for split in ("validation", "test")
-        if split in metrics
+        for task, calibration in findings.calibration.tasks.items()
+        for split, its in calibration.splits().items()
     ]
     table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
     return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
@@ -237,11 +239,11 @@ def _confidence_series(rows: Sequence[EvaluatedRow]) -> dict[str, CalibrationSer
 
 
 def _ablations(findings: Findings) -> Section:
-    if not findings.ablation.get("rows"):
+    if (ablation := findings.ablation) is None:
         missing = ["the contribution of the experts and the router was not measured; run moe ablate."]
         return Section(ABLATIONS, missing=missing)
     header = ["variant", "accuracy", "macro-F1", "accuracy − full, points", "95 % interval", "description"]
-    rows = [[row["name"], *_ablation_cells(row), row.get("says", "")] for row in findings.ablation["rows"]]
+    rows = [[row.name, *_ablation_cells(row), row.description] for row in ablation.rows]
     chart = findings.folder.parent.parent / "ablation" / "ablation.png"
     figures = optional_figure(
         "ablation",
@@ -249,17 +251,17 @@ def _ablations(findings: Findings) -> Section:
         "Difference from the full mixture. If an interval contains 0, the variant shows no difference.",
         "Bar chart: difference of each variant from the full mixture.",
     )
-    table = ReportTable(f"{findings.ablation.get('texts', '')} test texts", header, rows, text_columns=("description",))
+    table = ReportTable(f"{ablation.texts} test texts", header, rows, text_columns=("description",))
     return Section(ABLATIONS, "", [table], figures)
 
 
-def _ablation_cells(row: Mapping[str, Any]) -> list[str]:
-    mean, difference = row.get("mean") or {}, row.get("difference")
-    cells = [_format_metric(mean.get("accuracy")), _format_metric(mean.get("macro_f1"))]
-    if not difference:
+def _ablation_cells(row: VariantRow) -> list[str]:
+    mean, difference = row.mean, row.difference
+    cells = ["–", "–"] if mean is None else [_format_metric(mean.accuracy), _format_metric(mean.macro_f1)]
+    if difference is None:
         return [*cells, "", ""]
-    low, high = difference["accuracy_interval"]
-    return [*cells, f"{100 * difference['accuracy']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
+    low, high = difference.accuracy_interval
+    return [*cells, f"{100 * difference.accuracy:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
 
 
 def _errors(findings: Findings) -> Section:

@@ -2,15 +2,23 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from moe.console import Table
+from moe.report.blocks import format_cells
 from moe.report.column_blocks import BlockRow, ColumnBlocks, RoutingMatrix
 from moe.report.conclusions import describe_never_predicted
-from moe.runs.selection_metric import selection_metric_of
+from moe.results.base import Bounds
+from moe.results.evaluation import EvaluationReport, RoutingReport
+from moe.results.metrics import LabelMetrics, MetricFields, TaskFigures
+from moe.results.run import FiguresByModel
+from moe.results.training import RunReport, StageRow
+from moe.runs.selection_metric import MACRO_F1, selection_metric_of
+
+M = TypeVar("M", bound=MetricFields)
 
 LABEL_STYLES = {"negative": "red", "positive": "green", "bearish": "red", "bullish": "green"}
 MAX_TASKS_WITH_ACCURACY = 3
@@ -29,8 +37,8 @@ SCORE_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
 
 def comparison_table(
     title: str,
-    models: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    means: Mapping[str, Mapping[str, Any]] | None = None,
+    models: FiguresByModel,
+    means: Mapping[str, MetricFields | None] | None = None,
 ) -> RenderableType:
     """Build a table of macro-F1 with tasks as rows and models as columns, their mean last; the best values are bold.
 
@@ -38,14 +46,15 @@ def comparison_table(
     errors and correlations.
 
     Args:
-        models: by model and task: `accuracy` and `macro_f1` in [0, 1], and, if known, their `…_interval`; of a task
-            with scores also `mse`, `mae`, `pearson`, `spearman` and `cosine`.
-        means: `accuracy` and `macro_f1` by model, with intervals if known; by default the mean over the tasks, without
-            an interval.
+        models: metrics by model and task.
+        means: means over tasks by model; by default the mean over the tasks here, without an interval.
     """
     all_tasks = dict.fromkeys(task for metrics in models.values() for task in metrics)
-    tasks = [task for task in all_tasks if any("macro_f1" in metrics.get(task, {}) for metrics in models.values())]
-    rows = {task: [metrics.get(task, {}) for metrics in models.values()] for task in tasks}
+    tasks = [
+        task for task in all_tasks if any(figure(metrics, task, "macro_f1") is not None for metrics in models.values())
+    ]
+    rows: dict[str, list[MetricFields | None]]
+    rows = {task: [metrics.get(task) for metrics in models.values()] for task in tasks}
     if len(tasks) > 1:
         rows["mean"] = [(means or {}).get(model) or mean_of_tasks(models[model], tasks) for model in models]
     with_accuracy = len(tasks) <= MAX_TASKS_WITH_ACCURACY
@@ -53,27 +62,44 @@ def comparison_table(
     for task, values in rows.items():
         lines.append(BlockRow([task], _best_in_bold(values, "macro_f1"), with_accuracy or task == "mean"))
         lines += [BlockRow(["  accuracy"], _best_in_bold(values, "accuracy"))] if with_accuracy else []
-    table, scores = ColumnBlocks(title, ["task, macro-F1"], list(models), lines), _scores_table("scores", models)
+    table = ColumnBlocks(title, ["task, macro-F1"], list(models), lines)
+    scores = _scores_table("scores", {model: with_scores(metrics) for model, metrics in models.items()})
     return Group(*([table] if tasks else []), *([scores] if scores else []))
 
 
-def mean_of_tasks(metrics: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]) -> dict[str, float]:
+def figure(metrics: Mapping[str, TaskFigures], task: str, name: str) -> float | None:
+    """Return a metric of a task by its name; None if it is not known."""
+    return metrics[task].value(name) if task in metrics else None
+
+
+def mean_of_tasks(metrics: Mapping[str, TaskFigures], tasks: Sequence[str]) -> TaskFigures:
     """Return the mean accuracy and macro-F1 over tasks, without intervals; empty if a task is missing."""
     present = [metrics[task] for task in tasks if task in metrics]
-    names = [name for name in ("accuracy", "macro_f1") if all(name in values for values in present)]
-    return {name: fmean(values[name] for values in present) for name in names} if len(present) == len(tasks) else {}
+    if len(present) < len(tasks):
+        return TaskFigures()
+    accuracy, macro_f1 = ([its.value(name) for its in present] for name in ("accuracy", "macro_f1"))
+    return TaskFigures(accuracy=_mean(accuracy), macro_f1=_mean(macro_f1))
 
 
-def _best_in_bold(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Text]:
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of values; None if one of them is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _best_in_bold(metrics: Sequence[MetricFields | None], name: str) -> list[Text]:
     """Format a metric of every model with half of its interval; the largest is bold if it stands out."""
-    values = [values[name] for values in metrics if values.get(name) is not None]
+    values = [value for its in metrics if its is not None and (value := its.value(name)) is not None]
     best = max(values) if len(set(values)) > 1 else None
-    return [_metric_with_spread(values, name, bold=best is not None and values.get(name) == best) for values in metrics]
+    return [_metric_with_spread(its, name, best) for its in metrics]
 
 
-def _metric_with_spread(metrics: Mapping[str, Any], name: str, bold: bool) -> Text:
-    text = _metric_text(metrics.get(name), bold)
-    if interval := metrics.get(f"{name}_interval"):
+def _metric_with_spread(metrics: MetricFields | None, name: str, best: float | None) -> Text:
+    if metrics is None:
+        return _metric_text(None)
+    value = metrics.value(name)
+    text = _metric_text(value, bold=value is not None and value == best)
+    if interval := metrics.interval(name):
         text.append(f" ±{(interval[1] - interval[0]) / 2:.3f}".replace("0.", ".", 1), style="dim")
     return text
 
@@ -82,17 +108,25 @@ def _metric_text(value: float | None, bold: bool = False) -> Text:
     return Text("–" if value is None else f"{value:.3f}", style="bold" if bold else "")
 
 
-def _scores_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table | None:
+def has_scores(metrics: MetricFields) -> bool:
+    """Whether the metrics of a task are, or include, those of its scores."""
+    return any(metrics.value(name) is not None for name in SCORE_COLUMNS)
+
+
+def with_scores(metrics: Mapping[str, M]) -> dict[str, M]:
+    """Return the metrics of the tasks with scores."""
+    return {task: its for task, its in metrics.items() if has_scores(its)}
+
+
+def _scores_table(title: str, models: Mapping[str, Mapping[str, MetricFields]]) -> Table | None:
     """Build a table of the errors and correlations of predicted scores, by task and model; None without scores.
 
     With one model there is no column of models, and a metric with an interval has it on a second line.
 
     Args:
-        models: metrics as of `moe.evaluation.metrics.regression`, by model and task.
+        models: metrics by model and task with scores.
     """
-    tasks = dict.fromkeys(
-        task for metrics in models.values() for task, values in metrics.items() if SCORE_COLUMNS.keys() & values.keys()
-    )
+    tasks = dict.fromkeys(task for metrics in models.values() for task in metrics)
     if not tasks:
         return None
     left = ("task", "model") if len(models) > 1 else ("task",)
@@ -101,31 +135,30 @@ def _scores_table(title: str, models: Mapping[str, Mapping[str, Mapping[str, Any
         table.add_column(name, justify="left" if name in left else "right")
     for task in tasks:
         rows = {model: metrics[task] for model, metrics in models.items() if task in metrics}
-        rows = {model: values for model, values in rows.items() if SCORE_COLUMNS.keys() & values.keys()}
         best = {
             name: choose(numbers)
             for name, (_, choose) in SCORE_COLUMNS.items()
-            if len(set(numbers := [values[name] for values in rows.values() if values.get(name) is not None])) > 1
+            if len(set(numbers := [value for its in rows.values() if (value := its.value(name)) is not None])) > 1
         }
-        for i, (model, values) in enumerate(rows.items()):
+        for i, (model, its) in enumerate(rows.items()):
             names = (task if i == 0 else "", model)[: len(left)]
-            cells = [_score_cell(values, name, best.get(name), len(models) == 1) for name in SCORE_COLUMNS]
+            cells = [_score_cell(its, name, best.get(name), len(models) == 1) for name in SCORE_COLUMNS]
             table.add_row(*map(Text, names), *cells, end_section=i + 1 == len(rows))
     return table
 
 
-def _score_cell(metrics: Mapping[str, Any], name: str, best: float | None, with_interval: bool) -> Text:
-    value = metrics.get(name)
+def _score_cell(metrics: MetricFields, name: str, best: float | None, with_interval: bool) -> Text:
+    value = metrics.value(name)
     cell = _metric_text(value, bold=value is not None and value == best)
-    if with_interval and (interval := metrics.get(f"{name}_interval")):
+    if with_interval and (interval := metrics.interval(name)):
         cell.append("\n").append(format_interval(interval))
     return cell
 
 
-def routing_table(report: Mapping[str, Any]) -> RenderableType:
+def routing_table(report: RoutingReport) -> RenderableType:
     """Build a table of mean routing weights by domain and expert, with domain accuracy and entropy below."""
-    line = f"{report['accuracy']:.1%} of texts routed to their own domain, mean routing entropy {report['entropy']:.3f}"
-    return Group(RoutingMatrix(report["table"]), Text(line))
+    line = f"{report.accuracy:.1%} of texts routed to their own domain, mean routing entropy {report.entropy:.3f}"
+    return Group(RoutingMatrix(report.table), Text(line))
 
 
 def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
@@ -175,92 +208,93 @@ def _answer_cells(row: Mapping[str, Any], separator: str) -> list[RenderableType
     ]
 
 
-def evaluation_view(report: Mapping[str, Any]) -> RenderableType:
+def evaluation_view(report: EvaluationReport) -> RenderableType:
     """Output of `moe evaluate` for a classification run."""
     parts: list[RenderableType] = [_metrics_table(report)]
-    parts += [_class_table(task, metrics) for task, metrics in report["tasks"].items()]
-    scores = _scores_table("polarity scores, 95 % intervals", {"": report["scores"]})
+    parts += [_class_table(task, metrics) for task, metrics in report.tasks.items()]
+    scores = _scores_table("polarity scores, 95 % intervals", {"": report.scores})
     parts += [scores] if scores else []
-    never = describe_never_predicted(report["tasks"])
-    return Group(*parts, *([Text(never)] if never else []), routing_table(report["routing"]))
+    never = describe_never_predicted(report.tasks)
+    return Group(*parts, *([Text(never)] if never else []), routing_table(report.routing))
 
 
-def _metrics_table(report: Mapping[str, Any]) -> Table:
+def _metrics_table(report: EvaluationReport) -> Table:
     """Build a table of accuracy and macro-F1 by task and their mean, each with its interval."""
-    title = f"{report['rows']} texts, {report['routing_mode']} routing, 95 % intervals"
+    title = f"{report.rows} texts, {report.routing_mode} routing, 95 % intervals"
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("task", "labels of", "accuracy", "95 %", "macro-F1", "95 %"):
         table.add_column(name, justify="left" if name in ("task", "labels of") else "right")
-    for task, metrics in report["tasks"].items():
+    for task, metrics in report.tasks.items():
         table.add_row(task, "true domain", *_metrics_with_intervals(metrics))
-        table.add_row("", "routed domain", *_metrics_with_intervals(report["tasks_routed"][task]), end_section=True)
-    if report["mean"]:
-        table.add_row("mean", "true domain", *_metrics_with_intervals(report["mean"]))
+        table.add_row("", "routed domain", *_metrics_with_intervals(report.tasks_routed[task]), end_section=True)
+    if report.mean is not None:
+        table.add_row("mean", "true domain", *_metrics_with_intervals(report.mean))
     return table
 
 
-def _metrics_with_intervals(metrics: Mapping[str, Any]) -> list[Text]:
+def _metrics_with_intervals(metrics: MetricFields) -> list[Text]:
     return [
         cell
         for name in ("accuracy", "macro_f1")
-        for cell in (_metric_text(metrics[name]), format_interval(metrics[f"{name}_interval"]))
+        for cell in (_metric_text(metrics.value(name)), format_interval(metrics.interval(name)))
     ]
 
 
-def format_interval(interval: Sequence[float]) -> Text:
+def format_interval(interval: Bounds | None) -> Text:
     """Format an interval as low–high."""
-    return Text(f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
+    return Text("–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}", style="dim")
 
 
-def _class_table(task: str, report: Mapping[str, Any]) -> Table:
+def _class_table(task: str, report: LabelMetrics) -> Table:
     title = f"{task}: metrics by class, and the labels predicted for its rows"
     table = Table(title=title, title_justify="left", header_style="bold")
-    labels: Sequence[str] = report["confusion"]["labels"]
+    labels = report.confusion.labels
     for name in ("label", "precision", "recall", "F1", "rows"):
         table.add_column(name, justify="left" if name == "label" else "right")
     for label in labels:
         table.add_column(f"→ {label}", justify="right")
     for i, label in enumerate(labels):
-        metrics = report["per_class"][label]
-        counts = [str(count) for count in report["confusion"]["rows"][i][: len(labels)]]
-        cells = [_metric_text(metrics[key]) for key in ("precision", "recall", "f1")]
-        table.add_row(label, *cells, str(int(metrics["support"])), *counts)
+        metrics = report.per_class[label]
+        counts = [str(count) for count in report.confusion.rows[i][: len(labels)]]
+        cells = [_metric_text(value) for value in (metrics.precision, metrics.recall, metrics.f1)]
+        table.add_row(label, *cells, str(int(metrics.support)), *counts)
     return table
 
 
-def training_view(report: Mapping[str, Any]) -> RenderableType:
+def training_view(report: RunReport) -> RenderableType:
     """Output of `moe report`: stages, metrics of the mixtures, and the paths of page and card."""
-    parts: list[RenderableType] = [stages_table(report["stages"])] if report["stages"] else []
-    for split, key in (("validation", "validation"), ("test rows", "test")):
-        for run, models in report[key].items():
-            title = f"{split}, {run}" if len(report[key]) > 1 else split
+    parts: list[RenderableType] = [stages_table(report.stages)] if report.stages else []
+    for split, runs in (("validation", report.validation), ("test rows", report.test)):
+        for run, models in runs.items():
+            title = f"{split}, {run}" if len(runs) > 1 else split
             tasks = {model: {t: its for t, its in metrics.items() if t != "mean"} for model, metrics in models.items()}
-            means = {model: metrics["mean"] for model, metrics in models.items() if "mean" in metrics}
-            means |= report["test_means"].get(run, {}) if key == "test" else {}
+            means: dict[str, MetricFields | None] = {
+                model: metrics["mean"] for model, metrics in models.items() if "mean" in metrics
+            }
+            means |= report.test_means.get(run, {}) if runs is report.test else {}
             parts += [comparison_table(title, tasks, means)] if models else []
-    sentences = [report["verdict"], *report["conclusions"], report["never_predicted"]]
+    sentences = [report.verdict, *report.conclusions, report.never_predicted]
     parts += [Text(sentence) for sentence in sentences if sentence]
-    return Group(*parts, *map(Text, report["left_out"]), Text(f"page: {report['page']}, card: {report['card']}"))
+    return Group(*parts, *map(Text, report.left_out), Text(f"page: {report.page}, card: {report.card}"))
 
 
-def stages_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def stages_table(rows: Sequence[StageRow]) -> Table:
     """Build a table with a row per stage and run: steps, best validation metric, seconds, peak memory."""
-    several = len({row["run"] for row in rows}) > 1
+    several = len({row.run for row in rows}) > 1
     table = Table(title="training by stage", title_justify="left", header_style="bold")
     for name in ("stage", *(("run",) if several else ())):
         table.add_column(name, overflow="fold")
     metric = selection_metric_of(rows)
     for name in ("steps", f"best val.\n{metric.title}", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
-    formats = {
-        metric.name: metric.format_spec,
-        "seconds": ",.1f",
-        "wall_seconds": ",.1f",
-        "seconds_per_step": ".3f",
-        "peak_mib": ",.0f",
-    }
     for row in rows:
-        cells = ["–" if row[name] is None else format(row[name], spec) for name, spec in formats.items()]
-        stage = row["stage"] + ("" if row["finished"] else " (not finished)")
-        table.add_row(stage, *((row["run"],) if several else ()), str(row["steps"]), *cells)
+        cells = format_cells(
+            (row.macro_f1 if metric is MACRO_F1 else row.perplexity, metric.format_spec),
+            (row.seconds, ",.1f"),
+            (row.wall_seconds, ",.1f"),
+            (row.seconds_per_step, ".3f"),
+            (row.peak_mib, ",.0f"),
+        )
+        stage = row.stage + ("" if row.finished else " (not finished)")
+        table.add_row(stage, *((row.run,) if several else ()), str(row.steps), *cells)
     return table

@@ -1,43 +1,46 @@
 """Training metrics of one run or two: by stage, by loss, by loss weight, and what is missing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from moe.plots.curves import LEVELS, distinct_losses, epoch_means, weight_columns
 from moe.report.conclusions import draw_conclusions
+from moe.results.metrics import TaskFigures
+from moe.results.run import BestMixture, FiguresByModel, RunSummary
+from moe.results.training import EvaluationRow, LossRow, StageRow, TrainingReport
 from moe.runs.best import RESULT
 from moe.runs.reader import SUMMARY, RunLogs
 from moe.runs.training_log import Trajectory
 
-ModelMetrics = dict[str, dict[str, dict[str, float]]]
-"""Metrics by model, task and name."""
+MEAN = "mean"
+"""Stands for the mean over tasks among metrics by task."""
 
 
-def build_training_report(runs: Sequence[RunLogs]) -> dict[str, Any]:
+def build_training_report(runs: Sequence[RunLogs]) -> TrainingReport:
     """Build the training part of `report.json` for one run, or for two; missing values are None or in `left_out`."""
     first = runs[0]
-    return {
-        "run": str(first.folder),
-        "against": str(runs[1].folder) if len(runs) > 1 else None,
-        "seed": {run.label: run.seed for run in runs},
-        "best": first.result.get("best"),
-        "verdict": first.result.get("verdict"),
-        "conclusions": draw_conclusions(first.summary, first.result.get("best")),
-        "stages": [row for name in stage_names(runs) for row in stage_rows(runs, name)],
-        "losses": [row for name in stage_names(runs) for row in loss_rows(runs, name)],
-        "weights": {name: _mean_weights(log) for name, log in first.stages.items()},
-        "evaluations": {name: log.evaluations for name, log in first.stages.items()},
-        "validation": {run.label: validation_metrics(run) for run in runs},
-        "test": {run.label: run.summary.get("figures", {}) for run in runs},
-        "test_means": {run.label: run.summary.get("means", {}) for run in runs},
-        "differences": first.summary.get("differences", {}),
-        "levels": first.levels,
-        "routing": first.summary.get("routing"),
-        "measured": [row for run in runs for row in evaluation_rows(run)],
-        "left_out": list_omissions(runs),
-    }
+    result, summaries = first.result or BestMixture(), [run.summary or RunSummary() for run in runs]
+    return TrainingReport(
+        run=str(first.folder),
+        against=str(runs[1].folder) if len(runs) > 1 else None,
+        seed={run.label: run.seed for run in runs},
+        best=result.best,
+        verdict=result.verdict,
+        conclusions=draw_conclusions(summaries[0], result.best),
+        stages=[row for name in stage_names(runs) for row in stage_rows(runs, name)],
+        losses=[row for name in stage_names(runs) for row in loss_rows(runs, name)],
+        weights={name: _mean_weights(log) for name, log in first.stages.items()},
+        evaluations={name: log.evaluations for name, log in first.stages.items()},
+        validation={run.label: validation_metrics(run) for run in runs},
+        test={run.label: summary.figures for run, summary in zip(runs, summaries, strict=True)},
+        test_means={run.label: summary.means for run, summary in zip(runs, summaries, strict=True)},
+        differences=summaries[0].differences,
+        levels=first.levels,
+        routing=summaries[0].routing,
+        measured=[row for run in runs for row in evaluation_rows(run)],
+        left_out=list_omissions(runs),
+    )
 
 
 def stage_names(runs: Sequence[RunLogs]) -> list[str]:
@@ -45,34 +48,30 @@ def stage_names(runs: Sequence[RunLogs]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.stages))
 
 
-def stage_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
-    """Return one row per run for a stage: steps, epochs, selected evaluation, seconds, MiB.
-
-    `seconds` is the time of the steps only, `wall_seconds` that of the loop with evaluations and checkpoints,
-    `seconds_per_step` the median.
-    """
+def stage_rows(runs: Sequence[RunLogs], name: str) -> list[StageRow]:
+    """Return one row per run for a stage."""
     rows = []
     for run in runs:
         if log := run.stages.get(name):
             seconds, best = _finite(log.values("seconds")), log.best_evaluation or {}
             rows.append(
-                {
-                    "run": run.label,
-                    "stage": name,
-                    "finished": name in run.finished,
-                    "steps": int(log.rows[-1]["step"]) if log.rows else 0,
-                    "epochs": log.rows[-1].get("epoch") if log.rows else None,
-                    "kept_step": best.get("step"),
-                    "macro_f1": best.get("macro_f1"),
-                    "accuracy": best.get("accuracy"),
-                    "perplexity": best.get("perplexity"),
-                    "seconds": float(seconds.sum()) if len(seconds) else None,
-                    "wall_seconds": log.wall_seconds,
-                    "seconds_per_step": float(np.median(seconds)) if len(seconds) else None,
-                    "peak_mib": max(_finite(log.values("memory_mib")).tolist(), default=None),
-                    "memory_of": _memory_of(log),
-                    "device": next((row["device"] for row in reversed(log.rows) if "device" in row), None),
-                }
+                StageRow(
+                    run=run.label,
+                    stage=name,
+                    finished=name in run.finished,
+                    steps=int(log.rows[-1]["step"]) if log.rows else 0,
+                    epochs=log.rows[-1].get("epoch") if log.rows else None,
+                    kept_step=best.get("step"),
+                    macro_f1=best.get("macro_f1"),
+                    accuracy=best.get("accuracy"),
+                    perplexity=best.get("perplexity"),
+                    seconds=float(seconds.sum()) if len(seconds) else None,
+                    wall_seconds=log.wall_seconds,
+                    seconds_per_step=float(np.median(seconds)) if len(seconds) else None,
+                    peak_mib=max(_finite(log.values("memory_mib")).tolist(), default=None),
+                    memory_of=_memory_of(log),
+                    device=next((row["device"] for row in reversed(log.rows) if "device" in row), None),
+                )
             )
     return rows
 
@@ -85,8 +84,8 @@ def _memory_of(log: Trajectory) -> str | None:
     return str(row.get("memory_of") or ("stage" if row.get("device") == "cuda" else "process"))
 
 
-def loss_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
-    """Return one row per run and loss of a stage: mean over the first and the last tenth of the steps that have it."""
+def loss_rows(runs: Sequence[RunLogs], name: str) -> list[LossRow]:
+    """Return one row per run and loss of a stage."""
     logs = {run.label: run.stages[name] for run in runs if name in run.stages}
     rows = []
     for loss in distinct_losses(logs):
@@ -94,8 +93,8 @@ def loss_rows(runs: Sequence[RunLogs], name: str) -> list[dict[str, Any]]:
             values = _finite(log.values(loss))
             if len(values):
                 tenth = max(1, len(values) // 10)
-                means = {"first": float(values[:tenth].mean()), "last": float(values[-tenth:].mean())}
-                rows.append({"run": label, "stage": name, "loss": loss, **means})
+                first, last = float(values[:tenth].mean()), float(values[-tenth:].mean())
+                rows.append(LossRow(run=label, stage=name, loss=loss, first=first, last=last))
     return rows
 
 
@@ -110,36 +109,38 @@ def _mean_weights(log: Trajectory) -> dict[str, list[float]]:
     return {name: epoch_means(log, name)[1].tolist() for name in names}
 
 
-def validation_metrics(run: RunLogs) -> ModelMetrics:
+def validation_metrics(run: RunLogs) -> FiguresByModel:
     """Return accuracy and macro-F1 of each mixture by task, in the order of the config, from `result.json`."""
-    by_model = {model: metrics_by_task(metrics) for model, metrics in run.result.get("validation", {}).items()}
+    validation = run.result.validation if run.result else {}
+    by_model = {model: metrics_by_task(metrics) for model, metrics in validation.items()}
     return {model: {task: tasks[task] for task in run.in_order(tasks)} for model, tasks in by_model.items()}
 
 
-def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Group `TASK_accuracy` and `TASK_macro_f1` by task, with the mean last."""
+def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, TaskFigures]:
+    """Group `TASK_accuracy` and `TASK_macro_f1` by task, with the mean last, as `MEAN`."""
     tasks: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         for name in ("accuracy", "macro_f1"):
             if key == name or key.endswith(f"_{name}"):
-                tasks.setdefault(key.removesuffix(name).removesuffix("_") or "mean", {})[name] = value
+                tasks.setdefault(key.removesuffix(name).removesuffix("_") or MEAN, {})[name] = value
                 break
-    mean = tasks.pop("mean", None)
-    return tasks | ({"mean": mean} if mean and len(tasks) > 1 else {})
+    mean = tasks.pop(MEAN, None)
+    tasks |= {MEAN: mean} if mean and len(tasks) > 1 else {}
+    return {task: TaskFigures.model_validate(its) for task, its in tasks.items()}
 
 
-def evaluation_rows(run: RunLogs) -> list[dict[str, Any]]:
+def evaluation_rows(run: RunLogs) -> list[EvaluationRow]:
     """Return one row per model from its last evaluation by `moe evaluate` or `moe run`."""
     return [
-        {
-            "run": run.label,
-            "model": model,
-            "rows": report.get("rows"),
-            "routing_mode": report.get("routing_mode"),
-            "accuracy": report.get("mean", {}).get("accuracy"),
-            "macro_f1": report.get("mean", {}).get("macro_f1"),
-            "right_domain": report.get("routing", {}).get("accuracy"),
-        }
+        EvaluationRow(
+            run=run.label,
+            model=model,
+            rows=report.rows,
+            routing_mode=report.routing_mode,
+            accuracy=report.mean and report.mean.accuracy,
+            macro_f1=report.mean and report.mean.macro_f1,
+            right_domain=report.routing.accuracy,
+        )
         for model, report in run.evaluations.items()
     ]
 

@@ -8,6 +8,11 @@ from typing import Any
 
 from experts.atomic_io import MANIFEST, read_json, sha256_of
 from moe.data.task_reports import TaskReport, read_task_report
+from moe.results.ablation import AblationReport
+from moe.results.base import read_result
+from moe.results.calibration import CalibrationReport
+from moe.results.evaluation import EvaluationReport, RoutingReport
+from moe.results.run import RunSummary
 from moe.runs.reader import METRICS, RunLogs
 
 PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
@@ -52,28 +57,28 @@ class Findings:
     Args:
         model: folder name of the mixture: the run's best, else the last evaluated one.
         data: report of each task, from `prepared.json`.
-        report: the model's `metrics.json`, or empty.
-        routing: the model's routing of test rows: `table`, `accuracy`, `entropy`; or empty.
+        report: the model's `metrics.json`, or None.
+        routing: the model's routing of test rows, or None.
         questions: a language model's `questions.json`, or empty.
         rows: all labelled test rows with their predictions.
         expert_predictions: the same with each expert's own prediction, if these were evaluated.
-        calibration: `calibration.json` of the evaluation, or empty.
+        calibration: `calibration.json` of the evaluation, or None.
         folder: folder of the model's evaluation.
-        ablation: `ablation.json`, or empty.
+        ablation: `ablation.json`, or None.
         card: the model's card, or empty.
         provenance: versions and hashes of backbone, data, program and weights, by name.
     """
 
     model: str | None
     data: list[TaskReport]
-    report: dict[str, Any]
-    routing: dict[str, Any]
+    report: EvaluationReport | None
+    routing: RoutingReport | None
     questions: dict[str, Any]
     rows: list[EvaluatedRow]
     expert_predictions: list[ExpertPredictions]
-    calibration: dict[str, Any]
+    calibration: CalibrationReport | None
     folder: Path
-    ablation: dict[str, Any]
+    ablation: AblationReport | None
     card: dict[str, Any]
     provenance: dict[str, str]
 
@@ -84,22 +89,22 @@ def read_findings(run: RunLogs) -> Findings:
     Raises:
         Fault: if a file exists but cannot be read.
     """
-    model = run.result.get("best") or next(reversed(run.evaluations), None) or _last_model(run.folder)
+    model = (run.result and run.result.best) or next(reversed(run.evaluations), None) or _last_model(run.folder)
     folder = run.folder / "evaluation" / str(model)
     card = _read_object(run.folder / str(model) / "mixture.json")
-    report = _read_object(folder / METRICS)
-    routing = report.get("routing") or {}
+    report, summary = read_result(folder / METRICS, EvaluationReport), run.summary or RunSummary()
+    routing = report.routing if report else None
     return Findings(
         model=model,
         data=_task_reports(run),
         report=report,
-        routing=routing if routing.get("table") else run.summary.get("routing") or {},
+        routing=routing if routing and routing.table else summary.routing,
         questions=_read_object(folder / QUESTIONS_JSON),
         rows=[_evaluated_row(row) for name in ("right.csv", "wrong.csv") for row in _read_csv(folder / name)],
         expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT_CSV)],
-        calibration=_read_object(folder / "calibration.json"),
+        calibration=read_result(folder / "calibration.json", CalibrationReport),
         folder=folder,
-        ablation=_read_object(run.folder / "ablation" / "ablation.json"),
+        ablation=read_result(run.folder / "ablation" / "ablation.json", AblationReport),
         card=card,
         provenance=dict(_provenance(run.folder, model, card)),
     )

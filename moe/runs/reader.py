@@ -11,6 +11,9 @@ from experts.errors import Fault
 from experts.yaml_io import read_yaml
 from moe.checkpoints.file_names import CARD
 from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
+from moe.results.base import parse_result, read_result
+from moe.results.evaluation import EvaluationReport, Levels, TaskLevels
+from moe.results.run import BestMixture, RunSummary
 from moe.runs.best import CANDIDATES, RESULT
 from moe.runs.training_log import LOG, PARQUET, Trajectory, read_trajectory
 
@@ -36,10 +39,10 @@ class RunLogs:
         stages: training log of every stage that has one, in the order in which stages run.
         finished: stages whose output was written.
         domains: domains in the order of the config, with tasks and experts; empty if no finished step names them.
-        levels: validation metrics of majority class and TF-IDF by task and name, from `levels.json`, or empty.
+        levels: validation metrics of majority class and TF-IDF by task, from `levels.json`, or empty.
         seed: seed in the resolved config; None if no finished step has one.
-        result: `result.json`, or empty.
-        summary: `summary.json`, or empty.
+        result: `result.json`, or None.
+        summary: `summary.json`, or None.
         evaluations: `evaluation/MODEL/metrics.json` by model.
     """
 
@@ -48,11 +51,11 @@ class RunLogs:
     stages: dict[str, Trajectory]
     finished: frozenset[str]
     domains: tuple[RunDomain, ...]
-    levels: dict[str, dict[str, dict[str, float]]]
+    levels: Levels
     seed: int | None
-    result: dict[str, Any]
-    summary: dict[str, Any]
-    evaluations: dict[str, dict[str, Any]]
+    result: BestMixture | None
+    summary: RunSummary | None
+    evaluations: dict[str, EvaluationReport]
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -91,10 +94,10 @@ def read_run(folder: Path, label: str | None = None) -> RunLogs:
         stages=stages,
         finished=frozenset(name for name in stages if _is_finished(folder, name)),
         domains=domains,
-        levels=_read_object(folder / LEVELS_JSON),
+        levels=_levels(folder),
         seed=_seed(folder),
-        result=_read_object(folder / RESULT),
-        summary=_read_object(folder / SUMMARY),
+        result=read_result(folder / RESULT, BestMixture),
+        summary=read_result(folder / SUMMARY, RunSummary),
         evaluations=dict(_evaluations(folder)),
     )
 
@@ -186,12 +189,18 @@ def _seed(folder: Path) -> int | None:
     return next((config["seed"] for config in _configs(folder) if isinstance(config.get("seed"), int)), None)
 
 
-def _evaluations(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _levels(folder: Path) -> Levels:
+    content = _read_object(folder / LEVELS_JSON)
+    return {task: parse_result(level, folder / LEVELS_JSON, TaskLevels) for task, level in content.items()}
+
+
+def _evaluations(folder: Path) -> Iterator[tuple[str, EvaluationReport]]:
     """Yield the evaluations of models, in the order in which a run creates them."""
     paths = {path.parent.name: path for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))}
     known = [name for name in CANDIDATES if name in paths]
     for name in [*known, *(name for name in paths if name not in known)]:
-        yield name, _read_object(paths[name])
+        if (report := read_result(paths[name], EvaluationReport)) is not None:
+            yield name, report
 
 
 def _read_object(path: Path) -> dict[str, Any]:

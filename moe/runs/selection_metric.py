@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from moe.results.training import StageRow
+
 
 @dataclass(frozen=True)
 class SelectionMetric:
@@ -43,10 +45,9 @@ PERPLEXITY = SelectionMetric("perplexity", "perplexity", higher=False, digits=2)
 SELECTION_METRICS = (MACRO_F1, PERPLEXITY)
 
 
-def selection_metric_of(rows: Sequence[Mapping[str, object]]) -> SelectionMetric:
-    """Return the metric that selected the weights of stages, from rows with a value or None for each metric.
+def selection_metric_of(rows: Sequence[StageRow]) -> SelectionMetric:
+    """Return the metric that selected the weights of stages.
 
     Macro-F1 if no row has a value.
     """
-    has_value = (metric for metric in reversed(SELECTION_METRICS) if any(row[metric.name] is not None for row in rows))
-    return next(has_value, MACRO_F1)
+    return PERPLEXITY if any(row.perplexity is not None for row in rows) else MACRO_F1

@@ -10,13 +10,13 @@ from experts.atomic_io import os_errors_as_faults
 from moe.extras import require
 from moe.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, add_panels, new_figure, save_figure
 from moe.sweep.grid import SweepPlan, Values, format_value
+from moe.sweep.results import MeanSd, SweepSummary, TrialSummary
 from moe.sweep.summary import format_settings
 
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
 BASELINE_COLOURS = ("#000000", "#777777")
 PANELS = {"macro_f1": "macro-F1", "mse": "MSE of the polarity"}
 MAX_TICKS = 10
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def chart_axes(plan: SweepPlan) -> list[Axis]:
     return axes + [Axis(key, (key,)) for key in ranges]
 
 
-def draw_charts(plan: SweepPlan, content: Mapping[str, Any], out: Path) -> list[Path]:
+def draw_charts(plan: SweepPlan, summary: SweepSummary, out: Path) -> list[Path]:
     """Write one PNG for each numeric setting and return their paths.
 
     Raises:
@@ -70,9 +70,9 @@ def draw_charts(plan: SweepPlan, content: Mapping[str, Any], out: Path) -> list[
     paths = []
     for axis in chart_axes(plan):
         path = out / f"{axis.label}.png"
-        lines = [Line("", content["points"])] if plan.settings.search else group_lines(axis, content)
+        lines = [Line("", summary.points)] if plan.settings.search else group_lines(axis, summary)
         with os_errors_as_faults(out):
-            _draw_chart(axis, content, lines, path, connected=plan.settings.search is None)
+            _draw_chart(axis, summary, lines, path, connected=plan.settings.search is None)
         paths.append(path)
     return paths
 
@@ -87,31 +87,31 @@ class Line:
     """
 
     label: str
-    rows: Sequence[Row]
+    rows: Sequence[TrialSummary]
 
-    def along(self, axis: Axis) -> list[tuple[float, Row]]:
+    def along(self, axis: Axis) -> list[tuple[float, TrialSummary]]:
         """Return the trials with a number on the axis, sorted by it."""
-        positions = [(x, row) for row in self.rows if (x := axis.position(row["settings"])) is not None]
+        positions = [(x, row) for row in self.rows if (x := axis.position(row.settings)) is not None]
         return sorted(positions, key=lambda pair: pair[0])
 
-    def baselines(self, axis: Axis) -> list[Row]:
+    def baselines(self, axis: Axis) -> list[TrialSummary]:
         """Return the trials without a number on the axis, drawn as horizontal lines."""
-        return [row for row in self.rows if axis.position(row["settings"]) is None]
+        return [row for row in self.rows if axis.position(row.settings) is None]
 
 
-def group_lines(axis: Axis, content: Mapping[str, Any]) -> list[Line]:
+def group_lines(axis: Axis, summary: SweepSummary) -> list[Line]:
     """Group the trials into lines by all settings that are not on the axis."""
-    groups: dict[str, list[Row]] = {}
-    for row in content["points"]:
-        others = {k: v for k, v in row["settings"].items() if k in content["varying"] and k not in axis.keys}
+    groups: dict[str, list[TrialSummary]] = {}
+    for row in summary.points:
+        others = {k: v for k, v in row.settings.items() if k in summary.varying and k not in axis.keys}
         groups.setdefault(format_settings(others), []).append(row)
     return [Line(label, rows) for label, rows in groups.items()]
 
 
-def _draw_chart(axis: Axis, content: Mapping[str, Any], lines: Sequence[Line], path: Path, connected: bool) -> None:
-    rows = content["points"]
-    metrics = [name for name in PANELS if any(name in row["test"] or name in row["validation"] for row in rows)]
-    title = f"{content['name']}: {axis.label}{_seeds_note(rows)}"
+def _draw_chart(axis: Axis, summary: SweepSummary, lines: Sequence[Line], path: Path, connected: bool) -> None:
+    rows = summary.points
+    metrics = [name for name in PANELS if any(name in row.test or name in row.validation for row in rows)]
+    title = f"{summary.name}: {axis.label}{_seeds_note(rows)}"
     figure = new_figure(4.4 * (len(metrics) + 1), 4.4, title)
     (panels,) = add_panels(figure, 1, len(metrics) + 1)
     styles = {"validation": "--", "test": "-", "seconds": "-"} if connected else {}
@@ -137,8 +137,8 @@ def _plot_line(panel: Any, axis: Axis, line: Line, colour: str, path: Sequence[s
     points = [(x, value) for x, row in line.along(axis) if (value := _mean_sd_at(row, path)) is not None]
     panel.errorbar(
         [x for x, _ in points],
-        [value["mean"] for _, value in points],
-        yerr=[value["sd"] or 0.0 for _, value in points] if any(value["sd"] for _, value in points) else None,
+        [value.mean for _, value in points],
+        yerr=[value.sd or 0.0 for _, value in points] if any(value.sd for _, value in points) else None,
         color=colour,
         linestyle=style,
         marker="o",
@@ -150,12 +150,12 @@ def _plot_line(panel: Any, axis: Axis, line: Line, colour: str, path: Sequence[s
     )
 
 
-def _mean_sd_at(row: Row, path: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return mean and sd of a value, by its keys in the row; None if the trial has none."""
-    value: Mapping[str, Any] | None = row
-    for key in path:
-        value = None if value is None else value.get(key)
-    return value
+def _mean_sd_at(row: TrialSummary, path: Sequence[str]) -> MeanSd | None:
+    """Return the time, or a metric by its split and name; None if the trial has none."""
+    if path == ("seconds",):
+        return row.seconds
+    split, name = path
+    return (row.validation if split == "validation" else row.test).get(name)
 
 
 def _plot_baselines(panel: Any, axis: Axis, lines: Sequence[Line], paths: Mapping[str, Sequence[str]]) -> None:
@@ -164,11 +164,11 @@ def _plot_baselines(panel: Any, axis: Axis, lines: Sequence[Line], paths: Mappin
             for split, path in paths.items():
                 if (value := _mean_sd_at(row, path)) is not None:
                     style = "--" if split == "validation" else "-"
-                    panel.axhline(value["mean"], color=colour, linestyle=style, linewidth=1.2)
+                    panel.axhline(value.mean, color=colour, linestyle=style, linewidth=1.2)
 
 
-def _style_panel(panel: Any, axis: Axis, rows: Sequence[Row]) -> None:
-    numbers = sorted({x for row in rows if (x := axis.position(row["settings"])) is not None})
+def _style_panel(panel: Any, axis: Axis, rows: Sequence[TrialSummary]) -> None:
+    numbers = sorted({x for row in rows if (x := axis.position(row.settings)) is not None})
     panel.set_xlabel(axis.label)
     if numbers and numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
         panel.set_xscale("log")
@@ -193,11 +193,11 @@ def _add_legend(figure: Any, axis: Axis, lines: Sequence[Line], connected: bool)
             handles.append(line_type([], [], color=colour, marker="o", markersize=5, label=line.label))
     for line in lines:
         for row, colour in zip(line.baselines(axis), cycle(BASELINE_COLOURS), strict=False):
-            own = format_settings({key: row["settings"][key] for key in axis.keys})
+            own = format_settings({key: row.settings[key] for key in axis.keys})
             handles.append(line_type([], [], color=colour, label=", ".join(filter(None, (own, line.label)))))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8, handlelength=3)
 
 
-def _seeds_note(rows: Sequence[Row]) -> str:
-    seeds = max(len(row["seeds"]) for row in rows)
+def _seeds_note(rows: Sequence[TrialSummary]) -> str:
+    seeds = max(len(row.seeds) for row in rows)
     return f", mean of {seeds} seeds, bars ± sd" if seeds > 1 else ", one seed"

@@ -239,7 +239,7 @@ def format_value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def slug(values: Mapping[str, Any]) -> str:
+def slug(values: Mapping[str, object]) -> str:
     """Format values as the name of a folder, of at most 60 characters: r-8_alpha-8."""
     parts = (f"{key.rpartition('.')[2]}-{format_value(value)}" for key, value in values.items())
     return re.sub(r"[^\w.]+", "-", "_".join(parts))[:60].strip("-_.") or "point"

@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
+from experts.json_io import json_object
 from experts.locks import run_lock
 from experts.outputs import check_output_names
 from moe.console import info
 from moe.data.formats.writers import open_writer
 from moe.sweep.charts import draw_charts
 from moe.sweep.grid import SweepPlan, Trial, Values, format_value, read_plan
+from moe.sweep.results import SweepSummary, TrialResult
 from moe.sweep.search import completed_values, run_search
 from moe.sweep.summary import flatten_row, summarise
-from moe.sweep.trials import POINTS, TrialResult, is_finished, run_trial, selection_score, trial_workspace
+from moe.sweep.trials import POINTS, is_finished, run_trial, selection_score, trial_workspace
 
 RESULTS, TABLE, SUMMARY = "results.jsonl", "sweep.csv", "sweep.json"
 """Files of a sweep's folder, which replace those of an earlier call; other files of these names are refused."""
@@ -39,7 +40,7 @@ class _Sweep:
         """Run a trial from every seed; return its mean validation score, or None if training failed."""
         self.trials[trial.key] = trial
         results = [self._run_seed(trial, seed) for seed in self.plan.seeds_of(trial)]
-        scores = [selection_score(result["validation"]) for result in results if result is not None]
+        scores = [selection_score(result.validation) for result in results if result is not None]
         return float(np.mean(scores)) if len(scores) == len(results) else None
 
     def _run_seed(self, trial: Trial, seed: int) -> TrialResult | None:
@@ -56,7 +57,7 @@ class _Sweep:
             self.failed[f"{trial.key}/seed-{seed}"] = str(fault)
             return None
         self.results[trial.key, seed] = result
-        self.seconds += [] if finished else [result["seconds"]]
+        self.seconds += [] if finished else [result.seconds]
         self._write_results()
         return result
 
@@ -71,12 +72,10 @@ class _Sweep:
     def _write_results(self) -> None:
         with open_writer(self.out / RESULTS) as writer:
             for result in self.results.values():
-                writer.write(result)
+                writer.write(json_object(result))
 
 
-def run_sweep(
-    path: Path, out: Path | None = None, sets: Sequence[str] = (), over: Sequence[str] = ()
-) -> dict[str, Any]:
+def run_sweep(path: Path, out: Path | None = None, sets: Sequence[str] = (), over: Sequence[str] = ()) -> SweepSummary:
     """Train and evaluate every trial of a sweep file; write its results, its table and its charts.
 
     Args:
@@ -84,9 +83,6 @@ def run_sweep(
         out: folder of the sweep; `runs/sweeps/NAME` by default. Trials that are finished there are skipped.
         sets: `key=value` overrides of every trial.
         over: `key=v1,v2`, see `moe.sweep.grid.read_plan`.
-
-    Returns:
-        the content of `moe.sweep.summary.summarise`, and `folder`, `charts`, `failed`.
 
     Raises:
         Fault: before any weights are loaded, with every error of the file and of its trials' configs; if no trial
@@ -123,12 +119,12 @@ def _run_search(plan: SweepPlan, out: Path) -> _Sweep:
     return state
 
 
-def _write_summary(state: _Sweep) -> dict[str, Any]:
-    content = summarise(state.plan, list(state.trials.values()), list(state.results.values()))
-    content |= {"failed": state.failed, "folder": str(state.out)}
+def _write_summary(state: _Sweep) -> SweepSummary:
+    summary = summarise(state.plan, list(state.trials.values()), list(state.results.values()))
     with open_writer(state.out / TABLE) as writer:
-        for row in content["points"]:
+        for row in summary.points:
             writer.write(flatten_row(row))
-    content["charts"] = [str(chart) for chart in draw_charts(state.plan, content, state.out)]
-    write_json(state.out / SUMMARY, content)
-    return content
+    charts = [str(chart) for chart in draw_charts(state.plan, summary, state.out)]
+    summary = summary.model_copy(update={"failed": state.failed, "folder": str(state.out), "charts": charts})
+    write_json(state.out / SUMMARY, summary)
+    return summary

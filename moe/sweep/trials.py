@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,18 +17,19 @@ from moe.config.stages import MERGED
 from moe.evaluation.evaluate import evaluate
 from moe.model.mixture import Mixture
 from moe.profiling import Cost, measure_cost
+from moe.results.base import read_result
+from moe.results.metrics import LabelMetrics, ScoreMetrics
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.sweep.grid import SweepPlan, Trial, short_hash
+from moe.sweep.results import Split, SplitFigures, TrialCost, TrialFigures, TrialResult
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
 RESULT, COST = "measured.json", "spent.json"
 POINTS = "points"
 """Folder of the trials in the folder of a sweep."""
-LABEL_METRICS = ("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1")
-SCORE_METRICS = ("mse", "mae", "rmse", "r2")
-TrialResult = dict[str, Any]
+SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
 def trial_workspace(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> Workspace:
@@ -48,28 +48,32 @@ def is_finished(work: Workspace) -> bool:
 def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResult:
     """Train and evaluate a trial from one seed, or read its finished result.
 
-    Returns:
-        `point` (key of the trial), `settings`, `seed`, `validation` and `test` (metrics, and `tasks` with theirs),
-        `parameters` (number of trained ones), `seconds` of training, `peak_mib` during training, `memory_of` (whose
-        memory it is).
-
     Raises:
         Fault: if reading the data or training fails.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     work = trial_workspace(plan, trial, seed, out)
-    identity: TrialResult = {"point": trial.key, "settings": trial.values, "seed": seed}
-    result: TrialResult
-    if is_finished(work):
-        result = read_json(work.out / RESULT) | identity
-        return result
+    if (finished := read_result(work.out / RESULT, TrialResult)) is not None:
+        return finished.model_copy(update={"point": trial.key, "settings": trial.values, "seed": seed})
     until, domains = plan.settings.until, plan.trained_domains(trial.run)
     for name in domains if until == "expert" else trial.run.domains:
         work.prepared(name)  # before the clock starts: reading data is not training
     with _record_cost(work.out / COST):
         _train(work, until, domains)
     shutil.rmtree(work.out / "cache", ignore_errors=True)
-    result = identity | evaluate_trial(work, until, domains) | read_json(work.out / COST)
+    figures, parameters = evaluate_trial(work, until, domains)
+    cost = TrialCost.model_validate(read_json(work.out / COST))
+    result = TrialResult(
+        point=trial.key,
+        settings=trial.values,
+        seed=seed,
+        validation=figures["validation"],
+        test=figures["test"],
+        parameters=parameters,
+        seconds=cost.seconds,
+        peak_mib=cost.peak_mib,
+        memory_of=cost.memory_of,
+    )
     write_json(work.out / RESULT, result)
     return result
 
@@ -77,15 +81,15 @@ def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResul
 @contextmanager
 def _record_cost(path: Path) -> Iterator[None]:
     """Add the cost of the block to a file, so that an interrupted and resumed trial reports the total."""
-    previous: TrialResult = read_json(path) if path.is_file() else {"seconds": 0.0, "peak_mib": None}
+    previous = read_result(path, TrialCost) or TrialCost(seconds=0.0, peak_mib=None)
     cost = Cost()
     try:
         with measure_cost(cost):
             yield
     finally:
-        peaks = [peak for peak in (previous["peak_mib"], cost.peak_mib) if peak is not None]
-        total = {"seconds": previous["seconds"] + cost.seconds, "peak_mib": max(peaks, default=None)}
-        write_json(path, total | {"memory_of": cost.memory_of})
+        peaks = [peak for peak in (previous.peak_mib, cost.peak_mib) if peak is not None]
+        seconds, peak_mib = previous.seconds + cost.seconds, max(peaks, default=None)
+        write_json(path, TrialCost(seconds=seconds, peak_mib=peak_mib, memory_of=cost.memory_of))
 
 
 def _train(work: Workspace, until: str, domains: Sequence[str]) -> None:
@@ -103,19 +107,19 @@ def _train(work: Workspace, until: str, domains: Sequence[str]) -> None:
         train_router(work, resume=True)
 
 
-def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> TrialResult:
+def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> tuple[dict[Split, SplitFigures], int]:
     """Return metrics on validation and test rows, averaged over tasks, and the number of trained parameters."""
-    tasks: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
-    scores: dict[str, dict[str, Any]] = {"validation": {}, "test": {}}
+    tasks: dict[Split, dict[str, LabelMetrics]] = {split: {} for split in SPLITS}
+    scores: dict[Split, dict[str, ScoreMetrics]] = {split: {} for split in SPLITS}
     parameters = 0
     for model, template, length, names in _trained_models(work, until, domains):
         parameters += count_trained_parameters(model, work.frozen_experts)
-        for split in tasks:
+        for split in SPLITS:
             if len(rows := work.rows(split, names)):
                 report, _ = evaluate(model, rows, template, length)
-                tasks[split] |= report["tasks"]
-                scores[split] |= report["scores"]
-    return {split: average_metrics(tasks[split], scores[split]) for split in tasks} | {"parameters": parameters}
+                tasks[split] |= report.tasks
+                scores[split] |= report.scores
+    return {split: average_metrics(tasks[split], scores[split]) for split in SPLITS}, parameters
 
 
 def _trained_models(
@@ -146,21 +150,21 @@ def count_trained_parameters(model: Mixture, frozen: Sequence[str] = ()) -> int:
     return experts + others
 
 
-def average_metrics(tasks: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the means over tasks of label metrics and score metrics, and each task's own under `tasks`."""
+def average_metrics(tasks: Mapping[str, LabelMetrics], scores: Mapping[str, ScoreMetrics]) -> SplitFigures:
+    """Return the means over tasks of label metrics and score metrics, and each task's own."""
     by_task = {
-        task: {name: tasks[task][name] for name in LABEL_METRICS if task in tasks}
-        | {name: scores[task][name] for name in SCORE_METRICS if name in scores.get(task, {})}
-        for task in dict.fromkeys((*tasks, *scores))
+        task: TrialFigures.of_task(tasks.get(task), scores.get(task)) for task in dict.fromkeys((*tasks, *scores))
     }
-    means = {
-        name: float(np.mean([metrics[name] for metrics in by_task.values() if name in metrics]))
-        for name in (*LABEL_METRICS, *SCORE_METRICS)
-        if any(name in metrics for metrics in by_task.values())
-    }
-    return means | {"tasks": by_task}
+    values: dict[str, list[float]] = {}
+    for figures in by_task.values():
+        for name, value in figures.known():
+            values.setdefault(name, []).append(value)
+    means = {name: float(np.mean(of_tasks)) for name, of_tasks in values.items()}
+    return SplitFigures.model_validate(means | {"tasks": by_task})
 
 
-def selection_score(metrics: Mapping[str, Any]) -> float:
+def selection_score(figures: TrialFigures) -> float:
     """Return the score by which trials are compared: macro-F1, or −MSE if no row has a label."""
-    return float(metrics["macro_f1"]) if "macro_f1" in metrics else -float(metrics.get("mse", np.inf))
+    if figures.macro_f1 is not None:
+        return figures.macro_f1
+    return -np.inf if figures.mse is None else -figures.mse

@@ -1,22 +1,23 @@
 """All steps of a run in sequence, and the comparison of the mixture with its baselines."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import write_json
+from experts.json_io import json_object
 from moe import distributed
 from moe.console import info
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.results import mean_figures
 from moe.evaluation.run_results import evaluate_run
 from moe.evaluation.verdict import compare_results, conclusions
+from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.terminal import answers_table, comparison_table, routing_table
+from moe.results.run import RunSummary
 from moe.runs.best import best_model
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
@@ -34,20 +35,21 @@ PLAIN_SENTENCES = (
 
 
 @writes_run
-def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True) -> dict[str, Any]:
+def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True) -> RunSummary:
     """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
     Args:
         pooled: also train one LoRA on all domains pooled, to compare the mixture with.
 
     Returns:
-        what `compare_with_baselines` returns, `verdict`, `folder`, `warnings`; also written to `summary.json`.
+        the summary, also written to `summary.json`.
     """
     _train_experts(work, overwrite, resume)
     info(verdict := _merge_and_train_router(work, overwrite, resume))
     if pooled and len(work.run.domains) > 1:
         train_pooled(work, overwrite, resume)
-    return distributed.broadcast_from_main(lambda: _write_summary(work, verdict, pooled))
+    summary = distributed.broadcast_from_main(lambda: json_object(_write_summary(work, verdict, pooled)))
+    return RunSummary.model_validate(summary)
 
 
 @writes_run
@@ -76,39 +78,36 @@ def _merge_and_train_router(work: Workspace, overwrite: bool = False, resume: bo
     return train_router(work, overwrite, resume)
 
 
-def _write_summary(work: Workspace, verdict: str, pooled: bool) -> dict[str, Any]:
+def _write_summary(work: Workspace, verdict: str, pooled: bool) -> RunSummary:
     result = {"verdict": verdict, "folder": str(work.out), "warnings": work.warnings}
-    summary = compare_with_baselines(work, pooled) | result
+    summary = compare_with_baselines(work, pooled).model_copy(update=result)
     write_json(work.out / SUMMARY, summary)
     return summary
 
 
-def compare_with_baselines(work: Workspace, pooled: bool = True) -> dict[str, Any]:
+def compare_with_baselines(work: Workspace, pooled: bool = True) -> RunSummary:
     """Evaluate all models of the run on the test rows, compare the best mixture with others, and predict a few rows.
 
     Args:
         pooled: include the pooled LoRA, if there is one.
 
     Returns:
-        `figures` by model and task, `means` by model, the `best` mixture, its `differences` from other models and the
-        `conclusions` from them in words, its `routing`, and example `predictions`.
+        the summary, without `verdict`, `folder` and `warnings`.
     """
     results = evaluate_run(work, pooled)
     differences = compare_results(results.models.get(results.best, {}), results.models)
-    return {
-        "figures": {
-            name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()
-        },
-        "means": {name: mean_figures(result) for name, result in results.models.items()},
-        "best": results.best,
-        "differences": differences,
-        "conclusions": conclusions(results.best, differences),
-        "routing": results.routing,
-        "predictions": example_predictions(work, results.predictor),
-    }
+    return RunSummary(
+        figures={name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()},
+        means={name: mean_figures(result) for name, result in results.models.items()},
+        best=results.best,
+        differences=differences,
+        conclusions=conclusions(results.best, differences),
+        routing=results.routing,
+        predictions=example_predictions(work, results.predictor),
+    )
 
 
-def example_predictions(work: Workspace, predictor: TorchPredictor, count: int = 3) -> list[dict[str, Any]]:
+def example_predictions(work: Workspace, predictor: TorchPredictor, count: int = 3) -> list[Row]:
     """Predictions for the first test rows, domains in turn; for plain sentences if all rows are of the sample."""
     domains = list(work.run.domains)
     if all(task.file is None for domain in domains for task in work.run.tasks_of(domain).values()):
@@ -122,17 +121,18 @@ def example_predictions(work: Workspace, predictor: TorchPredictor, count: int =
     return list(predict_rows(rows, predictor))
 
 
-def summary_view(summary: Mapping[str, Any]) -> RenderableType:
+def summary_view(summary: RunSummary) -> RenderableType:
     """Comparison, routing and example predictions, as `moe run` prints them."""
-    predictions = summary["predictions"]
+    assert summary.routing is not None
+    predictions = summary.predictions
     of_sample = [row["text"] for row in predictions] == list(PLAIN_SENTENCES[: len(predictions)])
     title = "three sentences that are not in the sample" if of_sample else "three test texts"
     figures = "test rows: mixture and baselines, ± half of the 95 % interval"
     return Group(
-        comparison_table(figures, summary["figures"], summary["means"]),
-        Text(summary["verdict"]),
-        *(Text(sentence, style="bold") for sentence in summary["conclusions"]),
-        routing_table(summary["routing"]),
-        answers_table(predictions, f"{title}, predicted by {summary['best']}"),
-        Text(f"run folder: {Path(summary['folder'])}"),
+        comparison_table(figures, summary.figures, summary.means),
+        Text(summary.verdict),
+        *(Text(sentence, style="bold") for sentence in summary.conclusions),
+        routing_table(summary.routing),
+        answers_table(predictions, f"{title}, predicted by {summary.best}"),
+        Text(f"run folder: {Path(summary.folder)}"),
     )

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import concatenate_datasets
@@ -24,6 +23,7 @@ from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
+from moe.results.run import TrainedFolder, TrainingSummary
 from moe.runs.best import RESULT
 from moe.runs.finished import (
     keeps_finished,
@@ -234,19 +234,27 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     return labelled_data(work, model, train, work.rows("validation", names))
 
 
-def training_summary(folders: Sequence[Path], reused: Sequence[Path] = ()) -> dict[str, Any]:
+def training_summary(
+    folders: Sequence[Path],
+    reused: Sequence[Path] = (),
+    *,
+    verdict: str | None = None,
+    stale: Sequence[str] | None = None,
+    warnings: Sequence[str] | None = None,
+) -> TrainingSummary:
     """Steps and best validation metrics of trained models, as `--json` prints them.
 
     Args:
         reused: those that were finished earlier.
-
-    Returns:
-        `folders`: a list of `folder`, `kept`, `steps` and `validation`.
+        verdict: of the training of the router; None leaves it out, as for the two that follow.
+        stale: finished steps that depend on something made again since.
+        warnings: of the run.
     """
     summaries = []
     for folder in folders:
         metrics = read_json(folder / METRICS)
-        best = metrics.get("best", {})
-        steps = metrics.get("steps", 0)
-        summaries.append({"folder": str(folder), "kept": folder in reused, "steps": steps, "validation": best})
-    return {"folders": summaries}
+        best, steps = metrics.get("best", {}), metrics.get("steps", 0)
+        summaries.append(TrainedFolder(folder=str(folder), reused=folder in reused, steps=steps, validation=best))
+    others = {"verdict": verdict, "stale": stale, "warnings": warnings}
+    known = {name: value for name, value in others.items() if value is not None}
+    return TrainingSummary(folders=summaries).model_copy(update=known)

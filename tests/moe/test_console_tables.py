@@ -5,36 +5,25 @@ import re
 from typing import Any
 
 import pytest
+from result_samples import evaluation, label_metrics
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from moe.console import Table
 from moe.evaluation.compare import comparison_view
 from moe.report.terminal import answers_table, evaluation_view
+from moe.results.evaluation import Comparison, MetricDifference, RoutingReport, TaskComparison
 
-INTERVAL = [0.827, 0.903]
-FIGURES = {"accuracy": 0.867, "macro_f1": 0.871, "accuracy_interval": INTERVAL, "macro_f1_interval": INTERVAL}
+INTERVAL = (0.827, 0.903)
 LABELS = ["negative", "neutral", "positive"]
-CLASSES = {name: {"precision": 0.777, "recall": 0.87, "f1": 0.821, "support": 100} for name in LABELS}
-TASK = FIGURES | {"per_class": CLASSES, "confusion": {"labels": LABELS, "rows": [[87, 0, 13]] * 3}}
-EVALUATION = {
-    "rows": 600,
-    "routing_mode": "soft",
-    "tasks": {"news": TASK, "forum": TASK},
-    "tasks_routed": {"news": FIGURES, "forum": FIGURES},
-    "mean": FIGURES,
-    "scores": {},
-    "routing": {"table": {"news": {"news": 0.998, "forum": 0.002}}, "accuracy": 1.0, "entropy": 0.032},
-}
-PAIR = {"a": 0.84, "b": 0.79, "difference": 0.05, "interval": [-0.003, 0.107], "verdict": "none"}
-COMPARED = {"accuracy": PAIR, "macro_f1": PAIR, "rows": 600, "mcnemar_p": 0.091}
-COMPARISON = {
-    "not_compared": {"a": [], "b": []},
-    "a": "runs/a",
-    "b": "runs/b",
-    "tasks": {"news": COMPARED},
-    "mean": COMPARED,
-}
+TASK = label_metrics(LABELS, [[87, 0, 13]] * 3, accuracy=0.867, macro_f1=0.871, intervals=(INTERVAL, INTERVAL))
+ROUTING = RoutingReport(accuracy=1.0, entropy=0.032, table={"news": {"news": 0.998, "forum": 0.002}})
+EVALUATION = evaluation({"news": TASK, "forum": TASK}, routing=ROUTING)
+PAIR = MetricDifference(a=0.84, b=0.79, difference=0.05, interval=(-0.003, 0.107), verdict="none")
+COMPARED = TaskComparison(accuracy=PAIR, macro_f1=PAIR, rows=600, mcnemar_p=0.091)
+COMPARISON = Comparison(
+    a="runs/a", b="runs/b", tasks={"news": COMPARED}, mean=COMPARED, scores={}, not_compared={"a": [], "b": []}
+)
 ANSWER = {
     "text": "Chicago based Juniper Chemicals obtained permission to issue a warning, a regulator confirmed",
     "label": "negative",

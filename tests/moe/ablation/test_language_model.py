@@ -27,20 +27,18 @@ ROUTED += ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
 def test_ablate_evaluates_without_each_expert_with_only_one_and_with_none(instructed: Workspace) -> None:
     assert [variant.name for variant in list_variants(instructed)] == [*NAMES, *ROUTED]
     content = ablate(instructed)
-    rows = {row["name"]: row for row in content["rows"]}
+    rows = {row.name: row for row in content.rows}
     assert list(rows) == [*NAMES, *ROUTED]
-    assert content["model"].endswith("moe-instruct")
+    assert content.model.endswith("moe-instruct")
     report = evaluate_qa_folder(instructed, instructed.out / "moe-instruct")
-    assert rows["full"]["mean"]["accuracy"] == report.mean.accuracy
-    assert rows["backbone-alone"]["mean"]["accuracy"] < rows["full"]["mean"]["accuracy"]
-    assert rows["backbone-alone"]["difference"]["accuracy"] < 0
-    assert rows["only-news"]["tasks"] == rows["without-forum"]["tasks"], (
-        "without one of two experts, only the other is left"
-    )
+    assert rows["full"].mean.accuracy == report.mean.accuracy
+    assert rows["backbone-alone"].mean.accuracy < rows["full"].mean.accuracy
+    assert rows["backbone-alone"].difference.accuracy < 0
+    assert rows["only-news"].tasks == rows["without-forum"].tasks, "without one of two experts, only the other is left"
     for name in ("full", "only-news", "backbone-alone"):
-        assert rows[name]["perplexity"].keys() == {"news", "forum"}
-    assert "perplexity" not in rows["routing-hard"]
-    assert Path(content["chart"]).read_bytes().startswith(b"\x89PNG")
+        assert rows[name].perplexity.keys() == {"news", "forum"}
+    assert not rows["routing-hard"].perplexity
+    assert Path(content.chart).read_bytes().startswith(b"\x89PNG")
     assert ablation_view(content)
 
 
@@ -48,9 +46,9 @@ def test_ablate_of_a_run_without_questions_has_perplexities_only(instructed: Wor
     domains = {name: domain.model_copy(update={"tasks": {}}) for name, domain in instructed.run.domains.items()}
     without_questions = Workspace(instructed.run.model_copy(update={"domains": domains}), instructed.out)
     content = ablate(without_questions, only=["only-news"])
-    assert [row["name"] for row in content["rows"]] == ["full", "only-news"]
-    assert all(row["mean"] is None and row["perplexity"] for row in content["rows"])
-    assert Path(content["chart"]).is_file()
+    assert [row.name for row in content.rows] == ["full", "only-news"]
+    assert all(row.mean is None and row.perplexity for row in content.rows)
+    assert Path(content.chart).is_file()
     assert ablation_view(content)
     without_corpora = {name: domain.model_copy(update={"corpus": ()}) for name, domain in domains.items()}
     with pytest.raises(Fault, match="neither"):

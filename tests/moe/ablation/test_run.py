@@ -1,6 +1,5 @@
 """Tests for ablations: what each variant evaluates, trains, reuses and refuses."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from moe.ablation.variants import FULL, RetrainedVariant, inference_variants, re
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.model.mode import RoutingMode
+from moe.results.ablation import AblationReport
+from moe.results.base import read_result
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.pipeline import run_all
@@ -38,7 +39,7 @@ def work(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspa
 
 def by_name(content: dict) -> dict[str, dict]:
     """Rows of an ablation by name."""
-    return {row["name"]: row for row in content["rows"]}
+    return {row.name: row for row in content.rows}
 
 
 def test_ablate_evaluates_all_inference_variants_without_training(
@@ -48,15 +49,15 @@ def test_ablate_evaluates_all_inference_variants_without_training(
     content = ablate(work)
     names = [FULL, "without-news", "without-forum", "without-shared", "routing-hard", "routing-uniform"]
     merged = ["merged-linear", "merged-svd", "merged-ties", "merged-dare"]
-    assert [row["name"] for row in content["rows"]] == [*names, "routing-oracle", *merged]
-    assert json.loads((work.out / "ablation" / "ablation.json").read_text()) == content
+    assert [row.name for row in content.rows] == [*names, "routing-oracle", *merged]
+    assert read_result(work.out / "ablation" / "ablation.json", AblationReport) == content
     assert (work.out / "ablation" / "ablation.png").read_bytes().startswith(b"\x89PNG")
-    for row in content["rows"][1:]:
+    for row in content.rows[1:]:
         for name in ("accuracy", "macro_f1"):
-            low, high = row["difference"][f"{name}_interval"]
-            assert low <= row["difference"][name] <= high
-            difference = row["mean"][name] - content["rows"][0]["mean"][name]
-            assert row["difference"][name] == pytest.approx(difference)
+            low, high = getattr(row.difference, f"{name}_interval")
+            assert low <= getattr(row.difference, name) <= high
+            difference = getattr(row.mean, name) - getattr(content.rows[0].mean, name)
+            assert getattr(row.difference, name) == pytest.approx(difference)
 
 
 def test_full_and_oracle_variants_equal_evaluate_without_and_with_pin(work: Workspace) -> None:
@@ -64,7 +65,7 @@ def test_full_and_oracle_variants_equal_evaluate_without_and_with_pin(work: Work
     mixture, card = read_mixture(best_model(work.out))
     for name, pin in ((FULL, False), ("routing-oracle", True)):
         report, _ = evaluate(mixture, work.rows("test"), card.template, 16, pin=pin)
-        assert rows[name]["mean"]["macro_f1"] == pytest.approx(report["mean"]["macro_f1"])
+        assert rows[name].mean.macro_f1 == pytest.approx(report.mean.macro_f1)
 
 
 def test_variant_without_an_expert_changes_the_predictions_of_its_domain(work: Workspace) -> None:
@@ -74,7 +75,7 @@ def test_variant_without_an_expert_changes_the_predictions_of_its_domain(work: W
     mode = RoutingMode(without=variant.without)
     report, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16, mode=mode)
     full, _ = evaluate(mixture, work.rows("test", ["news"]), card.template, 16)
-    assert report["tasks"]["news"] != full["tasks"]["news"]
+    assert report.tasks["news"] != full.tasks["news"]
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("balance-off", "inner-constant", "outer-constant")]
@@ -91,8 +92,8 @@ def test_retrained_router_variant_reuses_the_experts_of_the_run(
     )
     content = ablate(work, only=[name], retrain=True)
     assert trained == ["router-warmup", "moe-joint"]
-    assert [row["name"] for row in content["rows"]] == [FULL, name]
-    assert content["rows"][1]["kind"] == "retrained"
+    assert [row.name for row in content.rows] == [FULL, name]
+    assert content.rows[1].kind == "retrained"
     ablate(work, only=[name], retrain=True)
     assert len(trained) == 2, "a finished variant is not trained again"
 
@@ -110,7 +111,7 @@ def test_retrained_uniform_gates_are_equal(work: Workspace) -> None:
 @pytest.mark.parametrize("name", ["shared-off", "trunk-0"])
 def test_variant_that_changes_the_experts_is_trained_from_scratch(work: Workspace, name: str) -> None:
     content = ablate(work, only=[name], retrain=True)
-    assert len(content["rows"]) == 2
+    assert len(content.rows) == 2
     own = work.out / "ablation" / name
     assert {path.name for path in (own / "experts").iterdir()} >= {"news", "forum"}
     assert not (own / "data").exists(), "prepared rows are those of the run"

@@ -57,7 +57,7 @@ def test_trainer_trains_a_mixture_on_one_data_set_per_domain(options: dict[str, 
     assert counter.steps == 2 * 4, "two experts, warm start and joint stage, two steps each"
     assert counter.evaluations >= 4
     report = trainer.evaluate(datasets)
-    assert report["tasks"].keys() == {"news", "forum"}
+    assert report.tasks.keys() == {"news", "forum"}
     assert FinMoEModel.from_pretrained(tmp_path / "run").predict(["profit rose"]) == model.predict(["profit rose"])
 
 

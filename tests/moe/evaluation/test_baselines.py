@@ -60,8 +60,8 @@ def test_baselines_of_a_task_with_a_target_read_its_window_or_the_whole_text() -
     space = LabelSpace.from_domains([Domain("news", {"entities": LABELS}, target_tasks=("entities",))])
     train, test = entity_table(30, 0), entity_table(10, 100)
     window, text = (baseline_reports(train, test, space, name) for name in ("tfidf", TEXT_BASELINE))
-    assert window["entities"]["accuracy"] == 1.0
-    assert text["entities"]["accuracy"] == 0.5, "one label for both entities of each text"
+    assert window["entities"].accuracy == 1.0
+    assert text["entities"].accuracy == 0.5, "one label for both entities of each text"
 
 
 def test_text_baseline_is_for_tasks_with_a_target_only() -> None:
@@ -87,18 +87,18 @@ NEWS = LabelSpace.from_domains([Domain("news", {"news": LABELS})])
 def test_baselines_of_scores_are_the_mean_and_a_ridge_regression() -> None:
     train, held_out, test = scored_table(100, 0), scored_table(20, 1000), scored_table(50, 2000)
     mean, ridge = (baseline_results(train, test, NEWS, name, held_out)["news"] for name in ("majority", "tfidf"))
-    assert mean.figures["mse"] == pytest.approx(np.var([-0.8, -0.3, 0, 0.4, 0.9]))
-    assert mean.figures["pearson"] is None
-    assert ridge.figures["pearson"] > 0.95
-    assert ridge.figures["cosine"] > 0.95
-    assert ridge.figures["accuracy"] > mean.figures["accuracy"]
+    assert mean.figures.mse == pytest.approx(np.var([-0.8, -0.3, 0, 0.4, 0.9]))
+    assert mean.figures.pearson is None
+    assert ridge.figures.pearson > 0.95
+    assert ridge.figures.cosine > 0.95
+    assert ridge.figures.accuracy > mean.figures.accuracy
     assert ridge.ids == mean.ids == tuple(test["id"])
 
 
 def test_validation_rows_choose_the_regularization_of_tfidf() -> None:
     train, test = scored_table(60, 0), scored_table(30, 500)
     chosen = [
-        baseline_results(train, test, NEWS, "tfidf", scored_table(30, 500, **over))["news"].scores["mse"]
+        baseline_results(train, test, NEWS, "tfidf", scored_table(30, 500, **over))["news"].scores.mse
         for over in ({}, {"score": 0.04})
     ]
     assert chosen[0] < chosen[1], "rows that all have the mean score call for the largest penalty"
@@ -110,9 +110,9 @@ def test_scores_without_labels_have_score_metrics_only() -> None:
     assert result.predictions is None
     assert not baseline_reports(train, test, NEWS, "tfidf")
     assert "accuracy" not in result.figures
-    assert result.figures["mse"] < 0.1
+    assert result.figures.mse < 0.1
 
 
 def test_tfidf_predicts_the_only_label_of_the_training_rows() -> None:
     train, test = scored_table(20, 0, label=2), scored_table(10, 100)
-    assert baseline_reports(train, test, NEWS, "tfidf", test)["news"]["accuracy"] == 0.4
+    assert baseline_reports(train, test, NEWS, "tfidf", test)["news"].accuracy == 0.4

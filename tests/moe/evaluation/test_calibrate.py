@@ -1,7 +1,6 @@
 """Claims about calibration: labels do not change, metrics improve on unseen rows, the report states what is lacking."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibra
 from moe.inference.model_loader import ModelLoader
 from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
+from moe.results.base import read_result
+from moe.results.calibration import CalibrationReport, OperatingPoint
 from moe.runs.workspace import Workspace
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,32 +34,32 @@ def test_temperature_stays_1_for_too_few_rows_and_for_correct_rows_only() -> Non
     assert fit_calibration(correct).temperature == 1.0
     calibrations = {"a": fit_calibration(few), "b": fit_calibration(correct)}
     report = calibration_report(Path("x"), calibrations, {"a": few, "b": correct}, {})
-    assert "29 validation rows, fewer than 30: T stays 1" in report["tasks"]["a"]["remark"]
-    assert "every validation row is predicted correctly" in report["tasks"]["b"]["remark"]
-    assert report["tasks"]["a"]["abstain"]["0.80"] == {"threshold": None, "rows_needed": None}
+    assert "29 validation rows, fewer than 30: T stays 1" in report.tasks["a"].remark
+    assert "every validation row is predicted correctly" in report.tasks["b"].remark
+    assert report.tasks["a"].abstain["0.80"] == OperatingPoint(threshold=None, rows_needed=None)
 
 
 def test_calibration_improves_ece_and_log_loss_on_unseen_rows() -> None:
     validation, test = overconfident(1000), overconfident(4000, seed=1)
     calibrations = {"a": fit_calibration(validation)}
-    metrics = calibration_report(Path("x"), calibrations, {"a": validation}, {"a": test})["tasks"]["a"]["test"]
+    metrics = calibration_report(Path("x"), calibrations, {"a": validation}, {"a": test}).tasks["a"].test
     for name in ("ece", "ece_adaptive", "brier", "log_loss"):
-        assert metrics["after"][name] < metrics["before"][name]
-    assert metrics["after"]["ece"] < 0.03
+        assert getattr(metrics.after, name) < getattr(metrics.before, name)
+    assert metrics.after.ece < 0.03
 
 
 def test_target_accuracy_is_reached_on_unseen_rows() -> None:
     validation, test = overconfident(3000), overconfident(3000, seed=1)
     calibrations = {"a": fit_calibration(validation)}
-    points = calibration_report(Path("x"), calibrations, {"a": validation}, {"a": test})["tasks"]["a"]["abstain"]
-    coverages = [points[accuracy]["test"]["coverage"] for accuracy in ("0.80", "0.85", "0.90", "0.95")]
+    points = calibration_report(Path("x"), calibrations, {"a": validation}, {"a": test}).tasks["a"].abstain
+    coverages = [points[accuracy].test.coverage for accuracy in ("0.80", "0.85", "0.90", "0.95")]
     assert coverages == sorted(coverages, reverse=True)
     assert 0.1 < coverages[-1] < coverages[0] < 1
     for accuracy, point in points.items():
-        assert float(accuracy) <= point["lower"] < point["accuracy"]
-        assert float(accuracy) <= point["test"]["accuracy"] < float(accuracy) + 0.04
-        low, high = point["test"]["accuracy_interval"]
-        assert low < point["test"]["accuracy"] < high
+        assert float(accuracy) <= point.lower < point.accuracy
+        assert float(accuracy) <= point.test.accuracy < float(accuracy) + 0.04
+        low, high = point.test.accuracy_interval
+        assert low < point.test.accuracy < high
 
 
 def test_report_states_the_level_and_how_many_rows_an_accuracy_out_of_reach_needs() -> None:
@@ -66,15 +67,15 @@ def test_report_states_the_level_and_how_many_rows_an_accuracy_out_of_reach_need
     wrong = np.diff(np.floor(np.cumsum(1 - confidence)), prepend=0.0).astype(int)  # as many as the confidence predicts
     validation = TaskLogits(np.log(np.stack([confidence, 1 - confidence], axis=1)), wrong)
     report = calibration_report(Path("x"), {"a": fit_calibration(validation, level=0.8)}, {"a": validation}, {})
-    assert report["level"] == 0.8
-    point = report["tasks"]["a"]["abstain"]["0.95"]
-    assert point["threshold"] is None
-    assert 150 < point["rows_needed"] <= 3000
+    assert report.level == 0.8
+    point = report.tasks["a"].abstain["0.95"]
+    assert point.threshold is None
+    assert 150 < point.rows_needed <= 3000
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(calibration_view(report))
     text = " ".join(console.export_text().split())  # the title is as wide as the table
     assert "a threshold misses its target accuracy in at most 20% of calibrations" in text
-    assert f"{point['rows_needed']:,} rows" in text
+    assert f"{point.rows_needed:,} rows" in text
 
 
 @pytest.mark.parametrize("level", [0.49, 1.0, float("nan")])
@@ -101,8 +102,8 @@ def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Worksp
     calibration = read_calibration(folder)
     assert calibration
     assert {name: task.rows for name, task in calibration.tasks.items()} == {"news": 36, "forum": 36}
-    assert report["tasks"]["news"]["temperature"] == calibration.temperature("news")
-    assert report["tasks"]["forum"]["test"]["rows"] == 18
+    assert report.tasks["news"].temperature == calibration.temperature("news")
+    assert report.tasks["forum"].test.rows == 18
     write_calibration(folder, {name: TaskCalibration(temperature=1.7, rows=36) for name in ("news", "forum")})
     calibration = read_calibration(folder)
     assert calibration
@@ -112,7 +113,7 @@ def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Worksp
         scaled = softmax(np.log(uncalibrated.probabilities) / calibration.temperature(uncalibrated.task))
         np.testing.assert_allclose(calibrated.probabilities, scaled, atol=1e-6)
     target = work.out / "evaluation" / "model"
-    assert json.loads((target / CALIBRATION).read_text()) == report
+    assert read_result(target / CALIBRATION, CalibrationReport) == report
     for name in ("reliability.png", "risk_coverage.png"):
         assert (target / name).read_bytes().startswith(PNG)
 

@@ -25,6 +25,7 @@ from moe.evaluation.compare import (
 )
 from moe.membership.update import UpdateTarget, remove
 from moe.model.backbone import load_backbone
+from moe.results.evaluation import Comparison
 
 
 @pytest.mark.parametrize(
@@ -49,19 +50,14 @@ def pair_of_models() -> tuple[TaskPredictions, TaskPredictions]:
 
 def test_table_shows_points_interval_p_value_and_verdict() -> None:
     comparison = _compare_pairs([pair_of_models()])
-    assert comparison["accuracy"]["difference"] == pytest.approx(0.3)
-    assert comparison["mcnemar_p"] == pytest.approx(2 * 0.5**30)
-    report = {
-        "a": "first",
-        "b": "second",
-        "tasks": {"news": comparison},
-        "mean": comparison,
-        "not_compared": {"a": [], "b": []},
-    }
+    assert comparison.accuracy.difference == pytest.approx(0.3)
+    assert comparison.mcnemar_p == pytest.approx(2 * 0.5**30)
+    tasks, not_compared = {"news": comparison}, {"a": [], "b": []}
+    report = Comparison(a="first", b="second", tasks=tasks, mean=comparison, scores={}, not_compared=not_compared)
     console = Console(width=100, file=io.StringIO())
     with console.capture() as output:
         console.print(comparison_view(report))
-    low, high = comparison["accuracy"]["interval"]
+    low, high = comparison.accuracy.interval
     line = next(line for line in output.get().splitlines() if line.startswith("│ news"))
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
@@ -82,13 +78,13 @@ def test_mixtures_of_different_domains_are_compared_on_common_ones(make_work: Ma
     news_only = tmp_path / "news"
     remove(both_domains, "forum", UpdateTarget(news_only))
     report = compare(work, (both_domains, news_only))
-    assert list(report["tasks"]) == ["news"]
-    assert report["mean"]["rows"] == 18
-    assert report["not_compared"] == {"a": ["forum"], "b": []}
-    assert compare(work, (news_only, both_domains))["not_compared"] == {"a": [], "b": ["forum"]}
+    assert list(report.tasks) == ["news"]
+    assert report.mean.rows == 18
+    assert report.not_compared == {"a": ["forum"], "b": []}
+    assert compare(work, (news_only, both_domains)).not_compared == {"a": [], "b": ["forum"]}
     rows = [row | {"domain": name} for name in ("news", "forum") for row in made_up_rows(name, 30)]
     on_file = compare(work, (both_domains, news_only), data=write_csv(tmp_path / "both.csv", rows))
-    assert on_file["mean"]["rows"] == 30
+    assert on_file.mean.rows == 30
     console = Console(width=100, file=io.StringIO())
     with console.capture() as output:
         console.print(comparison_view(report))
@@ -102,10 +98,10 @@ def test_scores_are_compared_with_the_direction_of_each_metric(tmp_path: Path, m
         for name, heads in (("a", "per_expert"), ("b", "averaged"))
     ]
     report = compare(work, (folders[0], folders[1]))
-    assert report["scores"].keys() == {"news", "forum"}
-    for metric in report["scores"]["news"].values():
-        low, high = metric["interval"]
-        assert low <= metric["difference"] <= high
+    assert report.scores.keys() == {"news", "forum"}
+    for metric in report.scores["news"].values():
+        low, high = metric.interval
+        assert low <= metric.difference <= high
     console = Console(width=100, file=io.StringIO())
     with console.capture() as output:
         console.print(comparison_view(report))

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.pairwise import cosine_similarity
 
+from experts.json_io import json_object
 from moe.bootstrap import confidence_bin
 from moe.evaluation.metrics import SCORE_METRICS, calibration_metrics, classification, regression, score_differences
 
@@ -27,31 +28,33 @@ pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_
 def test_weighted_recall_equals_accuracy(rows: list[tuple[str, str]]) -> None:
     true, predicted = zip(*rows, strict=True)
     report = classification(true, predicted, NAMES)
-    assert report["weighted_recall"] == pytest.approx(report["accuracy"])
+    assert report.weighted_recall == pytest.approx(report.accuracy)
 
 
 def test_classification_metrics_by_hand() -> None:
     report = classification(["a", "a", "b", "b"], ["a", "b", "b", "b"], ("a", "b"))
-    assert report["accuracy"] == 0.75
-    assert report["per_class"]["a"] == pytest.approx({"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2})
-    assert report["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
-    assert report["confusion"]["rows"] == [[1, 1, 0], [0, 2, 0]]
+    assert report.accuracy == 0.75
+    assert json_object(report.per_class["a"]) == pytest.approx(
+        {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2}
+    )
+    assert report.macro_f1 == pytest.approx((2 / 3 + 0.8) / 2)
+    assert report.confusion.rows == [[1, 1, 0], [0, 2, 0]]
 
 
 def test_label_of_another_task_is_wrong_and_counted_in_the_last_column() -> None:
     report = classification(["a", "b"], ["a", "hawkish"], ("a", "b"))
-    assert report["accuracy"] == 0.5
-    assert report["confusion"]["rows"] == [[1, 0, 0], [0, 0, 1]]
+    assert report.accuracy == 0.5
+    assert report.confusion.rows == [[1, 0, 0], [0, 0, 1]]
 
 
 def test_score_metrics_by_hand() -> None:
     report = regression(np.array([0.0, 1.0]), np.array([0.5, 1.0]))
     by_hand = {"mse": 0.125, "mae": 0.25, "rmse": 0.125**0.5, "r2": 0.5, "pearson": 1.0, "spearman": 1.0}
-    assert {name: report[name] for name in by_hand} == pytest.approx(by_hand)
-    assert report["cosine"] == pytest.approx(1 / (1 * 1.25**0.5))
+    assert {name: report.value(name) for name in by_hand} == pytest.approx(by_hand)
+    assert report.cosine == pytest.approx(1 / (1 * 1.25**0.5))
     single = regression(np.array([0.0]), np.array([0.5]))
-    assert "r2" not in single
-    assert (single["mse"], single["pearson"]) == (0.25, None)
+    assert "r2" not in json_object(single)
+    assert (single.mse, single.pearson) == (0.25, None)
 
 
 def test_score_correlations_are_scipy_s_with_ties_and_lie_in_their_intervals() -> None:
@@ -59,14 +62,14 @@ def test_score_correlations_are_scipy_s_with_ties_and_lie_in_their_intervals() -
     true = random.uniform(-1, 1, 200).round(1)
     predicted = (true + random.normal(0, 0.5, 200)).round(1)
     report = regression(true, predicted)
-    assert report["pearson"] == pytest.approx(pearsonr(true, predicted).statistic)
-    assert report["spearman"] == pytest.approx(spearmanr(true, predicted).statistic)
+    assert report.pearson == pytest.approx(pearsonr(true, predicted).statistic)
+    assert report.spearman == pytest.approx(spearmanr(true, predicted).statistic)
     for name in SCORE_METRICS:
-        low, high = report[f"{name}_interval"]
-        assert low < report[name] < high
+        low, high = report.interval(name)
+        assert low < report.value(name) < high
         assert high - low < 0.25
-    fisher = np.tanh(np.arctanh(report["pearson"]) + 1.96 / 197**0.5 * np.array([-1, 1]))
-    assert report["pearson_interval"] == pytest.approx(fisher, abs=0.03)
+    fisher = np.tanh(np.arctanh(report.pearson) + 1.96 / 197**0.5 * np.array([-1, 1]))
+    assert report.pearson_interval == pytest.approx(fisher, abs=0.03)
 
 
 def test_score_differences_are_paired_by_row() -> None:
@@ -76,13 +79,13 @@ def test_score_differences_are_paired_by_row() -> None:
     second = first + 0.05 * np.sign(first - true)  # a little worse on every row
     differences = score_differences(true, first, second)
     alone = regression(true, first)
-    low, high = differences["mae"]["interval"]
-    assert differences["mae"]["difference"] == pytest.approx(-0.05)
+    low, high = differences["mae"].interval
+    assert differences["mae"].difference == pytest.approx(-0.05)
     assert low == pytest.approx(high)
-    assert differences["mse"]["a"] == alone["mse"]
-    assert high - low < 0.1 * np.diff(alone["mae_interval"])[0]
+    assert differences["mse"].a == alone.mse
+    assert high - low < 0.1 * np.diff(alone.mae_interval)[0]
     constant = score_differences(true, first, np.zeros(150))["pearson"]
-    assert (constant["b"], constant["difference"], constant["interval"]) == (None, None, None)
+    assert (constant.b, constant.difference, constant.interval) == (None, None, None)
 
 
 @pytest.mark.parametrize(("true", "predicted"), [(0.7, 0.1), (0.0, 0.0)])
@@ -91,18 +94,18 @@ def test_constant_scores_have_no_correlation_and_no_nan(true: float, predicted: 
     varied = regression(np.linspace(-1, 1, 7), np.array([predicted] * 7))
     for metrics in (report, varied):
         for name in ("pearson", "spearman"):
-            assert metrics[name] is metrics[f"{name}_interval"] is None
-        assert all(value is None or np.all(np.isfinite(value)) for value in metrics.values())
-    assert (report["cosine"] is None) == (true == 0)
+            assert metrics.value(name) is metrics.interval(name) is None
+        assert all(value is None or np.all(np.isfinite(value)) for value in json_object(metrics).values())
+    assert (report.cosine is None) == (true == 0)
 
 
 def test_calibration_metrics_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
     report = calibration_metrics(probabilities, np.array([0, 1, 1, 1]))
     gaps = [abs(2 * 0.9 - 1), abs(0.6 - 1), abs(0.7 - 1)]  # bins (.867, .933], (.533, .6], (.667, .733]
-    assert report["ece"] == pytest.approx(sum(gaps) / 4)
-    assert report["brier"] == pytest.approx((0.02 + 1.62 + 0.32 + 0.18) / 4)
-    assert report["log_loss"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
+    assert report.ece == pytest.approx(sum(gaps) / 4)
+    assert report.brier == pytest.approx((0.02 + 1.62 + 0.32 + 0.18) / 4)
+    assert report.log_loss == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
 
 
 def test_calibration_error_is_0_if_calibrated_and_largest_if_confident_and_wrong() -> None:
@@ -110,9 +113,9 @@ def test_calibration_error_is_0_if_calibrated_and_largest_if_confident_and_wrong
     first = random.random(40_000)
     probabilities = np.stack([first, 1 - first], axis=1)
     calibrated = calibration_metrics(probabilities, (random.random(40_000) > first).astype(int))
-    assert max(calibrated["ece"], calibrated["ece_adaptive"]) < 0.01
+    assert max(calibrated.ece, calibrated.ece_adaptive) < 0.01
     worst = calibration_metrics(np.array([[1.0, 0.0]] * 4), np.ones(4, dtype=int))
-    assert (worst["ece"], worst["ece_adaptive"], worst["brier"]) == (1.0, 1.0, 2.0)
+    assert (worst.ece, worst.ece_adaptive, worst.brier) == (1.0, 1.0, 2.0)
 
 
 def test_confidence_bin_includes_its_upper_edge() -> None:

@@ -6,6 +6,8 @@ import pytest
 from moe.bootstrap import TaskPredictions, bootstrap_differences
 from moe.evaluation.results import ModelResult, TaskResult, label_result, mean_figures
 from moe.evaluation.verdict import compare_results, conclusions
+from moe.results.metrics import ScoreMetrics
+from moe.results.run import Difference, ModelDifference
 
 NAMES = ("negative", "neutral", "positive")
 
@@ -18,7 +20,7 @@ def result(accuracies: dict[str, float], rows: int = 300) -> ModelResult:
         true = [NAMES[i % 3] for i in range(rows)]
         lucky = random.random(rows) < accuracy
         predicted = [NAMES[(i + (not right)) % 3] for i, right in enumerate(lucky)]
-        results[task] = label_result([f"{task}{i}" for i in range(rows)], true, predicted, NAMES, {})
+        results[task] = label_result([f"{task}{i}" for i in range(rows)], true, predicted, NAMES, None)
     return results
 
 
@@ -32,9 +34,9 @@ def test_differences_are_those_of_the_paired_bootstrap_and_in_order() -> None:
     differences = compare_results(ours, {"own expert": theirs, "tfidf": theirs, "moe-init": theirs})
     assert list(differences) == ["tfidf", "own expert"]
     expected = bootstrap_differences(predictions(ours), predictions(theirs))["macro_f1"]
-    assert differences["tfidf"]["mean"] == {"difference": expected.value, "interval": expected.bounds}
-    assert differences["tfidf"]["tasks"]["forum"] == {"difference": 0.0, "interval": [0.0, 0.0]}
-    assert differences["tfidf"]["tasks"]["news"]["interval"][0] > 0.1
+    assert differences["tfidf"].mean == Difference(difference=expected.value, interval=(expected.low, expected.high))
+    assert differences["tfidf"].tasks["forum"] == Difference(difference=0.0, interval=(0.0, 0.0))
+    assert differences["tfidf"].tasks["news"].interval[0] > 0.1
 
 
 def test_conclusions_say_better_worse_or_that_no_difference_is_shown() -> None:
@@ -58,8 +60,8 @@ def test_interval_in_words_has_the_direction_of_the_difference() -> None:
     sentences = conclusions(
         "m",
         {
-            "tfidf": {"mean": {"difference": -0.02, "interval": [-0.031, -0.009]}, "tasks": {}},
-            "own expert": {"mean": {"difference": 0.003, "interval": [-0.012, 0.019]}, "tasks": {}},
+            "tfidf": ModelDifference(mean=Difference(difference=-0.02, interval=(-0.031, -0.009))),
+            "own expert": ModelDifference(mean=Difference(difference=0.003, interval=(-0.012, 0.019))),
         },
     )
     assert sentences == [
@@ -69,22 +71,24 @@ def test_interval_in_words_has_the_direction_of_the_difference() -> None:
 
 
 def test_task_that_a_model_lacks_is_not_compared() -> None:
-    ours = result({"news": 0.8, "forum": 0.7}) | {"scored": TaskResult(scores={"mse": 0.1})}
-    differences = compare_results(ours, {"tfidf": result({"news": 0.6}) | {"scored": TaskResult(scores={"mse": 0.2})}})
-    assert list(differences["tfidf"]["tasks"]) == ["news"]
+    ours = result({"news": 0.8, "forum": 0.7}) | {"scored": TaskResult(scores=ScoreMetrics(mse=0.1, mae=0.1))}
+    differences = compare_results(
+        ours, {"tfidf": result({"news": 0.6}) | {"scored": TaskResult(scores=ScoreMetrics(mse=0.2, mae=0.2))}}
+    )
+    assert list(differences["tfidf"].tasks) == ["news"]
 
 
 def test_different_rows_are_not_paired() -> None:
     ours, theirs = result({"news": 0.8}), result({"news": 0.6})
-    other_ids = {"news": TaskResult(("x",) * 300, theirs["news"].predictions, theirs["news"].report)}
+    other_ids = {"news": TaskResult(("x",) * 300, theirs["news"].predictions, theirs["news"].metrics)}
     with pytest.raises(AssertionError, match="paired by row"):
         compare_results(ours, {"tfidf": other_ids})
 
 
 def test_mean_is_over_tasks_with_labels() -> None:
-    results = result({"news": 0.8, "forum": 0.6}) | {"scored": TaskResult(scores={"mse": 0.1})}
+    results = result({"news": 0.8, "forum": 0.6}) | {"scored": TaskResult(scores=ScoreMetrics(mse=0.1, mae=0.1))}
     means = mean_figures(results)
-    assert means["macro_f1"] == pytest.approx(np.mean([results[task].report["macro_f1"] for task in ("news", "forum")]))
-    low, high = means["macro_f1_interval"]
-    assert low < means["macro_f1"] < high
-    assert mean_figures({"scored": results["scored"]}) == {}
+    assert means.macro_f1 == pytest.approx(np.mean([results[task].metrics.macro_f1 for task in ("news", "forum")]))
+    low, high = means.macro_f1_interval
+    assert low < means.macro_f1 < high
+    assert mean_figures({"scored": results["scored"]}) is None

@@ -62,13 +62,13 @@ def test_task_at_the_majoritys_level_gives_a_line(lines: Lines) -> None:
 
 
 def test_task_below_tfidf_by_more_than_its_error_gives_a_line(make_work: Make) -> None:
-    levels = validation_levels(make_work())["news"]["tfidf"]
+    levels = validation_levels(make_work())["news"].tfidf
     error = macro_f1_error(levels)
     work = make_work()
-    warn(work, {"news_macro_f1": levels["macro_f1"] - 0.9 * error})
+    warn(work, {"news_macro_f1": levels.macro_f1 - 0.9 * error})
     assert work.warnings == []
-    warn(work, {"news_macro_f1": levels["macro_f1"] - 1.1 * error})
-    assert f"is below TF-IDF's {levels['macro_f1']:.3f}" in work.warnings[0]
+    warn(work, {"news_macro_f1": levels.macro_f1 - 1.1 * error})
+    assert f"is below TF-IDF's {levels.macro_f1:.3f}" in work.warnings[0]
 
 
 def test_cut_texts_are_the_first_cause(lines: Lines) -> None:

@@ -11,11 +11,12 @@ from moe.plots.results import (
     heatmap_chart,
     label_distribution_chart,
 )
+from moe.results.metrics import Confusion
 
 
-def confusion(labels: list[str], other: int = 0) -> dict[str, object]:
+def confusion(labels: list[str], other: int = 0) -> Confusion:
     rows = [[*(3 if i == j else 1 for j in range(len(labels))), other] for i in range(len(labels))]
-    return {"confusion": {"labels": labels, "rows": rows}}
+    return Confusion(labels=labels, rows=rows)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 4])
@@ -34,7 +35,7 @@ def test_heatmap_renders_missing_values() -> None:
 
 
 def test_charts_without_data_are_none() -> None:
-    assert confusion_matrix_chart({"news": {}}) is None
+    assert confusion_matrix_chart({}) is None
     assert label_distribution_chart([]) is None
     assert label_distribution_chart([TaskReport(task="qa", splits={"train": SplitSize(3)})]) is None
     assert heatmap_chart("x", {}, "", "") is None

@@ -9,6 +9,8 @@ from training_logs import evaluation_line, joint_lines, step_line, write_log
 
 from moe.plots import training as charts
 from moe.plots.colours import DOMAIN_COLOURS, DomainColours
+from moe.results.evaluation import MajorityLevel, TaskLevels, TfidfLevel
+from moe.results.training import StageRow
 from moe.runs.reader import RunDomain
 from moe.runs.training_log import Trajectory, read_trajectory
 
@@ -32,6 +34,14 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(charts, "to_png", record)
     return rendered
+
+
+def stage_row(stage: str, run: str = "one", peak_mib: float | None = None) -> StageRow:
+    """A stage of nine seconds."""
+    unknown = dict.fromkeys(("epochs", "kept_step", "macro_f1", "accuracy", "perplexity", "seconds"))
+    unknown |= dict.fromkeys(("seconds_per_step", "memory_of", "device"))
+    known = {"run": run, "stage": stage, "finished": True, "steps": 1, "wall_seconds": 9.0, "peak_mib": peak_mib}
+    return StageRow.model_validate(known | unknown)
 
 
 def is_png(content: bytes | None) -> bool:
@@ -72,7 +82,19 @@ def test_losses_chart_of_two_runs_shares_panels_and_names_the_smoothing(tmp_path
 
 DOMAINS = [RunDomain("forum", {"forum": ("a", "b")}, ("forum",)), RunDomain("news", {"news": ("a", "b")}, ("news",))]
 LEVELS = {
-    task: {"majority": {"macro_f1": 0.2, "accuracy": 0.5}, "tfidf": {"macro_f1": value, "accuracy": 0.6}}
+    task: TaskLevels(
+        majority=MajorityLevel(accuracy=0.5, macro_f1=0.2, label="neutral"),
+        tfidf=TfidfLevel(
+            accuracy=0.6,
+            accuracy_interval=(0.5, 0.7),
+            macro_f1=value,
+            macro_f1_interval=(0.5, 0.7),
+            constant_accuracy=0.5,
+            chance_macro_f1=0.3,
+            rows=90,
+            train_rows=90,
+        ),
+    )
     for task, value in (("news", 0.6), ("forum", 0.7))
 }
 
@@ -101,8 +123,7 @@ def test_domain_has_the_same_colour_in_all_charts(tmp_path: Path, figures: list[
     log, colours = {"one": read(tmp_path, *joint_lines())}, DomainColours(DOMAINS)
     charts.validation_chart("joint", log, LEVELS, colours)
     charts.routing_chart("joint", log, ["news", "forum"], colours)
-    row = {"run": "one", "wall_seconds": 9.0, "seconds_per_step": None, "peak_mib": None}
-    charts.cost_chart("cost", [row | {"stage": "news"}, row | {"stage": "forum"}], colours)
+    charts.cost_chart("cost", [stage_row("news"), stage_row("forum")], colours)
     validation, routing, cost = figures
     curves = {panel.get_title(): panel.lines[0].get_color() for panel in validation.axes[2:]}
     lines = dict(
@@ -135,8 +156,7 @@ def test_routing_chart_has_one_line_for_each_of_twenty_experts(tmp_path: Path, f
 
 
 def test_cost_chart_has_a_panel_for_each_known_cost(figures: list[Any]) -> None:
-    row = {"stage": "news", "run": "one", "wall_seconds": 9.0, "seconds_per_step": None, "peak_mib": 1234.5}
-    other = row | {"run": "two", "peak_mib": None}
+    row, other = stage_row("news", peak_mib=1234.5), stage_row("news", run="two")
     assert is_png(charts.cost_chart("cost", [row, other]))
     assert [panel.get_title() for panel in figures[0].axes] == ["stage (s)", "peak memory (MiB)"]
     assert [text.get_text() for text in figures[0].axes[1].texts] == ["1,234", ""]

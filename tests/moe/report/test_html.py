@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from result_samples import evaluation, label_metrics
 from rich.console import Console
 from training_logs import step_line, write_evaluated_run, write_log, write_run, write_text
 
+from experts.json_io import json_object
 from moe.errors import Fault
 from moe.plots.colours import DOMAIN_COLOURS
 from moe.report.html import write_report
 from moe.report.terminal import training_view
+from moe.results.evaluation import RoutingReport
+from moe.results.training import RunReport
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +61,10 @@ def test_page_embeds_its_figures_and_links_nowhere_else(tmp_path: Path) -> None:
     report = write_report(write_run(tmp_path / "run"))
     folder = tmp_path / "run" / "report"
     page = read(folder / "index.html")
-    assert page.tags.count("img") == len(report["pictures"]) == 2 + 3 * 5
+    assert page.tags.count("img") == len(report.pictures) == 2 + 3 * 5
     assert all(target.startswith(("data:image/png;base64,", "#")) for target in page.targets)
-    assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", "card.md", *report["pictures"]}
-    assert json.loads((folder / "report.json").read_text()) == report
+    assert {path.name for path in folder.iterdir()} == {"index.html", "report.json", "card.md", *report.pictures}
+    assert RunReport.model_validate_json((folder / "report.json").read_text()) == report
     for word in (
         "Best by validation macro-F1: moe-joint",
         "Seed: 42",
@@ -78,7 +82,7 @@ def test_report_with_a_second_run_is_written_to_the_given_folder(tmp_path: Path)
     page = read(tmp_path / "out" / "index.html")
     assert "dao against constant" in page.text
     assert not (run / "report").exists()
-    assert report["against"] == str(other)
+    assert report.against == str(other)
     assert "Macro-F1 of the mixtures on validation rows of constant" in page.text
 
 
@@ -96,7 +100,7 @@ def test_report_of_a_run_with_a_partial_log_has_a_page(tmp_path: Path) -> None:
     write_log(tmp_path / "run" / "logs" / "deep" / "news", step_line(1), '{"step": 2, "lo')
     report = write_report(tmp_path / "run")
     page = read(tmp_path / "run" / "report" / "index.html")
-    assert report["pictures"] == ["deep-news-losses.png"]
+    assert report.pictures == ["deep-news-losses.png"]
     assert "Not included" in page.text
     assert "no result.json" in page.text
     assert "deep/news (not finished)" in printed(report)
@@ -134,8 +138,8 @@ def test_report_of_an_evaluated_run_has_every_section(tmp_path: Path) -> None:
     for word in ("predicted positive, 0.970", "label negative", "forum: positive 0.70"):
         assert word in page.text
     names = {"data-labels", "test-routing", "test-confusion", "test-reliability", "test-risk_coverage", "test-experts"}
-    assert {f"{name}.png" for name in names} <= set(report["pictures"])
-    assert not [sentence for sentence in report["left_out"] if "moe evaluate" in sentence or "moe ablate" in sentence]
+    assert {f"{name}.png" for name in names} <= set(report.pictures)
+    assert not [sentence for sentence in report.left_out if "moe evaluate" in sentence or "moe ablate" in sentence]
 
 
 def test_missing_sections_name_the_command_that_creates_them(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_missing_sections_name_the_command_that_creates_them(tmp_path: Path) -> 
     page = read(tmp_path / "run" / "report" / "index.html")
     for command in ("run moe evaluate.", "run moe ablate.", "run moe evaluate --per-expert."):
         assert command in page.text
-        assert any(command in sentence for sentence in report["left_out"])
+        assert any(command in sentence for sentence in report.left_out)
 
 
 def test_texts_are_escaped_in_html_and_markdown(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_every_figure_has_an_alternative_text_and_every_table_a_header(tmp_path:
 
 def test_card_has_front_matter_metrics_and_hashes_but_no_texts(tmp_path: Path) -> None:
     report = write_report(write_evaluated_run(write_run(tmp_path / "run<b>")))
-    card = Path(report["card"]).read_text(encoding="utf-8")
+    card = Path(report.card).read_text(encoding="utf-8")
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-classification"
     for word in ("# run&lt;b>", "| news | 2 | 0.500 | 0.100–0.900 |", "`" + "ab" * 32 + "`", "## Ablations"):
         assert word in card
@@ -179,12 +183,12 @@ def test_report_of_a_language_model_shows_its_questions(tmp_path: Path) -> None:
     card = json.loads((run / "moe-joint" / "mixture.json").read_text())
     (run / "moe-joint" / "mixture.json").write_text(json.dumps(card | {"language": True}))
     questions = {"tasks": {"fpb": {"questions": 9, "accuracy": 0.5, "accuracy_interval": [0.2, 0.8], "missing": 0.1}}}
-    (run / "evaluation" / "moe-joint" / "questions.json").write_text(json.dumps(questions))
+    write_text(run / "evaluation" / "moe-joint" / "questions.json", json.dumps(questions))
     report = write_report(run)
     page = read(run / "report" / "index.html")
     assert "fpb" in page.text
     assert "Most confident errors" not in page.text
-    assert "text-generation" in Path(report["card"]).read_text(encoding="utf-8")
+    assert "text-generation" in Path(report.card).read_text(encoding="utf-8")
 
 
 class Tables(HTMLParser):
@@ -221,13 +225,13 @@ def write_run_of_twelve(folder: Path) -> list[str]:
         "moe-joint",
     )
     metrics = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "macro_f1": 0.4, "macro_f1_interval": [0.3, 0.5]}
-    table = {name: dict.fromkeys(names, 1 / 12) for name in names}
+    routing = RoutingReport(accuracy=0.5, entropy=0.9, table={name: dict.fromkeys(names, 1 / 12) for name in names})
     summary = {
         "figures": {
             model: dict.fromkeys(names, metrics) for model in (*models, "moe-joint, hard", "moe-joint, pinned")
         },
         "means": dict.fromkeys(models, metrics | {"macro_f1": 0.456}),
-        "routing": {"accuracy": 0.5, "entropy": 0.9, "table": table},
+        "routing": routing,
         "best": "moe-joint",
     }
     domains = [{"name": name, "experts": [name], "tasks": {name: ["a", "b"]}} for name in names]
@@ -235,19 +239,11 @@ def write_run_of_twelve(folder: Path) -> list[str]:
         "summary.json": summary,
         "result.json": {"best": "moe-joint", "verdict": "so", "validation": {}},
         "moe-joint/mixture.json": {"domains": domains},
-        "evaluation/moe-joint/metrics.json": {
-            "rows": 9,
-            "routing_mode": "soft",
-            "mean": metrics,
-            "scores": {},
-            "routing": summary["routing"],
-            "tasks": {
-                name: metrics | {"rows": 9, "confusion": {"labels": ["a", "b"], "rows": [[5, 0, 0], [4, 0, 0]]}}
-                for name in names
-            },
-        },
+        "evaluation/moe-joint/metrics.json": evaluation(
+            {name: label_metrics(["a", "b"], [[5, 0, 0], [4, 0, 0]]) for name in names}, routing=routing
+        ),
     }.items():
-        write_text(folder / file, json.dumps(content))
+        write_text(folder / file, json.dumps(content, default=json_object))
     for name in sorted(names):
         prepared = {"task": name, "rows": 9, "splits": {"test": {"rows": 9, "labels": {"a": 5, "b": 4}}}}
         write_text(folder / "data" / name / name / "prepared.json", json.dumps({"report": prepared}))
@@ -274,7 +270,7 @@ def test_page_names_classes_that_are_never_predicted_and_the_colour_of_each_doma
     names = write_run_of_twelve(tmp_path / "run")
     report = write_report(tmp_path / "run")
     page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
-    assert report["never_predicted"].startswith(f"never predicted: b ({names[0]}); b ({names[1]})")
+    assert report.never_predicted.startswith(f"never predicted: b ({names[0]}); b ({names[1]})")
     assert f"Never predicted: b ({names[0]})" in page
     for colour in DOMAIN_COLOURS:
         assert f'style="background: {colour}"' in page
@@ -288,7 +284,7 @@ def test_page_states_the_conclusions_below_the_verdict(tmp_path: Path) -> None:
     text = read(run / "report" / "index.html").text
     assert "the mixture is better than TF-IDF." in text
     assert "the mixture is better than TF-IDF" in printed(report)
-    assert "the mixture is better than TF-IDF" in Path(report["card"]).read_text(encoding="utf-8")
+    assert "the mixture is better than TF-IDF" in Path(report.card).read_text(encoding="utf-8")
 
 
 def test_memory_is_called_that_of_the_stage_only_where_the_log_says_so(tmp_path: Path) -> None:

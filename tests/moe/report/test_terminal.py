@@ -2,12 +2,15 @@
 
 import io
 import re
-from typing import Any
 
 import pytest
+from result_samples import evaluation, label_metrics
 from rich.console import Console, RenderableType
 
 from moe.report.terminal import comparison_table, evaluation_view, routing_table
+from moe.results.evaluation import RoutingReport
+from moe.results.metrics import MeanMetrics, TaskFigures
+from moe.results.run import FiguresByModel
 
 MODELS = ("majority", "tfidf", "shared expert", "own expert", "pooled LoRA", "moe-init", "router-warmup", "moe-joint")
 MODELS = (*MODELS, "moe-joint, hard", "moe-joint, pinned")
@@ -18,16 +21,13 @@ def domains(count: int) -> list[str]:
     return [f"domain_{chr(ord('a') + i)}_names" for i in range(count)]
 
 
-def figures(count: int, models: tuple[str, ...] = MODELS) -> dict[str, dict[str, dict[str, Any]]]:
+def figures(count: int, models: tuple[str, ...] = MODELS) -> FiguresByModel:
     """Metrics with intervals; model i has a macro-F1 of .3 + i / 20 on all tasks."""
     return {
         model: {
-            task: {
-                "accuracy": 0.4 + i / 20,
-                "accuracy_interval": [0.3, 0.9],
-                "macro_f1": 0.3 + i / 20,
-                "macro_f1_interval": [0.1, 0.3],
-            }
+            task: TaskFigures(
+                accuracy=0.4 + i / 20, accuracy_interval=(0.3, 0.9), macro_f1=0.3 + i / 20, macro_f1_interval=(0.1, 0.3)
+            )
             for task in domains(count)
         }
         for i, model in enumerate(models)
@@ -44,13 +44,13 @@ def count_bold(output: str, value: str) -> int:
     return len(re.findall(rf"\x1b\[1m *{re.escape(value)}", output))
 
 
-def routing(count: int, experts: list[str] | None = None) -> dict[str, Any]:
+def routing(count: int, experts: list[str] | None = None) -> RoutingReport:
     names = experts or domains(count)
     table = {
         name: {other: 0.9 if i == k else 0.1 / len(names) for k, other in enumerate(names)}
         for i, name in enumerate(domains(count))
     }
-    return {"accuracy": 0.9, "entropy": 0.2, "table": table}
+    return RoutingReport(accuracy=0.9, entropy=0.2, table=table)
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 12])
@@ -66,7 +66,7 @@ def test_domains_are_rows_and_their_mean_is_the_last_one() -> None:
     models = figures(6, ("tfidf", "moe-joint"))
     lines = [line.split()[1] for line in render(comparison_table("test", models), 100).splitlines() if line[0] == "│"]
     assert lines == [*domains(6), "mean"]
-    means = {"tfidf": {"macro_f1": 0.111, "macro_f1_interval": [0.0, 0.2]}}
+    means = {"tfidf": MeanMetrics(accuracy=0.5, macro_f1=0.111, macro_f1_interval=(0.0, 0.2))}
     row = render(comparison_table("test", models, means), 100).splitlines()[-2]
     assert "0.111 ±.100" in row, "the given mean"
     assert "0.350" in row, "the mean over the tasks"
@@ -92,8 +92,10 @@ def test_model_without_a_task_has_a_dash_and_no_mean() -> None:
 
 def test_tasks_with_scores_have_a_table_of_errors_and_correlations() -> None:
     models = figures(2, ("tfidf", "moe-joint"))
-    models["tfidf"][domains(2)[0]] |= {"mse": 0.12, "mae": 0.3, "pearson": None, "cosine": 0.5}
-    models["moe-joint"][domains(2)[0]] |= {"mse": 0.08, "mae": 0.2, "pearson": 0.6, "cosine": 0.7}
+    task, scores = domains(2)[0], {"mse": 0.12, "mae": 0.3, "pearson": None, "cosine": 0.5}
+    models["tfidf"][task] = models["tfidf"][task].model_copy(update=scores)
+    scores = {"mse": 0.08, "mae": 0.2, "pearson": 0.6, "cosine": 0.7}
+    models["moe-joint"][task] = models["moe-joint"][task].model_copy(update=scores)
     output = render(comparison_table("test", models), 100, styles=True)
     for word in ("MSE", "MAE", "Pearson", "Spearman", "cosine"):
         assert word in output
@@ -115,7 +117,7 @@ def test_routing_table_numbers_experts_whose_names_do_not_fit() -> None:
 
 
 def test_names_with_brackets_are_printed_as_they_are() -> None:
-    models = {"[red]": {"a [b]": {"macro_f1": 0.5}, "c": {"macro_f1": 0.5}}}
+    models = {"[red]": {"a [b]": TaskFigures(macro_f1=0.5), "c": TaskFigures(macro_f1=0.5)}}
     output = render(comparison_table("test", models), 100)
     assert "[red]" in output
     assert "a [b]" in output
@@ -123,10 +125,5 @@ def test_names_with_brackets_are_printed_as_they_are() -> None:
 
 def test_evaluation_names_classes_that_are_never_predicted() -> None:
     labels = ["dovish", "neutral", "hawkish"]
-    metrics = {"accuracy": 0.5, "macro_f1": 0.3, "accuracy_interval": [0.4, 0.6], "macro_f1_interval": [0.2, 0.4]}
-    per_class = {label: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3} for label in labels}
-    confusion = {"labels": labels, "rows": [[2, 1, 0, 0], [0, 3, 0, 0], [1, 2, 0, 0]]}
-    task = metrics | {"per_class": per_class, "confusion": confusion}
-    report = {"rows": 9, "routing_mode": "soft", "tasks": {"macro": task}, "tasks_routed": {"macro": metrics}}
-    report |= {"mean": metrics, "scores": {}, "routing": routing(2)}
-    assert "never predicted: hawkish (macro)" in render(evaluation_view(report), 100)
+    task = label_metrics(labels, [[2, 1, 0, 0], [0, 3, 0, 0], [1, 2, 0, 0]])
+    assert "never predicted: hawkish (macro)" in render(evaluation_view(evaluation({"macro": task})), 100)

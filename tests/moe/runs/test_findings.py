@@ -29,8 +29,8 @@ def test_findings_hold_the_provenance_of_the_run(tmp_path: Path) -> None:
 
 def test_findings_of_a_run_with_logs_only_are_empty(tmp_path: Path) -> None:
     findings = read_findings(read_run(write_run(tmp_path / "run")))
-    assert (findings.data, findings.rows, findings.expert_predictions, findings.ablation) == ([], [], [], {})
-    assert findings.routing["table"], "the run's summary has one"
+    assert (findings.data, findings.rows, findings.expert_predictions, findings.ablation) == ([], [], [], None)
+    assert findings.routing.table, "the run's summary has one"
 
 
 def test_findings_read_csv_cells_of_any_length(tmp_path: Path) -> None:

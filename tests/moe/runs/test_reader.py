@@ -19,7 +19,7 @@ def test_read_run_returns_ordered_stages_experts_and_seed(tmp_path: Path) -> Non
     assert run_logs.experts == ("news", "forum")
     assert run_logs.seed == 42
     assert run_logs.label == "run"
-    assert run_logs.evaluations["moe-joint"]["rows"] == 60
+    assert run_logs.evaluations["moe-init"].rows == 2
 
 
 def test_read_run_accepts_a_folder_with_logs_only(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_read_run_accepts_a_folder_with_logs_only(tmp_path: Path) -> None:
     run_logs = read_run(tmp_path)
     assert list(run_logs.stages) == ["news"]
     assert (run_logs.finished, run_logs.experts, run_logs.seed) == (frozenset(), (), None)
-    assert run_logs.result == run_logs.summary == run_logs.evaluations == {}
+    assert (run_logs.result, run_logs.summary, run_logs.evaluations) == (None, None, {})
 
 
 @pytest.mark.parametrize("content", ["seed: [", "seed: many", "- 1", ""])

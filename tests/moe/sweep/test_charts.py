@@ -9,7 +9,8 @@ from rich.console import Console
 
 from moe.plots.style import to_png
 from moe.sweep.charts import COLOURS, Axis, chart_axes, draw_charts, group_lines, numeric_values
-from moe.sweep.grid import SweepPlan, format_value, read_plan
+from moe.sweep.grid import SweepPlan, Trial, format_value, read_plan
+from moe.sweep.results import MeanSd, SplitFigures, SweepSummary, TrialResult
 from moe.sweep.summary import format_settings, mean_and_sd, summarise, sweep_view
 
 DEMO = "run: demo.yaml\nuntil: expert\ndomains: [news]\n"
@@ -21,23 +22,31 @@ def plan_of(folder: Path, text: str) -> SweepPlan:
     return read_plan(folder / "sweep.yaml")
 
 
-def content_of(plan: SweepPlan, mse: bool = True) -> dict[str, Any]:
+def content_of(plan: SweepPlan, mse: bool = True) -> SweepSummary:
     """Summary of synthetic results, in which each trial is better than the previous one."""
     trials = plan.trials(plan.grid())
-    results = [
-        {"point": trial.key, "settings": trial.values, "seed": seed, "parameters": 1000, "seconds": 10.0 + i + seed}
-        | {"peak_mib": None if i else 100.0, "memory_of": "process"}
-        | {
-            split: {"accuracy": 0.5 + i / 100, "macro_f1": 0.5 + i / 100 + seed / 1000} | ({"mse": 0.2} if mse else {})
-            for split in ("validation", "test")
-        }
-        for i, trial in enumerate(trials)
-        for seed in plan.seeds_of(trial)
-    ]
-    return summarise(plan, trials, results) | {"failed": {"x/seed-1": "odd"}, "folder": "out", "charts": ["a.png"]}
+
+    def result(i: int, trial: Trial, seed: int) -> TrialResult:
+        accuracy = 0.5 + i / 100
+        figures = SplitFigures(accuracy=accuracy, macro_f1=accuracy + seed / 1000, mse=0.2 if mse else None)
+        return TrialResult(
+            point=trial.key,
+            settings=trial.values,
+            seed=seed,
+            validation=figures,
+            test=figures,
+            parameters=1000,
+            seconds=10.0 + i + seed,
+            peak_mib=None if i else 100.0,
+            memory_of="process",
+        )
+
+    results = [result(i, trial, seed) for i, trial in enumerate(trials) for seed in plan.seeds_of(trial)]
+    known = {"failed": {"x/seed-1": "odd"}, "folder": "out", "charts": ["a.png"]}
+    return summarise(plan, trials, results).model_copy(update=known)
 
 
-def render(content: dict[str, Any], width: int = 120) -> str:
+def render(content: SweepSummary, width: int = 120) -> str:
     """Return the table as text."""
     console = Console(width=width, record=True, file=StringIO())
     console.print(sweep_view(content))
@@ -77,7 +86,7 @@ def test_trial_without_the_number_is_a_baseline(tmp_path: Path) -> None:
     (axis,) = chart_axes(plan)
     (line,) = group_lines(axis, content_of(plan))
     assert len(line.along(axis)) == 2
-    assert [row["settings"]["losses.inner"] for row in line.baselines(axis)] == ["dao"]
+    assert [row.settings["losses.inner"] for row in line.baselines(axis)] == ["dao"]
     assert draw_charts(plan, content_of(plan, mse=False), tmp_path)
 
 
@@ -123,8 +132,8 @@ def test_table_truncates_no_number(width: int, tmp_path: Path) -> None:
 
 
 def test_sd_of_one_seed_is_none_and_of_two_the_sample_sd() -> None:
-    assert mean_and_sd([0.5]) == {"mean": 0.5, "sd": None}
-    assert mean_and_sd([0.4, 0.6])["sd"] == pytest.approx(0.1 * 2**0.5)
+    assert mean_and_sd([0.5]) == MeanSd(mean=0.5, sd=None)
+    assert mean_and_sd([0.4, 0.6]).sd == pytest.approx(0.1 * 2**0.5)
 
 
 def test_settings_are_named_by_their_last_part_if_these_differ() -> None:

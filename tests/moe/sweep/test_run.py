@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import NOUNS, made_up_rows, tiny_settings, write_csv
+from result_samples import label_metrics
 
 from experts.errors import Fault
+from experts.json_io import json_object
 from moe.errors import Interrupted
+from moe.results.base import read_result
+from moe.results.metrics import ScoreMetrics
 from moe.sweep.grid import read_plan
+from moe.sweep.results import SweepSummary, TrialFigures
 from moe.sweep.run import run_sweep
 from moe.sweep.search import JOURNAL
 from moe.sweep.trials import average_metrics, selection_score
@@ -78,9 +83,10 @@ def test_table_has_one_row_per_trial_with_mean_and_sd(swept: Path) -> None:
 
 
 def test_best_trial_is_selected_by_validation(swept: Path) -> None:
-    content = json.loads((swept / "sweep.json").read_text())
-    means = {row["point"]: row["validation"]["macro_f1"]["mean"] for row in content["points"]}
-    assert content["best"] == max(means, key=lambda key: means[key])
+    content = read_result(swept / "sweep.json", SweepSummary)
+    assert content is not None
+    means = {row.point: row.validation["macro_f1"].mean for row in content.points}
+    assert content.best == max(means, key=lambda key: means[key])
 
 
 def test_chart_is_drawn_and_trials_share_their_prepared_rows(swept: Path) -> None:
@@ -136,10 +142,10 @@ def test_until_router_evaluates_the_best_mixture_and_until_merge_the_merged(work
     trained = run_sweep(write_sweep(workdir, text + "router"), workdir / "router")
     merged = run_sweep(write_sweep(workdir, text + "merge"), workdir / "merge")
     assert result_rows(workdir / "router")[0]["test"]["tasks"].keys() == {"news", "forum"}
-    assert trained["points"][0]["parameters"] == merged["points"][0]["parameters"]
+    assert trained.points[0].parameters == merged.points[0].parameters
     assert len(list((workdir / "router").glob("points/*/*/moe-joint"))) == 1
     assert not list((workdir / "merge").glob("points/*/*/router-warmup"))
-    assert trained["charts"] == [], "it has no numeric setting"
+    assert trained.charts == [], "it has no numeric setting"
 
 
 def test_until_shared_trains_the_shared_expert_only(workdir: Path) -> None:
@@ -167,8 +173,8 @@ def test_failed_trial_is_reported_and_the_others_continue(
 
     monkeypatch.setattr(_StageTrainer, "training_step", failing_step)
     content = run_sweep(write_sweep(workdir, EXPERTS + "over: {stages.expert.lr: [1.0, 0.01]}"), workdir / "out")
-    assert len(content["points"]) == 1
-    assert "a finite loss" in next(iter(content["failed"].values()))
+    assert len(content.points) == 1
+    assert "a finite loss" in next(iter(content.failed.values()))
     with pytest.raises(Fault, match="a finite loss"):
         run_sweep(write_sweep(workdir, EXPERTS + "over: {stages.expert.lr: [1.0]}"), workdir / "none")
 
@@ -193,7 +199,7 @@ def test_search_samples_within_its_ranges_and_resumes_with_more_trials(workdir: 
     content = run_sweep(write_sweep(workdir, SEARCH.replace("TRIALS", "3")), workdir / "out")
     assert result_rows(workdir / "out")[:2] == first
     assert len(result_rows(workdir / "out")) == 3
-    assert [Path(chart).name for chart in content["charts"]] == ["lora.r.png", "stages.expert.lr.png"]
+    assert [Path(chart).name for chart in content.charts] == ["lora.r.png", "stages.expert.lr.png"]
 
 
 def test_search_resumes_the_interrupted_trial(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,15 +234,16 @@ def test_error_of_any_trial_stops_the_sweep_before_it_writes(workdir: Path) -> N
 def test_sweep_is_named_after_its_file(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workdir)
     content = run_sweep(write_sweep(workdir, EXPERTS + "over: {lora.r: [2]}"))
-    assert content["folder"] == "runs/sweeps/sweep"
+    assert content.folder == "runs/sweeps/sweep"
     assert read_plan(workdir / "sweep.yaml").name == "sweep"
 
 
 def test_selection_score_is_macro_f1_or_negative_mse_without_labels() -> None:
-    label = dict.fromkeys(("accuracy", "macro_f1", "weighted_precision", "weighted_recall", "weighted_f1"), 0.5)
-    errors = {"mse": 0.4, "mae": 0.3, "rmse": 0.6}
-    both = average_metrics({"a": label}, {"a": {"mse": 0.2, "mae": 0.1, "rmse": 0.4}, "b": errors})
+    labels = label_metrics(["a"], [[1, 0]], macro_f1=0.5)
+    errors = ScoreMetrics(mse=0.4, mae=0.3, rmse=0.6)
+    both = average_metrics({"a": labels}, {"a": ScoreMetrics(mse=0.2, mae=0.1, rmse=0.4), "b": errors})
     assert selection_score(both) == 0.5
-    assert both["mse"] == pytest.approx(0.3)
-    assert both["tasks"]["b"] == errors
-    assert selection_score(average_metrics({}, {"b": {"mse": 0.4}})) == -0.4
+    assert both.mse == pytest.approx(0.3)
+    assert both.tasks["b"] == TrialFigures(mse=0.4, mae=0.3, rmse=0.6)
+    assert json_object(both.tasks["b"]) == {"mse": 0.4, "mae": 0.3, "rmse": 0.6}, "labels are left out"
+    assert selection_score(average_metrics({}, {"b": errors})) == -0.4

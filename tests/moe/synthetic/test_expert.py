@@ -27,7 +27,7 @@ def accuracies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[floa
         train_domain(work, domain)
         model, run = load_single_expert(work.expert_folder(domain))
         report, _ = evaluate(model, work.rows("test"), run.template, run.backbone.max_length)
-        accuracies[domain] = counts[domain]["accuracy"], report["tasks"][domain]["accuracy"]
+        accuracies[domain] = counts[domain].accuracy, report.tasks[domain].accuracy
     print(accuracies)
     return accuracies
 
@@ -48,7 +48,7 @@ def test_sample_expert_accuracy_averages_at_least_70_percent(accuracies: dict[st
 def test_demo_mixture_beats_word_counts_and_routes_by_domain(tmp_path: Path) -> None:
     summary = run_all(Workspace(load_run(), tmp_path))
     for domain in ("news", "forum"):
-        assert summary["figures"]["tfidf"][domain]["accuracy"] <= 0.75
-        assert summary["figures"][summary["best"]][domain]["accuracy"] >= 0.7
-    assert summary["routing"]["accuracy"] >= 0.97
-    assert len(summary["predictions"]) == 3
+        assert summary.figures["tfidf"][domain].accuracy <= 0.75
+        assert summary.figures[summary.best][domain].accuracy >= 0.7
+    assert summary.routing.accuracy >= 0.97
+    assert len(summary.predictions) == 3

@@ -83,7 +83,7 @@ def test_placed_expert_predicts_as_the_original(make_work: Make, source: Path) -
     reports = []
     for folder in (source, train_shared(work)):
         model, run = load_single_expert(folder)
-        reports.append(evaluate(model, rows, run.template, run.backbone.max_length)[0]["tasks"])
+        reports.append(evaluate(model, rows, run.template, run.backbone.max_length)[0].tasks)
     assert reports[0] == reports[1]
 
 

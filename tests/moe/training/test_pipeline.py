@@ -15,6 +15,7 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.evaluation.evaluate import evaluate
 from moe.inference.torch_predictor import TorchPredictor
+from moe.results.run import RunSummary
 from moe.runs.workspace import Workspace
 from moe.training import pipeline
 
@@ -62,7 +63,7 @@ def test_examples_are_test_rows_if_one_domain_has_a_file(make_work: Make) -> Non
 def test_run_ends_with_all_models_on_the_test_rows_and_a_verdict(make_work: Make) -> None:
     work = make_work(shared={"r": 2})
     summary = pipeline.run_all(work)
-    best = summary["best"]
+    best = summary.best
     mixtures = ["moe-init", "router-warmup", "moe-joint"]
     names = [
         "majority",
@@ -74,28 +75,28 @@ def test_run_ends_with_all_models_on_the_test_rows_and_a_verdict(make_work: Make
         f"{best}, hard",
         f"{best}, pinned",
     ]
-    assert list(summary["figures"]) == list(summary["means"]) == names
+    assert list(summary.figures) == list(summary.means) == names
     scores = {"mse", "mae", "pearson", "spearman", "cosine", "mse_interval"}
     labels = {"accuracy", "accuracy_interval", "macro_f1", "macro_f1_interval"}
-    for figures in summary["figures"].values():
+    for figures in summary.figures.values():
         assert figures.keys() == {"news", "forum"}
-        assert all(labels | scores < metrics.keys() for metrics in figures.values())
-    assert summary["figures"]["majority"]["news"]["pearson"] is None
-    assert list(summary["differences"]) == ["tfidf", "own expert", "pooled LoRA"]
-    assert len(summary["conclusions"]) == 3
+        assert all(labels | scores < metrics.model_fields_set for metrics in figures.values())
+    assert summary.figures["majority"]["news"].pearson is None
+    assert list(summary.differences) == ["tfidf", "own expert", "pooled LoRA"]
+    assert len(summary.conclusions) == 3
     assert "NaN" not in (work.out / "summary.json").read_text()
-    assert json.loads((work.out / "summary.json").read_text())["conclusions"] == summary["conclusions"]
+    assert json.loads((work.out / "summary.json").read_text())["conclusions"] == summary.conclusions
     console = Console(width=200)
     with console.capture() as output:
         console.print(pipeline.summary_view(summary))
-    assert all(sentence in output.get() for sentence in summary["conclusions"])
+    assert all(sentence in output.get() for sentence in summary.conclusions)
     check_figures(work, summary)
     check_rows(work.out / "evaluation" / best)
 
 
-def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
+def check_figures(work: Workspace, summary: RunSummary) -> None:
     """Compare figures with evaluations of each model alone."""
-    best, rows = summary["best"], work.rows("test")
+    best, rows = summary.best, work.rows("test")
     model, card = read_mixture(work.out / best)
     modes: dict[str, dict[str, Any]] = {
         best: {},
@@ -104,13 +105,13 @@ def check_figures(work: Workspace, summary: dict[str, Any]) -> None:
     }
     for name, options in modes.items():
         report, _ = evaluate(model, rows, card.template, 16, **options)
-        for task, figures in summary["figures"][name].items():
-            assert figures["macro_f1"] == report["tasks"][task]["macro_f1"]
-            assert figures["macro_f1_interval"] == report["tasks"][task]["macro_f1_interval"]
-            assert figures["mse"] == pytest.approx(report["scores"][task]["mse"], abs=1e-5)
+        for task, figures in summary.figures[name].items():
+            assert figures.macro_f1 == report.tasks[task].macro_f1
+            assert figures.macro_f1_interval == report.tasks[task].macro_f1_interval
+            assert figures.mse == pytest.approx(report.scores[task].mse, abs=1e-5)
     expert, run = load_single_expert(work.expert_folder("forum"))
     report, _ = evaluate(expert, work.rows("test", ["forum"]), run.template, 16)
-    assert summary["figures"]["own expert"]["forum"]["accuracy"] == report["tasks"]["forum"]["accuracy"]
+    assert summary.figures["own expert"]["forum"].accuracy == report.tasks["forum"].accuracy
 
 
 def check_rows(folder: Path) -> None:
@@ -124,9 +125,9 @@ def check_rows(folder: Path) -> None:
 def test_run_without_the_pooled_lora(make_work: Make) -> None:
     work = make_work()
     summary = pipeline.run_all(work, pooled=False)
-    assert "pooled LoRA" not in summary["figures"]
-    assert "shared expert" not in summary["figures"]
-    assert list(summary["differences"]) == ["tfidf", "own expert"]
+    assert "pooled LoRA" not in summary.figures
+    assert "shared expert" not in summary.figures
+    assert list(summary.differences) == ["tfidf", "own expert"]
     assert not (work.out / "pooled").exists()
 
 

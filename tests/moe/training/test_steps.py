@@ -144,14 +144,14 @@ def test_evaluation_of_an_expert_and_a_mixture_agree_on_rows(run: Workspace) -> 
     model, card = read_mixture(run.out / "moe-joint")
     rows = run.rows("test")
     report, evaluated = evaluate(model, rows, card.template, 16)
-    assert len(evaluated) == len(rows) == report["rows"]
-    news = report["tasks"]["news"]
-    assert news["weighted_recall"] == pytest.approx(news["accuracy"])
-    assert sum(map(sum, news["confusion"]["rows"])) == news["rows"]
-    assert {"mse", "mae", "rmse", "r2", *SCORE_METRICS} < report["scores"]["news"].keys()
+    assert len(evaluated) == len(rows) == report.rows
+    news = report.tasks["news"]
+    assert news.weighted_recall == pytest.approx(news.accuracy)
+    assert sum(map(sum, news.confusion.rows)) == news.rows
+    assert {"mse", "mae", "rmse", "r2", *SCORE_METRICS} < report.scores["news"].model_fields_set
     expert, settings = load_single_expert(run.out / "experts" / "news")
     expert_report, _ = evaluate(expert, run.rows("test", ["news"]), settings.template, 16)
-    assert expert_report["tasks"]["news"]["rows"] == news["rows"]
+    assert expert_report.tasks["news"].rows == news.rows
 
 
 def test_same_seed_and_data_give_the_same_weights(make_work: Make) -> None:

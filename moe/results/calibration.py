@@ -1,0 +1,110 @@
+"""Results of `moe calibrate`."""
+
+from pydantic import Field
+
+from moe.results.base import Bounds, Result
+
+
+class CalibrationMetrics(Result):
+    """How well probabilities are calibrated; 0 is best for all.
+
+    Args:
+        ece: expected calibration error with 15 bins of confidence of equal width (Guo et al., 2017), 0 to 1.
+        ece_adaptive: the same with 15 bins of equally many rows.
+        brier: mean squared distance to the one-hot label, 0 to 2 (Brier, 1950).
+        log_loss: in nats.
+    """
+
+    ece: float
+    ece_adaptive: float
+    brier: float
+    log_loss: float
+
+
+class SplitCalibration(Result):
+    """Calibration of a task on the rows of a split.
+
+    Args:
+        rows: number of labelled rows.
+        accuracy: 0 to 1; the temperature does not change it.
+        before: at temperature 1.
+        after: at the fitted temperature.
+    """
+
+    rows: int
+    accuracy: float
+    before: CalibrationMetrics
+    after: CalibrationMetrics
+
+
+class RetainedRows(Result):
+    """Test rows whose confidence reaches a threshold.
+
+    Args:
+        rows: number of these rows.
+        coverage: their share, 0 to 1.
+        accuracy: of these rows, 0 to 1; not set if there are none.
+        accuracy_interval: its 95 % interval.
+    """
+
+    rows: int
+    coverage: float
+    accuracy: float | None = None
+    accuracy_interval: Bounds | None = None
+
+
+class OperatingPoint(Result):
+    """A threshold on the confidence that reaches a target accuracy on validation rows, or what it takes to find one.
+
+    Args:
+        threshold: smallest confidence to retain; None if no threshold is known to reach the accuracy.
+        rows_needed: without a threshold, the validation rows that it takes at least; None if no number is enough.
+        coverage: share of the validation rows that are retained, 0 to 1.
+        accuracy: of the retained validation rows, 0 to 1.
+        lower: lower bound of the accuracy at the level of the calibration.
+        test: what the threshold gives on test rows, if there are any.
+    """
+
+    threshold: float | None
+    rows_needed: int | None = None
+    coverage: float | None = None
+    accuracy: float | None = None
+    lower: float | None = None
+    test: RetainedRows | None = None
+
+
+class TaskCalibrationReport(Result):
+    """Calibration of one task.
+
+    Args:
+        temperature: that the logits are divided by, above 0; more makes the model less confident.
+        remark: why the temperature is as it is, or None.
+        validation: on the rows that it was fitted on.
+        test: on test rows, if there are any.
+        abstain: by target accuracy; None in a report of an earlier release, without a threshold.
+    """
+
+    temperature: float
+    remark: str | None = None
+    validation: SplitCalibration | None = None
+    test: SplitCalibration | None = None
+    abstain: dict[str, OperatingPoint | None] = Field(default_factory=dict)
+
+    def splits(self) -> dict[str, SplitCalibration]:
+        """The splits with labelled rows."""
+        splits = {"validation": self.validation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
+
+class CalibrationReport(Result):
+    """Calibration of a model, the content of `calibration.json` in `evaluation/MODEL/`.
+
+    Args:
+        model: folder of the model.
+        level: confidence level of the thresholds, 0.5 to 1; None in a report of an earlier release.
+        tasks: by task.
+    """
+
+    model: str = ""
+    level: float | None = None
+    tasks: dict[str, TaskCalibrationReport]
