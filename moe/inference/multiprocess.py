@@ -18,7 +18,6 @@ from moe.inference.rows import Row
 from moe.inference.runtime import has_gpu
 from moe.inference.stream import predict_rows
 
-Rows = list[Row]
 CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
 
 
@@ -67,7 +66,7 @@ def predict_in_processes(
     """
     loader = replace(loader, threads=threads_per_worker(workers, threads))
     stream = iter(rows)
-    pending: deque[Future[Rows]] = deque()
+    pending: deque[Future[list[Row]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         while True:
@@ -97,7 +96,9 @@ def _load_once(loader: ModelLoader) -> Predictor:
     return loader.load()
 
 
-def _predict_chunk(loader: ModelLoader, domain: str | None, task: str | None, target: bool | None, chunk: Rows) -> Rows:
+def _predict_chunk(
+    loader: ModelLoader, domain: str | None, task: str | None, target: bool | None, chunk: list[Mapping[str, object]]
+) -> list[Row]:
     predictor = _load_once(loader)
     predictor.check(task, domain, target)
     return list(predict_rows(chunk, predictor, domain, task))
