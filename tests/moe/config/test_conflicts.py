@@ -197,8 +197,8 @@ def test_rows_of_a_run_are_labels_of_a_classifier_and_questions_of_a_language_mo
     run = parse_run(CLASSIFIER, "run.yaml")
     assert list(run.rows_of("news")) == ["news"]
     assert run.questions_of("news") == {}
-    asked = {"tasks": {"tone": {"labels": LABELS, "ask": "{text} {choices}"}}}
-    team = parse_run(merged_settings(TEAM, {"domains": {"macro": asked}}), "run.yaml")
+    questions = {"tasks": {"tone": {"labels": LABELS, "ask": "{text} {choices}"}}}
+    team = parse_run(merged_settings(TEAM, {"domains": {"macro": questions}}), "run.yaml")
     assert list(team.rows_of("macro")) == list(team.questions_of("macro")) == ["tone"]
     assert team.rows_of("calls") == {}
     assert [domain.tasks for domain in team.domain_list()] == [{}, {}]
