@@ -177,7 +177,8 @@ def test_template_may_contain_a_part_of_a_longer_word() -> None:
 
 
 def test_config_without_a_domain_is_refused() -> None:
-    for domains in ({}, None, "news", 7):
+    wrong: tuple[Any, ...] = ({}, None, "news", 7)
+    for domains in wrong:
         with pytest.raises(ConfigFault, match="domains"):
             parse_run({"domains": domains}, "run.yaml")
 
