@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 from moe.config.run import RunSettings, parse_run
 from moe.runs.workspace import Workspace
 
-_COMMON = {
+_COMMON: dict[str, object] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -36,8 +36,8 @@ _COMMON = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_GROUPED = _COMMON | {"num_key_value_heads": 1, "head_dim": 16}
-_WINDOW = {"sliding_window": 3}
+_GROUPED: dict[str, object] = _COMMON | {"num_key_value_heads": 1, "head_dim": 16}
+_WINDOW: dict[str, object] = {"sliding_window": 3}
 """Narrower than the test texts, as a real window is narrower than a long text."""
 
 FAMILIES: dict[str, dict[str, object]] = {
@@ -104,7 +104,8 @@ def tiny_backbone(family: str = "bert", seed: int = 0) -> PreTrainedModel:
     """Return a random backbone of a family, with two layers of width 32, in evaluation mode."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family, vocab_size=99, **FAMILIES[family])
-    return AutoModel.from_config(config).eval()
+    backbone: PreTrainedModel = AutoModel.from_config(config).eval()
+    return backbone
 
 
 def family_params(*quick: str) -> list[Any]:
@@ -115,7 +116,8 @@ def family_params(*quick: str) -> list[Any]:
 @pytest.fixture(params=family_params(*FAMILIES.keys() - {"xlm-roberta"}))
 def family(request: pytest.FixtureRequest) -> str:
     """Each supported family in turn; XLM-RoBERTa runs RoBERTa's code, so that it is slow."""
-    return request.param
+    name: str = request.param
+    return name
 
 
 GOOD, BAD, FLAT = ("rose", "gained", "beat"), ("fell", "lost", "missed"), ("held", "stayed", "kept")

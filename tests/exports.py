@@ -1,6 +1,7 @@
 """Helpers of the export tests: tiny mixtures on disk, and the outputs to compare."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import save_backbone, tiny_run
@@ -14,7 +15,7 @@ from moe.runs.workspace import Workspace
 
 
 def save_and_load_mixture(
-    folder: Path, family: str = "bert", shared: bool = False, heads: str = "per_expert", **backbone
+    folder: Path, family: str = "bert", shared: bool = False, heads: str = "per_expert", **backbone: Any
 ) -> ExportSource:
     """Write a tiny mixture and load it for export."""
     if not (folder / "backbone").is_dir():

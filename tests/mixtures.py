@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,7 +10,7 @@ from experts.adapter import build_adapter
 from experts.lora import LayerMap, LoraSettings
 from moe.checkpoints.mixture import build_mixture, write_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
-from moe.config.stages import JOINT, LossSettings
+from moe.config.stages import JOINT, LossSettings, Stage
 from moe.data.collator import Batch, Collator
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
@@ -43,7 +44,7 @@ def build_batch(model: Mixture, work: Workspace) -> Batch:
     return collate([rows[i] for i in (0, 1, 2, len(rows) - 1, len(rows) - 2, len(rows) - 3)])
 
 
-def build_objective(model: Mixture, stage=JOINT, **losses) -> Objective:
+def build_objective(model: Mixture, stage: Stage = JOINT, **losses: Any) -> Objective:
     """Return the objective of a stage for a model, with these loss settings."""
     return Objective(
         stage,

@@ -102,10 +102,9 @@ def test_expert_folder_is_a_peft_adapter(parts: Parts, folder: Path) -> None:
 
 def test_existing_folder_is_replaced_with_overwrite_only(parts: Parts, folder: Path) -> None:
     adapter, weights, card = parts
-    content: tuple[Any, ...] = (adapter, weights, {}, "", {})
     with pytest.raises(Fault, match="an existing folder"):
-        write_expert(folder, card, *content)
-    write_expert(folder, card.model_copy(update={"seed": 8}), *content, overwrite=True)
+        write_expert(folder, card, adapter, weights, {}, "", {})
+    write_expert(folder, card.model_copy(update={"seed": 8}), adapter, weights, {}, "", {}, overwrite=True)
     expert = read_expert(folder)
     assert expert.card is not None
     assert (expert.card.seed, expert.heads) == (8, {})

@@ -177,7 +177,8 @@ def test_template_may_contain_a_part_of_a_longer_word() -> None:
 
 
 def test_config_without_a_domain_is_refused() -> None:
-    for domains in ({}, None, "news", 7):
+    wrong: tuple[Any, ...] = ({}, None, "news", 7)
+    for domains in wrong:
         with pytest.raises(ConfigFault, match="domains"):
             parse_run({"domains": domains}, "run.yaml")
 
@@ -197,8 +198,8 @@ def test_rows_of_a_run_are_labels_of_a_classifier_and_questions_of_a_language_mo
     run = parse_run(CLASSIFIER, "run.yaml")
     assert list(run.rows_of("news")) == ["news"]
     assert run.questions_of("news") == {}
-    macro = {"tasks": {"tone": {"labels": LABELS, "ask": "{text} {choices}"}}}
-    team = parse_run(merged_settings(TEAM, {"domains": {"macro": macro}}), "run.yaml")
+    questions = {"tasks": {"tone": {"labels": LABELS, "ask": "{text} {choices}"}}}
+    team = parse_run(merged_settings(TEAM, {"domains": {"macro": questions}}), "run.yaml")
     assert list(team.rows_of("macro")) == list(team.questions_of("macro")) == ["tone"]
     assert team.rows_of("calls") == {}
     assert [domain.tasks for domain in team.domain_list()] == [{}, {}]

@@ -207,7 +207,11 @@ def test_no_text_is_on_two_sides_and_no_row_is_in_two_splits(
     assert len(members) == len(set(members.tolist())) == len(labels) - removed
     sides = [set(texts[splits[name]].tolist()) for name in ("train", "validation", "test")]
     assert sum(map(len, sides)) == len(set().union(*sides))
-    assert removed == 0 or (own >= 0).any()
+    if (own >= 0).any():
+        assert set(own[splits["test"]].tolist()) <= {2}, "the file's own split decides"
+        assert set(own[splits["train"]].tolist()) <= {-1, 0}
+    else:
+        assert removed == 0
     assert all(np.all(np.diff(splits[name]) > 0) for name in splits), "in the order of the file"
 
 

@@ -73,6 +73,8 @@ def test_strength_is_that_of_the_strongest_word() -> None:
     draws = [draw_text(TINY, 1, Random(seed)) for seed in range(80)]
     assert {draw.strength for draw in draws if "soared" in draw.text and "which" not in draw.text} == {0.9}
     assert {draw.strength for draw in draws if "won" in draw.text and "which" not in draw.text} == {0.5}
+    reversed_draws = [draw_text(TINY, -1, Random(seed)) for seed in range(80)]
+    assert {draw.strength for draw in reversed_draws if "never soared" in draw.text} == {0.9}
 
 
 def test_figures_of_a_text_are_one_slot_with_a_direction() -> None:

@@ -43,6 +43,8 @@ def test_nul_is_an_error_and_becomes_the_replacement_character() -> None:
 def test_byte_order_mark_is_removed_at_the_start_only() -> None:
     mark = codecs.BOM_UTF8
     assert [line.text for line in lines(mark + b"a\n" + mark + b"b\n")] == ["a\n", "\ufeffb\n"]
+    wide = "\ufeffa\n\ufeffb\n".encode("utf-16-le")
+    assert [line.text for line in lines(wide)] == ["a\n", "\ufeffb\n"]
 
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
