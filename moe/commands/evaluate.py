@@ -21,7 +21,6 @@ from moe.commands.options import (
     examples,
     open_workspace,
     print_view,
-    resolve_model,
 )
 
 app = typer.Typer()
@@ -72,10 +71,11 @@ def evaluate_(
     """Evaluate a model: metrics per class and domain, routing; writes `evaluation/MODEL/` with every prediction."""
     from moe.errors import Fault
     from moe.evaluation.evaluate import evaluate_folder
+    from moe.inference.load import check_routing
     from moe.report.terminal import evaluation_view
-    from moe.runs.best import best_model, default_model
+    from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
+    mode, work = check_routing(routing), open_workspace(config, out, sets)
     if work.run.language is not None:
         if domain is not None:
             raise Fault("--tasks for a language model's questions", "--domain", "use --tasks, or neither for all tasks")
@@ -85,13 +85,12 @@ def evaluate_(
 
         settings = EvalSettings(
             method=choice_method,  # type: ignore[arg-type]  # `evaluate_qa_folder` refuses other words
-            hard=routing == "hard",
+            hard=mode == "hard",
             pin=pin,
         )
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-        report = evaluate_qa_folder(
-            work, model or default_model(work.out), names, data, settings, max_questions, no_experts
-        )
+        folder = resolve(model, run=work.out).folder
+        report = evaluate_qa_folder(work, folder, names, data, settings, max_questions, no_experts)
         print_view(report, qa_view, json_)
         return
     if tasks or max_questions or no_experts:
@@ -100,11 +99,11 @@ def evaluate_(
         )
     report = evaluate_folder(
         work,
-        model or best_model(work.out),
+        resolve(model, run=work.out).folder,
         sets or (),
         data=data,
         domain=domain,
-        routing=routing,
+        routing=mode,
         pin=pin,
         per_expert=per_expert,
     )
@@ -130,9 +129,11 @@ def compare(
     """Compare two models on the same rows: metrics, difference with 95 % interval, and whether it is significant."""
     from moe.evaluation.compare import compare as compare_models
     from moe.evaluation.compare import comparison_view
+    from moe.runs.model_ref import resolve
 
     work = open_workspace(config, out, sets)
-    report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
+    models = resolve(model_a).folder, resolve(model_b).folder
+    report = compare_models(work, models, sets or (), data, domain, quiet=False)
     print_view(report, comparison_view, json_)
 
 
@@ -156,10 +157,10 @@ def calibrate_(
 ) -> None:
     """Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`."""
     from moe.evaluation.calibrate import calibrate, calibration_view
-    from moe.runs.best import best_model
+    from moe.runs.model_ref import resolve
 
     work = open_workspace(config, out, sets)
-    report = calibrate(work, model or best_model(work.out), sets or (), quiet=False, level=level)
+    report = calibrate(work, resolve(model, run=work.out).folder, sets or (), quiet=False, level=level)
     print_view(report, calibration_view, json_)
 
 
@@ -219,9 +220,7 @@ def sweep_(
 def ablate_(
     model: Annotated[
         Path | None,
-        typer.Argument(
-            help="Mixture or run folder; default: the run of --config.", show_default=False, callback=resolve_model
-        ),
+        typer.Argument(help="Mixture or run folder; default: the run of --config.", show_default=False),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Include the variants that need training.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this variant (repeatable).")] = None,

@@ -16,7 +16,6 @@ from moe.commands.options import (
     examples,
     open_workspace,
     print_view,
-    resolve_model,
 )
 
 if TYPE_CHECKING:
@@ -26,9 +25,7 @@ app = typer.Typer()
 expert_app = typer.Typer(help="List, add, remove or swap the experts of a trained mixture.", no_args_is_help=True)
 app.add_typer(expert_app, name="expert")
 
-MixtureArgument = Annotated[
-    Path, typer.Argument(help="Mixture or run folder; it is not modified.", show_default=False, callback=resolve_model)
-]
+MixtureArgument = Annotated[Path, typer.Argument(help="Mixture or run folder; it is not modified.", show_default=False)]
 ExpertNameArgument = Annotated[
     str, typer.Argument(help="Name of the expert, see `moe expert list`.", show_default=False)
 ]
@@ -45,8 +42,9 @@ def list_(
 ) -> None:
     """List the experts of a mixture: domain, role, rank, training, hash, tasks and labels."""
     from moe.membership.listing import experts_table, list_experts
+    from moe.runs.model_ref import resolve
 
-    print_view(list_experts(model), experts_table, json_)
+    print_view(list_experts(resolve(model).folder), experts_table, json_)
 
 
 @expert_app.command(
@@ -69,10 +67,10 @@ def add_(
     from moe.config.run import load_run
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, add
+    from moe.runs.model_ref import resolve
 
-    print_view(
-        add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), change_summary, json_
-    )
+    run, folder = load_run(config, sets or ()), resolve(model).folder
+    print_view(add(folder, expert, run, UpdateTarget(out, overwrite, resume)), change_summary, json_)
 
 
 @expert_app.command(
@@ -92,9 +90,10 @@ def remove_(
     """Remove an expert and renormalise the other routing weights; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, remove
+    from moe.runs.model_ref import resolve
 
-    run = _adaptation_run(adapt, config, sets)
-    print_view(remove(model, name, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
+    run, folder = _adaptation_run(adapt, config, sets), resolve(model).folder
+    print_view(remove(folder, name, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
 @expert_app.command(
@@ -115,9 +114,10 @@ def swap_(
     """Replace an expert with another of the same domain and keep the router; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, swap
+    from moe.runs.model_ref import resolve
 
-    run = _adaptation_run(adapt, config, sets)
-    print_view(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
+    run, folder = _adaptation_run(adapt, config, sets), resolve(model).folder
+    print_view(swap(folder, name, expert, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
 def _adaptation_run(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
@@ -165,16 +165,17 @@ def drift_(
     from moe.drift.fit import fit_reference, reference_view
     from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
+    from moe.runs.model_ref import resolve
 
     if file is None and not fit:
         raise Fault("a file to test, or --fit", "neither", f"give a file, or run moe drift {model} --fit")
-    work = open_workspace(config, out, sets)
-    reference = fit_reference(work, model, sets or (), quiet=False) if fit else {}
+    work, folder = open_workspace(config, out, sets), resolve(model).folder
+    reference = fit_reference(work, folder, sets or (), quiet=False) if fit else {}
     if file is None:
         print_view(reference, reference_view, json_)
         return
     request = DriftRequest(
         file, text_column=text_column, date_column=date_column, date_format=date_format, domain=domain
     )
-    target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
-    print_view(drift(model, request, target, sets or (), quiet=False), drift_view, json_)
+    target = work.out / "evaluation" / folder.name / f"drift-{file.stem}"
+    print_view(drift(folder, request, target, sets or (), quiet=False), drift_view, json_)

@@ -63,11 +63,10 @@ def export_(
 ) -> None:
     """Export a model: PEFT adapters, merged weights, its graph, ONNX, OpenVINO, or a folder for the hub."""
     from moe.export.export import ExportRequest, export, export_view
-    from moe.inference.model_loader import select_model_folder
+    from moe.runs.model_ref import resolve
 
-    folder = select_model_folder(model, config, None, None) if model is None else model
     request = ExportRequest(
-        model=folder,
+        model=resolve(model, config=config).folder,
         to=to,
         out=out,
         experts=tuple(expert or ()),

@@ -1,6 +1,7 @@
 """Inference commands: classify texts, explain predictions, generate answers."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,6 @@ from moe.commands.options import (
     check_number,
     examples,
     print_view,
-    resolve_model,
-    split_model,
 )
 
 app = typer.Typer()
@@ -48,7 +47,6 @@ def infer(
             "--model",
             "-m",
             help=DEFAULT_MODEL_HELP,
-            callback=resolve_model,
         ),
     ] = None,
     data_type: DataTypeOption = None,
@@ -115,21 +113,20 @@ def infer(
     from moe.data.formats.text_format import parse_text_format
     from moe.data.text_checks import decode_argument
     from moe.inference.infer_command import InferRequest, run_infer
-    from moe.inference.model_loader import ModelLoader, select_model_folder
-    from moe.inference.runtime import is_large
+    from moe.inference.load import LoadOptions, check_routing, check_runtime, is_large
+    from moe.runs.model_ref import resolve
 
-    def model_loader(run_folder: Path | None) -> ModelLoader:
-        return ModelLoader(
-            folder=select_model_folder(model, config, run_folder, sets),
-            sets=tuple(sets or ()),
-            routing=routing,  # type: ignore[arg-type]  # its `check` refuses other words
-            windows=windows,
-            batch_tokens=tokens,
-            abstain=abstain,
-            threads=threads,
-            runtime=runtime,  # type: ignore[arg-type]  # as above
-            large=engine is not None or (file is not None and is_large(Path(file))),
-        )
+    options = LoadOptions(
+        sets=tuple(sets or ()),
+        routing=check_routing(routing),
+        windows=windows,
+        batch_tokens=tokens,
+        abstain=abstain,
+        threads=threads,
+        runtime=check_runtime(runtime),
+        large=engine is not None or (file is not None and is_large(Path(file))),
+    )
+    options.check()
 
     if engine is not None:
         from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, run_bulk
@@ -141,7 +138,8 @@ def infer(
         job = BulkJob(
             source=source,
             out=target,
-            loader=model_loader(None),
+            model=resolve(model, config=config),
+            options=options,
             text_column=text_column,
             target_column=target_column,
             domain=data_type,
@@ -170,7 +168,7 @@ def infer(
         overwrite=overwrite,
     )
     request.check()
-    run_infer(request, model_loader(None if request.out else path))
+    run_infer(request, resolve(model, config=config, run=None if request.out else path), options)
 
 
 @app.command(
@@ -228,10 +226,11 @@ def explain_(
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
     from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
     from moe.explain.terminal import explanation_view
-    from moe.inference.model_loader import ModelLoader, select_model_folder
+    from moe.inference.load import LoadOptions, check_routing, load_torch
     from moe.inference.output import check_output
+    from moe.runs.model_ref import resolve
 
-    model, texts = split_model(arguments or [])
+    model, texts = _split_model(arguments or [])
     request = LexiconRequest(
         texts=tuple(map(decode_argument, texts)),
         file=file,
@@ -246,20 +245,28 @@ def explain_(
         overwrite=overwrite,
     )
     request.check()
-    loader = ModelLoader(
-        folder=select_model_folder(resolve_model(model), None, None, sets),
-        sets=tuple(sets or ()),
-        routing=routing,  # type: ignore[arg-type]  # its `check` refuses other words
-        batch_tokens=tokens,
-    )
-    loader.check()
-    check_output(out, spreadsheet, [file, loader.folder], overwrite)
-    predictor = loader.load_torch()
+    options = LoadOptions(sets=tuple(sets or ()), routing=check_routing(routing), batch_tokens=tokens)
+    options.check()
+    ref = resolve(model)
+    check_output(out, spreadsheet, [file, ref.folder], overwrite)
+    predictor = load_torch(ref, options)
     for text, target in request.pairs():
         explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
         print_view(explanation.as_json(), lambda _, explanation=explanation: explanation_view(explanation), json_)
     if file is not None:
         print_view(build_lexicon(predictor, request, steps or CORPUS_STEPS, quiet=False), lexicon_view, json_)
+
+
+def _split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Split arguments into a model folder, if the first one names it, and the texts after it.
+
+    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
+    of one word with a slash is more likely a mistyped path.
+    """
+    first = arguments[0] if arguments else ""
+    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
+        return Path(first), arguments[1:]
+    return None, arguments
 
 
 @app.command(
@@ -272,9 +279,7 @@ def explain_(
 def generate_(
     model: Annotated[
         Path,
-        typer.Argument(
-            help="Mixture, expert or run folder of a language model.", show_default=False, callback=resolve_model
-        ),
+        typer.Argument(help="Mixture, expert or run folder of a language model.", show_default=False),
     ],
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,
     file: Annotated[
@@ -318,9 +323,10 @@ def generate_(
     from moe.data.text_checks import decode_argument
     from moe.inference.generate_command import GenerateRequest, run_generate
     from moe.inference.generator import Sampling
+    from moe.runs.model_ref import resolve
 
     request = GenerateRequest(
-        model=model,
+        model=resolve(model),
         prompts=tuple(map(decode_argument, prompts or ())),
         file=file,
         text_column=text_column,

@@ -1,6 +1,5 @@
 """Options that several commands share, renamed options, and the output of results."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from moe.commands.overview import RESOURCES
+from moe.commands.main import RESOURCES
 
 if TYPE_CHECKING:
     from moe.runs.workspace import Workspace
@@ -44,23 +43,12 @@ def check_number(value: float | None) -> float | None:
     return value
 
 
-def resolve_model(folder: Path | None) -> Path | None:
-    """Option callback: replace a run folder by the folder of its best mixture."""
-    from moe.runs.best import resolve_model_folder
-
-    return None if folder is None else resolve_model_folder(folder)
-
-
 DEFAULT_MODEL_HELP = "Mixture, expert or run folder, or `ready`; default: the run in runs/demo, else `ready`."
 OptionalModelArgument = Annotated[
     Path | None,
-    typer.Argument(
-        help="Mixture, expert or run folder; default: the run of --config.", show_default=False, callback=resolve_model
-    ),
+    typer.Argument(help="Mixture, expert or run folder; default: the run of --config.", show_default=False),
 ]
-ModelArgument = Annotated[
-    Path, typer.Argument(help="Mixture, expert or run folder.", show_default=False, callback=resolve_model)
-]
+ModelArgument = Annotated[Path, typer.Argument(help="Mixture, expert or run folder.", show_default=False)]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Labelled file to use instead of the run's test rows.")]
 DomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
@@ -147,26 +135,9 @@ class RenamedCommand(TyperCommand):
         self.deprecated = f"Use 'moe {RENAMED_COMMANDS[self.name or '']}' instead."
 
 
-def split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
-    """Split arguments into a model folder, if the first one names it, and the texts after it.
-
-    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
-    of one word with a slash is more likely a mistyped path.
-    """
-    first = arguments[0] if arguments else ""
-    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
-        return Path(first), arguments[1:]
-    return None, arguments
-
-
 def examples(*lines: str) -> str:
     """Format one to three example calls, which end the help text of a command."""
     return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
-
-
-def is_secondary_process() -> bool:
-    """Whether this is a process of rank > 0, which prints nothing."""
-    return os.environ.get("RANK", "0") != "0"
 
 
 def open_workspace(

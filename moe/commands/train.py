@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moe.commands.main import is_secondary_process
 from moe.commands.options import (
     ConfigOption,
     JsonOption,
@@ -14,7 +15,6 @@ from moe.commands.options import (
     ResumeOption,
     SetOption,
     examples,
-    is_secondary_process,
     open_workspace,
     print_text,
     print_view,
@@ -170,11 +170,12 @@ def instruct_(
     json_: JsonOption = False,
 ) -> None:
     """Instruction-tune a language model's mixture on the questions of its domains; writes `moe-instruct/`."""
+    from moe.runs.model_ref import resolve
     from moe.training.language.instruct import instruct
     from moe.training.steps import training_summary
 
     work = open_workspace(config, out, sets)
-    folder = instruct(work, model, overwrite, resume)
+    folder = instruct(work, resolve(model).folder if model else None, overwrite, resume)
     print_text(training_summary([folder], work.reused), str(folder), json_)
 
 

@@ -18,8 +18,7 @@ from moe.data.formats.writers import open_writer
 from moe.evaluation.metrics import classification, regression
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import load_model
-from moe.inference.model_loader import check_routing
+from moe.inference.load_mixture import load_mixture
 from moe.inference.per_expert import per_expert_columns
 from moe.inference.predictor import Prediction, Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
@@ -27,6 +26,7 @@ from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.locking import writes_run
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
 
@@ -184,14 +184,14 @@ def evaluate_folder(
     sets: Sequence[str],
     data: Path | None,
     domain: str | None,
-    routing: str,
+    routing: Routing,
     pin: bool,
     per_expert: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model folder with its calibration, and write the results below `evaluation/`.
 
     Args:
-        sets: overrides of the backbone settings, see `load_model`.
+        sets: overrides of the backbone settings, see `load_mixture`.
         data: a labelled file, instead of the run's test rows.
         domain: only rows of this domain.
         routing: `soft` or `hard`.
@@ -201,11 +201,11 @@ def evaluate_folder(
     Raises:
         Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
     """
-    mode, target = check_routing(routing), work.out / "evaluation" / folder.name
+    target = work.out / "evaluation" / folder.name
     check_no_result(data, target)
-    model, template, max_length = load_model(folder, sets)
+    model, template, max_length = load_mixture(resolve(folder), sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
-    options: dict[str, Any] = {"routing": mode, "pin": pin, "calibration": (calibration := read_calibration(folder))}
+    options: dict[str, Any] = {"routing": routing, "pin": pin, "calibration": (calibration := read_calibration(folder))}
     report, evaluated = evaluate(model, rows, template, max_length, quiet=False, **options)
     write_evaluation(target, report, evaluated)
     if per_expert:

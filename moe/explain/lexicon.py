@@ -20,7 +20,6 @@ from moe.console import Table, info, progress_bar
 from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets
-from moe.data.token_batches import batch_by_tokens
 from moe.explain.explain import label_log_odds, tokenize_text, word_weights
 from moe.explain.integrated_gradients import (
     BACKWARD_MEMORY_FACTOR,
@@ -31,6 +30,7 @@ from moe.explain.integrated_gradients import (
 )
 from moe.explain.word_spans import Tokenization
 from moe.inference.output import check_output, write_rows
+from moe.inference.predictor import batch_by_tokens
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 

@@ -29,7 +29,7 @@ from moe.export.selection import (
     single_expert_specs,
 )
 from moe.inference.graph.spec import GRAPH_FOLDER
-from moe.inference.loading import override_backbone
+from moe.inference.load_mixture import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
 from moe.runs.locking import model_lock, new_folder_lock
 

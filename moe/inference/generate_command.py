@@ -20,10 +20,10 @@ from moe.data.text_checks import is_encodable, string_or_none
 from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import GeneratedText, Generator, Sampling
 from moe.inference.input_columns import ADDED, GENERATED, InputColumns
-from moe.inference.loading import load_language_model
-from moe.inference.model_loader import check_routing
+from moe.inference.load import check_routing
+from moe.inference.load_mixture import LoadedMixture, load_mixture
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
-from moe.model.mixture import Mixture
+from moe.runs.model_ref import ModelRef
 
 CHUNK_SIZE = 64  # prompts sorted by length together
 
@@ -33,7 +33,7 @@ class GenerateRequest:
     """Options of one call of `moe generate`.
 
     Args:
-        model: folder of a mixture or a single expert.
+        model: a mixture or a single expert.
         prompts: from the command line.
         file: a file of prompts, instead of `prompts`.
         text_column: the file's text column.
@@ -47,7 +47,7 @@ class GenerateRequest:
         overwrite: replace an existing output file.
     """
 
-    model: Path
+    model: ModelRef
     prompts: tuple[str, ...]
     file: Path | None
     text_column: str
@@ -85,7 +85,7 @@ class GenerateRequest:
             raise Fault(
                 "prompts in UTF-8", "bytes in another encoding", "put the prompts into a file and convert it with iconv"
             )
-        check_output(self.out, self.spreadsheet, [self.file, self.model], self.overwrite)
+        check_output(self.out, self.spreadsheet, [self.file, self.model.folder], self.overwrite)
         if self.file:
             read_texts(self.file, Columns(text=self.text_column))
 
@@ -97,12 +97,13 @@ def run_generate(request: GenerateRequest) -> None:
         Fault: if the model cannot be loaded or is no causal language model, or the file cannot be written.
     """
     with output_lock(request.out) if request.out else nullcontext():
-        _run_loaded(request, *load_language_model(request.model))
+        _run_loaded(request, load_mixture(request.model, language=True))
 
 
-def _run_loaded(request: GenerateRequest, model: Mixture, template: str) -> None:
+def _run_loaded(request: GenerateRequest, loaded: LoadedMixture) -> None:
+    model = loaded.model
     mode = model.mode.as_hard(request.routing == "hard")
-    generator = Generator(model, template, request.sampling, mode=mode, chat=request.chat)
+    generator = Generator(model, loaded.template, request.sampling, mode=mode, chat=request.chat)
     if request.out is None and not request.plain and request.file is None:
         _stream_to_terminal(request, generator)
         return

@@ -22,12 +22,13 @@ from moe.data.formats.text_lines import stream_lines
 from moe.data.schema import Columns
 from moe.data.text_checks import check_targets, is_encodable, string_or_none, text_problem
 from moe.inference.input_columns import ADDED, PREDICTED, InputColumns
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
 from moe.report.terminal import answers_table
+from moe.runs.model_ref import ModelRef
 
 TABLE_ROWS = 20
 
@@ -117,23 +118,23 @@ class InferRequest:
         return None if self.columns.target is not None else False
 
 
-def run_infer(request: InferRequest, loader: ModelLoader) -> None:
+def run_infer(request: InferRequest, ref: ModelRef, options: LoadOptions = LoadOptions()) -> None:
     """Run `moe infer`: predictions to a file, as JSON lines, as a table, or at a prompt.
 
     Raises:
         Fault: if the domain or task is unknown, the model cannot be loaded, or the file cannot be written.
     """
-    loader.check()
-    check_output(request.out, request.spreadsheet, [request.file, loader.folder], request.overwrite)
+    options.check()
+    check_output(request.out, request.spreadsheet, [request.file, ref.folder], request.overwrite)
     if not request.texts and not request.file and sys.stdin.isatty():
-        _run_prompt(request, _load_predictor(request, loader))
+        _run_prompt(request, _load_predictor(request, ref, options))
         return
     with output_lock(request.out) if request.out else nullcontext():
-        _run_stream(request, loader)
+        _run_stream(request, ref, options)
 
 
-def _run_stream(request: InferRequest, loader: ModelLoader) -> None:
-    predict = _build_predict(request, loader)
+def _run_stream(request: InferRequest, ref: ModelRef, options: LoadOptions) -> None:
+    predict = _build_predict(request, ref, options)
     total = _count_texts(request)
     quiet = request.out is None and sys.stdout.isatty()  # the table shows the progress
     with progress_bar("infer", total, "text", quiet) as meter:
@@ -146,21 +147,22 @@ def _run_stream(request: InferRequest, loader: ModelLoader) -> None:
             _print_tables(rows)
 
 
-def _load_predictor(request: InferRequest, loader: ModelLoader) -> Predictor:
-    predictor = loader.load()
+def _load_predictor(request: InferRequest, ref: ModelRef, options: LoadOptions) -> Predictor:
+    predictor = load(ref, options)
     predictor.check(request.task, request.domain, request.has_target)
     return predictor
 
 
 def _build_predict(
-    request: InferRequest, loader: ModelLoader
+    request: InferRequest, ref: ModelRef, options: LoadOptions
 ) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
     domain, task = request.domain, request.task
     if request.workers == 1:
-        return partial(predict_rows, predictor=_load_predictor(request, loader), domain=domain, task=task)
+        return partial(predict_rows, predictor=_load_predictor(request, ref, options), domain=domain, task=task)
     return partial(
         predict_in_processes,
-        loader=loader,
+        ref=ref,
+        options=options,
         domain=domain,
         task=task,
         target=request.has_target,

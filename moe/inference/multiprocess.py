@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 
 from experts.errors import Fault
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, has_gpu, load
 from moe.inference.predictor import Predictor
-from moe.inference.runtime import has_gpu
 from moe.inference.stream import predict_rows
+from moe.runs.model_ref import ModelRef
 
 Rows = list[dict[str, Any]]
 CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
@@ -46,7 +46,8 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
 
 def predict_in_processes(
     rows: Iterable[dict[str, Any]],
-    loader: ModelLoader,
+    ref: ModelRef,
+    options: LoadOptions,
     domain: str | None,
     task: str | None,
     workers: int,
@@ -65,14 +66,14 @@ def predict_in_processes(
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
     """
-    loader = replace(loader, threads=threads_per_worker(workers, threads))
+    options = replace(options, threads=threads_per_worker(workers, threads))
     stream = iter(rows)
     pending: deque[Future[Rows]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         while True:
-            while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, loader.chunk_size))):
-                pending.append(pool.submit(_predict_chunk, loader, domain, task, target, chunk))
+            while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, options.chunk_size))):
+                pending.append(pool.submit(_predict_chunk, ref, options, domain, task, target, chunk))
             if not pending:
                 return
             yield from pending.popleft().result()
@@ -93,11 +94,13 @@ def _init_worker() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load_once(loader: ModelLoader) -> Predictor:
-    return loader.load()
+def _load_once(ref: ModelRef, options: LoadOptions) -> Predictor:
+    return load(ref, options)
 
 
-def _predict_chunk(loader: ModelLoader, domain: str | None, task: str | None, target: bool | None, chunk: Rows) -> Rows:
-    predictor = _load_once(loader)
+def _predict_chunk(
+    ref: ModelRef, options: LoadOptions, domain: str | None, task: str | None, target: bool | None, chunk: Rows
+) -> Rows:
+    predictor = _load_once(ref, options)
     predictor.check(task, domain, target)
     return list(predict_rows(chunk, predictor, domain, task))

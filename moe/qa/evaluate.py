@@ -19,12 +19,13 @@ from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import load_language_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.locking import writes_run
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 ChoiceMethod = Literal["likelihood", "generation"]
@@ -160,7 +161,7 @@ def evaluate_qa_folder(
         questions = load_file_questions(data, tasks[0], work, max_questions)
     if not questions:
         raise Fault("questions to evaluate on", "none", "give the tasks a test split, or a file with --data")
-    model, template = load_language_model(folder)
+    model, template, _ = load_mixture(resolve(folder), language=True)
     mode = replace(model.mode, without=tuple(model.bank.adapters) if bare else ())
     answers = answer_questions(model, template, questions, settings, quiet=False, mode=mode)
     report = qa_report(answers, settings) | {"model": str(folder), "bare": bare}

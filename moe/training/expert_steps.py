@@ -12,7 +12,6 @@ from experts.expert_io import ExpertFolder, read_expert
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.checkpoints.mixture import load_strictly
-from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
 from moe.data.collator import Collator, split_into_windows
@@ -22,6 +21,7 @@ from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished
 from moe.runs.locking import writes_run
+from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights

@@ -7,7 +7,7 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
-from moe.inference.runtime import has_gpu
+from moe.inference.load import has_gpu
 
 
 class ShardPredictor:

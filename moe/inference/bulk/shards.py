@@ -23,9 +23,10 @@ from moe.data.schema import Columns
 from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
 from moe.inference.input_columns import ADDED, CARRIED, PREDICTED, InputColumns
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
+from moe.runs.model_ref import ModelRef
 
 PLAN, STAGED = "plan.json", "staged"
 FORMAT = 1
@@ -39,7 +40,8 @@ class BulkJob:
     Args:
         source: a file, a folder or a glob pattern; local, or a URL that fsspec knows.
         out: the output folder, local or a URL.
-        loader: loads the model.
+        model: predicts the rows.
+        options: how the model is loaded.
         text_column: text column of the files.
         target_column: target column of the files; by default `target`, in files that have it.
         domain: restricts the texts to the experts of this domain.
@@ -50,7 +52,8 @@ class BulkJob:
 
     source: str
     out: str
-    loader: ModelLoader
+    model: ModelRef
+    options: LoadOptions = LoadOptions()
     text_column: str = "text"
     target_column: str | None = None
     domain: str | None = None
@@ -67,10 +70,10 @@ class BulkJob:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: as `ModelLoader.check` and `list_files`; if the output folder holds an input, or is in the input
+            Fault: as `LoadOptions.check` and `list_files`; if the output folder holds an input, or is in the input
                 folder.
         """
-        self.loader.check()
+        self.options.check()
         files = [_local(name) for name, _ in list_files(self.source)]
         out, source = _local(self.out), _local(self.source)
         holds_input = out is not None and any(path is not None and path.is_relative_to(out) for path in files)
@@ -93,18 +96,18 @@ def _local(url: str) -> Path | None:
 
 def _identity(job: BulkJob) -> Row:
     """Everything that the predictions depend on, as plain JSON values; two equal identities are the same job."""
-    loader = job.loader
-    manifest = loader.folder / MANIFEST
+    options, folder = job.options, job.model.folder
+    manifest = folder / MANIFEST
     identity = {
         "files": [[name, size] for name, size in list_files(job.source)],
         "columns": Columns(text=job.text_column, target=job.target_column).model_dump(),
-        "model": sha256_of(manifest) if manifest.is_file() else str(loader.folder),
+        "model": sha256_of(manifest) if manifest.is_file() else str(folder),
         "opening": {
-            "sets": loader.sets,
-            "routing": loader.routing,
-            "windows": loader.windows,
-            "tokens": loader.batch_tokens,
-            "abstain": loader.abstain,
+            "sets": options.sets,
+            "routing": options.routing,
+            "windows": options.windows,
+            "tokens": options.batch_tokens,
+            "abstain": options.abstain,
         },
         "domain": job.domain,
         "task": job.task,
@@ -227,9 +230,9 @@ def load_predictor(job: BulkJob, threads: int | None) -> Predictor:
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
 
     Raises:
-        Fault: as `ModelLoader.load`; if the model does not know the job's task or domain.
+        Fault: as `load`; if the model does not know the job's task or domain.
     """
-    predictor = replace(job.loader, threads=threads).load()
+    predictor = load(job.model, replace(job.options, threads=threads))
     predictor.check(job.task, job.domain, None if job.target_column is None else True)
     return predictor
 

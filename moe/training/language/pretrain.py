@@ -12,11 +12,11 @@ from experts.domain import Domain
 from experts.errors import Fault, suggest
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
-from moe.checkpoints.shared_init import load_shared_init
 from moe.config.stages import PRETRAIN, SHARED, Stage
 from moe.console import info
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.locking import writes_run
+from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.language.lm_dataset import LMCorpora

@@ -15,8 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from moe.commands import main as cli
+from moe.commands.main import OVERVIEW
 from moe.commands.options import RENAMED_COMMANDS, RENAMED_OPTIONS
-from moe.commands.overview import OVERVIEW
 
 PAGE = Path(__file__).parents[3] / "docs" / "commands.md"
 ROOT = PAGE.parent.parent
@@ -152,7 +152,6 @@ def test_overview_lists_every_command_with_its_module_and_help() -> None:
         "__init__",
         "main",
         "options",
-        "overview",
         "streams",
     }
     assert {topic for topic, _ in OVERVIEW.values()} == apps
@@ -176,7 +175,7 @@ def test_help_imports_no_module_of_a_command() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('moe.commands.')), file=sys.stderr, end='')\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stderr == "moe.commands.main moe.commands.options moe.commands.overview moe.commands.streams"
+    assert result.stderr == "moe.commands.main moe.commands.streams"
 
 
 def test_help_imports_no_heavy_package() -> None:

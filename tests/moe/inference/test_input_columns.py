@@ -14,11 +14,11 @@ from moe.data.formats.writers import open_writer
 from moe.inference.bulk.shards import BulkJob, predict_shard, stage_shards
 from moe.inference.infer_command import InferRequest, _input_rows
 from moe.inference.input_columns import ADDED, PREDICTED, InputColumns, free_name
-from moe.inference.model_loader import ModelLoader
 from moe.inference.output import write_rows
 from moe.inference.stream import add_prediction, predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import ModelRef
 
 GOLD = [
     {"id": "a", "text": "profit rose", "label": "gold1", "task": "mine", "line": "7", "price": "3"},
@@ -109,7 +109,7 @@ def test_prediction_of_a_callers_row_does_not_replace_its_columns(predictor: Tor
 def test_shards_keep_the_columns_of_the_files(predictor: TorchPredictor, tmp_path: Path) -> None:
     write_csv(tmp_path / "in" / "a.csv", GOLD)
     write_csv(tmp_path / "in" / "b.csv", [{"text": "bank", "label": "third"}])
-    job = BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), ModelLoader(tmp_path))
+    job = BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), ModelRef(tmp_path, "mixture"))
     stage_shards(job)
     assert predict_shard(job, predictor, 0) == 3
     rows = pq.read_table(tmp_path / "out" / job.shard_name(0)).to_pylist()

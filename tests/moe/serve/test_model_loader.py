@@ -6,10 +6,11 @@ import pytest
 from serving import write_mixture
 
 from moe.export.graph import write_graph
-from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.graph.onnx_predictor import OnnxPredictor
+from moe.inference.load import LoadOptions
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine, ExplainRequest
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 
 TEXTS = ("profit rose today", "moon bags fell again", "rates")
 
@@ -19,7 +20,7 @@ def test_service_with_a_graph_answers_explains_and_describes_itself_as_with_torc
     write_graph(folder)
     results = []
     for runtime in ("onnx", "torch"):
-        served = load_served_model(ModelLocation(folder, runtime=runtime, threads=1))  # type: ignore[arg-type]
+        served = load_served_model(folder, LoadOptions(runtime=runtime, threads=1))  # type: ignore[arg-type]
         assert isinstance(served.engine, ExplainEngine)
         assert isinstance(served.engine.classifier.predictor, OnnxPredictor) == (runtime == "onnx")
         prediction, explanation = served.engine.run_batch(

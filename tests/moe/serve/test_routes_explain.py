@@ -10,7 +10,8 @@ from serving import service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
 from moe.explain.explain import explain
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
+from moe.runs.model_ref import resolve
 from moe.serve import engine_explain
 from moe.serve.auth import generate_key
 
@@ -36,7 +37,7 @@ def post_explain(client: TestClient, text: str = TEXT, **fields: Any) -> Any:
 def test_explain_route_matches_moe_explain(client: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
     response = post_explain(client, routing=routing, domain=domain)
     assert response.status_code == 200, response.text
-    expected = explain(ModelLoader(folder, routing=routing).load(), TEXT, domain, steps=8).as_json()
+    expected = explain(load(resolve(folder), LoadOptions(routing=routing)), TEXT, domain, steps=8).as_json()
     body = response.json()
     assert body.pop("model") == client.get("/v1/model").json()["sha256"]
     assert body.keys() == expected.keys()
