@@ -81,13 +81,9 @@ def evaluate_(
             raise Fault("--tasks for a language model's questions", "--domain", "use --tasks, or neither for all tasks")
         if per_expert:
             raise Fault("a classification run for --per-expert", "a language-model run", "remove --per-expert")
-        from moe.qa.evaluate import EvalSettings, evaluate_qa_folder, qa_view
+        from moe.qa.evaluate import EvalSettings, check_choice_method, evaluate_qa_folder, qa_view
 
-        settings = EvalSettings(
-            method=choice_method,  # type: ignore[arg-type]  # `evaluate_qa_folder` refuses other words
-            hard=mode == "hard",
-            pin=pin,
-        )
+        settings = EvalSettings(check_choice_method(choice_method), hard=mode == "hard", pin=pin)
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
         folder = resolve(model, run=work.out).folder
         report = evaluate_qa_folder(work, folder, names, data, settings, max_questions, no_experts)

@@ -110,10 +110,10 @@ def infer(
     sets: SetOption = None,
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
-    from moe.data.formats.text_format import parse_text_format
     from moe.data.text_checks import decode_argument
-    from moe.inference.infer_command import InferRequest, run_infer
+    from moe.inference.infer_command import run_infer
     from moe.inference.load import LoadOptions, check_routing, check_runtime, is_large
+    from moe.inference.text_io import OutputTarget, TextSource
     from moe.runs.model_ref import resolve
 
     options = LoadOptions(
@@ -129,15 +129,16 @@ def infer(
     options.check()
 
     if engine is not None:
+        from moe.data.formats.text_format import parse_text_format
         from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, run_bulk
         from moe.inference.bulk.shards import BulkJob
 
-        source, target = check_bulk_paths(
+        dataset, folder = check_bulk_paths(
             engine, file, out, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
         )
         job = BulkJob(
-            source=source,
-            out=target,
+            source=dataset,
+            out=folder,
             model=resolve(model, config=config),
             options=options,
             text_column=text_column,
@@ -151,24 +152,29 @@ def infer(
         print_view(run_bulk(job, engine, workers, threads), bulk_summary, json_)
         return
     path = Path(out) if out else None
-    request = InferRequest(
+    run_folder = path if path is not None and not path.suffix else None
+    source = TextSource(
         texts=tuple(map(decode_argument, texts or ())),
         file=Path(file) if file else None,
         text_column=text_column,
-        out=path if path is not None and path.suffix else None,
-        domain=data_type,
-        task=task,
-        plain=json_ or not sys.stdout.isatty(),
-        workers=workers,
-        threads=threads,
-        spreadsheet=spreadsheet,
         targets=tuple(targets or ()),
         target_column=target_column,
-        text_format=parse_text_format(encoding, separator),
-        overwrite=overwrite,
+        encoding=encoding,
+        separator=separator,
     )
-    request.check()
-    run_infer(request, resolve(model, config=config, run=None if request.out else path), options)
+    target = OutputTarget(None if run_folder else path, spreadsheet=spreadsheet, overwrite=overwrite)
+    source.check()  # before a model is looked for
+    target.check([source.file])
+    run_infer(
+        source,
+        target,
+        resolve(model, config=config, run=run_folder),
+        options,
+        domain=data_type,
+        task=task,
+        workers=workers,
+        plain=json_ or not sys.stdout.isatty(),
+    )
 
 
 @app.command(
@@ -221,40 +227,42 @@ def explain_(
     json_: JsonOption = False,
 ) -> None:
     """Explain predictions: words for and against the label, words behind the routing, each expert's prediction."""
+    from itertools import product
+
     from moe.data.text_checks import decode_argument
     from moe.explain.explain import STEPS, explain
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
-    from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
+    from moe.explain.lexicon import build_lexicon, check_explanation, lexicon_view
     from moe.explain.terminal import explanation_view
     from moe.inference.load import LoadOptions, check_routing, load_torch
-    from moe.inference.output import check_output
+    from moe.inference.text_io import OutputTarget, TextSource
     from moe.runs.model_ref import resolve
 
     model, texts = _split_model(arguments or [])
-    request = LexiconRequest(
-        texts=tuple(map(decode_argument, texts)),
-        file=file,
-        text_column=text_column,
-        out=out,
-        spreadsheet=spreadsheet,
-        domain=data_type,
-        task=task,
-        min_count=min_count,
-        max_texts=max_texts,
-        targets=tuple(targets or ()),
-        overwrite=overwrite,
-    )
-    request.check()
+    source = TextSource(tuple(map(decode_argument, texts)), file, text_column, targets=tuple(targets or ()))
+    target = OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite)
+    check_explanation(source, target)
     options = LoadOptions(sets=tuple(sets or ()), routing=check_routing(routing), batch_tokens=tokens)
     options.check()
     ref = resolve(model)
-    check_output(out, spreadsheet, [file, ref.folder], overwrite)
+    target.check([file, ref.folder])
     predictor = load_torch(ref, options)
-    for text, target in request.pairs():
-        explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
+    for text, entity in product(source.texts, source.targets or (None,)):
+        explanation = explain(predictor, text, data_type, task, steps or STEPS, entity)
         print_view(explanation.as_json(), lambda _, explanation=explanation: explanation_view(explanation), json_)
     if file is not None:
-        print_view(build_lexicon(predictor, request, steps or CORPUS_STEPS, quiet=False), lexicon_view, json_)
+        report = build_lexicon(
+            predictor,
+            source,
+            target,
+            domain=data_type,
+            task=task,
+            min_count=min_count,
+            max_texts=max_texts,
+            steps=steps or CORPUS_STEPS,
+            quiet=False,
+        )
+        print_view(report, lexicon_view, json_)
 
 
 def _split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
@@ -321,23 +329,19 @@ def generate_(
 ) -> None:
     """Generate answers to prompts with a language model's mixture, and show the routing weights."""
     from moe.data.text_checks import decode_argument
-    from moe.inference.generate_command import GenerateRequest, run_generate
+    from moe.inference.generate_command import run_generate
     from moe.inference.generator import Sampling
+    from moe.inference.load import check_routing
+    from moe.inference.text_io import OutputTarget, TextSource
     from moe.runs.model_ref import resolve
 
-    request = GenerateRequest(
-        model=resolve(model),
-        prompts=tuple(map(decode_argument, prompts or ())),
-        file=file,
-        text_column=text_column,
-        out=out,
+    run_generate(
+        TextSource(tuple(map(decode_argument, prompts or ())), file, text_column),
+        OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite),
+        resolve(model),
+        Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         domain=data_type,
-        routing=routing,
-        plain=json_ or not sys.stdout.isatty(),
+        routing=check_routing(routing),
         chat=chat,
-        sampling=Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
-        spreadsheet=spreadsheet,
-        overwrite=overwrite,
+        plain=json_ or not sys.stdout.isatty(),
     )
-    request.check()
-    run_generate(request)

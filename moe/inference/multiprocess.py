@@ -51,7 +51,6 @@ def predict_in_processes(
     domain: str | None,
     task: str | None,
     workers: int,
-    threads: int | None = None,
     target: bool | None = False,
 ) -> Iterator[dict[str, Any]]:
     """Predict a stream of rows as `predict_rows` does, in several processes.
@@ -60,13 +59,13 @@ def predict_in_processes(
 
     Args:
         workers: number of processes.
-        threads: threads of each process; None divides the cores among them.
+        options: how each process loads the model; without `threads`, the cores are divided among them.
         target: whether the texts have a target, see `Predictor.check`.
 
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
     """
-    options = replace(options, threads=threads_per_worker(workers, threads))
+    options = replace(options, threads=threads_per_worker(workers, options.threads))
     stream = iter(rows)
     pending: deque[Future[Rows]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)

@@ -7,8 +7,8 @@ from typing import Any
 
 from moe.data.text_checks import contains_target, is_blank, target_problem
 from moe.inference.finite import NonFiniteScores, raise_first
-from moe.inference.input_columns import free_name
 from moe.inference.predictor import Prediction, Predictor
+from moe.inference.text_io import free_name
 
 
 def predict_rows(

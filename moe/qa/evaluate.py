@@ -53,6 +53,18 @@ class EvalSettings:
     chat: bool | None = None
 
 
+def check_choice_method(method: str) -> ChoiceMethod:
+    """Check the name of a method for choices and return it.
+
+    Raises:
+        Fault: if there is no such method.
+    """
+    if method not in CHOICE_METHODS:
+        expected = f"--choice-method one of {', '.join(CHOICE_METHODS)}"
+        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
+    return method
+
+
 def answer_questions(
     model: Mixture,
     template: str,
@@ -148,9 +160,7 @@ def evaluate_qa_folder(
         Fault: if the method or a task is unknown, the model cannot be loaded or is no causal language model, there
             are no questions, or `data` is the file of an earlier evaluation that would be replaced.
     """
-    if settings.method not in CHOICE_METHODS:
-        expected, method = f"--choice-method one of {', '.join(CHOICE_METHODS)}", settings.method
-        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
+    check_choice_method(settings.method)
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)

@@ -157,7 +157,8 @@ def _in_folder(path: Path, source: Literal["folder", "hub"]) -> ModelRef:
     restore_folder(path)
     try:
         if not path.is_dir():
-            raise Fault(f"the folder of a model or a run at {path}", "no folder", "use a folder that moe has trained")
+            expected = f"the folder of a model or a run at {path}"
+            raise Fault(expected, "no such folder", "use a folder that moe has trained")
         if (path / EXPERT_CARD).is_file():
             return ModelRef(path, "expert", source)
         if (path / MIXTURE_CARD).is_file():

@@ -22,10 +22,10 @@ from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
 from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
-from moe.inference.input_columns import ADDED, CARRIED, PREDICTED, InputColumns
 from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
+from moe.inference.text_io import ADDED, CARRIED, PREDICTED, InputColumns
 from moe.runs.model_ref import ModelRef
 
 PLAN, STAGED = "plan.json", "staged"

@@ -12,6 +12,7 @@ import pytest
 import typer
 from command_line import CommandLine, moe, workdir
 
+from experts.atomic_io import write_json
 from experts.locks import RUN_LOCK, run_lock
 from moe.commands import main
 
@@ -49,6 +50,13 @@ RUN_FOLDERS: dict[Words, Words] = {
 """Commands whose `--out` is a run folder, with their other arguments."""
 RESUMED: dict[Words, Words] = {("sweep",): ("tiny.yaml", "--over", "lora.r=2,4")}
 """Commands that go on with what an earlier call has written."""
+
+
+@pytest.fixture(autouse=True)
+def models(workdir: Path) -> None:
+    """The folders of two models that hold only their cards."""
+    for run in ("runs/tiny", "busy"):
+        write_json(workdir / run / "moe-joint" / "mixture.json", {})
 
 
 def all_commands() -> dict[Words, Any]:
@@ -105,7 +113,6 @@ def test_folder_of_other_files_is_not_replaced_even_with_overwrite(
 def test_folder_with_the_input_in_it_is_not_replaced_even_with_overwrite(
     moe: CommandLine, workdir: Path, words: Words
 ) -> None:
-    (workdir / "runs" / "tiny" / "moe-joint").mkdir(parents=True, exist_ok=True)
     arguments, _ = NAMED_OUTPUTS[words]
     for out in ("runs/tiny/moe-joint", "runs/tiny", "."):
         assert "replaces no input" in moe.refused(*words, *arguments, "--out", out, "--overwrite")
@@ -186,7 +193,6 @@ def test_second_command_that_writes_into_a_run_is_refused_at_once(
     moe: CommandLine, workdir: Path, words: Words
 ) -> None:
     lock_by_another_process(workdir / "busy")
-    (workdir / "busy" / "moe-joint").mkdir(exist_ok=True)
     assert f"process {os.getppid()} on " in moe.refused(*words)
 
 

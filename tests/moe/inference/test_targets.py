@@ -27,10 +27,10 @@ from moe.export.onnx import _write_tokenizer
 from moe.export.selection import load_export_source
 from moe.inference.bulk.engine import run_bulk
 from moe.inference.bulk.shards import BulkJob
-from moe.inference.infer_command import InferRequest
 from moe.inference.load import LoadOptions, load, load_torch
 from moe.inference.spec import InferenceSpec
 from moe.inference.stream import predict_each, predict_rows, predict_texts
+from moe.inference.text_io import TextSource
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.runs.model_ref import resolve
@@ -237,13 +237,13 @@ def test_infer_takes_300_targets(moe: CommandLine, folders: Folders) -> None:
     assert len(lines(out)) == MAX_TARGETS
 
 
-def test_request_counts_and_pairs_texts_read_from_a_file(tmp_path: Path) -> None:
+def test_source_counts_and_pairs_texts_read_from_a_file(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "rows.csv", [{"text": TEXT, "target": "bank"}])
-    request = InferRequest((), path, "text", None, None, None, plain=True)
-    assert request.columns.target == "target"
-    assert request.has_target is None
-    assert InferRequest((), path, "target", None, None, None, plain=True).columns.target is None
-    assert InferRequest((TEXT,), None, "text", None, None, None, plain=True).has_target is False
+    source = TextSource(file=path)
+    assert source.columns.target == "target"
+    assert source.has_target is None
+    assert TextSource(file=path, text_column="target").columns.target is None
+    assert TextSource((TEXT,)).has_target is False
 
 
 def test_classifier_takes_a_target_for_each_text(folders: Folders) -> None:

@@ -75,8 +75,8 @@ def test_resolve_downloads_a_model_from_the_hub(run: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("runs/none", "the folder of a model or a run at runs/none; found no folder"),
-        ("nothing", "the folder of a model or a run at nothing; found no folder"),
+        ("runs/none", "the folder of a model or a run at runs/none; found no such folder"),
+        ("nothing", "the folder of a model or a run at nothing; found no such folder"),
         ("runs", "a mixture in runs; found none"),
         ("adapter", "found a plain PEFT adapter.*moe merge"),
     ],

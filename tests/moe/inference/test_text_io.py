@@ -12,10 +12,9 @@ from mixtures import random_mixture
 from moe.data.formats.readers import read_records
 from moe.data.formats.writers import open_writer
 from moe.inference.bulk.shards import BulkJob, predict_shard, stage_shards
-from moe.inference.infer_command import InferRequest, _input_rows
-from moe.inference.input_columns import ADDED, PREDICTED, InputColumns, free_name
-from moe.inference.output import write_rows
+from moe.inference.infer_command import input_columns
 from moe.inference.stream import add_prediction, predict_rows
+from moe.inference.text_io import ADDED, PREDICTED, InputColumns, OutputTarget, TextSource, free_name
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.runs.model_ref import ModelRef
@@ -34,10 +33,11 @@ def predictor(make_work: Make) -> TorchPredictor:
 
 def infer(predictor: TorchPredictor, source: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
     """Predict a file as `moe infer --file SOURCE --out OUT` does, and read the output as JSON lines."""
-    defaults = {"texts": (), "text_column": "text", "domain": None, "task": None, "plain": True}
-    request = InferRequest(file=source, out=out, **(defaults | options))
-    request.check()
-    write_rows(request.input_columns.restore(predict_rows(_input_rows(request), predictor)), out)
+    texts, target = TextSource(file=source, **options), OutputTarget(out)
+    texts.check()
+    target.check([source])
+    columns = input_columns(texts)
+    target.write(columns.restore(predict_rows(texts.rows(columns), predictor)))
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
