@@ -12,10 +12,10 @@ from moe.commands.options import (
     JsonOption,
     ModelArgument,
     OptionalModelArgument,
-    OutOption,
     OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
+    RunOption,
     SetOption,
     check_number,
     examples,
@@ -64,7 +64,7 @@ def evaluate_(
         bool, typer.Option("--no-experts", help="Language models: evaluate the backbone without experts.")
     ] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -75,7 +75,7 @@ def evaluate_(
     from moe.report.terminal import evaluation_view
     from moe.runs.model_ref import resolve
 
-    mode, work = check_routing(routing), open_workspace(config, out, sets)
+    mode, work = check_routing(routing), open_workspace(config, run, sets)
     if work.run.language is not None:
         if domain is not None:
             raise Fault("--tasks for a language model's questions", "--domain", "use --tasks, or neither for all tasks")
@@ -107,10 +107,11 @@ def evaluate_(
 
 
 @app.command(
+    cls=RenamedOptions,
     epilog=examples(
         "moe compare runs/demo/moe-joint runs/demo/router-warmup",
         "moe compare runs/demo/moe-joint runs/demo/experts/news --data labelled.csv --domain news --json",
-    )
+    ),
 )
 def compare(
     model_a: ModelArgument,
@@ -118,7 +119,7 @@ def compare(
     data: DataOption = None,
     domain: DomainOption = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -127,17 +128,19 @@ def compare(
     from moe.evaluation.compare import comparison_view
     from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     models = resolve(model_a).folder, resolve(model_b).folder
     report = compare_models(work, models, sets or (), data, domain, quiet=False)
     print_view(report, comparison_view, json_)
 
 
-@app.command("calibrate", epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json"))
+@app.command(
+    "calibrate", cls=RenamedOptions, epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json")
+)
 def calibrate_(
     model: OptionalModelArgument = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     level: Annotated[
         float,
@@ -155,16 +158,17 @@ def calibrate_(
     from moe.evaluation.calibrate import calibrate, calibration_view
     from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     report = calibrate(work, resolve(model, run=work.out).folder, sets or (), quiet=False, level=level)
     print_view(report, calibration_view, json_)
 
 
 @app.command(
     "report",
+    cls=RenamedOptions,
     epilog=examples(
         "moe report runs/demo",
-        "moe report runs/demo --against runs/constant --out report",
+        "moe report runs/demo --against runs/constant --out-dir report",
         "moe report runs/demo --json",
     ),
 )
@@ -173,7 +177,7 @@ def report_(
     against: Annotated[
         Path | None, typer.Option("--against", help="Second run, whose training curves are overlaid.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default: RUN/report.")] = None,
+    out: Annotated[Path | None, typer.Option("--out-dir", "-o", help="Output folder; default: RUN/report.")] = None,
     overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -186,6 +190,7 @@ def report_(
 
 @app.command(
     "sweep",
+    cls=RenamedOptions,
     epilog=examples(
         "moe sweep configs/dao/sweep_ranks.yaml --set data.folder=data/real",
         "moe sweep configs/demo.yaml --over lora.r=8,16,32 --over seed=13,42",
@@ -196,7 +201,7 @@ def sweep_(
     file: Annotated[Path, typer.Argument(help="Sweep file, or a run config with --over.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Sweep folder; default: runs/sweeps/NAME.", show_default=False),
+        typer.Option("--out-dir", "-o", help="Sweep folder; default: runs/sweeps/NAME.", show_default=False),
     ] = None,
     sets: SetOption = None,
     over: Annotated[
@@ -212,7 +217,11 @@ def sweep_(
     print_view(run_sweep(file, out, sets or (), over or ()), sweep_view, json_)
 
 
-@app.command("ablate", epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"))
+@app.command(
+    "ablate",
+    cls=RenamedOptions,
+    epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"),
+)
 def ablate_(
     model: Annotated[
         Path | None,
@@ -222,7 +231,7 @@ def ablate_(
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this variant (repeatable).")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the variants and exit.")] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -230,7 +239,7 @@ def ablate_(
     from moe.ablation.run import ablate, list_variants
     from moe.ablation.view import ablation_view, variant_records, variants_view
 
-    work = open_workspace(config, out, sets, reads_only=list_)
+    work = open_workspace(config, run, sets, reads_only=list_)
     if list_:
         return print_view(variant_records(list_variants(work, model)), variants_view, json_)
     return print_view(ablate(work, model, only or (), retrain), ablation_view, json_)

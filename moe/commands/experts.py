@@ -9,8 +9,9 @@ from moe.commands.options import (
     ConfigOption,
     JsonOption,
     ModelArgument,
-    OutOption,
+    RenamedOptions,
     ResumeOption,
+    RunOption,
     SetOption,
     TextColumnOption,
     examples,
@@ -30,7 +31,9 @@ ExpertNameArgument = Annotated[
     str, typer.Argument(help="Name of the expert, see `moe expert list`.", show_default=False)
 ]
 ExpertFolderArgument = Annotated[Path, typer.Argument(help="Folder of the new expert.", show_default=False)]
-NewMixtureOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the new mixture.", show_default=False)]
+NewMixtureOption = Annotated[
+    Path, typer.Option("--out-dir", "-o", help="Folder of the new mixture.", show_default=False)
+]
 OverwriteFolderOption = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")]
 AdaptOption = Annotated[bool, typer.Option("--adapt", help="Also train router and heads on the rows of --config.")]
 
@@ -49,8 +52,9 @@ def list_(
 
 @expert_app.command(
     "add",
+    cls=RenamedOptions,
     epilog=examples(
-        "moe expert add runs/demo/router-warmup runs/mine/experts/crypto -c configs/mine.yaml --out runs/three"
+        "moe expert add runs/demo/router-warmup runs/mine/experts/crypto -c configs/mine.yaml --out-dir runs/three"
     ),
 )
 def add_(
@@ -74,7 +78,9 @@ def add_(
 
 
 @expert_app.command(
-    "remove", epilog=examples("moe expert remove runs/demo/router-warmup forum --out runs/without-forum")
+    "remove",
+    cls=RenamedOptions,
+    epilog=examples("moe expert remove runs/demo/router-warmup forum --out-dir runs/without-forum"),
 )
 def remove_(
     model: MixtureArgument,
@@ -97,7 +103,9 @@ def remove_(
 
 
 @expert_app.command(
-    "swap", epilog=examples("moe expert swap runs/demo/router-warmup news runs/newer/experts/news --out runs/swapped")
+    "swap",
+    cls=RenamedOptions,
+    epilog=examples("moe expert swap runs/demo/router-warmup news runs/newer/experts/news --out-dir runs/swapped"),
 )
 def swap_(
     model: MixtureArgument,
@@ -131,7 +139,11 @@ def _adaptation_run(adapt: bool, config: Path | None, sets: list[str] | None) ->
     return load_run(config, sets or ()) if adapt else None
 
 
-@app.command("drift", epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"))
+@app.command(
+    "drift",
+    cls=RenamedOptions,
+    epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"),
+)
 def drift_(
     model: ModelArgument,
     file: Annotated[
@@ -156,7 +168,7 @@ def drift_(
         str | None, typer.Option("--date-format", help="Format of the dates, e.g. %d.%m.%Y; default: ISO 8601.")
     ] = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -169,7 +181,7 @@ def drift_(
 
     if file is None and not fit:
         raise Fault("a file to test, or --fit", "neither", f"give a file, or run moe drift {model} --fit")
-    work, folder = open_workspace(config, out, sets), resolve(model).folder
+    work, folder = open_workspace(config, run, sets), resolve(model).folder
     reference = fit_reference(work, folder, sets or (), quiet=False) if fit else {}
     if file is None:
         print_view(reference, reference_view, json_)

@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
-from moe.commands.options import ConfigOption, JsonOption, OptionalModelArgument, check_number, examples, print_view
+from moe.commands.options import (
+    ConfigOption,
+    JsonOption,
+    OptionalModelArgument,
+    RenamedOptions,
+    check_number,
+    examples,
+    print_view,
+)
 
 app = typer.Typer()
 
 
 @app.command(
     "export",
+    cls=RenamedOptions,
     epilog=examples(
         "moe export runs/demo/moe-joint --to peft",
         "moe export runs/demo/moe-joint --to dense --merge linear --weights news=0.7,forum=0.3",
-        "moe export runs/demo/moe-joint --to onnx --out onnx",
+        "moe export runs/demo/moe-joint --to onnx --out-dir onnx",
     ),
 )
 def export_(
@@ -51,7 +60,9 @@ def export_(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Output folder; default: export/TO next to the model.", show_default=False),
+        typer.Option(
+            "--out-dir", "-o", help="Output folder; default: export/TO next to the model.", show_default=False
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")] = False,
     config: ConfigOption = None,

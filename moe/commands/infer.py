@@ -17,6 +17,7 @@ from moe.commands.options import (
     OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
+    RunOption,
     RuntimeOption,
     SeparatorOption,
     SetOption,
@@ -26,6 +27,7 @@ from moe.commands.options import (
     TextColumnOption,
     check_number,
     examples,
+    note_renamed,
     print_view,
 )
 
@@ -41,14 +43,7 @@ app = typer.Typer()
 )
 def infer(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=DEFAULT_MODEL_HELP,
-        ),
-    ] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help=DEFAULT_MODEL_HELP)] = None,
     data_type: DataTypeOption = None,
     task: TaskOption = None,
     targets: TargetOption = None,
@@ -66,14 +61,11 @@ def infer(
     ] = None,
     encoding: EncodingOption = None,
     separator: SeparatorOption = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Output file (.csv, .jsonl, .parquet), with --engine a folder; without a suffix, the run folder.",
-        ),
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet).")] = None,
+    out_dir: Annotated[
+        str | None, typer.Option("--out-dir", help="Output folder of the shards, with --engine.")
     ] = None,
+    run: RunOption = None,
     routing: RoutingOption = "soft",
     windows: Annotated[
         bool, typer.Option("--windows", help="Average over windows of long texts instead of truncating them.")
@@ -89,10 +81,7 @@ def infer(
     ] = None,
     abstain: Annotated[
         float | None,
-        typer.Option(
-            "--abstain",
-            help="Target accuracy: give no label where the confidence is too low to reach it.",
-        ),
+        typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
     ] = None,
     spreadsheet: SpreadsheetOption = False,
     overwrite: OverwriteFileOption = False,
@@ -129,17 +118,20 @@ def infer(
     options.check()
 
     if engine is not None:
+        if out is not None and out_dir is None:
+            note_renamed("--out with --engine", "--out-dir")
+            out_dir = out
         from moe.data.formats.text_format import parse_text_format
         from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, run_bulk
         from moe.inference.bulk.shards import BulkJob
 
         dataset, folder = check_bulk_paths(
-            engine, file, out, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
+            engine, file, out_dir, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
         )
         job = BulkJob(
             source=dataset,
             out=folder,
-            model=resolve(model, config=config),
+            model=resolve(model, config=config, run=run),
             options=options,
             text_column=text_column,
             target_column=target_column,
@@ -152,7 +144,9 @@ def infer(
         print_view(run_bulk(job, engine, workers, threads), bulk_summary, json_)
         return
     path = Path(out) if out else None
-    run_folder = path if path is not None and not path.suffix else None
+    if path is not None and not path.suffix and run is None:
+        note_renamed(f"--out {out}, which is no file,", f"--run {out}")
+        path, run = None, path
     source = TextSource(
         texts=tuple(map(decode_argument, texts or ())),
         file=Path(file) if file else None,
@@ -162,13 +156,13 @@ def infer(
         encoding=encoding,
         separator=separator,
     )
-    target = OutputTarget(None if run_folder else path, spreadsheet=spreadsheet, overwrite=overwrite)
+    target = OutputTarget(path, spreadsheet=spreadsheet, overwrite=overwrite)
     source.check()  # before a model is looked for
     target.check([source.file])
     run_infer(
         source,
         target,
-        resolve(model, config=config, run=run_folder),
+        resolve(model, config=config, run=run),
         options,
         domain=data_type,
         task=task,

@@ -17,9 +17,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Run config (YAML); default: configs/demo.yaml.", show_default=False),
 ]
-OutOption = Annotated[
+RunOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Run folder; default: runs/NAME for a config NAME.yaml.", show_default=False),
+    typer.Option("--run", help="Run folder; default: runs/NAME for a config NAME.yaml.", show_default=False),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")
@@ -94,8 +94,14 @@ SpreadsheetOption = Annotated[
 ]
 
 
+_RUN_FOLDER, _OUTPUT_FOLDER = {"--out": "--run", "-o": "--run"}, {"--out": "--out-dir"}
+_RUN_COMMANDS = "train-expert pretrain merge train-router instruct run compare calibrate ablate drift plan augment"
+_FOLDER_COMMANDS = "report sweep export sample add remove swap"
 RENAMED_OPTIONS = {
+    **dict.fromkeys(_RUN_COMMANDS.split(), _RUN_FOLDER),
+    **dict.fromkeys(_FOLDER_COMMANDS.split(), _OUTPUT_FOLDER),
     "evaluate": {
+        **_RUN_FOLDER,
         "--alone": "--per-expert",
         "--bare": "--no-experts",
         "--by": "--choice-method",
@@ -103,7 +109,10 @@ RENAMED_OPTIONS = {
     },
     "explain": {"--least": "--min-count", "--most": "--max-texts"},
 }
-"""By command: old and new spelling of its renamed options. The old ones are removed in the next release."""
+"""By command: old and new spelling of its renamed options. The old ones are removed in the next release.
+
+`--out` is the file of the answers, `--out-dir` a folder that is written, `--run` the folder of a run.
+"""
 
 RENAMED_COMMANDS = {"augment": "data augment"}
 """Old and new names of commands. The old ones are removed in the next release."""
@@ -123,11 +132,16 @@ class RenamedOptions(TyperCommand):
         for i, (old, equals, value) in enumerate(arg.partition("=") for arg in args[:end]):
             if new := renamed.get(old):
                 current[i] = f"{new}{equals}{value}"
-                typer.echo(f"{old} is deprecated and will be removed in the next release; use {new}", err=True)
+                note_renamed(old, new)
         return current
 
 
-class RenamedCommand(TyperCommand):
+def note_renamed(old: str, new: str) -> None:
+    """Print that an option is deprecated, and what to write instead."""
+    typer.echo(f"{old} is deprecated and will be removed in the next release; use {new}", err=True)
+
+
+class RenamedCommand(RenamedOptions):
     """Command under its old name, with a deprecation note."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -141,9 +155,9 @@ def examples(*lines: str) -> str:
 
 
 def open_workspace(
-    config: Path | None, out: Path | None, sets: list[str] | None, *, reads_only: bool = False
+    config: Path | None, folder: Path | None, sets: list[str] | None, *, reads_only: bool = False
 ) -> "Workspace":
-    """Return the workspace of the run that `--config`, `--out` and `--set` describe, locked until the command ends.
+    """Return the workspace of the run that `--config`, `--run` and `--set` describe, locked until the command ends.
 
     Args:
         reads_only: the command writes nothing there, so that it needs no lock.
@@ -155,7 +169,7 @@ def open_workspace(
     from moe.config.run import load_run
     from moe.runs.locking import run_lock
 
-    run, folder = load_run(config, sets or ()), out or default_run_folder(config)
+    run, folder = load_run(config, sets or ()), folder or default_run_folder(config)
     if not reads_only:
         RESOURCES.get().enter_context(run_lock(folder))
     from moe.runs.workspace import Workspace  # slow to import: a second run is refused before

@@ -109,7 +109,7 @@ def _check_options(request: ExportRequest) -> None:
         "--merge": (request.merge, ("peft", "dense")),
         "--quantized": (request.quantized, ("dense",)),
         "--license": (request.license_id, ("hub-folder",)),
-        "--out": (request.out, tuple(target for target in TARGETS if target != "graph")),
+        "--out-dir": (request.out, tuple(target for target in TARGETS if target != "graph")),
         "--set": (request.sets, ("peft", "dense", "onnx", "openvino")),
     }
     for option, (value, targets) in options.items():

@@ -80,7 +80,7 @@ class BulkJob:
         is_inside = out is not None and source is not None and source.is_dir() and out.is_relative_to(source)
         if holds_input or is_inside:
             raise Fault(
-                "an output folder apart from the input", f"{self.out} for {self.source}", "choose another --out"
+                "an output folder apart from the input", f"{self.out} for {self.source}", "choose another --out-dir"
             )
 
     def shard_name(self, shard: int) -> str:
@@ -125,20 +125,20 @@ def read_plan(job: BulkJob) -> Row | None:
     """
     if not job.output.has(PLAN):
         if others := job.output.names() - {STAGED}:
-            raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out")
+            raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out-dir")
         return None
     try:
         plan = parse_json(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
+        raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out-dir") from error
     identity = _identity(job)
     if earlier != identity:
         changed = [key for key in identity if not isinstance(earlier, dict) or earlier.get(key) != identity[key]]
         raise Fault(
             f"the job that {job.out} was started with",
             f"different values of {', '.join(changed)}",
-            "choose another --out",
+            "choose another --out-dir",
         )
     return dict(plan)
 

@@ -183,7 +183,7 @@ def test_ray_predicts_every_row_once_even_if_an_actor_is_killed(job: BulkJob) ->
     [
         (("spark", "in", "out", False, False), "--engine local or ray; found 'spark'"),
         (("ray", None, "out", False, False), "found no --file"),
-        (("ray", "in", None, False, False), "found no --out"),
+        (("ray", "in", None, False, False), "found no --out-dir"),
         (("ray", "in", "out.csv", False, False), "which is a file name"),
         (("ray", "in", "out", True, False), "found texts"),
         (("local", "in", "out", False, True), "found --spreadsheet"),
