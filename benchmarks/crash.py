@@ -28,7 +28,7 @@ from moe.console import Table
 
 JOINT_BEGINS = "logs/moe-joint"
 MARKS = "<!-- crash: begin -->", "<!-- crash: end -->"
-RUN = ("--config", "run.yaml", "--out", "run")
+RUN = ("--config", "run.yaml", "--run", "run")
 KINDS = ("operation", "time", "operation", "time", "fresh")
 """Kinds of kills, in turn."""
 ATTEMPTS = 8
@@ -53,7 +53,7 @@ class Step:
 
 
 def infer(ending: str) -> tuple[str, ...]:
-    return ("infer", "--model", "run", "--file", "texts.csv", "--out", f"answers/answers.{ending}")
+    return ("infer", "--model", "run", "--file", "texts.csv", "--run", f"answers/answers.{ending}")
 
 
 STEPS = (

@@ -17,8 +17,8 @@ from moe.config.run import load_run
 from moe.drift.comparison import MEASURES, UNLIKE, compare_features
 from moe.drift.fit import extract_features, fit_reference
 from moe.drift.reference import DriftFeatures, Reference, read_reference
-from moe.inference.loading import load_model
-from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.load import load_torch
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 
@@ -35,8 +35,7 @@ def main() -> None:
     work = Workspace(load_run(args.config, [f"data.folder={args.data}"]), args.out, args.out / "rows")
     fit_reference(work, args.model)
     reference = read_reference(args.model)
-    model, template, length = load_model(args.model)
-    predictor = TorchPredictor(model, template, length, states=True)
+    predictor = load_torch(resolve(args.model)).with_states()
     test = {}
     for task, domain in work.run.label_space().domain_by_task.items():
         rows = work.prepared(domain)[task].splits["test"]

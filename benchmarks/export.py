@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from paired_timing import Batch, build_untrained_with_card, compare, load_texts
 
-from moe.data.token_batches import batch_by_tokens
 from moe.export.inference_spec import build_export_spec
 from moe.export.onnx import (
     ONNX_FILE,
@@ -28,6 +27,7 @@ from moe.export.onnx import (
     write_onnx,
 )
 from moe.export.selection import ExportSource, load_export_source
+from moe.inference.predictor import batch_by_tokens
 from moe.model.backbone import BackboneSettings
 
 Run = Callable[[], None]

@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     args = parser.parse_args()
     sets = [word for override in args.sets for word in ("--set", override)]
-    output, planning_seconds = run_moe("plan", str(args.config), "--out", str(args.out), "--json", *sets)
+    output, planning_seconds = run_moe("plan", str(args.config), "--run", str(args.out), "--json", *sets)
     plan = json.loads(output)
     work = Workspace(load_run(args.config, args.sets), args.out)
-    options = ("--config", str(args.config), "--out", str(args.out), "--overwrite", *sets)
+    options = ("--config", str(args.config), "--run", str(args.out), "--overwrite", *sets)
     console, table = Console(width=150), Table(title=f"{args.config} on {plan['machine']}", title_justify="left")
     for name in ("step", "estimated", "measured", "ratio", "estimated peak, MiB", "measured", "ratio"):
         table.add_column(name)

@@ -13,14 +13,15 @@ from paired_timing import load_texts
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Prediction, Routing
 from moe.inference.stream import predict_texts
+from moe.runs.model_ref import resolve
 
 
 def predict(model: Path, dtype: str, routing: Routing, texts: list[str]) -> list[Prediction]:
     """Return predictions in one precision."""
-    return predict_texts(texts, ModelLoader(model, (f"backbone.dtype={dtype}",), routing).load())
+    return predict_texts(texts, load(resolve(model), LoadOptions(sets=(f"backbone.dtype={dtype}",), routing=routing)))
 
 
 def measure_agreement(model: Path, routing: Routing, texts: list[str]) -> dict[str, Any]:

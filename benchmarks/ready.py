@@ -19,14 +19,14 @@ from ready_figures import Figure, count_seen, own_figures, unseen_figures
 
 from experts.atomic_io import sha256_of, write_text
 from moe.checkpoints.mixture import read_mixture, write_mixture
-from moe.checkpoints.ready import READY_FOLDER, READY_HASHES
 from moe.config.run import load_run
 from moe.drift.fit import fit_reference
 from moe.evaluation.calibrate import calibrate
 from moe.export.graph import write_graph
 from moe.inference.calibration import read_calibration, write_calibration
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import load_torch
 from moe.runs.best import best_model, has_mixture
+from moe.runs.model_ref import READY_FOLDER, READY_HASHES, resolve
 from moe.runs.workspace import Workspace
 from moe.synthetic.statements import generate_statements, generate_target_statements
 from moe.training.pipeline import train_all
@@ -53,7 +53,7 @@ def main() -> None:
     work = Workspace(load_run(args.config, sets), args.work)
     best = best_model(args.work) if has_mixture(args.work) else train_all(work)
     calibrate(work, best)
-    predictor = ModelLoader(best).load_torch()
+    predictor = load_torch(resolve(best))
     own, unseen = list(own_figures(predictor, work)), list(unseen_figures(predictor, args.data))
     seen = count_seen(work, args.data)
     write_ready(work, best, args.out, args.config, own, unseen, seen)

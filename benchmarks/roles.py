@@ -22,11 +22,12 @@ from moe.bootstrap import bootstrap_differences
 from moe.config.run import load_run
 from moe.config.stages import INSTRUCT, MERGED
 from moe.evaluation.perplexity import LMEvaluation, evaluate_perplexity
-from moe.inference.loading import load_language_model
+from moe.inference.load_mixture import load_mixture
 from moe.model.mixture import Mixture
 from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task
 from moe.qa.scoring import ScoredAnswer, group_by_task, score_answer, score_report
 from moe.runs.best import best_model
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.language.instruct import instruct
 from moe.training.language.lm_dataset import LMCorpora
@@ -149,7 +150,7 @@ def measure_perplexity(args: argparse.Namespace) -> dict[str, Evaluations]:
     Single experts are evaluated as pre-trained, the mixture and the single LoRA before instruction tuning.
     """
     work = team_workspace(args)
-    pretrained, _ = load_language_model(work.out / MERGED)
+    pretrained = load_mixture(resolve(work.out / MERGED), language=True).model
     corpora, path = LMCorpora(work, pretrained), args.out / "perplexity.json"
     held_out = {name: corpora.corpus(name, packed=False).held_out for name in work.run.domains}
     names = list(held_out)
@@ -179,12 +180,12 @@ def measure_perplexity(args: argparse.Namespace) -> dict[str, Evaluations]:
         if len(experts) > 1:
             evaluate(f"role {role}", pretrained, dict.fromkeys(names, experts))
     evaluate("oracle, as pre-trained", pretrained, {name: [name] for name in names})
-    mixture, _ = load_language_model(best_model(work.out))
+    mixture = load_mixture(resolve(best_model(work.out)), language=True).model
     evaluate("team, routed", mixture, dict.fromkeys(names, names))
     evaluate("team, oracle", mixture, {name: [name] for name in names})
     single = single_lora_workspace(args).out / MERGED
     if single.is_dir():
-        single_lora, _ = load_language_model(single)
+        single_lora = load_mixture(resolve(single), language=True).model
         evaluate(SINGLE_LORA, single_lora, dict.fromkeys(names, single_lora.bank.routed_experts))
     return evaluations
 
@@ -209,7 +210,7 @@ def answer_test_questions(args: argparse.Namespace) -> dict[str, dict[str, list[
             subset = questions if method == "likelihood" else [q for q in questions if q.kind == "choice"]
             path = args.out / "answers" / f"{name} {method}.jsonl".replace(" ", "-")
             if not path.is_file():
-                model, template = load_language_model(folder)
+                model, template, _ = load_mixture(resolve(folder), language=True)
                 mode = replace(model.mode, without=tuple(model.bank.adapters if without is None else without))
                 answers = answer_questions(model, template, subset, METHODS[method], quiet=False, mode=mode)
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,9 +29,9 @@ from paired_timing import load_texts, machine_info
 from rich.console import Console
 from rich.table import Table
 
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_rows
-from moe.runs.best import default_model
+from moe.runs.model_ref import resolve
 
 COMMAND = Path(__file__).parent.parent / "cli.py"
 Rows = dict[str, dict[str, Any]]
@@ -85,7 +85,7 @@ def predict_offline(folder: Path, args: argparse.Namespace, texts: list[str]) ->
 def time_offline(folder: Path, dtype: str, threads: int, texts: list[str], seconds: float) -> tuple[Rows, float]:
     """Return the predictions, and the texts per second over at least `seconds`."""
     torch.set_num_threads(threads)
-    predictor = ModelLoader(folder, (f"backbone.dtype={dtype}",)).load()
+    predictor = load(resolve(folder), LoadOptions(sets=(f"backbone.dtype={dtype}",)))
     rows = [{"text": text} for text in texts]
     predictions: Rows = {str(row["text"]): row for row in predict_rows(rows, predictor)}
     start, count = time.perf_counter(), 0
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command does
-    folder = args.model if (args.model / "manifest.json").is_file() else default_model(args.model)
+    folder = resolve(args.model).folder
     texts = list(dict.fromkeys(load_texts(args.count, args.texts)))
     predictions, before = predict_offline(folder, args, texts)
     levels = []

@@ -31,7 +31,7 @@ from experts.expert_io import ADAPTER
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.drift.reference import DRIFT, TENSORS
 from moe.inference.calibration import CALIBRATION
-from moe.inference.model_loader import find_model_folder, select_model_folder
+from moe.runs.model_ref import resolve
 
 PER_REQUEST = 4
 """Texts in a request."""
@@ -252,7 +252,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command does
     texts = list(dict.fromkeys(load_texts(args.count, ())))
-    folder = find_model_folder(select_model_folder(args.model, None, None, None), ())
+    folder = resolve(args.model).folder
     with tempfile.TemporaryDirectory() as work:
         outcome, failures = measure(folder, Path(work), texts, args)
     print(format_row(outcome, failures, args))

@@ -32,11 +32,12 @@ print(pipeline("text-classification", model=sys.argv[1], device="cpu")({TEXT!r})
 THROUGHPUT = """
 import json, sys, time
 from pathlib import Path
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load, load_torch
+from moe.runs.model_ref import resolve
 folder, runtime, sets, count = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 from moe.synthetic import generate
 texts = [row["text"] for domain in ("news", "forum") for row in generate(domain, count // 2)]
-predictor = ModelLoader(Path(folder), tuple(sets), runtime=runtime).load()
+predictor = load(resolve(Path(folder)), LoadOptions(sets=tuple(sets), runtime=runtime))
 predictor.score(texts[:64])
 seconds = []
 for _ in range(3):

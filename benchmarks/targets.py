@@ -22,9 +22,10 @@ from experts.errors import Fault
 from moe.config.run import load_run
 from moe.data.splits import number_texts
 from moe.evaluation.baselines import target_window, tfidf
-from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.inference.load import load
 from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_texts
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 CONFIG = Path(__file__).parent.parent / "configs" / "real" / "targets.yaml"
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     work = Workspace(load_run(args.config, [f"data.folder={args.folder}", *args.sets]), args.out)
-    predictor = ModelLoader(find_model_folder(Path(args.model))).load()
+    predictor = load(resolve(args.model))
     report = {"model": str(args.model)} | measure(work, predictor, args.tasks)
     if args.json:
         print(json.dumps(report))

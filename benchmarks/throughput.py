@@ -13,11 +13,12 @@ import torch
 from paired_timing import Ratio, build_untrained, build_untrained_with_card
 
 from moe.checkpoints.mixture import write_mixture
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.multiprocess import available_cores, predict_in_processes
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings
+from moe.runs.model_ref import ModelRef, resolve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,9 +65,9 @@ def measure_workers(texts: Sequence[str], count: int = 6_000) -> Iterator[Ratio]
     with tempfile.TemporaryDirectory() as folder:
         model, card = build_untrained_with_card(5, 16, BackboneSettings(trunk_depth=1))
         write_mixture(Path(folder) / "moe", model, card, "", {})
-        loader = ModelLoader(Path(folder) / "moe")
+        ref = resolve(Path(folder) / "moe")
         times = [
-            (_run_in_process(_time_single_process, loader, texts, count), _time_processes(loader, texts, count))
+            (_run_in_process(_time_single_process, ref, texts, count), _time_processes(ref, texts, count))
             for _ in range(2)
         ]
     (single_before, ours_before), (single_after, ours_after) = times
@@ -75,11 +76,12 @@ def measure_workers(texts: Sequence[str], count: int = 6_000) -> Iterator[Ratio]
     yield Ratio(name, ours, single, single_before / single_after, "–")
 
 
-def _time_processes(loader: ModelLoader, texts: Sequence[str], count: int) -> float:
+def _time_processes(ref: ModelRef, texts: Sequence[str], count: int) -> float:
     """Return the seconds per text, after every process has predicted its first chunk."""
-    skip = available_cores() * loader.chunk_size
+    options = LoadOptions(threads=1)
+    skip = available_cores() * options.chunk_size
     predictions = predict_in_processes(
-        _rows(texts, skip + count), loader, domain=None, task=None, workers=available_cores(), threads=1
+        _rows(texts, skip + count), ref, options, domain=None, task=None, workers=available_cores()
     )
     for _ in range(skip):
         next(predictions)
@@ -88,9 +90,9 @@ def _time_processes(loader: ModelLoader, texts: Sequence[str], count: int) -> fl
     return (time.perf_counter() - start) / count
 
 
-def _time_single_process(loader: ModelLoader, texts: Sequence[str], count: int) -> float:
+def _time_single_process(ref: ModelRef, texts: Sequence[str], count: int) -> float:
     torch.set_num_threads(available_cores())
-    predictor = loader.load()
+    predictor = load(ref)
     _exhaust(predict_rows(_rows(texts, predictor.chunk_size), predictor))
     start = time.perf_counter()
     _exhaust(predict_rows(_rows(texts, count), predictor))

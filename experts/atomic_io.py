@@ -11,44 +11,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from experts.durable import access_fault, read_errors_as_faults, settle_folder, sha256_of_file, sync_file, sync_folder
+from experts.durable import settle_folder, sync_file, sync_folder
 from experts.errors import Fault
-from experts.json_io import json_object, parse_json
+from experts.json_io import json_object
+from experts.reading import access_fault
+from experts.reading import read_json as read_json
+from experts.reading import sha256_of as sha256_of
 
 MANIFEST = "manifest.json"
 _HOST = platform.node().replace("/", "-").replace(".", "-") or "here"
 """Name of this machine: on a disk that several machines share, a process id is ambiguous without it."""
 _AGAIN = "copy the entire folder again or write it again"
 """Remedy for a folder that differs from its manifest."""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex SHA-256 of a file, read in blocks.
-
-    Raises:
-        Fault: if this user may not read it.
-        OSError: if it is missing, or the disk fails.
-    """
-    with read_errors_as_faults(path):
-        return sha256_of_file(path)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, as `parse_json`.
-
-    Raises:
-        Fault: if the file is missing, unreadable or not JSON.
-    """
-    try:
-        with read_errors_as_faults(path):
-            return parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        if isinstance(error, Fault):
-            raise
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise Fault(
-            f"a readable JSON file at {path}", reason, "write the folder again or choose another one"
-        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

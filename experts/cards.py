@@ -1,13 +1,14 @@
 """Validated reading of the JSON files that accompany weights: cards, calibrations and drift references."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from experts.atomic_io import read_json
 from experts.errors import Fault
+from experts.reading import read_json
 from experts.reused import SEAL, check_seal
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -17,6 +18,11 @@ ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.js
 CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
 EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)
 """Files of an expert's folder, all of which its manifest lists."""
+
+
+def adapter_files(experts: Iterable[str]) -> list[str]:
+    """Return the files of a mixture's experts, by their paths from its folder."""
+    return [f"experts/{name}/{file}" for name in experts for file in (ADAPTER_CONFIG, ADAPTER)]
 
 
 def without_folders(name: str) -> str:

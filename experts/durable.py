@@ -1,26 +1,12 @@
-"""What makes a written file last and readable: fsync, the rights that the umask gives, and errors of access as faults.
+"""What makes a written file last: fsync, and the rights that the umask gives.
 
 `experts.atomic_io` uses these steps; other modules use `experts.atomic_io`.
 """
 
-import errno
-import getpass
-import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-
-from experts.errors import Fault
-
-_DENIED = (errno.EACCES, errno.EPERM)
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_file(path: Path) -> None:
@@ -67,60 +53,3 @@ def default_rights(path: Path) -> int:
     """Return the rights that the umask gives a file, by creating it empty if it does not exist."""
     path.touch()
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def access_fault(error: OSError, path: Path) -> Fault:
-    """Return why a file or folder cannot be read: who reads it, whose it is, and what gives access.
-
-    Args:
-        error: raised while reading.
-        path: what was read; the error may name a file below it.
-    """
-    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
-    if error.errno not in _DENIED:
-        return Fault(
-            f"a readable file at {path}", error.strerror or str(error), "check the disk, or copy the folder again"
-        )
-    closed = _first_closed(path)
-    user = _user_name(os.geteuid()) if hasattr(os, "geteuid") else getpass.getuser()
-    return Fault(
-        f"the right of user {user} to read {path}",
-        f"none{_describe(closed)}",
-        f"run chmod -R a+rX {closed} as its owner, or run this command as another user",
-    )
-
-
-@contextmanager
-def read_errors_as_faults(path: Path) -> Iterator[None]:
-    """Turn the error of a user who may not read a file into a `Fault`; other errors pass."""
-    try:
-        yield
-    except PermissionError as error:
-        raise access_fault(error, path) from error
-
-
-def _first_closed(path: Path) -> Path:
-    """Return the outermost folder of a path that this user may not enter, or the path itself."""
-    for parent in reversed(path.absolute().parents):
-        if not os.access(parent, os.X_OK):
-            return parent
-    return path
-
-
-def _describe(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f": {path} is of user {_user_name(status.st_uid)} with mode {stat.S_IMODE(status.st_mode):04o}"
-
-
-def _user_name(number: int) -> str:
-    try:
-        import pwd
-    except ImportError:  # Windows
-        return getpass.getuser()
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)

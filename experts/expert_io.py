@@ -31,9 +31,9 @@ from experts.cards import (
     read_record,
     without_folders,
 )
-from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec, PeftConfig
+from experts.reading import read_errors_as_faults
 from experts.safetensors_io import load_tensors, save_tensors
 
 __all__ = [

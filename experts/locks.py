@@ -29,7 +29,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         Fault: if another process holds it, or the folder cannot be written.
     """
-    remedy = "wait until it ends, stop it, or choose another --out"
+    remedy = "wait until it ends, stop it, or choose another --run"
     with _hold(folder.resolve() / RUN_LOCK, str(folder), remedy) if _is_main_process() else nullcontext():
         yield
 
@@ -42,7 +42,7 @@ def output_lock(path: Path) -> Iterator[None]:
         Fault: if another process holds it, or the folder around it cannot be written.
     """
     lock = path.parent.resolve() / f".{path.absolute().name}.lock"
-    with _hold(lock, str(path), "wait until it ends, or choose another --out"):
+    with _hold(lock, str(path), "wait until it ends, or choose another output"):
         yield
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from experts.atomic_io import MANIFEST
 from experts.errors import Fault
 
-OTHER_OUTPUT = "choose another --out"
+OTHER_OUTPUT = "choose another output"
 
 
 def check_output_file(path: Path, inputs: Iterable[Path], overwrite: bool) -> None:

@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experts.durable import default_rights, read_errors_as_faults
+from experts.durable import default_rights
 from experts.errors import Fault
+from experts.reading import read_errors_as_faults
 
 LOWER_RATE = "train it again with a lower learning rate"
 """Remedy for weights that are not finite."""

@@ -5,8 +5,8 @@ A `Fault` is printed in one line with exit code 2; `Interrupted` means that a ch
 
 import signal
 
-from experts.durable import access_fault
 from experts.errors import Fault
+from experts.reading import access_fault
 
 __all__ = ["Fault", "Interrupted", "access_fault"]
 

@@ -13,11 +13,11 @@ from experts.adapter_bank import PREFIX
 from experts.atomic_io import MANIFEST, manifest_faults, read_manifest
 from experts.cards import EXPERT_CARD, EXPERT_FILES
 from experts.domain import LabelSpace
-from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_adapter, read_expert_card
 from experts.expert_io import HEADS as EXPERT_HEADS
 from experts.lora import LoraSpec
+from experts.reading import read_errors_as_faults
 from experts.safetensors_io import check_finite, load_tensors
 from moe.checkpoints.file_names import CARD, HEADS, ROUTER
 from moe.checkpoints.mixture import (

@@ -14,9 +14,10 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import load_language_model
-from moe.inference.model_loader import check_routing
+from moe.inference.load import check_routing
+from moe.inference.load_mixture import load_mixture
 from moe.inference.scoring import Likelihood, Pair, likelihoods
+from moe.runs.model_ref import resolve
 
 MAX_NEW_TOKENS = 128
 DEFAULT_CONTEXT_LENGTH = 2048
@@ -29,7 +30,7 @@ class FinMoE(TemplateLM):
     """A mixture or a single expert over a causal language model, as lm-evaluation-harness takes it.
 
     Args:
-        pretrained: folder of the model.
+        pretrained: folder of the model or of a run, or its name on the Hub.
         routing: `soft` or `hard`.
         bare: evaluate the backbone without experts, for comparison.
 
@@ -42,7 +43,7 @@ class FinMoE(TemplateLM):
 
     def __init__(self, pretrained: str | Path, routing: str = "soft", bare: bool = False) -> None:
         super().__init__()
-        self.model, template = load_language_model(Path(pretrained))
+        self.model, template, _ = load_mixture(resolve(pretrained), language=True)
         without = tuple(self.model.bank.adapters) if bare else ()
         self.mode = replace(self.model.mode, hard=check_routing(routing) == "hard", without=without)
         self.generator = Generator(self.model, template, mode=self.mode, chat=False)

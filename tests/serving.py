@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from moe.serve.batching import Batcher
 from moe.serve.connections import ConnectionLimits
 from moe.serve.engine_classify import ClassifyEngine
 from moe.serve.engine_explain import ExplainEngine
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 from moe.serve.model_manager import ModelManager
 from moe.serve.server import Server, bind_socket
 from moe.serve.settings import ServeSettings
@@ -64,10 +65,8 @@ def service_client(folder: Path, **settings: object) -> Iterator[TestClient]:
 
 def build_manager(folder: Path, **settings: object) -> ModelManager:
     """Build the manager of a model that is not serving yet."""
-    location = ModelLocation(folder)
-    return ModelManager(
-        ServeSettings.model_validate({"drain_s": 0.0} | settings), location, load_served_model(location)
-    )
+    load = partial(load_served_model, folder)
+    return ModelManager(ServeSettings.model_validate({"drain_s": 0.0} | settings), load, load())
 
 
 def running_batcher(manager: ModelManager) -> Batcher:

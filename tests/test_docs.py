@@ -259,7 +259,7 @@ def test_pages_repeat_no_line_sentence_row_or_tree_entry(path: Path) -> None:
         "| key | meaning |\n|---|---|\n| `lora.r` | rank |\n| `lora.r` | rank of an expert |\n",
         "```text\nmoe/\n  desk/   train, ask, serve\n  data/   files\n  desk/   train, ask, measure\n```\n",
         "```text\nruns/demo/\n  report/   index.html and card.md\n  report/   index.html\n  export/   others\n```\n",
-        "```bash\nmoe merge --out runs/a\nmoe train-router\nmoe merge --out runs/a\n```\n",
+        "```bash\nmoe merge --run runs/a\nmoe train-router\nmoe merge --run runs/a\n```\n",
         "# A\n\n## Use\n\nOne.\n\n## Use\n\nTwo.\n",
     ],
 )

@@ -147,7 +147,7 @@ def test_rooms_have_docstrings_of_two_sentences() -> None:
     assert not [name for name, text in documents.items() if len(re.findall(r"[.!](?= [A-Z]|$)", text)) < 2]
 
 
-RUNTIME_CHOICE = ("moe.inference.model_loader", "moe.api.model")
+RUNTIME_CHOICE = ("moe.inference.load", "moe.api.model")
 """Modules that import the code of a runtime when it is chosen, so that the others do without torch."""
 
 
@@ -304,7 +304,7 @@ class _Part:
 
 COMMAND_IMPORTS: tuple[tuple[str, set[str]], ...] = (
     (
-        "moe.inference.model_loader, moe.inference.stream",
+        "moe.inference.load, moe.inference.stream",
         {"torch", "transformers", "peft", "datasets", "sklearn", "pyarrow"},
     ),
     (
@@ -313,7 +313,7 @@ COMMAND_IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ),
     ("moe.synthetic, moe.data.profile", {"torch", "transformers", "datasets", "sklearn"}),
     (
-        "moe.inference.loading, moe.runs.best, moe.inference.infer_command",
+        "moe.inference.load_mixture, moe.runs.model_ref, moe.inference.infer_command",
         {"peft", "datasets", "sklearn", "bitsandbytes", "tensorboard"},
     ),
     ("moe.evaluation.test_sets, moe.evaluation.evaluate", {"peft", "bitsandbytes", "tensorboard"}),

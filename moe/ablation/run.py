@@ -42,8 +42,8 @@ from moe.qa.scoring import AnswerMetrics, EvalQuestion, MeanAnswerMetrics
 from moe.results.ablation import AblationReport, VariantDifference, VariantMetrics, VariantRow
 from moe.results.metrics import LabelMetrics, MeanMetrics
 from moe.runs.best import RESULT as RUN_RESULT
-from moe.runs.best import best_model, default_model
 from moe.runs.locking import writes_run
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
@@ -59,16 +59,12 @@ def list_variants(work: Workspace, model: Path | None = None) -> list[Variant]:
     Raises:
         Fault: if the run has no mixture, or `model` is not the folder of one.
     """
-    card = read_card(model or _default_mixture(work))
+    card = read_card(resolve(model, run=work.out).folder)
     roles: dict[str, list[str]] = {}
     for domain in card.domains:
         roles.setdefault(domain.role, []).extend(domain.experts)
     variants = inference_variants(card.routed, card.shared, card.language, roles)
     return [*variants, *([] if card.language else retrained_variants(work.run))]
-
-
-def _default_mixture(work: Workspace) -> Path:
-    return best_model(work.out) if work.run.language is None else default_model(work.out)
 
 
 @writes_run
@@ -87,7 +83,7 @@ def ablate(
         Interrupted: on Ctrl-C during training, after a checkpoint.
     """
     check_extra("report")  # the chart is drawn last
-    folder = model or _default_mixture(work)
+    folder = resolve(model, run=work.out).folder
     variants = select_variants(list_variants(work, folder), only, retrain)
     if retrain and model is None and not (work.out / RUN_RESULT).is_file():
         raise Fault(

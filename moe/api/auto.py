@@ -16,12 +16,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from experts.errors import Fault
-from moe.api.hub import download_model
 from moe.api.prediction import stack_probabilities
 from moe.export.hub import MODEL_TYPE, write_hub_folder
-from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.inference.load import LoadOptions, load_torch
 from moe.inference.predictor import scores_of_windows
 from moe.inference.torch_predictor import TorchPredictor
+from moe.runs.model_ref import resolve
 
 SMALLEST = 1e-30
 """Stands for probability 0, of labels of other tasks, whose logarithm must be finite."""
@@ -76,13 +76,13 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         Raises:
             Fault: if there is no mixture, or its prompt template adds words to a text.
         """
-        path = download_model(
+        ref = resolve(
             pretrained_model_name_or_path,
             **{name: options.get(name) for name in ("revision", "token", "cache_dir")},
         )
-        folder, dtype = find_model_folder(path), options.get("dtype")
+        dtype = options.get("dtype")
         sets = () if dtype in (None, "auto") else (f"backbone.dtype={str(dtype).removeprefix('torch.')}",)
-        predictor = ModelLoader(folder=folder, sets=sets).load_torch()
+        predictor = load_torch(ref, LoadOptions(sets=sets))
         if predictor.template.strip() != "{text}":
             raise Fault(
                 "a mixture whose prompt template is {text}, as transformers' pipeline tokenizes texts",
@@ -92,7 +92,7 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         config = config or FinMoEConfig()
         config.id2label = dict(enumerate(predictor.spec.labels))
         config.label2id = {label: k for k, label in config.id2label.items()}
-        return cls(config, predictor, folder)  # whose model is in evaluation mode
+        return cls(config, predictor, ref.folder)  # whose model is in evaluation mode
 
     def save_pretrained(self, save_directory: str | PathLike[str], *_: Any, **__: Any) -> None:
         """Write the mixture to a folder, as `FinMoEModel.save_pretrained` does; options for weights are ignored.

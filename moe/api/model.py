@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from experts.errors import Fault
-from moe.api.hub import download_model
 from moe.api.prediction import TextPredictions
 from moe.config.overrides import override_strings
-from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.inference.load import LoadOptions, Runtime, load, load_torch
 from moe.inference.predictor import Predictor, Routing
-from moe.inference.runtime import Runtime
+from moe.runs.model_ref import ModelRef, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -120,9 +119,8 @@ class FinMoEModel(TextPredictions):
             sets.append(f"backbone.dtype={str(dtype).removeprefix('torch.')}")
         if device_map is not None:
             sets.append(f"backbone.device={device_map}")
-        path = download_model(name_or_path, revision=revision, token=token, cache_dir=cache_dir)
         return cls.load(
-            path,
+            resolve(name_or_path, revision=revision, token=token, cache_dir=cache_dir),
             routing=routing,
             windows=windows,
             batch_tokens=batch_tokens,
@@ -134,7 +132,7 @@ class FinMoEModel(TextPredictions):
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path | ModelRef,
         *,
         routing: Routing = "soft",
         windows: bool = False,
@@ -161,8 +159,8 @@ class FinMoEModel(TextPredictions):
         Raises:
             Fault: as `from_pretrained`.
         """
-        loader = ModelLoader(
-            folder=find_model_folder(Path(path), sets),
+        ref = resolve(path)
+        options = LoadOptions(
             sets=tuple(sets),
             routing=routing,
             windows=windows,
@@ -170,8 +168,7 @@ class FinMoEModel(TextPredictions):
             abstain=abstain,
             runtime=runtime,
         )
-        loader.check()
-        return cls(loader.load(), loader.folder, loader.sets)
+        return cls(load(ref, options), ref.folder, options.sets)
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None, overwrite: bool = False) -> Path:
         """Write a mixture to a folder that `from_pretrained`, the commands and transformers' pipeline read.
@@ -238,7 +235,7 @@ class FinMoEModel(TextPredictions):
 
         if isinstance(self.predictor, TorchPredictor):
             return self.predictor.with_states()
-        return ModelLoader(folder=self.folder, sets=self._overrides).load_torch().with_states()
+        return load_torch(resolve(self.folder), LoadOptions(sets=self._overrides)).with_states()
 
     def add_expert(self, expert: str | Path, *, folder: str | Path | None = None, overwrite: bool = False) -> Self:
         """Return this mixture with one more expert, without training.

@@ -13,8 +13,8 @@ from moe.api.fit import DomainRows, Overrides, run_settings, train_rows
 from moe.api.model import FinMoEModel
 from moe.evaluation.evaluate import evaluate
 from moe.evaluation.test_sets import load_evaluation_rows
-from moe.inference.output import write_rows
 from moe.inference.rows import Row
+from moe.inference.text_io import OutputTarget
 from moe.results.evaluation import EvaluationReport
 from moe.runs.workspace import Workspace
 
@@ -132,7 +132,7 @@ class FinMoETrainer:
             parts = []
             for name, dataset in datasets.items():
                 file = Path(temporary) / f"{name}.jsonl"
-                write_rows(_rows(name, dataset, self.labels[name]), file)
+                OutputTarget(file).write(_rows(name, dataset, self.labels[name]))
                 parts.append(load_evaluation_rows(work, predictor.model, data=file, domain=name))
             rows = concatenate_datasets(parts)
             return evaluate(predictor.model, rows, predictor.template, predictor.max_length)[0]

@@ -18,14 +18,14 @@ from experts.atomic_io import (
     write_json,
     write_text,
 )
-from experts.cards import read_record, without_folders
+from experts.cards import adapter_files, read_record, without_folders
 from experts.domain import LabelSpace
-from experts.durable import read_errors_as_faults
 from experts.errors import Fault
 from experts.expert_io import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter, PeftConfig
+from experts.reading import read_errors_as_faults
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, MIXTURE_FILES, README, ROUTER, adapter_files
+from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, MIXTURE_FILES, README, ROUTER
 from moe.checkpoints.mixture_card import FORMAT, DomainCard, MixtureCard
 from moe.model.backbone import Backbone, identify_backbone, load_backbone
 from moe.model.heads import Heads, MixedHeads, NoHeads

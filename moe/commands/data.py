@@ -10,10 +10,11 @@ from moe.commands.options import (
     ConfigOption,
     EncodingOption,
     JsonOption,
-    OutOption,
     OverwriteOption,
     RenamedCommand,
+    RenamedOptions,
     ResumeOption,
+    RunOption,
     SeparatorOption,
     SetOption,
     examples,
@@ -27,7 +28,8 @@ app.add_typer(data_app, name="data")
 
 
 @data_app.command(
-    "inspect", epilog=examples("moe data inspect posts.csv", "moe data inspect posts.csv --domain forum --json")
+    "inspect",
+    epilog=examples("moe data inspect posts.csv", "moe data inspect posts.csv --domain forum --json"),
 )
 def inspect_(
     file: Annotated[Path, typer.Argument(help="Data file (csv, jsonl, parquet) or `datasets` folder.")],
@@ -65,6 +67,7 @@ def inspect_(
 @app.command("augment", cls=RenamedCommand, hidden=True)
 @data_app.command(
     "augment",
+    cls=RenamedOptions,
     epilog=examples(
         "moe data augment --all --dry-run",
         "moe data augment --domain forum --base-url http://localhost:11434/v1 --model deepseek-r1:32b",
@@ -90,7 +93,7 @@ def augment_(
         bool, typer.Option("--dry-run", help="Show the counts and three prompts; send nothing.")
     ] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
@@ -100,7 +103,7 @@ def augment_(
     from moe.augment.pipeline import augment, endpoint_from_options, preview, selected_domains
     from moe.augment.results import augment_view
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     names = selected_domains(work, domain, all_domains)
     endpoint = endpoint_from_options(base_url, model, key_env, dry_run, local)
     report = augment(work, names, endpoint, overwrite, resume, bool(local)) if endpoint else preview(work, names)

@@ -12,16 +12,15 @@ from moe.commands.options import (
     JsonOption,
     ModelArgument,
     OptionalModelArgument,
-    OutOption,
     OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
+    RunOption,
     SetOption,
     check_number,
     examples,
     open_workspace,
     print_view,
-    resolve_model,
 )
 
 app = typer.Typer()
@@ -65,33 +64,29 @@ def evaluate_(
         bool, typer.Option("--no-experts", help="Language models: evaluate the backbone without experts.")
     ] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Evaluate a model: metrics per class and domain, routing; writes `evaluation/MODEL/` with every prediction."""
     from moe.errors import Fault
     from moe.evaluation.evaluate import evaluate_folder
+    from moe.inference.load import check_routing
     from moe.report.terminal import evaluation_view
-    from moe.runs.best import best_model, default_model
+    from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
+    mode, work = check_routing(routing), open_workspace(config, run, sets)
     if work.run.language is not None:
         if domain is not None:
             raise Fault("--tasks for a language model's questions", "--domain", "use --tasks, or neither for all tasks")
         if per_expert:
             raise Fault("a classification run for --per-expert", "a language-model run", "remove --per-expert")
-        from moe.qa.evaluate import EvalSettings, evaluate_qa_folder, qa_view
+        from moe.qa.evaluate import EvalSettings, check_choice_method, evaluate_qa_folder, qa_view
 
-        settings = EvalSettings(
-            method=choice_method,  # type: ignore[arg-type]  # `evaluate_qa_folder` refuses other words
-            hard=routing == "hard",
-            pin=pin,
-        )
+        settings = EvalSettings(check_choice_method(choice_method), hard=mode == "hard", pin=pin)
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-        answers = evaluate_qa_folder(
-            work, model or default_model(work.out), names, data, settings, max_questions, no_experts
-        )
+        folder = resolve(model, run=work.out).folder
+        answers = evaluate_qa_folder(work, folder, names, data, settings, max_questions, no_experts)
         print_view(answers, qa_view, json_)
         return
     if tasks or max_questions or no_experts:
@@ -100,11 +95,11 @@ def evaluate_(
         )
     report = evaluate_folder(
         work,
-        model or best_model(work.out),
+        resolve(model, run=work.out).folder,
         sets or (),
         data=data,
         domain=domain,
-        routing=routing,
+        routing=mode,
         pin=pin,
         per_expert=per_expert,
     )
@@ -112,10 +107,11 @@ def evaluate_(
 
 
 @app.command(
+    cls=RenamedOptions,
     epilog=examples(
         "moe compare runs/demo/moe-joint runs/demo/router-warmup",
         "moe compare runs/demo/moe-joint runs/demo/experts/news --data labelled.csv --domain news --json",
-    )
+    ),
 )
 def compare(
     model_a: ModelArgument,
@@ -123,24 +119,28 @@ def compare(
     data: DataOption = None,
     domain: DomainOption = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Compare two models on the same rows: metrics, difference with 95 % interval, and whether it is significant."""
     from moe.evaluation.compare import compare as compare_models
     from moe.evaluation.compare import comparison_view
+    from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
-    report = compare_models(work, (model_a, model_b), sets or (), data, domain, quiet=False)
+    work = open_workspace(config, run, sets)
+    models = resolve(model_a).folder, resolve(model_b).folder
+    report = compare_models(work, models, sets or (), data, domain, quiet=False)
     print_view(report, comparison_view, json_)
 
 
-@app.command("calibrate", epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json"))
+@app.command(
+    "calibrate", cls=RenamedOptions, epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json")
+)
 def calibrate_(
     model: OptionalModelArgument = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     level: Annotated[
         float,
@@ -156,18 +156,19 @@ def calibrate_(
 ) -> None:
     """Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`."""
     from moe.evaluation.calibrate import calibrate, calibration_view
-    from moe.runs.best import best_model
+    from moe.runs.model_ref import resolve
 
-    work = open_workspace(config, out, sets)
-    report = calibrate(work, model or best_model(work.out), sets or (), quiet=False, level=level)
+    work = open_workspace(config, run, sets)
+    report = calibrate(work, resolve(model, run=work.out).folder, sets or (), quiet=False, level=level)
     print_view(report, calibration_view, json_)
 
 
 @app.command(
     "report",
+    cls=RenamedOptions,
     epilog=examples(
         "moe report runs/demo",
-        "moe report runs/demo --against runs/constant --out report",
+        "moe report runs/demo --against runs/constant --out-dir report",
         "moe report runs/demo --json",
     ),
 )
@@ -176,7 +177,7 @@ def report_(
     against: Annotated[
         Path | None, typer.Option("--against", help="Second run, whose training curves are overlaid.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; default: RUN/report.")] = None,
+    out: Annotated[Path | None, typer.Option("--out-dir", "-o", help="Output folder; default: RUN/report.")] = None,
     overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -189,6 +190,7 @@ def report_(
 
 @app.command(
     "sweep",
+    cls=RenamedOptions,
     epilog=examples(
         "moe sweep configs/dao/sweep_ranks.yaml --set data.folder=data/real",
         "moe sweep configs/demo.yaml --over lora.r=8,16,32 --over seed=13,42",
@@ -199,7 +201,7 @@ def sweep_(
     file: Annotated[Path, typer.Argument(help="Sweep file, or a run config with --over.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Sweep folder; default: runs/sweeps/NAME.", show_default=False),
+        typer.Option("--out-dir", "-o", help="Sweep folder; default: runs/sweeps/NAME.", show_default=False),
     ] = None,
     sets: SetOption = None,
     over: Annotated[
@@ -215,19 +217,21 @@ def sweep_(
     print_view(run_sweep(file, out, sets or (), over or ()), sweep_view, json_)
 
 
-@app.command("ablate", epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"))
+@app.command(
+    "ablate",
+    cls=RenamedOptions,
+    epilog=examples("moe ablate", "moe ablate --list", "moe ablate --retrain --only balance-off"),
+)
 def ablate_(
     model: Annotated[
         Path | None,
-        typer.Argument(
-            help="Mixture or run folder; default: the run of --config.", show_default=False, callback=resolve_model
-        ),
+        typer.Argument(help="Mixture or run folder; default: the run of --config.", show_default=False),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Include the variants that need training.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this variant (repeatable).")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the variants and exit.")] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -235,7 +239,7 @@ def ablate_(
     from moe.ablation.run import ablate, list_variants
     from moe.ablation.view import ablation_view, variant_records, variants_view
 
-    work = open_workspace(config, out, sets, reads_only=list_)
+    work = open_workspace(config, run, sets, reads_only=list_)
     if list_:
         return print_view(variant_records(list_variants(work, model)), variants_view, json_)
     return print_view(ablate(work, model, only or (), retrain), ablation_view, json_)

@@ -9,14 +9,14 @@ from moe.commands.options import (
     ConfigOption,
     JsonOption,
     ModelArgument,
-    OutOption,
+    RenamedOptions,
     ResumeOption,
+    RunOption,
     SetOption,
     TextColumnOption,
     examples,
     open_workspace,
     print_view,
-    resolve_model,
 )
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ app = typer.Typer()
 expert_app = typer.Typer(help="List, add, remove or swap the experts of a trained mixture.", no_args_is_help=True)
 app.add_typer(expert_app, name="expert")
 
-MixtureArgument = Annotated[
-    Path, typer.Argument(help="Mixture or run folder; it is not modified.", show_default=False, callback=resolve_model)
-]
+MixtureArgument = Annotated[Path, typer.Argument(help="Mixture or run folder; it is not modified.", show_default=False)]
 ExpertNameArgument = Annotated[
     str, typer.Argument(help="Name of the expert, see `moe expert list`.", show_default=False)
 ]
 ExpertFolderArgument = Annotated[Path, typer.Argument(help="Folder of the new expert.", show_default=False)]
-NewMixtureOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the new mixture.", show_default=False)]
+NewMixtureOption = Annotated[
+    Path, typer.Option("--out-dir", "-o", help="Folder of the new mixture.", show_default=False)
+]
 OverwriteFolderOption = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")]
 AdaptOption = Annotated[bool, typer.Option("--adapt", help="Also train router and heads on the rows of --config.")]
 
@@ -45,14 +45,16 @@ def list_(
 ) -> None:
     """List the experts of a mixture: domain, role, rank, training, hash, tasks and labels."""
     from moe.membership.listing import experts_table, list_experts
+    from moe.runs.model_ref import resolve
 
-    print_view(list_experts(model), experts_table, json_)
+    print_view(list_experts(resolve(model).folder), experts_table, json_)
 
 
 @expert_app.command(
     "add",
+    cls=RenamedOptions,
     epilog=examples(
-        "moe expert add runs/demo/router-warmup runs/mine/experts/crypto -c configs/mine.yaml --out runs/three"
+        "moe expert add runs/demo/router-warmup runs/mine/experts/crypto -c configs/mine.yaml --out-dir runs/three"
     ),
 )
 def add_(
@@ -69,14 +71,16 @@ def add_(
     from moe.config.run import load_run
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, add
+    from moe.runs.model_ref import resolve
 
-    print_view(
-        add(model, expert, load_run(config, sets or ()), UpdateTarget(out, overwrite, resume)), change_summary, json_
-    )
+    run, folder = load_run(config, sets or ()), resolve(model).folder
+    print_view(add(folder, expert, run, UpdateTarget(out, overwrite, resume)), change_summary, json_)
 
 
 @expert_app.command(
-    "remove", epilog=examples("moe expert remove runs/demo/router-warmup forum --out runs/without-forum")
+    "remove",
+    cls=RenamedOptions,
+    epilog=examples("moe expert remove runs/demo/router-warmup forum --out-dir runs/without-forum"),
 )
 def remove_(
     model: MixtureArgument,
@@ -92,13 +96,16 @@ def remove_(
     """Remove an expert and renormalise the other routing weights; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, remove
+    from moe.runs.model_ref import resolve
 
-    run = _adaptation_run(adapt, config, sets)
-    print_view(remove(model, name, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
+    run, folder = _adaptation_run(adapt, config, sets), resolve(model).folder
+    print_view(remove(folder, name, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
 @expert_app.command(
-    "swap", epilog=examples("moe expert swap runs/demo/router-warmup news runs/newer/experts/news --out runs/swapped")
+    "swap",
+    cls=RenamedOptions,
+    epilog=examples("moe expert swap runs/demo/router-warmup news runs/newer/experts/news --out-dir runs/swapped"),
 )
 def swap_(
     model: MixtureArgument,
@@ -115,9 +122,10 @@ def swap_(
     """Replace an expert with another of the same domain and keep the router; trains only with `--adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, swap
+    from moe.runs.model_ref import resolve
 
-    run = _adaptation_run(adapt, config, sets)
-    print_view(swap(model, name, expert, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
+    run, folder = _adaptation_run(adapt, config, sets), resolve(model).folder
+    print_view(swap(folder, name, expert, UpdateTarget(out, overwrite, resume), run), change_summary, json_)
 
 
 def _adaptation_run(adapt: bool, config: Path | None, sets: list[str] | None) -> "RunSettings | None":
@@ -131,7 +139,11 @@ def _adaptation_run(adapt: bool, config: Path | None, sets: list[str] | None) ->
     return load_run(config, sets or ()) if adapt else None
 
 
-@app.command("drift", epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"))
+@app.command(
+    "drift",
+    cls=RenamedOptions,
+    epilog=examples("moe drift runs/demo --fit", "moe drift runs/demo posts.csv --date-column date"),
+)
 def drift_(
     model: ModelArgument,
     file: Annotated[
@@ -156,7 +168,7 @@ def drift_(
         str | None, typer.Option("--date-format", help="Format of the dates, e.g. %d.%m.%Y; default: ISO 8601.")
     ] = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -165,16 +177,17 @@ def drift_(
     from moe.drift.fit import fit_reference, reference_view
     from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
+    from moe.runs.model_ref import resolve
 
     if file is None and not fit:
         raise Fault("a file to test, or --fit", "neither", f"give a file, or run moe drift {model} --fit")
-    work = open_workspace(config, out, sets)
-    reference = fit_reference(work, model, sets or (), quiet=False) if fit else None
+    work, folder = open_workspace(config, run, sets), resolve(model).folder
+    reference = fit_reference(work, folder, sets or (), quiet=False) if fit else None
     if file is None:
         print_view(reference, reference_view, json_)
         return
     request = DriftRequest(
         file, text_column=text_column, date_column=date_column, date_format=date_format, domain=domain
     )
-    target = work.out / "evaluation" / model.name / f"drift-{file.stem}"
-    print_view(drift(model, request, target, sets or (), quiet=False), drift_view, json_)
+    target = work.out / "evaluation" / folder.name / f"drift-{file.stem}"
+    print_view(drift(folder, request, target, sets or (), quiet=False), drift_view, json_)

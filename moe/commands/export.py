@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
-from moe.commands.options import ConfigOption, JsonOption, OptionalModelArgument, check_number, examples, print_view
+from moe.commands.options import (
+    ConfigOption,
+    JsonOption,
+    OptionalModelArgument,
+    RenamedOptions,
+    check_number,
+    examples,
+    print_view,
+)
 
 app = typer.Typer()
 
 
 @app.command(
     "export",
+    cls=RenamedOptions,
     epilog=examples(
         "moe export runs/demo/moe-joint --to peft",
         "moe export runs/demo/moe-joint --to dense --merge linear --weights news=0.7,forum=0.3",
-        "moe export runs/demo/moe-joint --to onnx --out onnx",
+        "moe export runs/demo/moe-joint --to onnx --out-dir onnx",
     ),
 )
 def export_(
@@ -51,7 +60,9 @@ def export_(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Output folder; default: export/TO next to the model.", show_default=False),
+        typer.Option(
+            "--out-dir", "-o", help="Output folder; default: export/TO next to the model.", show_default=False
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")] = False,
     config: ConfigOption = None,
@@ -63,11 +74,10 @@ def export_(
 ) -> None:
     """Export a model: PEFT adapters, merged weights, its graph, ONNX, OpenVINO, or a folder for the hub."""
     from moe.export.export import ExportRequest, export, export_view
-    from moe.inference.model_loader import select_model_folder
+    from moe.runs.model_ref import resolve
 
-    folder = select_model_folder(model, config, None, None) if model is None else model
     request = ExportRequest(
-        model=folder,
+        model=resolve(model, config=config).folder,
         to=to,
         out=out,
         experts=tuple(expert or ()),

@@ -1,6 +1,7 @@
 """Inference commands: classify texts, explain predictions, generate answers."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from moe.commands.options import (
     OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
+    RunOption,
     RuntimeOption,
     SeparatorOption,
     SetOption,
@@ -25,9 +27,8 @@ from moe.commands.options import (
     TextColumnOption,
     check_number,
     examples,
+    note_renamed,
     print_view,
-    resolve_model,
-    split_model,
 )
 
 app = typer.Typer()
@@ -42,15 +43,7 @@ app = typer.Typer()
 )
 def infer(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.", show_default=False)] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=DEFAULT_MODEL_HELP,
-            callback=resolve_model,
-        ),
-    ] = None,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help=DEFAULT_MODEL_HELP)] = None,
     data_type: DataTypeOption = None,
     task: TaskOption = None,
     targets: TargetOption = None,
@@ -68,14 +61,11 @@ def infer(
     ] = None,
     encoding: EncodingOption = None,
     separator: SeparatorOption = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Output file (.csv, .jsonl, .parquet), with --engine a folder; without a suffix, the run folder.",
-        ),
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet).")] = None,
+    out_dir: Annotated[
+        str | None, typer.Option("--out-dir", help="Output folder of the shards, with --engine.")
     ] = None,
+    run: RunOption = None,
     routing: RoutingOption = "soft",
     windows: Annotated[
         bool, typer.Option("--windows", help="Average over windows of long texts instead of truncating them.")
@@ -91,10 +81,7 @@ def infer(
     ] = None,
     abstain: Annotated[
         float | None,
-        typer.Option(
-            "--abstain",
-            help="Target accuracy: give no label where the confidence is too low to reach it.",
-        ),
+        typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
     ] = None,
     spreadsheet: SpreadsheetOption = False,
     overwrite: OverwriteFileOption = False,
@@ -112,36 +99,40 @@ def infer(
     sets: SetOption = None,
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
-    from moe.data.formats.text_format import parse_text_format
     from moe.data.text_checks import decode_argument
-    from moe.inference.infer_command import InferRequest, run_infer
-    from moe.inference.model_loader import ModelLoader, select_model_folder
-    from moe.inference.runtime import is_large
+    from moe.inference.infer_command import run_infer
+    from moe.inference.load import LoadOptions, check_routing, check_runtime, is_large
+    from moe.inference.text_io import OutputTarget, TextSource
+    from moe.runs.model_ref import resolve
 
-    def model_loader(run_folder: Path | None) -> ModelLoader:
-        return ModelLoader(
-            folder=select_model_folder(model, config, run_folder, sets),
-            sets=tuple(sets or ()),
-            routing=routing,  # type: ignore[arg-type]  # its `check` refuses other words
-            windows=windows,
-            batch_tokens=tokens,
-            abstain=abstain,
-            threads=threads,
-            runtime=runtime,  # type: ignore[arg-type]  # as above
-            large=engine is not None or (file is not None and is_large(Path(file))),
-        )
+    options = LoadOptions(
+        sets=tuple(sets or ()),
+        routing=check_routing(routing),
+        windows=windows,
+        batch_tokens=tokens,
+        abstain=abstain,
+        threads=threads,
+        runtime=check_runtime(runtime),
+        large=engine is not None or (file is not None and is_large(Path(file))),
+    )
+    options.check()
 
     if engine is not None:
+        if out is not None and out_dir is None:
+            note_renamed("--out with --engine", "--out-dir")
+            out_dir = out
+        from moe.data.formats.text_format import parse_text_format
         from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, run_bulk
         from moe.inference.bulk.shards import BulkJob
 
-        source, target = check_bulk_paths(
-            engine, file, out, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
+        dataset, folder = check_bulk_paths(
+            engine, file, out_dir, texts=bool(texts), spreadsheet=spreadsheet, targets=bool(targets)
         )
         job = BulkJob(
-            source=source,
-            out=target,
-            loader=model_loader(None),
+            source=dataset,
+            out=folder,
+            model=resolve(model, config=config, run=run),
+            options=options,
             text_column=text_column,
             target_column=target_column,
             domain=data_type,
@@ -153,24 +144,31 @@ def infer(
         print_view(run_bulk(job, engine, workers, threads), bulk_summary, json_)
         return
     path = Path(out) if out else None
-    request = InferRequest(
+    if path is not None and not path.suffix and run is None:
+        note_renamed(f"--out {out}, which is no file,", f"--run {out}")
+        path, run = None, path
+    source = TextSource(
         texts=tuple(map(decode_argument, texts or ())),
         file=Path(file) if file else None,
         text_column=text_column,
-        out=path if path is not None and path.suffix else None,
-        domain=data_type,
-        task=task,
-        plain=json_ or not sys.stdout.isatty(),
-        workers=workers,
-        threads=threads,
-        spreadsheet=spreadsheet,
         targets=tuple(targets or ()),
         target_column=target_column,
-        text_format=parse_text_format(encoding, separator),
-        overwrite=overwrite,
+        encoding=encoding,
+        separator=separator,
     )
-    request.check()
-    run_infer(request, model_loader(None if request.out else path))
+    target = OutputTarget(path, spreadsheet=spreadsheet, overwrite=overwrite)
+    source.check()  # before a model is looked for
+    target.check([source.file])
+    run_infer(
+        source,
+        target,
+        resolve(model, config=config, run=run),
+        options,
+        domain=data_type,
+        task=task,
+        workers=workers,
+        plain=json_ or not sys.stdout.isatty(),
+    )
 
 
 @app.command(
@@ -223,43 +221,54 @@ def explain_(
     json_: JsonOption = False,
 ) -> None:
     """Explain predictions: words for and against the label, words behind the routing, each expert's prediction."""
+    from itertools import product
+
     from moe.data.text_checks import decode_argument
     from moe.explain.explain import STEPS, explain
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
-    from moe.explain.lexicon import LexiconRequest, build_lexicon, lexicon_view
+    from moe.explain.lexicon import build_lexicon, check_explanation, lexicon_view
     from moe.explain.terminal import explanation_view
-    from moe.inference.model_loader import ModelLoader, select_model_folder
-    from moe.inference.output import check_output
+    from moe.inference.load import LoadOptions, check_routing, load_torch
+    from moe.inference.text_io import OutputTarget, TextSource
+    from moe.runs.model_ref import resolve
 
-    model, texts = split_model(arguments or [])
-    request = LexiconRequest(
-        texts=tuple(map(decode_argument, texts)),
-        file=file,
-        text_column=text_column,
-        out=out,
-        spreadsheet=spreadsheet,
-        domain=data_type,
-        task=task,
-        min_count=min_count,
-        max_texts=max_texts,
-        targets=tuple(targets or ()),
-        overwrite=overwrite,
-    )
-    request.check()
-    loader = ModelLoader(
-        folder=select_model_folder(resolve_model(model), None, None, sets),
-        sets=tuple(sets or ()),
-        routing=routing,  # type: ignore[arg-type]  # its `check` refuses other words
-        batch_tokens=tokens,
-    )
-    loader.check()
-    check_output(out, spreadsheet, [file, loader.folder], overwrite)
-    predictor = loader.load_torch()
-    for text, target in request.pairs():
-        explanation = explain(predictor, text, data_type, task, steps or STEPS, target)
+    model, texts = _split_model(arguments or [])
+    source = TextSource(tuple(map(decode_argument, texts)), file, text_column, targets=tuple(targets or ()))
+    target = OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite)
+    check_explanation(source, target)
+    options = LoadOptions(sets=tuple(sets or ()), routing=check_routing(routing), batch_tokens=tokens)
+    options.check()
+    ref = resolve(model)
+    target.check([file, ref.folder])
+    predictor = load_torch(ref, options)
+    for text, entity in product(source.texts, source.targets or (None,)):
+        explanation = explain(predictor, text, data_type, task, steps or STEPS, entity)
         print_view(explanation, explanation_view, json_)
     if file is not None:
-        print_view(build_lexicon(predictor, request, steps or CORPUS_STEPS, quiet=False), lexicon_view, json_)
+        report = build_lexicon(
+            predictor,
+            source,
+            target,
+            domain=data_type,
+            task=task,
+            min_count=min_count,
+            max_texts=max_texts,
+            steps=steps or CORPUS_STEPS,
+            quiet=False,
+        )
+        print_view(report, lexicon_view, json_)
+
+
+def _split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Split arguments into a model folder, if the first one names it, and the texts after it.
+
+    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
+    of one word with a slash is more likely a mistyped path.
+    """
+    first = arguments[0] if arguments else ""
+    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
+        return Path(first), arguments[1:]
+    return None, arguments
 
 
 @app.command(
@@ -272,9 +281,7 @@ def explain_(
 def generate_(
     model: Annotated[
         Path,
-        typer.Argument(
-            help="Mixture, expert or run folder of a language model.", show_default=False, callback=resolve_model
-        ),
+        typer.Argument(help="Mixture, expert or run folder of a language model.", show_default=False),
     ],
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts to answer.", show_default=False)] = None,
     file: Annotated[
@@ -316,22 +323,19 @@ def generate_(
 ) -> None:
     """Generate answers to prompts with a language model's mixture, and show the routing weights."""
     from moe.data.text_checks import decode_argument
-    from moe.inference.generate_command import GenerateRequest, run_generate
+    from moe.inference.generate_command import run_generate
     from moe.inference.generator import Sampling
+    from moe.inference.load import check_routing
+    from moe.inference.text_io import OutputTarget, TextSource
+    from moe.runs.model_ref import resolve
 
-    request = GenerateRequest(
-        model=model,
-        prompts=tuple(map(decode_argument, prompts or ())),
-        file=file,
-        text_column=text_column,
-        out=out,
+    run_generate(
+        TextSource(tuple(map(decode_argument, prompts or ())), file, text_column),
+        OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite),
+        resolve(model),
+        Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         domain=data_type,
-        routing=routing,
-        plain=json_ or not sys.stdout.isatty(),
+        routing=check_routing(routing),
         chat=chat,
-        sampling=Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
-        spreadsheet=spreadsheet,
-        overwrite=overwrite,
+        plain=json_ or not sys.stdout.isatty(),
     )
-    request.check()
-    run_generate(request)

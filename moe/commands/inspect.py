@@ -7,8 +7,9 @@ import typer
 
 from moe.commands.options import (
     JsonOption,
-    OutOption,
     OverwriteFileOption,
+    RenamedOptions,
+    RunOption,
     SetOption,
     examples,
     open_workspace,
@@ -45,10 +46,14 @@ def check(
     print_text({"config": str(config), "faults": [], "warnings": warnings}, "\n".join(lines), json_)
 
 
-@app.command("plan", epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"))
+@app.command(
+    "plan",
+    cls=RenamedOptions,
+    epilog=examples("moe plan configs/demo.yaml", "moe plan configs/demo.yaml --set lora.r=64 --json"),
+)
 def plan_(
     config: Annotated[Path | None, typer.Argument(help="Run config; default: configs/demo.yaml.")] = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -56,7 +61,7 @@ def plan_(
     from moe.plan.cost_estimate import estimate_cost
     from moe.plan.view import cost_view
 
-    print_view(estimate_cost(open_workspace(config, out, sets)), cost_view, json_)
+    print_view(estimate_cost(open_workspace(config, run, sets)), cost_view, json_)
 
 
 @app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))
@@ -72,9 +77,9 @@ def verify_(
     raise typer.Exit(2 if verification.faults else 0)
 
 
-@app.command(epilog=examples("moe sample --out sample --rows 600 --seed 42"))
+@app.command(cls=RenamedOptions, epilog=examples("moe sample --out-dir sample --rows 600 --seed 42"))
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")],
+    out: Annotated[Path, typer.Option("--out-dir", "-o", help="Output folder.")],
     rows: Annotated[int, typer.Option("--rows", min=60, max=10**7, help="Texts per domain.")] = 2400,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed of the texts.")] = 13,
     overwrite: OverwriteFileOption = False,

@@ -1,6 +1,5 @@
 """Options that several commands share, renamed options, and the output of results."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from moe.commands.overview import RESOURCES
+from moe.commands.main import RESOURCES
 
 if TYPE_CHECKING:
     from moe.runs.workspace import Workspace
@@ -18,9 +17,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Run config (YAML); default: configs/demo.yaml.", show_default=False),
 ]
-OutOption = Annotated[
+RunOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Run folder; default: runs/NAME for a config NAME.yaml.", show_default=False),
+    typer.Option("--run", help="Run folder; default: runs/NAME for a config NAME.yaml.", show_default=False),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")
@@ -44,23 +43,12 @@ def check_number(value: float | None) -> float | None:
     return value
 
 
-def resolve_model(folder: Path | None) -> Path | None:
-    """Option callback: replace a run folder by the folder of its best mixture."""
-    from moe.runs.best import resolve_model_folder
-
-    return None if folder is None else resolve_model_folder(folder)
-
-
 DEFAULT_MODEL_HELP = "Mixture, expert or run folder, or `ready`; default: the run in runs/demo, else `ready`."
 OptionalModelArgument = Annotated[
     Path | None,
-    typer.Argument(
-        help="Mixture, expert or run folder; default: the run of --config.", show_default=False, callback=resolve_model
-    ),
+    typer.Argument(help="Mixture, expert or run folder; default: the run of --config.", show_default=False),
 ]
-ModelArgument = Annotated[
-    Path, typer.Argument(help="Mixture, expert or run folder.", show_default=False, callback=resolve_model)
-]
+ModelArgument = Annotated[Path, typer.Argument(help="Mixture, expert or run folder.", show_default=False)]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Labelled file to use instead of the run's test rows.")]
 DomainOption = Annotated[
     str | None, typer.Option("--domain", "-d", help="Only this domain; with --data, the domain of the file.")
@@ -106,8 +94,14 @@ SpreadsheetOption = Annotated[
 ]
 
 
+_RUN_FOLDER, _OUTPUT_FOLDER = {"--out": "--run", "-o": "--run"}, {"--out": "--out-dir"}
+_RUN_COMMANDS = "train-expert pretrain merge train-router instruct run compare calibrate ablate drift plan augment"
+_FOLDER_COMMANDS = "report sweep export sample add remove swap"
 RENAMED_OPTIONS = {
+    **dict.fromkeys(_RUN_COMMANDS.split(), _RUN_FOLDER),
+    **dict.fromkeys(_FOLDER_COMMANDS.split(), _OUTPUT_FOLDER),
     "evaluate": {
+        **_RUN_FOLDER,
         "--alone": "--per-expert",
         "--bare": "--no-experts",
         "--by": "--choice-method",
@@ -115,7 +109,10 @@ RENAMED_OPTIONS = {
     },
     "explain": {"--least": "--min-count", "--most": "--max-texts"},
 }
-"""By command: old and new spelling of its renamed options. The old ones are removed in the next release."""
+"""By command: old and new spelling of its renamed options. The old ones are removed in the next release.
+
+`--out` is the file of the answers, `--out-dir` a folder that is written, `--run` the folder of a run.
+"""
 
 RENAMED_COMMANDS = {"augment": "data augment"}
 """Old and new names of commands. The old ones are removed in the next release."""
@@ -135,11 +132,16 @@ class RenamedOptions(TyperCommand):
         for i, (old, equals, value) in enumerate(arg.partition("=") for arg in args[:end]):
             if new := renamed.get(old):
                 current[i] = f"{new}{equals}{value}"
-                typer.echo(f"{old} is deprecated and will be removed in the next release; use {new}", err=True)
+                note_renamed(old, new)
         return current
 
 
-class RenamedCommand(TyperCommand):
+def note_renamed(old: str, new: str) -> None:
+    """Print that an option is deprecated, and what to write instead."""
+    typer.echo(f"{old} is deprecated and will be removed in the next release; use {new}", err=True)
+
+
+class RenamedCommand(RenamedOptions):
     """Command under its old name, with a deprecation note."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -147,32 +149,15 @@ class RenamedCommand(TyperCommand):
         self.deprecated = f"Use 'moe {RENAMED_COMMANDS[self.name or '']}' instead."
 
 
-def split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
-    """Split arguments into a model folder, if the first one names it, and the texts after it.
-
-    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
-    of one word with a slash is more likely a mistyped path.
-    """
-    first = arguments[0] if arguments else ""
-    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
-        return Path(first), arguments[1:]
-    return None, arguments
-
-
 def examples(*lines: str) -> str:
     """Format one to three example calls, which end the help text of a command."""
     return "Examples:\n\n```bash\n" + "\n".join(lines) + "\n```"
 
 
-def is_secondary_process() -> bool:
-    """Whether this is a process of rank > 0, which prints nothing."""
-    return os.environ.get("RANK", "0") != "0"
-
-
 def open_workspace(
-    config: Path | None, out: Path | None, sets: list[str] | None, *, reads_only: bool = False
+    config: Path | None, folder: Path | None, sets: list[str] | None, *, reads_only: bool = False
 ) -> "Workspace":
-    """Return the workspace of the run that `--config`, `--out` and `--set` describe, locked until the command ends.
+    """Return the workspace of the run that `--config`, `--run` and `--set` describe, locked until the command ends.
 
     Args:
         reads_only: the command writes nothing there, so that it needs no lock.
@@ -184,7 +169,7 @@ def open_workspace(
     from moe.config.run import load_run
     from moe.runs.locking import run_lock
 
-    run, folder = load_run(config, sets or ()), out or default_run_folder(config)
+    run, folder = load_run(config, sets or ()), folder or default_run_folder(config)
     if not reads_only:
         RESOURCES.get().enter_context(run_lock(folder))
     from moe.runs.workspace import Workspace  # slow to import: a second run is refused before

@@ -40,19 +40,12 @@ def serve_(
     settings = read_settings(config, host=host, port=port)
     check_keys_required(settings)
     check_extra("serve")
-    from moe.inference.model_loader import select_model_folder
-    from moe.inference.runtime import check_runtime
-    from moe.serve.model_loader import ModelLocation
+    from moe.inference.load import LoadOptions, check_runtime
     from moe.serve.server import serve
 
-    location = ModelLocation(
-        path=select_model_folder(model, None, None, sets),
-        sets=tuple(sets or ()),
-        token_budget=settings.batch_tokens,
-        runtime=check_runtime(runtime),
-        threads=threads,
-    )
-    serve(settings, location, threads)
+    options = LoadOptions(sets=tuple(sets or ()), runtime=check_runtime(runtime), threads=threads)
+    options.check()
+    serve(settings, model, options)
 
 
 def _key_view(key: Any) -> str:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moe.commands.main import is_secondary_process
 from moe.commands.options import (
     ConfigOption,
     JsonOption,
-    OutOption,
     OverwriteOption,
+    RenamedOptions,
     ResumeOption,
+    RunOption,
     SetOption,
     examples,
-    is_secondary_process,
     open_workspace,
     print_text,
     print_view,
@@ -32,9 +33,10 @@ app = typer.Typer()
 
 @app.command(
     "train-expert",
+    cls=RenamedOptions,
     epilog=examples(
         "moe train-expert --domain news",
-        "moe train-expert --all --config configs/demo.yaml --out runs/mine --set stages.expert.lr=1e-3",
+        "moe train-expert --all --config configs/demo.yaml --run runs/mine --set stages.expert.lr=1e-3",
     ),
 )
 def train_expert(
@@ -46,7 +48,7 @@ def train_expert(
         bool, typer.Option("--shared", help="Train the shared expert on the pooled rows of all domains.")
     ] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
@@ -61,7 +63,7 @@ def train_expert(
     from moe.training.expert_steps import train_domain, train_shared
     from moe.training.steps import training_summary
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     if all_domains:
         print_data_warnings(work)
     folders = [train_shared(work, overwrite, resume)] if shared or (all_domains and work.run.shared) else []
@@ -74,9 +76,10 @@ def train_expert(
 
 @app.command(
     "pretrain",
+    cls=RenamedOptions,
     epilog=examples(
         "moe pretrain --role macro --config my_roles.yaml",
-        "moe pretrain --all --config my_roles.yaml --out runs/roles --resume",
+        "moe pretrain --all --config my_roles.yaml --run runs/roles --resume",
     ),
 )
 def pretrain_(
@@ -88,7 +91,7 @@ def pretrain_(
         bool, typer.Option("--shared", help="Pre-train the shared expert on the text of all roles.")
     ] = False,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
@@ -102,20 +105,22 @@ def pretrain_(
     from moe.training.language.pretrain import pretrain, pretrain_shared
     from moe.training.steps import training_summary
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     folders = [pretrain_shared(work, overwrite, resume)] if shared or (all_roles and work.run.shared) else []
     folders += [] if shared else pretrain(work, role, overwrite, resume)
     stale = _report_stale(work)
     print_text(training_summary(folders, work.reused, stale=stale), "\n".join(map(str, folders)), json_)
 
 
-@app.command(epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --out runs/mine"))
+@app.command(
+    cls=RenamedOptions, epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --run runs/mine")
+)
 def merge(
     experts: Annotated[
         list[Path] | None, typer.Argument(help="Expert folders; default: all of the run.", show_default=False)
     ] = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -123,16 +128,16 @@ def merge(
     """Combine experts on one backbone under a newly initialised router; writes `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     folder = merge_experts(work, experts or (), overwrite)
     stale = _report_stale(work)
     print_text(training_summary([folder], work.reused, stale=stale), str(folder), json_)
 
 
-@app.command("train-router", epilog=examples("moe train-router", "moe train-router --resume"))
+@app.command("train-router", cls=RenamedOptions, epilog=examples("moe train-router", "moe train-router --resume"))
 def train_router_(
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
@@ -143,7 +148,7 @@ def train_router_(
     from moe.runs.best import CANDIDATES
     from moe.training.steps import train_router, training_summary
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     verdict = train_router(work, overwrite, resume)
     _write_best_graph(work, graph)
     stale = _report_stale(work)
@@ -153,6 +158,7 @@ def train_router_(
 
 @app.command(
     "instruct",
+    cls=RenamedOptions,
     epilog=examples(
         "moe instruct --config my_roles.yaml",
         "moe instruct runs/my_roles/router-warmup --config my_roles.yaml --set stages.instruct.epochs=2",
@@ -163,25 +169,28 @@ def instruct_(
         Path | None, typer.Argument(help="Mixture folder; default: the best one of the run.", show_default=False)
     ] = None,
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Instruction-tune a language model's mixture on the questions of its domains; writes `moe-instruct/`."""
+    from moe.runs.model_ref import resolve
     from moe.training.language.instruct import instruct
     from moe.training.steps import training_summary
 
-    work = open_workspace(config, out, sets)
-    folder = instruct(work, model, overwrite, resume)
+    work = open_workspace(config, run, sets)
+    folder = instruct(work, resolve(model).folder if model else None, overwrite, resume)
     print_text(training_summary([folder], work.reused), str(folder), json_)
 
 
-@app.command("run", epilog=examples("moe run --config configs/demo.yaml --out runs/mine", "moe run --resume"))
+@app.command(
+    "run", cls=RenamedOptions, epilog=examples("moe run --config configs/demo.yaml --run runs/mine", "moe run --resume")
+)
 def run_(
     config: ConfigOption = None,
-    out: OutOption = None,
+    run: RunOption = None,
     sets: SetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
@@ -195,7 +204,7 @@ def run_(
     """Run all steps: train every expert, merge, train the router, compare the models on the test rows."""
     from moe.training.pipeline import run_all, summary_view
 
-    work = open_workspace(config, out, sets)
+    work = open_workspace(config, run, sets)
     summary = run_all(work, overwrite, resume, pooled)
     _write_best_graph(work, graph)
     if not json_ and not sys.stdout.isatty() and not is_secondary_process():

@@ -8,6 +8,8 @@ from experts.errors import Fault
 PACKAGED_CONFIGS = Path(__file__).parent.parent / "configs"
 REPOSITORY_CONFIGS = PACKAGED_CONFIGS.parent.parent / "configs"
 DEFAULT = "demo.yaml"
+RUNS = Path("runs")
+"""Folder of the runs that are given no folder of their own."""
 
 
 def find_config(path: Path | None) -> Path:
@@ -40,4 +42,4 @@ def default_run_folder(config: Path | None) -> Path:
     Raises:
         Fault: if there is no such config.
     """
-    return Path("runs") / find_config(config).stem
+    return RUNS / find_config(config).stem

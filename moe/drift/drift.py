@@ -17,10 +17,11 @@ from moe.drift.fit import MIN_ROWS, extract_features
 from moe.drift.reference import DriftFeatures, Reference, read_reference
 from moe.drift.timeline import DriftRequest, read_dated_texts
 from moe.extras import check_extra
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import GREY
 from moe.plots.style import BLUE, RED, label_panel, save_figure, square_panels
+from moe.runs.model_ref import resolve
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def drift(
     reference = read_reference(folder)
     validation = _validation_features(reference, request.domain)
     dated = read_dated_texts(request)
-    model, template, length = load_model(folder, sets)
+    model, template, length = load_mixture(resolve(folder), sets)
     predictor = TorchPredictor(model, template, length, states=True)
     features = extract_features(predictor, reference.space, dated.texts, request.file.name, quiet)
     months = np.array([month or "" for month in dated.months])

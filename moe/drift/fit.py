@@ -15,10 +15,11 @@ from moe.console import Table, progress_bar
 from moe.data.sampler import subsample_per_domain
 from moe.drift.reference import DriftFeatures, Reference, StateDistribution, write_reference
 from moe.evaluation.test_sets import load_run_rows
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.locking import writes_run_and_model
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 MAX_ROWS = 2000
@@ -50,7 +51,7 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
     Raises:
         Fault: if the model cannot be loaded, or there are too few rows.
     """
-    model, template, length = load_model(folder, sets)
+    model, template, length = load_mixture(resolve(folder), sets)
     predictor = TorchPredictor(model, template, length, states=True)
     train, validation = (
         subsample_per_domain(load_run_rows(work, model, split), MAX_ROWS, work.run.seed)

@@ -148,7 +148,7 @@ def read_reference(folder: Path) -> Reference:
     remedy = f"fit it with `moe drift {folder} --fit`"
     if not (folder / DRIFT).is_file():
         raise Fault(
-            f"a drift reference at {folder / DRIFT}", "no such file", f"{remedy}, with the run's --config and --out"
+            f"a drift reference at {folder / DRIFT}", "no such file", f"{remedy}, with the run's --config and --run"
         )
     card = read_record(folder / DRIFT, DriftCard, FORMAT, "reference", remedy, OLDEST_FORMAT, sealed=2)
     if not (folder / MANIFEST).is_file() or card.model != sha256_of(folder / MANIFEST):

@@ -20,7 +20,7 @@ from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, risk_coverage_
 from moe.extras import check_extra
 from moe.inference.abstention import RiskCoveragePoint, find_point, rows_needed
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.terminal import format_interval
@@ -32,6 +32,7 @@ from moe.results.calibration import (
     TaskCalibrationReport,
 )
 from moe.runs.locking import writes_run_and_model
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 SPLITS = ("validation", "test")
@@ -49,7 +50,7 @@ def calibrate(
     `evaluation/MODEL/`.
 
     Args:
-        sets: overrides of the backbone settings, see `load_model`.
+        sets: overrides of the backbone settings, see `load_mixture`.
         level: confidence level of the thresholds' accuracy, 0.5 to 1; more retains fewer rows.
 
     Raises:
@@ -58,7 +59,7 @@ def calibrate(
     """
     check_level(level)
     check_extra("report")  # the charts are drawn last
-    model, template, max_length = load_model(folder, sets)
+    model, template, max_length = load_mixture(resolve(folder), sets)
     predictor = TorchPredictor(model, template, max_length)
     validation, test = (
         collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS

@@ -19,10 +19,11 @@ from moe.console import Table
 from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task
 from moe.evaluation.metrics import SCORE_METRICS, score_differences
 from moe.evaluation.test_sets import load_evaluation_rows
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
 from moe.results.base import Bounds
 from moe.results.evaluation import Comparison, MetricDifference, TaskComparison
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 NO_DIFFERENCE, A_BETTER, B_BETTER = "none", "A better", "B better"
@@ -63,7 +64,7 @@ def compare(
     within = [name for name in work.run.domains if common & work.run.tasks_of(name).keys()]
     sides, scores = [], []
     for folder in models:
-        model, template, max_length = load_model(folder, sets)
+        model, template, max_length = load_mixture(resolve(folder), sets)
         rows = load_evaluation_rows(work, model, data=data, domain=domain, within=within, other_domains=other_domains)
         predictor = TorchPredictor(model, template, max_length)
         evaluated = evaluate_rows(predictor, _select_tasks(rows, common), title=folder.name, quiet=quiet)

@@ -19,8 +19,7 @@ from moe.evaluation.results import score_metrics
 from moe.evaluation.rows import LabelledRow, iter_chunks, true_label
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import load_model
-from moe.inference.model_loader import check_routing
+from moe.inference.load_mixture import load_mixture
 from moe.inference.per_expert import per_expert_columns
 from moe.inference.predictor import Prediction, Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
@@ -30,6 +29,7 @@ from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
 from moe.runs.findings import PER_EXPERT_CSV
 from moe.runs.locking import writes_run
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
 
@@ -175,14 +175,14 @@ def evaluate_folder(
     sets: Sequence[str],
     data: Path | None,
     domain: str | None,
-    routing: str,
+    routing: Routing,
     pin: bool,
     per_expert: bool = False,
 ) -> EvaluationReport:
     """Evaluate a model folder with its calibration, and write the results below `evaluation/`.
 
     Args:
-        sets: overrides of the backbone settings, see `load_model`.
+        sets: overrides of the backbone settings, see `load_mixture`.
         data: a labelled file, instead of the run's test rows.
         domain: only rows of this domain.
         routing: `soft` or `hard`.
@@ -192,13 +192,13 @@ def evaluate_folder(
     Raises:
         Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
     """
-    mode, target = check_routing(routing), work.out / "evaluation" / folder.name
+    target = work.out / "evaluation" / folder.name
     check_no_result(data, target)
-    model, template, max_length = load_model(folder, sets)
+    model, template, max_length = load_mixture(resolve(folder), sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
     calibration = read_calibration(folder)
     report, evaluated = evaluate(
-        model, rows, template, max_length, routing=mode, pin=pin, quiet=False, calibration=calibration
+        model, rows, template, max_length, routing=routing, pin=pin, quiet=False, calibration=calibration
     )
     write_evaluation(target, report, evaluated)
     if per_expert:

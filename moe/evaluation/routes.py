@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from moe.data.token_batches import batch_by_tokens
-from moe.inference.predictor import Scores
+from moe.inference.predictor import Scores, batch_by_tokens
 from moe.inference.torch_predictor import TorchPredictor
 from moe.profiling import oom_guard
 

@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, product
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from experts.json_io import json_object
 from moe.console import Table, info, progress_bar
 from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
-from moe.data.text_checks import check_targets
-from moe.data.token_batches import batch_by_tokens
 from moe.explain.explain import label_log_odds, tokenize_text, word_weights
 from moe.explain.integrated_gradients import (
     BACKWARD_MEMORY_FACTOR,
@@ -31,8 +28,9 @@ from moe.explain.integrated_gradients import (
     load_captum,
 )
 from moe.explain.word_spans import Tokenization
-from moe.inference.output import check_output, write_rows
+from moe.inference.predictor import batch_by_tokens
 from moe.inference.stream import predict_texts
+from moe.inference.text_io import OutputTarget, TextSource
 from moe.inference.torch_predictor import TorchPredictor
 
 STEPS, MIN_COUNT, SHOWN_WORDS = 32, 5, 15
@@ -153,93 +151,73 @@ class Lexicon:
         return {label: round(float(value), 6) for label, value in zip(self.labels, values, strict=True)}
 
 
-@dataclass(frozen=True)
-class LexiconRequest:
-    """Options of one call of `moe explain`.
+def check_explanation(source: TextSource, target: OutputTarget) -> None:
+    """Check what `moe explain` reads and writes before anything heavy is loaded.
+
+    Raises:
+        Fault: if captum is missing, if there are both or neither of texts and a file, if there is an output file but no
+            corpus, if there are targets for a file, or as `TextSource.check` and `OutputTarget.check`.
+    """
+    load_captum()
+    source.check(required=True)
+    if target.path is not None and source.file is None:
+        raise Fault(
+            "--out together with --file", "--out with texts", "remove --out, or redirect the output: --json > FILE"
+        )
+    if source.targets and source.file is not None:
+        raise Fault("texts for --target", "a file", "remove --target")
+    target.check([source.file])
+
+
+def build_lexicon(
+    predictor: TorchPredictor,
+    source: TextSource,
+    target: OutputTarget = OutputTarget(),
+    *,
+    domain: str | None = None,
+    task: str | None = None,
+    min_count: int = MIN_COUNT,
+    max_texts: int | None = None,
+    steps: int = STEPS,
+    quiet: bool = True,
+) -> LexiconReport:
+    """Explain every text of a file for every label of its task, average the weights by word, and write the result.
 
     Args:
-        texts: texts to explain one at a time; empty if there is a file.
-        file: corpus whose lexicon is built.
-        text_column: column that holds its text.
-        out: file to write the lexicon to.
-        spreadsheet: in csv, escape words that a spreadsheet would run as formulas.
-        overwrite: replace an existing output file.
+        source: the corpus.
+        target: the file for the lexicon; without a path, none is written.
         domain: use only this domain's experts.
         task: the task to explain.
         min_count: omit words that occur less often.
         max_texts: use only the first texts of the file; None uses all.
-        targets: entities for each of which every text is explained; not for a file.
-    """
-
-    texts: tuple[str, ...] = ()
-    file: Path | None = None
-    text_column: str = "text"
-    out: Path | None = None
-    spreadsheet: bool = False
-    domain: str | None = None
-    task: str | None = None
-    min_count: int = MIN_COUNT
-    max_texts: int | None = None
-    targets: tuple[str, ...] = ()
-    overwrite: bool = False
-
-    def pairs(self) -> Iterator[tuple[str, str | None]]:
-        """Yield each text with each target, or with None."""
-        return product(self.texts, self.targets or (None,))
-
-    def check(self) -> None:
-        """Check the options before anything heavy is loaded.
-
-        Raises:
-            Fault: if captum is missing, if there are both or neither of texts and a file, if there is an output file
-                but no corpus, if a target is blank or there are targets for a file, or if a file cannot be read or
-                written, or the output file is the corpus or exists.
-        """
-        load_captum()
-        if bool(self.texts) == (self.file is not None):
-            raise Fault("either texts or --file", "both" if self.texts else "neither", "use one of them")
-        if self.out is not None and self.file is None:
-            raise Fault(
-                "--out together with --file", "--out with texts", "remove --out, or redirect the output: --json > FILE"
-            )
-        check_targets(self.targets)
-        if self.targets and self.file is not None:
-            raise Fault("texts for --target", "a file", "remove --target")
-        check_output(self.out, self.spreadsheet, [self.file], self.overwrite)
-        if self.file is not None:
-            read_texts(self.file, Columns(text=self.text_column))
-
-
-def build_lexicon(
-    predictor: TorchPredictor, request: LexiconRequest, steps: int = STEPS, quiet: bool = True
-) -> LexiconReport:
-    """Explain every text of a file for every label of its task, average the weights by word, and write the result.
+        steps: integration steps of a text.
+        quiet: show no progress bar.
 
     Raises:
         Fault: if captum is missing, the file cannot be read or has no text, or the result cannot be written.
     """
-    assert request.file is not None
-    predictor.check(request.task, request.domain)
-    records = list(islice(read_texts(request.file, Columns(text=request.text_column)), request.max_texts))
+    assert source.file is not None
+    predictor.check(task, domain)
+    records = list(islice(read_texts(source.file, Columns(text=source.text_column)), max_texts))
     valid = [str(record.values["text"]) for record in records if not record.error]
     if not valid:
-        raise Fault(f"texts in {request.file}", "none that can be read", "use another file, or set --text-column")
+        raise Fault(f"texts in {source.file}", "none that can be read", "use another file, or set --text-column")
     lexicons: dict[Labels, Lexicon] = {}
     with progress_bar("explain", len(valid), "text", quiet) as meter:
-        for count in add_texts(lexicons, valid, predictor, request, steps):
+        for count in add_texts(lexicons, valid, predictor, domain=domain, task=task, steps=steps):
             meter.advance(count)
     report = LexiconReport(
-        file=str(request.file),
+        file=str(source.file),
         texts=len(valid),
         skipped=len(records) - len(valid),
         steps=steps,
-        least=request.min_count,
+        least=min_count,
         blank=blank_token(predictor),
-        lexicons=[lexicon.summary(request.min_count) for lexicon in lexicons.values()],
+        lexicons=[lexicon.summary(min_count) for lexicon in lexicons.values()],
     )
-    if request.out is not None:
-        write_rows(as_rows(report), request.out, request.spreadsheet, request.overwrite)
-        info(f"written to {request.out}")
+    if target.path is not None:
+        target.write(as_rows(report))
+        info(f"written to {target.path}")
     return report
 
 
@@ -247,23 +225,25 @@ def add_texts(
     lexicons: dict[Labels, Lexicon],
     texts: Sequence[str],
     predictor: TorchPredictor,
-    request: LexiconRequest,
+    *,
+    domain: str | None,
+    task: str | None,
     steps: int,
 ) -> Iterator[int]:
     """Add texts to the lexicons of their labels, and yield the number of texts after each batch."""
     for at in range(0, len(texts), predictor.chunk_size):
         chunk = texts[at : at + predictor.chunk_size]
         by_task: dict[str, list[str]] = defaultdict(list)
-        predictions = predict_texts(chunk, predictor, request.domain, request.task)
+        predictions = predict_texts(chunk, predictor, domain, task)
         for text, prediction in zip(chunk, predictions, strict=True):
             by_task[prediction.task].append(text)
-        for task, task_texts in by_task.items():
-            labels = task_labels(predictor, task)
+        for name, task_texts in by_task.items():
+            labels = task_labels(predictor, name)
             lexicon = lexicons.setdefault(labels, Lexicon(labels))
             tokenizations = [tokenize_text(predictor, text) for text in task_texts]
             lengths = [len(text.ids) for text in tokenizations]
             for batch in batch_by_tokens(lengths, predictor.batch_tokens // BACKWARD_MEMORY_FACTOR):
-                _add_batch(lexicon, [tokenizations[i] for i in batch], predictor, request, task, steps)
+                _add_batch(lexicon, [tokenizations[i] for i in batch], predictor, domain, name, steps)
                 yield len(batch)
 
 
@@ -279,12 +259,12 @@ def _add_batch(
     lexicon: Lexicon,
     tokenizations: Sequence[Tokenization],
     predictor: TorchPredictor,
-    request: LexiconRequest,
+    domain: str | None,
     task: str,
     steps: int,
 ) -> None:
     """Add all words of some texts, with their weights for every label."""
-    path, by_label = build_paths(predictor, tokenizations, request.domain), []
+    path, by_label = build_paths(predictor, tokenizations, domain), []
     for k in range(len(lexicon.labels)):
         label = torch.full((len(tokenizations),), k, device=path.ids.device)  # (B,)
         by_label.append(integrate(predictor, path, partial(label_log_odds, predictor, task, label), steps).tokens)

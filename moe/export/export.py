@@ -29,7 +29,7 @@ from moe.export.selection import (
     single_expert_specs,
 )
 from moe.inference.graph.spec import GRAPH_FOLDER
-from moe.inference.loading import override_backbone
+from moe.inference.load_mixture import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
 from moe.runs.locking import model_lock, new_folder_lock
 
@@ -125,7 +125,7 @@ def _check_options(request: ExportRequest) -> None:
         "--merge": (request.merge, ("peft", "dense")),
         "--quantized": (request.quantized, ("dense",)),
         "--license": (request.license_id, ("hub-folder",)),
-        "--out": (request.out, tuple(target for target in TARGETS if target != "graph")),
+        "--out-dir": (request.out, tuple(target for target in TARGETS if target != "graph")),
         "--set": (request.sets, ("peft", "dense", "onnx", "openvino")),
     }
     for option, (value, targets) in options.items():

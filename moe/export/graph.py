@@ -19,10 +19,9 @@ from moe.console import info
 from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
 from moe.export.onnx import CHECK_TEXTS, TOLERANCE, ExportedGraph
 from moe.export.selection import ExportSource, load_export_source
-from moe.inference.graph.session import GraphSession, check_graph
+from moe.inference.graph.onnx_predictor import OnnxPredictor
+from moe.inference.graph.session import GraphSession, check_graph, tensor_names
 from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE, GraphSpec
-from moe.inference.graph.tensor_files import tensor_names
-from moe.inference.onnx_predictor import OnnxPredictor
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.model.backbone import BackboneSettings, weight_files

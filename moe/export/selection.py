@@ -9,9 +9,10 @@ from experts.errors import Fault, suggest
 from experts.lora_delta import LowRankUpdate, sum_updates
 from experts.merge_methods import DEFAULT_DENSITY, check_merge_method, is_pruning_method, merge_updates
 from moe.inference.calibration import Calibration, read_calibration
-from moe.inference.loading import load_any_model
+from moe.inference.load_mixture import load_mixture
 from moe.model.heads import Heads, MixedHeads
 from moe.model.mixture import Mixture
+from moe.runs.model_ref import resolve
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def load_export_source(folder: Path, sets: Sequence[str]) -> ExportSource:
     Raises:
         Fault: if the folder is missing or damaged, or the backbone does not match.
     """
-    model, template, max_length = load_any_model(folder, sets)
+    model, template, max_length = load_mixture(resolve(folder), sets, language=True)
     return ExportSource(folder, model, template, max_length, read_calibration(folder))
 
 

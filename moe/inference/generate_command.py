@@ -1,143 +1,90 @@
 """The `moe generate` command: prompts from arguments or a file; answers to a terminal, a pipe or a file."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 from rich.console import Console
 from transformers import TextStreamer
 
 from experts.errors import Fault
-from experts.locks import output_lock
 from moe.console import progress_bar
-from moe.data.formats.readers import read_column_names, read_texts
-from moe.data.schema import Columns
-from moe.data.text_checks import is_encodable, string_or_none
 from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import GeneratedText, Generator, Sampling
-from moe.inference.loading import load_language_model
-from moe.inference.model_loader import check_routing
-from moe.inference.output import check_output, print_json_lines, with_progress, write_rows
-from moe.inference.rows import ADDED, GENERATED, InputColumns, Row
-from moe.model.mixture import Mixture
+from moe.inference.load_mixture import load_mixture
+from moe.inference.predictor import Routing
+from moe.inference.rows import Row
+from moe.inference.text_io import ADDED, GENERATED, InputColumns, OutputTarget, TextSource, with_progress
+from moe.runs.model_ref import ModelRef
 
 CHUNK_SIZE = 64  # prompts sorted by length together
 
 
-@dataclass(frozen=True)
-class GenerateRequest:
-    """Options of one call of `moe generate`.
-
-    Args:
-        model: folder of a mixture or a single expert.
-        prompts: from the command line.
-        file: a file of prompts, instead of `prompts`.
-        text_column: the file's text column.
-        out: a file for the answers; None is standard output.
-        domain: restricts the prompts to the experts of this domain.
-        routing: `soft` or `hard`.
-        plain: print JSON lines instead of streamed text.
-        chat: whether to use the backbone's chat template; None uses it if there is one.
-        sampling: how tokens are drawn.
-        spreadsheet: escape texts in CSV that a spreadsheet would run as formulas.
-        overwrite: replace an existing output file.
-    """
-
-    model: Path
-    prompts: tuple[str, ...]
-    file: Path | None
-    text_column: str
-    out: Path | None
-    domain: str | None
-    routing: str
-    plain: bool
-    chat: bool | None
-    sampling: Sampling
-    spreadsheet: bool = False
-    overwrite: bool = False
-
-    @cached_property
-    def input_columns(self) -> InputColumns:
-        """Columns of the file that the output would otherwise replace."""
-        if self.file is None:
-            return InputColumns()
-        used = {"id": "id"} | ({} if self.text_column != "prompt" else {"prompt": "prompt"})
-        return InputColumns.of(read_column_names(self.file), [*GENERATED, *ADDED], used)
-
-    def check(self) -> None:
-        """Check the options, before anything slow is loaded.
-
-        Raises:
-            Fault: without prompts, for prompts together with a file, an empty prompt, a file that cannot be read, an
-                output file that is an input or exists, an unknown suffix or routing, or a sampling option out of range.
-        """
-        check_routing(self.routing)
-        self.sampling.check()
-        if bool(self.prompts) == bool(self.file):
-            raise Fault("prompts or --file", "both" if self.file else "neither", "give one of them")
-        if any(not prompt.strip() for prompt in self.prompts):
-            raise Fault("a prompt with words in it", "an empty prompt", "quote the prompt after the model")
-        if any(not is_encodable(prompt) for prompt in self.prompts):
-            raise Fault(
-                "prompts in UTF-8", "bytes in another encoding", "put the prompts into a file and convert it with iconv"
-            )
-        check_output(self.out, self.spreadsheet, [self.file, self.model], self.overwrite)
-        if self.file:
-            read_texts(self.file, Columns(text=self.text_column))
-
-
-def run_generate(request: GenerateRequest) -> None:
+def run_generate(
+    source: TextSource,
+    target: OutputTarget,
+    ref: ModelRef,
+    sampling: Sampling = Sampling(),
+    *,
+    domain: str | None = None,
+    routing: Routing = "soft",
+    chat: bool | None = None,
+    plain: bool = False,
+) -> None:
     """Run `moe generate`: answers streamed to a terminal, as JSON lines, or to a file.
 
+    Args:
+        source: the prompts.
+        target: without a file, answers are printed.
+        ref: a mixture or a single expert over a language model.
+        sampling: how tokens are drawn.
+        domain: restricts the prompts to the experts of this domain.
+        routing: `soft` or `hard`.
+        chat: whether to use the backbone's chat template; None uses it if there is one.
+        plain: print JSON lines instead of streamed text.
+
     Raises:
-        Fault: if the model cannot be loaded or is no causal language model, or the file cannot be written.
+        Fault: without prompts, for prompts together with a file, an empty prompt, a file that cannot be read, an output
+            file that is an input, exists or cannot be written, a sampling option out of range, or a model that cannot
+            be loaded or is no causal language model.
     """
-    with output_lock(request.out) if request.out else nullcontext():
-        _run_loaded(request, *load_language_model(request.model))
+    sampling.check()
+    source.check("prompt", required=True)
+    target.check([source.file, ref.folder])
+    with target.lock():
+        model, template, _ = load_mixture(ref, language=True)
+        generator = Generator(model, template, sampling, mode=model.mode.as_hard(routing == "hard"), chat=chat)
+        if target.path is None and not plain and source.file is None:
+            _stream_to_terminal(source.texts, generator, domain)
+            return
+        columns = input_columns(source)
+        quiet = target.path is None and not plain
+        with progress_bar("generate", len(source.texts) or None, "prompt", quiet) as meter:
+            generated = _generate_rows(_prompt_rows(source, columns), generator, domain)
+            target.write(with_progress(columns.restore(generated), meter))
 
 
-def _run_loaded(request: GenerateRequest, model: Mixture, template: str) -> None:
-    mode = model.mode.as_hard(request.routing == "hard")
-    generator = Generator(model, template, request.sampling, mode=mode, chat=request.chat)
-    if request.out is None and not request.plain and request.file is None:
-        _stream_to_terminal(request, generator)
-        return
-    with progress_bar(
-        "generate", len(request.prompts) or None, "prompt", request.out is None and not request.plain
-    ) as meter:
-        generated = _generate_rows(_input_rows(request), generator, request.domain)
-        rows = with_progress(request.input_columns.restore(generated), meter)
-        if request.out:
-            write_rows(rows, request.out, request.spreadsheet, request.overwrite)
-        else:
-            print_json_lines(rows)
+def input_columns(source: TextSource) -> InputColumns:
+    """Return the columns of a source's file that answers would otherwise replace."""
+    used = {"id": "id"} | ({} if source.text_column != "prompt" else {"prompt": "prompt"})
+    return InputColumns.of(source.column_names(), [*GENERATED, *ADDED], used)
 
 
-def _stream_to_terminal(request: GenerateRequest, generator: Generator) -> None:
+def _prompt_rows(source: TextSource, columns: InputColumns) -> Iterator[Row]:
+    for row in source.rows(columns):
+        yield {"prompt" if name == "text" else name: value for name, value in row.items()}
+
+
+def _stream_to_terminal(prompts: Iterable[str], generator: Generator, domain: str | None) -> None:
     console = Console()
-    for prompt in request.prompts:
+    for prompt in prompts:
         streamer = TextStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        (generated,) = generator.generate([generator.encode(prompt)], request.domain, streamer)
+        (generated,) = generator.generate([generator.encode(prompt)], domain, streamer)
         if weights := _expert_weights(generated):
             console.print(", ".join(f"{name} {weight:.0%}" for name, weight in weights.items()), style="dim")
 
 
 def _expert_weights(generated: GeneratedText) -> dict[str, float]:
     return {name: round(weight, 6) for name, weight in (generated.routing_weights or {}).items()}
-
-
-def _input_rows(request: GenerateRequest) -> Iterator[Row]:
-    if request.file is None:
-        for prompt in request.prompts:
-            yield {"prompt": prompt}
-        return
-    columns = Columns(text=request.text_column)
-    for record in read_texts(request.file, columns, carried=request.input_columns.carried):
-        row = {"id": record.values.get("id"), "line": record.line, "prompt": string_or_none(record.values.get("text"))}
-        yield request.input_columns.attach(row | ({"error": record.error} if record.error else {}), record.values)
 
 
 def _generate_rows(rows: Iterable[Row], generator: Generator, pin: str | None) -> Iterator[Row]:

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, suggest
-from moe.data.token_batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
+from moe.inference.predictor import batch_by_tokens
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture, allowed_experts

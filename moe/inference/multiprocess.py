@@ -12,11 +12,11 @@ from functools import lru_cache
 from itertools import islice
 
 from experts.errors import Fault
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, has_gpu, load
 from moe.inference.predictor import Predictor
 from moe.inference.rows import Row
-from moe.inference.runtime import has_gpu
 from moe.inference.stream import predict_rows
+from moe.runs.model_ref import ModelRef
 
 CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
 
@@ -45,11 +45,11 @@ def threads_per_worker(workers: int, threads: int | None) -> int | None:
 
 def predict_in_processes(
     rows: Iterable[Mapping[str, object]],
-    loader: ModelLoader,
+    ref: ModelRef,
+    options: LoadOptions,
     domain: str | None,
     task: str | None,
     workers: int,
-    threads: int | None = None,
     target: bool | None = False,
 ) -> Iterator[Row]:
     """Predict a stream of rows as `predict_rows` does, in several processes.
@@ -58,20 +58,20 @@ def predict_in_processes(
 
     Args:
         workers: number of processes.
-        threads: threads of each process; None divides the cores among them.
+        options: how each process loads the model; without `threads`, the cores are divided among them.
         target: whether the texts have a target, see `Predictor.check`.
 
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
     """
-    loader = replace(loader, threads=threads_per_worker(workers, threads))
+    options = replace(options, threads=threads_per_worker(workers, options.threads))
     stream = iter(rows)
     pending: deque[Future[list[Row]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         while True:
-            while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, loader.chunk_size))):
-                pending.append(pool.submit(_predict_chunk, loader, domain, task, target, chunk))
+            while len(pending) < CHUNKS_PER_WORKER * workers and (chunk := list(islice(stream, options.chunk_size))):
+                pending.append(pool.submit(_predict_chunk, ref, options, domain, task, target, chunk))
             if not pending:
                 return
             yield from pending.popleft().result()
@@ -92,13 +92,18 @@ def _init_worker() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load_once(loader: ModelLoader) -> Predictor:
-    return loader.load()
+def _load_once(ref: ModelRef, options: LoadOptions) -> Predictor:
+    return load(ref, options)
 
 
 def _predict_chunk(
-    loader: ModelLoader, domain: str | None, task: str | None, target: bool | None, chunk: list[Mapping[str, object]]
+    ref: ModelRef,
+    options: LoadOptions,
+    domain: str | None,
+    task: str | None,
+    target: bool | None,
+    chunk: list[Mapping[str, object]],
 ) -> list[Row]:
-    predictor = _load_once(loader)
+    predictor = _load_once(ref, options)
     predictor.check(task, domain, target)
     return list(predict_rows(chunk, predictor, domain, task))

@@ -14,7 +14,6 @@ import numpy as np
 
 from experts.domain import Labels
 from experts.errors import Fault
-from moe.data.polarity import find_sign
 from moe.inference.calibration import Calibration
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
@@ -251,9 +250,7 @@ class Predictor(ABC):
             task=task,
             labels=spec.labels,
             probabilities=probabilities,
-            polarity=polarity_of(spec.labels, probabilities)
-            if scores.polarity is None
-            else float(scores.polarity[row]),
+            polarity=spec.polarity(probabilities) if scores.polarity is None else float(scores.polarity[row]),
             routing_weights=scores.routing_weights[row],
             entropy=entropy,
             truncated=bool(scores.truncated[row]),
@@ -272,18 +269,30 @@ class Predictor(ABC):
         return confidence < self.calibration.threshold(task, self.abstain)
 
 
+def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
+
+    A row that is longer than the budget is a batch by itself.
+
+    Args:
+        lengths: length of each row in tokens (N,).
+        tokens: token budget of a batch.
+
+    Returns:
+        Row indices of each batch, in order of length.
+    """
+    order = np.argsort(lengths, kind="stable")  # (N,)
+    cuts, start = [], 0
+    for position, row in enumerate(order):
+        if position > start and (position - start + 1) * lengths[row] > tokens:
+            cuts.append(position)
+            start = position
+    return np.split(order, cuts)
+
+
 def chunk_size_for(batch_tokens: int) -> int:
     """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read."""
     return max(1, batch_tokens // 2)
-
-
-def polarity_of(labels: Sequence[str], probabilities: np.ndarray) -> float | None:
-    """p(positive) − p(negative), for labels that have a sign; else None."""
-    sign = find_sign(labels)
-    if sign is None:
-        return None
-    negative, positive = (labels.index(label) for label in sign)
-    return float(probabilities[positive] - probabilities[negative])
 
 
 def normalized_entropy(weights: np.ndarray) -> np.ndarray:

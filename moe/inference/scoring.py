@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moe.data.token_batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
+from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
 from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.mixture import Mixture, allowed_experts

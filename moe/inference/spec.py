@@ -23,6 +23,13 @@ class TaskInferenceSpec(BaseModel):
     sign: tuple[str, str] | None = Field(description="its negative and its positive label, if there are any")
     target: bool = Field(False, description="whether it asks for the sentiment towards a target in the text")
 
+    def polarity(self, probabilities: np.ndarray) -> float | None:
+        """p(positive) − p(negative) of probabilities (K,), for labels that have a sign; else None."""
+        if self.sign is None:
+            return None
+        negative, positive = (self.labels.index(label) for label in self.sign)
+        return float(probabilities[positive] - probabilities[negative])
+
 
 class DomainInferenceSpec(BaseModel):
     """One domain; its index in the list is its number in the graph's input."""

@@ -8,7 +8,8 @@ from typing import cast
 from moe.data.text_checks import contains_target, is_blank, target_problem
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.predictor import Prediction, Predictor
-from moe.inference.rows import PredictionRow, Row, free_name
+from moe.inference.rows import PredictionRow, Row
+from moe.inference.text_io import free_name
 
 
 def predict_rows(

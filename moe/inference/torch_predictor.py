@@ -12,9 +12,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
-from moe.data.token_batches import batch_by_tokens
 from moe.inference.calibration import Calibration
-from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, Scores, first_windows, scores_of_windows
+from moe.inference.predictor import (
+    CPU_TOKEN_BUDGET,
+    Predictor,
+    Routing,
+    Scores,
+    batch_by_tokens,
+    first_windows,
+    scores_of_windows,
+)
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts

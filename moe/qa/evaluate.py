@@ -19,7 +19,7 @@ from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
 from moe.data.schema import SPLITS, SplitSettings, TaskSettings
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import load_language_model
+from moe.inference.load_mixture import load_mixture
 from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
@@ -33,6 +33,7 @@ from moe.qa.scoring import (
     score_report,
 )
 from moe.runs.locking import writes_run
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 ChoiceMethod = Literal["likelihood", "generation"]
@@ -58,6 +59,18 @@ class EvalSettings:
     hard: bool = False
     pin: bool = False
     chat: bool | None = None
+
+
+def check_choice_method(method: str) -> ChoiceMethod:
+    """Check the name of a method for choices and return it.
+
+    Raises:
+        Fault: if there is no such method.
+    """
+    if method not in CHOICE_METHODS:
+        expected = f"--choice-method one of {', '.join(CHOICE_METHODS)}"
+        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
+    return method
 
 
 def answer_questions(
@@ -155,9 +168,7 @@ def evaluate_qa_folder(
         Fault: if the method or a task is unknown, the model cannot be loaded or is no causal language model, there
             are no questions, or `data` is the file of an earlier evaluation that would be replaced.
     """
-    if settings.method not in CHOICE_METHODS:
-        expected, method = f"--choice-method one of {', '.join(CHOICE_METHODS)}", settings.method
-        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
+    check_choice_method(settings.method)
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
     target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
@@ -168,7 +179,7 @@ def evaluate_qa_folder(
         questions = load_file_questions(data, tasks[0], work, max_questions)
     if not questions:
         raise Fault("questions to evaluate on", "none", "give the tasks a test split, or a file with --data")
-    model, template = load_language_model(folder)
+    model, template, _ = load_mixture(resolve(folder), language=True)
     mode = replace(model.mode, without=tuple(model.bank.adapters) if bare else ())
     answers = answer_questions(model, template, questions, settings, quiet=False, mode=mode)
     report = replace(qa_report(answers, settings), model=str(folder), bare=bare)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from experts.atomic_io import read_json, restore_folder, write_json
 from experts.errors import Fault
-from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.stages import INSTRUCT, JOINT, MERGED, WARMUP
 
 RESULT = "result.json"
@@ -59,17 +58,6 @@ def default_model(run: Path) -> Path:
     _restore(run)
     instructed = run / INSTRUCT.folder
     return instructed if instructed.is_dir() else best_model(run)
-
-
-def resolve_model_folder(folder: Path) -> Path:
-    """Return the default model of a run folder, or the shipped one for `ready`; any other folder is returned unchanged.
-
-    Raises:
-        Fault: if the run's `result.json` names anything but one of its mixtures, or the ready mixture is damaged.
-    """
-    if is_ready(folder):
-        return ready_folder()
-    return default_model(folder) if has_mixture(folder) else folder
 
 
 def write_result(run: Path, scores: dict[str, dict[str, float]], best: str, verdict: str) -> None:

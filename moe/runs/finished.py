@@ -63,7 +63,7 @@ def keeps_finished(
         raise Fault(
             f"{folder} made with the current settings and inputs",
             "; ".join(reasons[:_MAX_REASONS]) + more,
-            "pass --overwrite to make it again, or choose another --out",
+            "pass --overwrite to make it again, or choose another --run",
         )
     work.reused.append(folder)
     info(f"{folder.name}: finished earlier, kept; --overwrite {again}")

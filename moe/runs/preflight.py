@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experts.errors import Fault
-from moe.checkpoints.shared_init import shared_init_errors
 from moe.config.messages import ConfigFault
 from moe.config.run import RunSettings, load_run
 from moe.data.ingest import row_faults
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, length_limit, read_backbone_config
+from moe.runs.shared_init import shared_init_errors
 from moe.runs.text_lengths import describe_files
 from moe.trackers import missing_trackers
 

@@ -12,40 +12,22 @@ from experts.cards import EXPERT_CARD
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, ExpertCard, read_expert_card
 from experts.lora import LoraSpec
+from experts.reading import each_file_once
 from moe.checkpoints.expert import SHARED_NAME
 from moe.checkpoints.file_names import README
 from moe.checkpoints.mixture import parse_mixture_card
-from moe.inference.loading import is_language_model, load_language_model
-from moe.inference.model_loader import ModelLoader, find_model_folder
+from moe.inference.load import LoadOptions, load, load_torch
+from moe.inference.load_mixture import load_mixture
 from moe.inference.predictor import Predictor
-from moe.inference.runtime import Runtime
 from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.model.mixture import Mixture
+from moe.runs.model_ref import ModelRef, resolve
 from moe.serve.batching import Engine
 from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine
 from moe.serve.engine_generate import GenerateEngine
 from moe.serve.json_logs import adopt_library_loggers
-
-
-@dataclass(frozen=True)
-class ModelLocation:
-    """Where the model is loaded from, at the start and at every reload.
-
-    Args:
-        path: folder of a mixture, an expert or a run.
-        sets: `backbone.KEY=VALUE` overrides of the model's settings, as for `moe infer --set`.
-        token_budget: approximate number of tokens in a batch; None uses the engine's default.
-        runtime: see `ModelLoader`.
-        threads: CPU threads of a forward pass; None leaves the choice to the runtime.
-    """
-
-    path: Path
-    sets: tuple[str, ...] = ()
-    token_budget: int | None = None
-    runtime: Runtime = "auto"
-    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,19 +49,30 @@ class ServedModel:
         return str(self.info["sha256"])
 
 
-def load_served_model(location: ModelLocation) -> ServedModel:
-    """Verify and load a model, and make a trial prediction.
+def load_served_model(
+    model: Path | None, options: LoadOptions = LoadOptions(), token_budget: int | None = None
+) -> ServedModel:
+    """Find, verify and load a model, and make a trial prediction.
+
+    Args:
+        model: see `resolve`, which is called at the start and at every reload.
+        options: for a classifier; a service runs long, so that the runtime's speed matters more than its start.
+        token_budget: approximate number of tokens in a batch; None uses the engine's default.
 
     Raises:
         Fault: if the model is damaged, cannot be loaded, changes while it is loading, or cannot predict.
     """
-    folder = find_model_folder(location.path, location.sets)
-    _check_integrity(folder)
-    sha256 = sha256_of(folder / MANIFEST)
-    if is_language_model(folder):
-        served = _load_generator(folder, location, sha256)
+    options = replace(options, large=True)
+    options.check()
+    ref = resolve(model)
+    folder = ref.folder
+    with each_file_once(ref.records):
+        _check_integrity(folder)
+        sha256 = sha256_of(folder / MANIFEST)
+    if ref.language:
+        served = _load_generator(ref, options, sha256)
     else:
-        served = _load_classifier(folder, location, sha256)
+        served = _load_classifier(ref, options, sha256, token_budget)
     served = replace(served, card=_read_card(folder))
     adopt_library_loggers()
     if sha256_of(folder / MANIFEST) != sha256:
@@ -99,27 +92,24 @@ def _check_integrity(folder: Path) -> None:
         raise Fault(f"an intact model at {folder}", f"{faults[0]}{more}", f"run moe verify {folder} for details")
 
 
-def _load_classifier(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
-    loader = ModelLoader(
-        folder, location.sets, threads=location.threads, runtime=location.runtime, large=True
-    )  # a service runs long, so that its speed matters more than its start
-    predictor = loader.load()
+def _load_classifier(ref: ModelRef, options: LoadOptions, sha256: str, token_budget: int | None) -> ServedModel:
+    predictor = load(ref, options)
     engine = ExplainEngine(
-        ClassifyEngine(predictor, sha256, location.token_budget), partial(_load_torch, loader, predictor, sha256)
+        ClassifyEngine(predictor, sha256, token_budget), partial(_load_torch, ref, options, predictor, sha256)
     )
     (result,) = engine.run_batch([ClassifyRequest(("The first text.",))])
     if isinstance(result, BaseException):
         raise result
     if isinstance(predictor, TorchPredictor):
-        info = _model_info(folder, sha256, predictor.model)
+        info = _model_info(ref, sha256, predictor.model)
     else:
-        info = _graph_info(folder, sha256, predictor)
+        info = _graph_info(ref, sha256, predictor)
     info |= {"answers": "labels", "max_length": predictor.max_length, "calibrated": predictor.calibration is not None}
     info["calibrated_tasks"] = list(predictor.calibration.tasks) if predictor.calibration else []
     return ServedModel(engine, info)
 
 
-def _load_torch(loader: ModelLoader, predictor: Predictor, sha256: str) -> TorchPredictor:
+def _load_torch(ref: ModelRef, options: LoadOptions, predictor: Predictor, sha256: str) -> TorchPredictor:
     """Return the served model with PyTorch, which a graph's predictor does not have.
 
     Raises:
@@ -127,19 +117,19 @@ def _load_torch(loader: ModelLoader, predictor: Predictor, sha256: str) -> Torch
     """
     if isinstance(predictor, TorchPredictor):
         return predictor
-    model = loader.load_torch()
+    model = load_torch(ref, options)
     adopt_library_loggers()  # of transformers, which is imported here
-    if sha256_of(loader.folder / MANIFEST) != sha256:
+    if sha256_of(ref.folder / MANIFEST) != sha256:
         raise Fault("the served model in its folder, to explain with", "a newer one", "reload the service")
     return model
 
 
-def _load_generator(folder: Path, location: ModelLocation, sha256: str) -> ServedModel:
-    if location.sets:
-        raise Fault("no --set for a language model", location.sets[0], "omit --set")
-    model, template = load_language_model(folder)
-    engine = GenerateEngine(model, template, sha256)
-    info = _model_info(folder, sha256, model)
+def _load_generator(ref: ModelRef, options: LoadOptions, sha256: str) -> ServedModel:
+    if options.sets:
+        raise Fault("no --set for a language model", options.sets[0], "omit --set")
+    loaded = load_mixture(ref, language=True)
+    engine = GenerateEngine(loaded.model, loaded.template, sha256)
+    info = _model_info(ref, sha256, loaded.model)
     info |= {
         "answers": "language",
         "max_length": engine.context,
@@ -149,11 +139,11 @@ def _load_generator(folder: Path, location: ModelLocation, sha256: str) -> Serve
     return ServedModel(engine, info)
 
 
-def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
+def _model_info(ref: ModelRef, sha256: str, model: Mixture) -> dict[str, Any]:
     backbone, identity = model.backbone, model.loaded_backbone.id
     return {
-        "name": folder.name,
-        "kind": "expert" if (folder / EXPERT_CARD).is_file() else "mixture",
+        "name": ref.folder.name,
+        "kind": ref.kind,
         "sha256": sha256,
         "backbone": {
             "name": Path(identity.name).name,
@@ -162,7 +152,7 @@ def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "device": backbone.device.type,
         },
-        "experts": _expert_info(folder, model),
+        "experts": _expert_info(ref.folder, model),
         "labels": {
             domain.name: {task: list(labels) for task, labels in domain.tasks.items()}
             for domain in model.trained_domains
@@ -172,16 +162,15 @@ def _model_info(folder: Path, sha256: str, model: Mixture) -> dict[str, Any]:
     }
 
 
-def _graph_info(folder: Path, sha256: str, predictor: Predictor) -> dict[str, Any]:
+def _graph_info(ref: ModelRef, sha256: str, predictor: Predictor) -> dict[str, Any]:
     """Return what `_model_info` does, of a model that is not loaded with PyTorch."""
-    spec, hashes = predictor.spec, _file_hashes(folder)
-    is_expert = (folder / EXPERT_CARD).is_file()
-    card = read_expert_card(folder / EXPERT_CARD) if is_expert else parse_mixture_card(folder)
+    folder, spec, hashes = ref.folder, predictor.spec, _file_hashes(ref.folder)
+    card = read_expert_card(folder / EXPERT_CARD) if ref.kind == "expert" else parse_mixture_card(folder)
     domain_by_expert = {expert: domain.name for domain in spec.domains for expert in domain.experts}
     layers = _expert_layers(folder, card) if isinstance(card, ExpertCard) else card.layers
     return {
         "name": folder.name,
-        "kind": "expert" if is_expert else "mixture",
+        "kind": ref.kind,
         "sha256": sha256,
         "backbone": {
             "name": Path(card.backbone.name).name,

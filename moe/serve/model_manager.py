@@ -11,7 +11,7 @@ from moe.serve.batching import Batcher
 from moe.serve.errors import RequestError
 from moe.serve.json_logs import log_event
 from moe.serve.metrics import Metrics
-from moe.serve.model_loader import ModelLocation, ServedModel, load_served_model
+from moe.serve.model_loader import ServedModel
 from moe.serve.settings import ServeSettings
 
 DRAIN_POLL_SECONDS = 0.02
@@ -21,19 +21,19 @@ class ModelManager:
     """Serves one model at a time. Belongs to one event loop from `start` to `close`.
 
     Args:
-        location: where reloads load the model from.
-        served: the model that was loaded from there.
+        load: finds and loads the model, at every reload.
+        served: the model that it has loaded.
         initializer: called first in the model's thread.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
-        location: ModelLocation,
+        load: Callable[[], ServedModel],
         served: ServedModel,
         initializer: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings, self.location, self.served, self._initializer = settings, location, served, initializer
+        self.settings, self.load, self.served, self._initializer = settings, load, served, initializer
         self.metrics = Metrics(lambda: self.batcher.queued_texts if self.batcher else 0)
         self.batcher: Batcher | None = None
         self.draining = False
@@ -104,7 +104,7 @@ class ModelManager:
         async with self._reload_lock:
             before = self.served.sha256
             try:
-                new = await asyncio.to_thread(load_served_model, self.location)
+                new = await asyncio.to_thread(self.load)
                 self._check_same_output(new)
             except Exception as error:
                 self.metrics.reloads.labels("refused").inc()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,11 +21,12 @@ import uvicorn
 
 from experts.errors import Fault
 from moe.console import redirected_status
+from moe.inference.load import LoadOptions
 from moe.serve.app import build_app
 from moe.serve.connections import LISTEN_BACKLOG, ConnectionLimits, ServiceConfig, find_connection_limits
 from moe.serve.errors import RequestError
 from moe.serve.json_logs import configure_logging, log_event
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 from moe.serve.model_manager import ModelManager
 from moe.serve.settings import ServeSettings, check_keys_required
 
@@ -32,11 +34,12 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """Thread switch interval: Python's default of 5 ms would delay the event loop while the model computes."""
 
 
-def serve(settings: ServeSettings, location: ModelLocation, threads: int | None = None) -> None:
+def serve(settings: ServeSettings, model: Path | None, options: LoadOptions = LoadOptions()) -> None:
     """Serve a model until a signal ends the process.
 
     Args:
-        threads: CPU threads of the model; None uses PyTorch's default.
+        model: see `resolve`.
+        options: see `load_served_model`.
 
     Raises:
         Fault: if the address is in use or would be accessible without a key, or the model cannot be loaded.
@@ -46,11 +49,11 @@ def serve(settings: ServeSettings, location: ModelLocation, threads: int | None 
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     configure_logging(settings.log_lines_per_s)
     with redirected_status(lambda text: log_event("status", text=text)), bind_socket(settings) as listener:
-        if threads:
-            torch.set_num_threads(threads)
-        served = load_served_model(location)
-        limits = find_connection_limits(settings)
-        manager = ModelManager(settings, location, served, partial(torch.set_num_threads, torch.get_num_threads()))
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        load = partial(load_served_model, model, options, settings.batch_tokens)
+        served, limits = load(), find_connection_limits(settings)
+        manager = ModelManager(settings, load, served, partial(torch.set_num_threads, torch.get_num_threads()))
         asyncio.run(_run(manager, limits, listener))
 
 

@@ -13,12 +13,12 @@ from experts.expert_io import ExpertCard, ExpertFolder, InitOrigin, read_expert,
 from experts.lora import LoraSpec
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME
-from moe.checkpoints.shared_init import load_shared_init
 from moe.console import info
 from moe.evaluation.evaluate import ONLY_LABEL
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
+from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace, package_versions
 from moe.training.job import TrainResult
 

@@ -13,7 +13,6 @@ from experts.errors import Fault, suggest
 from experts.expert_io import ExpertFolder, read_expert
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
-from moe.checkpoints.shared_init import SharedInit, load_shared_init
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, SHARED, Stage
 from moe.console import info
@@ -25,6 +24,7 @@ from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.locking import writes_run
 from moe.runs.selection_metric import MACRO_F1
+from moe.runs.shared_init import SharedInit, load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
 from moe.training.job import TrainResult

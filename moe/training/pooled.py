@@ -16,12 +16,12 @@ from experts.adapter import build_adapter
 from experts.expert_io import CARD, CONFIG, ExpertFolder, read_expert, read_expert_card
 from experts.lora import Adapter, LayerMap, LoraSettings, LoraSpec
 from moe.checkpoints.expert import build_expert_model
-from moe.checkpoints.shared_init import SharedInit, load_shared_init
 from moe.config.stages import EXPERT, SHARED, StageSettings
 from moe.console import info
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
 from moe.runs.locking import writes_run
+from moe.runs.shared_init import SharedInit, load_shared_init
 from moe.runs.workspace import POOLED_NAME, Workspace
 from moe.training.expert_folder import save_expert
 from moe.training.expert_steps import labelled_data, pooled_domain

@@ -19,7 +19,7 @@ from experts.reused import check_manifest_once
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.console import info, progress_bar
 from moe.data.collator import Collator
-from moe.data.token_batches import batch_by_tokens
+from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
 from moe.model.mixture import Mixture
 

@@ -13,8 +13,8 @@ import torch
 
 from experts import atomic_io, durable
 from experts.atomic_io import MANIFEST, atomic_file, atomic_folder, check_manifest, remove_leftovers, write_json
-from experts.durable import access_fault
 from experts.errors import Fault
+from experts.reading import access_fault
 from experts.safetensors_io import is_finite, load_tensors, save_tensors
 
 

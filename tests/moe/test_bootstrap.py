@@ -44,7 +44,7 @@ def test_interval_values_equal_the_classification_metrics() -> None:
     predicted[:5] = ["hawkish"] * 5
     report = classification(true, predicted, NAMES)
     for name, interval in bootstrap_intervals([TaskPredictions.from_labels(true, predicted, NAMES)]).items():
-        assert interval.value == pytest.approx(report[name])
+        assert interval.value == pytest.approx(report.value(name))
         assert interval.low < interval.value < interval.high
 
 

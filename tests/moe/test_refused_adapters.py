@@ -13,10 +13,10 @@ from experts.atomic_io import write_manifest
 from experts.errors import Fault
 from experts.expert_io import read_expert
 from moe.checkpoints.mixture import read_mixture
-from moe.checkpoints.shared_init import load_shared_init
 from moe.integrity import verify
 from moe.membership.update import UpdateTarget, add, swap
 from moe.model.backbone import load_backbone
+from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.steps import merge_experts
 

@@ -49,10 +49,16 @@ def check_bulk_paths(
         raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
     if texts or spreadsheet or targets:
         option = "texts" if texts else "--target" if targets else "--spreadsheet"
-        raise Fault("only --file and --out with --engine", option, f"remove {option}")
+        raise Fault("only --file and --out-dir with --engine", option, f"remove {option}")
     if source is None or out is None or Path(out).suffix:
-        problem = "no --file" if source is None else "no --out" if out is None else f"--out {out}, which is a file name"
-        raise Fault("a dataset (--file) and a folder for its shards (--out) with --engine", problem, "give both")
+        problem = (
+            "no --file"
+            if source is None
+            else "no --out-dir"
+            if out is None
+            else f"--out-dir {out}, which is a file name"
+        )
+        raise Fault("a dataset (--file) and a folder for its shards (--out-dir) with --engine", problem, "give both")
     return source, out
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from experts.errors import Fault
 from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
-from moe.inference.runtime import has_gpu
+from moe.inference.load import has_gpu
 
 
 class ShardPredictor:

@@ -21,10 +21,12 @@ from moe.data.formats.text_format import TextFormat
 from moe.data.schema import Columns
 from moe.data.text_checks import is_blank, replace_surrogates
 from moe.inference.bulk.storage import RemoteFolder, list_files, local_copy
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor
-from moe.inference.rows import ADDED, CARRIED, PREDICTED, InputColumns, Row
+from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
+from moe.inference.text_io import ADDED, CARRIED, PREDICTED, InputColumns
+from moe.runs.model_ref import ModelRef
 
 PLAN, STAGED = "plan.json", "staged"
 FORMAT = 1
@@ -37,7 +39,8 @@ class BulkJob:
     Args:
         source: a file, a folder or a glob pattern; local, or a URL that fsspec knows.
         out: the output folder, local or a URL.
-        loader: loads the model.
+        model: predicts the rows.
+        options: how the model is loaded.
         text_column: text column of the files.
         target_column: target column of the files; by default `target`, in files that have it.
         domain: restricts the texts to the experts of this domain.
@@ -48,7 +51,8 @@ class BulkJob:
 
     source: str
     out: str
-    loader: ModelLoader
+    model: ModelRef
+    options: LoadOptions = LoadOptions()
     text_column: str = "text"
     target_column: str | None = None
     domain: str | None = None
@@ -65,17 +69,17 @@ class BulkJob:
         """Check the options, before anything slow is loaded.
 
         Raises:
-            Fault: as `ModelLoader.check` and `list_files`; if the output folder holds an input, or is in the input
+            Fault: as `LoadOptions.check` and `list_files`; if the output folder holds an input, or is in the input
                 folder.
         """
-        self.loader.check()
+        self.options.check()
         files = [_local(name) for name, _ in list_files(self.source)]
         out, source = _local(self.out), _local(self.source)
         holds_input = out is not None and any(path is not None and path.is_relative_to(out) for path in files)
         is_inside = out is not None and source is not None and source.is_dir() and out.is_relative_to(source)
         if holds_input or is_inside:
             raise Fault(
-                "an output folder apart from the input", f"{self.out} for {self.source}", "choose another --out"
+                "an output folder apart from the input", f"{self.out} for {self.source}", "choose another --out-dir"
             )
 
     def shard_name(self, shard: int) -> str:
@@ -110,18 +114,18 @@ def _local(url: str) -> Path | None:
 
 def _identity(job: BulkJob) -> dict[str, Json]:
     """Everything that the predictions depend on, as plain JSON values; two equal identities are the same job."""
-    loader = job.loader
-    manifest = loader.folder / MANIFEST
+    options, folder = job.options, job.model.folder
+    manifest = folder / MANIFEST
     identity = {
         "files": [[name, size] for name, size in list_files(job.source)],
         "columns": Columns(text=job.text_column, target=job.target_column).model_dump(),
-        "model": sha256_of(manifest) if manifest.is_file() else str(loader.folder),
+        "model": sha256_of(manifest) if manifest.is_file() else str(folder),
         "opening": {
-            "sets": loader.sets,
-            "routing": loader.routing,
-            "windows": loader.windows,
-            "tokens": loader.batch_tokens,
-            "abstain": loader.abstain,
+            "sets": options.sets,
+            "routing": options.routing,
+            "windows": options.windows,
+            "tokens": options.batch_tokens,
+            "abstain": options.abstain,
         },
         "domain": job.domain,
         "task": job.task,
@@ -139,21 +143,21 @@ def read_plan(job: BulkJob) -> BulkPlan | None:
     """
     if not job.output.has(PLAN):
         if others := job.output.names() - {STAGED}:
-            raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out")
+            raise Fault(f"an empty folder at {job.out}", f"{sorted(others)[0]} in it", "choose another --out-dir")
         return None
     try:
         plan = parse_json(job.output.read(PLAN))
         earlier = plan["format"] == FORMAT and plan["job"]
         stored = BulkPlan(FORMAT, earlier, int(plan["rows"]), int(plan["parts"]), list(plan.get("columns", ())))
     except (ValueError, KeyError, TypeError) as error:
-        raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out") from error
+        raise Fault(f"a plan of moe infer in {job.out}", f"an invalid {PLAN}", "choose another --out-dir") from error
     identity = _identity(job)
     if earlier != identity:
         changed = [key for key in identity if not isinstance(earlier, dict) or earlier.get(key) != identity[key]]
         raise Fault(
             f"the job that {job.out} was started with",
             f"different values of {', '.join(changed)}",
-            "choose another --out",
+            "choose another --out-dir",
         )
     return stored
 
@@ -245,9 +249,9 @@ def load_predictor(job: BulkJob, threads: int | None) -> Predictor:
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
 
     Raises:
-        Fault: as `ModelLoader.load`; if the model does not know the job's task or domain.
+        Fault: as `load`; if the model does not know the job's task or domain.
     """
-    predictor = replace(job.loader, threads=threads).load()
+    predictor = load(job.model, replace(job.options, threads=threads))
     predictor.check(job.task, job.domain, None if job.target_column is None else True)
     return predictor
 

@@ -9,10 +9,11 @@ from conftest import Make
 from mixtures import save_random_mixture
 
 from moe import Fault, MixtureClassifier
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import load
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
 from moe.runs.best import write_result
+from moe.runs.model_ref import resolve
 
 TEXTS = ["profit rose", "moon bags fell again today and again", "bank", "calls of the chart lost"]
 
@@ -28,7 +29,7 @@ def folder(make_work: Make) -> Path:
 
 def test_classifier_predicts_as_moe_infer_does(folder: Path) -> None:
     classifier = MixtureClassifier.load(folder)
-    rows = list(predict_rows([{"text": text} for text in TEXTS], ModelLoader(folder / "moe-joint").load()))
+    rows = list(predict_rows([{"text": text} for text in TEXTS], load(resolve(folder / "moe-joint"))))
     assert classifier.answers(TEXTS) == rows
     assert classifier.predict(TEXTS) == [row["label"] for row in rows]
     probabilities = classifier.predict_proba(TEXTS)

@@ -23,12 +23,12 @@ def test_training_on_a_full_disk_ends_with_one_sentence_and_can_go_on(
 ) -> None:
     out = workdir / f"full{size}"
     with file_size_limit(size):
-        message = moe.refused(*TRAIN, "--out", str(out))
+        message = moe.refused(*TRAIN, "--run", str(out))
     assert "space" in message
     assert not (out / "experts").exists() or not list((out / "experts").glob("news*"))
     assert not list(out.glob("**/.run.lock"))
     if size == 12_000:
-        code, _, err = moe(*TRAIN, "--out", str(out), "--resume")
+        code, _, err = moe(*TRAIN, "--run", str(out), "--resume")
         assert code == 0, err
         check_manifest(out / "experts" / "news", "an expert")
 
@@ -44,7 +44,7 @@ def test_folder_that_vanishes_during_training_ends_with_one_sentence_or_is_made_
         write(log, *args, **kwargs)
 
     monkeypatch.setattr(JsonLog, "on_log", remove_and_write)
-    code, _, err = moe(*TRAIN, "--out", str(out))
+    code, _, err = moe(*TRAIN, "--run", str(out))
     assert "Traceback" not in err
     assert code in (0, 2)
     if code == 0:
@@ -65,7 +65,7 @@ def test_folder_that_becomes_a_file_during_training_ends_with_one_sentence(
         write(log, *args, **kwargs)
 
     monkeypatch.setattr(JsonLog, "on_log", replace_and_write)
-    moe.refused(*TRAIN, "--out", str(out))
+    moe.refused(*TRAIN, "--run", str(out))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import typer
+from command_line import CommandLine, moe, workdir
 from module_files import load_module
 from typer.testing import CliRunner
 
 from moe.commands import main as cli
+from moe.commands.main import OVERVIEW
 from moe.commands.options import RENAMED_COMMANDS, RENAMED_OPTIONS
-from moe.commands.overview import OVERVIEW
 
+__all__ = ["moe", "workdir"]
 PAGE = Path(__file__).parents[3] / "docs" / "commands.md"
 ROOT = PAGE.parent.parent
 GROUP: Any = typer.main.get_command(cli.app)
@@ -109,21 +111,20 @@ RENAMED = [(command, old, new) for command, names in RENAMED_OPTIONS.items() for
 def test_renamed_option_works_with_one_note_and_is_hidden(
     command: str, old: str, new: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    path = next(words for words in COMMANDS if words[-1] == command)
     flags = {
-        spelling
-        for option in COMMANDS[command,].params
-        if getattr(option, "is_flag", False)
-        for spelling in option.opts
+        spelling for option in COMMANDS[path].params if getattr(option, "is_flag", False) for spelling in option.opts
     }
     value = [] if new in flags else ["generation"] if new == "--choice-method" else ["3"]
-    arguments = [command, "--set", "x=1"] if command == "evaluate" else [command, "runs/demo/moe-joint", "a text"]
+    count = sum(parameter.param_type_name == "argument" for parameter in COMMANDS[path].params)
+    arguments = [*path, *["runs/demo/moe-joint", "a text", "another"][:count]]
     current = parse(GROUP, [*arguments, new, *value])
     assert capsys.readouterr().err == ""
     assert parse(GROUP, [*arguments, old, *value]) == current
     assert capsys.readouterr().err.splitlines() == [
         f"{old} is deprecated and will be removed in the next release; use {new}"
     ]
-    assert not any(old in parameter.opts for parameter in COMMANDS[command,].params)
+    assert not any(old in parameter.opts for parameter in COMMANDS[path].params)
 
 
 def test_renamed_option_is_replaced_before_an_equals_sign_but_not_after_a_double_dash() -> None:
@@ -151,7 +152,6 @@ def test_overview_lists_every_command_with_its_module_and_help() -> None:
         "__init__",
         "main",
         "options",
-        "overview",
         "streams",
     }
     assert {topic for topic, _ in OVERVIEW.values()} == apps
@@ -175,7 +175,7 @@ def test_help_imports_no_module_of_a_command() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('moe.commands.')), file=sys.stderr, end='')\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stderr == "moe.commands.main moe.commands.options moe.commands.overview moe.commands.streams"
+    assert result.stderr == "moe.commands.main moe.commands.streams"
 
 
 def test_help_imports_no_heavy_package() -> None:
@@ -192,3 +192,20 @@ def test_help_imports_no_heavy_package() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert "train-router" in result.stdout
     assert result.stderr == ""
+
+
+def test_infer_still_accepts_a_run_folder_and_a_folder_of_shards_as_out_with_a_note(
+    moe: CommandLine, workdir: Path
+) -> None:
+    for arguments, note in (
+        (
+            ("x", "--out", "none"),
+            "--out none, which is no file, is deprecated and will be removed in the next release;",
+        ),
+        (("--engine", "local", "--file", "none", "--out", "parts"), "--out with --engine is deprecated"),
+    ):
+        code, _, err = moe("infer", *arguments)
+        assert code == 2
+        assert note in err
+        assert "use --run none" in err or "use --out-dir" in err
+    assert "a mixture in none" in moe("infer", "x", "--out", "none")[2]

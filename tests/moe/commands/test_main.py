@@ -40,7 +40,7 @@ def test_main_commands_run_one_after_the_other(moe: CommandLine, workdir: Path) 
     assert out.startswith("best by validation macro-F1: ")
     (graph,) = (workdir / "four").glob("*/graph/model.onnx")
     assert graph.parent.parent == best_model(workdir / "four")
-    code, out, _ = moe("infer", "profit rose", "--data-type", "forum", "--out", "four")
+    code, out, _ = moe("infer", "profit rose", "--data-type", "forum", "--run", "four")
     assert code == 0
     assert json.loads(out)["task"] == "forum"
     assert "Resume" not in out
@@ -54,7 +54,7 @@ def test_export_writes_the_graph_into_the_folder_of_the_model(trained: CommandLi
     assert code == 0, err
     assert json.loads(out)["files"].keys() == {"model.onnx", "graph.json", "tokenizer.json"}
     assert trained("infer", "a", "--model", "runs/tiny", "--runtime", "onnx")[0] == 0
-    assert "--out" in trained.refused("export", "runs/tiny", "--to", "graph", "--out", "elsewhere")
+    assert "--out-dir" in trained.refused("export", "runs/tiny", "--to", "graph", "--out-dir", "elsewhere")
     assert "--runtime auto, onnx, torch" in trained.refused("infer", "a", "--model", "runs/tiny", "--runtime", "fast")
 
 
@@ -176,7 +176,7 @@ def test_evaluate_accepts_a_file_a_domain_an_expert_and_settings(trained: Comman
 def test_report_overlays_the_curves_of_a_second_run(trained: CommandLine, workdir: Path) -> None:
     constant = ("--set", "losses.inner=constant", "--set", "losses.classes=cross_entropy")
     assert trained("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "constant", *constant)[0] == 0
-    code, out, err = trained("report", "runs/tiny", "--against", "constant", "--out", "overlaid")
+    code, out, err = trained("report", "runs/tiny", "--against", "constant", "--out-dir", "overlaid")
     assert code == 0, err
     report = json.loads(out)
     stages = [(row["stage"], row["run"], row["steps"]) for row in report["stages"]]
@@ -376,7 +376,7 @@ def test_scores_that_are_no_polarities_are_refused_until_their_column_is_ignored
 
 
 def test_sample_writes_one_file_per_domain(moe: CommandLine, workdir: Path) -> None:
-    code, out, _ = moe("sample", "--out", "made-up", "--rows", "60")
+    code, out, _ = moe("sample", "--out-dir", "made-up", "--rows", "60")
     assert code == 0
     assert {Path(line).stem for line in out.splitlines()} >= {"news", "forum", "macro", "micro", "quant"}
 
@@ -451,7 +451,7 @@ def test_model_of_a_newer_format_is_refused(trained: CommandLine, workdir: Path,
 
 def test_folder_that_cannot_be_written_is_refused(moe: CommandLine, workdir: Path) -> None:
     (workdir / "in-the-way").write_text("a file")
-    assert "in-the-way" in moe.refused("sample", "--out", "in-the-way/deeper", "--rows", "60")
+    assert "in-the-way" in moe.refused("sample", "--out-dir", "in-the-way/deeper", "--rows", "60")
     assert "in-the-way" in moe.refused("train-expert", "--domain", "news", "-c", "tiny.yaml", "-o", "in-the-way/run")
 
 

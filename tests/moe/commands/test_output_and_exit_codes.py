@@ -84,7 +84,7 @@ def test_check_and_sample_print_json_on_request(workdir: Path) -> None:
     result = CliRunner().invoke(cli.app, ["check", "tiny.yaml", "--set", "lora.rank=2", "--set", "seed=x", "--json"])
     assert result.exit_code == 2
     assert len(json.loads(result.stdout)["faults"]) == 2
-    result = CliRunner().invoke(cli.app, ["sample", "--out", "made-up", "--rows", "60", "--json"])
+    result = CliRunner().invoke(cli.app, ["sample", "--out-dir", "made-up", "--rows", "60", "--json"])
     assert all(Path(file).is_file() for file in json.loads(result.stdout)["files"])
 
 

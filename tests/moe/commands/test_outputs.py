@@ -12,6 +12,7 @@ import pytest
 import typer
 from command_line import CommandLine, moe, workdir
 
+from experts.atomic_io import write_json
 from experts.locks import RUN_LOCK, run_lock
 from moe.commands import main
 
@@ -46,9 +47,18 @@ RUN_FOLDERS: dict[Words, Words] = {
     ("plan",): ("tiny.yaml",),
     ("data", "augment"): ("--all", "--dry-run"),
 }
-"""Commands whose `--out` is a run folder, with their other arguments."""
+"""Commands with the run folder `--run`, with their other arguments."""
+FILES: set[Words] = {("infer",), ("explain",), ("generate",)}
+"""Commands whose output is a file, `--out`; that of the others is a folder, `--out-dir`."""
 RESUMED: dict[Words, Words] = {("sweep",): ("tiny.yaml", "--over", "lora.r=2,4")}
 """Commands that go on with what an earlier call has written."""
+
+
+@pytest.fixture(autouse=True)
+def models(workdir: Path) -> None:
+    """The folders of two models that hold only their cards."""
+    for run in ("runs/tiny", "busy"):
+        write_json(workdir / run / "moe-joint" / "mixture.json", {})
 
 
 def all_commands() -> dict[Words, Any]:
@@ -61,17 +71,24 @@ def all_commands() -> dict[Words, Any]:
     return dict(pages.commands(typer.main.get_command(main.app)))
 
 
+def output(words: Words) -> str:
+    """The option of a command's output."""
+    return "--out" if words in FILES else "--out-dir"
+
+
 def option(command: Any, name: str) -> Any:
     """An option of a command; None if it has none of that name."""
     return next((parameter for parameter in command.params if name in parameter.opts), None)
 
 
 def test_commands_that_write_are_all_tested_here() -> None:
-    writing = {words: option(command, "--out") for words, command in all_commands().items()}
-    writing = {words: out for words, out in writing.items() if out is not None}
-    run_folders = {words for words, out in writing.items() if out.help.startswith("Run folder")}
-    assert run_folders == RUN_FOLDERS.keys()
-    assert writing.keys() - run_folders == NAMED_OUTPUTS.keys() | RESUMED.keys()
+    writing = {
+        flag: {words for words, command in all_commands().items() if option(command, flag) is not None}
+        for flag in ("--run", "--out", "--out-dir")
+    }
+    assert writing["--run"] == RUN_FOLDERS.keys() | {("infer",)}  # which reads the run's best mixture
+    assert writing["--out"] == FILES
+    assert writing["--out-dir"] | FILES == NAMED_OUTPUTS.keys() | RESUMED.keys()
 
 
 @pytest.mark.parametrize("words", NAMED_OUTPUTS, ids=" ".join)
@@ -83,7 +100,7 @@ def test_existing_output_is_refused_without_overwrite(moe: CommandLine, workdir:
     path.write_text("mine")
     (workdir / "posts.csv").write_text("text\nprofit rose\n")
     out = path if path.parent == workdir else path.parent
-    message = moe.refused(*words, *arguments, "--out", str(out))
+    message = moe.refused(*words, *arguments, output(words), str(out))
     assert "--overwrite" in message
     assert path.read_text() == "mine"
     assert not list(path.parent.glob(".*.lock"))
@@ -97,7 +114,7 @@ def test_folder_of_other_files_is_not_replaced_even_with_overwrite(
     path = workdir / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    assert "other files" in moe.refused(*words, *arguments, "--out", str(path.parent), "--overwrite")
+    assert "other files" in moe.refused(*words, *arguments, "--out-dir", str(path.parent), "--overwrite")
     assert path.read_text() == "mine"
 
 
@@ -105,10 +122,9 @@ def test_folder_of_other_files_is_not_replaced_even_with_overwrite(
 def test_folder_with_the_input_in_it_is_not_replaced_even_with_overwrite(
     moe: CommandLine, workdir: Path, words: Words
 ) -> None:
-    (workdir / "runs" / "tiny" / "moe-joint").mkdir(parents=True, exist_ok=True)
     arguments, _ = NAMED_OUTPUTS[words]
     for out in ("runs/tiny/moe-joint", "runs/tiny", "."):
-        assert "replaces no input" in moe.refused(*words, *arguments, "--out", out, "--overwrite")
+        assert "replaces no input" in moe.refused(*words, *arguments, "--out-dir", out, "--overwrite")
 
 
 @pytest.mark.parametrize("words", [("infer",), ("explain",), ("generate",)], ids=" ".join)
@@ -130,17 +146,17 @@ def test_input_file_is_never_replaced(moe: CommandLine, workdir: Path, words: Wo
 
 
 def test_sample_is_written_again_if_nothing_changes_and_else_needs_overwrite(moe: CommandLine, workdir: Path) -> None:
-    assert moe(*SAMPLE, "--out", "made")[0] == moe(*SAMPLE, "--out", "made")[0] == 0
-    assert "--overwrite" in moe.refused(*SAMPLE, "--seed", "5", "--out", "made")
+    assert moe(*SAMPLE, "--out-dir", "made")[0] == moe(*SAMPLE, "--out-dir", "made")[0] == 0
+    assert "--overwrite" in moe.refused(*SAMPLE, "--seed", "5", "--out-dir", "made")
     before = (workdir / "made" / "news.csv").read_bytes()
-    assert moe(*SAMPLE, "--seed", "5", "--out", "made", "--overwrite")[0] == 0
+    assert moe(*SAMPLE, "--seed", "5", "--out-dir", "made", "--overwrite")[0] == 0
     assert (workdir / "made" / "news.csv").read_bytes() != before
 
 
 def test_sweep_refuses_files_of_other_origin(moe: CommandLine, workdir: Path) -> None:
     (workdir / "mine").mkdir(exist_ok=True)
     (workdir / "mine" / "sweep.csv").write_text("mine")
-    assert "sweep.csv" in moe.refused("sweep", *RESUMED[("sweep",)], "--out", "mine")
+    assert "sweep.csv" in moe.refused("sweep", *RESUMED[("sweep",)], "--out-dir", "mine")
     assert (workdir / "mine" / "sweep.csv").read_text() == "mine"
 
 
@@ -163,7 +179,7 @@ def test_second_command_in_a_run_folder_is_refused_at_once(
     arguments = {**RUN_FOLDERS, **RESUMED}[words]
     config = ("-c", "tiny.yaml") if takes_config else ()
     before = sorted(path.name for path in (workdir / "busy").iterdir())
-    message = moe.refused(*words, *arguments, *config, "--out", "busy")
+    message = moe.refused(*words, *arguments, *config, "--run" if words in RUN_FOLDERS else "--out-dir", "busy")
     assert f"process {os.getppid()} on " in message
     assert sorted(path.name for path in (workdir / "busy").iterdir()) == before
 
@@ -174,11 +190,11 @@ def test_second_command_in_a_run_folder_is_refused_at_once(
         ("report", "busy"),
         ("export", "busy/moe-joint"),
         ("export", "busy/moe-joint", "--to", "graph"),
-        ("expert", "add", "busy/moe-joint", "busy/experts/news", "-c", "tiny.yaml", "--out", "busy/more"),
-        ("expert", "remove", "busy/moe-joint", "news", "--out", "busy/less"),
-        ("expert", "swap", "busy/moe-joint", "news", "busy/experts/news", "--out", "busy/other"),
-        ("calibrate", "busy/moe-joint", "-c", "tiny.yaml", "--out", "elsewhere"),
-        ("drift", "busy/moe-joint", "--fit", "-c", "tiny.yaml", "--out", "elsewhere"),
+        ("expert", "add", "busy/moe-joint", "busy/experts/news", "-c", "tiny.yaml", "--out-dir", "busy/more"),
+        ("expert", "remove", "busy/moe-joint", "news", "--out-dir", "busy/less"),
+        ("expert", "swap", "busy/moe-joint", "news", "busy/experts/news", "--out-dir", "busy/other"),
+        ("calibrate", "busy/moe-joint", "-c", "tiny.yaml", "--run", "elsewhere"),
+        ("drift", "busy/moe-joint", "--fit", "-c", "tiny.yaml", "--run", "elsewhere"),
     ],
     ids=" ".join,
 )
@@ -186,10 +202,9 @@ def test_second_command_that_writes_into_a_run_is_refused_at_once(
     moe: CommandLine, workdir: Path, words: Words
 ) -> None:
     lock_by_another_process(workdir / "busy")
-    (workdir / "busy" / "moe-joint").mkdir(exist_ok=True)
     assert f"process {os.getppid()} on " in moe.refused(*words)
 
 
 def test_run_folder_of_a_refused_command_is_not_left_behind(moe: CommandLine, workdir: Path) -> None:
-    moe.refused("merge", "-c", "tiny.yaml", "--out", "empty/run")
+    moe.refused("merge", "-c", "tiny.yaml", "--run", "empty/run")
     assert not (workdir / "empty").exists()

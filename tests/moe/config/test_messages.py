@@ -9,7 +9,7 @@ import pytest
 from experts.errors import Fault
 from moe.config.messages import ConfigFault
 from moe.config.run import load_run
-from moe.inference.loading import override_backbone
+from moe.inference.load_mixture import override_backbone
 from moe.model.backbone import BackboneSettings
 from moe.serve.settings import read_settings
 from moe.sweep.grid import check_sweep, read_plan

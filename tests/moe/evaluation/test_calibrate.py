@@ -17,11 +17,12 @@ from moe.evaluation.calibrate import calibrate, calibration_report, calibration_
 from moe.evaluation.temperature import TaskLogits
 from moe.inference.abstention import MIN_ROWS
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone
 from moe.results.base import read_result
 from moe.results.calibration import CalibrationReport, OperatingPoint
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -94,7 +95,7 @@ def work(make_work: Make) -> Workspace:
 def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Workspace, tmp_path: Path) -> None:
     folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
-    before = predict_texts(texts, ModelLoader(folder).load())
+    before = predict_texts(texts, load(resolve(folder)))
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     report = calibrate(work, folder)
     check_manifest(folder, "a mixture")
@@ -107,7 +108,7 @@ def test_calibrated_folder_is_complete_and_predicts_the_same_labels(work: Worksp
     write_calibration(folder, {name: TaskCalibration(temperature=1.7, rows=36) for name in ("news", "forum")})
     calibration = read_calibration(folder)
     assert calibration
-    after = predict_texts(texts, ModelLoader(folder).load())
+    after = predict_texts(texts, load(resolve(folder)))
     assert [prediction.label for prediction in after] == [prediction.label for prediction in before]
     for uncalibrated, calibrated in zip(before, after, strict=True):
         scaled = softmax(np.log(uncalibrated.probabilities) / calibration.temperature(uncalibrated.task))
@@ -129,9 +130,9 @@ def test_calibration_on_the_same_rows_is_reproducible(work: Workspace, tmp_path:
 def test_windows_are_averaged_before_the_temperature_is_applied(work: Workspace, tmp_path: Path) -> None:
     folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     texts = ["profit rose and the bank fell " * 6]
-    (uncalibrated,) = predict_texts(texts, ModelLoader(folder, windows=True).load())
+    (uncalibrated,) = predict_texts(texts, load(resolve(folder), LoadOptions(windows=True)))
     write_calibration(folder, {task: TaskCalibration(temperature=2.0, rows=50) for task in ("news", "forum")})
-    (calibrated,) = predict_texts(texts, ModelLoader(folder, windows=True).load())
+    (calibrated,) = predict_texts(texts, load(resolve(folder), LoadOptions(windows=True)))
     expected = softmax(np.log(uncalibrated.probabilities) / 2)
     np.testing.assert_allclose(calibrated.probabilities, expected, atol=1e-6)
 

@@ -129,16 +129,18 @@ def test_classification_equals_scikit_learn_on_random_labels(seed: int) -> None:
     true = random.choice(names, 50).tolist()
     predicted = random.choice([*names, "outside"], 50).tolist()
     report = classification(true, predicted, names)
-    assert report["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert report.accuracy == pytest.approx(accuracy_score(true, predicted))
     for kind in ("macro", "weighted"):
         values = precision_recall_fscore_support(true, predicted, labels=names, average=kind, zero_division=0)
-        assert [report[f"{kind}_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(list(values[:3]))
-    confusion = np.array(report["confusion"]["rows"])
+        assert [report.value(f"{kind}_{name}") for name in ("precision", "recall", "f1")] == pytest.approx(
+            list(values[:3])
+        )
+    confusion = np.array(report.confusion.rows)
     assert confusion.shape == (len(names), len(names) + 1)
     assert confusion.sum() == 50
-    assert np.trace(confusion[:, :-1]) == round(50 * report["accuracy"])
+    assert np.trace(confusion[:, :-1]) == round(50 * report.accuracy)
     for i, name in enumerate(names):
-        assert report["per_class"][name]["support"] == confusion[i].sum() == true.count(name)
+        assert report.per_class[name].support == confusion[i].sum() == true.count(name)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -147,14 +149,16 @@ def test_score_metrics_equal_scikit_learn_on_random_scores(seed: int) -> None:
     true = random.uniform(-1, 1, 40)
     predicted = np.clip(true + random.normal(scale=0.3, size=40), -1, 1)
     metrics = regression(true, predicted)
-    assert metrics["mse"] == pytest.approx(mean_squared_error(true, predicted))
-    assert metrics["rmse"] == pytest.approx(mean_squared_error(true, predicted) ** 0.5)
-    assert metrics["mae"] == pytest.approx(mean_absolute_error(true, predicted))
-    assert metrics["r2"] == pytest.approx(r2_score(true, predicted))
-    assert metrics["cosine"] == pytest.approx(cosine_similarity(true[None], predicted[None])[0, 0])
+    assert metrics.mse == pytest.approx(mean_squared_error(true, predicted))
+    assert metrics.rmse == pytest.approx(mean_squared_error(true, predicted) ** 0.5)
+    assert metrics.mae == pytest.approx(mean_absolute_error(true, predicted))
+    assert metrics.r2 == pytest.approx(r2_score(true, predicted))
+    assert metrics.cosine == pytest.approx(cosine_similarity(true[None], predicted[None])[0, 0])
     for name in SCORE_METRICS:
-        low, high = metrics[f"{name}_interval"]
-        assert low <= metrics[name] <= high
+        interval, value = metrics.interval(name), metrics.value(name)
+        assert interval is not None
+        assert value is not None
+        assert interval[0] <= value <= interval[1]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -165,17 +169,17 @@ def test_score_metrics_do_not_depend_on_the_order_of_rows_and_correlations_not_o
     plain, shuffled = regression(true, predicted), regression(true[order], predicted[order])
     scaled = regression(true, 0.25 * predicted + 0.5)
     for name in SCORE_METRICS:
-        assert shuffled[name] == pytest.approx(plain[name])
+        assert shuffled.value(name) == pytest.approx(plain.value(name))
     for name in ("pearson", "spearman"):
-        assert scaled[name] == pytest.approx(plain[name])
-        assert regression(true, -predicted)[name] == pytest.approx(-plain[name])
+        assert scaled.value(name) == pytest.approx(plain.value(name))
+        assert regression(true, -predicted).value(name) == pytest.approx(-(plain.value(name) or 0.0))
 
 
 def test_single_row_has_no_correlation_and_no_r2() -> None:
     metrics = regression(np.array([0.5]), np.array([0.25]))
-    assert (metrics["mse"], metrics["mae"]) == (0.0625, 0.25)
-    assert metrics["pearson"] is metrics["spearman"] is None
-    assert "r2" not in metrics
+    assert (metrics.mse, metrics.mae) == (0.0625, 0.25)
+    assert metrics.pearson is metrics.spearman is None
+    assert metrics.r2 is None
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -185,20 +189,20 @@ def test_calibration_metrics_are_within_their_bounds_and_equal_scikit_learn(seed
     probabilities = random.dirichlet(np.full(classes, 0.7), 80)
     true = random.integers(0, classes, 80)
     metrics = calibration_metrics(probabilities, true)
-    assert 0 <= metrics["ece"] <= 1
-    assert 0 <= metrics["ece_adaptive"] <= 1
-    assert 0 <= metrics["brier"] <= 2
+    assert 0 <= metrics.ece <= 1
+    assert 0 <= metrics.ece_adaptive <= 1
+    assert 0 <= metrics.brier <= 2
     rows = probabilities[np.arange(80), true]
-    assert metrics["log_loss"] == pytest.approx(-np.log(np.clip(rows, np.finfo(float).eps, 1)).mean())
+    assert metrics.log_loss == pytest.approx(-np.log(np.clip(rows, np.finfo(float).eps, 1)).mean())
     one_hot = np.eye(classes)[true]
     brier = sum(brier_score_loss(one_hot[:, k], probabilities[:, k]) for k in range(classes))
-    assert metrics["brier"] == pytest.approx(brier)
+    assert metrics.brier == pytest.approx(brier)
     order = random.permutation(80)
-    assert calibration_metrics(probabilities[order], true[order])["ece"] == pytest.approx(metrics["ece"])
+    assert calibration_metrics(probabilities[order], true[order]).ece == pytest.approx(metrics.ece)
 
 
 def test_calibration_error_of_one_bin_is_the_gap_of_accuracy_and_confidence() -> None:
     probabilities = np.tile([0.9, 0.1], (10, 1))
     metrics = calibration_metrics(probabilities, np.array([0] * 6 + [1] * 4))
-    assert metrics["ece"] == pytest.approx(0.3)
-    assert metrics["ece_adaptive"] == pytest.approx(0.6 * 0.1 + 0.4 * 0.9), "with fewer rows than bins, a bin each"
+    assert metrics.ece == pytest.approx(0.3)
+    assert metrics.ece_adaptive == pytest.approx(0.6 * 0.1 + 0.4 * 0.9), "with fewer rows than bins, a bin each"

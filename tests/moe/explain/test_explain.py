@@ -18,10 +18,11 @@ from experts.errors import Fault
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.commands import main as cli
 from moe.explain.explain import FIXED, ONE_EXPERT, Explanation, explain
-from moe.explain.lexicon import LexiconRequest, build_lexicon
+from moe.explain.lexicon import build_lexicon, check_explanation
 from moe.explain.terminal import explanation_view
 from moe.inference.calibration import Calibration, TaskCalibration
 from moe.inference.stream import predict_texts
+from moe.inference.text_io import OutputTarget, TextSource
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
 from moe.model.mode import RoutingMode
@@ -194,7 +195,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def test_lexicon_counts_each_word_and_averages_its_weights(predictor: TorchPredictor, corpus: Path) -> None:
-    report = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=1), steps=4)
+    report = build_lexicon(predictor, TextSource(file=corpus), task="news", min_count=1, steps=4)
     (lexicon,) = report.lexicons
     counts = {row.word: row.count for row in lexicon.words}
     assert (report.texts, lexicon.texts) == (3, 3)
@@ -212,17 +213,17 @@ def test_lexicon_counts_each_word_and_averages_its_weights(predictor: TorchPredi
 
 
 def test_lexicon_omits_rare_words_and_later_texts(predictor: TorchPredictor, corpus: Path) -> None:
-    (lexicon,) = build_lexicon(predictor, LexiconRequest(file=corpus, task="news", min_count=2), steps=2).lexicons
+    (lexicon,) = build_lexicon(predictor, TextSource(file=corpus), task="news", min_count=2, steps=2).lexicons
     assert {row.word for row in lexicon.words} == {"profit", "bank"}
     assert all(row.spread is not None for row in lexicon.words)
-    assert build_lexicon(predictor, LexiconRequest(file=corpus, task="news", max_texts=1), steps=2).texts == 1
+    assert build_lexicon(predictor, TextSource(file=corpus), task="news", max_texts=1, steps=2).texts == 1
 
 
 def test_lexicon_does_not_depend_on_the_batch_size(predictor: TorchPredictor, corpus: Path) -> None:
-    request = LexiconRequest(file=corpus, task="news", min_count=1)
-    reports = [build_lexicon(predictor, request, steps=4)]
+    options: dict[str, Any] = {"task": "news", "min_count": 1, "steps": 4}
+    reports = [build_lexicon(predictor, TextSource(file=corpus), **options)]
     predictor.batch_tokens = 1
-    reports.append(build_lexicon(predictor, request, steps=4))
+    reports.append(build_lexicon(predictor, TextSource(file=corpus), **options))
     words = [sorted(report.lexicons[0].words, key=lambda row: row.word) for report in reports]
     for a, b in zip(*words, strict=True):
         assert a.weight == pytest.approx(b.weight, abs=1e-4)
@@ -276,7 +277,7 @@ def test_explain_command_refuses_invalid_arguments(run: Callable[..., Any], word
 def test_explain_without_captum_names_the_extra(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(Fault, match=r"finmoe\[explain\]"):
-        LexiconRequest(("bank",)).check()
+        check_explanation(TextSource(("bank",)), OutputTarget())
 
 
 def test_explain_of_a_single_expert_has_no_routing(predictor: TorchPredictor) -> None:

@@ -16,11 +16,12 @@ from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.export.graph import write_graph
 from moe.export.hub import MetricCount, hub_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.model_loader import ModelLoader
-from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.graph.onnx_predictor import OnnxPredictor
+from moe.inference.load import load
 from moe.inference.stream import predict_texts
 from moe.integrity import verify
 from moe.model.backbone_files import SHIPPED_ON_HUB, public_name
+from moe.runs.model_ref import resolve
 from moe.synthetic import write_sample
 
 MEASURED = {"accuracy": 0.875, "macro_f1": 0.8604651}
@@ -67,9 +68,9 @@ def test_card_lists_experts_and_limits_and_the_folder_has_a_license(out: Path) -
 
 def test_hub_folder_is_an_intact_mixture_with_the_same_predictions(folder: Path, out: Path) -> None:
     assert not verify(out).faults
-    original, copied = (predict_texts(TEXTS, ModelLoader(path).load()) for path in (folder, out))
+    original, copied = (predict_texts(TEXTS, load(resolve(path))) for path in (folder, out))
     assert [row.probabilities.tolist() for row in original] == [row.probabilities.tolist() for row in copied]
-    assert ModelLoader(out).load().calibration is not None
+    assert load(resolve(out)).calibration is not None
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def test_hub_folder_has_the_graph_of_the_model_unless_it_is_stale(folder: Path, 
     write_graph(original)
     write_hub_folder(tmp_path / "hub", original, "mit", overwrite=False)
     assert (verify(tmp_path / "hub").folders[0].remarks, verify(tmp_path / "hub").faults) == ([], 0)
-    assert isinstance(ModelLoader(tmp_path / "hub").load(), OnnxPredictor)
+    assert isinstance(load(resolve(tmp_path / "hub")), OnnxPredictor)
     (original / "graph" / "model.onnx").write_bytes(b"changed")
     write_hub_folder(tmp_path / "hub", original, "mit", overwrite=True)
     assert not (tmp_path / "hub" / "graph").exists()

@@ -31,8 +31,9 @@ from moe.export.onnx import (
 )
 from moe.export.selection import ExportSource, load_export_source
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import load
 from moe.inference.stream import predict_texts
+from moe.runs.model_ref import resolve
 
 SHAPES = ((1, 1), (1, 9), (4, 5), (3, 16))
 PAGE = Path(__file__).parents[3] / "docs" / "export.md"
@@ -108,7 +109,7 @@ def test_exported_tokenizer_and_graph_match_moe_infer(source: ExportSource, expo
     for domain, number in ((None, -1), ("forum", 1)):
         outputs = session.run(spec["outputs"], inputs | {"domain": np.full(len(texts), number)})
         by_name = dict(zip(spec["outputs"], outputs, strict=True))
-        for i, expected in enumerate(predict_texts(texts, ModelLoader(source.folder).load(), domain, "forum")):
+        for i, expected in enumerate(predict_texts(texts, load(resolve(source.folder)), domain, "forum")):
             np.testing.assert_allclose(by_name["probabilities/forum"][i], expected.probabilities, atol=1e-4)
             np.testing.assert_allclose(by_name["shares"][i], expected.routing_weights, atol=1e-4)
             assert by_name["polarity"][i] == pytest.approx(expected.polarity, abs=1e-4)
@@ -126,7 +127,7 @@ def test_documented_code_matches_moe_infer_without_torch(source: ExportSource, e
     )
     assert done.returncode == 0, done.stderr
     texts = ["Profit fell less than feared.", "to the moon, said my broke cousin"]
-    predictions = predict_texts(texts, ModelLoader(source.folder).load())
+    predictions = predict_texts(texts, load(resolve(source.folder)))
     for line, expected in zip(done.stdout.splitlines(), predictions, strict=True):
         assert line.startswith(f"{expected.label} {expected.confidence:.3g}"[:-1])
 

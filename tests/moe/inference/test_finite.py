@@ -24,13 +24,14 @@ from moe.export.graph import write_graph
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.finite import NonFiniteScores
 from moe.inference.graph.spec import GRAPH_FILES
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor, Scores
 from moe.inference.stream import predict_rows
 from moe.integrity import verify
 from moe.membership.update import UpdateTarget, remove
+from moe.runs.model_ref import resolve
 from moe.serve.app import build_app
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 
 TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 Damage = Callable[[Path], None]
@@ -74,7 +75,7 @@ def corrupt(predictor: Predictor, row: int, name: str, monkeypatch: pytest.Monke
 def test_text_without_a_finite_output_is_an_error_row_and_the_others_are_answered(
     intact: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = ModelLoader(intact, runtime="torch").load()
+    predictor = load(resolve(intact), LoadOptions(runtime="torch"))
     expected = list(predict_rows(({"text": text} for text in TEXTS), predictor))
     corrupt(predictor, 1, name, monkeypatch)
     rows = list(predict_rows(({"text": text} for text in TEXTS), predictor))
@@ -150,11 +151,11 @@ def test_what_verify_refuses_nothing_answers_with(folder: Path, damage: Damage, 
         write_manifest(folder / "graph")
     assert verify(folder).faults
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
-        ModelLoader(folder, runtime="onnx" if graph else "torch").load()
+        load(resolve(folder), LoadOptions(runtime="onnx" if graph else "torch"))
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
         FinMoEModel.load(folder)
     with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
-        load_served_model(ModelLocation(folder))
+        load_served_model(folder)
     if not graph:
         with pytest.raises(Fault, match=r"manifest\.json|finite weights"):
             remove(folder, "news", UpdateTarget(folder.parent / "smaller"))
@@ -169,4 +170,4 @@ def test_changed_calibration_is_refused_by_verify_and_by_predictions(folder: Pat
     path.write_text(path.read_text().replace("2.5", "7.5"))
     assert "a changed file" in json.dumps(to_json(verify(folder)))
     with pytest.raises(Fault, match="a changed file"):
-        ModelLoader(folder).load()
+        load(resolve(folder))

@@ -13,21 +13,24 @@ from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.inference import multiprocess
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.multiprocess import CHUNKS_PER_WORKER, predict_in_processes, threads_per_worker
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import ModelRef, resolve
+
+OPTIONS = LoadOptions(batch_tokens=8)
 
 
 @pytest.fixture
-def loader(make_work: Make, tmp_path: Path) -> ModelLoader:
+def ref(make_work: Make, tmp_path: Path) -> ModelRef:
     work = make_work()
-    return ModelLoader(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work), batch_tokens=8)
+    return resolve(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work))
 
 
 @pytest.mark.slow
 def test_two_processes_predict_as_one_in_order_and_read_a_bounded_way_ahead(
-    loader: ModelLoader, monkeypatch: pytest.MonkeyPatch
+    ref: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
     rows: list[dict[str, Any]] = [{"id": i, "text": "bags fell again " * (i % 3 + 1)} for i in range(60)]
@@ -40,19 +43,19 @@ def test_two_processes_predict_as_one_in_order_and_read_a_bounded_way_ahead(
             read += 1
             yield row
 
-    predicted = predict_in_processes(stream(), loader, None, None, workers=2)
+    predicted = predict_in_processes(stream(), ref, OPTIONS, None, None, workers=2)
     first = next(predicted)
-    assert read <= CHUNKS_PER_WORKER * 2 * loader.chunk_size
-    for row, expected in zip([first, *predicted], predict_rows(rows, loader.load()), strict=True):
+    assert read <= CHUNKS_PER_WORKER * 2 * OPTIONS.chunk_size
+    for row, expected in zip([first, *predicted], predict_rows(rows, load(ref, OPTIONS)), strict=True):
         assert row.keys() == expected.keys()
         assert (row["id"], row.get("label")) == (expected["id"], expected.get("label"))
         assert row.get("probabilities") == pytest.approx(expected.get("probabilities"), abs=1e-5)
 
 
-def test_fault_of_a_worker_is_raised_in_the_caller(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_of_a_worker_is_raised_in_the_caller(ref: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
     with pytest.raises(Fault, match=r"one of the domains news, forum; found 'newz'\. Did you mean news\?"):
-        list(predict_in_processes([{"text": "bank"}], loader, "newz", None, workers=2))
+        list(predict_in_processes([{"text": "bank"}], ref, OPTIONS, "newz", None, workers=2))
 
 
 def test_cores_are_divided_among_workers_and_never_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +75,9 @@ def test_several_workers_on_one_gpu_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-def test_killed_worker_ends_the_prediction_with_a_fault(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_worker_ends_the_prediction_with_a_fault(ref: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
-    predicted = predict_in_processes(repeat({"text": "bank"}), loader, None, None, workers=2)
+    predicted = predict_in_processes(repeat({"text": "bank"}), ref, OPTIONS, None, None, workers=2)
     assert next(predicted)["label"]
     for process in multiprocessing.active_children():
         process.kill()

@@ -10,7 +10,9 @@ from mixtures import random_mixture
 
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
-from moe.inference.predictor import Scores, polarity_of
+from moe.data.polarity import find_sign
+from moe.inference.predictor import Scores
+from moe.inference.spec import TaskInferenceSpec
 from moe.inference.stream import predict_each, predict_rows, predict_texts
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.model.backbone import BackboneSettings, load_backbone
@@ -90,10 +92,25 @@ def test_long_texts_are_marked_as_truncated_or_averaged_over_windows(predictor: 
     np.testing.assert_allclose(windowed[1].probabilities, truncated[1].probabilities, atol=1e-6)
 
 
+def task_spec(labels: tuple[str, ...]) -> TaskInferenceSpec:
+    """The task `news` with these labels."""
+    return TaskInferenceSpec(
+        labels=labels,
+        domain="news",
+        head="news",
+        columns=tuple(range(len(labels))),
+        temperature=1.0,
+        sign=find_sign(labels),
+    )
+
+
 def test_polarity_without_a_head_is_p_positive_minus_p_negative() -> None:
-    assert polarity_of(("negative", "neutral", "positive"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
-    assert polarity_of(("利空", "中性", "利好"), np.array([0.2, 0.1, 0.7])) == pytest.approx(0.5)
-    assert polarity_of(("dovish", "neutral", "hawkish"), np.ones(3) / 3) is None
+    def polarity_of(labels: tuple[str, ...]) -> float | None:
+        return task_spec(labels).polarity(np.array([0.2, 0.1, 0.7]))
+
+    assert polarity_of(("negative", "neutral", "positive")) == pytest.approx(0.5)
+    assert polarity_of(("利空", "中性", "利好")) == pytest.approx(0.5)
+    assert polarity_of(("dovish", "neutral", "hawkish")) is None
 
 
 def test_unpinned_predictions_use_the_labels_of_the_most_probable_domain(predictor: TorchPredictor) -> None:

@@ -28,12 +28,13 @@ from moe.export.onnx import _write_tokenizer
 from moe.export.selection import load_export_source
 from moe.inference.bulk.engine import run_bulk
 from moe.inference.bulk.shards import BulkJob
-from moe.inference.infer_command import InferRequest
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load, load_torch
 from moe.inference.spec import InferenceSpec
 from moe.inference.stream import predict_each, predict_rows, predict_texts
+from moe.inference.text_io import TextSource
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 TEXT = "profit rose as the bank fell"
@@ -56,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 @pytest.fixture(scope="module")
 def predictor(folders: Folders) -> TorchPredictor:
-    return ModelLoader(folders[True]).load_torch()
+    return load_torch(resolve(folders[True]))
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_target_that_the_text_lacks_or_that_is_too_long_is_a_warning(predictor: 
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("routing", ["soft", "hard"])
 def test_target_is_read_in_every_mode(folders: Folders, windows: bool, routing: Any) -> None:
-    predictor = ModelLoader(folders[True], routing=routing, windows=windows).load()
+    predictor = load(resolve(folders[True]), LoadOptions(routing=routing, windows=windows))
     text = "profit rose again today " * 12
     first, second = predict_texts([text, text], predictor, targets=["profit", "bank"])
     assert first.probabilities.tolist() != second.probabilities.tolist()
@@ -141,7 +142,7 @@ def test_row_needs_a_target_if_the_task_has_one(predictor: TorchPredictor) -> No
 
 
 def test_target_column_is_ignored_by_models_and_tasks_without_one(folders: Folders, predictor: TorchPredictor) -> None:
-    other = ModelLoader(folders[False]).load()
+    other = load(resolve(folders[False]))
     (plain,) = predict_rows([{"text": TEXT}], other)
     assert list(predict_rows([{"text": TEXT, "target": 12}], other)) == [plain]
     (row,) = predict_rows([{"text": TEXT, "target": 12}], predictor, task="news")
@@ -150,7 +151,7 @@ def test_target_column_is_ignored_by_models_and_tasks_without_one(folders: Folde
 
 def test_check_names_what_does_not_fit_in_one_sentence(folders: Folders, predictor: TorchPredictor) -> None:
     with pytest.raises(Fault, match="a model with a task for targets"):
-        ModelLoader(folders[False]).load().check(None, None, target=True)
+        load(resolve(folders[False])).check(None, None, target=True)
     with pytest.raises(Fault, match="one of the tasks with a target, entities"):
         predictor.check("news", None, target=True)
     with pytest.raises(Fault, match="a target for task entities"):
@@ -237,13 +238,13 @@ def test_infer_takes_300_targets(moe: CommandLine, folders: Folders) -> None:
     assert len(lines(out)) == MAX_TARGETS
 
 
-def test_request_counts_and_pairs_texts_read_from_a_file(tmp_path: Path) -> None:
+def test_source_counts_and_pairs_texts_read_from_a_file(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "rows.csv", [{"text": TEXT, "target": "bank"}])
-    request = InferRequest((), path, "text", None, None, None, plain=True)
-    assert request.columns.target == "target"
-    assert request.has_target is None
-    assert InferRequest((), path, "target", None, None, None, plain=True).columns.target is None
-    assert InferRequest((TEXT,), None, "text", None, None, None, plain=True).has_target is False
+    source = TextSource(file=path)
+    assert source.columns.target == "target"
+    assert source.has_target is None
+    assert TextSource(file=path, text_column="target").columns.target is None
+    assert TextSource((TEXT,)).has_target is False
 
 
 def test_classifier_takes_a_target_for_each_text(folders: Folders) -> None:
@@ -293,7 +294,7 @@ def test_shards_have_a_target_column_if_the_model_reads_targets(folders: Folders
     write_csv(tmp_path / "in" / "a.csv", [{"text": TEXT, "target": target} for target in ("bank", "moon", "")])
     write_csv(tmp_path / "in" / "b.csv", [{"text": TEXT}])
     for targets, folder in folders.items():
-        job = BulkJob(str(tmp_path / "in"), str(tmp_path / f"out{targets}"), ModelLoader(folder), rows_per_shard=2)
+        job = BulkJob(str(tmp_path / "in"), str(tmp_path / f"out{targets}"), resolve(folder), rows_per_shard=2)
         assert run_bulk(job, "local").rows == 4
         rows = [row for path in sorted(Path(job.out).glob("part-*")) for row in pq.read_table(path).to_pylist()]
         assert [row["error"] for row in rows] == [None] * 4

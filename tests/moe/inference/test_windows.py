@@ -12,12 +12,13 @@ from moe.data.collator import encode_windows, split_into_windows
 from moe.data.text_checks import window_overlap
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
 from moe.export.graph import write_graph
+from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
-from moe.inference.model_loader import ModelLoader
-from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.load import LoadOptions, load_torch
 from moe.inference.predictor import Routing, first_windows, scores_of_windows
 from moe.inference.stream import predict_texts, to_row
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 
@@ -40,7 +41,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("routing", ["soft", "hard"])
 def test_windows_give_equal_scores_with_and_without_torch(mixture: Path, routing: Routing) -> None:
     ours = OnnxPredictor(GraphSession(mixture, threads=1), routing)
-    theirs = ModelLoader(mixture, ("backbone.dtype=float32",), routing=routing).load_torch()
+    theirs = load_torch(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",), routing=routing))
     scores, expected = ours.score(TEXTS), theirs.score(TEXTS)
     for name, logits in expected.logits.items():
         np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)
@@ -53,7 +54,7 @@ def test_windows_give_equal_scores_with_and_without_torch(mixture: Path, routing
 
 
 def test_scores_of_a_text_are_the_mean_of_its_windows_weighted_by_their_tokens(mixture: Path) -> None:
-    predictor = ModelLoader(mixture, ("backbone.dtype=float32",)).load_torch()
+    predictor = load_torch(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",)))
     text, overlap = TEXTS[2], window_overlap(LENGTH, 3)
     ids, _ = encode_windows([text], predictor.tokenizer, "{text}", LENGTH, overflow=True, overlap=overlap)
     assert ids[1][1 : 1 + overlap] == ids[0][-1 - overlap : -1], "windows overlap"
@@ -65,7 +66,7 @@ def test_scores_of_a_text_are_the_mean_of_its_windows_weighted_by_their_tokens(m
 
 
 def test_predictions_state_how_many_windows_were_read(mixture: Path) -> None:
-    predictor = ModelLoader(mixture, ("backbone.dtype=float32",)).load_torch()
+    predictor = load_torch(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",)))
     short, long, read_whole = (to_row(prediction, predictor.experts) for prediction in predict_texts(TEXTS, predictor))
     assert "windows" not in short
     assert (long["windows"], long["truncated"]) == (3, True)
@@ -75,7 +76,7 @@ def test_predictions_state_how_many_windows_were_read(mixture: Path) -> None:
 
 
 def test_evaluation_of_a_run_reads_windows_too(mixture: Path) -> None:
-    predictor = ModelLoader(mixture, ("backbone.dtype=float32",)).load_torch()
+    predictor = load_torch(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",)))
     targets, domains = [None] * len(TEXTS), ["news", "forum", "news"]
     shared, expected = SharedTexts(TEXTS, targets), predictor.score(TEXTS)
     soft = score_texts(predictor, shared)
@@ -90,7 +91,7 @@ def test_evaluation_of_a_run_reads_windows_too(mixture: Path) -> None:
 
 
 def test_a_setting_in_use_overrides_the_number_of_windows(mixture: Path) -> None:
-    predictor = ModelLoader(mixture, ("backbone.windows=1",)).load_torch()
+    predictor = load_torch(resolve(mixture), LoadOptions(sets=("backbone.windows=1",)))
     (prediction,) = predict_texts([LONG], predictor)
     assert (prediction.windows, prediction.truncated) == (1, True)
 
@@ -144,6 +145,6 @@ def test_training_with_windows_caches_and_reads_every_window(
     assert (
         "54 of 54 training texts (100%) are longer than 8 tokens and read in windows, at most 4 each; 0% of" in messages
     )
-    predictor = ModelLoader(folder).load_torch()
+    predictor = load_torch(resolve(folder))
     assert predictor.spec.windows == 4
     assert not predict_texts(["profit rose today again of the bank sales"], predictor)[0].truncated

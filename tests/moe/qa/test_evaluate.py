@@ -11,7 +11,7 @@ from corpora import LABEL_WORDS, instructed_workspace
 from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.json_io import to_json
-from moe.inference.loading import load_language_model
+from moe.inference.load_mixture import load_mixture
 from moe.qa.evaluate import (
     ChoiceMethod,
     EvalSettings,
@@ -22,6 +22,7 @@ from moe.qa.evaluate import (
     qa_predictions_by_task,
     qa_report,
 )
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 
 
@@ -48,7 +49,7 @@ def test_instructed_mixture_answers_test_questions_and_the_bare_backbone_does_no
 
 
 def test_generated_answers_are_the_most_likely_choices_if_these_are_one_token(instructed: Workspace) -> None:
-    model, template = load_language_model(instructed.out / "moe-instruct")
+    model, template, _ = load_mixture(resolve(instructed.out / "moe-instruct"), language=True)
     questions = load_run_questions(instructed, ["news-tone"], 12)
     assert len(questions) == 12
     by_likelihood = answer_questions(model, template, questions)
@@ -61,7 +62,7 @@ def test_generated_answers_are_the_most_likely_choices_if_these_are_one_token(in
 
 
 def test_prompt_that_fills_the_context_is_missing_and_no_other_is_lost(instructed: Workspace) -> None:
-    model, template = load_language_model(instructed.out / "moe-instruct")
+    model, template, _ = load_mixture(resolve(instructed.out / "moe-instruct"), language=True)
     first, second = load_run_questions(instructed, ["news-tone"], 2)
     questions = [replace(first, prompt=" ".join([first.prompt] * 9)), second]
     for method in get_args(ChoiceMethod):
@@ -73,7 +74,7 @@ def test_prompt_that_fills_the_context_is_missing_and_no_other_is_lost(instructe
 
 
 def test_questions_can_be_pinned_or_routed_hard(instructed: Workspace) -> None:
-    model, template = load_language_model(instructed.out / "moe-instruct")
+    model, template, _ = load_mixture(resolve(instructed.out / "moe-instruct"), language=True)
     questions = load_run_questions(instructed, (), 3)
     for settings in (EvalSettings(pin=True), EvalSettings(hard=True), EvalSettings("generation", pin=True)):
         answers = answer_questions(model, template, questions, settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.runs.best import RESULT, best_model, default_model, resolve_model_folder, write_result
+from moe.runs.best import RESULT, best_model, default_model, write_result
 
 
 def test_best_model_is_the_named_one_and_without_a_result_the_last(tmp_path: Path) -> None:
@@ -26,20 +26,3 @@ def test_best_model_refuses_a_result_that_names_anything_else(tmp_path: Path, co
 def test_best_model_of_a_run_without_a_mixture_names_the_commands_to_run(tmp_path: Path) -> None:
     with pytest.raises(Fault, match=r"moe merge"):
         best_model(tmp_path)
-
-
-def test_resolve_model_folder_maps_a_run_to_its_best_model_only(tmp_path: Path) -> None:
-    run, expert = tmp_path / "run", tmp_path / "run" / "experts" / "news"
-    expert.mkdir(parents=True)
-    assert [resolve_model_folder(folder) for folder in (run, expert, tmp_path / "none")] == [
-        run,
-        expert,
-        tmp_path / "none",
-    ]
-    for name in ("moe-init", "router-warmup"):
-        (run / name).mkdir()
-    write_result(run, {}, "moe-init", "it won")
-    assert [resolve_model_folder(folder) for folder in (run, run / "router-warmup")] == [
-        run / "moe-init",
-        run / "router-warmup",
-    ]

@@ -10,8 +10,9 @@ from experts.expert_io import read_expert
 from moe.checkpoints.mixture import read_card
 from moe.config.messages import ConfigFault
 from moe.config.run import load_run
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.model.backbone import BackboneSettings
+from moe.runs.model_ref import resolve
 from moe.runs.text_lengths import TextLengths, auto_length, format_cuts, measure_cut
 from moe.training.expert_steps import train_domain
 from moe.training.steps import merge_experts
@@ -82,7 +83,7 @@ def test_auto_is_one_number_for_all_stages_and_written_everywhere(make_work: Mak
         assert load_run(work.expert_folder(name) / "config.yaml").backbone.max_length == length
     assert read_card(work.out / "moe-init").backbone_settings.max_length == length
     assert load_run(work.out / "moe-init" / "config.yaml").backbone.max_length == length
-    assert load_model(work.out / "moe-init")[2] == length
+    assert load_mixture(resolve(work.out / "moe-init")).max_length == length
 
 
 def test_auto_stays_for_a_run_whose_rows_change(

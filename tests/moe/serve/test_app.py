@@ -20,8 +20,9 @@ from serving import (
 from starlette.testclient import TestClient
 
 from experts.errors import Fault
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_each, predict_rows
+from moe.runs.model_ref import resolve
 from moe.serve import engine_classify
 from moe.serve.app import build_app
 from moe.serve.auth import generate_key
@@ -57,7 +58,7 @@ def assert_same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> N
 @pytest.mark.parametrize("routing", ["soft", "hard"])
 @pytest.mark.parametrize("domain", [None, "news", "forum"])
 def test_predict_route_matches_moe_infer(client: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
-    predictor = ModelLoader(folder, routing=routing).load()
+    predictor = load(resolve(folder), LoadOptions(routing=routing))
     response = predict(client, TEXTS, routing=routing, domain=domain)
     assert response.status_code == 200, response.text
     expected = list(predict_rows([{"text": text} for text in TEXTS], predictor, domain))
@@ -71,7 +72,7 @@ def test_predict_route_takes_one_text_or_a_list(client: TestClient) -> None:
 def test_predict_route_abstains_below_the_target_accuracy(client: TestClient, folder: Path) -> None:
     rows = predict(client, TEXTS, abstain=0.9, domain="news").json()["answers"]
     given = [{"text": text} for text in TEXTS]
-    assert_same(rows, list(predict_rows(given, ModelLoader(folder, abstain=0.9).load(), "news")))
+    assert_same(rows, list(predict_rows(given, load(resolve(folder), LoadOptions(abstain=0.9)), "news")))
     assert {row["abstained"] for row in rows} >= {True}
     rejected = predict(client, TEXTS, abstain=0.99, domain="news")
     assert rejected.status_code == 409

@@ -6,11 +6,11 @@ import pytest
 from serving import write_mixture
 
 from moe.export.graph import write_graph
-from moe.inference.onnx_predictor import OnnxPredictor
-from moe.inference.runtime import Runtime
+from moe.inference.graph.onnx_predictor import OnnxPredictor
+from moe.inference.load import LoadOptions, Runtime
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.engine_explain import ExplainEngine, ExplainRequest
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 
 TEXTS = ("profit rose today", "moon bags fell again", "rates")
 
@@ -21,7 +21,7 @@ def test_service_with_a_graph_answers_explains_and_describes_itself_as_with_torc
     results = []
     runtimes: tuple[Runtime, ...] = ("onnx", "torch")
     for runtime in runtimes:
-        served = load_served_model(ModelLocation(folder, runtime=runtime, threads=1))
+        served = load_served_model(folder, LoadOptions(runtime=runtime, threads=1))
         assert isinstance(served.engine, ExplainEngine)
         assert isinstance(served.engine.classifier.predictor, OnnxPredictor) == (runtime == "onnx")
         prediction, explanation = served.engine.run_batch(

@@ -16,7 +16,8 @@ from serving import build_manager
 from starlette.testclient import TestClient
 
 from moe.inference.generator import Generator, Sampling
-from moe.inference.loading import load_language_model
+from moe.inference.load_mixture import load_mixture
+from moe.runs.model_ref import resolve
 from moe.serve.app import build_app
 from moe.serve.model_manager import ModelManager
 
@@ -53,7 +54,7 @@ def openai_client(client: TestClient) -> openai.OpenAI:
 
 
 def generate(folder: Path, sampling: Sampling, pin: str | None = None) -> Any:
-    model, template = load_language_model(folder)
+    model, template, _ = load_mixture(resolve(folder), language=True)
     generator = Generator(model, template, sampling)
     generator.tokenizer.eos_token = None
     lm_head(model).model.generation_config.eos_token_id = None

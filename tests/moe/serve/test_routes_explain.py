@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from experts.json_io import to_json
 from moe.explain.explain import explain
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, load
+from moe.runs.model_ref import resolve
 from moe.serve import engine_explain
 from moe.serve.auth import generate_key
 
@@ -37,7 +38,7 @@ def post_explain(client: TestClient, text: str = TEXT, **fields: Any) -> Any:
 def test_explain_route_matches_moe_explain(client: TestClient, folder: Path, routing: Any, domain: str | None) -> None:
     response = post_explain(client, routing=routing, domain=domain)
     assert response.status_code == 200, response.text
-    expected = to_json(explain(ModelLoader(folder, routing=routing).load(), TEXT, domain, steps=8))
+    expected = to_json(explain(load(resolve(folder), LoadOptions(routing=routing)), TEXT, domain, steps=8))
     body = response.json()
     assert body.pop("model") == client.get("/v1/model").json()["sha256"]
     assert body.keys() == expected.keys()

@@ -18,8 +18,9 @@ from corpora import save_language_model
 from mixtures import save_random_lm_mixture
 from serving import ROOT, ServeProcess, serve_process, write_mixture
 
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import load
 from moe.inference.stream import predict_rows
+from moe.runs.model_ref import resolve
 from moe.serve.server import bind_socket
 from moe.serve.settings import ServeSettings
 
@@ -89,7 +90,7 @@ async def predict(client: httpx.AsyncClient, texts: list[str]) -> httpx.Response
 def test_server_answers_many_clients_through_reloads_and_shutdown(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     rows = [{"text": text} for text in TEXTS]
-    expected = {row["text"]: row for row in predict_rows(rows, ModelLoader(folder).load())}
+    expected = {row["text"]: row for row in predict_rows(rows, load(resolve(folder)))}
     with serve_process(folder) as service:
         responses = asyncio.run(_send_load(service, folder, tmp_path / "copy"))
         assert service.process.wait(60) == 0

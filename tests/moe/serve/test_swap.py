@@ -16,7 +16,7 @@ from experts.atomic_io import write_manifest
 from experts.errors import Fault
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.serve.app import build_app
-from moe.serve.model_loader import ModelLocation, load_served_model
+from moe.serve.model_loader import load_served_model
 
 TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 
@@ -122,11 +122,11 @@ def test_reload_under_load_answers_every_request_with_the_old_or_new_model(folde
 def test_run_folder_is_served_by_its_best_mixture_and_other_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder, run / "moe-joint")
-    assert load_served_model(ModelLocation(run)).info["name"] == "moe-joint"
+    assert load_served_model(run).info["name"] == "moe-joint"
     (tmp_path / "other" / "experts").mkdir(parents=True)
     for name, message in (("nothing", "the folder of a model or a run"), ("other", "a mixture in")):
         with pytest.raises(Fault, match=message):
-            load_served_model(ModelLocation(tmp_path / name))
+            load_served_model(tmp_path / name)
 
 
 def test_service_that_is_shutting_down_takes_no_new_requests(folder: Path) -> None:

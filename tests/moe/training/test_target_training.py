@@ -33,8 +33,8 @@ def test_run_with_a_target_task_trains_merges_and_evaluates_it(make_work: Make, 
     assert read_expert_card(work.expert_folder("forum") / CARD).target_tasks == ()
     assert [domain.target_tasks for domain in read_card(folder).domains] == [("entities",), ()]
     report = evaluate_folder(work, folder, (), data=None, domain=None, routing="soft", pin=False, per_expert=True)
-    assert report["tasks"]["entities"]["rows"] == len(work.prepared("news")["entities"].splits["test"])
-    assert set(report["tasks_routed"]) == {"news", "entities", "forum"}
+    assert report.tasks["entities"].rows == len(work.prepared("news")["entities"].splits["test"])
+    assert set(report.tasks_routed) == {"news", "entities", "forum"}
     results = work.out / "evaluation" / folder.name
     assert any("target" in (results / name).read_text().splitlines()[0] for name in ("right.csv", "wrong.csv"))
     assert "target" in (results / "alone.csv").read_text().splitlines()[0]
@@ -77,4 +77,4 @@ def test_evaluation_of_a_file_uses_the_tasks_that_fit_its_columns(make_work: Mak
     for name, task in (("entities", "entities"), ("news", "news")):
         file = tmp_path / "data" / f"{name}.csv"
         report = evaluate_folder(work, work.expert_folder("news"), (), file, "news", "soft", pin=False)
-        assert list(report["tasks"]) == [task]
+        assert list(report.tasks) == [task]

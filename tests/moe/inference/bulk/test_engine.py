@@ -21,9 +21,10 @@ from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, predict_sh
 from moe.inference.bulk.ray import predict_shards_with_ray
 from moe.inference.bulk.shards import PLAN, STAGED, BulkJob, stage_shards
 from moe.inference.bulk.storage import RemoteFolder, list_files
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import load
 from moe.inference.stream import predict_rows
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import resolve
 
 ROWS = 53
 
@@ -37,8 +38,8 @@ def job(make_work: Make, tmp_path: Path) -> BulkJob:
     (tmp_path / "in" / "a.csv").write_text("\n".join(["id,text", *lines]) + "\n", encoding="utf-8")
     records = [json.dumps({"id": i, "text": "profit rose " * (i + 1)}) + "\n" for i in range(23)]
     (tmp_path / "in" / "deep" / "b.jsonl").write_text("".join(records))
-    loader = ModelLoader(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work))
-    return BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), loader, rows_per_shard=10)
+    model = resolve(save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work))
+    return BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), model, rows_per_shard=10)
 
 
 def read_output(job: BulkJob) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def assert_complete(job: BulkJob) -> None:
         for name in ("a.csv", "deep/b.jsonl")
         for record in read_texts(Path(job.source) / name)
     ]
-    for row, expected in zip(rows, predict_rows(inputs, job.loader.load()), strict=True):
+    for row, expected in zip(rows, predict_rows(inputs, load(job.model)), strict=True):
         assert row["error"] == expected.get("error")
         assert row["label"] == expected.get("label")
         assert row["probabilities"] == pytest.approx(expected.get("probabilities"), abs=1e-5)
@@ -182,7 +183,7 @@ def test_ray_predicts_every_row_once_even_if_an_actor_is_killed(job: BulkJob) ->
     [
         (("spark", "in", "out", False, False), "--engine local or ray; found 'spark'"),
         (("ray", None, "out", False, False), "found no --file"),
-        (("ray", "in", None, False, False), "found no --out"),
+        (("ray", "in", None, False, False), "found no --out-dir"),
         (("ray", "in", "out.csv", False, False), "which is a file name"),
         (("ray", "in", "out", True, False), "found texts"),
         (("local", "in", "out", False, True), "found --spreadsheet"),

@@ -13,8 +13,9 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.lora import find_layer_stack
 from moe.checkpoints.mixture import read_mixture
-from moe.inference.loading import load_model
+from moe.inference.load_mixture import load_mixture
 from moe.model.mode import RoutingMode
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 from moe.training.language.pretrain import pretrain
@@ -99,6 +100,6 @@ def test_merge_refuses_experts_of_a_language_model_in_a_classifier(tmp_path: Pat
 def test_classification_refuses_a_language_model(team: Workspace) -> None:
     for folder in (team.out / "moe-joint", team.expert_folder("news")):
         with pytest.raises(Fault, match=r"a classification model.*a language model at"):
-            load_model(folder)
+            load_mixture(resolve(folder))
     with pytest.raises(Fault, match=r"labelled rows.*moe pretrain"):
         train_domain(team, "news", overwrite=True)

@@ -14,7 +14,7 @@ from plain_sentences import SENTENCES
 from experts.atomic_io import MANIFEST, check_manifest, sha256_of
 from experts.errors import Fault
 from moe import MixtureClassifier
-from moe.checkpoints import ready
+from moe.runs import model_ref as ready
 
 MAX_BYTES = 10_000_000
 MIN_CORRECT = 38
@@ -51,7 +51,7 @@ def test_ready_hashes_cover_every_file(folder: Path) -> None:
 
 
 def test_ready_module_imports_no_torch() -> None:
-    code = "import sys, moe.checkpoints.ready; assert 'torch' not in sys.modules"
+    code = "import sys, moe.runs.model_ref; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

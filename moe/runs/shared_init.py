@@ -27,12 +27,12 @@ from moe.checkpoints.expert import SHARED_NAME
 from moe.checkpoints.file_names import CARD, HEADS
 from moe.checkpoints.mixture import read_card
 from moe.checkpoints.mixture_card import MixtureCard
-from moe.checkpoints.ready import is_ready, ready_folder
 from moe.config.messages import ConfigFault
 from moe.config.run import RunSettings
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture
+from moe.runs.model_ref import READY, ready_folder
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 FILES = ("*.json", "*.safetensors", "*.yaml", "*.md", "LICENSE")
@@ -188,7 +188,7 @@ def read_trained_expert(init: str) -> TrainedExpert:
 
 def _find(init: str) -> Path:
     """Return the folder of a model, which is downloaded if `init` is a hub id and no folder."""
-    if is_ready(Path(init)):
+    if init == READY and not Path(init).is_dir():
         return ready_folder()
     if Path(init).is_dir() or not HUB_ID.fullmatch(init):
         if not Path(init).is_dir():

@@ -14,11 +14,11 @@ from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import read_expert
 from experts.safetensors_io import load_tensors
-from moe.checkpoints import shared_init
 from moe.checkpoints.mixture import read_mixture
-from moe.checkpoints.shared_init import load_shared_init, read_trained_expert, shared_init_errors
 from moe.model.backbone import load_backbone
 from moe.model.heads import Heads
+from moe.runs import shared_init
+from moe.runs.shared_init import load_shared_init, read_trained_expert, shared_init_errors
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 

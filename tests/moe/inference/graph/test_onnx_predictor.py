@@ -11,13 +11,14 @@ from mixtures import save_random_mixture
 from experts.atomic_io import read_json, write_json
 from experts.errors import Fault
 from moe.export.graph import write_graph
+from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE
-from moe.inference.model_loader import ModelLoader
-from moe.inference.onnx_predictor import OnnxPredictor
+from moe.inference.load import LoadOptions, load_torch
 from moe.inference.predictor import Scores
 from moe.model.backbone import load_backbone
 from moe.model.heads import HeadSettings
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from router.gate import GateSettings
@@ -42,7 +43,7 @@ def assert_equal_scores(
 ) -> Scores:
     """Check that both runtimes give the same scores, and return them."""
     ours = OnnxPredictor(GraphSession(folder, threads=1), states=True, **options)
-    theirs = ModelLoader(folder, ("backbone.dtype=float32",), **options).load_torch()
+    theirs = load_torch(resolve(folder), LoadOptions(sets=("backbone.dtype=float32",), **options))
     scores, expected = ours.score(TEXTS, pin, targets), theirs.score(TEXTS, pin, targets)
     for name, logits in expected.logits.items():
         np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)

@@ -12,13 +12,12 @@ from mixtures import random_mixture
 from moe.data.formats.readers import read_records
 from moe.data.formats.writers import open_writer
 from moe.inference.bulk.shards import BulkJob, predict_shard, stage_shards
-from moe.inference.infer_command import InferRequest, _input_rows
-from moe.inference.model_loader import ModelLoader
-from moe.inference.output import write_rows
-from moe.inference.rows import ADDED, PREDICTED, InputColumns, free_name
+from moe.inference.infer_command import input_columns
 from moe.inference.stream import add_prediction, predict_rows
+from moe.inference.text_io import ADDED, PREDICTED, InputColumns, OutputTarget, TextSource, free_name
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import load_backbone
+from moe.runs.model_ref import ModelRef
 
 GOLD = [
     {"id": "a", "text": "profit rose", "label": "gold1", "task": "mine", "line": "7", "price": "3"},
@@ -34,10 +33,11 @@ def predictor(make_work: Make) -> TorchPredictor:
 
 def infer(predictor: TorchPredictor, source: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
     """Predict a file as `moe infer --file SOURCE --out OUT` does, and read the output as JSON lines."""
-    defaults = {"texts": (), "text_column": "text", "domain": None, "task": None, "plain": True}
-    request = InferRequest(file=source, out=out, **(defaults | options))
-    request.check()
-    write_rows(request.input_columns.restore(predict_rows(_input_rows(request), predictor)), out)
+    texts, target = TextSource(file=source, **options), OutputTarget(out)
+    texts.check()
+    target.check([source])
+    columns = input_columns(texts)
+    target.write(columns.restore(predict_rows(texts.rows(columns), predictor)))
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -109,7 +109,7 @@ def test_prediction_of_a_callers_row_does_not_replace_its_columns(predictor: Tor
 def test_shards_keep_the_columns_of_the_files(predictor: TorchPredictor, tmp_path: Path) -> None:
     write_csv(tmp_path / "in" / "a.csv", GOLD)
     write_csv(tmp_path / "in" / "b.csv", [{"text": "bank", "label": "third"}])
-    job = BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), ModelLoader(tmp_path))
+    job = BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), ModelRef(tmp_path, "mixture"))
     stage_shards(job)
     assert predict_shard(job, predictor, 0) == 3
     rows = pq.read_table(tmp_path / "out" / job.shard_name(0)).to_pylist()

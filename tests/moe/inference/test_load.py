@@ -1,12 +1,14 @@
 """Tests of the choice between onnxruntime and PyTorch: equal answers, no import of torch, never a stale graph."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import pytest
@@ -18,17 +20,16 @@ from experts.errors import Fault
 from moe.api.model import MixtureClassifier
 from moe.data.collator import encode_windows, long_targets
 from moe.export.graph import write_graph, write_graph_if_possible
-from moe.inference import model_loader
+from moe.inference import load as load_module
+from moe.inference.graph.onnx_predictor import OnnxPredictor, TextEncoder
 from moe.inference.graph.spec import GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE
-from moe.inference.graph.text_encoder import TextEncoder
-from moe.inference.model_loader import ModelLoader
+from moe.inference.load import LoadOptions, Runtime, has_gpu, load
 from moe.inference.multiprocess import predict_in_processes
-from moe.inference.onnx_predictor import OnnxPredictor
-from moe.inference.runtime import Runtime, has_gpu
 from moe.inference.stream import predict_rows, predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.model.backbone import BackboneSettings, load_backbone, load_tokenizer
+from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.synthetic import generate
 
@@ -67,8 +68,8 @@ def copy(mixture: Path, tmp_path: Path) -> Path:
 def assert_equal_answers(folder: Path, texts: Sequence[str], **options: Any) -> None:
     """Check that both runtimes give the same labels, and probabilities within 1e-4."""
     fp32 = ("backbone.dtype=float32",)
-    loaders = [ModelLoader(folder, runtime="onnx", **options), ModelLoader(folder, fp32, **options)]
-    ours, theirs = (predict_texts(texts, loader.load()) for loader in loaders)
+    both = LoadOptions(runtime="onnx", **options), LoadOptions(sets=fp32, **options)
+    ours, theirs = (predict_texts(texts, load(resolve(folder), chosen)) for chosen in both)
     assert [(row.task, row.label) for row in ours] == [(row.task, row.label) for row in theirs]
     for one_runtime, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one_runtime.probabilities, other.probabilities, atol=1e-4)
@@ -142,7 +143,7 @@ def run_without_torch(*words: str, stdin: str = "") -> subprocess.CompletedProce
 
 def test_moe_infer_answers_arguments_files_and_pipes_without_torch(mixture: Path, tmp_path: Path) -> None:
     texts = ["profit rose today", "moon bags fell again"]
-    expected = [row["label"] for row in predict_rows([{"text": text} for text in texts], ModelLoader(mixture).load())]
+    expected = [row["label"] for row in predict_rows([{"text": text} for text in texts], load(resolve(mixture)))]
     write_csv(tmp_path / "texts.csv", [{"id": str(i), "text": text} for i, text in enumerate(texts)])
     calls = (
         run_without_torch("infer", "--model", str(mixture), *texts),
@@ -157,15 +158,15 @@ def test_moe_infer_answers_arguments_files_and_pipes_without_torch(mixture: Path
 def test_runtime_auto_uses_a_current_graph_unless_the_options_need_torch(
     mixture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(ModelLoader(mixture).load(), OnnxPredictor)
+    assert isinstance(load(resolve(mixture)), OnnxPredictor)
     assert isinstance(MixtureClassifier.load(mixture).predictor, OnnxPredictor)
     assert isinstance(MixtureClassifier.load(mixture, runtime="torch").predictor, TorchPredictor)
-    assert isinstance(ModelLoader(mixture, ("backbone.max_length=8",)).load(), TorchPredictor)
-    monkeypatch.setattr(model_loader, "has_amx", lambda: True)
-    assert isinstance(ModelLoader(mixture, large=True).load(), TorchPredictor)
-    assert isinstance(ModelLoader(mixture).load(), OnnxPredictor)
-    monkeypatch.setattr(model_loader, "has_gpu", lambda: True)
-    assert isinstance(ModelLoader(mixture).load(), TorchPredictor)
+    assert isinstance(load(resolve(mixture), LoadOptions(sets=("backbone.max_length=8",))), TorchPredictor)
+    monkeypatch.setattr(load_module, "has_amx", lambda: True)
+    assert isinstance(load(resolve(mixture), LoadOptions(large=True)), TorchPredictor)
+    assert isinstance(load(resolve(mixture)), OnnxPredictor)
+    monkeypatch.setattr(load_module, "has_gpu", lambda: True)
+    assert isinstance(load(resolve(mixture)), TorchPredictor)
 
 
 def test_runtime_auto_predicts_with_torch_and_says_why_if_the_graph_is_stale(
@@ -173,9 +174,9 @@ def test_runtime_auto_predicts_with_torch_and_says_why_if_the_graph_is_stale(
 ) -> None:
     spec = copy / GRAPH_FOLDER / SPEC_FILE
     write_json(spec, read_json(spec) | {"manifest_sha256": "0" * 64})
-    expected = predict_texts(["profit rose"], ModelLoader(copy, runtime="torch").load())
+    expected = predict_texts(["profit rose"], load(resolve(copy), LoadOptions(runtime="torch")))
     assert not capsys.readouterr().err
-    (row,) = predict_texts(["profit rose"], ModelLoader(copy).load())
+    (row,) = predict_texts(["profit rose"], load(resolve(copy)))
     assert row.probabilities.tolist() == expected[0].probabilities.tolist()
     assert "PyTorch predicts instead" in " ".join(capsys.readouterr().err.split())
     (report,) = verify(copy).folders
@@ -186,13 +187,13 @@ def test_runtime_auto_predicts_with_torch_and_says_why_if_the_graph_is_stale(
 def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: Path, mixture: Path) -> None:
     unknown_runtime: dict[str, Any] = {"runtime": "fast"}
     with pytest.raises(Fault, match="no --set for a graph"):
-        ModelLoader(mixture, ("backbone.dtype=float32",), runtime="onnx").load()
+        load(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",), runtime="onnx"))
     with pytest.raises(Fault, match="--runtime auto, onnx, torch"):
-        ModelLoader(mixture, **unknown_runtime).check()
+        LoadOptions(**unknown_runtime).check()
     subprocess.run(["rm", "-r", str(copy / GRAPH_FOLDER)], check=True)
     with pytest.raises(Fault, match="moe export FOLDER --to graph"):
-        ModelLoader(copy, runtime="onnx").load()
-    assert isinstance(ModelLoader(copy).load(), TorchPredictor)
+        load(resolve(copy), LoadOptions(runtime="onnx"))
+    assert isinstance(load(resolve(copy)), TorchPredictor)
 
 
 def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None:
@@ -200,7 +201,7 @@ def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None
     heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
     for runtime in get_args(Runtime):
         with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
-            ModelLoader(copy, runtime=runtime).load()
+            load(resolve(copy), LoadOptions(runtime=runtime))
 
 
 def test_graph_of_an_intact_model_leaves_nothing_to_report(mixture: Path) -> None:
@@ -224,23 +225,62 @@ def test_graph_is_refused_for_quantized_backbones_and_unknown_families(
 
 
 def test_gpu_that_is_hidden_or_that_torch_does_not_support_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moe.inference import runtime
-
-    monkeypatch.setattr(runtime, "_gpu_devices", lambda: [Path("/dev/nvidia0")])
-    monkeypatch.setattr(runtime, "version", lambda _: "2.13.0")
+    monkeypatch.setattr("moe.inference.load._gpu_devices", lambda: [Path("/dev/nvidia0")])
+    monkeypatch.setattr("moe.inference.load.version", lambda _: "2.13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert has_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not has_gpu()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(runtime, "version", lambda _: "2.13.0+cpu")
+    monkeypatch.setattr("moe.inference.load.version", lambda _: "2.13.0+cpu")
     assert not has_gpu()
 
 
 @pytest.mark.slow
 def test_two_processes_predict_with_the_graph_as_one(mixture: Path) -> None:
     rows = [{"text": row["text"]} for row in made_up_rows("news", 30)]
-    loader = ModelLoader(mixture, batch_tokens=8, runtime="onnx")
-    predicted = predict_in_processes(iter(rows), loader, None, None, workers=2)
-    for row, expected in zip(predicted, predict_rows(rows, loader.load()), strict=True):
+    options = LoadOptions(batch_tokens=8, runtime="onnx")
+    predicted = predict_in_processes(iter(rows), resolve(mixture), options, None, None, workers=2)
+    for row, expected in zip(predicted, predict_rows(rows, load(resolve(mixture), options)), strict=True):
         assert row["label"] == expected["label"]
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_load_reads_the_card_once_and_hashes_each_file_at_most_once(
+    copy: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, hashed = Counter[str](), Counter[str]()
+    path_open, file_digest = Path.open, hashlib.file_digest
+
+    def count_open(path: Path, *args: Any, **options: Any) -> object:
+        opened[str(path.relative_to(copy)) if path.is_relative_to(copy) else ""] += 1
+        return path_open(path, *args, **options)
+
+    def count_hash(stream: BinaryIO, *args: Any) -> object:
+        hashed[stream.name] += 1
+        return file_digest(stream, *args)
+
+    monkeypatch.setattr(Path, "open", count_open)
+    monkeypatch.setattr(hashlib, "file_digest", count_hash)
+    ref = resolve(copy)
+    load(ref, LoadOptions(runtime=runtime))
+    assert opened["mixture.json"] == opened["manifest.json"] == 1
+    assert any(name.endswith("heads.safetensors") for name in hashed)
+    assert set(hashed.values()) == {1}
+    assert not ref.records, "another load must read the files again"
+
+
+def test_load_checks_the_files_again_when_it_is_called_again(copy: Path) -> None:
+    ref = resolve(copy)
+    load(ref)
+    heads = copy / "heads.safetensors"
+    heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
+        load(ref)
+
+
+@pytest.mark.parametrize("override", ["seed=3", "backbone=default", "backbone.pooling=last", "backbone.trunk_depth=2"])
+def test_overrides_that_do_not_apply_to_a_trained_model_are_refused(mixture: Path, override: str) -> None:
+    with pytest.raises(Fault, match=r"--set .*Remove this --set"):
+        load(resolve(mixture), LoadOptions(sets=(override,)))
+    LoadOptions(sets=("backbone.dtype=float32", "backbone.name=elsewhere", "backbone.max_length=64")).check()

@@ -1,0 +1,195 @@
+"""Where a model is: a folder, a run, the ready mixture or the Hugging Face Hub; needs no torch.
+
+Every command, the HTTP service and the Python API find their model with `resolve`. The ready mixture is a trained
+mixture that the package ships.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from experts.atomic_io import restore_folder
+from experts.cards import ADAPTER_CONFIG, EXPERT_CARD
+from experts.errors import Fault
+from experts.reading import FileRecords, access_fault, each_file_once, read_json, sha256_of
+from moe.checkpoints.file_names import CARD as MIXTURE_CARD
+from moe.checkpoints.file_names import README
+from moe.config.files import RUNS, default_run_folder
+from moe.console import info
+from moe.runs.best import default_model, has_mixture
+
+READY = "ready"
+READY_FOLDER = Path(__file__).parent.parent / READY
+READY_HASHES: dict[str, str] = {
+    "manifest.json": "d67fbb652cdbe5c1a673dc6aafd8818c827668f95e95f4accccbc4f7e6dfd21b",
+    "calibration.json": "e05d1addcc7808f22963bf1397fac78a21862298ff6c7d9d97688a7de797e867",
+    "drift.json": "60ef7f5642ec9f9ea8eb30dfd1ba1cf57000cc86ef8038d48497e2a648af391b",
+    "graph/graph.json": "8422b11e4428b98f7adad81d6bacfadb6e2cd0dd300f5fbd51c89c9702a5fac8",
+}
+"""SHA-256 of the files that hold the hashes of all others."""
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that was found, with its card; nothing is loaded and no hash is checked yet.
+
+    Args:
+        folder: of the mixture or the expert.
+        kind: `mixture`, or `expert` for a single one.
+        source: how it was found: as the ready mixture, by its folder, as the default model of a run, or on the Hub.
+        records: files that were read on the way, which the first `load` does not read again.
+    """
+
+    folder: Path
+    kind: Literal["mixture", "expert"]
+    source: Literal["ready", "folder", "run", "hub"] = "folder"
+    records: FileRecords = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def card(self) -> Mapping[str, Any]:
+        """The content of its card, read once and not validated.
+
+        Raises:
+            Fault: if the card is missing, unreadable or no JSON object.
+        """
+        path = self.folder / (EXPERT_CARD if self.kind == "expert" else MIXTURE_CARD)
+        with each_file_once(self.records):
+            content = read_json(path)
+        if not isinstance(content, dict):
+            raise Fault(f"a card at {path}", f"a {type(content).__name__}", "write the folder again")
+        return content
+
+    @property
+    def language(self) -> bool:
+        """Whether it is a language model rather than a classifier, as its card says.
+
+        Raises:
+            Fault: if the card is missing or unreadable.
+        """
+        return self.card.get("language") is True
+
+
+def resolve(
+    model: "str | Path | ModelRef | None" = None,
+    *,
+    config: Path | None = None,
+    run: Path | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> ModelRef:
+    """Find a model: no training config is parsed, and no weight is read.
+
+    Args:
+        model: `ready`, the folder of a mixture or an expert, a run folder (its instruction-tuned mixture, else its
+            best one), or `owner/name` on the Hub, which is downloaded unless it is cached. A model that was found
+            already is returned as it is. None is the model of `run`, else of the run of `config`; if neither is given
+            and the run of the demo has no mixture, the ready one. What None stands for is stated on stderr.
+        config: config of the run.
+        run: folder of the run; by default `runs/NAME` for a config NAME.yaml.
+        revision: branch, tag or commit on the Hub; the main branch by default.
+        token: access token for the Hub, or whether to use the stored one.
+        cache_dir: folder for files from the Hub; the Hub's own cache by default.
+
+    Raises:
+        Fault: if there is no such folder or no model in it, the ready mixture is not that of this release, a model is
+            not on the Hub, or a revision is given for a folder.
+    """
+    if isinstance(model, ModelRef):
+        return model
+    if model is None:
+        return _default_of_run(config, run)
+    path = Path(model)
+    if str(model) == READY and not path.is_dir():
+        return _ready()
+    if _is_hub_name(str(model), revision):
+        return _in_folder(_download(str(model), revision, token, cache_dir), "hub")
+    if revision is not None:
+        raise Fault("a revision of a model on the Hub", f"the folder {path}", "remove revision, or name a model")
+    return _in_folder(path, "folder")
+
+
+def ready_folder(records: FileRecords | None = None) -> Path:
+    """Return the folder of the ready mixture.
+
+    Args:
+        records: the files that are read are added.
+
+    Raises:
+        Fault: if it is missing, or a file is not that of this release.
+    """
+    with each_file_once({} if records is None else records):
+        for name, digest in READY_HASHES.items():
+            path = READY_FOLDER / name
+            if not path.is_file():
+                remedy = "install finmoe again, or use a model of your own"
+                raise Fault(f"the ready mixture at {READY_FOLDER}, with {name}", "no such file", remedy)
+            if (actual := sha256_of(path)) != digest:
+                raise Fault(
+                    f"the ready mixture of this release, with {name} of sha256 {digest[:12]}…",
+                    f"a changed file at {path}, {actual[:12]}…",
+                    "install finmoe again; copy the folder elsewhere to change a model",
+                )
+    return READY_FOLDER
+
+
+def _ready() -> ModelRef:
+    records: FileRecords = {}
+    return ModelRef(ready_folder(records), "mixture", "ready", records)
+
+
+def _default_of_run(config: Path | None, run: Path | None) -> ModelRef:
+    folder = run or default_run_folder(config)
+    if config is None and run is None and not has_mixture(folder):
+        info(f"no mixture in {folder}, so the ready mixture answers; its model card is {READY_FOLDER / README}")
+        return _ready()
+    model = default_model(folder)
+    info(f"model: {model}")
+    return ModelRef(model, "mixture", "run")
+
+
+def _in_folder(path: Path, source: Literal["folder", "hub"]) -> ModelRef:
+    """The model in a folder, or the default model of a run's folder."""
+    restore_folder(path)
+    try:
+        if not path.is_dir():
+            expected = f"the folder of a model or a run at {path}"
+            raise Fault(expected, "no such folder", "use a folder that moe has trained")
+        if (path / EXPERT_CARD).is_file():
+            return ModelRef(path, "expert", source)
+        if (path / MIXTURE_CARD).is_file():
+            return ModelRef(path, "mixture", source)
+        if (path / ADAPTER_CONFIG).is_file():
+            remedy = "merge it into a mixture first: moe merge"
+            raise Fault(f"an expert with heads at {path}", "a plain PEFT adapter", remedy)
+    except PermissionError as error:
+        raise access_fault(error, path) from error
+    return ModelRef(default_model(path), "mixture", "run")
+
+
+def _is_hub_name(name: str, revision: str | None) -> bool:
+    """Whether a name is one on the Hub; without a revision, a name below `runs` or a folder that exists is a path."""
+    if Path(name).exists() or not _HUB_NAME.fullmatch(name):
+        return False
+    parent = Path(name).parent
+    return revision is not None or not (parent.is_dir() or parent == RUNS)
+
+
+def _download(name: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
+    """Return the folder of a model on the Hub, from its cache or downloaded."""
+    from huggingface_hub import snapshot_download  # slow to import, and a folder does not need it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, token=token, cache_dir=cache_dir))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Fault(
+            f"a folder, or a model on the Hugging Face Hub, {name!r}",
+            reason,
+            "check the name and the revision, log in for a private model, or download it first",
+        ) from error
