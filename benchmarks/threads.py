@@ -46,7 +46,7 @@ def measure() -> dict[str, float]:
     from moe.checkpoints.expert import build_expert_model
     from moe.config.run import load_run
     from moe.config.stages import EXPERT
-    from moe.training.job import parameter_groups
+    from moe.training.job import build_optimizer
     from moe.training.objective import Objective
     from moe.training.trainer import set_trainable
 
@@ -61,7 +61,7 @@ def measure() -> dict[str, float]:
         seed=13,
     )
     set_trainable(model, EXPERT, "news")
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.stages.expert))
+    optimizer = build_optimizer(model, run.stages.expert)
     ids = torch.randint(1000, 30000, (16, 20), generator=torch.Generator().manual_seed(0))  # (B, T)
     zeros = torch.zeros(16, dtype=torch.long)  # (B,)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "label": zeros, "task": zeros, "domain": zeros}

@@ -192,13 +192,21 @@ class Workspace:
         Raises:
             Fault: if its file is missing or has too many invalid rows, or the run trains a language model.
         """
+        self.check_labelled()
+        return {task: self._original(domain, task) for task in self.run.tasks_of(domain)}
+
+    def check_labelled(self) -> None:
+        """Check that the run trains on labelled rows.
+
+        Raises:
+            Fault: if it trains a language model.
+        """
         if self.run.language is not None:
             raise Fault(
                 "a run on labelled rows",
                 "one of a language model, which is trained on plain text",
                 "use moe pretrain, moe merge and moe train-router, or remove `language` from the config",
             )
-        return {task: self._original(domain, task) for task in self.run.tasks_of(domain)}
 
     def questions(self, split: str, tasks: Sequence[str] = ()) -> Dataset:
         """Return the rows of one split of the question-answering tasks of all domains.

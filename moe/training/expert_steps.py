@@ -45,9 +45,11 @@ def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: 
         the experts' folders.
 
     Raises:
-        Fault: if the domain is unknown, its data are invalid, or a finished expert has other settings or data.
+        Fault: if the run trains a language model, the domain is unknown, its data are invalid, or a finished expert has
+            other settings or data.
     """
     work.begin()
+    work.check_labelled()
     domains = work.domains()
     if domain not in domains:
         raise Fault(f"one of the domains {', '.join(domains)}", repr(domain), suggest(domain, domains))
@@ -70,10 +72,11 @@ def train_shared(work: Workspace, overwrite: bool = False, resume: bool = False)
         the expert's folder.
 
     Raises:
-        Fault: if the config has none, `shared.init` does not fit the run, or the finished expert has other settings or
-            data.
+        Fault: if the run trains a language model, the config has no shared expert, `shared.init` does not fit the run,
+            or the finished expert has other settings or data.
     """
     work.begin()
+    work.check_labelled()
     return train_shared_expert(work, overwrite=overwrite, resume=resume)
 
 

@@ -91,8 +91,8 @@ class TrainJob:
     callbacks: tuple[TrainerCallback, ...] = ()
 
 
-def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: experts, router and heads, each with its own learning rate."""
+def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters: experts, router and heads, each with its own learning rate."""
     parts: dict[str, tuple[float, Iterator[nn.Parameter]]] = {
         "experts": (settings.lr, iter(model.expert_parameters().values())),
         "router": (settings.router_lr, iter(()) if model.gate is None else model.gate.parameters()),
@@ -102,7 +102,7 @@ def parameter_groups(model: Mixture, settings: StageSettings) -> list[dict[str, 
         {"params": [p for p in parameters if p.requires_grad], "lr": rate, "name": name}
         for name, (rate, parameters) in parts.items()
     ]
-    return [group for group in groups if group["params"]]
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)
 
 
 def count_steps(job: TrainJob) -> int:

@@ -60,8 +60,8 @@ from moe.training.job import (
     TrainJob,
     TrainResult,
     batch_sampler,
+    build_optimizer,
     count_steps,
-    parameter_groups,
     training_arguments,
     training_loader,
 )
@@ -147,7 +147,7 @@ class _StageTrainer(TrainingLoop):
         super().__init__(
             model,
             training_arguments(model, job, self.total_steps),
-            torch.optim.AdamW(parameter_groups(model, self.settings), weight_decay=self.settings.weight_decay),
+            build_optimizer(model, self.settings),
             training_loader(job),
             callbacks=[
                 self.stopper,

@@ -44,7 +44,7 @@ def test_augment_writes_rows_that_can_be_inspected_and_trained_on(
 
 
 def test_augment_dry_run_prints_three_prompts_without_an_endpoint(moe: CommandLine, workdir: Path) -> None:
-    code, out, err = moe(*WORDS, "--domain", "news", "-o", "dry", "--dry-run")
+    code, out, err = moe(*WORDS, "--domain", "news", "--run", "dry", "--dry-run")
     assert code == 0, err
     report = json.loads(out)
     assert len(report["prompts"]) == 3
@@ -77,11 +77,11 @@ def test_augment_dry_run_prints_three_prompts_without_an_endpoint(moe: CommandLi
     ],
 )
 def test_augment_refuses_unusable_options_in_one_line(moe: CommandLine, words: tuple[str, ...], message: str) -> None:
-    assert message in moe.refused(*WORDS, "-o", "refused", *words)
+    assert message in moe.refused(*WORDS, "--run", "refused", *words)
 
 
 def test_augment_under_its_old_name_works_with_one_deprecation_note(moe: CommandLine) -> None:
-    arguments = ("-c", "tiny.yaml", "--domain", "news", "-o", "dry", "--dry-run")
+    arguments = ("-c", "tiny.yaml", "--domain", "news", "--run", "dry", "--dry-run")
     _, current, notes = moe("data", "augment", *arguments)
     assert "deprecated" not in notes
     code, out, err = moe("augment", *arguments)

@@ -8,9 +8,11 @@ import pytest
 from training_logs import evaluation_line, step_line, write_log
 
 from experts.errors import Fault
+from moe.data.task_reports import SplitSize, TaskReport
 from moe.plots import training as charts
 from moe.plots.results import confusion_matrix_chart, heatmap_chart, label_distribution_chart
 from moe.plots.style import COLUMNS, label_panel, new_figure, panel_grid, save_figure, square_panels, to_png
+from moe.results.metrics import Confusion
 from moe.runs.training_log import Trajectory, read_trajectory
 
 PNG = b"\x89PNG"
@@ -39,16 +41,17 @@ def test_names_are_drawn_as_they_are_and_not_as_formulas(name: str) -> None:
 def test_charts_of_results_have_labels_and_tasks_of_any_name() -> None:
     names = NAMES[:4]
     rows = [[i + j for j in range(len(names) + 1)] for i in range(len(names))]
-    assert confusion_matrix_chart({name: {"confusion": {"labels": names, "rows": rows}} for name in NAMES[:2]})
+    assert confusion_matrix_chart({name: Confusion(labels=names, rows=rows) for name in NAMES[:2]})
     assert label_distribution_chart(
-        [{"task": name, "splits": {"train": {"labels": dict.fromkeys(names, 5)}}} for name in names]
+        [TaskReport(task=name, splits={"train": SplitSize(5 * len(names), dict.fromkeys(names, 5))}) for name in names]
     )
     assert heatmap_chart(NAMES[0], {name: dict.fromkeys(names, 0.25) for name in names}, NAMES[1], NAMES[2])
 
 
 def test_charts_of_results_have_rows_without_a_count() -> None:
-    assert confusion_matrix_chart({"t": {"confusion": {"labels": ["a", "b"], "rows": [[0, 0, 0], [0, 0, 0]]}}})
-    assert label_distribution_chart([{"task": "t", "splits": {"train": {"labels": {"a": 0, "b": 0}}}}]) is None
+    assert confusion_matrix_chart({"t": Confusion(labels=["a", "b"], rows=[[0, 0, 0], [0, 0, 0]])})
+    empty = TaskReport(task="t", splits={"train": SplitSize(0, {"a": 0, "b": 0})})
+    assert label_distribution_chart([empty]) is None
     assert heatmap_chart("x", {"a": {"b": math.nan, "c": 0.0}}, "texts of", "expert")
 
 

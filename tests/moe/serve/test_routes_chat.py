@@ -172,7 +172,7 @@ def test_stream_that_times_out_ends_with_an_error_and_stops_the_model(
         return generate_normally(self, prompts, pin, streamer, slow_stop)
 
     monkeypatch.setattr(Generator, "generate", generate_slowly)
-    impatient = ModelManager(manager.settings.model_copy(update={"timeout_s": 1.0}), manager.location, manager.served)
+    impatient = ModelManager(manager.settings.model_copy(update={"timeout_s": 1.0}), manager.load, manager.served)
     assert engine is impatient.served.engine
     with TestClient(build_app(impatient), base_url="http://localhost") as client:
         body = {"messages": MESSAGES, "max_tokens": 50, "stream": True, "temperature": 1.5, "seed": 4}
