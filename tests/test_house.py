@@ -1,6 +1,7 @@
 """Tests of the code's structure: directions of imports, sizes of modules, and forbidden calls."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -257,3 +258,32 @@ def test_commands_import_no_unnecessary_library() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = dict(zip([modules for modules, _ in COMMAND_IMPORTS], out.stdout.splitlines(), strict=True))
     assert not any(loaded.values()), loaded
+
+
+RUN_LAYOUT = "moe.runs.layout"
+NAMES_ELSEWHERE = {"experts.cards": {"metrics.json"}}
+"""Modules that define a name of another folder with the same spelling: of an expert's own metrics."""
+
+
+def names_of_run_files() -> set[str]:
+    """Return the values of the constants of the layout of a run's folder, those of its stages included."""
+    layout = importlib.import_module(RUN_LAYOUT)
+    values = [value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str | tuple)]
+    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
+
+
+def test_file_names_of_a_run_are_written_in_its_layout_only() -> None:
+    names = names_of_run_files()
+    assert {"result.json", "checkpoints", "moe-joint", "moe-instruct", "evaluation", "experts"} <= names
+    wrong = []
+    for module, tree in TREES.items():
+        if module == RUN_LAYOUT or not module.startswith(("moe.", "experts.")):
+            continue
+        allowed = NAMES_ELSEWHERE.get(module, set())
+        for node in ast.walk(tree):
+            in_path = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+            literal = node.right if in_path else node  # type: ignore[attr-defined]
+            is_name = isinstance(literal, ast.Constant) and literal.value in names - allowed
+            if is_name and (in_path or Path(str(literal.value)).suffix):
+                wrong.append(f"{module}:{literal.lineno} {literal.value!r}")
+    assert not wrong

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.ablation.retrain import FOLDER, train_variant
+from moe.ablation.retrain import train_variant
 from moe.ablation.variants import (
     FULL,
     InferenceVariant,
@@ -34,13 +34,12 @@ from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.qa.evaluate import EvalSettings, answer_questions, load_run_questions, qa_predictions_by_task, qa_report
 from moe.qa.scoring import EvalQuestion
-from moe.runs.best import RESULT as RUN_RESULT
+from moe.runs.layout import ABLATION, ABLATION_CHART, ABLATION_RESULT, RESULT
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
-RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]
 VariantResult = tuple[dict[str, Any], PredictionsByTask]
 """Row of the report, and the predictions of all labelled texts by task."""
@@ -83,7 +82,7 @@ def ablate(
     check_extra("report")  # the chart is drawn last
     folder = resolve(model, run=work.out).folder
     variants = select_variants(list_variants(work, folder), only, retrain)
-    if retrain and model is None and not (work.out / RUN_RESULT).is_file():
+    if retrain and model is None and not (work.out / RESULT).is_file():
         raise Fault(
             f"a finished run at {work.out} to compare retrained variants with",
             "one whose router is not fully trained",
@@ -113,8 +112,8 @@ def _print_progress(variant: Variant, number: int, total: int, note: str = "") -
 
 
 def _write(work: Workspace, content: dict[str, Any]) -> dict[str, Any]:
-    content["chart"] = str(draw_chart(content, work.out / FOLDER / CHART))
-    write_json(work.out / FOLDER / RESULT, content)
+    content["chart"] = str(draw_chart(content, work.out / ABLATION / ABLATION_CHART))
+    write_json(work.out / ABLATION / ABLATION_RESULT, content)
     return content
 
 

@@ -37,9 +37,10 @@ from moe.plan.measured_cost import (
 )
 from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
 from moe.runs.dry_run import DryRun, DryRunStats
+from moe.runs.layout import POOLED
 from moe.runs.locking import writes_run
 from moe.runs.training_log import read_trajectory
-from moe.runs.workspace import POOLED_NAME, Workspace
+from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.language.instruct import instruct
 from moe.training.language.pretrain import pretrain, pretrain_shared
@@ -236,11 +237,11 @@ def _pooled(work: Workspace, stages: Sequence[MeasuredStage]) -> MeasuredStage:
     layers = 12 * config.num_hidden_layers * config.hidden_size**2  # weights of the layers, about
     factor = (layers + learned) / (layers + source.figures["learned"])  # its rank is that of all of them together
     share = joint.cost.evaluation / source.cost.evaluation if source.cost.stage != SHARED.name else 1.0
-    pooled = scaled_stage(source, POOLED_NAME, size, share)
+    pooled = scaled_stage(source, POOLED, size, share)
     step = pooled.cost.step
     step = replace(step, forward=step.forward * factor, backward=step.backward * factor)
-    cost = replace(pooled.cost, stage=POOLED_NAME, step=step, at_most=size.evaluations > settings.patience)
-    figures = {"stage": POOLED_NAME, "learned": learned, "at_most": cost.at_most}
+    cost = replace(pooled.cost, stage=POOLED, step=step, at_most=size.evaluations > settings.patience)
+    figures = {"stage": POOLED, "learned": learned, "at_most": cost.at_most}
     return MeasuredStage(pooled.stats, cost, pooled.figures | figures)
 
 

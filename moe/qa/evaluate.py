@@ -24,6 +24,7 @@ from moe.inference.scoring import likelihoods
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.qa.scoring import EvalQuestion, ScoredAnswer, group_by_task, score_answer, score_report
+from moe.runs.layout import EVALUATION, EVALUATION_DATA, QUESTIONS
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
@@ -163,7 +164,7 @@ def evaluate_qa_folder(
     check_choice_method(settings.method)
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
-    target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
+    target = work.out / EVALUATION / (f"{folder.name}-bare" if bare else folder.name)
     if data is None:
         questions = load_run_questions(work, tasks, max_questions)
     else:
@@ -209,7 +210,7 @@ def write_qa(folder: Path, report: Mapping[str, Any], answers: Sequence[ScoredAn
     Raises:
         Fault: if the folder cannot be written.
     """
-    write_json(folder / "questions.json", dict(report))
+    write_json(folder / QUESTIONS, dict(report))
     with open_writer(folder / "answers.jsonl") as writer:
         for answer in answers:
             row = {key: value for key, value in asdict(answer.question).items() if key != "choices"}
@@ -271,7 +272,9 @@ def load_file_questions(path: Path, task: str, work: Workspace, max_questions: i
     domains = list(work.run.domains)
     domain = next((name for name in domains if task in work.run.questions_of(name)), domains[0])
     data = work.run.data.model_copy(update={"near_duplicates": None})
-    prepared = prepare_task(path, settings, data, domain, task, work.out / "evaluation" / ".data" / path.stem / task)
+    prepared = prepare_task(
+        path, settings, data, domain, task, work.out / EVALUATION / EVALUATION_DATA / path.stem / task
+    )
     questions = [question for split in SPLITS for question in _to_questions(prepared.splits[split], task, settings)]
     return _evenly_spaced(questions, max_questions)
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from moe.plots.curves import LEVELS, distinct_losses, epoch_means, weight_columns
 from moe.report.conclusions import draw_conclusions
-from moe.runs.best import RESULT
-from moe.runs.reader import SUMMARY, RunLogs
+from moe.runs.layout import RESULT, SUMMARY
+from moe.runs.reader import RunLogs
 from moe.runs.training_log import Trajectory
 
 ModelMetrics = dict[str, dict[str, dict[str, float]]]

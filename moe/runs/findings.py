@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_json, sha256_of
+from moe.data.formats.csv_rows import next_row
 from moe.data.task_reports import read_task_report
-from moe.runs.reader import METRICS, RunLogs
+from moe.runs.layout import ABLATION, ABLATION_RESULT, DATA, EVALUATION, EXPERTS, METRICS, PER_EXPERT, QUESTIONS
+from moe.runs.reader import RunLogs
 
-PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
 MAX_CELL_CHARACTERS = 2**30
 """Maximum number of characters in a CSV cell."""
 
@@ -85,7 +86,7 @@ def read_findings(run: RunLogs) -> Findings:
         Fault: if a file exists but cannot be read.
     """
     model = run.result.get("best") or next(reversed(run.evaluations), None) or _last_model(run.folder)
-    folder = run.folder / "evaluation" / str(model)
+    folder = run.folder / EVALUATION / str(model)
     card = _read_object(run.folder / str(model) / "mixture.json")
     report = _read_object(folder / METRICS)
     routing = report.get("routing") or {}
@@ -94,12 +95,12 @@ def read_findings(run: RunLogs) -> Findings:
         data=_task_reports(run),
         report=report,
         routing=routing if routing.get("table") else run.summary.get("routing") or {},
-        questions=_read_object(folder / QUESTIONS_JSON),
+        questions=_read_object(folder / QUESTIONS),
         rows=[_evaluated_row(row) for name in ("right.csv", "wrong.csv") for row in _read_csv(folder / name)],
-        expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT_CSV)],
+        expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT)],
         calibration=_read_object(folder / "calibration.json"),
         folder=folder,
-        ablation=_read_object(run.folder / "ablation" / "ablation.json"),
+        ablation=_read_object(run.folder / ABLATION / ABLATION_RESULT),
         card=card,
         provenance=dict(_provenance(run.folder, model, card)),
     )
@@ -107,7 +108,7 @@ def read_findings(run: RunLogs) -> Findings:
 
 def _task_reports(run: RunLogs) -> list[dict[str, Any]]:
     """Read the reports of all prepared tasks, in the order of the config."""
-    folders = [path.parent for path in sorted(run.folder.glob("data/*/*/prepared.json"))]
+    folders = [path.parent for path in sorted(run.folder.glob(f"{DATA}/*/*/prepared.json"))]
     tasks = run.in_order([folder.name for folder in folders])
     return [read_task_report(folder) for folder in sorted(folders, key=lambda folder: tasks.index(folder.name))]
 
@@ -124,9 +125,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
+        rows = csv.DictReader(stream)
+        while (row := next_row(rows, MAX_CELL_CHARACTERS)) is not None:
+            yield row
 
 
 def _evaluated_row(row: Mapping[str, str]) -> EvaluatedRow:
@@ -152,6 +154,6 @@ def _provenance(folder: Path, model: str | None, card: Mapping[str, Any]) -> Ite
         yield f"backbone {backbone.get('name')}, weights", str(backbone.get("sha256"))
     yield from ((f"data of {task}", digest) for task, digest in card.get("data_sha256", {}).items())
     yield from card.get("versions", {}).items()
-    for path in [*sorted(folder.glob("experts/*")), *([folder / model] if model else [])]:
+    for path in [*sorted(folder.glob(f"{EXPERTS}/*")), *([folder / model] if model else [])]:
         if (path / MANIFEST).is_file():
             yield f"{path.relative_to(folder).as_posix()}, its manifest of all files", sha256_of(path / MANIFEST)

@@ -19,6 +19,7 @@ from moe.evaluation.evaluate import evaluate
 from moe.model.mixture import Mixture
 from moe.profiling import Cost, measure_cost
 from moe.runs.best import best_model
+from moe.runs.layout import CACHE
 from moe.runs.workspace import Workspace
 from moe.sweep.grid import SweepPlan, Trial, short_hash
 from moe.training.expert_steps import train_domain, train_shared
@@ -68,7 +69,7 @@ def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResul
         work.prepared(name)  # before the clock starts: reading data is not training
     with _record_cost(work.out / COST):
         _train(work, until, domains)
-    shutil.rmtree(work.out / "cache", ignore_errors=True)
+    shutil.rmtree(work.out / CACHE, ignore_errors=True)
     result = identity | evaluate_trial(work, until, domains) | read_json(work.out / COST)
     write_json(work.out / RESULT, result)
     return result
