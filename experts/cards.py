@@ -16,13 +16,15 @@ EXPERT_CARD = "expert.json"
 """File name of an expert's card."""
 ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.json", "heads.safetensors"
 CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
+EXPERTS = "experts"
+"""Folder of the experts in the folder of a mixture or a run."""
 EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)
 """Files of an expert's folder, all of which its manifest lists."""
 
 
 def adapter_files(experts: Iterable[str]) -> list[str]:
     """Return the files of a mixture's experts, by their paths from its folder."""
-    return [f"experts/{name}/{file}" for name in experts for file in (ADAPTER_CONFIG, ADAPTER)]
+    return [f"{EXPERTS}/{name}/{file}" for name in experts for file in (ADAPTER_CONFIG, ADAPTER)]
 
 
 def without_folders(name: str) -> str:

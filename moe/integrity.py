@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experts.adapter_bank import PREFIX
 from experts.atomic_io import MANIFEST, manifest_faults, read_manifest
-from experts.cards import EXPERT_CARD, EXPERT_FILES
+from experts.cards import EXPERT_CARD, EXPERT_FILES, EXPERTS
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ADAPTER_CONFIG, BackboneId, read_adapter, read_expert_card
@@ -95,7 +95,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, str]]:
     if (kind := _kind(top)) is not None:
         yield top, kind
         return
-    below = [top / "experts", top] if (top / "experts").is_dir() else [top]
+    below = [top / EXPERTS, top] if (top / EXPERTS).is_dir() else [top]
     for parent in below:
         for path in sorted(parent.iterdir()) if parent.is_dir() else ():
             if not path.name.startswith(".") and (kind := _kind(path)) is not None:
@@ -195,7 +195,7 @@ def _mixture(folder: Path) -> Iterator[Fault | Remark]:
         yield fault
         return
     for name in (*card.routed, *card.shared):
-        path = folder / "experts" / name
+        path = folder / EXPERTS / name
         try:
             _, weights = read_adapter(path, finite=False)
         except Fault as fault:

@@ -25,7 +25,7 @@ from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, load_run, parse_run
 from moe.config.stages import STAGES, StageSettings, StagesSettings
 from moe.report import html as report_page
-from moe.runs import best as result
+from moe.runs import layout
 from moe.runs import training_log as trajectory
 from moe.serve.settings import ServeSettings
 
@@ -328,8 +328,8 @@ def test_pages_name_only_existing_files(path: Path) -> None:
     "name",
     [
         *(expert_folder.ADAPTER, expert_folder.ADAPTER_CONFIG, expert_folder.HEADS, expert_folder.CARD, MANIFEST),
-        *(expert_folder.CONFIG, expert_folder.METRICS, mixture_folder.CARD, mixture_folder.ROUTER, result.RESULT),
-        *(f"{name}/" for name in result.CANDIDATES),
+        *(expert_folder.CONFIG, expert_folder.METRICS, mixture_folder.CARD, mixture_folder.ROUTER, layout.RESULT),
+        *(f"{name}/" for name in layout.MIXTURES),
         *(trajectory.LOG, trajectory.PARQUET, report_page.PAGE_FILE, report_page.JSON_FILE),
     ],
 )

@@ -1,6 +1,7 @@
 """Tests of the code's structure: directions of imports, sizes of modules, and forbidden calls."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -230,29 +231,16 @@ def test_modules_never_trust_remote_code() -> None:
     assert not [name for name, value in settings if not (isinstance(value, ast.Constant) and value.value is False)]
 
 
-TYPED_ROOMS = (
-    "moe.ablation",
-    "moe.api",
-    "moe.commands",
-    "moe.evaluation",
-    "moe.plots",
-    "moe.report",
-    "moe.results",
-    "moe.sweep",
-    "moe.training.pipeline",
-    "moe.training.steps",
-)
-"""Rooms and modules whose results travel as objects; the others join them as they are rewritten."""
 RAW_VALUES = {
     "moe.api.model.from_pretrained": "settings as in a YAML file",
-    "moe.evaluation.row_warnings.count_warnings": "`prepared.json`",
-    "moe.evaluation.row_warnings.removed_overlap_warning": "`prepared.json`",
-    "moe.plots.results.label_distribution_chart": "`prepared.json`",
-    "moe.report.terminal.answers_table": "rows of `moe infer`, with columns of the caller's own",
-    "moe.report.terminal.augment_view": "report of a room that is not among these",
-    "moe.report.terminal.verify_view": "report of a room that is not among these",
+    "moe.config.messages.validate_settings": "settings before their validation",
+    "moe.config.overrides.override_strings": "settings before their validation",
+    "moe.config.run.parse_run": "settings before their validation",
+    "moe.config.stages.fill_stage": "settings before their validation",
+    "moe.runs.model_ref.card": "a card before its validation",
+    "moe.training.callbacks.on_log": "signature of transformers' callbacks",
 }
-"""Functions of these rooms that take JSON or YAML as it is, and what it is."""
+"""Functions that take JSON or YAML as it is, and what it is."""
 UNTYPED = re.compile(r"\b(dict|Mapping)\[str, Any\]")
 
 
@@ -280,12 +268,9 @@ def untyped_signatures(tree: ast.AST) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("room", TYPED_ROOMS)
-def test_results_travel_as_objects(room: str) -> None:
-    modules = [name for name in TREES if name == room or name.startswith(f"{room}.")]
-    assert modules
-    untyped = {f"{name}.{function}" for name in modules for function in untyped_signatures(TREES[name])}
-    assert not untyped - RAW_VALUES.keys(), "declare a result in moe/results or in the room, and read its attributes"
+def test_results_travel_as_objects() -> None:
+    untyped = {f"{name}.{function}" for name in TREES for function in untyped_signatures(TREES[name])}
+    assert untyped == RAW_VALUES.keys(), "declare a result in moe/results or in the room, and read its attributes"
 
 
 def test_untyped_signatures_are_recognized() -> None:
@@ -329,3 +314,32 @@ def test_commands_import_no_unnecessary_library() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = dict(zip([modules for modules, _ in COMMAND_IMPORTS], out.stdout.splitlines(), strict=True))
     assert not any(loaded.values()), loaded
+
+
+RUN_LAYOUT = "moe.runs.layout"
+NAMES_ELSEWHERE = {"experts.cards": {"metrics.json"}}
+"""Modules that define a name of another folder with the same spelling: of an expert's own metrics."""
+
+
+def names_of_run_files() -> set[str]:
+    """Return the values of the constants of the layout of a run's folder, those of its stages included."""
+    layout = importlib.import_module(RUN_LAYOUT)
+    values = [value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str | tuple)]
+    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
+
+
+def test_file_names_of_a_run_are_written_in_its_layout_only() -> None:
+    names = names_of_run_files()
+    assert {"result.json", "checkpoints", "moe-joint", "moe-instruct", "evaluation", "experts"} <= names
+    wrong = []
+    for module, tree in TREES.items():
+        if module == RUN_LAYOUT or not module.startswith(("moe.", "experts.")):
+            continue
+        allowed = NAMES_ELSEWHERE.get(module, set())
+        for node in ast.walk(tree):
+            in_path = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+            literal = node.right if in_path else node  # type: ignore[attr-defined]
+            is_name = isinstance(literal, ast.Constant) and literal.value in names - allowed
+            if is_name and (in_path or Path(str(literal.value)).suffix):
+                wrong.append(f"{module}:{literal.lineno} {literal.value!r}")
+    assert not wrong

@@ -11,11 +11,12 @@ from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import MERGED
 from moe.runs.best import best_model
+from moe.runs.layout import ABLATION, CACHE
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
 
-FOLDER, CONFIG, CACHE = "ablation", "config.yaml", "cache"
+CONFIG = "config.yaml"
 
 
 def train_variant(work: Workspace, variant: RetrainedVariant) -> Path:
@@ -28,7 +29,7 @@ def train_variant(work: Workspace, variant: RetrainedVariant) -> Path:
         Fault: if the folder is of another config, or training fails.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    own = Workspace(variant_settings(work.run, variant), work.out / FOLDER / variant.name, work.data_dir or work.out)
+    own = Workspace(variant_settings(work.run, variant), work.out / ABLATION / variant.name, work.data_dir or work.out)
     _claim_folder(own)
     for name in (*variant.folders, CACHE):  # cached trunk states are keyed by hash, so stale ones are never read
         _link_folder(work.out / name, own.out / name)

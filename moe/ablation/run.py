@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.ablation.retrain import FOLDER, train_variant
+from moe.ablation.retrain import train_variant
 from moe.ablation.variants import (
     FULL,
     InferenceVariant,
@@ -41,13 +41,12 @@ from moe.qa.evaluate import (
 from moe.qa.scoring import AnswerMetrics, EvalQuestion, MeanAnswerMetrics
 from moe.results.ablation import AblationReport, VariantDifference, VariantMetrics, VariantRow
 from moe.results.metrics import LabelMetrics, MeanMetrics
-from moe.runs.best import RESULT as RUN_RESULT
+from moe.runs.layout import ABLATION, ABLATION_CHART, ABLATION_RESULT, RESULT
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
-RESULT, CHART = "ablation.json", "ablation.png"
 PredictionsByTask = dict[str, TaskPredictions]
 VariantResult = tuple[VariantRow, PredictionsByTask]
 """Row of the report, and the predictions of all labelled texts by task."""
@@ -85,7 +84,7 @@ def ablate(
     check_extra("report")  # the chart is drawn last
     folder = resolve(model, run=work.out).folder
     variants = select_variants(list_variants(work, folder), only, retrain)
-    if retrain and model is None and not (work.out / RUN_RESULT).is_file():
+    if retrain and model is None and not (work.out / RESULT).is_file():
         raise Fault(
             f"a finished run at {work.out} to compare retrained variants with",
             "one whose router is not fully trained",
@@ -115,9 +114,9 @@ def _print_progress(variant: Variant, number: int, total: int, note: str = "") -
 
 
 def _write(work: Workspace, model: Path, texts: int, rows: list[VariantRow]) -> AblationReport:
-    chart = draw_chart(rows, work.out / FOLDER / CHART)
+    chart = draw_chart(rows, work.out / ABLATION / ABLATION_CHART)
     report = AblationReport(model=str(model), texts=texts, rows=rows, chart=str(chart))
-    write_json(work.out / FOLDER / RESULT, report)
+    write_json(work.out / ABLATION / ABLATION_RESULT, report)
     return report
 
 

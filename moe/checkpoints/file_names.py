@@ -1,12 +1,10 @@
 """Names of the files in a mixture's folder; needs no torch."""
 
-CARD, ROUTER, HEADS, CONFIG, METRICS, README = (
-    "mixture.json",
-    "router.safetensors",
-    "heads.safetensors",
-    "config.yaml",
-    "metrics.json",
-    "README.md",
-)
+from experts.cards import CONFIG as CONFIG
+from experts.cards import HEADS as HEADS
+from experts.cards import METRICS as METRICS
+from experts.cards import README as README
+
+CARD, ROUTER = "mixture.json", "router.safetensors"
 MIXTURE_FILES = (CARD, ROUTER, HEADS, CONFIG, METRICS, README)
 """Files of a mixture's folder besides its experts, all of which its manifest lists."""

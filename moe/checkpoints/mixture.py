@@ -18,7 +18,7 @@ from experts.atomic_io import (
     write_json,
     write_text,
 )
-from experts.cards import adapter_files, read_record, without_folders
+from experts.cards import EXPERTS, adapter_files, read_record, without_folders
 from experts.domain import LabelSpace
 from experts.errors import Fault
 from experts.expert_io import BackboneId, read_adapter, write_adapter
@@ -95,7 +95,7 @@ def write_mixture(
     assert model.gate is not None
     with atomic_folder(folder, overwrite) as temporary:
         for name, expert in model.bank.adapters.items():
-            write_adapter(temporary / "experts" / name, expert.adapter, model.bank.peft_state_dict(name))
+            write_adapter(temporary / EXPERTS / name, expert.adapter, model.bank.peft_state_dict(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
         save_tensors(temporary / HEADS, model.heads.state_dict())
         write_json(temporary / CARD, card.model_dump(mode="json"))
@@ -174,7 +174,7 @@ def read_mixture(folder: Path, backbone: Backbone | None = None) -> tuple[Mixtur
         card.backbone, backbone.id if backbone else identify_backbone(card.backbone_settings), str(folder)
     )
     names = (*card.routed, *card.shared)
-    adapters = {name: read_adapter(folder / "experts" / name) for name in names}
+    adapters = {name: read_adapter(folder / EXPERTS / name) for name in names}
     backbone = backbone or load_backbone(card.backbone_settings, lm_head=card.language)
     model = build_mixture(card, backbone, {name: content for name, (content, _) in adapters.items()})
     for name, (_, weights) in adapters.items():

@@ -177,6 +177,7 @@ def drift_(
     from moe.drift.fit import fit_reference, reference_view
     from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
+    from moe.runs.layout import EVALUATION
     from moe.runs.model_ref import resolve
 
     if file is None and not fit:
@@ -189,5 +190,5 @@ def drift_(
     request = DriftRequest(
         file, text_column=text_column, date_column=date_column, date_format=date_format, domain=domain
     )
-    target = work.out / "evaluation" / folder.name / f"drift-{file.stem}"
+    target = work.out / EVALUATION / folder.name / f"drift-{file.stem}"
     print_view(drift(folder, request, target, sets or (), quiet=False), drift_view, json_)

@@ -145,14 +145,14 @@ def train_router_(
     json_: JsonOption = False,
 ) -> None:
     """Train the router on frozen experts, then all of them jointly; writes `router-warmup/` and `moe-joint/`."""
-    from moe.runs.best import CANDIDATES
+    from moe.runs.layout import MIXTURES
     from moe.training.steps import train_router, training_summary
 
     work = open_workspace(config, run, sets)
     verdict = train_router(work, overwrite, resume)
     _write_best_graph(work, graph)
     stale = _report_stale(work)
-    folders = [work.out / name for name in CANDIDATES]
+    folders = [work.out / name for name in MIXTURES]
     print_text(training_summary(folders, work.reused, verdict=verdict, stale=stale), verdict, json_)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experts.cards import EXPERTS
 from experts.yaml_io import RawSettings
 from router.registry import WeightingKind
 
@@ -31,9 +32,9 @@ class Stage:
     folder: str
 
 
-PRETRAIN = Stage("pretrain", routed=False, trains=("experts",), outer_losses=(), folder="experts")
-SHARED = Stage("shared", routed=False, trains=("experts", "heads"), outer_losses=(), folder="experts/shared")
-EXPERT = Stage("expert", routed=False, trains=("experts", "heads"), outer_losses=(), folder="experts")
+PRETRAIN = Stage("pretrain", routed=False, trains=("experts",), outer_losses=(), folder=EXPERTS)
+SHARED = Stage("shared", routed=False, trains=("experts", "heads"), outer_losses=(), folder=f"{EXPERTS}/shared")
+EXPERT = Stage("expert", routed=False, trains=("experts", "heads"), outer_losses=(), folder=EXPERTS)
 WARMUP = Stage(
     "warmup", routed=True, trains=("router", "heads"), outer_losses=("domain", "balance"), folder="router-warmup"
 )

@@ -31,6 +31,7 @@ from moe.results.calibration import (
     SplitCalibration,
     TaskCalibrationReport,
 )
+from moe.runs.layout import EVALUATION
 from moe.runs.locking import writes_run_and_model
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
@@ -69,7 +70,7 @@ def calibrate(
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
     report = calibration_report(folder, calibrations, validation, test)
     write_calibration(folder, calibrations)
-    target = work.out / "evaluation" / folder.name
+    target = work.out / EVALUATION / folder.name
     write_json(target / CALIBRATION, report)
     before_and_after = _before_and_after(test or validation, calibrations)
     write_reliability_chart(target / "reliability.png", "test" if test else "validation", before_and_after)

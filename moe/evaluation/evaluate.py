@@ -27,7 +27,7 @@ from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
-from moe.runs.findings import PER_EXPERT_CSV
+from moe.runs import layout
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
@@ -192,7 +192,7 @@ def evaluate_folder(
     Raises:
         Fault: if the model cannot be loaded, there are no rows, or the folder cannot be written.
     """
-    target = work.out / "evaluation" / folder.name
+    target = work.out / layout.EVALUATION / folder.name
     check_no_result(data, target)
     model, template, max_length = load_mixture(resolve(folder), sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
@@ -292,8 +292,8 @@ def write_evaluation(folder: Path, report: EvaluationReport, rows: Sequence[Pred
     Raises:
         Fault: if the folder cannot be written.
     """
-    write_json(folder / "metrics.json", report)
-    (folder / PER_EXPERT_CSV).unlink(missing_ok=True)  # it belongs to an earlier evaluation
+    write_json(folder / layout.METRICS, report)
+    (folder / layout.PER_EXPERT).unlink(missing_ok=True)  # it belongs to an earlier evaluation
     for name, correct in (("right.csv", True), ("wrong.csv", False)):
         with open_writer(folder / name) as writer:
             for row in rows:
@@ -312,7 +312,7 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
     labelled = [row for row in rows if row.true is not None]
     texts, tasks = [row.row["text"] for row in labelled], [row.row["task"] for row in labelled]
     targets = [row.row["target"] for row in labelled]
-    with open_writer(folder / PER_EXPERT_CSV) as writer:
+    with open_writer(folder / layout.PER_EXPERT) as writer:
         per_expert = per_expert_columns(predictor, texts, tasks, targets, quiet=False)
         for row, columns in zip(labelled, per_expert, strict=True):
             writer.write(_csv_columns(row) | dict(columns))

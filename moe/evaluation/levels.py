@@ -18,9 +18,9 @@ from moe.bootstrap import wilson_interval
 from moe.data.splits import stratified_draw
 from moe.evaluation.baselines import baseline_reports
 from moe.results.evaluation import Levels, MajorityLevel, TaskLevels, TfidfLevel
+from moe.runs.layout import LEVELS
 from moe.runs.workspace import Workspace
 
-LEVELS = "levels.json"
 MAX_TRAIN_ROWS = 4000
 """Most training rows of a task that TF-IDF is fitted on here, a stratified sample; the final comparison takes all."""
 MIN_CHANCE_ROWS = 50

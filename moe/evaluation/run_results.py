@@ -27,7 +27,8 @@ from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.conclusions import OWN_EXPERT, POOLED
 from moe.results.evaluation import RoutingReport
-from moe.runs.best import CANDIDATES, best_model
+from moe.runs.best import best_model
+from moe.runs.layout import EVALUATION, MIXTURES
 from moe.runs.workspace import Workspace
 
 SHARED_EXPERT = "shared expert"
@@ -95,15 +96,15 @@ def evaluate_run(work: Workspace, pooled: bool = True) -> RunResults:
     started, best, count = time.perf_counter(), best_model(work.out).name, len(work.rows("test"))
     shared, pooled = _shared_expert(work), pooled and work.pooled_folder.is_dir()
     models = _baselines(work) if count else {}
-    with progress_bar("test rows", count * (1 + bool(shared) + pooled + len(CANDIDATES) + 1), "text") as meter:
+    with progress_bar("test rows", count * (1 + bool(shared) + pooled + len(MIXTURES) + 1), "text") as meter:
         test = RunTestRows(work, meter)
         if count:
             models |= _single_experts(work, test, shared, pooled)
         mixtures: dict[str, ModelResult] = {}
-        for name in sorted(CANDIDATES, key=lambda candidate: candidate == best):  # the best one remains loaded
-            predictor, scores, routing = _mixture(work.out / name, work.out / "evaluation" / name, test, mixtures)
+        for name in sorted(MIXTURES, key=lambda candidate: candidate == best):  # the best one remains loaded
+            predictor, scores, routing = _mixture(work.out / name, work.out / EVALUATION / name, test, mixtures)
         if scores is not None:
-            models |= {name: mixtures[name] for name in CANDIDATES}
+            models |= {name: mixtures[name] for name in MIXTURES}
             for route, routed in zip(ROUTES, score_routes(predictor, test.texts, test.domains, scores), strict=True):
                 models[f"{best}, {route}"] = results_of(test.predict(predictor, routed), predictor.model.labels)
             meter.advance(count)

@@ -13,10 +13,10 @@ from moe.data.prepare import prepare_task
 from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
 from moe.data.text_checks import is_blank
 from moe.model.mixture import Mixture
-from moe.runs.findings import PER_EXPERT_CSV
+from moe.runs.layout import EVALUATION, EVALUATION_DATA, PER_EXPERT
 from moe.runs.workspace import Workspace
 
-RESULT_FILES = ("right.csv", "wrong.csv", PER_EXPERT_CSV)
+RESULT_FILES = ("right.csv", "wrong.csv", PER_EXPERT)
 """Files of an evaluation with the rows; each evaluation of a model replaces them."""
 
 
@@ -129,7 +129,7 @@ def _load_file_rows(work: Workspace, path: Path, domains: list[str], mixed: bool
                 }
             )
             data = work.run.data.model_copy(update={"near_duplicates": None})
-            folder = work.out / "evaluation" / ".data" / path.stem / task
+            folder = work.out / EVALUATION / EVALUATION_DATA / path.stem / task
             prepared = prepare_task(path, all_rows, data, name, task, folder)
             parts += [prepared.splits[split] for split in SPLITS]
     return concatenate_datasets(parts)

@@ -31,6 +31,7 @@ from moe.export.selection import (
 from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.load_mixture import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
+from moe.runs.layout import EXPORT
 from moe.runs.locking import model_lock, new_folder_lock
 
 
@@ -69,7 +70,7 @@ class ExportRequest:
         """The folder to write."""
         if self.to == "graph":
             return self.model / GRAPH_FOLDER
-        return self.out or self.model.parent / "export" / self.to
+        return self.out or self.model.parent / EXPORT / self.to
 
 
 Exported = ExportedAdapters | ExportedGraph | HubFolder | MergedWeights

@@ -41,9 +41,10 @@ from moe.inference.calibration import CALIBRATION, read_calibration, write_calib
 from moe.inference.graph.spec import GRAPH_FILES
 from moe.model.backbone import load_tokenizer
 from moe.model.backbone_files import SHIPPED, public_name
+from moe.runs.layout import DATA, EVALUATION, METRICS, SAMPLE
 
 LICENSE_FILE = "LICENSE"
-CARD_TEMPLATE = Path(__file__).parent.parent / "report" / "templates" / "model_card.md"
+CARD_TEMPLATE = Path(__file__).parents[1] / "report/templates" / "model_card.md"
 CARD_METRICS = (("accuracy", "accuracy"), ("macro_f1", "f1"))
 """Metrics in the card: name in FinMoE's files, metric type on the Hub."""
 UNSPECIFIED_LICENSE = "other"
@@ -177,7 +178,7 @@ def _remarks(
 
 def _card_metrics(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], str]:
     """Return metrics of the run's evaluation if it is newer than the model, else of its validation, and the split."""
-    path = folder.parent / "evaluation" / folder.name / "metrics.json"
+    path = folder.parent / EVALUATION / folder.name / METRICS
     if path.is_file() and path.stat().st_mtime >= (folder / MANIFEST).stat().st_mtime:
         content = read_json(path)
         if content["routing_mode"] == "soft":  # the default, which users of the card get
@@ -231,7 +232,7 @@ def _synthetic_tasks(folder: Path, card: MixtureCard) -> list[str]:
     """Return the tasks whose rows are those of the synthetic sample, on which no metric is reported."""
     tasks = []
     for domain in card.domains:
-        sample = folder.parent / "sample" / f"{domain.name}.csv"
+        sample = folder.parent / SAMPLE / f"{domain.name}.csv"
         if sample.is_file():
             digest = sha256_of(sample)
             tasks += [task for task in domain.tasks if card.data_sha256.get(task) == digest]
@@ -242,7 +243,7 @@ def _prepared_tasks(folder: Path, card: MixtureCard) -> Iterator[tuple[str, Path
     """Yield each task whose prepared data is in the run's folder, and the folder of that data."""
     for domain in card.domains:
         for task in domain.tasks:
-            path = folder.parent / "data" / domain.name / task
+            path = folder.parent / DATA / domain.name / task
             if (path / PREPARED).is_file():
                 yield task, path
 

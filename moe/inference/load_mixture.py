@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from experts.errors import Fault
 from experts.reading import each_file_once
 from experts.yaml_io import Positions
@@ -42,7 +44,7 @@ def load_mixture(ref: ModelRef, sets: Sequence[str] = (), *, language: bool = Fa
             `language` is false.
     """
     try:
-        with each_file_once(ref.records):
+        with each_file_once(ref.records), torch.random.fork_rng(devices=[]):  # layers draw weights before they are read
             return _load(ref, sets, language)
     finally:
         ref.records.clear()  # another call reads files that may have changed

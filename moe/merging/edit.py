@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experts.adapter import read_adapter_config
+from experts.cards import EXPERTS
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
@@ -55,7 +56,7 @@ def read_stored_mixture(folder: Path) -> StoredMixture:
         Fault: if a file is missing or changed.
     """
     card = read_card(folder)
-    paths = {name: folder / "experts" / name for name in (*card.routed, *card.shared)}
+    paths = {name: folder / EXPERTS / name for name in (*card.routed, *card.shared)}
     return StoredMixture(
         folder, card, {name: ExpertFolder(path, *read_adapter(path), {}, None) for name, path in paths.items()}
     )

@@ -39,9 +39,10 @@ from moe.plan.measured_cost import (
     token_counts,
 )
 from moe.profiling import Cost, measure_cost, release_memory, resident_mib, seconds_since_start
+from moe.runs.layout import POOLED
 from moe.runs.locking import writes_run
 from moe.runs.training_log import read_trajectory
-from moe.runs.workspace import POOLED_NAME, Workspace
+from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert
 from moe.training.expert_steps import new_expert, pooled_domain
 from moe.training.language.instruct import question_data
@@ -275,10 +276,10 @@ def _pooled(work: Workspace, stages: Sequence[MeasuredStage]) -> MeasuredStage:
     layers = 12 * config.num_hidden_layers * config.hidden_size**2  # weights of the layers, about
     factor = (layers + learned) / (layers + source.learned)  # its rank is that of all of them together
     share = joint.cost.evaluation / source.cost.evaluation if source.cost.stage != SHARED.name else 1.0
-    pooled = scaled_stage(source, POOLED_NAME, size, share)
+    pooled = scaled_stage(source, POOLED, size, share)
     step = pooled.cost.step
     step = replace(step, forward=step.forward * factor, backward=step.backward * factor)
-    cost = replace(pooled.cost, stage=POOLED_NAME, step=step, at_most=size.evaluations > settings.patience)
+    cost = replace(pooled.cost, stage=POOLED, step=step, at_most=size.evaluations > settings.patience)
     return replace(pooled, cost=cost, learned=learned)
 
 

@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 
 from moe.config.stages import EXPERT, SHARED, StageSettings
 from moe.plan.dry_run import StageSize
-from moe.runs.workspace import POOLED_NAME
+from moe.runs.layout import POOLED
 
 GIB = 2**30
 _MIN_SAVED = 0.05
@@ -172,7 +172,7 @@ class RunCost:
 
     def without_pooled(self) -> "RunCost":
         """Return the cost without the pooled LoRA."""
-        return replace(self, stages=[stage for stage in self.stages if stage.stage != POOLED_NAME])
+        return replace(self, stages=[stage for stage in self.stages if stage.stage != POOLED])
 
     def _with_counted_steps(self, shares: Mapping[str, float]) -> "RunCost":
         """Return the cost with the steps that the settings give.
@@ -189,7 +189,7 @@ class RunCost:
         before, after = _steps_before_merge(self.stages), _steps_before_merge(stages)
         stages = [  # the pooled LoRA reads as many rows as the stages before the merge
             _with_steps(stage, max(1, round(stage.size.steps * after / max(1, before))))
-            if stage.stage == POOLED_NAME
+            if stage.stage == POOLED
             else stage
             for stage in stages
         ]
@@ -255,7 +255,7 @@ def _changes(cost: RunCost) -> Iterator[tuple[str, RunCost, str]]:
         key, value = _length(cost, name)
         half = value / 2 if key == "epochs" else max(1, round(value / 2))
         yield f"stages.{name}.{key}: {half:g}", cost.with_setting(name, key, half), ""
-    if any(stage.stage == POOLED_NAME for stage in cost.stages):
+    if any(stage.stage == POOLED for stage in cost.stages):
         yield "moe run --no-pooled", cost.without_pooled(), "no comparison with one LoRA for all domains"
     if (shorter := _shorter(cost)) and not cost.fixed_shape:
         cut = float((cost.lengths > shorter).mean())

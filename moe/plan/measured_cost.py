@@ -15,7 +15,7 @@ from moe.model.device import choose_device, compute_dtype
 from moe.plan.cost_model import RunCost, StageCost, StepCost
 from moe.plan.dry_run import DryRunStats, StageSize, estimate_tokens
 from moe.profiling import MIB
-from moe.runs.best import CANDIDATES
+from moe.runs.layout import MIXTURES
 from moe.runs.workspace import Workspace
 
 Tokens = Mapping[str, Mapping[str, np.ndarray]]
@@ -200,16 +200,16 @@ def final_evaluation(run: Workspace, measured: Mapping[str, MeasuredStage], toke
     test, validation = ({name: int(counts.sum()) for name, counts in tokens[split].items()} for split in _HELD_OUT)
     rates = {name: each.stats.seconds_per_evaluated_token for name, each in measured.items()}
     mixture = mean((rates[WARMUP.folder], rates[JOINT.folder]))
-    single = max((rate for name, rate in rates.items() if name not in CANDIDATES), default=mixture)
+    single = max((rate for name, rate in rates.items() if name not in MIXTURES), default=mixture)
     trained_shared = int(run.run.shared is not None and not run.frozen_experts)
     pooled = int(len(test) > 1)
-    passes = single * (1 + trained_shared + pooled) + mixture * (len(CANDIDATES) + 1)  # the last one: other routes
+    passes = single * (1 + trained_shared + pooled) + mixture * (len(MIXTURES) + 1)  # the last one: other routes
     trunk = run.run.backbone.trunk_depth / read_backbone_config(run.run.backbone).num_hidden_layers
     passes = passes * (1 - trunk) + mixture * trunk  # the models share the states of their trunk
     return EvaluationEstimate(
         rows=sum(len(counts) for counts in tokens["test"].values()),
-        models=len(test) + trained_shared + pooled + len(CANDIDATES),
-        seconds=passes * sum(test.values()) + mixture * len(CANDIDATES) * sum(validation.values()),
+        models=len(test) + trained_shared + pooled + len(MIXTURES),
+        seconds=passes * sum(test.values()) + mixture * len(MIXTURES) * sum(validation.values()),
     )
 
 

@@ -32,6 +32,7 @@ from moe.qa.scoring import (
     score_answer,
     score_report,
 )
+from moe.runs.layout import EVALUATION, EVALUATION_DATA, QUESTIONS
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
@@ -171,7 +172,7 @@ def evaluate_qa_folder(
     check_choice_method(settings.method)
     if data is not None and len(tasks) != 1:
         raise Fault("one task for the file of --data", f"{len(tasks)} tasks", "give its task, for example --tasks fpb")
-    target = work.out / "evaluation" / (f"{folder.name}-bare" if bare else folder.name)
+    target = work.out / EVALUATION / (f"{folder.name}-bare" if bare else folder.name)
     if data is None:
         questions = load_run_questions(work, tasks, max_questions)
     else:
@@ -223,7 +224,7 @@ def write_qa(folder: Path, report: QAReport, answers: Sequence[ScoredAnswer]) ->
     Raises:
         Fault: if the folder cannot be written.
     """
-    write_json(folder / "questions.json", report)
+    write_json(folder / QUESTIONS, report)
     with open_writer(folder / "answers.jsonl") as writer:
         for answer in answers:
             row = {key: value for key, value in asdict(answer.question).items() if key != "choices"}
@@ -285,7 +286,9 @@ def load_file_questions(path: Path, task: str, work: Workspace, max_questions: i
     domains = list(work.run.domains)
     domain = next((name for name in domains if task in work.run.questions_of(name)), domains[0])
     data = work.run.data.model_copy(update={"near_duplicates": None})
-    prepared = prepare_task(path, settings, data, domain, task, work.out / "evaluation" / ".data" / path.stem / task)
+    prepared = prepare_task(
+        path, settings, data, domain, task, work.out / EVALUATION / EVALUATION_DATA / path.stem / task
+    )
     questions = [question for split in SPLITS for question in _to_questions(prepared.splits[split], task, settings)]
     return _evenly_spaced(questions, max_questions)
 

@@ -20,6 +20,7 @@ from moe.report.sections import build_sections
 from moe.report.training import build_training_report, stage_names
 from moe.results.training import LossRow, RunReport, StageRow
 from moe.runs.findings import read_findings
+from moe.runs.layout import REPORT
 from moe.runs.reader import RunLogs, read_run, run_labels
 from moe.runs.selection_metric import MACRO_F1, selection_metric_of
 
@@ -75,7 +76,7 @@ def write_report(
 def _write_report(folder: Path, against: Path | None, out: Path | None, overwrite: bool) -> RunReport:
     labels = run_labels(folder, against) if against else (None, None)
     runs = [read_run(path, label) for path, label in zip((folder, against), labels, strict=True) if path]
-    target = out or folder / "report"
+    target = out or folder / REPORT
     training, findings = build_training_report(runs), read_findings(runs[0])
     sections = list(build_sections(findings))
     missing = [f"{section.title}: {sentence}" for section in sections for sentence in section.missing]

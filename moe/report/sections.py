@@ -28,6 +28,7 @@ from moe.report.data_rows import data_section
 from moe.results.ablation import VariantRow
 from moe.results.metrics import LabelMetrics, MetricFields
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
+from moe.runs.layout import ABLATION, ABLATION_CHART
 
 TEST_METRICS, QUESTIONS, ROUTING = "Test metrics", "Question answering", "Routing"
 CONFUSION, CALIBRATION, ABLATIONS = "Confusion matrix", "Calibration", "Ablations"
@@ -244,7 +245,7 @@ def _ablations(findings: Findings) -> Section:
         return Section(ABLATIONS, missing=missing)
     header = ["variant", "accuracy", "macro-F1", "accuracy − full, points", "95 % interval", "description"]
     rows = [[row.name, *_ablation_cells(row), row.description] for row in ablation.rows]
-    chart = findings.folder.parent.parent / "ablation" / "ablation.png"
+    chart = findings.folder.parent.parent / ABLATION / ABLATION_CHART
     figures = optional_figure(
         "ablation",
         chart.read_bytes() if chart.is_file() else None,

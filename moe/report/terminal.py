@@ -161,7 +161,7 @@ def routing_table(report: RoutingReport) -> RenderableType:
     return Group(RoutingMatrix(report.table), Text(line))
 
 
-def answers_table(rows: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
+def answers_table(rows: Iterable[Mapping[str, object]], title: str | None = None) -> Table:
     """Build a table with a row per text: label, probability, polarity and routing weights; or the error.
 
     If any row has a target, there is a column for it.

@@ -9,8 +9,8 @@ from moe.report.conclusions import draw_conclusions
 from moe.results.metrics import TaskFigures
 from moe.results.run import BestMixture, FiguresByModel, RunSummary
 from moe.results.training import EvaluationRow, LossRow, StageRow, TrainingReport
-from moe.runs.best import RESULT
-from moe.runs.reader import SUMMARY, RunLogs
+from moe.runs.layout import RESULT, SUMMARY
+from moe.runs.reader import RunLogs
 from moe.runs.training_log import Trajectory
 
 MEAN = "mean"

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from experts.atomic_io import read_json, restore_folder, write_json
 from experts.errors import Fault
-from moe.config.stages import INSTRUCT, JOINT, MERGED, WARMUP
-
-RESULT = "result.json"
-CANDIDATES = (MERGED, WARMUP.folder, JOINT.folder)
+from moe.runs.layout import INSTRUCTED, MIXTURES, RESULT
 
 
 def best_model(run: Path) -> Path:
@@ -23,11 +20,11 @@ def best_model(run: Path) -> Path:
     if (run / RESULT).is_file():
         content = read_json(run / RESULT)
         best = content.get("best") if isinstance(content, dict) else None
-        if best not in CANDIDATES:
-            candidates = ", ".join(CANDIDATES)
+        if best not in MIXTURES:
+            candidates = ", ".join(MIXTURES)
             raise Fault(f"one of {candidates} as best in {run / RESULT}", repr(best)[:80], "run moe train-router again")
         return run / str(best)
-    for name in reversed(CANDIDATES):
+    for name in reversed(MIXTURES):
         if (run / name).is_dir():
             return run / name
     raise Fault(
@@ -39,14 +36,14 @@ def best_model(run: Path) -> Path:
 
 def _restore(run: Path) -> None:
     """Restore mixtures that a killed process was about to replace."""
-    for name in (*CANDIDATES, INSTRUCT.folder):
+    for name in (*MIXTURES, INSTRUCTED):
         restore_folder(run / name)
 
 
 def has_mixture(run: Path) -> bool:
     """Whether a run folder holds a mixture."""
     _restore(run)
-    return (run / RESULT).is_file() or any((run / name).is_dir() for name in CANDIDATES)
+    return (run / RESULT).is_file() or any((run / name).is_dir() for name in MIXTURES)
 
 
 def default_model(run: Path) -> Path:
@@ -56,7 +53,7 @@ def default_model(run: Path) -> Path:
         Fault: if there is none yet.
     """
     _restore(run)
-    instructed = run / INSTRUCT.folder
+    instructed = run / INSTRUCTED
     return instructed if instructed.is_dir() else best_model(run)
 
 

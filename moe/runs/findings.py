@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from experts.atomic_io import MANIFEST, read_json, sha256_of
+from moe.data.formats.csv_rows import next_row
 from moe.data.task_reports import TaskReport, read_task_report
 from moe.results.ablation import AblationReport
 from moe.results.base import read_result
 from moe.results.calibration import CalibrationReport
 from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.run import RunSummary
-from moe.runs.reader import METRICS, RunLogs
+from moe.runs.layout import ABLATION, ABLATION_RESULT, DATA, EVALUATION, EXPERTS, METRICS, PER_EXPERT, QUESTIONS
+from moe.runs.reader import RunLogs
 
-PER_EXPERT_CSV, QUESTIONS_JSON = "alone.csv", "questions.json"
 MAX_CELL_CHARACTERS = 2**30
 """Maximum number of characters in a CSV cell."""
 
@@ -90,7 +91,7 @@ def read_findings(run: RunLogs) -> Findings:
         Fault: if a file exists but cannot be read.
     """
     model = (run.result and run.result.best) or next(reversed(run.evaluations), None) or _last_model(run.folder)
-    folder = run.folder / "evaluation" / str(model)
+    folder = run.folder / EVALUATION / str(model)
     card = _read_object(run.folder / str(model) / "mixture.json")
     report, summary = read_result(folder / METRICS, EvaluationReport), run.summary or RunSummary()
     routing = report.routing if report else None
@@ -99,12 +100,12 @@ def read_findings(run: RunLogs) -> Findings:
         data=_task_reports(run),
         report=report,
         routing=routing if routing and routing.table else summary.routing,
-        questions=_read_object(folder / QUESTIONS_JSON),
+        questions=_read_object(folder / QUESTIONS),
         rows=[_evaluated_row(row) for name in ("right.csv", "wrong.csv") for row in _read_csv(folder / name)],
-        expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT_CSV)],
+        expert_predictions=[_expert_predictions(row) for row in _read_csv(folder / PER_EXPERT)],
         calibration=read_result(folder / "calibration.json", CalibrationReport),
         folder=folder,
-        ablation=read_result(run.folder / "ablation" / "ablation.json", AblationReport),
+        ablation=read_result(run.folder / ABLATION / ABLATION_RESULT, AblationReport),
         card=card,
         provenance=dict(_provenance(run.folder, model, card)),
     )
@@ -112,7 +113,7 @@ def read_findings(run: RunLogs) -> Findings:
 
 def _task_reports(run: RunLogs) -> list[TaskReport]:
     """Read the reports of all prepared tasks, in the order of the config."""
-    folders = [path.parent for path in sorted(run.folder.glob("data/*/*/prepared.json"))]
+    folders = [path.parent for path in sorted(run.folder.glob(f"{DATA}/*/*/prepared.json"))]
     tasks = run.in_order([folder.name for folder in folders])
     return [read_task_report(folder) for folder in sorted(folders, key=lambda folder: tasks.index(folder.name))]
 
@@ -129,9 +130,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> Iterator[dict[str, str]]:
     if not path.is_file():
         return
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding="utf-8", newline="") as stream:
-        yield from csv.DictReader(stream)
+        rows = csv.DictReader(stream)
+        while (row := next_row(rows, MAX_CELL_CHARACTERS)) is not None:
+            yield row
 
 
 def _evaluated_row(row: Mapping[str, str]) -> EvaluatedRow:
@@ -157,6 +159,6 @@ def _provenance(folder: Path, model: str | None, card: Mapping[str, Any]) -> Ite
         yield f"backbone {backbone.get('name')}, weights", str(backbone.get("sha256"))
     yield from ((f"data of {task}", digest) for task, digest in card.get("data_sha256", {}).items())
     yield from card.get("versions", {}).items()
-    for path in [*sorted(folder.glob("experts/*")), *([folder / model] if model else [])]:
+    for path in [*sorted(folder.glob(f"{EXPERTS}/*")), *([folder / model] if model else [])]:
         if (path / MANIFEST).is_file():
             yield f"{path.relative_to(folder).as_posix()}, its manifest of all files", sha256_of(path / MANIFEST)

@@ -19,7 +19,7 @@ from moe.config.stages import INSTRUCT, JOINT, MERGED, SHARED, WARMUP, Stage
 from moe.console import info
 from moe.data.pretraining_corpus import corpus_digest
 from moe.model.backbone import identify_backbone
-from moe.runs.best import CANDIDATES
+from moe.runs.layout import MIXTURES
 from moe.runs.workspace import Workspace
 
 _MAX_REASONS = 4
@@ -180,7 +180,7 @@ def stale_steps(work: Workspace) -> list[str]:
             card = work.expert_folder(name) / CARD
             if card.is_file() and _changed_shared(work, read_expert_card(card).shared):
                 stale.append(name)
-    for name in (*CANDIDATES, INSTRUCT.folder):
+    for name in (*MIXTURES, INSTRUCT.folder):
         if (work.out / name / MANIFEST).is_file() and (stale or _is_stale(work, name)):
             stale.append(name)
     return stale
@@ -188,7 +188,7 @@ def stale_steps(work: Workspace) -> list[str]:
 
 def _is_stale(work: Workspace, name: str) -> bool:
     folder = work.out / name
-    sources = {WARMUP.folder: [MERGED], JOINT.folder: [WARMUP.folder], INSTRUCT.folder: CANDIDATES}.get(name, ())
+    sources = {WARMUP.folder: [MERGED], JOINT.folder: [WARMUP.folder], INSTRUCT.folder: MIXTURES}.get(name, ())
     existing = [work.out / source for source in sources if (work.out / source / MANIFEST).is_file()]
     has_source = not existing or any(not _has_other_start(folder, source) for source in existing)
     return not has_source or bool(retrained_experts(work, folder))
@@ -198,7 +198,7 @@ def stale_note(work: Workspace, stale: Sequence[str]) -> str:
     """Return one line on stale steps and the commands that make them again; empty if there are none."""
     if not stale:
         return ""
-    mixtures = [name for name in (*CANDIDATES, INSTRUCT.folder) if name in stale]
+    mixtures = [name for name in (*MIXTURES, INSTRUCT.folder) if name in stale]
     language = work.run.language is not None
     commands = ["moe pretrain --all --overwrite" if language else "moe train-expert --all --overwrite"]
     commands = commands if len(mixtures) < len(stale) else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from experts.locks import output_lock, run_lock
 from moe.runs.best import has_mixture
+from moe.runs.layout import CHECKPOINTS, LOGS
 
 if TYPE_CHECKING:
     from moe.runs.workspace import Workspace
@@ -16,8 +17,6 @@ __all__ = ["model_lock", "new_folder_lock", "run_lock", "writes_run", "writes_ru
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_RUN_FOLDERS = ("checkpoints", "logs")
-"""Folders of which a run folder that has trained has at least one."""
 
 
 def writes_run(step: "Callable[Concatenate[Workspace, P], R]") -> "Callable[Concatenate[Workspace, P], R]":
@@ -68,6 +67,6 @@ def new_folder_lock(folder: Path) -> AbstractContextManager[None]:
 def _run_of(folder: Path) -> Path | None:
     """The run folder that a folder is in, directly, or below one of the run's own folders; None if it is in no run."""
     for parent in (folder.absolute().parent, folder.absolute().parent.parent):
-        if has_mixture(parent) or any((parent / name).is_dir() for name in _RUN_FOLDERS):
+        if has_mixture(parent) or any((parent / name).is_dir() for name in (CHECKPOINTS, LOGS)):
             return parent
     return None

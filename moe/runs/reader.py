@@ -14,10 +14,8 @@ from moe.config.stages import EXPERT, JOINT, SHARED, WARMUP
 from moe.results.base import parse_result, read_result
 from moe.results.evaluation import EvaluationReport, Levels, TaskLevels
 from moe.results.run import BestMixture, RunSummary
-from moe.runs.best import CANDIDATES, RESULT
+from moe.runs.layout import LEVELS, LOGS, METRICS, MIXTURES, RESULT, SUMMARY
 from moe.runs.training_log import LOG, PARQUET, Trajectory, read_trajectory
-
-SUMMARY, METRICS, LEVELS_JSON = "summary.json", "metrics.json", "levels.json"
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def read_run(folder: Path, label: str | None = None) -> RunLogs:
     Raises:
         Fault: if it is not the folder of a run, or one of its files cannot be read.
     """
-    log_folders = {path.parent.relative_to(folder / "logs").as_posix(): path.parent for path in _logs(folder)}
+    log_folders = {path.parent.relative_to(folder / LOGS).as_posix(): path.parent for path in _logs(folder)}
     if not log_folders and not any((folder / name).is_file() for name in (RESULT, SUMMARY)):
         raise _not_a_run(folder)
     domains = _domains(folder)
@@ -116,12 +114,12 @@ def run_labels(run: Path, other: Path) -> tuple[str, str]:
 
 def _logs(folder: Path) -> Iterator[Path]:
     for name in (LOG, PARQUET):
-        yield from sorted((folder / "logs").rglob(name))
+        yield from sorted((folder / LOGS).rglob(name))
 
 
 def _not_a_run(folder: Path) -> Fault:
     parents = folder.resolve().parents[:3]
-    run = next((path for path in parents if (path / "logs").is_dir() and any(_logs(path))), None)
+    run = next((path for path in parents if (path / LOGS).is_dir() and any(_logs(path))), None)
     return Fault(
         f"a run folder, with logs/STEP/{LOG} in it, at {folder}",
         "a folder without logs" if folder.is_dir() else "a file" if folder.exists() else "no such folder",
@@ -143,13 +141,13 @@ def _in_run_order(names: Iterable[str], experts: Sequence[str]) -> list[str]:
 
 
 def _is_finished(folder: Path, name: str) -> bool:
-    outputs = (folder / "logs" / name / PARQUET, folder / name, folder / EXPERT.folder / name)
+    outputs = (folder / LOGS / name / PARQUET, folder / name, folder / EXPERT.folder / name)
     return any(path.exists() for path in outputs)
 
 
 def _domains(folder: Path) -> tuple[RunDomain, ...]:
     """Read the domains from a mixture's card, else from the config of a finished step."""
-    cards = [folder / name / CARD for name in CANDIDATES]
+    cards = [folder / name / CARD for name in MIXTURES]
     card = next((_read_object(path) for path in cards if path.is_file()), None)
     if card is None:
         return _domains_of_config(next(_configs(folder), {}))
@@ -190,14 +188,14 @@ def _seed(folder: Path) -> int | None:
 
 
 def _levels(folder: Path) -> Levels:
-    content = _read_object(folder / LEVELS_JSON)
-    return {task: parse_result(level, folder / LEVELS_JSON, TaskLevels) for task, level in content.items()}
+    content = _read_object(folder / LEVELS)
+    return {task: parse_result(level, folder / LEVELS, TaskLevels) for task, level in content.items()}
 
 
 def _evaluations(folder: Path) -> Iterator[tuple[str, EvaluationReport]]:
     """Yield the evaluations of models, in the order in which a run creates them."""
     paths = {path.parent.name: path for path in sorted(folder.glob(f"evaluation/*/{METRICS}"))}
-    known = [name for name in CANDIDATES if name in paths]
+    known = [name for name in MIXTURES if name in paths]
     for name in [*known, *(name for name in paths if name not in known)]:
         if (report := read_result(paths[name], EvaluationReport)) is not None:
             yield name, report

@@ -5,11 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from experts.atomic_io import MANIFEST, remove_leftovers
-from moe.config.stages import EXPERT
 from moe.console import info
-
-CHECKPOINTS = "checkpoints"
-"""Folder of the checkpoints of steps under way, in the folder of a run."""
+from moe.runs.layout import CACHE, CHECKPOINTS, EXPERTS
 
 
 def recover_run(out: Path) -> None:
@@ -20,11 +17,11 @@ def recover_run(out: Path) -> None:
     - The checkpoints of a step whose output was complete when the process was killed are removed; another run of the
       step would otherwise go on from them.
     """
-    for folder in (out, out / EXPERT.folder, out / "cache"):
+    for folder in (out, out / EXPERTS, out / CACHE):
         remove_leftovers(folder)
     with suppress(OSError):
         for checkpoints in sorted((out / CHECKPOINTS).iterdir()):
-            if any(_is_finished(folder / checkpoints.name, checkpoints) for folder in (out, out / EXPERT.folder)):
+            if any(_is_finished(folder / checkpoints.name, checkpoints) for folder in (out, out / EXPERTS)):
                 shutil.rmtree(checkpoints, ignore_errors=True)
                 info(f"{checkpoints.name}: its checkpoints are removed, since the step was finished before the stop")
 

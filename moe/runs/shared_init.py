@@ -16,7 +16,7 @@ from transformers import AutoModel
 from experts.adapter import read_adapter_config
 from experts.adapter_bank import ExpertBank
 from experts.atomic_io import MANIFEST, sha256_of
-from experts.cards import without_folders
+from experts.cards import EXPERTS, without_folders
 from experts.domain import Labels, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, BackboneId, ExpertFolder, InitOrigin, check_trained, read_adapter, read_expert
@@ -216,7 +216,7 @@ def _of_mixture(folder: Path, init: str) -> TrainedExpert:
             f"one with the experts {', '.join(card.routed)} only",
             "give the folder of one of its experts that moe train-expert wrote, or a mixture with a shared expert",
         )
-    path = folder / "experts" / card.shared[0]
+    path = folder / EXPERTS / card.shared[0]
     peft_config, weights = read_adapter(path)
     heads = {} if card.language else _average_heads(load_tensors(folder / HEADS), card)
     expert = ExpertFolder(path, peft_config, weights, heads, card=None)

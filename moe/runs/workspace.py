@@ -22,7 +22,8 @@ from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
-from moe.runs.recovery import CHECKPOINTS, recover_run
+from moe.runs.layout import CHECKPOINTS, DATA, LOGS, POOLED, SAMPLE
+from moe.runs.recovery import recover_run
 from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
 from moe.synthetic import write_sample
@@ -30,9 +31,6 @@ from moe.trackers import check_trackers
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-
-POOLED_NAME = "pooled"
-"""Name of the pooled LoRA, of its folder and of its logs."""
 
 
 @dataclass
@@ -86,7 +84,7 @@ class Workspace:
 
     @cached_property
     def _lengths(self) -> LengthStore:
-        return LengthStore((self.data_dir or self.out) / "data", self.run.backbone, self.run.template)
+        return LengthStore((self.data_dir or self.out) / DATA, self.run.backbone, self.run.template)
 
     def _resolve_auto(self) -> int:
         if self.run.language is not None:
@@ -128,7 +126,7 @@ class Workspace:
     @property
     def pooled_folder(self) -> Path:
         """Folder of the pooled LoRA, which the mixture is compared with."""
-        return self.out / POOLED_NAME
+        return self.out / POOLED
 
     @property
     def frozen_experts(self) -> tuple[str, ...]:
@@ -141,7 +139,7 @@ class Workspace:
 
     def logs(self, step: str) -> Path:
         """Folder of a step's TensorBoard and JSONL logs."""
-        return self.out / "logs" / step
+        return self.out / LOGS / step
 
     def domains(self) -> dict[str, Domain]:
         """Return the config's domains by name."""
@@ -253,7 +251,7 @@ class Workspace:
         names = [(domain, task) for domain in self.run.domains for task in self.run.rows_of(domain)]
         tasks = {f"{domain}/{task}": self._raw(domain, task) for domain, task in names}
         with distributed.main_process_first():
-            reduced = remove_across_tasks(tasks, self.run.data, (self.data_dir or self.out) / "data")
+            reduced = remove_across_tasks(tasks, self.run.data, (self.data_dir or self.out) / DATA)
         for prepared in reduced.values():
             if line := format_removed(prepared.report):
                 info(line)
@@ -286,7 +284,7 @@ class Workspace:
 
     def _prepare(self, domain: str, task: str, settings: TaskSettings) -> PreparedTask:
         path = self.task_file(domain, task, settings)
-        folder = (self.data_dir or self.out) / "data" / domain / task
+        folder = (self.data_dir or self.out) / DATA / domain / task
         with distributed.main_process_first():
             prepared = prepare_task(path, settings, self.run.data, domain, task, folder)
         info(format_summary(prepared.report))
@@ -303,7 +301,7 @@ class Workspace:
         sample = self.run.sample
         if sample is None:
             raise Fault(f"a file for task {task} of domain {domain}", "none", f"set domains.{domain}.file")
-        folder = (self.data_dir or self.out) / "sample"
+        folder = (self.data_dir or self.out) / SAMPLE
         path = folder / f"{domain}.csv"
         with distributed.main_process_first():
             if not path.is_file():

@@ -20,6 +20,7 @@ from moe.profiling import Cost, measure_cost
 from moe.results.base import read_result
 from moe.results.metrics import LabelMetrics, ScoreMetrics
 from moe.runs.best import best_model
+from moe.runs.layout import CACHE
 from moe.runs.workspace import Workspace
 from moe.sweep.grid import SweepPlan, Trial, short_hash
 from moe.sweep.results import Split, SplitFigures, TrialCost, TrialFigures, TrialResult
@@ -60,7 +61,7 @@ def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResul
         work.prepared(name)  # before the clock starts: reading data is not training
     with _record_cost(work.out / COST):
         _train(work, until, domains)
-    shutil.rmtree(work.out / "cache", ignore_errors=True)
+    shutil.rmtree(work.out / CACHE, ignore_errors=True)
     figures, parameters = evaluate_trial(work, until, domains)
     cost = TrialCost.model_validate(read_json(work.out / COST))
     result = TrialResult(

@@ -22,6 +22,7 @@ from moe.evaluation.evaluate import validate
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
+from moe.runs.layout import CACHE
 from moe.runs.locking import writes_run
 from moe.runs.selection_metric import MACRO_F1
 from moe.runs.shared_init import SharedInit, load_shared_init
@@ -255,7 +256,7 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     train = split_into_windows(train, tokenizer, run.template, max_length, run.backbone.windows)
     collator = Collator(tokenizer, run.template, max_length, model.labels, names)
     if run.stages.cache_trunk and run.backbone.trunk_depth:
-        cache = TrunkCache(model, collator, work.out / "cache")
+        cache = TrunkCache(model, collator, work.out / CACHE)
         with distributed.main_process_first():
             cache.fill(train)
         collator.trunk = cache

@@ -19,13 +19,13 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.report.terminal import answers_table, comparison_table, routing_table
 from moe.results.run import RunSummary
 from moe.runs.best import best_model
+from moe.runs.layout import SUMMARY
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.pooled import train_pooled
 from moe.training.steps import merge_experts, train_router
 
-SUMMARY = "summary.json"
 PLAIN_SENTENCES = (
     "Profit rose 20% in the third quarter.",
     "The annual meeting takes place on Tuesday.",

@@ -20,9 +20,10 @@ from moe.config.stages import EXPERT, SHARED, StageSettings
 from moe.console import info
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
+from moe.runs.layout import POOLED
 from moe.runs.locking import writes_run
 from moe.runs.shared_init import SharedInit, load_shared_init
-from moe.runs.workspace import POOLED_NAME, Workspace
+from moe.runs.workspace import Workspace
 from moe.training.expert_folder import save_expert
 from moe.training.expert_steps import labelled_data, pooled_domain
 from moe.training.stage import run_stage
@@ -51,7 +52,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     pooled_work = _with_settings(work, stage.name, pooled_settings(work, train))
     if (resume or not overwrite) and _is_finished(pooled_work, start, frozen):
         work.reused.append(folder)
-        info(f"{POOLED_NAME}: finished earlier, kept; --overwrite trains it again")
+        info(f"{POOLED}: finished earlier, kept; --overwrite trains it again")
         return folder
     polarity = any(score is not None for score in train["score"])
 
@@ -63,8 +64,8 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         alpha = base.alpha * (rank / base.r) ** (0.5 if base.rslora else 1.0)  # the same scaling at the larger rank
         return build_adapter(layers, base.model_copy(update={"r": rank, "alpha": alpha}), trunk_depth)
 
-    model = build_expert_model(run, POOLED_NAME, build, polarity=polarity, seed=run.seed, shared=frozen)
-    model.bank.set_dropout(model.bank.adapters[POOLED_NAME].adapter.dropout)
+    model = build_expert_model(run, POOLED, build, polarity=polarity, seed=run.seed, shared=frozen)
+    model.bank.set_dropout(model.bank.adapters[POOLED].adapter.dropout)
     if start is not None:
         _load_start(model, start)
     data = labelled_data(work, model, train, held_out)
@@ -74,17 +75,17 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         stage,
         data,
         seed=run.seed,
-        name=POOLED_NAME,
+        name=POOLED,
         resume=resume,
-        expert=POOLED_NAME,
+        expert=POOLED,
         keep_start=start is not None or frozen is not None,
     )
     save_expert(
         pooled_work,
         model,
-        pooled_domain(run, POOLED_NAME),
-        POOLED_NAME,
-        weights=model.bank.adapter_parameters(POOLED_NAME),
+        pooled_domain(run, POOLED),
+        POOLED,
+        weights=model.bank.adapter_parameters(POOLED),
         result=result,
         polarity=polarity,
         seed=run.seed,
@@ -93,7 +94,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         init=None if start is None else start.origin,
         folder=folder,
     )
-    info(f"{POOLED_NAME}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
+    info(f"{POOLED}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
     return folder
 
 
@@ -167,9 +168,9 @@ def _with_settings(work: Workspace, stage: str, settings: StageSettings) -> Work
 @torch.no_grad()
 def _load_start(model: Mixture, start: SharedInit) -> None:
     """Load the weights that the shared expert starts from; the added ranks have B = 0, so the function is the same."""
-    fresh = model.bank.adapter_parameters(POOLED_NAME)
+    fresh = model.bank.adapter_parameters(POOLED)
     trained = {model.bank.bare_key(key, fresh): tensor for key, tensor in start.expert.weights.items()}
-    model.bank.load_adapter(POOLED_NAME, {key: _place(tensor, trained[key]) for key, tensor in fresh.items()})
+    model.bank.load_adapter(POOLED, {key: _place(tensor, trained[key]) for key, tensor in fresh.items()})
     if isinstance(model.heads, Heads):
         model.heads.load_state_dict(start.heads_for(model.labels, model.heads.state_dict()))
 

@@ -9,7 +9,8 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task, validation_metrics
 from moe.inference.torch_predictor import TorchPredictor
-from moe.runs.best import CANDIDATES, write_result
+from moe.runs.best import write_result
+from moe.runs.layout import MIXTURES
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
@@ -31,12 +32,12 @@ def select_best_mixture(work: Workspace) -> str:
 
 def _select_best_mixture(work: Workspace) -> str:
     if work.run.language is not None:
-        scores = {name: _perplexity(work, work.out / name) for name in CANDIDATES}
+        scores = {name: _perplexity(work, work.out / name) for name in MIXTURES}
         best = max((WARMUP.folder, JOINT.folder), key=lambda name: PERPLEXITY.score(scores[name]))
         verdict = state_verdict(scores, best, PERPLEXITY)
     else:
         scores, predicted = {}, {}
-        for name in CANDIDATES:
+        for name in MIXTURES:
             scores[name], predicted[name] = _predict_validation(work, work.out / name)
         gain = joint_gain(work, predicted)
         best = JOINT.folder if gain.low > 0 else WARMUP.folder

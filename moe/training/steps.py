@@ -24,7 +24,6 @@ from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.results.run import TrainedFolder, TrainingSummary
-from moe.runs.best import RESULT
 from moe.runs.finished import (
     keeps_finished,
     merge_differences,
@@ -33,6 +32,7 @@ from moe.runs.finished import (
     retrained_experts,
     training_hashes,
 )
+from moe.runs.layout import RESULT
 from moe.runs.locking import writes_run
 from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace

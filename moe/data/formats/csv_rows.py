@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 from experts.errors import Fault
 from moe.data.formats.content import TextForm
@@ -16,7 +17,9 @@ from moe.data.formats.text_lines import TextLine, read_lines
 
 _MAX_FIELD = 1 << 24
 """Most characters of a cell: a quote that is never closed must not read the rest of the file."""
+_FIELD_LIMIT = Lock()
 _OTHER_SEPARATORS = (";", "\t", "|")
+Row = TypeVar("Row")
 _DECLARATION = re.compile(r'"?sep=(.)"?\s*')
 
 
@@ -63,12 +66,28 @@ def read_csv_header(
     return header, forms[chosen]
 
 
+def next_row(reader: Iterator[Row], limit: int = _MAX_FIELD) -> Row | None:
+    """Return the next row of one of csv's readers, with cells of up to `limit` characters; None at the end.
+
+    csv has one limit for the whole process, which is as before when this returns.
+
+    Raises:
+        csv.Error: if the row is broken.
+    """
+    with _FIELD_LIMIT:
+        before = csv.field_size_limit(limit)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+
+
 def _header(path: Path, form: TextForm) -> list[str] | Exception:
-    csv.field_size_limit(_MAX_FIELD)
     try:
-        return next(csv.reader(_LineSource(path, form), strict=True, delimiter=form.separator))
-    except (csv.Error, StopIteration) as error:
+        names = next_row(csv.reader(_LineSource(path, form), strict=True, delimiter=form.separator))
+    except csv.Error as error:
         return error
+    return StopIteration() if names is None else names
 
 
 def _choose(headers: list[list[str]], required: set[str]) -> int:
@@ -89,18 +108,18 @@ def read_csv_rows(path: Path, form: TextForm = TextForm()) -> Iterator[CsvRow]:
     """
     source = _LineSource(path, form)
     reader = csv.reader(source, strict=True, delimiter=form.separator)
-    header = next(reader)
+    header = next_row(reader) or []
     while True:
         source.consumed.clear()
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = next_row(reader)
         except csv.Error as error:
             first = source.consumed[0]
             yield CsvRow(first.number, {"": first.text.strip()}, f"malformed CSV: {error}")
             source.push_back()
             continue
+        if cells is None:
+            return
         if cells or len(header) == 1:
             yield _to_row(header, cells or [""], source.consumed)
 

@@ -16,6 +16,7 @@ from moe.model.backbone import identify_backbone
 from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.lm_head import LanguageSettings, LMHead
 from moe.model.mixture import Mixture
+from moe.runs.layout import DATA
 from moe.runs.selection_metric import PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.stage import TrainingData
@@ -78,7 +79,7 @@ class LMCorpora:
         """
         run = self.work.run
         names = self._settings.general if domain == GENERAL else run.domains[domain].corpus
-        folder = (self.work.data_dir or self.work.out) / "data" / domain / ("packed" if packed else "documents")
+        folder = (self.work.data_dir or self.work.out) / DATA / domain / ("packed" if packed else "documents")
         files = [run.data.path(name) for name in names]
         with distributed.main_process_first():
             return prepare_corpus(files, domain, self.tokenizer(packed), self._settings.held_out, folder)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from experts.errors import Fault
-from moe.runs.best import RESULT, best_model, default_model, write_result
+from moe.runs.best import best_model, default_model, write_result
+from moe.runs.layout import RESULT
 
 
 def test_best_model_is_the_named_one_and_without_a_result_the_last(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Readers return the records of every kind of file in order, with line numbers, broken ones included."""
 
+import csv
 import json
 from itertools import islice
 from pathlib import Path
@@ -208,3 +209,16 @@ def test_read_records_reads_back_quoted_csv(tmp_path_factory: pytest.TempPathFac
     cells = "".join('"' + text.replace('"', '""') + '",x\n' for text in written)
     path = write(tmp_path_factory.mktemp("csv") / "a.csv", "text,label\n" + cells)
     assert [r.values["text"] for r in read(path)] == written
+
+
+def test_reading_csv_leaves_the_limit_of_the_process_as_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.csv", f"text\n{'a' * 300_000}\nb\n".encode())
+    before = csv.field_size_limit(1_000)
+    try:
+        records = read_records(path)
+        assert csv.field_size_limit() == 1_000
+        assert len(str(next(records).values["text"])) == 300_000
+        assert csv.field_size_limit() == 1_000, "a reader that is read further later changes it in between"
+        assert next(records).values["text"] == "b"
+    finally:
+        csv.field_size_limit(before)
