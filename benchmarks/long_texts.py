@@ -85,6 +85,7 @@ def measure(case: Case, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         },
         "data": {"near_duplicates": None},
         "domains": {"documents": {"file": str(file.resolve()), "labels": list(LABELS)}},
+        "shared": None,
         "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
         "stages": {"expert": stage},
         "track": [],
