@@ -7,11 +7,13 @@ import typer
 
 from moe.commands.options import (
     ConfigOption,
+    EncodingOption,
     JsonOption,
     ModelArgument,
     RenamedOptions,
     ResumeOption,
     RunOption,
+    SeparatorOption,
     SetOption,
     TextColumnOption,
     examples,
@@ -167,6 +169,8 @@ def drift_(
     date_format: Annotated[
         str | None, typer.Option("--date-format", help="Format of the dates, e.g. %d.%m.%Y; default: ISO 8601.")
     ] = None,
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
     config: ConfigOption = None,
     run: RunOption = None,
     sets: SetOption = None,
@@ -175,8 +179,8 @@ def drift_(
     """Test a file for drift from the training data, overall and by month: routing weights, confidence, distance."""
     from moe.drift.drift import drift, drift_view
     from moe.drift.fit import fit_reference, reference_view
-    from moe.drift.timeline import DriftRequest
     from moe.errors import Fault
+    from moe.inference.text_io import TextSource
     from moe.runs.layout import EVALUATION
     from moe.runs.model_ref import resolve
 
@@ -187,8 +191,14 @@ def drift_(
     if file is None:
         print_view(reference, reference_view, json_)
         return
-    request = DriftRequest(
-        file, text_column=text_column, date_column=date_column, date_format=date_format, domain=domain
+    report = drift(
+        folder,
+        TextSource(file=file, text_column=text_column, encoding=encoding, separator=separator),
+        work.out / EVALUATION / folder.name / f"drift-{file.stem}",
+        date_column=date_column,
+        date_format=date_format,
+        domain=domain,
+        sets=sets or (),
+        quiet=False,
     )
-    target = work.out / EVALUATION / folder.name / f"drift-{file.stem}"
-    print_view(drift(folder, request, target, sets or (), quiet=False), drift_view, json_)
+    print_view(report, drift_view, json_)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -194,6 +195,8 @@ def explain_(
         typer.Option("--file", "-f", help="Corpus (csv, jsonl, parquet, txt) whose words are scored for each label."),
     ] = None,
     text_column: TextColumnOption = "text",
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet) for the corpus's words.")
     ] = None,
@@ -221,8 +224,6 @@ def explain_(
     json_: JsonOption = False,
 ) -> None:
     """Explain predictions: words for and against the label, words behind the routing, each expert's prediction."""
-    from itertools import product
-
     from moe.data.text_checks import decode_argument
     from moe.explain.explain import STEPS, explain
     from moe.explain.lexicon import STEPS as CORPUS_STEPS
@@ -233,7 +234,14 @@ def explain_(
     from moe.runs.model_ref import resolve
 
     model, texts = _split_model(arguments or [])
-    source = TextSource(tuple(map(decode_argument, texts)), file, text_column, targets=tuple(targets or ()))
+    source = TextSource(
+        texts=tuple(map(decode_argument, texts)),
+        file=file,
+        text_column=text_column,
+        targets=tuple(targets or ()),
+        encoding=encoding,
+        separator=separator,
+    )
     target = OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite)
     check_explanation(source, target)
     options = LoadOptions(sets=tuple(sets or ()), routing=check_routing(routing), batch_tokens=tokens)
@@ -288,6 +296,8 @@ def generate_(
         Path | None, typer.Option("--file", "-f", help="File of prompts (csv, jsonl, parquet or txt), of any size.")
     ] = None,
     text_column: TextColumnOption = "text",
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet) for the answers.")
     ] = None,
@@ -309,7 +319,7 @@ def generate_(
             min=0,
             max=1,
             callback=check_number,
-            help="Nucleus sampling: draw from the most probable tokens of this total.",
+            help="Nucleus sampling: probability of the tokens drawn from.",
         ),
     ] = 1.0,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the sampling.")] = 13,
@@ -330,7 +340,9 @@ def generate_(
     from moe.runs.model_ref import resolve
 
     run_generate(
-        TextSource(tuple(map(decode_argument, prompts or ())), file, text_column),
+        TextSource(
+            tuple(map(decode_argument, prompts or ())), file, text_column, encoding=encoding, separator=separator
+        ),
         OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite),
         resolve(model),
         Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),

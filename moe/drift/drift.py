@@ -15,9 +15,10 @@ from moe.console import Table, info
 from moe.drift.comparison import ALARM, MEASURES, UNLIKE, DriftComparison, DriftTest, average_features, compare_features
 from moe.drift.fit import MIN_ROWS, extract_features
 from moe.drift.reference import DriftFeatures, Reference, read_reference
-from moe.drift.timeline import DriftRequest, read_dated_texts
+from moe.drift.timeline import read_dated_texts
 from moe.extras import check_extra
 from moe.inference.load_mixture import load_mixture
+from moe.inference.text_io import TextSource
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import GREY
 from moe.plots.style import BLUE, RED, label_panel, save_figure, square_panels
@@ -69,30 +70,48 @@ class DriftReport:
 
 
 def drift(
-    folder: Path, request: DriftRequest, target: Path, sets: Sequence[str] = (), quiet: bool = True
+    folder: Path,
+    source: TextSource,
+    target: Path,
+    *,
+    date_column: str | None = None,
+    date_format: str | None = None,
+    domain: str | None = None,
+    sets: Sequence[str] = (),
+    quiet: bool = True,
 ) -> DriftReport:
     """Compare a file with a model's drift reference, in total and by month, and write `drift.json` and `drift.png`.
+
+    Args:
+        folder: the model.
+        source: the file: csv, jsonl, parquet, txt or a `datasets` folder.
+        target: folder of the results.
+        date_column: see `read_dated_texts`.
+        date_format: see `read_dated_texts`.
+        domain: compare with the validation rows of this domain only; None compares with those of all domains.
+        sets: `backbone.KEY=VALUE` overrides of the model's backbone settings.
+        quiet: show no progress bar.
 
     Raises:
         Fault: if the model, its reference or the file cannot be read, or a column is missing.
     """
     check_extra("report")  # the charts are drawn last
     reference = read_reference(folder)
-    validation = _validation_features(reference, request.domain)
-    dated = read_dated_texts(request)
+    validation = _validation_features(reference, domain)
+    dated = read_dated_texts(source, date_column=date_column, date_format=date_format)
     model, template, length = load_mixture(resolve(folder), sets)
     predictor = TorchPredictor(model, template, length, states=True)
-    features = extract_features(predictor, reference.space, dated.texts, request.file.name, quiet)
+    features = extract_features(predictor, reference.space, dated.texts, source.required_file.name, quiet)
     months = np.array([month or "" for month in dated.months])
     by_month = {name: features.select(months == name) for name in sorted(set(months) - {""})} if dated.dated else {}
     averages = average_features(validation, reference.experts)
     report = DriftReport(
         model=str(folder),
-        file=str(request.file),
+        file=str(source.file),
         rejected=dated.rejected,
         undated=int((months == "").sum()) if dated.dated else None,
         unreadable_date=dated.unreadable,
-        compared_with=ValidationSummary(domain=request.domain, rows=len(validation), **averages),
+        compared_with=ValidationSummary(domain=domain, rows=len(validation), **averages),
         alarm=ALARM,
         whole=compare_features(features, validation, reference.experts),
         months={name: compare_features(part, validation, reference.experts) for name, part in by_month.items()},

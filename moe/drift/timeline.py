@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from experts.errors import Fault, suggest
@@ -11,27 +10,9 @@ from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names, read_records
 from moe.data.schema import Columns, Record
 from moe.data.text_checks import is_blank, text_problem
+from moe.inference.text_io import TextSource
 
 DATE = "date"
-
-
-@dataclass(frozen=True)
-class DriftRequest:
-    """A file to check for drift, and how to read it.
-
-    Args:
-        file: csv, jsonl, parquet, txt or a `datasets` folder.
-        text_column: column that holds the text.
-        date_column: column that holds the date; None uses the column `date` if there is one; "" ignores dates.
-        date_format: format of the dates, as for `strptime`; None is ISO 8601.
-        domain: compare with validation rows of this domain only; None compares with those of all domains.
-    """
-
-    file: Path
-    text_column: str = "text"
-    date_column: str | None = None
-    date_format: str | None = None
-    domain: str | None = None
 
 
 @dataclass
@@ -53,16 +34,23 @@ class DatedTexts:
     unreadable: str | None = None
 
 
-def read_dated_texts(request: DriftRequest) -> DatedTexts:
+def read_dated_texts(
+    source: TextSource, *, date_column: str | None = None, date_format: str | None = None
+) -> DatedTexts:
     """Read all valid texts of a file, in order, with their months.
+
+    Args:
+        source: the file.
+        date_column: column that holds the date; None uses the column `date` if there is one; "" ignores dates.
+        date_format: format of the dates, as for `strptime`; None is ISO 8601.
 
     Raises:
         Fault: if the file cannot be read, has no text, lacks the requested column of dates, or has none that
             can be parsed.
     """
-    result = DatedTexts(texts=[], months=[], rejected=0, dated=bool(request.date_column))
-    column = request.date_column if request.date_column is not None else DATE
-    for record in _records(request):
+    result = DatedTexts(texts=[], months=[], rejected=0, dated=bool(date_column))
+    column = DATE if date_column is None else date_column
+    for record in _records(source, date_column):
         text = record.values.get("text")
         if record.error or text_problem(text):
             result.rejected += 1
@@ -71,20 +59,20 @@ def read_dated_texts(request: DriftRequest) -> DatedTexts:
         date_value = record.values[spelling] if spelling is not None else None
         result.dated = result.dated or spelling is not None
         result.texts.append(str(text))
-        result.months.append(month_of(date_value, request.date_format))
+        result.months.append(month_of(date_value, date_format))
         if result.months[-1] is None and result.unreadable is None and not is_blank(date_value):
             result.unreadable = str(date_value)
     if not result.texts:
         raise Fault(
-            f"texts in {request.file}",
+            f"texts in {source.file}",
             f"none that can be read, {result.rejected} rows rejected",
             "use another file, or set --text-column",
         )
-    if (request.date_column or result.unreadable is not None) and not any(result.months):
-        expected = request.date_format or "ISO 8601, such as 2024-01-31"
+    if (date_column or result.unreadable is not None) and not any(result.months):
+        expected = date_format or "ISO 8601, such as 2024-01-31"
         example = f", e.g. {result.unreadable!r}" if result.unreadable is not None else ""
         raise Fault(
-            f"dates ({expected}) in the column {column!r} of {request.file}",
+            f"dates ({expected}) in the column {column!r} of {source.file}",
             f"none that can be parsed{example}",
             "set --date-format, e.g. --date-format %d.%m.%Y, or --date-column to another column; --date-column '' "
             "ignores dates",
@@ -92,15 +80,15 @@ def read_dated_texts(request: DriftRequest) -> DatedTexts:
     return result
 
 
-def _records(request: DriftRequest) -> Iterator[Record]:
-    column = request.date_column
-    columns = Columns(text=request.text_column).restricted_to("text", column or DATE)
-    records = read_records(request.file, columns, others={column or DATE})
-    names = read_column_names(request.file, columns.required())
+def _records(source: TextSource, column: str | None) -> Iterator[Record]:
+    file = source.required_file
+    columns = Columns(text=source.text_column).restricted_to("text", column or DATE)
+    records = read_records(file, columns, others={column or DATE}, text_format=source.text_format)
+    names = read_column_names(file, columns.required(), source.text_format)
     if column and names and find_column(column, names) is None:
         near = suggest(column, names)
         raise Fault(
-            f"a column {column!r} in {request.file.name}",
+            f"a column {column!r} in {file.name}",
             f"the columns {', '.join(names)}",
             f"{near}{'' if near.endswith('?') else ' in --date-column'}",
         )

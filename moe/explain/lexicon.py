@@ -196,9 +196,9 @@ def build_lexicon(
     Raises:
         Fault: if captum is missing, the file cannot be read or has no text, or the result cannot be written.
     """
-    assert source.file is not None
+    file = source.required_file
     predictor.check(task, domain)
-    records = list(islice(read_texts(source.file, Columns(text=source.text_column)), max_texts))
+    records = list(islice(read_texts(file, Columns(text=source.text_column), source.text_format), max_texts))
     valid = [str(record.values["text"]) for record in records if not record.error]
     if not valid:
         raise Fault(f"texts in {source.file}", "none that can be read", "use another file, or set --text-column")

@@ -140,6 +140,17 @@ class TextSource:
         if self.file:
             read_texts(self.file, self.columns, self.text_format)
 
+    @property
+    def required_file(self) -> Path:
+        """The file, for what reads nothing else.
+
+        Raises:
+            Fault: if there is none.
+        """
+        if self.file is None:
+            raise Fault("a file of texts", "none", "name a file")
+        return self.file
+
     @cached_property
     def text_format(self) -> TextFormat:
         """Encoding and separator of the file, where they are given."""

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from moe.drift.comparison import FEW, MEASURES, UNLIKE, compare_features
 from moe.drift.drift import drift, drift_view
 from moe.drift.fit import fit_reference, fit_state_distribution
 from moe.drift.reference import DRIFT, TENSORS, DriftFeatures, read_reference
-from moe.drift.timeline import DriftRequest, month_of, read_dated_texts
+from moe.drift.timeline import month_of, read_dated_texts
+from moe.inference.text_io import TextSource
 from moe.integrity import verify
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -113,20 +115,20 @@ def work(make_work: Make) -> Workspace:
 def test_drift_calls_held_out_text_alike_and_another_domain_unlike_by_month(work: Workspace, tmp_path: Path) -> None:
     folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     with pytest.raises(Fault, match="--fit"):
-        drift(folder, DriftRequest(tmp_path / "none.csv"), tmp_path)
+        drift(folder, TextSource(file=tmp_path / "none.csv"), tmp_path)
     fitted = fit_reference(work, folder)
     assert fitted.held == {"news": 36, "forum": 36}
     check_manifest(folder, "a mixture")
     assert verify(folder).folders[0].remarks == []
     held_out = [*work.rows("test")["text"]]
     alike = write_csv(tmp_path / "alike.csv", [{"text": text} for text in held_out])
-    result = drift(folder, DriftRequest(alike), tmp_path / "alike")
+    result = drift(folder, TextSource(file=alike), tmp_path / "alike")
     assert (result.whole.verdict, result.whole.rows) == ("alike", 36)
     assert (result.months, result.undated) == ({}, None)
     old = [{"text": text, "date": "2024-01-05"} for text in held_out]
     new = [{"text": row["text"], "date": "2024-02-05"} for row in made_up_rows("macro")]
     mixed = write_csv(tmp_path / "mixed.csv", [*old, *new, {"text": "", "date": ""}, {"text": "sales", "date": "soon"}])
-    result = drift(folder, DriftRequest(mixed), tmp_path / "mixed")
+    result = drift(folder, TextSource(file=mixed), tmp_path / "mixed")
     verdicts = {name: month.verdict for name, month in result.months.items()}
     assert verdicts == {"2024-01": "alike", "2024-02": UNLIKE}
     assert (result.rejected, result.undated, result.whole.verdict) == (1, 1, UNLIKE)
@@ -144,16 +146,18 @@ def test_drift_refuses_what_cannot_be_compared(work: Workspace, tmp_path: Path) 
     folder = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
     fit_reference(work, folder)
     file = write_csv(tmp_path / "few.csv", [{"text": "profit rose", "day": "31.12.2024"}])
-    for request, message in (
-        (DriftRequest(file, date_column="date"), "a column 'date' in few.csv; found the columns"),
-        (DriftRequest(file, date_column="day"), "--date-format"),
-        (DriftRequest(file, domain="sports"), "one of the domains news, forum"),
-        (DriftRequest(file, text_column="words"), "a column 'words'"),
-    ):
+    options: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"date_column": "date"}, "a column 'date' in few.csv; found the columns"),
+        ({"date_column": "day"}, "--date-format"),
+        ({"domain": "sports"}, "one of the domains news, forum"),
+    )
+    for given, message in options:
         with pytest.raises(Fault, match=message):
-            drift(folder, request, tmp_path / "out")
-    dated = DriftRequest(file, date_column="day", date_format="%d.%m.%Y")
-    assert drift(folder, dated, tmp_path / "out").months["2024-12"].rows == 1
+            drift(folder, TextSource(file=file), tmp_path / "out", **given)
+    with pytest.raises(Fault, match="a column 'words'"):
+        drift(folder, TextSource(file=file, text_column="words"), tmp_path / "out")
+    report = drift(folder, TextSource(file=file), tmp_path / "out", date_column="day", date_format="%d.%m.%Y")
+    assert report.months["2024-12"].rows == 1
     (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-8])
     with pytest.raises(Fault, match="another file or none"):
         read_reference(folder)
@@ -171,14 +175,23 @@ def test_dates_in_a_column_date_that_cannot_be_parsed_are_refused_with_an_exampl
     rows = [{"text": f"text {n}", "Date": f"{n + 1}.01.2024"} for n in range(3)]
     path = write_csv(tmp_path / "posts.csv", rows)
     with pytest.raises(Fault, match=r"none that can be parsed, e\.g\. '1\.01\.2024'\. Set --date-format"):
-        read_dated_texts(DriftRequest(path))
-    assert read_dated_texts(DriftRequest(path, date_format="%d.%m.%Y")).months == ["2024-01"] * 3
-    ignored = read_dated_texts(DriftRequest(path, date_column=""))
+        read_dated_texts(TextSource(file=path))
+    assert read_dated_texts(TextSource(file=path), date_format="%d.%m.%Y").months == ["2024-01"] * 3
+    ignored = read_dated_texts(TextSource(file=path), date_column="")
     assert (ignored.months, ignored.dated) == ([None] * 3, False)
 
 
 def test_a_missing_date_column_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "posts.csv", [{"text": "up", "day": "2024-01-01"}])
     with pytest.raises(Fault, match=r"Did you mean day\?"):
-        read_dated_texts(DriftRequest(path, date_column="days"))
-    assert read_dated_texts(DriftRequest(path, date_column="Day")).months == ["2024-01"]
+        read_dated_texts(TextSource(file=path), date_column="days")
+    assert read_dated_texts(TextSource(file=path), date_column="Day").months == ["2024-01"]
+
+
+def test_texts_of_another_encoding_and_separator_are_read_as_told(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    path.write_bytes("text^date\n股价上涨^2024-01-05\n".encode("gb18030"))
+    with pytest.raises(Fault, match="a column 'text'"):
+        read_dated_texts(TextSource(file=path))
+    dated = read_dated_texts(TextSource(file=path, encoding="gb18030", separator="^"))
+    assert (dated.texts, dated.months) == (["股价上涨"], ["2024-01"])

@@ -15,7 +15,8 @@ from moe.data.profile import inspect_file
 from moe.data.schema import Columns, Record, Row, TaskSettings
 from moe.data.text_checks import string_or_none
 from moe.data.validation import validate_records
-from moe.drift.timeline import DriftRequest, read_dated_texts
+from moe.drift.timeline import read_dated_texts
+from moe.inference.text_io import TextSource
 
 WRITERS = {"zoo.parquet": write_parquet, "zoo": write_saved_dataset}
 TEXTS = pa.array(["profit rose", "bags fell", "rates held"])
@@ -56,7 +57,7 @@ def test_needed_column_gives_a_value_or_an_error_with_its_row(column: tuple[Path
         )
         assert len(results) == ROWS
         json.dumps([asdict(result) for result in results], allow_nan=not all(isinstance(r, Row) for r in results))
-    dated = read_dated_texts(DriftRequest(path, date_column=None))
+    dated = read_dated_texts(TextSource(file=path), date_column=None)
     assert dated.rejected == 0
 
 
@@ -74,7 +75,7 @@ def test_column_of_dates_gives_months_or_rejected_rows(tmp_path: Path) -> None:
     path = tmp_path / "dates.parquet"
     dates = pa.array([19_000, 2**31 - 1, None], pa.int32()).view(pa.date32())
     assert write_parquet(path, {"text": TEXTS, "date": dates})
-    dated = read_dated_texts(DriftRequest(path, date_column="date"))
+    dated = read_dated_texts(TextSource(file=path), date_column="date")
     assert (dated.months, dated.rejected) == (["2022-01", None], 1)
 
 
