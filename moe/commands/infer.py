@@ -1,7 +1,6 @@
 """Inference commands: classify texts, explain predictions, generate answers."""
 
 import sys
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from moe.commands.options import (
     examples,
     note_renamed,
     print_view,
+    split_model,
 )
 
 app = typer.Typer()
@@ -233,7 +233,7 @@ def explain_(
     from moe.inference.text_io import OutputTarget, TextSource
     from moe.runs.model_ref import resolve
 
-    model, texts = _split_model(arguments or [])
+    model, texts = split_model(arguments or [])
     source = TextSource(
         texts=tuple(map(decode_argument, texts)),
         file=file,
@@ -265,18 +265,6 @@ def explain_(
             quiet=False,
         )
         print_view(report, lexicon_view, json_)
-
-
-def _split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
-    """Split arguments into a model folder, if the first one names it, and the texts after it.
-
-    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
-    of one word with a slash is more likely a mistyped path.
-    """
-    first = arguments[0] if arguments else ""
-    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
-        return Path(first), arguments[1:]
-    return None, arguments
 
 
 @app.command(
@@ -319,7 +307,7 @@ def generate_(
             min=0,
             max=1,
             callback=check_number,
-            help="Nucleus sampling: probability of the tokens drawn from.",
+            help="Nucleus sampling: draw from the most probable tokens of this total.",
         ),
     ] = 1.0,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Random seed of the sampling.")] = 13,

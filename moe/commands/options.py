@@ -194,3 +194,15 @@ def print_view(content: Any, view: Any, as_json: bool) -> None:
         print_json(content)
     else:
         Console().print(view(content))
+
+
+def split_model(arguments: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """Split arguments into a model folder, if the first one names it, and the texts after it.
+
+    The first argument names a model if it is a folder or `ready`, or a path without spaces that does not exist: a text
+    of one word with a slash is more likely a mistyped path.
+    """
+    first = arguments[0] if arguments else ""
+    if first == "ready" or ("/" in first and " " not in first) or (first and len(first) < 256 and Path(first).is_dir()):
+        return Path(first), arguments[1:]
+    return None, arguments
