@@ -14,6 +14,7 @@ from moe.bootstrap import TaskPredictions, interval_fields
 from moe.data.prompt_templates import AnswerType
 from moe.evaluation.metrics import OTHER_LABEL, classification
 from moe.qa.answer_parsing import normalize_text, parse_choice, parse_entities, parse_number
+from moe.results.metrics import ClassMetrics, Confusion
 
 TOLERANCE = 0.01
 """Relative error up to which a number is correct, so that rounding is not an error."""
@@ -118,7 +119,7 @@ class AnswerMetrics:
         weighted_precision: of choices, mean over labels weighted by their rows; so are the two that follow.
         weighted_recall: see above.
         weighted_f1: see above.
-        per_class: of choices, metrics of each label; see `moe.evaluation.metrics.classification`.
+        per_class: of choices, metrics of each label; see `LabelMetrics`.
         confusion: of choices, rows by true and predicted label; see there.
         accuracy_interval: 95 % interval over the sampling of rows; so are the two that follow.
         macro_f1_interval: see above.
@@ -139,8 +140,8 @@ class AnswerMetrics:
     weighted_precision: float | None = field(default=None, metadata=OMIT_NONE)
     weighted_recall: float | None = field(default=None, metadata=OMIT_NONE)
     weighted_f1: float | None = field(default=None, metadata=OMIT_NONE)
-    per_class: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=OMIT_NONE)
-    confusion: Mapping[str, Sequence[object]] | None = field(default=None, metadata=OMIT_NONE)
+    per_class: Mapping[str, ClassMetrics] | None = field(default=None, metadata=OMIT_NONE)
+    confusion: Confusion | None = field(default=None, metadata=OMIT_NONE)
     accuracy_interval: Sequence[float]
     macro_f1_interval: Sequence[float] | None = field(default=None, metadata=OMIT_NONE)
     weighted_f1_interval: Sequence[float] | None = field(default=None, metadata=OMIT_NONE)
@@ -207,7 +208,7 @@ def _choice_metrics(answers: Sequence[ScoredAnswer], missing: float) -> AnswerMe
     labels = list(dict.fromkeys(choice for answer in answers for choice in answer.question.choices))
     true = [answer.question.answer for answer in answers]
     predicted = [answer.parsed or OTHER_LABEL for answer in answers]
-    metrics = classification(true, predicted, labels).model_dump(exclude_unset=True)
+    metrics = dict(classification(true, predicted, labels))
     metrics |= interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
     return AnswerMetrics(kind="choice", missing=missing, **metrics, mcc=float(matthews_corrcoef(true, predicted)))
 
