@@ -184,7 +184,7 @@ def check_overrides(sets: Sequence[str]) -> None:
         if name in FIXED:
             fixed = ", ".join(f"backbone.{fixed}" for fixed in FIXED)
             raise Fault(
-                f"--set of a setting that training has not fixed, as it has {fixed}", override, "remove this --set"
+                f"--set of a setting that may change after training, unlike {fixed}", override, "remove this --set"
             )
 
 
