@@ -188,7 +188,7 @@ def test_a_missing_date_column_is_answered_with_the_nearest_one(tmp_path: Path) 
     assert read_dated_texts(TextSource(file=path), date_column="Day").months == ["2024-01"]
 
 
-def test_texts_of_another_encoding_and_separator_are_read_as_told(tmp_path: Path) -> None:
+def test_texts_of_another_encoding_and_separator_are_read_with_these_options(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv"
     path.write_bytes("text^date\n股价上涨^2024-01-05\n".encode("gb18030"))
     with pytest.raises(Fault, match="a column 'text'"):
