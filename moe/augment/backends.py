@@ -12,11 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experts.errors import Fault
 from moe.augment.prompts import Message
-from moe.data.schema import AugmentSettings
+from moe.data.schema import API_KEY_ENV, AugmentSettings
 from moe.extras import require
 from moe.profiling import is_out_of_memory
 
-API_KEY_ENV = "OPENAI_API_KEY"
 PLACEHOLDER_KEY = "none"
 _SHOWN_MODELS = 8
 

@@ -19,6 +19,8 @@ ORIGINAL = "original"
 """Origin of every row that was read from a file; augmented rows name how they were made."""
 DAO5_CUTS = (-0.5, -0.049, 0.049, 0.5)
 """Thresholds between five sentiment classes (DAO paper, eq. 4)."""
+API_KEY_ENV = "OPENAI_API_KEY"
+"""Default name of the environment variable that holds the API key of an endpoint."""
 
 
 class Settings(BaseModel):

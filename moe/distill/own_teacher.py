@@ -1,0 +1,121 @@
+"""A mixture, an expert or a run of this toolkit as a teacher: raw probabilities, without calibration."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experts.atomic_io import MANIFEST
+from experts.reading import sha256_of
+from moe.distill.soft_labels import (
+    SoftLabels,
+    TaskRequest,
+    Teacher,
+    check_mapping,
+    covers,
+    fingerprint_of,
+    label_matrix,
+    no_scores,
+    polarity_of,
+    softmax,
+    to_task_labels,
+    uncovered_fault,
+)
+from moe.distill.teacher_settings import TeacherSettings
+from moe.inference.load import LoadOptions, load
+from moe.inference.predictor import Predictor, Scores
+from moe.runs.model_ref import ModelRef
+
+
+class OwnTeacher(Teacher):
+    """Answers with the task of the same name and labels, else with another one whose labels cover the request's.
+
+    If the model has a domain of the request's name, texts are restricted to its experts. The polarity is that of the
+    model's head, else p(positive) − p(negative).
+
+    Args:
+        name: shown to users.
+        fingerprint: see `Teacher`.
+        predictor: scores the texts; its calibration is not used.
+        mapping: the model's labels → the task's.
+
+    Raises:
+        Fault: if the mapping has a label that the model lacks.
+    """
+
+    def __init__(self, name: str, fingerprint: str, predictor: Predictor, mapping: Mapping[str, str]) -> None:
+        super().__init__(name, fingerprint)
+        self._predictor, self._mapping = predictor, mapping
+        check_mapping(mapping, predictor.spec.labels, name)
+
+    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+        """Return soft labels of texts (N); see `Teacher.answer`."""
+        task, matrix = self._choose_task(request)
+        domains = [domain.name for domain in self._predictor.spec.domains]
+        pin = request.domain if request.domain in domains else None
+        size = self._predictor.chunk_size
+        chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
+        parts = [self._soft_labels(chunk, task, matrix, pin, request) for chunk in chunks]
+        empty = np.empty((0, len(request.labels)), dtype=np.float32)
+        return SoftLabels(
+            probabilities=np.concatenate([empty, *(part.probabilities for part in parts)]),
+            scores=np.concatenate([no_scores(0), *(part.scores for part in parts)]),
+        )
+
+    def _choose_task(self, request: TaskRequest) -> tuple[str, np.ndarray]:
+        """The task that answers, and its label matrix (L, K): by name, then by equal labels, then by domain."""
+        spec, trained = self._predictor.spec, {domain.name for domain in self._predictor.spec.trained_domains}
+        tasks = {name: task for name, task in spec.tasks.items() if task.domain in trained and not task.target}
+        matrices = {name: label_matrix(task.labels, request.labels, self._mapping) for name, task in tasks.items()}
+        candidates = [name for name, matrix in matrices.items() if covers(matrix)]
+        if not candidates:
+            known = dict.fromkeys(label for task in tasks.values() for label in task.labels)
+            raise uncovered_fault(self.name, tuple(known), request)
+        best = max(
+            candidates,
+            key=lambda name: (
+                name == request.task,
+                bool((matrices[name].sum(1) == 1).all()),  # each of its labels is one of the request's
+                tasks[name].domain == request.domain,
+            ),
+        )
+        return best, matrices[best]
+
+    def _soft_labels(
+        self, texts: Sequence[str], task: str, matrix: np.ndarray, pin: str | None, request: TaskRequest
+    ) -> SoftLabels:
+        spec = self._predictor.spec.tasks[task]
+        scores = self._predictor.score(texts, None if pin is None else [pin] * len(texts))
+        own = softmax(scores.logits[spec.head][:, list(spec.columns)])  # (N, L)
+        probabilities = to_task_labels(own, matrix)  # (N, K)
+        return SoftLabels(probabilities, _polarity(scores, own, spec.labels) if request.scored else no_scores(len(own)))
+
+
+def _polarity(scores: Scores, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Polarity (N,) by the model's head, else by the probabilities of its labels (N, L)."""
+    if scores.polarity is None:
+        return polarity_of(probabilities, labels)
+    finite: np.ndarray = np.where(np.isfinite(scores.polarity), scores.polarity, np.nan).astype(np.float32)
+    return finite
+
+
+def load_own_teacher(settings: TeacherSettings, ref: ModelRef, device: str = "auto") -> OwnTeacher:
+    """Load a mixture or an expert as a teacher.
+
+    Args:
+        settings: its label mapping and length; without one, texts are truncated as in the model's training.
+        ref: where it is.
+        device: such as `cpu` or `cuda:1`; `auto` is the device of the model's settings.
+
+    Raises:
+        Fault: as `moe.inference.load.load`, or if the mapping has a label that the model lacks.
+    """
+    sets = [] if device == "auto" else [f"backbone.device={device}"]
+    sets += [] if settings.max_length is None else [f"backbone.max_length={settings.max_length}"]
+    predictor = load(ref, LoadOptions(sets=tuple(sets), large=True))
+    fingerprint = fingerprint_of(
+        kind="own",
+        files=sha256_of(ref.folder / MANIFEST),  # with the hashes of weights, template and backbone
+        length=predictor.max_length,
+        labels=settings.labels,
+    )
+    return OwnTeacher(settings.model, fingerprint, predictor, settings.labels)
