@@ -1,11 +1,11 @@
 """Loading of teachers of every kind."""
 
+from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.distill.own_teacher import load_own_teacher
-from moe.distill.soft_labels import SoftLabels, TaskRequest, Teacher
-from moe.distill.teacher_settings import TeacherSettings
+from moe.distill.request import TaskRequest, Teacher
 from moe.runs.model_ref import resolve
 
-__all__ = ["SoftLabels", "TaskRequest", "Teacher", "load_teacher"]
+__all__ = ["TaskRequest", "Teacher", "load_teacher"]
 
 
 def load_teacher(settings: TeacherSettings, device: str = "auto") -> Teacher:
