@@ -177,24 +177,24 @@ class _Unlabelled:
         if settings.most is not None and settings.select == "random" and len(candidates) > 2 * settings.most:
             chosen = np.random.default_rng(settings.seed).permutation(len(candidates))[: 2 * settings.most]
             candidates = [candidates[i] for i in np.sort(chosen)]  # enough, and far fewer to compare
-        kept = remove_near_duplicates(candidates, self.held_out, data.near_duplicates or _NEAR, data.seed)
-        self.removed = len(candidates) - len(kept)
+        different = remove_near_duplicates(candidates, self.held_out, data.near_duplicates or _NEAR, data.seed)
+        self.removed = len(candidates) - len(different)
         removed = f"{self.removed:,} near a validation or test text are left out"
         info(f"{self.domain}: {self.read:,} unlabelled texts; {removed}")
-        return [candidates[i] for i in kept]
+        return [candidates[i] for i in different]
 
 
 def _read(path: Path) -> Iterator[str]:
     """Yield the valid texts of a file, of all files of a folder, or of a `datasets` folder."""
     is_folder = path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file()
     files = [local_copy(name, path) for name, _ in list_files(str(path))] if is_folder else [path]
-    found = False
+    count = 0
     for file in files:
         for record in read_texts(file):
             if not record.error:
-                found = True
+                count += 1
                 yield str(record.values["text"])
-    if not found:
+    if not count:
         raise Fault(f"texts in {path}", "none", "use another file, or remove it from distill.text")
 
 

@@ -132,9 +132,9 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
     """
     answered = soft.answers.answered
     by_text = {soft.texts[i]: i for i in np.flatnonzero(soft.labelled & answered).tolist()}
-    places = [by_text.get(text, -1) for text in train["text"]]
+    indices = [by_text.get(text, -1) for text in train["text"]]
     columns = train.select_columns(list(FEATURES)).to_dict()
-    known = Dataset.from_dict(columns | _teacher_columns(soft.answers, places), features=SOFT_FEATURES)
+    known = Dataset.from_dict(columns | _teacher_columns(soft.answers, indices), features=SOFT_FEATURES)
     free = np.flatnonzero(~soft.labelled & answered)
     if not len(free):
         return known
@@ -149,14 +149,14 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
     return concatenate_datasets([known, added])
 
 
-def _teacher_columns(answers: SoftLabels, places: Sequence[int]) -> dict[str, list[object]]:
+def _teacher_columns(answers: SoftLabels, indices: Sequence[int]) -> dict[str, list[object]]:
     """The two columns of rows, given the index of each row's answer, or -1."""
 
-    def probabilities(place: int) -> list[float] | None:
-        row = None if place < 0 else answers.probabilities[place]
+    def probabilities(index: int) -> list[float] | None:
+        row = None if index < 0 else answers.probabilities[index]
         return None if row is None or np.isnan(row).any() else row.tolist()
 
-    def score(place: int) -> float | None:
-        return None if place < 0 or np.isnan(answers.scores[place]) else float(answers.scores[place])
+    def score(index: int) -> float | None:
+        return None if index < 0 or np.isnan(answers.scores[index]) else float(answers.scores[index])
 
-    return {TEACHER: [probabilities(i) for i in places], TEACHER_SCORE: [score(i) for i in places]}
+    return {TEACHER: [probabilities(i) for i in indices], TEACHER_SCORE: [score(i) for i in indices]}
