@@ -73,13 +73,19 @@ def _with_predictions(result: SavedResult) -> SavedResult:
 
 
 def read_all_results(out: Path) -> list[SavedResult]:
-    """Return the results of all seeds so far."""
-    seeds = [int(path.stem.split("-")[1]) for path in sorted(out.glob("results-*.jsonl"))]
-    return [result for seed in seeds for result in read_results(out, seed)]
+    """Return the results of all seeds so far, in the folder and below it, where processes that ran in parallel wrote.
+
+    Of several results of a model and seed, only the first counts.
+    """
+    results: dict[tuple[int, str], SavedResult] = {}
+    for path in sorted(out.rglob("results-*.jsonl")):
+        for result in read_results(path.parent, int(path.stem.split("-")[1])):
+            results.setdefault((result["seed"], result["model"]), result)
+    return [results[key] for key in sorted(results, key=lambda key: key[0])]
 
 
 def predictions_by_task(results: Sequence[SavedResult], space: LabelSpace) -> dict[str, TaskPredictions]:
-    """Return one model's predictions of all seeds, by task."""
+    """Return one model's predictions of all seeds, by task, in the order of the results."""
     tasks = results[0]["predictions"]
     return {task: join_seeds([result["predictions"][task] for result in results], space.tasks[task]) for task in tasks}
 
@@ -106,17 +112,27 @@ def group_by_domain(tasks: Mapping[str, TaskPredictions], space: LabelSpace) -> 
 
 
 def mean_over_domains(
-    ours: Mapping[str, list[TaskPredictions]], theirs: Mapping[str, list[TaskPredictions]] | None = None
+    ours: Mapping[str, list[TaskPredictions]],
+    theirs: Mapping[str, list[TaskPredictions]] | None = None,
+    *,
+    metric: str = "macro_f1",
+    resample_seeds: bool = False,
 ) -> Interval:
-    """Return the mean macro-F1 over domains, or its difference from another model's, with an interval.
+    """Return the mean metric over domains, or its difference from another model's, with an interval.
 
     A task weighs 1 / (domains · tasks of its domain), so a domain weighs the same however many tasks it has.
+
+    Args:
+        metric: `macro_f1`, `accuracy` or `weighted_f1`.
+        resample_seeds: the interval covers seeds as well as rows.
     """
     repeats = int(np.lcm.reduce([len(tasks) for tasks in ours.values()]))
     mine, others = (
         [task for tasks in side.values() for task in tasks * (repeats // len(tasks))] for side in (ours, theirs or {})
     )
-    return (bootstrap_differences(mine, others) if theirs else bootstrap_intervals(mine))["macro_f1"]
+    if not theirs:
+        return bootstrap_intervals(mine, resample_seeds=resample_seeds)[metric]
+    return bootstrap_differences(mine, others, resample_seeds=resample_seeds)[metric]
 
 
 def print_domains(out: Path, space: LabelSpace, models: Mapping[str, str], ours: str) -> None:

@@ -60,20 +60,23 @@ class TaskPredictions:
         return cls(np.zeros(predicted.shape[1], dtype=int), predicted, 1)
 
 
-def bootstrap_intervals(tasks: Sequence[TaskPredictions], level: float = LEVEL) -> dict[str, Interval]:
+def bootstrap_intervals(
+    tasks: Sequence[TaskPredictions], level: float = LEVEL, *, resample_seeds: bool = False
+) -> dict[str, Interval]:
     """One model's accuracy, macro-F1 and weighted F1, averaged over tasks and seeds, with percentile intervals.
 
-    Rows are resampled within each task, the same rows for every seed (Efron, 1979). So an interval states how much a
-    metric depends on the test rows, not on the seeds.
+    Rows are resampled within each task, the same rows for every seed (Efron, 1979). So by default an interval states
+    how much a metric depends on the test rows, not on the seeds.
 
     Args:
         level: share of the resamples inside the interval, 0 to 1; more is wider.
+        resample_seeds: also resample seeds, the same ones for all tasks, so that the interval covers both.
 
     Returns:
         intervals by metric, in [0, 1].
     """
     values = _average([_metrics([task]) for task in tasks])
-    return _percentiles(values, _average([_resampled_metrics([task]) for task in tasks]), level)
+    return _percentiles(values, _average([_resampled_metrics([task], resample_seeds) for task in tasks]), level)
 
 
 def interval_fields(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
@@ -82,7 +85,11 @@ def interval_fields(tasks: Sequence[TaskPredictions]) -> dict[str, list[float]]:
 
 
 def bootstrap_differences(
-    ours: Sequence[TaskPredictions], theirs: Sequence[TaskPredictions], level: float = LEVEL
+    ours: Sequence[TaskPredictions],
+    theirs: Sequence[TaskPredictions],
+    level: float = LEVEL,
+    *,
+    resample_seeds: bool = False,
 ) -> dict[str, Interval]:
     """Our metrics minus theirs, paired by row, averaged over tasks and seeds, with percentile intervals.
 
@@ -90,6 +97,7 @@ def bootstrap_differences(
         ours: predictions of the first model, task by task.
         theirs: predictions of the second model for the same rows.
         level: as for `bootstrap_intervals`.
+        resample_seeds: as for `bootstrap_intervals`; both models need the same seeds, in the same order.
 
     Returns:
         differences by metric, in [-1, 1]; one whose interval contains 0 is not significant.
@@ -97,7 +105,7 @@ def bootstrap_differences(
     pairs = list(zip(ours, theirs, strict=True))
     assert all(np.array_equal(a.true, b.true) for a, b in pairs), "pairs need the same rows"
     values = _average([_metrics(pair) for pair in pairs])
-    return _percentiles(values, _average([_resampled_metrics(pair) for pair in pairs]), level)
+    return _percentiles(values, _average([_resampled_metrics(pair, resample_seeds) for pair in pairs]), level)
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -142,8 +150,11 @@ def _percentiles(values: Mapping[str, np.ndarray], resamples: MetricValues, leve
     return {name: Interval(*(round(number, 12) for number in triple)) for name, triple in numbers.items()}
 
 
-def _average(parts: Sequence[MetricValues]) -> MetricValues:
-    return {name: np.mean([part[name] for part in parts], axis=0) for name in METRICS}
+def _average(parts: Sequence[MetricValues], weights: np.ndarray | None = None) -> MetricValues:
+    """Means of metrics (draws,) over parts, with weights (draws, parts) if given."""
+    if weights is None:
+        return {name: np.mean([part[name] for part in parts], axis=0) for name in METRICS}
+    return {name: (np.stack([part[name] for part in parts], 1) * weights).sum(1) for name in METRICS}
 
 
 def _metrics(sides: Sequence[TaskPredictions]) -> MetricValues:
@@ -152,10 +163,19 @@ def _metrics(sides: Sequence[TaskPredictions]) -> MetricValues:
     return _metrics_of_counts(counts[None], patterns, sides)
 
 
-def _resampled_metrics(sides: Sequence[TaskPredictions]) -> MetricValues:
+def _resampled_metrics(sides: Sequence[TaskPredictions], resample_seeds: bool) -> MetricValues:
     """The same for every resample, (DRAWS,) each; equal in every call with the same rows."""
     patterns, counts = _cells(sides)
-    parts = [_metrics_of_counts(block, patterns, sides) for block in _resample(counts)]
+    seeds = len(sides[0].predicted)
+    drawn = None
+    if resample_seeds:
+        assert all(len(side.predicted) == seeds for side in sides), "pairs need the same seeds"
+        drawn = np.random.default_rng(seeds).multinomial(seeds, [1 / seeds] * seeds, DRAWS) / seeds  # (DRAWS, S)
+    parts, start = [], 0
+    for block in _resample(counts):
+        weights = None if drawn is None else drawn[start : start + len(block)]
+        parts.append(_metrics_of_counts(block, patterns, sides, weights))
+        start += len(block)
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
@@ -176,12 +196,18 @@ def _resample(counts: np.ndarray) -> Iterator[np.ndarray]:
         yield random.multinomial(counts.sum(), counts / counts.sum(), min(block, DRAWS - start))
 
 
-def _metrics_of_counts(counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions]) -> MetricValues:
-    """Metrics from counts (draws, C) of cells (C, 1 + S): means over a side's seeds; for two sides the difference."""
+def _metrics_of_counts(
+    counts: np.ndarray, patterns: np.ndarray, sides: Sequence[TaskPredictions], weights: np.ndarray | None = None
+) -> MetricValues:
+    """Metrics from counts (draws, C) of cells (C, 1 + S): means over a side's seeds; for two sides the difference.
+
+    Args:
+        weights: of the seeds in the means (draws, S); equal ones by default.
+    """
     true, classes = patterns[:, 0], sides[0].classes
     columns = np.cumsum([1, *(len(side.predicted) for side in sides)])
     means = [
-        _average([_metrics_of_seed(counts, true, patterns[:, s], classes) for s in range(start, end)])
+        _average([_metrics_of_seed(counts, true, patterns[:, s], classes) for s in range(start, end)], weights)
         for start, end in pairwise(columns)
     ]
     return means[0] if len(means) == 1 else {name: means[0][name] - means[1][name] for name in METRICS}

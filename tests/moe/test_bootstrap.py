@@ -225,3 +225,33 @@ def test_unknown_labels_are_an_extra_class_that_is_never_right() -> None:
     task = TaskPredictions.from_labels(["a", "b"], ["a", "x"], ("a", "b"))
     assert (task.true.tolist(), task.predicted.tolist(), task.classes) == ([0, 1], [[0, 2]], 2)
     assert bootstrap_intervals([task])["accuracy"].value == 0.5
+
+
+def test_resampled_seeds_change_nothing_if_all_seeds_predict_the_same() -> None:
+    task = random_predictions()
+    seeds = with_predictions(task, *[task.predicted[0]] * 4)
+    expected = bootstrap_intervals([seeds])
+    for name, interval in bootstrap_intervals([seeds], resample_seeds=True).items():
+        assert interval.bounds == pytest.approx(expected[name].bounds)
+
+
+def test_resampled_seeds_widen_the_interval_if_seeds_differ() -> None:
+    task, rows = random_predictions(rows=2000), np.arange(2000)
+    good, bad = task.true, (task.true + (rows % 2)) % 3
+    seeds = with_predictions(task, good, good, bad, bad)
+    fixed, both = (bootstrap_intervals([seeds], resample_seeds=flag)["accuracy"] for flag in (False, True))
+    assert both.value == fixed.value == 0.75
+    assert both.high - both.low > 3 * (fixed.high - fixed.low)
+    assert both.low == pytest.approx(0.5, abs=0.05), "a resample may hold only bad seeds"
+
+
+def test_resampled_differences_pair_the_seeds() -> None:
+    task, rows = random_predictions(rows=2000), np.arange(2000)
+    good, bad = task.true, (task.true + (rows % 2)) % 3
+    ours = with_predictions(task, good, bad)
+    assert bootstrap_differences([ours], [ours], resample_seeds=True)["accuracy"].bounds == [0.0, 0.0]
+    swapped = with_predictions(task, bad, good)
+    difference = bootstrap_differences([ours], [swapped], resample_seeds=True)["accuracy"]
+    assert difference.low < -0.45 < 0.45 < difference.high
+    with pytest.raises(AssertionError, match="same seeds"):
+        bootstrap_differences([ours], [task], resample_seeds=True)
