@@ -120,6 +120,12 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"backbone": {"quantization": "none"}},
     ),
     (
+        CLASSIFIER,
+        {"stages": {"warmup": {"loraplus_lr_ratio": 4}}},
+        "stages.warmup.loraplus_lr_ratio is 4, but the stage trains no experts",
+        {"stages": {"warmup": {"loraplus_lr_ratio": 1}}},
+    ),
+    (
         TEAM,
         {"domains": {"macro": {"unlabelled": ["x.txt"]}}},
         "domains.macro.unlabelled is for classifiers: use `corpus`",

@@ -1,0 +1,16 @@
+"""Conflicts of training recipes, such as LoRA+, with the stages and the other settings of a run."""
+
+from collections.abc import Iterator
+
+from moe.config.stages import STAGES, StagesSettings
+
+
+def recipe_conflicts(stages: StagesSettings) -> list[str]:
+    """Contradictions between a run's training recipes and its other settings, one sentence each."""
+    return [*_loraplus_conflicts(stages)]
+
+
+def _loraplus_conflicts(stages: StagesSettings) -> Iterator[str]:
+    for name, stage in STAGES.items():
+        if (ratio := getattr(stages, name).loraplus_lr_ratio) != 1.0 and "experts" not in stage.trains:
+            yield f"stages.{name}.loraplus_lr_ratio is {ratio:g}, but the stage trains no experts: set it to 1"
