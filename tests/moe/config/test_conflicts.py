@@ -126,6 +126,12 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"stages": {"warmup": {"loraplus_lr_ratio": 1}}},
     ),
     (
+        CLASSIFIER,
+        {"stages": {"shard": True, "joint": {"average": "ema"}}},
+        "stages.shard is true, but stages.joint.average is ema",
+        {"stages": {"shard": False}},
+    ),
+    (
         TEAM,
         {"domains": {"macro": {"unlabelled": ["x.txt"]}}},
         "domains.macro.unlabelled is for classifiers: use `corpus`",
