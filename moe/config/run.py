@@ -275,7 +275,17 @@ def find_conflicts(run: RunSettings) -> list[str]:
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
-    return conflicts + _single_pass_conflicts(run) + recipe_conflicts(run.stages)
+    dropouts = {"lora": run.lora, "shared": run.shared, "backbone": run.backbone, "heads": run.heads}
+    return (
+        conflicts
+        + _single_pass_conflicts(run)
+        + recipe_conflicts(
+            run.stages,
+            run.losses,
+            dropouts={f"{name}.dropout": part.dropout for name, part in dropouts.items() if part is not None},
+            language=run.language is not None,
+        )
+    )
 
 
 def _single_pass_conflicts(run: RunSettings) -> list[str]:

@@ -13,6 +13,7 @@ from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import MixtureOutput, RouterOutput
 from moe.training.holdout import HoldoutSampler
 from router.losses import gradient_norms, loss_gradients
+from router.rdrop import REPEATED
 
 MicroBatch = tuple[MixtureOutput, Batch]
 Parameters = Callable[[], Sequence[Tensor]]
@@ -109,6 +110,7 @@ class GlobalBatch:
         texts: B.
         pooled: pooled states (b, D) of this process's micro-batches; gradients are measured where they were computed.
         routing: None if no router was used.
+        repeated: (B,), 1 for rows of the second pass of R-Drop, else 0; None without R-Drop.
     """
 
     logits: dict[str, Tensor]
@@ -119,6 +121,7 @@ class GlobalBatch:
     texts: int
     pooled: list[Tensor]
     routing: GlobalRouting | None
+    repeated: Tensor | None = None
 
 
 def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor) -> GlobalBatch:
@@ -135,6 +138,7 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         for key, default in (("task", none), ("label", none), ("score", none * torch.nan))
     }
     logits = {head: _gather([output.logits[head] for output in outputs]) for head in outputs[0].logits}  # (B, K)
+    repeated = [batch[REPEATED] for _, batch in micro_batches if REPEATED in batch]
     polarity = [output.polarity for output in outputs if output.polarity is not None]
     routed = [(output.routing, batch) for output, batch in micro_batches if output.routing is not None]
     return GlobalBatch(
@@ -143,6 +147,7 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         texts=len(domain),
         pooled=[output.pooled for output in outputs],
         routing=_gather_routing(routed, domain_expert_mask) if routed else None,
+        repeated=_gather(repeated) if repeated else None,  # (B,)
         **targets,
     )
 

@@ -20,6 +20,7 @@ from moe.training.trainer import fit
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "lora+": {"stages": {"expert": {"loraplus_lr_ratio": 4}}},
+    "r-drop": {"losses": {"rdrop": 1}, "stages": {"expert": {"accumulate": 2}}},
     "ema": {"stages": {"expert": {"average": "ema", "ema_decay": 0.5}}},
     "swa": {"stages": {"expert": {"average": "swa", "swa_start": 0.25}}},
 }
