@@ -18,6 +18,7 @@ from moe.config.domain_files import is_plain, resolve_domains
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
+from moe.config.recipes import recipe_conflicts
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.distilled.settings import DistillSettings, distill_conflicts
@@ -288,7 +289,17 @@ def find_conflicts(run: RunSettings) -> list[str]:
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
-    return conflicts + _single_pass_conflicts(run)
+    dropouts = {"lora": run.lora, "shared": run.shared, "backbone": run.backbone, "heads": run.heads}
+    return (
+        conflicts
+        + _single_pass_conflicts(run)
+        + recipe_conflicts(
+            run.stages,
+            run.losses,
+            dropouts={f"{name}.dropout": part.dropout for name, part in dropouts.items() if part is not None},
+            language=run.language is not None,
+        )
+    )
 
 
 def _single_pass_conflicts(run: RunSettings) -> list[str]:

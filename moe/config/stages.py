@@ -80,6 +80,12 @@ class StageSettings(BaseModel):
         description="micro-batches per optimizer step, with the result of one large batch; saves memory",
     )
     lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the experts")
+    loraplus_lr_ratio: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        description="LoRA+: learning rate of the experts' B divided by `lr`, that of A; 1 trains both alike",
+    )
     router_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the router")
     head_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the heads")
     warmup: float = Field(
@@ -92,6 +98,15 @@ class StageSettings(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, le=1e12, description="gradients are clipped to this global norm")
     evals: int = Field(4, ge=1, le=10**6, description="evaluations during the stage; the best weights are retained")
     patience: int = Field(3, ge=1, le=10**6, description="evaluations without improvement after which the stage stops")
+    average: Literal["none", "ema", "swa"] = Field(
+        "none",
+        description="weights that are evaluated and saved: those of the last step, their exponential moving average, "
+        "or the mean over the last steps",
+    )
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="decay of `average: ema`; more averages over more steps")
+    swa_start: float = Field(
+        0.75, ge=0, lt=1, description="share of the steps before those that `average: swa` averages"
+    )
     nonfinite: int = Field(
         3,
         ge=0,
@@ -198,6 +213,13 @@ class LossSettings(BaseModel):
     )
     focal: float = Field(0.0, ge=0, le=100, description="γ of the focal factor (1 - p_true)^γ; more ignores easy rows")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: share of the target spread over all labels")
+    rdrop: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="R-Drop: weight, beside the class loss, of the divergence between two predictions of a row with "
+        "different dropout, in stages that train experts; takes twice the time and memory, 0 runs one pass",
+    )
     inner: WeightingKind = Field("dao", description="how the class and polarity losses are weighted")
     measured: Literal["state", "parameters"] = Field(
         "state",

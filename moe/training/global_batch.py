@@ -14,6 +14,7 @@ from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import MixtureOutput, RouterOutput
 from moe.training.holdout import HoldoutSampler
 from router.losses import gradient_norms, loss_gradients
+from router.rdrop import REPEATED
 
 MicroBatch = tuple[MixtureOutput, Batch]
 Parameters = Callable[[], Sequence[Tensor]]
@@ -114,6 +115,7 @@ class GlobalBatch:
         teacher: (B, K), the teachers' probabilities of the labels of each text's head; NaN where they gave no answer;
             None if no row has any.
         teacher_score: (B,), the teachers' polarity, likewise.
+        repeated: (B,), 1 for rows of the second pass of R-Drop, else 0; None without R-Drop.
     """
 
     logits: dict[str, Tensor]
@@ -127,6 +129,7 @@ class GlobalBatch:
     domain: Tensor
     teacher: Tensor | None
     teacher_score: Tensor | None
+    repeated: Tensor | None = None
 
 
 def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor) -> GlobalBatch:
@@ -144,6 +147,7 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
     }
     taught = TEACHER in micro_batches[0][1]
     logits = {head: _gather([output.logits[head] for output in outputs]) for head in outputs[0].logits}  # (B, K)
+    repeated = [batch[REPEATED] for _, batch in micro_batches if REPEATED in batch]
     polarity = [output.polarity for output in outputs if output.polarity is not None]
     routed = [(output.routing, batch) for output, batch in micro_batches if output.routing is not None]
     return GlobalBatch(
@@ -155,6 +159,7 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         domain=domain,
         teacher=_gather([batch[TEACHER] for _, batch in micro_batches]) if taught else None,  # (B, K)
         teacher_score=_gather([batch[TEACHER_SCORE] for _, batch in micro_batches]) if taught else None,  # (B,)
+        repeated=_gather(repeated) if repeated else None,  # (B,)
         **targets,
     )
 

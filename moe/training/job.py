@@ -1,7 +1,7 @@
 """A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,17 @@ class TrainJob:
 
 
 def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters: experts, router and heads, each with its own learning rate."""
-    parts: dict[str, tuple[float, Iterator[nn.Parameter]]] = {
-        "experts": (settings.lr, iter(model.expert_parameters().values())),
-        "router": (settings.router_lr, iter(()) if model.gate is None else model.gate.parameters()),
+    """Return AdamW over the trainable parameters: experts, router and heads, each with its own learning rate.
+
+    With LoRA+ (Hayou et al. 2024) the experts' B has its own, too. PEFT's `create_loraplus_optimizer` would give router
+    and heads the rate of A.
+    """
+    experts, ratio = model.expert_parameters(), settings.loraplus_lr_ratio
+    fast = {key for key in experts if ratio != 1.0 and ".lora_B." in key}
+    parts: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
+        "experts": (settings.lr, [p for key, p in experts.items() if key not in fast]),
+        "experts_b": (settings.lr * ratio, [p for key, p in experts.items() if key in fast]),
+        "router": (settings.router_lr, () if model.gate is None else model.gate.parameters()),
         "heads": (settings.head_lr, model.heads.parameters()),
     }
     groups = [

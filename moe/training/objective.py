@@ -40,6 +40,7 @@ from router.losses import (
     weights_by_rows,
 )
 from router.mtl_baselines import build_weighting
+from router.rdrop import symmetric_kl
 from router.registry import ComparatorSettings, DAOSettings
 
 SENTIMENT, TEACHER_LOSS = ("classes", "polarity"), "teacher"
@@ -96,6 +97,7 @@ class Objective:
             if set(outer) - {self.base}
             else None
         )
+        self.rdrop = settings.rdrop if "experts" in stage.trains and self.context.lm_head is None else 0.0
         self.bounds = dao.relative_bounds
         self.logs: dict[str, float] = {}
         self._texts, self._recording = 0, False
@@ -225,6 +227,11 @@ class Objective:
         if count:
             parts = [int(has.sum()) * self._class_loss(batch, head, has, update) for head, has in labelled if has.any()]
             losses["classes"], rows["classes"] = torch.stack(parts).sum() / count, count
+            if batch.repeated is not None:
+                pairs = [symmetric_kl(*self._logits(batch, *part), batch.repeated[part[1]]) for part in labelled]
+                divergence = torch.cat(pairs).mean()
+                losses["classes"] = losses["classes"] + self.rdrop * divergence
+                self.logs["rdrop"] = float(divergence.detach())
         scored = ~batch.score.isnan()  # (B,)
         if batch.polarity is not None and scored.any() and "polarity" not in self.settings.without:
             losses["polarity"] = F.mse_loss(batch.polarity[scored].float(), batch.score[scored])
@@ -234,8 +241,7 @@ class Objective:
     def _class_loss(self, batch: GlobalBatch, head: str, has: Tensor, update: bool) -> Tensor:
         """Class loss of the rows `has` (B,) of one head."""
         task, labels, settings = batch.task[has], batch.label[has], self.settings  # (B_h,) each
-        mask = self.tables.masks[head].to(has.device)[task]  # (B_h, K)
-        logits = mask_logits(batch.logits[head][has].float(), mask)  # (B_h, K)
+        logits, mask = self._logits(batch, head, has)  # (B_h, K) each
         per_row = row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
         if settings.classes == "cross_entropy":
             return per_row.mean()
@@ -246,6 +252,11 @@ class Objective:
             return self.imbalance.imbalance_loss(per_row, labels, logits.shape[1])
         alpha, beta = self.imbalance.alpha.item(), self.imbalance.beta.item()
         return imbalance_loss(per_row, labels, alpha, beta, logits.shape[1])
+
+    def _logits(self, batch: GlobalBatch, head: str, has: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the rows `has` (B,) of one head, and the labels of their tasks, (B_h, K) each."""
+        mask = self.tables.masks[head].to(has.device)[batch.task[has]]  # (B_h, K)
+        return mask_logits(batch.logits[head][has].float(), mask), mask
 
     def _routing_loss(self, batch: GlobalBatch, routing: GlobalRouting, base: Tensor | None) -> Tensor:
         """Weighted sum of domain and balance loss, the base loss having weight 1 (method 4, outer level)."""

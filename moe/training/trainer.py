@@ -27,6 +27,7 @@ from moe.model.outputs import MixtureOutput
 from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
 from moe.trackers import tracker_run, uses_tensorboard
+from moe.training.averaging import WeightAverage
 from moe.training.callbacks import (
     JsonLog,
     NonFiniteGuard,
@@ -67,6 +68,7 @@ from moe.training.job import (
 )
 from moe.training.loop import TrainingLoop
 from router.losses import optimizer_state
+from router.rdrop import repeat_rows
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
@@ -141,6 +143,7 @@ class _StageTrainer(TrainingLoop):
         guard = NonFiniteGuard(job.title, job.settings.nonfinite)
         self.timer, self.total_steps = StepTimer(next(model.backbone.parameters()).device), count_steps(job)
         self.rates: dict[str, float] = {}
+        self.average = WeightAverage(model, job.settings, self.total_steps)
         if job.objective.needs_holdout:
             batches = batch_sampler(job, holdout=True)
             job.objective.context.holdout = HoldoutSampler(model, mode, job.rows, batches, job.collate)
@@ -153,6 +156,7 @@ class _StageTrainer(TrainingLoop):
                 self.stopper,
                 guard,
                 Patience(job.settings.patience),
+                self.average,
                 *job.callbacks,
                 *([] if not distributed.is_main_process() else _log_callbacks(job, self.timer)),
                 self.timer,  # the last one, so that the time to write the log is not counted
@@ -172,6 +176,8 @@ class _StageTrainer(TrainingLoop):
         """Compute the gradient of a step's micro-batches; no gradient if the loss is not finite."""
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         model.train()
+        if self.objective.rdrop:
+            inputs = [repeat_rows(batch) for batch in inputs]
         try:
             return self.backward_pass(inputs)
         except SkipStep:
@@ -181,7 +187,8 @@ class _StageTrainer(TrainingLoop):
     def evaluate(self) -> dict[str, float]:
         """Return the job's validation metrics."""
         self.attention.restore()
-        computed = distributed.broadcast_object(self.compute_validation_metrics())
+        with self.average.applied():
+            computed = distributed.broadcast_object(self.compute_validation_metrics())
         metrics = {f"eval_{name}": value for name, value in computed.items()}
         self.log(metrics)
         self.notify("on_evaluate", metrics=metrics)
@@ -214,6 +221,7 @@ class _StageTrainer(TrainingLoop):
                 save_tensors(path / TRAINED, weights)
                 save_tensors(path / OBJECTIVE, self.objective.state_dict(), finite=False)  # NaN: not yet measured
                 save_optimizer(path, moments, self.schedule)
+                self.average.save(path)
             save_tensors(path / rng_file(distributed.rank()), get_rng_state(), finite=False)
             best = checkpoint_path(folder, self.state.best_global_step or step)
             self.state.best_model_checkpoint = str(best)
@@ -229,6 +237,7 @@ class _StageTrainer(TrainingLoop):
         self._load_weights(folder)
         self.objective.load_state_dict(load_tensors(folder / OBJECTIVE, finite=False))
         load_optimizer(folder, self.optimizer, self.schedule)
+        self.average.load(folder)
 
     def load_random_state(self, folder: Path) -> None:
         """Restore the random number generators of this process."""
@@ -237,7 +246,9 @@ class _StageTrainer(TrainingLoop):
     def load_best(self) -> None:
         """Load the weights of the best evaluation, unless a signal stopped the stage."""
         if self.stopper.signal is None and self.state.best_model_checkpoint is not None:
-            self._load_weights(Path(str(self.args.output_dir)) / Path(self.state.best_model_checkpoint).name)
+            best = Path(str(self.args.output_dir)) / Path(self.state.best_model_checkpoint).name
+            self._load_weights(best)
+            self.average.load(best, apply=True)
 
     def _load_weights(self, folder: Path) -> None:
         check_checkpoint(folder)

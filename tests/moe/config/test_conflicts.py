@@ -120,6 +120,30 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"backbone": {"quantization": "none"}},
     ),
     (
+        CLASSIFIER,
+        {"stages": {"warmup": {"loraplus_lr_ratio": 4}}},
+        "stages.warmup.loraplus_lr_ratio is 4, but the stage trains no experts",
+        {"stages": {"warmup": {"loraplus_lr_ratio": 1}}},
+    ),
+    (
+        CLASSIFIER,
+        {"stages": {"shard": True, "joint": {"average": "ema"}}},
+        "stages.shard is true, but stages.joint.average is ema",
+        {"stages": {"shard": False}},
+    ),
+    (
+        CLASSIFIER,
+        {"losses": {"rdrop": 1}, "lora": {"dropout": 0}, "heads": {"dropout": 0}},
+        "losses.rdrop is 1, but without dropout both passes predict the same: set one of lora.dropout, shared.dropout",
+        {"shared": {"dropout": 0.1}},
+    ),
+    (
+        TEAM,
+        {"losses": {"rdrop": 1}},
+        "losses.rdrop is 1, but it compares predictions of classes",
+        {"losses": {"rdrop": 0}},
+    ),
+    (
         TEAM,
         {"domains": {"macro": {"unlabelled": ["x.txt"]}}},
         "domains.macro.unlabelled is for classifiers: use `corpus`",

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import Make
+from conftest import Make, merged_settings
 from safetensors.torch import load_file
 from signals import LONG_STAGE, interrupt_at
 
@@ -16,13 +17,24 @@ from moe.training.expert_steps import train_domain
 from moe.training.job import TrainJob
 from moe.training.trainer import fit
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "lora+": {"stages": {"expert": {"loraplus_lr_ratio": 4}}},
+    "r-drop": {"losses": {"rdrop": 1}, "stages": {"expert": {"accumulate": 2}}},
+    "ema": {"stages": {"expert": {"average": "ema", "ema_decay": 0.5}}},
+    "swa": {"stages": {"expert": {"average": "swa", "swa_start": 0.25}}},
+}
+"""Settings of the training recipes, by name."""
 
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_resume_after_ctrl_c_gives_the_weights_of_an_undisturbed_run(
-    make_work: Make, monkeypatch: pytest.MonkeyPatch
+    make_work: Make, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
-    undisturbed = make_work("whole", **LONG_STAGE)
+    settings = merged_settings(LONG_STAGE, RECIPES[recipe])
+    undisturbed = make_work("whole", **settings)
     train_domain(undisturbed, "news")
-    work = make_work("stopped", **LONG_STAGE)
+    work = make_work("stopped", **settings)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)
         with pytest.raises(Interrupted):

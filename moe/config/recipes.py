@@ -1,0 +1,48 @@
+"""Conflicts of training recipes, such as LoRA+, with the stages and the other settings of a run."""
+
+from collections.abc import Iterator, Mapping
+
+from moe.config.stages import STAGES, LossSettings, StagesSettings
+
+
+def recipe_conflicts(
+    stages: StagesSettings, losses: LossSettings, dropouts: Mapping[str, float], language: bool
+) -> list[str]:
+    """Contradictions between a run's training recipes and its other settings, one sentence each.
+
+    Args:
+        dropouts: probability of dropout on the path to the predictions, by setting.
+        language: whether the run trains a language model.
+    """
+    return [
+        *_loraplus_conflicts(stages),
+        *_average_conflicts(stages),
+        *_rdrop_conflicts(losses.rdrop, dropouts, language),
+    ]
+
+
+def _loraplus_conflicts(stages: StagesSettings) -> Iterator[str]:
+    for name, stage in STAGES.items():
+        if (ratio := getattr(stages, name).loraplus_lr_ratio) != 1.0 and "experts" not in stage.trains:
+            yield f"stages.{name}.loraplus_lr_ratio is {ratio:g}, but the stage trains no experts: set it to 1"
+
+
+def _average_conflicts(stages: StagesSettings) -> Iterator[str]:
+    for name in STAGES:
+        if stages.shard and (average := getattr(stages, name).average) != "none":
+            yield (
+                f"stages.shard is true, but stages.{name}.average is {average}, which needs unsharded weights: "
+                "set stages.shard to false"
+            )
+
+
+def _rdrop_conflicts(weight: float, dropouts: Mapping[str, float], language: bool) -> Iterator[str]:
+    if not weight:
+        return
+    if language:
+        yield f"losses.rdrop is {weight:g}, but it compares predictions of classes, not of words: set it to 0"
+    elif not any(dropouts.values()):
+        yield (
+            f"losses.rdrop is {weight:g}, but without dropout both passes predict the same: "
+            f"set one of {', '.join(dropouts)} above 0, or losses.rdrop to 0"
+        )
