@@ -2,9 +2,9 @@
 
 Run: `python benchmarks/arrivals.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the results
 so far. `--orders`, `--seeds` and `--rows` select parts, which may run at the same time with different `--out`;
-`--print-only` reads `--out` and its sub-folders. Five domains arrive in three orders, fixed before anything was trained;
-they begin with news, macro and micro, and end with macro, forum and news. In every row each task has a head of its own,
-and a domain's training rows are read `--passes` times when it arrives. The rows:
+`--print-only` reads `--out` and its sub-folders. Five domains arrive in three orders, fixed before any training; they
+begin with news, macro and micro, and end with macro, forum and news. In every row each task has a head of its own, and
+a domain's training rows are read `--passes` times when it arrives. The rows:
 
 - `lora`: one LoRA of the mixture's total rank, trained on, domain by domain.
 - `replay`: the same; its batches also draw on the sample of old rows that `moe expert add` replays, for as many more
@@ -246,9 +246,7 @@ class Arrivals:
         write_json(cost_path, vars(cost))
         return cost
 
-    def predict(
-        self, model: Mixture, domains: Sequence[str], told: bool = False
-    ) -> tuple[Predictions, float | None]:
+    def predict(self, model: Mixture, domains: Sequence[str], told: bool = False) -> tuple[Predictions, float | None]:
         """Predict the test rows of some domains, each row in its own task; also return the router's accuracy.
 
         Args:
@@ -277,8 +275,9 @@ def name_of(row: str, domains: Sequence[str]) -> str:
 
 def train_first(arrivals: Arrivals, domain: str) -> Cost:
     """Train the LoRA on one domain, from the start."""
-    rows = (arrivals.work.rows(split, [domain]) for split in ("train", "validation"))
-    return arrivals.train_lora(name_of("", [domain]), None, *rows, arrivals.steps([domain], arrivals.args.passes))
+    train, held_out = (arrivals.work.rows(split, [domain]) for split in ("train", "validation"))
+    steps = arrivals.steps([domain], arrivals.args.passes)
+    return arrivals.train_lora(name_of("", [domain]), None, train, held_out, steps)
 
 
 def measure_lora(arrivals: Arrivals, arrival: int, replay: bool = False) -> tuple[Cost, Evaluation]:
