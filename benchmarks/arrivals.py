@@ -27,7 +27,7 @@ from time import perf_counter
 from typing import Any
 
 from arrival_tables import print_results
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from predictions import append_line, read_lines
 
 from experts.adapter import build_adapter
@@ -254,7 +254,8 @@ class Arrivals:
         """
         run, rows = self.work.run, self.work.rows("test", domains)
         if self.args.most_test:
-            rows = subsample_per_domain(rows, self.args.most_test, 0)
+            parts = [self.work.rows("test", [domain]) for domain in domains]
+            rows = concatenate_datasets([subsample_per_domain(part, self.args.most_test, 0) for part in parts])
         predictor = TorchPredictor(model.eval(), run.template, run.backbone.resolved_length)
         evaluated = [row for row in evaluate_rows(predictor, rows, pin=told) if row.true is not None]
         predictions: Predictions = {}
@@ -370,7 +371,10 @@ def _add_expert(arrivals: Arrivals, out: Path, seen: Sequence[str], folders: Seq
     new, before, after = seen[-1], folders[len(seen) - 2], folders[len(seen) - 1]
     passes = arrivals.args.newcomer_passes or arrivals.args.passes
     steps = f"stages.expert.steps={arrivals.steps([new], passes)}"
-    work = arrivals.workspace(out, seen, steps, *arrivals.args.newcomer)
+    sets = [*arrivals.args.newcomer]
+    if any(key.startswith("expert_init.") for key in sets):
+        sets.append(f"expert_init.mixture={before.resolve()}")
+    work = arrivals.workspace(out, seen, steps, *sets)
     begin = perf_counter()
     train_domain(work, new, resume=True)
     if not after.is_dir():
