@@ -200,7 +200,7 @@ class Tables:
             for other in (CEILING, "fresh", "replay"):
                 theirs = self.rows.get(other, {})
                 keys = [key for key, run in runs.items() if run.last and key in theirs and theirs[key].last]
-                if name == other or name == CEILING or not keys:
+                if name in (other, CEILING) or not keys:
                     continue
                 pairs = [(runs[key], theirs[key]) for key in keys]
                 means = [self._mean(a.last, a.order, b.last) for a, b in pairs if a.last and b.last]
@@ -269,13 +269,17 @@ class Tables:
         """Terms of what all domains but the last lost since they arrived."""
         old = run.order[:-1]
         parts = [self._mean(run.lines[k], [domain], run.last) for k, domain in enumerate(old, 1)]
-        return [(task, weight / max(1, len(old)), ours, theirs) for part in parts for task, weight, ours, theirs in part]
+        return [
+            (task, weight / max(1, len(old)), ours, theirs) for part in parts for task, weight, ours, theirs in part
+        ]
 
     def _newcomers(self, run: Run, other: Run) -> list[Term]:
         """Terms of the mean difference, over all domains but the first, right after the domain's arrival."""
         new = run.order[1:]
         parts = [self._mean(run.lines[k], [domain], other.last) for k, domain in enumerate(new, 2)]
-        return [(task, weight / max(1, len(new)), ours, theirs) for part in parts for task, weight, ours, theirs in part]
+        return [
+            (task, weight / max(1, len(new)), ours, theirs) for part in parts for task, weight, ours, theirs in part
+        ]
 
     def _ratio(self, runs: Runs, key: str) -> str:
         """Cost of the last arrival relative to the ceiling's."""
@@ -299,7 +303,9 @@ def _kept(runs: Sequence[Run]) -> str:
     same = total = 0
     for run in runs:
         for k in range(1, len(run.order)):
-            for task in run.lines[k]["predictions"].keys() - (run.lines[k - 1]["predictions"].keys() if k > 1 else set()):
+            for task in run.lines[k]["predictions"].keys() - (
+                run.lines[k - 1]["predictions"].keys() if k > 1 else set()
+            ):
                 before, after = (line["predictions"][task][1] for line in (run.lines[k], run.last or {}))
                 same += int(np.sum(np.asarray(before) == np.asarray(after)))
                 total += len(before)

@@ -2,9 +2,9 @@
 
 Run: `python benchmarks/arrivals.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the results
 so far. `--orders`, `--seeds` and `--rows` select parts, which may run at the same time with different `--out`;
-`--print-only` reads `--out` and its sub-folders. Five domains arrive in three orders, fixed before anything was trained;
-they begin with news, macro and micro, and end with macro, forum and news. In every row each task has a head of its own,
-and a domain's training rows are read `--passes` times when it arrives. The rows:
+`--print-only` reads `--out` and its sub-folders. Five domains arrive in three orders, fixed before any training; they
+begin with news, macro and micro, and end with macro, forum and news. In every row each task has a head of its own, and
+a domain's training rows are read `--passes` times when it arrives. The rows:
 
 - `lora`: one LoRA of the mixture's total rank, trained on, domain by domain.
 - `replay`: the same; its batches also draw on the sample of old rows that `moe expert add` replays, for as many more
@@ -27,7 +27,7 @@ from time import perf_counter
 from typing import Any
 
 from arrival_tables import print_results
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from predictions import append_line, read_lines
 
 from experts.adapter import build_adapter
@@ -246,9 +246,7 @@ class Arrivals:
         write_json(cost_path, vars(cost))
         return cost
 
-    def predict(
-        self, model: Mixture, domains: Sequence[str], told: bool = False
-    ) -> tuple[Predictions, float | None]:
+    def predict(self, model: Mixture, domains: Sequence[str], told: bool = False) -> tuple[Predictions, float | None]:
         """Predict the test rows of some domains, each row in its own task; also return the router's accuracy.
 
         Args:
@@ -256,7 +254,8 @@ class Arrivals:
         """
         run, rows = self.work.run, self.work.rows("test", domains)
         if self.args.most_test:
-            rows = subsample_per_domain(rows, self.args.most_test, 0)
+            parts = [self.work.rows("test", [domain]) for domain in domains]
+            rows = concatenate_datasets([subsample_per_domain(part, self.args.most_test, 0) for part in parts])
         predictor = TorchPredictor(model.eval(), run.template, run.backbone.resolved_length)
         evaluated = [row for row in evaluate_rows(predictor, rows, pin=told) if row.true is not None]
         predictions: Predictions = {}
@@ -277,8 +276,9 @@ def name_of(row: str, domains: Sequence[str]) -> str:
 
 def train_first(arrivals: Arrivals, domain: str) -> Cost:
     """Train the LoRA on one domain, from the start."""
-    rows = (arrivals.work.rows(split, [domain]) for split in ("train", "validation"))
-    return arrivals.train_lora(name_of("", [domain]), None, *rows, arrivals.steps([domain], arrivals.args.passes))
+    train, held_out = (arrivals.work.rows(split, [domain]) for split in ("train", "validation"))
+    steps = arrivals.steps([domain], arrivals.args.passes)
+    return arrivals.train_lora(name_of("", [domain]), None, train, held_out, steps)
 
 
 def measure_lora(arrivals: Arrivals, arrival: int, replay: bool = False) -> tuple[Cost, Evaluation]:
@@ -371,7 +371,10 @@ def _add_expert(arrivals: Arrivals, out: Path, seen: Sequence[str], folders: Seq
     new, before, after = seen[-1], folders[len(seen) - 2], folders[len(seen) - 1]
     passes = arrivals.args.newcomer_passes or arrivals.args.passes
     steps = f"stages.expert.steps={arrivals.steps([new], passes)}"
-    work = arrivals.workspace(out, seen, steps, *arrivals.args.newcomer)
+    sets = [*arrivals.args.newcomer]
+    if any(key.startswith("expert_init.") for key in sets):
+        sets.append(f"expert_init.mixture={before.resolve()}")
+    work = arrivals.workspace(out, seen, steps, *sets)
     begin = perf_counter()
     train_domain(work, new, resume=True)
     if not after.is_dir():

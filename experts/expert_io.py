@@ -72,12 +72,12 @@ class BackboneId(BaseModel):
 
 
 class InitOrigin(BaseModel):
-    """The trained expert that a shared expert started from."""
+    """The trained expert that a shared expert started from, or the average that a domain's expert started from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="the value of `shared.init`")
-    sha256: str = Field(description="SHA-256 of its adapter file")
+    source: str = Field(description="the value of `shared.init`, or the mixture and its experts that were averaged")
+    sha256: str = Field(description="SHA-256 of its adapter file; of an average, the hash of the mixture's weights")
     mixture: str | None = Field(None, description="SHA-256 of the manifest of the mixture that it is part of")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the data files that it was trained on, by task")
     steps: int | None = Field(None, description="optimizer steps of its training, if known")

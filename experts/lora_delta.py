@@ -29,6 +29,15 @@ class LowRankUpdate:
         assert extra >= 0
         return LowRankUpdate(rank, self.scaling, {path: _pad(a, b, extra) for path, (a, b) in self.layers.items()})
 
+    def compressed_to(self, rank: int) -> "LowRankUpdate":
+        """Return the closest update of at most this rank (truncated SVD), or the same update if its rank is no higher.
+
+        The singular values are shared evenly between A and B.
+        """
+        if rank >= self.rank:
+            return self
+        return LowRankUpdate(rank, self.scaling, {path: _truncate(a, b, rank) for path, (a, b) in self.layers.items()})
+
     def with_zero_layers(self, sizes: Mapping[str, tuple[int, int]]) -> "LowRankUpdate":
         """Return the same update extended by zeros to more layers.
 
@@ -78,6 +87,15 @@ def sum_updates(updates: Sequence[LowRankUpdate]) -> LowRankUpdate:
 def _concatenate(factors: Sequence[Factors]) -> tuple[Tensor, Tensor, float]:
     all_a, all_b = zip(*factors, strict=True)
     return torch.cat(all_a), torch.cat(all_b, 1), 1.0  # (R, D_in), (D_out, R)
+
+
+def _truncate(a: Tensor, b: Tensor, rank: int) -> Factors:
+    """Return factors (rank, D_in) and (D_out, rank) of the truncated SVD of B A, without forming it."""
+    q_b, r_b = torch.linalg.qr(b)  # (D_out, R), (R, R)
+    q_a, r_a = torch.linalg.qr(a.T)  # (D_in, R), (R, R)
+    u, values, v = torch.linalg.svd(r_b @ r_a.T)  # (R, R), (R,), (R, R)
+    roots = values[:rank].sqrt()  # (rank,)
+    return (v[:rank] * roots[:, None]) @ q_a.T, (q_b @ u[:, :rank]) * roots
 
 
 def _pad(a: Tensor, b: Tensor, extra: int) -> Factors:

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 
 class GateSettings(BaseModel):
@@ -152,6 +153,7 @@ class Gate(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(settings.temperature).log())
         self.attend = nn.Linear(dim, settings.queries, bias=False) if settings.queries else None
         self.net = _router_network(dim * (1 + settings.queries), self.num_groups + self.num_experts, settings)
+        self._row_masks: list[RemovableHandle] = []
         if settings.kind == "fixed":
             self.requires_grad_(False)
         self._init_weights()
@@ -173,7 +175,35 @@ class Gate(nn.Module):
 
     def requires_grad_(self, requires_grad: bool = True) -> "Gate":
         """Set `requires_grad` of all parameters; those of a fixed gate always remain untrainable."""
+        for mask in self._row_masks:
+            mask.remove()
+        self._row_masks = []
         return super().requires_grad_(requires_grad and self.settings.kind != "fixed")
+
+    def train_rows(self, experts: Sequence[int]) -> None:
+        """Train only the last layer's rows of some experts, by column, and of the groups that only they are in.
+
+        All other weights stay the same bits, so without these experts the gates are what they were. Until the next
+        `requires_grad_`, the other rows have a gradient of 0.
+        """
+        self.requires_grad_(False)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        others = [e for e in range(self.num_experts) if e not in experts]
+        rows = torch.zeros(self.num_groups + self.num_experts, dtype=torch.bool, device=last.weight.device)  # (G + E,)
+        rows[: self.num_groups] = True
+        rows[self.group[others]] = False
+        rows[[self.num_groups + e for e in experts]] = True
+        last.requires_grad_(self.settings.kind != "fixed")
+        if last.weight.requires_grad:
+            for parameter in (last.weight, last.bias):
+                frozen = ~rows.reshape(-1, *(1,) * (parameter.dim() - 1))  # (G + E, 1) or (G + E,)
+                self._row_masks.append(parameter.register_hook(lambda grad, frozen=frozen: grad.masked_fill(frozen, 0)))
+
+    @property
+    def trains_some_rows(self) -> bool:
+        """Whether only some rows of the last layer are trained."""
+        return bool(self._row_masks)
 
     def summary(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return the router's input, in fp32.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,12 +26,25 @@ from experts.expert_io import BackboneId, read_adapter, write_adapter
 from experts.lora import Adapter, PeftConfig
 from experts.reading import read_errors_as_faults
 from experts.safetensors_io import load_tensors, save_tensors
-from moe.checkpoints.file_names import CARD, CONFIG, HEADS, METRICS, MIXTURE_FILES, README, ROUTER
+from moe.checkpoints.file_names import CARD, CONFIG, EARLIER, HEADS, METRICS, MIXTURE_FILES, README, ROUTER
 from moe.checkpoints.mixture_card import FORMAT, DomainCard, MixtureCard
 from moe.model.backbone import Backbone, identify_backbone, load_backbone
 from moe.model.heads import Heads, MixedHeads, NoHeads
 from moe.model.mixture import Mixture
 from router.gate import Gate
+
+
+@dataclass(frozen=True)
+class EarlierRouter:
+    """The router that a mixture had before an expert joined it.
+
+    Args:
+        experts: the routed experts, in the order of its gates' columns.
+        tensors: its weights.
+    """
+
+    experts: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
 
 
 def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[str, PeftConfig]) -> Mixture:
@@ -81,6 +95,7 @@ def write_mixture(
     metrics: Mapping[str, object],
     overwrite: bool = False,
     readme: str | None = None,
+    earlier: Mapping[str, EarlierRouter] | None = None,
 ) -> None:
     """Write a mixture's folder atomically. It holds no weight of the backbone.
 
@@ -88,20 +103,40 @@ def write_mixture(
         config: the resolved config, as YAML.
         metrics: content of `metrics.json`.
         readme: text of the model card for people; by default, a short one from the card.
+        earlier: by expert that joined the mixture, the router before it, to be kept for its removal.
 
     Raises:
         Fault: if the folder exists and `overwrite` is false, or cannot be written.
     """
     assert model.gate is not None
+    routers = earlier or {}
+    card = card.model_copy(update={"earlier_routers": {name: router.experts for name, router in routers.items()}})
     with atomic_folder(folder, overwrite) as temporary:
         for name, expert in model.bank.adapters.items():
             write_adapter(temporary / EXPERTS / name, expert.adapter, model.bank.peft_state_dict(name))
         save_tensors(temporary / ROUTER, model.gate.state_dict())
         save_tensors(temporary / HEADS, model.heads.state_dict())
+        for name, router in routers.items():
+            path = temporary / earlier_router_file(name)
+            path.parent.mkdir(exist_ok=True)
+            save_tensors(path, router.tensors)
         write_json(temporary / CARD, card.model_dump(mode="json"))
         write_json(temporary / METRICS, dict(metrics))
         write_text(temporary / CONFIG, config)
         write_text(temporary / README, readme or _readme(card))
+
+
+def earlier_router_file(name: str) -> str:
+    """Return the file, in a mixture's folder, of the router before an expert joined it."""
+    return f"{EARLIER}/{name}.safetensors"
+
+
+def read_earlier_routers(folder: Path, card: MixtureCard) -> dict[str, EarlierRouter]:
+    """Read the routers that a mixture had before experts joined it, by expert."""
+    return {
+        name: EarlierRouter(experts, load_tensors(folder / earlier_router_file(name)))
+        for name, experts in card.earlier_routers.items()
+    }
 
 
 def read_card(folder: Path) -> MixtureCard:
@@ -131,7 +166,8 @@ def mixture_faults(folder: Path) -> Iterator[Fault]:
         except Fault as fault:
             yield fault
         else:
-            yield from unlisted_faults(folder, adapter_files((*card.routed, *card.shared)))
+            earlier = [earlier_router_file(name) for name in card.earlier_routers]
+            yield from unlisted_faults(folder, [*adapter_files((*card.routed, *card.shared)), *earlier])
 
 
 def parse_mixture_card(folder: Path) -> MixtureCard:

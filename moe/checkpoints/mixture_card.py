@@ -90,6 +90,11 @@ class MixtureCard(BaseModel):
     metrics: dict[str, float] = Field({}, description="validation metrics")
     data_sha256: dict[str, str] = Field({}, description="SHA-256 of the file of each task")
     origins: dict[str, ExpertOrigin] = Field({}, description="by expert, hash and training when it was added")
+    earlier_routers: dict[FileName, tuple[str, ...]] = Field(
+        {},
+        description="by expert that joined the mixture, the routed experts before it, whose router is in "
+        "`earlier/EXPERT.safetensors`; none if that router's weights are still part of the router",
+    )
     versions: dict[str, str]
 
     @property

@@ -15,6 +15,7 @@ from experts.yaml_io import Positions, read_document
 from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
 from moe.config.domain_files import is_plain, resolve_domains
+from moe.config.expert_init import ExpertInitSettings
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
@@ -106,6 +107,11 @@ class RunSettings(BaseModel):
         None,
         description="an always-active expert, trained on all domains pooled or before; null: none. By default a "
         "classifier has one of rank and alpha 40 without dropout, and a language model none",
+    )
+    expert_init: ExpertInitSettings | None = Field(
+        None,
+        description="start the experts of domains that a trained mixture lacks from the average of that mixture's "
+        "nearest experts, before they join it; null: fresh weights",
     )
     language: LanguageSettings | None = Field(
         None,
@@ -273,6 +279,8 @@ def find_conflicts(run: RunSettings) -> list[str]:
         conflicts += distill_conflicts(run.distill, {name: run.distilled_tasks(name) for name in run.domains})
     if run.distill is not None and run.language is not None:
         conflicts.append("distill is for classifiers: remove it, or remove `language`")
+    if run.language is not None and run.expert_init is not None:
+        conflicts.append("expert_init is for classifiers: remove it, or `language`")
     if run.language is not None and "general" in run.domains:
         conflicts.append("domains.general: this name is reserved for general text; choose another domain name")
     if run.gate.unit == "token" and run.language is None:

@@ -184,6 +184,16 @@ class StagesSettings(BaseModel):
     replay: int = Field(
         1000, ge=1, le=10**9, description="rows of each old domain replayed when an expert is added; more forgets less"
     )
+    adapt_router: Literal["all", "newcomer"] = Field(
+        "all",
+        description="what `moe expert add` trains of the router: all of it, or only the new expert's row, beside the "
+        "frozen rows of the others",
+    )
+    adapt_heads: bool = Field(
+        True,
+        description="whether `moe expert add` also trains the new expert's heads; without, it need not run the layers "
+        "with experts, which is several times as fast",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -7,17 +7,18 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from experts.domain import Domain
+from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.locks import run_lock
 from experts.outputs import check_output_folder
-from moe.checkpoints.mixture import check_same_backbone, write_mixture
+from moe.checkpoints.mixture import EarlierRouter, check_same_backbone, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.run import RunSettings
 from moe.config.stages import ADAPT
 from moe.console import info
 from moe.data.sampler import subsample_per_domain
+from moe.inference.calibration import TaskCalibration, read_calibration, write_calibration
 from moe.membership.compatibility import (
     check_expert_fits,
     check_known_expert,
@@ -30,17 +31,20 @@ from moe.merging.edit import (
     StoredMixture,
     build_edited_mixture,
     read_stored_mixture,
+    router_before,
     with_expert,
     with_swapped_expert,
     without_expert,
 )
 from moe.model.backbone import load_backbone
+from moe.model.heads import Heads, MixedHeads, head_key
 from moe.model.mixture import Mixture
 from moe.runs.locking import new_folder_lock
 from moe.runs.recovery import recover_run
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
+from moe.training.job import NewcomerScope
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
@@ -78,7 +82,10 @@ class UpdateTarget:
 
 
 def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget) -> ExpertChange:
-    """Add an expert to a trained mixture, then adapt router and heads; all experts stay frozen.
+    """Add an expert to a trained mixture, then adapt the router and the new expert's heads.
+
+    All experts stay frozen, and so do the heads of the others: a text that is restricted to an old domain with a single
+    expert gets the logits that it got before, bit for bit on a CPU. The calibration of old tasks is kept.
 
     Args:
         run: the run on whose rows router and heads are adapted; None trains nothing, and the expert's domain is that on
@@ -98,8 +105,26 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
         declared = run.domain_list() if run is not None else _domains_on_card(new_expert)
         domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
         after = with_expert(before, new_expert, domain)
+        if run is not None and run.stages.adapt_router == "all":
+            after = replace(after, earlier={**after.earlier, new_expert.name: router_before(before)})
+        kept = _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
+        _write_kept(target.out, kept)
         return ExpertChange(model=str(target.out), expert=new_expert.name, domain=domain.name, adaptation=adaptation)
+
+
+def _calibration_of_others(before: StoredMixture, changed: str) -> dict[str, TaskCalibration]:
+    """Return the temperatures and thresholds of all domains but the one that changes."""
+    calibration = read_calibration(before.folder)
+    tasks = {task for name, domain in before.domains.items() if name != changed for task in domain.tasks}
+    return {} if calibration is None else {task: its for task, its in calibration.tasks.items() if task in tasks}
+
+
+def _write_kept(out: Path, kept: dict[str, TaskCalibration]) -> None:
+    """Write the calibration of unchanged domains, if there is one."""
+    if kept:
+        write_calibration(out, kept)
+        info(f"the calibration of {', '.join(kept)} is kept; moe calibrate {out} fits that of all tasks")
 
 
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
@@ -126,13 +151,16 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
         after = without_expert(before, name)
         domain = next(domain for domain in before.card.domains if name in domain.experts)
         remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
+        kept = {} if run is not None else _calibration_of_others(before, domain.name)
+        adaptation = _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
+        _write_kept(target.out, kept)
         return ExpertChange(
             model=str(target.out),
             expert=name,
             domain=domain.name,
             tasks_gone=[] if remaining else list(domain.tasks),
             answered_by=list(remaining),
-            adaptation=_write_changed(before, after, run, target, stage="expert-removed", full_domains=[]),
+            adaptation=adaptation,
         )
 
 
@@ -154,7 +182,9 @@ def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSet
         check_same_domain(domain.to_domain(), new_expert)
         check_expert_fits(before, new_expert)
         after = with_swapped_expert(before, name, new_expert)
+        kept = {} if run is not None else _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
+        _write_kept(target.out, kept)
         return ExpertChange(
             model=str(target.out),
             expert=name,
@@ -185,11 +215,27 @@ def _write_changed(
     check_same_backbone(before.card.backbone, backbone.id, str(before.folder))
     model, card = build_edited_mixture(before, after, backbone)
     if run is not None:
-        return _adapt(before, model, card, run, target, full_domains)
+        added = after.new_expert if after.new_expert not in before.card.routed else None
+        scope = None if added is None else _newcomer_scope(before, model, added, run)
+        earlier = {} if added is None else after.earlier
+        return _adapt(before, model, card, run, target, full_domains, scope=scope, earlier=earlier)
     card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}})
     config = (before.folder / CONFIG).read_text(encoding="utf-8")
-    write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite)
+    write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite, earlier=after.earlier)
     return None
+
+
+def _newcomer_scope(before: StoredMixture, model: Mixture, added: str, run: RunSettings) -> NewcomerScope:
+    """What is trained when an expert joins: its own heads, or of a single set of heads those that no old task uses."""
+    experts = (added,) if run.stages.adapt_router == "newcomer" else None
+    heads: tuple[str, ...] = ()
+    if run.stages.adapt_heads and isinstance(model.heads, MixedHeads):
+        heads = (f"experts.{added}.",)
+    elif run.stages.adapt_heads and isinstance(model.heads, Heads):
+        old_tasks = LabelSpace.from_domains(list(before.domains.values())).tasks
+        used = {model.labels.head_by_task[task] for task in old_tasks}
+        heads = tuple(f"classes.{head_key(name)}." for name in model.labels.heads if name not in used)
+    return NewcomerScope(heads, experts)
 
 
 def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
@@ -227,10 +273,24 @@ def _adapt(
     run: RunSettings,
     target: UpdateTarget,
     full_domains: Sequence[str],
+    *,
+    scope: NewcomerScope | None,
+    earlier: Mapping[str, EarlierRouter],
 ) -> Adaptation:
     work = Workspace(run, target.out.parent, target.data_dir)
     data = _adaptation_data(work, model, full_domains)
-    result = train_and_save(work, ADAPT, model, card, data, target.out.name, target.overwrite, target.resume)
+    result = train_and_save(
+        work,
+        ADAPT,
+        model,
+        card,
+        data,
+        target.out.name,
+        target.overwrite,
+        target.resume,
+        scope=scope,
+        earlier=earlier,
+    )
     return Adaptation(result.steps, _figures(before.card.metrics, result.best, card))
 
 

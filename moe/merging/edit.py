@@ -1,7 +1,7 @@
 """Adding, removing and swapping experts of a mixture read from disk, without training and without writing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experts.adapter import read_adapter_config
@@ -12,7 +12,14 @@ from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
 from experts.safetensors_io import load_tensors
 from moe.checkpoints.file_names import HEADS, ROUTER
-from moe.checkpoints.mixture import build_mixture, load_strictly, read_card
+from moe.checkpoints.mixture import (
+    EarlierRouter,
+    build_mixture,
+    earlier_router_file,
+    load_strictly,
+    read_card,
+    read_earlier_routers,
+)
 from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone
@@ -31,12 +38,16 @@ class StoredMixture:
         card: its metadata.
         experts: adapters by name, including the shared one. Those read from the mixture have no expert card.
         new_expert: name of the expert that was read from its own folder and may have a card.
+        earlier: by expert that joined the mixture, the router before it.
+        removed: name of the expert that was removed.
     """
 
     folder: Path
     card: MixtureCard
     experts: dict[str, ExpertFolder]
     new_expert: str | None = None
+    earlier: Mapping[str, EarlierRouter] = field(default_factory=dict)
+    removed: str | None = None
 
     @property
     def domains(self) -> dict[str, Domain]:
@@ -57,9 +68,8 @@ def read_stored_mixture(folder: Path) -> StoredMixture:
     """
     card = read_card(folder)
     paths = {name: folder / EXPERTS / name for name in (*card.routed, *card.shared)}
-    return StoredMixture(
-        folder, card, {name: ExpertFolder(path, *read_adapter(path), {}, None) for name, path in paths.items()}
-    )
+    experts = {name: ExpertFolder(path, *read_adapter(path), {}, None) for name, path in paths.items()}
+    return StoredMixture(folder, card, experts, earlier=read_earlier_routers(folder, card))
 
 
 def with_expert(before: StoredMixture, new_expert: ExpertFolder, domain: Domain) -> StoredMixture:
@@ -122,7 +132,15 @@ def without_expert(before: StoredMixture, name: str) -> StoredMixture:
         "data_sha256": {k: v for k, v in card.data_sha256.items() if k.removesuffix(" augmented") not in removed},
     }
     experts = {expert: folder for expert, folder in before.experts.items() if expert != name}
-    return replace(before, card=card.model_copy(update=changes), experts=experts)
+    earlier = {
+        expert: router for expert, router in before.earlier.items() if expert != name and name not in router.experts
+    }
+    return replace(before, card=card.model_copy(update=changes), experts=experts, earlier=earlier, removed=name)
+
+
+def router_before(before: StoredMixture) -> EarlierRouter:
+    """Return the router of a mixture on disk, to be kept when an expert joins it."""
+    return EarlierRouter(before.card.routed, load_tensors(before.folder / ROUTER))
 
 
 def _gate_without(card: MixtureCard, domains: tuple[DomainCard, ...], name: str) -> GateSettings:
@@ -146,6 +164,9 @@ def build_edited_mixture(
 ) -> tuple[Mixture, MixtureCard]:
     """Build the edited mixture: existing weights are copied, only new parts are initialized.
 
+    The router that the mixture had before an expert joined it comes back with the removal of that expert, if the others
+    are still the same.
+
     Args:
         before: the mixture on disk.
         after: the mixture with an expert added, removed or swapped.
@@ -162,7 +183,11 @@ def build_edited_mixture(
         model.bank.load_adapter(name, expert.weights)
     assert model.gate is not None
     columns = [before.card.routed.index(name) if name in before.card.routed else None for name in card.routed]
-    transfer_gate(model.gate, _load_gate(before, backbone), columns)
+    earlier = before.earlier.get(after.removed or "")
+    if after.removed is not None and earlier is not None and earlier.experts == card.routed:
+        load_strictly(model.gate, earlier.tensors, before.folder / earlier_router_file(after.removed))
+    else:
+        transfer_gate(model.gate, _load_gate(before, backbone), columns)
     if not isinstance(model.heads, NoHeads):
         per_expert = isinstance(model.heads, MixedHeads)
         init_heads(model.heads, _trained_heads(before, after, per_expert), model.labels)

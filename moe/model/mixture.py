@@ -99,11 +99,11 @@ class Mixture(nn.Module):
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
         content = self.content_mask(input_ids, real if router_mask is None else real * router_mask)  # (B, T)
-        router_only = self.training and mode.detach_gates and isinstance(self.heads, NoHeads)
+        router_only = self.training and mode.detach_gates and not any(p.requires_grad for p in self.heads.parameters())
         context = ForwardContext(content, allowed, mode, trunk, stop=router_only)  # later layers give it no gradient
         states, gates = self._run(context, input_ids, attention_mask, position_ids)
         routing = context.routing
-        if isinstance(self.heads, NoHeads):
+        if isinstance(self.heads, NoHeads) or router_only:
             return MixtureOutput(states, {}, None, routing, gates)
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:

@@ -31,8 +31,8 @@ class MixtureOutput:
 
     Args:
         pooled: (B, D), pooled state. For a language model, which has no heads here: (B, T, D), the last hidden states
-            that its own head reads, or those of the trunk while a router is trained with detached gates.
-        logits: (B, K) by head.
+            that its own head reads. While only a router is trained, with detached gates: (B, T, D), those of the trunk.
+        logits: (B, K) by head; none while only a router is trained with detached gates.
         polarity: (B,), or None without a polarity head.
         routing: router output; None for a constant route.
         gates: (B, E), or (B, T, E) if tokens are routed, weights with which the routed experts were computed; one row

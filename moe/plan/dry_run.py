@@ -186,7 +186,7 @@ class DryRun:
         cached_bytes = 0
         if self.caches_trunk and isinstance(data.collate, Collator):
             cached_bytes = TrunkCache(model, data.collate, job.checkpoints).measure(job.rows)
-        set_trainable(model, job.stage, job.expert, job.frozen)
+        set_trainable(model, job.stage, job.expert, job.frozen, job.scope)
         tokens, sampler = estimate_tokens(job.rows, job.collate), batch_sampler(job)  # tokens: (N,)
         size = stage_size(job, tokens, keep_start)
         count = min(self.step_count(size.tokens_per_step()), len(sampler))

@@ -241,7 +241,7 @@ def _stage_settings(run: RunSettings, stage: Stage, domains: Sequence[str]) -> d
         if run.shared is not None and run.shared.is_frozen:  # which is not trained
             return _flatten({"shared": dump["shared"], "template": run.template, "seed": run.seed})
     elif not stage.routed:
-        settings["lora"] = dump["lora"]
+        settings |= {"lora": dump["lora"], "expert_init": dump["expert_init"]}
     elif "experts" in stage.trains:
         settings["shared"] = {"frozen": run.shared is not None and run.shared.is_frozen}
     if labelled:

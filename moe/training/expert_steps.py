@@ -10,7 +10,7 @@ from datasets import Dataset
 from experts.adapter import build_adapter
 from experts.domain import Domain
 from experts.errors import Fault, suggest
-from experts.expert_io import ExpertFolder, read_expert
+from experts.expert_io import ExpertFolder, InitOrigin, read_expert
 from moe import distributed
 from moe.checkpoints.expert import SHARED_NAME, build_expert_model
 from moe.config.run import RunSettings
@@ -25,9 +25,10 @@ from moe.runs.finished import expert_differences, keeps_finished, training_hashe
 from moe.runs.layout import CACHE
 from moe.runs.locking import writes_run
 from moe.runs.selection_metric import MACRO_F1
-from moe.runs.shared_init import SharedInit, load_shared_init
+from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
+from moe.training.expert_init import load_expert_start
 from moe.training.job import TrainResult
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
@@ -139,7 +140,7 @@ class NewExpert:
         data: its training data.
         polarity: whether it has a polarity head.
         shared: the shared expert, unless this is it.
-        start: the trained expert that it starts from, if it is a shared one with `shared.init`.
+        init: what it starts from, if it does not start fresh.
     """
 
     work: Workspace
@@ -151,7 +152,7 @@ class NewExpert:
     data: TrainingData
     polarity: bool
     shared: ExpertFolder | None
-    start: SharedInit | None
+    init: InitOrigin | None
 
     @property
     def domains(self) -> list[str]:
@@ -161,7 +162,7 @@ class NewExpert:
     @property
     def keep_start(self) -> bool:
         """Whether its weights at the start are kept if no evaluation is better: heads that were trained before."""
-        return self.work.run.language is None and (self.start is not None or self.shared is not None)
+        return self.work.run.language is None and (self.init is not None or self.shared is not None)
 
     def train(self, resume: bool) -> None:
         """Train it and write its folder.
@@ -202,15 +203,15 @@ class NewExpert:
             seed=self.seed,
             shared=self.shared,
             data_hashes=training_hashes(self.work, self.domains),
-            init=None if self.start is None else self.start.origin,
+            init=self.init,
         )
 
 
 def new_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: int) -> NewExpert:
-    """Build an expert's model, on top of the run's shared expert or from `shared.init`, and load its training data.
+    """Build an expert's model, on top of the run's shared expert or from a trained start, and load its training data.
 
     Raises:
-        Fault: if the data are missing or invalid, or `shared.init` does not fit the run.
+        Fault: if the data are missing or invalid, or `shared.init` or `expert_init` does not fit the run.
     """
     run, names = work.run, _trained_domains(work, stage, domain)
     start = load_shared_init(run) if stage is SHARED else None
@@ -229,11 +230,17 @@ def new_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: i
     )
     if start is not None:
         start.load_into(model, name)
+    average = None
+    if stage is EXPERT and run.expert_init is not None:
+        average = load_expert_start(work, domain.name, run.expert_init)
+    if average is not None:
+        average.load_into(model, name)
+    origins = [part.origin for part in (start, average) if part is not None]
     if train is None:
         data = LMCorpora(work, model).packed_data(names)
     else:
         data = labelled_data(work, model, train, work.rows("validation", names))
-    return NewExpert(work, stage, domain, name, seed, model, data, polarity, shared, start)
+    return NewExpert(work, stage, domain, name, seed, model, data, polarity, shared, next(iter(origins), None))
 
 
 def _trained_domains(work: Workspace, stage: Stage, domain: Domain) -> list[str]:

@@ -45,6 +45,19 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class NewcomerScope:
+    """The part of heads and router that is trained when an expert joins a mixture.
+
+    Args:
+        heads: prefixes of the names of the heads' parameters that are trained.
+        experts: routed experts whose rows of the router's last layer are trained; None trains the whole router.
+    """
+
+    heads: tuple[str, ...]
+    experts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """One stage to train.
 
@@ -68,6 +81,7 @@ class TrainJob:
         track: trackers to which steps are logged.
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
+        scope: the part of heads and router that it trains; all of them by default.
         callbacks: called by the training loop, besides its own.
     """
 
@@ -90,6 +104,7 @@ class TrainJob:
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
+    scope: NewcomerScope | None = None
     callbacks: tuple[TrainerCallback, ...] = ()
 
 
@@ -107,10 +122,12 @@ def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.Adam
         "router": (settings.router_lr, () if model.gate is None else model.gate.parameters()),
         "heads": (settings.head_lr, model.heads.parameters()),
     }
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.requires_grad], "lr": rate, "name": name}
         for name, (rate, parameters) in parts.items()
     ]
+    if model.gate is not None and model.gate.trains_some_rows:
+        groups[1]["weight_decay"] = 0.0  # which would also change the rows that are not trained
     return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)
 
 

@@ -222,7 +222,8 @@ class Objective:
         """
         losses: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
-        labelled = [(head, self.tables.labelled_rows(head, batch.task, batch.label)) for head in self.tables.heads]
+        heads = [head for head in self.tables.heads if head in batch.logits]  # none while only the router is trained
+        labelled = [(head, self.tables.labelled_rows(head, batch.task, batch.label)) for head in heads]
         count = sum(int(has.sum()) for _, has in labelled)
         if count:
             parts = [int(has.sum()) * self._class_loss(batch, head, has, update) for head, has in labelled if has.any()]

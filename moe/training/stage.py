@@ -22,7 +22,7 @@ from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
 from moe.training.distillation import TeachingLoss
 from moe.training.global_batch import LossContext
-from moe.training.job import TrainJob, TrainResult, count_steps
+from moe.training.job import NewcomerScope, TrainJob, TrainResult, count_steps
 from moe.training.objective import Objective
 from moe.training.trainer import fit
 from router.losses import effective_number_weights
@@ -63,6 +63,7 @@ def run_stage(
     resume: bool,
     expert: str | None = None,
     keep_start: bool = False,
+    scope: NewcomerScope | None = None,
 ) -> TrainResult:
     """Train one stage and leave the best weights in the model.
 
@@ -70,6 +71,7 @@ def run_stage(
         name: name of the folders of checkpoints and logs.
         expert: the expert to train, in stages without a router.
         keep_start: whether the weights at the start are a candidate too: they are kept if no evaluation is better.
+        scope: the part of heads and router that is trained; all of them by default.
 
     Raises:
         Fault: if a tracker's library is missing, or `moe.training.trainer.fit` raises one.
@@ -78,11 +80,12 @@ def run_stage(
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
-    _report_trainable(model, stage, name, expert)
+    _report_trainable(model, stage, name, expert, scope)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
             work.note(line)
     job = stage_job(work, model, stage, data, seed=seed, name=name, resume=resume, expert=expert)
+    job = replace(job, scope=scope)
     _warn_idle_dwa(work, job)
     return _fit_from_start(model, job) if keep_start else fit(model, job)
 
@@ -167,14 +170,17 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
         )
 
 
-def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None) -> None:
+def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None, scope: NewcomerScope | None) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
+    heads = [p for key, p in model.heads.named_parameters() if scope is None or key.startswith(scope.heads)]
     counts = {
         "experts": sum(p.numel() for each in experts for p in model.bank.adapter_parameters(each).values()),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
-        "heads": sum(p.numel() for p in model.heads.parameters()),
+        "heads": sum(p.numel() for p in heads),
     }
     trainable = ", ".join(f"{part} {counts[part]:,}" for part in stage.trains)
+    if scope is not None and scope.experts is not None:
+        trainable += f" (of the router, the rows of {', '.join(scope.experts)})"
     frozen = sum(p.numel() for key, p in model.backbone.named_parameters() if "lora_" not in key)
     info(f"{name}: trainable parameters: {trainable}; frozen backbone: {frozen:,}")
 

@@ -4,7 +4,7 @@ Each step writes its output folder atomically.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS, read_expert
 from moe import distributed
-from moe.checkpoints.mixture import mixture_digest, read_mixture, write_mixture
+from moe.checkpoints.mixture import EarlierRouter, mixture_digest, read_mixture, write_mixture
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
@@ -38,7 +38,7 @@ from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
-from moe.training.job import TrainResult
+from moe.training.job import NewcomerScope, TrainResult
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
@@ -183,12 +183,16 @@ def train_and_save(
     name: str,
     overwrite: bool,
     resume: bool,
+    scope: NewcomerScope | None = None,
+    earlier: Mapping[str, EarlierRouter] | None = None,
 ) -> TrainResult:
     """Train a stage of a loaded mixture, and write the result.
 
     Args:
         card: of the mixture before this stage.
         name: name of the output folder, and of its logs and checkpoints.
+        scope: the part of heads and router that is trained; all of them by default.
+        earlier: routers to keep in the folder, see `write_mixture`.
     """
     torch.manual_seed(work.run.seed)
     result = run_stage(
@@ -200,8 +204,9 @@ def train_and_save(
         name=name,
         resume=resume,
         keep_start=keeps_mixture_start(work, stage),
+        scope=scope,
     )
-    save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite)
+    save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite, earlier=earlier)
     info(f"{name}: {result.steps} steps, validation {data.metric.describe(card_metrics(result))}")
     return result
 
@@ -212,15 +217,28 @@ def keeps_mixture_start(work: Workspace, stage: Stage) -> bool:
 
 
 def save_mixture_stage(
-    work: Workspace, stage: Stage, model: Mixture, card: MixtureCard, result: TrainResult, name: str, overwrite: bool
+    work: Workspace,
+    stage: Stage,
+    model: Mixture,
+    card: MixtureCard,
+    result: TrainResult,
+    name: str,
+    overwrite: bool,
+    earlier: Mapping[str, EarlierRouter] | None = None,
 ) -> None:
-    """Write the folder of a trained mixture, and delete its checkpoints."""
+    """Write the folder of a trained mixture, and delete its checkpoints.
+
+    Args:
+        earlier: routers to keep in the folder, see `write_mixture`.
+    """
     best = card_metrics(result)
     card = card.model_copy(update={"stage": stage.folder, "steps": result.steps, "metrics": best})
     metrics = {"best": result.best, "history": result.history, "steps": result.steps}
     folder, config = work.out / name, work.run.as_yaml()
     distributed.on_main_process(
-        lambda: write_mixture(folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite)
+        lambda: write_mixture(
+            folder, model.eval(), card, config=config, metrics=metrics, overwrite=overwrite, earlier=earlier
+        )
     )
     distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
 

@@ -58,6 +58,7 @@ from moe.training.fsdp import distribute_like, full_tensors, gather_experts, sha
 from moe.training.gradient_cache import BackwardPass
 from moe.training.holdout import HoldoutSampler
 from moe.training.job import (
+    NewcomerScope,
     TrainJob,
     TrainResult,
     batch_sampler,
@@ -81,7 +82,7 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "check rejected.csv and the split settings")
     model.train()
-    mode = set_trainable(model, job.stage, job.expert, job.frozen)
+    mode = set_trainable(model, job.stage, job.expert, job.frozen, job.scope)
     with distributed.main_process_first():
         (job.logs / PARQUET).unlink(missing_ok=True)  # exists only if the stage is finished
         last = last_complete_checkpoint(job.checkpoints) if job.resume else None
@@ -112,7 +113,13 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     return TrainResult(steps=trainer.state.global_step, best=trainer.best_metrics(), history=trainer.history())
 
 
-def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequence[str] = ()) -> RoutingMode:
+def set_trainable(
+    model: Mixture,
+    stage: Stage,
+    expert: str | None,
+    frozen: Sequence[str] = (),
+    scope: NewcomerScope | None = None,
+) -> RoutingMode:
     """Set which parameters are trainable, and return how the stage routes: by the router, or to one expert.
 
     Gates are detached if the router is trained without the experts, and each domain has only one.
@@ -120,12 +127,18 @@ def set_trainable(model: Mixture, stage: Stage, expert: str | None, frozen: Sequ
     Args:
         expert: the expert to train, in stages without a router.
         frozen: experts that are not trained in stages with a router.
+        scope: the part of heads and router that is trained; all of them by default.
     """
     names = (expert,) if expert else tuple(name for name in model.bank.adapters if name not in frozen)
     model.bank.train_only(*(names if "experts" in stage.trains else ()))
-    model.heads.requires_grad_("heads" in stage.trains)
+    model.heads.requires_grad_("heads" in stage.trains and scope is None)
+    if scope is not None and "heads" in stage.trains:
+        for key, parameter in model.heads.named_parameters():
+            parameter.requires_grad_(key.startswith(scope.heads))
     if model.gate is not None:
         model.gate.requires_grad_("router" in stage.trains)
+        if scope is not None and scope.experts is not None:
+            model.gate.train_rows([model.bank.routed_experts.index(name) for name in scope.experts])
     one_expert_each = all(domain.experts == 1 for domain in model.domains)
     detached = stage.routed and "experts" not in stage.trains and one_expert_each
     return RoutingMode(active_expert=None if stage.routed else expert, detach_gates=detached)

@@ -9,19 +9,21 @@ import torch
 from conftest import LABELS, Make
 from mixtures import TEXTS
 
-from experts.atomic_io import read_json, write_json, write_manifest
+from experts.atomic_io import MANIFEST, read_json, write_json, write_manifest
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, CARD
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.run import RunSettings
+from moe.evaluation.evaluate import evaluate_rows
+from moe.inference.calibration import TaskCalibration, read_calibration, write_calibration
 from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
 from moe.membership.listing import list_experts
 from moe.membership.update import UpdateTarget, add, remove, swap
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
-from moe.training.expert_steps import train_domain
+from moe.training.expert_steps import train_domain, train_shared
 from moe.training.language.pretrain import pretrain
 from moe.training.steps import merge_experts
 from router.gate_transfer import MAX_INITIAL_WEIGHT
@@ -101,6 +103,108 @@ def test_removed_expert_equals_an_ablated_one(merged: Workspace) -> None:
     np.testing.assert_allclose(reduced.routing_weights, remaining / remaining.sum(1, keepdims=True), atol=1e-6)
     for name, logits in ablated.logits.items():
         np.testing.assert_allclose(reduced.logits[name], logits, atol=1e-5)
+
+
+def train_much(run: RunSettings, **stages: object) -> RunSettings:
+    """Return the run with an adaptation that changes what it trains, and weight decay."""
+    run = adapting(run, steps=30, router_lr=0.05, head_lr=0.05, weight_decay=0.1)
+    return run.model_copy(update={"stages": run.stages.model_copy(update=stages)})
+
+
+def pinned_rows(work: Workspace, folder: Path) -> list[tuple[object, ...]]:
+    """Return the test rows of news and forum, pinned to their domain, with labels, confidences and polarities."""
+    model, card = read_mixture(folder)
+    predictor = TorchPredictor(model, card.template, 16, calibration=read_calibration(folder))
+    rows = evaluate_rows(predictor, work.rows("test", ["news", "forum"]), pin=True)
+    return [(row.row["id"], row.masked.label, row.masked.confidence, row.masked.polarity) for row in rows]
+
+
+@pytest.mark.parametrize("router", ["all", "newcomer"])
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize("heads", ["per_expert", "averaged"])
+def test_pinned_answers_of_old_domains_are_the_same_bits_after_an_addition(
+    make_work: Make, heads: str, kind: str, router: str
+) -> None:
+    work = make_work(heads={"merge": heads, "kind": kind}, domains=THREE)
+    for name in work.run.domains:
+        train_domain(work, name)
+    old, out = work.out / "moe-init", work.out / "three"
+    merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
+    fitted = {task: TaskCalibration(temperature=t, rows=40) for task, t in (("news", 1.7), ("forum", 0.6))}
+    write_calibration(old, fitted)
+    add(old, work.expert_folder("macro"), train_much(work.run, adapt_router=router), UpdateTarget(out))
+    before, after = pinned_rows(work, old), pinned_rows(work, out)
+    assert len(before) == 36
+    assert before == after
+    kept = read_calibration(out)
+    assert kept is not None
+    assert kept.tasks == fitted
+    pins = ["news", "forum", "news"]
+    earlier, now = (load_predictor(folder).score(TEXTS, pins) for folder in (old, out))
+    for name, logits in earlier.logits.items():
+        assert np.array_equal(logits, now.logits[name])
+    assert not np.array_equal(load_predictor(old).score(TEXTS).routing_weights, now.routing_weights[:, :2])
+
+
+def load_predictor(folder: Path) -> TorchPredictor:
+    """Return a predictor of a mixture."""
+    model, card = read_mixture(folder)
+    return TorchPredictor(model, card.template, 16)
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of a mixture's weights, by the file's name."""
+    return {name: sha256 for name, sha256 in read_json(folder / MANIFEST)["sha256"].items() if "safetensors" in name}
+
+
+@pytest.mark.parametrize("router", ["all", "newcomer"])
+@pytest.mark.parametrize("heads", ["per_expert", "averaged"])
+def test_removal_gives_back_the_earlier_mixtures_bit_for_bit(make_work: Make, heads: str, router: str) -> None:
+    stances = ["dovish", "neutral", "hawkish"]
+    macro = THREE["macro"] | {"labels": stances, "label_map": dict(zip(LABELS, stances, strict=True))}
+    work = make_work(heads={"merge": heads}, domains=THREE | {"macro": macro}, shared={"r": 4})
+    run = train_much(work.run, adapt_router=router)
+    only_news = run.model_copy(update={"domains": {"news": run.domains["news"]}})
+    train_shared(Workspace(only_news, work.out))
+    for name in work.run.domains:
+        train_domain(work, name)
+    folders = [merge_experts(work, [work.expert_folder("news")])]
+    for name in ("forum", "macro"):
+        folders.append(work.out / f"with-{name}")
+        add(folders[-2], work.expert_folder(name), run, UpdateTarget(folders[-1]))
+    assert verify(folders[-1]).faults == 0
+    assert set(read_card(folders[-1]).earlier_routers) == ({"forum", "macro"} if router == "all" else set())
+    remove(folders[2], "macro", UpdateTarget(work.out / "two"))
+    remove(work.out / "two", "forum", UpdateTarget(work.out / "one"))
+    for folder, restored in ((folders[1], work.out / "two"), (folders[0], work.out / "one")):
+        assert weight_hashes(folder) == weight_hashes(restored)
+        earlier, now = scores(folder), scores(restored)
+        assert np.array_equal(earlier.routing_weights, now.routing_weights)
+        assert all(np.array_equal(logits, now.logits[name]) for name, logits in earlier.logits.items())
+
+
+@pytest.mark.parametrize("heads", ["per_expert"])
+def test_removal_of_an_expert_that_others_followed_drops_its_column(merged: Workspace) -> None:
+    run = train_much(merged.run)
+    first = merge_experts(merged, [merged.expert_folder("news")], overwrite=True)
+    for before, name in ((first, "forum"), (merged.out / "forum", "macro")):
+        add(before, merged.expert_folder(name), run, UpdateTarget(merged.out / name))
+    remove(merged.out / "macro", "forum", UpdateTarget(merged.out / "out"))
+    assert read_card(merged.out / "out").earlier_routers == {}
+    ablated, reduced = scores(merged.out / "macro", ("forum",)), scores(merged.out / "out")
+    remaining = ablated.routing_weights[:, [0, 2]]
+    np.testing.assert_allclose(reduced.routing_weights, remaining / remaining.sum(1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", ["per_expert"])
+def test_adaptation_of_the_router_alone_learns_to_route_and_changes_no_head(merged: Workspace) -> None:
+    run = adapting(merged.run, steps=100, router_lr=0.02, head_lr=0.1)
+    run = run.model_copy(update={"stages": run.stages.model_copy(update={"adapt_heads": False})})
+    untrained, out = merged.out / "untrained", merged.out / "three"
+    add(merged.out / "moe-init", merged.expert_folder("macro"), None, UpdateTarget(untrained))
+    add(merged.out / "moe-init", merged.expert_folder("macro"), run, UpdateTarget(out))
+    assert weight_hashes(out)["heads.safetensors"] == weight_hashes(untrained)["heads.safetensors"]
+    assert read_card(out).metrics["routing"] > 0.8
 
 
 @pytest.mark.parametrize("heads", ["per_expert"])
