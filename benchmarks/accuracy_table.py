@@ -54,7 +54,7 @@ def means(
     groups = [group_by_domain(side, space) for side in sides]
     others = [group_by_domain(without_tasks(side, chance), space) for side in sides]
     parts = {domain: [{domain: side[domain]} for side in groups] for domain in groups[0]}
-    parts |= {"mean": groups} | ({"mean without chance level": others} if others[0] else {})
+    parts |= {"mean": groups} | ({"mean without chance level": others} if chance and others[0] else {})
     return {name: mean_over_domains(*part, resample_seeds=True) for name, part in parts.items()}
 
 

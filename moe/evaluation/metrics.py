@@ -195,13 +195,13 @@ def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> Calibrat
     one_hot = np.eye(probabilities.shape[1])[true]  # (N, K)
     ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")  # (N,)
     return CalibrationMetrics(
-        ece=_calibration_error(confidence, correct, confidence_bin(confidence)),
-        ece_adaptive=_calibration_error(confidence, correct, ranks * BINS // len(true)),
+        ece=calibration_error(confidence, correct, confidence_bin(confidence)),
+        ece_adaptive=calibration_error(confidence, correct, ranks * BINS // len(true)),
         brier=float(np.square(probabilities - one_hot).sum(1).mean()),
         log_loss=float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
     )
 
 
-def _calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> float:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> float:
     """Mean over rows of |accuracy − mean confidence| of the row's bin."""
     return float(sum(abs((correct[bins == b] - confidence[bins == b]).sum()) for b in np.unique(bins)) / len(correct))

@@ -1,0 +1,318 @@
+"""Conflict of labels: two desks with one label set that label alike phrases oppositely, and a natural case.
+
+Run: `python benchmarks/conflict.py FOLDER`, with fpb.csv and gold_headlines.csv in FOLDER. The rows of fpb go to two
+desks at random. In desk B, `negative` and `positive` are exchanged in a share c of the rows that contain a phrase of
+`PHRASES`, in training, validation and test rows alike: phrase by phrase from the most frequent one on (`--flip row`: in
+random rows). In the natural case, one desk is fpb (what is good for a company) and the other gold_headlines (the price
+of gold).
+
+Models, all with the same rows, each counted as often as it is read, and the same total rank: one pooled LoRA; the same
+with the desk's name before each text; the same with a head for each desk; and a mixture with the default recipe,
+routed by the text, or with the desk given (`--data-type`). Both tasks have the same labels, so they share one head,
+of which each expert of the mixture has its own copy. The mixture with the desk given is also measured before its
+router is trained. The benchmark resumes where it stopped, and prints the results so far.
+"""
+
+import argparse
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+from accuracy_table import format_interval, means, of_seeds, seeds_of
+from fair import FULL_PRECISION, pooled_workspace
+from predictions import LabelPairs, SavedResult, TestResult, append_result, format_points, read_all_results
+from quality import evaluate_expert, evaluate_model, train_mixture
+from rich.console import Console
+from rich.table import Table
+
+from experts.domain import Domain, LabelSpace
+from moe.checkpoints.mixture import read_mixture
+from moe.config.run import load_run
+from moe.config.stages import MERGED
+from moe.runs.best import best_model
+from moe.runs.workspace import Workspace
+from moe.training.expert_steps import train_shared
+
+SEEDS = (13, 42, 87)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+NATURAL = "natural"
+CASES = (*(f"{share:g}" for share in SHARES), NATURAL)
+LABELS = ("negative", "neutral", "positive")
+OPPOSITE = {"negative": "positive", "positive": "negative"}
+CANDIDATES = (
+    *("up", "rose", "rise", "increase", "increased", "grew", "growth", "higher", "improved"),
+    *("down", "fell", "decrease", "decreased", "declined", "dropped", "lower"),
+)
+"""Words for a movement; the most frequent ones in training rows that are not neutral become the phrases of a run."""
+MAX_PHRASES = 12
+DESKS = {"desk_a": "Desk A: ", "desk_b": "Desk B: "}
+NATURAL_DESKS = {"company": "Company news: ", "gold": "Price of gold: "}
+"""By domain: the name before each text for the model that reads it."""
+TEST_SHARE, VALIDATION_SHARE = 0.3, 0.1
+Row = dict[str, str]
+
+
+def main() -> None:
+    """Measure what is missing, then print everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder with the two files")
+    parser.add_argument("--out", type=Path, default=Path("runs/conflict"))
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, help="shares c, and the natural case")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--models", nargs="*", choices=TRAININGS, default=list(TRAININGS), help="only these models")
+    parser.add_argument("--flip", choices=("phrase", "row"), default="phrase", help="order in which rows are flipped")
+    parser.add_argument("--rows", type=int, help="at most this many rows of each file, for a trial")
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    parser.add_argument("--print-only", action="store_true")
+    args = parser.parse_args()
+    for case in () if args.print_only else args.cases:
+        for seed in args.seeds:
+            for model in args.models:
+                measure_missing(CaseRun(args, case, seed), model)
+    print_results(read_all_results(args.out))
+
+
+@dataclass(frozen=True)
+class CaseRun:
+    """A case with a seed of training; the rows are the same for all seeds."""
+
+    args: argparse.Namespace
+    case: str
+    seed: int
+
+    def config(self, variant: str) -> tuple[Path, list[str]]:
+        """Write the files and the config of a variant, unless they are there, and return it with overrides.
+
+        Args:
+            variant: `plain`, `named` (the desk's name is before each text) or `heads` (a head for each desk).
+        """
+        folder = Path(self.args.out) / "data" / self.case / variant
+        config = folder / "config.yaml"
+        if not config.is_file():
+            write_variant(folder, read_case(self.args, self.case), variant)
+        return config, [f"seed={self.seed}", *FULL_PRECISION, *self.args.sets]
+
+    def folder(self, model: str) -> Path:
+        """Folder of a model's training."""
+        return Path(self.args.out) / f"{self.seed}-{self.case}-{model}"
+
+
+def desks_of(case: str) -> Mapping[str, str]:
+    """Return the domains of a case, with the name before each text."""
+    return NATURAL_DESKS if case == NATURAL else DESKS
+
+
+def label_space(case: str) -> LabelSpace:
+    """Return the label space of a case."""
+    return LabelSpace.from_domains([Domain(desk, {desk: LABELS}) for desk in desks_of(case)])
+
+
+def read_case(args: argparse.Namespace, case: str) -> dict[str, list[Row]]:
+    """Return the rows of both desks."""
+    fpb = read_rows(args.folder / "fpb.csv", args.rows)
+    if case == NATURAL:
+        gold = read_rows(args.folder / "gold_headlines.csv", args.rows)
+        return {"company": with_splits(fpb), "gold": with_splits(gold[: len(fpb)])}
+    rows = with_splits(fpb)
+    first, second = (rows[start::2] for start in (0, 1))
+    phrases = frequent_phrases(rows)
+    return {"desk_a": first, "desk_b": flip(second, phrases, float(case), by_phrase=args.flip == "phrase")}
+
+
+def read_rows(path: Path, most: int | None) -> list[Row]:
+    """Return the rows of a file in a fixed random order."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["label"] in LABELS]
+    Random(13).shuffle(rows)
+    return rows[:most]
+
+
+def with_splits(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with a split each, the first ones for test and validation."""
+    test, validation = int(TEST_SHARE * len(rows)), int((TEST_SHARE + VALIDATION_SHARE) * len(rows))
+    return [
+        row | {"split": "test" if i < test else "validation" if i < validation else "train"}
+        for i, row in enumerate(rows)
+    ]
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a text in lower case."""
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def frequent_phrases(rows: Sequence[Row]) -> list[str]:
+    """Return the candidates in most training rows that are not neutral, most frequent first."""
+    counts = Counter(
+        word
+        for row in rows
+        if row["split"] == "train" and row["label"] in OPPOSITE
+        for word in words_of(row["text"]) & set(CANDIDATES)
+    )
+    return sorted(counts, key=lambda word: (-counts[word], word))[:MAX_PHRASES]
+
+
+def flip(rows: Sequence[Row], phrases: Sequence[str], share: float, *, by_phrase: bool = True) -> list[Row]:
+    """Return rows with `negative` and `positive` exchanged in a share of those that contain a phrase.
+
+    The rows that a smaller share flips are among those of a larger one.
+
+    Args:
+        share: of the rows that contain a phrase and are not neutral, 0 to 1.
+        by_phrase: flip all rows of the first phrase, then those of the next one, and so on; else rows at random.
+    """
+    source = Random(13)
+    keys: dict[int, tuple[int, float]] = {}
+    for i, row in enumerate(rows):
+        ranks = [rank for rank, phrase in enumerate(phrases) if phrase in words_of(row["text"])]
+        if ranks and row["label"] in OPPOSITE:
+            keys[i] = (ranks[0] if by_phrase else 0, source.random())
+    flipped = set(sorted(keys, key=lambda i: keys[i])[: round(share * len(keys))])
+    return [row | {"label": OPPOSITE[row["label"]]} if i in flipped else row for i, row in enumerate(rows)]
+
+
+def write_variant(folder: Path, desks: Mapping[str, Sequence[Row]], variant: str) -> None:
+    """Write the files of both desks and their config."""
+    names = NATURAL_DESKS | DESKS
+    domains: dict[str, Any] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for desk, rows in desks.items():
+        with (folder / f"{desk}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, ["id", "text", "label", "split"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(row | {"text": names[desk] + row["text"]} if variant == "named" else row for row in rows)
+        domains[desk] = {"file": f"{desk}.csv", "labels": list(LABELS)}
+        if variant == "heads":
+            labels = {label: f"{desk}-{label}" for label in LABELS}
+            domains[desk] |= {"labels": list(labels.values()), "label_map": labels}
+    config = {
+        "backbone": {"max_length": 96},
+        # Near duplicates stay, so that all variants have the same rows.
+        "data": {"folder": str(folder.resolve()), "near_duplicates": None},
+        "domains": domains,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def measure_missing(run: CaseRun, training: str) -> None:
+    """Train a model and predict the test rows in every way, unless the results are there."""
+    names, measure = TRAININGS[training]
+    finished = {result["model"] for result in read_all_results(run.args.out) if result["seed"] == run.seed}
+    if all(f"{run.case}/{name}" in finished for name in names):
+        return
+    print(f"c = {run.case}, {training}, seed {run.seed}", flush=True)
+    for name, result in measure(run).items():
+        if f"{run.case}/{name}" not in finished:
+            append_result(run.args.out, run.seed, f"{run.case}/{name}", result)
+
+
+def pooled(variant: str, name: str) -> Callable[[CaseRun], dict[str, TestResult]]:
+    """Return a function that measures one pooled LoRA of the mixture's total rank on a variant."""
+
+    def measure(run: CaseRun) -> dict[str, TestResult]:
+        config, sets = run.config(variant)
+        settings = load_run(config, sets)
+        assert settings.shared is not None
+        rank = settings.shared.r + sum(domain.experts for domain in settings.domains.values()) * settings.lora.r
+        alpha = settings.shared.alpha / settings.shared.r * rank
+        sets += [f"shared.r={rank}", f"shared.alpha={alpha:g}"]
+        work = pooled_workspace(config, sets, run.folder(variant), rows_folder(run, variant))
+        train_shared(work, resume=True)
+        result = evaluate_expert(work, "shared")
+        return {name: TestResult(own_labels(result.pairs), validation=result.validation)}
+
+    return measure
+
+
+def own_labels(pairs: LabelPairs) -> LabelPairs:
+    """Return predictions with the labels of the files: without the desk's name, which a head for each desk needs."""
+    return {
+        task: ([name.removeprefix(f"{task}-") for name in true], [name.removeprefix(f"{task}-") for name in predicted])
+        for task, (true, predicted) in pairs.items()
+    }
+
+
+def rows_folder(run: CaseRun, variant: str) -> Path:
+    """Folder of the prepared rows of a case and variant."""
+    return Path(run.args.out) / "rows" / run.case / variant
+
+
+def measure_mixture(run: CaseRun) -> dict[str, TestResult]:
+    """Measure the mixture with the default recipe: routed, with the desk given, and that before its router trains."""
+    config, sets = run.config("plain")
+    work = Workspace(load_run(config, sets), run.folder("mixture"), rows_folder(run, "plain"))
+    train_mixture(work)
+    results = {}
+    for name, folder, pin in (
+        (ROUTED, best_model(work.out), False),
+        (GIVEN, best_model(work.out), True),
+        (MERGED_GIVEN, work.out / MERGED, True),
+    ):
+        model, card = read_mixture(folder)
+        length = card.backbone_settings.resolved_length
+        validation = None if pin else card.metrics.get("macro_f1")
+        results[name] = evaluate_model(model, work, card.template, length, validation, pin=pin)
+    return results
+
+
+POOLED, NAMED, HEADS = "pooled", "pooled, name in text", "pooled, head per desk"
+ROUTED, GIVEN, MERGED_GIVEN = "mixture, routed", "mixture, desk given", "mixture, merged only, desk given"
+TRAININGS: dict[str, tuple[tuple[str, ...], Callable[[CaseRun], dict[str, TestResult]]]] = {
+    "pooled": ((POOLED,), pooled("plain", POOLED)),
+    "named": ((NAMED,), pooled("named", NAMED)),
+    "heads": ((HEADS,), pooled("heads", HEADS)),
+    "mixture": ((ROUTED, GIVEN, MERGED_GIVEN), measure_mixture),
+}
+"""By training: the models that it yields, and what trains and measures them."""
+MODELS = tuple(name for names, _ in TRAININGS.values() for name in names)
+
+
+def print_results(results: Sequence[SavedResult]) -> None:
+    """Print macro-F1 by desk for every case, the mixture's leads, and the smallest c at which it leads."""
+    console = Console(width=170)
+    leads: dict[tuple[str, str], list[str]] = {}
+    for case in CASES:
+        models = {name: [r for r in results if r["model"] == f"{case}/{name}"] for name in MODELS}
+        models = {name: own for name, own in models.items() if own}
+        if not models:
+            continue
+        space = label_space(case)
+        title = f"c = {case}: test macro-F1, mean over seeds; 95 % over rows and seeds" if case != NATURAL else case
+        table = Table(title=title, title_justify="left")
+        for column in ("model", "seeds", *desks_of(case), "mean", "right desk"):
+            table.add_column(column)
+        for name, own in models.items():
+            intervals = means(own, None, space, ())
+            routing = [result["routing"] for result in own if name == ROUTED and result["routing"] is not None]
+            right = f"{sum(routing) / len(routing):.3f}" if routing else ""
+            cells = [format_interval(interval) for interval in intervals.values()]
+            table.add_row(name, ", ".join(map(str, seeds_of(own))), *cells, right)
+        console.print(table)
+        table = Table(title="leads in points, 95 % over rows and seeds", title_justify="left")
+        for column in ("model", "minus", *desks_of(case), "mean"):
+            table.add_column(column)
+        for ours in (GIVEN, MERGED_GIVEN, ROUTED):
+            for theirs in (POOLED, NAMED, HEADS):
+                shared = set(seeds_of(models.get(ours, []))) & set(seeds_of(models.get(theirs, [])))
+                if not shared:
+                    continue
+                lead = means(of_seeds(models[ours], shared), of_seeds(models[theirs], shared), space, ())
+                table.add_row(ours, theirs, *(format_points(difference) for difference in lead.values()))
+                leads.setdefault((ours, theirs), [])
+                if case != NATURAL and lead["mean"].low > 0:
+                    leads[ours, theirs].append(case)
+        console.print(table)
+    for (ours, theirs), shares in leads.items():
+        console.print(
+            f"{ours} leads {theirs} by more than its interval from c = {shares[0] if shares else '– (never)'}"
+        )
+
+
+if __name__ == "__main__":
+    main()
