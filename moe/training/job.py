@@ -1,8 +1,8 @@
 """A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class TrainJob:
         run_name: name of the stage in the trackers; the title by default.
         frozen: experts that the stage does not train.
         callbacks: called by the training loop, besides its own.
+        copies: by expert, the copies of B that AdaMix trains.
     """
 
     stage: Stage
@@ -89,6 +90,7 @@ class TrainJob:
     run_name: str = ""
     frozen: tuple[str, ...] = ()
     callbacks: tuple[TrainerCallback, ...] = ()
+    copies: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.AdamW:
